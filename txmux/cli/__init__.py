@@ -1,0 +1,1 @@
+"""Commands of the `txmux` program: one file each."""

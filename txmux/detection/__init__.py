@@ -1,0 +1,1 @@
+"""From a client's first bytes to a decision; pure, without sockets or clocks."""

@@ -1,0 +1,1 @@
+"""The side the clients see: listening, and each connection's life."""

@@ -1,0 +1,147 @@
+"""What a matcher is: the contract between txmux and the plugins that recognise protocols.
+
+A matcher is found by Twisted's plugin system (a module in ``twisted/plugins/`` that holds an instance
+which provides `IProtocolMatcher`). It is asked once for each ``match =`` line of a rules file, and gives a
+*predicate* for it. Predicates are asked whenever a client has sent more bytes, until one of them decides.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+import attrs
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["IProtocolMatcher", "Learns", "Option", "Peeked", "Predicate", "Verdict"]
+
+T = TypeVar("T")
+
+
+class Verdict(enum.Enum):
+    """What a predicate says of the first bytes of a stream."""
+
+    MATCH = "match"
+    NO = "no"
+    NEED_MORE = "need more"
+
+
+class Peeked:
+    """The first bytes of a client's stream, as far as they have come; never changed once made.
+
+    Args:
+        data: The bytes.
+        earlier: The shorter prefix of the same stream that came before this one, if any:
+            what was parsed there need not be parsed again.
+    """
+
+    __slots__ = ("_earlier", "_parsed", "data")
+
+    data: bytes
+
+    def __init__(self, data: bytes, earlier: Peeked | None = None) -> None:
+        self.data = data
+        self._parsed: dict[Callable[..., Any], Any] = {}
+        self._earlier: dict[Callable[..., Any], Any] = {}
+        if earlier is not None:
+            self._earlier = {**earlier._earlier, **earlier._parsed}
+
+    def __bytes__(self) -> bytes:
+        return self.data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        return f"<Peeked {len(self.data)} bytes>"
+
+    def startswith(self, prefix: bytes) -> bool:
+        """Tell whether the stream begins with `prefix`."""
+        return self.data.startswith(prefix)
+
+    def parsed(self, parser: Callable[[bytes, T | None], T]) -> T:
+        """Run a parser over these bytes, once for all who ask.
+
+        Args:
+            parser: A pure function of the bytes so far and of its own last result for a shorter prefix of the
+                same stream (``None`` at first), with which it may go on instead of beginning again. Its answer
+                must be the same as if it had begun again.
+
+        Returns:
+            What the parser returned, the same object for every caller with these bytes.
+        """
+        try:
+            result: T = self._parsed[parser]
+        except KeyError:
+            result = self._parsed[parser] = parser(self.data, self._earlier.get(parser))
+        return result
+
+
+class Predicate(Protocol):
+    """One configured question to the first bytes of a stream: immutable, and a pure function.
+
+    The contract, which `txmux.testing.check_matcher` checks:
+
+    - *monotone*: once ``MATCH`` or ``NO`` for some bytes, it stays so for every continuation of them;
+    - *early*: ``NO`` at the first byte that rules the protocol out;
+    - *bounded*: never ``NEED_MORE`` once it has seen `longest` bytes;
+    - it never raises, whatever the bytes, and it never keeps them.
+
+    It is never asked before the first byte is there.
+    """
+
+    @property
+    def longest(self) -> int:
+        """It never needs more bytes than this."""
+        ...
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are."""
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A predicate that can also tell what it saw, for the access log; optional."""
+
+    def learnt(self, peeked: Peeked, /) -> Mapping[str, str]:
+        """Give the facts in the bytes so far (``sni``, ``host``, …); asked of the deciding predicate only."""
+        ...
+
+
+@attrs.frozen
+class Option:
+    """An option that a matcher understands, as ``name=value`` in a ``match =`` line.
+
+    Attributes:
+        name: The word before ``=``.
+        meaning: One line for ``txmux matchers`` and the reference page.
+        example: A value that works.
+    """
+
+    name: str
+    meaning: str
+    example: str
+
+
+class IProtocolMatcher(Interface):
+    """A protocol that txmux can recognise. One instance serves the whole process, so it holds no state."""
+
+    name: str = Attribute("The word after ``match =``: lower-case letters, digits and ``-``.")
+    summary: str = Attribute("One line that says what is recognised, for ``txmux matchers``.")
+    options: tuple[Option, ...] = Attribute(
+        "The options it understands; any other is an error in the file."
+    )
+
+    def predicate(options: Mapping[str, str]) -> Predicate:  # noqa: N805
+        """Make the predicate for one ``match =`` line. Called while the rules are read.
+
+        Args:
+            options: The options of that line as written; only names that `options` lists.
+
+        Raises:
+            OptionError: A value that cannot be used, or a missing option. The user sees it with file and line.
+        """

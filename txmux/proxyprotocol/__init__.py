@@ -1,0 +1,1 @@
+"""The PROXY protocol: how a backend learns whose connection it serves."""

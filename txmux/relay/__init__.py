@@ -1,0 +1,1 @@
+"""Carrying bytes both ways between a client and a server."""

@@ -1,0 +1,1 @@
+"""The language of rules files: text in, frozen values out."""

@@ -1,0 +1,173 @@
+"""What a rules file says, as frozen values: no text left to parse, no name left to look up."""
+
+from __future__ import annotations
+
+import enum
+
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from txmux.interfaces import Predicate
+    from txmux.rules.networks import NetworkSet
+
+__all__ = [
+    "Alternative",
+    "Backend",
+    "Listener",
+    "Outcome",
+    "Refusal",
+    "Route",
+    "Rules",
+    "Server",
+    "Settings",
+]
+
+
+class Refusal(enum.Enum):
+    """What is done with a client that is led to no backend."""
+
+    CLOSE = "close"
+    RESET = "reset"
+
+
+@attrs.frozen
+class Server:
+    """One server of a backend.
+
+    Attributes:
+        text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
+        kind: ``tcp`` (`host` and `port`), ``unix`` (`path`) or ``endpoint`` (`text` is a Twisted client
+            endpoint string).
+        host: An IP address or a host name.
+        port: A TCP port, 1 to 65535.
+        path: The path of a UNIX socket.
+    """
+
+    text: str
+    kind: Literal["tcp", "unix", "endpoint"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
+@attrs.frozen
+class Backend:
+    """A group of servers, and how connections to it are kept. Times are seconds."""
+
+    name: str
+    servers: tuple[Server, ...]
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    connect_timeout: float = 5.0
+    retries: int = 2
+    idle_timeout: float = 3600.0
+    half_close_timeout: float = 60.0
+    max_duration: float | None = None
+
+
+Outcome = Backend | Refusal
+"""Where a decision leads."""
+
+
+@attrs.frozen
+class Alternative:
+    """One ``match =`` line: ``[not] MATCHER [option=value]…``.
+
+    Attributes:
+        text: The line as written.
+        predicate: What the matcher made of it.
+        negated: Whether ``not`` stands before it.
+    """
+
+    text: str
+    predicate: Predicate
+    negated: bool = False
+
+
+@attrs.frozen
+class Route:
+    """What leads a client to a backend. Any alternative that matches is enough.
+
+    Attributes:
+        name: Its name in the file.
+        alternatives: The ``match =`` lines, at least one.
+        outcome: Where it leads.
+        allowed: ``from =``: the only networks it serves; ``None`` is every network.
+        excluded: ``not_from =``: networks that it does not serve.
+        under: Names of the listeners it belongs to; empty is every listener.
+        log: Whether its connections get a line in the access log.
+    """
+
+    name: str
+    alternatives: tuple[Alternative, ...]
+    outcome: Outcome
+    allowed: NetworkSet | None = None
+    excluded: NetworkSet | None = None
+    under: tuple[str, ...] = ()
+    log: bool = True
+
+
+@attrs.frozen
+class Listener:
+    """One ``[listen]`` section. Times are seconds, sizes are bytes.
+
+    Attributes:
+        endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
+            as written.
+        max_connections: 0 is no limit.
+    """
+
+    name: str
+    endpoints: tuple[str, ...]
+    detect_timeout: float = 5.0
+    peek_limit: int = 32 * 1024
+    silent: Outcome = Refusal.CLOSE
+    default: Outcome = Refusal.CLOSE
+    allow: NetworkSet | None = None
+    deny: NetworkSet | None = None
+    max_connections: int = 0
+    backlog: int = 1024
+    keepalive: bool = True
+
+
+@attrs.frozen
+class Settings:
+    """The ``[txmux]`` section.
+
+    Attributes:
+        relay: Which relay carries the bytes once a connection stands.
+        max_connections: For the whole service; 0 is no limit.
+        drain_timeout: Seconds that old connections may go on when the service stops.
+        access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
+        access_log_format: How an access log line is written.
+    """
+
+    relay: Literal["auto", "portable"] = "auto"
+    max_connections: int = 0
+    drain_timeout: float = 30.0
+    access_log: Path | Literal["-"] | None = "-"
+    access_log_format: Literal["text", "json"] = "text"
+
+
+@attrs.frozen
+class Rules:
+    """A whole rules file with all that it includes, free of errors.
+
+    Attributes:
+        path: The file that was read first.
+        routes: In the order of the file, which is their priority.
+        backends: Those with a ``[backend]`` section, by name; short forms stand in the routes only.
+    """
+
+    path: Path
+    settings: Settings
+    listeners: tuple[Listener, ...]
+    routes: tuple[Route, ...]
+    backends: dict[str, Backend] = attrs.field(factory=dict)
+
+    def routes_of(self, listener: Listener) -> tuple[Route, ...]:
+        """Give the routes that belong to a listener, in their order."""
+        return tuple(r for r in self.routes if not r.under or listener.name in r.under)
