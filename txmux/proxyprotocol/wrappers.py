@@ -1,0 +1,79 @@
+"""Putting a PROXY protocol header in front of what a client protocol of Twisted sends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IConnector, IProtocol, ITransport
+    from twisted.python.failure import Failure
+
+__all__ = ["HeaderFirst"]
+
+
+@implementer(IProtocolFactory)
+class HeaderFirst:
+    """A client factory whose connections begin with a header; the protocols are those of the wrapped factory.
+
+    The header is written when the connection stands, before the wrapped protocol hears of it, so nothing can
+    come first and what the protocol writes at once leaves together with the header. To have it in clear before
+    a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that one wraps.
+
+    This is no `twisted.protocols.policies.ProtocolWrapper`, because such a wrapper stays between transport and
+    protocol and does not pass on `IHalfCloseableProtocol`: a server that finishes sending would then end the
+    whole connection. Instead the protocol's own `makeConnection` is replaced, on that one object and for one
+    call, and from then on transport and protocol deal with each other directly. The protocol therefore
+    must not have ``__slots__``.
+
+    Args:
+        factory: What makes the protocols. It needs the methods of a `ClientFactory` if the reactor's
+            ``connectTCP`` or ``connectUNIX`` is called with this object; an endpoint does not ask for them.
+        header: The header, as `encode_v1` or `encode_v2` gives it.
+    """
+
+    def __init__(self, factory: IProtocolFactory, header: bytes) -> None:
+        self._factory: Any = factory
+        self._header = header
+
+    def __repr__(self) -> str:
+        return f"<HeaderFirst {self._factory!r}>"
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+        """Have the wrapped factory make the protocol, and see to it that the header goes first."""
+        protocol: Any = self._factory.buildProtocol(addr)
+        if protocol is None:
+            return None
+        make_connection = protocol.makeConnection
+
+        def write_header_first(transport: ITransport) -> None:
+            # Already gone when one HeaderFirst wraps another.
+            vars(protocol).pop("makeConnection", None)
+            transport.write(self._header)
+            make_connection(transport)
+
+        protocol.makeConnection = write_header_first
+        built: IProtocol = protocol
+        return built
+
+    def doStart(self) -> None:
+        """Pass it on."""
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        """Pass it on."""
+        self._factory.doStop()
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        """Pass it on."""
+        self._factory.startedConnecting(connector)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Pass it on."""
+        self._factory.clientConnectionFailed(connector, reason)
+
+    def clientConnectionLost(self, connector: IConnector, reason: Failure) -> None:
+        """Pass it on."""
+        self._factory.clientConnectionLost(connector, reason)
