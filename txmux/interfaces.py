@@ -8,7 +8,7 @@ which provides `IProtocolMatcher`). It is asked once for each ``match =`` line o
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 from zope.interface import Attribute, Interface
@@ -103,7 +103,6 @@ class Predicate(Protocol):
         ...
 
 
-@runtime_checkable
 class Learns(Protocol):
     """A predicate that can also tell what it saw, for the access log; optional."""
 

@@ -10,12 +10,15 @@ import attrs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from twisted.internet.interfaces import IProtocolFactory
+
     from txmux.interfaces import Predicate
     from txmux.rules.networks import NetworkSet
 
 __all__ = [
     "Alternative",
     "Backend",
+    "InProcess",
     "Listener",
     "Outcome",
     "Refusal",
@@ -67,7 +70,20 @@ class Backend:
     max_duration: float | None = None
 
 
-Outcome = Backend | Refusal
+@attrs.frozen
+class InProcess:
+    """A Twisted protocol factory of this process, which gets the connection itself. Only from Python.
+
+    Attributes:
+        name: For logs.
+        factory: Builds the protocol that serves the client.
+    """
+
+    name: str
+    factory: IProtocolFactory
+
+
+Outcome = Backend | InProcess | Refusal
 """Where a decision leads."""
 
 
@@ -120,7 +136,7 @@ class Listener:
     """
 
     name: str
-    endpoints: tuple[str, ...]
+    endpoints: tuple[str, ...] = ()
     detect_timeout: float = 5.0
     peek_limit: int = 32 * 1024
     silent: Outcome = Refusal.CLOSE

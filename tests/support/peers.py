@@ -1,0 +1,178 @@
+"""Real sockets' other ends, with which tests speak to txmux and wait for what it does."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress
+    from twisted.python.failure import Failure
+    from twisted.trial.unittest import TestCase
+
+__all__ = ["Peer", "PeerFactory", "connect", "listen", "reactor"]
+
+reactor: Any = _reactor
+
+
+@implementer(IHalfCloseableProtocol)
+class Peer(Protocol):
+    """One end of a connection, whose test waits for things to happen to it."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.finished = False
+        self.lost: Failure | None = None
+        self._waiting: list[tuple[Callable[[], bool], Deferred[Peer]]] = []
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._changed()
+
+    def readConnectionLost(self) -> None:
+        self.finished = True
+        self._changed()
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+        self.finished = True
+        self._changed()
+
+    def _changed(self) -> None:
+        for entry in list(self._waiting):
+            condition, waiter = entry
+            if condition():
+                self._waiting.remove(entry)
+                waiter.callback(self)
+
+    def until(self, condition: Callable[[], bool]) -> Deferred[Peer]:
+        """Wait until something is so; the test's own time-out is the limit."""
+        if condition():
+            return succeed(self)
+        waiter: Deferred[Peer] = Deferred()
+        self._waiting.append((condition, waiter))
+        return waiter
+
+    def has(self, count: int) -> Deferred[Peer]:
+        """Wait for so many bytes in all."""
+        return self.until(lambda: len(self.received) >= count)
+
+    def has_all(self) -> Deferred[Peer]:
+        """Wait until the other side has finished sending, or is gone."""
+        return self.until(lambda: self.finished)
+
+    def is_lost(self) -> Deferred[Peer]:
+        """Wait until the connection is gone, which takes our own close once the other side has closed."""
+        if self.finished and self.lost is None:
+            self.transport.resumeProducing()
+            self.close()
+        return self.until(lambda: self.lost is not None)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes."""
+        self.transport.write(data)
+
+    def finish(self) -> None:
+        """Send no more, but read on."""
+        self.transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """Close in good order."""
+        self.transport.loseConnection()
+
+    def reset(self) -> None:
+        """Break the connection off."""
+        self.transport.abortConnection()
+
+    def was_reset(self) -> bool:
+        """Whether the other side broke the connection off."""
+        return self.lost is not None and not self.lost.check(type(connectionDone.value))
+
+
+class PeerFactory(ServerFactory):
+    """Accepts connections as peers, and lets a test wait for them."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], Peer] = Peer) -> None:
+        self.build = build
+        self.peers: list[Peer] = []
+        self._waiting: list[tuple[int, Deferred[Peer]]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Peer:
+        peer = self.build()
+        made = peer.makeConnection
+
+        def make_connection(transport: Any) -> None:
+            made(transport)
+            self.peers.append(peer)
+            for entry in list(self._waiting):
+                if entry[0] < len(self.peers):
+                    self._waiting.remove(entry)
+                    entry[1].callback(self.peers[entry[0]])
+
+        peer.makeConnection = make_connection  # type: ignore[method-assign]
+        return peer
+
+    def peer(self, index: int = 0) -> Deferred[Peer]:
+        """Wait for the connection of that number."""
+        if index < len(self.peers):
+            return succeed(self.peers[index])
+        waiter: Deferred[Peer] = Deferred()
+        self._waiting.append((index, waiter))
+        return waiter
+
+
+def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
+    """Listen on a free port until the test ends, and give its number."""
+    port = reactor.listenTCP(0, factory, interface=interface)
+    test.addCleanup(port.stopListening)
+    number: int = port.getHost().port
+    return number
+
+
+async def connect(test: TestCase, port: int, host: str = "127.0.0.1") -> Peer:
+    """Connect a peer to a port; it is gone when the test ends."""
+    endpoint = TCP4ClientEndpoint(reactor, host, port)
+    peer: Peer = await connectProtocol(endpoint, Peer())
+
+    async def gone() -> None:
+        if peer.lost is None:
+            peer.reset()
+            await peer.is_lost()
+
+    test.addCleanup(lambda: Deferred.fromCoroutine(gone()))
+    return peer
+
+
+def make_stalled_port(test: TestCase) -> int:
+    """Give a port that takes no connection and refuses none: its queue is full."""
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    test.addCleanup(full.close)
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)  # noqa: FBT003
+        filler.connect_ex(full.getsockname())
+        test.addCleanup(filler.close)
+    number: int = full.getsockname()[1]
+    return number
+
+
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)

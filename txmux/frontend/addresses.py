@@ -1,0 +1,42 @@
+"""Addresses of sockets as txmux shows and compares them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from twisted.internet import address
+
+from txmux.proxyprotocol.header import Address
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+__all__ = ["ip_address_of", "text_of"]
+
+
+def ip_address_of(peer: IAddress) -> Address | None:
+    """Read a Twisted address.
+
+    A v4-mapped IPv6 address, as a listener on every address gets from IPv4 clients, is the IPv4 address it maps.
+
+    Returns:
+        The IP address and port; ``None`` for a UNIX socket or anything else without them.
+    """
+    if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
+        return None
+    host: IPv4Address | IPv6Address = ip_address(peer.host)
+    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
+        host = host.ipv4_mapped
+    return Address(host, peer.port)
+
+
+def text_of(peer: IAddress) -> str:
+    """Write an address for logs: ``192.0.2.1:443``, ``[2001:db8::1]:443``, ``unix:/run/x.sock``."""
+    ip = ip_address_of(peer)
+    if ip is not None:
+        return str(ip)
+    if isinstance(peer, address.UNIXAddress):
+        name = peer.name
+        return f"unix:{name.decode('utf-8', 'backslashreplace')}" if name else "unix"
+    return type(peer).__name__

@@ -1,0 +1,89 @@
+"""One client's connection, from accept to its line in the access log.
+
+A connection is at one *stage* at a time, and moves through them one way::
+
+    Peeking ──> Connecting ──> Relaying ──> (over)
+       │            │
+       ├──> HandedOver: a protocol in this process took it
+       └────────────┴──> Closing: it leads nowhere
+
+Each stage (see `txmux.frontend.stages`) is told what happens at the client's end, and whatever it waits for itself
+(a deadline, a server) lives and dies with it. So what can happen when is written down by the stages' methods.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from txmux.frontend.addresses import ip_address_of, text_of
+from txmux.frontend.stages import Peeking
+from txmux.relay.ends import End, Receiver
+
+if TYPE_CHECKING:
+    from txmux.frontend.listener import MuxFactory
+    from txmux.observe.record import ConnectionRecord, EndReason
+    from txmux.proxyprotocol.header import Address
+    from txmux.relay.interface import AbortReason
+
+__all__ = ["MuxProtocol", "ReceivingStage", "Stage"]
+
+
+class Stage(Protocol):
+    """What a connection is at, seen from outside."""
+
+    def abort(self, reason: AbortReason, /) -> None:
+        """End the connection at once, whatever it is doing."""
+        ...
+
+
+class ReceivingStage(Stage, Receiver, Protocol):
+    """A stage that is told itself what happens at the client's end."""
+
+
+class MuxProtocol(End):
+    """The client's end of a connection. Made by `MuxFactory` for each client that is let in.
+
+    Attributes:
+        factory: The listener it came in by.
+        record: What is known of it so far.
+        client: Its real address; ``None`` if it has no IP address.
+        local: The address it connected to.
+        stage: What it is at.
+        logged: Whether it gets a line in the access log.
+    """
+
+    factory: MuxFactory
+    stage: Stage
+    client: Address | None
+    local: Address | None
+
+    def __init__(self, factory: MuxFactory, record: ConnectionRecord) -> None:
+        self.factory = factory
+        self.record = record
+        self.logged = True
+        self._accepted_at = factory.clock.seconds()
+
+    def connectionMade(self) -> None:
+        """Begin to peek."""
+        transport = self.transport
+        self.client = ip_address_of(transport.getPeer())
+        self.local = ip_address_of(transport.getHost())
+        self.record.local = text_of(transport.getHost())
+        self.factory.prepare(transport)
+        self.factory.opened(self)
+        self.enter(Peeking(self))
+
+    def enter(self, stage: ReceivingStage) -> None:
+        """Go on to the next stage."""
+        self.stage = self.receiver = stage
+
+    def elapsed_ms(self) -> float:
+        """Tell how long ago the client was accepted, in milliseconds."""
+        return (self.factory.clock.seconds() - self._accepted_at) * 1000
+
+    def over(self, reason: EndReason) -> None:
+        """Note that nothing is left of this connection. Called once, by the last stage."""
+        record = self.record
+        record.reason = reason
+        record.duration_ms = self.elapsed_ms()
+        self.factory.closed(self)

@@ -1,0 +1,110 @@
+"""Opening the sockets that a rules file names."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import (
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    serverFromString,
+)
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint
+from zope.interface import implementer
+
+from txmux.rules.endpoints import short_form
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+__all__ = ["EveryAddressEndpoint", "server_endpoint", "why_not"]
+
+
+def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
+    """Make the endpoint for one line of ``endpoint =``.
+
+    Args:
+        reactor: Opens the socket.
+        text: Checked by the rules parser.
+        backlog: Connections that may wait to be accepted, unless the text says otherwise.
+    """
+    short = short_form(text)
+    if short is None:
+        kind = text.partition(":")[0].lower()
+        if kind in {"tcp", "tcp6", "unix", "ssl"} and ":backlog=" not in text:
+            text = f"{text}:backlog={backlog}"
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+        return endpoint
+    host, port = short
+    if not host:
+        return EveryAddressEndpoint(reactor, port, backlog)
+    make: Any = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
+    endpoint = make(reactor, port, backlog=backlog, interface=host)
+    return endpoint
+
+
+@implementer(IStreamServerEndpoint)
+class EveryAddressEndpoint:
+    """Listens on every address of the machine, IPv4 and IPv6, with one socket.
+
+    Twisted's own endpoints leave it to the system's settings whether an IPv6 socket takes IPv4 clients too.
+
+    Args:
+        reactor: Listens.
+        port: A TCP port, 0 for any that is free.
+        backlog: Connections that may wait to be accepted.
+    """
+
+    def __init__(self, reactor: Any, port: int, backlog: int) -> None:
+        self._reactor = reactor
+        self._port = port
+        self._backlog = backlog
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Listen; without IPv6 in this system, on every IPv4 address."""
+        try:
+            opened = self._open()
+        except OSError as problem:
+            if problem.errno != errno.EAFNOSUPPORT:
+                return fail(CannotListenError("", self._port, problem))
+            plain = TCP4ServerEndpoint(self._reactor, self._port, backlog=self._backlog)
+            return plain.listen(protocolFactory)
+        with opened:  # the reactor works on a duplicate
+            return succeed(
+                self._reactor.adoptStreamPort(opened.fileno(), socket.AF_INET6, protocolFactory)
+            )
+
+    def _open(self) -> socket.socket:
+        opened = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        try:
+            opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            opened.bind(("::", self._port))
+            opened.listen(self._backlog)
+        except OSError:
+            opened.close()
+            raise
+        return opened
+
+
+_HINTS = {
+    errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
+    errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
+}
+
+
+def why_not(problem: BaseException) -> str:
+    """Say in one line why an endpoint could not listen, and what helps."""
+    cause: object = problem
+    if isinstance(problem, CannotListenError):
+        cause = problem.socketError
+    if not isinstance(cause, OSError) or cause.errno is None:
+        return str(cause)
+    hint = _HINTS.get(cause.errno)
+    return f"{cause.strerror}; {hint}" if hint else str(cause.strerror)

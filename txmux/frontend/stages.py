@@ -1,0 +1,218 @@
+"""The stages of a connection, in their order; `txmux.frontend.connection` tells how they follow each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.backends.connect import BackendConnector, proxy_header
+from txmux.frontend.inprocess import HandedOver
+from txmux.relay.interface import Timeouts
+from txmux.relay.portable import PortableRelay
+from txmux.rules.model import InProcess, Refusal
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from txmux.backends.client import ProxyClient
+    from txmux.backends.connect import ConnectFailure
+    from txmux.detection.detector import Decision
+    from txmux.frontend.connection import MuxProtocol
+    from txmux.observe.record import EndReason
+    from txmux.relay.interface import AbortReason, RelayResult
+    from txmux.rules.model import Backend, Outcome, Route, Server
+
+__all__ = ["Closing", "Connecting", "Peeking", "Relaying", "refuse"]
+
+
+class Peeking:
+    """The client's first bytes are collected until they decide where it belongs."""
+
+    def __init__(self, connection: MuxProtocol) -> None:
+        self._connection = connection
+        factory = connection.factory
+        client = connection.client
+        self._detection = factory.detector.begin(client.host if client else None)
+        self._bytes = b""
+        self._deadline = factory.clock.callLater(factory.settings.detect_timeout, self._too_late)
+
+    def data(self, data: bytes) -> None:
+        """Ask the routes again."""
+        self._connection.record.bytes_in += len(data)
+        self._bytes += data
+        decision = self._detection.feed(self._bytes)
+        if decision is not None:
+            self._decided(decision)
+
+    def finished(self) -> None:
+        """Decide with what came; with nothing at all it was a port scan, which opens no backend connection."""
+        if self._bytes:
+            self._decided(self._detection.finish(), client_finished=True)
+        else:
+            self._deadline.cancel()
+            refuse(self._connection, Refusal.CLOSE, "client-gone")
+
+    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+        """The client went away without having become recognisable."""
+        self._deadline.cancel()
+        self._connection.over("client-gone")
+
+    def abort(self, reason: AbortReason) -> None:
+        """Give up on the client."""
+        self._deadline.cancel()
+        refuse(self._connection, Refusal.RESET, reason)
+
+    def _too_late(self) -> None:
+        if self._bytes:
+            self._decided(self._detection.finish())
+        else:
+            _lead(self._connection, self._connection.factory.settings.silent, "silent", b"")
+
+    def _decided(self, decision: Decision[Route], *, client_finished: bool = False) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        connection = self._connection
+        route = decision.route
+        connection.record.facts = decision.facts
+        if route is None:
+            default = connection.factory.settings.default
+            _lead(connection, default, "no-route", self._bytes, client_finished=client_finished)
+        else:
+            connection.record.route = route.name
+            connection.logged = route.log
+            _lead(connection, route.outcome, "denied", self._bytes, client_finished=client_finished)
+
+
+def _lead(
+    connection: MuxProtocol,
+    outcome: Outcome,
+    refusal_reason: EndReason,
+    pending: bytes,
+    *,
+    client_finished: bool = False,
+) -> None:
+    """Go where a decision leads, with the bytes that led there."""
+    connection.record.detect_ms = connection.elapsed_ms()
+    if isinstance(outcome, Refusal):
+        refuse(connection, outcome, refusal_reason)
+        return
+    connection.record.backend = outcome.name
+    if isinstance(outcome, InProcess):
+        HandedOver(connection, outcome).start(pending, client_finished=client_finished)
+    else:
+        Connecting(connection, outcome, pending, client_finished=client_finished).start()
+
+
+class Connecting:
+    """A server is being connected. What the client sends meanwhile is kept, up to the peek limit."""
+
+    def __init__(
+        self, connection: MuxProtocol, backend: Backend, pending: bytes, *, client_finished: bool
+    ) -> None:
+        self._connection = connection
+        self._backend = backend
+        self._pending = pending
+        self._client_finished = client_finished
+        header = proxy_header(backend, connection.client, connection.local)
+        self._connector = BackendConnector(
+            connection.factory.reactor, backend, header, self._connected, self._failed
+        )
+
+    def start(self) -> None:
+        """Connect."""
+        # Reading goes on for as long as there is room, because a socket that is not read does not tell
+        # that its peer is gone.
+        self._connection.enter(self)
+        self._pause_when_full()
+        self._connector.start()
+
+    def data(self, data: bytes) -> None:
+        """Keep the bytes."""
+        self._connection.record.bytes_in += len(data)
+        self._pending += data
+        self._pause_when_full()
+
+    def _pause_when_full(self) -> None:
+        if len(self._pending) >= self._connection.factory.settings.peek_limit:
+            self._connection.transport.pauseProducing()
+
+    def finished(self) -> None:
+        """Note that the client has said all it had to say; it may still want to hear the answer."""
+        self._client_finished = True
+
+    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+        """Give up: there is nobody left to connect for."""
+        self._connector.cancel()
+        self._connection.over("client-gone")
+
+    def abort(self, reason: AbortReason) -> None:
+        """Give up on the server and the client."""
+        self._connector.cancel()
+        refuse(self._connection, Refusal.RESET, reason)
+
+    def _connected(self, end: ProxyClient, server: Server) -> None:
+        connection = self._connection
+        record = connection.record
+        record.server = server.text
+        record.connect_ms = connection.elapsed_ms() - (record.detect_ms or 0.0)
+        connection.factory.prepare(end.transport)
+        relaying = Relaying(connection, self._backend)
+        relaying.start(end, self._pending, client_finished=self._client_finished)
+
+    def _failed(self, cause: ConnectFailure) -> None:
+        refuse(self._connection, Refusal.CLOSE, cause)
+
+
+class Relaying:
+    """Both ends stand, and a relay carries the bytes; it hears of both ends itself."""
+
+    def __init__(self, connection: MuxProtocol, backend: Backend) -> None:
+        self._connection = connection
+        timeouts = Timeouts(backend.idle_timeout, backend.half_close_timeout, backend.max_duration)
+        self._relay = PortableRelay(connection.factory.clock, timeouts, self._over)
+
+    def start(self, server: ProxyClient, pending: bytes, *, client_finished: bool) -> None:
+        """Relay."""
+        self._connection.stage = self
+        self._relay.start(self._connection, server, pending, client_finished=client_finished)
+
+    def abort(self, reason: AbortReason) -> None:
+        """End both connections."""
+        self._relay.abort(reason)
+
+    def _over(self, result: RelayResult) -> None:
+        record = self._connection.record
+        record.bytes_in += result.bytes_in
+        record.bytes_out += result.bytes_out
+        self._connection.over(result.reason)
+
+
+class Closing:
+    """The client is led nowhere and its connection is being closed."""
+
+    def __init__(self, connection: MuxProtocol, reason: EndReason) -> None:
+        self._connection = connection
+        self._reason = reason
+
+    def data(self, data: bytes) -> None:
+        """Count what nobody will read."""
+        self._connection.record.bytes_in += len(data)
+
+    def finished(self) -> None:
+        """Nothing more is to be done about it."""
+
+    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+        """This was what we waited for."""
+        self._connection.over(self._reason)
+
+    def abort(self, reason: AbortReason) -> None:  # noqa: ARG002
+        """Wait no longer."""
+        self._connection.transport.abortConnection()
+
+
+def refuse(connection: MuxProtocol, how: Refusal, reason: EndReason) -> None:
+    """Close a client's connection, which will be logged with this reason."""
+    connection.enter(Closing(connection, reason))
+    if how is Refusal.RESET:
+        connection.transport.abortConnection()
+    else:
+        connection.transport.loseConnection()

@@ -1,0 +1,71 @@
+"""What is known of one connection when it is over."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+__all__ = ["ConnectionRecord", "EndReason"]
+
+EndReason = Literal[
+    "done",
+    "client-reset",
+    "server-reset",
+    "client-gone",
+    "idle-timeout",
+    "half-close-timeout",
+    "max-duration",
+    "connect-refused",
+    "connect-timeout",
+    "no-server",
+    "no-route",
+    "silent",
+    "denied",
+    "limit",
+    "proxy-header",
+    "tls-failed",
+    "drained",
+    "killed",
+    "error",
+]
+"""Why a connection ended; the rules reference explains each."""
+
+
+@attrs.define
+class ConnectionRecord:
+    """The story of one connection. It fills while the connection lives; the access log gets it at the end.
+
+    Attributes:
+        time: When the client was accepted, seconds since the epoch.
+        id: Unique among all connections of all processes.
+        listener: The listener's name.
+        client: The client's real address, ``ADDRESS:PORT``.
+        local: The address it connected to; ``None`` if it was refused before that was known.
+        route: The route that won, if one did.
+        backend: Where the connection was led.
+        server: The server that took it.
+        bytes_in: Bytes from the client.
+        bytes_out: Bytes to the client.
+        detect_ms: From accept to the decision.
+        connect_ms: From the decision until a server had accepted.
+        duration_ms: From accept to the end.
+        reason: Why it ended.
+        facts: What detection learnt: ``sni``, ``host`` …
+    """
+
+    time: float
+    id: str
+    listener: str
+    client: str
+    local: str | None = None
+    route: str | None = None
+    backend: str | None = None
+    server: str | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    detect_ms: float | None = None
+    connect_ms: float | None = None
+    duration_ms: float | None = None
+    reason: EndReason | None = None
+    facts: dict[str, str] = attrs.Factory(dict)

@@ -1,0 +1,69 @@
+"""The two ends of a connection that txmux stands between, and who listens to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet import interfaces
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+__all__ = ["End", "IRelayTransport", "Receiver"]
+
+
+class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
+    """What a relay needs of a transport; TCP, UNIX and TLS transports of Twisted all have it."""
+
+    def getHandle() -> object:
+        """Give the socket, or whatever stands for one."""
+
+
+class Receiver(Protocol):
+    """Whoever is told, at present, what happens at an end."""
+
+    def data(self, data: bytes, /) -> None:
+        """Take bytes that came from this end's peer."""
+        ...
+
+    def finished(self) -> None:
+        """Learn that this end's peer will send no more, but still listens (half-close)."""
+        ...
+
+    def lost(self, reason: Failure, /) -> None:
+        """Learn that this end is gone. Nothing else comes after it."""
+        ...
+
+
+@implementer(interfaces.IHalfCloseableProtocol)
+class End(TwistedProtocol):
+    """The protocol that stands on either connection: it passes on what its transport tells.
+
+    A connection goes through several hands (peeking, connecting, relaying), so who is told changes, while the
+    protocol that Twisted knows stays the same.
+
+    Attributes:
+        transport: Set by Twisted, before `receiver` is first used.
+        receiver: Who is told; set by `connectionMade` of a subclass.
+    """
+
+    transport: IRelayTransport
+    receiver: Receiver
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self.receiver.data(data)
+
+    def readConnectionLost(self) -> None:
+        """Pass on that the peer has finished sending."""
+        self.receiver.finished()
+
+    def writeConnectionLost(self) -> None:
+        """Ignore that our own half-close has been carried out."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Pass on that the connection is gone."""
+        self.receiver.lost(reason)

@@ -1,0 +1,173 @@
+"""The service: the listeners of a rules file, from start to drained."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.logger import Logger
+
+from txmux.errors import ListenError
+from txmux.frontend.addresses import text_of
+from txmux.frontend.endpoints import server_endpoint, why_not
+from txmux.frontend.listener import MuxFactory, Tally
+from txmux.observe.access_log import open_log
+from txmux.rules.parser import load
+from txmux.signals import SignalWatch
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort
+    from twisted.python.failure import Failure
+
+    from txmux.rules.model import Listener, Rules
+
+__all__ = ["MuxService"]
+
+
+class MuxService(Service):
+    """Runs what a rules file says.
+
+    Args:
+        rules: As `txmux.rules.parser.load` gives them, or made in Python.
+        reactor: Listens, connects and tells the time; the process's own if not given.
+
+    Attributes:
+        ports: The listening ports, once started.
+        factories: What stands behind the listeners, in the order of the rules.
+    """
+
+    _log = Logger()
+
+    def __init__(self, rules: Rules, *, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+        self._reactor = reactor
+        self.rules = rules
+        self.ports: list[IListeningPort] = []
+        self.factories: list[MuxFactory] = []
+        self._access_log = None
+        self._hang_up = SignalWatch(reactor, self.reopen_logs, signal.SIGHUP)
+        self._listening = False
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
+        """Read a rules file.
+
+        Raises:
+            RulesError: It has errors; all are named.
+        """
+        return cls(load(Path(path)), reactor=reactor)
+
+    def privilegedStartService(self) -> None:
+        """Listen, while there still is the privilege to; see `startService` for what it raises."""
+        self._listen()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen, if that has not been done yet, and serve.
+
+        Raises:
+            ListenError: A socket cannot be opened; none is left open.
+            AccessLogError: The access log's file cannot be opened.
+        """
+        self._listen()
+        super().startService()
+        self._hang_up.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
+        super().stopService()
+        self._hang_up.stop()
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
+        self.ports.clear()
+        open_connections = sum(len(factory.connections) for factory in self.factories)
+        if open_connections:
+            self._log.info(
+                "{count} connections have {seconds:g} s to finish; a second signal ends them at once",
+                count=open_connections,
+                seconds=self.rules.settings.drain_timeout,
+            )
+        emptied = gatherResults([factory.emptied() for factory in self.factories])
+        deadline = self._reactor.callLater(self.rules.settings.drain_timeout, self._end_all)
+        impatience = SignalWatch(self._reactor, self._end_all, signal.SIGTERM, signal.SIGINT)
+        impatience.start()
+        await emptied
+        impatience.stop()
+        if deadline.active():
+            deadline.cancel()
+        self.factories.clear()
+        self._listening = False
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def _end_all(self) -> None:
+        for factory in self.factories:
+            factory.abort("drained")
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after it was moved away."""
+        if self._access_log is not None:
+            self._access_log.reopen()
+
+    def _listen(self) -> None:
+        if self._listening:
+            return
+        settings = self.rules.settings
+        self._access_log = open_log(settings)
+        tally = Tally(settings.max_connections)
+        for listener in self.rules.listeners:
+            factory = MuxFactory(
+                self.rules.routes_of(listener),
+                listener,
+                access_log=self._access_log,
+                tally=tally,
+                reactor=self._reactor,
+            )
+            self.factories.append(factory)
+            for text in listener.endpoints:
+                self._open(listener, text, factory)
+        self._listening = True
+
+    def _open(self, listener: Listener, text: str, factory: MuxFactory) -> None:
+        endpoint = server_endpoint(self._reactor, text, listener.backlog)
+        failures: list[Failure] = []
+        opening = maybeDeferred(endpoint.listen, factory)
+        opening.addCallback(self._opened, listener)
+        opening.addErrback(failures.append)
+        if failures:
+            self._close_ports()
+            raise _listen_error(listener, text, failures[0]) from failures[0].value
+        # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
+        opening.addErrback(self._failed_late, listener, text)
+
+    def _opened(self, port: IListeningPort, listener: Listener) -> None:
+        self.ports.append(port)
+        self._log.info(
+            "listening on {address} for [listen {name}]",
+            address=text_of(port.getHost()),
+            name=listener.name,
+        )
+
+    def _failed_late(self, failure: Failure, listener: Listener, text: str) -> None:
+        self._log.critical("{error}; stopping", error=_listen_error(listener, text, failure))
+        self._reactor.stop()
+
+    def _close_ports(self) -> None:
+        for port in self.ports:
+            port.stopListening()
+        self.ports.clear()
+        self.factories.clear()
+        if self._access_log is not None:
+            self._access_log.close()
+
+
+def _listen_error(listener: Listener, text: str, failure: Failure) -> ListenError:
+    return ListenError(
+        f"[listen {listener.name}] endpoint {text}: cannot listen: {why_not(failure.value)}"
+    )

@@ -1,0 +1,84 @@
+"""``twist txmux``: its options and its service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.application.service import MultiService
+from twisted.python import usage
+
+from txmux.errors import MuxError
+from txmux.rules.parser import load
+
+if TYPE_CHECKING:
+    from twisted.application.service import IService
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """What ``twist txmux`` takes."""
+
+    synopsis = "--rules FILE | --demo"
+    longdesc = "Puts many protocols on one TCP port, told apart by what the client says first."
+    optParameters = [  # noqa: RUF012 - usage.Options reads it
+        ["rules", "r", None, "The rules file."],
+        ["demo-port", None, 8443, "The port of the demo.", int],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["demo", None, "Run without a rules file, with small backends to try out."],
+    ]
+
+    def postOptions(self) -> None:
+        """Read the rules.
+
+        Raises:
+            UsageError: The options do not go together.
+        """
+        if bool(self["rules"]) == bool(self["demo"]):
+            raise usage.UsageError("give either --rules FILE or --demo")
+        if self["demo"]:
+            from txmux.demo.rules import demo_rules  # noqa: PLC0415 - only the demo needs what it imports
+
+            self.rules = demo_rules(self["demo-port"])
+            return
+        try:
+            self.rules = load(self["rules"])
+        except MuxError as error:
+            _stop(error, os.EX_CONFIG)
+
+
+class _StoppingService(MultiService):
+    """Ends the process with one clear line when a service in it cannot start."""
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except MuxError as error:
+            _stop(error, 1)
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except MuxError as error:
+            _stop(error, 1)
+
+
+def _stop(error: MuxError, status: int) -> NoReturn:
+    sys.stderr.write(f"{error}\n")
+    sys.exit(status)
+
+
+def makeService(options: Options) -> IService:
+    """Make the service that Twisted's runners run."""
+    from txmux.service import MuxService  # noqa: PLC0415 - it installs the reactor, which --reactor chooses
+
+    top: Any = _StoppingService()
+    MuxService(options.rules).setServiceParent(top)
+    if options["demo"]:
+        from txmux.demo.hints import hints
+
+        sys.stdout.write(hints(options["demo-port"]))
+    return top
