@@ -1,3 +1,48 @@
 """txmux: many protocols on one TCP port, told apart by what the client says first."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from txmux.embedding import outcome, route
+    from txmux.errors import MuxError
+    from txmux.frontend.listener import MuxFactory
+    from txmux.rules.model import Backend, Listener, Refusal, Server
+    from txmux.rules.parser import load
+    from txmux.service import MuxService
+
+__all__ = [
+    "Backend",
+    "Listener",
+    "MuxError",
+    "MuxFactory",
+    "MuxService",
+    "Refusal",
+    "Server",
+    "load",
+    "outcome",
+    "route",
+]
 __version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "Backend": "txmux.rules.model",
+    "Listener": "txmux.rules.model",
+    "MuxError": "txmux.errors",
+    "MuxFactory": "txmux.frontend.listener",
+    "MuxService": "txmux.service",
+    "Refusal": "txmux.rules.model",
+    "Server": "txmux.rules.model",
+    "load": "txmux.rules.parser",
+    "outcome": "txmux.embedding",
+    "route": "txmux.embedding",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Every `twist` command imports this package to find its plugins, so nothing heavy is imported until it is used.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

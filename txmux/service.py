@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
+    from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Listener, Rules
 
 __all__ = ["MuxService"]
@@ -48,7 +49,7 @@ class MuxService(Service):
         self.rules = rules
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
-        self._access_log = None
+        self._access_log: AccessLog | None = None
         self._hang_up = SignalWatch(reactor, self.reopen_logs, signal.SIGHUP)
         self._listening = False
 
@@ -169,5 +170,5 @@ class MuxService(Service):
 
 def _listen_error(listener: Listener, text: str, failure: Failure) -> ListenError:
     return ListenError(
-        f"[listen {listener.name}] endpoint {text}: cannot listen: {why_not(failure.value)}"
+        f"[listen {listener.name}] endpoint {text}: cannot listen: {why_not(failure)}"
     )

@@ -40,9 +40,6 @@ class Options(usage.Options):
         if bool(self["rules"]) == bool(self["demo"]):
             raise usage.UsageError("give either --rules FILE or --demo")
         if self["demo"]:
-            from txmux.demo.rules import demo_rules  # noqa: PLC0415 - only the demo needs what it imports
-
-            self.rules = demo_rules(self["demo-port"])
             return
         try:
             self.rules = load(self["rules"])
@@ -73,12 +70,14 @@ def _stop(error: MuxError, status: int) -> NoReturn:
 
 def makeService(options: Options) -> IService:
     """Make the service that Twisted's runners run."""
-    from txmux.service import MuxService  # noqa: PLC0415 - it installs the reactor, which --reactor chooses
+    # Imported late: both install the reactor, which --reactor chooses.
+    from txmux.demo.service import demo_service  # noqa: PLC0415
+    from txmux.service import MuxService  # noqa: PLC0415
 
-    top: Any = _StoppingService()
-    MuxService(options.rules).setServiceParent(top)
-    if options["demo"]:
-        from txmux.demo.hints import hints
-
-        sys.stdout.write(hints(options["demo-port"]))
-    return top
+    top = _StoppingService()
+    service: Any = (
+        demo_service(options["demo-port"]) if options["demo"] else MuxService(options.rules)
+    )
+    service.setServiceParent(top)
+    made: IService = top
+    return made

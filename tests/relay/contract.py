@@ -13,10 +13,10 @@ from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
 
 if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase as _Base
+
     from tests.support.peers import Peer
     from txmux.relay.interface import Relay
-
-    from twisted.trial.unittest import TestCase as _Base
 else:
     _Base = object
 
@@ -25,7 +25,7 @@ class _Held(End):
     """An end that waits for a relay; nothing must reach it before."""
 
     class receiver:  # noqa: N801
-        lost = staticmethod(lambda reason: None)
+        lost = staticmethod(lambda _reason: None)
 
 
 class RelayContract(_Base):
@@ -63,9 +63,10 @@ class RelayContract(_Base):
 
     def held(self) -> int:
         """Bytes that wait in this process, on both ends."""
+        transports: list[Any] = [end.transport for end in self.ends]
         return sum(
-            len(end.transport.dataBuffer) - end.transport.offset + end.transport._tempDataLen
-            for end in self.ends
+            len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+            for transport in transports
         )
 
     async def over(self, *peers: Peer) -> RelayResult:

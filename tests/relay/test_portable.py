@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.trial.unittest import TestCase
 
 from tests.relay.contract import RelayContract
-from txmux.relay.interface import Relay, Timeouts
 from txmux.relay.portable import PortableRelay
+
+if TYPE_CHECKING:
+    from txmux.relay.interface import Relay, Timeouts
 
 
 class PortableRelayTest(RelayContract, TestCase):

@@ -17,9 +17,13 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
 from txmux.rules.endpoints import short_form
+from txmux.rules.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.python.failure import Failure
 
 __all__ = ["EveryAddressEndpoint", "server_endpoint", "why_not"]
 
@@ -34,17 +38,26 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
     """
     short = short_form(text)
     if short is None:
-        kind = text.partition(":")[0].lower()
-        if kind in {"tcp", "tcp6", "unix", "ssl"} and ":backlog=" not in text:
-            text = f"{text}:backlog={backlog}"
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
-        return endpoint
+        named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
+        return named
     host, port = short
     if not host:
         return EveryAddressEndpoint(reactor, port, backlog)
-    make: Any = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-    endpoint = make(reactor, port, backlog=backlog, interface=host)
-    return endpoint
+    make: Callable[..., IStreamServerEndpoint] = (
+        TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
+    )
+    return make(reactor, port, backlog=backlog, interface=host)
+
+
+def _with_backlog(text: str, backlog: int) -> str:
+    """Add the backlog to an endpoint string that takes one and does not say it."""
+    arguments = split_arguments(text)
+    form = SERVER.get(arguments.kind.lower())
+    if form is None or "backlog" not in form.names or "backlog" in arguments.named:
+        return text
+    if len(arguments.positional) > form.names.index("backlog"):
+        return text
+    return f"{text}:backlog={backlog}"
 
 
 @implementer(IStreamServerEndpoint)
@@ -74,9 +87,10 @@ class EveryAddressEndpoint:
             plain = TCP4ServerEndpoint(self._reactor, self._port, backlog=self._backlog)
             return plain.listen(protocolFactory)
         with opened:  # the reactor works on a duplicate
-            return succeed(
-                self._reactor.adoptStreamPort(opened.fileno(), socket.AF_INET6, protocolFactory)
+            port: IListeningPort = self._reactor.adoptStreamPort(
+                opened.fileno(), socket.AF_INET6, protocolFactory
             )
+        return succeed(port)
 
     def _open(self) -> socket.socket:
         opened = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
@@ -99,11 +113,11 @@ _HINTS = {
 }
 
 
-def why_not(problem: BaseException) -> str:
+def why_not(failure: Failure) -> str:
     """Say in one line why an endpoint could not listen, and what helps."""
-    cause: object = problem
-    if isinstance(problem, CannotListenError):
-        cause = problem.socketError
+    cause: object = failure.value
+    if isinstance(cause, CannotListenError):
+        cause = cause.socketError
     if not isinstance(cause, OSError) or cause.errno is None:
         return str(cause)
     hint = _HINTS.get(cause.errno)

@@ -1,0 +1,135 @@
+"""Tests of ``txmux check``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+from txmux.cli import check, main
+from txmux.detection.registry import DuplicateMatcherError
+
+GOOD = "[listen a]\nendpoint = :443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
+BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"
+BAD_LINES = (
+    "{0}:2: [listen a] endpoint: '443' is no address and port; did you mean ':443'?\n"
+    "{0}:3: [listen a] backlgo: unknown key; did you mean 'backlog'?\n"
+)
+
+
+class CommandTestCase(SynchronousTestCase):
+    """Shared by the tests of this file."""
+
+    def setUp(self) -> None:
+        """Write a good and a bad file."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.good, self.bad = Path(folder.name, "good.ini"), Path(folder.name, "bad.ini")
+        self.good.write_text(GOOD)
+        self.bad.write_text(BAD)
+
+    def run_main(self, *arguments: str | Path) -> tuple[int, str, str]:
+        """Run the program in this process; its exit code, output and error output."""
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return code, out.getvalue(), err.getvalue()
+
+
+class CheckTests(CommandTestCase):
+    """What it says, and its exit code."""
+
+    def test_fine(self) -> None:
+        """One line says what is in the file."""
+        self.assertEqual(
+            self.run_main("check", self.good),
+            (0, f"{self.good}: OK, 1 listener, 0 routes, 1 backend\n", ""),
+        )
+
+    def test_errors(self) -> None:
+        """Every error is one line."""
+        self.assertEqual(self.run_main("check", self.bad), (1, BAD_LINES.format(self.bad), ""))
+
+    def test_several_files(self) -> None:
+        """Each is checked, and one that is bad is enough for exit code 1."""
+        self.assertEqual(
+            self.run_main("check", self.bad, self.good),
+            (
+                1,
+                f"{BAD_LINES.format(self.bad)}{self.good}: OK, 1 listener, 0 routes, 1 backend\n",
+                "",
+            ),
+        )
+
+    def test_missing_file(self) -> None:
+        """One clear line, not a traceback."""
+        self.assertEqual(
+            self.run_main("check", "no/such/file.ini"),
+            (1, "no/such/file.ini: cannot be read: No such file or directory\n", ""),
+        )
+
+    def test_plugins_that_clash(self) -> None:
+        """What stops the check itself is one line of error output."""
+        clash = DuplicateMatcherError("two matchers are called 'x'")
+        with patch.object(check, "load", side_effect=clash):
+            self.assertEqual(
+                self.run_main("check", self.good), (1, "", "txmux: two matchers are called 'x'\n")
+            )
+
+
+class ProgramTests(CommandTestCase):
+    """The program around the commands."""
+
+    def test_version(self) -> None:
+        """It says its version."""
+        self.assertEqual(self.run_main("--version"), (0, f"txmux {txmux.__version__}\n", ""))
+
+    def test_wrong_usage(self) -> None:
+        """Without a command, with an unknown one, or without a file, it exits with 2."""
+        for arguments in ((), ("chekc",), ("check",)):
+            code, out, err = self.run_main(*arguments)
+            self.assertEqual((code, out), (2, ""))
+            self.assertIn("usage: txmux", err)
+
+    def python(self, *arguments: str) -> tuple[int, str, str]:
+        """Run Python in the folder of the files; its exit code, output and error output."""
+        package = Path(txmux.__file__).parent.parent
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.good.parent,
+            env={**os.environ, "PYTHONPATH": str(package)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def test_as_a_module(self) -> None:
+        """``python -m txmux`` is the program; a relative path stays so."""
+        for path, code, text in (
+            (self.good.name, 0, f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend\n"),
+            (self.bad.name, 1, BAD_LINES.format(self.bad.name)),
+        ):
+            self.assertEqual(self.python("-m", "txmux", "check", path), (code, text, ""))
+
+    def test_no_reactor(self) -> None:
+        """Checking installs no reactor, so it can run anywhere."""
+        script = (
+            "import sys; from txmux.cli import main; main(sys.argv[1:]); "
+            "sys.exit('twisted.internet.reactor' in sys.modules)"
+        )
+        self.good.write_text(GOOD + "[route a]\nmatch = nothing\nbackend = tls:a:1\n")
+        code, out, err = self.python("-c", script, "check", self.good.name)
+        self.assertEqual((code, err), (0, ""))
+        self.assertIn("unknown matcher 'nothing'", out)

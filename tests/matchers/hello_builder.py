@@ -1,0 +1,75 @@
+"""Put together the first message of a TLS client, right or wrong (RFC 8446, sections 4.1.2, 4.2 and 5.1)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["alpn", "client_hello", "extension", "records", "server_name", "sized", "versions"]
+
+
+def sized(width: int, body: bytes) -> bytes:
+    """Put the length of a field before it, in `width` bytes."""
+    return len(body).to_bytes(width, "big") + body
+
+
+def extension(kind: int, body: bytes) -> bytes:
+    """Make any extension."""
+    return kind.to_bytes(2, "big") + sized(2, body)
+
+
+def server_name(*names: str, kind: int = 0) -> bytes:
+    """Make the extension of RFC 6066, section 3; all names of one kind."""
+    return extension(
+        0, sized(2, b"".join(bytes([kind]) + sized(2, name.encode("latin-1")) for name in names))
+    )
+
+
+def alpn(*protocols: bytes) -> bytes:
+    """Make the extension of RFC 7301, section 3.1."""
+    return extension(16, sized(2, b"".join(sized(1, protocol) for protocol in protocols)))
+
+
+def versions(*numbers: int) -> bytes:
+    """Make the extension of RFC 8446, section 4.2.1."""
+    return extension(43, sized(1, b"".join(number.to_bytes(2, "big") for number in numbers)))
+
+
+def client_hello(
+    *extensions: bytes,
+    legacy_version: int = 0x0303,
+    session_id: bytes = b"",
+    cipher_suites: bytes = b"\x13\x01",
+    compression_methods: bytes = b"\x00",
+    with_extensions: bool = True,
+    kind: int = 1,
+) -> bytes:
+    """Make the handshake message."""
+    body = (
+        legacy_version.to_bytes(2, "big")
+        + bytes(range(32))
+        + sized(1, session_id)
+        + sized(2, cipher_suites)
+        + sized(1, compression_methods)
+    )
+    if with_extensions:
+        body += sized(2, b"".join(extensions))
+    return bytes([kind]) + sized(3, body)
+
+
+def records(message: bytes, size: int | Iterable[int] = 16384) -> bytes:
+    """Put a message into records.
+
+    Args:
+        message: What they carry.
+        size: How many bytes each carries, or the first of them; the last such size serves for the rest.
+    """
+    sizes = iter([size] if isinstance(size, int) else size)
+    made, current = b"", 1
+    while message:
+        current = next(sizes, current)
+        made += b"\x16\x03\x01" + sized(2, message[:current])
+        message = message[current:]
+    return made

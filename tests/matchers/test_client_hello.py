@@ -1,0 +1,407 @@
+"""Reading a ClientHello."""
+
+from __future__ import annotations
+
+import ssl
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.hello_builder import (
+    alpn,
+    client_hello,
+    extension,
+    records,
+    server_name,
+    sized,
+    versions,
+)
+from tests.matchers.segmentation import calls_in
+from txmux.matchers._client_hello import (
+    LONGEST_HELLO,
+    VERSIONS,
+    ClientHello,
+    HelloReader,
+    parse_client_hello,
+)
+
+PADDING = 21
+
+
+def read(message: bytes) -> HelloReader:
+    """Read a message that comes in one record."""
+    return parse_client_hello(records(message), None)
+
+
+def offered(*extensions: bytes, legacy_version: int = 0x0303) -> ClientHello | None:
+    """Read a hello with these extensions."""
+    return read(client_hello(*extensions, legacy_version=legacy_version)).hello
+
+
+def byte_by_byte(data: bytes) -> tuple[HelloReader, int]:
+    """Send a sample byte by byte; gives the last answer and the byte that decided, or their number."""
+    reader = HelloReader()
+    for length in range(1, len(data) + 1):
+        reader = parse_client_hello(data[:length], reader)
+        if reader.malformed or reader.hello:
+            return reader, length
+    return reader, len(data)
+
+
+class ServerNameTests(SynchronousTestCase):
+    """The server name that is asked for."""
+
+    def sni(self, *extensions: bytes) -> str | None:
+        """Read it out of a hello."""
+        hello = offered(*extensions)
+        assert hello is not None
+        return hello.sni
+
+    def test_name(self) -> None:
+        """It is in lower case and without a final dot."""
+        self.assertEqual(self.sni(server_name("WWW.Example.com")), "www.example.com")
+        self.assertEqual(self.sni(server_name("www.example.com.")), "www.example.com")
+
+    def test_none(self) -> None:
+        """A hello may have none."""
+        self.assertIsNone(self.sni())
+        self.assertIsNone(self.sni(alpn(b"h2")))
+
+    def test_address(self) -> None:
+        """An address is a name like any other."""
+        self.assertEqual(self.sni(server_name("192.0.2.1")), "192.0.2.1")
+
+    def test_first(self) -> None:
+        """Of several host names the first counts; names of other kinds do not."""
+        self.assertEqual(self.sni(server_name("a", "b")), "a")
+        self.assertIsNone(self.sni(server_name("a", "", kind=1)))
+        mixed = extension(0, sized(2, b"\x01" + sized(2, b"x") + b"\x00" + sized(2, b"a")))
+        self.assertEqual(self.sni(mixed), "a")
+
+    def test_any_bytes(self) -> None:
+        """Bytes that belong in no name are kept one character a byte."""
+        self.assertEqual(self.sni(server_name("A\x00\xc9")), "a\x00\xc9")
+
+
+class ProtocolTests(SynchronousTestCase):
+    """The application protocols that are offered."""
+
+    def test_list(self) -> None:
+        """They are in the order of the client, and case counts."""
+        hello = offered(alpn(b"h2", b"http/1.1", b"H2"))
+        self.assertEqual(hello and hello.alpn, ("h2", "http/1.1", "H2"))
+
+    def test_none(self) -> None:
+        """A hello may have none."""
+        hello = offered()
+        self.assertEqual(hello and hello.alpn, ())
+
+    def test_grease(self) -> None:
+        """Those that only test the server's tolerance are left out."""
+        hello = offered(alpn(b"\x0a\x0a", b"h2", b"\xfa\xfa", b"\x0a\x1a", b"\x0b\x0b"))
+        self.assertEqual(hello and hello.alpn, ("h2", "\x0a\x1a", "\x0b\x0b"))
+
+
+class VersionTests(SynchronousTestCase):
+    """The highest version that is offered."""
+
+    def version(self, *extensions: bytes, legacy_version: int = 0x0303) -> str:
+        """Read it out of a hello."""
+        hello = offered(*extensions, legacy_version=legacy_version)
+        assert hello is not None
+        return hello.version
+
+    def test_field(self) -> None:
+        """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
+        for number, name in (
+            (0x0300, "ssl3"),
+            (0x0301, "1.0"),
+            (0x0302, "1.1"),
+            (0x0303, "1.2"),
+            (0x0304, "1.2"),
+            (0x03FF, "1.2"),
+        ):
+            self.assertEqual(self.version(legacy_version=number), name)
+
+    def test_extension(self) -> None:
+        """The highest in the extension counts, in any order, whatever the field says."""
+        self.assertEqual(self.version(versions(0x0304, 0x0303)), "1.3")
+        self.assertEqual(self.version(versions(0x0303, 0x0304)), "1.3")
+        self.assertEqual(self.version(versions(0x0302, 0x0301)), "1.1")
+
+    def test_unknown(self) -> None:
+        """Versions that there are not do not count."""
+        self.assertEqual(self.version(versions(0x7A7A, 0x0304, 0xFAFA)), "1.3")
+        self.assertEqual(self.version(versions(0x7F1C)), "1.2")
+
+
+class FormTests(SynchronousTestCase):
+    """What is a hello, and what is none."""
+
+    def test_no_extensions(self) -> None:
+        """A hello need not have extensions, nor a length of them."""
+        for message in (client_hello(), client_hello(with_extensions=False)):
+            self.assertEqual(read(message).hello, ClientHello(None, (), "1.2"))
+
+    def test_session_id(self) -> None:
+        """A session id has up to 32 bytes."""
+        self.assertIsNotNone(read(client_hello(session_id=b"s" * 32)).hello)
+        self.assertTrue(read(client_hello(session_id=b"s" * 33)).malformed)
+
+    def test_cut_hello(self) -> None:
+        """No beginning of a hello is malformed or the whole, and more than the whole is not looked at."""
+        message = client_hello(
+            server_name("a.example"),
+            alpn(b"h2", b"x"),
+            versions(0x0304),
+            extension(PADDING, b"\0" * 9),
+        )
+        data = records(message)
+        reader, at = byte_by_byte(data + b"\xff\xff")
+        self.assertEqual(reader.hello, ClientHello("a.example", ("h2", "x"), "1.3"))
+        self.assertEqual(at, len(data))
+        self.assertEqual(parse_client_hello(data + b"\xff", None).hello, reader.hello)
+        self.assertEqual(read(message + b"junk").hello, reader.hello)
+
+    def test_early_facts(self) -> None:
+        """Server name, protocols and version are known at the end of their extension."""
+        parts = (server_name("a.example"), alpn(b"h2"), versions(0x0304))
+        data = records(client_hello(*parts, extension(PADDING, b"\0" * 20)))
+        for part, fact in zip(parts, ("sni", "alpn", "version"), strict=True):
+            end = data.index(part) + len(part)
+            self.assertIsNone(getattr(parse_client_hello(data[: end - 1], None), fact))
+            self.assertIsNotNone(getattr(parse_client_hello(data[:end], None), fact))
+
+    def test_malformed(self) -> None:
+        """The byte that rules a hello out is the one that shows it."""
+        body = 5 + 4
+        session, ciphers = body + 2 + 32, body + 2 + 32 + 1
+        compression, extensions = ciphers + 2 + 2, ciphers + 2 + 2 + 2
+        first = extensions + 2
+        good = records(client_hello(extension(PADDING, b"\0" * 5)))
+        for change, at in (
+            ({0: 0x17}, 0),
+            ({1: 0x02}, 1),
+            ({2: 0x05}, 2),
+            ({3: 0x40}, 4),
+            ({3: 0x41}, 3),
+            ({3: 0x00, 4: 0x00}, 4),
+            ({5: 0x02}, 5),
+            ({6: 0x01}, 6),
+            ({7: 0x00, 8: 40}, 8),
+            ({body: 0x02}, body),
+            ({session: 33}, session),
+            ({session: 20}, session),
+            ({ciphers: 0xFF}, ciphers),
+            ({ciphers + 1: 0}, ciphers + 1),
+            ({ciphers + 1: 3}, ciphers + 1),
+            ({ciphers + 1: 14}, ciphers + 1),
+            ({compression: 0}, compression),
+            ({compression: 11}, compression),
+            ({compression: 13}, compression),
+            ({extensions: 1}, extensions),
+            ({extensions + 1: 8}, extensions + 1),
+            ({extensions + 1: 10}, extensions + 1),
+            ({first + 2: 1}, first + 2),
+            ({first + 3: 6}, first + 3),
+            ({first + 3: 4}, first + 3),
+        ):
+            bad = bytearray(good)
+            for index, value in change.items():
+                bad[index] = value
+            reader, length = byte_by_byte(bytes(bad))
+            self.assertTrue(reader.malformed, change)
+            self.assertEqual(length, at + 1, change)
+
+    def test_malformed_extensions(self) -> None:
+        """The same for the extensions that are looked into."""
+        junk = extension(PADDING, b"\0" * 9)
+        for bad, at in (
+            (extension(0, b""), 3),
+            (extension(0, b"\x00\x00"), 3),
+            (extension(0, b"\x00\x02\x00\x00"), 3),
+            (extension(0, b"\x00\x09\x00\x00\x03abc"), 5),
+            (extension(0, b"\x00\x05\x00\x00\x03abc"), 5),
+            (extension(0, b"\x00\x06\x00\x00\x04abc"), 8),
+            (extension(0, b"\x00\x06\x00\x00\x02abc"), 8),
+            (extension(0, b"\x00\x06\x00\x00\x00abc"), 8),
+            (extension(0, b"\x00\x03\x00\x00\x00"), 6),
+            (extension(0, b"\x00\x06\x00\xff\x00abc"), 7),
+            (extension(16, b""), 3),
+            (extension(16, b"\x00\x01\x00"), 3),
+            (extension(16, b"\x00\x04\x02h2"), 5),
+            (extension(16, b"\x00\x03\x03h2"), 6),
+            (extension(16, b"\x00\x03\x01h2"), 6),
+            (extension(16, b"\x00\x04\x00abc"), 6),
+            (extension(43, b""), 3),
+            (extension(43, b"\x00"), 3),
+            (extension(43, b"\x03\x03\x04\x03"), 3),
+            (extension(43, b"\x04\x03\x04"), 4),
+            (server_name("a") + server_name("a"), len(server_name("a")) + 1),
+            (alpn(b"h2") + junk + alpn(b"h2"), len(alpn(b"h2") + junk) + 1),
+            (versions(0x0304) * 2, len(versions(0x0304)) + 1),
+        ):
+            message = client_hello(bad, junk, junk)
+            reader, length = byte_by_byte(records(message))
+            self.assertTrue(reader.malformed, bad)
+            self.assertEqual(length, 5 + message.index(bad) + at + 1, bad)
+
+
+class RecordTests(SynchronousTestCase):
+    """A hello may come in records of any size."""
+
+    def test_every_size(self) -> None:
+        """Records of every size carry the same hello."""
+        message = client_hello(
+            extension(PADDING, b"\0" * 30), alpn(b"h2"), server_name("a.example"), versions(0x0304)
+        )
+        for size in range(1, len(message) + 1):
+            data = records(message, size)
+            reader, at = byte_by_byte(data)
+            self.assertEqual(reader.hello, ClientHello("a.example", ("h2",), "1.3"))
+            self.assertEqual(at, len(data))
+            self.assertEqual(parse_client_hello(data, None).hello, reader.hello)
+
+    def test_later_record(self) -> None:
+        """Every record has to carry a handshake."""
+        data = bytearray(records(client_hello(), [10, 10]))
+        for index, value in ((0, 0x15), (1, 0x02), (2, 0x05), (3, 0x41)):
+            bad = bytearray(data)
+            bad[15 + index] = value
+            reader, length = byte_by_byte(bytes(bad))
+            self.assertTrue(reader.malformed)
+            self.assertEqual(length, 15 + index + 1)
+
+    def test_empty_record(self) -> None:
+        """A record that carries nothing is malformed."""
+        data = records(client_hello(), 10)
+        reader = parse_client_hello(data[:15] + b"\x16\x03\x01\x00\x00" + data[15:], None)
+        self.assertTrue(reader.malformed)
+
+    def test_longest(self) -> None:
+        """The longest hello in the shortest records is within the bound."""
+        padding = 0xFFFF - len(client_hello()) + 4 - 4
+        message = client_hello(extension(PADDING, b"\0" * padding))
+        data = records(message, 1)
+        self.assertEqual(len(data), LONGEST_HELLO)
+        self.assertIsNotNone(parse_client_hello(data, None).hello)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.data())
+    def test_round_trip(self, draw: st.DataObject) -> None:
+        """What a client offers is what is read, whatever stands around it and however it is cut."""
+        name = draw.draw(st.none() | st.text("abc.-", min_size=1, max_size=9))
+        protocols = draw.draw(st.lists(st.binary(min_size=3, max_size=9), max_size=4))
+        numbers = draw.draw(st.lists(st.sampled_from([0x0301, 0x0303, 0x0304, 0x1A1A]), max_size=4))
+        extensions = [
+            extension(0xFF00, body) for body in draw.draw(st.lists(st.binary(max_size=9)))
+        ]
+        extensions += [server_name(name)] if name else []
+        extensions += [alpn(*protocols)] if protocols else []
+        extensions += [versions(*numbers)] if numbers else []
+        message = client_hello(*draw.draw(st.permutations(extensions)))
+        data = records(message, draw.draw(st.lists(st.integers(1, 60), min_size=1)))
+
+        reader, at = byte_by_byte(data)
+        self.assertEqual(at, len(data))
+        highest = max((n for n in numbers if n != 0x1A1A), default=0x0303)
+        expected = ClientHello(
+            name and name.removesuffix("."),
+            tuple(protocol.decode("latin-1") for protocol in protocols),
+            VERSIONS[highest],
+        )
+        self.assertEqual(reader.hello, expected)
+        self.assertEqual(parse_client_hello(data, None).hello, expected)
+
+
+class RealClientTests(SynchronousTestCase):
+    """Hellos of real clients."""
+
+    def test_python(self) -> None:
+        """Python's own client is understood, in records of every size."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="www.example.com")
+        self.assertRaises(ssl.SSLWantReadError, client.do_handshake)
+        expected = ClientHello("www.example.com", ("h2", "http/1.1"), "1.3")
+        self.check(outgoing.read(), expected)
+
+    def test_openssl(self) -> None:
+        """So is pyOpenSSL's, here limited to TLS 1.2."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_alpn_protos([b"imap"])
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        client.set_tlsext_host_name(b"mail.example.com")
+        self.assertRaises(SSL.WantReadError, client.do_handshake)
+        self.check(client.bio_read(65536), ClientHello("mail.example.com", ("imap",), "1.2"))
+
+    def check(self, data: bytes, expected: ClientHello) -> None:
+        """Read a captured hello, as it came and in other records."""
+        self.assertEqual(parse_client_hello(data, None).hello, expected)
+        for size in range(1, len(data)):
+            again = records(data[5:], size)
+            self.assertEqual(parse_client_hello(again, None).hello, expected)
+        reader, at = byte_by_byte(data)
+        self.assertEqual((reader.hello, at), (expected, len(data)))
+
+
+class CostTests(SynchronousTestCase):
+    """Sending byte by byte is not a way to make txmux work."""
+
+    def cost(self, data: bytes) -> float:
+        """Count calls for each byte of a sample that is sent byte by byte."""
+        return calls_in(lambda: byte_by_byte(data)) / len(data)
+
+    def test_one_byte_records(self) -> None:
+        """A hello of 32 KiB in records of one byte costs the same for each byte as a short one."""
+        short = records(client_hello(extension(PADDING, b"\0" * 600)), 1)
+        long = records(client_hello(extension(PADDING, b"\0" * 5_450)), 1)
+        self.assertGreater(len(long), 32 * 1024)
+        self.assertLess(self.cost(long), 1.1 * self.cost(short))
+
+    def test_many_items(self) -> None:
+        """So does one of countless extensions, names or protocols."""
+        for few, many in (
+            ([extension(PADDING, b"")] * 200, [extension(PADDING, b"")] * 2_000),
+            ([server_name(*["a"] * 200)], [server_name(*["a"] * 2_000)]),
+            ([alpn(*[b"a"] * 400)], [alpn(*[b"a"] * 4_000)]),
+        ):
+            cost = self.cost(records(client_hello(*few)))
+            self.assertLess(self.cost(records(client_hello(*many))), 1.1 * cost)
+
+
+class PropertyTests(SynchronousTestCase):
+    """Whatever the bytes are."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.binary(max_size=40)
+        | st.builds(
+            lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
+            st.sampled_from(
+                [
+                    records(
+                        client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304)), size
+                    )
+                    for size in (1, 7, 9999)
+                ]
+            ),
+            st.integers(0, 300),
+            st.binary(max_size=3),
+        )
+    )
+    def test_resuming(self, data: bytes) -> None:
+        """Going on after any beginning gives what beginning again does."""
+        earlier = None
+        for length in range(len(data) + 1):
+            afresh = parse_client_hello(data[:length], None)
+            earlier = parse_client_hello(data[:length], earlier)
+            self.assertEqual(
+                (earlier.hello, earlier.malformed, earlier.sni, earlier.alpn, earlier.version),
+                (afresh.hello, afresh.malformed, afresh.sni, afresh.alpn, afresh.version),
+            )

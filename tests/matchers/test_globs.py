@@ -1,0 +1,152 @@
+"""The patterns of names in options."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.errors import OptionError
+from txmux.matchers._globs import hosts, names, option_globs
+
+
+class NamesTests(SynchronousTestCase):
+    """Patterns in which case counts."""
+
+    def test_exact(self) -> None:
+        """A pattern without wildcards is the name itself."""
+        self.assertTrue(names("h2").matches("h2"))
+        self.assertFalse(names("h2").matches("H2"))
+        self.assertFalse(names("h2").matches("h2c"))
+
+    def test_wildcards(self) -> None:
+        """A star is any run of characters, a question mark one."""
+        for name in ("ab", "axb", "a\n/.b"):
+            self.assertTrue(names("a*b").matches(name))
+        for name in ("a", "b", "xab", "abx", "ab\n"):
+            self.assertFalse(names("a*b").matches(name))
+        self.assertTrue(names("HTTP/1.?").matches("HTTP/1.1"))
+        self.assertFalse(names("HTTP/1.?").matches("HTTP/1."))
+
+    def test_other_characters(self) -> None:
+        """All other characters stand for themselves, brackets too."""
+        for text in ("[ab]", "a[", "]", "[!a]", "a.b", "a+", "(a|b)", "\\d"):
+            self.assertTrue(names(text).matches(text))
+            self.assertTrue(names(f"{text}*").matches(f"{text}x"))
+            self.assertFalse(names(f"{text}*").matches("a"))
+
+    def test_list(self) -> None:
+        """Any of the patterns is enough, and blanks around them do not count."""
+        globs = names(" a , b* ,?c")
+        for name in ("a", "b", "bb", "xc"):
+            self.assertTrue(globs.matches(name))
+        for name in ("", " a", "xa", "c"):
+            self.assertFalse(globs.matches(name))
+
+    def test_empty(self) -> None:
+        """Nothing between commas, or nothing at all, is an error."""
+        for text in ("", " ", ",", "a,", ",a", "a,,b"):
+            self.assertIn("empty", str(self.assertRaises(ValueError, names, text)))
+
+    def test_known(self) -> None:
+        """Where all names are known, a pattern that matches none is an error that lists them."""
+        self.assertTrue(names("1.*", known=("1.0", "1.1")).matches("1.1"))
+        error = self.assertRaises(ValueError, names, "1.0,3", known=("1.0", "1.1"))
+        self.assertEqual(str(error), "'3' matches nothing; possible are 1.0, 1.1")
+
+    def test_prefix(self) -> None:
+        """A beginning is ruled out when no pattern begins like it."""
+        globs = names("/api/*,/v?/x,/health")
+        for prefix in ("", "/", "/a", "/api/", "/api/x", "/v", "/v1/y", "/health"):
+            self.assertTrue(globs.could_match_prefix(prefix), prefix)
+        for prefix in ("a", "/b", "/api-", "/healthy"):
+            self.assertFalse(globs.could_match_prefix(prefix), prefix)
+
+    @given(st.text("ab*?[,", min_size=1, max_size=8), st.text("ab[", max_size=8))
+    def test_prefix_of_match(self, text: str, name: str) -> None:
+        """No beginning of a name that matches is ever ruled out."""
+        if all(text.split(",")) and names(text).matches(name):
+            for length in range(len(name) + 1):
+                self.assertTrue(names(text).could_match_prefix(name[:length]))
+
+
+class HostsTests(SynchronousTestCase):
+    """Patterns of host names."""
+
+    def test_normal_form(self) -> None:
+        """Neither case nor a final dot counts, on either side."""
+        for text in ("www.example.com", "WWW.Example.Com", "www.example.com.", "*.EXAMPLE.com."):
+            for name in ("www.example.com", "www.EXAMPLE.com", "www.example.com."):
+                self.assertTrue(hosts(text).matches(name), (text, name))
+
+    def test_subdomains(self) -> None:
+        """A star and a dot are one or more labels, none of them empty."""
+        for name in ("a.example.com", "a.b.example.com"):
+            self.assertTrue(hosts("*.example.com").matches(name))
+        for name in (
+            "example.com",
+            ".example.com",
+            "a..example.com",
+            ".a.example.com",
+            "\n..example.com",
+            "a.example.com..",
+            "aexample.com",
+            "a.example.com.evil",
+        ):
+            self.assertFalse(hosts("*.example.com").matches(name), name)
+
+    def test_domain(self) -> None:
+        """A dot before a name is the name itself and all below it."""
+        globs = hosts(".example.com")
+        for name in ("example.com", "EXAMPLE.com.", "a.example.com", "a.b.example.com"):
+            self.assertTrue(globs.matches(name))
+        for name in (".example.com", "anexample.com", "com"):
+            self.assertFalse(globs.matches(name))
+
+    def test_wildcards_elsewhere(self) -> None:
+        """Anywhere else a star is any run of characters."""
+        self.assertTrue(hosts("www*.example.com").matches("www1.a.example.com"))
+        self.assertTrue(hosts("www.example.*").matches("www.example.co.uk"))
+        self.assertTrue(hosts("*").matches("anything.at.all"))
+
+    def test_addresses(self) -> None:
+        """IPv6 addresses may stand in brackets."""
+        self.assertTrue(hosts("[::1]").matches("::1"))
+        self.assertTrue(hosts("2001:db8::1").matches("2001:DB8::1"))
+
+    def test_prefix(self) -> None:
+        """A beginning that ends with a dot might be the whole name."""
+        self.assertTrue(hosts("example.com").could_match_prefix("example.com."))
+        self.assertFalse(hosts("example.com").could_match_prefix("example.org"))
+
+    def test_unusable(self) -> None:
+        """What can be no host name is an error."""
+        for text, words in (
+            (".", "empty part"),
+            ("a..b", "empty part"),
+            ("..a", "empty part"),
+            ("example.com:443", "without scheme and port"),
+            ("https://example.com", "without scheme and port"),
+            ("bücher.example", "ASCII"),
+            ("a,", "empty item"),
+        ):
+            self.assertIn(words, str(self.assertRaises(ValueError, hosts, text)))
+
+    def test_long_names(self) -> None:
+        """A hostile name costs no more than its length."""
+        name = "a." * 30_000
+        self.assertFalse(hosts("*.a*.b*.*.c,*.*.*.*.x").matches(name))
+
+
+class OptionTests(SynchronousTestCase):
+    """Patterns out of an option."""
+
+    def test_absent(self) -> None:
+        """An option that is not there has no patterns."""
+        self.assertIsNone(option_globs({}, "sni"))
+
+    def test_error(self) -> None:
+        """An error names the option."""
+        error = self.assertRaises(OptionError, option_globs, {"sni": "a,"}, "sni", hosts)
+        self.assertEqual(error.option, "sni")
+        self.assertIn("sni: 'a,' has an empty item", str(error))

@@ -1,0 +1,118 @@
+"""The `payload` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided
+from txmux.errors import OptionError
+from txmux.interfaces import Verdict
+from txmux.matchers.payload import PayloadMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+
+def said(data: bytes, **options: str) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(PayloadMatcher().predicate(options), data)
+
+
+class BytesTests(SynchronousTestCase):
+    """Which bytes match."""
+
+    def test_text(self) -> None:
+        """The text matches at its last byte, whatever follows."""
+        self.assertEqual(said(b"JDWP-Handshake", text="JDWP-"), (MATCH, 5))
+        self.assertEqual(said(b"JDWP", text="JDWP-"), (NEED_MORE, 4))
+
+    def test_first_difference(self) -> None:
+        """The first byte that differs is a no."""
+        self.assertEqual(said(b"JDBC-Handshake", text="JDWP-"), (NO, 3))
+        self.assertEqual(said(b"\x00", text="JDWP-"), (NO, 1))
+
+    def test_hex(self) -> None:
+        """Hex digits may be parted by blanks and colons."""
+        for text in ("160301", "16 03 01", "16:03:01", "16 0301"):
+            self.assertEqual(said(b"\x16\x03\x01\x00", hex=text), (MATCH, 3))
+
+    def test_offset(self) -> None:
+        """The bytes before the offset may be any."""
+        self.assertEqual(said(b"....SMB.", text="SMB", offset="4"), (MATCH, 7))
+        self.assertEqual(said(b"....SMA.", text="SMB", offset="4"), (NO, 7))
+        self.assertEqual(said(b"....", text="SMB", offset="4"), (NEED_MORE, 4))
+
+    def test_mask(self) -> None:
+        """Only the bits of the mask count, in the bytes looked for too."""
+        options = {"hex": "16 03 ff", "mask": "ff ff f0"}
+        self.assertEqual(said(b"\x16\x03\xf4", **options), (MATCH, 3))
+        self.assertEqual(said(b"\x16\x03\x04", **options), (NO, 3))
+        self.assertEqual(said(b"\x17\x03\xf4", **options), (NO, 1))
+
+    def test_escapes(self) -> None:
+        r"""Text is UTF-8 with \r \n \t \0 \\ and \xNN, which is one byte."""
+        text = r"é\r\n\t\0\\\xfF\x0a|" + "\n"
+        expected = "é".encode() + b"\r\n\t\0\\\xff\n|\n"
+        self.assertEqual(said(expected, text=text), (MATCH, len(expected)))
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.binary(min_size=1, max_size=6),
+        st.integers(0, 6),
+        st.binary(max_size=14),
+        st.binary(min_size=6, max_size=6),
+    )
+    def test_any_bytes(self, value: bytes, offset: int, data: bytes, mask: bytes) -> None:
+        """It matches what a comparison of the masked bytes says, however the sample is cut."""
+        mask = mask[: len(value)]
+        options = {"hex": value.hex(), "offset": str(offset), "mask": mask.hex()}
+        there = data[offset : offset + len(value)]
+        equal = [(a ^ b) & m == 0 for a, b, m in zip(there, value, mask, strict=False)]
+        if False in equal:
+            expected = Decided(NO, offset + equal.index(False) + 1)
+        elif len(equal) == len(value):
+            expected = Decided(MATCH, offset + len(value))
+        else:
+            expected = Decided(NEED_MORE, len(data))
+        self.assertEqual(said(data, **options), expected)
+
+
+class OptionTests(SynchronousTestCase):
+    """Which options are refused, and what the user is told."""
+
+    def refused(self, **options: str) -> str:
+        """Give the message of the error."""
+        return str(self.assertRaises(OptionError, PayloadMatcher().predicate, options))
+
+    def test_text_or_hex(self) -> None:
+        """One of text and hex is needed, not both."""
+        for options in ({}, {"offset": "1"}, {"text": "a", "hex": "61"}):
+            self.assertIn("either text= or hex=", self.refused(**options))
+
+    def test_empty(self) -> None:
+        """There has to be at least one byte."""
+        self.assertIn("text: is empty", self.refused(text=""))
+        self.assertIn("hex: is empty", self.refused(hex=" "))
+
+    def test_unknown_escape(self) -> None:
+        """Any other backslash is an error that shows it."""
+        for text, shown in ((r"a\qb", r"\q "), (r"\x1", r"\x "), ("\\", "\\ "), (r"\é", r"\é ")):
+            self.assertIn(f"text: {shown}", self.refused(text=text))
+
+    def test_hex_digits(self) -> None:
+        """What is no hex is an error that shows it."""
+        for text in ("xy", "1", "1 6", "0x16"):
+            self.assertIn(f"hex: {text!r} is not hex", self.refused(hex=text))
+        self.assertIn("mask: 'f' is not hex", self.refused(hex="00", mask="f"))
+
+    def test_offset(self) -> None:
+        """The offset is a whole number from 0 to 65536."""
+        for text in ("-1", "65537", "1.5", "", "x", "\u0661", "1_0", " 1"):
+            self.assertIn(f"offset: {text!r} is not a whole", self.refused(text="a", offset=text))
+        predicate = PayloadMatcher().predicate({"text": "abc", "offset": "65536"})
+        self.assertEqual(predicate.longest, 65539)
+
+    def test_mask_length(self) -> None:
+        """A mask has as many bytes as it masks."""
+        self.assertIn("mask: has 1 bytes for 3", self.refused(text="abc", mask="ff"))

@@ -1,0 +1,193 @@
+"""The `tls` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.hello_builder import (
+    alpn,
+    client_hello,
+    extension,
+    records,
+    server_name,
+    versions,
+)
+from tests.matchers.segmentation import Decided, decided, facts
+from txmux.errors import OptionError
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.tls import TlsMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+SNI, ALPN, VERSIONS = server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), versions(0x0304)
+PADDING = extension(21, b"\x00" * 50)
+HELLO = records(client_hello(SNI, ALPN, VERSIONS, PADDING))
+BARE = records(client_hello(PADDING))
+
+
+def said(data: bytes, **options: str) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(TlsMatcher().predicate(options), data)
+
+
+def end_of(part: bytes) -> int:
+    """Tell where a part of the sample ends."""
+    return HELLO.index(part) + len(part)
+
+
+class RecordTests(SynchronousTestCase):
+    """Without options six bytes decide."""
+
+    def test_match(self) -> None:
+        """A record of a handshake that begins with a ClientHello is a match."""
+        self.assertEqual(said(HELLO), (MATCH, 6))
+        for minor in range(5):
+            self.assertEqual(said(b"\x16\x03" + bytes([minor]) + b"\x40\x00\x01"), (MATCH, 6))
+        self.assertEqual(said(b"\x16\x03\x01\x00\x01\x01\xff"), (MATCH, 6))
+
+    def test_need_more(self) -> None:
+        """Fewer are not enough."""
+        self.assertEqual(said(HELLO[:5]), (NEED_MORE, 5))
+
+    def test_no(self) -> None:
+        """The first byte that is off is a no."""
+        for data, at in (
+            (b"GET / HTTP/1.1\r\n", 1),
+            (b"\x16\xfe\xfd\x00\x00", 2),
+            (b"\x16\x03\x05\x00\x01\x01", 3),
+            (b"\x16\x03\x01\x41\x00\x01", 4),
+            (b"\x16\x03\x01\x40\x01\x01", 5),
+            (b"\x16\x03\x01\x00\x00\x01", 5),
+            (b"\x16\x03\x01\x00\x05\x02", 6),
+            (b"\x80\x2e\x01\x03\x01", 1),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+
+class ServerNameTests(SynchronousTestCase):
+    """``sni=`` looks at the server name."""
+
+    def test_match(self) -> None:
+        """The end of the hello is a match, in records of any size, whatever follows."""
+        self.assertEqual(said(HELLO + b"\x14\x03", sni="*.example.com"), (MATCH, len(HELLO)))
+        for size in (1, 2, 3, 50):
+            data = records(HELLO[5:], size)
+            self.assertEqual(said(data, sni="www.example.com"), (MATCH, len(data)))
+
+    def test_no(self) -> None:
+        """Another name is a no at its end, no name at the end of the hello."""
+        self.assertEqual(said(HELLO, sni="example.com"), (NO, end_of(SNI)))
+        self.assertEqual(said(BARE, sni="*"), (NO, len(BARE)))
+
+    def test_malformed(self) -> None:
+        """What is no hello is a no, however it goes on."""
+        self.assertEqual(said(b"\x16\x03\x01\x00\x05\x02", sni="*"), (NO, 6))
+        self.assertEqual(said(b"GET / HTTP/1.1\r\n", sni="*"), (NO, 1))
+
+
+class ProtocolTests(SynchronousTestCase):
+    """``alpn=`` looks at the application protocols."""
+
+    def test_match(self) -> None:
+        """One that is offered is enough, at any place."""
+        for text in ("h2", "http/1.1", "imap,http/*"):
+            self.assertEqual(said(HELLO, alpn=text), (MATCH, len(HELLO)))
+
+    def test_no(self) -> None:
+        """None of them is a no at the end of the list, or of a hello without one."""
+        for text in ("imap", "H2", "http/1"):
+            self.assertEqual(said(HELLO, alpn=text), (NO, end_of(ALPN)))
+        self.assertEqual(said(BARE, alpn="*"), (NO, len(BARE)))
+
+
+class VersionTests(SynchronousTestCase):
+    """``version=`` looks at the highest version."""
+
+    def test_match(self) -> None:
+        """The highest version has to be one of those asked for."""
+        for text in ("1.3", "1.?", "ssl3,1.3"):
+            self.assertEqual(said(HELLO, version=text), (MATCH, len(HELLO)))
+        self.assertEqual(said(BARE, version="1.2"), (MATCH, len(BARE)))
+
+    def test_no(self) -> None:
+        """A lower one does not count; the list of versions decides, or else the end of the hello."""
+        self.assertEqual(said(HELLO, version="1.2"), (NO, end_of(VERSIONS)))
+        self.assertEqual(said(BARE, version="1.3"), (NO, len(BARE)))
+
+    def test_unknown(self) -> None:
+        """A version that there is not is an error that lists those there are."""
+        error = self.assertRaises(OptionError, TlsMatcher().predicate, {"version": "1.3,1.4"})
+        self.assertEqual(
+            str(error),
+            "version: '1.4' matches nothing; possible are ssl3, 1.0, 1.1, 1.2, 1.3",
+        )
+
+
+class SeveralOptionsTests(SynchronousTestCase):
+    """All options have to hold."""
+
+    def test_all(self) -> None:
+        """One that does not hold is a no."""
+        wanted = {"sni": "*.example.com", "alpn": "h2", "version": "1.3"}
+        self.assertEqual(said(HELLO, **wanted), (MATCH, len(HELLO)))
+        for name, other in (("sni", "a"), ("alpn", "a"), ("version", "1.2")):
+            self.assertIs(said(HELLO, **{**wanted, name: other}).verdict, NO)
+
+    def test_post_quantum(self) -> None:
+        """A hello that takes two segments, with a key share of 1.2 kB, is read like any other."""
+        data = records(client_hello(extension(51, b"\x00" * 1260), PADDING * 5, SNI))
+        self.assertEqual(said(data, sni="www.example.com"), (MATCH, len(data)))
+
+    def test_unusable(self) -> None:
+        """Patterns that cannot be used are an error that names the option."""
+        for name in ("sni", "alpn", "version"):
+            error = self.assertRaises(OptionError, TlsMatcher().predicate, {name: ""})
+            self.assertEqual(error.option, name)
+
+
+class LearntTests(SynchronousTestCase):
+    """What goes to the access log."""
+
+    def learnt(self, data: bytes, **options: str) -> dict[str, str]:
+        """Give the facts of a sample."""
+        return facts(TlsMatcher().predicate(options), Peeked(data))
+
+    def test_hello(self) -> None:
+        """Server name, protocols and version are learnt, whatever the options."""
+        expected = {"sni": "www.example.com", "alpn": "h2,http/1.1", "tls": "1.3"}
+        self.assertEqual(self.learnt(HELLO), expected)
+        self.assertEqual(self.learnt(HELLO, sni="*"), expected)
+        self.assertEqual(self.learnt(BARE), {"tls": "1.2"})
+
+    def test_beginning(self) -> None:
+        """Of a beginning what is in it is learnt."""
+        self.assertEqual(self.learnt(HELLO[: end_of(SNI)]), {"sni": "www.example.com"})
+        self.assertEqual(self.learnt(HELLO[:6]), {})
+
+    def test_hostile_name(self) -> None:
+        """A name cannot break the log line, or fill it."""
+        data = records(client_hello(server_name("a\n\x00\xe9" + "b" * 300)))
+        self.assertTrue(self.learnt(data)["sni"].startswith(r"a\n\x00\xe9bbb"))
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.sampled_from(
+            [{}, {"sni": "*.example.com"}, {"alpn": "h2"}, {"version": "1.3", "sni": "a,www*"}]
+        ),
+        st.binary(max_size=30)
+        | st.builds(
+            lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
+            st.sampled_from([HELLO, records(HELLO[5:], 40)]),
+            st.integers(0, 200),
+            st.binary(max_size=3),
+        ),
+    )
+    def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data, **options)

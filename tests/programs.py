@@ -1,0 +1,59 @@
+"""Real clients and servers for the tests: where they are, and what to do when they are not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from twisted.internet.utils import getProcessOutputAndValue
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+__all__ = ["require_program", "run_program"]
+
+_SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where servers are; an ordinary user's PATH does not have them."""
+
+
+def require_program(name: str) -> str:
+    """Find a program that a test cannot do without.
+
+    Args:
+        name: The program's file name.
+
+    Returns:
+        Its path.
+
+    Raises:
+        SkipTest: It is not installed.
+        AssertionError: It is not installed, and ``TXMUX_REQUIRE_SERVERS`` is set in the environment.
+    """
+    folders = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    path = shutil.which(name, path=folders)
+    if path is not None:
+        return path
+    if os.environ.get("TXMUX_REQUIRE_SERVERS"):
+        raise AssertionError(f"{name} is not installed, and TXMUX_REQUIRE_SERVERS asks for it")
+    raise SkipTest(f"{name} is not installed")
+
+
+def run_program(
+    name: str, *arguments: str, stdin: bytes = b""
+) -> Deferred[tuple[bytes, bytes, int]]:
+    """Run a program to its end while the reactor goes on.
+
+    Args:
+        name: The program's file name, as for `require_program`.
+        arguments: Its arguments.
+        stdin: All that it can read from its standard input.
+
+    Returns:
+        What it wrote to its standard output and to its standard error, and its exit status.
+    """
+    result: Deferred[tuple[bytes, bytes, int]] = getProcessOutputAndValue(
+        require_program(name), arguments, env=dict(os.environ), stdinBytes=stdin
+    )
+    return result

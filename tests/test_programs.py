@@ -1,0 +1,29 @@
+"""A missing program skips a test, or fails it where all must be there."""
+
+from __future__ import annotations
+
+import os
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+
+
+class RequireProgramTests(SynchronousTestCase):
+    """`require_program`: found, skipped or failed."""
+
+    def test_found(self) -> None:
+        """A program that is there is found in PATH."""
+        self.assertTrue(os.access(require_program("sh"), os.X_OK))
+
+    def test_missing(self) -> None:
+        """A program that is not there skips the test."""
+        self.patch(os, "environ", {"PATH": os.defpath})
+        self.assertRaises(SkipTest, require_program, "no-such-program")
+
+    def test_missing_but_required(self) -> None:
+        """With TXMUX_REQUIRE_SERVERS it fails the test, and says which program is missing."""
+        self.patch(os, "environ", {"PATH": os.defpath, "TXMUX_REQUIRE_SERVERS": "1"})
+        error = self.assertRaises(AssertionError, require_program, "no-such-program")
+        self.assertIn("no-such-program is not installed", str(error))

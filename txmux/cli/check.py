@@ -1,0 +1,48 @@
+"""`txmux check FILE`: all that is wrong in a rules file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.rules.parser import load
+from txmux.rules.problems import RulesError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sized
+
+__all__ = ["NAME", "SUMMARY", "configure", "run"]
+
+NAME = "check"
+SUMMARY = "Report all errors of rules files, one a line; nothing is opened or started."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the files; 0 when all are fine, else 1."""
+    # A list, so that a bad file does not hide the next one's errors.
+    fine = [_check(path) for path in arguments.files]
+    return 0 if all(fine) else 1
+
+
+def _check(path: str) -> bool:
+    try:
+        rules = load(path)
+    except RulesError as error:
+        print(error)
+        return False
+    counts = (
+        _count(rules.listeners, "listener"),
+        _count(rules.routes, "route"),
+        _count(rules.backends, "backend"),
+    )
+    print(f"{path}: OK, {', '.join(counts)}")
+    return True
+
+
+def _count(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"

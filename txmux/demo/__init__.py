@@ -1,0 +1,1 @@
+"""The backends that answer in ``twist txmux --demo``: ordinary Twisted factories in the same process."""

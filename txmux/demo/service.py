@@ -1,0 +1,60 @@
+"""The demo: one listener whose backends are all in this process."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from txmux.demo.echo import EchoFactory
+from txmux.demo.hints import hints
+from txmux.demo.page import PageSite
+from txmux.demo.redis import RedisFactory
+from txmux.demo.ssh import SSHFactory
+from txmux.embedding import outcome, route
+from txmux.rules.model import Listener, Rules, Settings
+from txmux.service import MuxService
+
+__all__ = ["demo_service"]
+
+
+class _DemoService(MuxService):
+    """Says what to try when it has started."""
+
+    def startService(self) -> None:
+        super().startService()
+        port: Any = self.ports[0].getHost()
+        print(hints(port.port), flush=True)  # noqa: T201 - this is for whoever started the demo
+
+
+def demo_service(port: int) -> MuxService:
+    """Make the demo.
+
+    Args:
+        port: The TCP port, on the loopback addresses only; 0 for any that is free, on 127.0.0.1.
+    """
+    ssh = SSHFactory()
+    endpoints = [f"127.0.0.1:{port}"]
+    if port and _has_ipv6_loopback():
+        endpoints.append(f"[::1]:{port}")
+    listener = Listener(
+        "demo",
+        tuple(endpoints),
+        silent=outcome(ssh),
+        default=outcome(EchoFactory()),
+    )
+    routes = (
+        route("ssh", ssh),
+        route("http", PageSite()),
+        route("redis", RedisFactory()),
+    )
+    return _DemoService(Rules(Path("demo"), Settings(drain_timeout=2.0), (listener,), routes))
+
+
+def _has_ipv6_loopback() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""Making routes in Python, for programs that embed `MuxFactory`; rules files need none of this."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IProtocolFactory
+
+from txmux.detection.registry import installed_matchers
+from txmux.errors import MuxError
+from txmux.rules.endpoints import server
+from txmux.rules.matching import read_alternative
+from txmux.rules.model import Backend, InProcess, Refusal, Route
+from txmux.rules.networks import NetworkSet
+from txmux.rules.values import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.rules.model import Outcome
+
+__all__ = ["outcome", "route"]
+
+
+def route(
+    match: str | Iterable[str],
+    backend: IProtocolFactory | Outcome | str,
+    *,
+    name: str | None = None,
+    from_: Iterable[str] = (),
+    not_from: Iterable[str] = (),
+    log: bool = True,
+) -> Route:
+    """Make a route, as a ``[route]`` section does.
+
+    Args:
+        match: One ``match =`` line, or several of which any is enough: ``"tls sni=*.example.com"``.
+        backend: Where it leads; see `outcome`.
+        name: For the access log; the first ``match`` line if not given.
+        from_: The only networks it serves, ``"10.0.0.0/8"``; none is every network.
+        not_from: Networks that it does not serve.
+        log: Whether its connections get a line in the access log.
+
+    Raises:
+        MuxError: Something cannot be used; the message says what would be right.
+    """
+    lines = [match] if isinstance(match, str) else list(match)
+    if not lines:
+        raise MuxError("a route needs a match line, such as 'any'")
+    matchers = installed_matchers()
+    return Route(
+        name or lines[0],
+        tuple(read_alternative(line, matchers) for line in lines),
+        outcome(backend),
+        allowed=_networks(from_),
+        excluded=_networks(not_from),
+        log=log,
+    )
+
+
+def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
+    """Say where a decision leads, for `route` and for the ``silent`` and ``default`` of a `Listener`.
+
+    Args:
+        backend: A Twisted protocol factory of this process, which gets the client's connection itself; a server in
+            the short form of rules files, such as ``"127.0.0.1:22"``; ``"close"`` or ``"reset"``; or a ready outcome.
+
+    Raises:
+        MuxError: It is none of these.
+    """
+    if isinstance(backend, (Backend, InProcess, Refusal)):
+        return backend
+    if isinstance(backend, str):
+        if backend in {refusal.value for refusal in Refusal}:
+            return Refusal(backend)
+        return Backend(backend, (server(backend),))
+    if IProtocolFactory.providedBy(backend):
+        return InProcess(type(backend).__name__, backend)
+    raise MuxError(f"{backend!r} is no protocol factory, server, 'close' or 'reset'")
+
+
+def _networks(texts: Iterable[str]) -> NetworkSet | None:
+    networks = [network(text) for text in texts]
+    return NetworkSet(networks) if networks else None

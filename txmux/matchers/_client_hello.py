@@ -1,0 +1,272 @@
+"""The first message of a TLS client, read as far as it has come."""
+
+from __future__ import annotations
+
+import copy
+
+import attrs
+
+from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+
+__all__ = [
+    "LONGEST_HELLO",
+    "VERSIONS",
+    "ClientHello",
+    "HelloReader",
+    "parse_client_hello",
+    "read_record_header",
+]
+
+VERSIONS = {0x0300: "ssl3", 0x0301: "1.0", 0x0302: "1.1", 0x0303: "1.2", 0x0304: "1.3"}
+"""The names of the protocol versions, by their number on the wire."""
+
+_HIGHEST_LEGACY_VERSION = 0x0303
+_HEADER = 4
+_LONGEST_BODY = 0xFFFF
+LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
+"""The most bytes of the stream that a hello can take: in records of one byte each."""
+
+_SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
+_LISTS = {_SERVER_NAME: (2, 3), _ALPN: (2, 2), _SUPPORTED_VERSIONS: (1, 2)}
+"""By extension: the size of the length of the list that fills it, and the least such length."""
+
+
+@attrs.frozen
+class ClientHello:
+    """What a TLS client offers (RFC 8446, section 4.1.2; RFC 5246, section 7.4.1.2).
+
+    Attributes:
+        sni: The server name it asks for (RFC 6066, section 3), in lower case and without the dot that may end it;
+            one character a byte.
+        alpn: The application protocols it offers (RFC 7301), best first; one character a byte.
+        version: The highest version it offers, as `VERSIONS` names it.
+    """
+
+    sni: str | None
+    alpn: tuple[str, ...]
+    version: str
+
+
+@attrs.define
+class HelloReader:
+    """How far a hello has come; not changed any more once `parse_client_hello` has given it.
+
+    Attributes:
+        malformed: Whether this is no hello, whatever follows.
+        hello: The hello, once it is there in full.
+        sni: Its server name, as soon as that is there.
+        alpn: Its application protocols, as soon as all of them are there.
+        version: Its highest version, as soon as that is certain.
+    """
+
+    malformed: bool = False
+    hello: ClientHello | None = None
+    sni: str | None = None
+    alpn: tuple[str, ...] | None = None
+    version: str | None = None
+
+    _used: int = 0
+    """How many bytes of the stream have been taken out of their records."""
+    _left: int = 0
+    """How many more the current record has."""
+    _message: bytes = b""
+    """What was in the records."""
+    _wanted: int = 1
+    """With a shorter message than this, reading cannot go on."""
+
+    _at: int = 0
+    """The message is read so far."""
+    _end: int = 0
+    """Where the message ends; 0 while that is not known."""
+    _extension: int = -1
+    """The extension whose list is being read, …"""
+    _list_at: int = 0
+    """… where that begins, …"""
+    _list_end: int = 0
+    """… and where it ends; the next extension begins there."""
+    _seen: frozenset[int] = frozenset()
+    _legacy_version: int = 0
+
+    def read(self, data: bytes) -> None:
+        """Go on with more bytes of the same stream, all of them from its beginning.
+
+        Raises:
+            MalformedError: They begin no hello, whatever follows.
+        """
+        for whole_message in (False, True):
+            self._unwrap(data, self._end if whole_message else _HEADER)
+            if len(self._message) >= self._wanted:
+                self._go_on()
+
+    def _unwrap(self, data: bytes, goal: int) -> None:
+        pieces = [self._message]
+        missing = goal - len(self._message)
+        try:
+            while missing > 0:
+                if not self._left:
+                    cursor = Cursor(data, self._used)
+                    self._left = read_record_header(cursor)
+                    self._used = cursor.at
+                piece = data[self._used : self._used + min(self._left, missing)]
+                if not piece:
+                    break
+                pieces.append(piece)
+                self._used += len(piece)
+                self._left -= len(piece)
+                missing -= len(piece)
+        except ShortError:
+            pass
+        self._message = b"".join(pieces)
+
+    def _go_on(self) -> None:
+        cursor = Cursor(self._message, self._at)
+        try:
+            if not self._at:
+                self._read_beginning(cursor)
+                self._at = cursor.at
+            while self._at < self._end:
+                self._read_element(cursor)
+                self._at = cursor.at
+        except ShortError as short:
+            self._wanted = short.wanted
+            return
+        self.alpn = self.alpn or ()
+        self.version = self.version or VERSIONS[self._legacy_version]
+        self.hello = ClientHello(self.sni, self.alpn, self.version)
+
+    def _read_beginning(self, cursor: Cursor) -> None:
+        """Read all fields before the first extension."""
+        cursor.number(1, 1, 1)
+        self._end = cursor.number(3, 2 + 32 + 1 + 4 + 2, _LONGEST_BODY) + _HEADER
+        self._legacy_version = min(cursor.number(2, 0x0300, 0x03FF), _HIGHEST_LEGACY_VERSION)
+        cursor.take(32)
+        cursor.take(cursor.number(1, 0, min(32, self._room(cursor, 1 + 4 + 2))))
+        cipher_suites = cursor.number(2, 2, self._room(cursor, 2 + 2))
+        if cipher_suites % 2:
+            raise MalformedError
+        cursor.take(cipher_suites)
+        compression_methods = cursor.number(1, 1, self._room(cursor, 1))
+        extensions = self._room(cursor, compression_methods + 2)
+        if extensions not in {-2, 0} and extensions < 4:
+            raise MalformedError
+        cursor.take(compression_methods)
+        if extensions >= 0:
+            cursor.number(2, extensions, extensions)
+        self._list_end = cursor.at
+
+    def _room(self, cursor: Cursor, others: int) -> int:
+        return self._end - cursor.at - others
+
+    def _read_element(self, cursor: Cursor) -> None:
+        """Read what must be there in full for reading to go on behind it."""
+        if cursor.at == self._list_end:
+            self._read_extension(cursor)
+        elif self._extension == _SERVER_NAME:
+            self._read_server_name(cursor)
+        elif self._extension == _ALPN:
+            self._read_protocol(cursor)
+        else:
+            known = _known_versions(cursor.take(self._list_end - cursor.at))
+            self.version = VERSIONS[max(known, default=self._legacy_version)]
+
+    def _read_extension(self, cursor: Cursor) -> None:
+        """Read an extension, or its header and the length of its list if that is looked into."""
+        extension = cursor.number(2, 0, 0xFFFF)
+        if extension in self._seen:
+            raise MalformedError
+        room = self._room(cursor, 2)
+        size = cursor.number(2, 0, room)
+        if 0 < room - size < 4:
+            raise MalformedError
+        if extension in _LISTS:
+            width, least = _LISTS[extension]
+            length = size - width
+            if length < least or (extension == _SUPPORTED_VERSIONS and length % 2):
+                raise MalformedError
+            cursor.number(width, length, length)
+            self._seen |= {extension}
+            self._extension = extension
+            self._list_at = cursor.at
+            self._list_end = cursor.at + length
+        else:
+            cursor.take(size)
+            self._list_end = cursor.at
+
+    def _read_server_name(self, cursor: Cursor) -> None:
+        kind = cursor.number(1, 0, 0xFF)
+        is_host = kind == 0
+        room = self._list_end - cursor.at - 2
+        size = cursor.number(2, 1 if is_host else 0, room)
+        if 0 < room - size < 3:
+            raise MalformedError
+        name = cursor.take(size)
+        if is_host and self.sni is None:
+            self.sni = name.lower().decode("latin-1").removesuffix(".")
+
+    def _read_protocol(self, cursor: Cursor) -> None:
+        room = self._list_end - cursor.at - 1
+        size = cursor.number(1, 1, room)
+        if room - size == 1:
+            raise MalformedError
+        cursor.take(size)
+        if cursor.at == self._list_end:
+            self.alpn = _protocols(Cursor(self._message, self._list_at), self._list_end)
+
+
+_MALFORMED = HelloReader(malformed=True)
+
+
+def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
+    """Read a hello out of the first bytes of a stream; for `Peeked.parsed`.
+
+    The hello may be cut into records of any size (RFC 8446, section 5.1). What follows it is not looked at.
+
+    Args:
+        data: The bytes so far.
+        earlier: The answer for fewer bytes of the same stream.
+    """
+    if earlier is None:
+        reader = HelloReader()
+    elif earlier.malformed or earlier.hello:
+        return earlier
+    else:
+        reader = copy.copy(earlier)
+    try:
+        reader.read(data)
+    except MalformedError:
+        return _MALFORMED
+    return reader
+
+
+def read_record_header(cursor: Cursor) -> int:
+    """Read the header of a record that carries a handshake (RFC 8446, section 5.1).
+
+    Returns:
+        How many bytes the record carries.
+
+    Raises:
+        MalformedError: It is none, whatever follows.
+        ShortError: It is not there in full.
+    """
+    cursor.number(1, 0x16, 0x16)
+    cursor.number(2, 0x0300, 0x0304)
+    return cursor.number(2, 1, 1 << 14)
+
+
+def _protocols(cursor: Cursor, end: int) -> tuple[str, ...]:
+    found: list[str] = []
+    while cursor.at < end:
+        protocol = cursor.take(cursor.number(1, 1, 0xFF))
+        if not (len(protocol) == 2 and _is_grease(int.from_bytes(protocol, "big"))):
+            found.append(protocol.decode("latin-1"))
+    return tuple(found)
+
+
+def _known_versions(body: bytes) -> list[int]:
+    versions = [int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2)]
+    return [version for version in versions if version in VERSIONS]
+
+
+def _is_grease(value: int) -> bool:
+    """Tell whether a client only sends this to see that it is ignored (RFC 8701)."""
+    return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF

@@ -1,0 +1,75 @@
+"""Reading binary fields from the beginning of a stream, of which only a part may have come."""
+
+from __future__ import annotations
+
+__all__ = ["Cursor", "MalformedError", "ShortError"]
+
+
+class ShortError(Exception):
+    """The bytes so far end before the field does.
+
+    Args:
+        wanted: With fewer bytes than this, asking again would tell nothing new.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        super().__init__(wanted)
+        self.wanted = wanted
+
+
+class MalformedError(Exception):
+    """The bytes are not what they ought to be, whatever follows."""
+
+
+class Cursor:
+    """A place in the bytes so far, which moves on behind every field that is there in full.
+
+    Args:
+        data: The bytes so far.
+        at: Where to begin.
+    """
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self.data = data
+        self.at = at
+
+    def number(self, size: int, least: int, most: int) -> int:
+        """Read an unsigned number, most significant byte first.
+
+        Args:
+            size: Its length in bytes.
+            least: The smallest value that is allowed.
+            most: The largest value that is allowed.
+
+        Raises:
+            MalformedError: No value in the range begins with the bytes that are there, or the range is empty.
+            ShortError: The number is not there in full.
+        """
+        end = self.at + size
+        there = self.data[self.at : end]
+        if len(there) == size:
+            number = int.from_bytes(there, "big")
+            if not least <= number <= most:
+                raise MalformedError
+            self.at = end
+            return number
+        smallest = int.from_bytes(there.ljust(size, b"\x00"), "big")
+        largest = int.from_bytes(there.ljust(size, b"\xff"), "big")
+        if least > most or largest < least or smallest > most:
+            raise MalformedError
+        raise ShortError(len(self.data) + 1)
+
+    def take(self, size: int) -> bytes:
+        """Read bytes of any value.
+
+        Raises:
+            ShortError: They are not there in full.
+        """
+        end = self.at + size
+        if len(self.data) < end:
+            raise ShortError(end)
+        taken = self.data[self.at : end]
+        self.at = end
+        return taken

@@ -1,0 +1,141 @@
+"""Comma-separated patterns of names, as the options ``sni=``, ``host=``, ``software=`` … have them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+__all__ = ["Globs", "hosts", "names", "option_globs"]
+
+_WILDCARD = re.compile(r"[*?]")
+_NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
+
+
+@attrs.frozen
+class Globs:
+    """Patterns of which a name has to match one; made by `names` or `hosts`."""
+
+    _exact: frozenset[str]
+    _heads: tuple[str, ...]
+    _wild: re.Pattern[str] | None
+    _normal: Callable[[str], str]
+
+    def matches(self, name: str) -> bool:
+        """Tell whether a name matches any of the patterns."""
+        name = self._normal(name)
+        return name in self._exact or (
+            self._wild is not None and self._wild.match(name) is not None
+        )
+
+    def could_match_prefix(self, prefix: str) -> bool:
+        """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
+        prefix = self._normal(prefix)
+        return any(name.startswith(prefix) for name in self._exact) or any(
+            prefix.startswith(head) or head.startswith(prefix) for head in self._heads
+        )
+
+
+def names(text: str, known: Collection[str] = ()) -> Globs:
+    """Read patterns in which case counts.
+
+    Args:
+        text: Patterns separated by commas; ``*`` is any run of characters, ``?`` is one.
+        known: If given, all names there are.
+
+    Raises:
+        ValueError: A pattern is empty, or matches none of `known`.
+    """
+    patterns = _items(text)
+    for pattern in patterns if known else ():
+        if not any(map(_compiled([pattern], str, _regex).matches, known)):
+            raise ValueError(f"{pattern!r} matches nothing; possible are {', '.join(known)}")
+    return _compiled(patterns, str, _regex)
+
+
+def hosts(text: str) -> Globs:
+    """Read patterns of host names: without case, and without the dot that may end them.
+
+    Args:
+        text: As for `names`. ``*.example.com`` has one or more labels before the rest, none of them empty;
+            ``.example.com`` is that and the name itself.
+
+    Raises:
+        ValueError: A pattern is empty, or cannot match a host name.
+    """
+    patterns: list[str] = []
+    for item in _items(text):
+        pattern = _normal_host(item).removeprefix("[").removesuffix("]")
+        if pattern.startswith("."):
+            patterns += [pattern[1:], f"*{pattern}"]
+        else:
+            patterns.append(pattern)
+        if "" in patterns[-1].split("."):
+            raise ValueError(f"{item!r} has an empty part; write a name such as www.example.com")
+        if item.count(":") == 1:
+            raise ValueError(f"{item!r}: give the host name alone, without scheme and port")
+        if not item.isascii():
+            raise ValueError(f"{item!r}: write the name as it travels, in ASCII (xn--…)")
+    return _compiled(patterns, _normal_host, _host_regex)
+
+
+def option_globs(
+    options: Mapping[str, str], name: str, read: Callable[[str], Globs] = names
+) -> Globs | None:
+    """Read the patterns of an option.
+
+    Args:
+        options: The options of a ``match =`` line.
+        name: Which of them.
+        read: `names`, `hosts`, or what narrows them.
+
+    Returns:
+        The patterns; ``None`` if the option is not there.
+
+    Raises:
+        OptionError: The patterns cannot be used.
+    """
+    if name not in options:
+        return None
+    try:
+        return read(options[name])
+    except ValueError as error:
+        raise OptionError(name, str(error)) from error
+
+
+def _items(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if "" in items:
+        raise ValueError(f"{text!r} has an empty item; write names with single commas between them")
+    return items
+
+
+def _normal_host(name: str) -> str:
+    return name.lower().removesuffix(".")
+
+
+def _compiled(
+    patterns: Iterable[str], normal: Callable[[str], str], regex: Callable[[str], str]
+) -> Globs:
+    wild = [pattern for pattern in patterns if _WILDCARD.search(pattern)]
+    return Globs(
+        exact=frozenset(patterns) - frozenset(wild),
+        heads=tuple({_WILDCARD.split(pattern, maxsplit=1)[0] for pattern in wild}),
+        wild=re.compile("|".join(map(regex, wild))) if wild else None,
+        normal=normal,
+    )
+
+
+def _regex(pattern: str) -> str:
+    return fnmatch.translate(pattern.replace("[", "[[]"))
+
+
+def _host_regex(pattern: str) -> str:
+    return (_NO_EMPTY_LABEL if pattern.startswith("*.") else "") + _regex(pattern)

@@ -1,0 +1,189 @@
+"""The head of the first HTTP/1 request of a stream, read as far as it has come."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import re
+
+import attrs
+
+__all__ = ["HEAD_LIMIT", "LINE_LIMIT", "METHODS", "Request", "Stage", "parse_request"]
+
+# PRI, which the registry has too, only ever stands for HTTP/2.
+_REGISTERED = """
+    ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT CONNECT COPY DELETE GET HEAD LABEL LINK LOCK MERGE MKACTIVITY
+    MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PROPFIND PROPPATCH PUT QUERY
+    REBIND REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL
+"""
+# UPnP, caches, Remote Desktop Gateway, SSTP, Icecast and debuggers use these.
+_UNREGISTERED = """
+    BAN BREW DEBUG M-SEARCH NOTIFY PURGE RDG_IN_DATA RDG_OUT_DATA RPC_IN_DATA RPC_OUT_DATA SOURCE
+    SSTP_DUPLEX_POST SUBSCRIBE TRACK UNSUBSCRIBE
+"""
+METHODS = frozenset((_REGISTERED + _UNREGISTERED).split())
+"""The methods of the IANA registry and others in wide use; case counts (RFC 9110, section 9.1)."""
+
+LINE_LIMIT = 16 * 1024
+"""The most bytes up to the end of the request line."""
+HEAD_LIMIT = 64 * 1024
+"""The most bytes up to the end of the line that names the host."""
+
+_BEGINNINGS = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
+_METHOD = re.compile(rb"(?:\r\n){0,2}([A-Z_-]+) ")
+_METHOD_BEGINNING = re.compile(rb"(?:\r\n)?\r|(?:\r\n){0,2}([A-Z_-]*)")
+_TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
+_VERSION = re.compile(rb"HTTP/1\.([0-9])(?:\r?(\n)|\r?\Z)")
+_VERSION_BEGINNING = b"HTTP/1."
+_ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
+_AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
+
+
+class Stage(enum.IntEnum):
+    """What of a request comes next; all before it is there."""
+
+    REFUSED = 0
+    """Nothing: this is no request."""
+    METHOD = 1
+    TARGET = 2
+    VERSION = 3
+    FIELDS = 4
+    DONE = 5
+    """Nothing: the host is known, or will never be."""
+
+
+@attrs.define
+class Request:
+    """How far a request has come; not changed any more once `parse_request` has given it.
+
+    Attributes:
+        stage: What comes next.
+        method: The method, or its beginning.
+        target: The request target, or its beginning; one character a byte.
+        version: The version, once its digits are there: ``1.0``, ``1.1``.
+        host: The host that is asked for, without port and brackets, once it is known; one character a byte.
+    """
+
+    stage: Stage = Stage.METHOD
+    method: str = ""
+    target: str = ""
+    version: str = ""
+    host: str | None = None
+
+    _at: int = 0
+    """Where what comes next begins."""
+    _searched: int = 0
+    """Its end is not before this."""
+
+    @property
+    def path(self) -> str | None:
+        """The path in the target, as sent and without the query; ``None`` if it has none."""
+        if self.method == "CONNECT":
+            return None
+        if self.target.startswith("/"):
+            return self.target.partition("?")[0]
+        absolute = _ABSOLUTE_FORM.match(self.target)
+        return absolute and (absolute[2] or "/")
+
+    def read(self, data: bytes) -> None:
+        """Go on with more bytes of the same stream, all of them from its beginning."""
+        while step := _STEPS.get(self.stage):
+            stage = self.stage
+            step(self, data[: LINE_LIMIT if stage < Stage.FIELDS else HEAD_LIMIT])
+            if self.stage is stage:
+                break
+        if self.stage < Stage.FIELDS and len(data) >= LINE_LIMIT:
+            self.stage = Stage.REFUSED
+
+    def _next(self, stage: Stage, at: int) -> None:
+        self.stage = stage
+        self._at = self._searched = at
+
+    def _read_method(self, line: bytes) -> None:
+        if found := _METHOD.match(line):
+            self.method = found[1].decode()
+            known = self.method in METHODS
+            self._next(Stage.TARGET if known else Stage.REFUSED, found.end())
+            return
+        beginning = _METHOD_BEGINNING.fullmatch(line)
+        if beginning:
+            self.method = (beginning[1] or b"").decode()
+        if not beginning or self.method not in _BEGINNINGS:
+            self.stage = Stage.REFUSED
+
+    def _read_target(self, line: bytes) -> None:
+        end = _TARGET_END.search(line, self._searched)
+        self.target = line[self._at : end.start() if end else None].decode("latin-1")
+        if end is None:
+            self._searched = len(line)
+        elif self.target and end[0] == b" ":
+            self._next(Stage.VERSION, end.end())
+            self.host = _host_in_target(self.method, self.target)
+        else:
+            self.stage = Stage.REFUSED
+
+    def _read_version(self, line: bytes) -> None:
+        rest = line[self._at : self._at + len("HTTP/1.1\r\n")]
+        found = _VERSION.match(rest)
+        if found is None:
+            if not _VERSION_BEGINNING.startswith(rest):
+                self.stage = Stage.REFUSED
+            return
+        self.version = f"1.{found[1].decode()}"
+        if found[2]:
+            stage = Stage.FIELDS if self.host is None else Stage.DONE
+            self._next(stage, self._at + found.end())
+
+    def _read_fields(self, head: bytes) -> None:
+        while (end := head.find(b"\n", self._searched)) >= 0:
+            line = head[self._at : end].removesuffix(b"\r")
+            self._next(Stage.FIELDS if line else Stage.DONE, end + 1)
+            if not line:
+                return
+            name, colon, value = line.partition(b":")
+            if colon and name.lower() == b"host":
+                self.host = _host(value.strip(b" \t").decode("latin-1"))
+                self.stage = Stage.DONE
+                return
+        self._searched = len(head)
+        if len(head) == HEAD_LIMIT:
+            self.stage = Stage.DONE
+
+
+_STEPS = {
+    Stage.METHOD: Request._read_method,
+    Stage.TARGET: Request._read_target,
+    Stage.VERSION: Request._read_version,
+    Stage.FIELDS: Request._read_fields,
+}
+_REFUSED = Request(Stage.REFUSED)
+
+
+def parse_request(data: bytes, earlier: Request | None) -> Request:
+    """Read the head of a request out of the first bytes of a stream; for `Peeked.parsed`.
+
+    It reads up to the host that is asked for: of an absolute or an authority-form target (RFC 9112, sections 3.2.2
+    and 3.2.3), else of the first Host field. Up to two empty lines may come before the request (section 2.2).
+
+    Args:
+        data: The bytes so far.
+        earlier: The answer for fewer bytes of the same stream.
+    """
+    if earlier is not None and earlier.stage not in _STEPS:
+        return earlier
+    request = copy.copy(earlier) if earlier else Request()
+    request.read(data)
+    return request if request.stage else _REFUSED
+
+
+def _host_in_target(method: str, target: str) -> str | None:
+    if method == "CONNECT":
+        return _host(target)
+    absolute = _ABSOLUTE_FORM.match(target)
+    return _host(absolute[1].rpartition("@")[2]) if absolute else None
+
+
+def _host(authority: str) -> str:
+    """Give the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
+    found = _AUTHORITY.fullmatch(authority)
+    return (found[1] or found[2] or "") if found else authority

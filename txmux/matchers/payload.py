@@ -1,0 +1,115 @@
+"""The matcher for fixed bytes at a fixed place, for protocols that have no matcher of their own."""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.errors import OptionError
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.matchers._bytes import begins_with
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PayloadMatcher"]
+
+_LARGEST_OFFSET = 65536
+_PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)
+_ESCAPES = {r"\r": b"\r", r"\n": b"\n", r"\t": b"\t", r"\0": b"\0", r"\\": b"\\"}
+
+
+@attrs.frozen
+class _PayloadPredicate:
+    offset: int
+    value: bytes
+    mask: bytes | None
+
+    @property
+    def longest(self) -> int:
+        return self.offset + len(self.value)
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        there = peeked.data[self.offset : self.longest]
+        return begins_with(_masked(there, self.mask), self.value)
+
+
+@implementer(IProtocolMatcher)
+class PayloadMatcher:
+    """Matches bytes that the rules file spells out."""
+
+    name = "payload"
+    summary = "given bytes at a given offset"
+    options = (
+        Option("offset", "how many bytes of the stream come before them, 0 to 65536 (0)", "4"),
+        Option("text", r"the bytes as text, with \r \n \t \0 \\ and \xNN for one byte", "JDWP-"),
+        Option(
+            "hex", "the bytes as pairs of hex digits; blanks and colons may part them", "16 03 01"
+        ),
+        Option("mask", "which bits count, in hex, as long as the bytes (all of them)", "ff ff fc"),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: Not exactly one of ``text=`` and ``hex=`` is there, or a value cannot be read.
+        """
+        value = _value(options)
+        mask = _from_hex("mask", options["mask"]) if "mask" in options else None
+        if mask is not None and len(mask) != len(value):
+            raise OptionError(
+                "mask", f"has {len(mask)} bytes for {len(value)} bytes to compare; make it as long"
+            )
+        return _PayloadPredicate(_offset(options.get("offset", "0")), _masked(value, mask), mask)
+
+
+def _masked(data: bytes, mask: bytes | None) -> bytes:
+    return data if mask is None else bytes(map(operator.and_, data, mask))
+
+
+def _value(options: Mapping[str, str]) -> bytes:
+    if ("text" in options) == ("hex" in options):
+        raise OptionError(None, "payload needs the bytes to look for: either text= or hex=")
+    if "text" in options:
+        name, value = "text", _from_text(options["text"])
+    else:
+        name, value = "hex", _from_hex("hex", options["hex"])
+    if not value:
+        raise OptionError(name, "is empty; write the bytes to look for")
+    return value
+
+
+def _offset(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > _LARGEST_OFFSET:
+        raise OptionError("offset", f"{text!r} is not a whole number from 0 to {_LARGEST_OFFSET}")
+    return int(text)
+
+
+def _from_hex(name: str, text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.replace(":", " "))
+    except ValueError as error:
+        raise OptionError(
+            name, f"{text!r} is not hex; write pairs of hex digits such as 16 03 01"
+        ) from error
+
+
+def _from_text(text: str) -> bytes:
+    return b"".join(map(_piece, _PIECE.findall(text)))
+
+
+def _piece(piece: str) -> bytes:
+    if not piece.startswith("\\"):
+        return piece.encode()
+    if len(piece) == 4:
+        return bytes.fromhex(piece[2:])
+    if piece not in _ESCAPES:
+        raise OptionError(
+            "text", rf"{piece} is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash"
+        )
+    return _ESCAPES[piece]

@@ -1,0 +1,97 @@
+"""The matcher for Redis."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RedisMatcher"]
+
+_COMMANDS = frozenset(
+    b"""
+    ACL APPEND ASKING AUTH BGREWRITEAOF BGSAVE BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS BLMOVE BLMPOP BLPOP
+    BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT CLUSTER COMMAND CONFIG COPY DBSIZE DEBUG DECR DECRBY DEL
+    DISCARD DUMP ECHO EVAL EVALSHA EVALSHA_RO EVAL_RO EXEC EXISTS EXPIRE EXPIREAT EXPIRETIME FAILOVER FCALL
+    FCALL_RO FLUSHALL FLUSHDB FUNCTION GEOADD GEODIST GEOHASH GEOPOS GEORADIUS GEORADIUSBYMEMBER
+    GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GEOSEARCHSTORE GET GETBIT GETDEL GETEX GETRANGE GETSET HDEL
+    HELLO HEXISTS HEXPIRE HEXPIREAT HEXPIRETIME HGET HGETALL HGETDEL HGETEX HINCRBY HINCRBYFLOAT HKEYS HLEN
+    HMGET HMSET HPERSIST HPEXPIRE HPEXPIREAT HPEXPIRETIME HPTTL HRANDFIELD HSCAN HSET HSETEX HSETNX HSTRLEN
+    HTTL HVALS INCR INCRBY INCRBYFLOAT INFO KEYS LASTSAVE LATENCY LCS LINDEX LINSERT LLEN LMOVE LMPOP LOLWUT
+    LPOP LPOS LPUSH LPUSHX LRANGE LREM LSET LTRIM MEMORY MGET MIGRATE MODULE MONITOR MOVE MSET MSETNX MULTI
+    OBJECT PERSIST PEXPIRE PEXPIREAT PEXPIRETIME PFADD PFCOUNT PFDEBUG PFMERGE PFSELFTEST PING PSETEX
+    PSUBSCRIBE PSYNC PTTL PUBLISH PUBSUB PUNSUBSCRIBE QUIT RANDOMKEY READONLY READWRITE RENAME RENAMENX
+    REPLCONF REPLICAOF RESET RESTORE RESTORE-ASKING ROLE RPOP RPOPLPUSH RPUSH RPUSHX SADD SAVE SCAN SCARD
+    SCRIPT SDIFF SDIFFSTORE SELECT SENTINEL SET SETBIT SETEX SETNX SETRANGE SHUTDOWN SINTER SINTERCARD
+    SINTERSTORE SISMEMBER SLAVEOF SLOWLOG SMEMBERS SMISMEMBER SMOVE SORT SORT_RO SPOP SPUBLISH SRANDMEMBER
+    SREM SSCAN SSUBSCRIBE STRLEN SUBSCRIBE SUBSTR SUNION SUNIONSTORE SUNSUBSCRIBE SWAPDB SYNC TIME TOUCH TTL
+    TYPE UNLINK UNSUBSCRIBE UNWATCH WAIT WAITAOF WATCH XACK XADD XAUTOCLAIM XCLAIM XDEL XGROUP XINFO XLEN
+    XPENDING XRANGE XREAD XREADGROUP XREVRANGE XSETID XTRIM ZADD ZCARD ZCOUNT ZDIFF ZDIFFSTORE ZINCRBY ZINTER
+    ZINTERCARD ZINTERSTORE ZLEXCOUNT ZMPOP ZMSCORE ZPOPMAX ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX
+    ZRANGEBYSCORE ZRANGESTORE ZRANK ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZREVRANGE
+    ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION ZUNIONSTORE
+    """.split()
+)
+_BEGINNINGS = frozenset(
+    command[:length] for command in _COMMANDS for length in range(len(command) + 1)
+)
+
+_LONGEST_LINE = 1024
+_ARRAY = re.compile(rb"\*[0-9]{1,7}\r\n\$[0-9]{1,9}\r\n")
+_ARRAY_BEGINNING = re.compile(rb"\*(?:[0-9]{1,7}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_VERSION_AT_END = re.compile(rb" (?:HTTP|RTSP|SIP|ICAP)/[0-9]+\.[0-9]+ *\Z")
+
+
+@attrs.frozen
+class _RedisPredicate:
+    longest: int = _LONGEST_LINE
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        data = peeked.data[:_LONGEST_LINE]
+        return _array(data) if data.startswith(b"*") else _inline(data)
+
+
+@implementer(IProtocolMatcher)
+class RedisMatcher:
+    """Matches the first command of a Redis client ("Redis serialization protocol specification", redis.io).
+
+    That is an array of bulk strings, known by the header of the array and of its first string, or an inline
+    command: a line of text of at most 1024 bytes that begins with the name of a command in any case. Lines that
+    end with a version, as those of HTTP do (``GET / HTTP/1.1``), are none.
+    """
+
+    name = "redis"
+    summary = "Redis (RESP arrays and inline commands)"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
+        """Make the predicate; there is nothing to configure."""
+        return _RedisPredicate()
+
+
+def _array(data: bytes) -> Verdict:
+    if _ARRAY.match(data):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if _ARRAY_BEGINNING.fullmatch(data) else Verdict.NO
+
+
+def _inline(data: bytes) -> Verdict:
+    line, newline, _ = data.partition(b"\n")
+    text = line.removesuffix(b"\r")
+    line_ends = newline or text != line
+    word, space, _ = text.partition(b" ")
+    if word.upper() not in (_COMMANDS if space or line_ends else _BEGINNINGS):
+        return Verdict.NO
+    if _CONTROL.search(text) or (line_ends and _VERSION_AT_END.search(text)):
+        return Verdict.NO
+    if newline:
+        return Verdict.MATCH
+    return Verdict.NO if len(data) == _LONGEST_LINE else Verdict.NEED_MORE

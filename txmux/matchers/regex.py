@@ -1,0 +1,85 @@
+"""The `regex` matcher: a regular expression on the first bytes of a stream."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.errors import OptionError
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Verdict
+from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RegexMatcher", "RegexPredicate"]
+
+_DEFAULT_WITHIN = 256
+_LARGEST_WITHIN = 65_536
+
+
+@attrs.frozen
+class RegexPredicate:
+    """Whether a stream begins with a match of a pattern.
+
+    Attributes:
+        pattern: The pattern.
+        longest: The most bytes that a match may have.
+    """
+
+    pattern: StreamPattern
+    longest: int
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are, reading only those that are new."""
+        return peeked.parsed(self.pattern.scan).verdict
+
+
+@implementer(IProtocolMatcher)
+class RegexMatcher:
+    """Recognises whatever a regular expression describes."""
+
+    name = "regex"
+    summary = "Bytes that a regular expression matches, from the first byte on"
+    options = (
+        Option(
+            "pattern",
+            "A Python regular expression on bytes, anchored at the first one; it cannot look past its match",
+            "(?i)(helo|ehlo)",
+        ),
+        Option(
+            "within", "The match has at most this many bytes (1 to 65536, 256 if left out)", "64"
+        ),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> RegexPredicate:
+        """Compile the pattern.
+
+        Args:
+            options: ``pattern`` and maybe ``within``. Characters of the pattern beyond ASCII stand for
+                their bytes in UTF-8.
+
+        Raises:
+            OptionError: No pattern, one that cannot be used, or a `within` that is no number in range.
+        """
+        if "pattern" not in options:
+            raise OptionError("pattern", r"is missing; write one, such as pattern='SSH-\d'")
+        within = _within(options.get("within", str(_DEFAULT_WITHIN)))
+        try:
+            pattern = compile_pattern(options["pattern"].encode(), within=within)
+        except UnicodeEncodeError:
+            raise OptionError("pattern", r"is no valid UTF-8; write such bytes as \xNN") from None
+        except PatternError as error:
+            raise OptionError("pattern", str(error)) from None
+        return RegexPredicate(pattern, within)
+
+
+def _within(text: str) -> int:
+    if re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= _LARGEST_WITHIN:
+        return int(text)
+    raise OptionError(
+        "within", f"{text!r} is no number of bytes; write one from 1 to {_LARGEST_WITHIN}"
+    )

@@ -1,0 +1,208 @@
+"""Where to listen and where to connect: short forms and Twisted's endpoint strings, checked without opening anything."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
+
+from twisted.internet.interfaces import (
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import getPlugins
+
+from txmux.rules.endpointstrings import CLIENT, SERVER, Arguments, Form, host_name, split_arguments
+from txmux.rules.model import Server
+from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.values import file_path, split_words, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["listening", "server", "short_form"]
+
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+_BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+_SERVER_OPTIONS = ("weight", "backup", "max_connections", "down")
+
+_listening_port = whole_number(0, 65535, "a port")
+_server_port = whole_number(1, 65535, "a port")
+
+
+def listening(text: str) -> str:
+    """Check where to listen.
+
+    Args:
+        text: ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, or a Twisted server endpoint string.
+
+    Returns:
+        The same text.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    _refuse_slips(text, any_address="")
+    kind = _kind_of(text)
+    if kind is not None:
+        arguments = split_arguments(text)
+        if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
+            _refuse_kind(kind, _BUILT_IN | _installed_server_kinds(), "ADDRESS:PORT or :PORT")
+        _check(arguments, SERVER)
+        return text
+    short = _SHORT.fullmatch(text)
+    if short is None:
+        raise InvalidValueError(
+            f"{text!r} is no endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
+        )
+    if short["v6"] is not None:
+        _check_v6(short["v6"])
+    elif short["host"] and not _is_address(short["host"]):
+        hint = f"; did you mean ':{short['port']}'?" if short["host"] == "*" else ""
+        raise InvalidValueError(
+            f"{short['host']!r} is no IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
+        )
+    _listening_port(short["port"])
+    return text
+
+
+def short_form(text: str) -> tuple[str, int] | None:
+    """Take apart a checked place to listen on.
+
+    Args:
+        text: What `listening` accepted.
+
+    Returns:
+        The IP address, empty for every address, and the port; ``None`` for a Twisted endpoint string.
+    """
+    short = _SHORT.fullmatch(text)
+    if short is None:
+        return None
+    host = short["v6"] or short["host"]
+    return (host, int(short["port"])) if not host or _is_address(host) else None
+
+
+def server(text: str) -> Server:
+    """Read one server of a backend.
+
+    Args:
+        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path`` or a Twisted client endpoint string.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    words = split_words(text)
+    if not words:
+        raise InvalidValueError("an empty text is no server; write HOST:PORT or unix:/path")
+    messages = [_option_message(word) for word in words[1:]]
+    try:
+        found = _server(words[0])
+    except InvalidValueError as error:
+        messages[:0] = error.messages
+    if messages:
+        raise InvalidValueError(*messages)
+    return found
+
+
+def _option_message(word: str) -> str:
+    name = word.partition("=")[0]
+    if name in _SERVER_OPTIONS:
+        return f"{name!r} is not supported yet; remove it"
+    return f"{word!r} is not expected after the server; write one server a line{did_you_mean(name, _SERVER_OPTIONS)}"
+
+
+def _server(text: str) -> Server:
+    _refuse_slips(text, any_address="127.0.0.1")
+    short = _SHORT.fullmatch(text)
+    kind = (_kind_of(text) or "").lower()
+    # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
+    if kind and (short is None or kind in {*_BUILT_IN, "tls"} or not short["port"].isdecimal()):
+        return _endpoint(text, kind, host_like=short is not None)
+    if short is None:
+        raise InvalidValueError(f"{text!r} is no server; write HOST:PORT, [V6]:PORT or unix:/path")
+    host = host_name(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
+    return Server(text, "tcp", host=host, port=_server_port(short["port"]))
+
+
+def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
+    if kind not in _BUILT_IN and kind not in _installed_client_kinds():
+        if host_like:
+            _server_port(text.rpartition(":")[2])
+        _refuse_kind(kind, _BUILT_IN | _installed_client_kinds(), "HOST:PORT or [V6]:PORT")
+    arguments = split_arguments(text)
+    named = _check(arguments, CLIENT)
+    if kind == "tcp" and named.keys() == {"host", "port"}:
+        return Server(text, "tcp", host=named["host"], port=int(named["port"]))
+    if kind == "unix" and named.keys() == {"path"}:
+        return Server(text, "unix", path=str(file_path(named["path"])))
+    return Server(text, "endpoint")
+
+
+def _check(arguments: Arguments, forms: Mapping[str, Form]) -> dict[str, str]:
+    # What a plugin that is not Twisted's own takes, only its author knows.
+    form = forms.get(arguments.kind.lower())
+    return form.check(arguments) if form else {}
+
+
+def _kind_of(text: str) -> str | None:
+    prefix, colon, _ = text.partition(":")
+    return prefix if colon and _KIND.fullmatch(prefix) else None
+
+
+def _refuse_slips(text: str, any_address: str) -> None:
+    """Recognise what people write instead of an address and a port."""
+    host, _, port = text.rpartition(":")
+    meant = ""
+    if text.isdecimal():
+        meant = f"{any_address}:{text}"
+    elif any_address and text.startswith(":") and text[1:].isdecimal():
+        meant = f"{any_address}{text}"
+    elif text.startswith("/"):
+        meant = f"unix:{text}"
+    elif _is_v6(host) and port.isdecimal():
+        meant = f"[{host}]:{port}"
+    elif _is_v6(text):
+        meant = f"[{text}]:PORT"
+    elif _is_address(text):
+        meant = f"{text}:PORT"
+    if meant:
+        raise InvalidValueError(f"{text!r} is no address and port; did you mean {meant!r}?")
+
+
+def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
+    raise InvalidValueError(
+        f"there is no endpoint type {kind!r}; write {short_forms}, or one of "
+        f"{', '.join(sorted(known))}{did_you_mean(kind, known)}"
+    )
+
+
+def _check_v6(text: str) -> str:
+    if not _is_v6(text):
+        raise InvalidValueError(f"{text!r} is no IPv6 address; write [2001:db8::1]:PORT")
+    return text
+
+
+def _is_v6(text: str) -> bool:
+    return ":" in text and _is_address(text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _installed_server_kinds() -> frozenset[str]:
+    kinds = frozenset(p.prefix.lower() for p in getPlugins(IStreamServerEndpointStringParser))
+    return kinds - {"stdio"}  # one pair of streams, where no client can connect
+
+
+@cache
+def _installed_client_kinds() -> frozenset[str]:
+    plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
+    return frozenset(p.prefix.lower() for p in plugins)

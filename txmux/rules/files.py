@@ -1,0 +1,100 @@
+"""Reading rules files, and finding those that a file includes."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+import attrs
+
+from txmux.rules.problems import InvalidValueError, Problem
+
+__all__ = ["Includer", "Source", "read_source"]
+
+
+@attrs.frozen
+class Source:
+    """A file that was read.
+
+    Attributes:
+        path: As the user named it, or as it stands beside the file that includes it.
+        text: What is in it; bytes that are not UTF-8 are replaced.
+        problems: The lines that are not UTF-8.
+    """
+
+    path: str
+    text: str
+    problems: tuple[Problem, ...] = ()
+
+
+def read_source(path: Path | str) -> Source:
+    """Read a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    data = Path(path).read_bytes()
+    try:
+        return Source(str(path), data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        problems = tuple(
+            Problem(str(path), number, "", "", "is not UTF-8; save the file in that encoding")
+            for number, line in enumerate(data.splitlines(), start=1)
+            if not _is_utf8(line)
+        )
+        return Source(str(path), data.decode("utf-8-sig", "replace"), problems)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class Includer:
+    """Reads the files that ``include =`` names, each only once.
+
+    Args:
+        path: The file that includes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._folder = Path(path).parent
+        self._main = Path(path).resolve()
+        self._seen: set[Path] = set()
+
+    def __call__(self, pattern: str) -> tuple[Source, ...]:
+        """Read the files of one pattern, in sorted order.
+
+        Raises:
+            InvalidValueError: A file that cannot be read, or that includes itself.
+        """
+        try:
+            sources = [self._read(path) for path in self._paths(pattern)]
+        except OSError as error:
+            raise InvalidValueError(
+                f"cannot read {str(error.filename)!r}: {error.strerror}"
+            ) from None
+        except ValueError:
+            raise InvalidValueError(f"{pattern!r} is no path of a file") from None
+        return tuple(source for source in sources if source is not None)
+
+    def _paths(self, pattern: str) -> list[Path]:
+        if not any(c in pattern for c in "*?["):
+            return [self._folder / pattern]
+        # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
+        names = sorted(glob.glob(pattern, root_dir=self._folder))  # noqa: PTH207
+        return [path for path in (self._folder / name for name in names) if path.is_file()]
+
+    def _read(self, path: Path) -> Source | None:
+        real = path.resolve()
+        if real == self._main:
+            raise InvalidValueError(
+                f"{str(path)!r} is this file itself; put what is included into a folder of its own"
+            )
+        if real in self._seen:
+            return None
+        self._seen.add(real)
+        return read_source(path)

@@ -1,0 +1,240 @@
+"""Which keys each section has, what they take, and how a section's values are read."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from txmux.rules import endpoints, values
+from txmux.rules.ini import Item
+from txmux.rules.networks import NetworkSet
+from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from txmux.rules.files import Source
+    from txmux.rules.ini import Entry, Section
+    from txmux.rules.model import Alternative, Outcome
+    from txmux.rules.problems import Problem
+
+__all__ = [
+    "BACKEND_KEYS",
+    "Key",
+    "listener_keys",
+    "read_keys",
+    "route_keys",
+    "settings_keys",
+]
+
+
+@attrs.frozen
+class Key:
+    """What a key takes. Its default is the model's.
+
+    Attributes:
+        field: The model's attribute.
+        read: Reads one item, or raises `InvalidValueError`.
+        example: A value that works, for messages.
+        takes: One value, one item a line, or items separated by commas or line ends.
+        collect: Makes the attribute of several items.
+        required: Whether a section cannot do without it.
+        unless: A key that makes it unnecessary.
+    """
+
+    field: str
+    read: Callable[[str], Any]
+    example: str
+    takes: Literal["one", "lines", "list"] = "one"
+    collect: Callable[[Iterable[Any]], Any] = tuple
+    required: bool = False
+    unless: str = ""
+
+
+_LIKE_COMMENT = re.compile(r"\s[#;]")
+_CONNECTIONS = values.whole_number(0, 1_000_000_000)
+
+
+def settings_keys(
+    access_log: Callable[[str], Path | str | None], include: Callable[[str], tuple[Source, ...]]
+) -> dict[str, Key]:
+    """Give the keys of ``[txmux]``.
+
+    Args:
+        access_log: Reads ``access_log``.
+        include: Reads the files of one item of ``include``.
+    """
+    return {
+        "include": Key("include", include, "rules.d/*.ini", "list"),
+        "relay": Key("relay", _relay, "auto"),
+        "max_connections": Key("max_connections", _CONNECTIONS, "10000"),
+        "drain_timeout": Key("drain_timeout", values.duration, "30s"),
+        "access_log": Key("access_log", access_log, "/var/log/txmux.log"),
+        "access_log_format": Key("access_log_format", values.choice("text", "json"), "json"),
+    }
+
+
+def listener_keys(outcome: Callable[[str], Outcome]) -> dict[str, Key]:
+    """Give the keys of ``[listen NAME]``.
+
+    Args:
+        outcome: Reads where a client is led.
+    """
+    networks = Key("", values.network, "10.0.0.0/8", "list", NetworkSet)
+    return {
+        "endpoint": Key("endpoints", endpoints.listening, ":443", "lines", required=True),
+        "detect_timeout": Key("detect_timeout", values.positive_duration, "5s"),
+        "peek_limit": Key("peek_limit", values.size(1, 1024**2), "32KiB"),
+        "silent": Key("silent", outcome, "close"),
+        "default": Key("default", outcome, "close"),
+        "allow": attrs.evolve(networks, field="allow"),
+        "deny": attrs.evolve(networks, field="deny"),
+        "max_connections": Key("max_connections", _CONNECTIONS, "10000"),
+        "backlog": Key("backlog", values.whole_number(1, 65535), "1024"),
+        "keepalive": Key("keepalive", values.boolean, "yes"),
+    }
+
+
+def route_keys(
+    alternative: Callable[[str], Alternative],
+    outcome: Callable[[str], Outcome],
+    listener: Callable[[str], str],
+) -> dict[str, Key]:
+    """Give the keys of ``[route NAME]``.
+
+    Args:
+        alternative: Reads one line of ``match``.
+        outcome: Reads where a client is led.
+        listener: Reads the name of a listener.
+    """
+    networks = Key("", values.network, "10.0.0.0/8", "list", NetworkSet)
+    return {
+        "match": Key("alternatives", alternative, "ssh", "lines", required=True),
+        "backend": Key("outcome", outcome, "127.0.0.1:22", required=True, unless="terminate_tls"),
+        "from": attrs.evolve(networks, field="allowed"),
+        "not_from": attrs.evolve(networks, field="excluded"),
+        "under": Key("under", listener, "public", "list"),
+        "log": Key("log", values.boolean, "yes"),
+    }
+
+
+def _relay(text: str) -> str:
+    if text == "kernel":
+        raise InvalidValueError("kernel is not supported yet; write auto or portable")
+    return values.choice("auto", "portable")(text)
+
+
+BACKEND_KEYS = {
+    "server": Key("servers", endpoints.server, "127.0.0.1:22", "lines", required=True),
+    "proxy_protocol": Key("proxy_protocol", values.choice("off", "v1", "v2"), "v2"),
+    "connect_timeout": Key("connect_timeout", values.positive_duration, "5s"),
+    "retries": Key("retries", values.whole_number(0, 1000), "2"),
+    "idle_timeout": Key("idle_timeout", values.positive_duration, "1h"),
+    "half_close_timeout": Key("half_close_timeout", values.positive_duration, "1m"),
+    "max_duration": Key("max_duration", values.positive_duration_or_none, "1d"),
+}
+"""The keys of ``[backend NAME]``."""
+
+_NOT_YET = {
+    "txmux": ("workers", "admin"),
+    "listen": (
+        "accept_proxy_from",
+        "proxy_timeout",
+        "max_connections_per_source",
+        "max_undecided_per_source",
+        "connection_rate_per_source",
+    ),
+    "route": ("during", "terminate_tls", "alpn", "tls_client_ca", "tls_minimum", "dry_run"),
+    "backend": (
+        "balance",
+        "proxy_tlvs",
+        "source",
+        "check",
+        "eject",
+        "resolve",
+        "tls",
+        "tls_name",
+        "tls_ca",
+        "tls_client_certificate",
+        "alpn",
+        "max_connections",
+        "queue",
+        "queue_timeout",
+        "upload_rate",
+        "download_rate",
+        "fallback",
+    ),
+}
+
+
+def read_keys(
+    section: Section, kind: str, keys: Mapping[str, Key], problems: list[Problem]
+) -> dict[str, Any]:
+    """Read all values of a section.
+
+    Args:
+        section: What stands in the file.
+        kind: The first word of its header.
+        keys: The keys it may have.
+        problems: Where all that is wrong is added.
+
+    Returns:
+        The values that could be read, by the model's attributes.
+    """
+    not_yet = _NOT_YET[kind]
+    misspelt = set()
+    for name, entry in section.entries.items():
+        if name in not_yet:
+            problems.append(section.problem("not supported yet; remove it", name, entry.line))
+        elif name not in keys:
+            known = (*keys, *not_yet)
+            misspelt.add(nearest(name, known))
+            message = f"unknown key{did_you_mean(name, known)}"
+            problems.append(section.problem(message, name, entry.line))
+    found: dict[str, Any] = {}
+    for name, takes in keys.items():
+        if name in section.entries:
+            found.update(_value(section, section.entries[name], takes, problems))
+        elif takes.required and takes.unless not in section.entries and name not in misspelt:
+            message = f"is missing; write for example '{name} = {takes.example}'"
+            problems.append(section.problem(message, name))
+    return found
+
+
+def _value(section: Section, entry: Entry, key: Key, problems: list[Problem]) -> dict[str, Any]:
+    items = list(_split(entry.items)) if key.takes == "list" else entry.items
+    if not items:
+        message = f"has no value; write for example '{entry.key} = {key.example}'"
+        problems.append(section.problem(message, entry.key, entry.line))
+    if key.takes == "one":
+        problems.extend(
+            section.problem("takes one value; remove this line", entry.key, item.line)
+            for item in items[1:]
+        )
+        items = items[:1]
+
+    def read(item: Item) -> list[Any]:
+        try:
+            return [key.read(item.text)]
+        except InvalidValueError as error:
+            hint = "; a comment needs its own line" if _LIKE_COMMENT.search(item.text) else ""
+            problems.extend(
+                section.problem(f"{message}{hint}", entry.key, item.line)
+                for message in error.messages
+            )
+            return []
+
+    found = [value for item in items for value in read(item)]
+    if not found:
+        return {}
+    return {key.field: found[0] if key.takes == "one" else key.collect(found)}
+
+
+def _split(items: Iterable[Item]) -> Iterator[Item]:
+    for item in items:
+        for part in item.text.split(","):
+            if part.strip():
+                yield Item(item.line, part.strip())

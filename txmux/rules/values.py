@@ -1,0 +1,199 @@
+"""The kinds of values that keys take: each function reads one text, or raises `InvalidValueError`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.rules.problems import InvalidValueError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.rules.networks import IPNetwork
+
+__all__ = [
+    "NAME",
+    "boolean",
+    "choice",
+    "duration",
+    "file_path",
+    "network",
+    "positive_duration",
+    "positive_duration_or_none",
+    "size",
+    "split_words",
+    "whole_number",
+]
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
+_SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+_DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+_LONGEST_DAYS = 3650
+
+_SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
+_BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
+
+# A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<kept>[^ \t'"\\]|$)|\\.""")
+
+
+def duration(text: str) -> float:
+    """Read a duration; seconds."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else text.replace(" ", "")
+        hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
+        raise InvalidValueError(f"{text!r} is no duration; {_DURATION_FORMS}{hint}")
+    seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
+    if seconds > _LONGEST_DAYS * 86400:
+        raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
+    return seconds
+
+
+def positive_duration(text: str) -> float:
+    """Read a duration that is more than nothing; seconds."""
+    seconds = duration(text)
+    if not seconds:
+        raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}")
+    return seconds
+
+
+def positive_duration_or_none(text: str) -> float | None:
+    """Read a duration that is more than nothing, or the word ``none``; seconds."""
+    return None if text == "none" else positive_duration(text)
+
+
+def size(low: int, high: int) -> Callable[[str], int]:
+    """Make the reader of a size in bytes.
+
+    Args:
+        low: The least that is accepted.
+        high: The most that is accepted, a power of 1024 times a whole number.
+    """
+
+    def read(text: str) -> int:
+        found = _SIZE.fullmatch(text)
+        if found is None:
+            like = _LIKE_SIZE.fullmatch(text)
+            hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
+            raise InvalidValueError(
+                f"{text!r} is no size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
+            )
+        number = int(found[1]) * _BYTES[found[2]]
+        if not low <= number <= high:
+            raise InvalidValueError(
+                f"{text!r} is out of range; from {_size_text(low)} to {_size_text(high)}"
+            )
+        return number
+
+    return read
+
+
+def _size_text(number: int) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if number and number % _BYTES[unit] == 0:
+            return f"{number // _BYTES[unit]}{unit}"
+    return str(number)
+
+
+def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
+    """Make the reader of a whole number.
+
+    Args:
+        low: The least that is accepted.
+        high: The most that is accepted.
+        what: What the number is, for the message.
+    """
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
+        if not low <= number <= high:
+            subject = f"{what} must be" if what else "must be"
+            raise InvalidValueError(f"{subject} a whole number from {low} to {high}, not {text!r}")
+        return number
+
+    return read
+
+
+def boolean(text: str) -> bool:
+    """Read ``yes`` or ``no``."""
+    if text in {"yes", "no"}:
+        return text == "yes"
+    meant = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
+    near = meant.get(text.lower())
+    hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
+    raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """Make the reader of one of some words."""
+
+    def read(text: str) -> str:
+        if text in choices:
+            return text
+        words = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise InvalidValueError(f"must be {words}, not {text!r}{did_you_mean(text, choices)}")
+
+    return read
+
+
+def network(text: str) -> IPNetwork:
+    """Read an IP network, or an address, which is a network of one."""
+    if "%" in text:  # `ipaddress` would take it and forget it
+        raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidValueError(
+            f"{text!r} is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+        ) from None
+    address = ipaddress.ip_interface(text).ip
+    if found.prefixlen < found.max_prefixlen and address != found.network_address:
+        raise InvalidValueError(
+            f"{text!r} is an address inside a network; write {str(found)!r} for the network "
+            f"or {str(address)!r} for the one address"
+        )
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= 96:
+        raise InvalidValueError(
+            f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{found.prefixlen - 96}'"
+        )
+    return found
+
+
+def file_path(text: str) -> Path:
+    """Read the path of a file."""
+    if "\0" in text:
+        raise InvalidValueError(f"{text!r} is no path: it holds a NUL character")
+    return Path(text)
+
+
+def split_words(text: str) -> list[str]:
+    r"""Split a line into words as a shell would, with quotes, and without comments or substitutions.
+
+    Unlike in a shell, a backslash outside quotes escapes only blanks, quotes and backslashes and otherwise stays,
+    so that ``pattern=^\d+\r\n`` needs no quotes.
+    """
+    kept = _QUOTED.sub(
+        lambda found: f"\\{found[0]}" if found["kept"] is not None else found[0], text
+    )
+    try:
+        return shlex.split(kept)
+    except ValueError:
+        raise InvalidValueError(
+            "a quote is not closed; close it, or write \\' or \\\" for the character itself"
+        ) from None
