@@ -1,13 +1,31 @@
-"""Put together the first message of a TLS client, right or wrong (RFC 8446, sections 4.1.2, 4.2 and 5.1)."""
+"""Put together the first message of a TLS client, right or wrong, and send it byte by byte.
+
+The format is that of RFC 8446, sections 4.1.2, 4.2 and 5.1.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.matchers._client_hello import HelloReader, parse_client_hello
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["alpn", "client_hello", "extension", "records", "server_name", "sized", "versions"]
+__all__ = [
+    "PADDING",
+    "alpn",
+    "byte_by_byte",
+    "client_hello",
+    "extension",
+    "records",
+    "server_name",
+    "sized",
+    "versions",
+]
+
+PADDING = 21
+"""An extension that says nothing (RFC 7685)."""
 
 
 def sized(width: int, body: bytes) -> bytes:
@@ -73,3 +91,13 @@ def records(message: bytes, size: int | Iterable[int] = 16384) -> bytes:
         made += b"\x16\x03\x01" + sized(2, message[:current])
         message = message[current:]
     return made
+
+
+def byte_by_byte(data: bytes) -> tuple[HelloReader, int]:
+    """Send a sample byte by byte; gives the last answer and the byte that decided, or their number."""
+    reader = HelloReader()
+    for length in range(1, len(data) + 1):
+        reader = parse_client_hello(data[:length], reader)
+        if reader.malformed or reader.hello:
+            return reader, length
+    return reader, len(data)

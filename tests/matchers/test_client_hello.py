@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.hello_builder import (
+    PADDING,
     alpn,
+    byte_by_byte,
     client_hello,
     extension,
     records,
@@ -18,16 +15,11 @@ from tests.matchers.hello_builder import (
     sized,
     versions,
 )
-from tests.matchers.segmentation import calls_in
 from txmux.matchers._client_hello import (
-    LONGEST_HELLO,
-    VERSIONS,
     ClientHello,
     HelloReader,
     parse_client_hello,
 )
-
-PADDING = 21
 
 
 def read(message: bytes) -> HelloReader:
@@ -38,16 +30,6 @@ def read(message: bytes) -> HelloReader:
 def offered(*extensions: bytes, legacy_version: int = 0x0303) -> ClientHello | None:
     """Read a hello with these extensions."""
     return read(client_hello(*extensions, legacy_version=legacy_version)).hello
-
-
-def byte_by_byte(data: bytes) -> tuple[HelloReader, int]:
-    """Send a sample byte by byte; gives the last answer and the byte that decided, or their number."""
-    reader = HelloReader()
-    for length in range(1, len(data) + 1):
-        reader = parse_client_hello(data[:length], reader)
-        if reader.malformed or reader.hello:
-            return reader, length
-    return reader, len(data)
 
 
 class ServerNameTests(SynchronousTestCase):
@@ -247,161 +229,3 @@ class FormTests(SynchronousTestCase):
             reader, length = byte_by_byte(records(message))
             self.assertTrue(reader.malformed, bad)
             self.assertEqual(length, 5 + message.index(bad) + at + 1, bad)
-
-
-class RecordTests(SynchronousTestCase):
-    """A hello may come in records of any size."""
-
-    def test_every_size(self) -> None:
-        """Records of every size carry the same hello."""
-        message = client_hello(
-            extension(PADDING, b"\0" * 30), alpn(b"h2"), server_name("a.example"), versions(0x0304)
-        )
-        for size in range(1, len(message) + 1):
-            data = records(message, size)
-            reader, at = byte_by_byte(data)
-            self.assertEqual(reader.hello, ClientHello("a.example", ("h2",), "1.3"))
-            self.assertEqual(at, len(data))
-            self.assertEqual(parse_client_hello(data, None).hello, reader.hello)
-
-    def test_later_record(self) -> None:
-        """Every record has to carry a handshake."""
-        data = bytearray(records(client_hello(), [10, 10]))
-        for index, value in ((0, 0x15), (1, 0x02), (2, 0x05), (3, 0x41)):
-            bad = bytearray(data)
-            bad[15 + index] = value
-            reader, length = byte_by_byte(bytes(bad))
-            self.assertTrue(reader.malformed)
-            self.assertEqual(length, 15 + index + 1)
-
-    def test_empty_record(self) -> None:
-        """A record that carries nothing is malformed."""
-        data = records(client_hello(), 10)
-        reader = parse_client_hello(data[:15] + b"\x16\x03\x01\x00\x00" + data[15:], None)
-        self.assertTrue(reader.malformed)
-
-    def test_longest(self) -> None:
-        """The longest hello in the shortest records is within the bound."""
-        padding = 0xFFFF - len(client_hello()) + 4 - 4
-        message = client_hello(extension(PADDING, b"\0" * padding))
-        data = records(message, 1)
-        self.assertEqual(len(data), LONGEST_HELLO)
-        self.assertIsNotNone(parse_client_hello(data, None).hello)
-
-    @settings(max_examples=100, deadline=None)
-    @given(st.data())
-    def test_round_trip(self, draw: st.DataObject) -> None:
-        """What a client offers is what is read, whatever stands around it and however it is cut."""
-        name = draw.draw(st.none() | st.text("abc.-", min_size=1, max_size=9))
-        protocols = draw.draw(st.lists(st.binary(min_size=3, max_size=9), max_size=4))
-        numbers = draw.draw(st.lists(st.sampled_from([0x0301, 0x0303, 0x0304, 0x1A1A]), max_size=4))
-        extensions = [
-            extension(0xFF00, body) for body in draw.draw(st.lists(st.binary(max_size=9)))
-        ]
-        extensions += [server_name(name)] if name else []
-        extensions += [alpn(*protocols)] if protocols else []
-        extensions += [versions(*numbers)] if numbers else []
-        message = client_hello(*draw.draw(st.permutations(extensions)))
-        data = records(message, draw.draw(st.lists(st.integers(1, 60), min_size=1)))
-
-        reader, at = byte_by_byte(data)
-        self.assertEqual(at, len(data))
-        highest = max((n for n in numbers if n != 0x1A1A), default=0x0303)
-        expected = ClientHello(
-            name and name.removesuffix("."),
-            tuple(protocol.decode("latin-1") for protocol in protocols),
-            VERSIONS[highest],
-        )
-        self.assertEqual(reader.hello, expected)
-        self.assertEqual(parse_client_hello(data, None).hello, expected)
-
-
-class RealClientTests(SynchronousTestCase):
-    """Hellos of real clients."""
-
-    def test_python(self) -> None:
-        """Python's own client is understood, in records of every size."""
-        context = ssl.create_default_context()
-        context.set_alpn_protocols(["h2", "http/1.1"])
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = context.wrap_bio(incoming, outgoing, server_hostname="www.example.com")
-        self.assertRaises(ssl.SSLWantReadError, client.do_handshake)
-        expected = ClientHello("www.example.com", ("h2", "http/1.1"), "1.3")
-        self.check(outgoing.read(), expected)
-
-    def test_openssl(self) -> None:
-        """So is pyOpenSSL's, here limited to TLS 1.2."""
-        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        context.set_max_proto_version(SSL.TLS1_2_VERSION)
-        context.set_alpn_protos([b"imap"])
-        client = SSL.Connection(context, None)
-        client.set_connect_state()
-        client.set_tlsext_host_name(b"mail.example.com")
-        self.assertRaises(SSL.WantReadError, client.do_handshake)
-        self.check(client.bio_read(65536), ClientHello("mail.example.com", ("imap",), "1.2"))
-
-    def check(self, data: bytes, expected: ClientHello) -> None:
-        """Read a captured hello, as it came and in other records."""
-        self.assertEqual(parse_client_hello(data, None).hello, expected)
-        for size in range(1, len(data)):
-            again = records(data[5:], size)
-            self.assertEqual(parse_client_hello(again, None).hello, expected)
-        reader, at = byte_by_byte(data)
-        self.assertEqual((reader.hello, at), (expected, len(data)))
-
-
-class CostTests(SynchronousTestCase):
-    """Sending byte by byte is not a way to make txmux work."""
-
-    def cost(self, data: bytes) -> float:
-        """Count calls for each byte of a sample that is sent byte by byte."""
-        return calls_in(lambda: byte_by_byte(data)) / len(data)
-
-    def test_one_byte_records(self) -> None:
-        """A hello of 32 KiB in records of one byte costs the same for each byte as a short one."""
-        short = records(client_hello(extension(PADDING, b"\0" * 600)), 1)
-        long = records(client_hello(extension(PADDING, b"\0" * 5_450)), 1)
-        self.assertGreater(len(long), 32 * 1024)
-        self.assertLess(self.cost(long), 1.1 * self.cost(short))
-
-    def test_many_items(self) -> None:
-        """So does one of countless extensions, names or protocols."""
-        for few, many in (
-            ([extension(PADDING, b"")] * 200, [extension(PADDING, b"")] * 2_000),
-            ([server_name(*["a"] * 200)], [server_name(*["a"] * 2_000)]),
-            ([alpn(*[b"a"] * 400)], [alpn(*[b"a"] * 4_000)]),
-        ):
-            cost = self.cost(records(client_hello(*few)))
-            self.assertLess(self.cost(records(client_hello(*many))), 1.1 * cost)
-
-
-class PropertyTests(SynchronousTestCase):
-    """Whatever the bytes are."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
-            st.sampled_from(
-                [
-                    records(
-                        client_hello(server_name("a"), alpn(b"h2", b"x"), versions(0x0304)), size
-                    )
-                    for size in (1, 7, 9999)
-                ]
-            ),
-            st.integers(0, 300),
-            st.binary(max_size=3),
-        )
-    )
-    def test_resuming(self, data: bytes) -> None:
-        """Going on after any beginning gives what beginning again does."""
-        earlier = None
-        for length in range(len(data) + 1):
-            afresh = parse_client_hello(data[:length], None)
-            earlier = parse_client_hello(data[:length], earlier)
-            self.assertEqual(
-                (earlier.hello, earlier.malformed, earlier.sni, earlier.alpn, earlier.version),
-                (afresh.hello, afresh.malformed, afresh.sni, afresh.alpn, afresh.version),
-            )

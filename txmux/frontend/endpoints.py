@@ -84,7 +84,9 @@ class EveryAddressEndpoint:
         except OSError as problem:
             if problem.errno != errno.EAFNOSUPPORT:
                 return fail(CannotListenError("", self._port, problem))
-            plain = TCP4ServerEndpoint(self._reactor, self._port, backlog=self._backlog)
+            plain: IStreamServerEndpoint = TCP4ServerEndpoint(
+                self._reactor, self._port, backlog=self._backlog
+            )
             return plain.listen(protocolFactory)
         with opened:  # the reactor works on a duplicate
             port: IListeningPort = self._reactor.adoptStreamPort(

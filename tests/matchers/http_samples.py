@@ -1,0 +1,25 @@
+"""HTTP requests, and asking the `http` matcher about them."""
+
+from __future__ import annotations
+
+from tests.matchers.segmentation import Decided, decided
+from txmux.matchers.http import HttpMatcher
+
+__all__ = ["HOST_END", "LINE_END", "PREFACE", "REQUEST", "said", "with_fields"]
+
+REQUEST = (
+    b"GET /api/x?q=1 HTTP/1.1\r\nAccept: */*\r\nhOst:  WWW.Example.com.:8080 \r\nX: y\r\n\r\nbody"
+)
+LINE_END = REQUEST.index(b"\n") + 1
+HOST_END = REQUEST.index(b"\r\nX:") + 2
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def said(data: bytes, **options: str) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(HttpMatcher().predicate(options), data)
+
+
+def with_fields(*fields: str) -> bytes:
+    """Make a request with these header fields."""
+    return "\r\n".join(("GET / HTTP/1.1", *fields, "", "")).encode("latin-1")

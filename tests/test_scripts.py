@@ -1,0 +1,75 @@
+"""The scripts in ``script/``: what they need, and what they say when it is not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+
+_CHECKOUT = Path(__file__).parent.parent
+
+_TOO_OLD = """\
+#!/bin/sh
+# Answers as Python 3.9 would: its version, and failure when asked whether it is new enough.
+case $2 in *print*) echo 3.9 ;; *) exit 1 ;; esac
+"""
+
+
+class ScriptTests(SynchronousTestCase):
+    """What is common to the scripts, tried in a folder that has nothing but them."""
+
+    def setUp(self) -> None:
+        """Copy the scripts to a folder of their own."""
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux scripts "))
+        self.addCleanup(shutil.rmtree, self.folder)
+        shutil.copytree(_CHECKOUT / "script", self.folder / "script")
+
+    def refusal(self, script: str, python: str) -> str:
+        """Run a script from elsewhere with some interpreter, and give what it says when it refuses."""
+        done = subprocess.run(
+            [self.folder / "script" / script],
+            cwd=tempfile.gettempdir(),
+            env={**os.environ, "PYTHON": python},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertFalse((self.folder / ".venv").exists())
+        return done.stderr
+
+    def test_no_interpreter(self) -> None:
+        """Without the interpreter, one line says what to set."""
+        for script in ("demo", "test", "docs"):
+            self.assertEqual(
+                self.refusal(script, "no-such-python"),
+                f"{script}: cannot run 'no-such-python': set PYTHON to a Python 3.10 or newer\n",
+            )
+
+    def test_old_interpreter(self) -> None:
+        """An interpreter that is too old is refused before anything is made."""
+        old = self.folder / "old"
+        old.write_text(_TOO_OLD)
+        old.chmod(0o755)
+        said = self.refusal("demo", str(old))
+        self.assertIn("is Python 3.9, and txmux needs 3.10 or newer: set PYTHON to one", said)
+
+    def test_one_oldest_version(self) -> None:
+        """The scripts want the version that the package wants."""
+        pyproject = (_CHECKOUT / "pyproject.toml").read_text()
+        self.assertIn('requires-python = ">=3.10"', pyproject)
+        self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
+
+    def test_syntax(self) -> None:
+        """All scripts are executable, and bash can read them."""
+        scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
+        for script in filter(Path.is_file, scripts):
+            self.assertTrue(os.access(script, os.X_OK), script)
+            subprocess.run([require_program("bash"), "-n", script], timeout=60, check=True)
