@@ -11,7 +11,8 @@ import enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
-from zope.interface import Attribute, Interface
+from twisted.plugin import IPlugin
+from zope.interface import Attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -126,7 +127,7 @@ class Option:
     example: str
 
 
-class IProtocolMatcher(Interface):
+class IProtocolMatcher(IPlugin):
     """A protocol that txmux can recognise. One instance serves the whole process, so it holds no state."""
 
     name: str = Attribute("The word after ``match =``: lower-case letters, digits and ``-``.")

@@ -78,10 +78,13 @@ class Peer(Protocol):
 
     def is_lost(self) -> Deferred[Peer]:
         """Wait until the connection is gone, which takes our own close once the other side has closed."""
-        if self.finished and self.lost is None:
-            self.transport.resumeProducing()
-            self.close()
-        return self.until(lambda: self.lost is not None)
+
+        def close(_: Peer) -> Deferred[Peer]:
+            if self.lost is None:
+                self.close()
+            return self.until(lambda: self.lost is not None)
+
+        return self.has_all().addCallback(close)
 
     def send(self, data: bytes) -> None:
         """Send bytes."""

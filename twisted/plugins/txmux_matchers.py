@@ -1,8 +1,5 @@
 """The matchers that come with txmux, offered the way any other package would offer its own."""
 
-from twisted.plugin import IPlugin
-from zope.interface import alsoProvides
-
 from txmux.matchers.any import AnyMatcher
 from txmux.matchers.http import HttpMatcher
 from txmux.matchers.payload import PayloadMatcher
@@ -18,7 +15,3 @@ redis = RedisMatcher()
 regex = RegexMatcher()
 ssh = SshMatcher()
 tls = TlsMatcher()
-
-for _matcher in (any_matcher, http, payload, redis, regex, ssh, tls):
-    alsoProvides(_matcher, IPlugin)
-del _matcher  # under a second name it would be found twice

@@ -1,0 +1,133 @@
+"""A test case with a multiplexer in it: listeners, backends, the log, and time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux.embedding import route
+from txmux.frontend.listener import MuxFactory
+from txmux.rules.model import Backend, Listener, Refusal, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.support.peers import Peer
+    from txmux.observe.record import ConnectionRecord
+    from txmux.rules.model import Route
+
+__all__ = ["ListLog", "MuxTestCase", "VirtualTime", "backend_at", "server_at"]
+
+
+class ListLog:
+    """An access log that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[ConnectionRecord] = []
+
+    def write(self, record: ConnectionRecord) -> None:
+        self.records.append(record)
+
+    def reopen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class VirtualTime:
+    """The real reactor, but for its clock, which a test moves."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.callLater = self.clock.callLater
+        self.seconds = self.clock.seconds
+        self.advance = self.clock.advance
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+def server_at(port: int, host: str = "127.0.0.1") -> Server:
+    """Name a server."""
+    return Server(f"{host}:{port}", "tcp", host=host, port=port)
+
+
+def backend_at(*ports: int, **settings: Any) -> Backend:
+    """Make a backend of servers on this machine."""
+    return Backend("backend", tuple(map(server_at, ports)), **settings)
+
+
+class MuxTestCase(TestCase):
+    """Each test may run one multiplexer; whatever it logs is in `records`."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.log = ListLog()
+        self.records = self.log.records
+        self.time = VirtualTime()
+        self.backend = PeerFactory()
+
+    def backend_port(self) -> int:
+        """Listen with the backend that the test plays itself."""
+        return listen(self, self.backend)
+
+    def mux(
+        self,
+        routes: Iterable[Route] = (),
+        *,
+        reactor: Any = None,
+        interface: str = "127.0.0.1",
+        **settings: Any,
+    ) -> int:
+        """Listen with a multiplexer, and give its port."""
+        self.factory = MuxFactory(
+            routes,
+            Listener("public", **settings),
+            access_log=self.log,
+            reactor=reactor or self.time,
+        )
+        return listen(self, self.factory, interface)
+
+    def ssh_mux(self, **settings: Any) -> int:
+        """Listen with a multiplexer that leads SSH to the test's backend."""
+        return self.mux([route("ssh", backend_at(self.backend_port()), name="ssh")], **settings)
+
+    async def connect(self, port: int, host: str = "127.0.0.1") -> Peer:
+        """Connect a client."""
+        return await connect(self, port, host)
+
+    async def turn(self, times: int = 1) -> None:
+        """Let the reactor do what it has to do."""
+        for _ in range(times):
+            await deferLater(reactor, 0)
+
+    async def seen(self, count: int) -> None:
+        """Wait until the multiplexer has read so many bytes of its only client."""
+        while not self.factory.connections:
+            await self.turn()
+        (connection,) = self.factory.connections
+        while connection.record.bytes_in < count:
+            await self.turn()
+
+    async def logged(self, count: int = 1) -> ConnectionRecord:
+        """Wait for so many lines of the access log, and give the last; nothing may be left then."""
+        while len(self.records) < count:
+            await self.turn()
+        self.assertEqual(len(self.records), count)
+        if not self.factory.connections:
+            self.assertEqual(self.time.clock.getDelayedCalls(), [])
+        return self.records[-1]
+
+    def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
+        """Compare some of a record's attributes."""
+        story = attrs.asdict(record, recurse=False)
+        self.assertEqual({name: story[name] for name in wanted}, wanted)
+
+
+CLOSE, RESET = Refusal.CLOSE, Refusal.RESET
