@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from zope.interface import implementer
@@ -151,7 +150,8 @@ def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
 
 async def connect(test: TestCase, port: int, host: str = "127.0.0.1") -> Peer:
     """Connect a peer to a port; it is gone when the test ends."""
-    endpoint = TCP4ClientEndpoint(reactor, host, port)
+    make = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+    endpoint = make(reactor, host, port)
     peer: Peer = await connectProtocol(endpoint, Peer())
 
     async def gone() -> None:
@@ -176,6 +176,3 @@ def make_stalled_port(test: TestCase) -> int:
         test.addCleanup(filler.close)
     number: int = full.getsockname()[1]
     return number
-
-
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)

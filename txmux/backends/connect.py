@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from twisted.internet import defer, error
+from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.logger import Logger
@@ -148,9 +148,14 @@ def dial(
         endpoint: Any = HostnameEndpoint(reactor, server.host, server.port)
     else:
         endpoint = clientFromString(reactor, server.text)
-    connecting = endpoint.connect(factory).addTimeout(timeout, reactor)
+    connecting = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
     connecting.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))  # type: ignore[attr-defined]
     return connecting.cancel  # type: ignore[no-any-return]
+
+
+def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature
+    # A name with several addresses may fail for one of them, but what ended the attempt is the time.
+    raise error.TimeoutError
 
 
 def proxy_header(backend: Backend, client: Address | None, local: Address | None) -> bytes:
@@ -171,7 +176,7 @@ def proxy_header(backend: Backend, client: Address | None, local: Address | None
 
 
 def _cause(failure: Failure) -> ConnectFailure:
-    if failure.check(error.TimeoutError, defer.TimeoutError, defer.CancelledError):
+    if failure.check(error.TimeoutError):
         return "connect-timeout"
     if getattr(failure.value, "osError", None) in _LOCAL_TROUBLE:
         return "error"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -91,6 +92,9 @@ def _text_value(value: object) -> str:
 _FORMATS = {"text": as_text, "json": as_json}
 
 
+_access = Logger(namespace="txmux.access")  # as a class attribute it would be named after the class
+
+
 class ServiceAccessLog:
     """Writes to the service's own log.
 
@@ -98,14 +102,12 @@ class ServiceAccessLog:
         form: How a line is written.
     """
 
-    _log = Logger(namespace="txmux.access")
-
     def __init__(self, form: Literal["text", "json"] = "text") -> None:
         self._format = _FORMATS[form]
 
     def write(self, record: ConnectionRecord) -> None:
         """Log one event that holds the line."""
-        self._log.info("{line}", line=self._format(record))
+        _access.info("{line}", line=self._format(record))
 
     def reopen(self) -> None:
         """Do nothing: the service's log is not ours to reopen."""
@@ -139,7 +141,9 @@ class FileAccessLog:
             ) from problem
 
     def _open(self) -> TextIO:
-        return self._path.open("a", encoding="utf-8", buffering=1)
+        return open(  # noqa: PTH123 - Path.open() takes no opener
+            self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group
+        )
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""
@@ -178,6 +182,11 @@ class FileAccessLog:
             self._log.error(
                 "access log {path}: {problem}", path=self._path, problem=problem.strerror
             )
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    # Who came and what they asked for is nobody else's business.
+    return os.open(path, flags, 0o640)
 
 
 def open_log(settings: Settings) -> AccessLog | None:

@@ -1,0 +1,115 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Any
+
+from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.mux import MuxTestCase
+from tests.support.peers import connect, listen, reactor
+from txmux.frontend.addresses import ip_address_of, text_of
+from txmux.frontend.listener import MuxFactory, Tally
+from txmux.rules.model import Listener
+from txmux.rules.networks import NetworkSet
+
+
+def networks(*texts: str) -> NetworkSet:
+    """Make a set of networks."""
+    return NetworkSet(map(ip_network, texts))
+
+
+class AdmissionTest(MuxTestCase):
+    """Networks and limits."""
+
+    async def refused(self, reason: str, count: int = 1, **settings: Any) -> None:
+        client = await self.connect(self.mux(**settings))
+        await client.is_lost()
+        self.assert_story(await self.logged(count), reason=reason, bytes_in=0, local=None)
+        self.assertEqual(self.factory.connections, set())
+
+    async def test_denied(self) -> None:
+        """A client of a denied network is closed at once, and logged."""
+        await self.refused("denied", deny=networks("127.0.0.0/8"))
+
+    async def test_not_allowed(self) -> None:
+        """With `allow`, all others are refused."""
+        await self.refused("denied", allow=networks("10.0.0.0/8"))
+
+    async def test_deny_wins(self) -> None:
+        """A network that is both allowed and denied is denied."""
+        both = networks("127.0.0.0/8")
+        await self.refused("denied", allow=both, deny=both)
+
+    async def test_allowed(self) -> None:
+        """Clients of an allowed network come in."""
+        client = await self.connect(
+            self.mux(allow=networks("127.0.0.0/8"), deny=networks("10.0.0.0/8"))
+        )
+        client.send(b"x")
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="no-route")
+
+    async def test_limit_of_the_listener(self) -> None:
+        """One more than the limit is closed; when one leaves there is room again."""
+        port = self.mux(max_connections=1)
+        first = await self.connect(port)
+        await self.turn(2)
+        second = await self.connect(port)
+        await second.is_lost()
+        self.assert_story(await self.logged(), reason="limit")
+        first.close()
+        await self.logged(2)
+        third = await self.connect(port)
+        third.send(b"x")
+        await third.is_lost()
+        self.assert_story(await self.logged(3), reason="no-route")
+
+    async def test_limit_of_the_service(self) -> None:
+        """Listeners may share a limit."""
+        tally = Tally(1)
+        ports = [
+            listen(
+                self,
+                MuxFactory((), Listener(name), access_log=self.log, tally=tally, reactor=self.time),
+            )
+            for name in ("one", "two")
+        ]
+        first = await connect(self, ports[0])
+        while not tally.full:
+            await self.turn()
+        second = await connect(self, ports[1])
+        await second.is_lost()
+        self.assert_story(self.records[-1], reason="limit", listener="two")
+        first.close()
+        while tally.count:
+            await self.turn()
+
+    async def test_without_a_log(self) -> None:
+        """No log is needed."""
+        factory = MuxFactory((), Listener("x", deny=networks("127.0.0.0/8")))
+        client = await connect(self, listen(self, factory))
+        await client.is_lost()
+        self.assertIs(factory.reactor, reactor)
+
+
+class AddressTest(SynchronousTestCase):
+    """How addresses are read and written."""
+
+    def test_mapped(self) -> None:
+        """An IPv4 client of an IPv6 socket is an IPv4 client."""
+        mapped = IPv6Address("TCP", "::ffff:192.0.2.1", 80)
+        self.assertEqual(text_of(mapped), "192.0.2.1:80")
+        address = ip_address_of(mapped)
+        assert address is not None
+        self.assertEqual(address.host.version, 4)
+
+    def test_texts(self) -> None:
+        """IPv6 stands in brackets, UNIX sockets by their path, if they have one."""
+        self.assertEqual(text_of(IPv6Address("TCP", "2001:db8::1", 80)), "[2001:db8::1]:80")
+        self.assertEqual(text_of(UNIXAddress(b"/run/x")), "unix:/run/x")
+        self.assertEqual(text_of(UNIXAddress(None)), "unix")
+        self.assertEqual(text_of(HostnameAddress(b"x", 1)), "HostnameAddress")
+        self.assertIsNone(ip_address_of(UNIXAddress(b"/run/x")))
