@@ -85,6 +85,10 @@ class MuxService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
+        # The deadline and the watch are there before anything is waited for.
+        deadline = self._reactor.callLater(self.rules.settings.drain_timeout, self._end_all)
+        impatience = SignalWatch(self._reactor, self._end_all, signal.SIGTERM, signal.SIGINT)
+        impatience.start()
         await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
         self.ports.clear()
         open_connections = sum(len(factory.connections) for factory in self.factories)
@@ -94,11 +98,7 @@ class MuxService(Service):
                 count=open_connections,
                 seconds=self.rules.settings.drain_timeout,
             )
-        emptied = gatherResults([factory.emptied() for factory in self.factories])
-        deadline = self._reactor.callLater(self.rules.settings.drain_timeout, self._end_all)
-        impatience = SignalWatch(self._reactor, self._end_all, signal.SIGTERM, signal.SIGINT)
-        impatience.start()
-        await emptied
+        await gatherResults([factory.emptied() for factory in self.factories])
         impatience.stop()
         if deadline.active():
             deadline.cancel()
@@ -136,16 +136,17 @@ class MuxService(Service):
         self._listening = True
 
     def _open(self, listener: Listener, text: str, factory: MuxFactory) -> None:
-        endpoint = server_endpoint(self._reactor, text, listener.backlog)
+        def listen() -> Deferred[IListeningPort]:
+            return server_endpoint(self._reactor, text, listener.backlog).listen(factory)
+
         failures: list[Failure] = []
-        opening = maybeDeferred(endpoint.listen, factory)
-        opening.addCallback(self._opened, listener)
+        opening = maybeDeferred(listen).addCallback(self._opened, listener)
         opening.addErrback(failures.append)
         if failures:
             self._close_ports()
             raise _listen_error(listener, text, failures[0]) from failures[0].value
         # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
-        opening.addErrback(self._failed_late, listener, text)
+        opening.addCallback(lambda _: failures and self._failed_late(failures[0], listener, text))
 
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
         self.ports.append(port)

@@ -120,6 +120,8 @@ def why_not(failure: Failure) -> str:
     cause: object = failure.value
     if isinstance(cause, CannotListenError):
         cause = cause.socketError
+    if isinstance(cause, LookupError):
+        return "no such socket was passed to this process: see the [Socket] unit and its FileDescriptorName"
     if not isinstance(cause, OSError) or cause.errno is None:
         return str(cause)
     hint = _HINTS.get(cause.errno)

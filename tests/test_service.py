@@ -1,0 +1,319 @@
+"""The service: from a rules file to drained."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux import MuxService
+from txmux.errors import ListenError
+from txmux.frontend.endpoints import _with_backlog
+from txmux.observe.access_log import AccessLogError
+from txmux.rules.parser import parse
+from txmux.rules.problems import RulesError
+from txmux.signals import SignalWatch
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class ServiceTestCase(TestCase):
+    """Runs a service from the text of a rules file."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.log = self.folder / "access.log"
+
+    def service(self, text: str, *, use: Any = reactor) -> MuxService:
+        """Make a service."""
+        rules = parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
+        return MuxService(rules, reactor=use)
+
+    def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
+        """Start a service until the test ends, and give its ports."""
+        self.running = self.service(text, use=use)
+        self.running.startService()
+        self.addCleanup(self.stop)
+        return [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
+
+    async def _stop(self) -> None:
+        if self.running.running:
+            for factory in self.running.factories:
+                factory.abort("killed")
+            await self.running.stopService()
+
+    def stop(self) -> Deferred[None]:
+        """Stop the service at once."""
+        return Deferred.fromCoroutine(self._stop())
+
+
+class StartTest(ServiceTestCase):
+    """Listening."""
+
+    async def test_listens(self) -> None:
+        """Every endpoint of every listener is opened, and leads to the routes that stand under it."""
+        ports = self.run_service(
+            """
+[txmux]
+access_log = LOG
+[listen one]
+endpoint = 127.0.0.1:0
+    tcp:0:interface=127.0.0.1
+[listen two]
+endpoint = tcp:0:interface=127.0.0.1
+[route ssh]
+match = ssh
+under = two
+backend = reset
+"""
+        )
+        self.assertEqual(len(ports), 3)
+        for port, was_reset in zip(ports, (False, False, True), strict=True):
+            client = await connect(self, port)
+            client.send(b"SSH-")
+            await client.is_lost()
+            self.assertEqual(client.was_reset(), was_reset)
+        self.assertEqual(len(self.log.read_text().splitlines()), 3)
+
+    async def test_every_address(self) -> None:
+        """`:PORT` takes IPv4 and IPv6 clients on one port, and knows an IPv4 client as such."""
+        (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
+        for host in ("127.0.0.1", "::1"):
+            client = await connect(self, port, host)
+            client.send(b"x")
+            await client.is_lost()
+        first, second = self.log.read_text().splitlines()
+        self.assertIn("client=127.0.0.1:", first)
+        self.assertIn("client=[::1]:", second)
+
+    def test_backlog(self) -> None:
+        """The backlog is the listener's, unless the endpoint says its own."""
+        for text, wanted in [
+            ("tcp:80", "tcp:80:backlog=7"),
+            ("unix:/x", "unix:/x:backlog=7"),
+            ("tcp:80:backlog=3", "tcp:80:backlog=3"),
+            ("tcp:80:127.0.0.1:3", "tcp:80:127.0.0.1:3"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
+            ("third:party", "third:party"),
+        ]:
+            self.assertEqual(_with_backlog(text, 7), wanted)
+
+    async def test_unix(self) -> None:
+        """A listener may be a UNIX socket; its clients have no address."""
+        path = self.folder / "socket"
+        self.running = self.service(
+            f"[txmux]\naccess_log = LOG\n[listen x]\nendpoint = unix:{path}\n"
+        )
+        self.running.startService()
+        self.addCleanup(self.stop)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"x")
+            while not self.log.exists() or not self.log.read_text():
+                await self._turn()
+        line = self.log.read_text()
+        self.assertIn("client=unix ", line)
+        self.assertIn(f"local=unix:{path} ", line)
+
+    async def _turn(self) -> None:
+        waiter: Deferred[None] = Deferred()
+        reactor.callLater(0, waiter.callback, None)
+        await waiter
+
+    def test_from_file(self) -> None:
+        """A service can be made from a file; its errors are raised."""
+        path = self.folder / "rules.ini"
+        path.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.assertEqual(MuxService.from_file(path).rules.listeners[0].name, "x")
+        path.write_text("[listen x]\n")
+        with self.assertRaises(RulesError):
+            MuxService.from_file(str(path))
+
+    def test_listens_with_privilege(self) -> None:
+        """Sockets are opened while there still is the privilege to, and only once."""
+        service = self.running = self.service("[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.addCleanup(self.stop)
+        service.privilegedStartService()
+        (port,) = service.ports
+        service.startService()
+        self.assertEqual(service.ports, [port])
+
+
+class StartFailureTest(ServiceTestCase):
+    """What stops the start, and leaves nothing open."""
+
+    def failure(self, text: str) -> str:
+        """Give the message of a start that must fail."""
+        service = self.service(text)
+        with self.assertRaises(ListenError) as caught:
+            service.startService()
+        self.assertEqual(service.ports, [])
+        return str(caught.exception)
+
+    def test_taken(self) -> None:
+        """A taken port."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            number = taken.getsockname()[1]
+            message = self.failure(f"[listen x]\nendpoint = 127.0.0.1:0\n    127.0.0.1:{number}\n")
+        self.assertIn(f"[listen x] endpoint 127.0.0.1:{number}: cannot listen: ", message)
+        self.assertIn("Address already in use", message)
+
+    def test_taken_everywhere(self) -> None:
+        """A port that is taken on every address."""
+        with socket.socket() as taken:
+            taken.bind(("", 0))
+            taken.listen()
+            message = self.failure(f"[listen x]\nendpoint = :{taken.getsockname()[1]}\n")
+        self.assertIn("Address already in use", message)
+
+    def test_foreign_address(self) -> None:
+        """An address that this machine does not have."""
+        self.assertIn("no interface", self.failure("[listen x]\nendpoint = 192.0.2.1:0\n"))
+
+    def test_no_inherited_socket(self) -> None:
+        """An endpoint that fails in its own words."""
+        message = self.failure("[listen x]\nendpoint = systemd:domain=INET:index=7\n")
+        self.assertIn("systemd:domain=INET:index=7: cannot listen: ", message)
+
+    def test_access_log(self) -> None:
+        """An access log that cannot be opened."""
+        self.log.mkdir()
+        with self.assertRaises(AccessLogError):
+            self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()
+
+    async def test_late(self) -> None:
+        """An endpoint that fails only later stops the process, rather than seeming to run."""
+
+        class Late:
+            stopped = False
+
+            def stop(self) -> None:
+                self.stopped = True
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(reactor, name)
+
+        late: Any = Late()
+        waiter: Deferred[Any] = Deferred()
+        self.patch(
+            __import__("txmux.service", fromlist=["x"]),
+            "server_endpoint",
+            lambda *_: type("Endpoint", (), {"listen": lambda *_: waiter})(),
+        )
+        self.run_service("[listen x]\nendpoint = :0\n", use=late)
+        with capturedLogs() as events:
+            waiter.errback(CannotListenError("", 1, OSError(1, "no")))
+        self.assertTrue(late.stopped)
+        self.assertIn("cannot listen", str(events[0]["error"]))
+
+
+class StopTest(ServiceTestCase):
+    """Draining."""
+
+    async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
+        """Start a service with one relayed connection."""
+        backend = PeerFactory()
+        (port,) = self.run_service(
+            f"[txmux]\naccess_log = LOG\n{settings}\n[listen x]\nendpoint = 127.0.0.1:0\n"
+            f"default = 127.0.0.1:{listen(self, backend)}\n",
+            use=use,
+        )
+        client = await connect(self, port)
+        client.send(b"x")
+        server = await backend.peer()
+        await server.has(1)
+        return client, server, port
+
+    async def test_connections_finish(self) -> None:
+        """Old connections go on, new ones are refused, and it is over when the last has ended."""
+        client, server, port = await self.relayed()
+        stopped = self.running.stopService()
+        client.send(b"y")
+        await server.has(2)
+        with socket.socket() as late:
+            late.settimeout(2)
+            self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
+        self.assertFalse(stopped.called)
+        client.close()
+        server.close()
+        await stopped
+        self.assertIn("reason=done", self.log.read_text())
+
+    async def test_drained(self) -> None:
+        """Those that take longer than the drain time-out are ended."""
+        time = VirtualTime()
+        client, server, _ = await self.relayed("drain_timeout = 5s", use=time)
+        stopped = self.running.stopService()
+        time.advance(4.9)
+        self.assertIsNone(client.lost)
+        time.advance(0.2)
+        await client.is_lost()
+        await server.is_lost()
+        await stopped
+        self.assertIn("reason=drained", self.log.read_text())
+        self.assertEqual(time.clock.getDelayedCalls(), [])
+
+    async def test_second_signal(self) -> None:
+        """Who is in a hurry sends a second signal."""
+        before = signal.getsignal(signal.SIGTERM)
+        client, server, _ = await self.relayed()
+        stopped = self.running.stopService()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await client.is_lost()
+        await server.is_lost()
+        await stopped
+        self.assertIn("reason=drained", self.log.read_text())
+        self.assertEqual(signal.getsignal(signal.SIGTERM), before)
+
+    async def test_starts_again(self) -> None:
+        """A service that was stopped can be started again."""
+        self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
+        await self.running.stopService()
+        self.running.startService()
+        self.assertEqual(len(self.running.ports), 1)
+
+
+class SignalTest(ServiceTestCase):
+    """Signals."""
+
+    async def test_hang_up(self) -> None:
+        """SIGHUP opens the access log again."""
+        (port,) = self.run_service(
+            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
+        )
+        moved = self.log.rename(self.folder / "old.log")
+        os.kill(os.getpid(), signal.SIGHUP)
+        client = await connect(self, port)
+        client.send(b"x")
+        await client.is_lost()
+        self.assertEqual(moved.read_text(), "")
+        self.assertIn("no-route", self.log.read_text())
+
+    async def test_in_a_thread(self) -> None:
+        """Where signals cannot be handled, nothing is done about them."""
+        watch = SignalWatch(reactor, lambda: None, signal.SIGHUP)
+        await deferToThread(watch.start)
+        watch.stop()
+
+    def test_without_a_log(self) -> None:
+        """Without an access log there is nothing to reopen."""
+        self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.running.reopen_logs()

@@ -1,0 +1,97 @@
+"""What ``twist txmux`` takes, and what it says when that is wrong."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.python.usage import UsageError
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import connect
+from txmux.demo.service import _has_ipv6_loopback, demo_service
+from txmux.tap import Options, makeService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class OptionsTest(TestCase):
+    """The options and the rules behind them."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.rules = Path(folder.name) / "rules.ini"
+        self.said = io.StringIO()
+        self.patch(sys, "stderr", self.said)
+
+    def options(self, *words: str) -> Options:
+        """Parse options."""
+        options = Options()
+        options.parseOptions(words)
+        return options
+
+    def exits(self, run: Callable[[], object]) -> tuple[object, str]:
+        """Give the exit status and what was said."""
+        with self.assertRaises(SystemExit) as caught:
+            run()
+        return caught.exception.code, self.said.getvalue()
+
+    def test_one_of_both(self) -> None:
+        """Either rules or the demo."""
+        for words in ((), ("--demo", "--rules", "x")):
+            with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
+                self.options(*words)
+
+    def test_bad_rules(self) -> None:
+        """Every error of the file is said, and nothing else."""
+        self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")
+        status, said = self.exits(lambda: self.options("--rules", str(self.rules)))
+        self.assertEqual(status, os.EX_CONFIG)
+        lines = said.splitlines()
+        self.assertEqual(len(lines), 3)
+        self.assertIn("did you mean 'endpoint'?", lines[0])
+
+    async def test_serves(self) -> None:
+        """The service listens as the rules say."""
+        self.rules.write_text("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        service = makeService(self.options("--rules", str(self.rules)))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+
+    def test_cannot_listen(self) -> None:
+        """A port that cannot be had ends the process with one line."""
+        self.rules.write_text("[listen x]\nendpoint = 192.0.2.1:0\n")
+        for start in ("startService", "privilegedStartService"):
+            service = makeService(self.options("--rules", str(self.rules)))
+            status, said = self.exits(getattr(service, start))
+            self.assertEqual(status, 1)
+            self.assertTrue(said.splitlines()[-1].startswith("[listen x] endpoint 192.0.2.1:0: "))
+
+    async def test_demo(self) -> None:
+        """The demo says what to try, and serves it."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        service = makeService(self.options("--demo", "--demo-port", "0"))
+        service.startService()
+        mux = next(iter(service))  # type: ignore[call-overload]
+        port = mux.ports[0].getHost().port
+        self.assertIn(f"curl http://localhost:{port}/", out.getvalue())
+        client = await connect(self, port)
+        client.send(b"PING\r\n")
+        await client.has(7)
+        client.close()
+        await client.is_lost()
+        await service.stopService()
+
+    def test_demo_addresses(self) -> None:
+        """The demo is for this machine only."""
+        (listener,) = demo_service(8443).rules.listeners
+        wanted = ("127.0.0.1:8443", "[::1]:8443")[: 1 + _has_ipv6_loopback()]
+        self.assertEqual(listener.endpoints, wanted)
