@@ -140,13 +140,18 @@ class MuxService(Service):
             return server_endpoint(self._reactor, text, listener.backlog).listen(factory)
 
         failures: list[Failure] = []
+
+        def fail_late(_: None) -> None:
+            if failures:
+                self._failed_late(failures[0], listener, text)
+
         opening = maybeDeferred(listen).addCallback(self._opened, listener)
         opening.addErrback(failures.append)
         if failures:
             self._close_ports()
             raise _listen_error(listener, text, failures[0]) from failures[0].value
         # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
-        opening.addCallback(lambda _: failures and self._failed_late(failures[0], listener, text))
+        opening.addCallback(fail_late)
 
     def _opened(self, port: IListeningPort, listener: Listener) -> None:
         self.ports.append(port)

@@ -6,7 +6,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
@@ -58,11 +58,16 @@ class Peer(Protocol):
             if condition():
                 self._waiting.remove(entry)
                 waiter.callback(self)
+            elif self.lost is not None:
+                self._waiting.remove(entry)
+                waiter.errback(AssertionError(f"lost while waiting: {self.lost.value}"))
 
     def until(self, condition: Callable[[], bool]) -> Deferred[Peer]:
         """Wait until something is so; the test's own time-out is the limit."""
         if condition():
             return succeed(self)
+        if self.lost is not None:
+            return fail(AssertionError(f"lost already: {self.lost.value}"))
         waiter: Deferred[Peer] = Deferred()
         self._waiting.append((condition, waiter))
         return waiter
@@ -142,17 +147,22 @@ class PeerFactory(ServerFactory):
 
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     """Listen on a free port until the test ends, and give its number."""
-    port = reactor.listenTCP(0, factory, interface=interface)
+    port = reactor.listenTCP(0, factory, backlog=1024, interface=interface)
     test.addCleanup(port.stopListening)
     number: int = port.getHost().port
     return number
 
 
-async def connect(test: TestCase, port: int, host: str = "127.0.0.1") -> Peer:
+async def connect(
+    test: TestCase, port: int, host: str = "127.0.0.1", *, peer: Peer | None = None
+) -> Peer:
     """Connect a peer to a port; it is gone when the test ends."""
+    if peer is not None:
+        made: Peer = await connectProtocol(TCP4ClientEndpoint(reactor, host, port), peer)
+        return made
     make = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
     endpoint = make(reactor, host, port)
-    peer: Peer = await connectProtocol(endpoint, Peer())
+    peer = await connectProtocol(endpoint, Peer())
 
     async def gone() -> None:
         if peer.lost is None:

@@ -33,6 +33,9 @@ ConnectFailure = Literal["connect-refused", "connect-timeout", "error"]
 _LOCAL_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
+
+
 class BackendConnector:
     """Makes one connection to a backend, for one client.
 
@@ -45,8 +48,6 @@ class BackendConnector:
         on_connected: Given the server's end and the server; sets the end's receiver before it returns.
         on_failed: Given the cause of the last attempt's failure.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class BackendConnector:
             return
         self._attempt = None
         cause = _cause(failure)
-        report = self._log.warn if cause == "error" else self._log.debug
+        report = _log.warn if cause == "error" else _log.debug
         report(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._backend.name,

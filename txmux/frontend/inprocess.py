@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["HandedOver"]
 
 
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
+
+
 class HandedOver:
     """A stage: a protocol of this process has the connection, and all timeouts are its own."""
-
-    _log = Logger()
 
     def __init__(self, connection: MuxProtocol, outcome: InProcess) -> None:
         self._connection = connection
@@ -87,9 +88,7 @@ class HandedOver:
         try:
             what(*args)
         except Exception:  # noqa: BLE001 - whatever it is, it is that protocol's
-            self._log.failure(
-                "{backend} raised; its connection is ended", backend=self._outcome.name
-            )
+            _log.failure("{backend} raised; its connection is ended", backend=self._outcome.name)
             self._end("error")
 
     def _end(self, reason: EndReason) -> None:

@@ -1,0 +1,197 @@
+"""Ten thousand connections, of every way to end, leave nothing behind."""
+
+from __future__ import annotations
+
+import collections
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import connectionDone
+
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
+from txmux.embedding import outcome, route
+from txmux.frontend.connection import MuxProtocol
+from txmux.relay.portable import PortableRelay
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from twisted.python.failure import Failure
+
+CONNECTIONS = 10_000
+AT_ONCE = 200
+
+
+class _Server(Peer):
+    """A backend that is told by the client's second byte what to do."""
+
+    open: ClassVar[set[_Server]] = set()
+
+    def connectionMade(self) -> None:
+        self.open.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.open.discard(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        act = {b"e": lambda: self.send(data), b"c": self.close, b"r": self.reset}
+        act.get(data[1:2], lambda: None)()
+
+    def readConnectionLost(self) -> None:
+        super().readConnectionLost()
+        if self.received[1:2] != b"i":
+            self.close()
+
+
+class LeakTest(MuxTestCase):
+    """Descriptors, timers and objects are all given back."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.backend = PeerFactory(_Server)
+        self.backend.peers = collections.deque(maxlen=1)  # type: ignore[assignment]
+        port = self.backend_port()
+        # Only clients that say nothing are in a hurry.
+        self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
+        self.silent_factory = self.factory
+        self.port = self.mux(
+            [
+                route("payload text=E", outcome(PeerFactory(_Server)), name="in process"),
+                route("payload text=N", backend_at(1, connect_timeout=5), name="refused"),
+                route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
+                route("payload text=I", backend_at(port, idle_timeout=0.05)),
+                route("payload text=J", backend_at(port, half_close_timeout=0.05)),
+                route("payload text=M", backend_at(port, max_duration=0.05)),
+                route("payload text=B", backend_at(port, proxy_protocol="off")),
+            ],
+            detect_timeout=30,
+            reactor=reactor,
+        )
+
+    async def client(self, first: bytes = b"") -> Peer:
+        peer = Peer()
+        self.peers.append(peer)
+        await connect(self, self.port if first else self.silent_port, peer=peer)
+        if first:
+            peer.send(first)
+        return peer
+
+    async def echoed(self) -> None:
+        """Both close in good order."""
+        peer = await self.client(b"Be")
+        await peer.has(2)
+        peer.close()
+
+    async def half_closed(self) -> None:
+        """The client finishes first, the server after it."""
+        peer = await self.client(b"B-")
+        peer.finish()
+        await peer.is_lost()
+
+    async def reset_by_client(self) -> None:
+        """The client breaks off."""
+        peer = await self.client(b"Be")
+        await peer.has(2)
+        peer.reset()
+
+    async def ends_itself(self, first: bytes) -> None:
+        """Whatever happens, the client's connection ends."""
+        peer = await self.client(first)
+        await peer.is_lost()
+
+    async def gone(self, first: bytes) -> None:
+        """The client leaves at once."""
+        (await self.client(first)).reset()
+
+    async def in_process(self) -> None:
+        """A protocol of this process serves it."""
+        peer = await self.client(b"Ee")
+        await peer.has(2)
+        peer.close()
+
+    def ways(self) -> list[Callable[[], Awaitable[None]]]:
+        return [
+            self.echoed,
+            self.half_closed,
+            self.reset_by_client,
+            self.in_process,
+            lambda: self.gone(b""),
+            lambda: self.gone(b"B"),
+            lambda: self.gone(b"Be"),
+            lambda: self.gone(b"H"),
+            *(
+                lambda first=first: self.ends_itself(first)
+                for first in (b"", b"X", b"Bc", b"Br", b"Ec", b"Er", b"N", b"H", b"I-", b"M-")
+            ),
+            self.half_closed_and_silent,
+        ]
+
+    async def half_closed_and_silent(self) -> None:
+        """The server does not answer a client that has finished."""
+        peer = await self.client(b"Ji")
+        peer.finish()
+        await peer.is_lost()
+
+    async def run_batch(self, ways: list[Callable[[], Awaitable[None]]]) -> None:
+        self.peers: list[Peer] = []
+        await gatherResults([Deferred.fromCoroutine(way()) for way in ways])  # type: ignore[arg-type]
+        for peer in self.peers:
+            await peer.is_lost()
+        while self.factory.connections or self.silent_factory.connections:
+            await self.turn()
+        for server in list(
+            _Server.open
+        ):  # who did not answer a half-close does not notice the end either
+            server.close()
+        while _Server.open:
+            await self.turn()
+
+    async def test_nothing_is_left(self) -> None:
+        """After all of them there are as many descriptors, timers and objects as before."""
+        ways = self.ways()
+        await self.run_batch(ways)
+        before = self.left()
+        done = len(ways)
+        while done < CONNECTIONS:
+            batch = [ways[number % len(ways)] for number in range(done, done + AT_ONCE)]
+            await self.run_batch(batch)
+            done += AT_ONCE
+        self.assertEqual(len(self.records), done)
+        self.assertEqual(self.left(), before)
+        counted = collections.Counter(record.reason for record in self.records)
+        self.assertEqual(
+            set(counted),
+            {
+                "done",
+                "client-gone",
+                "client-reset",
+                "server-reset",
+                "silent",
+                "no-route",
+                "connect-refused",
+                "connect-timeout",
+                "idle-timeout",
+                "half-close-timeout",
+                "max-duration",
+            },
+        )
+
+    def left(self) -> dict[str, Any]:
+        """Count what could be left behind."""
+        gc.collect()
+        kinds = collections.Counter(type(thing) for thing in gc.get_objects())
+        return {
+            "descriptors": len(list(Path("/proc/self/fd").iterdir())),
+            "timers": len(reactor.getDelayedCalls()),
+            "readers": len(reactor.getReaders()),
+            "writers": len(reactor.getWriters()),
+            "connections": kinds[MuxProtocol],
+            "relays": kinds[PortableRelay],
+        }
