@@ -158,6 +158,26 @@ class RelayContract(_Base):
         self.assertEqual(result.reason, "server-reset")
         self.assertTrue(client.was_reset())
 
+    async def test_reset_after_all_was_said(self) -> None:
+        """A server that breaks off after it had finished sending has sent all: none of it is lost."""
+        client, server = await self.start()
+        client.transport.pauseProducing()
+        size = 1024 * 1024
+        server.send(bytes(size))
+        server.finish()
+        relayed: Any = self.relay
+        while not relayed._server.has_finished:
+            await deferLater(reactor, 0)
+        server.reset()
+        while not relayed._server.gone:
+            client.send(b"x")
+            await deferLater(reactor, 0)
+        client.transport.resumeProducing()
+        result = await self.over(client)
+        self.assertEqual(len(client.received), size)
+        self.assertFalse(client.was_reset())
+        self.assertEqual(result.reason, "done")
+
     async def test_stalled_client(self) -> None:
         """A client that does not read makes the server wait, and all arrives once it reads again."""
         await self._stalled(lambda client, server: (client, server))

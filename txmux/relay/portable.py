@@ -99,14 +99,23 @@ class PortableRelay:
         """Let the other side have what is left for it, and end."""
         clean = reason.check(ConnectionDone) is not None
         if self._reason is None:
-            self._reason = "done" if clean else side.reset_reason
+            # A server that had sent all and then resets only refuses what its client still says, such as
+            # the goodbye of TLS. A client that does so has not waited for the answer.
+            answered = side is self._server and side.has_finished
+            self._reason = "done" if clean or answered else side.reset_reason
         other = side.other
         if other.gone:
             self._over()
-            return
-        if not clean:
-            other.reset_after_flush()
-        self._close_both(self._reason)
+        elif clean or side.has_finished:
+            side.finished()
+            if not other.has_finished:
+                # Nobody is left to read what it still sends, but a socket that is closed over unread bytes resets
+                # the connection, and what is on its way to the peer would be lost.
+                other.transport.resumeProducing()
+        else:
+            other.stop_writing_for_other()
+            other.close_as_reset()
+            self._watch()
 
     def _close_both(self, reason: Reason) -> None:
         """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
@@ -199,8 +208,9 @@ class _Side:
     def data(self, data: bytes) -> None:
         """Pass bytes to the other side."""
         self.received += len(data)
-        self._relay.touch()
-        self.other.transport.write(data)
+        if not self.other.gone:
+            self._relay.touch()
+            self.other.transport.write(data)
 
     def finished(self) -> None:
         """Note that this side's peer sends no more."""
@@ -230,13 +240,17 @@ class _Side:
         else:
             self.transport.loseWriteConnection()
 
-    def reset_after_flush(self) -> None:
+    def close_as_reset(self) -> None:
         """Make this side's close a reset, so that its peer cannot take a broken stream for a complete one."""
         handle = self.transport.getHandle()
-        if isinstance(handle, socket.socket):
+        if not isinstance(handle, socket.socket):
+            # TLS says goodbye whenever it closes in good order; what is still unsent is the price of not doing so.
+            self.transport.abortConnection()
+        else:
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             # Twisted shuts a socket down before it closes it, and the FIN of that would come before the reset.
             self.transport._shouldShutdown = False  # type: ignore[attr-defined]
+            self.transport.loseConnection()
 
 
 @implementer(interfaces.IPushProducer)

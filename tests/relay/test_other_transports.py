@@ -1,0 +1,128 @@
+"""The portable relay on transports other than plain TCP."""
+
+from __future__ import annotations
+
+import datetime as dt
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+
+from tests.support.mux import MuxTestCase
+from tests.support.peers import Peer, reactor
+from txmux.embedding import route
+from txmux.relay.progress import unsent
+from txmux.rules.endpoints import server
+from txmux.rules.model import Backend
+
+
+@cache
+def certificate() -> CertificateOptions:
+    """Make a certificate that nobody verifies."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    options: CertificateOptions = PrivateCertificate.loadPEM(pem).options()
+    return options
+
+
+class TlsServerTest(MuxTestCase):
+    """A server that is reached over TLS, by an endpoint string."""
+
+    async def relayed(self) -> tuple[Peer, Peer]:
+        port = reactor.listenSSL(0, self.backend, certificate(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        text = f"ssl:127.0.0.1:{port.getHost().port}"
+        backend = Backend("secure", (server(text),), half_close_timeout=5)
+        client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
+        client.send(b"question")
+        peer = await self.backend.peer()
+        await peer.has(8)
+        peer.send(b"answer")
+        await client.has(6)
+        return client, peer
+
+    async def test_server_closes(self) -> None:
+        """Its goodbye ends the connection in good order."""
+        client, peer = await self.relayed()
+        peer.close()
+        await client.is_lost()
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
+
+    async def test_client_finishes(self) -> None:
+        """The client's half-close is the goodbye of TLS."""
+        client, peer = await self.relayed()
+        client.finish()
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="done")
+
+    async def test_server_resets(self) -> None:
+        """A broken TLS connection is a reset for the client."""
+        client, peer = await self.relayed()
+        peer.reset()
+        await client.is_lost()
+        self.assertTrue(client.was_reset())
+        self.assert_story(await self.logged(), reason="server-reset")
+
+    async def test_client_resets(self) -> None:
+        """A client that breaks off is no goodbye for the server."""
+        client, peer = await self.relayed()
+        client.reset()
+        await peer.is_lost()
+        self.assertTrue(peer.was_reset())
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_what_is_unsent_cannot_be_known(self) -> None:
+        """A TLS transport does not tell how much its peer has yet to take."""
+        await self.relayed()
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage
+        self.assertEqual(unsent(relay._relay._server.transport), 0)
+
+
+class UnixTest(MuxTestCase):
+    """UNIX sockets on both sides."""
+
+    async def test_half_close(self) -> None:
+        """Half-close works as it does on TCP."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = str(Path(folder.name) / "backend")
+        port = reactor.listenUNIX(path, self.backend)
+        self.addCleanup(port.stopListening)
+        backend = Backend("unix", (server(f"unix:{path}"),))
+        client = await self.connect(self.mux([route("any", backend)]))
+        client.send(b"question")
+        client.finish()
+        peer = await self.backend.peer()
+        await peer.has_all()
+        peer.send(b"answer")
+        peer.close()
+        await client.has_all()
+        self.assertEqual((bytes(peer.received), bytes(client.received)), (b"question", b"answer"))
+        client.close()
+        self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")
