@@ -1,0 +1,178 @@
+"""Child processes of the tests: started, waited for by what they print, and ended by their own process id."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Child", "InteropTestCase", "eventually", "free_port", "has_ipv6", "output_of", "run"]
+
+_PATIENCE = 20.0
+"""Seconds that anything may take; far more than it does take."""
+
+
+class Child:
+    """A program that runs beside the tests.
+
+    Args:
+        program: Its file name, as for `require_program`, or its path.
+        arguments: Its arguments.
+        limit: Seconds after which it is killed, whatever happens to the tests.
+        stdin: Whether it is given a pipe, ``process.stdin``; else it reads nothing.
+    """
+
+    def __init__(
+        self, program: str, *arguments: str | Path, limit: float = 120.0, stdin: bool = False
+    ) -> None:
+        self.process = subprocess.Popen(
+            [require_program(program), *arguments],
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+        )
+        self.pid = self.process.pid
+        self.output = ""
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._limit = threading.Timer(limit, self.process.kill)
+        self._limit.daemon = True
+        self._limit.start()
+        atexit.register(self.process.kill)  # for tests that are given up themselves
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                with self._changed:
+                    self.output += line.decode(errors="replace")
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until it has printed something that this regular expression finds."""
+        expression = re.compile(pattern, re.MULTILINE)
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or expression.search(self.output), _PATIENCE)
+            match = expression.search(self.output)
+        if match is None:
+            raise AssertionError(
+                f"{self.process.args!r} has not printed {pattern!r}:\n{self.output}"
+            )
+        return match
+
+    def say(self, last_words: bytes) -> None:
+        """Write this to its standard input, and no more after it."""
+        assert self.process.stdin is not None
+        with self.process.stdin as stdin:
+            stdin.write(last_words)
+
+    def wait(self) -> int:
+        """Wait for its end, and give its exit status."""
+        status = self.process.wait(_PATIENCE)
+        self._reader.join(_PATIENCE)
+        self._limit.cancel()
+        return status
+
+    def end(self) -> None:
+        """End it, if it has not ended by itself."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+            raise
+
+
+class InteropTestCase(SynchronousTestCase):
+    """Tests with programs that are expensive to start, so that the tests of one class share them.
+
+    Attributes:
+        folder: For the files of all of them; removed after the last test.
+    """
+
+    folder: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the folder."""
+        super().setUpClass()
+        cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "no_proxy": "*"}
+
+
+def run(
+    program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * _PATIENCE
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, in at most so many seconds."""
+    return subprocess.run(
+        [require_program(program), *arguments],
+        env=_environment(),
+        input=stdin,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
+    """Run a program that must succeed, and give what it printed."""
+    done = run(program, *arguments, stdin=stdin)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace")
+        raise AssertionError(f"{done.args!r} ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is so that nobody tells us of."""
+    deadline = time.monotonic() + _PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"in {_PATIENCE:g} s it has not come about that {what}")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    """Give a TCP port of 127.0.0.1 for a server that cannot be told to choose one itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine has an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

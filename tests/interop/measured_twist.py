@@ -1,0 +1,21 @@
+"""Runs the ``twist`` named by its first argument and saves what coverage has measured when the reactor has stopped.
+
+``twist`` ends itself with the signal that stopped it, so nothing that is left for the exit of Python is ever done.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from typing import Any
+
+from coverage import Coverage
+from twisted.internet import reactor as _reactor
+
+if __name__ == "__main__":
+    reactor: Any = _reactor
+    measuring = Coverage.current()
+    if measuring is not None:
+        reactor.addSystemEventTrigger("after", "shutdown", measuring.save)
+    del sys.argv[0]
+    runpy.run_path(sys.argv[0], run_name="__main__")

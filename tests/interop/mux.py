@@ -1,0 +1,130 @@
+"""``twist txmux`` as a child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.interop.children import Child, eventually
+
+__all__ = ["Mux", "Record", "Twist", "twist_command"]
+
+Record = dict[str, Any]
+"""A line of the access log."""
+
+
+def twist_command() -> list[str]:
+    """Give the command that runs the ``twist`` of this environment."""
+    twist = str(Path(sys.executable).with_name("twist"))
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+        return [sys.executable, str(Path(__file__).with_name("measured_twist.py")), twist]
+    return [twist]
+
+
+class Twist:
+    """``twist txmux`` with any options.
+
+    Args:
+        options: Those of txmux.
+
+    Attributes:
+        child: The process.
+    """
+
+    def __init__(self, *options: str | Path) -> None:
+        self.child = Child(*twist_command(), "--log-format=text", "txmux", *options)
+
+    def terminate(self) -> None:
+        """Send the signal that stops it."""
+        self.child.process.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """Stop it, unless it has been stopped, and see to it that all is well with it."""
+        self.terminate()
+        self.assert_stopped()
+
+    def assert_stopped(self) -> None:
+        """Wait for its end, and check that this is as it ought to be."""
+        # twist ends itself with the signal that it was sent.
+        status = self.child.wait()
+        output = self.child.output
+        if status != -signal.SIGTERM or "Traceback" in output or "Unhandled" in output:
+            raise AssertionError(f"exit status {status}, having said:\n{output}")
+
+
+class Mux(Twist):
+    """A running service.
+
+    Args:
+        folder: Where a folder for its files is made.
+        rules: All sections but ``[txmux]``.
+        settings: Lines of ``[txmux]`` besides those of the access log.
+
+    Attributes:
+        log: The access log's file.
+        ports: The TCP ports of the listeners, by name.
+    """
+
+    def __init__(self, folder: Path, rules: str, settings: str = "") -> None:
+        own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
+        self.log = own / "access.log"
+        file = own / "rules.ini"
+        file.write_text(
+            f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
+        )
+        super().__init__("--rules", file)
+        self._taken: dict[str, int] = {}
+        self.ports: dict[str, int] = {}
+        for name in _names_of_listeners(rules):
+            found = self.child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")
+            self.ports[name] = int(found[1])
+        self.child.wait_for("Starting reactor")
+
+    @property
+    def port(self) -> int:
+        """The port of the only listener."""
+        (port,) = self.ports.values()
+        return port
+
+    def connect(self) -> socket.socket:
+        """Connect a plain socket to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def take(self, count: int = 1, listener: str = "") -> list[Record]:
+        """Wait for so many lines of the access log that were not taken before, and give them.
+
+        Args:
+            count: So many lines, and no more, are expected.
+            listener: Which lines; without it those of every listener.
+        """
+        taken = self._taken.get(listener, 0)
+        eventually(
+            lambda: len(self._lines(listener)) >= taken + count,
+            f"the access log has {count} new lines",
+        )
+        lines = self._lines(listener)[taken:]
+        self._taken[listener] = taken + len(lines)
+        if len(lines) != count:
+            found = [(line["route"], line["reason"]) for line in lines]
+            raise AssertionError(f"{count} connections were expected, and logged were {found}")
+        return lines
+
+    def take_one(self, listener: str = "") -> Record:
+        """Wait for the one new line of the access log."""
+        return self.take(1, listener)[0]
+
+    def _lines(self, listener: str) -> list[Record]:
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        lines = map(json.loads, whole.splitlines())
+        return [line for line in lines if listener in ("", line["listener"])]
+
+
+def _names_of_listeners(rules: str) -> list[str]:
+    headers = (line for line in rules.splitlines() if line.startswith("[listen "))
+    return [header.removeprefix("[listen ").removesuffix("]") for header in headers]

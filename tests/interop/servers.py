@@ -1,0 +1,204 @@
+"""Real servers on free ports of 127.0.0.1, each with its configuration in a folder of the tests."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.interop.children import Child, free_port, output_of
+
+__all__ = [
+    "Certificate",
+    "RedisServer",
+    "SshServer",
+    "make_certificate",
+    "start_haproxy",
+    "start_nginx",
+    "start_redis",
+    "start_sshd",
+]
+
+
+@attrs.frozen
+class Certificate:
+    """A certificate that is its own authority.
+
+    Attributes:
+        chain: A PEM file.
+        key: The PEM file of its key.
+    """
+
+    chain: Path
+    key: Path
+
+
+def make_certificate(folder: Path, *names: str) -> Certificate:
+    """Make a certificate for these host names."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([*map(x509.DNSName, names)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate = Certificate(folder / f"{names[0]}.pem", folder / f"{names[0]}.key")
+    certificate.chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    certificate.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate
+
+
+@attrs.frozen
+class SshServer:
+    """A running ``sshd``.
+
+    Attributes:
+        child: The process.
+        port: Its port.
+        options: What ``ssh`` and ``scp`` must be told to log in by key and to know the server again at any port.
+    """
+
+    child: Child
+    port: int
+    options: tuple[str, ...]
+
+
+_SSHD = """\
+ListenAddress 127.0.0.1:{port}
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+StrictModes no
+UsePAM no
+UseDNS no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin yes
+PrintMotd no
+MaxStartups 100
+Subsystem sftp internal-sftp
+"""
+
+
+def start_sshd(folder: Path) -> SshServer:
+    """Start an SSH server to which the user who runs the tests can log in."""
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # what its service unit does
+    for name in ("host", "user"):
+        output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    port = free_port()
+    configuration = folder / "sshd_config"
+    configuration.write_text(_SSHD.format(port=port, folder=folder))
+    child = Child("sshd", "-D", "-e", "-f", configuration)
+    child.wait_for("Server listening on")
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text(f"behind-txmux {(folder / 'host.pub').read_text()}")
+    settings = {
+        "BatchMode": "yes",
+        "HostKeyAlias": "behind-txmux",
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "IdentityFile": folder / "user",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "User": pwd.getpwuid(os.geteuid()).pw_name,
+        "UserKnownHostsFile": known_hosts,
+    }
+    options = ("-F", "none", *(f"-o{name}={value}" for name, value in settings.items()))
+    return SshServer(child, port, options)
+
+
+_NGINX = """\
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{}}
+http {{
+    access_log off;
+    default_type application/octet-stream;
+    client_max_body_size 0;
+    client_body_temp_path {folder}/temporary;
+    proxy_temp_path {folder}/temporary;
+    fastcgi_temp_path {folder}/temporary;
+    uwsgi_temp_path {folder}/temporary;
+    scgi_temp_path {folder}/temporary;
+    {http}
+}}
+"""
+
+
+def start_nginx(folder: Path, http: str) -> Child:
+    """Start a web server with these lines in its ``http`` block."""
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(user=user, folder=folder, http=http))
+    child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
+    child.wait_for("start worker process ")
+    return child
+
+
+_HAPROXY = """\
+defaults
+    mode http
+    timeout client 20s
+    timeout connect 20s
+    timeout server 20s
+{frontends}
+"""
+
+
+def start_haproxy(folder: Path, frontends: str) -> Child:
+    """Start a proxy with these sections."""
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(_HAPROXY.format(frontends=frontends))
+    child = Child("haproxy", "-W", "-db", "-f", configuration)
+    child.wait_for("Loading success")
+    return child
+
+
+@attrs.frozen
+class RedisServer:
+    """A running ``redis-server``.
+
+    Attributes:
+        child: The process.
+        port: Its port.
+        socket: The path of its UNIX socket.
+    """
+
+    child: Child
+    port: int
+    socket: Path
+
+
+def start_redis(folder: Path) -> RedisServer:
+    """Start a Redis server that keeps everything in memory."""
+    port, socket = free_port(), folder / "redis.sock"
+    child = Child(
+        "redis-server",
+        *("--bind", "127.0.0.1", "--port", str(port), "--unixsocket", socket),
+        *("--save", "", "--dir", folder),
+    )
+    child.wait_for("[Rr]eady to accept connections")
+    return RedisServer(child, port, socket)

@@ -1,0 +1,83 @@
+"""``twist txmux --demo``, tried as its own hints say."""
+
+from __future__ import annotations
+
+import socket
+from typing import ClassVar
+
+from tests.interop.children import InteropTestCase, run
+from tests.interop.mux import Twist
+from tests.programs import require_program
+from txmux.demo.hints import examples, hints
+
+
+class DemoTests(InteropTestCase):
+    """One demo on a free port, and one client that says nothing from the start."""
+
+    demo: ClassVar[Twist]
+    port: ClassVar[int]
+    silent: ClassVar[socket.socket]
+    curl: ClassVar[tuple[str, str]]
+    redis: ClassVar[tuple[str, str]]
+    ssh: ClassVar[tuple[str, str]]
+    knock: ClassVar[tuple[str, str]]
+    wait: ClassVar[tuple[str, str]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the demo."""
+        super().setUpClass()
+        cls.demo = Twist("--demo", "--demo-port", "0")
+        cls.addClassCleanup(cls.demo.stop)
+        cls.port = int(cls.demo.child.wait_for(r"all on port (\d+)")[1])
+        cls.demo.child.wait_for("Starting reactor")
+        cls.silent = cls.connect()
+        cls.addClassCleanup(cls.silent.close)
+        cls.curl, cls.redis, cls.ssh, cls.knock, cls.wait = examples(cls.port)
+
+    @classmethod
+    def connect(cls) -> socket.socket:
+        """Connect a plain socket."""
+        return socket.create_connection(("127.0.0.1", cls.port), timeout=20)
+
+    def type(self, command: str) -> str:
+        """Do what a user does who types this, and give all that is seen."""
+        require_program(command.split(maxsplit=1)[0])
+        done = run("sh", "-c", f"{command} 2>&1")
+        return done.stdout.decode()
+
+    def test_hints(self) -> None:
+        """They are printed, with the port that the demo listens on."""
+        self.assertIn(hints(self.port), self.demo.child.output)
+
+    def test_curl(self) -> None:
+        """A page comes, and the demo's own log tells of it."""
+        command, _ = self.curl
+        self.assertIn("Your connection was recognised as HTTP.", self.type(command))
+        self.demo.child.wait_for(r" route=http .* reason=done .*facts\.method=GET")
+
+    def test_redis(self) -> None:
+        """Redis answers."""
+        command, seen = self.redis
+        self.assertEqual(self.type(command), f"{seen}\n")
+
+    def test_ssh(self) -> None:
+        """The client is told goodbye, which it prints."""
+        command, seen = self.ssh
+        self.assertIn(seen.removeprefix("... "), self.type(command))
+
+    def test_knock(self) -> None:
+        """What nothing matches is echoed."""
+        _, seen = self.knock
+        self.assertTrue(seen.startswith("knock:"))
+        with self.connect() as client, client.makefile("rb") as stream:
+            client.sendall(b"knock\n")
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(stream.read(), b"knock\n")
+
+    def test_wait(self) -> None:
+        """A client that says nothing is greeted by the SSH server after a while."""
+        _, seen = self.wait
+        greeting = self.silent.recv(100).decode()
+        self.assertTrue(greeting.endswith("\r\n"))
+        self.assertIn(f": {greeting.strip()} comes", seen)

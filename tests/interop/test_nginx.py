@@ -1,0 +1,150 @@
+"""nginx and curl through txmux: names, protocol versions, and big bodies."""
+
+from __future__ import annotations
+
+import os
+import socket
+from hashlib import sha256
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, free_port, output_of
+from tests.interop.mux import Mux
+from tests.interop.servers import make_certificate, start_nginx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.servers import Certificate
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{ports[plain]};
+    root {folder}/files;
+    location /hello {{ return 200 "$scheme $host $server_protocol\\n"; }}
+    location / {{ dav_methods PUT; }}
+}}
+server {{
+    listen 127.0.0.1:{ports[h2c]} http2;
+    location / {{ return 200 "$scheme $host $server_protocol\\n"; }}
+}}
+server {{
+    listen 127.0.0.1:{ports[one]} ssl http2;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    location / {{ return 200 "one $host $server_protocol\\n"; }}
+}}
+server {{
+    listen 127.0.0.1:{ports[two]} ssl http2;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    location / {{ return 200 "two $host $server_protocol\\n"; }}
+}}
+"""
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route one]
+match   = tls sni=one.example.com
+backend = 127.0.0.1:{ports[one]}
+
+[route two]
+match   = tls sni=*.example.org
+backend = 127.0.0.1:{ports[two]}
+
+[route h2c]
+match   = http version=2
+backend = 127.0.0.1:{ports[h2c]}
+
+[route plain]
+match   = http
+backend = 127.0.0.1:{ports[plain]}
+"""
+
+
+class NginxTests(InteropTestCase):
+    """One nginx with a port for each backend."""
+
+    certificate: ClassVar[Certificate]
+    files: ClassVar[Path]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server and txmux."""
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "one.example.com", "two.example.org")
+        cls.files = cls.folder / "files"
+        cls.files.mkdir()
+        ports = {name: free_port() for name in ("plain", "h2c", "one", "two")}
+        site = _SITE.format(ports=ports, folder=cls.folder, certificate=cls.certificate)
+        nginx = start_nginx(cls.folder, site)
+        cls.addClassCleanup(nginx.end)
+        cls.mux = Mux(cls.folder, _RULES.format(ports=ports))
+        cls.addClassCleanup(cls.mux.stop)
+
+    def curl(self, *arguments: str | Path) -> bytes:
+        """Run curl; ``{mux}`` in an argument stands for the port of txmux."""
+        port = str(self.mux.port)
+        options: list[str | Path] = ["-q", "-sS", "--fail", "--cacert", self.certificate.chain]
+        for name in ("one.example.com", "two.example.org"):
+            options += ["--resolve", f"{name}:{port}:127.0.0.1"]
+        given = (a.replace("{mux}", port) if isinstance(a, str) else a for a in arguments)
+        return output_of("curl", *options, *given)
+
+    def test_names(self) -> None:
+        """Two names lead to two backends, whose certificates are what the client sees."""
+        for host, route in (("one.example.com", "one"), ("two.example.org", "two")):
+            said = self.curl(f"https://{host}:{{mux}}/", "--http1.1")
+            self.assertEqual(said.decode(), f"{route} {host} HTTP/1.1\n")
+            line = self.mux.take_one()
+            self.assertEqual((line["route"], line["reason"]), (route, "done"))
+            self.assertEqual(line["facts"], {"sni": host, "alpn": "http/1.1", "tls": "1.3"})
+
+    def test_http_2(self) -> None:
+        """HTTP/2 is agreed on by the client and the server, over TLS."""
+        said = self.curl("https://one.example.com:{mux}/", "--http2")
+        self.assertEqual(said, b"one one.example.com HTTP/2.0\n")
+        self.assertEqual(self.mux.take_one()["facts"]["alpn"], "h2,http/1.1")
+
+    def test_http_2_without_tls(self) -> None:
+        """HTTP/2 that the client just begins with is told from HTTP/1 by its preface."""
+        said = self.curl("http://127.0.0.1:{mux}/", "--http2-prior-knowledge")
+        self.assertEqual(said, b"http 127.0.0.1 HTTP/2.0\n")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["facts"]), ("h2c", {"version": "2"}))
+
+    def test_keep_alive(self) -> None:
+        """Two requests go over one connection."""
+        url = "http://127.0.0.1:{mux}/hello"
+        said = self.curl(url, url, "--write-out", "%{num_connects}\n")
+        self.assertEqual(said, b"http 127.0.0.1 HTTP/1.1\n1\nhttp 127.0.0.1 HTTP/1.1\n0\n")
+        self.assertEqual(self.mux.take_one()["reason"], "done")
+
+    def test_half_close(self) -> None:
+        """A client that finishes sending with its request still gets the answer, and then the end."""
+        with self.mux.connect() as client:
+            client.sendall(b"GET /hello HTTP/1.0\r\nHost: half\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            with client.makefile("rb") as stream:
+                answer = stream.read()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "))
+        self.assertTrue(answer.endswith(b"\r\n\r\nhttp half HTTP/1.0\n"))
+        self.assertEqual(self.mux.take_one()["reason"], "done")
+
+    def test_big_bodies(self) -> None:
+        """20 MiB are uploaded and downloaded whole."""
+        original, back = self.folder / "original", self.folder / "back"
+        original.write_bytes(os.urandom(20 * 2**20))
+        url = "http://127.0.0.1:{mux}/body"
+        self.curl("--upload-file", original, url)
+        self.curl("--output", back, url)
+        checksum = sha256(original.read_bytes()).hexdigest()
+        for copy in (self.files / "body", back):
+            self.assertEqual(sha256(copy.read_bytes()).hexdigest(), checksum)
+        upload, download = self.mux.take(2)
+        self.assertEqual((upload["reason"], download["reason"]), ("done", "done"))
+        self.assertEqual((upload["facts"]["method"], download["facts"]["method"]), ("PUT", "GET"))
+        self.assertGreater(upload["bytes_in"], 20 * 2**20)
+        self.assertGreater(download["bytes_out"], 20 * 2**20)

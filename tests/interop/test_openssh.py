@@ -1,0 +1,94 @@
+"""OpenSSH through txmux: logins, copies, and clients that let the server speak first."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, output_of, run
+from tests.interop.mux import Mux
+from tests.interop.servers import start_sshd
+
+if TYPE_CHECKING:
+    from tests.interop.servers import SshServer
+
+_RULES = """
+[listen public]
+endpoint       = 127.0.0.1:0
+detect_timeout = 200ms
+silent         = ssh-server
+
+[route ssh]
+match   = ssh software=OpenSSH_*
+backend = ssh-server
+
+[backend ssh-server]
+server = 127.0.0.1:{port}
+"""
+
+
+class OpenSshTests(InteropTestCase):
+    """One SSH server, reached through one listener."""
+
+    ssh: ClassVar[SshServer]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server and txmux."""
+        super().setUpClass()
+        cls.ssh = start_sshd(cls.folder)
+        cls.addClassCleanup(cls.ssh.child.end)
+        cls.mux = Mux(cls.folder, _RULES.format(port=cls.ssh.port))
+        cls.addClassCleanup(cls.mux.stop)
+
+    def command(self, command: str, stdin: bytes = b"") -> bytes:
+        """Run a command on the server."""
+        port = str(self.mux.port)
+        return output_of("ssh", *self.ssh.options, "-p", port, "127.0.0.1", command, stdin=stdin)
+
+    def test_login(self) -> None:
+        """A login by key runs a command, with its input, output and exit status."""
+        self.assertEqual(self.command("tr a-z A-Z", b"hello\n"), b"HELLO\n")
+        port = str(self.mux.port)
+        done = run("ssh", *self.ssh.options, "-p", port, "127.0.0.1", "exit 7")
+        self.assertEqual(done.returncode, 7)
+        for line in self.mux.take(2):
+            self.assertEqual((line["route"], line["reason"]), ("ssh", "done"))
+
+    def test_copies(self) -> None:
+        """Files of 50 MiB are copied whole, there and back."""
+        original, there, back = (self.folder / name for name in ("original", "there", "back"))
+        original.write_bytes(os.urandom(50 * 2**20))
+        checksum = sha256(original.read_bytes()).hexdigest()
+        options = ("-q", *self.ssh.options, "-P", str(self.mux.port))
+        for source, target in ((original, f"127.0.0.1:{there}"), (f"127.0.0.1:{there}", back)):
+            output_of("scp", *options, source, target)
+        for copy in (there, back):
+            self.assertEqual(sha256(copy.read_bytes()).hexdigest(), checksum)
+        upload, download = self.mux.take(2)
+        self.assertEqual((upload["reason"], download["reason"]), ("done", "done"))
+        self.assertGreater(upload["bytes_in"], 50 * 2**20)
+        self.assertGreater(download["bytes_out"], 50 * 2**20)
+
+    def test_several_at_once(self) -> None:
+        """Sessions that run beside each other each get their own bytes."""
+        inputs = [os.urandom(2**20) for _ in range(8)]
+        with ThreadPoolExecutor(len(inputs)) as threads:
+            outputs = list(threads.map(lambda data: self.command("cat", data), inputs))
+        self.assertEqual(outputs, inputs)
+        self.assertEqual({line["reason"] for line in self.mux.take(len(inputs))}, {"done"})
+
+    def test_silent_client(self) -> None:
+        """A client that waits for the server to speak first is led to it, and is no longer detected then."""
+        with self.mux.connect() as client:
+            banner = client.recv(100)
+            self.assertRegex(banner, rb"^SSH-2\.0-OpenSSH_")
+            client.sendall(b"SSH-2.0-other\r\n")
+            self.assertNotEqual(client.recv(100), b"")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["backend"]), (None, "ssh-server"))
+        self.assertGreaterEqual(line["detect_ms"], 200)
+        self.assertEqual(line["bytes_in"], len(b"SSH-2.0-other\r\n"))

@@ -1,0 +1,140 @@
+"""OpenSSL's own client and server through txmux, and a hello that comes a byte at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from tests.interop.children import Child, InteropTestCase, output_of, run
+from tests.interop.mux import Mux
+from tests.interop.servers import make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.interop.servers import Certificate
+
+T = TypeVar("T")
+
+_RULES = """
+[listen public]
+endpoint       = 127.0.0.1:0
+detect_timeout = 30s
+
+[route echo]
+match   = tls sni=echo.example.com
+backend = 127.0.0.1:{echo}
+
+[route sink]
+match   = tls sni=sink.example.com
+backend = 127.0.0.1:{sink}
+"""
+
+
+class OpenSslTests(InteropTestCase):
+    """Two TLS servers: one answers each line with its reverse, the other prints what it is sent."""
+
+    certificate: ClassVar[Certificate]
+    sink: ClassVar[Child]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers and txmux."""
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "echo.example.com", "sink.example.com")
+        echo = cls.start_server("-rev")
+        cls.sink = cls.start_server()
+        ports = [server.wait_for(r"^ACCEPT .*:(\d+)$")[1] for server in (echo, cls.sink)]
+        cls.mux = Mux(cls.folder, _RULES.format(echo=ports[0], sink=ports[1]))
+        cls.addClassCleanup(cls.mux.stop)
+
+    @classmethod
+    def start_server(cls, *options: str) -> Child:
+        """Start a server on a free port."""
+        identity = ("-cert", cls.certificate.chain, "-key", cls.certificate.key)
+        server = Child(
+            "openssl",
+            *("s_server", "-accept", "127.0.0.1:0", "-alpn", "h2,http/1.1"),
+            *identity,
+            *options,
+            stdin=True,
+        )
+        cls.addClassCleanup(server.end)
+        return server
+
+    def client(self, name: str, *options: str, said: bytes) -> str:
+        """Say something to the server of that name, and give what the client printed."""
+        trust = ("-CAfile", self.certificate.chain, "-verify_return_error", "-servername", name)
+        address = f"127.0.0.1:{self.mux.port}"
+        output = output_of("openssl", "s_client", "-connect", address, *trust, *options, stdin=said)
+        return output.decode()
+
+    def test_versions(self) -> None:
+        """TLS 1.2 and 1.3 go through, with the application protocol that both sides chose."""
+        for option, version, short in (
+            ("-tls1_2", "TLSv1.2", "1.2"),
+            ("-tls1_3", "TLSv1.3", "1.3"),
+        ):
+            said = self.client("echo.example.com", option, "-alpn", "spdy/3,h2", said=b"")
+            self.assertIn(f"New, {version}, Cipher is ", said)
+            self.assertIn("ALPN protocol: h2\n", said)
+            self.assertIn("Verify return code: 0 (ok)", said)
+            line = self.mux.take_one()
+            self.assertEqual(
+                line["facts"], {"sni": "echo.example.com", "alpn": "spdy/3,h2", "tls": short}
+            )
+            self.assertEqual((line["route"], line["reason"]), ("echo", "done"))
+
+    def test_half_close(self) -> None:
+        """What a client says before it finishes sending arrives, and so does that it has finished."""
+        self.client("sink.example.com", said=b"last words\n")
+        self.sink.wait_for(r"^last words$(.|\n)*^DONE$")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["reason"]), ("sink", "done"))
+
+    def test_wrong_name(self) -> None:
+        """A name that no route wants is closed without an answer, and logged with the name."""
+        done = run(
+            "openssl",
+            *("s_client", "-connect", f"127.0.0.1:{self.mux.port}"),
+            *("-servername", "other.example.com"),
+        )
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"no peer certificate available", done.stdout)
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["backend"], line["reason"]), (None, None, "no-route"))
+        self.assertEqual(line["facts"]["sni"], "other.example.com")
+        self.assertEqual(line["bytes_out"], 0)
+
+    def test_byte_by_byte(self) -> None:
+        """A hello that comes a byte at a time leads where it would have led in one piece."""
+        context = ssl.create_default_context(cafile=str(self.certificate.chain))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="echo.example.com")
+
+        def finish(step: Callable[[], T]) -> T:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return step()
+            _send_slowly(client, outgoing.read())
+            incoming.write(client.recv(2**16))
+            return finish(step)
+
+        with self.mux.connect() as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            finish(tls.do_handshake)
+            tls.write(b"hello\n")
+            self.assertEqual(finish(tls.read), b"olleh\n")
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["facts"]["sni"]), ("echo", "echo.example.com"))
+        self.assertGreater(line["detect_ms"], 100)  # it was not put together again on its way
+
+
+def _send_slowly(client: socket.socket, data: bytes) -> None:
+    """Send byte by byte, with time between them to be read alone."""
+    for position in range(len(data)):
+        client.sendall(data[position : position + 1])
+        select.select([client], [], [], 0.0005)

@@ -1,0 +1,97 @@
+"""Redis through txmux, with its own client and benchmark."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, output_of
+from tests.interop.mux import Mux
+from tests.interop.servers import start_redis
+
+if TYPE_CHECKING:
+    from tests.interop.servers import RedisServer
+
+_RULES = """
+[listen by-tcp]
+endpoint = 127.0.0.1:0
+
+[listen by-unix]
+endpoint = 127.0.0.1:0
+
+[listen pipelining]
+endpoint = 127.0.0.1:0
+
+[route tcp]
+match   = redis
+under   = by-tcp, pipelining
+backend = 127.0.0.1:{redis.port}
+
+[route unix]
+match   = redis
+under   = by-unix
+backend = unix:{redis.socket}
+"""
+
+
+class RedisTests(InteropTestCase):
+    """One Redis server, behind one listener by TCP and behind another by its UNIX socket."""
+
+    redis: ClassVar[RedisServer]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server and txmux."""
+        super().setUpClass()
+        cls.redis = start_redis(cls.folder)
+        cls.addClassCleanup(cls.redis.child.end)
+        cls.mux = Mux(cls.folder, _RULES.format(redis=cls.redis))
+        cls.addClassCleanup(cls.mux.stop)
+
+    def command(self, listener: str, *arguments: str, stdin: bytes = b"") -> bytes:
+        """Run one command and give the answer."""
+        port = str(self.mux.ports[listener])
+        return output_of("redis-cli", "-p", port, *arguments, stdin=stdin)
+
+    def test_commands(self) -> None:
+        """Commands are answered, over TCP and over the UNIX socket."""
+        for listener in ("by-tcp", "by-unix"):
+            self.assertEqual(self.command(listener, "ping"), b"PONG\n")
+            self.assertEqual(self.command(listener, "set", listener, "value"), b"OK\n")
+            self.assertEqual(self.command(listener, "get", listener), b"value\n")
+            for line in self.mux.take(3, listener):
+                self.assertEqual(
+                    (f"by-{line['route']}", line["server"], line["reason"]),
+                    (listener, line["backend"], "done"),
+                )
+
+    def test_big_value(self) -> None:
+        """A value of 5 MiB goes there and back."""
+        value = os.urandom(5 * 2**19).hex().encode()
+        for listener in ("by-tcp", "by-unix"):
+            self.assertEqual(self.command(listener, "-x", "set", "big", stdin=value), b"OK\n")
+            self.assertEqual(self.command(listener, "get", "big"), value + b"\n")
+            lines = self.mux.take(2, listener)
+            self.assertEqual([line["reason"] for line in lines], ["done", "done"])
+
+    def test_benchmark(self) -> None:
+        """Twenty clients that pipeline are all served to the end."""
+        port = str(self.mux.ports["pipelining"])
+        tests = ("-t", "ping,set,get,lpush", "-P", "16", "-c", "20", "-n", "4000")
+        table = output_of("redis-benchmark", "-p", port, *tests, "--csv").decode()
+        measured = {row[0] for row in csv.reader(table.splitlines())}
+        self.assertLessEqual({"PING_INLINE", "SET", "GET", "LPUSH"}, measured)
+
+    def test_inline_command(self) -> None:
+        """A command as a person would type it is recognised, in one piece or two."""
+        for pieces in ((b"PING\r\n",), (b"PI", b"NG\r\n")):
+            address = ("127.0.0.1", self.mux.ports["by-tcp"])
+            with socket.create_connection(address, timeout=20) as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for piece in pieces:
+                    client.sendall(piece)
+                self.assertEqual(client.recv(100), b"+PONG\r\n")
+            self.assertEqual(self.mux.take_one("by-tcp")["route"], "tcp")

@@ -1,0 +1,174 @@
+"""What signals do to a running service: it drains, it is hurried, it opens its access log again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.mux import Mux
+from tests.interop.servers import start_nginx, start_sshd
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.servers import SshServer
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{port};
+    root {folder};
+    limit_rate 512k;
+}}
+"""
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route ssh]
+match   = ssh
+backend = 127.0.0.1:{ssh}
+
+[route web]
+match   = http
+backend = 127.0.0.1:{web}
+"""
+
+
+class DrainTests(InteropTestCase):
+    """SIGTERM while SSH sessions and downloads are under way."""
+
+    ssh: ClassVar[SshServer]
+    rules: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers."""
+        super().setUpClass()
+        cls.ssh = start_sshd(cls.folder)
+        cls.addClassCleanup(cls.ssh.child.end)
+        web = free_port()
+        nginx = start_nginx(cls.folder, _SITE.format(port=web, folder=cls.folder))
+        cls.addClassCleanup(nginx.end)
+        cls.rules = _RULES.format(ssh=cls.ssh.port, web=web)
+
+    def start(self, settings: str = "") -> Mux:
+        """Start txmux."""
+        mux = Mux(self.folder, self.rules, settings)
+        self.addCleanup(mux.child.end)
+        return mux
+
+    def start_session(self, mux: Mux) -> Child:
+        """Log in and stay there until the session's input ends."""
+        destination = ("-p", str(mux.port), "127.0.0.1")
+        session = Child("ssh", *self.ssh.options, *destination, "echo ready; cat", stdin=True)
+        self.addCleanup(session.end)
+        session.wait_for("^ready$")
+        return session
+
+    def start_transfer(self, *command: str, copy: Path) -> tuple[Child, Path]:
+        """Start to copy a file to a place, and wait until some of it has come."""
+        transfer = Child(*command, copy)
+        self.addCleanup(transfer.end)
+        eventually(lambda: copy.exists() and copy.stat().st_size > 0, "the first bytes come")
+        return transfer, copy
+
+    def test_finish(self) -> None:
+        """Connections that are under way go on to their end; new ones are refused meanwhile."""
+        mux = self.start()
+        original = self.folder / "original"
+        original.write_bytes(os.urandom(2**20))
+        session = self.start_session(mux)
+        kbit_per_second = ("-l", "4096")
+        scp = ("scp", "-q", *kbit_per_second, *self.ssh.options, "-P", str(mux.port))
+        curl = ("curl", "-q", "-sS", "--fail", f"http://127.0.0.1:{mux.port}/original", "-o")
+        by_ssh = self.start_transfer(*scp, f"127.0.0.1:{original}", copy=self.folder / "by-ssh")
+        by_http = self.start_transfer(*curl, copy=self.folder / "by-http")
+        mux.terminate()
+        mux.child.wait_for(r"\b3 connections .*\b30 s\b")
+        self.assertRaises(ConnectionRefusedError, mux.connect)
+        for _, copy in (by_ssh, by_http):
+            self.assertLess(copy.stat().st_size, 2**20)
+        session.say(b"last words\n")
+        self.assertEqual((session.wait(), session.output), (0, "ready\nlast words\n"))
+        for transfer, copy in (by_ssh, by_http):
+            self.assertEqual((transfer.wait(), transfer.output), (0, ""))
+            self.assertEqual(copy.read_bytes(), original.read_bytes())
+        mux.assert_stopped()
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+
+    def test_drain_timeout(self) -> None:
+        """Connections that take longer than that are ended."""
+        mux = self.start("drain_timeout = 300ms")
+        session = self.start_session(mux)
+        begun = time.monotonic()
+        mux.terminate()
+        mux.assert_stopped()
+        took = time.monotonic() - begun
+        self.assertGreaterEqual(took, 0.3)
+        self.assertLess(took, 5)
+        self.assertEqual(session.wait(), 255)
+        self.assertEqual(mux.take_one()["reason"], "drained")
+
+    def test_second_signal(self) -> None:
+        """Whoever asks a second time means at once."""
+        mux = self.start()
+        session = self.start_session(mux)
+        begun = time.monotonic()
+        mux.terminate()
+        mux.child.wait_for("a second signal")
+        mux.terminate()
+        mux.assert_stopped()
+        self.assertLess(time.monotonic() - begun, 5)
+        self.assertEqual(session.wait(), 255)
+        self.assertEqual(mux.take_one()["reason"], "drained")
+
+
+class HangUpTests(InteropTestCase):
+    """SIGHUP, as ``logrotate`` sends it."""
+
+    def setUp(self) -> None:
+        """Start a service that closes every connection, which it logs."""
+        self.mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
+        self.addCleanup(self.mux.stop)
+
+    def be_logged(self) -> None:
+        """Make a connection that is worth a line in the access log."""
+        with self.mux.connect() as client:
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
+
+    def hang_up(self) -> None:
+        """Send the signal."""
+        self.mux.child.process.send_signal(signal.SIGHUP)
+
+    def test_log_moved_away(self) -> None:
+        """The file is opened again under its name, and no line is lost."""
+        log, old = self.mux.log, self.mux.log.with_suffix(".1")
+        self.be_logged()
+        self.mux.take_one()
+        log.rename(old)
+        self.be_logged()
+        eventually(lambda: len(old.read_text().splitlines()) == 2, "the old file has both lines")
+        self.hang_up()
+        eventually(log.exists, "the log is opened again")
+        self.be_logged()
+        eventually(lambda: log.read_text().endswith("\n"), "the new file has a line")
+        first, second = map(json.loads, old.read_text().splitlines())
+        third = json.loads(log.read_text())
+        self.assertEqual(len({line["id"] for line in (first, second, third)}), 3)
+        self.assertEqual(third["reason"], "no-route")
+
+    def test_no_new_log(self) -> None:
+        """When no file can be opened under that name, lines go on to the old one."""
+        log, old = self.mux.log, self.mux.log.with_suffix(".1")
+        log.rename(old)
+        log.mkdir()
+        self.hang_up()
+        self.mux.child.wait_for(f"access log {log} cannot be reopened: Is a directory")
+        self.be_logged()
+        eventually(lambda: old.read_text().endswith("\n"), "the old file has a line")

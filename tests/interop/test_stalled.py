@@ -1,0 +1,125 @@
+"""A peer that does not read stops the other one, and costs txmux next to no memory."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import time
+from pathlib import Path
+from unittest import SkipTest
+
+from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.mux import Mux
+from tests.interop.servers import start_nginx
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{port};
+    root {folder};
+}}
+"""
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route to-nginx]
+match   = http
+backend = 127.0.0.1:{nginx}
+
+[route to-test]
+match   = any
+backend = 127.0.0.1:{test}
+"""
+
+_MIB = 2**20
+
+_STILL = 0.3
+"""Seconds without any work, after which things are taken to stand still."""
+
+
+class StalledTests(InteropTestCase):
+    """A file of 1 GiB that nobody reads, and an upload that nobody takes."""
+
+    def setUp(self) -> None:
+        """Start the servers and txmux, and let it serve a connection of each kind, which warms it up."""
+        if not Path("/proc/self/status").exists():
+            raise SkipTest("this system does not tell how much memory a process has")
+        self.backend = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.backend.close)
+        self.backend.settimeout(20)
+        for name, size in (("big", 1024 * _MIB), ("small", _MIB)):
+            with (self.folder / name).open("wb") as file:
+                file.truncate(size)
+        nginx = free_port()
+        server = start_nginx(self.folder, _SITE.format(port=nginx, folder=self.folder))
+        self.addCleanup(server.end)
+        test = self.backend.getsockname()[1]
+        self.mux = Mux(self.folder, _RULES.format(nginx=nginx, test=test))
+        self.addCleanup(self.mux.stop)
+        with self.mux.connect() as client:
+            client.sendall(b"GET /small HTTP/1.0\r\n\r\n")
+            self.assertGreater(len(_read(client)), _MIB)
+        with self.mux.connect() as client:
+            client.sendall(bytes(_MIB // 4))
+            client.shutdown(socket.SHUT_WR)
+            with self.backend.accept()[0] as taker:
+                self.assertEqual(len(_read(taker)), _MIB // 4)
+        self.mux.take(2)
+        self.before = self.resident()
+
+    def status(self, field: str) -> int:
+        """Read a number from what the system knows of txmux (proc(5))."""
+        text = Path(f"/proc/{self.mux.child.pid}/status").read_text()
+        found = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
+        assert found is not None
+        return int(found[1])
+
+    def resident(self) -> int:
+        """Wait until txmux has nothing to do, and give its resident memory in bytes."""
+
+        def still() -> bool:
+            before = self.status("voluntary_ctxt_switches")
+            time.sleep(_STILL)
+            return self.status("voluntary_ctxt_switches") == before
+
+        eventually(still, "txmux stands still")
+        return self.status("VmRSS") * 1024
+
+    def assert_no_growth(self) -> None:
+        """Find that txmux holds no more than a little of what is under way."""
+        grown = self.resident() - self.before
+        self.assertLessEqual(grown, 2 * _MIB)
+
+    def test_download(self) -> None:
+        """A client that does not read stops the server; when it reads on, so does the server."""
+        with self.mux.connect() as client:
+            client.sendall(b"GET /big HTTP/1.0\r\n\r\n")
+            self.assert_no_growth()
+            with client.makefile("rb") as stream:
+                self.assertEqual(len(stream.read(64 * _MIB)), 64 * _MIB)
+            self.assert_no_growth()
+        self.assertEqual(self.mux.take_one()["reason"], "client-reset")
+
+    def test_upload(self) -> None:
+        """A server that does not read stops the client; when it reads on, it gets every byte."""
+        piece = bytes(range(256)) * 256
+        sent = 0
+        with self.mux.connect() as client:
+            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            while select.select([], [client], [], _STILL)[1]:
+                sent += client.send(piece[sent % len(piece) :])
+            self.assert_no_growth()
+            client.shutdown(socket.SHUT_WR)
+            with self.backend.accept()[0] as taker:
+                received = _read(taker)
+        self.assertEqual(len(received), sent)
+        self.assertEqual(received, (piece * (sent // len(piece) + 1))[:sent])
+        line = self.mux.take_one()
+        self.assertEqual((line["bytes_in"], line["reason"]), (sent, "done"))
+
+
+def _read(stream: socket.socket) -> bytes:
+    with stream.makefile("rb") as file:
+        return file.read()

@@ -1,0 +1,125 @@
+"""A service that cannot start says why in one line, and ends with a status that is not 0."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import InteropTestCase, has_ipv6, run
+from tests.interop.mux import twist_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PRIVILEGED_PORT = 81
+_FIRST_UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")  # ip(7), Linux
+
+
+class StartFailureTests(InteropTestCase):
+    """Each thing that can be wrong when ``twist txmux`` starts."""
+
+    def failure(self, *sections: str, before: Sequence[str] = (), status: int = 1) -> str:
+        """Start with a rules file of these sections, and give what it says when it fails."""
+        self.rules = self.folder / "rules.ini"
+        self.rules.write_text("\n".join(sections))
+        done = run(*before, *twist_command(), "txmux", "--rules", self.rules)
+        self.assertEqual((done.returncode, done.stdout), (status, b""))
+        return done.stderr.decode()
+
+    def assert_taken(self, endpoint: str, *others: str) -> None:
+        """Find that this endpoint, whose port is taken, stops the start."""
+        lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
+        self.assertEqual(
+            self.failure(*lines, f"[listen public]\nendpoint = {endpoint}"),
+            f"[listen public] endpoint {endpoint}: cannot listen: Address already in use; "
+            "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
+        )
+
+    def test_port_taken(self) -> None:
+        """A port that another program has, in every form, and after endpoints that could be opened."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            self.assert_taken(f"127.0.0.1:{port}")
+            self.assert_taken(f"tcp:{port}:interface=127.0.0.1", "127.0.0.1:0")
+            if has_ipv6():
+                self.assert_taken(f":{port}", "127.0.0.1:0", ":0")
+
+    def test_permission_denied(self) -> None:
+        """A privileged port without the privilege."""
+        if int(_FIRST_UNPRIVILEGED.read_text()) <= _PRIVILEGED_PORT:
+            raise SkipTest("every user may listen on every port here")
+        before: tuple[str, ...] = ()
+        if os.geteuid() == 0:
+            before = ("setpriv", "--bounding-set=-net_bind_service")
+            if run(*before, "true").returncode:
+                raise SkipTest("root cannot drop capabilities here")
+        endpoint = f"127.0.0.1:{_PRIVILEGED_PORT}"
+        self.assertEqual(
+            self.failure(f"[listen public]\nendpoint = {endpoint}", before=before),
+            f"[listen public] endpoint {endpoint}: cannot listen: Permission denied; "
+            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE\n",
+        )
+
+    def test_unknown_address(self) -> None:
+        """An address that this machine does not have."""
+        endpoint = "192.0.2.1:0"  # kept for documentation (RFC 5737)
+        self.assertEqual(
+            self.failure(f"[listen public]\nendpoint = {endpoint}"),
+            f"[listen public] endpoint {endpoint}: cannot listen: Cannot assign requested address; "
+            "no interface of this machine has that address: see `ip address`\n",
+        )
+
+    def test_access_log(self) -> None:
+        """An access log that cannot be written."""
+        self.assertEqual(
+            self.failure(
+                f"[txmux]\naccess_log = {self.folder}", "[listen public]\nendpoint = 127.0.0.1:0"
+            ),
+            f"access_log: {self.folder} cannot be opened for appending: Is a directory\n",
+        )
+
+    def test_rules(self) -> None:
+        """All errors of a rules file, and nothing but them."""
+        said = self.failure(
+            "[listen public]",
+            "endpoint = 127.0.0.1:0",
+            "backlgo = 5",
+            "[route ssh]",
+            "match = shs",
+            "backend = nowhere",
+            status=os.EX_CONFIG,
+        )
+        places = [line.partition(": ")[0] for line in said.splitlines()]
+        self.assertEqual(places, [f"{self.rules}:{number}" for number in (3, 5, 6)])
+        self.assertIn("did you mean 'backlog'?", said)
+
+    def test_no_rules(self) -> None:
+        """A rules file that is not there."""
+        missing = self.folder / "missing.ini"
+        done = run(*twist_command(), "txmux", "--rules", missing)
+        self.assertEqual(
+            (done.returncode, done.stdout, done.stderr.decode()),
+            (os.EX_CONFIG, b"", f"{missing}: cannot be read: No such file or directory\n"),
+        )
+
+    def test_twistd(self) -> None:
+        """What stops ``twist`` stops ``twistd`` too, which opens the ports earlier."""
+        rules = self.folder / "rules.ini"
+        rules.write_text("[listen public]\nendpoint = 192.0.2.1:0\n")
+        twistd = Path(sys.executable).with_name("twistd")
+        done = run(str(twistd), "--nodaemon", "--pidfile=", "txmux", "--rules", rules)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"Cannot assign requested address; no interface", done.stdout)
+        self.assertNotIn(b"Traceback", done.stdout + done.stderr)
+
+    def test_nothing_to_run(self) -> None:
+        """Neither a rules file nor the demo, or both, is wrong usage."""
+        for options in ((), ("--rules", "rules.ini", "--demo")):
+            done = run(*twist_command(), "txmux", *options)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(b"Error: give either --rules FILE or --demo\n", done.stdout + done.stderr)
+            self.assertNotIn(b"Traceback", done.stdout + done.stderr)

@@ -1,0 +1,124 @@
+"""The examples do what they say."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import Child, InteropTestCase, output_of
+from tests.programs import require_program
+from txmux import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_EXAMPLES = Path(__file__).parent.parent / "examples"
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route all]
+match   = any
+backend = 127.0.0.1:{port}
+"""
+
+
+class RulesTests(SynchronousTestCase):
+    """Every rules file."""
+
+    def test_no_errors(self) -> None:
+        """It has no errors."""
+        files = sorted(_EXAMPLES.glob("*.ini"))
+        self.assertTrue(files)
+        for file in files:
+            load(file)
+
+
+class TacTests(InteropTestCase):
+    """``txmux.tac``."""
+
+    def relayed(self, answer: bytes, *command: str | Path) -> bytes:
+        """Run the file, and give what a client gets from a server with that answer."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            rules = self.folder / "rules.ini"
+            rules.write_text(_RULES.format(port=server.getsockname()[1]))
+            child = Child("env", *command)
+            self.addCleanup(child.end)
+            port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
+            child.wait_for("starting up")
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+                client.sendall(b"question")
+                server.settimeout(20)
+                accepted, _ = server.accept()
+                with accepted:
+                    self.assertEqual(accepted.recv(100), b"question")
+                    accepted.sendall(answer)
+                return client.recv(100)
+
+    def test_environment(self) -> None:
+        """The rules are those of TXMUX_RULES."""
+        command = (_twistd(), "--nodaemon", "--pidfile=", "--python", _EXAMPLES / "txmux.tac")
+        given = f"TXMUX_RULES={self.folder / 'rules.ini'}"
+        self.assertEqual(self.relayed(b"first", given, *command), b"first")
+
+    def test_beside(self) -> None:
+        """Without it, they are those of the file beside it."""
+        tac = self.folder / "txmux.tac"
+        tac.write_bytes((_EXAMPLES / "txmux.tac").read_bytes())
+        command = (_twistd(), "--nodaemon", "--pidfile=", "--python", tac)
+        self.assertEqual(self.relayed(b"second", "--unset=TXMUX_RULES", *command), b"second")
+
+
+class WebAndSshTests(InteropTestCase):
+    """``web-and-ssh.py``."""
+
+    def setUp(self) -> None:
+        """Run it, with a new key for the user."""
+        super().setUp()
+        self.key = self.folder / self.id().rpartition(".")[2]
+        output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key)
+        public = f"{self.key}.pub"
+        script = _EXAMPLES / "web-and-ssh.py"
+        self.child = Child(sys.executable, script, "--port=0", "--authorized-keys", public)
+        self.addCleanup(self.child.end)
+        self.port = self.child.wait_for(r"ssh -p (\d+) guest@127\.0\.0\.1")[1]
+        self.password = self.child.wait_for(r"the password is (\S+)$")[1]
+
+    def ssh(self, *options: str, settings: Iterable[str] = ()) -> bytes:
+        """Log in, with more settings in the environment."""
+        host = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
+        given = [word for option in (*host, *options) for word in ("-o", option)]
+        command = (require_program("ssh"), "-F", "none", *given, "-p", self.port)
+        return output_of("env", *settings, *command, "guest@127.0.0.1")
+
+    def test_web(self) -> None:
+        """A web client is greeted with its own address."""
+        page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{self.port}/")
+        self.assertEqual(page, b"Hello by HTTP, 127.0.0.1.\n")
+
+    def test_key(self) -> None:
+        """So is an SSH client that has a key."""
+        greeting = self.ssh("BatchMode=yes", "IdentitiesOnly=yes", f"IdentityFile={self.key}")
+        self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
+
+    def test_password(self) -> None:
+        """And one that gives the password that was printed."""
+        asked = self.folder / "askpass"
+        asked.write_text(f"#!/bin/sh\necho '{self.password}'\n")
+        asked.chmod(0o700)
+        settings = (f"SSH_ASKPASS={asked}", "SSH_ASKPASS_REQUIRE=force")
+        greeting = self.ssh("PubkeyAuthentication=no", settings=settings)
+        self.assertEqual(greeting, b"Hello by SSH, 127.0.0.1.\r\n")
+
+    def test_wrong_user(self) -> None:
+        """Nobody else gets in."""
+        self.assertRaisesRegex(AssertionError, "Permission denied", self.ssh, "BatchMode=yes")
+
+
+def _twistd() -> Path:
+    return Path(sys.executable).with_name("twistd")
