@@ -19,7 +19,7 @@ from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux import MuxService
 from txmux.errors import ListenError
-from txmux.frontend.endpoints import _with_backlog
+from txmux.frontend.endpoints import EveryAddressEndpoint, _with_backlog
 from txmux.observe.access_log import AccessLogError
 from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
@@ -101,6 +101,18 @@ backend = reset
         first, second = self.log.read_text().splitlines()
         self.assertIn("client=127.0.0.1:", first)
         self.assertIn("client=[::1]:", second)
+
+    async def test_no_ipv6(self) -> None:
+        """Where there is no IPv6, `:PORT` is every IPv4 address."""
+        self.patch(
+            EveryAddressEndpoint,
+            "_open",
+            lambda _: socket.socket(socket.AF_PACKET + 1000),  # EAFNOSUPPORT
+        )
+        (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
+        client = await connect(self, port)
+        client.send(b"x")
+        await client.is_lost()
 
     def test_backlog(self) -> None:
         """The backlog is the listener's, unless the endpoint says its own."""

@@ -16,6 +16,7 @@ from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, make_stalled_port, reactor
 from txmux.backends.connect import _cause
 from txmux.embedding import route
+from txmux.frontend.stages import Closing
 from txmux.proxyprotocol.decode import Decoded, decode
 from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
@@ -287,7 +288,34 @@ class RelayedTest(MuxTestCase):
             self.assertEqual((str(destination.host), destination.port), (host, port))
 
 
-class EndpointUse(MuxTestCase):
+class ClosingTest(MuxTestCase):
+    """Clients that are being closed, and have not gone yet."""
+
+    async def closing(self) -> Any:
+        """Refuse a client that the transport still has something to write to."""
+        client = await self.connect(self.mux([route("ssh", "close")]))
+        client.send(b"SS")
+        await self.seen(2)
+        (connection,) = self.factory.connections
+        client.transport.pauseProducing()
+        connection.transport.write(bytes(8 * 1024 * 1024))
+        client.send(b"H-")
+        while not isinstance(connection.stage, Closing):
+            await self.turn()
+        return client, connection
+
+    async def test_abort(self) -> None:
+        """A drain that ends waits no longer for it."""
+        client, connection = await self.closing()
+        connection.receiver.data(b"more")
+        connection.receiver.finished()
+        self.factory.abort("drained")
+        client.transport.resumeProducing()
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="denied", bytes_in=8)
+
+
+class EndpointTest(MuxTestCase):
     """A factory of txmux's is like any other to Twisted."""
 
     async def test_endpoint(self) -> None:

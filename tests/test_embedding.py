@@ -1,0 +1,67 @@
+"""Making routes in Python, and what the package offers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import ServerFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+from txmux import Backend, MuxError, Refusal, Server, outcome, route
+from txmux.rules.model import InProcess
+
+
+class RouteTest(SynchronousTestCase):
+    """The same language as in a rules file."""
+
+    def test_lines(self) -> None:
+        """One line or several; the first is the name unless there is another."""
+        made = route(["ssh", "not tls"], "close")
+        self.assertEqual(made.name, "ssh")
+        self.assertEqual([a.negated for a in made.alternatives], [False, True])
+        self.assertEqual(route("ssh", "close", name="x").name, "x")
+
+    def test_networks(self) -> None:
+        """Networks are written as in a rules file."""
+        made = route("any", "close", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16", "::1/128"])
+        self.assertEqual((len(made.allowed or ()), len(made.excluded or ())), (1, 2))
+
+    def test_errors(self) -> None:
+        """What cannot be used is told as in a rules file."""
+        for match, backend, message in [
+            ([], "close", "needs a match line"),
+            ("shh", "close", "did you mean 'ssh'"),
+            ("ssh", "nowhere", "HOST:PORT"),
+            ("ssh", 22, "no protocol factory"),
+        ]:
+            bad: Any = backend
+            with self.assertRaisesRegex(MuxError, message):
+                route(match, bad)
+
+
+class OutcomeTest(SynchronousTestCase):
+    """Where a decision may lead."""
+
+    def test_kinds(self) -> None:
+        """Servers in short form, refusals, factories, and what is an outcome already."""
+        factory = ServerFactory()
+        backend = Backend("web", (Server("127.0.0.1:80", "tcp", "127.0.0.1", 80),))
+        self.assertEqual(outcome("127.0.0.1:80"), Backend("127.0.0.1:80", backend.servers))
+        self.assertIs(outcome("reset"), Refusal.RESET)
+        self.assertEqual(outcome(factory), InProcess("ServerFactory", factory))
+        self.assertIs(outcome(backend), backend)
+
+
+class PackageTest(SynchronousTestCase):
+    """The names of the package."""
+
+    def test_all_are_there(self) -> None:
+        """Whatever it names it has, imported when it is first asked for."""
+        for name in txmux.__all__:
+            self.assertEqual(getattr(txmux, name).__name__, name)
+
+    def test_no_others(self) -> None:
+        """Any other name is an error."""
+        with self.assertRaises(AttributeError):
+            _ = txmux.nothing
