@@ -94,7 +94,7 @@ class MuxService(Service):
         open_connections = sum(len(factory.connections) for factory in self.factories)
         if open_connections:
             self._log.info(
-                "{count} connections have {seconds:g} s to finish; a second signal ends them at once",
+                "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
                 count=open_connections,
                 seconds=self.rules.settings.drain_timeout,
             )

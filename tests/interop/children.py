@@ -33,7 +33,7 @@ class Child:
     Args:
         program: Its file name, as for `require_program`, or its path.
         arguments: Its arguments.
-        limit: Seconds after which it is killed, whatever happens to the tests.
+        limit: Seconds after which it is ended, whatever happens to the tests.
         stdin: Whether it is given a pipe, ``process.stdin``; else it reads nothing.
     """
 
@@ -53,10 +53,10 @@ class Child:
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._limit = threading.Timer(limit, self.process.kill)
+        self._limit = threading.Timer(limit, self._give_up)
         self._limit.daemon = True
         self._limit.start()
-        atexit.register(self.process.kill)  # for tests that are given up themselves
+        atexit.register(self._give_up)  # for tests that are given up themselves
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -98,13 +98,16 @@ class Child:
         """End it, if it has not ended by itself."""
         if self.process.stdin is not None:
             self.process.stdin.close()
+        self._give_up()
+        self.wait()
+
+    def _give_up(self) -> None:
+        # Some programs end their own children only when they are asked to end.
         self.process.terminate()
         try:
-            self.wait()
+            self.process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.wait()
-            raise
 
 
 class InteropTestCase(SynchronousTestCase):

@@ -141,7 +141,7 @@ class FileAccessLog:
             ) from problem
 
     def _open(self) -> TextIO:
-        return open(  # noqa: PTH123 - Path.open() takes no opener
+        return open(
             self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group
         )
 
