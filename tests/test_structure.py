@@ -1,0 +1,118 @@
+"""The rooms of the house: who may import whom, and what stays pure."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmux
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(txmux.__file__).parent
+
+MAY_IMPORT = {
+    "backends": {"backends", "proxyprotocol", "relay", "rules"},
+    "cli": None,
+    "demo": None,
+    "detection": {"detection", "errors", "interfaces"},
+    "embedding": {"detection", "errors", "rules"},
+    "errors": set(),
+    "frontend": {
+        "backends",
+        "detection",
+        "frontend",
+        "observe",
+        "proxyprotocol",
+        "relay",
+        "rules",
+    },
+    "interfaces": set(),
+    "matchers": {"errors", "interfaces", "matchers"},
+    "observe": {"errors", "observe", "rules"},
+    "proxyprotocol": {"errors", "proxyprotocol"},
+    "relay": {"relay"},
+    # Rules are read with the matchers that are installed, and `match =` lines are theirs to read.
+    "rules": {"detection", "errors", "interfaces", "rules"},
+    "service": {"errors", "frontend", "observe", "rules", "signals"},
+    "signals": set(),
+    "tap": None,
+}
+"""For each room the rooms of txmux that it may import; ``None`` is any."""
+
+PURE = ("detection", "embedding", "errors", "interfaces", "matchers", "proxyprotocol", "rules")
+"""Rooms without sockets, clocks and reactors."""
+
+IMPURE_BUT = {
+    "proxyprotocol/wrappers.py": "stands between a transport and its protocol",
+    "rules/endpoints.py": "asks Twisted which kinds of endpoint there are",
+    "embedding.py": "tells a protocol factory by its interface",
+}
+"""Files in pure rooms that may name Twisted's interfaces, and why."""
+
+
+def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+    """Give the room, the path and the code of each module that is in a room."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE)
+        if inside.name not in {"__init__.py", "__main__.py"} or len(inside.parts) > 1:
+            yield inside.parts[0].removesuffix(".py"), inside, ast.parse(path.read_text())
+
+
+def imported(code: ast.Module) -> Iterator[str]:
+    """Give what a module imports when it runs; imports for type checkers do not count."""
+    for node in ast.walk(code):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(code):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+class StructureTest(SynchronousTestCase):
+    """The picture in the architecture page, held against the code."""
+
+    def test_every_room_is_known(self) -> None:
+        """A new room is put into the picture."""
+        self.assertEqual({room for room, _, _ in modules()}, set(MAY_IMPORT))
+
+    def test_imports(self) -> None:
+        """No room imports one that it may not know of."""
+        for room, path, code in modules():
+            allowed = MAY_IMPORT[room]
+            rooms = {name.split(".")[1] for name in imported(code) if name.startswith("txmux.")}
+            if allowed is not None:
+                self.assertEqual(rooms - allowed, set(), path)
+
+    def test_pure_rooms(self) -> None:
+        """Pure rooms know no reactor, socket or clock."""
+        impure = {"socket", "select", "time", "asyncio", "twisted.application"}
+        for room, path, code in modules():
+            if room not in PURE:
+                continue
+            found = {name for name in imported(code) if name in impure}
+            if str(path) not in IMPURE_BUT:
+                found |= {name for name in imported(code) if name.startswith("twisted.internet")}
+            self.assertEqual(found, set(), path)
+
+    def test_no_reactor_at_import(self) -> None:
+        """No module installs the reactor when it is imported: whoever runs it may choose another."""
+        for _, path, code in modules():
+            at_import = [
+                name
+                for node in code.body
+                if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet"
+                for name in (alias.name for alias in node.names)
+            ]
+            self.assertNotIn("reactor", at_import, path)
+
+    def test_no_long_files(self) -> None:
+        """No file is much longer than can be read at once."""
+        for _, path, _ in modules():
+            self.assertLess(len((PACKAGE / path).read_text().splitlines()), 330, path)
