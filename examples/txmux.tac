@@ -1,0 +1,17 @@
+"""Runs txmux under ``twistd``, which can also go into the background, change user and write a PID file.
+
+Try it with ``twistd -ny txmux.tac``. The rules are those of the file that TXMUX_RULES names in the environment,
+or else of ``rules.ini`` beside this file.
+"""
+
+import os
+from pathlib import Path
+
+from twisted.application.service import Application
+
+from txmux import MuxService
+
+rules = os.environ.get("TXMUX_RULES") or Path(__file__).with_name("rules.ini")
+
+application = Application("txmux")
+MuxService.from_file(rules).setServiceParent(application)

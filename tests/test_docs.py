@@ -1,0 +1,318 @@
+"""The documentation says what the code does, and its files and programs are without errors."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux import MuxError
+from txmux.cli import check
+from txmux.detection.registry import installed_matchers
+from txmux.interfaces import IProtocolMatcher
+from txmux.observe.access_log import as_json, as_text
+from txmux.observe.record import ConnectionRecord, EndReason
+from txmux.rules import keys
+from txmux.rules.parser import parse
+from txmux.tap import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.rules.keys import Key
+
+_ROOT = Path(__file__).parent.parent
+_PAGES = [*sorted((_ROOT / "docs").rglob("*.md")), _ROOT / "README.md", _ROOT / "CONTRIBUTING.md"]
+_REFERENCE = _ROOT / "docs/reference"
+
+_LISTENER = "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    """Give the code of a page that is marked with a language."""
+    found = re.finditer(
+        rf"^( *)```{language}\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    return [re.sub(f"^{block[1]}", "", block[2], flags=re.MULTILINE) for block in found]
+
+
+def _section(page: Path, heading: str) -> str:
+    """Give the text under a heading of the second level."""
+    (text,) = re.findall(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    return str(text)
+
+
+def _rows(text: str) -> dict[str, list[str]]:
+    """Give the rows of all tables, by what is in backticks in their first cell, without what follows a ``=``."""
+    rows = {}
+    for line in re.findall(r"^\|(.*)\|$", text, re.MULTILINE):
+        first, *cells = (cell.strip() for cell in re.split(r"(?<!\\)\|", line))
+        for name in re.findall(r"`([^`=]+)=?`", first):
+            rows[name] = cells
+    return rows
+
+
+def _code(cell: str) -> list[str]:
+    return re.findall("`([^`]+)`", cell)
+
+
+class CodeBlockTests(SynchronousTestCase):
+    """What readers copy."""
+
+    def test_rules(self) -> None:
+        """Every rules file is without errors, or would be with a listener."""
+        for page in _PAGES:
+            for block in _blocks(page, "ini"):
+                parse(block if "[listen " in block else block + _LISTENER, page)
+
+    def test_complete_file(self) -> None:
+        """The complete small file is the same everywhere."""
+        complete = (_ROOT / "examples/rules.ini").read_text()
+        for page in (_ROOT / "README.md", _REFERENCE / "rules.md"):
+            self.assertIn(complete, _blocks(page, "ini"))
+
+    def test_python(self) -> None:
+        """Every Python program can be compiled, and imports from txmux only what is there."""
+        for page in _PAGES:
+            for block in _blocks(page, "python"):
+                compile(block, page, "exec")
+                for module, names in re.findall(
+                    r"^from (txmux\S*) import (.+)$", block, re.MULTILINE
+                ):
+                    for name in names.split(", "):
+                        self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
+
+    def test_matcher(self) -> None:
+        """The matcher that is shown as an example is one."""
+        (block,) = _blocks(_REFERENCE / "api.md", "python")
+        made: dict[str, Any] = {}
+        exec(block, made)
+        matcher = made["greeting"]
+        self.assertTrue(IProtocolMatcher.providedBy(matcher))
+        rules = "[route a]\nmatch = greeting\nbackend = close\n" + _LISTENER
+        self.assertEqual(len(parse(rules, "x", {"greeting": matcher}).routes), 1)
+
+    def test_links(self) -> None:
+        """Links inside of the project lead to files."""
+        for page in _PAGES:
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+                self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
+
+
+class KeyTests(SynchronousTestCase):
+    """The tables of keys."""
+
+    page = _REFERENCE / "rules.md"
+
+    def tables(self) -> Iterator[tuple[str, dict[str, Key], dict[str, list[str]]]]:
+        """Give each kind of section with its keys in the code and its rows in the page."""
+
+        def unused(_: str) -> Any: ...
+
+        in_code = {
+            "[txmux]": keys.settings_keys(unused, unused),
+            "[listen NAME]": keys.listener_keys(unused),
+            "[route NAME]": keys.route_keys(unused, unused, unused),
+            "[backend NAME]": keys.BACKEND_KEYS,
+        }
+        for heading, table in in_code.items():
+            text, _, _ = _section(self.page, heading).partition("\n### ")
+            yield heading, table, _rows(text)
+
+    def test_all(self) -> None:
+        """They have all keys, and no others."""
+        for heading, table, rows in self.tables():
+            self.assertEqual((heading, sorted(rows)), (heading, sorted(table)))
+
+    def test_not_yet(self) -> None:
+        """So has the list of those that are not supported yet."""
+        rows = _rows(_section(self.page, "Not supported yet"))
+        for kind, names in keys._NOT_YET.items():
+            listed, _, _ = rows[f"[{kind}]"][0].partition("; also")
+            self.assertEqual(_code(listed), list(names))
+
+    def test_required(self) -> None:
+        """A key is said to be required if it is."""
+        for _, table, rows in self.tables():
+            for name, key in table.items():
+                self.assertEqual((name, rows[name][1] == "required"), (name, key.required))
+
+    def test_defaults(self) -> None:
+        """A default changes nothing when it is written down, and *none* is the absence of any."""
+        for heading, table, rows in self.tables():
+            for name, key in table.items():
+                default = rows[name][1]
+                absent = self.value(heading, key)
+                if _code(default):
+                    (written,) = _code(default)
+                    self.assertEqual(absent, self.value(heading, key, name, written), name)
+                elif default == "none":
+                    self.assertFalse(absent, name)
+
+    def test_bounds(self) -> None:
+        """Bounds are taken, and what is beyond them is not."""
+        beyond = {"0": "-1", "1": "0", "1MiB": "1048577", "1000": "1001", "65535": "65536"}
+        beyond["1000000000"] = "1000000001"
+        for heading, table, rows in self.tables():
+            for name, key in table.items():
+                bounds = re.fullmatch("`(.+)` to `(.+)`", rows[name][0])
+                for bound in bounds.groups() if bounds else ():
+                    self.value(heading, key, name, bound)
+                    self.assertRaises(MuxError, self.value, heading, key, name, beyond[bound])
+
+    def test_durations(self) -> None:
+        """Durations have one upper bound, and only ``drain_timeout`` may be nothing."""
+        for heading, table, rows in self.tables():
+            for name, key in table.items():
+                if rows[name][0].startswith("duration"):
+                    self.value(heading, key, name, "3650d")
+                    self.assertRaises(MuxError, self.value, heading, key, name, "3651d")
+                    if "`0s`" in rows[name][0]:
+                        self.assertEqual(self.value(heading, key, name, "0s"), 0)
+                    else:
+                        self.assertRaises(MuxError, self.value, heading, key, name, "0s")
+
+    def value(self, heading: str, key: Key, name: str = "", value: str = "") -> Any:
+        """Parse a file with one key set, or with none, and give what the model makes of it."""
+        sections = {
+            "[txmux]": "",
+            "[listen NAME]": "endpoint = 127.0.0.1:0\n",
+            "[route NAME]": "match = any\nbackend = NAME\n",
+            "[backend NAME]": "server = 127.0.0.1:1\n",
+        }
+        if name:
+            sections[heading] += f"{name} = {value}\n"
+        rules = parse("".join(f"{kind}\n{text}" for kind, text in sections.items()), "x")
+        models: dict[str, Any] = {
+            "[txmux]": rules.settings,
+            "[listen NAME]": rules.listeners[0],
+            "[route NAME]": rules.routes[0],
+            "[backend NAME]": rules.backends["NAME"],
+        }
+        return getattr(models[heading], key.field, None)
+
+
+class MatcherTests(SynchronousTestCase):
+    """The page of the matchers."""
+
+    page = _REFERENCE / "matchers.md"
+
+    def test_all(self) -> None:
+        """It has a section for every matcher, with every option and an example that works; and a row in the table."""
+        overview = _rows(self.page.read_text().partition("\n## ")[0])
+        self.assertEqual(sorted(overview), sorted(installed_matchers()))
+        for name, matcher in installed_matchers().items():
+            rows = _rows(_section(self.page, name))
+            options = {option.name for option in matcher.options}
+            self.assertEqual((name, rows.keys() & options), (name, options))
+            for option in options:
+                (example,) = _code(rows[option][1])
+                needed = {"mask": "hex=000000", "offset": "hex=00", "within": "pattern=a"}
+                line = f"{name} {needed.get(option, '')} {example}".replace(r"\|", "|")
+                parse(f"[route a]\nmatch = {line}\nbackend = close\n{_LISTENER}", "x")
+
+    def test_readme(self) -> None:
+        """The table in the README has them, too."""
+        rows = _rows(_section(_ROOT / "README.md", "What it recognises"))
+        in_code = {
+            name: sorted(option.name for option in matcher.options)
+            for name, matcher in installed_matchers().items()
+        }
+        self.assertEqual({name: sorted(_code(cells[1])) for name, cells in rows.items()}, in_code)
+
+
+class AccessLogTests(SynchronousTestCase):
+    """The page of the access log."""
+
+    page = _REFERENCE / "access-log.md"
+
+    def test_keys(self) -> None:
+        """It has the keys, in their order."""
+        fields = [field.name for field in attrs.fields(ConnectionRecord)]
+        self.assertEqual(list(_rows(_section(self.page, "Keys"))), fields)
+
+    def test_reasons(self) -> None:
+        """It has every reason, and those that nothing in the code gives are said to be reserved."""
+        rows = _rows(_section(self.page, "Reasons"))
+        self.assertEqual(sorted(rows), sorted(get_args(EndReason)))
+        folders = ("backends", "frontend", "relay")
+        files = [file for folder in folders for file in (_ROOT / "txmux" / folder).glob("*.py")]
+        code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
+        uses = re.sub(r"Literal\[[^\]]*\]", "", code)
+        for reason, (when, _) in rows.items():
+            given = f'"{reason}"' in uses
+            self.assertEqual((reason, when.startswith("reserved")), (reason, not given))
+
+    def test_facts(self) -> None:
+        """It has all facts that matchers learn."""
+        learnt = set()
+        for file in (_ROOT / "txmux/matchers").glob("*.py"):
+            function = file.read_text().partition("def learnt(")[2].partition("\n\n\n")[0]
+            learnt |= set(re.findall(r'"(\w+)":', function))
+        self.assertEqual(set(_rows(_section(self.page, "Facts"))), learnt)
+
+    def test_forms(self) -> None:
+        """Both forms are shown as they are written."""
+        (shown,) = _blocks(self.page, "json")
+        fields = json.loads(shown)
+        record = ConnectionRecord(**{**fields, "time": 1795163804.087})
+        self.assertEqual(as_json(record), shown.strip())
+        self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
+
+
+class OtherPageTests(SynchronousTestCase):
+    """What else would be forgotten."""
+
+    def test_commands(self) -> None:
+        """The page of the commands has every command, and every option of ``twist txmux``."""
+        page = (_REFERENCE / "commands.md").read_text()
+        self.assertIn(f"## txmux {check.NAME}\n", page)
+        options: list[Any] = [*Options.optParameters, *Options.optFlags]
+        for name, letter, *_ in options:
+            self.assertIn(f"`--{name}", page)
+            self.assertIn(f"`-{letter} " if letter else "", page)
+
+    def test_interface(self) -> None:
+        """The interface of the matchers, which Sphinx cannot read, is told in full."""
+        text = (_REFERENCE / "api.md").read_text()
+        told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
+        self.assertEqual(told, list(IProtocolMatcher.names()))
+
+    def test_public_names(self) -> None:
+        """All public names are in the API reference."""
+        import txmux  # noqa: PLC0415 - its names come by __getattr__
+
+        text = (_REFERENCE / "api.md").read_text()
+        for name in txmux.__all__:
+            self.assertRegex(text, rf":: txmux\.{name}\b")
+
+    def test_architecture(self) -> None:
+        """Each room of the package uses the rooms that the architecture lists, and no others."""
+        page = _ROOT / "docs/explanation/architecture.md"
+        rows = _rows(_section(page, "The way of a connection"))
+        for room, (_, used) in rows.items():
+            self.assertEqual((room, sorted(_code(used))), (room, sorted(_used_by(room))))
+
+
+def _used_by(room: str) -> set[str]:
+    """Find which other rooms of the package the modules of one import."""
+    own = room.removeprefix("txmux.")
+    place = _ROOT / "txmux" / own
+    used = set()
+    for file in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("txmux."):
+                used.add(str(node.module).split(".")[1])
+            elif isinstance(node, ast.ImportFrom) and node.module == "txmux":
+                used |= {
+                    alias.name for alias in node.names if (_ROOT / "txmux" / alias.name).exists()
+                }
+    return used - {own}
