@@ -84,7 +84,7 @@ class Peeked:
 class Predicate(Protocol):
     """One configured question to the first bytes of a stream: immutable, and a pure function.
 
-    The contract, which `txmux.testing.check_matcher` checks:
+    The contract:
 
     - *monotone*: once ``MATCH`` or ``NO`` for some bytes, it stays so for every continuation of them;
     - *early*: ``NO`` at the first byte that rules the protocol out;
@@ -108,7 +108,10 @@ class Learns(Protocol):
     """A predicate that can also tell what it saw, for the access log; optional."""
 
     def learnt(self, peeked: Peeked, /) -> Mapping[str, str]:
-        """Give the facts in the bytes so far (``sni``, ``host``, …); asked of the deciding predicate only."""
+        """Give the facts in the bytes so far: ``sni``, ``host``, …
+
+        Asked once the decision is made: the predicates of the winning route, or one of each kind if no route won.
+        """
         ...
 
 
@@ -118,7 +121,7 @@ class Option:
 
     Attributes:
         name: The word before ``=``.
-        meaning: One line for ``txmux matchers`` and the reference page.
+        meaning: One line that says what it selects.
         example: A value that works.
     """
 
@@ -131,7 +134,7 @@ class IProtocolMatcher(IPlugin):
     """A protocol that txmux can recognise. One instance serves the whole process, so it holds no state."""
 
     name: str = Attribute("The word after ``match =``: lower-case letters, digits and ``-``.")
-    summary: str = Attribute("One line that says what is recognised, for ``txmux matchers``.")
+    summary: str = Attribute("One line that says what is recognised.")
     options: tuple[Option, ...] = Attribute(
         "The options it understands; any other is an error in the file."
     )

@@ -9,9 +9,12 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.interop.children import Child, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["Mux", "Record", "Twist", "twist_command"]
 
@@ -32,13 +35,14 @@ class Twist:
 
     Args:
         options: Those of txmux.
+        before: A command that runs the rest of its arguments as a command.
 
     Attributes:
         child: The process.
     """
 
-    def __init__(self, *options: str | Path) -> None:
-        self.child = Child(*twist_command(), "--log-format=text", "txmux", *options)
+    def __init__(self, *options: str | Path, before: Sequence[str] = ()) -> None:
+        self.child = Child(*before, *twist_command(), "--log-format=text", "txmux", *options)
 
     def terminate(self) -> None:
         """Send the signal that stops it."""
@@ -65,20 +69,23 @@ class Mux(Twist):
         folder: Where a folder for its files is made.
         rules: All sections but ``[txmux]``.
         settings: Lines of ``[txmux]`` besides those of the access log.
+        before: A command that runs the rest of its arguments as a command.
 
     Attributes:
         log: The access log's file.
         ports: The TCP ports of the listeners, by name.
     """
 
-    def __init__(self, folder: Path, rules: str, settings: str = "") -> None:
+    def __init__(
+        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
+    ) -> None:
         own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
         self.log = own / "access.log"
         file = own / "rules.ini"
         file.write_text(
             f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
         )
-        super().__init__("--rules", file)
+        super().__init__("--rules", file, before=before)
         self._taken: dict[str, int] = {}
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):

@@ -90,17 +90,15 @@ class BackendConnector:
         if self._attempt is not attempt:  # it was cancelled
             return
         self._attempt = None
-        cause = _cause(failure)
-        report = _log.warn if cause == "error" else _log.debug
-        report(
+        server = next(self._servers, None)
+        (_log.warn if server is None else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._backend.name,
             server=attempt.server.text,
             why=failure.getErrorMessage(),
         )
-        server = next(self._servers, None)
         if server is None:
-            self._on_failed(cause)
+            self._on_failed(_cause(failure))
         else:
             self._try(server)
 

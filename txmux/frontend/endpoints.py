@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     serverFromString,
@@ -39,6 +40,12 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
     short = short_form(text)
     if short is None:
         named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
+        if isinstance(named, AdoptedStreamServerEndpoint):
+            # Read with the wrong family, clients' addresses would be garbage. systemd makes an IPv6 socket
+            # of `ListenStream=443`, whatever the endpoint's `domain` says.
+            with socket.fromfd(named.fileno, socket.AF_INET, socket.SOCK_STREAM) as inherited:
+                family = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+            named.addressFamily = socket.AddressFamily(family)
         return named
     host, port = short
     if not host:

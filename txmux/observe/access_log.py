@@ -141,9 +141,7 @@ class FileAccessLog:
             ) from problem
 
     def _open(self) -> TextIO:
-        return open(
-            self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group
-        )
+        return open(self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group)
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""

@@ -29,7 +29,7 @@ EndReason = Literal[
     "killed",
     "error",
 ]
-"""Why a connection ended; the rules reference explains each."""
+"""Why a connection ended; the access log reference explains each."""
 
 
 @attrs.define
