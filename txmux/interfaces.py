@@ -108,7 +108,7 @@ class Learns(Protocol):
     """A predicate that can also tell what it saw, for the access log; optional."""
 
     def learnt(self, peeked: Peeked, /) -> Mapping[str, str]:
-        """Give the facts in the bytes so far: ``sni``, ``host``, …
+        """Give the facts (``sni``, ``host``, …) that are in the bytes so far.
 
         Asked once the decision is made: the predicates of the winning route, or one of each kind if no route won.
         """

@@ -16,6 +16,7 @@ opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 opened.bind(("::", 0))
 opened.listen()
 os.dup2(opened.fileno(), 3)
+os.set_inheritable(3, True)
 os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="public", LISTEN_PID=str(os.getpid()))
 os.execv(sys.argv[1], sys.argv[1:])
 """
