@@ -150,3 +150,27 @@ class OptionTests(SynchronousTestCase):
         error = self.assertRaises(OptionError, option_globs, {"sni": "a,"}, "sni", hosts)
         self.assertEqual(error.option, "sni")
         self.assertIn("sni: 'a,' has an empty item", str(error))
+
+
+class RegularExpressionTests(SynchronousTestCase):
+    """After a ``~`` stands one regular expression instead of patterns."""
+
+    def test_whole_name(self) -> None:
+        """It is about the whole name, with or without anchors; a comma belongs to it."""
+        for text in ("~(www|api)[.]example[.]com", "~^(www|api)[.]example[.]com$"):
+            found = names(text)
+            self.assertTrue(found.matches("api.example.com"))
+            self.assertFalse(found.matches("api.example.com.evil.test"))
+            self.assertFalse(found.matches("xapi.example.com"))
+            self.assertTrue(found.could_match_prefix("zzz"))
+        self.assertTrue(names(r"~a{1,3}\$").matches("aa$"))
+
+    def test_hosts(self) -> None:
+        """In hosts it is without case and final dot."""
+        self.assertTrue(hosts(r"~\w+\.Example\.com").matches("WWW.example.COM."))
+
+    def test_errors(self) -> None:
+        """What cannot be used is told."""
+        for text in ("~", "~^$", "~(", "~a(?=b)"):
+            self.assertRaises(ValueError, names, text)
+            self.assertRaises(ValueError, hosts, text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.errors import OptionError
+from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -25,15 +26,17 @@ class Globs:
 
     _exact: frozenset[str]
     _heads: tuple[str, ...]
-    _wild: re.Pattern[str] | None
+    _wild: re.Pattern[str] | StreamPattern | None
     _normal: Callable[[str], str]
 
     def matches(self, name: str) -> bool:
         """Tell whether a name matches any of the patterns."""
         name = self._normal(name)
-        return name in self._exact or (
-            self._wild is not None and self._wild.match(name) is not None
-        )
+        if name in self._exact:
+            return True
+        if isinstance(self._wild, StreamPattern):
+            return self._wild.fullmatch(name.encode("utf-8", "surrogateescape"))
+        return self._wild is not None and self._wild.match(name) is not None
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
@@ -47,12 +50,15 @@ def names(text: str, known: Collection[str] = ()) -> Globs:
     """Read patterns in which case counts.
 
     Args:
-        text: Patterns separated by commas; ``*`` is any run of characters, ``?`` is one.
+        text: Patterns separated by commas; ``*`` is any run of characters, ``?`` is one. Or ``~`` and a regular
+            expression that matches a name as a whole.
         known: If given, all names there are.
 
     Raises:
         ValueError: A pattern is empty, or matches none of `known`.
     """
+    if text.startswith("~"):
+        return _regular(_unanchored(text[1:]), str)
     patterns = _items(text)
     for pattern in patterns if known else ():
         if not any(map(_compiled([pattern], str, _regex).matches, known)):
@@ -70,6 +76,8 @@ def hosts(text: str) -> Globs:
     Raises:
         ValueError: A pattern is empty, or cannot match a host name.
     """
+    if text.startswith("~"):
+        return _regular(f"(?i:{_unanchored(text[1:])})", _normal_host)
     patterns: list[str] = []
     for item in _items(text):
         pattern = _normal_host(item).removeprefix("[").removesuffix("]")
@@ -108,6 +116,24 @@ def option_globs(
         return read(options[name])
     except ValueError as error:
         raise OptionError(name, str(error)) from error
+
+
+def _regular(text: str, normal: Callable[[str], str]) -> Globs:
+    try:
+        pattern = compile_pattern(text.encode())
+    except PatternError as error:
+        raise ValueError(str(error)) from error
+    return Globs(exact=frozenset(), heads=("",), wild=pattern, normal=normal)
+
+
+def _unanchored(text: str) -> str:
+    """Take the anchors off: the expression is about a whole name anyway."""
+    text = text.removeprefix("^")
+    if text.endswith("$") and not text.endswith("\\$"):
+        text = text[:-1]
+    if not text:
+        raise ValueError("'~' needs a regular expression, such as ~(www|api)[.]example[.]com")
+    return text
 
 
 def _items(text: str) -> list[str]:
