@@ -17,7 +17,16 @@ from zope.interface import Attribute
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["IProtocolMatcher", "Learns", "Option", "Peeked", "Predicate", "Verdict"]
+__all__ = [
+    "IProtocolMatcher",
+    "Key",
+    "Learns",
+    "Narrows",
+    "Option",
+    "Peeked",
+    "Predicate",
+    "Verdict",
+]
 
 T = TypeVar("T")
 
@@ -112,6 +121,38 @@ class Learns(Protocol):
 
         Asked once the decision is made: the predicates of the winning route, or one of each kind if no route won.
         """
+        ...
+
+
+@attrs.frozen
+class Key:
+    """The name that a predicate hangs on, by which thousands of routes are told apart in one look-up.
+
+    A predicate with a key says ``NO`` to every stream whose name is neither in `exact` nor below one of `under`.
+
+    Attributes:
+        read: Gives the name in its normal form: empty if the stream has none, ``None`` while it is not known. The
+            same function for all predicates that hang on the same name.
+        exact: Names.
+        under: ``example.com`` for every name that ends in ``.example.com``.
+    """
+
+    read: Callable[[Peeked], str | None]
+    exact: frozenset[str] = frozenset()
+    under: frozenset[str] = frozenset()
+
+
+class Narrows(Protocol):
+    """A predicate that tells beforehand which streams it cannot match, so that it is not asked about them; optional."""
+
+    @property
+    def first_bytes(self) -> frozenset[int] | None:
+        """It says ``NO`` to every stream that begins with another byte; ``None`` is any byte."""
+        ...
+
+    @property
+    def key(self) -> Key | None:
+        """The name it hangs on, if there is one."""
         ...
 
 

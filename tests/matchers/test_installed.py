@@ -15,13 +15,14 @@ from txmux.interfaces import IProtocolMatcher, Peeked, Predicate, Verdict
 
 
 def with_example(matcher: IProtocolMatcher, name: str) -> Predicate | None:
-    """Make a predicate of an option's example and as few others as it takes."""
+    """Make a predicate of an option's example and as few others as it takes; without a name, of those alone."""
     examples = {option.name: option.example for option in matcher.options}
+    wanted = [name] if name else []
     others = [other for other in examples if other != name]
     for count in range(len(others) + 1):
         for chosen in itertools.combinations(others, count):
             with contextlib.suppress(OptionError):
-                return matcher.predicate({other: examples[other] for other in (name, *chosen)})
+                return matcher.predicate({other: examples[other] for other in (*wanted, *chosen)})
     return None
 
 
@@ -48,6 +49,19 @@ class InstalledMatcherTests(SynchronousTestCase):
             for option in matcher.options:
                 predicate = with_example(matcher, option.name)
                 self.assertIsNotNone(predicate, (name, option.name))
+
+    def test_first_bytes(self) -> None:
+        """A predicate that names the bytes a stream can begin with says no to all others."""
+        for name, matcher in installed_matchers().items():
+            for option in (*(option.name for option in matcher.options), ""):
+                predicate = with_example(matcher, option)
+                first = getattr(predicate, "first_bytes", None)
+                if predicate is None or first is None:
+                    continue
+                for byte in range(256):
+                    verdict = predicate(Peeked(bytes([byte])))
+                    if byte not in first:
+                        self.assertIs(verdict, Verdict.NO, (name, option, byte))
 
     def test_silence(self) -> None:
         """None of them decides before the first byte."""

@@ -7,47 +7,22 @@ undecided the client waits. So the same bytes lead to the same route however the
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic
 
 import attrs
 from twisted.logger import Logger
 
+from txmux.detection.plan import Plan, R, can_begin_with
 from txmux.interfaces import Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
+    from txmux.detection.plan import AlternativeLike, RouteLike
     from txmux.interfaces import Predicate
 
 __all__ = ["Decision", "Detection", "Detector"]
-
-
-class _Alternative(Protocol):
-    @property
-    def text(self) -> str: ...
-    @property
-    def predicate(self) -> Predicate: ...
-    @property
-    def negated(self) -> bool: ...
-
-
-class _Networks(Protocol):
-    def __contains__(self, address: IPv4Address | IPv6Address, /) -> bool: ...
-
-
-class _Route(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def alternatives(self) -> Sequence[_Alternative]: ...
-    @property
-    def allowed(self) -> _Networks | None: ...
-    @property
-    def excluded(self) -> _Networks | None: ...
-
-
-R = TypeVar("R", bound=_Route)
 
 
 @attrs.frozen
@@ -76,7 +51,7 @@ class Detector(Generic[R]):
     def __init__(self, routes: Iterable[R], peek_limit: int = 32 * 1024) -> None:
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
-        self._open_to_all = all(r.allowed is None and r.excluded is None for r in self.routes)
+        self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
 
     def begin(self, client: IPv4Address | IPv6Address | None = None) -> Detection[R]:
@@ -86,11 +61,17 @@ class Detector(Generic[R]):
             client: The client's real address; ``None`` for one that has no IP address, which is outside
                 every network.
         """
-        if self._open_to_all:
-            return Detection(self, self.routes)
-        return Detection(self, tuple(r for r in self.routes if _serves(r, client)))
+        return Detection(self, client)
 
-    def report(self, route: R, alternative: _Alternative) -> None:
+    def plan(self, first_byte: int) -> Plan[R]:
+        """Give the routes that a stream with this first byte can match."""
+        plan = self._plans.get(first_byte)
+        if plan is None:
+            routes = (route for route in self.routes if can_begin_with(route, first_byte))
+            plan = self._plans[first_byte] = Plan(routes)
+        return plan
+
+    def report(self, route: R, alternative: AlternativeLike) -> None:
         """Log that a matcher raised: with its traceback, and once for each ``match`` line."""
         if alternative.text in self._reported:
             return
@@ -107,15 +88,18 @@ class Detection(Generic[R]):
 
     Args:
         detector: Where the routes come from.
-        routes: Those that serve this client.
+        client: The client's address, if it has one.
     """
 
-    __slots__ = ("_broken", "_detector", "_peeked", "_position", "_routes")
+    __slots__ = ("_broken", "_client", "_detector", "_peeked", "_plan", "_position")
 
-    def __init__(self, detector: Detector[R], routes: tuple[R, ...]) -> None:
+    def __init__(
+        self, detector: Detector[R], client: IPv4Address | IPv6Address | None = None
+    ) -> None:
         self._detector = detector
-        self._routes = routes
-        self._position = 0  # all routes before this one have said no
+        self._client = client
+        self._plan: Plan[R] | None = None
+        self._position = 0  # all routes of the plan before this one have said no
         self._peeked: Peeked | None = None
         self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
 
@@ -130,27 +114,33 @@ class Detection(Generic[R]):
         """
         limit = self._detector.peek_limit
         self._peeked = Peeked(data[:limit], self._peeked)
-        return self._resolve(self._peeked, last=len(data) >= limit)
+        if self._plan is None:
+            self._plan = self._detector.plan(data[0])
+        return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
 
     def finish(self) -> Decision[R]:
         """Decide with the bytes there are: what is undecided now counts as a no."""
-        peeked = self._peeked
-        decision = self._resolve(peeked, last=True) if peeked else None
+        decision = None
+        if self._plan is not None and self._peeked is not None:
+            decision = self._resolve(self._plan, self._peeked, last=True)
         return decision or Decision(None, {})
 
-    def _resolve(self, peeked: Peeked, *, last: bool) -> Decision[R] | None:
+    def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
         # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
         # answer to more bytes includes its answer to these.
-        routes = self._routes
-        while self._position < len(routes):
-            route = routes[self._position]
-            verdict = self._ask(route, peeked)
-            if verdict is Verdict.MATCH:
-                return Decision(route, _learnt((route,), peeked))
-            if verdict is Verdict.NEED_MORE and not last:
-                return None
+        routes = plan.routes
+        while (position := plan.next(self._position, peeked)) < len(routes):
+            self._position = position
+            route = routes[position]
+            if _serves(route, self._client):
+                verdict = self._ask(route, peeked)
+                if verdict is Verdict.MATCH:
+                    predicates = (alternative.predicate for alternative in route.alternatives)
+                    return Decision(route, _learnt(predicates, peeked))
+                if verdict is Verdict.NEED_MORE and not last:
+                    return None
             self._position += 1
-        return Decision(None, _learnt(routes, peeked))
+        return Decision(None, _learnt(plan.learners, peeked))
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:
         result = Verdict.NO
@@ -179,7 +169,7 @@ _NEGATED = {
 }
 
 
-def _serves(route: _Route, client: IPv4Address | IPv6Address | None) -> bool:
+def _serves(route: RouteLike, client: IPv4Address | IPv6Address | None) -> bool:
     if client is None:
         return route.allowed is None
     if route.excluded is not None and client in route.excluded:
@@ -187,17 +177,12 @@ def _serves(route: _Route, client: IPv4Address | IPv6Address | None) -> bool:
     return route.allowed is None or client in route.allowed
 
 
-def _learnt(routes: Iterable[_Route], peeked: Peeked) -> dict[str, str]:
-    """Collect the facts that the routes' predicates see, asking one of each kind."""
+def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
+    """Collect the facts that predicates see."""
     facts: dict[str, str] = {}
-    kinds: set[type] = set()
-    for route in routes:
-        for alternative in route.alternatives:
-            predicate = alternative.predicate
-            learnt = getattr(predicate, "learnt", None)
-            if learnt is None or type(predicate) in kinds:
-                continue
-            kinds.add(type(predicate))
+    for predicate in predicates:
+        learnt = getattr(predicate, "learnt", None)
+        if learnt is not None:
             with contextlib.suppress(Exception):  # facts are worth no connection
                 facts.update(learnt(peeked))
     return facts

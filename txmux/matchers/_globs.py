@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.errors import OptionError
+from txmux.interfaces import Key
 from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from txmux.interfaces import Peeked
+
 __all__ = ["Globs", "hosts", "names", "option_globs"]
 
+_UNDER = re.compile(r"\*\.[^*?]+")
 _WILDCARD = re.compile(r"[*?]")
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 
@@ -28,6 +32,7 @@ class Globs:
     _heads: tuple[str, ...]
     _wild: re.Pattern[str] | StreamPattern | None
     _normal: Callable[[str], str]
+    _under: frozenset[str] | None = None
 
     def matches(self, name: str) -> bool:
         """Tell whether a name matches any of the patterns."""
@@ -37,6 +42,19 @@ class Globs:
         if isinstance(self._wild, StreamPattern):
             return self._wild.fullmatch(name.encode("utf-8", "surrogateescape"))
         return self._wild is not None and self._wild.match(name) is not None
+
+    def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
+        """Give the key of a predicate that hangs on a host name which has to match.
+
+        Args:
+            read: Reads the name; see `txmux.interfaces.Key`.
+
+        Returns:
+            The key, if all patterns are names or have their only wildcard in front: ``*.example.com``.
+        """
+        if self._under is None:
+            return None
+        return Key(read, self._exact, self._under)
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
@@ -156,6 +174,9 @@ def _compiled(
         heads=tuple({_WILDCARD.split(pattern, maxsplit=1)[0] for pattern in wild}),
         wild=re.compile("|".join(map(regex, wild))) if wild else None,
         normal=normal,
+        under=frozenset(pattern[2:] for pattern in wild)
+        if all(map(_UNDER.fullmatch, wild))
+        else None,
     )
 
 

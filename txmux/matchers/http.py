@@ -9,7 +9,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.matchers._bytes import begins_with, printable
 from txmux.matchers._globs import Globs, hosts, names, option_globs
 from txmux.matchers._http_head import (
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["HttpMatcher"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 
 
@@ -38,6 +39,11 @@ class _HttpPredicate:
     host: Globs | None
     path: Globs | None
     version: Globs | None
+    key: Key | None
+
+    @property
+    def first_bytes(self) -> frozenset[int]:
+        return _FIRST_BYTES
 
     @property
     def longest(self) -> int:
@@ -81,6 +87,14 @@ class _HttpPredicate:
         return {name: printable(value) for name, value in facts.items() if value}
 
 
+def _host(peeked: Peeked) -> str | None:
+    """Read the name that all ``host=`` predicates hang on."""
+    request = peeked.parsed(parse_request)
+    if request.host is not None:
+        return request.host.lower().removesuffix(".")
+    return "" if request.stage in {Stage.REFUSED, Stage.DONE} else None
+
+
 @implementer(IProtocolMatcher)
 class HttpMatcher:
     """Matches the first request of an HTTP/1 client (RFC 9112, section 3) and the preface of HTTP/2.
@@ -116,12 +130,14 @@ class HttpMatcher:
                     "method, host and path of HTTP/2 cannot be seen; leave those options out",
                 )
             http2 = False
+        host = option_globs(options, "host", hosts)
         method = option_globs(options, "method", partial(names, known=sorted(METHODS)))
         return _HttpPredicate(
             http1=http1,
             http2=http2,
             methods=frozenset(filter(method.matches, METHODS)) if method else None,
-            host=option_globs(options, "host", hosts),
+            host=host,
+            key=host.key(_host) if host else None,
             path=option_globs(options, "path"),
             version=version,
         )

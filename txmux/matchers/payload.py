@@ -33,6 +33,13 @@ class _PayloadPredicate:
     def longest(self) -> int:
         return self.offset + len(self.value)
 
+    @property
+    def first_bytes(self) -> frozenset[int] | None:
+        if self.offset:
+            return None
+        mask = self.mask[0] if self.mask else 0xFF
+        return frozenset(byte for byte in range(256) if byte & mask == self.value[0])
+
     def __call__(self, peeked: Peeked, /) -> Verdict:
         there = peeked.data[self.offset : self.longest]
         return begins_with(_masked(there, self.mask), self.value)

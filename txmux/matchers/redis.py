@@ -50,9 +50,15 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _VERSION_AT_END = re.compile(rb" (?:HTTP|RTSP|SIP|ICAP)/[0-9]+\.[0-9]+ *\Z")
 
 
+_FIRST_BYTES = frozenset(
+    b"*" + bytes(b for command in _COMMANDS for b in command[:1] + command[:1].lower())
+)
+
+
 @attrs.frozen
 class _RedisPredicate:
     longest: int = _LONGEST_LINE
+    first_bytes: frozenset[int] = _FIRST_BYTES
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         data = peeked.data[:_LONGEST_LINE]

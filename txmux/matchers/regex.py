@@ -33,6 +33,12 @@ class RegexPredicate:
     pattern: StreamPattern
     longest: int
 
+    @property
+    def first_bytes(self) -> frozenset[int]:
+        """The bytes that a match can begin with."""
+        verdicts = ((byte, self.pattern.verdict(bytes([byte]))) for byte in range(256))
+        return frozenset(byte for byte, verdict in verdicts if verdict is not Verdict.NO)
+
     def __call__(self, peeked: Peeked, /) -> Verdict:
         """Say what these bytes are, reading only those that are new."""
         return peeked.parsed(self.pattern.scan).verdict

@@ -26,6 +26,7 @@ _BEGINNING = re.compile(rb"SSH-(?:[0-9.]+(?:-([!-~]*))?)?")
 @attrs.frozen
 class _SshPredicate:
     software: Globs | None
+    first_bytes: frozenset[int] = frozenset(_MAGIC[:1])
 
     @property
     def longest(self) -> int:

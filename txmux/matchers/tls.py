@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.matchers._bytes import printable
 from txmux.matchers._client_hello import (
     LONGEST_HELLO,
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["TlsMatcher"]
 
 
-class _Learns:
-    """What a TLS predicate can tell of the hello, as far as it has come."""
+class _TlsBase:
+    """What all TLS predicates have: how a stream begins, and what it tells of the hello as far as it has come."""
 
     __slots__ = ()
+    first_bytes = frozenset({0x16})
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         reader = peeked.parsed(parse_client_hello)
@@ -38,7 +39,7 @@ class _Learns:
 
 
 @attrs.frozen
-class _TlsPredicate(_Learns):
+class _TlsPredicate(_TlsBase):
     longest: int = 6
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
@@ -54,10 +55,11 @@ class _TlsPredicate(_Learns):
 
 
 @attrs.frozen
-class _ClientHelloPredicate(_Learns):
+class _ClientHelloPredicate(_TlsBase):
     sni: Globs | None
     alpn: Globs | None
     version: Globs | None
+    key: Key | None
     longest: int = LONGEST_HELLO
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
@@ -75,6 +77,14 @@ class _ClientHelloPredicate(_Learns):
         if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
             return False
         return not self.version or reader.version is None or self.version.matches(reader.version)
+
+
+def _server_name(peeked: Peeked) -> str | None:
+    """Read the name that all ``sni=`` predicates hang on."""
+    reader = peeked.parsed(parse_client_hello)
+    if reader.sni is not None:
+        return reader.sni
+    return "" if reader.hello or reader.malformed else None
 
 
 @implementer(IProtocolMatcher)
@@ -106,8 +116,10 @@ class TlsMatcher:
         """
         if not options:
             return _TlsPredicate()
+        sni = option_globs(options, "sni", hosts)
         return _ClientHelloPredicate(
-            sni=option_globs(options, "sni", hosts),
+            key=sni.key(_server_name) if sni else None,
+            sni=sni,
             alpn=option_globs(options, "alpn"),
             version=option_globs(
                 options, "version", partial(names, known=tuple(VERSIONS.values()))

@@ -1,0 +1,87 @@
+"""Short cuts: they cost no route its chance, and make thousands of routes cost little more than ten."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.detection.test_detector import decide
+from tests.matchers.hello_builder import alpn, client_hello, records, server_name
+from tests.matchers.segmentation import calls_in
+from txmux.detection.detector import Detector
+from txmux.detection.plan import can_begin_with
+from txmux.embedding import route
+
+NAMES = ["a.test", "b.test", "x.a.test", "y.x.a.test", "test", "c.other", "other", "~a.*"]
+PATTERNS = [*NAMES, "*.test", "*.a.test", ".a.test", "?.test", "*", "b*.test", "*.other,b.test"]
+
+
+def hello(name: str) -> bytes:
+    """Make what a TLS client sends that asks for a name, or for none."""
+    return records(client_hello(*([server_name(name)] if name else []), alpn(b"h2")))
+
+
+class FirstByteTest(SynchronousTestCase):
+    """What a first byte leaves."""
+
+    def test_left_out(self) -> None:
+        """A route is left out only if none of its lines can begin so."""
+        for lines, byte, can in [
+            ("ssh", b"S", True),
+            ("ssh", b"G", False),
+            (["ssh", "http"], b"G", True),
+            ("not ssh", b"G", True),
+            ("any", b"\0", True),
+            ("payload offset=1 text=x", b"G", True),
+            ("payload hex=40 mask=c0", b"G", True),
+            ("payload hex=80 mask=c0", b"G", False),
+            ("regex pattern=[^G]", b"G", False),
+            ("redis", b"p", True),
+            ("tls", b"\x16", True),
+        ]:
+            self.assertEqual(can_begin_with(route(lines, "close"), byte[0]), can, lines)
+
+
+class IndexTest(SynchronousTestCase):
+    """Routes that differ by a name."""
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        patterns=st.lists(
+            st.tuples(
+                st.sampled_from(["tls sni=", "tls alpn=h2 sni=", "not tls sni=", "http host="]),
+                st.sampled_from(PATTERNS),
+            ),
+            min_size=8,
+            max_size=30,
+        ),
+        name=st.sampled_from(["", *NAMES, "b.a.test", "none.such", ".test", "a..test"]),
+        http=st.booleans(),
+    )
+    def test_same_winner(self, patterns: list[tuple[str, str]], name: str, http: bool) -> None:  # noqa: FBT001
+        """The winner is the one that asking all routes one by one finds."""
+        routes = [
+            route(f"{match}{pattern}", "close", name=str(n))
+            for n, (match, pattern) in enumerate(patterns)
+        ]
+        request = f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
+        data = request if http else hello(name)
+        one_by_one = (r.name for r in routes if decide([r], [data]))
+        expected = next(one_by_one, None)
+        self.assertEqual(decide(routes, [data]), expected)
+        self.assertEqual(decide(routes, (bytes([byte]) for byte in data)), expected)
+
+    def test_cost(self) -> None:
+        """Ten thousand routes make no more calls than ten do, wherever the one that wins stands."""
+
+        def calls(count: int, asked: str) -> int:
+            routes = [route(f"tls sni={'*.' * (n % 2)}host{n}.test", "close") for n in range(count)]
+            detector = Detector(routes)
+            data = hello(asked)
+            detector.begin().feed(data)
+            return calls_in(lambda: detector.begin().feed(data))
+
+        few = calls(10, "x.host9.test")
+        self.assertLessEqual(calls(2000, "x.host1999.test"), few * 2)
+        self.assertLessEqual(calls(2000, "none.test"), few * 2)

@@ -1,0 +1,182 @@
+"""Which routes are worth asking: what a first byte leaves of them, and short cuts by the name that a client asks for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.interfaces import Key, Peeked, Predicate
+
+__all__ = ["Plan", "RouteLike", "can_begin_with"]
+
+_WORTH_AN_INDEX = 8
+
+
+class AlternativeLike(Protocol):
+    """What detection needs of a ``match =`` line."""
+
+    @property
+    def text(self) -> str:
+        """The line as written, for messages."""
+        ...
+
+    @property
+    def predicate(self) -> Predicate:
+        """What the matcher made of it."""
+        ...
+
+    @property
+    def negated(self) -> bool:
+        """Whether it is turned round."""
+        ...
+
+
+class Networks(Protocol):
+    """A set of networks."""
+
+    def __contains__(self, address: IPv4Address | IPv6Address, /) -> bool: ...
+
+
+class RouteLike(Protocol):
+    """What detection needs of a route."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    @property
+    def alternatives(self) -> Sequence[AlternativeLike]:
+        """Its lines."""
+        ...
+
+    @property
+    def allowed(self) -> Networks | None:
+        """The only networks it serves, if there are such."""
+        ...
+
+    @property
+    def excluded(self) -> Networks | None:
+        """The networks it does not serve."""
+        ...
+
+
+R = TypeVar("R", bound=RouteLike)
+
+
+class Plan(Generic[R]):
+    """The routes that streams with the same first byte can match, in their order.
+
+    Args:
+        routes: As `can_begin_with` leaves them.
+
+    Attributes:
+        routes: The same.
+        learners: One predicate of each kind that can tell what it saw.
+    """
+
+    def __init__(self, routes: Iterable[R]) -> None:
+        self.routes = tuple(routes)
+        self.learners = tuple(_learners(self.routes))
+        self._index = _index_of(self.routes)
+
+    def next(self, position: int, peeked: Peeked) -> int:
+        """Go on to the next route that is worth asking.
+
+        Args:
+            position: All routes before this one have said no.
+            peeked: The bytes so far.
+
+        Returns:
+            The position of that route, or the number of routes if there is none.
+        """
+        return position if self._index is None else self._index.next(position, peeked)
+
+
+class _Index:
+    """Finds, among many routes that differ by a name, those that a name leaves.
+
+    Args:
+        routes: All routes, in their order.
+        read: Reads the name; routes that are not keyed by it can be met by any name.
+    """
+
+    def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
+        self._read = read
+        self._any: list[int] = []
+        self._exact: dict[str, list[int]] = defaultdict(list)
+        self._under: dict[str, list[int]] = defaultdict(list)
+        self._end = len(routes)
+        for position, route in enumerate(routes):
+            keys = _keys(route)
+            if not keys or any(key.read is not read for key in keys):
+                self._any.append(position)
+                continue
+            for key in keys:
+                for name in key.exact:
+                    self._exact[name].append(position)
+                for name in key.under:
+                    self._under[name].append(position)
+
+    def next(self, position: int, peeked: Peeked) -> int:
+        name = self._read(peeked)
+        if name is None:
+            return position
+        found = _at_or_after(self._any, position, self._end)
+        if name in self._exact:
+            found = min(found, _at_or_after(self._exact[name], position, self._end))
+        if self._under:
+            _, dot, parent = name.partition(".")
+            while dot:
+                if parent in self._under:
+                    found = min(found, _at_or_after(self._under[parent], position, self._end))
+                _, dot, parent = parent.partition(".")
+        return found
+
+
+def can_begin_with(route: RouteLike, byte: int) -> bool:
+    """Tell whether a stream that begins with this byte can match a route."""
+    for alternative in route.alternatives:
+        first = getattr(alternative.predicate, "first_bytes", None)
+        if alternative.negated or first is None or byte in first:
+            return True
+    return False
+
+
+def _keys(route: RouteLike) -> list[Key]:
+    """Give the keys of a route's alternatives, or nothing if one of them has none."""
+    keys = []
+    for alternative in route.alternatives:
+        key: Key | None = getattr(alternative.predicate, "key", None)
+        if alternative.negated or key is None:
+            return []
+        keys.append(key)
+    return keys
+
+
+def _index_of(routes: Sequence[RouteLike]) -> _Index | None:
+    readers = Counter(key.read for route in routes for key in _keys(route))
+    for read, count in readers.most_common(1):
+        if count >= _WORTH_AN_INDEX:
+            return _Index(routes, read)
+    return None
+
+
+def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
+    kinds = set()
+    for route in routes:
+        for alternative in route.alternatives:
+            predicate = alternative.predicate
+            if hasattr(predicate, "learnt") and type(predicate) not in kinds:
+                kinds.add(type(predicate))
+                yield predicate
+
+
+def _at_or_after(positions: list[int], position: int, end: int) -> int:
+    at = bisect_left(positions, position)
+    return positions[at] if at < len(positions) else end
