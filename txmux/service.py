@@ -81,7 +81,6 @@ class MuxService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
         super().stopService()
-        self._hang_up.stop()
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
@@ -104,6 +103,7 @@ class MuxService(Service):
             deadline.cancel()
         self.factories.clear()
         self._listening = False
+        self._hang_up.stop()
         if self._access_log is not None:
             self._access_log.close()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from twisted.application.service import MultiService
 from twisted.python import usage
 
+from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.rules.parser import load
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["Options", "makeService"]
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 65535:
+        raise ValueError("a port is a number from 0 to 65535")
+    return int(text)
+
+
 class Options(usage.Options):
     """What ``twist txmux`` takes."""
 
@@ -25,7 +32,7 @@ class Options(usage.Options):
     longdesc = "Puts many protocols on one TCP port, told apart by what the client says first."
     optParameters = [  # noqa: RUF012 - usage.Options reads it
         ["rules", "r", None, "The rules file."],
-        ["demo-port", None, 8443, "The port of the demo.", int],
+        ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
     ]
     optFlags = [  # noqa: RUF012
         ["demo", None, "Run without a rules file, with small backends to try out."],
@@ -41,8 +48,11 @@ class Options(usage.Options):
             raise usage.UsageError("give either --rules FILE or --demo")
         if self["demo"]:
             return
+        matchers = installed_matchers()
+        for problem in matchers.problems:
+            sys.stderr.write(f"warning: {problem}\n")
         try:
-            self.rules = load(self["rules"])
+            self.rules = load(self["rules"], matchers)
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
 

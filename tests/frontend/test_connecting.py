@@ -54,11 +54,15 @@ class ServersTest(MuxTestCase):
 
     async def test_retries(self) -> None:
         """No more servers are tried than the retries allow."""
-        client = await self.lead(backend_at(free_port(), self.backend_port(), retries=0))
+        refusing = free_port()
+        client = await self.lead(backend_at(refusing, self.backend_port(), retries=0))
         await client.is_lost()
         self.assertFalse(client.was_reset())
         self.assert_story(
-            await self.logged(), reason="connect-refused", server=None, backend="backend"
+            await self.logged(),
+            reason="connect-refused",
+            server=f"127.0.0.1:{refusing}",
+            backend="backend",
         )
 
     async def test_all_refuse(self) -> None:

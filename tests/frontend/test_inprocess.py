@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.web.resource import Resource
 from twisted.web.server import Site
+from zope.interface import directlyProvides
 
+from tests.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase
-from tests.support.peers import PeerFactory
+from tests.support.peers import Peer, PeerFactory
 from txmux.embedding import outcome, route
 
 if TYPE_CHECKING:
@@ -101,6 +103,112 @@ class HandOverTest(MuxTestCase):
         await client.has_all()
         self.assertEqual(bytes(client.received), b"answer")
         self.assert_story(await self.logged(), reason="done")
+
+    async def test_paused(self) -> None:
+        """A protocol that wants nothing yet is given nothing, not even what was peeked at."""
+
+        class Slow(Peer):
+            def connectionMade(self) -> None:
+                self.transport.pauseProducing()
+
+        self.backend = PeerFactory(Slow)
+        client = await self.handed(self.backend)
+        client.finish()
+        server = await self.backend.peer()
+        await self.turn(5)
+        self.assertEqual((bytes(server.received), server.finished), (b"", False))
+        server.transport.resumeProducing()
+        await server.has_all()
+        self.assertEqual(bytes(server.received), b"first")
+        server.close()
+
+    async def test_another_protocol_takes_over(self) -> None:
+        """A protocol may put another in its place, as some do to change to another language."""
+        client = await self.handed(self.backend)
+        first = await self.backend.peer()
+        await first.has(5)
+        second = Peer()
+        first.transport.protocol = second
+        second.makeConnection(first.transport)
+        self.assertIs(first.transport.protocol, second)
+        client.send(b"second")
+        await second.has(6)
+        self.assertEqual((bytes(first.received), bytes(second.received)), (b"first", b"second"))
+        client.reset()
+        await second.is_lost()
+
+    async def test_own_half_close(self) -> None:
+        """A protocol's half-close is carried out, and it is told so."""
+
+        class Told(Peer):
+            told = False
+
+            def writeConnectionLost(self) -> None:
+                self.told = True
+
+        self.backend = PeerFactory(Told)
+        client = await self.handed(self.backend)
+        server: Any = await self.backend.peer()
+        server.finish()
+        await client.has_all()
+        self.assertTrue(server.told)
+        client.close()
+        await server.has_all()
+        server.close()
+
+    async def test_finished_while_it_produces(self) -> None:
+        """A protocol that knows of no half-close is ended even while it produces for a client that does not read."""
+
+        class Produces(Protocol):
+            def connectionMade(self) -> None:
+                transport: Any = self.transport
+                directlyProvides(self, IPushProducer)
+                transport.registerProducer(self, streaming=True)
+                transport.write(bytes(16 * 1024 * 1024))
+
+            def pauseProducing(self) -> None:
+                pass
+
+            resumeProducing = stopProducing = pauseProducing
+
+        client = await self.handed(_Factory(Produces))
+        client.transport.pauseProducing()
+        client.finish()
+        while not self.factory.connections or not self._only().transport.disconnecting:
+            await self.turn()
+        client.transport.resumeProducing()
+        await client.is_lost()
+        self.assertEqual(len(client.received), 16 * 1024 * 1024)
+
+    def _only(self) -> Any:
+        (connection,) = self.factory.connections
+        return connection
+
+    async def test_tls_begins(self) -> None:
+        """After `startTLS` the transport is one of TLS, for the protocol as well."""
+        client = await self.handed(self.backend)
+        server = await self.backend.peer()
+        self.assertFalse(ISSLTransport.providedBy(server.transport))
+        server.transport.startTLS(certificate(), False)  # noqa: FBT003
+        self.assertTrue(ISSLTransport.providedBy(server.transport))
+        client.reset()
+        await server.is_lost()
+
+    async def test_ends_when_it_is_connected(self) -> None:
+        """A protocol that breaks off or raises when it is connected is sent nothing."""
+
+        class Aborts(Protocol):
+            def connectionMade(self) -> None:
+                self.transport.abortConnection()  # type: ignore[union-attr]
+                raise ZeroDivisionError
+
+            def dataReceived(self, data: bytes) -> None:
+                raise AssertionError(data)
+
+        client = await self.handed(_Factory(Aborts))
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="error")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     async def test_client_reset(self) -> None:
         """It hears that the client broke off."""

@@ -27,7 +27,9 @@ class AdmissionTest(MuxTestCase):
     async def refused(self, reason: str, count: int = 1, **settings: Any) -> None:
         client = await self.connect(self.mux(**settings))
         await client.is_lost()
-        self.assert_story(await self.logged(count), reason=reason, bytes_in=0, local=None)
+        record = await self.logged(count)
+        self.assert_story(record, reason=reason, bytes_in=0)
+        self.assertTrue((record.local or "").startswith("127.0.0.1:"))
         self.assertEqual(self.factory.connections, set())
 
     async def test_denied(self) -> None:

@@ -176,7 +176,7 @@ class RelayContract(_Base):
         result = await self.over(client)
         self.assertEqual(len(client.received), size)
         self.assertFalse(client.was_reset())
-        self.assertEqual(result.reason, "done")
+        self.assertEqual(result.reason, "server-reset")
 
     async def test_stalled_client(self) -> None:
         """A client that does not read makes the server wait, and all arrives once it reads again."""
@@ -280,6 +280,39 @@ class RelayContract(_Base):
         self.assertEqual(result.reason, "drained")
         self.assertTrue(client.was_reset())
         self.assertTrue(server.was_reset())
+
+    async def test_nothing_is_read_for_nobody(self) -> None:
+        """When the server is gone, a client that keeps sending is ended, not listened to."""
+        client, server = await self.start()
+        server.send(b"bye")
+        server.finish()
+        await client.has_all()
+        server.reset()
+        while client.lost is None:
+            client.send(bytes(1000))
+            await deferLater(reactor, 0)
+        result = await self.over(client, server)
+        self.assertEqual(bytes(client.received), b"bye")
+        self.assertLess(result.bytes_in, 1024 * 1024)
+        self.assertEqual(result.reason, "server-reset")
+
+    async def test_reset_after_flush(self) -> None:
+        """A reset comes after the bytes that came before it, however slowly they are taken."""
+        client, server = await self.start()
+        client.transport.pauseProducing()
+        size = 1024 * 1024
+        server.send(bytes(size))
+        relayed: Any = self.relay
+        while relayed._server.received < size:
+            await deferLater(reactor, 0)
+        server.reset()
+        while not relayed._server.gone:
+            await deferLater(reactor, 0)
+        client.transport.resumeProducing()
+        result = await self.over(client, server)
+        self.assertEqual(len(client.received), size)
+        self.assertTrue(client.was_reset())
+        self.assertEqual(result.reason, "server-reset")
 
     async def test_a_slow_reader_gets_all(self) -> None:
         """Time-outs after a close do not cut off a reader that still takes what was sent."""

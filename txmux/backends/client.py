@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import ClientFactory, connectionDone
+from zope.interface import implementer
 
 from txmux.relay.ends import End
 
@@ -14,18 +16,65 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConnector
     from twisted.python.failure import Failure
 
+    _Awaited = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
+
 __all__ = ["ProxyClient", "ProxyClientFactory"]
 
 
+@implementer(IHandshakeListener)
 class ProxyClient(End):
     """The server's end of a connection. Made by `ProxyClientFactory`."""
 
-    def __init__(self, on_connected: Callable[[ProxyClient], None]) -> None:
-        self._on_connected = on_connected
+    def __init__(
+        self,
+        on_connected: Callable[[ProxyClient], None],
+        on_failed: Callable[[Failure], None],
+    ) -> None:
+        self._awaited: _Awaited | None = (on_connected, on_failed)
 
     def connectionMade(self) -> None:
-        """Report to whoever asked for this connection; they set the receiver."""
-        self._on_connected(self)
+        """Report the connection, unless there is a handshake to come first."""
+        if not ISSLTransport.providedBy(self.transport):
+            self._report_connected()
+
+    def handshakeCompleted(self) -> None:
+        """Report the connection, now that TLS stands."""
+        self._report_connected()
+
+    def _report_connected(self) -> None:
+        # Kept no longer than needed, since much hangs on those who wait: the client's first bytes, for one.
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            on_connected, _ = awaited
+            on_connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Pass on that the connection is gone; if it is during the handshake, that it could not be made."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is None:
+            super().connectionLost(reason)
+        else:
+            _, on_failed = awaited
+            on_failed(reason)
+
+    def give_up(self) -> None:
+        """Break off a connection whose handshake nobody waits for any more."""
+        self._awaited = None
+        self.receiver = _Nobody()
+        self.transport.abortConnection()
+
+
+class _Nobody:
+    """Whom nothing is to be told any more. Implements `txmux.relay.ends.Receiver`."""
+
+    def data(self, data: bytes, /) -> None:
+        pass
+
+    def finished(self) -> None:
+        pass
+
+    def lost(self, reason: Failure, /) -> None:
+        pass
 
 
 class ProxyClientFactory(ClientFactory):
@@ -36,9 +85,13 @@ class ProxyClientFactory(ClientFactory):
     Args:
         on_connected: Given the server's end; sets its receiver before it returns.
         on_failed: Given why the connection could not be made.
+
+    Attributes:
+        client: The protocol, once the connection stands.
     """
 
     noisy = False
+    client: ProxyClient | None = None
 
     def __init__(
         self,
@@ -50,7 +103,8 @@ class ProxyClientFactory(ClientFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
         """Make the protocol for the connection that now stands."""
-        return ProxyClient(self._on_connected)
+        self.client = ProxyClient(self._on_connected, self._on_failed)
+        return self.client
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
         """Pass the failure on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
 import errno
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -9,6 +10,7 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from txmux.backends.client import ProxyClientFactory
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
@@ -18,8 +20,7 @@ from txmux.proxyprotocol.wrappers import HeaderFirst
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted.internet.interfaces import IProtocolFactory
-    from twisted.python.failure import Failure
+    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
 
     from txmux.backends.client import ProxyClient
     from txmux.proxyprotocol.header import Address
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendConnector", "ConnectFailure", "dial", "proxy_header"]
 
-ConnectFailure = Literal["connect-refused", "connect-timeout", "error"]
+ConnectFailure = Literal["connect-refused", "connect-timeout", "tls-failed", "error"]
 """Why no server could be reached, in the words of the access log."""
 
 _LOCAL_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -46,7 +47,7 @@ class BackendConnector:
         backend: Whose servers are tried, each at most once, in their order.
         header: Bytes that go before all others on the connection; empty for none.
         on_connected: Given the server's end and the server; sets the end's receiver before it returns.
-        on_failed: Given the cause of the last attempt's failure.
+        on_failed: Given the cause of the last attempt's failure, and its server.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class BackendConnector:
         backend: Backend,
         header: bytes,
         on_connected: Callable[[ProxyClient, Server], None],
-        on_failed: Callable[[ConnectFailure], None],
+        on_failed: Callable[[ConnectFailure, Server], None],
     ) -> None:
         self._reactor = reactor
         self._backend = backend
@@ -87,8 +88,6 @@ class BackendConnector:
 
     def attempt_failed(self, attempt: _Attempt, failure: Failure) -> None:
         """Go on with the next server, if there is one."""
-        if self._attempt is not attempt:  # it was cancelled
-            return
         self._attempt = None
         server = next(self._servers, None)
         (_log.warn if server is None else _log.debug)(
@@ -98,7 +97,7 @@ class BackendConnector:
             why=failure.getErrorMessage(),
         )
         if server is None:
-            self._on_failed(_cause(failure))
+            self._on_failed(_cause(failure), attempt.server)
         else:
             self._try(server)
 
@@ -109,18 +108,52 @@ class _Attempt:
     def __init__(self, connector: BackendConnector, server: Server) -> None:
         self._connector = connector
         self.server = server
+        self._over = False
+        self._deadline: IDelayedCall | None = None
+        self._stop_dialling: Callable[[], None] | None = None
 
     def start(self, reactor: Any, header: bytes, timeout: float) -> None:
-        factory: Any = ProxyClientFactory(self._connected, self._failed)
-        if header:
-            factory = HeaderFirst(factory, header)
-        self.cancel = dial(reactor, self.server, factory, timeout)
+        """Connect; whatever goes wrong is told to the connector."""
+        self._factory = ProxyClientFactory(self._connected, self._failed)
+        factory: Any = HeaderFirst(self._factory, header) if header else self._factory
+        if self.server.kind == "endpoint":
+            # Its own end is only that of the TCP connection; a TLS handshake counts as well.
+            self._deadline = reactor.callLater(timeout, self._too_late)
+        try:
+            self._stop_dialling = dial(reactor, self.server, factory, timeout)
+        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
+            self._failed(Failure())
+
+    def cancel(self) -> None:
+        """Give up; nothing is told any more."""
+        self._over = True
+        self._stop_watching()
+        if self._factory.client is not None:
+            self._factory.client.give_up()
+        elif self._stop_dialling is not None:
+            self._stop_dialling()
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.cancel()
+        self._connector.attempt_failed(self, Failure(error.TimeoutError()))
 
     def _connected(self, end: ProxyClient) -> None:
-        self._connector.attempt_connected(self, end)
+        if not self._over:
+            self._over = True
+            self._stop_watching()
+            self._connector.attempt_connected(self, end)
 
     def _failed(self, failure: Failure) -> None:
-        self._connector.attempt_failed(self, failure)
+        if not self._over:
+            self._over = True
+            self._stop_watching()
+            self._connector.attempt_failed(self, failure)
+
+    def _stop_watching(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 def dial(
@@ -177,6 +210,11 @@ def proxy_header(backend: Backend, client: Address | None, local: Address | None
 def _cause(failure: Failure) -> ConnectFailure:
     if failure.check(error.TimeoutError):
         return "connect-timeout"
-    if getattr(failure.value, "osError", None) in _LOCAL_TROUBLE:
+    if failure.type.__module__.startswith(("OpenSSL", "service_identity")):
+        return "tls-failed"
+    number = getattr(failure.value, "osError", None) or getattr(failure.value, "errno", None)
+    if number in _LOCAL_TROUBLE or not failure.check(
+        OSError, error.ConnectError, error.ConnectionClosed
+    ):
         return "error"
     return "connect-refused"

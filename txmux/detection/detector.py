@@ -7,6 +7,7 @@ undecided the client waits. So the same bytes lead to the same route however the
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Generic
 
 import attrs
@@ -16,7 +17,7 @@ from txmux.detection.plan import Plan, R, can_begin_with
 from txmux.interfaces import Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
@@ -135,8 +136,7 @@ class Detection(Generic[R]):
             if _serves(route, self._client):
                 verdict = self._ask(route, peeked)
                 if verdict is Verdict.MATCH:
-                    predicates = (alternative.predicate for alternative in route.alternatives)
-                    return Decision(route, _learnt(predicates, peeked))
+                    return Decision(route, _learnt(plan.learners, peeked))
                 if verdict is Verdict.NEED_MORE and not last:
                     return None
             self._position += 1
@@ -148,7 +148,7 @@ class Detection(Generic[R]):
             if id(alternative) in self._broken:
                 continue
             try:
-                verdict = alternative.predicate(peeked)
+                verdict = Verdict(alternative.predicate(peeked))
             except Exception:  # noqa: BLE001 - a plugin's bug must not become this client's
                 self._broken.add(id(alternative))
                 self._detector.report(route, alternative)
@@ -162,6 +162,7 @@ class Detection(Generic[R]):
         return result
 
 
+_FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
 _NEGATED = {
     Verdict.MATCH: Verdict.NO,
     Verdict.NO: Verdict.MATCH,
@@ -181,8 +182,7 @@ def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
     """Collect the facts that predicates see."""
     facts: dict[str, str] = {}
     for predicate in predicates:
-        learnt = getattr(predicate, "learnt", None)
-        if learnt is not None:
-            with contextlib.suppress(Exception):  # facts are worth no connection
-                facts.update(learnt(peeked))
+        with contextlib.suppress(Exception):  # facts are worth no connection
+            learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
+            facts.update((_FACT.sub("_", str(name)), str(value)) for name, value in learnt.items())
     return facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -142,7 +142,7 @@ class _Index:
 def can_begin_with(route: RouteLike, byte: int) -> bool:
     """Tell whether a stream that begins with this byte can match a route."""
     for alternative in route.alternatives:
-        first = getattr(alternative.predicate, "first_bytes", None)
+        first = _told(alternative.predicate, "first_bytes")
         if alternative.negated or first is None or byte in first:
             return True
     return False
@@ -152,7 +152,7 @@ def _keys(route: RouteLike) -> list[Key]:
     """Give the keys of a route's alternatives, or nothing if one of them has none."""
     keys = []
     for alternative in route.alternatives:
-        key: Key | None = getattr(alternative.predicate, "key", None)
+        key: Key | None = _told(alternative.predicate, "key")
         if alternative.negated or key is None:
             return []
         keys.append(key)
@@ -172,9 +172,17 @@ def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
     for route in routes:
         for alternative in route.alternatives:
             predicate = alternative.predicate
-            if hasattr(predicate, "learnt") and type(predicate) not in kinds:
+            if _told(predicate, "learnt") is not None and type(predicate) not in kinds:
                 kinds.add(type(predicate))
                 yield predicate
+
+
+def _told(predicate: Predicate, name: str) -> Any:
+    """Ask for something optional; a plugin that raises instead is one that does not have it."""
+    try:
+        return getattr(predicate, name, None)
+    except Exception:  # noqa: BLE001 - no plugin may cost other routes their clients
+        return None
 
 
 def _at_or_after(positions: list[int], position: int, end: int) -> int:

@@ -1,53 +1,155 @@
-"""The matchers that are installed, found by Twisted's plugin system."""
+"""The matchers that are installed, found by Twisted's plugin system, and what is wrong with plugins."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted import plugins
-from twisted.plugin import getPlugins
+from twisted.plugin import getCache
+from twisted.python.modules import getModule
 
 from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import ModuleType
 
-__all__ = ["DuplicateMatcherError", "installed_matchers"]
+    from twisted.plugin import CachedPlugin
+
+__all__ = ["DuplicateMatcherError", "PluginProblem", "Registry", "installed_matchers"]
 
 
 class DuplicateMatcherError(MuxError):
-    """Two plugins claim one name, so a rules file that uses it could mean either."""
+    """Several plugins claim one name, so a rules file that uses it could mean any of them."""
 
 
-def installed_matchers(package: ModuleType = plugins) -> dict[str, IProtocolMatcher]:
+@attrs.frozen
+class PluginProblem:
+    """Something that is wrong with what is installed. Its ``str()`` is one line for the user.
+
+    Attributes:
+        message: Which plugins in which files of which packages, what is wrong, and what would help.
+        name: The matcher that cannot be used, when several plugins claim it.
+    """
+
+    message: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@attrs.frozen
+class Registry(Mapping[str, IProtocolMatcher]):
+    """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
+
+    Looking up a name that several plugins claim raises `DuplicateMatcherError`; such a name is not among the keys.
+
+    Attributes:
+        matchers: Those that can be used.
+        problems: What users of this installation should know.
+    """
+
+    matchers: Mapping[str, IProtocolMatcher]
+    problems: tuple[PluginProblem, ...] = ()
+
+    def __getitem__(self, name: str) -> IProtocolMatcher:
+        for problem in self.problems:
+            if problem.name == name:
+                raise DuplicateMatcherError(problem.message)
+        return self.matchers[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.matchers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.matchers)
+
+    def __len__(self) -> int:
+        return len(self.matchers)
+
+
+@attrs.frozen
+class _Found:
+    matcher: IProtocolMatcher
+    origin: str
+
+
+def installed_matchers(package: ModuleType = plugins) -> Registry:
     """Find every matcher plugin.
 
     Args:
         package: The package whose modules hold the plugins.
-
-    Returns:
-        The matchers by name, sorted.
-
-    Raises:
-        DuplicateMatcherError: Two plugins have the same name; both are named.
     """
-    return _by_name(getPlugins(IProtocolMatcher, package))
+    # Twisted's getPlugins only logs what cannot be imported, so the steps it takes are taken here.
+    files = {
+        module.name: Path(module.filePath.path)
+        for module in getModule(package.__name__).iterModules()
+    }
+    dropins = getCache(package)
+    problems = [
+        _failed(name, file, error)
+        for name, file in files.items()
+        if name.rpartition(".")[2] not in dropins and (error := _error_of(name))
+    ]
+    found: dict[str, list[_Found]] = defaultdict(list)
+    for dropin in dropins.values():
+        file = files[dropin.moduleName]
+        for plugin in filter(_is_matcher, dropin.plugins):
+            try:
+                matcher: IProtocolMatcher = plugin.load()
+                others = found[matcher.name]
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+                problems.append(_failed(dropin.moduleName, file, error))
+                break
+            if all(other.matcher is not matcher for other in others):
+                others.append(_Found(matcher, f"{_class_of(matcher)} in {_place(file)}"))
+    problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
+    usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
+    return Registry(dict(sorted(usable.items())), tuple(problems))
 
 
-def _by_name(matchers: Iterable[IProtocolMatcher]) -> dict[str, IProtocolMatcher]:
-    found: dict[str, IProtocolMatcher] = {}
-    for matcher in matchers:
-        other = found.setdefault(matcher.name, matcher)
-        if other is not matcher:
-            raise DuplicateMatcherError(
-                f"two matchers are called {matcher.name!r}: {_origin(other)} and {_origin(matcher)}; "
-                "uninstall one of them"
-            )
-    return dict(sorted(found.items()))
+def _is_matcher(plugin: CachedPlugin) -> bool:
+    return any(provided.isOrExtends(IProtocolMatcher) for provided in plugin.provided)
 
 
-def _origin(matcher: IProtocolMatcher) -> str:
-    kind = type(matcher)
-    return f"{kind.__module__}.{kind.__qualname__}"
+def _error_of(module: str) -> BaseException | None:
+    try:
+        importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
+        return error
+    return None
+
+
+def _failed(module: str, file: Path, error: BaseException) -> PluginProblem:
+    return PluginProblem(
+        f"the plugin module {module} in {_place(file)} cannot be used: {type(error).__name__}: {error}; "
+        "matchers in it are missing until it is repaired or uninstalled"
+    )
+
+
+def _claimed(name: str, claims: list[_Found]) -> PluginProblem:
+    return PluginProblem(
+        f"the matcher {name!r} is there {len(claims)} times: {', and '.join(claim.origin for claim in claims)}; "
+        "rules that use it are refused until only one of them is installed",
+        name,
+    )
+
+
+def _class_of(matcher: Any) -> str:
+    return f"{type(matcher).__module__}.{type(matcher).__qualname__}"
+
+
+def _place(file: Path) -> str:
+    """Name a file, with the distribution that it was installed with if that is known."""
+    for distribution in distributions():
+        for installed in distribution.files or ():
+            if installed.name == file.name and Path(str(installed.locate())) == file:
+                return f"{file} ({distribution.metadata['Name']} {distribution.version})"
+    return str(file)

@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from txmux.frontend.addresses import ip_address_of, text_of
-from txmux.frontend.stages import Peeking
+from txmux.frontend.stages import Peeking, refuse
 from txmux.relay.ends import End, Receiver
+from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
     from txmux.frontend.listener import MuxFactory
@@ -41,7 +42,7 @@ class ReceivingStage(Stage, Receiver, Protocol):
 
 
 class MuxProtocol(End):
-    """The client's end of a connection. Made by `MuxFactory` for each client that is let in.
+    """The client's end of a connection. Made by `MuxFactory` for each client.
 
     Attributes:
         factory: The listener it came in by.
@@ -57,18 +58,24 @@ class MuxProtocol(End):
     client: Address | None
     local: Address | None
 
-    def __init__(self, factory: MuxFactory, record: ConnectionRecord) -> None:
+    def __init__(
+        self, factory: MuxFactory, record: ConnectionRecord, refused: EndReason | None
+    ) -> None:
+        self._refused = refused
         self.factory = factory
         self.record = record
         self.logged = True
         self._accepted_at = factory.clock.seconds()
 
     def connectionMade(self) -> None:
-        """Begin to peek."""
+        """Begin to peek, if the client is let in."""
         transport = self.transport
         self.client = ip_address_of(transport.getPeer())
         self.local = ip_address_of(transport.getHost())
         self.record.local = text_of(transport.getHost())
+        if self._refused is not None:
+            refuse(self, Refusal.CLOSE, self._refused)
+            return
         self.factory.prepare(transport)
         self.factory.opened(self)
         self.enter(Peeking(self))

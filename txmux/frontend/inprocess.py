@@ -27,39 +27,48 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 
 class HandedOver:
-    """A stage: a protocol of this process has the connection, and all timeouts are its own."""
+    """A stage: a protocol of this process has the connection, and all timeouts are its own.
+
+    Attributes:
+        protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
+    """
 
     def __init__(self, connection: MuxProtocol, outcome: InProcess) -> None:
         self._connection = connection
         self._outcome = outcome
         self._ended_by_us: EndReason | None = None
-        self._protocol: Any = None
+        self._pending = b""
+        self._finished = False
+        self._paused = False
+        self.protocol: Any = None
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Give the connection over, with the bytes that came before."""
-        connection = self._connection
-        connection.enter(self)
+        self._connection.enter(self)
+        self._pending = pending
+        self._finished = client_finished
         self._run(self._make_protocol)
-        if pending:
-            self._run(self._deliver, pending)
-        if client_finished:
-            self.finished()
+        self._catch_up()
 
     def data(self, data: bytes) -> None:
         """Pass bytes on."""
         self._connection.record.bytes_in += len(data)
-        self._run(self._deliver, data)
+        self._pending += data
+        self._catch_up()
 
     def finished(self) -> None:
         """Pass a half-close on to a protocol that knows of such; for any other the connection is over."""
-        if IHalfCloseableProtocol.providedBy(self._protocol):
-            self._run(self._protocol.readConnectionLost)
-        else:
-            self._connection.transport.loseConnection()
+        self._finished = True
+        self._catch_up()
+
+    def write_finished(self) -> None:
+        """Tell a protocol that knows of such that its own half-close has been carried out."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self._run(self.protocol.writeConnectionLost)
 
     def lost(self, reason: Failure) -> None:
         """Tell the protocol that its connection is gone."""
-        protocol, self._protocol = self._protocol, None
+        protocol, self.protocol = self.protocol, None
         if protocol is not None:
             self._run(protocol.connectionLost, reason)
         self._connection.over(self._ended_by_us or _reason_for(reason))
@@ -68,20 +77,49 @@ class HandedOver:
         """End the connection."""
         self._end(reason)
 
+    def pause(self) -> None:
+        """Deliver nothing for the time being."""
+        self._paused = True
+        self._connection.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Deliver what has come meanwhile, and go on."""
+        self._paused = False
+        if not self._finished:
+            self._connection.transport.resumeProducing()
+        self._catch_up()
+
     def _make_protocol(self) -> None:
         connection = self._connection
         protocol: Any = self._outcome.factory.buildProtocol(connection.transport.getPeer())
         if protocol is None:
             self._end("denied")
             return
-        self._protocol = protocol
-        protocol.makeConnection(_CountingTransport(connection.transport, connection.record))
+        self.protocol = protocol
+        protocol.makeConnection(_Transport(self, connection.transport, connection.record))
 
-    def _deliver(self, data: bytes) -> None:
-        if self._protocol is not None and not getattr(
-            self._connection.transport, "disconnecting", False
-        ):
-            self._protocol.dataReceived(data)
+    def _catch_up(self) -> None:
+        """Tell the protocol what it has not been told, as long as it wants to hear."""
+        if self._paused or self._closing():
+            return
+        data, self._pending = self._pending, b""
+        if data:
+            self._run(self.protocol.dataReceived, data)
+        if self._finished and not self._paused and not self._closing():
+            if IHalfCloseableProtocol.providedBy(self.protocol):
+                self._run(self.protocol.readConnectionLost)
+            else:
+                # Whoever still produces for a transport keeps it from closing.
+                self._connection.transport.unregisterProducer()
+                self._connection.transport.loseConnection()
+            self._finished = False
+
+    def _closing(self) -> bool:
+        return (
+            self.protocol is None
+            or self._ended_by_us is not None
+            or bool(getattr(self._connection.transport, "disconnecting", False))
+        )
 
     def _run(self, what: Callable[..., object], *args: object) -> None:
         """Call into the protocol; its errors end its own connection and no other."""
@@ -103,16 +141,28 @@ def _reason_for(reason: Failure) -> EndReason:
     return "server-reset" if reason.check(error.ConnectionAborted) else "client-reset"
 
 
-class _CountingTransport:
-    """The client's transport as the protocol sees it: counts what is written, and is otherwise the same."""
+class _Transport:
+    """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
 
-    def __init__(self, transport: IRelayTransport, record: ConnectionRecord) -> None:
+    def __init__(
+        self, stage: HandedOver, transport: IRelayTransport, record: ConnectionRecord
+    ) -> None:
+        self._stage = stage
         self._transport = transport
         self._record = record
         directlyProvides(self, providedBy(transport))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    @property
+    def protocol(self) -> Any:
+        """The protocol that is told what happens; a protocol may put another in its place."""
+        return self._stage.protocol
+
+    @protocol.setter
+    def protocol(self, protocol: Any) -> None:
+        self._stage.protocol = protocol
 
     def write(self, data: bytes) -> None:
         """Write and count."""
@@ -122,3 +172,17 @@ class _CountingTransport:
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Write and count."""
         self.write(b"".join(data))
+
+    def pauseProducing(self) -> None:
+        """Want nothing for the time being."""
+        self._stage.pause()
+
+    def resumeProducing(self) -> None:
+        """Want more."""
+        self._stage.resume()
+
+    def startTLS(self, *args: Any, **kwargs: Any) -> Any:
+        """Begin TLS, of which the interfaces then tell."""
+        started = self._transport.startTLS(*args, **kwargs)  # type: ignore[attr-defined]
+        directlyProvides(self, providedBy(self._transport))
+        return started

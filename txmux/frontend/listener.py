@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
+from twisted.logger import Logger
 
 from txmux.detection.detector import Detector
 from txmux.frontend.addresses import ip_address_of, text_of
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from txmux.rules.model import Route
 
 __all__ = ["MuxFactory", "Tally"]
+
+_log = Logger()
 
 _ids = (
     f"{prefix}-{number:x}" for prefix in [secrets.token_hex(4)] for number in itertools.count(1)
@@ -91,18 +94,11 @@ class MuxFactory(ServerFactory):
 
     def buildProtocol(  # type: ignore[override]  # `factory` is narrower than Twisted's
         self, addr: IAddress | None
-    ) -> MuxProtocol | None:
-        """Let a client in, or refuse it (``None``), which is logged."""
+    ) -> MuxProtocol:
+        """Let a client in, or refuse it, which is logged."""
         assert addr is not None  # noqa: S101 - accepted connections have one
         record = ConnectionRecord(time.time(), next(_ids), self.settings.name, text_of(addr))
-        refused = self._refuse(ip_address_of(addr))
-        if refused is None:
-            return MuxProtocol(self, record)
-        record.reason = refused
-        record.duration_ms = 0.0
-        if self._access_log is not None:
-            self._access_log.write(record)
-        return None
+        return MuxProtocol(self, record, self._refuse(ip_address_of(addr)))
 
     def _refuse(self, client: Address | None) -> EndReason | None:
         settings = self.settings
@@ -127,10 +123,14 @@ class MuxFactory(ServerFactory):
 
     def closed(self, connection: MuxProtocol) -> None:
         """Tell the access log of a connection, and forget it."""
-        self.connections.discard(connection)
-        self._tally.count -= 1
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._tally.count -= 1
         if self._access_log is not None and connection.logged:
-            self._access_log.write(connection.record)
+            try:
+                self._access_log.write(connection.record)
+            except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
+                _log.failure("the access log raised; the line is lost")
         if self._emptied is not None and not self.connections:
             emptied, self._emptied = self._emptied, None
             emptied.callback(None)
@@ -146,7 +146,15 @@ class MuxFactory(ServerFactory):
     def abort(self, reason: AbortReason) -> None:
         """End every connection."""
         for connection in list(self.connections):
+            self._abort(connection, reason)
+
+    def _abort(self, connection: MuxProtocol, reason: AbortReason) -> None:
+        try:
             connection.stage.abort(reason)
+        except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
+            _log.failure("{id} could not be ended in good order", id=connection.record.id)
+            connection.transport.abortConnection()
+            self.closed(connection)
 
     def startFactory(self) -> None:
         """Start the factories of this process that routes lead to."""

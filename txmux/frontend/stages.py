@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.interfaces import ISSLTransport
+
 from txmux.backends.connect import BackendConnector, proxy_header
 from txmux.frontend.inprocess import HandedOver
 from txmux.relay.interface import Timeouts
@@ -11,6 +13,7 @@ from txmux.relay.portable import PortableRelay
 from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.backends.client import ProxyClient
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from txmux.rules.model import Backend, Outcome, Route, Server
 
 __all__ = ["Closing", "Connecting", "Peeking", "Relaying", "refuse"]
+
+_GOODBYE = 5.0  # seconds
 
 
 class Peeking:
@@ -48,18 +53,22 @@ class Peeking:
         if self._bytes:
             self._decided(self._detection.finish(), client_finished=True)
         else:
-            self._deadline.cancel()
+            self._stop_waiting()
             refuse(self._connection, Refusal.CLOSE, "client-gone")
 
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         """The client went away without having become recognisable."""
-        self._deadline.cancel()
+        self._stop_waiting()
         self._connection.over("client-gone")
 
     def abort(self, reason: AbortReason) -> None:
         """Give up on the client."""
-        self._deadline.cancel()
+        self._stop_waiting()
         refuse(self._connection, Refusal.RESET, reason)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
 
     def _too_late(self) -> None:
         if self._bytes:
@@ -68,8 +77,7 @@ class Peeking:
             _lead(self._connection, self._connection.factory.settings.silent, "silent", b"")
 
     def _decided(self, decision: Decision[Route], *, client_finished: bool = False) -> None:
-        if self._deadline.active():
-            self._deadline.cancel()
+        self._stop_waiting()
         connection = self._connection
         route = decision.route
         connection.record.facts = decision.facts
@@ -155,10 +163,12 @@ class Connecting:
         record.server = server.text
         record.connect_ms = connection.elapsed_ms() - (record.detect_ms or 0.0)
         connection.factory.prepare(end.transport)
+        pending, self._pending = self._pending, b""
         relaying = Relaying(connection, self._backend)
-        relaying.start(end, self._pending, client_finished=self._client_finished)
+        relaying.start(end, pending, client_finished=self._client_finished)
 
-    def _failed(self, cause: ConnectFailure) -> None:
+    def _failed(self, cause: ConnectFailure, server: Server) -> None:
+        self._connection.record.server = server.text
         refuse(self._connection, Refusal.CLOSE, cause)
 
 
@@ -192,6 +202,16 @@ class Closing:
     def __init__(self, connection: MuxProtocol, reason: EndReason) -> None:
         self._connection = connection
         self._reason = reason
+        self._deadline: IDelayedCall | None = None
+
+    def wait(self) -> None:
+        """Wait for the client to go, but not for ever."""
+        clock = self._connection.factory.clock
+        self._deadline = clock.callLater(_GOODBYE, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self._connection.transport.abortConnection()
 
     def data(self, data: bytes) -> None:
         """Count what nobody will read."""
@@ -202,6 +222,8 @@ class Closing:
 
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         """This was what we waited for."""
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._connection.over(self._reason)
 
     def abort(self, reason: AbortReason) -> None:  # noqa: ARG002
@@ -211,8 +233,12 @@ class Closing:
 
 def refuse(connection: MuxProtocol, how: Refusal, reason: EndReason) -> None:
     """Close a client's connection, which will be logged with this reason."""
-    connection.enter(Closing(connection, reason))
+    closing = Closing(connection, reason)
+    connection.enter(closing)
     if how is Refusal.RESET:
         connection.transport.abortConnection()
-    else:
-        connection.transport.loseConnection()
+        return
+    connection.transport.loseConnection()
+    if connection.stage is closing and ISSLTransport.providedBy(connection.transport):
+        # TLS waits for the other side's goodbye.
+        closing.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -141,6 +142,8 @@ class FileAccessLog:
             ) from problem
 
     def _open(self) -> TextIO:
+        if self._path.is_fifo() or self._path.is_socket():
+            raise OSError(errno.EINVAL, "it is neither a file nor a device")
         return open(self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group)
 
     def write(self, record: ConnectionRecord) -> None:

@@ -62,7 +62,10 @@ class End(TwistedProtocol):
         self.receiver.finished()
 
     def writeConnectionLost(self) -> None:
-        """Ignore that our own half-close has been carried out."""
+        """Pass on that our own half-close has been carried out, to whoever wants to know."""
+        wants = getattr(self.receiver, "write_finished", None)
+        if wants is not None:
+            wants()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pass on that the connection is gone."""

@@ -64,7 +64,7 @@ class Relay(Protocol):
 
     - send `pending` first, then every byte that comes, each exactly once and in order;
     - hold no more than a bounded number of bytes for a side that does not read;
-    - pass a half-close on, and a reset as a reset, after the bytes that came before it;
+    - pass a half-close on, and a reset as a reset, once the other peer has taken the bytes that came before it;
     - leave no timer and no open descriptor behind.
     """
 

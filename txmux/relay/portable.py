@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from typing import TYPE_CHECKING
 
 from twisted.internet import interfaces
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from zope.interface import implementer
 
-from txmux.relay.interface import AbortReason, Reason, RelayResult, Timeouts
+from txmux.relay.interface import Reason, RelayResult, Timeouts
 from txmux.relay.progress import unsent
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PortableRelay"]
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
+_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent
 
 
 class PortableRelay:
@@ -46,7 +44,8 @@ class PortableRelay:
         self._on_over = on_over
         self._reason: Reason | None = None
         self._timer: IDelayedCall | None = None
-        self._backlog = [0, 0]
+        self._ending = False
+        self._unsent: int | None = None
 
     def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
         """Take both ends over; see `Relay.start`."""
@@ -67,11 +66,8 @@ class PortableRelay:
         if client_finished:
             upstream.finished()
 
-    def abort(self, reason: AbortReason) -> None:
+    def abort(self, reason: Reason) -> None:
         """End both connections at once; see `Relay.abort`."""
-        self._abort(reason)
-
-    def _abort(self, reason: Reason) -> None:
         self._reason = self._reason or reason
         for side in (self._client, self._server):
             if not side.gone:
@@ -96,42 +92,59 @@ class PortableRelay:
         self._watch()
 
     def side_lost(self, side: _Side, reason: Failure) -> None:
-        """Let the other side have what is left for it, and end."""
+        """End the other side too, once its peer has taken what is left for it."""
+        other = side.other
         clean = reason.check(ConnectionDone) is not None
         if self._reason is None:
-            # A server that had sent all and then resets only refuses what its client still says, such as
-            # the goodbye of TLS. A client that does so has not waited for the answer.
-            answered = side is self._server and side.has_finished
-            self._reason = "done" if clean or answered else side.reset_reason
-        other = side.other
+            # Who resets after both have said all only wants to be rid of the connection.
+            clean_end = clean or (side.has_finished and other.has_finished)
+            self._reason = "done" if clean_end else side.reason_for(reason)
         if other.gone:
             self._over()
-        elif clean or side.has_finished:
-            side.finished()
-            if not other.has_finished:
-                # Nobody is left to read what it still sends, but a socket that is closed over unread bytes resets
-                # the connection, and what is on its way to the peer would be lost.
-                other.transport.resumeProducing()
-        else:
+        elif not self._ending:
+            self._ending = True
             other.stop_writing_for_other()
-            other.close_as_reset()
+            complete = clean or side.has_finished
+            if complete and not side.has_finished:
+                other.half_close()
+            # Nobody is left to read what the other side still sends.
+            other.transport.pauseProducing()
+            self._stop_watching()
+            self._end_when_taken(
+                other, other.close if complete else other.transport.abortConnection
+            )
+
+    def _end_when_taken(self, side: _Side, end: Callable[[], None]) -> None:
+        """End a side as soon as its peer has taken all that it was sent.
+
+        To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
+        """
+        self._timer = None
+        moved = self._still_sending()
+        now = self._clock.seconds()
+        if moved:
+            self._last_byte_at = now
+        if self._unsent == 0:
+            end()
             self._watch()
+        elif not moved and now - self._last_byte_at >= self._timeouts.half_close:
+            side.transport.abortConnection()
+        else:
+            self._timer = self._clock.callLater(_TAKEN_YET, self._end_when_taken, side, end)
 
     def _close_both(self, reason: Reason) -> None:
         """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
         self._reason = self._reason or reason
+        self._ending = True
         self._last_byte_at = self._clock.seconds()
         for side in (self._client, self._server):
-            side.has_finished = True
             if not side.gone:
                 side.stop_writing_for_other()
                 side.transport.loseConnection()
         self._watch()
 
     def _over(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_watching()
         self._on_over(
             RelayResult(self._reason or "error", self._client.received, self._server.received)
         )
@@ -151,35 +164,41 @@ class PortableRelay:
         else:
             self._timer.reset(delay)
 
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _patience(self) -> float:
-        half_closed = self._client.has_finished or self._server.has_finished
-        return self._timeouts.half_close if half_closed else self._timeouts.idle
+        closing = self._ending or self._client.has_finished or self._server.has_finished
+        return self._timeouts.half_close if closing else self._timeouts.idle
 
     def _check(self) -> None:
         self._timer = None
         now = self._clock.seconds()
         longest = self._timeouts.max_duration
+        quiet = now - self._last_byte_at >= self._patience()
         if longest is not None and now - self._started_at >= longest:
-            self._abort("max-duration")
-        elif now - self._last_byte_at < self._patience() or self._still_sending():
+            self.abort("max-duration")
+        elif self._still_sending() and quiet:
+            # A slow reader has taken something meanwhile.
+            self._last_byte_at = now
             self._watch()
-        elif self._reason is not None:
-            self._abort(self._reason)
+        elif not quiet:
+            self._watch()
+        elif self._ending:
+            self.abort(self._reason or "error")
         elif self._client.has_finished or self._server.has_finished:
             self._close_both("half-close-timeout")
         else:
             self._close_both("idle-timeout")
 
     def _still_sending(self) -> bool:
-        """Tell whether a slow reader has taken something since this was last asked; if so, wait on."""
-        backlog = [
-            0 if side.gone else unsent(side.transport) for side in (self._client, self._server)
-        ]
-        moved = backlog != self._backlog
-        self._backlog = backlog
-        if moved:
-            self._last_byte_at = self._clock.seconds()
-        return moved
+        """Tell whether the peers have something to take, and have taken some since this was last asked."""
+        sides = (self._client, self._server)
+        before = self._unsent
+        self._unsent = sum(unsent(side.transport) for side in sides if not side.gone)
+        return self._unsent > 0 and self._unsent != before
 
 
 class _Side:
@@ -187,11 +206,11 @@ class _Side:
 
     __slots__ = (
         "_relay",
+        "_reset_reason",
         "gone",
         "has_finished",
         "other",
         "received",
-        "reset_reason",
         "transport",
     )
 
@@ -200,15 +219,15 @@ class _Side:
     def __init__(self, relay: PortableRelay, end: End, reset_reason: Reason) -> None:
         self._relay = relay
         self.transport: IRelayTransport = end.transport
-        self.reset_reason = reset_reason
+        self._reset_reason = reset_reason
         self.received = 0
         self.has_finished = False
         self.gone = False
 
     def data(self, data: bytes) -> None:
         """Pass bytes to the other side."""
-        self.received += len(data)
         if not self.other.gone:
+            self.received += len(data)
             self._relay.touch()
             self.other.transport.write(data)
 
@@ -240,17 +259,14 @@ class _Side:
         else:
             self.transport.loseWriteConnection()
 
-    def close_as_reset(self) -> None:
-        """Make this side's close a reset, so that its peer cannot take a broken stream for a complete one."""
-        handle = self.transport.getHandle()
-        if not isinstance(handle, socket.socket):
-            # TLS says goodbye whenever it closes in good order; what is still unsent is the price of not doing so.
-            self.transport.abortConnection()
-        else:
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            # Twisted shuts a socket down before it closes it, and the FIN of that would come before the reset.
-            self.transport._shouldShutdown = False  # type: ignore[attr-defined]
-            self.transport.loseConnection()
+    def close(self) -> None:
+        """Close this side in good order."""
+        self.transport.loseConnection()
+
+    def reason_for(self, failure: Failure) -> Reason:
+        """Say why this side was lost, which was not in good order."""
+        broken = failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL")
+        return self._reset_reason if broken else "error"
 
 
 @implementer(interfaces.IPushProducer)

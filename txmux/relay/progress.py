@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import ISSLTransport
 
 try:
     import fcntl
@@ -20,15 +22,22 @@ __all__ = ["unsent"]
 
 
 def unsent(transport: IRelayTransport) -> int:
-    """Ask the kernel how many bytes wait in a socket's send queue (Linux tcp(7), SIOCOUTQ).
+    """Count the bytes that wait in a transport's own buffer, and in its socket's send queue for an acknowledgement.
+
+    The latter is SIOCOUTQ of Linux (tcp(7), unix(7)). For TLS both are asked of the TCP connection below.
 
     Returns:
         A number of bytes; 0 where it cannot be known.
     """
-    handle = transport.getHandle()
+    bottom: Any = transport
+    while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
+        bottom = bottom.transport
+    waiting: int = len(getattr(bottom, "dataBuffer", b"")) - getattr(bottom, "offset", 0)
+    waiting += getattr(bottom, "_tempDataLen", 0)
+    handle = bottom.getHandle()
     if fcntl is None or not isinstance(handle, socket.socket):
-        return 0
+        return waiting
     queued = array.array("i", [0])
     with contextlib.suppress(OSError):  # closed meanwhile, or a kind of socket without the answer
         fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, queued)
-    return queued[0]
+    return waiting + queued[0]

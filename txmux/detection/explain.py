@@ -1,0 +1,166 @@
+"""Telling how a decision comes about: what each route says of some bytes, and at which byte it knew. Pure.
+
+The decision itself is asked of `Detector`, so it cannot differ from what the service does.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cache
+from typing import TYPE_CHECKING, Generic, Literal
+
+import attrs
+
+from txmux.detection.detector import Decision, Detector
+from txmux.detection.plan import R
+from txmux.interfaces import Peeked, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.detection.plan import AlternativeLike, RouteLike
+
+__all__ = ["Answer", "Explanation", "RouteAnswer", "explain"]
+
+
+@attrs.frozen
+class Answer:
+    """What a ``match`` line, or a whole route, says of the bytes so far.
+
+    Attributes:
+        verdict: ``NEED_MORE`` is undecided.
+        at: How many bytes it had to see to know; ``None`` while it is undecided.
+        longest: It never needs more bytes than this.
+        error: The exception, if its matcher raised one: that counts as a ``NO``.
+    """
+
+    verdict: Verdict
+    at: int | None
+    longest: int
+    error: str = ""
+
+
+@attrs.frozen
+class RouteAnswer(Generic[R]):
+    """What a route says.
+
+    Attributes:
+        route: The route.
+        excluded_by: The key by which the client is none of its; such a route is not asked.
+        answer: What its lines come to; ``None`` when it is not asked.
+        lines: What each of its alternatives says, in their order; empty when it is not asked.
+    """
+
+    route: R
+    excluded_by: Literal["from", "not_from"] | None = None
+    answer: Answer | None = None
+    lines: tuple[Answer, ...] = ()
+
+
+@attrs.frozen
+class Explanation(Generic[R]):
+    """How the routes of a listener decide on some bytes.
+
+    Attributes:
+        routes: Every route's answer, in their order.
+        decided_at: After how many bytes it was decided; ``None`` when more bytes are needed.
+        decision: What was decided with all of the bytes there; while it is not, what comes of it if no more
+            bytes do: at the deadline, or at the end of the stream. The route is ``None`` when no byte came.
+    """
+
+    routes: tuple[RouteAnswer[R], ...]
+    decided_at: int | None
+    decision: Decision[R]
+
+
+def explain(
+    routes: Iterable[R],
+    data: bytes,
+    client: IPv4Address | IPv6Address | None = None,
+    peek_limit: int = 32 * 1024,
+) -> Explanation[R]:
+    """Explain what becomes of a client that has sent some bytes.
+
+    Args:
+        routes: In the order of their priority.
+        data: All bytes so far, maybe none.
+        client: Its address; ``None`` for a client that is outside of every network.
+        peek_limit: Matchers see at most so many bytes.
+    """
+    routes = tuple(routes)
+    data = data[:peek_limit]
+    detector = Detector(routes, peek_limit)
+    decided_at = _first(lambda n: detector.begin(client).feed(data[:n]) is not None, len(data))
+    detection = detector.begin(client)
+    decision = detection.feed(data) if data else None
+    # Routes share the parsed prefixes: many of them ask the same parsers.
+    prefix = cache(lambda length: Peeked(data[:length]))
+    return Explanation(
+        tuple(_route_answer(route, client, prefix, len(data)) for route in routes),
+        decided_at,
+        decision or detection.finish(),
+    )
+
+
+def _first(known: Callable[[int], bool], length: int) -> int | None:
+    """Find the shortest prefix of which something is known; it stays known for all longer ones."""
+    if not length or not known(length):
+        return None
+    return bisect_left(range(1, length), x=True, key=known) + 1
+
+
+def _route_answer(
+    route: R,
+    client: IPv4Address | IPv6Address | None,
+    prefix: Callable[[int], Peeked],
+    length: int,
+) -> RouteAnswer[R]:
+    excluded_by = _excluded_by(route, client)
+    if excluded_by is not None:
+        return RouteAnswer(route, excluded_by)
+    lines = tuple(_answer(alternative, prefix, length) for alternative in route.alternatives)
+    return RouteAnswer(route, answer=_any(lines), lines=lines)
+
+
+def _excluded_by(
+    route: RouteLike, client: IPv4Address | IPv6Address | None
+) -> Literal["from", "not_from"] | None:
+    if client is not None and route.excluded is not None and client in route.excluded:
+        return "not_from"
+    if route.allowed is not None and (client is None or client not in route.allowed):
+        return "from"
+    return None
+
+
+def _answer(
+    alternative: AlternativeLike, prefix: Callable[[int], Peeked], length: int
+) -> Answer:
+    longest = alternative.predicate.longest
+    at = _first(lambda n: _ask(alternative, prefix(n))[0] is not Verdict.NEED_MORE, length)
+    if at is None:
+        return Answer(Verdict.NEED_MORE, None, longest)
+    verdict, error = _ask(alternative, prefix(at))
+    return Answer(verdict, at, longest, error)
+
+
+def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
+    try:
+        verdict = Verdict(alternative.predicate(peeked))
+    except Exception as error:  # noqa: BLE001 - it is a no in the service, too
+        return Verdict.NO, f"{type(error).__name__}: {error}"
+    if alternative.negated and verdict is not Verdict.NEED_MORE:
+        verdict = Verdict.NO if verdict is Verdict.MATCH else Verdict.MATCH
+    return verdict, ""
+
+
+def _any(lines: tuple[Answer, ...]) -> Answer:
+    """Give the answer of the line that settles what the route says; any match is enough."""
+    by_verdict: dict[Verdict, list[Answer]] = {}
+    for line in lines:
+        by_verdict.setdefault(line.verdict, []).append(line)
+    if Verdict.MATCH in by_verdict:
+        return min(by_verdict[Verdict.MATCH], key=lambda line: line.at or 0)
+    if Verdict.NEED_MORE in by_verdict:
+        return max(by_verdict[Verdict.NEED_MORE], key=lambda line: line.longest)
+    return max(lines, key=lambda line: line.at or 0)
