@@ -205,6 +205,42 @@ class StartFailureTest(ServiceTestCase):
         message = self.failure("[listen x]\nendpoint = systemd:domain=INET:index=7\n")
         self.assertIn("systemd:domain=INET:index=7: cannot listen: ", message)
 
+    def test_unix(self) -> None:
+        """A UNIX socket that is in use is not taken, and nothing but a socket is removed; a stale one is."""
+        path = self.folder / "socket"
+        text = f"[listen x]\nendpoint = unix:{path}\n"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            for _ in range(2):
+                self.assertIn("another program listens there", self.failure(text))
+        path.unlink()
+        path.write_text("precious")
+        self.assertIn("no socket is there", self.failure(text))
+        self.assertEqual(path.read_text(), "precious")
+
+    async def test_stale_unix(self) -> None:
+        """A UNIX socket that nobody listens on any more is replaced."""
+        path = self.folder / "socket"
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+        self.running = self.service(f"[listen x]\nendpoint = unix:{path}\n")
+        self.running.startService()
+        self.addCleanup(self.stop)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+
+    def test_unusable_server(self) -> None:
+        """A server whose endpoint names a file that is not there."""
+        message = self.failure("[listen x]\nendpoint = :0\ndefault = tls:x:1:trustRoots=/nowhere\n")
+        self.assertIn("server tls:x:1:trustRoots=/nowhere cannot be used: ", message)
+
+    def test_access_log_is_a_pipe(self) -> None:
+        """An access log that is a pipe would wait for its reader for ever."""
+        os.mkfifo(self.log)
+        with self.assertRaisesRegex(AccessLogError, "neither a file nor a device"):
+            self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()
+
     def test_access_log(self) -> None:
         """An access log that cannot be opened."""
         self.log.mkdir()
@@ -294,6 +330,18 @@ class StopTest(ServiceTestCase):
         await stopped
         self.assertIn("reason=drained", self.log.read_text())
         self.assertEqual(signal.getsignal(signal.SIGTERM), before)
+
+    async def test_hang_up_while_draining(self) -> None:
+        """SIGHUP, as log rotation sends it, does not hurry a drain."""
+        client, server, _ = await self.relayed()
+        stopped = self.running.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        client.send(b"y")
+        await server.has(2)
+        client.close()
+        server.close()
+        await stopped
+        self.assertIn("reason=done", self.log.read_text())
 
     async def test_starts_again(self) -> None:
         """A service that was stopped can be started again."""

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from txmux.errors import ListenError
 from txmux.frontend.addresses import text_of
-from txmux.frontend.endpoints import server_endpoint, why_not
+from txmux.frontend.endpoints import check_servers, server_endpoint, why_not
 from txmux.frontend.listener import MuxFactory, Tally
 from txmux.observe.access_log import open_log
 from txmux.rules.parser import load
@@ -120,6 +120,7 @@ class MuxService(Service):
         if self._listening:
             return
         settings = self.rules.settings
+        check_servers(self._reactor, self.rules.servers())
         self._access_log = open_log(settings)
         tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:

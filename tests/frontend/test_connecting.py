@@ -1,4 +1,4 @@
-"""What happens while a server is being connected, and after."""
+"""What happens while a server is being connected."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.error import ConnectBindError
+from OpenSSL import SSL
+from service_identity import CertificateError
+from twisted.internet import error
 from twisted.python.failure import Failure
 
+from tests.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase, backend_at, server_at
-from tests.support.peers import PeerFactory, make_stalled_port, reactor
+from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.backends.connect import _cause
 from txmux.embedding import route
-from txmux.frontend.stages import Closing
-from txmux.proxyprotocol.decode import Decoded, decode
 from txmux.rules.endpoints import server
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Server
 
 
 def free_port() -> int:
@@ -137,9 +137,27 @@ class ServersTest(MuxTestCase):
         await self.lead(Backend("string", servers))
         await (await self.backend.peer()).has(1)
 
-    async def test_out_of_local_ports(self) -> None:
-        """Trouble on this machine is no refusal."""
-        self.assertEqual(_cause(Failure(ConnectBindError(errno.EADDRNOTAVAIL, "no port"))), "error")
+    async def test_what_a_failure_is_called(self) -> None:
+        """Trouble on this machine is no refusal, nor is a failed handshake."""
+        for problem, wanted in [
+            (error.ConnectBindError(errno.EADDRNOTAVAIL, "no port"), "error"),
+            (OSError(errno.EMFILE, "too many"), "error"),
+            (ZeroDivisionError(), "error"),
+            (SSL.Error(), "tls-failed"),
+            (error.ConnectionRefusedError(), "connect-refused"),
+            (error.DNSLookupError(), "connect-refused"),
+            (error.TimeoutError(), "connect-timeout"),
+        ]:
+            self.assertEqual(_cause(Failure(problem)), wanted)
+
+    async def test_dialling_raises(self) -> None:
+        """An endpoint that raises is one more server that cannot be reached."""
+        bad = Server("tls:x:1:trustRoots=/nowhere", "endpoint")
+        await self.lead(Backend("string", (bad, server_at(self.backend_port()))))
+        await (await self.backend.peer()).has(1)
+        client = await self.lead(Backend("string", (bad,)))
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="error", server=bad.text)
 
 
 class WaitingTest(MuxTestCase):
@@ -199,137 +217,41 @@ class WaitingTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="done")
 
 
-class RelayedTest(MuxTestCase):
-    """How relayed connections are logged, and what their sockets are like."""
+class HandshakeTest(MuxTestCase):
+    """A server behind TLS is connected when the handshake is over."""
 
-    async def relayed(self, **settings: Any) -> Any:
-        backend = backend_at(self.backend_port(), **settings)
-        self.client = await self.connect(self.mux([route("any", backend)]))
-        self.client.send(b"x")
-        self.peer = await self.backend.peer()
-        await self.peer.has(1)
-        return self.client, self.peer
+    async def lead(self, *servers: Server, **settings: Any) -> Any:
+        backend = Backend("secure", servers, **settings)
+        client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
+        client.send(b"x")
+        return client
 
-    async def test_server_reset(self) -> None:
-        """A server that breaks off is told apart from one that closes."""
-        client, peer = await self.relayed()
-        peer.reset()
+    async def test_fails(self) -> None:
+        """A certificate that is not trusted is a failed connect; the next server is tried, or the cause is told."""
+        port = reactor.listenSSL(0, PeerFactory(), certificate(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        untrusted = server(f"tls:localhost:{port.getHost().port}")
+        client = await self.lead(untrusted)
         await client.is_lost()
-        self.assertTrue(client.was_reset())
-        self.assert_story(await self.logged(), reason="server-reset")
+        self.assert_story(await self.logged(), reason="tls-failed", server=untrusted.text)
+        await self.lead(untrusted, server_at(self.backend_port()))
+        await (await self.backend.peer()).has(1)
+        self.flushLoggedErrors(CertificateError)  # Twisted logs it as well
 
-    async def test_client_reset(self) -> None:
-        """So is a client."""
-        client, peer = await self.relayed()
+    async def test_hangs(self) -> None:
+        """A handshake that does not come to its end takes no longer than a connect may."""
+        mute = PeerFactory()
+        client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"), connect_timeout=0.3)
+        await client.is_lost()
+        self.assert_story(await self.logged(), reason="connect-timeout")
+        await (await mute.peer()).is_lost()
+
+    async def test_client_leaves(self) -> None:
+        """A client that leaves meanwhile ends it."""
+        mute = PeerFactory()
+        client = await self.lead(server(f"ssl:127.0.0.1:{listen(self, mute)}"))
+        peer = await mute.peer()
+        await peer.has(1)
         client.reset()
         await peer.is_lost()
-        self.assertTrue(peer.was_reset())
-        self.assert_story(await self.logged(), reason="client-reset")
-
-    async def test_server_closes_at_once(self) -> None:
-        """A server that closes without a word ends the connection in good order."""
-        client, peer = await self.relayed()
-        peer.close()
-        await client.is_lost()
-        self.assert_story(await self.logged(), reason="done", bytes_in=1, bytes_out=0)
-
-    async def test_timeouts(self) -> None:
-        """The backend's time-outs apply."""
-        for number, (settings, reason) in enumerate(
-            [({"idle_timeout": 7}, "idle-timeout"), ({"max_duration": 7}, "max-duration")]
-        ):
-            self.backend = PeerFactory()
-            client, peer = await self.relayed(**settings)
-            self.time.advance(7)
-            await client.has_all()
-            client.close()
-            await peer.has_all()
-            peer.close()
-            self.assert_story(await self.logged(number + 1), reason=reason, duration_ms=7000)
-
-    async def test_drained(self) -> None:
-        """At the end of a drain relayed connections are ended."""
-        client, peer = await self.relayed()
-        self.factory.abort("drained")
-        await client.is_lost()
-        await peer.is_lost()
-        self.assert_story(await self.logged(), reason="drained", bytes_in=1)
-
-    async def test_socket_options(self) -> None:
-        """Both sides have keepalive, and no small message waits for another."""
-        await self.relayed()
-        (connection,) = self.factory.connections
-        transports: list[Any] = [connection.transport, connection.stage._relay._server.transport]  # type: ignore[attr-defined]
-        for transport in transports:
-            self.assertTrue(transport.getTcpKeepAlive())
-            self.assertTrue(transport.getTcpNoDelay())
-
-    async def test_proxy_header(self) -> None:
-        """The backend is told of its client before it gets the client's bytes."""
-        for version, host in [
-            ("v1", "127.0.0.1"),
-            ("v2", "127.0.0.1"),
-            ("v1", "::1"),
-            ("v2", "::1"),
-        ]:
-            self.backend = PeerFactory()
-            backend = backend_at(self.backend_port(), proxy_protocol=version)
-            port = self.mux([route("any", backend)], interface=host)
-            client = await self.connect(port, host)
-            client.send(b"payload")
-            peer = await self.backend.peer()
-            found = None
-            while not isinstance(found, Decoded):
-                await peer.has(len(peer.received) + 1)
-                found = decode(bytes(peer.received))
-            await peer.has(found.length + 7)
-            self.assertEqual(bytes(peer.received[found.length :]), b"payload")
-            address = client.transport.getHost()
-            source, destination = found.header.source, found.header.destination
-            assert source is not None
-            assert destination is not None
-            self.assertEqual((str(source.host), source.port), (address.host, address.port))
-            self.assertEqual((str(destination.host), destination.port), (host, port))
-
-
-class ClosingTest(MuxTestCase):
-    """Clients that are being closed, and have not gone yet."""
-
-    async def closing(self) -> Any:
-        """Refuse a client that the transport still has something to write to."""
-        client = await self.connect(self.mux([route("ssh", "close")]))
-        client.send(b"SS")
-        await self.seen(2)
-        (connection,) = self.factory.connections
-        client.transport.pauseProducing()
-        connection.transport.write(bytes(8 * 1024 * 1024))
-        client.send(b"H-")
-        while not isinstance(connection.stage, Closing):
-            await self.turn()
-        return client, connection
-
-    async def test_abort(self) -> None:
-        """A drain that ends waits no longer for it."""
-        client, connection = await self.closing()
-        connection.receiver.data(b"more")
-        connection.receiver.finished()
-        self.factory.abort("drained")
-        client.transport.resumeProducing()
-        await client.is_lost()
-        self.assert_story(await self.logged(), reason="denied", bytes_in=8)
-
-
-class EndpointTest(MuxTestCase):
-    """A factory of txmux's is like any other to Twisted."""
-
-    async def test_endpoint(self) -> None:
-        """It can be given to a server endpoint."""
-        self.mux([route("any", "close")])
-        port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
-        try:
-            client = await self.connect(port.getHost().port)
-            client.send(b"x")
-            await client.is_lost()
-            await self.logged()
-        finally:
-            await port.stopListening()
+        self.assert_story(await self.logged(), reason="client-gone")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from ipaddress import ip_network
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.mux import MuxTestCase
+from tests.relay.test_other_transports import certificate
+from tests.support.mux import ListLog, MuxTestCase
 from tests.support.peers import connect, listen, reactor
+from txmux.embedding import route
 from txmux.frontend.addresses import ip_address_of, text_of
 from txmux.frontend.listener import MuxFactory, Tally
+from txmux.frontend.stages import Closing
 from txmux.rules.model import Listener
 from txmux.rules.networks import NetworkSet
 
@@ -95,6 +101,65 @@ class AdmissionTest(MuxTestCase):
         client = await connect(self, listen(self, factory))
         await client.is_lost()
         self.assertIs(factory.reactor, reactor)
+
+
+class EndingTest(MuxTestCase):
+    """Whatever goes wrong with one connection, the others end."""
+
+    async def test_one_cannot_be_ended(self) -> None:
+        """A stage that raises when it is ended is broken off."""
+        port = self.mux([route("ssh", "close")])
+        for _ in range(2):
+            (await self.connect(port)).send(b"SS")
+        while len(self.factory.connections) < 2:
+            await self.turn()
+        broken = min(self.factory.connections, key=lambda c: c.record.id)
+        deadline: Any = broken.stage
+        deadline.data(b"S")
+        self.patch(deadline, "abort", None)
+        emptied = self.factory.emptied()
+        self.factory.abort("drained")
+        await emptied
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        deadline._stop_waiting()
+        await self.turn(5)
+
+    async def test_log_raises(self) -> None:
+        """An access log that raises costs its line, and nothing else."""
+
+        class Raises(ListLog):
+            def write(self, record: object) -> None:
+                raise ZeroDivisionError
+
+        self.log = Raises()
+        client = await self.connect(self.mux())
+        client.send(b"x")
+        await client.is_lost()
+        await self.factory.emptied()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_tls_without_goodbye(self) -> None:
+        """A client over TLS that does not say goodbye is not waited for without end."""
+        self.mux()
+        port = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", port.getHost().port))
+        secure = await deferToThread(context.wrap_socket, plain)
+        self.addCleanup(secure.close)
+        secure.sendall(b"x")
+        while not self._is_closing():
+            await self.turn()
+        self.time.advance(4.9)
+        await self.turn(5)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        self.assert_story(await self.logged(), reason="no-route")
+
+    def _is_closing(self) -> bool:
+        return any(isinstance(c.stage, Closing) for c in self.factory.connections)
 
 
 class AddressTest(SynchronousTestCase):

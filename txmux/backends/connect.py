@@ -212,9 +212,7 @@ def _cause(failure: Failure) -> ConnectFailure:
         return "connect-timeout"
     if failure.type.__module__.startswith(("OpenSSL", "service_identity")):
         return "tls-failed"
-    number = getattr(failure.value, "osError", None) or getattr(failure.value, "errno", None)
-    if number in _LOCAL_TROUBLE or not failure.check(
-        OSError, error.ConnectError, error.ConnectionClosed
-    ):
+    if getattr(failure.value, "osError", None) in _LOCAL_TROUBLE:
         return "error"
-    return "connect-refused"
+    refused = failure.check(error.ConnectError, error.ConnectionClosed, error.DNSLookupError)
+    return "connect-refused" if refused else "error"

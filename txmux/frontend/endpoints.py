@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -11,22 +12,26 @@ from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
+    clientFromString,
     serverFromString,
 )
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
+from txmux.errors import ListenError
 from txmux.rules.endpoints import short_form
 from txmux.rules.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-__all__ = ["EveryAddressEndpoint", "server_endpoint", "why_not"]
+    from txmux.rules.model import Server
+
+__all__ = ["EveryAddressEndpoint", "check_servers", "server_endpoint", "why_not"]
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
@@ -39,6 +44,7 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
     """
     short = short_form(text)
     if short is None:
+        _clear_unix_socket(text)
         named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
         if isinstance(named, AdoptedStreamServerEndpoint):
             # Read with the wrong family, clients' addresses would be garbage. systemd makes an IPv6 socket
@@ -56,6 +62,34 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
     return make(reactor, port, backlog=backlog, interface=host)
 
 
+def _clear_unix_socket(text: str) -> None:
+    """Remove a UNIX socket that nobody listens on any more, and only such a one.
+
+    Raises:
+        OSError: Something else is in the way.
+    """
+    arguments = split_arguments(text)
+    if arguments.kind.lower() != "unix":
+        return
+    path = Path(arguments.named.get("address") or arguments.positional[0])
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(
+            errno.EEXIST,
+            "something that is no socket is there: move it away or choose another path",
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(
+        errno.EADDRINUSE, "another program listens there: stop that one or choose another path"
+    )
+
+
 def _with_backlog(text: str, backlog: int) -> str:
     """Add the backlog to an endpoint string that takes one and does not say it."""
     arguments = split_arguments(text)
@@ -65,6 +99,20 @@ def _with_backlog(text: str, backlog: int) -> str:
     if len(arguments.positional) > form.names.index("backlog"):
         return text
     return f"{text}:backlog={backlog}"
+
+
+def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
+    """Make the endpoints of servers that are named by endpoint strings, which reads the files they name.
+
+    Raises:
+        ListenError: One cannot be made: a certificate that is not there, for one.
+    """
+    for server in servers:
+        if server.kind == "endpoint":
+            try:
+                clientFromString(reactor, server.text)
+            except Exception as problem:
+                raise ListenError(f"server {server.text} cannot be used: {problem}") from problem
 
 
 @implementer(IStreamServerEndpoint)
@@ -131,5 +179,5 @@ def why_not(failure: Failure) -> str:
         return "no such socket was passed to this process: see the [Socket] unit and its FileDescriptorName"
     if not isinstance(cause, OSError) or cause.errno is None:
         return str(cause)
-    hint = _HINTS.get(cause.errno)
+    hint = None if cause.strerror and ": " in cause.strerror else _HINTS.get(cause.errno)
     return f"{cause.strerror}; {hint}" if hint else str(cause.strerror)

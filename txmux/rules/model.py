@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from twisted.internet.interfaces import IProtocolFactory
@@ -182,6 +183,18 @@ class Rules:
     listeners: tuple[Listener, ...]
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
+
+    def servers(self) -> Iterator[Server]:
+        """Give every server that a connection may be led to."""
+        outcomes: list[Outcome] = [
+            *self.backends.values(),
+            *(route.outcome for route in self.routes),
+        ]
+        for listener in self.listeners:
+            outcomes += [listener.silent, listener.default]
+        for outcome in outcomes:
+            if isinstance(outcome, Backend):
+                yield from outcome.servers
 
     def routes_of(self, listener: Listener) -> tuple[Route, ...]:
         """Give the routes that belong to a listener, in their order."""
