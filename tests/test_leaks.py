@@ -57,13 +57,15 @@ class LeakTest(MuxTestCase):
         super().setUp()
         self.backend = PeerFactory(_Server)
         self.backend.peers = collections.deque(maxlen=1)  # type: ignore[assignment]
+        inside = PeerFactory(_Server)
+        inside.peers = self.backend.peers
         port = self.backend_port()
         # Only clients that say nothing are in a hurry.
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory
         self.port = self.mux(
             [
-                route("payload text=E", outcome(PeerFactory(_Server)), name="in process"),
+                route("payload text=E", outcome(inside), name="in process"),
                 route("payload text=N", backend_at(1, connect_timeout=5), name="refused"),
                 route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
                 route("payload text=I", backend_at(port, idle_timeout=0.05)),

@@ -10,7 +10,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, reactor
 from txmux.embedding import route
-from txmux.frontend.stages import Connecting, Peeking
+from txmux.frontend.stages import Closing, Connecting, Peeking
 from txmux.proxyprotocol.decode import Decoded, decode
 
 

@@ -103,12 +103,11 @@ class BackendConnector:
 
 
 class _Attempt:
-    """One attempt at one server."""
+    """One attempt at one server. When it is over it lets go of the connector, which the transport would keep alive."""
 
     def __init__(self, connector: BackendConnector, server: Server) -> None:
-        self._connector = connector
+        self._connector: BackendConnector | None = connector
         self.server = server
-        self._over = False
         self._deadline: IDelayedCall | None = None
         self._stop_dialling: Callable[[], None] | None = None
 
@@ -126,8 +125,7 @@ class _Attempt:
 
     def cancel(self) -> None:
         """Give up; nothing is told any more."""
-        self._over = True
-        self._stop_watching()
+        self._finish()
         if self._factory.client is not None:
             self._factory.client.give_up()
         elif self._stop_dialling is not None:
@@ -135,25 +133,27 @@ class _Attempt:
 
     def _too_late(self) -> None:
         self._deadline = None
+        connector = self._connector
         self.cancel()
-        self._connector.attempt_failed(self, Failure(error.TimeoutError()))
+        if connector is not None:
+            connector.attempt_failed(self, Failure(error.TimeoutError()))
 
     def _connected(self, end: ProxyClient) -> None:
-        if not self._over:
-            self._over = True
-            self._stop_watching()
-            self._connector.attempt_connected(self, end)
+        connector = self._finish()
+        if connector is not None:
+            connector.attempt_connected(self, end)
 
     def _failed(self, failure: Failure) -> None:
-        if not self._over:
-            self._over = True
-            self._stop_watching()
-            self._connector.attempt_failed(self, failure)
+        connector = self._finish()
+        if connector is not None:
+            connector.attempt_failed(self, failure)
 
-    def _stop_watching(self) -> None:
+    def _finish(self) -> BackendConnector | None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        connector, self._connector = self._connector, None
+        return connector
 
 
 def dial(
