@@ -145,6 +145,36 @@ class PriorityTest(SynchronousTestCase):
         self.assertEqual(decision.route.name, "outside")
 
 
+class DryRunTest(SynchronousTestCase):
+    """Routes that only tell what they would have taken."""
+
+    def test_decides_nothing(self) -> None:
+        """The next route wins, without waiting for one that runs dry, and the facts tell of it."""
+        dry = attrs.evolve(route("payload text=GET", "close", name="dry"), dry_run=True)
+        slow = attrs.evolve(route("payload text=GET!", "close", name="slow"), dry_run=True)
+        detector = Detector([slow, dry, route("payload text=GE", "close", name="next")])
+        for data, wanted in [
+            (b"GE", {}),
+            (b"GET", {"dry_run": "dry"}),
+            (b"GET!", {"dry_run": "slow"}),
+        ]:
+            decision = detector.begin().feed(data)
+            assert decision is not None
+            assert decision.route is not None
+            self.assertEqual((decision.route.name, decision.facts), ("next", wanted))
+        self.assertEqual(detector.would_have_taken, {"dry": 1, "slow": 1})
+
+    def test_comes_too_late(self) -> None:
+        """A route that runs dry behind the winner would have taken nothing; with no winner it would."""
+        dry = attrs.evolve(route("any", "close", name="dry"), dry_run=True)
+        decision = Detector([route("ssh", "close"), dry]).begin().feed(b"SSH-")
+        assert decision is not None
+        self.assertNotIn("dry_run", decision.facts)
+        decision = Detector([route("ssh", "close"), dry]).begin().feed(b"x")
+        assert decision is not None
+        self.assertEqual((decision.route, decision.facts), (None, {"dry_run": "dry"}))
+
+
 class RaisingTest(SynchronousTestCase):
     """A matcher that raises."""
 

@@ -45,6 +45,9 @@ class Detector(Generic[R]):
     Args:
         routes: In the order of their priority.
         peek_limit: Matchers see at most so many bytes.
+
+    Attributes:
+        would_have_taken: For each route that runs dry, by name, how many clients it would have taken.
     """
 
     _log = Logger()
@@ -52,6 +55,7 @@ class Detector(Generic[R]):
     def __init__(self, routes: Iterable[R], peek_limit: int = 32 * 1024) -> None:
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
+        self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
 
@@ -68,7 +72,7 @@ class Detector(Generic[R]):
         """Give the routes that a stream with this first byte can match."""
         plan = self._plans.get(first_byte)
         if plan is None:
-            routes = (route for route in self.routes if can_begin_with(route, first_byte))
+            routes = [route for route in self.routes if can_begin_with(route, first_byte)]
             plan = self._plans[first_byte] = Plan(routes)
         return plan
 
@@ -133,14 +137,27 @@ class Detection(Generic[R]):
         while (position := plan.next(self._position, peeked)) < len(routes):
             self._position = position
             route = routes[position]
-            if _serves(route, self._client):
+            if not route.dry_run and _serves(route, self._client):
                 verdict = self._ask(route, peeked)
                 if verdict is Verdict.MATCH:
-                    return Decision(route, _learnt(plan.learners, peeked))
+                    return Decision(route, self._facts(plan, position, peeked))
                 if verdict is Verdict.NEED_MORE and not last:
                     return None
             self._position += 1
-        return Decision(None, _learnt(plan.learners, peeked))
+        return Decision(None, self._facts(plan, len(routes), peeked))
+
+    def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
+        """Collect what was learnt, and which of the routes that run dry would have been first."""
+        facts = _learnt(plan.learners, peeked)
+        for position in plan.dry_runs:
+            route = plan.routes[position]
+            if position >= decided:
+                break
+            if _serves(route, self._client) and self._ask(route, peeked) is Verdict.MATCH:
+                self._detector.would_have_taken[route.name] += 1
+                facts["dry_run"] = route.name
+                break
+        return facts
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:
         result = Verdict.NO

@@ -31,13 +31,13 @@ class Answer:
     Attributes:
         verdict: ``NEED_MORE`` is undecided.
         at: How many bytes it had to see to know; ``None`` while it is undecided.
-        longest: It never needs more bytes than this.
+        needs: It knows after so many bytes at the latest, or is cut off there by the peek limit.
         error: The exception, if its matcher raised one: that counts as a ``NO``.
     """
 
     verdict: Verdict
     at: int | None
-    longest: int
+    needs: int
     error: str = ""
 
 
@@ -94,13 +94,26 @@ def explain(
     decided_at = _first(lambda n: detector.begin(client).feed(data[:n]) is not None, len(data))
     detection = detector.begin(client)
     decision = detection.feed(data) if data else None
-    # Routes share the parsed prefixes: many of them ask the same parsers.
-    prefix = cache(lambda length: Peeked(data[:length]))
+    seen = _Seen(cache(lambda length: Peeked(data[:length])), len(data), peek_limit)
     return Explanation(
-        tuple(_route_answer(route, client, prefix, len(data)) for route in routes),
+        tuple(_route_answer(route, client, seen) for route in routes),
         decided_at,
         decision or detection.finish(),
     )
+
+
+@attrs.frozen
+class _Seen:
+    """The bytes that all lines are asked about.
+
+    Attributes:
+        prefix: Gives the first so many of them. The same object each time, since many lines ask the same parsers.
+        length: How many there are.
+    """
+
+    prefix: Callable[[int], Peeked]
+    length: int
+    peek_limit: int
 
 
 def _first(known: Callable[[int], bool], length: int) -> int | None:
@@ -111,15 +124,12 @@ def _first(known: Callable[[int], bool], length: int) -> int | None:
 
 
 def _route_answer(
-    route: R,
-    client: IPv4Address | IPv6Address | None,
-    prefix: Callable[[int], Peeked],
-    length: int,
+    route: R, client: IPv4Address | IPv6Address | None, seen: _Seen
 ) -> RouteAnswer[R]:
     excluded_by = _excluded_by(route, client)
     if excluded_by is not None:
         return RouteAnswer(route, excluded_by)
-    lines = tuple(_answer(alternative, prefix, length) for alternative in route.alternatives)
+    lines = tuple(_answer(alternative, seen) for alternative in route.alternatives)
     return RouteAnswer(route, answer=_any(lines), lines=lines)
 
 
@@ -133,15 +143,16 @@ def _excluded_by(
     return None
 
 
-def _answer(
-    alternative: AlternativeLike, prefix: Callable[[int], Peeked], length: int
-) -> Answer:
-    longest = alternative.predicate.longest
-    at = _first(lambda n: _ask(alternative, prefix(n))[0] is not Verdict.NEED_MORE, length)
+def _answer(alternative: AlternativeLike, seen: _Seen) -> Answer:
+    needs = min(alternative.predicate.longest, seen.peek_limit)
+    at = _first(
+        lambda length: _ask(alternative, seen.prefix(length))[0] is not Verdict.NEED_MORE,
+        seen.length,
+    )
     if at is None:
-        return Answer(Verdict.NEED_MORE, None, longest)
-    verdict, error = _ask(alternative, prefix(at))
-    return Answer(verdict, at, longest, error)
+        return Answer(Verdict.NEED_MORE, None, needs)
+    verdict, error = _ask(alternative, seen.prefix(at))
+    return Answer(verdict, at, needs, error)
 
 
 def _ask(alternative: AlternativeLike, peeked: Peeked) -> tuple[Verdict, str]:
@@ -162,5 +173,5 @@ def _any(lines: tuple[Answer, ...]) -> Answer:
     if Verdict.MATCH in by_verdict:
         return min(by_verdict[Verdict.MATCH], key=lambda line: line.at or 0)
     if Verdict.NEED_MORE in by_verdict:
-        return max(by_verdict[Verdict.NEED_MORE], key=lambda line: line.longest)
+        return max(by_verdict[Verdict.NEED_MORE], key=lambda line: line.needs)
     return max(lines, key=lambda line: line.at or 0)

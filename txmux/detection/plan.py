@@ -65,6 +65,11 @@ class RouteLike(Protocol):
         """The networks it does not serve."""
         ...
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether it only tells what it would have taken."""
+        ...
+
 
 R = TypeVar("R", bound=RouteLike)
 
@@ -78,11 +83,13 @@ class Plan(Generic[R]):
     Attributes:
         routes: The same.
         learners: One predicate of each kind that can tell what it saw.
+        dry_runs: The positions of those that decide nothing.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:
         self.routes = tuple(routes)
         self.learners = tuple(_learners(self.routes))
+        self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
         self._index = _index_of(self.routes)
 
     def next(self, position: int, peeked: Peeked) -> int:

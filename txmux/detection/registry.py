@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted import plugins
@@ -78,7 +78,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
 @attrs.frozen
 class _Found:
     matcher: IProtocolMatcher
-    origin: str
+    file: Path
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
@@ -103,13 +103,13 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
         file = files[dropin.moduleName]
         for plugin in filter(_is_matcher, dropin.plugins):
             try:
-                matcher: IProtocolMatcher = plugin.load()
-                others = found[matcher.name]
+                matcher = _load(plugin)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin may raise anything
                 problems.append(_failed(dropin.moduleName, file, error))
                 break
+            others = found[matcher.name]
             if all(other.matcher is not matcher for other in others):
-                others.append(_Found(matcher, f"{_class_of(matcher)} in {_place(file)}"))
+                others.append(_Found(matcher, file))
     problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
     usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
     return Registry(dict(sorted(usable.items())), tuple(problems))
@@ -117,6 +117,13 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
 
 def _is_matcher(plugin: CachedPlugin) -> bool:
     return any(provided.isOrExtends(IProtocolMatcher) for provided in plugin.provided)
+
+
+def _load(plugin: CachedPlugin) -> IProtocolMatcher:
+    matcher: IProtocolMatcher = plugin.load()
+    if not isinstance(matcher.name, str):
+        raise TypeError(f"a matcher's name is {matcher.name!r}, not a str")
+    return matcher
 
 
 def _error_of(module: str) -> BaseException | None:
@@ -128,22 +135,20 @@ def _error_of(module: str) -> BaseException | None:
 
 
 def _failed(module: str, file: Path, error: BaseException) -> PluginProblem:
+    what = " ".join(f"{type(error).__name__}: {error}".split())
     return PluginProblem(
-        f"the plugin module {module} in {_place(file)} cannot be used: {type(error).__name__}: {error}; "
+        f"the plugin module {module} in {_place(file)} cannot be used: {what}; "
         "matchers in it are missing until it is repaired or uninstalled"
     )
 
 
 def _claimed(name: str, claims: list[_Found]) -> PluginProblem:
+    origins = (f"{_class_of(claim.matcher)} in {_place(claim.file)}" for claim in claims)
     return PluginProblem(
-        f"the matcher {name!r} is there {len(claims)} times: {', and '.join(claim.origin for claim in claims)}; "
+        f"the matcher {name!r} is there {len(claims)} times: {' and '.join(origins)}; "
         "rules that use it are refused until only one of them is installed",
         name,
     )
-
-
-def _class_of(matcher: Any) -> str:
-    return f"{type(matcher).__module__}.{type(matcher).__qualname__}"
 
 
 def _place(file: Path) -> str:

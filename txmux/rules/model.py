@@ -115,6 +115,7 @@ class Route:
         excluded: ``not_from =``: networks that it does not serve.
         under: Names of the listeners it belongs to; empty is every listener.
         log: Whether its connections get a line in the access log.
+        dry_run: Whether it only tells what it would have taken.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Route:
     excluded: NetworkSet | None = None
     under: tuple[str, ...] = ()
     log: bool = True
+    dry_run: bool = False
 
 
 @attrs.frozen
