@@ -54,6 +54,29 @@ class NamesTests(SynchronousTestCase):
         error = self.assertRaises(ValueError, names, "1.0,3", known=("1.0", "1.1"))
         self.assertEqual(str(error), "'3' matches nothing; possible are 1.0, 1.1")
 
+    def test_known_near_miss(self) -> None:
+        """The name that is meant is told instead, whatever its case and what others write before it."""
+        methods = (*(f"X-METHOD-{number}" for number in range(40)), "GET", "HEAD")
+        for text, known, meant in (
+            ("get", methods, "GET"),
+            ("HAED", methods, "HEAD"),
+            ("HTTP/1.1", ("1.0", "1.1", "2", "2.0"), "1.1"),
+            ("HTTP/2.0", ("1.0", "1.1", "2", "2.0"), "2.0"),
+            ("TLSv1.3", ("ssl3", "1.2", "1.3"), "1.3"),
+            ("SSLv3", ("ssl3", "1.2", "1.3"), "ssl3"),
+        ):
+            error = self.assertRaises(ValueError, names, text, known)
+            self.assertEqual(str(error), f"{text!r} matches nothing; did you mean {meant!r}?")
+
+    def test_many_known(self) -> None:
+        """A list of names that is long is only begun."""
+        known = tuple(f"X-METHOD-{number}" for number in range(40))
+        error = self.assertRaises(ValueError, names, "?", known)
+        self.assertEqual(
+            str(error),
+            "'?' matches nothing; there are 40 names such as X-METHOD-0, X-METHOD-1, X-METHOD-2",
+        )
+
     def test_prefix(self) -> None:
         """A beginning is ruled out when no pattern begins like it."""
         globs = names("/api/*,/v?/x,/health")

@@ -86,9 +86,14 @@ class OptionTests(SynchronousTestCase):
         return str(self.assertRaises(OptionError, PayloadMatcher().predicate, options))
 
     def test_text_or_hex(self) -> None:
-        """One of text and hex is needed, not both."""
-        for options in ({}, {"offset": "1"}, {"text": "a", "hex": "61"}):
-            self.assertIn("either text= or hex=", self.refused(**options))
+        """One of text and hex is needed, not both; the matcher's name is added by who reads the file."""
+        for options in ({}, {"offset": "1"}):
+            self.assertEqual(
+                self.refused(**options), "needs the bytes to look for; write text= or hex="
+            )
+        self.assertEqual(
+            self.refused(text="a", hex="61"), "takes text= or hex=, not both; keep one"
+        )
 
     def test_empty(self) -> None:
         """There has to be at least one byte."""
@@ -115,4 +120,8 @@ class OptionTests(SynchronousTestCase):
 
     def test_mask_length(self) -> None:
         """A mask has as many bytes as it masks."""
-        self.assertIn("mask: has 1 bytes for 3", self.refused(text="abc", mask="ff"))
+        for text, mask, words in (
+            ("abc", "ff", "has 1 byte, but 3 bytes are compared; make it as long"),
+            ("a", "ffff", "has 2 bytes, but 1 byte is compared; make it as long"),
+        ):
+            self.assertEqual(self.refused(text=text, mask=mask), f"mask: {words}")

@@ -71,6 +71,7 @@ class OptionTests(SynchronousTestCase):
     def test_no_pattern(self) -> None:
         """A pattern is required."""
         self.refused("pattern", "is missing; write one", within="5")
+        self.refused("pattern", "is empty; write one", pattern="")
 
     def test_pattern(self) -> None:
         """What is wrong with a pattern is said of the option, in one line."""
@@ -87,9 +88,12 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual(caught, [])
 
     def test_within(self) -> None:
-        """It is a plain number from 1 to 65536."""
-        for within in ("0", "65537", "-1", "1.5", "", "many", "1_0", "٣", "9" * 5000):
-            with self.subTest(within=within[:9]):
-                self.refused("within", "write one from 1 to 65536", pattern="a", within=within)
-        for within in ("1", "65536"):
-            RegexMatcher().predicate({"pattern": "a", "within": within})
+        """It is a size from 1 byte to 64KiB."""
+        for within in ("0", "65537", "65KiB", "1kib", "1MiB", "-1", "1.5", "", "many", "1_0", "٣"):
+            with self.subTest(within=within):
+                self.refused(
+                    "within", "write one from 1 to 64KiB, such as 512", pattern="a", within=within
+                )
+        for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
+            predicate = RegexMatcher().predicate({"pattern": "a", "within": within})
+            self.assertEqual(predicate.longest, longest)

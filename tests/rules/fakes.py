@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Peeked, Predicate
 
-__all__ = ["MATCHERS", "FakePredicate"]
+__all__ = ["MATCHERS", "FakeMatcher", "FakePredicate"]
 
 
 @attrs.frozen

@@ -64,6 +64,8 @@ class ListeningTests(SynchronousTestCase):
             "*:443": ":443",
             "::1:443": "[::1]:443",
             ":::443": "[::]:443",
+            "::8443": "[::]:8443",
+            "::1": "[::1]:PORT",
             "2001:db8::": "[2001:db8::]:PORT",
             "127.0.0.1": "127.0.0.1:PORT",
             "/run/x.sock": "unix:/run/x.sock",
@@ -94,7 +96,9 @@ class ListeningTests(SynchronousTestCase):
             "www.example.com:443": "'www.example.com' is no IP address; write ADDRESS:PORT",
             "127.0.0.300:443": "'127.0.0.300' is no IP address",
             "[127.0.0.1]:443": "'127.0.0.1' is no IPv6 address",
-            "localhost:443": "there is no endpoint type 'localhost'; write ADDRESS:PORT",
+            "localhost:443": "'localhost' is a name; a listener takes an IP address, such as 127.0.0.1:443",
+            "web:443": "a listener takes an IP address, such as 127.0.0.1:443, or :443 for every address",
+            "localhost:https": "there is no endpoint type 'localhost'; write ADDRESS:PORT",
             "stdio:": "there is no endpoint type 'stdio'",
             "web": "'web' is no endpoint; write",
             "127.0.0.1:80:90": "is no endpoint",
@@ -108,6 +112,7 @@ class ListeningTests(SynchronousTestCase):
             "tcp:443:port=80": "'port' is given twice",
             "tcp:443:port=80:port=81": "'port' is given twice in 'tcp:443:port=80:port=81'",
             "tcp:443:interfaec=x": "tcp takes no 'interfaec'; did you mean 'interface'?",
+            "tcp:443:foo=x": "tcp takes no 'foo' (it takes port, interface, backlog)",
             "tcp:443:a:5:x": "too many arguments for tcp",
             "tcp6:443:interface=::1": r"a colon that belongs to an argument is written \:",
             "tcp:443:interface=127.0.0.300": "interface: '127.0.0.300' is no IP address",
@@ -120,6 +125,18 @@ class ListeningTests(SynchronousTestCase):
             "tcp:443\\": "ends in a backslash",
         }.items():
             self.assertIn(part, self.complaint(text))
+
+    def test_unix_paths(self) -> None:
+        """A path has to fit into the address of a socket, counted in bytes."""
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            listening(f"unix:{path}")
+            listening(f"unix:address={path}:mode=660")
+            for text in (f"unix:{path}y", f"unix:address={path}y:mode=660"):
+                self.assertIn(
+                    "address: is 108 bytes long; the path of a UNIX socket has at most 107",
+                    self.complaint(text),
+                )
+        self.assertIn("NUL", self.complaint("unix:/a\0b"))
 
     @given(
         st.lists(
@@ -198,6 +215,7 @@ class ServerTests(SynchronousTestCase):
             "22": "127.0.0.1:22",
             ":22": "127.0.0.1:22",
             "::1:22": "[::1]:22",
+            "::22": "[::1]:22",
             "127.0.0.1": "127.0.0.1:PORT",
             "/run/x.sock": "unix:/run/x.sock",
             "tpc:host:80": "tcp",
@@ -217,7 +235,9 @@ class ServerTests(SynchronousTestCase):
             "": "an empty text is no server",
             '""': "'' is no server; write HOST:PORT",
             "web": "'web' is no server; write HOST:PORT",
-            "127.0.0.300:80": "'127.0.0.300' is no IP address",
+            "127.0.0.300:80": "'127.0.0.300' is no IP address; write one such as 192.0.2.1 or 2001:db8::1",
+            "*:80": "'*' is no host name; write one such as www.example.com, or an IP address",
+            "tcp:a:1:foo=x": "tcp takes no 'foo' (it takes host, port, timeout, bindAddress)",
             "-web:80": "'-web' is no host name",
             "a..b:80": "'a..b' is no host name",
             f"{'a.' * 130}b:80": "is no host name",
@@ -233,6 +253,16 @@ class ServerTests(SynchronousTestCase):
             "'a:1": "a quote is not closed",
         }.items():
             self.assertIn(part, self.complaint(text))
+
+    def test_unix_paths(self) -> None:
+        """A path has to fit into the address of a socket, counted in bytes."""
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
+                server(form.format(path))
+                self.assertIn(
+                    "path: is 108 bytes long; the path of a UNIX socket has at most 107",
+                    self.complaint(form.format(path + "y")),
+                )
 
     def test_options(self) -> None:
         """Options of servers are named as not supported, all at once with what else is wrong."""

@@ -46,20 +46,23 @@ BAD_FILES = {
         "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'",
     ],
     "{listen}quux = 1\nbacklog = 1\n  2\n  3": [
-        "3: [listen public] quux: unknown key",
+        (
+            "3: [listen public] quux: unknown key (there are endpoint, detect_timeout, peek_limit, silent, "
+            "default, allow, deny, max_connections, backlog, keepalive)"
+        ),
         "5: [listen public] backlog: takes one value; remove this line",
         "6: [listen public] backlog: takes one value; remove this line",
     ],
     "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": [
         (
-            "5: [route b] backend: there is no [backend wbe]; did you mean 'web'?; "
-            "write the name of a backend, HOST:PORT, unix:/path, close or reset"
+            "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
+            "Write the name of a backend, HOST:PORT, unix:/path, close or reset"
         )
     ],
     "{listen}silent = Close\ndefault = 22\n[route b]\nmatch = any\nbackend = 127.0.0.1": [
         (
-            "3: [listen public] silent: there is no [backend Close]; did you mean 'close'?; "
-            "write the name of a backend, HOST:PORT, unix:/path, close or reset"
+            "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
+            "Write the name of a backend, HOST:PORT, unix:/path, close or reset"
         ),
         "4: [listen public] default: '22' is no address and port; did you mean '127.0.0.1:22'?",
         "7: [route b] backend: '127.0.0.1' is no address and port; did you mean '127.0.0.1:PORT'?",
@@ -122,6 +125,68 @@ BAD_FILES = {
     "{listen}[route b]\nterminate_tls = a.pem\nmatch = any": [
         "4: [route b] terminate_tls: not supported yet; remove it"
     ],
+    "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": [
+        "6: [route b] server: unknown key; it belongs in [backend NAME]",
+        "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]",
+        "8: [route b] bogus: unknown key (there are match, backend, from, not_from, under, log)",
+    ],
+    "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": [
+        "6: [route b] under: there is no [listen x] (there are public)"
+    ],
+    "[txmux]\naccess_log = none\n{listen}keepalive = Yes # x": [
+        (
+            "2: [txmux] access_log: 'none' is no path; write 'off' for no log, '-' for the service's own log, "
+            "or './none' for a file of that name"
+        ),
+        (
+            "5: [listen public] keepalive: must be yes or no, not 'Yes # x'; did you mean 'yes'? "
+            "A comment needs its own line"
+        ),
+    ],
+}
+
+# Files with one mistake that would look like several.
+FOLLOW_ON = {
+    "[listen a]\nendpoint = :1\n[listen a]\nbacklog = 1": [
+        "3: [listen a]: is already at rules.ini:1; give one another name"
+    ],
+    "[listen a]\n[listen a]": [
+        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'",
+        "2: [listen a]: is already at rules.ini:1; give one another name",
+    ],
+    "[listen a]\nendpoint :1": [
+        "2: [listen a]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+    ],
+    "[listen a]\n= :1": ["2: [listen a]: a key is missing before '='"],
+    "[listen a": ["1: a header is a name between '[' and ']', as in [route ssh]"],
+    "[listen-public-https]\nendpoint = :1": [
+        (
+            "1: [listen-public-https]: unknown section; did you mean 'listen'? "
+            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+        )
+    ],
+    "{listen}silent = web\n[bakend web]\nserver = a:0": [
+        (
+            "4: [bakend web]: unknown section; did you mean 'backend'? "
+            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+        ),
+        "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'",
+    ],
+    "{listen}[route b]\nmatch = ssh\n  backend = web\n  [route c]\n  sssh = 1\nlog = no\n  under = public": [
+        (
+            "5: [route b] match: unknown matcher 'backend'; did you mean 'broken'? (there are any, broken, payload, picky, redis, ssh, tls); "
+            "unindent it if it is a key of its own"
+        ),
+        (
+            "6: [route b] match: unknown matcher '[route' (there are any, broken, payload, picky, redis, ssh, tls); "
+            "unindent it if it is a header"
+        ),
+        (
+            "7: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
+            "(there are any, broken, payload, picky, redis, ssh, tls)"
+        ),
+        "9: [route b] log: takes one value; unindent it if it is a key of its own",
+    ],
 }
 
 NOT_YET = {
@@ -156,6 +221,36 @@ class MessageTests(SynchronousTestCase):
         for text, expected in BAD_FILES.items():
             whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
             self.assertEqual(self.lines(whole), expected, whole)
+
+    def test_follow_on(self) -> None:
+        """What is only a consequence of another mistake is not told."""
+        for text, expected in FOLLOW_ON.items():
+            whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
+            self.assertEqual(self.lines(whole), expected, whole)
+
+    def test_access_log(self) -> None:
+        """A word that other programs take for an access log makes no file of that name."""
+        words = "none on Off OFF no yes stdout stderr syslog true False"
+        for word in words.split():
+            (line,) = self.lines(f"[txmux]\naccess_log = {word}\n[listen a]\nendpoint = :1\n")
+            self.assertIn(f"'off' for no log, '-' for the service's own log, or './{word}'", line)
+
+    def test_proxy_protocol_inside_tls(self) -> None:
+        """A PROXY header goes before TLS, so a server that TLS is spoken to cannot have one yet."""
+        text = (
+            "[listen public]\nendpoint = :443\n[backend a]\nproxy_protocol = v2\n"
+            "server = a:1\n  tls:a:443\n  SSL:a:443 weight=2\n  unix:/x:timeout=5\n"
+        )
+        first, second, third = self.lines(text)
+        self.assertEqual(
+            first,
+            "6: [backend a] server: 'tls:a:443' would get the PROXY header inside of TLS, where no server looks "
+            "for it; until TLS to servers is supported, write a plain server such as HOST:PORT, or "
+            "proxy_protocol = off",
+        )
+        self.assertIn("7: [backend a] server: 'weight' is not supported yet", second)
+        self.assertIn("7: [backend a] server: 'SSL:a:443' would get the PROXY header", third)
+        self.assertEqual(len(self.lines(text.replace("= v2", "= off"))), 1)
 
     def test_not_supported_yet(self) -> None:
         """What the language has but this version has not is told apart from what does not exist."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from txmux.rules import files
+from txmux.rules.files import read_source
 from txmux.rules.parser import load
 from txmux.rules.problems import RulesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LISTEN = "[listen public]\nendpoint = :443\n"
 
@@ -58,6 +65,19 @@ class FileTests(SynchronousTestCase):
             ],
         )
 
+    def test_not_utf8_only(self) -> None:
+        """Nothing else is said of such a line, nor of what it may have been."""
+        self.main.write_bytes(b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n")
+        message = "is not UTF-8; save the file in that encoding"
+        self.assertEqual(self.problems(), [f"rules.ini:{line}: {message}" for line in (1, 2, 3)])
+        self.main.write_bytes(b"\xfcisten = 1\n")
+        self.assertEqual(self.problems(), [f"rules.ini:1: {message}"])
+
+    def test_utf16(self) -> None:
+        """A file in UTF-16 is one problem, not one a line."""
+        self.main.write_bytes(LISTEN.encode("utf-16"))
+        self.assertEqual(self.problems(), ["rules.ini:1: is UTF-16; save the file as UTF-8"])
+
     def test_include(self) -> None:
         """Included sections come after the file's own, pattern by pattern, each in sorted order."""
         self.write(
@@ -94,8 +114,74 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             self.problems(),
             [
-                "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory",
+                (
+                    "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
+                    f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
+                ),
                 r"rules.ini:4: [txmux] include: 'a\x00b' is no path of a file",
+            ],
+        )
+
+    def test_include_absolute(self) -> None:
+        """Where the rules file lies says nothing of an absolute path."""
+        self.write("rules.ini", f"[txmux]\ninclude = /no/such/file.ini\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                (
+                    "rules.ini:2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; "
+                    "correct the path, or create the file"
+                )
+            ],
+        )
+
+    def test_include_broken_links(self) -> None:
+        """A link that leads nowhere is an error, found by a pattern too."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        (self.folder / "d").mkdir()
+        (self.folder / "d" / "a.ini").symlink_to("nowhere")
+        (message,) = self.problems()
+        self.assertIn("cannot read 'd/a.ini': No such file or directory", message)
+        (self.folder / "d" / "a.ini").unlink()
+        (self.folder / "d" / "b.ini").symlink_to("b.ini")
+        (message,) = self.problems()
+        self.assertIn("cannot read 'd/b.ini': Too many levels of symbolic links", message)
+
+    def test_include_unreadable(self) -> None:
+        """A file that may not be read is an error, found by a pattern too."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        path = self.write("d/a.ini", "")
+        refused = PermissionError(errno.EACCES, "Permission denied", str(path))
+        # Root may read everything, so no real file serves.
+        self.patch(files, "read_source", self.raiser(refused, path))
+        self.assertEqual(
+            self.problems(),
+            [
+                (
+                    "rules.ini:2: [txmux] include: cannot read 'd/a.ini': Permission denied; "
+                    "let the user that txmux runs as read it"
+                )
+            ],
+        )
+
+    def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.Source]:
+        """Make a `read_source` that fails for one file."""
+
+        def read(path: Path) -> files.Source:
+            if path == at:
+                raise error
+            return read_source(path)
+
+        return read
+
+    def test_include_folder(self) -> None:
+        """A folder is no file; what may be meant is a pattern."""
+        self.write("d/a.ini", "")
+        self.write("rules.ini", f"[txmux]\ninclude = d\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                "rules.ini:2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"
             ],
         )
 

@@ -116,6 +116,12 @@ class ProblemTests(SynchronousTestCase):
             ],
         )
 
+    def test_header_without_end(self) -> None:
+        """It begins its section all the same, in which more may stand than can be read."""
+        whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
+        self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
+        self.assertEqual([s.unread for s in (whole, broken, other)], [[], [3], [6, 7]])
+
     def test_first_of_two_keys_stays(self) -> None:
         """The value of a key that is given twice is the first one."""
         (section,) = read_ini("[a]\nk = 1\nk = 2\n", "x")[0]

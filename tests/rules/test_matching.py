@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
-from twisted.trial.unittest import SynchronousTestCase
+from typing import TYPE_CHECKING, Any
 
-from tests.rules.fakes import MATCHERS, FakePredicate
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.rules.fakes import MATCHERS, FakeMatcher, FakePredicate
+from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.matching import read_alternative
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@implementer(IProtocolMatcher)
+class Malformed:
+    """A matcher whose options cannot be read."""
+
+    name = "bad"
+    summary = "for tests"
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Fail."""
+        raise ZeroDivisionError("no options")
+
+    def predicate(self, options: Mapping[str, str]) -> Any:
+        """Make none."""
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class Making:
+    """A matcher that makes what it was told to."""
+
+    made: Any
+    name: str = "bad"
+    summary: str = "for tests"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Any:
+        """Give what it was told."""
+        return self.made
+
+
+@attrs.frozen
+class Uncalled:
+    """What looks like a predicate, and cannot be asked."""
+
+    longest: int = 1
 
 
 class ReadingTests(SynchronousTestCase):
@@ -109,6 +155,51 @@ class ProblemTests(SynchronousTestCase):
                 "the matcher 'broken' failed: ZeroDivisionError: oh; tell its author, and do without it until then",
             ),
         )
+
+    def test_blank_after_a_comma(self) -> None:
+        """A list that a blank cuts in two is recognised."""
+        hint = "no blank may stand beside a comma, unless the value is in quotes (tls takes sni=, alpn=)"
+        for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
+            self.assertEqual(self.complaints(line)[0], f"{word!r} is no option; {hint}")
+        self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
+
+    def test_malformed_plugin(self) -> None:
+        """A plugin that breaks the contract is named, at the line that uses it."""
+        no_name: Any = ("text",)
+        no_options: Any = None
+        no_text: Any = 7
+        no_number: Any = 1.5
+        matchers: tuple[tuple[IProtocolMatcher, str], ...] = (
+            (Malformed(), "ZeroDivisionError: no options"),
+            (
+                FakeMatcher("bad", options=no_name),
+                "AttributeError: 'str' object has no attribute 'name'",
+            ),
+            (
+                FakeMatcher("bad", options=no_options),
+                "TypeError: 'NoneType' object is not iterable",
+            ),
+            (
+                FakeMatcher("bad", options=(Option(no_text, "", ""),)),
+                "the name of an option is 7, not text",
+            ),
+            (Making(Uncalled()), "its predicate Uncalled(longest=1) cannot be called"),
+            (Making(None), "AttributeError: 'NoneType' object has no attribute 'longest'"),
+            (
+                Making(len),
+                "AttributeError: 'builtin_function_or_method' object has no attribute 'longest'",
+            ),
+            (
+                Making(FakePredicate("x", longest=no_number)),
+                "its predicate's 'longest' is 1.5, not a whole number",
+            ),
+        )
+        for matcher, words in matchers:
+            error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
+            self.assertEqual(
+                str(error),
+                f"the matcher 'bad' failed: {words}; tell its author, and do without it until then",
+            )
 
     def test_open_quote(self) -> None:
         """A quote that is not closed is told."""

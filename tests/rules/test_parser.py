@@ -96,7 +96,7 @@ log = no
 [backend pool]
 server =
     127.0.0.1:22
-    tls:www.example.com:443
+    tcp:www.example.com:443:timeout=5
 proxy_protocol = v1
 connect_timeout = 1s
 retries = 0
@@ -202,7 +202,7 @@ class MeaningTests(SynchronousTestCase):
             {
                 "pool": Backend(
                     "pool",
-                    (tcp("127.0.0.1:22"), Server("tls:www.example.com:443", "endpoint")),
+                    (tcp("127.0.0.1:22"), Server("tcp:www.example.com:443:timeout=5", "endpoint")),
                     proxy_protocol="v1",
                     connect_timeout=1.0,
                     retries=0,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Globs", "hosts", "names", "option_globs"]
 
+_MOST_LISTED = 12
 _UNDER = re.compile(r"\*\.[^*?]+")
 _WILDCARD = re.compile(r"[*?]")
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
@@ -80,7 +83,7 @@ def names(text: str, known: Collection[str] = ()) -> Globs:
     patterns = _items(text)
     for pattern in patterns if known else ():
         if not any(map(_compiled([pattern], str, _regex).matches, known)):
-            raise ValueError(f"{pattern!r} matches nothing; possible are {', '.join(known)}")
+            raise ValueError(f"{pattern!r} matches nothing; {_meant(pattern, known)}")
     return _compiled(patterns, str, _regex)
 
 
@@ -152,6 +155,18 @@ def _unanchored(text: str) -> str:
     if not text:
         raise ValueError("'~' needs a regular expression, such as ~(www|api)[.]example[.]com")
     return text
+
+
+def _meant(pattern: str, known: Collection[str]) -> str:
+    folded = {name.casefold(): name for name in known}
+    # What others write in front of it: `HTTP/1.1`, `TLSv1.3`.
+    near = sorted(filter(pattern.casefold().endswith, folded), key=len, reverse=True)
+    near = near or get_close_matches(pattern.casefold(), folded, n=1)
+    if near:
+        return f"did you mean {folded[near[0]]!r}?"
+    if len(known) <= _MOST_LISTED:
+        return f"possible are {', '.join(known)}"
+    return f"there are {len(known)} names such as {', '.join(islice(known, 3))}"
 
 
 def _items(text: str) -> list[str]:

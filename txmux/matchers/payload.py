@@ -16,7 +16,7 @@ from txmux.matchers._bytes import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PayloadMatcher"]
+__all__ = ["PayloadMatcher", "bytes_from_hex", "bytes_from_text"]
 
 _LARGEST_OFFSET = 65536
 _PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)
@@ -67,11 +67,10 @@ class PayloadMatcher:
             OptionError: Not exactly one of ``text=`` and ``hex=`` is there, or a value cannot be read.
         """
         value = _value(options)
-        mask = _from_hex("mask", options["mask"]) if "mask" in options else None
+        mask = bytes_from_hex("mask", options["mask"]) if "mask" in options else None
         if mask is not None and len(mask) != len(value):
-            raise OptionError(
-                "mask", f"has {len(mask)} bytes for {len(value)} bytes to compare; make it as long"
-            )
+            compared = f"{_count(value)} {'is' if len(value) == 1 else 'are'} compared"
+            raise OptionError("mask", f"has {_count(mask)}, but {compared}; make it as long")
         return _PayloadPredicate(_offset(options.get("offset", "0")), _masked(value, mask), mask)
 
 
@@ -79,13 +78,19 @@ def _masked(data: bytes, mask: bytes | None) -> bytes:
     return data if mask is None else bytes(map(operator.and_, data, mask))
 
 
+def _count(data: bytes) -> str:
+    return f"{len(data)} byte{'' if len(data) == 1 else 's'}"
+
+
 def _value(options: Mapping[str, str]) -> bytes:
-    if ("text" in options) == ("hex" in options):
-        raise OptionError(None, "payload needs the bytes to look for: either text= or hex=")
+    if "text" in options and "hex" in options:
+        raise OptionError(None, "takes text= or hex=, not both; keep one")
     if "text" in options:
-        name, value = "text", _from_text(options["text"])
+        name, value = "text", bytes_from_text(options["text"])
+    elif "hex" in options:
+        name, value = "hex", bytes_from_hex("hex", options["hex"])
     else:
-        name, value = "hex", _from_hex("hex", options["hex"])
+        raise OptionError(None, "needs the bytes to look for; write text= or hex=")
     if not value:
         raise OptionError(name, "is empty; write the bytes to look for")
     return value
@@ -97,7 +102,16 @@ def _offset(text: str) -> int:
     return int(text)
 
 
-def _from_hex(name: str, text: str) -> bytes:
+def bytes_from_hex(name: str, text: str) -> bytes:
+    """Read pairs of hex digits, which blanks and colons may part.
+
+    Args:
+        name: The option, for the message.
+        text: Its value.
+
+    Raises:
+        OptionError: It is something else.
+    """
     try:
         return bytes.fromhex(text.replace(":", " "))
     except ValueError as error:
@@ -106,7 +120,12 @@ def _from_hex(name: str, text: str) -> bytes:
         ) from error
 
 
-def _from_text(text: str) -> bytes:
+def bytes_from_text(text: str) -> bytes:
+    r"""Read text, in UTF-8, with ``\r \n \t \0 \\`` and ``\xNN`` for one byte.
+
+    Raises:
+        OptionError: There is another escape.
+    """
     return b"".join(map(_piece, _PIECE.findall(text)))
 
 

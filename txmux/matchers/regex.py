@@ -57,7 +57,7 @@ class RegexMatcher:
             "(?i)(helo|ehlo)",
         ),
         Option(
-            "within", "The match has at most this many bytes (1 to 65536, 256 if left out)", "64"
+            "within", "The match has at most this many bytes (1 to 64KiB, 256 if left out)", "64"
         ),
     )
 
@@ -69,10 +69,11 @@ class RegexMatcher:
                 their bytes in UTF-8.
 
         Raises:
-            OptionError: No pattern, one that cannot be used, or a `within` that is no number in range.
+            OptionError: No pattern, one that cannot be used, or a `within` that is no size in range.
         """
-        if "pattern" not in options:
-            raise OptionError("pattern", r"is missing; write one, such as pattern='SSH-\d'")
+        if not options.get("pattern"):
+            problem = "empty" if "pattern" in options else "missing"
+            raise OptionError("pattern", rf"is {problem}; write one, such as pattern='SSH-\d'")
         within = _within(options.get("within", str(_DEFAULT_WITHIN)))
         try:
             pattern = compile_pattern(options["pattern"].encode(), within=within)
@@ -84,8 +85,10 @@ class RegexMatcher:
 
 
 def _within(text: str) -> int:
-    if re.fullmatch("[0-9]{1,5}", text) and 1 <= int(text) <= _LARGEST_WITHIN:
-        return int(text)
+    found = re.fullmatch("([0-9]{1,5})(KiB)?", text)
+    size = int(found[1]) * (1024 if found[2] else 1) if found else 0
+    if 1 <= size <= _LARGEST_WITHIN:
+        return size
     raise OptionError(
-        "within", f"{text!r} is no number of bytes; write one from 1 to {_LARGEST_WITHIN}"
+        "within", f"{text!r} is no size in range; write one from 1 to 64KiB, such as 512"
     )

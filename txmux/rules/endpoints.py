@@ -15,15 +15,16 @@ from twisted.plugin import getPlugins
 
 from txmux.rules.endpointstrings import CLIENT, SERVER, Arguments, Form, host_name, split_arguments
 from txmux.rules.model import Server
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
 from txmux.rules.values import file_path, split_words, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["listening", "server", "short_form"]
+__all__ = ["listening", "no_proxy_protocol", "server", "short_form"]
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
+_V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _SERVER_OPTIONS = ("weight", "backup", "max_connections", "down")
@@ -49,7 +50,9 @@ def listening(text: str) -> str:
     if kind is not None:
         arguments = split_arguments(text)
         if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
-            _refuse_kind(kind, _BUILT_IN | _installed_server_kinds(), "ADDRESS:PORT or :PORT")
+            known = _BUILT_IN | _installed_server_kinds()
+            _refuse_name(text, known)
+            _refuse_kind(kind, known, "ADDRESS:PORT or :PORT")
         _check(arguments, SERVER)
         return text
     short = _SHORT.fullmatch(text)
@@ -106,6 +109,24 @@ def server(text: str) -> Server:
     return found
 
 
+def no_proxy_protocol(text: str) -> str:
+    """Tell why a server cannot be sent a PROXY protocol header.
+
+    Args:
+        text: What `server` reads.
+
+    Returns:
+        What is wrong and what would be right, or nothing.
+    """
+    place = next(iter(text.split()), "")
+    if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
+        return (
+            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; until TLS to "
+            "servers is supported, write a plain server such as HOST:PORT, or proxy_protocol = off"
+        )
+    return ""
+
+
 def _option_message(word: str) -> str:
     name = word.partition("=")[0]
     if name in _SERVER_OPTIONS:
@@ -151,6 +172,15 @@ def _kind_of(text: str) -> str | None:
     return prefix if colon and _KIND.fullmatch(prefix) else None
 
 
+def _refuse_name(text: str, kinds: frozenset[str]) -> None:
+    host, _, port = text.partition(":")
+    if port.isdecimal() and nearest(host, kinds) is None:
+        raise InvalidValueError(
+            f"{host!r} is a name; a listener takes an IP address, such as 127.0.0.1:{port}, "
+            f"or :{port} for every address"
+        )
+
+
 def _refuse_slips(text: str, any_address: str) -> None:
     """Recognise what people write instead of an address and a port."""
     host, _, port = text.rpartition(":")
@@ -159,6 +189,8 @@ def _refuse_slips(text: str, any_address: str) -> None:
         meant = f"{any_address}:{text}"
     elif any_address and text.startswith(":") and text[1:].isdecimal():
         meant = f"{any_address}{text}"
+    elif _V6_AND_PORT.fullmatch(text):
+        meant = f"[{'::1' if any_address else '::'}]:{text[2:]}"
     elif text.startswith("/"):
         meant = f"unix:{text}"
     elif _is_v6(host) and port.isdecimal():

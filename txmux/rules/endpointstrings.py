@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import attrs
 
-from txmux.rules.problems import InvalidValueError, did_you_mean
-from txmux.rules.values import choice, whole_number
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.values import choice, socket_path, whole_number
 
 __all__ = ["CLIENT", "SERVER", "Arguments", "Form", "host_name", "split_arguments"]
 
@@ -74,10 +71,13 @@ def host_name(text: str) -> str:
         try:
             ipaddress.ip_address(text)
         except ValueError:
-            raise InvalidValueError(f"{text!r} is no IP address") from None
+            raise InvalidValueError(
+                f"{text!r} is no IP address; write one such as 192.0.2.1 or 2001:db8::1"
+            ) from None
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        hint = "" if text.isascii() else "; write an international name in its xn-- form"
-        raise InvalidValueError(f"{text!r} is no host name{hint}")
+        meant = "one such as www.example.com, or an IP address"
+        hint = meant if text.isascii() else "an international name in its xn-- form"
+        raise InvalidValueError(f"{text!r} is no host name; write {hint}")
     return text
 
 
@@ -90,9 +90,10 @@ def _octal_mode(text: str) -> str:
 _COLON = "a colon that belongs to an argument is written \\:"
 _COUNT = whole_number(0, 1_000_000)
 _FLAG = whole_number(0, 1)
-_LISTEN = whole_number(0, 65535)
-_CONNECT = whole_number(1, 65535)
-_CHECKS: dict[str, Callable[[str], object]] = {
+_Checks = Mapping[str, Callable[[str], object]]
+_LISTEN: _Checks = {"port": whole_number(0, 65535), "address": socket_path}
+_CONNECT: _Checks = {"port": whole_number(1, 65535)}
+_CHECKS: _Checks = {
     "backlog": _COUNT,
     "bindAddress": host_name,
     "domain": choice("INET", "INET6", "UNIX"),
@@ -105,9 +106,7 @@ _CHECKS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _complaints(
-    checks: Mapping[str, Callable[[str], object]], name: str, value: str
-) -> tuple[str, ...]:
+def _complaints(checks: _Checks, name: str, value: str) -> tuple[str, ...]:
     try:
         checks.get(name, str)(value)
     except InvalidValueError as error:
@@ -125,7 +124,7 @@ class Form:
         required: Those it cannot do without; none of them may be empty.
         only_named: The arguments that need their name.
         one_of: Exactly one of these must be there.
-        port: Reads the port.
+        checks: What reads the arguments that only some kinds have, or that differ between them.
         fills_gaps: Whether arguments without a name take the names that are left, as in ``tcp:host=x:80``.
     """
 
@@ -134,7 +133,7 @@ class Form:
     required: tuple[str, ...] = ()
     only_named: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
-    port: Callable[[str], object] = _LISTEN
+    checks: _Checks = _LISTEN
     fills_gaps: bool = False
 
     def check(self, arguments: Arguments) -> dict[str, str]:
@@ -155,7 +154,7 @@ class Form:
                 f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
             )
         messages = [
-            f"{kind} takes no {name!r}{did_you_mean(name, known)}"
+            f"{kind} takes no {name!r}{suggestion(name, known, 'it takes')}"
             for name in given
             if name not in known
         ]
@@ -173,7 +172,7 @@ class Form:
             f"{name}: {complaint}"
             for name, value in merged.items()
             if value or name not in self.required
-            for complaint in _complaints(_CHECKS | {"port": self.port}, name, value)
+            for complaint in _complaints({**_CHECKS, **self.checks}, name, value)
         ]
         if messages and "" in arguments.positional[1:]:
             raise InvalidValueError(f"{_COLON}, as in interface=\\:\\:1")
@@ -216,7 +215,7 @@ CLIENT: Mapping[str, Form] = {
         ("host", "port"),
         ("host", "port"),
         ("timeout", "bindAddress"),
-        port=_CONNECT,
+        checks=_CONNECT,
         fills_gaps=True,
     ),
     "ssl": Form(
@@ -224,7 +223,7 @@ CLIENT: Mapping[str, Form] = {
         ("host", "port"),
         ("host", "port"),
         ("timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname"),
-        port=_CONNECT,
+        checks=_CONNECT,
         fills_gaps=True,
     ),
     "tls": Form(
@@ -240,8 +239,14 @@ CLIENT: Mapping[str, Form] = {
             "endpoint",
         ),
         ("host", "port"),
-        port=_CONNECT,
+        checks=_CONNECT,
     ),
-    "unix": Form("unix:/run/x.sock", ("path",), ("path",), ("lockfile", "timeout")),
+    "unix": Form(
+        "unix:/run/x.sock",
+        ("path",),
+        ("path",),
+        ("lockfile", "timeout"),
+        checks={"path": socket_path},
+    ),
 }
 """The kinds of client endpoint that come with Twisted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 from pathlib import Path
 
@@ -34,6 +35,10 @@ def read_source(path: Path | str) -> Source:
         OSError: It cannot be read.
     """
     data = Path(path).read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Source(
+            str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
+        )
     try:
         return Source(str(path), data.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -62,7 +67,7 @@ class Includer:
 
     def __init__(self, path: str) -> None:
         self._folder = Path(path).parent
-        self._main = Path(path).resolve()
+        self._main = Path(path)
         self._seen: set[Path] = set()
 
     def __call__(self, pattern: str) -> tuple[Source, ...]:
@@ -75,7 +80,7 @@ class Includer:
             sources = [self._read(path) for path in self._paths(pattern)]
         except OSError as error:
             raise InvalidValueError(
-                f"cannot read {str(error.filename)!r}: {error.strerror}"
+                f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
             ) from None
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is no path of a file") from None
@@ -86,15 +91,28 @@ class Includer:
             return [self._folder / pattern]
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
         names = sorted(glob.glob(pattern, root_dir=self._folder))  # noqa: PTH207
-        return [path for path in (self._folder / name for name in names) if path.is_file()]
+        paths = [self._folder / name for name in names]
+        # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it tells.
+        return [path for path in paths if path.is_file() or not path.exists()]
+
+    def _advice(self, error: OSError, pattern: str) -> str:
+        if isinstance(error, IsADirectoryError):
+            return f"write '{pattern.rstrip('/')}/*.ini' for the files in it"
+        if isinstance(error, PermissionError):
+            return "let the user that txmux runs as read it"
+        if Path(pattern).is_absolute():
+            return "correct the path, or create the file"
+        folder = str(self._folder.resolve())
+        return f"a relative path starts at the folder of the rules file, {folder!r}"
 
     def _read(self, path: Path) -> Source | None:
+        source = read_source(path)
         real = path.resolve()
-        if real == self._main:
+        if real == self._main.resolve():
             raise InvalidValueError(
                 f"{str(path)!r} is this file itself; put what is included into a folder of its own"
             )
         if real in self._seen:
             return None
         self._seen.add(real)
-        return read_source(path)
+        return source

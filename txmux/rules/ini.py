@@ -48,12 +48,14 @@ class Section:
         line: Where its header stands.
         header: The text between the brackets.
         entries: By key, in the order of the file.
+        unread: The lines of it that could not be read, so that what seems to be missing may stand there.
     """
 
     path: str
     line: int
     header: str
     entries: Mapping[str, Entry]
+    unread: Sequence[int] = ()
 
     def problem(self, message: str, key: str = "", line: int = 0) -> Problem:
         """Make a problem of this section, by default at its header."""
@@ -87,6 +89,7 @@ class _Reader:
         self._path = path
         self._header = ""
         self._entries: dict[str, Entry] | None = None
+        self._unread: list[int] = []
         self._items: list[Item] | None = None
         self._indent = 0
 
@@ -102,23 +105,29 @@ class _Reader:
 
     def _section(self, number: int, line: str) -> None:
         header, bracket, rest = line[1:].partition("]")
-        self._header = " ".join(header.split())
+        self._header = ""
         self._entries = {}
+        self._unread = []
         self._items = None
-        if not (bracket and self._header):
-            self._header = ""
+        name = " ".join(header.split())
+        if not (bracket and name):
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
+            self._unread.append(number)
+        if not name:
             return
+        self._header = name
         if rest:
             self._problem(
                 number, "", "nothing may follow the header's ']'; a comment needs its own line"
             )
-        self.sections.append(Section(self._path, number, self._header, self._entries))
+        self.sections.append(Section(self._path, number, name, self._entries, self._unread))
 
     def _entry(self, number: int, line: str) -> None:
         key, equals, value = (part.strip() for part in line.partition("="))
         # Also for a line that is no entry, so that the lines that continue it are no further problems.
         self._items = []
+        if not (equals and key):
+            self._unread.append(number)
         if not equals:
             message = "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
             self._problem(number, "", message)

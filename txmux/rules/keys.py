@@ -10,7 +10,7 @@ import attrs
 from txmux.rules import endpoints, values
 from txmux.rules.ini import Item
 from txmux.rules.networks import NetworkSet
-from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
+from txmux.rules.problems import InvalidValueError, joined, nearest, suggestion, with_advice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKEND_KEYS",
+    "HEADERS",
     "Key",
     "listener_keys",
+    "missing_keys",
     "read_keys",
     "route_keys",
     "settings_keys",
@@ -54,6 +56,15 @@ class Key:
     unless: str = ""
 
 
+HEADERS = {
+    "txmux": "[txmux]",
+    "listen": "[listen NAME]",
+    "route": "[route NAME]",
+    "backend": "[backend NAME]",
+}
+"""The kinds of sections, and how their headers are written."""
+
+_LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _LIKE_COMMENT = re.compile(r"\s[#;]")
 _CONNECTIONS = values.whole_number(0, 1_000_000_000)
 
@@ -118,6 +129,7 @@ def route_keys(
         "not_from": attrs.evolve(networks, field="excluded"),
         "under": Key("under", listener, "public", "list"),
         "log": Key("log", values.boolean, "yes"),
+        "dry_run": Key("dry_run", values.boolean, "no"),
     }
 
 
@@ -147,7 +159,7 @@ _NOT_YET = {
         "max_undecided_per_source",
         "connection_rate_per_source",
     ),
-    "route": ("during", "terminate_tls", "alpn", "tls_client_ca", "tls_minimum", "dry_run"),
+    "route": ("during", "terminate_tls", "alpn", "tls_client_ca", "tls_minimum"),
     "backend": (
         "balance",
         "proxy_tlvs",
@@ -171,58 +183,98 @@ _NOT_YET = {
 
 
 def read_keys(
-    section: Section, kind: str, keys: Mapping[str, Key], problems: list[Problem]
+    section: Section, kind: str, tables: Mapping[str, Mapping[str, Key]], problems: list[Problem]
 ) -> dict[str, Any]:
     """Read all values of a section.
 
     Args:
         section: What stands in the file.
-        kind: The first word of its header.
-        keys: The keys it may have.
+        kind: What kind of section it is.
+        tables: The keys of each kind.
         problems: Where all that is wrong is added.
 
     Returns:
         The values that could be read, by the model's attributes.
     """
-    not_yet = _NOT_YET[kind]
-    misspelt = set()
+    keys = tables[kind]
+    known = (*keys, *_NOT_YET[kind])
     for name, entry in section.entries.items():
-        if name in not_yet:
+        if name in _NOT_YET[kind]:
             problems.append(section.problem("not supported yet; remove it", name, entry.line))
         elif name not in keys:
-            known = (*keys, *not_yet)
-            misspelt.add(nearest(name, known))
-            message = f"unknown key{did_you_mean(name, known)}"
+            message = _unknown(name, kind, tables)
             problems.append(section.problem(message, name, entry.line))
     found: dict[str, Any] = {}
-    for name, takes in keys.items():
+    for name, key in keys.items():
         if name in section.entries:
-            found.update(_value(section, section.entries[name], takes, problems))
-        elif takes.required and takes.unless not in section.entries and name not in misspelt:
-            message = f"is missing; write for example '{name} = {takes.example}'"
-            problems.append(section.problem(message, name))
+            found.update(_value(section, section.entries[name], key, known, problems))
     return found
 
 
-def _value(section: Section, entry: Entry, key: Key, problems: list[Problem]) -> dict[str, Any]:
+def missing_keys(section: Section, kind: str, keys: Mapping[str, Key]) -> list[Problem]:
+    """Find the required keys that a section does not have, and has not meant to have either.
+
+    Args:
+        section: What stands in the file.
+        kind: What kind of section it is.
+        keys: The keys of that kind.
+    """
+    if section.unread:
+        return []
+    known = (*keys, *_NOT_YET[kind])
+    meant = set()
+    for entry in section.entries.values():
+        meant.add(entry.key if entry.key in known else nearest(entry.key, known))
+        meant.update(_like_key(item) for item in entry.items if item.line != entry.line)
+    return [
+        section.problem(f"is missing; write for example '{name} = {key.example}'", name)
+        for name, key in keys.items()
+        if key.required and meant.isdisjoint({name, key.unless})
+    ]
+
+
+def _unknown(name: str, kind: str, tables: Mapping[str, Mapping[str, Key]]) -> str:
+    others = [HEADERS[other] for other in tables if name in {*tables[other], *_NOT_YET[other]}]
+    if others:
+        return f"unknown key; it belongs in {joined(others)}"
+    near = nearest(name, (*tables[kind], *_NOT_YET[kind]))
+    return f"unknown key{suggestion(name, (near,) if near else tables[kind])}"
+
+
+def _like_key(item: Item) -> str:
+    """Give what would be the key if a line that continues a value were not indented."""
+    key, equals, _ = item.text.partition("=")
+    return key.strip() if equals else ""
+
+
+def _advice(entry: Entry, item: Item, known: Iterable[str]) -> str:
+    if item.line != entry.line and _like_key(item) in known:
+        return "unindent it if it is a key of its own"
+    if item.line != entry.line and _LIKE_HEADER.fullmatch(item.text):
+        return "unindent it if it is a header"
+    return "a comment needs its own line" if _LIKE_COMMENT.search(item.text) else ""
+
+
+def _value(
+    section: Section, entry: Entry, key: Key, known: Iterable[str], problems: list[Problem]
+) -> dict[str, Any]:
     items = list(_split(entry.items)) if key.takes == "list" else entry.items
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
         problems.append(section.problem(message, entry.key, entry.line))
     if key.takes == "one":
-        problems.extend(
-            section.problem("takes one value; remove this line", entry.key, item.line)
-            for item in items[1:]
-        )
+        for item in items[1:]:
+            message = f"takes one value; {_advice(entry, item, known) or 'remove this line'}"
+            problems.append(section.problem(message, entry.key, item.line))
         items = items[:1]
 
     def read(item: Item) -> list[Any]:
         try:
             return [key.read(item.text)]
         except InvalidValueError as error:
-            hint = "; a comment needs its own line" if _LIKE_COMMENT.search(item.text) else ""
+            advice = _advice(entry, item, known)
             problems.extend(
-                section.problem(f"{message}{hint}", entry.key, item.line)
+                section.problem(with_advice(message, advice), entry.key, item.line)
                 for message in error.messages
             )
             return []

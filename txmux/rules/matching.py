@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.detection.registry import DuplicateMatcherError
 from txmux.errors import OptionError
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, did_you_mean
@@ -36,9 +37,12 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
         if not rest:
             raise InvalidValueError("names no matcher after 'not'; write for example 'not tls'")
         name, *rest = rest
-    matcher = matchers.get(name)
-    if matcher is None:
-        raise InvalidValueError(_unknown(name, matchers))
+    try:
+        matcher = matchers[name]
+    except KeyError:
+        raise InvalidValueError(_unknown(name, matchers)) from None
+    except DuplicateMatcherError as error:
+        raise InvalidValueError(str(error)) from None
     options = _options(matcher, rest)
     return Alternative(text, _predicate(matcher, options), negated)
 
@@ -57,13 +61,17 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _options(matcher: IProtocolMatcher, words: Iterable[str]) -> dict[str, str]:
-    known = [option.name for option in matcher.options]
+    known = _option_names(matcher)
     takes = f"{matcher.name} takes {', '.join(f'{name}=' for name in known) or 'no options'}"
     options: dict[str, str] = {}
     messages = []
+    before = ""
     for word in words:
         name, equals, value = word.partition("=")
-        if not equals:
+        if not equals and (word.startswith(",") or before.endswith(",")):
+            hint = "no blank may stand beside a comma, unless the value is in quotes"
+            messages.append(f"{word!r} is no option; {hint} ({takes})")
+        elif not equals:
             messages.append(f"{word!r} is no option; write OPTION=VALUE ({takes})")
         elif name not in known:
             hint = did_you_mean(name, known)
@@ -72,18 +80,43 @@ def _options(matcher: IProtocolMatcher, words: Iterable[str]) -> dict[str, str]:
             messages.append(f"option {name!r} is given twice; keep one")
         else:
             options[name] = value
+        before = word
     if messages:
         raise InvalidValueError(*messages)
     return options
 
 
+def _option_names(matcher: IProtocolMatcher) -> list[str]:
+    try:
+        names = [option.name for option in matcher.options]
+    except Exception as error:
+        raise _failed(matcher, error) from error
+    for name in names:
+        if not isinstance(name, str):
+            raise _broken(matcher, f"the name of an option is {name!r}, not text")
+    return names
+
+
 def _predicate(matcher: IProtocolMatcher, options: Mapping[str, str]) -> Predicate:
     try:
-        return matcher.predicate(options)
+        predicate = matcher.predicate(options)
+        longest = predicate.longest
     except OptionError as error:
         raise InvalidValueError(f"{matcher.name} {error}") from None
     except Exception as error:
-        raise InvalidValueError(
-            f"the matcher {matcher.name!r} failed: {type(error).__name__}: {error}; "
-            "tell its author, and do without it until then"
-        ) from error
+        raise _failed(matcher, error) from error
+    if not callable(predicate):
+        raise _broken(matcher, f"its predicate {predicate!r} cannot be called")
+    if not isinstance(longest, int):
+        raise _broken(matcher, f"its predicate's 'longest' is {longest!r}, not a whole number")
+    return predicate
+
+
+def _failed(matcher: IProtocolMatcher, error: Exception) -> InvalidValueError:
+    return _broken(matcher, f"{type(error).__name__}: {error}")
+
+
+def _broken(matcher: IProtocolMatcher, how: str) -> InvalidValueError:
+    return InvalidValueError(
+        f"the matcher {matcher.name!r} failed: {how}; tell its author, and do without it until then"
+    )

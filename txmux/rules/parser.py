@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules import endpoints, keys
+from txmux.rules.conflicts import conflicts
 from txmux.rules.files import Includer, Source, read_source
 from txmux.rules.ini import read_ini
 from txmux.rules.matching import read_alternative
 from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
-from txmux.rules.problems import InvalidValueError, Problem, RulesError, did_you_mean, nearest
+from txmux.rules.problems import (
+    InvalidValueError,
+    Problem,
+    RulesError,
+    did_you_mean,
+    nearest,
+    suggestion,
+    with_advice,
+)
 from txmux.rules.values import NAME, file_path
 
 if TYPE_CHECKING:
@@ -20,17 +29,13 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.ini import Section
-    from txmux.rules.keys import Key
     from txmux.rules.model import Alternative, Outcome
 
 __all__ = ["load", "parse"]
 
-_KINDS = {
-    "txmux": "[txmux]",
-    "listen": "[listen NAME]",
-    "route": "[route NAME]",
-    "backend": "[backend NAME]",
-}
+_NO_PATHS = frozenset(
+    {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
+)
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 
@@ -73,12 +78,16 @@ class _Parser:
         self._path = main.path
         self._matchers = installed_matchers() if matchers is None else matchers
         self._problems: list[Problem] = []
+        self._not_text: list[Problem] = []
         self._files: list[str] = []
-        self._sections: dict[str, dict[str, list[Section]]] = {kind: {} for kind in _KINDS}
-        self._meant: set[str | None] = set()
+        self._sections: dict[str, dict[str, list[Section]]] = {kind: {} for kind in keys.HEADERS}
         self._backends: dict[str, Backend] = {}
-        self._listener_keys = keys.listener_keys(self._outcome)
-        self._route_keys = keys.route_keys(self._alternative, self._outcome, self._listener_name)
+        self._tables = {
+            "txmux": keys.settings_keys(self._access_log, Includer(self._path)),
+            "listen": keys.listener_keys(self._outcome),
+            "route": keys.route_keys(self._alternative, self._outcome, self._listener_name),
+            "backend": keys.BACKEND_KEYS,
+        }
         self._add(main)
 
     def rules(self) -> Rules:
@@ -88,37 +97,44 @@ class _Parser:
             self._backends.setdefault(name, self._backend(name, section))
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
-        if "listen" not in self._meant:
+        self._problems += conflicts(same[0] for same in self._sections["listen"].values())
+        if not self._sections["listen"] and not self._not_text:
             message = (
                 "there is no [listen NAME] section; add one, with 'endpoint = :443' for example"
             )
             self._problems.append(Problem(self._path, 1, "", "", message))
-        if self._problems:
+        not_text = {(problem.path, problem.line) for problem in self._not_text}
+        problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
+        if problems:
             order = {path: number for number, path in enumerate(self._files)}
-            raise RulesError(sorted(self._problems, key=lambda p: (order[p.path], p.line)))
+            raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         return Rules(Path(self._path), settings, listeners, routes, self._backends)
 
     def _add(self, source: Source) -> None:
         self._files.append(source.path)
         sections, problems = read_ini(source.text, source.path)
-        self._problems += [*source.problems, *problems]
+        self._not_text += source.problems
+        self._problems += problems
         for section in sections:
-            kind, _, name = section.header.partition(" ")
-            self._meant.add(kind if kind in _KINDS else nearest(kind, _KINDS))
-            message = self._header_message(kind, name)
+            word, _, name = section.header.partition(" ")
+            # A misspelt section is read as what it is meant to be, lest its absence be told too.
+            kind = _meant(word)
+            if kind == word:
+                message = self._header_message(kind, name)
+            else:
+                hint = f"; did you mean {kind!r}?" if kind else ""
+                there_are = ", ".join(keys.HEADERS.values())
+                message = f"unknown section{hint} (there are {there_are})"
             if message:
                 self._problems.append(section.problem(message))
-            if kind in _KINDS:
+            if kind:
                 self._sections[kind].setdefault(name, []).append(section)
 
     def _header_message(self, kind: str, name: str) -> str:
-        if kind not in _KINDS:
-            there_are = ", ".join(_KINDS.values())
-            return f"unknown section{did_you_mean(kind, _KINDS)} (there are {there_are})"
         if kind == "txmux":
             message = "takes no name; write [txmux]" if name else ""
         elif not name:
-            message = f"needs a name; write {_KINDS[kind]}"
+            message = f"needs a name; write {keys.HEADERS[kind]}"
         elif not NAME.fullmatch(name):
             message = f"{name!r} is no name; use letters, digits, '.', '_' and '-' only"
         elif kind == "backend" and name in _REFUSALS:
@@ -139,11 +155,10 @@ class _Parser:
 
     def _settings(self) -> Settings:
         # A second [txmux] is an error already, whichever file it is in.
-        _, section = next(self._named("txmux"), ("", None))
+        name, section = next(self._named("txmux"), ("", None))
         if section is None:
             return Settings()
-        table = keys.settings_keys(self._access_log, Includer(self._path))
-        found = self._read(section, "txmux", table)
+        found = self._read("txmux", name, section)
         for source in itertools.chain.from_iterable(found.pop("include", ())):
             self._add(source)
         return Settings(**found)
@@ -151,22 +166,37 @@ class _Parser:
     # Where something required is missing, a stand-in lets the rest be checked: the rules are never handed out.
 
     def _backend(self, name: str, section: Section) -> Backend:
-        found = self._read(section, "backend", keys.BACKEND_KEYS)
+        found = self._read("backend", name, section)
+        if found.get("proxy_protocol", "off") != "off" and "server" in section.entries:
+            self._problems.extend(
+                section.problem(message, "server", item.line)
+                for item in section.entries["server"].items
+                if (message := endpoints.no_proxy_protocol(item.text))
+            )
         return Backend(name, **{"servers": (), **found})
 
     def _listener(self, name: str, section: Section) -> Listener:
-        return Listener(name, **self._read(section, "listen", self._listener_keys))
+        return Listener(name, **self._read("listen", name, section))
 
     def _route(self, name: str, section: Section) -> Route:
-        found = self._read(section, "route", self._route_keys)
+        found = self._read("route", name, section)
         return Route(name, **{"alternatives": (), "outcome": Refusal.CLOSE, **found})
 
-    def _read(self, section: Section, kind: str, table: Mapping[str, Key]) -> dict[str, Any]:
-        return keys.read_keys(section, kind, table, self._problems)
+    def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
+        found = keys.read_keys(section, kind, self._tables, self._problems)
+        # What a second section of the same name has not, it may have in the first.
+        if section is self._sections[kind][name][0]:
+            self._problems += keys.missing_keys(section, kind, self._tables[kind])
+        return found
 
     def _access_log(self, text: str) -> Path | Literal["-"] | None:
         if text == "-":
             return "-"
+        if text != "off" and text.casefold() in _NO_PATHS:
+            raise InvalidValueError(
+                f"{text!r} is no path; write 'off' for no log, '-' for the service's own log, "
+                f"or './{text}' for a file of that name"
+            )
         return None if text == "off" else Path(self._path).parent / file_path(text)
 
     def _alternative(self, text: str) -> Alternative:
@@ -177,7 +207,7 @@ class _Parser:
             return text
         if text in self._sections["route"]:
             raise InvalidValueError(f"{text!r} is a route; only listeners are supported yet")
-        hint = did_you_mean(text, self._sections["listen"])
+        hint = suggestion(text, self._sections["listen"])
         raise InvalidValueError(f"there is no [listen {text}]{hint}")
 
     def _outcome(self, text: str) -> Outcome:
@@ -189,8 +219,14 @@ class _Parser:
             return backend
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
             hint = did_you_mean(text, (*self._backends, *_REFUSALS))
-            raise InvalidValueError(
-                f"there is no [backend {text}]{hint}; write the name of a backend, HOST:PORT, "
-                "unix:/path, close or reset"
-            )
+            advice = "write the name of a backend, HOST:PORT, unix:/path, close or reset"
+            raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
         return Backend(text, (endpoints.server(text),))
+
+
+def _meant(word: str) -> str:
+    """Give the kind of section that the first word of a header means, or nothing."""
+    if word in keys.HEADERS:
+        return word
+    begun = (kind for kind in keys.HEADERS if word.casefold().startswith(kind))
+    return nearest(word, keys.HEADERS) or next(begun, "")

@@ -10,9 +10,20 @@ import attrs
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["InvalidValueError", "Problem", "RulesError", "did_you_mean", "nearest"]
+__all__ = [
+    "InvalidValueError",
+    "Problem",
+    "RulesError",
+    "did_you_mean",
+    "joined",
+    "nearest",
+    "suggestion",
+    "with_advice",
+]
+
+_MOST_LISTED = 20
 
 
 @attrs.frozen
@@ -62,7 +73,7 @@ class InvalidValueError(MuxError):
     """
 
     def __init__(self, *messages: str) -> None:
-        super().__init__("; ".join(messages))
+        super().__init__("; ".join(messages).replace("?; ", "? "))
         self.messages = messages
 
 
@@ -81,3 +92,33 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = nearest(word, known)
     return f"; did you mean {near!r}?" if near else ""
+
+
+def suggestion(word: str, known: Iterable[str], there_are: str = "there are") -> str:
+    """Suggest the known word that is nearest to a wrong one, or else tell which there are.
+
+    Args:
+        word: The wrong word.
+        known: The words that would be right.
+        there_are: What introduces them.
+
+    Returns:
+        ``; did you mean 'ssh'?`` or ``(there are http, tls)`` to end a message with.
+    """
+    words = list(known)
+    listed = [*words[:_MOST_LISTED], *(["…"] if len(words) > _MOST_LISTED else [])]
+    return did_you_mean(word, words) or f" ({there_are} {', '.join(listed) or 'none'})"
+
+
+def with_advice(message: str, advice: str) -> str:
+    """Add advice to a message, as a sentence of its own after a question."""
+    if not advice:
+        return message
+    if message.endswith("?"):
+        return f"{message} {advice[0].upper()}{advice[1:]}"
+    return f"{message}; {advice}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """Join words as ``a``, ``a or b`` or ``a, b or c``."""
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ __all__ = [
     "positive_duration",
     "positive_duration_or_none",
     "size",
+    "socket_path",
     "split_words",
     "whole_number",
 ]
@@ -46,6 +47,8 @@ _LONGEST_DAYS = 3650
 _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
+
+_LONGEST_SOCKET_PATH = 107
 
 # A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<kept>[^ \t'"\\]|$)|\\.""")
@@ -145,8 +148,9 @@ def choice(*choices: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text in choices:
             return text
-        words = f"{', '.join(choices[:-1])} or {choices[-1]}"
-        raise InvalidValueError(f"must be {words}, not {text!r}{did_you_mean(text, choices)}")
+        raise InvalidValueError(
+            f"must be {joined(choices)}, not {text!r}{did_you_mean(text, choices)}"
+        )
 
     return read
 
@@ -180,6 +184,16 @@ def file_path(text: str) -> Path:
     if "\0" in text:
         raise InvalidValueError(f"{text!r} is no path: it holds a NUL character")
     return Path(text)
+
+
+def socket_path(text: str) -> Path:
+    """Read the path of a UNIX socket, which has to fit into the field ``sun_path`` (108 bytes, the last one NUL)."""
+    length = len(text.encode("utf-8", "surrogatepass"))
+    if length > _LONGEST_SOCKET_PATH:
+        raise InvalidValueError(
+            f"is {length} bytes long; the path of a UNIX socket has at most {_LONGEST_SOCKET_PATH}"
+        )
+    return file_path(text)
 
 
 def split_words(text: str) -> list[str]:
