@@ -1,0 +1,75 @@
+"""The `tds` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided
+from txmux.interfaces import Verdict
+from txmux.matchers.tds import TdsMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+# The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number.
+SAMPLES: tuple[bytes, ...] = (
+    bytes.fromhex(
+        "1201002f000001000000 1a0006 01 0020 0001 02 0021 0001 03 0022 0004 04 0026 0001 ff"
+        "09000000 0000 01 00 b80d0000 01"
+    ),
+    bytes.fromhex(
+        "1201003400000100 00 0015 0006 01 001b 0001 02 001c 000c 03 0028 0004 ff"
+        "080001550000 00 4d5353514c53657276657200 80190000"
+    ),
+    bytes.fromhex("1201001a00000000 00 000b 0006 01 0011 0001 ff 090000000000 02"),
+)
+
+
+def said(data: bytes) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(TdsMatcher().predicate({}), data)
+
+
+class PreloginTests(SynchronousTestCase):
+    """What begins a connection."""
+
+    def test_match(self) -> None:
+        """The first option is a match."""
+        for sample in SAMPLES:
+            self.assertEqual(said(sample), (MATCH, 13))
+            self.assertEqual(said(sample[:12]), (NEED_MORE, 12))
+
+    def test_no(self) -> None:
+        """The first byte that is off is a no."""
+        good = SAMPLES[0]
+        for data, at in (
+            (b"\x10\x01", 1),
+            (b"\x12\x00", 2),
+            (b"\x12\x01\x80", 3),
+            (b"\x12\x01\x00\x13", 4),
+            (good[:7] + b"\x01", 8),
+            (good[:8] + b"\x01", 9),
+            (good[:9] + b"\x00\x05", 11),
+            (good[:9] + b"\x00\x22", 11),
+            (good[:11] + b"\x00\x07", 13),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.binary(max_size=40)
+        | st.builds(
+            lambda sample, n, tail: sample[:n] + tail,
+            st.sampled_from(SAMPLES),
+            st.integers(0, 60),
+            st.binary(max_size=40),
+        )
+    )
+    def test_any_bytes(self, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data)
