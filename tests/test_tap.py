@@ -13,7 +13,9 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import connect
+from txmux import tap
 from txmux.demo.service import _has_ipv6_loopback, demo_service
+from txmux.detection.registry import PluginProblem, Registry
 from txmux.tap import Options, makeService
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ class OptionsTest(TestCase):
         lines = said.splitlines()
         self.assertEqual(len(lines), 3)
         self.assertIn("did you mean 'endpoint'?", lines[0])
+
+    def test_problems_of_plugins(self) -> None:
+        """What is wrong with a plugin is a warning, and the rules are read all the same."""
+        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
+        self.patch(tap, "installed_matchers", lambda: registry)
+        self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
+        self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
+        self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
 
     async def test_serves(self) -> None:
         """The service listens as the rules say."""

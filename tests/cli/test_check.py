@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
 from txmux.cli import check, main
-from txmux.detection.registry import DuplicateMatcherError
+from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
 
 GOOD = "[listen a]\nendpoint = :443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"
@@ -86,6 +86,13 @@ class CheckTests(CommandTestCase):
             self.assertEqual(
                 self.run_main("check", self.good), (1, "", "txmux: two matchers are called 'x'\n")
             )
+
+    def test_problems_of_plugins(self) -> None:
+        """What is wrong with a plugin is a warning, and no error of a file that does without it."""
+        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
+        self.patch(check, "installed_matchers", lambda: registry)
+        code, _, err = self.run_main("check", self.good)
+        self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
 
 
 class ProgramTests(CommandTestCase):

@@ -1,31 +1,174 @@
-"""Finding the installed matchers."""
+"""Finding the installed matchers, and telling what is wrong with plugins."""
 
 from __future__ import annotations
 
+import importlib
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.detection.registry import DuplicateMatcherError, _by_name, installed_matchers
+from txmux.detection.registry import DuplicateMatcherError, Registry, installed_matchers
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_MATCHER = """\
 from txmux.matchers.any import AnyMatcher
-from txmux.matchers.ssh import SshMatcher
+
+class {kind}(AnyMatcher):
+    name = {name!r}
+
+{variable} = {kind}()
+"""
 
 
-class RegistryTest(SynchronousTestCase):
-    """By name, and each name once."""
+def _module(kind: str, name: object, variable: str = "matcher") -> str:
+    return _MATCHER.format(kind=kind, name=name, variable=variable)
+
+
+class InstalledTest(SynchronousTestCase):
+    """What comes with txmux."""
 
     def test_installed(self) -> None:
-        """The matchers that come with txmux are found the way any plugin is."""
+        """Its matchers are found the way any plugin is, and nothing is wrong with them."""
         found = installed_matchers()
         self.assertEqual(list(found), sorted(found))
+        self.assertEqual(len(found), len(list(found)))
         self.assertTrue({"any", "http", "payload", "redis", "regex", "ssh", "tls"} <= found.keys())
+        self.assertEqual(found.problems, ())
+
+
+class PluginTest(SynchronousTestCase):
+    """Other plugins, in a package made for each test."""
+
+    def setUp(self) -> None:
+        """Make the folder of the package."""
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-plugins-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.name = self.folder.name.replace("-", "_")
+        self.package = self.folder / self.name
+        self.package.mkdir()
+        self.write("__init__", "")
+        self.patch(sys, "path", [str(self.folder), *sys.path])
+        self.addCleanup(self.forget)
+
+    def forget(self) -> None:
+        """Let the package and its modules be imported anew."""
+        for name in [name for name in sys.modules if name.startswith(self.name)]:
+            del sys.modules[name]
+
+    def write(self, module: str, text: str) -> Path:
+        """Write a module of the package, and give its path."""
+        path = self.package / f"{module}.py"
+        path.write_text(text)
+        return path
+
+    def distribute(self, distribution: str, module: str) -> None:
+        """Make it look as if a module had been installed with a distribution."""
+        metadata = self.folder / f"{distribution}-1.5.dist-info"
+        metadata.mkdir()
+        text = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.5\n"
+        (metadata / "METADATA").write_text(text)
+        (metadata / "RECORD").write_text(f"{self.name}/{module}.py,,\n")
+
+    def found(self) -> Registry:
+        """Find the matchers in the package."""
+        importlib.invalidate_caches()
+        package: ModuleType = importlib.import_module(self.name)
+        return installed_matchers(package)
+
+    def test_none(self) -> None:
+        """A package without matchers has none, whatever else is in it."""
+        self.write("other", "thing = 1\n")
+        self.assertEqual(self.found(), Registry({}))
+
+    def test_once(self) -> None:
+        """A matcher that is there under two names of Python is one matcher."""
+        self.write("mine", _module("Mine", "mine") + "again = matcher\n")
+        found = self.found()
+        self.assertEqual((list(found), found.problems), (["mine"], ()))
 
     def test_duplicate(self) -> None:
-        """Two plugins of one name are an error that names both."""
+        """A name that is claimed twice can be used by nobody, and both claims are named; others work."""
+        first = self.write("first", _module("One", "twice"))
+        second = self.write("second", _module("Two", "twice") + _module("Fine", "fine", "fine"))
+        self.distribute("first_package", "first")
+        found = self.found()
+        self.assertEqual(list(found), ["fine"])
+        self.assertEqual((len(found), "twice" in found, "fine" in found), (1, False, True))
+        (problem,) = found.problems
+        self.assertEqual(
+            (problem.name, str(problem)),
+            (
+                "twice",
+                (
+                    "the matcher 'twice' is there 2 times: "
+                    f"{self.name}.first.One in {first} (first_package 1.5) and {self.name}.second.Two in {second}; "
+                    "rules that use it are refused until only one of them is installed"
+                ),
+            ),
+        )
+        error = self.assertRaises(DuplicateMatcherError, found.__getitem__, "twice")
+        self.assertEqual(str(error), str(problem))
+        self.assertRaises(KeyError, found.__getitem__, "thrice")
 
-        class Impostor(AnyMatcher):
-            name = "ssh"
+    def test_import_failure(self) -> None:
+        """A module that cannot be imported is named with its file, package and error; others work."""
+        broken = self.write("broken", "raise ValueError('first\\nsecond')\n")
+        self.write("fine", _module("Fine", "fine"))
+        self.distribute("broken_package", "broken")
+        found = self.found()
+        self.assertEqual(list(found), ["fine"])
+        (problem,) = found.problems
+        self.assertEqual(
+            (problem.name, str(problem)),
+            (
+                None,
+                (
+                    f"the plugin module {self.name}.broken in {broken} (broken_package 1.5) cannot be used: "
+                    "ValueError: first second; matchers in it are missing until it is repaired or uninstalled"
+                ),
+            ),
+        )
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
-        with self.assertRaises(DuplicateMatcherError) as caught:
-            _by_name([SshMatcher(), Impostor()])
-        message = str(caught.exception)
-        self.assertIn("txmux.matchers.ssh.SshMatcher", message)
-        self.assertIn("Impostor", message)
+    def test_exit_at_import(self) -> None:
+        """A module that wants to end the process does not."""
+        self.write("leaving", "import sys\nsys.exit('bye')\n")
+        (problem,) = self.found().problems
+        self.assertIn("SystemExit: bye", str(problem))
+        self.flushLoggedErrors(SystemExit)
+
+    def test_broken_later(self) -> None:
+        """So is a module that could be imported when Twisted last looked, and cannot any more."""
+        path = self.write("stale", _module("Stale", "stale"))
+        self.assertEqual(list(self.found()), ["stale"])
+        self.forget()
+        path.write_text("import no_such_module_anywhere\n")
+        found = self.found()
+        self.assertEqual(list(found), [])
+        (problem,) = found.problems
+        self.assertIn(f"{path} cannot be used: ModuleNotFoundError: No module", str(problem))
+        self.flushLoggedErrors(ModuleNotFoundError)
+
+    def test_repaired_meanwhile(self) -> None:
+        """A module that can be imported after all is no problem; its matchers are there the next time."""
+        flag = self.folder / "flag"
+        self.write(
+            "sometimes",
+            f"import pathlib\nflag = pathlib.Path({str(flag)!r})\nthere = flag.exists()\nflag.touch()\n"
+            "if not there:\n    raise OSError('not yet')\n" + _module("Slow", "slow"),
+        )
+        self.assertEqual(self.found(), Registry({}))
+        self.assertEqual(list(self.found()), ["slow"])
+        self.flushLoggedErrors(OSError)
+
+    def test_no_name(self) -> None:
+        """A matcher without a usable name is a problem of its module."""
+        self.write("odd", _module("Odd", 5))
+        (problem,) = self.found().problems
+        self.assertIn("TypeError: a matcher's name is 5, not a str", str(problem))

@@ -21,6 +21,7 @@ __all__ = [
     "records",
     "server_name",
     "sized",
+    "sslv2_hello",
     "versions",
 ]
 
@@ -75,6 +76,20 @@ def client_hello(
     if with_extensions:
         body += sized(2, b"".join(extensions))
     return bytes([kind]) + sized(3, body)
+
+
+def sslv2_hello(
+    *,
+    version: int = 0x0301,
+    cipher_suites: bytes = bytes.fromhex("00002f 000035 00000a 010080 0000ff 000005 000004"),
+    session_id: bytes = b"",
+    challenge: bytes = bytes(range(16)),
+) -> bytes:
+    """Make a hello in the format of SSL 2.0 (RFC 5246, appendix E.2)."""
+    parts = (cipher_suites, session_id, challenge)
+    body = b"\x01" + version.to_bytes(2, "big")
+    body += b"".join(len(part).to_bytes(2, "big") for part in parts) + b"".join(parts)
+    return (0x8000 | len(body)).to_bytes(2, "big") + body
 
 
 def records(message: bytes, size: int | Iterable[int] = 16384) -> bytes:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers import http2_builder as h2
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
 from tests.matchers.segmentation import calls_in, facts, in_pieces
 from txmux.interfaces import Peeked, Verdict
@@ -13,6 +14,20 @@ from txmux.matchers._http_head import METHODS
 from txmux.matchers.http import HttpMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+# The first two are recorded from curl 7.88.1 and Wget 1.21.3.
+SAMPLES = (
+    b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:59861\r\nUser-Agent: curl/7.88.1\r\nAccept: */*\r\n\r\n",
+    (
+        b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:59861\r\nUser-Agent: Wget/1.21.3\r\nAccept: */*\r\n"
+        b"Accept-Encoding: identity\r\nConnection: Keep-Alive\r\n\r\n"
+    ),
+    b"CONNECT www.example.com:443 HTTP/1.1\r\nHost: www.example.com:443\r\n\r\n",
+    b"OPTIONS * HTTP/1.0\r\n\r\n",
+    b"PROPFIND /dav/ HTTP/1.1\r\nHost: example.com\r\nDepth: 1\r\n\r\n",
+    b"SUBSCRIBE /event HTTP/1.1\r\nHost: example.com\r\nNT: upnp:event\r\n\r\n",
+    PREFACE,
+)
 
 
 class RequestLineTests(SynchronousTestCase):
@@ -104,12 +119,6 @@ class PrefaceTests(SynchronousTestCase):
         """A method with the same first letters is still HTTP/1."""
         self.assertEqual(said(b"PROPFIND / HTTP/1.1\r\n"), (MATCH, 21))
 
-    def test_options_that_it_hides(self) -> None:
-        """With a method, host or path asked for it is a no, at the byte that is no HTTP/1 any more."""
-        self.assertEqual(said(PREFACE, host="*"), (NO, 3))
-        self.assertEqual(said(PREFACE, path="*"), (NO, 3))
-        self.assertEqual(said(PREFACE, method="*"), (NO, 3))
-
 
 class LearntTests(SynchronousTestCase):
     """What goes to the access log."""
@@ -129,8 +138,12 @@ class LearntTests(SynchronousTestCase):
         )
 
     def test_http2(self) -> None:
-        """Of HTTP/2 the version is learnt."""
-        self.assertEqual(self.learnt(PREFACE), {"version": "2"})
+        """Of HTTP/2 the version is learnt; method and host only by routes that ask for them."""
+        self.assertEqual(self.learnt(h2.CURL), {"version": "2"})
+        predicate = HttpMatcher().predicate({"path": "/*"})
+        self.assertEqual(facts(predicate, Peeked(PREFACE)), {"version": "2"})
+        expected = {"version": "2", "method": "GET", "host": "localhost"}
+        self.assertEqual(facts(predicate, Peeked(h2.CURL)), expected)
 
     def test_other(self) -> None:
         """Of what is no HTTP nothing is learnt."""
@@ -175,6 +188,7 @@ class PropertyTests(SynchronousTestCase):
                 [
                     REQUEST,
                     PREFACE,
+                    h2.CURL,
                     b"\r\nCONNECT a:1 HTTP/1.0\nHost:b\n\n",
                     b"GET http://a/b HTTP/1.1\r\n",
                 ]

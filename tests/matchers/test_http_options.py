@@ -35,12 +35,6 @@ class VersionTests(SynchronousTestCase):
         error = self.assertRaises(OptionError, HttpMatcher().predicate, {"version": "1.1,3"})
         self.assertEqual(str(error), "version: '3' matches nothing; possible are 1.0, 1.1, 2, 2.0")
 
-    def test_contradiction(self) -> None:
-        """HTTP/2 alone cannot be asked for its host."""
-        options = {"version": "2", "host": "example.com"}
-        error = self.assertRaises(OptionError, HttpMatcher().predicate, options)
-        self.assertIn("version: ", str(error))
-
 
 class MethodTests(SynchronousTestCase):
     """``method=`` names methods."""
@@ -53,7 +47,9 @@ class MethodTests(SynchronousTestCase):
 
     def test_no(self) -> None:
         """The first byte that no wanted method has there is a no."""
-        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="GET"), (NO, 1))
+        self.assertEqual(said(b"HEAD / HTTP/1.1\r\n", method="GET"), (NO, 1))
+        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="GET", version="1.1"), (NO, 1))
+        self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="GET"), (NO, 2))
         self.assertEqual(said(b"POST / HTTP/1.1\r\n", method="PUT,GET"), (NO, 2))
         self.assertEqual(said(b"UNLINK / HTTP/1.1\r\n", method="UNL?CK"), (NO, 4))
 

@@ -13,6 +13,17 @@ from txmux.matchers.redis import RedisMatcher
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 CLI = b"*2\r\n$7\r\nCOMMAND\r\n$4\r\nDOCS\r\n"
+# The first two are recorded from redis-cli 7.0.15, interactive and with a command; the others are what people type.
+SAMPLES = (
+    CLI,
+    b"*1\r\n$4\r\nPING\r\n",
+    b"*3\r\n$5\r\nHELLO\r\n$1\r\n3\r\n$4\r\nAUTH\r\n",
+    b"PING\r\n",
+    b"get key\r\n",
+    b"INFO server\r\n",
+    b"AUTH secret\r\n",
+    b"QUIT\r\n",
+)
 
 
 def said(data: bytes) -> Decided:

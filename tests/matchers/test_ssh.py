@@ -14,6 +14,13 @@ from txmux.matchers.ssh import SshMatcher
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 OPENSSH = b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"
+# As OpenSSH, Paramiko, PuTTY and Go's library send it.
+SAMPLES = (
+    OPENSSH,
+    b"SSH-2.0-paramiko_3.4.0\r\n",
+    b"SSH-2.0-PuTTY_Release_0.81\r\n",
+    b"SSH-2.0-Go\r\n",
+)
 
 
 def said(data: bytes, **options: str) -> Decided:

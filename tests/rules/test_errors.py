@@ -128,7 +128,7 @@ BAD_FILES = {
     "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": [
         "6: [route b] server: unknown key; it belongs in [backend NAME]",
         "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]",
-        "8: [route b] bogus: unknown key (there are match, backend, from, not_from, under, log)",
+        "8: [route b] bogus: unknown key (there are match, backend, from, not_from, under, log, dry_run)",
     ],
     "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": [
         "6: [route b] under: there is no [listen x] (there are public)"
@@ -193,7 +193,7 @@ NOT_YET = {
     "[txmux]": "workers admin",
     "[listen public]": "accept_proxy_from proxy_timeout max_connections_per_source "
     "max_undecided_per_source connection_rate_per_source",
-    "[route a]": "during terminate_tls alpn tls_client_ca tls_minimum dry_run",
+    "[route a]": "during terminate_tls alpn tls_client_ca tls_minimum",
     "[backend b]": "balance proxy_tlvs source check eject resolve tls tls_name tls_ca "
     "tls_client_certificate alpn max_connections queue queue_timeout upload_rate download_rate "
     "fallback",

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.rules.fakes import MATCHERS, FakeMatcher, FakePredicate
+from txmux.detection.registry import PluginProblem, Registry
 from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.matching import read_alternative
 from txmux.rules.model import Alternative
@@ -204,3 +205,11 @@ class ProblemTests(SynchronousTestCase):
     def test_open_quote(self) -> None:
         """A quote that is not closed is told."""
         self.assertIn("a quote is not closed", self.complaints("payload text='a")[0])
+
+    def test_claimed_twice(self) -> None:
+        """A matcher that two plugins bring is refused with what the registry says of it; others can be used."""
+        problem = PluginProblem("'ssh' is there 2 times; uninstall one", "ssh")
+        registry = Registry({"tls": MATCHERS["tls"]}, (problem,))
+        error = self.assertRaises(InvalidValueError, read_alternative, "ssh software=x", registry)
+        self.assertEqual(error.messages, (problem.message,))
+        self.assertEqual(read_alternative("tls", registry).predicate, FakePredicate("tls"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from txmux.detection.registry import installed_matchers
 from txmux.rules.parser import load
 from txmux.rules.problems import RulesError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sized
+    from collections.abc import Mapping, Sized
+
+    from txmux.interfaces import IProtocolMatcher
 
 __all__ = ["NAME", "SUMMARY", "configure", "run"]
 
@@ -24,14 +28,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the files; 0 when all are fine, else 1."""
+    matchers = installed_matchers()
+    for problem in matchers.problems:
+        print(f"warning: {problem}", file=sys.stderr)
     # A list, so that a bad file does not hide the next one's errors.
-    fine = [_check(path) for path in arguments.files]
+    fine = [_check(path, matchers) for path in arguments.files]
     return 0 if all(fine) else 1
 
 
-def _check(path: str) -> bool:
+def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> bool:
     try:
-        rules = load(path)
+        rules = load(path, matchers)
     except RulesError as error:
         print(error)
         return False

@@ -17,7 +17,7 @@ from txmux.detection.plan import Plan, R, can_begin_with
 from txmux.interfaces import Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
@@ -133,18 +133,37 @@ class Detection(Generic[R]):
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
         # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
         # answer to more bytes includes its answer to these.
-        routes = plan.routes
-        while (position := plan.next(self._position, peeked)) < len(routes):
-            self._position = position
+        routes, keyed, open_to_all = plan.routes, plan.keyed, plan.open_to_all
+        predicates = plan.predicates
+        position, end = self._position, len(routes)
+        named: Collection[int] | None = None
+        while position < end:
+            if keyed[position]:
+                named = plan.named(peeked) if named is None else named
+                if named is not None:
+                    position = plan.next(position, named)
+                    if position == end:
+                        break
             route = routes[position]
-            if not route.dry_run and _serves(route, self._client):
-                verdict = self._ask(route, peeked)
-                if verdict is Verdict.MATCH:
+            if open_to_all[position] or (not route.dry_run and _serves(route, self._client)):
+                predicate = predicates[position]
+                if predicate is None:
+                    verdict = self._ask(route, peeked)
+                else:
+                    # Most routes have one line, and this is done for each of them.
+                    try:
+                        verdict = predicate(peeked)
+                    except Exception:  # noqa: BLE001 - as in _ask
+                        self._give_up_on(route, route.alternatives[0])
+                        verdict = _NO
+                if verdict is _MATCH:
                     return Decision(route, self._facts(plan, position, peeked))
-                if verdict is Verdict.NEED_MORE and not last:
+                if verdict is _NEED_MORE and not last:
+                    self._position = position
                     return None
-            self._position += 1
-        return Decision(None, self._facts(plan, len(routes), peeked))
+            position += 1
+        self._position = end
+        return Decision(None, self._facts(plan, end, peeked))
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
         """Collect what was learnt, and which of the routes that run dry would have been first."""
@@ -160,25 +179,29 @@ class Detection(Generic[R]):
         return facts
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:
-        result = Verdict.NO
+        result = _NO
         for alternative in route.alternatives:
             if id(alternative) in self._broken:
                 continue
             try:
-                verdict = Verdict(alternative.predicate(peeked))
+                verdict = alternative.predicate(peeked)
+                if alternative.negated:
+                    verdict = _NEGATED[verdict]
             except Exception:  # noqa: BLE001 - a plugin's bug must not become this client's
-                self._broken.add(id(alternative))
-                self._detector.report(route, alternative)
+                self._give_up_on(route, alternative)
                 continue
-            if alternative.negated:
-                verdict = _NEGATED[verdict]
-            if verdict is Verdict.MATCH:
+            if verdict is _MATCH:
                 return verdict
-            if verdict is Verdict.NEED_MORE:
+            if verdict is _NEED_MORE:
                 result = verdict
         return result
 
+    def _give_up_on(self, route: R, alternative: AlternativeLike) -> None:
+        self._broken.add(id(alternative))
+        self._detector.report(route, alternative)
 
+
+_MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
 _NEGATED = {
     Verdict.MATCH: Verdict.NO,

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.interfaces import Key, Peeked, Predicate
@@ -84,25 +84,45 @@ class Plan(Generic[R]):
         routes: The same.
         learners: One predicate of each kind that can tell what it saw.
         dry_runs: The positions of those that decide nothing.
+        keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
+        open_to_all: For each route, whether it decides, whoever the client is.
+        predicates: For each route its predicate, if that alone answers for it: one line without ``not``.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:
         self.routes = tuple(routes)
         self.learners = tuple(_learners(self.routes))
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
+        self.open_to_all = [
+            not route.dry_run and route.allowed is None and route.excluded is None
+            for route in self.routes
+        ]
+        self.predicates = [_only_predicate(route) for route in self.routes]
         self._index = _index_of(self.routes)
+        self.keyed = [False] * len(self.routes) if self._index is None else self._index.keyed
 
-    def next(self, position: int, peeked: Peeked) -> int:
-        """Go on to the next route that is worth asking.
+    def named(self, peeked: Peeked) -> Collection[int] | None:
+        """Find which of the routes that are `keyed` the name in these bytes leaves.
+
+        Returns:
+            Their positions, rising; ``None`` while the name is not known, so that all have to be asked.
+        """
+        return None if self._index is None else self._index.named(peeked)
+
+    def next(self, position: int, named: Collection[int]) -> int:
+        """Go on from a route that is `keyed` to the next one that is worth asking.
 
         Args:
             position: All routes before this one have said no.
-            peeked: The bytes so far.
+            named: What the name leaves.
 
         Returns:
             The position of that route, or the number of routes if there is none.
         """
-        return position if self._index is None else self._index.next(position, peeked)
+        others = self._index.others if self._index is not None else []
+        at = bisect_left(others, position)
+        end = others[at] if at < len(others) else len(self.routes)
+        return next((found for found in named if position <= found < end), end)
 
 
 class _Index:
@@ -110,19 +130,24 @@ class _Index:
 
     Args:
         routes: All routes, in their order.
-        read: Reads the name; routes that are not keyed by it can be met by any name.
+        read: Reads the name.
+
+    Attributes:
+        others: The positions of the routes that are not keyed by it: any name may meet them.
+        keyed: For each route, whether it is keyed by it.
     """
 
     def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
         self._read = read
-        self._any: list[int] = []
+        self.others: list[int] = []
+        self.keyed = [True] * len(routes)
         self._exact: dict[str, list[int]] = defaultdict(list)
         self._under: dict[str, list[int]] = defaultdict(list)
-        self._end = len(routes)
         for position, route in enumerate(routes):
             keys = _keys(route)
             if not keys or any(key.read is not read for key in keys):
-                self._any.append(position)
+                self.others.append(position)
+                self.keyed[position] = False
                 continue
             for key in keys:
                 for name in key.exact:
@@ -130,18 +155,16 @@ class _Index:
                 for name in key.under:
                     self._under[name].append(position)
 
-    def next(self, position: int, peeked: Peeked) -> int:
+    def named(self, peeked: Peeked) -> Collection[int] | None:
         name = self._read(peeked)
         if name is None:
-            return position
-        found = _at_or_after(self._any, position, self._end)
-        if name in self._exact:
-            found = min(found, _at_or_after(self._exact[name], position, self._end))
+            return None
+        found = self._exact.get(name, [])
         if self._under:
             _, dot, parent = name.partition(".")
             while dot:
                 if parent in self._under:
-                    found = min(found, _at_or_after(self._under[parent], position, self._end))
+                    found = sorted({*found, *self._under[parent]})
                 _, dot, parent = parent.partition(".")
         return found
 
@@ -153,6 +176,12 @@ def can_begin_with(route: RouteLike, byte: int) -> bool:
         if alternative.negated or first is None or byte in first:
             return True
     return False
+
+
+def _only_predicate(route: RouteLike) -> Predicate | None:
+    if len(route.alternatives) > 1 or any(a.negated for a in route.alternatives):
+        return None
+    return route.alternatives[0].predicate if route.alternatives else None
 
 
 def _keys(route: RouteLike) -> list[Key]:
@@ -190,8 +219,3 @@ def _told(predicate: Predicate, name: str) -> Any:
         return getattr(predicate, name, None)
     except Exception:  # noqa: BLE001 - no plugin may cost other routes their clients
         return None
-
-
-def _at_or_after(positions: list[int], position: int, end: int) -> int:
-    at = bisect_left(positions, position)
-    return positions[at] if at < len(positions) else end

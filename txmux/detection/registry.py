@@ -80,6 +80,10 @@ class _Found:
     matcher: IProtocolMatcher
     file: Path
 
+    def __str__(self) -> str:
+        kind = type(self.matcher)
+        return f"{kind.__module__}.{kind.__qualname__} in {_place(self.file)}"
+
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
     """Find every matcher plugin.
@@ -143,9 +147,8 @@ def _failed(module: str, file: Path, error: BaseException) -> PluginProblem:
 
 
 def _claimed(name: str, claims: list[_Found]) -> PluginProblem:
-    origins = (f"{_class_of(claim.matcher)} in {_place(claim.file)}" for claim in claims)
     return PluginProblem(
-        f"the matcher {name!r} is there {len(claims)} times: {' and '.join(origins)}; "
+        f"the matcher {name!r} is there {len(claims)} times: {' and '.join(map(str, claims))}; "
         "rules that use it are refused until only one of them is installed",
         name,
     )

@@ -7,6 +7,9 @@ import copy
 import attrs
 
 from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+from txmux.matchers._ja4 import fingerprint
+from txmux.matchers._sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.matchers._sslv2_hello import read_sslv2_hello
 
 __all__ = [
     "LONGEST_HELLO",
@@ -17,7 +20,14 @@ __all__ = [
     "read_record_header",
 ]
 
-VERSIONS = {0x0300: "ssl3", 0x0301: "1.0", 0x0302: "1.1", 0x0303: "1.2", 0x0304: "1.3"}
+VERSIONS = {
+    0x0002: "ssl2",
+    0x0300: "ssl3",
+    0x0301: "1.0",
+    0x0302: "1.1",
+    0x0303: "1.2",
+    0x0304: "1.3",
+}
 """The names of the protocol versions, by their number on the wire."""
 
 _HIGHEST_LEGACY_VERSION = 0x0303
@@ -27,6 +37,7 @@ LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
 """The most bytes of the stream that a hello can take: in records of one byte each."""
 
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
+_ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, section 5
 _LISTS = {_SERVER_NAME: (2, 3), _ALPN: (2, 2), _SUPPORTED_VERSIONS: (1, 2)}
 """By extension: the size of the length of the list that fills it, and the least such length."""
 
@@ -40,11 +51,13 @@ class ClientHello:
             one character a byte.
         alpn: The application protocols it offers (RFC 7301), best first; one character a byte.
         version: The highest version it offers, as `VERSIONS` names it.
+        ech: Whether it has an encrypted hello with it (RFC 9849), or what looks like one (section 6.2 there).
     """
 
     sni: str | None
     alpn: tuple[str, ...]
     version: str
+    ech: bool = False
 
 
 @attrs.define
@@ -57,6 +70,7 @@ class HelloReader:
         sni: Its server name, as soon as that is there.
         alpn: Its application protocols, as soon as all of them are there.
         version: Its highest version, as soon as that is certain.
+        ech: Whether it has an encrypted hello with it, as soon as that is certain.
     """
 
     malformed: bool = False
@@ -64,6 +78,7 @@ class HelloReader:
     sni: str | None = None
     alpn: tuple[str, ...] | None = None
     version: str | None = None
+    ech: bool | None = None
 
     _used: int = 0
     """How many bytes of the stream have been taken out of their records."""
@@ -86,6 +101,13 @@ class HelloReader:
     """… and where it ends; the next extension begins there."""
     _seen: frozenset[int] = frozenset()
     _legacy_version: int = 0
+    _ja4: str | None = None
+
+    def ja4(self) -> str | None:
+        """Give the JA4 fingerprint of a hello that is there in full; one in the format of SSL 2.0 has none."""
+        if self._ja4 is None and self.hello and self._end:
+            self._ja4 = fingerprint(self._message, self.hello.alpn)
+        return self._ja4
 
     def read(self, data: bytes) -> None:
         """Go on with more bytes of the same stream, all of them from its beginning.
@@ -93,10 +115,21 @@ class HelloReader:
         Raises:
             MalformedError: They begin no hello, whatever follows.
         """
+        if data and data[0] in SSLV2_FIRST_BYTES:
+            self._read_sslv2(data)
+            return
         for whole_message in (False, True):
             self._unwrap(data, self._end if whole_message else _HEADER)
             if len(self._message) >= self._wanted:
                 self._go_on()
+
+    def _read_sslv2(self, data: bytes) -> None:
+        try:
+            version = read_sslv2_hello(Cursor(data))
+        except ShortError:
+            return
+        self.alpn, self.version, self.ech = (), VERSIONS[version], False
+        self.hello = ClientHello(None, self.alpn, self.version)
 
     def _unwrap(self, data: bytes, goal: int) -> None:
         pieces = [self._message]
@@ -116,6 +149,9 @@ class HelloReader:
                 missing -= len(piece)
         except ShortError:
             pass
+        except MalformedError:
+            # What came before is still read, so that it is known whether it came by itself or not.
+            self.malformed = True
         self._message = b"".join(pieces)
 
     def _go_on(self) -> None:
@@ -132,7 +168,8 @@ class HelloReader:
             return
         self.alpn = self.alpn or ()
         self.version = self.version or VERSIONS[self._legacy_version]
-        self.hello = ClientHello(self.sni, self.alpn, self.version)
+        self.ech = self.ech or False
+        self.hello = ClientHello(self.sni, self.alpn, self.version, self.ech)
 
     def _read_beginning(self, cursor: Cursor) -> None:
         """Read all fields before the first extension."""
@@ -191,6 +228,8 @@ class HelloReader:
         else:
             cursor.take(size)
             self._list_end = cursor.at
+            if extension == _ENCRYPTED_CLIENT_HELLO:
+                self.ech = True
 
     def _read_server_name(self, cursor: Cursor) -> None:
         kind = cursor.number(1, 0, 0xFF)
@@ -213,9 +252,6 @@ class HelloReader:
             self.alpn = _protocols(Cursor(self._message, self._list_at), self._list_end)
 
 
-_MALFORMED = HelloReader(malformed=True)
-
-
 def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
     """Read a hello out of the first bytes of a stream; for `Peeked.parsed`.
 
@@ -234,7 +270,7 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
     try:
         reader.read(data)
     except MalformedError:
-        return _MALFORMED
+        reader.malformed = True
     return reader
 
 
@@ -264,7 +300,7 @@ def _protocols(cursor: Cursor, end: int) -> tuple[str, ...]:
 
 def _known_versions(body: bytes) -> list[int]:
     versions = [int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2)]
-    return [version for version in versions if version in VERSIONS]
+    return [version for version in versions if version in VERSIONS and version >= 0x0300]
 
 
 def _is_grease(value: int) -> bool:

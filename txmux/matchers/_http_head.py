@@ -8,7 +8,15 @@ import re
 
 import attrs
 
-__all__ = ["HEAD_LIMIT", "LINE_LIMIT", "METHODS", "Request", "Stage", "parse_request"]
+__all__ = [
+    "HEAD_LIMIT",
+    "LINE_LIMIT",
+    "METHODS",
+    "Request",
+    "Stage",
+    "host_without_port",
+    "parse_request",
+]
 
 # PRI, which the registry has too, only ever stands for HTTP/2.
 _REGISTERED = """
@@ -142,7 +150,7 @@ class Request:
                 return
             name, colon, value = line.partition(b":")
             if colon and name.lower() == b"host":
-                self.host = _host(value.strip(b" \t").decode("latin-1"))
+                self.host = host_without_port(value.strip(b" \t").decode("latin-1"))
                 self.stage = Stage.DONE
                 return
         self._searched = len(head)
@@ -156,7 +164,6 @@ _STEPS = {
     Stage.VERSION: Request._read_version,
     Stage.FIELDS: Request._read_fields,
 }
-_REFUSED = Request(Stage.REFUSED)
 
 
 def parse_request(data: bytes, earlier: Request | None) -> Request:
@@ -173,17 +180,17 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
         return earlier
     request = copy.copy(earlier) if earlier else Request()
     request.read(data)
-    return request if request.stage else _REFUSED
+    return request
 
 
 def _host_in_target(method: str, target: str) -> str | None:
     if method == "CONNECT":
-        return _host(target)
+        return host_without_port(target)
     absolute = _ABSOLUTE_FORM.match(target)
-    return _host(absolute[1].rpartition("@")[2]) if absolute else None
+    return host_without_port(absolute[1].rpartition("@")[2]) if absolute else None
 
 
-def _host(authority: str) -> str:
+def host_without_port(authority: str) -> str:
     """Give the host without the port, and an IPv6 address without its brackets (RFC 3986, section 3.2)."""
     found = _AUTHORITY.fullmatch(authority)
     return (found[1] or found[2] or "") if found else authority

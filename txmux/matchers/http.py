@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.matchers._bytes import begins_with, printable
 from txmux.matchers._globs import Globs, hosts, names, option_globs
+from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
 from txmux.matchers._http_head import (
     HEAD_LIMIT,
     LINE_LIMIT,
     METHODS,
     Request,
     Stage,
+    host_without_port,
     parse_request,
 )
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpMatcher"]
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
+_VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 
 
@@ -47,13 +48,20 @@ class _HttpPredicate:
 
     @property
     def longest(self) -> int:
-        if not self.http1:
-            return len(_PREFACE)
-        return LINE_LIMIT if self.host is None else HEAD_LIMIT
+        http1 = HEAD_LIMIT if self.host else LINE_LIMIT
+        http2 = OPENING_LIMIT if self._asks else len(PREFACE)
+        return max(http1 * self.http1, http2 * self.http2)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether what is asked for counts, and not only how."""
+        return any(wanted is not None for wanted in (self.methods, self.host, self.path))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         if self.http2:
-            preface = begins_with(peeked.data, _PREFACE)
+            preface = begins_with(peeked.data, PREFACE)
+            if preface is Verdict.MATCH and self._asks:
+                return self._ask(_http2_request(peeked.parsed(parse_opening)))
             if preface is not Verdict.NO:
                 return preface
         return self._ask(peeked.parsed(parse_request)) if self.http1 else Verdict.NO
@@ -73,23 +81,49 @@ class _HttpPredicate:
             (self.methods is None or _method_fits(self.methods, request))
             and (self.path is None or _path_fits(self.path, request))
             and (
-                self.version is None or not request.version or self.version.matches(request.version)
+                self.version is None
+                or request.version in {"", _VERSION_2}
+                or self.version.matches(request.version)
             )
             and (self.host is None or request.host is None or self.host.matches(request.host))
         )
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        if peeked.startswith(_PREFACE):
-            return {"version": "2"}
-        request = peeked.parsed(parse_request)
+        if peeked.startswith(PREFACE):
+            # Decoding a header section costs more than its facts are worth to a route that can do without.
+            request = _http2_request(peeked.parsed(parse_opening) if self._asks else Opening())
+        else:
+            request = peeked.parsed(parse_request)
+        if request.stage is Stage.REFUSED:
+            return {}
         method = request.method if request.stage > Stage.METHOD else ""
         facts = {"method": method, "host": request.host, "version": request.version}
         return {name: printable(value) for name, value in facts.items() if value}
 
 
+def _http2_request(opening: Opening) -> Request:
+    """Give the first request of HTTP/2 the form that one of HTTP/1 has."""
+    if opening.fields is None:
+        return Request(Stage.REFUSED if opening.refused else Stage.METHOD, version=_VERSION_2)
+    authority = opening.fields.get(":authority", opening.fields.get("host"))
+    return Request(
+        Stage.DONE,
+        method=opening.fields[":method"],
+        target=opening.fields.get(":path", ""),
+        version=_VERSION_2,
+        host=None if authority is None else host_without_port(authority),
+    )
+
+
 def _host(peeked: Peeked) -> str | None:
     """Read the name that all ``host=`` predicates hang on."""
-    request = peeked.parsed(parse_request)
+    preface = begins_with(peeked.data, PREFACE)
+    if preface is Verdict.NO:
+        request = peeked.parsed(parse_request)
+    elif preface is Verdict.MATCH:
+        request = _http2_request(peeked.parsed(parse_opening))
+    else:
+        return None
     if request.host is not None:
         return request.host.lower().removesuffix(".")
     return "" if request.stage in {Stage.REFUSED, Stage.DONE} else None
@@ -97,15 +131,18 @@ def _host(peeked: Peeked) -> str | None:
 
 @implementer(IProtocolMatcher)
 class HttpMatcher:
-    """Matches the first request of an HTTP/1 client (RFC 9112, section 3) and the preface of HTTP/2.
+    """Matches the first request of an HTTP client without TLS.
 
-    Without options the request line is enough: a known method, a target, ``HTTP/1.`` and a digit. HTTP/2 without
-    TLS is known by its preface of 24 bytes (RFC 9113, section 3.4); what it asks for comes in compressed frames, so
-    it is no match once ``method=``, ``host=`` or ``path=`` is given.
+    That is, of HTTP/1, the request line (RFC 9112, section 3): a known method, a target, ``HTTP/1.`` and a digit; and of
+    HTTP/2 the preface of 24 bytes (RFC 9113, section 3.4).
+
+    With ``method=``, ``host=`` or ``path=``, HTTP/2 is undecided until its first HEADERS frame is there (section 8.3.1).
+    A client may wait for the server's SETTINGS before it sends that one. What it has sent by then is also how a client
+    begins that does not wait, so no answer but *undecided* can hold for both.
     """
 
     name = "http"
-    summary = "HTTP/1.0 and 1.1 by the first request, HTTP/2 by its preface"
+    summary = "HTTP/1.0, 1.1 and 2 without TLS, by the first request"
     options = (
         Option("host", "globs of the host that is asked for, without port", "www.example.com"),
         Option("path", "globs of the path, as sent and without the query", "/api/*,/health"),
@@ -117,19 +154,12 @@ class HttpMatcher:
         """Make the predicate.
 
         Raises:
-            OptionError: The patterns of an option cannot be used, or no request can meet all of them.
+            OptionError: The patterns of an option cannot be used.
         """
         read_version = partial(names, known=("1.0", "1.1", "2", "2.0"))
         version = option_globs(options, "version", read_version)
         http1 = version is None or any(map(version.matches, _VERSIONS_1))
-        http2 = version is None or version.matches("2") or version.matches("2.0")
-        if not options.keys().isdisjoint({"host", "path", "method"}):
-            if not http1:
-                raise OptionError(
-                    "version",
-                    "method, host and path of HTTP/2 cannot be seen; leave those options out",
-                )
-            http2 = False
+        http2 = version is None or version.matches(_VERSION_2) or version.matches("2.0")
         host = option_globs(options, "host", hosts)
         method = option_globs(options, "method", partial(names, known=sorted(METHODS)))
         return _HttpPredicate(

@@ -61,8 +61,14 @@ class _RedisPredicate:
     first_bytes: frozenset[int] = _FIRST_BYTES
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        data = peeked.data[:_LONGEST_LINE]
-        return _array(data) if data.startswith(b"*") else _inline(data)
+        return peeked.parsed(_verdict)
+
+
+def _verdict(data: bytes, earlier: Verdict | None) -> Verdict:
+    if earlier in {Verdict.MATCH, Verdict.NO}:
+        return earlier
+    data = data[:_LONGEST_LINE]
+    return _array(data) if data.startswith(b"*") else _inline(data)
 
 
 @implementer(IProtocolMatcher)

@@ -24,6 +24,34 @@ _BEGINNING = re.compile(rb"SSH-(?:[0-9.]+(?:-([!-~]*))?)?")
 
 
 @attrs.frozen
+class _Identification:
+    """What has come of the identification string.
+
+    Attributes:
+        broken: Whether it is none.
+        complete: Whether the software version is there in full.
+        software: The software version, or its beginning.
+    """
+
+    broken: bool = False
+    complete: bool = False
+    software: str = ""
+
+
+def _parse(data: bytes, earlier: _Identification | None) -> _Identification:
+    if earlier and (earlier.broken or earlier.complete):
+        return earlier
+    line = data[:_LONGEST_LINE]
+    if found := _COMPLETE.match(line):
+        return _Identification(complete=True, software=found[1].decode())
+    beginning = _BEGINNING.fullmatch(line)
+    if beginning:
+        broken = len(line) == _LONGEST_LINE
+        return _Identification(broken=broken, software=(beginning[1] or b"").decode())
+    return _Identification(broken=begins_with(line, _MAGIC) is not Verdict.NEED_MORE)
+
+
+@attrs.frozen
 class _SshPredicate:
     software: Globs | None
     first_bytes: frozenset[int] = frozenset(_MAGIC[:1])
@@ -33,21 +61,19 @@ class _SshPredicate:
         return len(_MAGIC) if self.software is None else _LONGEST_LINE
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        magic = begins_with(peeked.data, _MAGIC)
-        if magic is not Verdict.MATCH or self.software is None:
-            return magic
-        line = peeked.data[:_LONGEST_LINE]
-        if complete := _COMPLETE.match(line):
-            return Verdict.MATCH if self.software.matches(complete[1].decode()) else Verdict.NO
-        beginning = _BEGINNING.fullmatch(line)
-        if beginning is None or len(line) == _LONGEST_LINE:
+        if self.software is None:
+            return begins_with(peeked.data, _MAGIC)
+        found = peeked.parsed(_parse)
+        if found.broken:
             return Verdict.NO
-        so_far = (beginning[1] or b"").decode()
-        return Verdict.NEED_MORE if self.software.could_match_prefix(so_far) else Verdict.NO
+        if found.complete:
+            return Verdict.MATCH if self.software.matches(found.software) else Verdict.NO
+        fits = self.software.could_match_prefix(found.software)
+        return Verdict.NEED_MORE if fits else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        complete = _COMPLETE.match(peeked.data[:_LONGEST_LINE])
-        return {"software": printable(complete[1].decode())} if complete else {}
+        found = peeked.parsed(_parse)
+        return {"software": printable(found.software)} if found.complete else {}
 
 
 @implementer(IProtocolMatcher)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.matchers._bytes import printable
 from txmux.matchers._client_hello import (
@@ -19,22 +20,31 @@ from txmux.matchers._client_hello import (
 )
 from txmux.matchers._cursor import Cursor, MalformedError, ShortError
 from txmux.matchers._globs import Globs, hosts, names, option_globs
+from txmux.matchers._sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.matchers._sslv2_hello import read_sslv2_beginning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["TlsMatcher"]
 
+_NO_NAME = "none"
+
 
 class _TlsBase:
     """What all TLS predicates have: how a stream begins, and what it tells of the hello as far as it has come."""
 
     __slots__ = ()
-    first_bytes = frozenset({0x16})
+    first_bytes = SSLV2_FIRST_BYTES | {0x16}
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         reader = peeked.parsed(parse_client_hello)
-        facts = {"sni": reader.sni, "alpn": ",".join(reader.alpn or ()), "tls": reader.version}
+        facts = {
+            "sni": reader.sni,
+            "alpn": ",".join(reader.alpn or ()),
+            "tls": reader.version,
+            "ja4": reader.ja4(),
+        }
         return {name: printable(value) for name, value in facts.items() if value}
 
 
@@ -45,8 +55,11 @@ class _TlsPredicate(_TlsBase):
     def __call__(self, peeked: Peeked, /) -> Verdict:
         cursor = Cursor(peeked.data)
         try:
-            read_record_header(cursor)
-            cursor.number(1, 1, 1)
+            if peeked.data and peeked.data[0] in SSLV2_FIRST_BYTES:
+                read_sslv2_beginning(cursor)
+            else:
+                read_record_header(cursor)
+                cursor.number(1, 1, 1)
         except ShortError:
             return Verdict.NEED_MORE
         except MalformedError:
@@ -55,12 +68,43 @@ class _TlsPredicate(_TlsBase):
 
 
 @attrs.frozen
+class _Names:
+    """The server names that are wanted.
+
+    Attributes:
+        some: Patterns of names.
+        none: Whether a hello without a name will do.
+    """
+
+    some: Globs | None
+    none: bool
+
+    def key(self) -> Key | None:
+        """Give the key of a predicate that wants these."""
+        key = self.some.key(_server_name) if self.some else Key(_server_name)
+        return attrs.evolve(key, exact=key.exact | {""}) if key and self.none else key
+
+    def fit(self, reader: HelloReader) -> bool:
+        """Tell whether the name, or what is known of it, is wanted."""
+        if reader.sni is None:
+            return self.none or not reader.hello
+        if not reader.sni and self.none:
+            return True
+        return self.some is not None and self.some.matches(reader.sni)
+
+
+@attrs.frozen
 class _ClientHelloPredicate(_TlsBase):
-    sni: Globs | None
+    sni: _Names | None
     alpn: Globs | None
     version: Globs | None
-    key: Key | None
+    ech: bool | None
+    ja4: Globs | None
     longest: int = LONGEST_HELLO
+
+    @property
+    def key(self) -> Key | None:
+        return self.sni.key() if self.sni else None
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         reader = peeked.parsed(parse_client_hello)
@@ -70,13 +114,18 @@ class _ClientHelloPredicate(_TlsBase):
 
     def _fits(self, reader: HelloReader) -> bool:
         """Tell whether all that is known so far is what is wanted; at the end all is known."""
-        if self.sni and reader.sni is None and reader.hello:
-            return False
-        if self.sni and reader.sni is not None and not self.sni.matches(reader.sni):
+        if self.sni and not self.sni.fit(reader):
             return False
         if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
             return False
-        return not self.version or reader.version is None or self.version.matches(reader.version)
+        if self.version and reader.version and not self.version.matches(reader.version):
+            return False
+        if self.ech is not None and reader.ech is not None and reader.ech is not self.ech:
+            return False
+        if not self.ja4 or not reader.hello:
+            return True
+        ja4 = reader.ja4()
+        return ja4 is not None and self.ja4.matches(ja4)
 
 
 def _server_name(peeked: Peeked) -> str | None:
@@ -89,23 +138,29 @@ def _server_name(peeked: Peeked) -> str | None:
 
 @implementer(IProtocolMatcher)
 class TlsMatcher:
-    """Matches the ClientHello of a TLS client, SSL 3.0 to TLS 1.3 (RFC 8446, sections 5.1 and 4.1.2).
+    """Matches the ClientHello of a TLS client, SSL 2.0 to TLS 1.3 (RFC 8446, sections 5.1 and 4.1.2).
 
-    Without options the header of the first record and the type of the message in it are enough, six bytes. With
-    options the whole hello is read, from as many records as it takes; it says ``no`` as soon as something
-    in it is not what is wanted.
+    Without options the header of the first record and the type of the message in it are enough, six bytes; in the
+    format of SSL 2.0 (RFC 5246, appendix E.2) its length, type and version, five bytes. With options the whole hello
+    is read, from as many records as it takes; it says ``no`` as soon as something in it is not what is wanted.
     """
 
     name = "tls"
     summary = "TLS, by what the client offers in its first message"
     options = (
         Option(
-            "sni", "globs of the server name that is asked for", "www.example.com,*.example.org"
+            "sni",
+            "globs of the server name that is asked for; 'none' is a hello without one",
+            "www.example.com,*.example.org",
         ),
         Option(
             "alpn", "globs of application protocols; one that is offered is enough", "h2,http/1.1"
         ),
-        Option("version", "globs of the highest version offered: ssl3 1.0 1.1 1.2 1.3", "1.2,1.3"),
+        Option(
+            "version", "globs of the highest version offered: ssl2 ssl3 1.0 1.1 1.2 1.3", "1.2,1.3"
+        ),
+        Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes"),
+        Option("ja4", "globs of the client's JA4 fingerprint", "t13d1516h2_8daaf6152771_*"),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
@@ -116,12 +171,29 @@ class TlsMatcher:
         """
         if not options:
             return _TlsPredicate()
-        sni = option_globs(options, "sni", hosts)
         return _ClientHelloPredicate(
-            key=sni.key(_server_name) if sni else None,
-            sni=sni,
+            sni=_names(options),
             alpn=option_globs(options, "alpn"),
             version=option_globs(
                 options, "version", partial(names, known=tuple(VERSIONS.values()))
             ),
+            ech=_yes_or_no(options, "ech"),
+            ja4=option_globs(options, "ja4"),
         )
+
+
+def _names(options: Mapping[str, str]) -> _Names | None:
+    if "sni" not in options:
+        return None
+    items = options["sni"].split(",")
+    some = [item for item in items if item.strip() != _NO_NAME]
+    globs = option_globs({"sni": ",".join(some)}, "sni", hosts) if some else None
+    return _Names(globs, none=len(some) < len(items))
+
+
+def _yes_or_no(options: Mapping[str, str], name: str) -> bool | None:
+    if name not in options:
+        return None
+    if options[name] not in {"yes", "no"}:
+        raise OptionError(name, f"{options[name]!r} is neither 'yes' nor 'no'; write one of them")
+    return options[name] == "yes"

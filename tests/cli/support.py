@@ -1,0 +1,47 @@
+"""Running commands in this process."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.cli import main
+
+__all__ = ["CommandTestCase", "Terminal"]
+
+
+class Terminal(StringIO):
+    """An output that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class CommandTestCase(SynchronousTestCase):
+    """Has a folder, and runs the program."""
+
+    def setUp(self) -> None:
+        """Make a folder for files."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def write(self, name: str, data: bytes | str) -> Path:
+        """Write a file into the folder."""
+        path = self.folder / name
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return path
+
+    def run_main(self, *arguments: str | Path, out: StringIO | None = None) -> tuple[int, str, str]:
+        """Run the program; its exit code, output and error output."""
+        out, err = out or StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main([str(argument) for argument in arguments])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return code, out.getvalue(), err.getvalue()

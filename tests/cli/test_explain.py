@@ -1,0 +1,353 @@
+"""Tests of ``txmux explain``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import attrs
+from twisted.internet.protocol import Factory
+from zope.interface import implementer
+
+from tests.cli.support import CommandTestCase, Terminal
+from txmux.cli import explain
+from txmux.cli._trace import _Leads
+from txmux.interfaces import IProtocolMatcher
+from txmux.rules.model import InProcess
+from txmux.rules.parser import load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from txmux.interfaces import Peeked, Predicate, Verdict
+
+RULES = """\
+[listen public]
+endpoint = :443
+silent   = ssh-server
+default  = reset
+deny     = 203.0.113.0/24
+
+[route ssh]
+match   = ssh
+backend = ssh-server
+
+[route web]
+match   = http host=www.example.com
+    payload text=HI
+backend = 127.0.0.1:8080
+
+[route inside]
+match   = any
+from    = 10.0.0.0/8
+not_from = 10.1.0.0/16
+backend = close
+
+[backend ssh-server]
+server = 127.0.0.1:22
+    127.0.0.1:23
+"""
+
+
+class ExplainTestCase(CommandTestCase):
+    """Has a rules file."""
+
+    def setUp(self) -> None:
+        """Write it."""
+        super().setUp()
+        self.rules = self.write("rules.ini", RULES)
+
+    def explain(self, *arguments: str | Path) -> str:
+        """Explain; what is written."""
+        code, out, err = self.run_main("explain", self.rules, *arguments)
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def explain_json(self, *arguments: str | Path) -> Any:
+        """Explain; the first listener of the first stream of the document."""
+        return json.loads(self.explain("--json", *arguments))["streams"][0]["listeners"][0]
+
+
+class TextTests(ExplainTestCase):
+    """What people read."""
+
+    def test_winner(self) -> None:
+        """Every route with its byte, the winner, where it leads, and what was learnt."""
+        self.assertEqual(
+            self.explain("--text", r"SSH-2.0-x\r\n", "--from", "192.0.2.1"),
+            r"""listener public: 11 bytes from 192.0.2.1: SSH-2.0-x\r\n
+
+   route   match                      says
+>  ssh     ssh                        match at byte 4
+   web     2 lines                    no at byte 3
+           http host=www.example.com  no at byte 3
+           payload text=HI            no at byte 1
+   inside  any                        not asked: 'from' does not name 192.0.2.1
+
+decision  at byte 4: route ssh, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)
+learnt    software=x
+""",
+        )
+
+    def test_undecided(self) -> None:
+        """What it waits for, and what happens at the deadline."""
+        self.assertEqual(
+            self.explain("--text", "H"),
+            """listener public: 1 byte: H
+
+  route   match                      says
+  ssh     ssh                        no at byte 1
+  web     2 lines                    undecided, needs up to 32768, which is peek_limit
+          http host=www.example.com  undecided, needs up to 32768, which is peek_limit
+          payload text=HI            undecided, needs up to 2
+  inside  any                        not asked: it is only for some networks; tell the client's address by --from
+
+decision  with these bytes: undecided, waits for more, for route web
+deadline  after 5s, or when the client finishes sending: default, reset
+""",
+        )
+
+    def test_silent(self) -> None:
+        """Without a byte it is the deadline that decides."""
+        out = self.explain("--text", "")
+        self.assertIn("listener public: 0 bytes\n", out)
+        self.assertIn("undecided, needs up to 4\n", out)
+        self.assertTrue(
+            out.endswith(
+                "decision  no byte: undecided, waits for more\n"
+                "deadline  after 5s: silent, to backend ssh-server (127.0.0.1:22, 127.0.0.1:23)\n"
+                "          if the client finishes sending before that: close\n"
+            ),
+            out,
+        )
+
+    def test_default(self) -> None:
+        """When all say no, it is the last of them that decides; a short form is one server."""
+        self.assertIn("\ndecision  at byte 1: default, reset\n", self.explain("--hex", "00"))
+        self.assertIn(
+            "\ndecision  at byte 2: route web, to 127.0.0.1:8080\n", self.explain("--text", "HI")
+        )
+
+    def test_networks(self) -> None:
+        """The client's address counts: for routes, and for the listener; v4-mapped is IPv4."""
+        inside = self.explain("--text", "x", "--from", "::ffff:10.0.0.1")
+        self.assertIn(">  inside  any                        match at byte 1\n", inside)
+        outside = self.explain("--text", "x", "--from", "10.1.0.1")
+        self.assertIn("not asked: 'not_from' names 10.1.0.1\n", outside)
+        denied = self.explain("--text", "SSH-", "--from", "203.0.113.9")
+        self.assertIn(
+            "\ndecision  at once: the listener's 'allow' or 'deny' keeps 203.0.113.9 out\n", denied
+        )
+        self.rules.write_text(RULES.replace("deny     =", "allow ="))
+        allowed = self.explain("--text", "SSH-", "--from", "203.0.113.9")
+        self.assertIn("\ndecision  at byte 4: ", allowed)
+        self.assertIn("at once", self.explain("--text", "SSH-", "--from", "192.0.2.1"))
+
+    def test_limit(self) -> None:
+        """At peek_limit it is decided; only so many bytes of a file are read, and not all are shown."""
+        self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
+        out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
+        self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)
+        self.assertIn("\ndecision  at byte 50, which is peek_limit: default, reset\n", out)
+
+    def test_listeners(self) -> None:
+        """One block for each listener, or only for one; a listener may have no route."""
+        self.rules.write_text(
+            RULES.replace("[route ssh]\n", "[route ssh]\nunder = public\n")
+            .replace("[route web]\n", "[route web]\nunder = public\n")
+            .replace("[route inside]\n", "[route inside]\nunder = public\n")
+            + "[listen other]\nendpoint = :80\n"
+        )
+        both = self.explain("--text", "x")
+        self.assertRegex(both, r"(?s)\Alistener public: .*\n\nlistener other: ")
+        other = self.explain("--text", "x", "--listener", "other")
+        self.assertEqual(
+            other,
+            "listener other: 1 byte: x\n\nthere is no route\n\ndecision  at byte 1: default, close\n",
+        )
+
+    def test_standard_input(self) -> None:
+        """``--file -`` reads it."""
+        stdin = io.TextIOWrapper(io.BytesIO(b"SSH-"))
+        with patch.object(sys, "stdin", stdin):
+            self.assertIn("4 bytes: SSH-", self.explain("--file", "-"))
+
+    def test_dry_run(self) -> None:
+        """A route that runs dry says so, and nothing waits for it."""
+        rules = load(self.rules)
+        dry = tuple(attrs.evolve(route, dry_run=route.name == "ssh") for route in rules.routes)
+        with patch.object(explain, "load", return_value=attrs.evolve(rules, routes=dry)):
+            self.assertIn(
+                "match at byte 4; dry_run, so it decides nothing", self.explain("--text", "SSH-")
+            )
+            self.assertTrue(self.explain_json("--text", "SSH-")["routes"][0]["dry_run"])
+
+    def test_terminal(self) -> None:
+        """On a terminal it is in colours, unless they are not wanted or `rich` is not there."""
+        arguments = ("explain", self.rules, "--text", "SSH-2.0-x\x1b[2J")
+        plain = self.run_main(*arguments)[1]
+        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": ""}):
+            code, coloured, _ = self.run_main(*arguments, out=Terminal())
+            self.assertEqual(code, 0)
+            self.assertRegex(coloured, r"\x1b\[1;32m>")
+        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"}):
+            self.assertNotIn("\x1b[3", self.run_main(*arguments, out=Terminal())[1])
+        with patch.dict(sys.modules, {"rich.console": None}):
+            self.assertEqual(self.run_main(*arguments, out=Terminal())[1], plain)
+        self.assertNotIn("\x1b", plain)
+
+
+@attrs.frozen
+class Broken:
+    """Raises at every byte."""
+
+    longest: int = 3
+
+    def __call__(self, peeked: Peeked) -> Verdict:
+        raise ZeroDivisionError("oh")
+
+
+@implementer(IProtocolMatcher)
+class BrokenMatcher:
+    """Makes it."""
+
+    name = "broken"
+    summary = "for tests"
+    options = ()
+
+    def predicate(self, options: object) -> Predicate:
+        return Broken()
+
+
+class UnusualTests(ExplainTestCase):
+    """What a rules file of its own cannot show."""
+
+    def test_raises(self) -> None:
+        """A matcher that raises is a no, and its error is shown."""
+        self.rules.write_text(
+            "[listen a]\nendpoint = :1\n[route x]\nmatch = broken\nbackend = close\n"
+        )
+        rules = load(self.rules, {"broken": BrokenMatcher()})
+        with patch.object(explain, "load", return_value=rules):
+            out = self.explain("--text", "x")
+        self.assertIn("no at byte 1: its matcher raised ZeroDivisionError: oh\n", out)
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_in_process(self) -> None:
+        """A protocol of a program has a name, and no servers."""
+        leads = _Leads("route", "a", InProcess("Site", Factory()))
+        self.assertEqual(leads.servers, [])
+
+
+class JsonTests(ExplainTestCase):
+    """What programs read."""
+
+    def test_document(self) -> None:
+        """All of it, for one route of each kind."""
+        document = json.loads(self.explain("--json", "--text", "SSH-2.0-x ", "--from", "10.0.0.1"))
+        (stream,) = document.pop("streams")
+        self.assertEqual(document, {"rules": str(self.rules)})
+        (found,) = stream.pop("listeners")
+        self.assertEqual(
+            stream,
+            {
+                "client": "10.0.0.1",
+                "server": None,
+                "bytes": 10,
+                "gap": False,
+                "server_first": False,
+            },
+        )
+        routes = found.pop("routes")
+        self.assertEqual(
+            found,
+            {
+                "listener": "public",
+                "from": "10.0.0.1",
+                "decision": {
+                    "at": 4,
+                    "by": "route",
+                    "route": "ssh",
+                    "to": "ssh-server",
+                    "servers": ["127.0.0.1:22", "127.0.0.1:23"],
+                },
+                "at_deadline": None,
+                "facts": {"software": "x"},
+            },
+        )
+        answer = {"says": "match", "at": 4, "needs_up_to": None, "error": None}
+        self.assertEqual(
+            routes[0],
+            {
+                "route": "ssh",
+                **answer,
+                "excluded_by": None,
+                "dry_run": False,
+                "lines": [{"match": "ssh", **answer}],
+            },
+        )
+        self.assertEqual([len(route["lines"]) for route in routes], [1, 2, 1])
+
+    def test_undecided(self) -> None:
+        """There is no decision, but what the deadline brings; a route that is not asked has no answer."""
+        found = self.explain_json("--text", "H")
+        self.assertIsNone(found["decision"])
+        leads: dict[str, Any] = {
+            "at": None,
+            "by": "default",
+            "route": None,
+            "to": "reset",
+            "servers": [],
+        }
+        self.assertEqual(found["at_deadline"], leads)
+        self.assertEqual(
+            [route["says"] for route in found["routes"]], ["no", "undecided", "not asked"]
+        )
+        self.assertEqual(found["routes"][1]["needs_up_to"], 32768)
+        self.assertEqual(found["routes"][2]["excluded_by"], "from")
+        self.assertEqual(found["routes"][2]["lines"][0]["says"], "not asked")
+
+    def test_silent_and_denied(self) -> None:
+        """They are told from the default."""
+        self.assertEqual(self.explain_json("--text", "")["at_deadline"]["by"], "silent")
+        denied = self.explain_json("--text", "x", "--from", "203.0.113.1")["decision"]
+        self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
+
+
+class WrongTests(ExplainTestCase):
+    """What cannot be explained."""
+
+    def test_input(self) -> None:
+        """One line says what is wrong with it, and the exit code is 1."""
+        for arguments, message in (
+            (("--hex", "5"), "--hex: '5' is not hex; write pairs"),
+            (("--text", r"\q"), r"--text: \q is not an escape; there are"),
+            (("--text", "\udcff"), r"--text: is no valid UTF-8; write such bytes as \xNN"),
+            (("--file", "no/such"), "no/such cannot be read: No such file or directory"),
+            (("--pcap", "no/such"), "no/such cannot be read: No such file or directory"),
+            (
+                ("--text", "x", "--listener", "pubic"),
+                "there is no [listen pubic]; did you mean 'public'? (there are public)",
+            ),
+        ):
+            code, out, err = self.run_main("explain", self.rules, *arguments)
+            self.assertEqual((code, out), (1, ""))
+            self.assertTrue(err.startswith(f"txmux: {message}"), err)
+            self.assertEqual(err.count("\n"), 1)
+
+    def test_rules(self) -> None:
+        """All errors of the rules, and exit code 1."""
+        self.rules.write_text("[listen a]\nendpoint = 443\nbacklgo = 5\n")
+        code, out, err = self.run_main("explain", self.rules, "--text", "x")
+        self.assertEqual((code, out), (1, ""))
+        self.assertEqual(err.count(f"{self.rules}:"), 2)
+
+    def test_usage(self) -> None:
+        """Exactly one source, and an address that is one; otherwise exit code 2."""
+        for arguments in ((), ("--text", "x", "--hex", "00"), ("--text", "x", "--from", "here")):
+            code, out, err = self.run_main("explain", self.rules, *arguments)
+            self.assertEqual((code, out), (2, ""))
+            self.assertIn("usage: txmux explain", err)

@@ -1,0 +1,156 @@
+"""Tests of ``txmux matchers``."""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import patch
+
+import attrs
+from twisted.python.reflect import namedAny
+from zope.interface import implementer
+
+import txmux
+from tests.cli.support import CommandTestCase, Terminal
+from tests.rules.fakes import FakeMatcher, FakePredicate
+from txmux.cli import matchers
+from txmux.detection.registry import PluginProblem, Registry, installed_matchers
+from txmux.interfaces import IProtocolMatcher, Option
+from txmux.rules.parser import parse
+
+OWN = f"txmux {txmux.__version__}"
+
+
+class ListTests(CommandTestCase):
+    """Without a name."""
+
+    def test_all(self) -> None:
+        """Each matcher has a line: what it recognises, and the package it is from."""
+        code, out, _ = self.run_main("matchers")
+        self.assertEqual(code, 0)
+        head, *lines = out.splitlines()
+        self.assertEqual(head.split(), ["matcher", "recognises", "from"])
+        self.assertEqual([line.split()[0] for line in lines], list(installed_matchers()))
+        for line, matcher in zip(lines, installed_matchers().values(), strict=True):
+            self.assertIn(f" {matcher.summary} ", line)
+            self.assertTrue(line.endswith(f" {OWN}"), line)
+
+    def test_terminal(self) -> None:
+        """On a terminal no word is lost."""
+        with patch.dict("os.environ", {"TERM": "xterm", "COLUMNS": "200"}):
+            _, out, _ = self.run_main("matchers", out=Terminal())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", out)
+        for matcher in installed_matchers().values():
+            self.assertIn(matcher.summary, plain)
+
+    def test_problems(self) -> None:
+        """What is wrong with plugins is a warning."""
+        registry = Registry({}, (PluginProblem("a plugin is broken"),))
+        with patch.object(matchers, "installed_matchers", return_value=registry):
+            self.assertEqual(
+                self.run_main("matchers"),
+                (0, "matcher  recognises  from\n", "warning: a plugin is broken\n"),
+            )
+
+
+class OneTests(CommandTestCase):
+    """With a name."""
+
+    def describe(self, name: str) -> str:
+        """Describe a matcher."""
+        code, out, err = self.run_main("matchers", name)
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def test_options(self) -> None:
+        """Options, and examples that show those that need another together with it."""
+        self.assertEqual(
+            self.describe("payload").splitlines()[:8],
+            [
+                "payload: given bytes at a given offset",
+                f"from {OWN}",
+                "",
+                "option   meaning",
+                *(f"{o.name + '=':9}{o.meaning}" for o in installed_matchers()["payload"].options),
+            ],
+        )
+        examples = self.describe("payload").partition("in a rules file")[2]
+        for line in ("text=JDWP- offset=4  ", "text=JDWP-  ", "hex='16 03 01' mask='ff ff fc'  "):
+            self.assertRegex(examples, rf"match = payload {re.escape(line)} *\d bytes\n")
+
+    def test_no_options(self) -> None:
+        """A matcher without options says so, and its line is its name."""
+        self.assertEqual(
+            self.describe("any"),
+            f"any: anything at all, from its first byte\nfrom {OWN}\n\nIt has no options.\n\n"
+            "in a rules file  needs at most\nmatch = any      1 byte\n",
+        )
+
+    def test_examples(self) -> None:
+        """All matchers have examples, which can be put into a rules file, and show each option."""
+        for name, matcher in installed_matchers().items():
+            lines = re.findall(r"^(match = .*?)  +\d+ bytes?$", self.describe(name), re.MULTILINE)
+            self.assertTrue(lines, name)
+            text = "[listen a]\nendpoint = :443\n" + "".join(
+                f"[route r{number}]\n{line}\nbackend = close\n" for number, line in enumerate(lines)
+            )
+            self.assertEqual(len(parse(text, "x").routes), len(lines))
+            for option in matcher.options:
+                self.assertIn(f" {option.name}=", "\n".join(lines))
+
+    def test_unknown(self) -> None:
+        """A name that there is not has a near miss, or the hint that rules files get; exit code 1."""
+        for name, message in (
+            ("bitcon", "txmux: unknown matcher 'bitcon'; did you mean 'bitcoin'? (there are "),
+            ("mysql", "txmux: unknown matcher 'mysql'; its clients wait"),
+            ("a b", "txmux: unknown matcher 'a b'"),
+        ):
+            code, out, err = self.run_main("matchers", name)
+            self.assertEqual((code, out), (1, ""))
+            self.assertTrue(err.startswith(message), err)
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class LocalMatcher:
+    """A matcher that no distribution has."""
+
+    name: str = "local"
+    summary: str = "for tests"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: object) -> FakePredicate:
+        """Make some predicate."""
+        return FakePredicate("local")
+
+
+class OriginTests(CommandTestCase):
+    """Which package a matcher is from."""
+
+    def origin(self, matcher: IProtocolMatcher) -> str:
+        """Name it."""
+        return matchers._origins([matcher])[matcher.name]
+
+    def test_installed(self) -> None:
+        """The distribution that has its file, whatever its package is called."""
+
+        @implementer(IProtocolMatcher)
+        class Installed(LocalMatcher):
+            __module__ = "twisted.internet.tcp"
+
+        version = namedAny("twisted.__version__")
+        self.assertEqual(self.origin(Installed()), f"Twisted {version}")
+
+    def test_unknown(self) -> None:
+        """Else its module; a file among the plugins is not Twisted's for that."""
+        self.assertEqual(self.origin(LocalMatcher()), f"module {__name__}")
+
+        @implementer(IProtocolMatcher)
+        class Dropped(LocalMatcher):
+            __module__ = "twisted.plugins.mine"
+
+        self.assertEqual(self.origin(Dropped()), "module twisted.plugins.mine")
+
+    def test_fakes(self) -> None:
+        """An example that cannot be used is left out."""
+        picky = FakeMatcher("picky", (Option("port", "for tests", "bad"),))
+        self.assertEqual(list(matchers._examples(picky)), [])

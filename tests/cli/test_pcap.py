@@ -1,0 +1,316 @@
+"""Captures: their segments, and what the clients in them said first."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import sys
+from ipaddress import ip_address
+from typing import Any
+from unittest.mock import patch
+
+import dpkt  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.support import CommandTestCase
+from txmux.cli.pcap import Segment, Stream, client_streams, read_segments
+from txmux.errors import MuxError
+from txmux.proxyprotocol.header import Address
+
+CLIENT = Address(ip_address("192.0.2.1"), 40000)
+SERVER = Address(ip_address("198.51.100.1"), 443)
+CLIENT6 = Address(ip_address("2001:db8::1"), 40000)
+SERVER6 = Address(ip_address("2001:db8::2"), 443)
+SYN, ACK = 2, 16
+
+
+def from_client(sequence: int, payload: bytes = b"", *, syn: bool = False) -> Segment:
+    """Make a segment of the client."""
+    return Segment(CLIENT, SERVER, sequence, 0, syn, not syn, payload)
+
+
+def from_server(
+    sequence: int, payload: bytes = b"", *, syn: bool = False, acknowledged: int = 0
+) -> Segment:
+    """Make a segment of the server."""
+    return Segment(SERVER, CLIENT, sequence, acknowledged, syn, True, payload)  # noqa: FBT003
+
+
+def first(*segments: Segment, limit: int = 100) -> Stream:
+    """Give the only stream of some segments."""
+    (stream,) = client_streams(segments, limit)
+    return stream
+
+
+class ReassemblyTests(SynchronousTestCase):
+    """The client's bytes, in their order."""
+
+    def test_in_order(self) -> None:
+        """Both ends are told, and bytes of the server are not the client's."""
+        segments = (
+            from_client(100, syn=True),
+            from_server(900, syn=True, acknowledged=101),
+            from_client(101),
+            from_client(101, b"abc"),
+            from_server(901, b"xyz"),
+            from_client(104, b"def"),
+        )
+        self.assertEqual(first(*segments), Stream(CLIENT, SERVER, b"abcdef", False, False))  # noqa: FBT003
+
+    @given(
+        start=st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 60, 2**32 - 1)),
+        cuts=st.sets(st.integers(1, 49)),
+        extra=st.lists(st.tuples(st.integers(0, 49), st.integers(1, 20)), max_size=5),
+        limit=st.integers(1, 60),
+        syn=st.booleans(),
+        data=st.data(),
+    )
+    def test_any_order(
+        self,
+        start: int,
+        cuts: set[int],
+        extra: list[tuple[int, int]],
+        limit: int,
+        syn: bool,  # noqa: FBT001
+        data: st.DataObject,
+    ) -> None:
+        """Segments may come in any order, again, overlapping, and with numbers that begin anew at zero."""
+        said = bytes(range(50))
+        pieces = [*itertools.pairwise([0, *sorted(cuts), 50]), *((a, a + n) for a, n in extra)]
+        shuffled = data.draw(st.permutations(pieces))
+        segments = [
+            from_client((start + 1 + a) % 2**32, said[a:b]) for a, b in shuffled if said[a:b]
+        ]
+        if syn:
+            segments.insert(0, from_client(start, syn=True))
+        stream = first(*segments, limit=limit)
+        self.assertEqual((stream.data, stream.gap), (said[:limit], False))
+
+    def test_gap(self) -> None:
+        """What comes after bytes that are missing is left out, and that is told."""
+        stream = first(from_client(100, syn=True), from_client(101, b"ab"), from_client(105, b"ef"))
+        self.assertEqual((stream.data, stream.gap), (b"ab", True))
+
+    def test_keepalive(self) -> None:
+        """The byte of a keepalive before the first one is no byte of the stream."""
+        stream = first(from_client(100, syn=True), from_client(100, b"\0"), from_client(101, b"ab"))
+        self.assertEqual((stream.data, stream.gap), (b"ab", False))
+
+    def test_bytes_with_syn(self) -> None:
+        """TCP Fast Open (RFC 7413): the first bytes come with SYN."""
+        stream = first(from_client(100, b"ab", syn=True), from_client(103, b"cd"))
+        self.assertEqual(stream.data, b"abcd")
+
+    def test_nothing_said(self) -> None:
+        """A client that said nothing is there, too."""
+        self.assertEqual(first(from_client(100, syn=True)).data, b"")
+
+
+class ClientTests(SynchronousTestCase):
+    """Who is the client, and which connection it is."""
+
+    def test_syn_missing(self) -> None:
+        """Without SYN it is who said something first; segments without bytes tell nothing."""
+        stream = first(from_server(900), from_client(101, b"ab"), from_server(900, b"xy"))
+        self.assertEqual((stream.client, stream.data), (CLIENT, b"ab"))
+
+    def test_only_the_answer(self) -> None:
+        """From the SYN of the server it is known, too, and where the stream begins."""
+        stream = first(
+            from_server(900, syn=True, acknowledged=101),
+            from_server(901, b"hello"),
+            from_client(103, b"cd"),
+            from_client(101, b"ab"),
+        )
+        self.assertEqual((stream.client, stream.data), (CLIENT, b"abcd"))
+        self.assertTrue(stream.server_first)
+
+    def test_server_first(self) -> None:
+        """It is told if the server spoke before the client, but not if it only answered."""
+        syn = from_client(100, syn=True)
+        said, answer = from_client(101, b"ab"), from_server(901, b"hello")
+        self.assertTrue(first(syn, answer, said).server_first)
+        self.assertFalse(first(syn, said, answer, from_client(103, b"cd")).server_first)
+
+    def test_again(self) -> None:
+        """A repeated SYN is the same connection, one with another number the next one."""
+        syn = from_client(100, syn=True)
+        segments = (
+            *(syn, syn, from_client(101, b"one")),
+            *(from_client(700, syn=True), from_client(701, b"two")),
+        )
+        self.assertEqual([s.data for s in client_streams(segments, 100)], [b"one", b"two"])
+        late = (from_client(101, b"one"), syn, from_client(101, b"two"))
+        self.assertEqual([s.data for s in client_streams(late, 100)], [b"one", b"two"])
+
+
+def packet(source: Address, destination: Address, flags: int, sequence: int, data: bytes) -> Any:
+    """Make an IP packet with a TCP segment in it."""
+    segment = dpkt.tcp.TCP(
+        sport=source.port, dport=destination.port, seq=sequence, flags=flags, data=data
+    )
+    ends = {"src": source.host.packed, "dst": destination.host.packed}
+    if source.host.version == 6:
+        return dpkt.ip6.IP6(nxt=6, plen=len(segment), hlim=9, data=segment, **ends)
+    made = dpkt.ip.IP(p=6, data=segment, **ends)
+    made.len = len(made)
+    return made
+
+
+FRAMES = {
+    1: lambda ip: bytes(dpkt.ethernet.Ethernet(type=0x86DD if ip.v == 6 else 0x800, data=ip)),
+    0: lambda ip: struct.pack("=I", 30 if ip.v == 6 else 2) + bytes(ip),
+    101: bytes,
+    113: lambda ip: (
+        struct.pack("!HHH8sH", 0, 1, 6, b"", 0x86DD if ip.v == 6 else 0x800) + bytes(ip)
+    ),
+    276: lambda ip: (
+        struct.pack("!HHIHBB8s", 0x86DD if ip.v == 6 else 0x800, 0, 1, 1, 0, 6, b"") + bytes(ip)
+    ),
+}
+"""How a packet stands in a capture, by its link type."""
+
+
+def capture(*packets: bytes, link: int = 1, writer: Any = dpkt.pcap.Writer) -> bytes:
+    """Make a capture."""
+    file = io.BytesIO()
+    if writer is dpkt.pcapng.Writer:
+        made = writer(file, idb=dpkt.pcapng.InterfaceDescriptionBlockLE(linktype=link))
+    else:
+        made = writer(file, linktype=link)
+    for each in packets:
+        made.writepkt(each, 1.0)
+    return file.getvalue()
+
+
+class ReadTests(CommandTestCase):
+    """Files."""
+
+    def read(self, data: bytes) -> list[Segment]:
+        """Read a capture."""
+        return list(read_segments(io.BytesIO(data), "x.pcap"))
+
+    def test_kinds(self) -> None:
+        """Both forms of files, IPv4 and IPv6, and several kinds of networks."""
+        for (link, frame), writer, (source, destination) in itertools.product(
+            FRAMES.items(),
+            (dpkt.pcap.Writer, dpkt.pcapng.Writer),
+            ((CLIENT, SERVER), (CLIENT6, SERVER6)),
+        ):
+            framed = [
+                frame(packet(source, destination, SYN, 100, b"")),
+                frame(packet(source, destination, ACK, 101, b"SSH-")),
+            ]
+            found = self.read(capture(*framed, link=link, writer=writer))
+            self.assertEqual(
+                found,
+                [
+                    Segment(source, destination, 100, 0, True, False, b""),  # noqa: FBT003
+                    Segment(source, destination, 101, 0, False, True, b"SSH-"),  # noqa: FBT003
+                ],
+                (link, writer),
+            )
+
+    def test_other_packets(self) -> None:
+        """What is no TCP, and what is damaged, is passed over; so is the end of a file that was cut off."""
+        good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
+        udp = dpkt.ip.IP(p=17, src=bytes(4), dst=bytes(4), data=dpkt.udp.UDP(data=b"x"))
+        data = capture(b"", b"short", good[:30], good[:40], FRAMES[1](udp), good, good)
+        self.assertEqual(len(self.read(data)), 2)
+        for cut in range(1, len(good) + 16):
+            self.assertIn(len(self.read(data[:-cut])), (1, 2))
+        ng = capture(good, good, writer=dpkt.pcapng.Writer)
+        for cut in range(1, len(good)):
+            self.assertIn(len(self.read(ng[:-cut])), (1, 2))
+
+    @given(
+        junk=st.lists(st.binary(max_size=80), min_size=1, max_size=5),
+        head=st.sampled_from((b"", FRAMES[1](packet(CLIENT6, SERVER6, ACK, 1, b"x"))[:14])),
+        link=st.sampled_from(sorted(FRAMES)),
+        writer=st.sampled_from((dpkt.pcap.Writer, dpkt.pcapng.Writer)),
+    )
+    def test_garbage(self, junk: list[bytes], head: bytes, link: int, writer: Any) -> None:
+        """No packet can stop it."""
+        self.read(capture(*(head + each for each in junk), link=link, writer=writer))
+
+    @given(st.binary(max_size=100), st.integers(0, 200))
+    def test_damage(self, junk: bytes, at: int) -> None:
+        """Nor can a damaged file: it is read as far as possible, or refused."""
+        good = FRAMES[1](packet(CLIENT, SERVER, ACK, 1, b"x"))
+        for writer in (dpkt.pcap.Writer, dpkt.pcapng.Writer):
+            data = capture(good, good, writer=writer)
+            try:
+                self.read(data[:at] + junk + data[at + len(junk) :])
+            except MuxError as error:
+                self.assertRegex(str(error), "is no capture|kind of network")
+
+    def test_refused(self) -> None:
+        """What is no capture, or from a network that cannot be read, is an error that tells a way."""
+        self.assertRaisesRegex(MuxError, "x.pcap is no capture; .*tcpdump", self.read, b"")
+        self.assertRaisesRegex(MuxError, "is no capture", self.read, b"SSH-2.0" * 99)
+        wifi = capture(link=105)
+        self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
+
+    def test_not_installed(self) -> None:
+        """Without `dpkt` it is told how to install it."""
+        with patch.dict(sys.modules, {"dpkt": None}):
+            self.assertRaisesRegex(MuxError, r"pip install 'txmux\[pcap\]'", self.read, b"")
+
+
+class CommandTests(CommandTestCase):
+    """``txmux explain --pcap``."""
+
+    def explain(self, data: bytes, *arguments: str) -> str:
+        """Explain a capture."""
+        rules = self.write(
+            "rules.ini",
+            "[listen a]\nendpoint = :443\nsilent = 127.0.0.1:25\n"
+            "[route ssh]\nmatch = ssh\nfrom = 192.0.2.0/24\nbackend = 127.0.0.1:22\n",
+        )
+        path = self.write("x.pcap", data)
+        code, out, err = self.run_main("explain", rules, "--pcap", path, *arguments)
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def test_streams(self) -> None:
+        """One block a connection, with its addresses; the client's is that of ``from``."""
+        frame = FRAMES[1]
+        data = capture(
+            frame(packet(CLIENT, SERVER, SYN, 100, b"")),
+            frame(packet(CLIENT6, SERVER6, SYN, 100, b"")),
+            frame(packet(CLIENT, SERVER, ACK, 101, b"SSH-")),
+            frame(packet(SERVER6, CLIENT6, ACK, 1, b"220 mail\r\n")),
+            frame(packet(CLIENT6, SERVER6, ACK, 101, b"EH")),
+            frame(packet(CLIENT6, SERVER6, ACK, 105, b" x")),
+        )
+        self.assertEqual(
+            self.explain(data),
+            """listener a: 4 bytes from 192.0.2.1:40000 to 198.51.100.1:443: SSH-
+
+   route  match  says
+>  ssh    ssh    match at byte 4
+
+decision  at byte 4: route ssh, to 127.0.0.1:22
+
+listener a: 2 bytes from [2001:db8::1]:40000 to [2001:db8::2]:443: EH
+
+  route  match  says
+  ssh    ssh    not asked: 'from' does not name 2001:db8::1
+
+decision  at byte 1: default, close
+note      the capture lacks what the client sent after byte 2
+note      the server spoke first; a client that waits for that says nothing here:
+          after 5s: silent, to 127.0.0.1:25
+""",
+        )
+        other = self.explain(data, "--from", "10.0.0.1")
+        self.assertIn("198.51.100.1:443, as if from 10.0.0.1: SSH-\n", other)
+
+    def test_nothing(self) -> None:
+        """A capture without connections says so."""
+        self.assertEqual(
+            self.explain(capture()), f"{self.folder}/x.pcap: no TCP connection in it\n"
+        )

@@ -1,0 +1,198 @@
+"""The `dns` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided, facts
+from txmux.errors import OptionError
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.dns import DnsMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+IN = b"\0\1\0\1"
+NAME = b"\3www\7example\3com\0"
+OPT = bytes.fromhex("00 0029 04d0 00000000 000c 000a0008 9b3c1f0e77a2d451")
+
+
+def message(rest: bytes, flags: str = "0100", counts: str = "0001 0000 0000 0000") -> bytes:
+    """Make a message with its length before it."""
+    body = bytes.fromhex(f"1234 {flags} {counts}") + rest
+    return len(body).to_bytes(2, "big") + body
+
+
+# The first is recorded from twisted.names 26.10; then as dig and a resolver with 0x20 write them, a NOTIFY of BIND with
+# the SOA, an IXFR with the SOA that the client has, an UPDATE of nsupdate, and a question about the root.
+SOA = bytes.fromhex(
+    "c00c 0006 0001 00000e10 0016 c00c c00c 00000001 00000002 00000003 00000004 00000005"
+)[:-2]
+QUERY = message(NAME + IN)
+SAMPLES = (
+    QUERY,
+    message(NAME + IN + OPT, "0120", "0001 0000 0000 0001"),
+    message(b"\3wWw\7eXAmple\3CoM\0\0\x1c\0\1" + OPT, "0010", "0001 0000 0000 0001"),
+    message(b"\7example\3com\0\0\6\0\1" + SOA, "2400", "0001 0001 0000 0000"),
+    message(b"\7example\3com\0\0\xfb\0\1" + SOA, "0000", "0001 0000 0001 0000"),
+    message(
+        b"\7example\3com\0\0\6\0\1" + b"\3new\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1",
+        "2800",
+        "0001 0000 0001 0000",
+    ),
+    message(b"\0\0\2\0\1"),
+)
+
+
+def said(data: bytes, **options: str) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(DnsMatcher().predicate(options), data)
+
+
+class MessageTests(SynchronousTestCase):
+    """Without options."""
+
+    def test_match(self) -> None:
+        """The end of the question decides, also when more messages follow."""
+        for sample in SAMPLES:
+            self.assertIs(said(sample).verdict, MATCH, sample)
+        self.assertEqual(said(QUERY), (MATCH, len(QUERY)))
+        self.assertEqual(said(QUERY + QUERY), (MATCH, len(QUERY)))
+        self.assertEqual(said(SAMPLES[1]), (MATCH, len(QUERY)))
+        self.assertEqual(said(QUERY[:-1]), (NEED_MORE, len(QUERY) - 1))
+
+    def test_longest(self) -> None:
+        """A name has at most 255 bytes, and a label 63."""
+        labels = (b"\x3f" + b"a" * 63) * 3
+        name = labels + b"\x3d" + b"b" * 61 + b"\0"
+        self.assertEqual(len(name), 255)
+        self.assertEqual(said(message(name + IN)), (MATCH, 2 + 12 + 255 + 4))
+        longer = labels + b"\x3e" + b"b" * 62 + b"\0"
+        self.assertEqual(said(message(longer + IN)), (NO, 2 + 12 + len(labels) + 1))
+        self.assertEqual(said(message(b"\x40" + b"a" * 64 + b"\0" + IN)), (NO, 15))
+
+    def test_header(self) -> None:
+        """Responses, other opcodes and flags, and counts that do not fit are a no at the byte that shows it."""
+        for flags, counts, at in (
+            ("8100", "0001 0000 0000 0000", 5),
+            ("1000", "0001 0000 0000 0000", 5),
+            ("0200", "0001 0000 0000 0000", 5),
+            ("3000", "0001 0000 0000 0000", 5),
+            ("0180", "0001 0000 0000 0000", 6),
+            ("0140", "0001 0000 0000 0000", 6),
+            ("0103", "0001 0000 0000 0000", 6),
+            ("0100", "0000 0000 0000 0000", 8),
+            ("0100", "0002 0000 0000 0000", 8),
+            ("0100", "0001 0001 0000 0000", 10),
+            ("0100", "0001 0000 0100 0000", 11),
+            ("0100", "0001 0000 0000 0002", 14),
+        ):
+            self.assertEqual(said(message(NAME + IN, flags, counts)), (NO, at), (flags, counts))
+
+    def test_length(self) -> None:
+        """The length is that of the question, and of the other records if there are any."""
+        self.assertEqual(said(b"\0\x10" + QUERY[2:]), (NO, 2))
+        self.assertEqual(said(message(NAME + IN + b"x")), (NO, 2 + 12 + len(NAME)))
+        self.assertEqual(said(message(NAME + IN)[:1] + b"\x20" + QUERY[2:]), (NO, 27))
+        counts = "0001 0000 0000 0001"
+        self.assertEqual(
+            said(message(NAME + IN + OPT[:10], counts=counts)), (NO, 2 + 12 + len(NAME))
+        )
+
+    def test_question(self) -> None:
+        """Compressed names, control characters, and types and classes that are none are a no."""
+        for question, at in (
+            (b"\xc0\x0c" + IN + b"\0" * 9, 15),
+            (b"\3w\nw\3com\0" + IN, 17),
+            (b"\3www\3com\0" + b"\0\0\0\1", 25),
+            (b"\3www\3com\0" + b"\0\1\1\1", 26),
+            (b"\3www\3com\0" + b"\0\1\0\2", 27),
+        ):
+            self.assertEqual(said(message(question)), (NO, at), question)
+
+    def test_neighbours(self) -> None:
+        """Other protocols that begin with a length, or with text, are a no within a few bytes."""
+        for data in (
+            b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+            b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
+            b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
+            b"GET / HTTP/1.1\r\n",
+            b"POST / HTTP/1.1\r\n",
+            b"SSH-2.0-x\r\n",
+        ):
+            self.assertIs(said(data).verdict, NO, data)
+
+
+class NameTests(SynchronousTestCase):
+    """``name=`` looks at the first question."""
+
+    def test_match(self) -> None:
+        """Case does not count."""
+        for pattern in ("www.example.com", "WWW.*", "*.example.com", ".com", "~www[.].*"):
+            for sample in SAMPLES[:3]:
+                self.assertIs(said(sample, name=pattern).verdict, MATCH, pattern)
+
+    def test_no(self) -> None:
+        """A label that no pattern can have there is a no, as is the end of a name that none fits."""
+        self.assertEqual(said(QUERY, name="ftp.example.com"), (NO, 18))
+        self.assertEqual(said(QUERY, name="*.example.net"), (NO, len(QUERY)))
+        self.assertEqual(said(QUERY, name="example.com"), (NO, 18))
+
+    def test_root(self) -> None:
+        """The root has an empty name."""
+        root = SAMPLES[-1]
+        self.assertIs(said(root, name="*").verdict, MATCH)
+        self.assertIs(said(root, name="*.com").verdict, NO)
+        self.assertEqual(facts(DnsMatcher().predicate({}), Peeked(root)), {"name": "."})
+
+    def test_dots_in_labels(self) -> None:
+        """A dot inside of a label parts no labels."""
+        odd = message(b"\x0bwww.example\3com\0" + IN)
+        self.assertIs(said(odd, name="*.example.com").verdict, NO)
+        self.assertIs(said(odd, name="*.com").verdict, MATCH)
+        backslash = message(b"\x03a\\b\0" + IN)
+        self.assertEqual(
+            facts(DnsMatcher().predicate({}), Peeked(backslash)), {"name": "a\\\\092b"}
+        )
+
+    def test_key(self) -> None:
+        """Names and ``*.`` patterns can be looked up."""
+        predicate = DnsMatcher().predicate({"name": "*.example.com"})
+        key = getattr(predicate, "key", None)
+        assert key is not None
+        self.assertEqual(key.read(Peeked(SAMPLES[2])), "www.example.com")
+        self.assertIs(key.read(Peeked(QUERY[:20])), None)
+        self.assertEqual(key.read(Peeked(b"GET / HTTP/1.1")), "")
+        self.assertIs(getattr(DnsMatcher().predicate({}), "key", 0), None)
+
+    def test_learnt(self) -> None:
+        """The name is learnt, in lower case."""
+        predicate = DnsMatcher().predicate({})
+        self.assertEqual(facts(predicate, Peeked(SAMPLES[2])), {"name": "www.example.com"})
+        self.assertEqual(facts(predicate, Peeked(QUERY[:20])), {})
+
+    def test_unusable(self) -> None:
+        """Patterns that cannot be used are an error that names the option."""
+        error = self.assertRaises(OptionError, DnsMatcher().predicate, {"name": "a..b"})
+        self.assertIn("name: ", str(error))
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.sampled_from(["", "www.*", "*.example.com", "~.*[.]com"]),
+        st.builds(
+            lambda sample, n, b: sample[:n] + b,
+            st.sampled_from(SAMPLES),
+            st.integers(0, 40),
+            st.binary(max_size=9),
+        ),
+    )
+    def test_any_bytes(self, name: str, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data, **({"name": name} if name else {}))

@@ -1,0 +1,120 @@
+"""The `proxy` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided, facts
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.proxy import ProxyMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+SAMPLES = (
+    # curl 7.88.1: --haproxy-protocol.
+    b"PROXY TCP4 127.0.0.1 127.0.0.1 57960 43093\r\nGET / HTTP/1.1\r\n",
+    # HAProxy 2.6.12: send-proxy-v2, and the same with crc32c and unique-id.
+    SIGNATURE + bytes.fromhex("2111000c 7f000001 7f000001 c718 c81b") + b"hello\r\n",
+    SIGNATURE
+    + bytes.fromhex("21110017 7f000001 7f000001 c370 b387 030004 5598b1dc 050001 30")
+    + b"hello\r\n",
+    # Made by hand.
+    b"PROXY UNKNOWN\r\n",
+)
+
+
+def learnt(data: bytes) -> dict[str, str]:
+    """Give the facts of a sample."""
+    return facts(ProxyMatcher().predicate({}), Peeked(data))
+
+
+def said(data: bytes) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(ProxyMatcher().predicate({}), data)
+
+
+class Version1Tests(SynchronousTestCase):
+    """The line of text."""
+
+    def test_match(self) -> None:
+        """The end of the line decides."""
+        self.assertEqual(said(SAMPLES[0]), (MATCH, 44))
+        self.assertEqual(said(SAMPLES[0][:43]), (NEED_MORE, 43))
+        self.assertEqual(said(SAMPLES[3]), (MATCH, 15))
+
+    def test_no(self) -> None:
+        """The byte that breaks the line is a no."""
+        for data, at in (
+            (b"POST / HTTP/1.1\r\n", 2),
+            (b"PRI * HTTP/2.0\r\n", 3),
+            (b"PROPFIND / HTTP/1.1\r\n", 4),
+            (b"PROXY TCP5", 10),
+            (b"PROXY TCP4 127.0.0.1 127.0.0.256", 32),
+            (b"PROXY UNKNOWN\n", 14),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+    def test_longest(self) -> None:
+        """A line has at most 107 bytes."""
+        self.assertEqual(said(b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n"), (MATCH, 107))
+        self.assertEqual(said(b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n"), (NO, 106))
+
+
+class Version2Tests(SynchronousTestCase):
+    """The binary form."""
+
+    def test_match(self) -> None:
+        """The length decides, whether more is there or not."""
+        for sample in SAMPLES[1:3]:
+            self.assertEqual(said(sample), (MATCH, 16))
+            self.assertEqual(said(sample[:15]), (NEED_MORE, 15))
+        self.assertEqual(said(SIGNATURE + bytes.fromhex("20000000")), (MATCH, 16))
+
+    def test_no(self) -> None:
+        """The byte that breaks the header is a no."""
+        for data, at in (
+            (b"\r\nGET / HTTP/1.1\r\n", 3),
+            (b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\n", 5),
+            (SIGNATURE + b"\x22", 13),
+            (SIGNATURE + b"\x21\x41", 14),
+            (SIGNATURE + b"\x21\x11\x10", 15),
+            (SIGNATURE + b"\x21\x11\x00\x0b", 16),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+
+class LearntTests(SynchronousTestCase):
+    """What goes to the access log."""
+
+    def test_source(self) -> None:
+        """The client's address is learnt when all of the header is there."""
+        self.assertEqual(learnt(SAMPLES[0]), {"source": "127.0.0.1:57960"})
+        self.assertEqual(learnt(SAMPLES[1]), {"source": "127.0.0.1:50968"})
+        line = b"PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n"
+        self.assertEqual(learnt(line), {"source": "[2001:db8::1]:1"})
+
+    def test_none(self) -> None:
+        """A part of a header, one without addresses, and one that is wrong in the end tell nothing."""
+        wrong_checksum = SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd")
+        for data in (SAMPLES[1][:20], SAMPLES[3], wrong_checksum, b"GET /"):
+            self.assertEqual(learnt(data), {})
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.builds(
+            lambda sample, n, rest: sample[:n] + rest,
+            st.sampled_from(SAMPLES),
+            st.integers(0, 60),
+            st.binary(max_size=12),
+        )
+    )
+    def test_any_bytes(self, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data)

@@ -1,0 +1,124 @@
+"""The `random` matcher."""
+
+from __future__ import annotations
+
+import base64
+import random
+import zlib
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.all_samples import all_samples
+from tests.matchers.segmentation import Decided, decided
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.random import ENOUGH, RandomMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+_STREAMS = 20_000
+_MOST_REFUSED = 20
+
+# What the first flights of Shadowsocks (AEAD), BIP 324 and Message Stream Encryption look like: random bytes.
+SAMPLES = tuple(random.Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
+
+
+def said(data: bytes) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(RandomMatcher().predicate({}), data)
+
+
+class RandomBytesTests(SynchronousTestCase):
+    """What looks random."""
+
+    def test_match(self) -> None:
+        """48 bytes decide."""
+        for sample in SAMPLES:
+            self.assertEqual(said(sample), (MATCH, 48))
+        self.assertEqual(said(SAMPLES[0][:47]), (NEED_MORE, 47))
+
+    def test_refused(self) -> None:
+        """Of 20,000 random streams, at most 20 are refused; the reference says about 4 in 10,000."""
+        predicate = RandomMatcher().predicate({})
+        source = random.Random(20_261_120)
+        verdicts = [predicate(Peeked(source.randbytes(ENOUGH))) for _ in range(_STREAMS)]
+        self.assertLessEqual(verdicts.count(NO), _MOST_REFUSED)
+        self.assertEqual(verdicts.count(NEED_MORE), 0)
+
+    def test_compressed(self) -> None:
+        """Compressed data is not told from it."""
+        text = "".join(map(str, range(900))).encode()
+        self.assertIs(said(zlib.compress(text)[2:]).verdict, MATCH)
+
+
+class OtherBytesTests(SynchronousTestCase):
+    """What does not."""
+
+    def test_other_protocols(self) -> None:
+        """No sample of another protocol matches, however many random bytes follow it."""
+        predicate = RandomMatcher().predicate({})
+        more = random.Random(4).randbytes(ENOUGH)
+        samples = all_samples()
+        del samples["random"]
+        for protocol, streams in samples.items():
+            for stream in streams:
+                self.assertIsNot(predicate(Peeked(stream)), MATCH, (protocol, stream))
+                if len(stream) >= 16:
+                    self.assertIs(predicate(Peeked(stream + more)), NO, (protocol, stream))
+
+    def test_known_handshakes(self) -> None:
+        """Handshakes that carry random numbers early are refused by their first bytes."""
+        tail = SAMPLES[1]
+        for head, at in (
+            (b"\x16\x03\x01", 3),
+            (b"\x80\x2e\x01\x03\x01", 5),
+            (b"\0\1\0\x58\x21\x12\xa4\x42", 8),
+            (b"\0\x36\x38", 3),
+            (b"\1\x54\x50", 3),
+            (b"\x2e\x06longadmin\0", 12),
+            (b"\r\n\r\n\0\r\nQUIT\n", 12),
+        ):
+            verdict, length = said(head + tail)
+            self.assertIs(verdict, NO, head)
+            self.assertLessEqual(length, at)
+
+    def test_text(self) -> None:
+        """Text is refused within 12 bytes, whatever it spells."""
+        noise = SAMPLES[2]
+        for text in (
+            b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+            base64.b64encode(noise),
+            noise.hex().encode(),
+            b'{"jsonrpc": "2.0", "method": "login"}',
+        ):
+            self.assertEqual(said(text), (NO, 12))
+
+    def test_other_scripts(self) -> None:
+        """Text in UTF-8 is refused, too."""
+        for text in (
+            "東京都で行われた会議で、新しい計画が発表された。",
+            "Привет, как дела сегодня, друзья?",
+        ):
+            self.assertIs(said(text.encode()).verdict, NO)
+
+    def test_numbers(self) -> None:
+        """So are small numbers in wide fields, and runs of one byte."""
+        self.assertEqual(said(b"\0\0\0\x08\x04\xd2\x16\x2f"), (NO, 3))
+        self.assertEqual(said(b"".join(n.to_bytes(4, "little") for n in range(20))).verdict, NO)
+        self.assertEqual(said(SAMPLES[0][:30] + b"\xa7" * 9), (NO, 34))
+        self.assertIs(said(bytes(range(0x80, 0xC0))).verdict, MATCH)
+        self.assertIs(said(bytes(range(0x40))).verdict, NO)
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.binary(max_size=60)
+        | st.builds(lambda n, b: SAMPLES[2][:n] + b, st.integers(0, 60), st.binary(max_size=9))
+    )
+    def test_any_bytes(self, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data)

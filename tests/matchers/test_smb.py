@@ -1,0 +1,108 @@
+"""The `smb` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided
+from txmux.interfaces import Verdict
+from txmux.matchers.smb import SmbMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+
+def packet(message: bytes) -> bytes:
+    """Put the length before a message."""
+    return len(message).to_bytes(4, "big") + message
+
+
+SMB1 = packet(
+    b"\xffSMB\x72\x00\x00\x00\x00\x18\x53\xc8"
+    + bytes(12)
+    + b"\xff\xff\xff\xfe\x00\x00\x00\x00\x00\x22\x00"
+    + b"\x02NT LM 0.12\x00\x02SMB 2.002\x00\x02SMB 2.???\x00"
+)
+SMB2 = packet(
+    b"\xfeSMB\x40\x00\x01\x00\x00\x00\x00\x00\x00\x00\x1f\x00"
+    + bytes(48)
+    + b"\x24\x00\x03\x00\x01\x00\x00\x00\x7f\x00\x00\x00"
+    + bytes(16)
+    + bytes(8)
+    + b"\x02\x02\x10\x02\x00\x03"
+)
+CALLED = b"\x20CKFDENECFDEFFCFGEFFCCACACACACACA\x00"
+CALLING = b"\x20EMEPEDEBEMEIEPFDFECACACACACACAAA\x00"
+SESSION_REQUEST = b"\x81\x00\x00\x44" + CALLED + CALLING
+
+# Written after the specifications: Windows before and after it knows the server's versions, and NetBIOS for *SMBSERVER.
+SAMPLES: tuple[bytes, ...] = (SMB1, SMB2, SESSION_REQUEST)
+
+
+def said(data: bytes) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(SmbMatcher().predicate({}), data)
+
+
+class PacketTests(SynchronousTestCase):
+    """What begins a connection."""
+
+    def test_match(self) -> None:
+        """A negotiate request of either kind is a match."""
+        self.assertEqual(said(SMB1), (MATCH, 9))
+        self.assertEqual(said(SMB2), (MATCH, 10))
+        self.assertEqual(said(SMB2[:9]), (NEED_MORE, 9))
+
+    def test_netbios(self) -> None:
+        """A session request is one with the end of the called name."""
+        self.assertEqual(said(SESSION_REQUEST), (MATCH, 38))
+        self.assertEqual(said(SESSION_REQUEST[:37]), (NEED_MORE, 37))
+
+    def test_no(self) -> None:
+        """The first byte that is off is a no."""
+        for data, at in (
+            (b"\x01", 1),
+            (b"\x00\x01", 2),
+            (b"\x00\x00\x00\x22", 4),
+            (b"\x00\x00\x00\x80\xfdSMB", 5),
+            (b"\x00\x00\x00\x80\xfeSMBr", 9),
+            (b"\x00\x00\x00\x80\xffSMB\x73", 9),
+            (b"\x00\x00\x00\x80\xfeSMC", 8),
+            (b"\x81\x01", 2),
+            (b"\x81\x00\x00\x45", 4),
+            (b"\x81\x00\x00\x44\x21", 5),
+            (b"\x81\x00\x00\x44\x20Q", 6),
+            (SESSION_REQUEST[:37] + b"\x01", 38),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+    def test_neighbours(self) -> None:
+        """Others begin with 00, too."""
+        for data, at in (
+            (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 5),
+            (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 5),
+            (b"\x00\x00\x00\x2b\x00\x12\x00\x03", 5),
+            (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),
+            (b"\x00\x4a\x00\x00\x01", 2),
+            (bytes(24), 4),
+        ):
+            self.assertEqual(said(data), (NO, at))
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.binary(max_size=40)
+        | st.builds(
+            lambda sample, n, tail: sample[:n] + tail,
+            st.sampled_from(SAMPLES),
+            st.integers(0, 60),
+            st.binary(max_size=40),
+        )
+    )
+    def test_any_bytes(self, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data)

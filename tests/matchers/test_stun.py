@@ -1,0 +1,79 @@
+"""The `stun` matcher."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.segmentation import Decided, decided
+from txmux.interfaces import Verdict
+from txmux.matchers.stun import StunMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+# The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
+# RFC 6062.
+SAMPLES = (
+    bytes.fromhex("0001 0058 2112a442 b7e7a701bc34d686fa87dfae 8022 0010") + b"STUN test client",
+    bytes.fromhex("0003 0008 2112a442 6b6f7a3b5c2d1e0f9a8b7c6d 0019 0004 06000000"),
+    bytes.fromhex("000b 0008 2112a442 0123456789abcdef01234567 002a 0004 00000001"),
+)
+
+
+def said(data: bytes) -> Decided:
+    """Give the verdict on a sample and the byte it came at."""
+    return decided(StunMatcher().predicate({}), data)
+
+
+class HeaderTests(SynchronousTestCase):
+    """Type, length and magic cookie."""
+
+    def test_match(self) -> None:
+        """The end of the magic cookie decides."""
+        for sample in SAMPLES:
+            self.assertEqual(said(sample), (MATCH, 8))
+            self.assertEqual(said(sample[:7]), (NEED_MORE, 7))
+
+    def test_no(self) -> None:
+        """Answers, other requests, odd lengths and the lack of the cookie are a no."""
+        for data, at in (
+            ("0101", 1),
+            ("0011", 2),
+            ("0000", 2),
+            ("0002", 2),
+            ("0001 0002", 4),
+            ("0001 10", 3),
+            ("0001 0000 2113", 6),
+            ("0001 0000 2112a443", 8),
+        ):
+            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
+
+    def test_neighbours(self) -> None:
+        """Others that begin with a zero are a no."""
+        for data, at in (
+            ("00000008 04d2162f", 2),
+            ("00010012 00040000", 4),
+            ("00016e", 3),
+            ("000e38", 2),
+            ("001d 1234 0100", 2),
+            ("00000054 fe534d42", 2),
+        ):
+            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
+
+
+class PropertyTests(SynchronousTestCase):
+    """The contract of a predicate."""
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.builds(
+            lambda sample, n, rest: sample[:n] + rest,
+            st.sampled_from(SAMPLES),
+            st.integers(0, 9),
+            st.binary(max_size=12),
+        )
+    )
+    def test_any_bytes(self, data: bytes) -> None:
+        """Any bytes at all get one answer, however they are cut."""
+        said(data)

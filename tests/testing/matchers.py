@@ -1,0 +1,58 @@
+"""Matchers that break the contract, each in one way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["HELLO", "KEY", "OPTION", "Greeting", "Matcher"]
+
+HELLO = b"HELLO\n"
+
+
+class Greeting:
+    """A predicate without fault: a line that begins with ``HELLO``. Subclasses have one."""
+
+    longest = 64
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Look at the line."""
+        data = peeked.data[: self.longest]
+        if not (data.startswith(HELLO[:5]) or HELLO[:5].startswith(data)):
+            return Verdict.NO
+        if b"\n" in data:
+            return Verdict.MATCH
+        return Verdict.NO if len(data) == self.longest else Verdict.NEED_MORE
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class Matcher:
+    """A matcher of any predicate."""
+
+    make: Callable[[Mapping[str, str]], Any] = lambda _: Greeting()
+    options: Any = ()
+    name: str = "greeting"
+    summary: str = "clients that say HELLO"
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate."""
+        made: Predicate = self.make(options)
+        return made
+
+
+def name_of(peeked: Peeked) -> str | None:
+    """Read the second word of a line."""
+    line, end, _ = peeked.data.partition(b"\n")
+    return line[6:].decode("latin-1") if end else None
+
+
+KEY = Key(name_of, exact=frozenset({"alice"}), under=frozenset({"example.com"}))
+OPTION = Option("word", "what is said", "HELLO")

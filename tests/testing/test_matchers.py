@@ -1,0 +1,361 @@
+"""The suite for matchers finds what it is there to find."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher
+from txmux.errors import OptionError
+from txmux.interfaces import Peeked, Verdict
+from txmux.testing import check_matcher, decided, with_example
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.interfaces import IProtocolMatcher
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+
+class CheckTestCase(SynchronousTestCase):
+    """Shared by the tests of this file."""
+
+    def complaint(self, matcher: IProtocolMatcher, *samples: bytes, **kwargs: Any) -> str:
+        """Give the message of the failure, without the help of random bytes."""
+        kwargs = {"samples": samples, "examples": 0, **kwargs}
+        error = self.assertRaises(AssertionError, check_matcher, matcher, **kwargs)
+        return str(error)
+
+    def fault(self, predicate: object, *samples: bytes, **kwargs: Any) -> str:
+        """Give the message about a matcher that makes this predicate."""
+        return self.complaint(Matcher(lambda _: predicate), *samples, **kwargs)
+
+
+class SampleTests(CheckTestCase):
+    """What is asked of the samples."""
+
+    def test_fine(self) -> None:
+        """A matcher that keeps the contract is fine, with random bytes too."""
+        check_matcher(Matcher(), [HELLO], [b"GET /", (b"HELP\n", 4)])
+        check_matcher(Matcher(options=(OPTION,)), [HELLO], options={"word": "x"})
+
+    def test_no_match(self) -> None:
+        """A sample has to be matched, and one of others must not be."""
+        self.assertEqual(
+            self.complaint(Matcher(), b"HELP\n"),
+            "greeting: NO at byte 4, not MATCH: b'HELP\\n'",
+        )
+        said = self.complaint(Matcher(), not_samples=[HELLO])
+        self.assertEqual(said, "greeting: MATCH at byte 6, not NO: b'HELLO\\n'")
+
+    def test_late(self) -> None:
+        """The ``NO`` has to come at its byte."""
+        said = self.complaint(Matcher(), not_samples=[(b"HELP\n", 3)])
+        self.assertEqual(said, "greeting: NO at byte 4, but it is due at byte 3: b'HELP\\n'")
+
+    def test_long_sample(self) -> None:
+        """A long sample is shown by its beginning."""
+        said = self.complaint(Matcher(), b"HELLO" + b"x" * 500)
+        self.assertIn("NO at byte 64, not MATCH", said)
+        self.assertIn("… (505 bytes)", said)
+        self.assertLess(len(said), 250)
+
+
+class PredicateTests(CheckTestCase):
+    """What predicates must not do."""
+
+    def test_raises(self) -> None:
+        """Raise."""
+
+        class Raises(Greeting):
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                return MATCH if peeked.data[4] == 0x4F else NO
+
+        self.assertEqual(
+            self.fault(Raises(), HELLO),
+            "greeting: the predicate raised IndexError('index out of range') with 1 bytes: b'H'",
+        )
+
+    def test_raises_on_rare_bytes(self) -> None:
+        """Raise, even for bytes that are in no sample."""
+
+        class Raises(Greeting):
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                if any(byte >> 4 == 8 for byte in peeked.data[1:]):
+                    raise ValueError("rare")
+                return super().__call__(peeked)
+
+        matcher = Matcher(lambda _: Raises())
+        check_matcher(matcher, [HELLO], examples=0)
+        said = self.complaint(matcher, HELLO, examples=300)
+        self.assertIn("ValueError('rare')", said)
+
+    def test_no_verdict(self) -> None:
+        """Give something else."""
+
+        class Boolean(Greeting):
+            def __call__(self, peeked: Peeked, /) -> Any:
+                return peeked.startswith(HELLO)
+
+        self.assertIn("gave False, not a Verdict", self.fault(Boolean(), HELLO))
+
+    def test_changes_its_mind(self) -> None:
+        """Say otherwise with more bytes."""
+
+        class Whole(Greeting):
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                return MATCH if peeked.data == HELLO[:3] else super().__call__(peeked)
+
+        self.assertEqual(
+            self.fault(Whole(), HELLO),
+            "greeting: NEED_MORE for the first 4 bytes at once, but MATCH byte by byte: b'HELLO\\n'",
+        )
+
+    def test_remembers(self) -> None:
+        """Depend on what was asked before."""
+
+        class Counts(Greeting):
+            asked = 0
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                self.asked += 1
+                return MATCH if self.asked > 5 else NEED_MORE
+
+        self.assertIn("but NEED_MORE byte by byte", self.fault(Counts(), HELLO))
+
+    def test_depends_on_the_cut(self) -> None:
+        """Let a parser end otherwise when it goes on than when it begins."""
+
+        def length(data: bytes, last: int | None) -> int:
+            return len(data) if last is None else 1000
+
+        class Parses(Greeting):
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                return MATCH if peeked.parsed(length) >= 3 else NEED_MORE
+
+        said = self.fault(Parses(), HELLO)
+        self.assertIn("NEED_MORE for the first 2 bytes at once, but MATCH byte by byte", said)
+
+    def test_longest(self) -> None:
+        """Need more than they said, or not say how many."""
+
+        class Longer(Greeting):
+            longest = 64
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                return MATCH if b"\n" in peeked.data else NEED_MORE
+
+        short = Longer()
+        short.longest = 3
+        said = self.fault(short, HELLO)
+        self.assertIn("MATCH only at byte 6, longest is 3", said)
+        self.assertIn("NEED_MORE with 4 bytes, but longest is 3", self.fault(short, b"HELL"))
+        said = self.fault(Longer(), HELLO)
+        self.assertIn("NEED_MORE for all of 64 bytes, which is longest", said)
+        for longest in (0, None):
+            short.longest = longest  # type: ignore[assignment]
+            self.assertIn(f"longest is {longest}, not a number", self.fault(short, HELLO))
+
+    def test_first_bytes(self) -> None:
+        """Leave a first byte out that they do not rule out."""
+
+        class First(Greeting):
+            first_bytes = frozenset(b"h")
+
+        self.assertIn("MATCH, but first_bytes has no 0x48", self.fault(First(), HELLO))
+        self.assertIn("NEED_MORE, but first_bytes has no 0x48", self.fault(First()))
+
+    def test_key(self) -> None:
+        """Match a stream with a name that their key has not."""
+
+        class Keyed(Greeting):
+            key = KEY
+
+        class Lies(Keyed):
+            key = attrs.evolve(KEY, read=lambda peeked: str(len(peeked) // 3 * 3 or "alice"))
+
+        class Raises(Keyed):
+            key = attrs.evolve(KEY, read=lambda peeked: str(peeked.data[5]))
+
+        self.assertIn("MATCH, but the key has no 'bob'", self.fault(Keyed(), b"HELLO bob\n"))
+        self.assertIn("has no 'example.com'", self.fault(Keyed(), b"HELLO example.com\n"))
+        self.assertIn("gave '3' after 'alice' for fewer bytes", self.fault(Lies(), HELLO))
+        self.assertIn("key.read raised IndexError", self.fault(Raises(), HELLO))
+        for name in (b"alice", b"a.example.com", b"b.a.example.com"):
+            self.assertIs(decided(Keyed(), b"HELLO " + name + b"\n").verdict, MATCH)
+
+
+class FactTests(CheckTestCase):
+    """What predicates must not tell the log."""
+
+    def test_facts(self) -> None:
+        """Facts are a mapping of words to printable ASCII of at most 255 characters, and never raise."""
+        facts: list[tuple[Any, str]] = [
+            (["x"], "learnt gave ['x'], not a mapping"),
+            ({"Who": "x"}, "the fact 'Who' must be called by a lower-case word"),
+            ({"who": b"x"}, "the fact who is b'x', not printable ASCII"),
+            ({"who": "a\n"}, "the fact who is 'a\\n', not printable ASCII"),
+            ({"who": "é"}, "the fact who is 'é', not printable ASCII"),
+            ({"who": "a" * 256}, "the fact who has 256 characters, more than 255"),
+        ]
+        for told, message in facts:
+            predicate = Greeting()
+            predicate.learnt = lambda _, told=told: told  # type: ignore[attr-defined]
+            self.assertIn(message, self.fault(predicate, HELLO))
+        predicate.learnt = lambda peeked: {"who": chr(peeked.data[6])}  # type: ignore[attr-defined]
+        self.assertIn("learnt raised IndexError", self.fault(predicate, HELLO))
+
+    def test_cut(self) -> None:
+        """Facts do not depend on cuts."""
+
+        def length(data: bytes, last: int | None) -> int:
+            return last or len(data)
+
+        predicate = Greeting()
+        predicate.learnt = lambda peeked: {"n": str(peeked.parsed(length))}  # type: ignore[attr-defined]
+        said = self.fault(predicate, HELLO)
+        self.assertIn("learnt {'n': '1'} when cut at byte 1, but {'n': '6'} when uncut", said)
+
+
+class CostTests(CheckTestCase):
+    """What bytes may cost."""
+
+    def test_reads_again(self) -> None:
+        """A predicate that reads all bytes anew for each one is found, by loops without calls too."""
+
+        class Rescans(Greeting):
+            longest = 2000
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                for _ in peeked.data:
+                    pass
+                return super().__call__(peeked)
+
+        self.assertIn("grows faster than the bytes", self.fault(Rescans(), HELLO))
+
+    def test_goes_on(self) -> None:
+        """One that goes on where it was is fine, however long it takes."""
+
+        def lines(data: bytes, last: tuple[int, int] | None) -> tuple[int, int]:
+            at, count = last or (0, 0)
+            for byte in data[at:]:
+                count += byte == 0x0A
+            return len(data), count
+
+        class GoesOn(Greeting):
+            longest = 2000
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                peeked.parsed(lines)
+                return super().__call__(peeked)
+
+        check_matcher(Matcher(lambda _: GoesOn()), [HELLO], examples=0)
+
+
+class WordTests(CheckTestCase):
+    """A matcher's own words."""
+
+    def test_interface(self) -> None:
+        """It provides the interface."""
+        nothing: Any = object()
+        self.assertIn("does not provide IProtocolMatcher", self.complaint(nothing))
+
+    def test_name(self) -> None:
+        """Its name is a lower-case word, and not the one that turns a match round."""
+        for name in ("", "Greeting", "a b", 5):
+            said = self.complaint(Matcher(name=name))  # type: ignore[arg-type]
+            self.assertIn(f"the name {name!r} must be", said)
+        self.assertIn("'not' cannot be", self.complaint(Matcher(name="not")))
+
+    def test_lines(self) -> None:
+        """Its summary, and what is said of its options, is one line each."""
+        self.assertIn("the summary of greeting must", self.complaint(Matcher(summary="a\nb")))
+        for field in ("meaning", "example"):
+            option = attrs.evolve(OPTION, **{field: " "})
+            said = self.complaint(Matcher(options=(option,)))
+            self.assertIn(f"the {field} of the option 'word' of greeting must be one line", said)
+
+    def test_options(self) -> None:
+        """Its options are options, with names of their own."""
+        self.assertIn("is no txmux.interfaces.Option", self.complaint(Matcher(options=("word",))))
+        self.assertIn("is there twice", self.complaint(Matcher(options=(OPTION, OPTION))))
+        odd = attrs.evolve(OPTION, name="a=b")
+        self.assertIn(
+            "the option 'a=b' of greeting must be", self.complaint(Matcher(options=(odd,)))
+        )
+
+
+class OptionTests(CheckTestCase):
+    """The values of options."""
+
+    def matcher(self, *bad: str, error: Exception) -> Matcher:
+        """Make a matcher that raises for some values."""
+
+        def make(options: Mapping[str, str]) -> Greeting:
+            if options.get("word") in bad:
+                raise error
+            return Greeting()
+
+        return Matcher(make, (OPTION,))
+
+    def test_example(self) -> None:
+        """Every example works."""
+        said = self.complaint(self.matcher("HELLO", error=OptionError("word", "bad")))
+        self.assertEqual(
+            said, "the example of greeting word='HELLO' does not work, with no other examples"
+        )
+
+    def test_given_options(self) -> None:
+        """So do the options that are checked."""
+        matcher = self.matcher("BYE", error=OptionError("word", "bad"))
+        said = self.complaint(matcher, options={"word": "BYE"})
+        self.assertEqual(said, "greeting word='BYE' cannot be made: word: bad")
+
+    def test_other_exceptions(self) -> None:
+        """Whatever the value, only an `OptionError` is raised, which names an option that there is."""
+        said = self.complaint(self.matcher("-1", error=ValueError("bad")))
+        self.assertEqual(
+            said, "greeting word='-1' raised ValueError('bad'); only OptionError may be raised"
+        )
+        said = self.complaint(self.matcher("-1", error=OptionError("wrod", "bad")))
+        self.assertIn("the error names an unknown option: wrod: bad", said)
+        check_matcher(self.matcher("-1", error=OptionError(None, "bad")), [HELLO], examples=5)
+
+    def test_with_example(self) -> None:
+        """An option that needs another one is given that one's example."""
+
+        def make(options: Mapping[str, str]) -> Greeting:
+            if "mask" in options and "word" not in options:
+                raise OptionError("mask", "needs word=")
+            return Greeting()
+
+        mask = attrs.evolve(OPTION, name="mask", example="ff")
+        matcher = Matcher(make, (mask, OPTION))
+        self.assertEqual(with_example(matcher, "mask"), {"mask": "ff", "word": "HELLO"})
+        self.assertEqual(with_example(matcher, "mask", "f0"), {"mask": "f0", "word": "HELLO"})
+        self.assertEqual(with_example(matcher, ""), {})
+        check_matcher(matcher, [HELLO], examples=5)
+
+
+class WithoutHypothesisTests(SynchronousTestCase):
+    """Where hypothesis is not installed."""
+
+    def test_absent(self) -> None:
+        """The suite says what to install, and goes without it when told so."""
+        script = (
+            "import sys; sys.modules['hypothesis'] = None\n"
+            "from txmux.matchers.ssh import SshMatcher\n"
+            "from txmux.testing import check_matcher\n"
+            "check_matcher(SshMatcher(), [b'SSH-2.0-x\\r\\n'], examples=0)\n"
+            "try: check_matcher(SshMatcher(), [b'SSH-2.0-x\\r\\n'])\n"
+            "except ImportError as error: print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        self.assertIn("install txmux[testing], or do without them by examples=0", done.stdout)

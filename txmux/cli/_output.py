@@ -1,0 +1,73 @@
+"""What the commands write: with colours on a terminal if `rich` is installed, else plain and aligned."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Output", "Row"]
+
+Row = tuple[Sequence[str], str]
+"""The cells of a row, and its style in the terms of `rich`: ``green``, ``dim``, nothing."""
+
+_GAP = 2
+
+
+class Output:
+    """Writes to the standard output."""
+
+    def __init__(self) -> None:
+        self._console = _console()
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Write a line."""
+        if self._console is None:
+            print(_printable(text))
+        else:
+            from rich.text import Text  # noqa: PLC0415 - it is optional
+
+            self._console.print(Text(_printable(text), style))
+
+    def table(self, rows: Sequence[Row], head: Sequence[str] = ()) -> None:
+        """Write a table.
+
+        Args:
+            rows: All with the same number of cells.
+            head: What stands above the columns.
+        """
+        rows = [([_printable(cell) for cell in cells], style) for cells, style in rows]
+        if self._console is None:
+            lines = [list(head), *(cells for cells, _ in rows)] if head else [c for c, _ in rows]
+            widths = [max(map(len, column)) + _GAP for column in zip(*lines, strict=True)]
+            for cells in lines:
+                padded = map(str.ljust, cells, widths)
+                print("".join(padded).rstrip())
+            return
+        from rich.table import Table  # noqa: PLC0415 - it is optional
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=bool(head))
+        for column in head or rows[0][0]:
+            table.add_column(column, overflow="fold")
+        for cells, style in rows:
+            table.add_row(*map(Text, cells), style=style)
+        self._console.print(table)
+
+
+def _console() -> Console | None:
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415 - it is optional, and slow to import
+    except ModuleNotFoundError:
+        return None
+    return Console(highlight=False)
+
+
+def _printable(text: str) -> str:
+    # What a client or a plugin says must not reach the terminal as a control sequence.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,0 +1,122 @@
+"""`txmux matchers`: the matchers that are installed, and how each is used."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.metadata import distributions
+from typing import TYPE_CHECKING
+
+from txmux.cli._output import Output
+from txmux.detection.registry import installed_matchers
+from txmux.rules.matching import read_alternative
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.values import split_words
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator
+
+    from txmux.interfaces import IProtocolMatcher, Option
+    from txmux.rules.model import Alternative
+
+__all__ = ["NAME", "SUMMARY", "configure", "run"]
+
+NAME = "matchers"
+SUMMARY = "List the matchers that are installed; with a name, tell how that one is used."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a matcher")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tell of all matchers, or of one.
+
+    Raises:
+        MuxError: There is none of that name.
+    """
+    matchers = installed_matchers()
+    for problem in matchers.problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    output = Output()
+    if arguments.name is None:
+        origins = _origins(matchers.values())
+        rows = [((name, m.summary, origins[name]), "") for name, m in matchers.items()]
+        output.table(rows, ("matcher", "recognises", "from"))
+        return 0
+    matcher = matchers.get(arguments.name)
+    if matcher is None:
+        # Gives the message that a rules file would get, with its hints.
+        read_alternative(shlex.quote(arguments.name), matchers)
+    else:
+        _describe(output, matcher)
+    return 0
+
+
+def _describe(output: Output, matcher: IProtocolMatcher) -> None:
+    output.line(f"{matcher.name}: {matcher.summary}", "bold")
+    output.line(f"from {_origins([matcher])[matcher.name]}")
+    output.line()
+    if matcher.options:
+        options = [((f"{option.name}=", option.meaning), "") for option in matcher.options]
+        output.table(options, ("option", "meaning"))
+    else:
+        output.line("It has no options.")
+    output.line()
+    examples = [
+        ((f"match = {line.text}", _bytes(line.predicate.longest)), "")
+        for line in _examples(matcher)
+    ]
+    output.table(examples, ("in a rules file", "needs at most"))
+
+
+def _bytes(count: int) -> str:
+    return f"{count} byte{'' if count == 1 else 's'}"
+
+
+def _examples(matcher: IProtocolMatcher) -> Iterator[Alternative]:
+    """Make lines that can be used: without options, and for each option one, with another if it takes another."""
+    options = matcher.options
+    wanted: list[list[tuple[Option, ...]]] = [[()]]
+    for option in options:
+        others = [(other, option) for other in options if other is not option]
+        wanted.append([(option,), *others])
+    for choices in wanted:
+        for chosen in choices:
+            words = (_word(option) for option in chosen)
+            try:
+                yield read_alternative(" ".join([matcher.name, *words]), {matcher.name: matcher})
+            except InvalidValueError:
+                continue
+            break
+
+
+def _word(option: Option) -> str:
+    word = f"{option.name}={option.example}"
+    if split_words(word) == [word]:
+        return word
+    return f"{option.name}={shlex.quote(option.example)}"
+
+
+def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:
+    """Name the distribution that each matcher is from, with its version; else its module."""
+    modules = {matcher.name: type(matcher).__module__ for matcher in matchers}
+    by_file = {f"{module.replace('.', '/')}.py": module for module in modules.values()}
+    by_module: dict[str, str] = {}
+    by_package: dict[str, str] = {}
+    for distribution in distributions():
+        text = f"{distribution.name} {distribution.version}"
+        by_package[distribution.name.replace("-", "_").lower()] = text
+        found = by_file.keys() & map(str, distribution.files or ())
+        by_module.update((by_file[file], text) for file in found)
+    # The files of an editable install are not listed, so there the name has to do; but whoever adds a plugin
+    # puts it into Twisted's package.
+    by_package.pop("twisted", None)
+    return {
+        name: by_module.get(module)
+        or by_package.get(module.partition(".")[0])
+        or f"module {module}"
+        for name, module in modules.items()
+    }

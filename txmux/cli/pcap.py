@@ -1,0 +1,223 @@
+"""What clients said first, read from captures: pcap and pcapng files, by `dpkt`, which is optional."""
+
+from __future__ import annotations
+
+import struct
+from importlib import import_module
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import attrs
+
+from txmux.errors import MuxError
+from txmux.proxyprotocol.header import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Segment", "Stream", "client_streams", "read_segments"]
+
+_SEQUENCE_NUMBERS = 1 << 32
+
+
+@attrs.frozen
+class Segment:
+    """What matters of a TCP segment (RFC 9293, section 3.1).
+
+    Attributes:
+        sequence: The number of its first byte, or of SYN.
+        acknowledged: The number that its sender waits for.
+    """
+
+    source: Address
+    destination: Address
+    sequence: int
+    acknowledged: int
+    syn: bool
+    ack: bool
+    payload: bytes
+
+
+@attrs.frozen
+class Stream:
+    """The first bytes that a client sent on one connection.
+
+    Attributes:
+        data: In their order; no more than were asked for.
+        gap: The capture lacks what comes after them, though it has later ones.
+        server_first: The server had said something before them.
+    """
+
+    client: Address
+    server: Address
+    data: bytes
+    gap: bool
+    server_first: bool
+
+
+def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
+    """Read the TCP segments of a capture; whatever else is in it is passed over.
+
+    Args:
+        file: A pcap or pcapng file, which can be sought in.
+        name: For messages.
+
+    Raises:
+        MuxError: `dpkt` is not installed; it is no capture, or one of an unknown kind of network.
+    """
+    try:
+        dpkt = import_module("dpkt")
+    except ModuleNotFoundError:
+        raise MuxError(
+            "to read captures takes the package dpkt; install it: pip install 'txmux[pcap]'"
+        ) from None
+    damaged = (dpkt.dpkt.Error, struct.error, ValueError)
+    try:
+        reader = dpkt.pcap.UniversalReader(file)
+    except damaged:
+        raise MuxError(
+            f"{name} is no capture; write one in pcap or pcapng form, with 'tcpdump -w FILE' for example"
+        ) from None
+    read_packet = _layers(dpkt).get(reader.datalink())
+    if read_packet is None:
+        raise MuxError(
+            f"{name} is from a kind of network that is not known here (link type {reader.datalink()}); "
+            "capture on an Ethernet or loopback interface, or on 'any'"
+        )
+    packets = iter(reader)
+    while True:
+        try:
+            _, packet = next(packets)
+        except (StopIteration, *damaged):  # damaged: it was cut off while it was written
+            return
+        try:
+            segment = _segment(dpkt, read_packet(packet))
+        except (*damaged, LookupError, TypeError, AttributeError):  # all seen of dpkt with garbage
+            continue
+        if segment is not None:
+            yield segment
+
+
+def _layers(dpkt: Any) -> dict[int, Any]:
+    """Give what reads a packet, by link type (the registry of tcpdump.org)."""
+
+    def ip(packet: bytes) -> Any:
+        return dpkt.ip6.IP6(packet) if packet[0] >> 4 == 6 else dpkt.ip.IP(packet)
+
+    return {
+        0: dpkt.loopback.Loopback,
+        1: dpkt.ethernet.Ethernet,
+        12: ip,  # raw IP, by its names on several systems
+        14: ip,
+        101: ip,
+        108: dpkt.loopback.Loopback,
+        113: dpkt.sll.SLL,
+        228: dpkt.ip.IP,
+        229: dpkt.ip6.IP6,
+        276: dpkt.sll2.SLL2,
+    }
+
+
+def _segment(dpkt: Any, packet: Any) -> Segment | None:
+    while isinstance(packet, dpkt.dpkt.Packet) and not isinstance(packet, dpkt.tcp.TCP):
+        if isinstance(packet, (dpkt.ip.IP, dpkt.ip6.IP6)):
+            source, destination = ip_address(packet.src), ip_address(packet.dst)
+        packet = packet.data
+    if not isinstance(packet, dpkt.tcp.TCP):
+        return None
+    return Segment(
+        Address(source, packet.sport),
+        Address(destination, packet.dport),
+        packet.seq,
+        packet.ack,
+        bool(packet.flags & dpkt.tcp.TH_SYN),
+        bool(packet.flags & dpkt.tcp.TH_ACK),
+        bytes(packet.data),
+    )
+
+
+def client_streams(segments: Iterable[Segment], limit: int) -> list[Stream]:
+    """Put together what each client said first.
+
+    The client is who sent SYN, or, when the capture began later, who sent the first byte.
+
+    Args:
+        segments: In the order of the capture: of any number of connections, repeated or out of order.
+        limit: No more bytes of a client than that.
+
+    Returns:
+        The connections in the order of their first segment; without those of which only
+        segments without a byte were seen after their beginning.
+    """
+    streams: list[_Gathering] = []
+    current: dict[frozenset[Address], _Gathering] = {}
+    for segment in segments:
+        ends = frozenset((segment.source, segment.destination))
+        stream = current.get(ends)
+        if stream is None or stream.is_over(segment):
+            if not (segment.syn or segment.payload):
+                continue
+            stream = current[ends] = _Gathering(segment, limit)
+            streams.append(stream)
+        stream.add(segment)
+    return [stream.gathered() for stream in streams]
+
+
+class _Gathering:
+    """A connection while its segments are read."""
+
+    def __init__(self, first: Segment, limit: int) -> None:
+        answer = first.syn and first.ack
+        self._client = first.destination if answer else first.source
+        self._server = first.source if answer else first.destination
+        self._limit = limit
+        self._pieces: dict[int, bytes] = {}
+        self._server_spoke = False
+        self._server_first = False
+        self._known_start = first.syn
+        self._start = first.sequence
+        if first.syn:
+            self._start = first.acknowledged if answer else _plus(first.sequence, 1)
+
+    def is_over(self, segment: Segment) -> bool:
+        """Tell whether a segment opens another connection between the same ends."""
+        if not segment.syn or segment.ack:
+            return False
+        return not self._known_start or (
+            segment.source != self._client or _plus(segment.sequence, 1) != self._start
+        )
+
+    def add(self, segment: Segment) -> None:
+        """Take a segment of either direction."""
+        if segment.payload and segment.source != self._client:
+            self._server_spoke = True
+        elif segment.payload:
+            if not self._pieces:
+                self._server_first = self._server_spoke
+            offset = _distance(self._start, _plus(segment.sequence, int(segment.syn)))
+            piece = segment.payload[: max(self._limit - offset, 0)]
+            if len(piece) > len(self._pieces.get(offset, b"")):
+                self._pieces[offset] = piece
+
+    def gathered(self) -> Stream:
+        """Put the pieces in their order."""
+        data = b""
+        gap = False
+        offsets = sorted(self._pieces)
+        start = 0 if self._known_start else min(offsets, default=0)
+        for offset in offsets:
+            if offset - start > len(data):
+                gap = True
+                break
+            data += self._pieces[offset][len(data) - (offset - start) :]
+        return Stream(self._client, self._server, data[: self._limit], gap, self._server_first)
+
+
+def _plus(sequence: int, count: int) -> int:
+    return (sequence + count) % _SEQUENCE_NUMBERS
+
+
+def _distance(start: int, sequence: int) -> int:
+    """Count the bytes from one sequence number to another, which may come before it."""
+    half = _SEQUENCE_NUMBERS // 2
+    return (sequence - start + half) % _SEQUENCE_NUMBERS - half

@@ -1,0 +1,52 @@
+"""Pairs of protocols whose first bytes can be the same, so that the order of the routes decides."""
+
+from __future__ import annotations
+
+import attrs
+
+__all__ = ["AMBIGUITIES", "Ambiguity"]
+
+
+@attrs.frozen
+class Ambiguity:
+    """Two matchers that both match some streams.
+
+    Attributes:
+        first: The name of the one whose route should come first.
+        second: The name of the other.
+        why: What they share, and what the order means for it; one sentence or two.
+    """
+
+    first: str
+    second: str
+    why: str
+
+
+AMBIGUITIES = (
+    Ambiguity(
+        "grpc",
+        "http",
+        "gRPC is HTTP/2, which http knows by its preface; behind http, a grpc route would never be asked.",
+    ),
+    Ambiguity(
+        "grpc",
+        "http2",
+        "gRPC is HTTP/2, which http2 knows by its preface; behind http2, a grpc route would never be asked.",
+    ),
+    Ambiguity(
+        "http2",
+        "http",
+        "http takes HTTP/2 with its preface, too; behind http, an http2 route would never be asked.",
+    ),
+    Ambiguity(
+        "memcached",
+        "redis",
+        "Text commands such as `get key` belong to both; most clients of Redis send arrays, which memcached leaves to "
+        "redis, so only commands that people type go astray.",
+    ),
+    Ambiguity(
+        "zookeeper",
+        "redis",
+        "The line `dump` is a four letter word of ZooKeeper and begins a command of Redis, where it would need a key.",
+    ),
+)

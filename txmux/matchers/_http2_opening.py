@@ -1,0 +1,163 @@
+"""What an HTTP/2 client says up to its first request, read as far as it has come."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from hpack import Decoder, HPACKError
+
+from txmux.interfaces import Verdict
+from txmux.matchers._bytes import begins_with
+from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OPENING_LIMIT", "PREFACE", "Opening", "parse_opening"]
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What every HTTP/2 client says first (RFC 9113, section 3.4)."""
+
+OPENING_LIMIT = 32 * 1024
+"""The most bytes up to the end of the first request's header section."""
+_LARGEST_HEADER_LIST = 64 * 1024
+_LARGEST_FRAME = 1 << 14  # until the server's SETTINGS allow more
+
+_PRIORITY, _SETTINGS, _PING, _WINDOW_UPDATE = 0x2, 0x4, 0x6, 0x8
+_HEADERS, _CONTINUATION = 0x1, 0x9
+_SIZES = {_PRIORITY: 5, _PING: 8, _WINDOW_UPDATE: 4}
+_ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
+
+# At most two changes of the table's size begin a header section (RFC 7541, section 4.2); more only cost time.
+_TOO_MANY_UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
+
+
+@attrs.define
+class Opening:
+    """How far an opening has come; not changed any more once `parse_opening` has given it.
+
+    Attributes:
+        refused: Whether no request can follow, whatever comes.
+        settings: The identifiers in the SETTINGS frames so far.
+        fields: The header section of the first request, once it is there in full: pseudo-header fields and the
+            first field of every other name; one character a byte.
+    """
+
+    refused: bool = False
+    settings: frozenset[int] = frozenset()
+    fields: Mapping[str, str] | None = None
+
+    _at: int = 0
+    """Where the next frame begins."""
+    _stream: int = 0
+    """The stream of the request whose header section is being read, …"""
+    _section: bytes = b""
+    """… and what has come of that."""
+
+    def read(self, data: bytes) -> None:
+        """Go on with more bytes of the same stream, all of them from its beginning.
+
+        Raises:
+            MalformedError: No request can follow, whatever comes.
+        """
+        preface = begins_with(data, PREFACE)
+        if preface is Verdict.NO:
+            raise MalformedError
+        if preface is Verdict.MATCH:
+            cursor = Cursor(data, self._at or len(PREFACE))
+            try:
+                while self.fields is None:
+                    self._read_frame(cursor)
+                    self._at = cursor.at
+            except ShortError:
+                pass
+        if self.fields is None and len(data) == OPENING_LIMIT:
+            raise MalformedError
+
+    def _read_frame(self, cursor: Cursor) -> None:
+        size = cursor.number(3, 0, _LARGEST_FRAME)
+        if self._stream:
+            kind = cursor.number(1, _CONTINUATION, _CONTINUATION)
+        else:
+            kind = cursor.number(1, 0, 0xFF) if self._at else cursor.number(1, _SETTINGS, _SETTINGS)
+        flags = cursor.number(1, 0, 0xFF)
+        stream = cursor.number(4, 0, 0xFFFFFFFF) & 0x7FFFFFFF
+        if not (stream == self._stream if self._stream else _fits(kind, size, flags, stream)):
+            raise MalformedError
+        payload = cursor.take(size)
+        if kind == _SETTINGS:
+            self.settings |= {int.from_bytes(payload[i : i + 2], "big") for i in range(0, size, 6)}
+        elif kind in {_HEADERS, _CONTINUATION}:
+            self._stream = stream
+            self._section += payload if kind == _CONTINUATION else _fragment(payload, flags)
+            if flags & _END_HEADERS:
+                self.fields = _decoded(self._section)
+                self._section = b""
+
+
+def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
+    """Read the first request of HTTP/2 out of the first bytes of a stream; for `Peeked.parsed`.
+
+    Between the preface and the HEADERS frame stand SETTINGS, and maybe WINDOW_UPDATE, PRIORITY, PING and frames
+    of unknown types (RFC 9113, sections 3.4, 5.5 and 6). Any other frame there refuses the opening.
+
+    Args:
+        data: The bytes so far.
+        earlier: The answer for fewer bytes of the same stream.
+    """
+    if earlier is not None and (earlier.refused or earlier.fields is not None):
+        return earlier
+    opening = copy.copy(earlier) if earlier else Opening()
+    try:
+        opening.read(data[:OPENING_LIMIT])
+    except MalformedError:
+        opening.refused = True
+    return opening
+
+
+def _fits(kind: int, size: int, flags: int, stream: int) -> bool:
+    """Tell whether a frame with this header may begin the first request, or stand before it."""
+    if kind == _HEADERS:
+        return stream % 2 == 1
+    if kind == _SETTINGS:
+        return stream == 0 and size % 6 == 0 and not flags & _ACK
+    if kind in _SIZES:
+        own_stream = kind == _PRIORITY
+        return size == _SIZES[kind] and (stream > 0) is own_stream and not flags & _ACK
+    return kind > _CONTINUATION
+
+
+def _fragment(payload: bytes, flags: int) -> bytes:
+    """Take the part of a header section out of a HEADERS frame (RFC 9113, section 6.2)."""
+    padding = 0
+    if flags & _PADDED:
+        padding, payload = payload[0] if payload else 0, payload[1:]
+    skipped = 5 if flags & _HAS_PRIORITY else 0
+    end = len(payload) - padding
+    if end < skipped:
+        raise MalformedError
+    return payload[skipped:end]
+
+
+def _decoded(section: bytes) -> dict[str, str]:
+    """Decode a header section (RFC 7541), and check the form of a request (RFC 9113, section 8.3)."""
+    if _TOO_MANY_UPDATES.match(section):
+        raise MalformedError
+    try:
+        listed = Decoder(_LARGEST_HEADER_LIST).decode(section, raw=True)
+    except HPACKError:
+        raise MalformedError from None
+    fields: dict[str, str] = {}
+    regular = False
+    for raw_name, raw_value in listed:
+        name, value = bytes(raw_name).decode("latin-1"), bytes(raw_value).decode("latin-1")
+        if name.startswith(":") and (regular or name in fields):
+            raise MalformedError
+        regular = not name.startswith(":")
+        fields.setdefault(name, value)
+    if ":method" not in fields:
+        raise MalformedError
+    return fields

@@ -1,0 +1,159 @@
+"""The first packet of a PostgreSQL client, read as far as it has come."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import attrs
+
+from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+from txmux.matchers._fields import literal
+
+__all__ = ["LONGEST_BEGINNING", "LONGEST_PACKET", "Startup", "parse_startup"]
+
+LONGEST_PACKET = 10_000
+"""The most bytes of a StartupMessage (``MAX_STARTUP_PACKET_LENGTH`` in PostgreSQL's ``pqcomm.h``)."""
+
+_HEADER = 4 + 4
+_SHORTEST_STARTUP = _HEADER + len(b"a\0\0\0")
+_SHORTEST_CANCEL = _HEADER + 4 + 4
+_LONGEST_CANCEL = _HEADER + 4 + 256
+
+_CANCEL_REQUEST = (80_877_102).to_bytes(4, "big")
+_SSL_REQUEST, _GSSENC_REQUEST = 80_877_103, 80_877_104
+_PROTOCOL_3 = 3 << 16
+_KEPT = frozenset({b"user", b"database", b"application_name"})
+
+_NAME = re.compile(rb"[A-Za-z_][!-~]{0,127}")
+LONGEST_BEGINNING = _HEADER + 128 + 1
+"""With the end of the first name it is certain that this is PostgreSQL."""
+
+
+@attrs.define
+class Startup:
+    """How far the packet has come; not changed any more once `parse_startup` has given it.
+
+    Attributes:
+        recognised: Whether this is a PostgreSQL client.
+        malformed: Whether no such packet begins like this; if `recognised`, the rest of it is not as it ought to be.
+        is_request: Whether the packet has no parameters: SSLRequest, GSSENCRequest or CancelRequest.
+        complete: Whether all parameters are there.
+        parameters: The values of user, database and application_name, as far as they are there.
+    """
+
+    recognised: bool = False
+    malformed: bool = False
+    is_request: bool = False
+    complete: bool = False
+    parameters: dict[bytes, bytes] = attrs.Factory(dict)
+
+    _end: int = 0
+    """Where the packet ends; 0 while that is not known."""
+    _at: int = _HEADER
+    """The parameters are read so far, …"""
+    _seen: int = _HEADER
+    """… and no string ends between there and here."""
+    _name: bytes = b""
+    """The name whose value comes next."""
+
+    @property
+    def user(self) -> bytes | None:
+        """The user, if it is there."""
+        return self.parameters.get(b"user")
+
+    @property
+    def database(self) -> bytes | None:
+        """The database, if it is there; the user's name once it is certain that there is none."""
+        return self.parameters.get(b"database") or (self.user if self.complete else None)
+
+    @property
+    def application(self) -> bytes | None:
+        """The name of the application, if it is there."""
+        return self.parameters.get(b"application_name")
+
+    def read(self, data: bytes) -> None:
+        """Go on with more bytes of the same stream, all of them from its beginning.
+
+        Raises:
+            MalformedError: They are not as they ought to be, whatever follows.
+            ShortError: The packet is not there in full.
+        """
+        if not self._end:
+            self._read_header(Cursor(data))
+        if self.is_request:
+            return
+        while self._at < self._end - 1:
+            self._read_string(data)
+        if self._name:
+            raise MalformedError
+        Cursor(data, self._end - 1).number(1, 0, 0)
+        self.complete = True
+
+    def _read_header(self, cursor: Cursor) -> None:
+        length = cursor.number(4, _HEADER, LONGEST_PACKET)
+        if length == _HEADER:
+            cursor.number(4, _SSL_REQUEST, _GSSENC_REQUEST)
+            self.is_request = True
+        elif (
+            _SHORTEST_CANCEL <= length <= _LONGEST_CANCEL
+            and cursor.data[_HEADER - 4 : _HEADER - 3] == _CANCEL_REQUEST[:1]
+        ):
+            literal(cursor, _CANCEL_REQUEST)
+            self.is_request = True
+        elif length < _SHORTEST_STARTUP:
+            raise MalformedError
+        else:
+            cursor.number(4, _PROTOCOL_3, _PROTOCOL_3 | 0xFFFF)
+        self.recognised = self.is_request
+        self._end = length
+
+    def _read_string(self, data: bytes) -> None:
+        last = self._end - 1
+        end = data.find(b"\0", self._seen, last)
+        is_there = end >= 0
+        self._seen = end + 1 if is_there else min(len(data), last)
+        if not self._name:
+            name = data[self._at : end if is_there else last]
+            if not _NAME.fullmatch(name) and (name or is_there):
+                raise MalformedError
+            if is_there:
+                self._name = name
+                self.recognised = True
+        elif is_there:
+            self._keep(data[self._at : end])
+            self._name = b""
+        if is_there:
+            self._at = self._seen
+        elif self._seen == last:
+            raise MalformedError
+        else:
+            raise ShortError(self._seen + 1)
+
+    def _keep(self, value: bytes) -> None:
+        if self._name in self.parameters:
+            raise MalformedError
+        if self._name in _KEPT:
+            self.parameters = {**self.parameters, self._name: value}
+
+
+def parse_startup(data: bytes, earlier: Startup | None) -> Startup:
+    """Read the first packet of a PostgreSQL client out of the first bytes of a stream; for `Peeked.parsed`.
+
+    Args:
+        data: The bytes so far.
+        earlier: The answer for fewer bytes of the same stream.
+    """
+    if earlier is None:
+        startup = Startup()
+    elif earlier.malformed or earlier.complete or earlier.is_request:
+        return earlier
+    else:
+        startup = copy.copy(earlier)
+    try:
+        startup.read(data)
+    except MalformedError:
+        startup.malformed = True
+    except ShortError:
+        pass
+    return startup

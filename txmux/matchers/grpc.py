@@ -1,0 +1,53 @@
+"""The matcher for gRPC."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE, parse_opening
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["GrpcMatcher"]
+
+_TRUE_BINARY_METADATA = 0xFE03
+_CONTENT_TYPE = re.compile(r"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL)
+
+
+@attrs.frozen
+class _GrpcPredicate:
+    longest: int = OPENING_LIMIT
+    first_bytes: frozenset[int] = frozenset(PREFACE[:1])
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        opening = peeked.parsed(parse_opening)
+        if _TRUE_BINARY_METADATA in opening.settings:
+            return Verdict.MATCH
+        if opening.fields is None:
+            return Verdict.NO if opening.refused else Verdict.NEED_MORE
+        content_type = opening.fields.get("content-type", "")
+        return Verdict.MATCH if _CONTENT_TYPE.fullmatch(content_type) else Verdict.NO
+
+
+@implementer(IProtocolMatcher)
+class GrpcMatcher:
+    """Matches gRPC over HTTP/2 without TLS ("gRPC over HTTP2", grpc/grpc doc/PROTOCOL-HTTP2.md, section Requests).
+
+    The first request has the content type ``application/grpc``, maybe with a format after ``+``. Clients on the C
+    core, such as those of C++, Python and Ruby, wait for the server's SETTINGS before they send a request. They are
+    known by a setting of their own, 0xfe03 (grpc/grpc src/core/ext/transport/chttp2/transport/http2_settings.h).
+    """
+
+    name = "grpc"
+    summary = "gRPC without TLS, by the content type of its first request or a setting of its own"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
+        """Make the predicate; there is nothing to configure."""
+        return _GrpcPredicate()

@@ -1,0 +1,77 @@
+"""The matcher for LDAP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Predicate
+from txmux.matchers._cursor import MalformedError
+from txmux.matchers._fields import FieldsPredicate, one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.matchers._cursor import Cursor
+
+__all__ = ["LdapMatcher"]
+
+_SEQUENCE, _INTEGER = 0x30, 0x02
+_REQUESTS = frozenset(
+    {
+        0x60,  # bind
+        0x42,  # unbind
+        0x63,  # search
+        0x66,  # modify
+        0x68,  # add
+        0x4A,  # delete
+        0x6C,  # modify DN
+        0x6E,  # compare
+        0x50,  # abandon
+        0x77,  # extended, as StartTLS
+    }
+)
+_SHORTEST_MESSAGE = 3 + 2
+_LONGEST_MESSAGE = 10 << 20
+_LONGEST_HEADER = 1 + 5 + 2 + 4 + 1 + 5
+
+
+def _read_message(cursor: Cursor) -> None:
+    cursor.number(1, _SEQUENCE, _SEQUENCE)
+    end = _read_length(cursor, _SHORTEST_MESSAGE, _LONGEST_MESSAGE) + cursor.at
+    cursor.number(1, _INTEGER, _INTEGER)
+    size = cursor.number(1, 1, 4)
+    cursor.number(size, 1, (1 << 8 * size - 1) - 1)
+    one_of(cursor, _REQUESTS)
+    _read_length(cursor, 0, end)
+
+
+def _read_length(cursor: Cursor, least: int, end: int) -> int:
+    """Read the length of an element that is over at `end` or before."""
+    first = cursor.number(1, 0, 0x84)
+    if first == 0x80:
+        raise MalformedError
+    if first > 0x80:
+        size = first - 0x80
+        return cursor.number(size, least, end - cursor.at - size)
+    if not least <= first <= end - cursor.at:
+        raise MalformedError
+    return first
+
+
+@implementer(IProtocolMatcher)
+class LdapMatcher:
+    """Matches the first message of an LDAP client (RFC 4511, sections 4.1.1 and 5.1).
+
+    A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and goes
+    on with the tag and the length of a request. A message has at most 10 MiB, which is what Active Directory takes.
+    """
+
+    name = "ldap"
+    summary = "LDAP, by the beginning of the first request"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
+        """Make the predicate; there is nothing to configure."""
+        return FieldsPredicate(_read_message, _LONGEST_HEADER, frozenset({_SEQUENCE}))

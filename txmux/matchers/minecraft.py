@@ -1,0 +1,173 @@
+"""The matcher for Minecraft (Java Edition)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.matchers._bytes import begins_with, printable
+from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+from txmux.matchers._globs import Globs, hosts, option_globs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["MinecraftMatcher"]
+
+_LONGEST_HOST = 3 * 255
+_PORT_AND_STATE = 3
+_SHORTEST_PACKET = 1 + 1 + 1 + 1 + _PORT_AND_STATE
+_LONGEST_PACKET = 1 + 5 + 2 + _LONGEST_HOST + _PORT_AND_STATE
+_LONGEST = 2 + _LONGEST_PACKET
+_HOST = re.compile(rb"(?!\x00)[!-~]*(?:\x00.*)?", re.DOTALL)
+
+_PING = b"\xfe\x01\xfa"
+_CHANNEL = "MC|PingHost".encode("utf-16-be")
+_LONGEST_LEGACY_HOST = 255
+
+
+@attrs.define
+class _Handshake:
+    """The handshake, as far as it has come.
+
+    Attributes:
+        verdict: Whether it is one.
+        host: The host that was asked for in lower case, or its beginning.
+        host_known: It is there in full.
+        ping: It is the ping of the releases 1.4 to 1.6.
+    """
+
+    verdict: Verdict = Verdict.NEED_MORE
+    host: str = ""
+    host_known: bool = False
+    ping: bool = False
+
+    def read(self, cursor: Cursor) -> None:
+        length = _varint(cursor, _SHORTEST_PACKET, _LONGEST_PACKET)
+        end = cursor.at + length
+        cursor.number(1, 0, 0)
+        _varint(cursor, 0, 0xFFFFFFFF)
+        size = _varint(cursor, 1, _LONGEST_HOST)
+        if cursor.at + size + _PORT_AND_STATE != end:
+            raise MalformedError
+        there = cursor.data[cursor.at : cursor.at + size]
+        if not _HOST.fullmatch(there):
+            raise MalformedError
+        self._set_host(there.partition(b"\0")[0].decode())
+        cursor.take(size)
+        self.host_known = True
+        cursor.take(2)
+        cursor.number(1, 1, 3)
+
+    def read_ping(self, cursor: Cursor) -> None:
+        cursor.at = len(_PING)
+        cursor.number(2, len(_CHANNEL) // 2, len(_CHANNEL) // 2)
+        if begins_with(cursor.data[cursor.at : cursor.at + len(_CHANNEL)], _CHANNEL) is Verdict.NO:
+            raise MalformedError
+        cursor.take(len(_CHANNEL))
+        rest = cursor.number(2, 7, 7 + 2 * _LONGEST_LEGACY_HOST)
+        cursor.take(1)
+        size = cursor.number(2, (rest - 7) // 2, (rest - 7) // 2)
+        there = cursor.data[cursor.at : cursor.at + 2 * size]
+        self._set_host(there[: len(there) // 2 * 2].decode("utf-16-be", "replace"))
+        cursor.take(2 * size)
+        self.host_known = True
+
+    def _set_host(self, host: str) -> None:
+        self.host = host.lower().removesuffix(".")
+
+
+@attrs.frozen
+class _MinecraftPredicate:
+    host: Globs | None
+    key: Key | None
+    longest: int = _LONGEST
+    first_bytes: frozenset[int] = frozenset(range(_SHORTEST_PACKET, 0x100))
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        handshake = peeked.parsed(_parse)
+        if self.host is None:
+            return Verdict.MATCH if handshake.ping else handshake.verdict
+        if handshake.verdict is Verdict.NO:
+            return Verdict.NO
+        known = handshake.host_known
+        fits = self.host.matches if known else self.host.could_match_prefix
+        return handshake.verdict if fits(handshake.host) else Verdict.NO
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        handshake = peeked.parsed(_parse)
+        if handshake.verdict is not Verdict.MATCH or not handshake.host:
+            return {}
+        return {"host": printable(handshake.host)}
+
+
+def _host(peeked: Peeked) -> str | None:
+    """Read the name that all ``host=`` predicates hang on."""
+    handshake = peeked.parsed(_parse)
+    if handshake.host_known:
+        return handshake.host
+    return "" if handshake.verdict is Verdict.NO else None
+
+
+@implementer(IProtocolMatcher)
+class MinecraftMatcher:
+    r"""Matches the handshake of a Minecraft client (Java Edition protocol, minecraft.wiki, "Handshake").
+
+    That is a packet with the identifier 0: its length, the version of the protocol, the server address, the port,
+    and the next state (status 1, login 2, transfer 3); numbers are varints, and all lengths have to agree. Mods write
+    more behind a NUL in the address (``\0FML\0``), which does not count. The ping of the release 1.6 (``fe 01 fa``;
+    "Server List Ping", minecraft.wiki) is one, too.
+    """
+
+    name = "minecraft"
+    summary = "Minecraft (Java Edition), by the handshake"
+    options = (
+        Option("host", "globs of the server address that was asked for", "*.mc.example.com"),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: The patterns of ``host=`` cannot be used.
+        """
+        host = option_globs(options, "host", hosts)
+        return _MinecraftPredicate(host, host.key(_host) if host else None)
+
+
+def _parse(data: bytes, earlier: _Handshake | None) -> _Handshake:
+    """Read the handshake out of the first bytes of a stream; for `Peeked.parsed`."""
+    if earlier is not None and earlier.verdict is not Verdict.NEED_MORE:
+        return earlier
+    ping = begins_with(data, _PING)
+    if ping is Verdict.NEED_MORE:
+        return _Handshake()
+    handshake = _Handshake(ping=ping is Verdict.MATCH)
+    read = handshake.read_ping if handshake.ping else handshake.read
+    with contextlib.suppress(ShortError):
+        try:
+            read(Cursor(data))
+        except MalformedError:
+            handshake.verdict = Verdict.NO
+        else:
+            handshake.verdict = Verdict.MATCH
+    return handshake
+
+
+def _varint(cursor: Cursor, least: int, most: int) -> int:
+    """Read a number of seven bits a byte, the least significant first, in as few bytes as it needs."""
+    value = shift = 0
+    while (byte := cursor.number(1, 0, 0xFF)) & 0x80:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if value + (1 << shift) > most:
+            raise MalformedError
+    value |= byte << shift
+    if not least <= value <= most or (shift and not byte):
+        raise MalformedError
+    return value

@@ -1,0 +1,99 @@
+"""The matcher for OpenVPN over TCP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.matchers._cursor import Cursor, MalformedError
+from txmux.matchers._reading import verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["OpenvpnMatcher"]
+
+_V1, _V2, _V3 = (opcode << 3 for opcode in (1, 7, 10))
+"""P_CONTROL_HARD_RESET_CLIENT_V1 to V3 in the high five bits, key ID 0 in the low three."""
+
+_PLAIN = 1 + 8 + 1 + 4
+_REPLAY = 4 + 4
+_BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 48, 64)}
+"""Lengths of resets with --tls-auth, and of their HMAC: MD5, SHA-1, SHA-224 to SHA-512."""
+_CRYPT = _PLAIN + _REPLAY + 32
+_SHORTEST_V3 = _CRYPT + 32 + 256 + 2
+_LONGEST_V3 = _CRYPT + 1024
+
+
+@attrs.frozen
+class _OpenvpnPredicate:
+    longest: int = 2 + max(_BY_HMAC)
+    first_bytes: frozenset[int] = frozenset(range((_LONGEST_V3 >> 8) + 1))
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        return verdict_of(peeked.data, _read_reset)
+
+
+@implementer(IProtocolMatcher)
+class OpenvpnMatcher:
+    """Matches the first packet of an OpenVPN client over TCP, a reset of the control channel.
+
+    The source is OpenVPN's own: its length in two bytes, opcode and key ID (``ssl_pkt.h``), session ID, then without
+    --tls-auth an empty list of acknowledged packets and packet ID 0 (``ssl_pkt.c``, ``write_control_auth``); with
+    --tls-auth an HMAC and a replay-protection ID of 1 before that; with --tls-crypt that ID, a tag of 32 bytes and
+    the rest encrypted (``tls_crypt.h``); with --tls-crypt-v2 also the wrapped client key of 290 to 1024 bytes
+    (``doc/tls-crypt-v2.txt``), and the ID may count from 0x0f000000 (``EARLY_NEG_START``).
+
+    Tunnels with a static key (--secret) have no handshake, and cannot be told from random bytes.
+    """
+
+    name = "openvpn"
+    summary = "OpenVPN over TCP, by the reset that a client begins with"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
+        """Make the predicate; there is nothing to configure."""
+        return _OpenvpnPredicate()
+
+
+def _read_reset(cursor: Cursor) -> None:
+    length = cursor.number(2, _PLAIN, _LONGEST_V3)
+    if length >= _SHORTEST_V3:
+        cursor.number(1, _V3, _V3)
+        _read_session_id(cursor)
+        _read_v3_packet_id(cursor)
+        return
+    if length != _PLAIN and length not in _BY_HMAC:
+        raise MalformedError
+    if cursor.number(1, _V1, _V2) not in {_V1, _V2}:
+        raise MalformedError
+    _read_session_id(cursor)
+    if length == _PLAIN:
+        cursor.number(5, 0, 0)
+        return
+    if length == _CRYPT:
+        try:
+            cursor.number(4, 1, 1)
+        except MalformedError:
+            pass  # the ID is where --tls-auth with SHA-256, of the same length, has its HMAC
+        else:
+            return
+    cursor.take(_BY_HMAC[length])
+    cursor.number(4, 1, 1)
+    cursor.take(4)
+    cursor.number(5, 0, 0)
+
+
+def _read_session_id(cursor: Cursor) -> None:
+    if not any(cursor.take(8)):
+        raise MalformedError
+
+
+def _read_v3_packet_id(cursor: Cursor) -> None:
+    early_negotiation = cursor.number(1, 0, 0x0F)
+    if early_negotiation not in {0, 0x0F}:
+        raise MalformedError
+    cursor.number(3, 0 if early_negotiation else 1, 1)

@@ -1,0 +1,65 @@
+"""The matcher for the PROXY protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.proxyprotocol.decode import Decoded, Incomplete, decode
+from txmux.proxyprotocol.header import InvalidHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ProxyMatcher"]
+
+_LONGEST_LINE = 107
+_START_OF_V2 = 16
+
+
+@attrs.frozen
+class _ProxyPredicate:
+    longest: int = _LONGEST_LINE
+    first_bytes: frozenset[int] = frozenset(b"P\r")
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        is_v2 = peeked.startswith(b"\r")
+        # The fields behind the start of version 2 may be many, and would be read again with every byte.
+        answer = _decoded(peeked.data[:_START_OF_V2] if is_v2 else peeked.data)
+        if answer is None:
+            return Verdict.NO
+        complete = len(peeked) >= _START_OF_V2 if is_v2 else isinstance(answer, Decoded)
+        return Verdict.MATCH if complete else Verdict.NEED_MORE
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        answer = _decoded(peeked.data)
+        if isinstance(answer, Decoded) and answer.header.source:
+            return {"source": str(answer.header.source)}
+        return {}
+
+
+@implementer(IProtocolMatcher)
+class ProxyMatcher:
+    """Matches a PROXY protocol header that is a part of the payload (HAProxy's ``proxy-protocol.txt``, section 2).
+
+    Version 1 is matched at the end of its line, of at most 107 bytes; version 2 at the end of its fixed part of 16
+    bytes: signature, version and command, family and transport, length.
+    """
+
+    name = "proxy"
+    summary = "a PROXY protocol header, version 1 or 2"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
+        """Make the predicate; there is nothing to configure."""
+        return _ProxyPredicate()
+
+
+def _decoded(data: bytes) -> Decoded | Incomplete | None:
+    try:
+        return decode(data)
+    except InvalidHeader:
+        return None

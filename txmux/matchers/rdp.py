@@ -1,0 +1,159 @@
+"""The matcher for RDP."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.errors import OptionError
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.matchers._bytes import printable
+from txmux.matchers._cursor import Cursor, MalformedError
+from txmux.matchers._globs import Globs, option_globs
+from txmux.matchers._reading import verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["RdpMatcher"]
+
+_HEADER = 4 + 7
+_LONGEST = 5 + 254
+_NEGOTIATION_REQUEST = 0x01
+_NEGOTIATION_LENGTHS = (8, 8 + 36)
+_LINE = re.compile(r"([!-~][^\x00-\x1f\x7f]*)(?:(\r\n)|(\r?)\Z)")
+_END = "\r\n"
+_COOKIE, _TOKEN = "Cookie: mstshash=", "Cookie: msts="
+
+
+@attrs.frozen
+class _Line:
+    """What has come of the line behind the fixed part.
+
+    Attributes:
+        text: One character a byte.
+        end: As much of its CR LF as is there.
+    """
+
+    text: str
+    end: str
+
+    def option(self) -> tuple[str, str] | None:
+        """Give the option that this line is the matter of, and the value it has so far; ``None`` if both may be."""
+        if self.text.startswith(_COOKIE):
+            return "cookie", self.text.removeprefix(_COOKIE)
+        if _COOKIE.startswith(self.text) and not self.end:
+            return None
+        return "token", self.text.removeprefix(_TOKEN)
+
+
+@attrs.frozen
+class _RdpBase:
+    first_bytes: frozenset[int] = frozenset({3})
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        line = _line(peeked.data)
+        option = line.option() if line and line.end == _END else None
+        if option is None:
+            return {}
+        name, value = option
+        return {"cookie": printable(value)} if name == "cookie" else {"token": printable(value)}
+
+
+@attrs.frozen
+class _RdpPredicate(_RdpBase):
+    longest: int = _HEADER + 1
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        return verdict_of(peeked.data, _read_beginning)
+
+
+@attrs.frozen(kw_only=True)
+class _LinePredicate(_RdpBase):
+    option: str
+    globs: Globs
+    longest: int = _LONGEST
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        beginning = verdict_of(peeked.data, _read_beginning)
+        line = _line(peeked.data)
+        if beginning is not Verdict.MATCH or line is None:
+            return Verdict.NEED_MORE if beginning is Verdict.NEED_MORE else Verdict.NO
+        option = line.option()
+        if option and not self._fits(*option, line):
+            return Verdict.NO
+        if line.end == _END:
+            return Verdict.MATCH
+        return Verdict.NO if len(peeked) >= _length(peeked.data) else Verdict.NEED_MORE
+
+    def _fits(self, option: str, value: str, line: _Line) -> bool:
+        if option != self.option:
+            return False
+        return self.globs.matches(value) if line.end else self.globs.could_match_prefix(value)
+
+
+@implementer(IProtocolMatcher)
+class RdpMatcher:
+    """Matches the X.224 Connection Request that an RDP client begins with (MS-RDPBCGR, section 2.2.1.1).
+
+    That is a TPKT header (RFC 1006, section 6: ``03 00`` and the length of all) and the fixed part of an X.224
+    request, whose references, class and options are zero and which has no parameters (section 3.2.5.3.1). There
+    may follow a line with a routing token or a cookie, then a negotiation request (section 2.2.1.1.1) and
+    correlation info (section 2.2.1.1.2). Without options the first byte of what follows the fixed part decides.
+    """
+
+    name = "rdp"
+    summary = "RDP, by the connection request"
+    options = (
+        Option("cookie", "globs of the user name that the client's cookie has", "alice,CORP*"),
+        Option(
+            "token", "globs of the routing token, without 'Cookie: msts='", "3640205228.15629.0000"
+        ),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: The patterns cannot be used, or both options are there.
+        """
+        cookie, token = (option_globs(options, name) for name in ("cookie", "token"))
+        if cookie and token:
+            raise OptionError(
+                None, "no request has both a cookie and a token: write a line for each"
+            )
+        globs = cookie or token
+        if globs is None:
+            return _RdpPredicate()
+        return _LinePredicate(option="cookie" if cookie else "token", globs=globs)
+
+
+def _read_beginning(cursor: Cursor) -> None:
+    cursor.number(2, 0x0300, 0x0300)
+    length = cursor.number(2, _HEADER, _LONGEST)
+    cursor.number(1, length - 5, length - 5)
+    cursor.number(1, 0xE0, 0xE0)
+    cursor.number(5, 0, 0)
+    if length == _HEADER:
+        return
+    first = cursor.number(1, _NEGOTIATION_REQUEST, ord("~"))
+    if first == _NEGOTIATION_REQUEST:
+        if length - _HEADER not in _NEGOTIATION_LENGTHS:
+            raise MalformedError
+    elif first < ord("!"):
+        raise MalformedError
+
+
+def _line(data: bytes) -> _Line | None:
+    """Give the line with token or cookie; ``None`` if there is none."""
+    if verdict_of(data, _read_beginning) is not Verdict.MATCH:
+        return None
+    line = _LINE.match(data[_HEADER : _length(data)].decode("latin-1"))
+    return _Line(line[1], line[2] or line[3]) if line else None
+
+
+def _length(data: bytes) -> int:
+    return int.from_bytes(data[2:4], "big")

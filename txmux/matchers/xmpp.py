@@ -1,0 +1,119 @@
+"""The matcher for XMPP."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.matchers._automaton import Progress, compile_pattern
+from txmux.matchers._bytes import printable
+from txmux.matchers._globs import Globs, hosts, option_globs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["XmppMatcher"]
+
+_LONGEST_START = 256
+_LONGEST_HEADER = 4096
+
+_BLANK = rb"[ \t\r\n]"
+_START = rb"(?:<\?xml%b[^<>\x00]*\?>%b*)?<stream:stream" % (_BLANK, _BLANK)
+_VALUE = rb"""(?:'[^'<\x00]*'|"[^"<\x00]*")"""
+_NAME = rb"[A-Za-z_][A-Za-z0-9_:.-]*"
+_EQUALS = rb"%b*=%b*" % (_BLANK, _BLANK)
+
+_START_AND_BLANK = compile_pattern(_START + _BLANK, within=_LONGEST_START)
+_ATTRIBUTES = rb"(?:%b+%b%b%b)+" % (_BLANK, _NAME, _EQUALS, _VALUE)
+_HEADER = compile_pattern(rb"%b%b%b*>" % (_START, _ATTRIBUTES, _BLANK), within=_LONGEST_HEADER)
+_WHOLE_START = re.compile(_START)
+_ATTRIBUTE = re.compile(rb"%b+(%b)%b(%b)" % (_BLANK, _NAME, _EQUALS, _VALUE))
+
+
+@attrs.frozen
+class _Header:
+    """How far a stream header has come.
+
+    Attributes:
+        progress: Of the header as a whole.
+        to: The domain it is meant for, as soon as that is there.
+        at: The attributes are read so far.
+    """
+
+    progress: Progress
+    to: str | None
+    at: int
+
+
+@attrs.frozen
+class _XmppPredicate:
+    to: Globs | None
+    key: Key | None
+    first_bytes: frozenset[int] = frozenset(b"<")
+
+    @property
+    def longest(self) -> int:
+        return _LONGEST_START if self.to is None else _LONGEST_HEADER
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        start = peeked.parsed(_START_AND_BLANK.scan).verdict
+        if start is not Verdict.MATCH or self.to is None:
+            return start
+        header = peeked.parsed(_read_header)
+        if header.to is not None:
+            return Verdict.MATCH if self.to.matches(header.to) else Verdict.NO
+        undecided = header.progress.verdict is Verdict.NEED_MORE
+        return Verdict.NEED_MORE if undecided else Verdict.NO
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        header = peeked.parsed(_read_header)
+        return {"to": printable(header.to)} if header.to else {}
+
+
+def _read_header(data: bytes, earlier: _Header | None) -> _Header:
+    """Read the stream header out of the first bytes of a stream; for `Peeked.parsed`."""
+    data = data[:_LONGEST_HEADER]
+    progress = _HEADER.scan(data, earlier.progress if earlier else None)
+    data = data[: progress.length]
+    to, at = (earlier.to, earlier.at) if earlier else (None, 0)
+    if not at and (start := _WHOLE_START.match(data)):
+        at = start.end()
+    while at and to is None and (attribute := _ATTRIBUTE.match(data, at)):
+        at = attribute.end()
+        if attribute[1] == b"to":
+            to = attribute[2][1:-1].decode(errors="surrogateescape")
+    return _Header(progress, to, at)
+
+
+def _domain(peeked: Peeked) -> str | None:
+    """Read the name that all ``to=`` predicates hang on."""
+    header = peeked.parsed(_read_header)
+    if header.to is not None:
+        return header.to.lower().removesuffix(".")
+    return None if header.progress.verdict is Verdict.NEED_MORE else ""
+
+
+@implementer(IProtocolMatcher)
+class XmppMatcher:
+    """Matches the stream header of an XMPP client or server (RFC 6120, sections 4.2 and 4.7).
+
+    That is, after an optional XML declaration, a tag ``<stream:stream``. With ``to=`` its attributes are read, up to
+    that one (section 4.7.2).
+    """
+
+    name = "xmpp"
+    summary = "XMPP, by the stream header"
+    options = (Option("to", "globs of the domain that is asked for", "example.com,*.example.org"),)
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: The patterns of ``to=`` cannot be used.
+        """
+        to = option_globs(options, "to", hosts)
+        return _XmppPredicate(to, to.key(_domain) if to else None)

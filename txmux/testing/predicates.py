@@ -1,0 +1,227 @@
+"""Ask a predicate about a sample in every way that a network could deliver it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from txmux.interfaces import Key, Peeked, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+
+    from txmux.interfaces import Predicate
+
+__all__ = ["Decided", "calls_in", "decided", "facts", "in_pieces", "shown", "steps_in"]
+
+_SHORT_SAMPLE = 400
+_SHOWN = 120
+_LONGEST_FACT = 255
+
+
+class Decided(NamedTuple):
+    """What a predicate said in the end, and at which byte it first said so."""
+
+    verdict: Verdict
+    at: int
+
+
+def decided(predicate: Predicate, data: bytes) -> Decided:
+    """Check the contract of a predicate on a sample.
+
+    The sample is sent byte by byte; then, for every cut (for some, if it is long), its first part is asked about
+    afresh, and the whole after that part. All of that has to agree, and what the predicate tells of itself
+    (`longest`, and `txmux.interfaces.Narrows`) has to be true.
+
+    Args:
+        predicate: What a matcher made of its options.
+        data: The first bytes of a stream.
+
+    Returns:
+        The verdict on the sample and the number of bytes it took; for ``NEED_MORE`` all of them.
+
+    Raises:
+        AssertionError: The contract is broken; sample, cut and both answers are named.
+    """
+    reference = in_pieces(predicate, data, range(1, len(data)))
+    longest = _longest(predicate)
+    if reference.verdict is Verdict.NEED_MORE and len(data) >= longest:
+        _fail(f"NEED_MORE with {len(data)} bytes, but longest is {longest}", data)
+    if reference.at > longest:
+        _fail(f"{reference.verdict.name} only at byte {reference.at}, longest is {longest}", data)
+    _check_first_byte(predicate, data, reference.verdict)
+    learnt = facts(predicate, Peeked(data))
+    named = None
+    for cut in _cuts(data, reference.at):
+        part = Peeked(data[:cut])
+        expected = reference.verdict if cut >= reference.at else Verdict.NEED_MORE
+        _agree(_ask(predicate, part), expected, f"the first {cut} bytes at once", data)
+        facts(predicate, part)
+        named = _check_key(predicate, part, expected, named)
+        whole = Peeked(data, part)
+        _agree(_ask(predicate, whole), reference.verdict, f"all bytes, cut at byte {cut}", data)
+        after_cut = facts(predicate, whole)
+        if after_cut != learnt:
+            _fail(f"learnt {after_cut} when cut at byte {cut}, but {learnt} when uncut", data)
+    return reference
+
+
+def in_pieces(predicate: Predicate, data: bytes, cuts: Iterable[int]) -> Decided:
+    """Send a sample in the pieces that the cuts make, and ask until the predicate decides.
+
+    Args:
+        predicate: What a matcher made of its options.
+        data: The first bytes of a stream.
+        cuts: Numbers of bytes that have come when it is asked, rising; all of them come last.
+
+    Returns:
+        The verdict, and how many bytes had come.
+    """
+    peeked = None
+    for length in (*cuts, len(data)):
+        peeked = Peeked(data[:length], peeked)
+        verdict = _ask(predicate, peeked)
+        if verdict is not Verdict.NEED_MORE:
+            return Decided(verdict, length)
+    return Decided(Verdict.NEED_MORE, len(data))
+
+
+def facts(predicate: Predicate, peeked: Peeked) -> dict[str, str]:
+    """Give what a predicate has learnt, if it learns at all, and check that it is fit for a log.
+
+    Args:
+        predicate: What a matcher made of its options.
+        peeked: The first bytes of a stream.
+
+    Raises:
+        AssertionError: A name is no word, or a value is more than 255 printable ASCII characters.
+    """
+    learnt = getattr(predicate, "learnt", None)
+    if learnt is None:
+        return {}
+    try:
+        known = learnt(peeked)
+    except Exception as error:
+        raise AssertionError(f"learnt raised {error!r} of {shown(peeked.data)}") from error
+    if not isinstance(known, Mapping):
+        _fail(f"learnt gave {known!r}, not a mapping", peeked.data)
+    for name, fact in known.items():
+        if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
+            _fail(f"the fact {name!r} must be called by a lower-case word", peeked.data)
+        if not (isinstance(fact, str) and fact.isascii() and fact.isprintable()):
+            _fail(f"the fact {name} is {fact!r}, not printable ASCII", peeked.data)
+        if len(fact) > _LONGEST_FACT:
+            _fail(f"the fact {name} has {len(fact)} characters, more than 255", peeked.data)
+    return dict(known)
+
+
+def calls_in(action: Callable[[], object]) -> int:
+    """Count the calls of functions, Python's own included, that an action makes: a clock that is never slow."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def steps_in(action: Callable[[], object]) -> int:
+    """Count what `calls_in` counts and every line that runs, so that loops without calls cost, too."""
+    lines = 0
+
+    def count(
+        _frame: FrameType, event: str, _argument: object
+    ) -> Any:  # pragma: no cover - a tracer is not traced
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        calls = calls_in(action)
+    finally:
+        sys.settrace(before)
+    return calls + lines
+
+
+def shown(data: bytes) -> str:
+    """Name a sample in a message: its bytes, or the first of them and how many there are."""
+    if len(data) <= _SHOWN:
+        return repr(data)
+    return f"{data[:_SHOWN]!r}… ({len(data)} bytes)"
+
+
+def _ask(predicate: Predicate, peeked: Peeked) -> Verdict:
+    try:
+        verdict = predicate(peeked)
+    except Exception as error:
+        message = f"the predicate raised {error!r} with {len(peeked)} bytes: {shown(peeked.data)}"
+        raise AssertionError(message) from error
+    if not isinstance(verdict, Verdict):
+        _fail(f"the predicate gave {verdict!r}, not a Verdict", peeked.data)
+    return verdict
+
+
+def _agree(verdict: Verdict, expected: Verdict, when: str, data: bytes) -> None:
+    if verdict is not expected:
+        _fail(f"{verdict.name} for {when}, but {expected.name} byte by byte", data)
+
+
+def _fail(message: str, data: bytes) -> None:
+    raise AssertionError(f"{message}: {shown(data)}")
+
+
+def _longest(predicate: Predicate) -> int:
+    longest = predicate.longest
+    if not isinstance(longest, int) or longest < 1:
+        raise AssertionError(f"longest is {longest!r}, not a number of bytes from 1")
+    return longest
+
+
+def _check_first_byte(predicate: Predicate, data: bytes, verdict: Verdict) -> None:
+    first = getattr(predicate, "first_bytes", None)
+    if first is not None and data and data[0] not in first and verdict is not Verdict.NO:
+        _fail(f"{verdict.name}, but first_bytes has no {data[0]:#04x}", data)
+
+
+def _check_key(
+    predicate: Predicate, part: Peeked, verdict: Verdict, before: str | None
+) -> str | None:
+    """Check that the key's name, once read, stays the same, and that a strange name is a ``NO``."""
+    key: Key | None = getattr(predicate, "key", None)
+    if key is None:
+        return None
+    try:
+        name = key.read(part)
+    except Exception as error:
+        raise AssertionError(f"key.read raised {error!r} of {shown(part.data)}") from error
+    if before is not None and name != before:
+        _fail(f"key.read gave {name!r} after {before!r} for fewer bytes", part.data)
+    if name is not None and verdict is not Verdict.NO and not _is_below(name, key):
+        _fail(f"{verdict.name}, but the key has no {name!r}", part.data)
+    return name
+
+
+def _is_below(name: str, key: Key) -> bool:
+    labels = name.split(".")
+    parents = (".".join(labels[n:]) for n in range(1, len(labels)))
+    return name in key.exact or not key.under.isdisjoint(parents)
+
+
+def _cuts(data: bytes, deciding: int) -> Iterable[int]:
+    if len(data) <= _SHORT_SAMPLE:
+        return range(1, len(data) + 1)
+    near = range(max(1, deciding - 20), min(len(data), deciding + 20))
+    apart = range(1, len(data), len(data) // 40)
+    return sorted({*range(1, 40), *near, *apart, len(data)})

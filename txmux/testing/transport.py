@@ -1,0 +1,252 @@
+"""A transport without a network, which does what real ones do when their peer is slow, finishes or goes."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHalfCloseableProtocol,
+    IPushProducer,
+    ITCPTransport,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.address import IPv6Address
+    from twisted.internet.interfaces import IProtocol
+
+__all__ = ["WaterMarkTransport"]
+
+
+@implementer(ITCPTransport, IConsumer, IPushProducer)
+class WaterMarkTransport:
+    """One end of a connection in memory, whose other end, the peer, is the test.
+
+    Nothing happens by itself: the peer sends by `deliver`, `finish` and `reset`, and reads by `take`. What a real
+    transport does later, once its buffer is empty or in the reactor's next turn, is done within `take`: it resumes
+    the producer, carries a half-close out, and closes.
+
+    Args:
+        high_water: A producer is paused when more than so many bytes wait to be taken.
+        peer: What `getPeer` gives.
+        host: What `getHost` gives.
+
+    Attributes:
+        unsent: Bytes that the protocol has written and the peer has not taken.
+        finished: Whether the peer has been told, after the last byte, that no more will come.
+        lost: Why the connection is over; ``None`` while it is not.
+        paused: Whether the protocol does not want to be given bytes.
+        producer: Who is registered to be paused and resumed.
+    """
+
+    def __init__(
+        self,
+        high_water: int = 64 * 1024,
+        *,
+        peer: IPv4Address | IPv6Address | None = None,
+        host: IPv4Address | IPv6Address | None = None,
+    ) -> None:
+        self.high_water = high_water
+        self._peer = peer or IPv4Address("TCP", "192.0.2.1", 50000)
+        self._host = host or IPv4Address("TCP", "192.0.2.2", 443)
+        self.unsent = bytearray()
+        self.finished = False
+        self.lost: Failure | None = None
+        self.paused = False
+        self.producer: Any = None
+        self.disconnecting = False
+        self._streaming = False
+        self._producer_paused = False
+        self._finishing = False
+        self._aborting = False
+        self._arriving: deque[bytes | None] = deque()  # None is the end of what the peer sends
+        self._delivering = False
+        self._keep_alive = self._no_delay = False
+
+    def connect(self, protocol: IProtocol) -> None:
+        """Give the connection to a protocol."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
+
+    # What the peer does.
+
+    def deliver(self, data: bytes) -> None:
+        """Send bytes to the protocol, in one piece; they wait while it is paused."""
+        self._arriving.append(data)
+        self._deliver()
+
+    def finish(self) -> None:
+        """Send no more, but read on. As with sockets, it ends a protocol that knows no half-close."""
+        self._arriving.append(None)
+        self._deliver()
+
+    def reset(self) -> None:
+        """Break the connection off; what was on its way in either direction is gone."""
+        self._lose(ConnectionLost())
+
+    def take(self, count: int | None = None) -> bytes:
+        """Read.
+
+        Args:
+            count: At most so many bytes; by default all there are.
+
+        Returns:
+            What the protocol has written. A producer that is resumed by this writes for the next time.
+        """
+        size = len(self.unsent) if count is None else count
+        taken = bytes(self.unsent[:size])
+        del self.unsent[:size]
+        if self._aborting:
+            self._lose(ConnectionAborted())
+        elif not self.unsent and self.lost is None:
+            self._emptied()
+        return taken
+
+    def _emptied(self) -> None:
+        if self.producer is not None and (self._producer_paused or not self._streaming):
+            self._producer_paused = False
+            self.producer.resumeProducing()
+        elif self.disconnecting:
+            self._lose(ConnectionDone())
+        elif self._finishing and not self.finished:
+            self.finished = True
+            half_closeable = IHalfCloseableProtocol(self._protocol, None)
+            if half_closeable is not None:
+                half_closeable.writeConnectionLost()
+
+    def _deliver(self) -> None:
+        if self._delivering:
+            return
+        self._delivering = True
+        try:
+            while self._arriving and not (self.paused or self._is_closing()):
+                data = self._arriving.popleft()
+                if data is None:
+                    self._read_lost()
+                else:
+                    self._protocol.dataReceived(data)
+        finally:
+            self._delivering = False
+
+    def _read_lost(self) -> None:
+        half_closeable = IHalfCloseableProtocol(self._protocol, None)
+        if half_closeable is None:
+            self._lose(ConnectionDone())
+        else:
+            half_closeable.readConnectionLost()
+
+    def _is_closing(self) -> bool:
+        return self.disconnecting or self._aborting or self.lost is not None
+
+    def _lose(self, reason: Exception) -> None:
+        if self.lost is not None:
+            return
+        self.lost = Failure(reason)
+        self.unsent.clear()
+        self._arriving.clear()
+        if self.producer is not None:
+            self.producer.stopProducing()
+            self.producer = None
+        self._protocol.connectionLost(self.lost)
+
+    # What the protocol does.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, and pause the producer if the peer has too many of them to take."""
+        if self.lost is not None or self._aborting or self._finishing:
+            return
+        self.unsent += data
+        if (
+            self.producer is not None
+            and self._streaming
+            and not self._producer_paused
+            and len(self.unsent) > self.high_water
+        ):
+            self._producer_paused = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send bytes that come in several pieces."""
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close, once the peer has taken everything and no producer is paused."""
+        self.disconnecting = True
+
+    def loseWriteConnection(self) -> None:
+        """Tell the peer, once it has taken everything, that no more will come."""
+        self._finishing = True
+
+    def abortConnection(self) -> None:
+        """Break the connection off. The protocol hears of it when the peer next reads."""
+        self._aborting = True
+        self.unsent.clear()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
+        """Name who is paused above the high-water mark and resumed when all is taken.
+
+        Raises:
+            RuntimeError: There is one already.
+        """
+        if self.producer is not None:
+            raise RuntimeError(
+                f"{self.producer!r} is registered; unregister it before {producer!r}"
+            )
+        if self.lost is not None:
+            producer.stopProducing()
+            return
+        self.producer, self._streaming, self._producer_paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        """Read no more; what the peer sends waits."""
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """Read on, at once also what has waited."""
+        self.paused = False
+        self._deliver()
+
+    def stopProducing(self) -> None:
+        """Close, as `loseConnection` does."""
+        self.loseConnection()
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """Give the peer's address."""
+        return self._peer
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Give the address of this end."""
+        return self._host
+
+    def getHandle(self) -> object:
+        """Give nothing: there is no socket."""
+        return None
+
+    def getTcpNoDelay(self) -> bool:
+        """Tell what was set."""
+        return self._no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
+        """Keep what is set; there is no TCP."""
+        self._no_delay = enabled
+
+    def getTcpKeepAlive(self) -> bool:
+        """Tell what was set."""
+        return self._keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001
+        """Keep what is set; there is no TCP."""
+        self._keep_alive = enabled
