@@ -102,8 +102,15 @@ class HostTests(SynchronousTestCase):
         """The end of the Host line decides; case, port, final dot and blanks around it do not count."""
         self.assertEqual(said(REQUEST, host="www.example.com"), (MATCH, HOST_END))
         self.assertEqual(said(REQUEST, host="*.example.com"), (MATCH, HOST_END))
-        self.assertEqual(said(REQUEST, host="example.com"), (NO, HOST_END))
+        self.assertEqual(said(REQUEST, host="*.org"), (NO, HOST_END))
         self.assertEqual(said(REQUEST[: HOST_END - 1], host="*"), (NEED_MORE, HOST_END - 1))
+
+    def test_begun(self) -> None:
+        """The first byte of the name that no pattern can have is a no."""
+        start = REQUEST.index(b"www.")
+        self.assertEqual(said(REQUEST, host="example.com"), (NO, start + 1))
+        self.assertEqual(said(REQUEST, host="www.example.org"), (NO, start + len("www.example.c")))
+        self.assertEqual(said(REQUEST, host="WWW.*.org,[::1]"), (NO, HOST_END))
 
     def test_line_ends(self) -> None:
         """Lines may end with LF alone."""

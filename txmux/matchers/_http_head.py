@@ -44,6 +44,8 @@ _TARGET_END = re.compile(rb"[\x00-\x20\x7f]")
 _VERSION = re.compile(rb"HTTP/1\.([0-9])(?:\r?(\n)|\r?\Z)")
 _VERSION_BEGINNING = b"HTTP/1."
 _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
+_LONGEST_HOST = 255
+_HOST_BEGUN = re.compile(rb"[a-zA-Z0-9._-]*")
 _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
 
@@ -69,6 +71,7 @@ class Request:
         method: The method, or its beginning.
         target: The request target, or its beginning; one character a byte.
         version: The version, once its digits are there: ``1.0``, ``1.1``.
+        host_begun: What has come of a name in the first Host field, while that is not complete.
         host: The host that is asked for, without port and brackets, once it is known; one character a byte.
     """
 
@@ -77,6 +80,7 @@ class Request:
     target: str = ""
     version: str = ""
     host: str | None = None
+    host_begun: str = ""
 
     _at: int = 0
     """Where what comes next begins."""
@@ -153,6 +157,9 @@ class Request:
                 self.host = host_without_port(value.strip(b" \t").decode("latin-1"))
                 self.stage = Stage.DONE
                 return
+        if head[self._at : self._at + 5].lower() == b"host:":
+            begun = head[self._at + 5 : self._at + 5 + _LONGEST_HOST].lstrip(b" \t")
+            self.host_begun = _HOST_BEGUN.match(begun)[0].decode()  # type: ignore[index]
         self._searched = len(head)
         if len(head) == HEAD_LIMIT:
             self.stage = Stage.DONE

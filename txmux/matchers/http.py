@@ -85,7 +85,7 @@ class _HttpPredicate:
                 or request.version in {"", _VERSION_2}
                 or self.version.matches(request.version)
             )
-            and (self.host is None or request.host is None or self.host.matches(request.host))
+            and (self.host is None or _host_fits(self.host, request))
         )
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
@@ -177,6 +177,12 @@ def _method_fits(methods: frozenset[str], request: Request) -> bool:
     if request.stage is Stage.METHOD:
         return any(method.startswith(request.method) for method in methods)
     return request.method in methods
+
+
+def _host_fits(wanted: Globs, request: Request) -> bool:
+    if request.host is None:
+        return wanted.could_match_prefix(request.host_begun)
+    return wanted.matches(request.host)
 
 
 def _path_fits(wanted: Globs, request: Request) -> bool:
