@@ -107,7 +107,7 @@ class HostTests(SynchronousTestCase):
 
     def test_begun(self) -> None:
         """The first byte of the name that no pattern can have is a no."""
-        start = REQUEST.index(b"www.")
+        start = REQUEST.lower().index(b"www.")
         self.assertEqual(said(REQUEST, host="example.com"), (NO, start + 1))
         self.assertEqual(said(REQUEST, host="www.example.org"), (NO, start + len("www.example.c")))
         self.assertEqual(said(REQUEST, host="WWW.*.org,[::1]"), (NO, HOST_END))
