@@ -100,6 +100,7 @@ class NginxTests(InteropTestCase):
             self.assertEqual(said.decode(), f"{route} {host} HTTP/1.1\n")
             line = self.mux.take_one()
             self.assertEqual((line["route"], line["reason"]), (route, "done"))
+            self.assertRegex(line["facts"].pop("ja4"), "^t13d")
             self.assertEqual(line["facts"], {"sni": host, "alpn": "http/1.1", "tls": "1.3"})
 
     def test_http_2(self) -> None:

@@ -108,6 +108,7 @@ class OnePortTests(InteropTestCase):
             )
         self.assertEqual(len({line["id"] for line, *_ in expected}), 4)
         self.assertRegex(ssh_line["facts"]["software"], "^OpenSSH_")
+        self.assertRegex(https_line["facts"].pop("ja4"), "^t13d")
         self.assertEqual(
             https_line["facts"], {"sni": "www.example.com", "alpn": "http/1.1", "tls": "1.3"}
         )

@@ -84,6 +84,7 @@ class OpenSslTests(InteropTestCase):
             self.assertIn("ALPN protocol: h2\n", said)
             self.assertIn("Verify return code: 0 (ok)", said)
             line = self.mux.take_one()
+            self.assertRegex(line["facts"].pop("ja4"), "^t1[23]d")
             self.assertEqual(
                 line["facts"], {"sni": "echo.example.com", "alpn": "spdy/3,h2", "tls": short}
             )
