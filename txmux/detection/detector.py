@@ -133,34 +133,32 @@ class Detection(Generic[R]):
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
         # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
         # answer to more bytes includes its answer to these.
-        routes, keyed, open_to_all = plan.routes, plan.keyed, plan.open_to_all
-        predicates = plan.predicates
+        routes, plain, keyed = plan.routes, plan.plain, plan.keyed
         position, end = self._position, len(routes)
         named: Collection[int] | None = None
         while position < end:
-            if keyed[position]:
-                named = plan.named(peeked) if named is None else named
-                if named is not None:
-                    position = plan.next(position, named)
-                    if position == end:
-                        break
-            route = routes[position]
-            if open_to_all[position] or (not route.dry_run and _serves(route, self._client)):
-                predicate = predicates[position]
-                if predicate is None:
-                    verdict = self._ask(route, peeked)
-                else:
-                    # Most routes have one line, and this is done for each of them.
-                    try:
-                        verdict = predicate(peeked)
-                    except Exception:  # noqa: BLE001 - as in _ask
-                        self._give_up_on(route, route.alternatives[0])
-                        verdict = _NO
-                if verdict is _MATCH:
-                    return Decision(route, self._facts(plan, position, peeked))
-                if verdict is _NEED_MORE and not last:
-                    self._position = position
-                    return None
+            predicate = plain[position]
+            if predicate is not None:
+                try:
+                    verdict = predicate(peeked)
+                except Exception:  # noqa: BLE001 - a plugin's bug must not become this client's
+                    self._give_up_on(routes[position], routes[position].alternatives[0])
+                    verdict = _NO
+            else:
+                if keyed[position]:
+                    named = plan.named(peeked) if named is None else named
+                    worth_asking = position if named is None else plan.next(position, named)
+                    if worth_asking != position:
+                        position = worth_asking
+                        continue
+                route = routes[position]
+                decides = not route.dry_run and _serves(route, self._client)
+                verdict = self._ask(route, peeked) if decides else _NO
+            if verdict is _MATCH:
+                return Decision(routes[position], self._facts(plan, position, peeked))
+            if verdict is _NEED_MORE and not last:
+                self._position = position
+                return None
             position += 1
         self._position = end
         return Decision(None, self._facts(plan, end, peeked))

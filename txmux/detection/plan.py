@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -85,21 +84,21 @@ class Plan(Generic[R]):
         learners: One predicate of each kind that can tell what it saw.
         dry_runs: The positions of those that decide nothing.
         keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
-        open_to_all: For each route, whether it decides, whoever the client is.
-        predicates: For each route its predicate, if that alone answers for it: one line without ``not``.
+        plain: For each route its predicate, if that alone answers for it, whoever the client is and whatever name
+            it asks for. Most routes are so, and they are asked in a hurry.
     """
 
     def __init__(self, routes: Iterable[R]) -> None:
         self.routes = tuple(routes)
         self.learners = tuple(_learners(self.routes))
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
-        self.open_to_all = [
-            not route.dry_run and route.allowed is None and route.excluded is None
-            for route in self.routes
-        ]
-        self.predicates = [_only_predicate(route) for route in self.routes]
         self._index = _index_of(self.routes)
         self.keyed = [False] * len(self.routes) if self._index is None else self._index.keyed
+        self._next_other = _next_false(self.keyed)
+        self.plain = [
+            None if keyed else _plain_predicate(route)
+            for route, keyed in zip(self.routes, self.keyed, strict=True)
+        ]
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
         """Find which of the routes that are `keyed` the name in these bytes leaves.
@@ -119,9 +118,9 @@ class Plan(Generic[R]):
         Returns:
             The position of that route, or the number of routes if there is none.
         """
-        others = self._index.others if self._index is not None else []
-        at = bisect_left(others, position)
-        end = others[at] if at < len(others) else len(self.routes)
+        end = self._next_other[position]
+        if not named:
+            return end
         return next((found for found in named if position <= found < end), end)
 
 
@@ -133,20 +132,17 @@ class _Index:
         read: Reads the name.
 
     Attributes:
-        others: The positions of the routes that are not keyed by it: any name may meet them.
-        keyed: For each route, whether it is keyed by it.
+        keyed: For each route, whether it is keyed by it; any name may meet the others.
     """
 
     def __init__(self, routes: Sequence[RouteLike], read: Callable[[Peeked], str | None]) -> None:
         self._read = read
-        self.others: list[int] = []
         self.keyed = [True] * len(routes)
         self._exact: dict[str, list[int]] = defaultdict(list)
         self._under: dict[str, list[int]] = defaultdict(list)
         for position, route in enumerate(routes):
             keys = _keys(route)
             if not keys or any(key.read is not read for key in keys):
-                self.others.append(position)
                 self.keyed[position] = False
                 continue
             for key in keys:
@@ -178,10 +174,11 @@ def can_begin_with(route: RouteLike, byte: int) -> bool:
     return False
 
 
-def _only_predicate(route: RouteLike) -> Predicate | None:
-    if len(route.alternatives) > 1 or any(a.negated for a in route.alternatives):
+def _plain_predicate(route: RouteLike) -> Predicate | None:
+    restricted = route.dry_run or route.allowed is not None or route.excluded is not None
+    if restricted or len(route.alternatives) != 1 or route.alternatives[0].negated:
         return None
-    return route.alternatives[0].predicate if route.alternatives else None
+    return route.alternatives[0].predicate
 
 
 def _keys(route: RouteLike) -> list[Key]:
@@ -201,6 +198,15 @@ def _index_of(routes: Sequence[RouteLike]) -> _Index | None:
         if count >= _WORTH_AN_INDEX:
             return _Index(routes, read)
     return None
+
+
+def _next_false(flags: Sequence[bool]) -> list[int]:
+    """Give for each position the first one, at it or after it, whose flag is not set, or the number of flags."""
+    found = [len(flags)] * len(flags)
+    for position in reversed(range(len(flags))):
+        following = found[position + 1] if position + 1 < len(flags) else len(flags)
+        found[position] = following if flags[position] else position
+    return found
 
 
 def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:

@@ -34,12 +34,13 @@ class Globs:
     _exact: frozenset[str]
     _heads: tuple[str, ...]
     _wild: re.Pattern[str] | StreamPattern | None
-    _normal: Callable[[str], str]
+    _normal: Callable[[str], str] | None
     _under: frozenset[str] | None = None
 
     def matches(self, name: str) -> bool:
         """Tell whether a name matches any of the patterns."""
-        name = self._normal(name)
+        if self._normal is not None:
+            name = self._normal(name)
         if name in self._exact:
             return True
         if isinstance(self._wild, StreamPattern):
@@ -61,7 +62,8 @@ class Globs:
 
     def could_match_prefix(self, prefix: str) -> bool:
         """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
-        prefix = self._normal(prefix)
+        if self._normal is not None:
+            prefix = self._normal(prefix)
         return any(name.startswith(prefix) for name in self._exact) or any(
             prefix.startswith(head) or head.startswith(prefix) for head in self._heads
         )
@@ -79,12 +81,12 @@ def names(text: str, known: Collection[str] = ()) -> Globs:
         ValueError: A pattern is empty, or matches none of `known`.
     """
     if text.startswith("~"):
-        return _regular(_unanchored(text[1:]), str)
+        return _regular(_unanchored(text[1:]), None)
     patterns = _items(text)
     for pattern in patterns if known else ():
-        if not any(map(_compiled([pattern], str, _regex).matches, known)):
+        if not any(map(_compiled([pattern], None, _regex).matches, known)):
             raise ValueError(f"{pattern!r} matches nothing; {_meant(pattern, known)}")
-    return _compiled(patterns, str, _regex)
+    return _compiled(patterns, None, _regex)
 
 
 def hosts(text: str) -> Globs:
@@ -139,7 +141,7 @@ def option_globs(
         raise OptionError(name, str(error)) from error
 
 
-def _regular(text: str, normal: Callable[[str], str]) -> Globs:
+def _regular(text: str, normal: Callable[[str], str] | None) -> Globs:
     try:
         pattern = compile_pattern(text.encode())
     except PatternError as error:
@@ -181,7 +183,7 @@ def _normal_host(name: str) -> str:
 
 
 def _compiled(
-    patterns: Iterable[str], normal: Callable[[str], str], regex: Callable[[str], str]
+    patterns: Iterable[str], normal: Callable[[str], str] | None, regex: Callable[[str], str]
 ) -> Globs:
     wild = [pattern for pattern in patterns if _WILDCARD.search(pattern)]
     return Globs(
