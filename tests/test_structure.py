@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(txmux.__file__).parent
 
-PURE = ("detection", "embedding", "errors", "interfaces", "matchers", "proxyprotocol", "rules")
+PURE = (
+    "convert",
+    "detection",
+    "embedding",
+    "errors",
+    "interfaces",
+    "matchers",
+    "proxyprotocol",
+    "rules",
+)
 """Rooms without sockets, clocks and reactors."""
 
 IMPURE_BUT = {

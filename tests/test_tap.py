@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
@@ -74,6 +75,20 @@ class OptionsTest(TestCase):
         service.privilegedStartService()
         service.startService()
         await service.stopService()
+
+    async def test_warnings(self) -> None:
+        """What is hardly meant is logged once."""
+        self.rules.write_text(
+            "[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n[backend b]\nserver = h:1\n"
+        )
+        service = makeService(self.options("--rules", str(self.rules)))
+        with capturedLogs() as events:
+            service.privilegedStartService()
+            service.startService()
+        await service.stopService()
+        warnings = [event["warning"] for event in events if event["log_level"] is LogLevel.warn]
+        message = "[backend b]: nothing leads to it; name it in a route, or remove it"
+        self.assertEqual(warnings, [f"{self.rules}:5: warning: {message}"])
 
     def test_cannot_listen(self) -> None:
         """A port that cannot be had ends the process with one line."""

@@ -15,6 +15,7 @@ from txmux.frontend.addresses import text_of
 from txmux.frontend.endpoints import check_servers, server_endpoint, why_not
 from txmux.frontend.listener import MuxFactory, Tally
 from txmux.observe.access_log import open_log
+from txmux.rules.lint import lint
 from txmux.rules.parser import load
 from txmux.signals import SignalWatch
 
@@ -119,6 +120,8 @@ class MuxService(Service):
     def _listen(self) -> None:
         if self._listening:
             return
+        for warning in lint(self.rules):
+            self._log.warn("{warning}", warning=str(warning))
         settings = self.rules.settings
         check_servers(self._reactor, self.rules.servers())
         self._access_log = open_log(settings)

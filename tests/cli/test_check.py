@@ -16,8 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmux
 from txmux.cli import check, main
 from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
+from txmux.rules.privileges import Privileges
 
-GOOD = "[listen a]\nendpoint = :443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
+GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"
 BAD_LINES = (
     "{0}:2: [listen a] endpoint: '443' is no address and port; did you mean ':443'?\n"
@@ -71,6 +72,34 @@ class CheckTests(CommandTestCase):
                 "",
             ),
         )
+
+    def test_warnings(self) -> None:
+        """They come before the count, in the order of lines, and are no reason for exit code 1."""
+        self.good.write_text(
+            "[txmux]\naccess_log = no/such/folder\n[listen a]\nendpoint = :8443\n"
+            "[route b]\nmatch = any\nbackend = close\n[route c]\nmatch = ssh\nbackend = close\n"
+        )
+        folder = self.good.parent / "no/such"
+        out = (
+            f"{self.good}:2: warning: [txmux] access_log: there is no folder '{folder}'; "
+            "create it, or correct the path\n"
+            f"{self.good}:6: warning: [route b] match: 'any' leaves no client to the later [route c]; "
+            "put this route last\n"
+            f"{self.good}: OK, 1 listener, 2 routes, 0 backends, 2 warnings\n"
+        )
+        self.assertEqual(self.run_main("check", self.good), (0, out, ""))
+
+    def test_privileged_port(self) -> None:
+        """A port that the process may not listen on is one of them."""
+        self.good.write_text("[listen a]\nendpoint = :443\n")
+        with patch.object(check, "own_privileges", return_value=Privileges(1000, 1024)):
+            code, out, err = self.run_main("check", self.good)
+        first, last = out.splitlines()
+        self.assertEqual((code, err), (0, ""))
+        self.assertTrue(
+            first.startswith(f"{self.good}:2: warning: [listen a] endpoint: ':443': user 1000 ")
+        )
+        self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 0 backends, 1 warning")
 
     def test_missing_file(self) -> None:
         """One clear line, not a traceback."""

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from txmux import __version__
-from txmux.cli import check, explain, matchers
+from txmux.cli import check, convert, explain, matchers
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS = (check, explain, matchers)
+_COMMANDS = (check, convert, explain, matchers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

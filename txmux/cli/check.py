@@ -1,4 +1,4 @@
-"""`txmux check FILE`: all that is wrong in a rules file."""
+"""`txmux check FILE`: all that is wrong in a rules file, and what is hardly meant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from txmux.detection.registry import installed_matchers
+from txmux.rules.lint import lint, warnings
 from txmux.rules.parser import load
+from txmux.rules.privileges import missing_privileges, own_privileges
 from txmux.rules.problems import RulesError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "SUMMARY", "configure", "run"]
 
 NAME = "check"
-SUMMARY = "Report all errors of rules files, one a line; nothing is opened or started."
+SUMMARY = "Report all errors and warnings of rules files, one a line; nothing is opened or started."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check the files; 0 when all are fine, else 1."""
+    """Check the files; 0 when none has errors, else 1."""
     matchers = installed_matchers()
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -42,11 +44,16 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> bool:
     except RulesError as error:
         print(error)
         return False
-    counts = (
+    found = [*lint(rules), *missing_privileges(rules, own_privileges())]
+    for warning in warnings(rules, found):
+        print(warning)
+    counts = [
         _count(rules.listeners, "listener"),
         _count(rules.routes, "route"),
         _count(rules.backends, "backend"),
-    )
+    ]
+    if found:
+        counts.append(_count(found, "warning"))
     print(f"{path}: OK, {', '.join(counts)}")
     return True
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from twisted.internet.interfaces import IProtocolFactory
 
     from txmux.interfaces import Predicate
+    from txmux.rules.ini import Section
     from txmux.rules.networks import NetworkSet
 
 __all__ = [
@@ -178,6 +179,7 @@ class Rules:
         path: The file that was read first.
         routes: In the order of the file, which is their priority.
         backends: Those with a ``[backend]`` section, by name; short forms stand in the routes only.
+        sections: Where all this stands, by the headers of the sections; empty if the rules come from no file.
     """
 
     path: Path
@@ -185,6 +187,7 @@ class Rules:
     listeners: tuple[Listener, ...]
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
+    sections: Mapping[str, Section] = attrs.field(factory=dict, eq=False, repr=False)
 
     def servers(self) -> Iterator[Server]:
         """Give every server that a connection may be led to."""

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["IPAddress", "IPNetwork", "NetworkSet"]
 
@@ -41,6 +41,9 @@ class NetworkSet:
             if number >> shift in prefixes:
                 return True
         return False
+
+    def __iter__(self) -> Iterator[IPNetwork]:
+        return iter(self._networks)
 
     def __len__(self) -> int:
         return len(self._networks)

@@ -108,7 +108,18 @@ class _Parser:
         if problems:
             order = {path: number for number, path in enumerate(self._files)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
-        return Rules(Path(self._path), settings, listeners, routes, self._backends)
+        return Rules(
+            Path(self._path),
+            settings,
+            listeners,
+            routes,
+            self._backends,
+            {
+                section.header: section
+                for kind in self._sections
+                for _, section in self._named(kind)
+            },
+        )
 
     def _add(self, source: Source) -> None:
         self._files.append(source.path)

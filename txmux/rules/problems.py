@@ -28,9 +28,10 @@ _MOST_LISTED = 20
 
 @attrs.frozen
 class Problem:
-    """One thing that is wrong in a rules file.
+    """One thing that is wrong in a rules file, or that is hardly meant.
 
-    Its ``str()`` is one printable line, ``FILE:LINE: [section] key: message``, without the parts that are absent.
+    Its ``str()`` is one printable line, ``FILE:LINE: [section] key: message``, without the parts that are absent, and
+    with ``warning:`` behind the line if it is one.
 
     Attributes:
         path: The file, as the user named it.
@@ -38,6 +39,7 @@ class Problem:
         section: The section's header without its brackets, or nothing.
         key: The key, or nothing.
         message: What is wrong, and what would be right.
+        warning: Whether the file can be used all the same.
     """
 
     path: str
@@ -45,11 +47,13 @@ class Problem:
     section: str
     key: str
     message: str
+    warning: bool = False
 
     def __str__(self) -> str:
         place = f"{self.path}:{self.line}" if self.line else self.path
         subject = " ".join(filter(None, (self.section and f"[{self.section}]", self.key)))
-        text = ": ".join(filter(None, (place, subject, self.message)))
+        kind = "warning" if self.warning else ""
+        text = ": ".join(filter(None, (place, kind, subject, self.message)))
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

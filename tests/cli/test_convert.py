@@ -1,0 +1,81 @@
+"""Tests of ``txmux convert``."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.cli import main
+from txmux.rules.parser import parse
+
+_SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\nuser: "nobody";\n'
+_HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"
+
+
+class ConvertTests(SynchronousTestCase):
+    """What it writes, and its exit code."""
+
+    def setUp(self) -> None:
+        """Make a folder for files."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def convert(self, name: str, text: str | None, *options: str) -> tuple[int, str, str]:
+        """Convert a text; the program's exit code, output and error output."""
+        path = self.folder / name
+        if text is not None:
+            path.write_text(text)
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main(["convert", str(path), *options])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return code, out.getvalue(), err.getvalue().replace(f"{self.folder}/", "")
+
+    def test_rules_and_warnings(self) -> None:
+        """The rules go to the output, the warnings to the error output, one a line."""
+        code, out, err = self.convert("sslh.cfg", _SSLH)
+        self.assertEqual(code, 0)
+        self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
+        self.assertTrue(err.startswith("sslh.cfg:2: user: has no counterpart"))
+        self.assertEqual(err.count("\n"), 1)
+
+    def test_guess(self) -> None:
+        """Whose file it is is seen by its content, else by its name."""
+        self.assertEqual(self.convert("a", _SSLH)[0], 0)
+        self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
+        self.assertIn("is no file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
+        self.assertIn("stands before the first section", self.convert("haproxy.cfg", "x")[2])
+        self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
+        code, out, err = self.convert("a", "x")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("tell which by --from sslh or --from haproxy", err)
+
+    def test_from(self) -> None:
+        """``--from`` says whose file it is."""
+        self.assertEqual(self.convert("a", _HAPROXY, "--from", "haproxy")[0], 0)
+        self.assertEqual(self.convert("a", _HAPROXY, "--from", "sslh")[0], 1)
+
+    def test_wrong_usage(self) -> None:
+        """An unknown program is wrong usage."""
+        code, _, err = self.convert("a", _HAPROXY, "--from", "nginx")
+        self.assertEqual(code, 2)
+        self.assertIn("usage: txmux convert", err)
+
+    def test_unreadable(self) -> None:
+        """A file that is not there is one clear line."""
+        self.assertEqual(
+            self.convert("a", None), (1, "", "txmux: a cannot be read: No such file or directory\n")
+        )
+
+    def test_unknown_service(self) -> None:
+        """A port of an unknown name is told of."""
+        code, _, err = self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service"))
+        self.assertEqual(code, 1)
+        self.assertIn("nothing in it can be converted", err)

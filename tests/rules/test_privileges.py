@@ -1,0 +1,131 @@
+"""Tests of what rules ask of the system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.parser import parse
+from txmux.rules.privileges import Privileges, missing_privileges, own_privileges
+
+
+def _everything(_path: Path, _mode: int) -> bool:
+    return True
+
+
+def _nothing(_path: Path, _mode: int) -> bool:
+    return False
+
+
+class LowPortTests(SynchronousTestCase):
+    """Ports below the first that the process may listen on."""
+
+    def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
+        """Give what is said of an endpoint."""
+        rules = parse(f"[listen a]\nendpoint = :0\n  {endpoint}\n", "x.ini")
+        problems = missing_privileges(rules, Privileges(1000, first_port, _everything))
+        return list(map(str, problems))
+
+    def test_low(self) -> None:
+        """A low port is told with its line."""
+        for endpoint in (
+            ":443",
+            "127.0.0.1:443",
+            "[::1]:443",
+            "tcp:443",
+            "tcp6:1023:interface=\\:\\:1",
+            "haproxy:tcp:443",
+        ):
+            message = (
+                f"x.ini:3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
+                "run as root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose "
+                "another port"
+            )
+            self.assertEqual(self.found(endpoint), [message])
+
+    def test_not_low(self) -> None:
+        """Other ports, and what has none."""
+        for endpoint in (":1024", "127.0.0.1:0", "unix:/run/x", "systemd:domain=INET:index=0"):
+            self.assertEqual(self.found(endpoint), [])
+        self.assertEqual(self.found(":443", 443), [])
+
+
+class AccessLogTests(SynchronousTestCase):
+    """The file of the access log."""
+
+    def setUp(self) -> None:
+        """Make a folder."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        (self.folder / "there").touch()
+
+    def found(self, name: str, privileges: Privileges) -> list[str]:
+        """Give what is said of a file, without the place."""
+        text = f"[txmux]\naccess_log = {name}\n[listen a]\nendpoint = :0\n"
+        problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
+        start = f"{self.folder}/x.ini:2: warning: [txmux] access_log: "
+        return [str(problem).removeprefix(start) for problem in problems]
+
+    def test_usable(self) -> None:
+        """A file that is there, one that can be made, and none at all."""
+        for name in ("there", "new", "-", "off"):
+            self.assertEqual(self.found(name, Privileges(1000, may=_everything)), [])
+
+    def test_unusable(self) -> None:
+        """What stands against it is said."""
+        folder, user = self.folder, Privileges(1000, may=_nothing)
+        for name, message in (
+            (".", f"'{folder}' is a folder; write the path of a file"),
+            (
+                "there",
+                f"user 1000 may not write to '{folder}/there'; let the user that txmux runs as write to it",
+            ),
+            ("a/b", f"there is no folder '{folder}/a'; create it, or correct the path"),
+            (
+                "new",
+                f"user 1000 may not create files in '{folder}'; let the user that txmux runs as write there",
+            ),
+        ):
+            self.assertEqual(self.found(name, user), [message])
+
+
+class OwnPrivilegesTests(SynchronousTestCase):
+    """What the system says of this process."""
+
+    def setUp(self) -> None:
+        """Make what stands for ``/proc``."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.proc = Path(folder.name)
+
+    def first_port(self, status: str | None, start: str | None = None) -> int:
+        """Give the first port, with these files."""
+        for name, text in (
+            ("self/status", status),
+            ("sys/net/ipv4/ip_unprivileged_port_start", start),
+        ):
+            path = self.proc / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                path.write_text(text)
+        own = own_privileges(self.proc)
+        self.assertEqual(own.user, os.geteuid())
+        return own.first_port
+
+    def test_capability(self) -> None:
+        """With the capability every port is allowed."""
+        self.assertEqual(self.first_port("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n"), 0)
+
+    def test_no_capability(self) -> None:
+        """Without it the system's limit holds, also for root, or 1024 if it has none."""
+        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n"), 1024)
+        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n", "80\n"), 80)
+
+    def test_unknown(self) -> None:
+        """Where nothing is told, nothing is refused."""
+        self.assertEqual(self.first_port(None), 0)
+        self.assertEqual(self.first_port("Name:\tx\n"), 0)

@@ -1,0 +1,1 @@
+"""From the configurations of other programs to rules files."""

@@ -1,0 +1,135 @@
+"""The TCP part of an ``haproxy.cfg``, of HAProxy 1.5 to 3.x, as rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.convert.haproxy_backends import fill_backend
+from txmux.convert.haproxy_frontends import Frontend, Made
+from txmux.convert.haproxy_lines import read_haproxy
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txmux.convert.haproxy_lines import Config, Line, Proxy
+    from txmux.convert.writer import Draft, Section
+    from txmux.interfaces import IProtocolMatcher
+
+__all__ = ["convert_haproxy"]
+
+_UNDERSTOOD = (
+    "mode",
+    "acl",
+    "description",
+    "option splice-",
+    "option redispatch",
+    "option tcpka",
+    "option clitcpka",
+    "option srvtcpka",
+    "option tcp-smart-",
+    "option contstats",
+)
+_REASONS = {
+    "daemon": "see 'Run as a service'",
+    "user": "the service manager chooses the user; see 'Run as a service'",
+    "group": "the service manager chooses the group; see 'Run as a service'",
+    "option dontlognull": "log = no in [route] keeps a route out of the access log",
+    "option httplog": "access_log_format in [txmux] says how it is written",
+    "option tcplog": "access_log_format in [txmux] says how it is written",
+    "log": "access_log and access_log_format in [txmux] say where the log goes",
+    "pidfile": "'twist' writes none; see 'Run as a service'",
+    "stick-table": "nothing is remembered of a client",
+    "http-request": "txmux does not look into HTTP beyond the first request",
+}
+
+
+def convert_haproxy(
+    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
+) -> None:
+    """Make rules of an ``haproxy.cfg``.
+
+    Args:
+        data: What is in the file.
+        path: Its name.
+        draft: Where the rules go.
+        matchers: The matchers there are, by name.
+
+    Raises:
+        ConvertError: No frontend speaks TCP.
+    """
+    _Haproxy(read_haproxy(data, path), path, draft, matchers).convert()
+
+
+class _Haproxy:
+    def __init__(
+        self, config: Config, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
+    ) -> None:
+        self._config = config
+        self._path = path
+        self._draft = draft
+        self._made = Made(draft, matchers)
+
+    def convert(self) -> None:
+        for line in self._config.others:
+            self._draft.warn(line.number, f"{line}: the section has no counterpart")
+        fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
+        if not fronts:
+            raise ConvertError(
+                f"{self._path}: nothing in it can be converted: there is no frontend or listen in mode tcp"
+            )
+        self._global()
+        wanted = {name for front in fronts for name in _leads_to(front)}
+        # A backend speaks what leads there, whatever its own mode.
+        listed = [
+            p
+            for p in self._config.proxies
+            if p.kind == "backend" and (p.name in wanted or self._is_tcp(p))
+        ]
+        listed += [front for front in fronts if front.all("server")]
+        for proxy in listed:
+            self._made.backends[proxy.name] = self._draft.section(
+                "backend", proxy.name, proxy.number
+            )
+        for proxy in listed:
+            clients = [f for f in fronts if proxy.name in {f.name, *_leads_to(f)}]
+            fill_backend(
+                proxy, self._made.backends[proxy.name], clients, self._draft, self._made.used
+            )
+        for front in fronts:
+            Frontend(front, self._made, len(fronts) > 1).convert()
+        self._rest([*fronts, *(proxy for proxy in listed if proxy not in fronts)])
+
+    def _is_tcp(self, proxy: Proxy) -> bool:
+        if proxy.mode == "tcp" and not proxy.all("disabled"):
+            return True
+        why = f"mode {proxy.mode}" if proxy.mode != "tcp" else "it is disabled"
+        self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
+        return False
+
+    def _global(self) -> None:
+        for line in self._config.settings:
+            if line.begins("maxconn") and len(line.words) > 1:
+                section = self._draft.section("txmux", line=line.number)
+                section.add("max_connections", line.words[1])
+            else:
+                self._no_counterpart(line, None)
+
+    def _rest(self, proxies: Sequence[Proxy]) -> None:
+        defaults = {line.number for line in self._config.defaults}
+        for proxy in proxies:
+            section = self._made.backends.get(proxy.name) if proxy.kind != "frontend" else None
+            for line in proxy.lines:
+                if line.number not in self._made.used and not str(line).startswith(_UNDERSTOOD):
+                    self._no_counterpart(line, None if line.number in defaults else section)
+
+    def _no_counterpart(self, line: Line, section: Section | None) -> None:
+        reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
+        self._draft.warn(
+            line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section
+        )
+
+
+def _leads_to(front: Proxy) -> list[str]:
+    lines = [*front.all("use_backend"), *front.all("default_backend")]
+    return [line.words[1] for line in lines if len(line.words) > 1]

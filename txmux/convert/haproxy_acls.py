@@ -1,0 +1,325 @@
+"""ACLs and conditions of HAProxy (its configuration manual, chapter 7) as terms of txmux."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.haproxy_payload import payload
+from txmux.convert.haproxy_terms import (
+    ALWAYS,
+    NEVER,
+    Condition,
+    InexpressibleError,
+    Term,
+    both,
+    negated,
+)
+from txmux.convert.matching import regex_text, searched
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from txmux.rules.networks import IPNetwork
+
+__all__ = ["condition", "read_acl"]
+
+_FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
+_DERIVED = re.compile(r"(?P<name>.+)_(?P<method>beg|dir|dom|end|len|reg|sub)")
+_NAMED = {
+    "req.ssl_sni": ("tls", "sni"),
+    "req_ssl_sni": ("tls", "sni"),
+    "req.ssl_alpn": ("tls", "alpn"),
+    "method": ("http", "method"),
+    "path": ("http", "path"),
+    "hdr": ("http", "host"),
+    "req.hdr": ("http", "host"),
+    "req.fhdr": ("http", "host"),
+}
+"""What is a text, and the option that takes patterns of it."""
+
+_PREDEFINED: Mapping[str, Condition] = {
+    "TRUE": ALWAYS,
+    "FALSE": NEVER,
+    # Routes are asked a last time when the time is over, which is what this waits for.
+    "WAIT_END": ALWAYS,
+    "REQ_CONTENT": (Term("any"),),
+    "HTTP": (Term("http"),),
+    "HTTP_1.0": (Term("http", (("version", "1.0"),)),),
+    "HTTP_1.1": (Term("http", (("version", "1.1"),)),),
+    "HTTP_2.0": (Term("http", (("version", "2"),)),),
+    "METH_GET": (Term("http", (("method", "GET,HEAD"),)),),
+    "RDP_COOKIE": (Term("rdp", (("cookie", "*"),)),),
+    "LOCALHOST": (Term(allowed=frozenset([ipaddress.ip_network("127.0.0.0/8")])),),
+}
+_VERSIONS = {300: "ssl3", 301: "1.0", 302: "1.1", 303: "1.2,1.3"}
+"""By the ``client_version`` of a hello, in which TLS 1.3 passes for 1.2 (RFC 8446, section 4.1.2)."""
+
+_OPERATORS = {
+    "eq": lambda value, low, high: low <= value <= high,
+    "ge": lambda value, low, _: value >= low,
+    "gt": lambda value, _, high: value > high,
+    "le": lambda value, _, high: value <= high,
+    "lt": lambda value, low, _: value < low,
+}
+
+
+@attrs.frozen
+class _Criterion:
+    """One test, taken apart.
+
+    Attributes:
+        name: Of the fetch method.
+        args: What stands in its parentheses.
+        converters: What changes the sample.
+        method: After ``-m``, or implied by the name; else nothing.
+        ignore_case: ``-i`` stands there.
+        values: What is looked for.
+    """
+
+    name: str
+    args: str
+    converters: tuple[str, ...]
+    method: str
+    ignore_case: bool
+    values: tuple[str, ...]
+
+
+def read_acl(words: Sequence[str]) -> Condition:
+    """Read what follows the name of an ``acl``.
+
+    Raises:
+        InexpressibleError: txmux cannot ask for that.
+    """
+    test = _criterion(words)
+    if test.name in _READERS:
+        return _READERS[test.name](test)
+    host = test.args.strip("\"'").lower() == "host"
+    if test.name in _NAMED and (host or not test.name.endswith("hdr")):
+        return tuple(_named(test))
+    raise InexpressibleError(f"{words[0]} has no counterpart")
+
+
+def _criterion(words: Sequence[str]) -> _Criterion:
+    found = _FETCH.fullmatch(words[0]) if words else None
+    if found is None:
+        raise InexpressibleError("is no test")
+    name, method, ignore_case = found["name"], "", False
+    derived = _DERIVED.fullmatch(name)
+    if derived and derived["name"] in _NAMED:
+        name, method = derived["name"], derived["method"]
+    rest = list(words[1:])
+    while rest and rest[0].startswith("-"):
+        flag = rest.pop(0)
+        if flag == "--":
+            break
+        if flag in {"-f", "-M"}:
+            raise InexpressibleError(f"reads a file with {flag}; write what is in it")
+        if flag in {"-m", "-u"} and rest:
+            argument = rest.pop(0)
+            method = argument if flag == "-m" else method
+        ignore_case |= flag == "-i"
+    converters = tuple(filter(None, found["converters"].split(",")))
+    return _Criterion(name, found["args"] or "", converters, method, ignore_case, tuple(rest))
+
+
+def _network(text: str) -> IPNetwork:
+    address, slash, mask = text.partition("/")
+    if ":" not in address and re.fullmatch(r"\d+(\.\d+){0,2}", address):
+        # As inet_aton() has it: what is missing is zero, and comes before the last part.
+        *first, last = address.split(".")
+        address = ".".join([*first, *["0"] * (3 - len(first)), last]) if first else address
+    try:
+        return ipaddress.ip_network(f"{address}{slash}{mask}", strict=False)
+    except ValueError:
+        raise InexpressibleError(f"{text!r} is no network") from None
+
+
+def _range(text: str, unit: int) -> tuple[int, int]:
+    """Read a number, a range of them, or decimals, which are numbers times `unit`."""
+    low, colon, high = text.partition(":")
+    ends = (low, high) if colon else (low, low)
+    numbers = []
+    for end, absent in zip(ends, (0, 10**9), strict=True):
+        if end and not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", end):
+            raise InexpressibleError(f"{text!r} is no number")
+        whole, _, fraction = end.partition(".")
+        numbers.append(int(whole) * unit + int(fraction or 0) if end else absent)
+    return numbers[0], numbers[1]
+
+
+def _compared(test: _Criterion, numbers: Iterable[int], unit: int = 1) -> list[int]:
+    """Give those of the numbers that a test is true of."""
+    values = list(test.values)
+    compare = _OPERATORS[values.pop(0) if values and values[0] in _OPERATORS else "eq"]
+    ranges = [_range(value, unit) for value in values]
+    return [n for n in numbers if any(compare(n, low, high) for low, high in ranges)]
+
+
+def _version(test: _Criterion) -> Condition:
+    wanted = _compared(test, _VERSIONS, 100)
+    if len(wanted) == len(_VERSIONS):
+        return (Term("tls"),)
+    names = ",".join(_VERSIONS[version] for version in wanted)
+    return (Term("tls", (("version", names),)),) if names else NEVER
+
+
+def _length(test: _Criterion) -> Condition:
+    lengths = _compared(test, range(1024))
+    least = min(lengths, default=0)
+    if not least or lengths != list(range(least, 1024)):
+        raise InexpressibleError("asks for few bytes, and more of them may be on their way")
+    if least == 1:
+        return (Term("any"),)
+    return (Term("regex", (("pattern", f"(?s:.{{{least}}})"), ("within", str(least)))),)
+
+
+def _named(test: _Criterion) -> Iterator[Term]:
+    matcher, option = _NAMED[test.name]
+    if set(test.converters) - {"lower", "upper"}:
+        raise InexpressibleError(f"the converter {test.converters[0]} has no counterpart")
+    folded = test.ignore_case or bool(test.converters)
+    plain = []
+    for value in ("",) if test.method == "found" else test.values:
+        for pattern in _patterns(test.method or "str", value):
+            if folded and option not in {"sni", "host"} and not pattern.startswith("~"):
+                body = re.escape(pattern).replace(r"\*", "(?s:.*)")
+                pattern = f"~(?i:{body})"  # noqa: PLW2901 - the same pattern, written otherwise
+            if pattern.startswith("~"):
+                yield Term(matcher, ((option, pattern),))
+            else:
+                plain.append(pattern)
+    if plain:
+        yield Term(matcher, ((option, ",".join(plain)),))
+
+
+def _patterns(method: str, value: str) -> list[str]:
+    if method == "reg":
+        return [f"~{_whole(part)}" for part in _alternatives(value)]
+    if method not in {"beg", "dom", "end", "found", "str", "sub"}:
+        raise InexpressibleError(f"-m {method} has no counterpart")
+    if set(value) & set("*?,~"):
+        raise InexpressibleError(f"{value!r} stands for itself, and would be a pattern in txmux")
+    forms = {
+        "beg": ["{}*"],
+        "dom": ["{}", "*.{}", "{}.*", "*.{}.*"],
+        "end": ["*{}"],
+        "found": ["*"],
+        "str": ["{}"],
+        "sub": ["*{}*"],
+    }
+    return [form.format(value) for form in forms[method]]
+
+
+def _whole(pattern: str) -> str:
+    """Write a pattern that is looked for in a name as one that matches all of the name."""
+    text = regex_text(pattern)
+    ended = text.endswith("$") and not text.endswith("\\$")
+    start = searched(text.removesuffix("$") if ended else text)
+    return start if ended else f"{start}(?s:.*)"
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Take a pattern apart at each ``|`` that is in no group."""
+    parts, depth = [""], 0
+    for piece in re.findall(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", pattern, re.DOTALL):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "|" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def _payload(test: _Criterion) -> Condition:
+    return payload(
+        test.args, test.converters, test.method, test.values, ignore_case=test.ignore_case
+    )
+
+
+def _hello_type(test: _Criterion) -> Condition:
+    return (Term("tls"),) if "1" in test.values else NEVER
+
+
+def _source(test: _Criterion) -> Condition:
+    return (Term(allowed=frozenset(map(_network, test.values))),)
+
+
+_READERS: Mapping[str, Callable[[_Criterion], Condition]] = {
+    "always_true": lambda _: ALWAYS,
+    "always_false": lambda _: NEVER,
+    "payload": _payload,
+    "rdp_cookie_cnt": lambda _: _PREDEFINED["RDP_COOKIE"],
+    "req.len": _length,
+    "req.payload": _payload,
+    "req.proto_http": lambda _: _PREDEFINED["HTTP"],
+    "req.rdp_cookie_cnt": lambda _: _PREDEFINED["RDP_COOKIE"],
+    "req.ssl_hello_type": _hello_type,
+    "req.ssl_ver": _version,
+    "req_len": _length,
+    "req_proto_http": lambda _: _PREDEFINED["HTTP"],
+    "req_ssl_hello_type": _hello_type,
+    "req_ssl_ver": _version,
+    "src": _source,
+}
+"""What reads the tests that are none of a text."""
+
+
+def condition(
+    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]
+) -> Condition:
+    """Read a condition with its ``if`` or ``unless``; without one it is always true.
+
+    Args:
+        words: The words of it.
+        acls: What the names mean, or why they mean nothing.
+
+    Raises:
+        InexpressibleError: txmux cannot ask for that.
+    """
+    if not words:
+        return ALWAYS
+    if words[0] not in {"if", "unless"}:
+        raise InexpressibleError(f"{words[0]!r} is no condition")
+    found: list[Term] = []
+    for tests in _split(words[1:]):
+        terms = ALWAYS
+        for negative, test in tests:
+            one = _one(test, acls)
+            terms = both(terms, negated(one) if negative else one)
+        found += terms
+    whole = ALWAYS if any(term == Term() for term in found) else tuple(dict.fromkeys(found))
+    return negated(whole) if words[0] == "unless" else whole
+
+
+def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
+    found: list[list[tuple[bool, Sequence[str]]]] = [[]]
+    rest, negative = list(words), False
+    while rest:
+        word = rest.pop(0)
+        while word.startswith("!"):
+            negative, word = not negative, word[1:]
+        if word in {"or", "||"}:
+            found.append([])
+        elif word == "{":
+            end = rest.index("}") if "}" in rest else len(rest)
+            found[-1].append((negative, rest[:end]))
+            del rest[: end + 1]
+            negative = False
+        elif word:
+            found[-1].append((negative, (word,)))
+            negative = False
+    if [] in found:
+        raise InexpressibleError("a condition lacks its tests")
+    return found
+
+
+def _one(test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]) -> Condition:
+    known = acls.get(test[0], _PREDEFINED.get(test[0])) if len(test) == 1 else None
+    if isinstance(known, InexpressibleError):
+        raise known
+    return read_acl(test) if known is None else known

@@ -1,0 +1,190 @@
+"""The form of an ``haproxy.cfg``: its words, lines and sections (HAProxy's configuration manual, chapters 2 and 4)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Config", "Line", "Proxy", "duration", "read_haproxy"]
+
+_PROXIES = frozenset({"frontend", "backend", "listen"})
+_OTHERS = frozenset(
+    {
+        *("acme", "cache", "crt-store", "dynamic-update", "fcgi-app", "http-errors", "log-forward"),
+        *("log-profile", "mailers", "peers", "program", "resolvers", "ring", "traces", "userlist"),
+    }
+)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+_PIECE = re.compile(
+    r"""(?P<blank>[ \t\r\f\v]+)|(?P<comment>\#.*)|'(?P<strong>[^']*)'
+    |\\x(?P<hex>[0-9A-Fa-f]{2})|\\(?P<escaped>[ \\#'"nrt])
+    |"(?P<weak>(?:[^"\\]|\\.)*)"|(?P<plain>.)""",
+    re.VERBOSE,
+)
+_IN_WEAK = re.compile(r"""\\(["\\$ #'])""")
+_TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
+
+
+@attrs.frozen
+class Line:
+    """A line of a section, as words."""
+
+    number: int
+    words: tuple[str, ...]
+
+    def begins(self, *words: str) -> bool:
+        """Tell whether these are its first words."""
+        return self.words[: len(words)] == words
+
+    def __str__(self) -> str:
+        return " ".join(self.words)
+
+
+@attrs.frozen
+class Proxy:
+    """A frontend, a backend, or both.
+
+    Attributes:
+        kind: ``frontend``, ``backend`` or ``listen``.
+        lines: What it says itself, after what its defaults say.
+    """
+
+    kind: str
+    name: str
+    number: int
+    lines: tuple[Line, ...]
+
+    def all(self, *words: str) -> list[Line]:
+        """Give the lines that begin with these words, and go on."""
+        return [line for line in self.lines if line.begins(*words)]
+
+    def value(self, *words: str) -> Line | None:
+        """Give the last such line that has something after these words."""
+        found = [line for line in self.all(*words) if len(line.words) > len(words)]
+        return found[-1] if found else None
+
+    @property
+    def mode(self) -> str:
+        """What it speaks."""
+        line = self.value("mode")
+        return line.words[1] if line else "tcp"
+
+
+@attrs.frozen
+class Config:
+    """A whole file.
+
+    Attributes:
+        settings: The lines of ``global``.
+        proxies: In their order.
+        defaults: All lines of ``defaults``.
+        others: The headers of sections that are neither.
+    """
+
+    settings: tuple[Line, ...]
+    proxies: tuple[Proxy, ...]
+    defaults: tuple[Line, ...]
+    others: tuple[Line, ...]
+
+
+def read_haproxy(data: bytes, path: str) -> Config:
+    """Read the sections of a file; each character of the words stands for one byte.
+
+    Raises:
+        ConvertError: A line stands before the first section.
+    """
+    settings: list[Line] = []
+    others: list[Line] = []
+    proxies: list[tuple[Line, tuple[Line, ...], list[Line]]] = []
+    defaults: dict[str, list[Line]] = {}
+    current: list[Line] | None = None
+    latest = ""
+    for line in _lines(data):
+        word, name = line.words[0], line.words[1] if len(line.words) > 1 else ""
+        if word in _PROXIES:
+            current = []
+            start = defaults.get(_named_after(line, "from") or latest, [])
+            proxies.append((line, tuple(start), current))
+        elif word == "defaults":
+            base = defaults.get(_named_after(line, "from"), [])
+            latest = name or f"defaults of line {line.number}"
+            current = defaults[latest] = list(base)
+        elif word == "global":
+            current = settings
+        elif word in _OTHERS:
+            others.append(line)
+            current = []
+        elif current is None:
+            raise ConvertError(
+                f"{path}:{line.number}: {word!r} stands before the first section; is it an haproxy.cfg?"
+            )
+        else:
+            current.append(line)
+    made = tuple(_proxy(header, (*start, *own)) for header, start, own in proxies)
+    every = {line.number: line for lines in defaults.values() for line in lines}
+    return Config(tuple(settings), made, tuple(every.values()), tuple(others))
+
+
+def _named_after(line: Line, word: str) -> str:
+    before, after = line.words[:-1], line.words[1:]
+    return next((name for w, name in zip(before, after, strict=True) if w == word), "")
+
+
+def _proxy(header: Line, lines: tuple[Line, ...]) -> Proxy:
+    kind, name, *rest = (*header.words, "")
+    # An old form: the address beside the name.
+    if kind != "backend" and rest and rest[0] not in {"", "from"}:
+        lines = (*lines, Line(header.number, ("bind", *rest[:-1])))
+    return Proxy(kind, name, header.number, lines)
+
+
+def _lines(data: bytes) -> Iterator[Line]:
+    for number, text in enumerate(data.decode("latin-1").split("\n"), start=1):
+        words = _words(text)
+        if words:
+            yield Line(number, tuple(words))
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    open_word = False
+    for found in _PIECE.finditer(text):
+        kind, piece = found.lastgroup, found[found.lastgroup or 0]
+        if kind == "comment":
+            break
+        if kind == "blank":
+            open_word = False
+            continue
+        if not open_word:
+            words.append("")
+            open_word = True
+        if kind == "weak":
+            piece = _IN_WEAK.sub(r"\1", piece)
+        elif kind == "hex":
+            piece = chr(int(piece, 16))
+        elif kind == "escaped":
+            piece = _ESCAPES.get(piece, piece)
+        words[-1] += piece
+    return words
+
+
+def duration(text: str) -> str:
+    """Write a time as txmux does; without a unit it is in milliseconds.
+
+    Returns:
+        What cannot be read as it is, so that the parser refuses it.
+    """
+    found = _TIME.fullmatch(text)
+    if found is None or found[2] not in {None, "us"}:
+        return text
+    number = int(found[1])
+    if found[2] == "us":
+        return f"{-(-number // 1000)}ms"
+    return f"{number}ms" if number % 1000 else f"{number // 1000}s"

@@ -1,0 +1,85 @@
+"""What goes into the ``match =`` lines: words, regular expressions and names, as txmux writes them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from txmux.rules.matching import read_alternative
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.values import split_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from txmux.interfaces import IProtocolMatcher
+
+__all__ = ["glob_as_regex", "is_searched", "match_line", "refusal", "regex_text", "searched"]
+
+_PIECE = re.compile(rb"(\\[ -~])|\\?([^ -~])", re.DOTALL)
+_FLAGS = re.compile(r"\(\?([aimsx]+)\)")
+_TRANSLATED = re.compile(r"\(\?s:(.*)\)\\[Zz]", re.DOTALL)
+
+
+def match_line(matcher: str, options: Iterable[tuple[str, str]]) -> str:
+    """Write a line, with quotes where they are needed."""
+    return " ".join(
+        [shlex.quote(matcher), *(_quoted(f"{name}={value}") for name, value in options)]
+    )
+
+
+def _quoted(word: str) -> str:
+    try:
+        plain = split_words(word) == [word]
+    except InvalidValueError:
+        plain = False
+    name, _, value = word.partition("=")
+    return word if plain else f"{name}={shlex.quote(value)}"
+
+
+def refusal(line: str, matchers: Mapping[str, IProtocolMatcher]) -> str:
+    """Tell why txmux does not take a line, or nothing if it does."""
+    try:
+        read_alternative(line, matchers)
+    except InvalidValueError as error:
+        return str(error)
+    return ""
+
+
+def regex_text(pattern: str) -> str:
+    r"""Write a pattern, of which each character stands for a byte, in printable ASCII.
+
+    Args:
+        pattern: Also with bytes that stand for themselves, as 00 does in ``"^\x00"`` of C and of libconfig.
+    """
+    data = pattern.encode("latin-1", "replace")
+    found = _PIECE.sub(lambda f: f[1] or b"\\x%02x" % f[2][0], data)
+    return found.decode("ascii")
+
+
+def is_searched(pattern: str) -> bool:
+    """Tell whether a pattern may match later than at the first byte."""
+    return "^" not in pattern and not pattern.startswith(r"\A")
+
+
+def searched(pattern: str, before: str = "(?s:.*)") -> str:
+    """Write a pattern that is looked for anywhere as one that begins at the first byte.
+
+    Args:
+        pattern: The pattern.
+        before: What may come before its match.
+    """
+    flags = _FLAGS.match(pattern)
+    start = flags[0] if flags else ""
+    rest = pattern.removeprefix(start)
+    if rest.startswith("^") and "|" not in rest and "m" not in start:
+        return start + rest
+    return f"{start}{before}(?:{rest})"
+
+
+def glob_as_regex(glob: str) -> str:
+    """Write a pattern of glob(7) that has sets of characters as a regular expression, for an option after ``~``."""
+    found = _TRANSLATED.fullmatch(fnmatch.translate(glob))
+    return f"~{found[1] if found else re.escape(glob)}"

@@ -1,0 +1,310 @@
+"""An ``sslh.cfg``, of sslh 1.17 to 2.x, as rules."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.convert.libconfig import Setting, read_libconfig
+from txmux.convert.matching import (
+    glob_as_regex,
+    is_searched,
+    match_line,
+    refusal,
+    regex_text,
+    searched,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from txmux.convert.writer import Draft, Section
+    from txmux.interfaces import IProtocolMatcher
+
+__all__ = ["convert_sslh"]
+
+_MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
+_UDP_ONLY = frozenset({"wireguard", "teamspeak"})
+_NO_COUNTERPART = {
+    "version": "",
+    "numeric": "addresses are always written as numbers",
+    "user": "the service manager chooses the user; see 'Run as a service'",
+    "pidfile": "'twist' writes none; see 'Run as a service'",
+    "chroot": "",
+    "syslog_facility": "the log goes to the standard output; see 'Run as a service'",
+    "syslog-facility": "the log goes to the standard output; see 'Run as a service'",
+    "logfile": "write 'twist --log-file=FILE txmux', or access_log in [txmux]",
+    "udp_max_connections": "txmux has no UDP",
+    "prefix": "",
+}
+
+
+@attrs.define
+class _Group:
+    """Settings, of which those that nobody has asked for are told in the end."""
+
+    draft: Draft
+    settings: dict[str, Setting]
+    line: int
+    section: Section | None = None
+
+    @classmethod
+    def read(cls, draft: Draft, value: Any, line: int) -> _Group | None:
+        if not isinstance(value, dict):
+            draft.warn(line, f"{value!r} is left out: it should be a group in braces")
+            return None
+        lines = [setting.line for setting in value.values()]
+        return cls(draft, dict(value), min(lines, default=line))
+
+    def warn(self, message: str, line: int = 0) -> None:
+        self.draft.warn(line or self.line, message, self.section)
+
+    def take(self, kind: type, *names: str, default: Any = None) -> Any:
+        for name in names:
+            setting = self.settings.pop(name, None)
+            if setting is None:
+                continue
+            value = setting.value
+            if kind is list and isinstance(value, tuple):
+                value = list(value)
+            if kind is str and isinstance(value, int):
+                value = str(value)
+            if isinstance(value, kind) and not (isinstance(value, int) and value < 0):
+                self.line = setting.line
+                return value
+            self.warn(f"{name}: {value!r} is not what it takes", setting.line)
+        return default
+
+    def leave_out(self, name: str, reason: str = "", *, harmless: bool = False) -> None:
+        setting = self.settings.pop(name, None)
+        if setting is not None and setting.value != harmless:
+            self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)
+
+    def rest(self) -> None:
+        for name, setting in self.settings.items():
+            self.warn(f"{name}: is no option of sslh that is known here", setting.line)
+
+
+def convert_sslh(
+    data: bytes,
+    path: str,
+    draft: Draft,
+    matchers: Mapping[str, IProtocolMatcher],
+    port_of: Callable[[str], int | None],
+) -> None:
+    """Make rules of an ``sslh.cfg``.
+
+    Args:
+        data: What is in the file.
+        path: Its name.
+        draft: Where the rules go.
+        matchers: The matchers there are, by name.
+        port_of: Gives the TCP port of a service, as ``/etc/services`` has it.
+
+    Raises:
+        ConvertError: It is no such file.
+    """
+    _Sslh(draft, matchers, port_of).convert(_Group(draft, dict(read_libconfig(data, path)), line=1))
+
+
+class _Sslh:
+    def __init__(
+        self,
+        draft: Draft,
+        matchers: Mapping[str, IProtocolMatcher],
+        port_of: Callable[[str], int | None],
+    ) -> None:
+        self._draft = draft
+        self._matchers = matchers
+        self._port_of = port_of
+
+    def convert(self, top: _Group) -> None:
+        listen, protocols = top.take(list, "listen", default=[]), top.settings.get("protocols")
+        line = protocols.line if protocols else 0
+        silent = top.take(str, "on-timeout", "on_timeout", default="ssh")
+        timeout = top.take(int, "timeout", default=5)
+        transparent = top.take(bool, "transparent", default=False)
+        entries = top.take(list, "protocols", default=[])
+        targets = list(self._targets(entries, line, transparent=transparent))
+        self._draft.notes.append(
+            "sslh never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
+        )
+        for listener in self._listeners(listen, top.line):
+            if timeout != 5:
+                listener.add("detect_timeout", f"{timeout}s")
+            if targets:
+                by_name = (section for name, section in targets if name == silent)
+                listener.add("silent", next(by_name, targets[0][1]).name)
+                listener.add("default", targets[-1][1].name)
+        self._top_level(top)
+
+    def _top_level(self, top: _Group) -> None:
+        top.leave_out("inetd", "txmux listens itself, also on sockets of systemd")
+        top.leave_out("foreground", "'twist' stays in the foreground", harmless=True)
+        for name, reason in _NO_COUNTERPART.items():
+            top.leave_out(name, reason)
+        verbose = [name for name in top.settings if name.startswith("verbose")]
+        lines = [top.settings.pop(name).line for name in verbose]
+        if verbose:
+            message = (
+                f"{', '.join(verbose)}: no counterpart; 'twist --log-level=debug txmux' tells more"
+            )
+            self._draft.warn(lines[0], message)
+        top.rest()
+
+    def _listeners(self, entries: list[Any], line: int) -> list[Section]:
+        found: dict[object, Section] = {}
+        for number, entry in enumerate(entries):
+            group = _Group.read(self._draft, entry, line)
+            if group is None:
+                continue
+            endpoint, at = self._endpoint(group), group.line
+            keepalive = group.take(bool, "keepalive", default=True)
+            proxy = group.take(bool, "proxyprotocol", "proxy_protocol", default=False)
+            most = group.take(int, "max_connections", default=0)
+            if endpoint:
+                # A limit counts the connections of one endpoint, and of one section.
+                kind = (keepalive, proxy, number if most else None)
+                section = found.get(kind)
+                if section is None:
+                    section = found[kind] = self._draft.section("listen", "public", at)
+                    if proxy:
+                        section.add("accept_proxy_from", "0.0.0.0/0, ::/0", at)
+                    if most:
+                        section.add("max_connections", str(most), at)
+                    if not keepalive:
+                        section.add("keepalive", "no", at)
+                group.section = section
+                section.add("endpoint", endpoint, at)
+            group.rest()
+        return list(found.values())
+
+    def _endpoint(self, group: _Group) -> str:
+        host, unix = group.take(str, "host", default=""), group.take(bool, "is_unix", default=False)
+        port = group.take(str, "port", default="")
+        if group.take(bool, "is_udp", default=False):
+            group.warn(f"listen {host}:{port}: is left out; txmux has no UDP")
+            return ""
+        if unix:
+            return f"unix:{host}"
+        number, bare = self._port(port), host.removeprefix("[").removesuffix("]")
+        if ":" in bare:
+            return f"[{bare}]:{number}"
+        if re.search("[A-Za-z]", bare):
+            group.warn(f"{bare!r} is a name; only its IPv4 address is listened on")
+            return f"tcp:{number}:interface={bare}"
+        return f"{bare}:{number}"
+
+    def _port(self, text: str) -> str:
+        number = None if text.isdecimal() else self._port_of(text)
+        return text if number is None else str(number)
+
+    def _targets(
+        self, entries: list[Any], line: int, *, transparent: bool
+    ) -> Iterator[tuple[str, Section]]:
+        groups = [_Group.read(self._draft, entry, line) for entry in entries]
+        targets: list[tuple[str, _Group]] = []
+        for group in filter(None, groups):
+            name = group.take(str, "name", default="")
+            if group.take(bool, "is_udp", default=False) or name in _UDP_ONLY:
+                group.warn(f"protocol {name!r}: is left out; txmux has no UDP")
+            else:
+                targets.append((name, group))
+        for number, (name, group) in enumerate(targets):
+            group.line = min((s.line for s in group.settings.values()), default=group.line)
+            section = group.section = self._draft.section("backend", name, group.line)
+            self._backend(group, section, transparent=transparent)
+            last = number == len(targets) - 1
+            if name != "timeout" and not (last and name == "anyprot"):
+                self._route(name, group, section)
+            for option in ("log_level", "sni_hostnames", "alpn_protocols", "regex_patterns"):
+                group.settings.pop(option, None)
+            group.rest()
+            yield name, section
+
+    def _backend(self, group: _Group, section: Section, *, transparent: bool) -> None:
+        host, port = group.take(str, "host", default=""), group.take(str, "port", default="")
+        at = group.line
+        if group.take(bool, "is_unix", default=False):
+            section.add("server", f"unix:{host}", at)
+        else:
+            bare = host.removeprefix("[").removesuffix("]")
+            place = f"[{bare}]" if ":" in bare else bare
+            section.add("server", f"{place}:{self._port(port)}", at)
+        version = group.take(int, "proxyprotocol", "proxy_protocol")
+        if version in {1, 2}:
+            section.add("proxy_protocol", f"v{version}", group.line)
+        elif version is not None:
+            group.warn(f"proxyprotocol: {version}: a header that comes in cannot be taken away yet")
+        if group.take(bool, "transparent", default=transparent):
+            section.add("source", "client", group.line)
+        most = group.take(int, "max_connections", default=0)
+        if most:
+            section.add("max_connections", str(most), group.line)
+        # txmux does so anyway.
+        group.take(bool, "resolve_on_forward")
+        group.leave_out("keepalive", "keepalive of [listen] is for both sides", harmless=True)
+        group.leave_out("fork", "one process serves all connections")
+        group.leave_out("tfo_ok", "servers are connected without TCP Fast Open")
+        group.leave_out("udp_timeout", "txmux has no UDP")
+        group.leave_out(
+            "service", "if hosts.allow or hosts.deny name it, write from or not_from in [route]"
+        )
+        group.leave_out("minlength", "routes wait for as many bytes as they need")
+
+    def _route(self, name: str, group: _Group, backend: Section) -> None:
+        section = self._draft.section("route", name, group.line)
+        at, group.section = group.line, section
+        lines = list(self._lines(name, group))
+        accepted = [line for line in lines if not self._refused(line, group)]
+        for line in accepted or lines or [name]:
+            section.add("match", line, group.line)
+        if not accepted:
+            section.dropped = True
+        section.add("backend", backend.name, at)
+        if group.take(int, "log_level", default=1) == 0:
+            section.add("log", "no", group.line)
+        group.section = backend
+
+    def _refused(self, line: str, group: _Group) -> str:
+        why = refusal(line, self._matchers)
+        if why:
+            group.warn(f"match = {line}: {why}")
+        return why
+
+    def _lines(self, name: str, group: _Group) -> Iterator[str]:
+        matcher = _MATCHERS.get(name, name)
+        if name == "regex":
+            for pattern in self._strings(group, "regex_patterns"):
+                yield self._regex(pattern, group)
+        elif matcher == "tls":
+            names = _patterns(self._strings(group, "sni_hostnames"))
+            protocols = _patterns(self._strings(group, "alpn_protocols"))
+            for sni, alpn in product(names or [""], protocols or [""]):
+                given = (("sni", sni), ("alpn", alpn))
+                yield match_line(matcher, [option for option in given if option[1]])
+        else:
+            yield match_line(matcher, [])
+
+    def _strings(self, group: _Group, name: str) -> list[str]:
+        return [value for value in group.take(list, name, default=[]) if isinstance(value, str)]
+
+    def _regex(self, pattern: str, group: _Group) -> str:
+        text = regex_text(pattern)
+        if not text:
+            return "any"
+        if is_searched(text):
+            group.warn(
+                f"regex {text!r} is looked for in the first 256 bytes, and routes below wait for them; "
+                "begin it with ^ if it is at the beginning"
+            )
+        return match_line("regex", [("pattern", searched(text))])
+
+
+def _patterns(globs: list[str]) -> list[str]:
+    """Make the values of an option: one of all plain patterns, and one of each with a set of characters."""
+    plain = [glob for glob in globs if not set(glob) & set("[\\")]
+    return [",".join(plain)] * bool(plain) + [glob_as_regex(g) for g in globs if g not in plain]

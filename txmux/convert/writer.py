@@ -1,0 +1,184 @@
+"""Rules while they are made out of another program's configuration, and their text in the end.
+
+What is right in a rules file is not said here a second time: the text is given to the parser, and what that refuses
+becomes a comment and a warning.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.errors import MuxError
+from txmux.rules.parser import parse
+from txmux.rules.problems import RulesError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from txmux.interfaces import IProtocolMatcher
+    from txmux.rules.problems import Problem
+
+__all__ = ["ConvertError", "Draft", "Item", "Section", "shown"]
+
+_ORDER = ("txmux", "listen", "route", "backend")
+_NO_NAMES = frozenset({"close", "reset"})
+_HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
+_NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
+"""Keys without which a section would serve more clients than it should."""
+
+
+class ConvertError(MuxError):
+    """A configuration cannot be converted."""
+
+
+def shown(text: str) -> str:
+    """Make a text fit to be printed, of which each character stands for one byte of a file."""
+    with suppress(UnicodeError):
+        text = text.encode("latin-1").decode("utf-8")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@attrs.frozen
+class Item:
+    """One line of a value, and the line that it comes from."""
+
+    text: str
+    line: int
+
+
+@attrs.define
+class Section:
+    """A section of the rules file.
+
+    Attributes:
+        header: The text between the brackets.
+        line: Where it comes from.
+        entries: The lines of each key's value.
+        notes: What is told above its keys.
+        dropped: It stands in comments only.
+    """
+
+    header: str
+    line: int
+    entries: dict[str, list[Item]] = attrs.field(factory=dict)
+    notes: list[str] = attrs.field(factory=list)
+    dropped: bool = False
+
+    @property
+    def name(self) -> str:
+        """What other sections call it."""
+        return self.header.partition(" ")[2]
+
+    def add(self, key: str, text: str, line: int = 0) -> None:
+        """Add a line to a key's value."""
+        self.entries.setdefault(key, []).append(Item(shown(text), line or self.line))
+
+
+_Place = tuple[Section, str, Item | None]
+
+
+class Draft:
+    """A rules file that is being made.
+
+    Args:
+        path: The file that is converted.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._warnings: set[tuple[int, str]] = set()
+        self.notes: list[str] = []
+        self._path = path
+        self._sections: list[Section] = []
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is lost or different, in the order of the lines."""
+        return tuple(f"{self._path}:{line}: {message}" for line, message in sorted(self._warnings))
+
+    def section(self, kind: str, name: str = "", line: int = 0) -> Section:
+        """Begin a section; a name that is taken, or cannot be used, is changed."""
+        if kind == "txmux":
+            header = kind
+        else:
+            stem = re.sub("[^A-Za-z0-9._-]+", "-", name) or kind
+            names, number = {section.header for section in self._sections}, 2
+            header = f"{kind} {stem}"
+            while header in names or (stem in _NO_NAMES and header.endswith(stem)):
+                header, number = f"{kind} {stem}-{number}", number + 1
+        found = Section(header, line)
+        self._sections.append(found)
+        return found
+
+    def warn(self, line: int, message: str, section: Section | None = None) -> None:
+        """Tell, once, what is lost or different, in a comment and in a warning."""
+        message = shown(message)
+        if (line, message) not in self._warnings:
+            self._warnings.add((line, message))
+            notes = section.notes if section else self.notes
+            notes.append(f"line {line}: {message}")
+
+    def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
+        """Give the text, after what the parser refuses has become comments.
+
+        Args:
+            matchers: The matchers that may be used.
+
+        Raises:
+            ConvertError: No listener is left.
+        """
+        while True:
+            lines = list(self._lines())
+            text = "".join(f"{line}\n" for line, _ in lines)
+            try:
+                parse(text, self._path, matchers)
+            except RulesError as error:
+                places = [place for _, place in lines]
+                # One at a time: what is wrong with it may be what is wrong elsewhere.
+                self._drop(error.problems, places)
+            else:
+                return text
+
+    def _drop(self, problems: Iterable[Problem], places: list[_Place | None]) -> None:
+        left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]
+        found = [(place, p) for p in problems if (place := places[p.line - 1])]
+        if not left or not found:
+            raise ConvertError(
+                f"{self._path}: nothing in it can be converted: there is no listener that txmux could have"
+            )
+        for (section, key, item), problem in found:
+            if item is None:
+                section.dropped = True
+                self.warn(section.line, f"[{section.header}] is left out: it has no {problem.key}")
+                continue
+            entry = section.entries[key]
+            entry.remove(item)
+            self.warn(item.line, f"{key} = {item.text}: {_HINT.sub('', problem.message)}", section)
+            if entry:
+                return
+            del section.entries[key]
+            if key in _NARROWING:
+                section.dropped = True
+                message = f"[{section.header}] is left out: it would serve more clients"
+                self.warn(section.line, message)
+            return
+
+    def _lines(self) -> Iterator[tuple[str, _Place | None]]:
+        for note in self.notes:
+            yield f"# {note}", None
+        order = sorted(self._sections, key=lambda s: _ORDER.index(s.header.partition(" ")[0]))
+        for number, section in enumerate(order):
+            if number or self.notes:
+                yield "", None
+            mark = "# " if section.dropped else ""
+            place = None if section.dropped else section
+            yield f"{mark}[{section.header}]", (place, "", None) if place else None
+            for note in section.notes:
+                yield f"# {note}", None
+            for key, items in section.entries.items():
+                for n, item in enumerate(items):
+                    text = f"{key} = {item.text}" if not n else f"    {item.text}"
+                    yield mark + text, (place, key, item) if place else None

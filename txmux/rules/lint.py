@@ -1,0 +1,137 @@
+"""What a rules file without errors hardly means: `txmux check` warns of it.
+
+Only what is certain is told. A warning that is wrong would teach its readers to overlook the others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.clients import WITH_ADDRESS, Clients, clients
+from txmux.rules.coverage import read_line
+from txmux.rules.model import Backend
+from txmux.rules.reach import admitted, line_of, reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txmux.rules.model import Listener, Outcome, Route, Rules
+    from txmux.rules.problems import Problem
+
+__all__ = ["lint", "warnings"]
+
+
+def lint(rules: Rules) -> list[Problem]:
+    """Find what is hardly meant.
+
+    Args:
+        rules: As `txmux.rules.parser.load` gives them; of rules made in Python nothing is told.
+
+    Returns:
+        Warnings in the order of files and lines.
+    """
+    if not rules.sections:
+        return []
+    found = [
+        *reach(rules),
+        *_let_in_nobody(rules),
+        *_open_to_all(rules),
+        *_beyond_peek_limit(rules),
+        *_unused_backends(rules),
+    ]
+    return warnings(rules, found)
+
+
+def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
+    """Make problems warnings, and sort them by files and lines."""
+    files = dict.fromkeys(section.path for section in rules.sections.values())
+    order = {path: number for number, path in enumerate(files)}
+    found = [attrs.evolve(problem, warning=True) for problem in problems]
+    return sorted(found, key=lambda problem: (order[problem.path], problem.line))
+
+
+def _let_in_nobody(rules: Rules) -> Iterator[Problem]:
+    for listener in rules.listeners:
+        if not admitted(listener):
+            section = rules.sections[f"listen {listener.name}"]
+            message = "lets nobody in: it has all of 'allow'; correct one of the two"
+            yield section.problem(message, "deny", section.entries["deny"].line)
+
+
+def _open_to_all(rules: Rules) -> Iterator[Problem]:
+    """Find backends that routes keep from some clients, but to which their silence leads them, or anything they say."""
+    for listener in rules.listeners:
+        section = rules.sections[f"listen {listener.name}"]
+        for key, outcome, condition in (
+            ("silent", listener.silent, "say nothing"),
+            ("default", listener.default, "match no route"),
+        ):
+            guards = _guards(rules, listener, outcome)
+            if guards:
+                names = " and ".join(f"[route {route.name}]" for route in guards)
+                message = (
+                    f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
+                    "keep them out by 'allow' or 'deny' here, or lead elsewhere"
+                )
+                yield section.problem(message, key, section.entries[key].line)
+
+
+def _guards(rules: Rules, listener: Listener, outcome: Outcome) -> list[Route]:
+    """Give the routes that lead to an outcome, if together they serve not all clients of a listener."""
+    servers = _servers(outcome)
+    routes = [
+        route
+        for route in rules.routes_of(listener)
+        if not route.dry_run and servers & _servers(route.outcome)
+    ]
+    served = Clients(())
+    for route in routes:
+        served |= clients(route.allowed, route.excluded)
+    return routes if (admitted(listener) & WITH_ADDRESS) - served else []
+
+
+def _servers(outcome: Outcome) -> set[object]:
+    if not isinstance(outcome, Backend):
+        return set()
+    return {
+        server.text if server.kind == "endpoint" else (server.host, server.port, server.path)
+        for server in outcome.servers
+    }
+
+
+def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
+    for route in rules.routes:
+        for number, alternative in enumerate(route.alternatives):
+            line = read_line(alternative)
+            never = line.name == "payload"
+            if not never and not (line.name == "regex" and "within" in line.options):
+                continue
+            limits = [
+                f"{listener.peek_limit} ([listen {listener.name}])"
+                for listener in rules.listeners
+                if route in rules.routes_of(listener)
+                and alternative.predicate.longest > listener.peek_limit
+            ]
+            if limits:
+                what = "never decides: it looks" if never else "looks"
+                message = (
+                    f"{alternative.text!r} {what} at {alternative.predicate.longest} bytes, but 'peek_limit' is "
+                    f"{' and '.join(limits)}; raise that, or look at fewer"
+                )
+                section = rules.sections[f"route {route.name}"]
+                yield section.problem(message, "match", line_of(rules, route, number))
+
+
+def _unused_backends(rules: Rules) -> Iterator[Problem]:
+    outcomes = [
+        *(route.outcome for route in rules.routes),
+        *(listener.silent for listener in rules.listeners),
+        *(listener.default for listener in rules.listeners),
+    ]
+    used = {outcome.name for outcome in outcomes if isinstance(outcome, Backend)}
+    for name in rules.backends:
+        if name not in used:
+            message = "nothing leads to it; name it in a route, or remove it"
+            yield rules.sections[f"backend {name}"].problem(message)
