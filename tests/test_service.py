@@ -351,6 +351,27 @@ class StopTest(ServiceTestCase):
         self.assertEqual(len(self.running.ports), 1)
 
 
+class DryRunTest(ServiceTestCase):
+    """Routes that decide nothing."""
+
+    async def test_told(self) -> None:
+        """The access log and, at the stop, the service's log tell what they would have taken."""
+        (port,) = self.run_service(
+            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
+            "[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
+        )
+        client = await connect(self, port)
+        client.send(b"x")
+        await client.is_lost()
+        self.assertFalse(client.was_reset())
+        self.assertIn("route=- ", self.log.read_text())
+        self.assertIn(" facts.dry_run=dry", self.log.read_text())
+        with capturedLogs() as events:
+            await self.running.stopService()
+        told = [event for event in events if "would have taken" in event.get("log_format", "")]
+        self.assertEqual([(e["name"], e["count"], e["listener"]) for e in told], [("dry", 1, "x")])
+
+
 class SignalTest(ServiceTestCase):
     """Signals."""
 

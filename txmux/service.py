@@ -102,11 +102,22 @@ class MuxService(Service):
         impatience.stop()
         if deadline.active():
             deadline.cancel()
+        self._tell_of_dry_runs()
         self.factories.clear()
         self._listening = False
         self._hang_up.stop()
         if self._access_log is not None:
             self._access_log.close()
+
+    def _tell_of_dry_runs(self) -> None:
+        for factory in self.factories:
+            for name, count in factory.detector.would_have_taken.items():
+                self._log.info(
+                    "[route {name}] would have taken {count} connections of [listen {listener}]",
+                    name=name,
+                    count=count,
+                    listener=factory.settings.name,
+                )
 
     def _end_all(self) -> None:
         for factory in self.factories:
