@@ -1,66 +1,22 @@
-"""The service: from a rules file to drained."""
+"""Listening, and what stops the start."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
 
-from tests.support.mux import VirtualTime
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.peers import connect, reactor
+from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
 from txmux.frontend.endpoints import EveryAddressEndpoint, _with_backlog
 from txmux.observe.access_log import AccessLogError
-from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
-from txmux.signals import SignalWatch
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-
-
-class ServiceTestCase(TestCase):
-    """Runs a service from the text of a rules file."""
-
-    timeout = 20
-
-    def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-        self.log = self.folder / "access.log"
-
-    def service(self, text: str, *, use: Any = reactor) -> MuxService:
-        """Make a service."""
-        rules = parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
-        return MuxService(rules, reactor=use)
-
-    def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
-        """Start a service until the test ends, and give its ports."""
-        self.running = self.service(text, use=use)
-        self.running.startService()
-        self.addCleanup(self.stop)
-        return [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
-
-    async def _stop(self) -> None:
-        if self.running.running:
-            for factory in self.running.factories:
-                factory.abort("killed")
-            await self.running.stopService()
-
-    def stop(self) -> Deferred[None]:
-        """Stop the service at once."""
-        return Deferred.fromCoroutine(self._stop())
 
 
 class StartTest(ServiceTestCase):
@@ -271,130 +227,3 @@ class StartFailureTest(ServiceTestCase):
             waiter.errback(CannotListenError("", 1, OSError(1, "no")))
         self.assertTrue(late.stopped)
         self.assertIn("cannot listen", str(events[0]["error"]))
-
-
-class StopTest(ServiceTestCase):
-    """Draining."""
-
-    async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
-        """Start a service with one relayed connection."""
-        backend = PeerFactory()
-        (port,) = self.run_service(
-            f"[txmux]\naccess_log = LOG\n{settings}\n[listen x]\nendpoint = 127.0.0.1:0\n"
-            f"default = 127.0.0.1:{listen(self, backend)}\n",
-            use=use,
-        )
-        client = await connect(self, port)
-        client.send(b"x")
-        server = await backend.peer()
-        await server.has(1)
-        return client, server, port
-
-    async def test_connections_finish(self) -> None:
-        """Old connections go on, new ones are refused, and it is over when the last has ended."""
-        client, server, port = await self.relayed()
-        stopped = self.running.stopService()
-        client.send(b"y")
-        await server.has(2)
-        with socket.socket() as late:
-            late.settimeout(2)
-            self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
-        self.assertFalse(stopped.called)
-        client.close()
-        server.close()
-        await stopped
-        self.assertIn("reason=done", self.log.read_text())
-
-    async def test_drained(self) -> None:
-        """Those that take longer than the drain time-out are ended."""
-        time = VirtualTime()
-        client, server, _ = await self.relayed("drain_timeout = 5s", use=time)
-        stopped = self.running.stopService()
-        time.advance(4.9)
-        self.assertIsNone(client.lost)
-        time.advance(0.2)
-        await client.is_lost()
-        await server.is_lost()
-        await stopped
-        self.assertIn("reason=drained", self.log.read_text())
-        self.assertEqual(time.clock.getDelayedCalls(), [])
-
-    async def test_second_signal(self) -> None:
-        """Who is in a hurry sends a second signal."""
-        before = signal.getsignal(signal.SIGTERM)
-        client, server, _ = await self.relayed()
-        stopped = self.running.stopService()
-        os.kill(os.getpid(), signal.SIGTERM)
-        await client.is_lost()
-        await server.is_lost()
-        await stopped
-        self.assertIn("reason=drained", self.log.read_text())
-        self.assertEqual(signal.getsignal(signal.SIGTERM), before)
-
-    async def test_hang_up_while_draining(self) -> None:
-        """SIGHUP, as log rotation sends it, does not hurry a drain."""
-        client, server, _ = await self.relayed()
-        stopped = self.running.stopService()
-        os.kill(os.getpid(), signal.SIGHUP)
-        client.send(b"y")
-        await server.has(2)
-        client.close()
-        server.close()
-        await stopped
-        self.assertIn("reason=done", self.log.read_text())
-
-    async def test_starts_again(self) -> None:
-        """A service that was stopped can be started again."""
-        self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
-        await self.running.stopService()
-        self.running.startService()
-        self.assertEqual(len(self.running.ports), 1)
-
-
-class DryRunTest(ServiceTestCase):
-    """Routes that decide nothing."""
-
-    async def test_told(self) -> None:
-        """The access log and, at the stop, the service's log tell what they would have taken."""
-        (port,) = self.run_service(
-            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
-            "[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
-        )
-        client = await connect(self, port)
-        client.send(b"x")
-        await client.is_lost()
-        self.assertFalse(client.was_reset())
-        self.assertIn("route=- ", self.log.read_text())
-        self.assertIn(" facts.dry_run=dry", self.log.read_text())
-        with capturedLogs() as events:
-            await self.running.stopService()
-        told = [event for event in events if "would have taken" in event.get("log_format", "")]
-        self.assertEqual([(e["name"], e["count"], e["listener"]) for e in told], [("dry", 1, "x")])
-
-
-class SignalTest(ServiceTestCase):
-    """Signals."""
-
-    async def test_hang_up(self) -> None:
-        """SIGHUP opens the access log again."""
-        (port,) = self.run_service(
-            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
-        )
-        moved = self.log.rename(self.folder / "old.log")
-        os.kill(os.getpid(), signal.SIGHUP)
-        client = await connect(self, port)
-        client.send(b"x")
-        await client.is_lost()
-        self.assertEqual(moved.read_text(), "")
-        self.assertIn("no-route", self.log.read_text())
-
-    async def test_in_a_thread(self) -> None:
-        """Where signals cannot be handled, nothing is done about them."""
-        watch = SignalWatch(reactor, lambda: None, signal.SIGHUP)
-        await deferToThread(watch.start)
-        watch.stop()
-
-    def test_without_a_log(self) -> None:
-        """Without an access log there is nothing to reopen."""
-        self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.running.reopen_logs()

@@ -1,0 +1,48 @@
+"""A test case that runs a service from the text of a rules file."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import reactor
+from txmux import MuxService
+from txmux.rules.parser import parse
+
+
+class ServiceTestCase(TestCase):
+    """Runs a service from the text of a rules file."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.log = self.folder / "access.log"
+
+    def service(self, text: str, *, use: Any = reactor) -> MuxService:
+        """Make a service."""
+        rules = parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
+        return MuxService(rules, reactor=use)
+
+    def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
+        """Start a service until the test ends, and give its ports."""
+        self.running = self.service(text, use=use)
+        self.running.startService()
+        self.addCleanup(self.stop)
+        return [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
+
+    async def _stop(self) -> None:
+        if self.running.running:
+            for factory in self.running.factories:
+                factory.abort("killed")
+            await self.running.stopService()
+
+    def stop(self) -> Deferred[None]:
+        """Stop the service at once."""
+        return Deferred.fromCoroutine(self._stop())
