@@ -1,0 +1,48 @@
+"""Pieces of an haproxy.cfg, and what becomes of them."""
+
+from __future__ import annotations
+
+from textwrap import indent
+from typing import TYPE_CHECKING
+
+from tests.convert.converting import converted, rules_of
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from txmux.convert.formats import Conversion
+
+_BACKENDS = """
+backend a
+    server a 127.0.0.1:1
+backend b
+    server b 127.0.0.1:2
+"""
+
+
+def frontend(*lines: str, bind: str = "bind 127.0.0.1:443") -> Conversion:
+    """Convert a frontend, with two backends."""
+    text = indent("\n".join([bind, *lines]), "    ")
+    return converted(f"frontend f\n{text}\n{_BACKENDS}")
+
+
+def backend(*lines: str, server: str = "server s 127.0.0.1:1") -> Conversion:
+    """Convert a backend."""
+    text = indent("\n".join([server, *lines]), "    ")
+    return converted(f"frontend f\n    bind :443\n    default_backend x\nbackend x\n{text}\n")
+
+
+def routes(*lines: str) -> list[tuple[list[str], str]]:
+    """Give the ``match`` lines of each route, and where it leads."""
+    return [
+        (
+            [alternative.text for alternative in route.alternatives],
+            route.outcome.name if isinstance(route.outcome, Backend) else "close",
+        )
+        for route in rules_of(frontend(*lines)).routes
+    ]
+
+
+def matches(condition: str) -> list[str]:
+    """Give the ``match`` lines that a condition becomes."""
+    ((lines, _),) = routes(f"use_backend a if {condition}")
+    return lines

@@ -1,0 +1,202 @@
+"""What becomes of binds, backends and whole files of HAProxy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, rules_of
+from tests.convert.haproxy_pieces import backend, frontend
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Backend
+
+
+class BindTests(SynchronousTestCase):
+    """Where it listens."""
+
+    def endpoints(self, bind: str) -> list[tuple[str, ...]]:
+        return [listener.endpoints for listener in rules_of(frontend(bind=bind)).listeners]
+
+    def test_addresses(self) -> None:
+        """Each form of an address means the same in txmux."""
+        for bind, endpoint in (
+            (":443", "0.0.0.0:443"),
+            ("*:443", "0.0.0.0:443"),
+            ("192.0.2.1:443", "192.0.2.1:443"),
+            ("ipv4@192.0.2.1:443", "192.0.2.1:443"),
+            (":::443", "[::]:443"),
+            ("[::]:443 v6only", "[::]:443"),
+            (":::443 v4v6", ":443"),
+            ("ipv6@:443 v4v6", ":443"),
+            ("2001:db8::1:443", "[2001:db8::1]:443"),
+            ("/run/x.sock mode 660", "unix:/run/x.sock"),
+            ("unix@/run/x.sock", "unix:/run/x.sock"),
+        ):
+            self.assertEqual(self.endpoints(f"bind {bind}"), [(endpoint,)])
+
+    def test_several(self) -> None:
+        """Several addresses of a line, and several lines, are one listener."""
+        self.assertEqual(
+            self.endpoints("bind 127.0.0.1:1,127.0.0.1:2\n    bind 127.0.0.1:3"),
+            [("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")],
+        )
+
+    def test_old_form(self) -> None:
+        """An address may stand beside the name."""
+        found = converted("listen x 127.0.0.1:1\n    server s 127.0.0.1:2\n")
+        self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
+
+    def test_refused(self) -> None:
+        """Ranges of ports and inherited sockets become comments."""
+        for bind in ("127.0.0.1:1-9", "fd@3", "abns@x:1"):
+            found = frontend(bind=f"bind 127.0.0.1:1\n    bind {bind}")
+            self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
+            self.assertTrue(found.warnings[0].startswith("x.cfg:3: endpoint = "), found.warnings)
+
+    def test_tls(self) -> None:
+        """A place where TLS ends is left out."""
+        found = frontend(bind="bind 127.0.0.1:1\n    bind :443 name ssl\n    bind :444 ssl crt /x")
+        self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1", "0.0.0.0:443"))
+        self.assertIn("x.cfg:4: bind :444 ssl crt /x: is left out", found.warnings[0])
+
+    def test_accept_proxy(self) -> None:
+        """Where PROXY headers are expected is a listener of its own, with the key that is to come."""
+        found = frontend(
+            bind="bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy",
+        )
+        self.assertEqual(len(rules_of(found).listeners), 2)
+        self.assertIn("accept_proxy_from = 0.0.0.0/0, ::/0: not supported yet", found.text)
+
+    def test_parameters(self) -> None:
+        """Limits are kept, and what has no counterpart is a warning."""
+        found = frontend(bind="bind 127.0.0.1:1 maxconn 9 backlog 8 tfo interface eth0")
+        listener = rules_of(found).listeners[0]
+        self.assertEqual((listener.max_connections, listener.backlog), (9, 8))
+        self.assertIn("no counterpart of tfo, interface", found.warnings[0])
+
+    def test_nowhere(self) -> None:
+        """A frontend without a listener is left out, and if it is the only one there is nothing."""
+        self.assertRaises(ConvertError, frontend, bind="bind :443 ssl crt /x")
+        found = converted("frontend f\n    bind :1 ssl\nlisten g\n    bind :2\n")
+        self.assertEqual([one.name for one in rules_of(found).listeners], ["g"])
+
+
+class BackendTests(SynchronousTestCase):
+    """Where it connects."""
+
+    def only(self, *lines: str, server: str = "server s 127.0.0.1:1") -> Backend:
+        (found,) = rules_of(backend(*lines, server=server)).backends.values()
+        return found
+
+    def test_servers(self) -> None:
+        """Each form of a server's address."""
+        for given_as, text in (
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("ipv4@127.0.0.1:1", "127.0.0.1:1"),
+            ("db.example:1", "db.example:1"),
+            ("[::1]:1", "[::1]:1"),
+            ("2001:db8::1:1", "[2001:db8::1]:1"),
+            ("unix@/run/x.sock", "unix:/run/x.sock"),
+            ("/run/x.sock", "unix:/run/x.sock"),
+        ):
+            found = self.only(server=f"server s {given_as}")
+            self.assertEqual([server.text for server in found.servers], [text])
+
+    def test_left_out(self) -> None:
+        """A server that txmux cannot have is left out."""
+        for server in (
+            "127.0.0.1",
+            "127.0.0.1:+1",
+            "127.0.0.1:1 ssl verify none",
+            "127.0.0.1:1 socks4 127.0.0.1:2",
+            "127.0.0.1:1 disabled",
+            "abns@x:1",
+        ):
+            found = backend(f"server t {server}")
+            self.assertEqual(len(rules_of(found).backends["x"].servers), 1)
+            self.assertIn(f"# line 6: server t {server}: is left out; ", found.text)
+
+    def test_proxy_protocol(self) -> None:
+        """Which PROXY header the servers get."""
+        for parameter, version in (
+            ("", "off"),
+            ("send-proxy", "v1"),
+            ("send-proxy-v2", "v2"),
+            ("send-proxy-v2-ssl", "v2"),
+            ("no-send-proxy", "off"),
+        ):
+            server = f"default-server {parameter}\n    server s 127.0.0.1:1"
+            self.assertEqual(self.only(server=server).proxy_protocol, version)
+
+    def test_mixed_headers(self) -> None:
+        """Of servers that differ in it, those like the first are kept."""
+        found = backend("server t 127.0.0.1:2 send-proxy", "server u 127.0.0.1:3")
+        self.assertEqual(len(rules_of(found).backends["x"].servers), 2)
+        self.assertIn("servers of a [backend] get the same PROXY header", found.text)
+
+    def test_not_yet(self) -> None:
+        """What txmux has a key for, but not yet, is a comment with that key."""
+        for server, lines, comment in (
+            ("check inter 2s rise 3 fall 4", (), "check = tcp interval=2s rise=3 fall=4"),
+            ("check", ("option httpchk GET /h",), "check = http path=/h"),
+            ("check", ("option httpchk",), "check = http"),
+            ("check", ("option redis-check",), "check = redis"),
+            ("check", ("option ssl-hello-chk",), "check = tcp"),
+            ("weight 3", (), "server = 127.0.0.1:1 weight=3"),
+            ("maxconn 3", (), "server = 127.0.0.1:1 max_connections=3"),
+            ("backup", (), "server = 127.0.0.1:1 backup"),
+            ("", ("source 10.0.0.1",), "source = 10.0.0.1"),
+            ("", ("source 0.0.0.0 usesrc clientip",), "source = client"),
+            ("source 10.0.0.1:0", (), "source = 10.0.0.1"),
+            ("source 0.0.0.0 usesrc client", (), "source = client"),
+            ("", ("balance source", "server t 127.0.0.1:2"), "balance = source-hash"),
+            ("", ("server t 127.0.0.1:2",), "balance = round-robin"),
+            ("", ("balance hash(x)", "server t 127.0.0.1:2"), "balance = hash"),
+            ("", ("timeout queue 3s",), "queue_timeout = 3s"),
+        ):
+            found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn(f": {comment}: ", found.text)
+            self.assertIn("not supported yet", found.warnings[0])
+
+    def test_words_after_the_server(self) -> None:
+        """As soon as they are taken, they stand after the server."""
+        with patch("txmux.rules.endpoints.server"):
+            found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
+        line = "server = 127.0.0.1:1 weight=3 max_connections=4 backup down"
+        self.assertIn(line, found.text)
+
+    def test_no_server(self) -> None:
+        """A backend without servers is left out."""
+        found = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
+        self.assertIn("x.cfg:4: [backend x] is left out: it has no server", found.warnings)
+
+    def test_no_counterpart(self) -> None:
+        """Parameters without a counterpart are told by name."""
+        found = backend(server="server s 127.0.0.1:1 cookie x slowstart 5s")
+        self.assertIn("127.0.0.1:1: no counterpart of cookie, slowstart", found.warnings[0])
+
+    def test_times(self) -> None:
+        """Timeouts, also of the frontend; the shorter one of a pair counts, and that of tunnels before them."""
+        found = converted(
+            "defaults\n    timeout connect 4s\n    timeout client 1m\n    timeout client-fin 9s\n"
+            "listen x\n    bind :1\n    server s 127.0.0.1:1\n    timeout server 50s\n    retries 7\n"
+            "listen y\n    bind :2\n    server s 127.0.0.1:1\n    timeout server 50s\n    timeout tunnel 1h\n"
+        )
+        x, y = rules_of(found).backends.values()
+        self.assertEqual(
+            (x.connect_timeout, x.idle_timeout, x.half_close_timeout, x.retries), (4, 50, 9, 7)
+        )
+        self.assertEqual((y.idle_timeout, found.warnings), (3600, ()))
+
+    def test_bad_times(self) -> None:
+        """A time that cannot be is a comment."""
+        found = backend("timeout connect 0", "timeout server forever")
+        self.assertEqual(len(found.warnings), 2)
+
+    def test_microseconds(self) -> None:
+        """Fractions of a millisecond are one."""
+        self.assertEqual(self.only("timeout connect 100us").connect_timeout, 0.001)

@@ -1,0 +1,221 @@
+"""What becomes of HAProxy's acls and conditions."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import rules_of
+from tests.convert.haproxy_pieces import frontend, matches, routes
+
+
+class AclTests(SynchronousTestCase):
+    """What a client has to say."""
+
+    def test_payload(self) -> None:
+        """Bytes at a place, as hex digits or text."""
+        for test, lines in (
+            ("req.payload(0,3) -m bin 474554 504f53", ["payload hex=474554", "payload hex=504f53"]),
+            ("req.payload(0,3) 474554", ["payload hex=474554"]),
+            ("payload(4,2) -m bin ffFE", ["payload offset=4 hex=fffe"]),
+            ("req.payload(0,4) -m str SSH-", ["payload hex=5353482d"]),
+            ("req.payload(0,9) -m beg SSH-", ["payload hex=5353482d"]),
+            ("req.payload(0,0) -m beg SSH-", ["payload hex=5353482d"]),
+            ("req.payload(0,9) -m end ab", ["payload offset=7 hex=6162"]),
+            ("req.payload(0,2),hex -m str 4745", ["payload hex=4745"]),
+            ("req.payload(0,4) -m beg -i get", ["regex pattern=(?i:get) within=3"]),
+            ("req.payload(0,4),lower -m beg get", ["regex pattern=(?i:get) within=3"]),
+            ("req.payload(2,4) -m found", ["regex pattern=(?s:.{2})(?s:.{4}) within=6"]),
+            ("req.payload(0,64) -m sub jabber", ["regex pattern=(?s:.*)(?:jabber) within=64"]),
+            ("req.payload(0,64) -m reg ^a|b", ["regex pattern=(?s:.*)(?:^a|b) within=64"]),
+            ("req.payload(0,0) -m reg -i ^a\\.", ["regex pattern=(?i:^a\\.) within=256"]),
+            ("req.payload(4,9) -m reg ^a", ["regex pattern=(?s:.{4})a within=13"]),
+        ):
+            self.assertEqual(matches(f"{{ {test} }}"), lines, test)
+
+    def test_tls(self) -> None:
+        """What a ClientHello has in it."""
+        for test, lines in (
+            ("req_ssl_hello_type 1", ["tls"]),
+            ("req.ssl_hello_type 1", ["tls"]),
+            ("req_ssl_ver gt 3", ["tls version=1.0,1.1,1.2,1.3"]),
+            ("req.ssl_ver ge 3", ["tls"]),
+            ("req.ssl_ver 3.1", ["tls version=1.0"]),
+            ("req.ssl_ver 3:3.1", ["tls version=ssl3,1.0"]),
+            ("req.ssl_ver le 3.0", ["tls version=ssl3"]),
+            ("req.ssl_ver lt 3.2", ["tls version=ssl3,1.0"]),
+            ("req.ssl_ver 3.3:", ["tls version=1.2,1.3"]),
+            ("req.ssl_sni a.example b.example", ["tls sni=a.example,b.example"]),
+            ("req_ssl_sni -i a.example", ["tls sni=a.example"]),
+            ("req.ssl_sni,lower -m str a.example", ["tls sni=a.example"]),
+            ("req.ssl_sni -m end .example", ["tls sni=*.example"]),
+            ("req.ssl_sni -m beg www.", ["tls sni=www.*"]),
+            ("req.ssl_sni -m sub x", ["tls sni=*x*"]),
+            ("req.ssl_sni -m dom x", ["tls sni=x,*.x,x.*,*.x.*"]),
+            ("req.ssl_sni -m found", ["tls sni=*"]),
+            ("req.ssl_sni -m reg ^a\\.b$", ["tls sni=~^a\\.b"]),
+            ("req.ssl_sni -m reg -i ^a$|b", ["tls sni=~^a", "tls sni=~(?s:.*)(?:b)(?s:.*)"]),
+            ("req.ssl_alpn h2 -m", ["tls alpn=h2,-m"]),
+            ("req.ssl_alpn -i -- h2", ["tls alpn=~(?i:h2)"]),
+        ):
+            self.assertEqual(matches(f"{{ {test} }}"), lines, test)
+
+    def test_others(self) -> None:
+        """Lengths, HTTP, RDP and what HAProxy has names for."""
+        for test, lines in (
+            ("{ req.len gt 0 }", ["any"]),
+            ("{ req_len ge 3 }", ["regex pattern=(?s:.{3}) within=3"]),
+            ("{ req.proto_http }", ["http"]),
+            ("HTTP", ["http"]),
+            ("METH_GET", ["http method=GET,HEAD"]),
+            ("REQ_CONTENT", ["any"]),
+            ("RDP_COOKIE", ["rdp cookie=*"]),
+            ("{ req.rdp_cookie_cnt gt 0 }", ["rdp cookie=*"]),
+            ("{ hdr(host) -i x.example }", ["http host=x.example"]),
+            ("{ req.hdr(Host) -m beg x }", ["http host=x*"]),
+            ("{ path_beg /a /b }", ["http path=/a*,/b*"]),
+        ):
+            self.assertEqual(matches(test), lines, test)
+
+    def test_no_counterpart(self) -> None:
+        """What has no counterpart is a comment and a warning, and nobody is led there."""
+        for test in (
+            "nbsrv(x) lt 2",
+            "req.ssl_sni -f /names",
+            "req.ssl_sni,field(1,.) -m str x",
+            "req.ssl_sni -m len 3",
+            "req.ssl_sni *.example",
+            "req.ssl_sni -m reg (?!a)b",
+            "req.ssl_ver x",
+            "req.len 0",
+            "req.len lt 5",
+            "req.payload(0,0) -m bin 16",
+            "req.payload(x) -m bin 16",
+            "req.payload(0,1) -m bin 1",
+            "req.payload(0,1) -m dom x",
+            "req.payload(0,1),base64 -m str x",
+            "req.payload(0,1),hex -m sub 16",
+            "req.payload(4,9) -m reg a|^b",
+            "req.payload(0,9) -m reg a$",
+            "src no-network",
+            "src -f /networks",
+            "hdr(cookie) x",
+            "(",
+        ):
+            found = frontend(f"use_backend a if {{ {test} }}")
+            self.assertEqual(rules_of(found).routes, (), test)
+            self.assertTrue(found.warnings[0].startswith("x.cfg:3: use_backend a if {"), test)
+            self.assertIn("# line 3: use_backend a if {", found.text)
+
+    def test_never(self) -> None:
+        """What can never be true leads nobody anywhere."""
+        for test in (
+            "FALSE",
+            "{ always_false }",
+            "{ req.ssl_hello_type 2 }",
+            "{ req.ssl_ver 9 }",
+            "{ req.payload(0,1) -m bin 1616 }",
+            "{ req.payload(0,3) -m str ab }",
+            "{ src 10.0.0.0/8 } { src 192.0.2.1 }",
+        ):
+            self.assertEqual(routes(f"use_backend a if {test}"), [], test)
+
+
+class ConditionTests(SynchronousTestCase):
+    """How tests are put together."""
+
+    def test_named(self) -> None:
+        """Several ACLs of one name are alternatives."""
+        lines = ("acl x req.payload(0,1) -m bin 16", "acl x req.payload(0,1) -m bin 05")
+        self.assertEqual(
+            routes(*lines, "use_backend a if x"), [(["payload hex=16", "payload hex=05"], "a")]
+        )
+
+    def test_or(self) -> None:
+        """``or`` gives several lines."""
+        for word in ("or", "||"):
+            self.assertEqual(matches(f"HTTP {word} {{ req_ssl_hello_type 1 }}"), ["http", "tls"])
+
+    def test_and(self) -> None:
+        """Options of one matcher are put together, and of equal or longer bytes the longer are left."""
+        for test, lines in (
+            (
+                "{ req_ssl_hello_type 1 } { req_ssl_sni a } { req.ssl_alpn h2 } { req_ssl_ver 3.1 }",
+                ["tls sni=a alpn=h2 version=1.0"],
+            ),
+            ("HTTP HTTP", ["http"]),
+            ("TRUE HTTP", ["http"]),
+            ("{ req.len gt 0 } HTTP", ["http"]),
+            ("{ req.payload(0,1) 16 } { req.payload(0,2) 1603 }", ["payload hex=1603"]),
+            ("{ req.payload(0,2) 1603 } { req.payload(0,1) 16 }", ["payload hex=1603"]),
+        ):
+            self.assertEqual(matches(test), lines)
+
+    def test_contradiction(self) -> None:
+        """Bytes that differ are never both there."""
+        test = "{ req.payload(0,1) 16 } { req.payload(0,1) 17 }"
+        self.assertEqual(routes(f"use_backend a if {test}"), [])
+
+    def test_not(self) -> None:
+        """``!`` and ``unless`` turn a test around."""
+        self.assertEqual(matches("!HTTP"), ["not http"])
+        self.assertEqual(matches("!{ req_ssl_sni a b }"), ["not tls sni=a,b"])
+        self.assertEqual(matches("!! HTTP"), ["http"])
+        found = frontend("use_backend a unless !{ src 10.0.0.1 }")
+        self.assertIn("match = any\nfrom = 10.0.0.1/32\n", found.text)
+        self.assertEqual(routes("use_backend a unless HTTP"), [(["not http"], "a")])
+
+    def test_networks(self) -> None:
+        """Addresses of clients become ``from`` and ``not_from``."""
+        found = frontend(
+            "acl lan src 10.1.2.3/8 192.168.1 127.1/8 2001:db8::/32",
+            "use_backend a if HTTP lan",
+            "use_backend b if HTTP !lan",
+            "use_backend b if HTTP lan { src 10.5.0.0/255.255.0.0 }",
+            "use_backend a if !HTTP !lan or HTTP",
+            "use_backend a unless lan HTTP",
+        )
+        self.assertEqual(len(rules_of(found).routes), 7)
+        sections = found.text.partition("[route a]")[2]
+        networks = "10.0.0.0/8\n    127.0.0.0/8\n    192.168.0.1/32\n    2001:db8::/32"
+        self.assertIn(f"match = http\nfrom = {networks}\n", sections)
+        self.assertIn(f"match = http\nnot_from = {networks}\n", sections)
+        self.assertIn("match = http\nfrom = 10.5.0.0/16\n", sections)
+        self.assertIn(f"match = not http\nnot_from = {networks}\n", sections)
+
+    def test_silent_clients(self) -> None:
+        """That a silent client is led by ``silent`` only is told."""
+        found = frontend("use_backend a if { src 10.0.0.0/8 }")
+        self.assertIn("match = any\nfrom = 10.0.0.0/8\n", found.text)
+        self.assertIn("a client that says nothing is led by silent", found.warnings[0])
+
+    def test_no_counterpart(self) -> None:
+        """Two matchers at once, and a client that says nothing, have no counterpart."""
+        many = " or ".join(f"{{ req.payload(0,1) {n:02x} }}" for n in range(9))
+        for test in (
+            "HTTP { req_ssl_hello_type 1 }",
+            "HTTP !{ path_beg /x }",
+            "!{ req.len gt 0 }",
+            "!{ req.payload(0,1) 16 17 }",
+            "x",
+            "",
+            "HTTP or",
+        ):
+            found = frontend(f"use_backend a if {test}")
+            self.assertEqual(rules_of(found).routes, (), test)
+            self.assertIn("is left out: ", found.warnings[0])
+        lines = [f"acl x {test[2:-2]}" for test in many.split(" or ")]
+        self.assertIn(
+            "too many",
+            frontend(
+                *lines, *(line.replace(" x ", " y ") for line in lines), "use_backend a if x y"
+            ).warnings[0],
+        )
+
+    def test_broken_name(self) -> None:
+        """An ACL without a counterpart is told where it is used."""
+        found = frontend("acl x nbsrv lt 2", "acl x src a", "acl x src ::1", "use_backend a if x")
+        self.assertIn("acl x: nbsrv has no counterpart", found.warnings[0])
+
+    def test_no_condition(self) -> None:
+        """Another word than ``if`` and ``unless`` is none."""
+        self.assertIn("is no condition", frontend("use_backend a when HTTP").warnings[0])
