@@ -1,54 +1,20 @@
-"""Real clients of many protocols on one port, where each of them reaches its own route.
-
-The routes close the connection, so that nothing but detection is tested.
-"""
+"""Clients of web, network and remote desktop services: each reaches its route on a port that all share."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from OpenSSL import SSL
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
-from tests.interop.mux import Mux
+from tests.interop.children import Child, output_of
 from tests.interop.servers import make_certificate
+from tests.interop.shared_port import SharedPortTestCase
 from tests.programs import require_program
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.interop.mux import Record
-
-_MATCHERS = (
-    *("adb", "amqp", "bitcoin", "bittorrent", "cassandra", "dns", "erlang", "git"),
-    *("grpc", "http2", "http"),
-    *("irc", "jdwp", "kafka", "ldap", "memcached", "minecraft", "mqtt", "openvpn", "postgres"),
-    *("proxy", "rdp", "rsync", "rtsp", "sip", "smb", "socks4", "socks5", "mongodb"),
-    *("ssh", "stomp", "stun", "syslog", "tds", "telnet", "tinc", "tls", "tns", "winbox"),
-    *("x11", "xmpp", "zookeeper", "iperf3", "redis", "random"),
-)
-"""All that know a protocol, in the order of the alphabet but for those of which the documentation asks for another."""
-
-# With such a timeout no client reaches its route only because an earlier one has given up waiting.
-_LISTEN = """\
-[listen public]
-endpoint       = 127.0.0.1:0
-detect_timeout = 1h
-
-[route h2]
-match   = tls alpn=h2
-backend = close
-"""
-
-_ROUTE = """
-[route {name}]
-match   = {name}
-backend = close
-"""
 
 _OPENSSL_3_5 = 0x30500000
 """The first release that offers post-quantum key exchange, and does so by default."""
@@ -65,20 +31,6 @@ client.set_connect_state()
 client.do_handshake()
 """
 
-_MONGODB = """\
-import sys
-from pymongo import MongoClient
-from pymongo.server_api import ServerApi
-api = ServerApi("1") if "api" in sys.argv else None
-MongoClient("127.0.0.1", int(sys.argv[1]), server_api=api).admin.command("ping")
-"""
-
-_CASSANDRA = """\
-import sys
-from cassandra.cluster import Cluster
-Cluster(["127.0.0.1"], port=int(sys.argv[1])).connect()
-"""
-
 _MINECRAFT = """\
 import sys, mcstatus
 getattr(mcstatus, sys.argv[2])("127.0.0.1", int(sys.argv[1])).status()
@@ -92,49 +44,8 @@ AddressFamily = ipv4
 """
 
 
-class RealClientTests(InteropTestCase):
-    """One service, with a route for every protocol that there is a matcher for."""
-
-    mux: ClassVar[Mux]
-    port: ClassVar[str]
-    address: ClassVar[str]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        """Start txmux."""
-        super().setUpClass()
-        routes = (_ROUTE.format(name=name) for name in _MATCHERS)
-        cls.mux = Mux(cls.folder, "".join((_LISTEN, *routes)))
-        cls.addClassCleanup(cls.mux.stop)
-        cls.port = str(cls.mux.port)
-        cls.address = f"127.0.0.1:{cls.port}"
-
-    def lines(self) -> list[Record]:
-        """Give all lines of the access log."""
-        whole, _, _ = self.mux.log.read_text().rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
-
-    def assert_reaches(self, route: str, program: str, *arguments: str | Path) -> Record:
-        """Run a client until it has said something, which must lead to this route, and give its line of the log."""
-        before = len(self.lines())
-
-        def spoken() -> list[Record]:
-            return [line for line in self.lines()[before:] if line["bytes_in"]]
-
-        client = Child(program, *arguments)
-        try:
-            eventually(lambda: bool(spoken()), f"{program} is led to a route")
-        except AssertionError as error:
-            raise AssertionError(f"{error}, and it said:\n{client.output}") from error
-        finally:
-            client.end()
-        # Some clients try again and again. Their last connection came before this one, and so does its line.
-        with self.mux.connect() as connected:
-            last = "{}:{}".format(*connected.getsockname())
-        eventually(lambda: last in {line["client"] for line in self.lines()}, "all is logged")
-        found = spoken()
-        self.assertEqual({(line["route"], line["reason"]) for line in found}, {(route, "denied")})
-        return found[0]
+class RealClientTests(SharedPortTestCase):
+    """The programs that people use, as Debian has them, and libraries from PyPI."""
 
     def test_openssh(self) -> None:
         """The client of OpenSSH."""
@@ -171,7 +82,7 @@ class RealClientTests(InteropTestCase):
             ("socks4", "--proxy", f"socks4a://{self.address}", "http://www.example.com/"),
             ("socks5", "--proxy", f"socks5h://{self.address}", "http://www.example.com/"),
         ):
-            self.assert_reaches(route, "curl", "-q", *arguments)
+            self.assert_reaches(route, "curl", "-q", "--noproxy", "", *arguments)
 
     def test_openssl(self) -> None:
         """The client of openssl, with and without TLS 1.3, and with HTTP/2."""
@@ -198,16 +109,6 @@ class RealClientTests(InteropTestCase):
         line = self.assert_reaches("tls", sys.executable, "-c", _TLS, self.port)
         self.assertGreater(line["bytes_in"], _ML_KEM_768)
 
-    def test_psql(self) -> None:
-        """The client of PostgreSQL, without and with TLS."""
-        for mode in ("disable", "require"):
-            settings = f"host=127.0.0.1 port={self.port} user=alice dbname=shop sslmode={mode}"
-            self.assert_reaches("postgres", "psql", settings, "-c", "select 1")
-
-    def test_redis_cli(self) -> None:
-        """The client of Redis, with a command that memcached has, too."""
-        self.assert_reaches("redis", "redis-cli", "-p", self.port, "get", "key")
-
     def test_openvpn(self) -> None:
         """A client of OpenVPN, with each way to protect the first packets."""
         certificate = make_certificate(self.folder, "vpn.example.com")
@@ -233,36 +134,15 @@ class RealClientTests(InteropTestCase):
                 *(*remote, *options, *protection),
             )
 
-    def test_mosquitto(self) -> None:
-        """A client of MQTT, of every version."""
-        for version in ("mqttv31", "mqttv311", "mqttv5"):
-            self.assert_reaches(
-                *("mqtt", "mosquitto_pub", "-V", version, "-h", "127.0.0.1", "-p", self.port),
-                *("-i", "sensor-7", "-t", "topic", "-m", "hello"),
-            )
-
-    def test_kcat(self) -> None:
-        """A client of Kafka, which uses librdkafka."""
-        self.assert_reaches("kafka", "kcat", "-b", self.address, "-L")
-
-    def test_libmemcached(self) -> None:
-        """Clients of memcached, with its text protocol and its binary one."""
-        servers = f"--servers={self.address}"
-        self.assert_reaches("memcached", "memcstat", servers)
-        self.assert_reaches("memcached", "memccat", servers, "greeting")
-        self.assert_reaches("memcached", "memccat", "--binary", servers, "greeting")
-
-    def test_amqp(self) -> None:
-        """A client of AMQP 0-9-1."""
-        self.assert_reaches(
-            *("amqp", "amqp-publish", "--server", "127.0.0.1", "--port", self.port),
-            *("-r", "key", "-b", "hello"),
-        )
-
-    def test_ldapsearch(self) -> None:
-        """A client of LDAP that binds, and one that begins with StartTLS."""
-        for options in ("-x", "-xZZ"):
-            self.assert_reaches("ldap", "ldapsearch", options, "-H", f"ldap://{self.address}/")
+    def test_tinc(self) -> None:
+        """A daemon of tinc that connects to another one."""
+        folder = self.folder / "tinc"
+        (folder / "hosts").mkdir(parents=True)
+        (folder / "tinc.conf").write_text(_TINC)
+        output_of("tincd", "-c", folder, "-K2048")
+        (folder / "hosts/there").write_text(f"Address = 127.0.0.1 {self.port}\n")
+        pid_file = f"--pidfile={folder / 'pid'}"
+        self.assert_reaches("tinc", "tincd", "-c", folder, pid_file, "--no-detach")
 
     def test_git(self) -> None:
         """Git, with a git:// URL."""
@@ -290,3 +170,40 @@ class RealClientTests(InteropTestCase):
             self.assert_reaches(
                 "smb", "smbclient", "-N", "-L", "127.0.0.1", "-p", self.port, *options
             )
+
+    def test_xfreerdp(self) -> None:
+        """A client of RDP, on a display that nobody sees."""
+        xfreerdp = require_program("xfreerdp")
+        screen = Child("Xvfb", "-displayfd", "1", "-nolisten", "tcp")
+        self.addCleanup(screen.end)
+        display = f"DISPLAY=:{screen.wait_for('^[0-9]+$')[0]}"
+        line = self.assert_reaches(
+            *("rdp", "env", display, xfreerdp, f"/v:{self.address}", "/u:alice", "/p:secret"),
+            *("/cert:ignore", "+auth-only"),
+        )
+        self.assertEqual(line["facts"]["cookie"], "alice")
+
+    def test_x11(self) -> None:
+        """A client of X11: xfreerdp, whose display is behind the shared port."""
+        display = f"DISPLAY=127.0.0.1:{self.mux.port - 6000}"  # displays count from that port
+        xfreerdp = require_program("xfreerdp")
+        self.assert_reaches("x11", "env", display, xfreerdp, "/v:127.0.0.1")
+
+    def test_minecraft(self) -> None:
+        """What asks a Minecraft server for its status, in the way of today and in that of release 1.6."""
+        for client in ("JavaServer", "LegacyServer"):
+            self.assert_reaches("minecraft", sys.executable, "-c", _MINECRAFT, self.port, client)
+
+    def test_logger(self) -> None:
+        """A client of syslog, with its messages in lines and with octet counting."""
+        server = ("--tcp", "--server", "127.0.0.1", "--port", self.port)
+        for options in ((), ("--octet-count",)):
+            self.assert_reaches("syslog", "logger", *server, *options, "hello")
+
+    def test_iperf3(self) -> None:
+        """A client of iperf3."""
+        self.assert_reaches("iperf3", "iperf3", "-c", "127.0.0.1", "-p", self.port)
+
+    def test_sipsak(self) -> None:
+        """A client of SIP."""
+        self.assert_reaches("sip", "sipsak", "-E", "tcp", "-s", f"sip:alice@{self.address}")

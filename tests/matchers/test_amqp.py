@@ -13,6 +13,7 @@ from txmux.matchers.amqp import AmqpMatcher
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 # All headers there are, as the specifications have them: 0-9-1, 1.0 with SASL, plain and with TLS, 0-8, 0-9 and 0-10.
+# The first is also what amqp-publish of rabbitmq-c 0.11.0 sends.
 SAMPLES = (
     b"AMQP\x00\x00\x09\x01",
     b"AMQP\x03\x01\x00\x00",

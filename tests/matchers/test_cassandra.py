@@ -23,7 +23,7 @@ SAMPLES: tuple[bytes, ...] = (
     b"\x05\x10" + OPTIONS[2:],
     b"\x03" + OPTIONS[1:],
     b"\x41" + STARTUP[1:],
-    b"\x42" + OPTIONS[1:],
+    b"\x42" + OPTIONS[1:],  # recorded from the driver for Python, 3.25.0
 )
 
 

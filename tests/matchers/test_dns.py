@@ -41,6 +41,13 @@ SAMPLES = (
         "2800",
         "0001 0000 0001 0000",
     ),
+    # Recorded from dig +tcp 9.18.49 and nsupdate -v of it.
+    bytes.fromhex("0038 0a6b 0120 0001000000000001")
+    + NAME
+    + IN
+    + bytes.fromhex("0000 2904 d000 0000 0000 0c00 0a00 08fd 87ea a6bd da32 f4"),
+    bytes.fromhex("0031 0a23 2800 0001000000010000")
+    + b"\7example\3com\0\0\6\0\1\3new\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1",
     message(b"\0\0\2\0\1"),
 )
 

@@ -12,8 +12,9 @@ from txmux.matchers.iperf3 import Iperf3Matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-# Made as iperf 3 makes it.
+# The first is recorded from iperf 3.12, the others are made as it makes them.
 SAMPLES: tuple[bytes, ...] = (
+    b"7bf6iz6sdmpw42tk4idlacqpi7enezcmsxzr\x00",
     b"kzv4f7a3dmiq6qyb5jvxo2twd3pyqkz2hxlr\x00",
     b"2z7ouqrpjb4xe6m5wq3nqhyfd7ivkac3tsgl\x00\x09",
 )

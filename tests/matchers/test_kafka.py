@@ -36,6 +36,8 @@ SAMPLES: tuple[bytes, ...] = (
     request(3, 0, None, body=b"\x00\x00\x00\x00"),
     request(1, 11, b"", body=bytes(40), id_=7),
     request(0, 7, b"sarama", body=b"\xff\xff\x00\x01" + bytes(30), id_=1),
+    # Recorded from kcat 1.7.1 with librdkafka 2.0.2.
+    b"\x00\x00\x00$\x00\x12\x00\x03\x00\x00\x00\x01\x00\x07rdkafka\x00\x0blibrdkafka\x062.0.2\x00",
 )
 
 

@@ -18,7 +18,8 @@ LONG_BIND = (
 )
 START_TLS = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 
-# Written after RFC 4511: in short form as OpenLDAP does it, in long form as Windows does.
+# BIND and START_TLS are recorded from ldapsearch of OpenLDAP 2.5.13, with -x and with -xZ; the others are written after
+# RFC 4511, in long form as Windows does it.
 SAMPLES: tuple[bytes, ...] = (
     BIND,
     LONG_BIND,

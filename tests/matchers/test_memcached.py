@@ -20,9 +20,9 @@ def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
     return bytes([0x80, opcode]) + lengths + len(body).to_bytes(4, "big") + bytes(12) + body
 
 
-# Written after the two specifications.
+# Written after the two specifications, but for those of libmemcached.
 SAMPLES: tuple[bytes, ...] = (
-    b"get greeting\r\n",
+    b"get greeting\r\n",  # memccat of libmemcached 1.1.4
     b"gets a b c\r\n",
     b"gat 60 greeting\r\n",
     b"set greeting 0 0 5\r\nhello\r\n",
@@ -36,7 +36,12 @@ SAMPLES: tuple[bytes, ...] = (
     b"mn\r\n",
     b"stats\r\n",
     b"stats items\r\n",
-    b"version\r\n",
+    b"version\r\n",  # memcstat of libmemcached 1.1.4
+    b"\x80\x0c\x00\x08"
+    + bytes(7)
+    + b"\x08\0\1"
+    + bytes(10)
+    + b"greeting",  # memccat --binary of it
     binary(0x0B),
     binary(0x00, b"Hello"),
     binary(0x01, b"Hello", bytes(8)),

@@ -48,6 +48,9 @@ SAMPLES = (
     handshake(b"192.0.2.7", 1, 0xFFFFFFFF),
     handshake(b"a" * 120 + b".example.com", 3),
     PING,
+    # Recorded from mcstatus 14.2.0: JavaServer and LegacyServer.
+    b"\x0f\x00/\t127.0.0.1\xb8\x9b\x01\x01\x00",
+    b"\xfe\x01\xfa",
 )
 
 

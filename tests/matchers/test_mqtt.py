@@ -52,6 +52,10 @@ SAMPLES = (
     connect(name=b"MQIsdp", version=3),
     connect(flags=0xC2, rest=sized(b"user") + sized(b"p" * 200)),
     connect(version=0x84),
+    # Recorded from mosquitto_pub 2.0.11 with -V mqttv31, mqttv311 and mqttv5.
+    b"\x10\x16\x00\x06MQIsdp\x03\x02\x00<\x00\x08sensor-1",
+    b"\x10\x14\x00\x04MQTT\x04\x02\x00<\x00\x08sensor-1",
+    b"\x10\x18\x00\x04MQTT\x05\x02\x00<\x03!\x00\x14\x00\x08sensor-1",
 )
 
 
@@ -65,7 +69,7 @@ class BeginningTests(SynchronousTestCase):
 
     def test_match(self) -> None:
         """The version is a match, whatever follows."""
-        for sample, at in zip(SAMPLES, (9, 9, 11, 10, 9), strict=True):
+        for sample, at in zip(SAMPLES, (9, 9, 11, 10, 9, 11, 9, 9), strict=True):
             self.assertEqual(said(sample), (MATCH, at))
         self.assertEqual(said(b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff"), (MATCH, 14))
 

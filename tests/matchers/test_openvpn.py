@@ -49,6 +49,16 @@ SAMPLES = (
     tls_crypt(V2, FIRST),
     tls_crypt(V3, EARLY, key=299),
     tls_crypt(V3, FIRST, key=299),
+    # Recorded from OpenVPN 2.6.14: plain, with --tls-auth, with --tls-crypt, and the beginning with --tls-crypt-v2.
+    bytes.fromhex("000e 38 dbfddc6e0b13ddb0 00 00000000"),
+    bytes.fromhex(
+        "002a 38 c9fb44d1af1bdb4b 2f9b0995a76875fd8ed74753b12ea3c4495a81d1 00000001 6b001b70 00 00000000"
+    ),
+    bytes.fromhex(
+        "0036 38 31187f2a9d372220 00000001 6b001b73 4cbb99fc6fd992ea774cd39b12cfdd00"
+        "e69fa3ab6fbc25a0bf4e372318b96d58 34c27716ca58"
+    ),
+    bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
 )
 
 
@@ -62,7 +72,7 @@ class ResetTests(SynchronousTestCase):
 
     def test_match(self) -> None:
         """With encryption the packet's ID decides, else the end of the packet."""
-        for sample, at in zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15), strict=True):
+        for sample, at in zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True):
             self.assertEqual(said(sample), (MATCH, at))
             self.assertEqual(said(sample[: at - 1]), (NEED_MORE, at - 1))
             self.assertEqual(said(sample + sample), (MATCH, at))

@@ -12,11 +12,12 @@ from txmux.matchers.rsync import RsyncMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-# Of rsync 3.2.7, 3.1.3 and 2.6.9.
+# Of rsync 3.2.7, 3.1.3 and 2.6.9; the last is recorded from 3.5.0.
 SAMPLES = (
     b"@RSYNCD: 31.0 sha512 sha256 sha1 md5 md4\n",
     b"@RSYNCD: 31.0\n",
     b"@RSYNCD: 29\n",
+    b"@RSYNCD: 32.0 sha512 sha256 sha1 md5 md4\n",
 )
 
 

@@ -12,11 +12,13 @@ from txmux.matchers.sip import SipMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-# The examples of RFC 3261, sections 24.1 and 24.2, and of RFC 5626, section 9.1; one begins with a ping.
+# The examples of RFC 3261, sections 24.1 and 24.2, and of RFC 5626, section 9.1; one begins with a ping; the last is the
+# beginning of what sipsak 0.9.8.1 sends.
 SAMPLES = (
     b"REGISTER sip:registrar.biloxi.com SIP/2.0\r\nVia: SIP/2.0/TCP bobspc.biloxi.com:5060\r\n",
     b"INVITE sip:bob@biloxi.com SIP/2.0\r\nVia: SIP/2.0/TCP pc33.atlanta.com\r\n",
     b"\r\n\r\nOPTIONS sips:example.com;transport=tcp SIP/2.0\r\n",
+    b"OPTIONS sip:alice@127.0.0.1:3827 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:39063;branch=z9hG4bK.1821e0f9;rport;alias\r\n",
 )
 
 

@@ -37,7 +37,20 @@ CALLING = b"\x20EMEPEDEBEMEIEPFDFECACACACACACAAA\x00"
 SESSION_REQUEST = b"\x81\x00\x00\x44" + CALLED + CALLING
 
 # Written after the specifications: Windows before and after it knows the server's versions, and NetBIOS for *SMBSERVER.
-SAMPLES: tuple[bytes, ...] = (SMB1, SMB2, SESSION_REQUEST)
+SAMPLES: tuple[bytes, ...] = (
+    *(SMB1, SMB2, SESSION_REQUEST),
+    # The beginnings of what smbclient 4.17.12 sends, by default and with SMB 1.
+    b"\x00\x00\x00\xe2\xfeSMB@"
+    + bytes(9)
+    + b"\x1f"
+    + bytes(49)
+    + b"$\x00\x05\x00\x01\x00\x00\x00\x7f\x00\x00\x00",
+    b"\x00\x00\x00\xbe\xffSMBr\x00\x00\x00\x00\x18C\xc8"
+    + bytes(14)
+    + b"\xfe\xff"
+    + bytes(4)
+    + b"\x00\x9b\x00\x02PC NETWORK",
+)
 
 
 def said(data: bytes) -> Decided:

@@ -12,7 +12,8 @@ from txmux.matchers.tds import TdsMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-# The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number.
+# The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number; the last is recorded from tsql of
+# FreeTDS 1.3.17.
 SAMPLES: tuple[bytes, ...] = (
     bytes.fromhex(
         "1201002f000001000000 1a0006 01 0020 0001 02 0021 0001 03 0022 0004 04 0026 0001 ff"
@@ -23,6 +24,10 @@ SAMPLES: tuple[bytes, ...] = (
         "080001550000 00 4d5353514c53657276657200 80190000"
     ),
     bytes.fromhex("1201001a00000000 00 000b 0006 01 0011 0001 ff 090000000000 02"),
+    bytes.fromhex(
+        "1201003a00000000 00001a0006 0100200001 020021000c 03002d0004 0400310001 ff 090000000000 00"
+    )
+    + b"MSSQLServer\x00\xabF\x00\x00\x00",
 )
 
 

@@ -12,8 +12,10 @@ from txmux.matchers.tinc import TincMatcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-# Made by hand as tinc's send_id writes them in 1.0 and 1.1, and cmd_join in 1.1.
+# The first is recorded from tinc 1.0.36; the others are made by hand as tinc's send_id writes them in 1.0 and 1.1, and
+# cmd_join in 1.1.
 SAMPLES = (
+    b"0 here 17\n",
     b"0 office 17\n",
     b"0 branch_2 17.7\n",
     b"0 ?cNbMg3BWsfC0fQCSgZV7QfCIL7pYO1JtEnGc4l3GRpK 17.1\n",

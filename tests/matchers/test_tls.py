@@ -35,6 +35,10 @@ SAMPLES = (
     ),
     BARE,
     sslv2_hello(),
+    # The beginning of what pyOpenSSL with OpenSSL 4.0.3 sends, whose key share for X25519MLKEM768 makes it this long.
+    bytes.fromhex(
+        "1603 01060d 01000609 0303 67d9499c173d88cd0cf872effda8f8136ef35ef78258a2b8c682f5cc1950af01 20"
+    ),
 )
 
 

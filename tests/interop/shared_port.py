@@ -1,0 +1,94 @@
+"""One port with a route for every protocol, to see which of them a client is led to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, eventually
+from tests.interop.mux import Mux
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.mux import Record
+
+__all__ = ["SharedPortTestCase"]
+
+_MATCHERS = (
+    *("adb", "amqp", "bitcoin", "bittorrent", "cassandra", "erlang", "git"),
+    *("grpc", "http2", "http"),
+    *("irc", "jdwp", "kafka", "ldap", "memcached", "minecraft", "mqtt", "openvpn", "postgres"),
+    *("proxy", "rdp", "rsync", "rtsp", "sip", "smb", "socks4", "socks5", "mongodb"),
+    *("ssh", "stomp", "stun", "syslog", "tds", "telnet", "tinc", "tls", "tns", "winbox"),
+    *("x11", "xmpp", "zookeeper", "dns", "iperf3", "redis", "random"),
+)
+"""All that know a protocol, in the order of the alphabet but for those of which the documentation asks for another."""
+
+# With such a timeout no client reaches its route only because an earlier one has given up waiting.
+_LISTEN = """\
+[listen public]
+endpoint       = 127.0.0.1:0
+detect_timeout = 1h
+
+[route h2]
+match   = tls alpn=h2
+backend = close
+"""
+
+_ROUTE = """
+[route {name}]
+match   = {name}
+backend = close
+"""
+
+
+class SharedPortTestCase(InteropTestCase):
+    """Tests that share a service whose routes close the connection, so that nothing but detection is tested.
+
+    Attributes:
+        mux: The service.
+        port: Its port.
+        address: Its address and port.
+    """
+
+    mux: ClassVar[Mux]
+    port: ClassVar[str]
+    address: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start txmux."""
+        super().setUpClass()
+        routes = (_ROUTE.format(name=name) for name in _MATCHERS)
+        cls.mux = Mux(cls.folder, "".join((_LISTEN, *routes)))
+        cls.addClassCleanup(cls.mux.stop)
+        cls.port = str(cls.mux.port)
+        cls.address = f"127.0.0.1:{cls.port}"
+
+    def lines(self) -> list[Record]:
+        """Give all lines of the access log."""
+        whole, _, _ = self.mux.log.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def assert_reaches(self, route: str, program: str, *arguments: str | Path) -> Record:
+        """Run a client until it has said something, which must lead to this route, and give its line of the log."""
+        before = len(self.lines())
+
+        def spoken() -> list[Record]:
+            return [line for line in self.lines()[before:] if line["bytes_in"]]
+
+        client = Child(program, *arguments)
+        try:
+            eventually(lambda: bool(spoken()), f"{program} is led to a route")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, and it said:\n{client.output}") from error
+        finally:
+            client.end()
+        # Some clients try again and again. Their last connection came before this one, and so does its line.
+        with self.mux.connect() as connected:
+            last = "{}:{}".format(*connected.getsockname())
+        eventually(lambda: last in {line["client"] for line in self.lines()}, "all is logged")
+        found = spoken()
+        self.assertEqual({(line["route"], line["reason"]) for line in found}, {(route, "denied")})
+        return found[0]
