@@ -38,7 +38,8 @@ class SignalWatch:
     def stop(self) -> None:
         """Watch no longer."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A handler that was not set from Python is unknown, and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
 
     def _arrived(self, *_: object) -> None:

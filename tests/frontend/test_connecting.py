@@ -86,6 +86,21 @@ class ServersTest(MuxTestCase):
         peer = await self.backend.peer()
         await peer.has(1)
 
+    async def test_name_and_half_close(self) -> None:
+        """A server that has finished sending still hears the client out, also when it is reached by its name."""
+        port = self.backend_port()
+        client = await self.lead(Backend("named", (server(f"localhost:{port}"),)))
+        peer = await self.backend.peer()
+        peer.send(b"bye")
+        peer.finish()
+        await client.has_all()
+        client.send(b"z" * 20)
+        client.finish()
+        await peer.has(21)
+        client.close()
+        peer.close()
+        self.assert_story(await self.logged(), reason="done", bytes_in=21, bytes_out=3)
+
     async def test_name_that_hangs(self) -> None:
         """The connect time-out covers names too."""
         port = make_stalled_port(self)

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 
 from tests.support.mux import MuxTestCase
@@ -95,6 +96,27 @@ class TlsServerTest(MuxTestCase):
         await peer.is_lost()
         self.assertTrue(peer.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_tls_on_both_sides(self) -> None:
+        """When one side says goodbye, the other is closed at once."""
+        plain, peer = await self.relayed()
+        peer.close()
+        await plain.is_lost()
+        await self.logged()
+        outer = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
+        self.addCleanup(outer.stopListening)
+        insecure = CertificateOptions()
+        endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", outer.getHost().port, insecure)
+        client: Peer = await connectProtocol(endpoint, Peer())
+        client.send(b"question")
+        peer = await self.backend.peer(1)
+        await peer.has(8)
+        started = reactor.seconds()
+        peer.close()
+        await client.is_lost()
+        self.assertLess(reactor.seconds() - started, 4)
+        self.assertFalse(client.was_reset())
+        self.assert_story(await self.logged(2), reason="done")
 
     async def test_what_is_unsent_cannot_be_known(self) -> None:
         """A TLS transport does not tell how much its peer has yet to take."""

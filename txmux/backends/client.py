@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from txmux.relay.ends import End
 
@@ -35,6 +35,11 @@ class ProxyClient(End):
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""
         if not ISSLTransport.providedBy(self.transport):
+            # Twisted's endpoints put a protocol of their own between, which takes over only the last
+            # of several interfaces; without this one a half-close would end the connection.
+            between = getattr(self.transport, "protocol", self)
+            if between is not self:
+                alsoProvides(between, IHalfCloseableProtocol)
             self._report_connected()
 
     def handshakeCompleted(self) -> None:

@@ -106,7 +106,10 @@ class Plan(Generic[R]):
         Returns:
             Their positions, rising; ``None`` while the name is not known, so that all have to be asked.
         """
-        return None if self._index is None else self._index.named(peeked)
+        try:
+            return None if self._index is None else self._index.named(peeked)
+        except Exception:  # noqa: BLE001 - a plugin's reader that raises leaves all routes to be asked
+            return None
 
     def next(self, position: int, named: Collection[int]) -> int:
         """Go on from a route that is `keyed` to the next one that is worth asking.

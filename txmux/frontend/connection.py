@@ -89,8 +89,10 @@ class MuxProtocol(End):
         return (self.factory.clock.seconds() - self._accepted_at) * 1000
 
     def over(self, reason: EndReason) -> None:
-        """Note that nothing is left of this connection. Called once, by the last stage."""
+        """Note that nothing is left of this connection. Called by the last stage; only the first call counts."""
         record = self.record
+        if record.reason is not None:
+            return
         record.reason = reason
         record.duration_ms = self.elapsed_ms()
         self.factory.closed(self)

@@ -154,7 +154,7 @@ class MuxFactory(ServerFactory):
         except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
             _log.failure("{id} could not be ended in good order", id=connection.record.id)
             connection.transport.abortConnection()
-            self.closed(connection)
+            connection.over("error")
 
     def startFactory(self) -> None:
         """Start the factories of this process that routes lead to."""

@@ -78,11 +78,14 @@ class PortableRelay:
 
     def touch(self) -> None:
         """Note that a byte has come."""
-        self._last_byte_at = self._clock.seconds()
+        if not self._ending:
+            self._last_byte_at = self._clock.seconds()
 
     def side_finished(self, side: _Side) -> None:
         """Pass a half-close on, or end when both sides have finished."""
         other = side.other
+        if other.gone:
+            return  # this side is being ended already
         if other.has_finished:
             self._close_both("done")
             return
@@ -122,6 +125,9 @@ class PortableRelay:
         self._timer = None
         moved = self._still_sending()
         now = self._clock.seconds()
+        if self._has_lasted_too_long(now):
+            self.abort("max-duration")
+            return
         if moved:
             self._last_byte_at = now
         if self._unsent == 0:
@@ -176,9 +182,8 @@ class PortableRelay:
     def _check(self) -> None:
         self._timer = None
         now = self._clock.seconds()
-        longest = self._timeouts.max_duration
         quiet = now - self._last_byte_at >= self._patience()
-        if longest is not None and now - self._started_at >= longest:
+        if self._has_lasted_too_long(now):
             self.abort("max-duration")
         elif self._still_sending() and quiet:
             # A slow reader has taken something meanwhile.
@@ -192,6 +197,10 @@ class PortableRelay:
             self._close_both("half-close-timeout")
         else:
             self._close_both("idle-timeout")
+
+    def _has_lasted_too_long(self, now: float) -> bool:
+        longest = self._timeouts.max_duration
+        return longest is not None and now - self._started_at >= longest
 
     def _still_sending(self) -> bool:
         """Tell whether the peers have something to take, and have taken some since this was last asked."""
@@ -261,6 +270,8 @@ class _Side:
 
     def close(self) -> None:
         """Close this side in good order."""
+        if interfaces.ISSLTransport.providedBy(self.transport):
+            self.transport.resumeProducing()  # TLS waits for the goodbye of the other side
         self.transport.loseConnection()
 
     def reason_for(self, failure: Failure) -> Reason:
