@@ -314,6 +314,25 @@ class RelayContract(_Base):
         self.assertTrue(client.was_reset())
         self.assertEqual(result.reason, "server-reset")
 
+    async def test_endings_that_meet(self) -> None:
+        """A server that finishes when the client has just broken off still gets all, and then the reset."""
+        client, server = await self.start()
+        server.transport.pauseProducing()
+        size = 1024 * 1024
+        client.send(bytes(size))
+        relayed: Any = self.relay
+        while relayed._client.received < size:
+            await deferLater(reactor, 0)
+        client.reset()
+        while not relayed._client.gone:
+            await deferLater(reactor, 0)
+        self.ends[1].readConnectionLost()  # both came in one turn of the reactor
+        server.transport.resumeProducing()
+        result = await self.over(server)
+        self.assertEqual(len(server.received), size)
+        self.assertTrue(server.was_reset())
+        self.assertEqual(result.reason, "client-reset")
+
     async def test_a_slow_reader_gets_all(self) -> None:
         """Time-outs after a close do not cut off a reader that still takes what was sent."""
         clock = Clock()
