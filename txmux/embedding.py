@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -17,6 +18,7 @@ from txmux.rules.values import network
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from txmux.detection.registry import Registry
     from txmux.rules.model import Outcome
 
 __all__ = ["outcome", "route"]
@@ -47,7 +49,7 @@ def route(
     lines = [match] if isinstance(match, str) else list(match)
     if not lines:
         raise MuxError("a route needs a match line, such as 'any'")
-    matchers = installed_matchers()
+    matchers = _matchers()
     return Route(
         name or lines[0],
         tuple(read_alternative(line, matchers) for line in lines),
@@ -77,6 +79,12 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)
     raise MuxError(f"{backend!r} is no protocol factory, server, 'close' or 'reset'")
+
+
+@cache
+def _matchers() -> Registry:
+    # A program may make thousands of routes, and to look for plugins reads the disk.
+    return installed_matchers()
 
 
 def _networks(texts: Iterable[str]) -> NetworkSet | None:

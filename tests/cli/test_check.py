@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-from twisted.trial.unittest import SynchronousTestCase
-
 import txmux
-from txmux.cli import check, main
+from tests.cli.support import CommandTestCase
+from txmux.cli import check
 from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
 from txmux.rules.privileges import Privileges
 
@@ -26,29 +22,16 @@ BAD_LINES = (
 )
 
 
-class CommandTestCase(SynchronousTestCase):
+class CheckTestCase(CommandTestCase):
     """Shared by the tests of this file."""
 
     def setUp(self) -> None:
         """Write a good and a bad file."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.good, self.bad = Path(folder.name, "good.ini"), Path(folder.name, "bad.ini")
-        self.good.write_text(GOOD)
-        self.bad.write_text(BAD)
-
-    def run_main(self, *arguments: str | Path) -> tuple[int, str, str]:
-        """Run the program in this process; its exit code, output and error output."""
-        out, err = StringIO(), StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = main([str(argument) for argument in arguments])
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        return code, out.getvalue(), err.getvalue()
+        super().setUp()
+        self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
 
-class CheckTests(CommandTestCase):
+class CheckTests(CheckTestCase):
     """What it says, and its exit code."""
 
     def test_fine(self) -> None:
@@ -124,7 +107,7 @@ class CheckTests(CommandTestCase):
         self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
 
 
-class ProgramTests(CommandTestCase):
+class ProgramTests(CheckTestCase):
     """The program around the commands."""
 
     def test_version(self) -> None:
