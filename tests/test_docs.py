@@ -121,7 +121,7 @@ class KeyTests(SynchronousTestCase):
             "[txmux]": keys.settings_keys(unused, unused),
             "[listen NAME]": keys.listener_keys(unused),
             "[route NAME]": keys.route_keys(unused, unused, unused),
-            "[backend NAME]": keys.BACKEND_KEYS,
+            "[backend NAME]": keys.backend_keys(unused, unused),
         }
         for heading, table in in_code.items():
             text, _, _ = _section(self.page, heading).partition("\n### ")

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from txmux.errors import ListenError
 from txmux.frontend.addresses import text_of
-from txmux.frontend.endpoints import check_servers, server_endpoint, why_not
-from txmux.frontend.listener import MuxFactory, Tally
+from txmux.frontend.admission import Tally
+from txmux.frontend.endpoints import check_servers, listen_error, server_endpoint
+from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
 from txmux.rules.lint import lint
 from txmux.rules.parser import load
 from txmux.signals import SignalWatch
+from txmux.sockets.poller import at_last
+from txmux.workers.parent import Parent
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
-    from txmux.observe.access_log import AccessLog
+    from txmux.errors import MuxError
+    from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Listener, Rules
 
 __all__ = ["MuxService"]
@@ -33,12 +38,14 @@ class MuxService(Service):
     """Runs what a rules file says.
 
     Args:
-        rules: As `txmux.rules.parser.load` gives them, or made in Python.
+        rules: As `txmux.rules.parser.load` gives them, or made in Python. With several workers they have to
+            come from a file, and the reactor has to be the process's own.
         reactor: Listens, connects and tells the time; the process's own if not given.
 
     Attributes:
-        ports: The listening ports, once started.
-        factories: What stands behind the listeners, in the order of the rules.
+        ports: The listening ports, once started; none with several workers, which have them.
+        factories: What stands behind the listeners, in the order of the rules; none with several workers.
+        failure: Why it stopped the reactor, if it did.
     """
 
     _log = Logger()
@@ -50,9 +57,9 @@ class MuxService(Service):
         self.rules = rules
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
-        self._access_log: AccessLog | None = None
+        self.failure: MuxError | None = None
+        self._opened: Serving | Parent | None = None
         self._hang_up = SignalWatch(reactor, self.reopen_logs, signal.SIGHUP)
-        self._listening = False
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -65,7 +72,7 @@ class MuxService(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while there still is the privilege to; see `startService` for what it raises."""
-        self._listen()
+        self._open()
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -74,122 +81,88 @@ class MuxService(Service):
         Raises:
             ListenError: A socket cannot be opened; none is left open.
             AccessLogError: The access log's file cannot be opened.
+            WorkersError: The rules cannot be handed to workers.
         """
-        self._listen()
+        opened = self._open()
+        if isinstance(opened, Parent):
+            opened.start()
         super().startService()
         self._hang_up.start()
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
         super().stopService()
-        return Deferred.fromCoroutine(self._drain())
+        return Deferred.fromCoroutine(self._stop())
 
-    async def _drain(self) -> None:
-        # The deadline and the watch are there before anything is waited for.
-        deadline = self._reactor.callLater(self.rules.settings.drain_timeout, self._end_all)
-        impatience = SignalWatch(self._reactor, self._end_all, signal.SIGTERM, signal.SIGINT)
-        impatience.start()
-        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
-        self.ports.clear()
-        open_connections = sum(len(factory.connections) for factory in self.factories)
-        if open_connections:
-            self._log.info(
-                "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
-                count=open_connections,
-                seconds=self.rules.settings.drain_timeout,
-            )
-        await gatherResults([factory.emptied() for factory in self.factories])
-        impatience.stop()
-        if deadline.active():
-            deadline.cancel()
-        self._tell_of_dry_runs()
-        self.factories.clear()
-        self._listening = False
+    async def _stop(self) -> None:
+        opened = self._opened
+        if opened is not None:
+            impatience = SignalWatch(self._reactor, opened.end_all, signal.SIGTERM, signal.SIGINT)
+            # The watch is there before anything is waited for.
+            impatience.start()
+            await opened.drain()
+            impatience.stop()
+            self._opened = None
         self._hang_up.stop()
-        if self._access_log is not None:
-            self._access_log.close()
-
-    def _tell_of_dry_runs(self) -> None:
-        for factory in self.factories:
-            for name, count in factory.detector.would_have_taken.items():
-                self._log.info(
-                    "[route {name}] would have taken {count} connections of [listen {listener}]",
-                    name=name,
-                    count=count,
-                    listener=factory.settings.name,
-                )
-
-    def _end_all(self) -> None:
-        for factory in self.factories:
-            factory.abort("drained")
 
     def reopen_logs(self) -> None:
         """Open the access log's file again, after it was moved away."""
-        if self._access_log is not None:
-            self._access_log.reopen()
+        if self._opened is not None:
+            self._opened.reopen_logs()
 
-    def _listen(self) -> None:
-        if self._listening:
-            return
-        for warning in lint(self.rules):
-            self._log.warn("{warning}", warning=str(warning))
+    def _open(self) -> Serving | Parent:
+        if self._opened is None:
+            for warning in lint(self.rules):
+                self._log.warn("{warning}", warning=str(warning))
+            check_servers(self._reactor, self.rules.servers())
+            alone = self.rules.settings.workers == 1
+            self._opened = self._serving() if alone else self._parent()
+        return self._opened
+
+    def _parent(self) -> Parent:
+        parent = Parent(self.rules, self._reactor, self._fail)
+        parent.open()
+        return parent
+
+    def _serving(self) -> Serving:
         settings = self.rules.settings
-        check_servers(self._reactor, self.rules.servers())
-        self._access_log = open_log(settings)
+        serving = Serving(self.rules, open_log(settings, at_last(self._reactor)), self._reactor)
+        self.ports, self.factories = serving.ports, serving.factories
         tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:
-            factory = MuxFactory(
-                self.rules.routes_of(listener),
-                listener,
-                access_log=self._access_log,
-                tally=tally,
-                reactor=self._reactor,
-            )
-            self.factories.append(factory)
+            factory = serving.add(listener, tally, Tally(listener.max_connections))
             for text in listener.endpoints:
-                self._open(listener, text, factory)
-        self._listening = True
+                self._listen(serving, listener, text, factory)
+        return serving
 
-    def _open(self, listener: Listener, text: str, factory: MuxFactory) -> None:
+    def _listen(self, serving: Serving, listener: Listener, text: str, factory: MuxFactory) -> None:
         def listen() -> Deferred[IListeningPort]:
             return server_endpoint(self._reactor, text, listener.backlog).listen(factory)
+
+        def listening(port: IListeningPort) -> None:
+            serving.ports.append(port)
+            self._log.info(
+                "listening on {address} for [listen {name}]",
+                address=text_of(port.getHost()),
+                name=listener.name,
+            )
 
         failures: list[Failure] = []
 
         def fail_late(_: None) -> None:
             if failures:
-                self._failed_late(failures[0], listener, text)
+                self._fail(listen_error(listener, text, failures[0].value))
 
-        opening = maybeDeferred(listen).addCallback(self._opened, listener)
+        opening = maybeDeferred(listen).addCallback(listening)
         opening.addErrback(failures.append)
         if failures:
-            self._close_ports()
-            raise _listen_error(listener, text, failures[0]) from failures[0].value
+            serving.give_up()
+            raise listen_error(listener, text, failures[0].value) from failures[0].value
         # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
         opening.addCallback(fail_late)
 
-    def _opened(self, port: IListeningPort, listener: Listener) -> None:
-        self.ports.append(port)
-        self._log.info(
-            "listening on {address} for [listen {name}]",
-            address=text_of(port.getHost()),
-            name=listener.name,
-        )
-
-    def _failed_late(self, failure: Failure, listener: Listener, text: str) -> None:
-        self._log.critical("{error}; stopping", error=_listen_error(listener, text, failure))
-        self._reactor.stop()
-
-    def _close_ports(self) -> None:
-        for port in self.ports:
-            port.stopListening()
-        self.ports.clear()
-        self.factories.clear()
-        if self._access_log is not None:
-            self._access_log.close()
-
-
-def _listen_error(listener: Listener, text: str, failure: Failure) -> ListenError:
-    return ListenError(
-        f"[listen {listener.name}] endpoint {text}: cannot listen: {why_not(failure)}"
-    )
+    def _fail(self, error: MuxError) -> None:
+        self.failure = error
+        self._log.critical("{error}; stopping", error=error)
+        with suppress(ReactorNotRunning):  # it may be about to stop for another reason
+            self._reactor.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +16,7 @@ from txmux.rules.parser import load
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
+    from twisted.internet.defer import Deferred
 
 __all__ = ["Options", "makeService"]
 
@@ -58,7 +60,7 @@ class Options(usage.Options):
 
 
 class _StoppingService(MultiService):
-    """Ends the process with one clear line when a service in it cannot start."""
+    """Ends the process with one clear line when a service in it cannot start, and with a status that says so."""
 
     def startService(self) -> None:
         try:
@@ -71,6 +73,13 @@ class _StoppingService(MultiService):
             super().privilegedStartService()
         except MuxError as error:
             _stop(error, 1)
+
+    def stopService(self) -> Deferred[Any]:
+        if any(getattr(service, "failure", None) for service in self):
+            # What runs the reactor would end the process as if all were well.
+            atexit.register(os._exit, 1)
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
 
 
 def _stop(error: MuxError, status: int) -> NoReturn:

@@ -16,7 +16,8 @@ from tests.support.mux import ListLog, MuxTestCase
 from tests.support.peers import connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.addresses import ip_address_of, text_of
-from txmux.frontend.listener import MuxFactory, Tally
+from txmux.frontend.admission import Tally
+from txmux.frontend.listener import MuxFactory
 from txmux.frontend.stages import Closing
 from txmux.rules.model import Listener
 from txmux.rules.networks import NetworkSet
@@ -86,7 +87,7 @@ class AdmissionTest(MuxTestCase):
             for name in ("one", "two")
         ]
         first = await connect(self, ports[0])
-        while not tally.full:
+        while not tally.count:
             await self.turn()
         second = await connect(self, ports[1])
         await second.is_lost()
@@ -100,7 +101,7 @@ class AdmissionTest(MuxTestCase):
         factory = MuxFactory((), Listener("x", deny=networks("127.0.0.0/8")))
         client = await connect(self, listen(self, factory))
         await client.is_lost()
-        self.assertIs(factory.reactor, reactor)
+        self.assertIs(factory.engine.reactor, reactor)
 
 
 class EndingTest(MuxTestCase):

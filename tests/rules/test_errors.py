@@ -85,17 +85,16 @@ BAD_FILES = {
             "(there are any, broken, payload, picky, redis, ssh, tls)"
         ),
     ],
-    "[txmux]\nrelay = kernel\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
-        "2: [txmux] relay: kernel is not supported yet; write auto or portable",
-        "3: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'",
+    "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
+        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'",
         (
-            "4: [txmux] drain_timeout: '30' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+            "3: [txmux] drain_timeout: '30' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
             "did you mean '30s'?"
         ),
-        "5: [txmux] access_log: 'a\\x00b' is no path: it holds a NUL character",
+        "4: [txmux] access_log: 'a\\x00b' is no path: it holds a NUL character",
     ],
     "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": [
-        "2: [txmux] relay: must be auto or portable, not 'fast'",
+        "2: [txmux] relay: must be auto, portable or kernel, not 'fast'",
         "3: [txmux] access_log_format: must be text or json, not 'xml'",
     ],
     "{listen}detect_timeout = 0s\npeek_limit = 0\nkeepalive = on\nallow = 10.0.0.1/8": [
@@ -190,7 +189,7 @@ FOLLOW_ON = {
 }
 
 NOT_YET = {
-    "[txmux]": "workers admin",
+    "[txmux]": "admin",
     "[listen public]": "accept_proxy_from proxy_timeout max_connections_per_source "
     "max_undecided_per_source connection_rate_per_source",
     "[route a]": "during terminate_tls alpn tls_client_ca tls_minimum",

@@ -157,7 +157,13 @@ class MeaningTests(SynchronousTestCase):
         rules = read(EVERYTHING)
         self.assertEqual(
             rules.settings,
-            Settings("portable", 1000, 0.0, Path("etc/log/access.log"), "json"),
+            Settings(
+                relay="portable",
+                max_connections=1000,
+                drain_timeout=0.0,
+                access_log=Path("etc/log/access.log"),
+                access_log_format="json",
+            ),
         )
         default = "unix:/run/default.sock"
         self.assertEqual(

@@ -14,7 +14,8 @@ from tests.support.peers import connect, reactor
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
-from txmux.frontend.endpoints import EveryAddressEndpoint, _with_backlog
+from txmux.frontend import listening
+from txmux.frontend.endpoints import _with_backlog
 from txmux.observe.access_log import AccessLogError
 from txmux.rules.problems import RulesError
 
@@ -60,11 +61,14 @@ backend = reset
 
     async def test_no_ipv6(self) -> None:
         """Where there is no IPv6, `:PORT` is every IPv4 address."""
-        self.patch(
-            EveryAddressEndpoint,
-            "_open",
-            lambda _: socket.socket(socket.AF_PACKET + 1000),  # EAFNOSUPPORT
-        )
+        real = listening._open
+
+        def without_ipv6(place: listening.Place, sharing: Any) -> socket.socket:
+            if place.family == socket.AF_INET6:
+                socket.socket(socket.AF_PACKET + 1000)  # EAFNOSUPPORT
+            return real(place, sharing)
+
+        self.patch(listening, "_open", without_ipv6)
         (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
         client = await connect(self, port)
         client.send(b"x")

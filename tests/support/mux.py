@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.listener import MuxFactory
+from txmux.frontend.listening import open_socket, place_of
 from txmux.rules.model import Backend, Listener, Refusal, Server
 
 if TYPE_CHECKING:
@@ -92,7 +93,14 @@ class MuxTestCase(TestCase):
             access_log=self.log,
             reactor=reactor or self.time,
         )
-        return listen(self, self.factory, interface)
+        host = f"[{interface}]" if ":" in interface else interface
+        place = place_of(f"{host}:0", 1024)
+        assert place is not None
+        with open_socket(place) as opened:
+            port: Any = self.factory.listen(opened)
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
 
     def ssh_mux(self, **settings: Any) -> int:
         """Listen with a multiplexer that leads SSH to the test's backend."""

@@ -8,7 +8,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListen
 from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import alsoProvides, implementer
 
-from txmux.relay.ends import End
+from txmux.relay.ends import NOBODY, End
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,9 @@ class ProxyClient(End):
 
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""
-        if not ISSLTransport.providedBy(self.transport):
+        if isinstance(self.transport, SocketTransport):
+            self._report_connected()
+        elif not ISSLTransport.providedBy(self.transport):
             # Twisted's endpoints put a protocol of their own between, which takes over only the last
             # of several interfaces; without this one a half-close would end the connection.
             between = getattr(self.transport, "protocol", self)
@@ -58,6 +61,7 @@ class ProxyClient(End):
         awaited, self._awaited = self._awaited, None
         if awaited is None:
             super().connectionLost(reason)
+            self.receiver = NOBODY
         else:
             _, on_failed = awaited
             on_failed(reason)
@@ -65,21 +69,8 @@ class ProxyClient(End):
     def give_up(self) -> None:
         """Break off a connection whose handshake nobody waits for any more."""
         self._awaited = None
-        self.receiver = _Nobody()
+        self.receiver = NOBODY
         self.transport.abortConnection()
-
-
-class _Nobody:
-    """Whom nothing is to be told any more. Implements `txmux.relay.ends.Receiver`."""
-
-    def data(self, data: bytes, /) -> None:
-        pass
-
-    def finished(self) -> None:
-        pass
-
-    def lost(self, reason: Failure, /) -> None:
-        pass
 
 
 class ProxyClientFactory(ClientFactory):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
 import errno
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.internet import error
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,15 +16,16 @@ from txmux.proxyprotocol.header import Header
 from txmux.proxyprotocol.wrappers import HeaderFirst
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.client import ProxyClient
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Backend, Server
 
-__all__ = ["BackendConnector", "ConnectFailure", "dial", "proxy_header"]
+__all__ = ["BackendConnector", "ConnectFailure", "Dial", "proxy_header"]
+
+Dial = Callable[["Server", Any, float], Callable[[], None]]
+"""Starts to connect: a server, a client factory and seconds in; what cancels the attempt out."""
 
 ConnectFailure = Literal["connect-refused", "connect-timeout", "tls-failed", "error"]
 """Why no server could be reached, in the words of the access log."""
@@ -43,7 +42,8 @@ class BackendConnector:
     Exactly one of the two callables is called, once, unless it is cancelled before.
 
     Args:
-        reactor: Connects and tells the time.
+        clock: For the time limits.
+        dial: Connects.
         backend: Whose servers are tried, each at most once, in their order.
         header: Bytes that go before all others on the connection; empty for none.
         on_connected: Given the server's end and the server; sets the end's receiver before it returns.
@@ -52,13 +52,15 @@ class BackendConnector:
 
     def __init__(
         self,
-        reactor: Any,
+        clock: IReactorTime,
+        dial: Dial,
         backend: Backend,
         header: bytes,
         on_connected: Callable[[ProxyClient, Server], None],
         on_failed: Callable[[ConnectFailure, Server], None],
     ) -> None:
-        self._reactor = reactor
+        self._clock = clock
+        self._dial = dial
         self._backend = backend
         self._header = header
         self._on_connected = on_connected
@@ -79,7 +81,7 @@ class BackendConnector:
     def _try(self, server: Server) -> None:
         # Known before it starts, since an attempt may fail while it is being started.
         self._attempt = _Attempt(self, server)
-        self._attempt.start(self._reactor, self._header, self._backend.connect_timeout)
+        self._attempt.start(self._clock, self._dial, self._header, self._backend.connect_timeout)
 
     def attempt_connected(self, attempt: _Attempt, end: ProxyClient) -> None:
         """Hand the connection over."""
@@ -110,26 +112,30 @@ class _Attempt:
         self.server = server
         self._deadline: IDelayedCall | None = None
         self._stop_dialling: Callable[[], None] | None = None
+        self._factory: ProxyClientFactory | None = None
 
-    def start(self, reactor: Any, header: bytes, timeout: float) -> None:
+    def start(self, clock: IReactorTime, dial: Dial, header: bytes, timeout: float) -> None:
         """Connect; whatever goes wrong is told to the connector."""
         self._factory = ProxyClientFactory(self._connected, self._failed)
         factory: Any = HeaderFirst(self._factory, header) if header else self._factory
         if self.server.kind == "endpoint":
             # Its own end is only that of the TCP connection; a TLS handshake counts as well.
-            self._deadline = reactor.callLater(timeout, self._too_late)
+            self._deadline = clock.callLater(timeout, self._too_late)
         try:
-            self._stop_dialling = dial(reactor, self.server, factory, timeout)
+            stop_dialling = dial(self.server, factory, timeout)
+            if self._connector is not None:  # it is not over yet
+                self._stop_dialling = stop_dialling
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
             self._failed(Failure())
 
     def cancel(self) -> None:
         """Give up; nothing is told any more."""
+        factory, stop_dialling = self._factory, self._stop_dialling
         self._finish()
-        if self._factory.client is not None:
-            self._factory.client.give_up()
-        elif self._stop_dialling is not None:
-            self._stop_dialling()
+        if factory is not None and factory.client is not None:
+            factory.client.give_up()
+        elif stop_dialling is not None:
+            stop_dialling()
 
     def _too_late(self) -> None:
         self._deadline = None
@@ -153,56 +159,21 @@ class _Attempt:
             self._deadline.cancel()
             self._deadline = None
         connector, self._connector = self._connector, None
+        self._stop_dialling = self._factory = None
         return connector
-
-
-def dial(
-    reactor: Any, server: Server, factory: IProtocolFactory, timeout: float
-) -> Callable[[], None]:
-    """Start to connect to a server.
-
-    Args:
-        reactor: Connects and tells the time.
-        server: Where to.
-        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure.
-        timeout: Seconds that it may take in all.
-
-    Returns:
-        What cancels the attempt; for use only while neither success nor failure has been reported.
-    """
-    if server.kind == "unix":
-        connector = reactor.connectUNIX(server.path, factory, timeout)
-        return connector.disconnect  # type: ignore[no-any-return]
-    if server.kind == "tcp" and (isIPAddress(server.host) or isIPv6Address(server.host)):
-        connector = reactor.connectTCP(server.host, server.port, factory, timeout)
-        return connector.disconnect  # type: ignore[no-any-return]
-    if server.kind == "tcp":
-        endpoint: Any = HostnameEndpoint(reactor, server.host, server.port)
-    else:
-        endpoint = clientFromString(reactor, server.text)
-    connecting = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
-    connecting.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))  # type: ignore[attr-defined]
-    return connecting.cancel  # type: ignore[no-any-return]
-
-
-def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature
-    # A name with several addresses may fail for one of them, but what ended the attempt is the time.
-    raise error.TimeoutError
 
 
 def proxy_header(backend: Backend, client: Address | None, local: Address | None) -> bytes:
     """Write the PROXY protocol header that tells a backend of its client.
 
     Args:
-        backend: Says which version, if any.
+        backend: Says which version.
         client: The client's real address; ``None`` if it has none.
         local: The address the client connected to.
 
     Returns:
-        The header; empty when the backend wants none.
+        The header.
     """
-    if backend.proxy_protocol == "off":
-        return b""
     header = Header.between(client, local)
     return encode_v1(header) if backend.proxy_protocol == "v1" else encode_v2(header)
 

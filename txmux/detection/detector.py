@@ -7,6 +7,7 @@ undecided the client waits. So the same bytes lead to the same route however the
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from typing import TYPE_CHECKING, Generic
 
@@ -47,6 +48,7 @@ class Detector(Generic[R]):
         peek_limit: Matchers see at most so many bytes.
 
     Attributes:
+        asks_who: Whether any route depends on the client's address.
         would_have_taken: For each route that runs dry, by name, how many clients it would have taken.
     """
 
@@ -55,6 +57,9 @@ class Detector(Generic[R]):
     def __init__(self, routes: Iterable[R], peek_limit: int = 32 * 1024) -> None:
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
+        self.asks_who = any(
+            route.allowed is not None or route.excluded is not None for route in self.routes
+        )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
@@ -201,6 +206,7 @@ class Detection(Generic[R]):
 
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
+_fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
 _NEGATED = {
     Verdict.MATCH: Verdict.NO,
     Verdict.NO: Verdict.MATCH,
@@ -222,5 +228,6 @@ def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
     for predicate in predicates:
         with contextlib.suppress(Exception):  # facts are worth no connection
             learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
-            facts.update((_FACT.sub("_", str(name)), str(value)) for name, value in learnt.items())
+            for name, value in learnt.items():
+                facts[_fact_name(str(name))] = str(value)
     return facts

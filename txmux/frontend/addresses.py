@@ -33,6 +33,8 @@ def ip_address_of(peer: IAddress) -> Address | None:
 
 def text_of(peer: IAddress) -> str:
     """Write an address for logs: ``192.0.2.1:443``, ``[2001:db8::1]:443``, ``unix:/run/x.sock``."""
+    if type(peer) is address.IPv4Address:
+        return f"{peer.host}:{peer.port}"
     ip = ip_address_of(peer)
     if ip is not None:
         return str(ip)

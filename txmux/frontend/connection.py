@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from txmux.frontend.addresses import ip_address_of, text_of
 from txmux.frontend.stages import Peeking, refuse
-from txmux.relay.ends import End, Receiver
+from txmux.relay.ends import NOBODY, End, Receiver
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
@@ -47,16 +47,12 @@ class MuxProtocol(End):
     Attributes:
         factory: The listener it came in by.
         record: What is known of it so far.
-        client: Its real address; ``None`` if it has no IP address.
-        local: The address it connected to.
         stage: What it is at.
         logged: Whether it gets a line in the access log.
     """
 
     factory: MuxFactory
     stage: Stage
-    client: Address | None
-    local: Address | None
 
     def __init__(
         self, factory: MuxFactory, record: ConnectionRecord, refused: EndReason | None
@@ -65,13 +61,12 @@ class MuxProtocol(End):
         self.factory = factory
         self.record = record
         self.logged = True
+        self._settled = refused is not None
         self._accepted_at = factory.clock.seconds()
 
     def connectionMade(self) -> None:
         """Begin to peek, if the client is let in."""
         transport = self.transport
-        self.client = ip_address_of(transport.getPeer())
-        self.local = ip_address_of(transport.getHost())
         self.record.local = text_of(transport.getHost())
         if self._refused is not None:
             refuse(self, Refusal.CLOSE, self._refused)
@@ -79,6 +74,22 @@ class MuxProtocol(End):
         self.factory.prepare(transport)
         self.factory.opened(self)
         self.enter(Peeking(self))
+
+    @property
+    def client(self) -> Address | None:
+        """The client's real address; ``None`` if it has no IP address."""
+        return ip_address_of(self.transport.getPeer())
+
+    @property
+    def local(self) -> Address | None:
+        """The address that it connected to."""
+        return ip_address_of(self.transport.getHost())
+
+    def settle(self) -> None:
+        """Note that it needs no further socket."""
+        if not self._settled:
+            self._settled = True
+            self.factory.engine.undecided -= 1
 
     def enter(self, stage: ReceivingStage) -> None:
         """Go on to the next stage."""
@@ -95,4 +106,6 @@ class MuxProtocol(End):
             return
         record.reason = reason
         record.duration_ms = self.elapsed_ms()
+        self.settle()
+        self.stage = self.receiver = NOBODY
         self.factory.closed(self)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
     clientFromString,
     serverFromString,
 )
@@ -20,18 +18,18 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
 from txmux.errors import ListenError
-from txmux.rules.endpoints import short_form
+from txmux.frontend.listening import open_socket, place_of
 from txmux.rules.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-    from twisted.python.failure import Failure
 
-    from txmux.rules.model import Server
+    from txmux.frontend.listening import Place
+    from txmux.rules.model import Listener, Server
 
-__all__ = ["EveryAddressEndpoint", "check_servers", "server_endpoint", "why_not"]
+__all__ = ["PlainEndpoint", "check_servers", "listen_error", "server_endpoint"]
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
@@ -42,24 +40,18 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
         text: Checked by the rules parser.
         backlog: Connections that may wait to be accepted, unless the text says otherwise.
     """
-    short = short_form(text)
-    if short is None:
-        _clear_unix_socket(text)
-        named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
-        if isinstance(named, AdoptedStreamServerEndpoint):
-            # Read with the wrong family, clients' addresses would be garbage. systemd makes an IPv6 socket
-            # of `ListenStream=443`, whatever the endpoint's `domain` says.
-            with socket.fromfd(named.fileno, socket.AF_INET, socket.SOCK_STREAM) as inherited:
-                family = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
-            named.addressFamily = socket.AddressFamily(family)
-        return named
-    host, port = short
-    if not host:
-        return EveryAddressEndpoint(reactor, port, backlog)
-    make: Callable[..., IStreamServerEndpoint] = (
-        TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
-    )
-    return make(reactor, port, backlog=backlog, interface=host)
+    place = place_of(text, backlog)
+    if place is not None:
+        return PlainEndpoint(place)
+    _clear_unix_socket(text)
+    named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
+    if isinstance(named, AdoptedStreamServerEndpoint):
+        # Read with the wrong family, clients' addresses would be garbage. systemd makes an IPv6 socket
+        # of `ListenStream=443`, whatever the endpoint's `domain` says.
+        with socket.fromfd(named.fileno, socket.AF_INET, socket.SOCK_STREAM) as inherited:
+            family = inherited.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+        named.addressFamily = socket.AddressFamily(family)
+    return named
 
 
 def _clear_unix_socket(text: str) -> None:
@@ -116,51 +108,24 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
 
 
 @implementer(IStreamServerEndpoint)
-class EveryAddressEndpoint:
-    """Listens on every address of the machine, IPv4 and IPv6, with one socket.
-
-    Twisted's own endpoints leave it to the system's settings whether an IPv6 socket takes IPv4 clients too.
+class PlainEndpoint:
+    """Listens with a plain TCP socket.
 
     Args:
-        reactor: Listens.
-        port: A TCP port, 0 for any that is free.
-        backlog: Connections that may wait to be accepted.
+        place: Where.
     """
 
-    def __init__(self, reactor: Any, port: int, backlog: int) -> None:
-        self._reactor = reactor
-        self._port = port
-        self._backlog = backlog
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Listen; without IPv6 in this system, on every IPv4 address."""
+        """Listen for a `MuxFactory`, at once."""
+        factory: Any = protocolFactory
         try:
-            opened = self._open()
+            with open_socket(self._place) as opened:
+                return succeed(factory.listen(opened))
         except OSError as problem:
-            if problem.errno != errno.EAFNOSUPPORT:
-                return fail(CannotListenError("", self._port, problem))
-            plain: IStreamServerEndpoint = TCP4ServerEndpoint(
-                self._reactor, self._port, backlog=self._backlog
-            )
-            return plain.listen(protocolFactory)
-        with opened:  # the reactor works on a duplicate
-            port: IListeningPort = self._reactor.adoptStreamPort(
-                opened.fileno(), socket.AF_INET6, protocolFactory
-            )
-        return succeed(port)
-
-    def _open(self) -> socket.socket:
-        opened = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        try:
-            opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            opened.bind(("::", self._port))
-            opened.listen(self._backlog)
-        except OSError:
-            opened.close()
-            raise
-        return opened
+            return fail(CannotListenError(self._place.host, self._place.port, problem))
 
 
 _HINTS = {
@@ -170,9 +135,14 @@ _HINTS = {
 }
 
 
-def why_not(failure: Failure) -> str:
+def listen_error(listener: Listener, text: str, cause: BaseException | None) -> ListenError:
     """Say in one line why an endpoint could not listen, and what helps."""
-    cause: object = failure.value
+    return ListenError(
+        f"[listen {listener.name}] endpoint {text}: cannot listen: {_why_not(cause)}"
+    )
+
+
+def _why_not(cause: object) -> str:
     if isinstance(cause, CannotListenError):
         cause = cause.socketError
     if isinstance(cause, LookupError):

@@ -7,54 +7,37 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from txmux.detection.detector import Detector
-from txmux.frontend.addresses import ip_address_of, text_of
+from txmux.frontend.addresses import text_of
+from txmux.frontend.admission import Admission, Tally
 from txmux.frontend.connection import MuxProtocol
+from txmux.frontend.engine import Engine
 from txmux.observe.record import ConnectionRecord
 from txmux.rules.model import InProcess, Listener
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import socket
+    from collections.abc import Callable, Iterable
 
-    from twisted.internet.interfaces import IAddress, IReactorTime
+    from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 
     from txmux.observe.access_log import AccessLog
-    from txmux.observe.record import EndReason
-    from txmux.proxyprotocol.header import Address
     from txmux.relay.ends import IRelayTransport
     from txmux.relay.interface import AbortReason
-    from txmux.rules.model import Route
+    from txmux.rules.model import Route, Server
 
-__all__ = ["MuxFactory", "Tally"]
+__all__ = ["MuxFactory"]
 
 _log = Logger()
 
 _ids = (
     f"{prefix}-{number:x}" for prefix in [secrets.token_hex(4)] for number in itertools.count(1)
 )
-
-
-@attrs.define
-class Tally:
-    """How many connections there are, among listeners that share a limit.
-
-    Attributes:
-        limit: At most so many; 0 is no limit.
-        count: So many there are.
-    """
-
-    limit: int = 0
-    count: int = 0
-
-    @property
-    def full(self) -> bool:
-        """Whether the limit is reached."""
-        return bool(self.limit) and self.count >= self.limit
 
 
 class MuxFactory(ServerFactory):
@@ -67,7 +50,12 @@ class MuxFactory(ServerFactory):
         settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
         access_log: Is told of each connection when it has ended.
         tally: Connections counted together with those of other listeners.
-        reactor: Connects and tells the time; the process's own if not given.
+        own_tally: Connections of this listener, where other processes count with it.
+        engine: Moves the bytes; one for this listener alone if not given.
+        reactor: For that; the process's own if not given.
+
+    Attributes:
+        engine: The same.
     """
 
     noisy = False
@@ -79,17 +67,23 @@ class MuxFactory(ServerFactory):
         *,
         access_log: AccessLog | None = None,
         tally: Tally | None = None,
+        own_tally: Tally | None = None,
+        engine: Engine | None = None,
         reactor: Any = None,
     ) -> None:
-        if reactor is None:
-            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
-        self.reactor = reactor
-        self.clock: IReactorTime = reactor
+        if engine is None:
+            if reactor is None:
+                from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+            engine = Engine(reactor)
+        self.engine = engine
+        self.clock: IReactorTime = engine.clock
         self.settings = settings
         self.detector = Detector(routes, settings.peek_limit)
         self.connections: set[MuxProtocol] = set()
         self._access_log = access_log
-        self._tally = Tally() if tally is None else tally
+        self._admission = Admission(
+            settings, tally or Tally(), own_tally or Tally(settings.max_connections)
+        )
         self._emptied: Deferred[None] | None = None
 
     def buildProtocol(  # type: ignore[override]  # `factory` is narrower than Twisted's
@@ -98,34 +92,37 @@ class MuxFactory(ServerFactory):
         """Let a client in, or refuse it, which is logged."""
         assert addr is not None  # noqa: S101 - accepted connections have one
         record = ConnectionRecord(time.time(), next(_ids), self.settings.name, text_of(addr))
-        return MuxProtocol(self, record, self._refuse(ip_address_of(addr)))
+        return MuxProtocol(self, record, self._admission.enter(addr))
 
-    def _refuse(self, client: Address | None) -> EndReason | None:
-        settings = self.settings
-        if client is not None and settings.deny is not None and client.host in settings.deny:
-            return "denied"
-        if settings.allow is not None and (client is None or client.host not in settings.allow):
-            return "denied"
-        if self._tally.full or 0 < settings.max_connections <= len(self.connections):
-            return "limit"
-        return None
+    def listen(self, opened: socket.socket) -> IListeningPort:
+        """Accept the clients of a socket, of which a duplicate is taken."""
+        return self.engine.listen(opened, self, keepalive=self.settings.keepalive)
+
+    def dial(
+        self, server: Server, factory: Any, timeout: float, *, eager: bool
+    ) -> Callable[[], None]:
+        """Start to connect to a server; see `Engine.dial`."""
+        keepalive = self.settings.keepalive
+        return self.engine.dial(server, factory, timeout, keepalive=keepalive, eager=eager)
 
     def prepare(self, transport: IRelayTransport) -> None:
-        """Set the options of a socket, whether a client's or a server's; UNIX sockets have none."""
-        if hasattr(transport, "setTcpNoDelay"):
+        """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
+        if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(enabled=True)
             transport.setTcpKeepAlive(self.settings.keepalive)
 
     def opened(self, connection: MuxProtocol) -> None:
-        """Count a connection."""
+        """Note a connection that was let in."""
         self.connections.add(connection)
-        self._tally.count += 1
+        self.engine.undecided += 1
 
     def closed(self, connection: MuxProtocol) -> None:
         """Tell the access log of a connection, and forget it."""
         if connection in self.connections:
             self.connections.discard(connection)
-            self._tally.count -= 1
+            if not self.connections:
+                self.engine.clock.rest()
+            self._admission.leave()
         if self._access_log is not None and connection.logged:
             try:
                 self._access_log.write(connection.record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
@@ -9,7 +10,6 @@ from twisted.internet.interfaces import ISSLTransport
 from txmux.backends.connect import BackendConnector, proxy_header
 from txmux.frontend.inprocess import HandedOver
 from txmux.relay.interface import Timeouts
-from txmux.relay.portable import PortableRelay
 from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ class Peeking:
     def __init__(self, connection: MuxProtocol) -> None:
         self._connection = connection
         factory = connection.factory
-        client = connection.client
-        self._detection = factory.detector.begin(client.host if client else None)
+        detector = factory.detector
+        client = connection.client if detector.asks_who else None
+        self._detection = detector.begin(client.host if client else None)
         self._bytes = b""
         self._deadline = factory.clock.callLater(factory.settings.detect_timeout, self._too_late)
 
@@ -105,6 +106,7 @@ def _lead(
         return
     connection.record.backend = outcome.name
     if isinstance(outcome, InProcess):
+        connection.settle()
         HandedOver(connection, outcome).start(pending, client_finished=client_finished)
     else:
         Connecting(connection, outcome, pending, client_finished=client_finished).start()
@@ -120,9 +122,16 @@ class Connecting:
         self._backend = backend
         self._pending = pending
         self._client_finished = client_finished
-        header = proxy_header(backend, connection.client, connection.local)
+        header = b""
+        if backend.proxy_protocol != "off":
+            header = proxy_header(backend, connection.client, connection.local)
         self._connector = BackendConnector(
-            connection.factory.reactor, backend, header, self._connected, self._failed
+            connection.factory.clock,
+            partial(connection.factory.dial, eager=bool(pending or header)),
+            backend,
+            header,
+            self._connected,
+            self._failed,
         )
 
     def start(self) -> None:
@@ -164,26 +173,32 @@ class Connecting:
         record.connect_ms = connection.elapsed_ms() - (record.detect_ms or 0.0)
         connection.factory.prepare(end.transport)
         pending, self._pending = self._pending, b""
-        relaying = Relaying(connection, self._backend)
-        relaying.start(end, pending, client_finished=self._client_finished)
+        del self._connector
+        relaying = Relaying(connection, self._backend, end)
+        relaying.start(pending, client_finished=self._client_finished)
 
     def _failed(self, cause: ConnectFailure, server: Server) -> None:
         self._connection.record.server = server.text
+        del self._connector
         refuse(self._connection, Refusal.CLOSE, cause)
 
 
 class Relaying:
     """Both ends stand, and a relay carries the bytes; it hears of both ends itself."""
 
-    def __init__(self, connection: MuxProtocol, backend: Backend) -> None:
+    def __init__(self, connection: MuxProtocol, backend: Backend, server: ProxyClient) -> None:
         self._connection = connection
+        self._server = server
         timeouts = Timeouts(backend.idle_timeout, backend.half_close_timeout, backend.max_duration)
-        self._relay = PortableRelay(connection.factory.clock, timeouts, self._over)
+        engine = connection.factory.engine
+        self._relay = engine.relay(connection, server, timeouts, self._over)
 
-    def start(self, server: ProxyClient, pending: bytes, *, client_finished: bool) -> None:
+    def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Relay."""
-        self._connection.stage = self
-        self._relay.start(self._connection, server, pending, client_finished=client_finished)
+        connection = self._connection
+        connection.stage = self
+        connection.settle()
+        self._relay.start(connection, self._server, pending, client_finished=client_finished)
 
     def abort(self, reason: AbortReason) -> None:
         """End both connections."""
@@ -233,6 +248,7 @@ class Closing:
 
 def refuse(connection: MuxProtocol, how: Refusal, reason: EndReason) -> None:
     """Close a client's connection, which will be logged with this reason."""
+    connection.settle()
     closing = Closing(connection, reason)
     connection.enter(closing)
     if how is Refusal.RESET:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from txmux.interfaces import Verdict
 
 __all__ = ["begins_with", "printable"]
 
 _LONGEST_FACT = 255
+_PLAIN = re.compile(r"[ -\[\]-~]*")  # printable ASCII but for the backslash
 
 
 def begins_with(data: bytes, expected: bytes) -> Verdict:
@@ -25,4 +28,6 @@ def printable(text: str) -> str:
     Returns:
         At most 255 printable ASCII characters; all others, and the backslash, as Python escapes them.
     """
+    if len(text) <= _LONGEST_FACT and _PLAIN.fullmatch(text):
+        return text
     return text[:_LONGEST_FACT].encode("unicode_escape").decode("ascii")[:_LONGEST_FACT]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
 from twisted.logger import Logger
@@ -15,8 +16,8 @@ from twisted.logger import Logger
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
-    from typing import TextIO
 
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Settings
@@ -58,36 +59,56 @@ def as_text(record: ConnectionRecord) -> str:
     A value with blanks, quotes or anything unprintable in it is written as a JSON string, so that what a
     client sent can neither break the line nor pretend to be another field.
     """
-    fields = _fields(record)
-    facts = fields.pop("facts")
     # A fact comes last and is never confused with a field: its name is marked.
-    pairs = [*fields.items(), *((f"facts.{name}", value) for name, value in facts.items())]
-    return " ".join(f"{name}={_text_value(value)}" for name, value in pairs)
+    facts = "".join([f" facts.{name}={_text_value(value)}" for name, value in record.facts.items()])
+    return (
+        f"time={_moment(record.time)} id={record.id} listener={record.listener}"
+        f" client={_quoted(record.client)} local={_text_value(record.local)}"
+        f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
+        f" server={_text_value(record.server)}"
+        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
+        f" detect_ms={_tenths(record.detect_ms)} connect_ms={_tenths(record.connect_ms)}"
+        f" duration_ms={_tenths(record.duration_ms)} reason={record.reason or '-'}{facts}"
+    )
 
 
 def as_json(record: ConnectionRecord) -> str:
     """Write a record as a JSON object on one line; absent values are ``null``."""
-    return json.dumps(_fields(record), ensure_ascii=True, separators=(",", ":"))
-
-
-def _fields(record: ConnectionRecord) -> dict[str, Any]:
     fields = attrs.asdict(record, recurse=False)
-    moment = datetime.fromtimestamp(record.time, timezone.utc)
-    fields["time"] = moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+    fields["time"] = _moment(record.time)
     for name in ("detect_ms", "connect_ms", "duration_ms"):
         if fields[name] is not None:
             fields[name] = round(fields[name], 1)
-    return fields
+    return _to_json(fields)
+
+
+_to_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+@functools.lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _moment(time: float) -> str:
+    seconds, microseconds = divmod(round(time * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{microseconds // 1000:03}Z"
+
+
+def _tenths(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.1f}"
 
 
 _PLAIN = re.compile(r"[!#-~]+", re.ASCII)  # printable, no blank, no double quote
 
 
-def _text_value(value: object) -> str:
-    if value is None:
-        return "-"
-    text = str(value)
+def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) and text != "-" else json.dumps(text)
+
+
+@functools.lru_cache(maxsize=1024)  # most are the same again and again
+def _text_value(text: str | None) -> str:
+    return "-" if text is None else _quoted(text)
 
 
 _FORMATS = {"text": as_text, "json": as_json}
@@ -118,11 +139,12 @@ class ServiceAccessLog:
 
 
 class FileAccessLog:
-    """Appends to a file, a line at a time.
+    """Appends to a file, only ever whole lines.
 
     Args:
         path: The file; made if it is not there.
         form: How a line is written.
+        later: Calls something as soon as no more lines come for now; without it each is written at once.
 
     Raises:
         AccessLogError: It cannot be opened.
@@ -130,36 +152,68 @@ class FileAccessLog:
 
     _log = Logger()
 
-    def __init__(self, path: Path, form: Literal["text", "json"] = "text") -> None:
+    def __init__(
+        self,
+        path: Path,
+        form: Literal["text", "json"] = "text",
+        later: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
         self._path = path
         self._format = _FORMATS[form]
+        self._later = later
+        self._lines: list[str] = []
         self._failing = False
+        self._torn = (
+            b""  # what has to come before the next line, if the last was not written as a whole
+        )
         try:
-            self._file: TextIO = self._open()
+            self._file: int | None = self._open()
         except OSError as problem:
             raise AccessLogError(
                 f"access_log: {path} cannot be opened for appending: {problem.strerror}"
             ) from problem
 
-    def _open(self) -> TextIO:
+    def _open(self) -> int:
         if self._path.is_fifo() or self._path.is_socket():
             raise OSError(errno.EINVAL, "it is neither a file nor a device")
-        return open(self._path, "a", encoding="utf-8", buffering=1, opener=_for_owner_and_group)
+        # Who came and what they asked for is nobody else's business.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o640)
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""
+        self._lines.append(self._format(record))
+        if self._later is None:
+            self._flush()
+        elif len(self._lines) == 1:
+            self._later(self._flush)
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if not lines or self._file is None:
+            return
+        # One write for all, so that the lines of several processes do not mix.
+        data = self._torn + "\n".join([*lines, ""]).encode()
         try:
-            self._file.write(self._format(record) + "\n")
-        except (OSError, ValueError) as problem:
-            if not self._failing:
-                self._log.error(
-                    "access log {path}: {problem}; lines are lost until this is mended",
-                    path=self._path,
-                    problem=problem,
-                )
-            self._failing = True
-        else:
+            written = os.write(self._file, data)
+        except OSError as problem:
+            self._fail(str(problem.strerror))
+            return
+        whole = written == len(data)
+        self._torn = b"" if whole else b"\n"
+        if whole:
             self._failing = False
+        else:
+            self._fail(os.strerror(errno.ENOSPC))
+
+    def _fail(self, problem: str) -> None:
+        if not self._failing:
+            self._failing = True
+            self._log.error(
+                "access log {path}: {problem}; lines are lost until this is mended",
+                path=self._path,
+                problem=problem,
+            )
 
     def reopen(self) -> None:
         """Open the file again under its name; keep the old one if that fails."""
@@ -174,24 +228,30 @@ class FileAccessLog:
             return
         self.close()
         self._file = fresh
+        self._torn = b""
 
     def close(self) -> None:
         """Close the file."""
+        self._flush()
+        file, self._file = self._file, None
+        if file is None:
+            return
         try:
-            self._file.close()
+            os.close(file)
         except OSError as problem:
             self._log.error(
                 "access log {path}: {problem}", path=self._path, problem=problem.strerror
             )
 
 
-def _for_owner_and_group(path: str, flags: int) -> int:
-    # Who came and what they asked for is nobody else's business.
-    return os.open(path, flags, 0o640)
-
-
-def open_log(settings: Settings) -> AccessLog | None:
+def open_log(
+    settings: Settings, later: Callable[[Callable[[], None]], None] | None = None
+) -> AccessLog | None:
     """Open the access log that the settings ask for.
+
+    Args:
+        settings: What is asked for.
+        later: See `FileAccessLog`.
 
     Returns:
         The log; ``None`` when it is off.
@@ -203,4 +263,4 @@ def open_log(settings: Settings) -> AccessLog | None:
         return None
     if settings.access_log == "-":
         return ServiceAccessLog(settings.access_log_format)
-    return FileAccessLog(settings.access_log, settings.access_log_format)
+    return FileAccessLog(settings.access_log, settings.access_log_format, later)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import socket
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from twisted.internet import interfaces
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from zope.interface import implementer
 
+from txmux.sockets.transport import SocketTransport
+
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-__all__ = ["End", "IRelayTransport", "Receiver"]
+__all__ = ["NOBODY", "End", "IRelayTransport", "Receiver"]
 
 
 class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces.IPushProducer):
@@ -38,6 +41,43 @@ class Receiver(Protocol):
         ...
 
 
+def _how_it_stands(transport: IRelayTransport) -> Literal["finished", "broken", "more"]:
+    """Look closer at a connection whose peer is said to have finished.
+
+    For the poll and epoll reactors, a socket that has an error and nothing to read is one that was closed in good
+    order. To take a reset for an end would make a cut answer look whole.
+    """
+    handle = transport.getHandle()
+    if not isinstance(handle, socket.socket) or isinstance(transport, SocketTransport):
+        return "finished"
+    try:
+        return "more" if handle.recv(1, socket.MSG_PEEK) else "finished"
+    except BlockingIOError:
+        return "more"
+    except OSError:
+        return "broken"
+
+
+class _Nobody:
+    """Implements `Receiver`."""
+
+    def data(self, data: bytes, /) -> None:
+        pass
+
+    def finished(self) -> None:
+        pass
+
+    def lost(self, reason: Failure, /) -> None:
+        pass
+
+    def abort(self, reason: object, /) -> None:
+        pass
+
+
+NOBODY = _Nobody()
+"""Whom nothing is to be told any more. Who is over points here, so that what it was goes at once."""
+
+
 @implementer(interfaces.IHalfCloseableProtocol)
 class End(TwistedProtocol):
     """The protocol that stands on either connection: it passes on what its transport tells.
@@ -58,8 +98,14 @@ class End(TwistedProtocol):
         self.receiver.data(data)
 
     def readConnectionLost(self) -> None:
-        """Pass on that the peer has finished sending."""
-        self.receiver.finished()
+        """Pass on that the peer has finished sending, if it has."""
+        how = _how_it_stands(self.transport)
+        if how == "finished":
+            self.receiver.finished()
+        elif how == "broken":
+            self.transport.abortConnection()
+        else:
+            self.transport.resumeProducing()
 
     def writeConnectionLost(self) -> None:
         """Pass on that our own half-close has been carried out, to whoever wants to know."""

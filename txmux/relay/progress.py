@@ -18,7 +18,9 @@ except ImportError:  # pragma: no cover - no such thing on Windows
 if TYPE_CHECKING:
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["unsent"]
+__all__ = ["queued_in", "unsent"]
+
+_TCP_CLOSE = 7  # the state, as Linux counts them
 
 
 def unsent(transport: IRelayTransport) -> int:
@@ -35,9 +37,24 @@ def unsent(transport: IRelayTransport) -> int:
     waiting: int = len(getattr(bottom, "dataBuffer", b"")) - getattr(bottom, "offset", 0)
     waiting += getattr(bottom, "_tempDataLen", 0)
     handle = bottom.getHandle()
-    if fcntl is None or not isinstance(handle, socket.socket):
-        return waiting
+    return waiting + (queued_in(handle) if isinstance(handle, socket.socket) else 0)
+
+
+def queued_in(connected: socket.socket) -> int:
+    """Count the bytes that wait in a socket's send queue; 0 where it cannot be known, or nobody is there any more."""
     queued = array.array("i", [0])
-    with contextlib.suppress(OSError):  # closed meanwhile, or a kind of socket without the answer
-        fcntl.ioctl(handle.fileno(), termios.TIOCOUTQ, queued)
-    return waiting + queued[0]
+    if fcntl is not None:
+        with contextlib.suppress(
+            OSError
+        ):  # closed meanwhile, or a kind of socket without the answer
+            if _is_dead(connected):
+                return 0
+            fcntl.ioctl(connected.fileno(), termios.TIOCOUTQ, queued)
+    return queued[0]
+
+
+def _is_dead(connected: socket.socket) -> bool:
+    """Tell whether a TCP connection was reset: its queue is then never emptied (tcp(7), TCP_INFO)."""
+    if connected.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+        return False
+    return connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 from twisted.internet.interfaces import (
     IStreamClientEndpointStringParserWithReactor,
     IStreamServerEndpointStringParser,
@@ -15,19 +16,22 @@ from twisted.plugin import getPlugins
 
 from txmux.rules.endpointstrings import CLIENT, SERVER, Arguments, Form, host_name, split_arguments
 from txmux.rules.model import Server
+from txmux.rules.options import read_options
 from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
 from txmux.rules.values import file_path, split_words, whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["listening", "no_proxy_protocol", "server", "short_form"]
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+_LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
-_SERVER_OPTIONS = ("weight", "backup", "max_connections", "down")
+_MOST_WEIGHT = 65535  # as in an SRV record
+_NOT_YET = frozenset({"weight", "backup", "max_connections", "down", "srv"})
 
 _listening_port = whole_number(0, 65535, "a port")
 _server_port = whole_number(1, 65535, "a port")
@@ -88,25 +92,31 @@ def short_form(text: str) -> tuple[str, int] | None:
 
 
 def server(text: str) -> Server:
-    """Read one server of a backend.
+    """Read one line of ``server``.
 
     Args:
-        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path`` or a Twisted client endpoint string.
+        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path``, ``srv:NAME`` or a Twisted client endpoint string; after it
+            ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order.
 
     Raises:
-        InvalidValueError: What is wrong with it.
+        InvalidValueError: All that is wrong with it.
     """
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is no server; write HOST:PORT or unix:/path")
-    messages = [_option_message(word) for word in words[1:]]
+    messages: list[str] = []
+    found, options = Server("", "tcp"), {}
     try:
         found = _server(words[0])
     except InvalidValueError as error:
-        messages[:0] = error.messages
+        messages += error.messages
+    try:
+        options = _server_options(words[1:])
+    except InvalidValueError as error:
+        messages += error.messages
     if messages:
         raise InvalidValueError(*messages)
-    return found
+    return attrs.evolve(found, **options)
 
 
 def no_proxy_protocol(text: str) -> str:
@@ -127,11 +137,28 @@ def no_proxy_protocol(text: str) -> str:
     return ""
 
 
-def _option_message(word: str) -> str:
-    name = word.partition("=")[0]
-    if name in _SERVER_OPTIONS:
-        return f"{name!r} is not supported yet; remove it"
-    return f"{word!r} is not expected after the server; write one server a line{did_you_mean(name, _SERVER_OPTIONS)}"
+def _server_options(words: Sequence[str]) -> dict[str, Any]:
+    known = (*_READERS, *_FLAGS)
+    names = [word.partition("=")[0] for word in words]
+    strays = [
+        f"{word!r} is not expected after the server; write one server a line{did_you_mean(name, known)}"
+        for word, name in zip(words, names, strict=True)
+        if name not in known
+    ]
+    early = [f"{name!r} is not supported yet; remove it" for name in names if name in _NOT_YET]
+    if strays or early:
+        raise InvalidValueError(*early, *strays)
+    return read_options(words, _READERS, _FLAGS, of="a server")
+
+
+def _weight(text: str) -> int:
+    if text == "0":
+        raise InvalidValueError("would leave no client to the server; write down instead")
+    return whole_number(1, _MOST_WEIGHT)(text)
+
+
+_READERS = {"weight": _weight, "max_connections": whole_number(0, 1_000_000_000)}
+_FLAGS = ("backup", "down")
 
 
 def _server(text: str) -> Server:
@@ -148,6 +175,8 @@ def _server(text: str) -> Server:
 
 
 def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
+    if kind == "srv" and kind not in _NOT_YET:
+        return Server(text, "srv", host=_service_name(text[4:]))
     if kind not in _BUILT_IN and kind not in _installed_client_kinds():
         if host_like:
             _server_port(text.rpartition(":")[2])
@@ -159,6 +188,22 @@ def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
     if kind == "unix" and named.keys() == {"path"}:
         return Server(text, "unix", path=str(file_path(named["path"])))
     return Server(text, "endpoint")
+
+
+def _service_name(text: str) -> str:
+    """Check the name of an SRV record (RFC 2782), ``_service._proto.name``."""
+    service, _, rest = text.partition(".")
+    transport, _, domain = rest.partition(".")
+    if ":" in text:
+        meant = f"srv:{text.partition(':')[0]}"
+        raise InvalidValueError(f"{text!r}: the port is in the SRV record; write {meant}")
+    if not (_LIKE_SERVICE.fullmatch(service) and _LIKE_SERVICE.fullmatch(transport) and domain):
+        raise InvalidValueError(
+            f"{text!r} is no name of an SRV record; write for example srv:_ssh._tcp.example.com"
+        )
+    if transport.lower() == "_udp":
+        raise InvalidValueError(f"{text!r} is for UDP; write srv:{service}._tcp.{domain}")
+    return host_name(text)
 
 
 def _check(arguments: Arguments, forms: Mapping[str, Form]) -> dict[str, str]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, Any, Literal
+import sys
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.rules import endpoints, values
+from txmux.rules.backend_keys import all_backend_keys
 from txmux.rules.ini import Item
+from txmux.rules.key import Key
 from txmux.rules.networks import NetworkSet
-from txmux.rules.problems import InvalidValueError, joined, nearest, suggestion, with_advice
+from txmux.rules.problems import (
+    InvalidValueError,
+    did_you_mean,
+    joined,
+    nearest,
+    suggestion,
+    with_advice,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,38 +33,15 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 __all__ = [
-    "BACKEND_KEYS",
     "HEADERS",
     "Key",
+    "backend_keys",
     "listener_keys",
     "missing_keys",
     "read_keys",
     "route_keys",
     "settings_keys",
 ]
-
-
-@attrs.frozen
-class Key:
-    """What a key takes. Its default is the model's.
-
-    Attributes:
-        field: The model's attribute.
-        read: Reads one item, or raises `InvalidValueError`.
-        example: A value that works, for messages.
-        takes: One value, one item a line, or items separated by commas or line ends.
-        collect: Makes the attribute of several items.
-        required: Whether a section cannot do without it.
-        unless: A key that makes it unnecessary.
-    """
-
-    field: str
-    read: Callable[[str], Any]
-    example: str
-    takes: Literal["one", "lines", "list"] = "one"
-    collect: Callable[[Iterable[Any]], Any] = tuple
-    required: bool = False
-    unless: str = ""
 
 
 HEADERS = {
@@ -66,6 +54,7 @@ HEADERS = {
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _LIKE_COMMENT = re.compile(r"\s[#;]")
+_MOST_WORKERS = 1000
 _CONNECTIONS = values.whole_number(0, 1_000_000_000)
 
 
@@ -81,6 +70,7 @@ def settings_keys(
     return {
         "include": Key("include", include, "rules.d/*.ini", "list"),
         "relay": Key("relay", _relay, "auto"),
+        "workers": Key("workers", _workers, "auto"),
         "max_connections": Key("max_connections", _CONNECTIONS, "10000"),
         "drain_timeout": Key("drain_timeout", values.duration, "30s"),
         "access_log": Key("access_log", access_log, "/var/log/txmux.log"),
@@ -134,24 +124,37 @@ def route_keys(
 
 
 def _relay(text: str) -> str:
-    if text == "kernel":
-        raise InvalidValueError("kernel is not supported yet; write auto or portable")
-    return values.choice("auto", "portable")(text)
+    if text == "kernel" and not (sys.platform == "linux" and hasattr(os, "splice")):
+        raise InvalidValueError("kernel needs epoll and splice of Linux; write auto or portable")
+    return values.choice("auto", "portable", "kernel")(text)
 
 
-BACKEND_KEYS = {
-    "server": Key("servers", endpoints.server, "127.0.0.1:22", "lines", required=True),
-    "proxy_protocol": Key("proxy_protocol", values.choice("off", "v1", "v2"), "v2"),
-    "connect_timeout": Key("connect_timeout", values.positive_duration, "5s"),
-    "retries": Key("retries", values.whole_number(0, 1000), "2"),
-    "idle_timeout": Key("idle_timeout", values.positive_duration, "1h"),
-    "half_close_timeout": Key("half_close_timeout", values.positive_duration, "1m"),
-    "max_duration": Key("max_duration", values.positive_duration_or_none, "1d"),
-}
-"""The keys of ``[backend NAME]``."""
+def _workers(text: str) -> int:
+    if text == "auto":
+        # Not every system can tie a process to some of its processors.
+        mine = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+        return min(len(mine), _MOST_WORKERS)
+    try:
+        return values.whole_number(1, _MOST_WORKERS)(text)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"must be auto or a whole number from 1 to {_MOST_WORKERS}, not {text!r}{did_you_mean(text, ('auto',))}"
+        ) from None
+
+
+def backend_keys(path: Callable[[str], Path], fallback: Callable[[str], Outcome]) -> dict[str, Key]:
+    """Give the keys of ``[backend NAME]``.
+
+    Args:
+        path: Reads the path of a file.
+        fallback: Reads where a client is led when no server can be reached.
+    """
+    keys = all_backend_keys(path, fallback)
+    return {name: key for name, key in keys.items() if name not in _NOT_YET["backend"]}
+
 
 _NOT_YET = {
-    "txmux": ("workers", "admin"),
+    "txmux": ("admin",),
     "listen": (
         "accept_proxy_from",
         "proxy_timeout",

@@ -40,6 +40,8 @@ def lint(rules: Rules) -> list[Problem]:
         *_open_to_all(rules),
         *_beyond_peek_limit(rules),
         *_unused_backends(rules),
+        *_idle_servers(rules),
+        *_idle_queues(rules),
     ]
     return warnings(rules, found)
 
@@ -125,13 +127,34 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
 
 
 def _unused_backends(rules: Rules) -> Iterator[Problem]:
-    outcomes = [
-        *(route.outcome for route in rules.routes),
-        *(listener.silent for listener in rules.listeners),
-        *(listener.default for listener in rules.listeners),
-    ]
-    used = {outcome.name for outcome in outcomes if isinstance(outcome, Backend)}
+    used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
     for name in rules.backends:
         if name not in used:
             message = "nothing leads to it; name it in a route, or remove it"
             yield rules.sections[f"backend {name}"].problem(message)
+
+
+def _idle_servers(rules: Rules) -> Iterator[Problem]:
+    for name, backend in rules.backends.items():
+        section = rules.sections[f"backend {name}"]
+        if all(server.down for server in backend.servers):
+            message = (
+                "all of them are down, so every client is led to 'fallback'; take one 'down' away"
+            )
+            yield section.problem(message, "server", section.entries["server"].line)
+        for item, server in zip(section.entries["server"].items, backend.servers, strict=True):
+            if server.weight > 1 and backend.balance == "first":
+                message = "the weight does nothing with 'balance = first', which goes by the order; remove it"
+                yield section.problem(message, "server", item.line)
+
+
+def _idle_queues(rules: Rules) -> Iterator[Problem]:
+    for name, backend in rules.backends.items():
+        section = rules.sections[f"backend {name}"]
+        limits = (backend.max_connections, *(server.max_connections for server in backend.servers))
+        if backend.queue and not any(limits):
+            message = "nobody ever waits without 'max_connections', which is when they do; add that"
+            yield section.problem(message, "queue", section.entries["queue"].line)
+        if "queue_timeout" in section.entries and not backend.queue:
+            message = "nobody ever waits without 'queue', which is how many can; add that"
+            yield section.problem(message, "queue_timeout", section.entries["queue_timeout"].line)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from txmux.rules.backend_model import Ejection
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
 
     from txmux.interfaces import Predicate
+    from txmux.rules.backend_model import Balance, Check, ServerTLS
     from txmux.rules.ini import Section
     from txmux.rules.networks import NetworkSet
 
@@ -44,32 +47,65 @@ class Server:
 
     Attributes:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
-        kind: ``tcp`` (`host` and `port`), ``unix`` (`path`) or ``endpoint`` (`text` is a Twisted client
-            endpoint string).
+        kind: ``tcp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records) or
+            ``endpoint`` (`text` is a Twisted client endpoint string).
         host: An IP address or a host name.
         port: A TCP port, 1 to 65535.
         path: The path of a UNIX socket.
+        weight: Its share among the servers of a backend, 1 to 65535.
+        backup: Whether it is for the time when no other server is up.
+        max_connections: 0 is no limit. Where there are several addresses, for each of them.
+        down: Whether it is out of use.
     """
 
     text: str
-    kind: Literal["tcp", "unix", "endpoint"]
+    kind: Literal["tcp", "unix", "srv", "endpoint"]
     host: str = ""
     port: int = 0
     path: str = ""
+    weight: int = 1
+    backup: bool = False
+    max_connections: int = 0
+    down: bool = False
 
 
 @attrs.frozen
 class Backend:
-    """A group of servers, and how connections to it are kept. Times are seconds."""
+    """A group of servers, and how connections to it are kept. Times are seconds, rates bytes in a second.
+
+    Attributes:
+        source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
+        check: ``None`` is no check.
+        eject: ``None`` is never.
+        resolve: The longest time until a host name is looked up again.
+        tls: How TLS is spoken to the servers; ``None`` is not at all.
+        max_connections: 0 is no limit.
+        queue: How many clients may wait when `max_connections` is reached, here or for all servers.
+        upload_rate: From the client; ``None`` is no limit.
+        download_rate: To the client; ``None`` is no limit.
+        fallback: Where a client is led when no server can be reached.
+    """
 
     name: str
     servers: tuple[Server, ...]
+    balance: Balance = "round-robin"
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    source: tuple[str, ...] = ()
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = 3600.0
     half_close_timeout: float = 60.0
     max_duration: float | None = None
+    check: Check | None = None
+    eject: Ejection | None = attrs.field(factory=Ejection)
+    resolve: float = 30.0
+    tls: ServerTLS | None = None
+    max_connections: int = 0
+    queue: int = 0
+    queue_timeout: float = 5.0
+    upload_rate: int | None = None
+    download_rate: int | None = None
+    fallback: Outcome = Refusal.CLOSE
 
 
 @attrs.frozen
@@ -158,13 +194,15 @@ class Settings:
 
     Attributes:
         relay: Which relay carries the bytes once a connection stands.
+        workers: Processes that share the listening ports.
         max_connections: For the whole service; 0 is no limit.
         drain_timeout: Seconds that old connections may go on when the service stops.
         access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
         access_log_format: How an access log line is written.
     """
 
-    relay: Literal["auto", "portable"] = "auto"
+    relay: Literal["auto", "portable", "kernel"] = "auto"
+    workers: int = 1
     max_connections: int = 0
     drain_timeout: float = 30.0
     access_log: Path | Literal["-"] | None = "-"
@@ -189,15 +227,17 @@ class Rules:
     backends: dict[str, Backend] = attrs.field(factory=dict)
     sections: Mapping[str, Section] = attrs.field(factory=dict, eq=False, repr=False)
 
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
+        found: list[Outcome] = [route.outcome for route in self.routes]
+        for listener in self.listeners:
+            found += [listener.silent, listener.default]
+        found += [backend.fallback for backend in self.backends.values()]
+        return iter(found)
+
     def servers(self) -> Iterator[Server]:
         """Give every server that a connection may be led to."""
-        outcomes: list[Outcome] = [
-            *self.backends.values(),
-            *(route.outcome for route in self.routes),
-        ]
-        for listener in self.listeners:
-            outcomes += [listener.silent, listener.default]
-        for outcome in outcomes:
+        for outcome in (*self.backends.values(), *self.outcomes()):
             if isinstance(outcome, Backend):
                 yield from outcome.servers
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules import endpoints, keys
+from txmux.rules.backends import contradictions, make_backend
 from txmux.rules.conflicts import conflicts
 from txmux.rules.files import Includer, Source, read_source
 from txmux.rules.ini import read_ini
@@ -22,7 +23,7 @@ from txmux.rules.problems import (
     suggestion,
     with_advice,
 )
-from txmux.rules.values import NAME, file_path
+from txmux.rules.values import NAME, file_path, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ __all__ = ["load", "parse"]
 _NO_PATHS = frozenset(
     {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
 )
+_LONGEST_WAY = 20
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 
@@ -82,11 +84,13 @@ class _Parser:
         self._files: list[str] = []
         self._sections: dict[str, dict[str, list[Section]]] = {kind: {} for kind in keys.HEADERS}
         self._backends: dict[str, Backend] = {}
+        # Backends that are being read, each the fallback of the one before.
+        self._begun: list[str] = []
         self._tables = {
             "txmux": keys.settings_keys(self._access_log, Includer(self._path)),
             "listen": keys.listener_keys(self._outcome),
             "route": keys.route_keys(self._alternative, self._outcome, self._listener_name),
-            "backend": keys.BACKEND_KEYS,
+            "backend": keys.backend_keys(self._beside, self._outcome),
         }
         self._add(main)
 
@@ -94,7 +98,10 @@ class _Parser:
         settings = self._settings()
         # Outcomes name backends, so these are read first.
         for name, section in self._named("backend"):
-            self._backends.setdefault(name, self._backend(name, section))
+            if section is self._sections["backend"][name][0]:
+                self._backend_called(name)
+            else:
+                self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
         self._problems += conflicts(same[0] for same in self._sections["listen"].values())
@@ -113,7 +120,7 @@ class _Parser:
             settings,
             listeners,
             routes,
-            self._backends,
+            {name: self._backends[name] for name in self._sections["backend"]},
             {
                 section.header: section
                 for kind in self._sections
@@ -178,13 +185,23 @@ class _Parser:
 
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
-        if found.get("proxy_protocol", "off") != "off" and "server" in section.entries:
-            self._problems.extend(
-                section.problem(message, "server", item.line)
-                for item in section.entries["server"].items
-                if (message := endpoints.no_proxy_protocol(item.text))
+        self._problems += contradictions(section, found)
+        return make_backend(name, found)
+
+    def _backend_called(self, name: str) -> Backend | None:
+        """Give the backend of a name, which is read now if it is another one's fallback."""
+        if name in self._begun:
+            way = " -> ".join((*self._begun[self._begun.index(name) :], name))
+            raise InvalidValueError(f"leads in a circle: {way}; lead one of them elsewhere")
+        if len(self._begun) + _way(self._backends.get(name)) >= _LONGEST_WAY:
+            raise InvalidValueError(
+                f"leads on and on: over {_LONGEST_WAY} backends, each the fallback of another; take some away"
             )
-        return Backend(name, **{"servers": (), **found})
+        if name not in self._backends and name in self._sections["backend"]:
+            self._begun.append(name)
+            self._backends[name] = self._backend(name, self._sections["backend"][name][0])
+            self._begun.pop()
+        return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
         return Listener(name, **self._read("listen", name, section))
@@ -208,7 +225,11 @@ class _Parser:
                 f"{text!r} is no path; write 'off' for no log, '-' for the service's own log, "
                 f"or './{text}' for a file of that name"
             )
-        return None if text == "off" else Path(self._path).parent / file_path(text)
+        return None if text == "off" else self._beside(text)
+
+    def _beside(self, text: str) -> Path:
+        """Give a path that starts at the folder of the rules file."""
+        return Path(self._path).parent / file_path(text)
 
     def _alternative(self, text: str) -> Alternative:
         return read_alternative(text, self._matchers)
@@ -225,14 +246,24 @@ class _Parser:
         refusal = _REFUSALS.get(text)
         if refusal is not None:
             return refusal
-        backend = self._backends.get(text)
+        backend = self._backend_called(text)
         if backend is not None:
             return backend
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
-            hint = did_you_mean(text, (*self._backends, *_REFUSALS))
+            hint = did_you_mean(text, (*self._sections["backend"], *_REFUSALS))
             advice = "write the name of a backend, HOST:PORT, unix:/path, close or reset"
             raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
-        return Backend(text, (endpoints.server(text),))
+        server = endpoints.server(text)
+        if len(split_words(text)) > 1:
+            raise InvalidValueError(
+                f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
+            )
+        return Backend(text, (server,))
+
+
+def _way(outcome: Outcome | None) -> int:
+    """Count the backends that lead on to one another from here."""
+    return 1 + _way(outcome.fallback) if isinstance(outcome, Backend) else 0
 
 
 def _meant(word: str) -> str:

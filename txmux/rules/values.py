@@ -25,6 +25,7 @@ __all__ = [
     "network",
     "positive_duration",
     "positive_duration_or_none",
+    "rate",
     "size",
     "socket_path",
     "split_words",
@@ -48,6 +49,9 @@ _SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
 _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
 
+_LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
+
+_FASTEST = 1024 * _BYTES["GiB"]
 _LONGEST_SOCKET_PATH = 107
 
 # A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
@@ -111,6 +115,23 @@ def _size_text(number: int) -> str:
         if number and number % _BYTES[unit] == 0:
             return f"{number // _BYTES[unit]}{unit}"
     return str(number)
+
+
+def rate(text: str) -> int:
+    """Read how many bytes go in a second."""
+    amount, slash, unit = text.partition("/")
+    found = _SIZE.fullmatch(amount)
+    if not found or slash + unit != "/s":
+        like = _LIKE_RATE.fullmatch(text)
+        prefix = like[2][0].upper() + "iB" if like and like[2] else ""
+        hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
+        raise InvalidValueError(
+            f"{text!r} is no rate; write bytes in a second as 500000/s, 512KiB/s or 10MiB/s{hint}"
+        )
+    number = int(found[1]) * _BYTES[found[2]]
+    if not 1 <= number <= _FASTEST:
+        raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
+    return number
 
 
 def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:

@@ -1,0 +1,199 @@
+"""Child processes of the benchmark: started with a time limit, measured, and ended by their own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["BenchmarkError", "Child", "eventually", "free_ports", "is_listening", "output_of"]
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LISTEN = "0A"
+_PATIENCE = 20.0
+
+
+class BenchmarkError(Exception):
+    """Something could not be measured; the message says what and why."""
+
+
+class Child:
+    """A server that runs while something is measured.
+
+    It is started below ``timeout``, so that it ends even if the benchmark itself is killed.
+
+    Args:
+        command: The program and its arguments.
+        log: The file that takes what it prints.
+        cores: The CPU cores that it may use.
+        limit: Seconds after which it is ended, whatever happens.
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, cores: Iterable[int], limit: float = 300.0
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["timeout", "--kill-after=5", f"{limit:g}", *pinned(cores), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def __enter__(self) -> Self:
+        """Give itself; `end` comes at the end of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """End it."""
+        self.end()
+
+    def end(self) -> None:
+        """End it and the processes that it has started."""
+        self._process.terminate()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            # `timeout` leads a process group of its own, with all that it started in it.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(_PATIENCE)
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended by itself."""
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        """Give the last line that it printed."""
+        return last_line(self.log.read_text(errors="replace"))
+
+    def cpu(self) -> float:
+        """Give the CPU time of all its processes so far, user's and system's, in seconds."""
+        return sum(_cpu(pid) for pid in _descendants(self._process.pid))
+
+    def memory(self) -> int:
+        """Give the resident memory of all its processes, in bytes."""
+        return sum(_resident(pid) for pid in _descendants(self._process.pid))
+
+
+def _statistics(pid: int) -> list[str]:
+    """Give the fields of ``/proc/PID/stat`` from the third on (proc(5)); none if the process has ended."""
+    with contextlib.suppress(OSError):
+        # The name of the program may have blanks in it, and ends at the last parenthesis.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return []
+
+
+def _descendants(pid: int) -> set[int]:
+    everyone = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    parents = {child: int(fields[1]) for child in everyone if (fields := _statistics(child))}
+    found: set[int] = set()
+    ahead = {pid}
+    while ahead:
+        ahead = {child for child, parent in parents.items() if parent in ahead}
+        found |= ahead
+    return found
+
+
+def _cpu(pid: int) -> float:
+    fields = _statistics(pid)
+    return (int(fields[11]) + int(fields[12])) / _TICK if fields else 0.0
+
+
+def _resident(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    return 0
+
+
+def pinned(cores: Iterable[int]) -> list[str]:
+    """Give the command that starts another one on these CPU cores."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores))]
+
+
+def last_line(text: str) -> str:
+    """Give the last line that has a word in it: JSON of an error ends with brackets."""
+    lines = [line.strip() for line in text.splitlines() if re.search(r"\w", line)]
+    return lines[-1] if lines else "it said nothing"
+
+
+def output_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0) -> str:
+    """Run a load generator to its end.
+
+    Args:
+        command: The program and its arguments.
+        cores: The CPU cores that it may use.
+        limit: Seconds that it may take.
+
+    Returns:
+        What it wrote to its standard output.
+
+    Raises:
+        BenchmarkError: It failed, or took too long.
+    """
+    try:
+        done = subprocess.run(
+            [*pinned(cores), *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchmarkError(f"{command[0]} took more than {limit:g} s") from None
+    if done.returncode:
+        raise BenchmarkError(
+            f"{command[0]} gave {done.returncode}: {last_line(done.stderr or done.stdout)}"
+        )
+    return done.stdout
+
+
+def eventually(condition: Callable[[], bool], what: str, patience: float = _PATIENCE) -> None:
+    """Wait until something is so.
+
+    Raises:
+        BenchmarkError: It was not so within that many seconds; ``what`` says what it was.
+    """
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BenchmarkError(f"waited {patience:g} s in vain until {what}")
+        time.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports of 127.0.0.1 that nobody has, below those that outgoing connections get."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.randrange(10_240, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether somebody listens on a port, without a connection: iperf3 would count it as a client."""
+    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    fields = (row.split() for row in rows)
+    return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in fields)

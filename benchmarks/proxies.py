@@ -1,0 +1,210 @@
+"""The proxies that are compared: what they are called, how they are started, and what they cannot do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from benchmarks.children import BenchmarkError, Child, eventually, free_ports
+from benchmarks.servers import SERVICES, find_program
+from benchmarks.templates import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from benchmarks.servers import Servers
+
+__all__ = ["PROXIES", "Proxy", "Running", "chosen", "running"]
+
+
+@attrs.frozen
+class Proxy:
+    """A proxy in one configuration.
+
+    Attributes:
+        key: How it is called on the command line and in results.
+        family: Configurations of one family are of one program; the best of each counts.
+        title: How it is called in reports.
+        program: Its executable.
+        template: The file in ``benchmarks/peers``.
+        arguments: Its command line; ``{}`` stands for the configuration's path.
+        version: The arguments that make it print its version.
+        values: What else the template needs, for each number of workers.
+        most: The most connections that it can hold, if that is few.
+        detects: Whether it looks at the first bytes; else each service has a port of its own.
+        has_workers: Whether it can use more than one core.
+    """
+
+    key: str
+    family: str
+    title: str
+    program: str
+    template: str
+    arguments: Sequence[str]
+    version: Sequence[str]
+    values: Mapping[str, str] = attrs.field(factory=dict)
+    most: int | None = None
+    detects: bool = True
+    has_workers: bool = True
+
+    def path(self) -> str | None:
+        """Find its program: first beside this Python, where packages from PyPI put theirs."""
+        beside = Path(sys.executable).with_name(self.program)
+        return str(beside) if beside.exists() else find_program(self.program)
+
+
+@attrs.frozen
+class Running:
+    """A proxy that runs.
+
+    Attributes:
+        proxy: Which one.
+        child: Its processes.
+        ports: Where each of `SERVICES` is reached through it.
+    """
+
+    proxy: Proxy
+    child: Child
+    ports: Mapping[str, int]
+
+
+def _haproxy(key: str, title: str, splice: str) -> Proxy:
+    arguments = ("-db", "-f", "{}")
+    values = {"SPLICE": splice}
+    return Proxy(key, "haproxy", title, "haproxy", "haproxy.cfg", arguments, ("-v",), values)
+
+
+def _sslh(key: str, title: str, numeric: str) -> Proxy:
+    return Proxy(
+        key,
+        "sslh",
+        title,
+        "sslh-select",
+        "sslh.cfg",
+        ("-F{}",),
+        ("-V",),
+        {"NUMERIC": numeric},
+        most=400,
+        has_workers=False,
+    )
+
+
+def _txmux(key: str, title: str, relay: str) -> Proxy:
+    arguments = ("txmux", "--rules", "{}")
+    values = {"RELAY": relay}
+    return Proxy(key, "txmux", title, "twist", "txmux.ini", arguments, ("--version",), values)
+
+
+PROXIES = (
+    _haproxy("haproxy-auto", "HAProxy, `splice-auto`", "option splice-auto"),
+    _haproxy(
+        "haproxy-splice",
+        "HAProxy, `splice-request` and `-response`",
+        "option splice-request\n    option splice-response",
+    ),
+    Proxy(
+        "nginx",
+        "nginx",
+        "nginx `stream`",
+        "nginx",
+        "nginx-stream.conf",
+        ("-e", "stderr", "-c", "{}"),
+        ("-v",),
+        detects=False,
+    ),
+    Proxy(
+        "envoy",
+        "envoy",
+        "Envoy",
+        "envoy",
+        "envoy.yaml",
+        ("-c", "{}", "--log-level", "error", "--disable-hot-restart", "--concurrency", "{workers}"),
+        ("--version",),
+    ),
+    _sslh("sslh", "`sslh-select`", "false"),
+    _sslh("sslh-numeric", "`sslh-select`, `numeric`", "true"),
+    _txmux("txmux", "txmux", "auto"),
+    _txmux("txmux-portable", "txmux, `relay = portable`", "portable"),
+)
+
+
+def chosen(names: Sequence[str]) -> list[Proxy]:
+    """Give the proxies with these keys or of these families; all, if there are no names.
+
+    Raises:
+        BenchmarkError: A name is unknown.
+    """
+    known = {name for proxy in PROXIES for name in (proxy.key, proxy.family)}
+    for name in names:
+        if name not in known:
+            raise BenchmarkError(
+                f"no peer is called {name!r}; there are {', '.join(sorted(known))}"
+            )
+    return [p for p in PROXIES if not names or p.key in names or p.family in names]
+
+
+@contextlib.contextmanager
+def running(
+    proxy: Proxy,
+    servers: Servers,
+    folder: Path,
+    cores: Sequence[int],
+    *,
+    workers: int = 1,
+    other: str = "redis",
+) -> Iterator[Running]:
+    """Run a fresh proxy until the block ends.
+
+    Args:
+        proxy: Which one.
+        servers: What it leads to.
+        folder: For its files.
+        cores: The CPU cores that it may use.
+        workers: How many processes or threads it may use.
+        other: Where what is not HTTP goes, for the one that cannot tell Redis from iperf3.
+
+    Raises:
+        BenchmarkError: It is not installed, or does not start.
+    """
+    program = proxy.path()
+    if program is None:
+        raise BenchmarkError(f"{proxy.program} is not installed")
+    found = free_ports(len(SERVICES))
+    shared = found[0]
+    own = dict(zip(SERVICES, found, strict=True))
+    ports = dict.fromkeys(SERVICES, shared) if proxy.detects else own
+    values = {
+        **proxy.values,
+        **servers.ports,
+        **{f"PORT_{service}": port for service, port in own.items()},
+        "PORT": shared,
+        "OTHER": other,
+        "WORKERS": workers,
+        "WORKERS_LINE": f"workers = {workers}" if workers > 1 else "",
+    }
+    config = fill(proxy.template, folder, values)
+    arguments = [word.format(config, workers=workers) for word in proxy.arguments]
+    log = folder / f"{proxy.key}.log"
+    log.unlink(missing_ok=True)
+    with Child([program, *arguments], log, cores) as child:
+        eventually(
+            lambda: child.has_ended() or _answers(ports["HTTP"]), "it leads a client to nginx"
+        )
+        if child.has_ended():
+            raise BenchmarkError(f"it does not start: {child.last_words()}")
+        yield Running(proxy, child, ports)
+
+
+def _answers(port: int) -> bool:
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), timeout=5) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return client.recv(8) == b"HTTP/1.1"
+    return False

@@ -1,0 +1,158 @@
+"""Much at once through each relay: OpenSSH's copies, Redis' pipelines, and iperf3 both ways at the same time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from hashlib import sha256
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.mux import Mux
+from tests.interop.servers import start_redis, start_sshd
+from txmux.relay.kernel import is_supported
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.servers import SshServer
+
+    _Base = InteropTestCase
+else:
+    _Base = object
+
+_RULES = """
+[listen ssh]
+endpoint = 127.0.0.1:0
+
+[listen tcp]
+endpoint = 127.0.0.1:0
+
+[listen unix]
+endpoint = 127.0.0.1:0
+
+[listen iperf3]
+endpoint = 127.0.0.1:0
+
+[route ssh]
+match   = ssh
+backend = 127.0.0.1:{ssh.port}
+
+[route redis-tcp]
+match   = redis
+under   = tcp
+backend = 127.0.0.1:{redis.port}
+
+[route redis-unix]
+match   = redis
+under   = unix
+backend = unix:{redis.socket}
+
+[route iperf3]
+match   = iperf3
+backend = 127.0.0.1:{iperf3}
+"""
+
+_MIB = 2**20
+
+
+class RelayTests(_Base):
+    """The tests; a subclass names the relay.
+
+    Attributes:
+        relay: As in ``[txmux]``.
+        copied: MiB that are copied there and back.
+    """
+
+    relay: ClassVar[str]
+    copied: ClassVar[int]
+    ssh: ClassVar[SshServer]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers and txmux."""
+        super().setUpClass()
+        cls.ssh = start_sshd(cls.folder)
+        cls.addClassCleanup(cls.ssh.child.end)
+        redis = start_redis(cls.folder)
+        cls.addClassCleanup(redis.child.end)
+        port = free_port()
+        iperf3 = Child("iperf3", "-s", "-B", "127.0.0.1", "-p", str(port), "--forceflush")
+        cls.addClassCleanup(iperf3.end)
+        iperf3.wait_for("Server listening on")
+        rules = _RULES.format(ssh=cls.ssh, redis=redis, iperf3=port)
+        cls.mux = Mux(cls.folder, rules, f"relay = {cls.relay}")
+        cls.addClassCleanup(cls.mux.stop)
+
+    def test_copies(self) -> None:
+        """A large file is copied whole, there and back."""
+        original, there, back = (self.folder / name for name in ("original", "there", "back"))
+        with original.open("wb") as file:
+            for _ in range(self.copied):
+                file.write(os.urandom(_MIB))
+        options = ("-q", *self.ssh.options, "-P", str(self.mux.ports["ssh"]))
+        for source, target in ((original, f"127.0.0.1:{there}"), (f"127.0.0.1:{there}", back)):
+            output_of("scp", *options, source, target)
+        checksum = _checksum(original)
+        self.assertEqual((_checksum(there), _checksum(back)), (checksum, checksum))
+        upload, download = self.mux.take(2, "ssh")
+        self.assertEqual((upload["reason"], download["reason"]), ("done", "done"))
+        self.assertGreater(upload["bytes_in"], self.copied * _MIB)
+        self.assertGreater(download["bytes_out"], self.copied * _MIB)
+
+    def test_pipelines(self) -> None:
+        """Clients that ask again before they are answered get each answer, small and large, by TCP and UNIX socket."""
+        for listener in ("tcp", "unix"):
+            port = str(self.mux.ports[listener])
+            for size, count, clients in (("3", "20000", 20), ("20000", "2000", 10)):
+                table = output_of(
+                    "redis-benchmark",
+                    *("-p", port, "-t", "ping,set,get,lpush", "-P", "16", "-c", str(clients)),
+                    *("-n", count, "-d", size, "--csv"),
+                )
+                measured = {row[0] for row in csv.reader(table.decode().splitlines())}
+                self.assertLessEqual({"PING_INLINE", "SET", "GET", "LPUSH"}, measured)
+            value = os.urandom(4 * _MIB).hex().encode()
+            said = output_of("redis-cli", "-p", port, "-x", "set", "big", stdin=value)
+            self.assertEqual(said, b"OK\n")
+            self.assertEqual(output_of("redis-cli", "-p", port, "get", "big"), value + b"\n")
+
+    def test_both_ways_at_once(self) -> None:
+        """Streams that fill both directions are carried at the same time."""
+        port = str(self.mux.ports["iperf3"])
+        command = ("iperf3", "-c", "127.0.0.1", "-p", port, "--bidir", "-P", "2", "-t", "2", "-J")
+        report = json.loads(output_of(*command))["end"]
+        for way in ("sum_received", "sum_received_bidir_reverse"):
+            self.assertGreater(report[way]["bytes"], 100 * _MIB)
+        lines = self.mux.take(5, "iperf3")
+        self.assertEqual({line["route"] for line in lines}, {"iperf3"})
+        for way, count in (
+            ("sum_received", sum(line["bytes_in"] for line in lines)),
+            ("sum_received_bidir_reverse", sum(line["bytes_out"] for line in lines)),
+        ):
+            self.assertGreaterEqual(count, report[way]["bytes"])
+
+
+class KernelTests(RelayTests, InteropTestCase):
+    """The kernel relay."""
+
+    skip = None if is_supported() else "this system cannot"
+    relay = "kernel"
+    copied = 500
+
+
+class PortableTests(RelayTests, InteropTestCase):
+    """The portable relay."""
+
+    relay = "portable"
+    copied = 100
+
+
+def _checksum(path: Path) -> str:
+    total = sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_MIB):
+            total.update(piece)
+    return total.hexdigest()

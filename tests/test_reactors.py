@@ -1,0 +1,178 @@
+"""Every reactor of this system runs the service, with either relay."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase
+from tests.interop.mux import Mux, Twist, twist_command
+from txmux.relay.kernel import is_supported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    _Base = InteropTestCase
+else:
+    _Base = object
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route all]
+match   = any
+backend = 127.0.0.1:{port}
+"""
+
+_SIZE = 24 * 2**20
+_CLIENTS = 200
+
+
+class _OnReactor(Twist):
+    """``twist`` told which reactor to use."""
+
+    reactor: str
+
+    def __init__(self, *options: str | Path, before: Sequence[str] = ()) -> None:
+        command = (*twist_command(), f"--reactor={self.reactor}", "--log-format=text", "txmux")
+        self.child = Child(*before, *command, *options)
+
+
+class _Mux(Mux, _OnReactor):
+    """A running service on that reactor."""
+
+    def __init__(self, folder: Path, rules: str, settings: str, reactor: str) -> None:
+        self.reactor = reactor
+        super().__init__(folder, rules, settings)
+
+    def cpu(self) -> float:
+        """Give the seconds of processor time it has used (proc(5))."""
+        _, _, fields = Path(f"/proc/{self.child.pid}/stat").read_text().rpartition(")")
+        user, system = map(int, fields.split()[11:13])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+class ReactorTests(_Base):
+    """The tests; a subclass names the reactor."""
+
+    skip = None if is_supported() else "this system has other reactors"
+    reactor: ClassVar[str]
+
+    def setUp(self) -> None:
+        """Start a backend and the threads that play it."""
+        self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
+        self.backend.settimeout(20)
+        self.addCleanup(self.backend.close)
+        self.threads = ThreadPoolExecutor(2)
+        self.addCleanup(self.threads.shutdown)
+
+    def start(self, relay: str) -> _Mux:
+        """Start the service."""
+        rules = _RULES.format(port=self.backend.getsockname()[1])
+        mux = _Mux(self.folder, rules, f"relay = {relay}", self.reactor)
+        self.addCleanup(mux.stop)
+        return mux
+
+    def serve_one(self) -> bytes:
+        """Read a client to its end, then answer it."""
+        accepted, _ = self.backend.accept()
+        with accepted:
+            accepted.settimeout(20)
+            received = _read(accepted)
+            accepted.sendall(received[::-1])
+        return received
+
+    def check_service(self, relay: str) -> None:
+        """Carry much and little, one and many, and rest between."""
+        mux = self.start(relay)
+        self.check_transfer(mux)
+        self.check_many(mux)
+        self.check_rest(mux)
+
+    def check_transfer(self, mux: _Mux) -> None:
+        """Carry an upload, its end, and an answer of the same size."""
+        sent = os.urandom(_SIZE)
+        serving = self.threads.submit(self.serve_one)
+        with mux.connect() as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            received = _read(client)
+        self.assertEqual(serving.result(), sent)
+        self.assertEqual(received, sent[::-1])
+        line = mux.take_one()
+        self.assertEqual(
+            (line["reason"], line["bytes_in"], line["bytes_out"]), ("done", _SIZE, _SIZE)
+        )
+
+    def check_many(self, mux: _Mux) -> None:
+        """Carry many connections at the same time."""
+        clients = [mux.connect() for _ in range(_CLIENTS)]
+        for number, client in enumerate(clients):
+            client.sendall(str(number).encode())
+            client.shutdown(socket.SHUT_WR)
+        for _ in clients:
+            self.serve_one()
+        for number, client in enumerate(clients):
+            self.assertEqual(_read(client), str(number).encode()[::-1])
+            client.close()
+        self.assertEqual({line["reason"] for line in mux.take(_CLIENTS)}, {"done"})
+
+    def check_rest(self, mux: _Mux) -> None:
+        """Do nothing for a connection that is still, one that is half closed, and one that is stalled."""
+        with mux.connect() as still, mux.connect() as half_closed, mux.connect() as stalled:
+            for client in (still, half_closed, stalled):
+                client.sendall(b"x")
+            half_closed.shutdown(socket.SHUT_WR)
+            servers = [self.backend.accept()[0] for _ in range(3)]
+            stalled.settimeout(0.2)
+            with self.assertRaises(TimeoutError):
+                while True:
+                    stalled.sendall(bytes(2**20))
+            before = mux.cpu()
+            time.sleep(0.5)
+            self.assertLess(mux.cpu() - before, 0.1)
+            for server in servers:
+                server.close()
+        mux.take(3)
+
+    def test_kernel(self) -> None:
+        """The kernel relay works."""
+        self.check_service("kernel")
+
+    def test_portable(self) -> None:
+        """The portable relay works."""
+        self.check_service("portable")
+
+
+class EpollTests(ReactorTests, InteropTestCase):
+    """The default one of Linux."""
+
+    reactor = "epoll"
+
+
+class PollTests(ReactorTests, InteropTestCase):
+    """That of other Unix systems."""
+
+    reactor = "poll"
+
+
+class SelectTests(ReactorTests, InteropTestCase):
+    """That of every system."""
+
+    reactor = "select"
+
+
+class AsyncioTests(ReactorTests, InteropTestCase):
+    """The loop of asyncio."""
+
+    reactor = "asyncio"
+
+
+def _read(stream: socket.socket) -> bytes:
+    with stream.makefile("rb") as file:
+        return file.read()

@@ -1,0 +1,32 @@
+"""The soak on a small scale: connections of every kind, again and again, leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tests.interop.children import InteropTestCase, run
+
+_CHECKOUT = Path(__file__).parent.parent
+_CONNECTIONS = 6000
+
+
+class SoakTests(InteropTestCase):
+    """As a user runs it, with each relay."""
+
+    def soak(self, relay: str) -> None:
+        """Run it, and find that it is content."""
+        command = ("env", f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "benchmarks.soak")
+        options = ("--connections", str(_CONNECTIONS), "--rounds", "6", "--relay", relay)
+        done = run(*command, *options, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stdout.decode() + done.stderr.decode())
+        self.assertIn(f"| {_CONNECTIONS} |".encode(), done.stdout)
+        self.assertIn(b"verdict: all is well", done.stdout)
+
+    def test_kernel(self) -> None:
+        """The kernel relay."""
+        self.soak("kernel")
+
+    def test_portable(self) -> None:
+        """The portable relay."""
+        self.soak("portable")

@@ -1,0 +1,102 @@
+"""A service with several workers, as a child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.mux import Mux
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["RULES", "WorkersTestCase", "pids_of", "worker_of"]
+
+RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
+"""Every client is closed as soon as it has said something."""
+
+
+def pids_of(pid: int) -> list[int]:
+    """Give the children of a process, the oldest first."""
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_gone(pid: int) -> bool:
+    """Tell whether a process has ended, though nobody may have asked for its status yet."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(") ")[2].startswith("Z")
+
+
+def worker_of(connection_id: str) -> str:
+    """Tell the processes that gave connections their names apart."""
+    return connection_id.partition("-")[0]
+
+
+class WorkersTestCase(InteropTestCase):
+    """Starts services with two workers, and clients and backends for them."""
+
+    def start(
+        self, rules: str = RULES, settings: str = "workers = 2", before: Sequence[str] = ()
+    ) -> Mux:
+        """Start a service, and wait until its workers serve."""
+        mux = Mux(self.folder, rules, settings, before=before)
+        self.addCleanup(mux.child.end)
+        mux.child.wait_for("workers that serve: ")
+        return mux
+
+    def backend(self) -> socket.socket:
+        """Listen as a server."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.settimeout(20)
+        self.addCleanup(listening.close)
+        return listening
+
+    def relaying(self, listening: socket.socket, listener: str = "") -> str:
+        """Give rules by which every client is led to that server."""
+        port = listening.getsockname()[1]
+        return f"{RULES}{listener}\ndefault = 127.0.0.1:{port}\n"
+
+    def relayed(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
+        """Connect a client through the service to the server, and give both ends."""
+        client = self.client(mux)
+        client.sendall(b"x")
+        server, _ = listening.accept()
+        self.addCleanup(server.close)
+        server.settimeout(20)
+        self.assertEqual(server.recv(1), b"x")
+        return client, server
+
+    def client(self, mux: Mux) -> socket.socket:
+        """Connect a client."""
+        client = mux.connect()
+        self.addCleanup(client.close)
+        return client
+
+    def be_closed(self, mux: Mux) -> None:
+        """Make a connection that the service closes when it has heard something."""
+        with mux.connect() as client:
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
+
+    def kill(self, mux: Mux, pid: int) -> None:
+        """Let a worker crash, and wait for its successor."""
+        old = pids_of(mux.child.pid)
+        served = mux.child.output.count("workers that serve")
+        os.kill(pid, signal.SIGKILL)
+        eventually(
+            lambda: mux.child.output.count("workers that serve") > served, "another one serves"
+        )
+        new = pids_of(mux.child.pid)
+        self.assertEqual(len(new), len(old))
+        self.assertEqual(set(old) - set(new), {pid})
+
+    def assert_gone(self, pids: list[int]) -> None:
+        """Wait until processes have ended."""
+        eventually(lambda: all(map(is_gone, pids)), f"the processes {pids} are gone")

@@ -1,0 +1,214 @@
+"""Where connections to servers come from: addresses of this machine in turn, or the client's own."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import socket
+import sys
+from collections import deque
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.error import ConnectBindError
+
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from txmux.proxyprotocol.header import Address
+    from txmux.rules.model import Backend, Server
+
+__all__ = ["Source", "Sources", "check_transparent", "transparent_hints"]
+
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
+_IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12
+_TABLE = 100  # of the routes in the hints; the number that other proxies' documentation has, too
+
+
+@attrs.frozen
+class Source:
+    """What a connection is bound to before it is made.
+
+    Attributes:
+        address: An IP address.
+        transparent: Whether it is not this machine's.
+    """
+
+    address: str
+    transparent: bool = False
+
+    def bind(self, unbound: socket.socket) -> None:
+        """Bind a TCP socket of the address's family.
+
+        Its port is chosen only when it connects: then ports in use for other servers do not count.
+
+        Raises:
+            OSError: It may not be bound so.
+        """
+        if sys.platform == "linux":
+            unbound.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        if self.transparent:
+            _make_transparent(unbound)
+        try:
+            unbound.bind((self.address, 0))
+        except OSError as problem:
+            if problem.errno != errno.EADDRNOTAVAIL:
+                raise
+            raise OSError(problem.errno, f"{self.address} is no address of this machine") from None
+
+
+def _make_transparent(unbound: socket.socket) -> None:
+    """Allow a socket to have an address that is not this machine's."""
+    if unbound.family == socket.AF_INET6:
+        unbound.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    else:
+        unbound.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+
+
+class Sources:
+    """Chooses where the connections of one backend come from.
+
+    Args:
+        source: As in the rules: addresses, or only ``client``, or nothing.
+    """
+
+    def __init__(self, source: Sequence[str]) -> None:
+        self._of_client = "client" in source
+        self._turns: dict[int, Iterator[tuple[Source, ...]]] = {}
+        if self._of_client:
+            return
+        for version in (4, 6):
+            own = deque(Source(text) for text in source if _version(text) == version)
+            turns = []
+            for _ in range(len(own)):
+                turns.append(tuple(own))
+                own.rotate(-1)
+            if turns:
+                self._turns[version] = itertools.cycle(turns)
+
+    def towards(self, host: str, client: Address | None) -> tuple[Source, ...]:
+        """Choose for one connection.
+
+        Args:
+            host: The server's IP address.
+            client: The client's real address; ``None`` if it has none.
+
+        Returns:
+            What to try, one after the other; nothing if the system is to choose.
+
+        Raises:
+            ConnectBindError: There is no address of the server's family.
+        """
+        version = _version(host)
+        if self._of_client:
+            return self._from_client(host, version, client)
+        turns = self._turns.get(version)
+        if turns is not None:
+            return next(turns)
+        if self._turns:
+            raise _unfit(f"no address in source is IPv{version}, as this server's is")
+        return ()
+
+    def _from_client(self, host: str, version: int, client: Address | None) -> tuple[Source, ...]:
+        if client is None:
+            return ()
+        if client.host.version != version:
+            raise _unfit(
+                f"the client's address is IPv{client.host.version}, and this server's IPv{version}"
+            )
+        if client.host.is_loopback and not ip_address(host).is_loopback:
+            return ()  # a client on this machine, whose address means another one elsewhere
+        return (Source(str(client.host), transparent=True),)
+
+
+def _version(address: str) -> int:
+    return 6 if ":" in address else 4
+
+
+def _unfit(message: str) -> ConnectBindError:
+    return ConnectBindError(errno.EADDRNOTAVAIL, message)
+
+
+def check_transparent() -> None:
+    """Find out whether this process may connect from addresses that are not this machine's.
+
+    Raises:
+        MuxError: It may not. The message is for the key ``source`` of a backend.
+    """
+    if sys.platform != "linux":
+        raise MuxError("'client' needs Linux; remove it, or use proxy_protocol")
+    with socket.socket() as probe:
+        try:
+            _make_transparent(probe)
+        except OSError as problem:
+            raise MuxError(
+                f"'client': user {os.geteuid()} may not connect from the addresses of others ({problem.strerror}); "
+                "run with the capability CAP_NET_ADMIN, or use proxy_protocol"
+            ) from None
+
+
+def transparent_hints(backend: Backend) -> list[str]:
+    """Give the routing rules without which ``source = client`` does not work.
+
+    What a server answers goes to the client's address. These rules have it delivered to this machine's own sockets,
+    where it belongs.
+
+    Args:
+        backend: With its servers.
+
+    Returns:
+        Lines for a shell, with comments; nothing if the backend does not connect from its clients' addresses.
+    """
+    if backend.source != ("client",):
+        return []
+    servers = [server for server in backend.servers if server.kind in {"tcp", "srv"}]
+    lines = [
+        f"# backend {backend.name}: what its servers send to clients must come to this machine, and is for txmux;",
+        "# run this as root, also at each start of the system:",
+    ]
+    for server in servers:
+        lines += _rules_for(server)
+    versions = sorted({version for server in servers for version in _versions(server)})
+    lines += [
+        f"{_ip(version)} route add local default dev lo table {_TABLE}" for version in versions
+    ]
+    remote = [server.text for server in servers if not _is_local(server)]
+    if remote:
+        lines.append(
+            f"# on {', '.join(dict.fromkeys(remote))}: make this machine the gateway to the clients"
+        )
+    return lines
+
+
+def _rules_for(server: Server) -> Iterator[str]:
+    named = server.kind == "srv" or not _is_literal(server.host)
+    if named:
+        yield f"# for each address of {server.host}:"
+    for version in _versions(server):
+        address = f"IPV{version}-ADDRESS" if named else server.host
+        port = server.port or "PORT"
+        yield (f"{_ip(version)} rule add from {address} ipproto tcp sport {port} lookup {_TABLE}")
+
+
+def _versions(server: Server) -> tuple[int, ...]:
+    return (_version(server.host),) if _is_literal(server.host) else (4, 6)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_local(server: Server) -> bool:
+    return _is_literal(server.host) and ip_address(server.host).is_loopback
+
+
+def _ip(version: int) -> str:
+    return "ip" if version == 4 else "ip -6"

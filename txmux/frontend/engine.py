@@ -1,0 +1,119 @@
+"""How the bytes of all connections are moved: whose ports, clients and relays are used."""
+
+from __future__ import annotations
+
+import math
+import resource
+from typing import TYPE_CHECKING, Any, Literal
+
+from txmux.backends.dial import dial
+from txmux.relay.kernel import KernelRelay, can_relay, is_supported
+from txmux.relay.portable import PortableRelay
+from txmux.sockets.poller import Poller
+from txmux.sockets.port import SocketPort
+from txmux.sockets.timers import Timers
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+    from txmux.relay.ends import End
+    from txmux.relay.interface import Relay, RelayResult, Timeouts
+    from txmux.rules.model import Server
+
+__all__ = ["Engine"]
+
+_SPARE = 16  # descriptors for logs, look-ups and the like
+
+
+class Engine:
+    """What one process works with; all listeners may share one.
+
+    Args:
+        reactor: In which all runs.
+        relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
+            the reactor, where the system can.
+
+    Attributes:
+        reactor: The same.
+        clock: Tells the time, and has the timers of connections.
+        undecided: So many connections may each need a socket to a server yet.
+    """
+
+    def __init__(self, reactor: Any, relay: Literal["auto", "portable", "kernel"] = "auto") -> None:
+        self.reactor = reactor
+        self.clock = Timers(reactor)
+        self.undecided = 0
+        self._limit = _descriptor_limit()
+        plain = relay != "portable" and is_supported()
+        self._poller = Poller.of(reactor) if plain else None
+
+    def listen(
+        self, opened: socket.socket, factory: IProtocolFactory, *, keepalive: bool
+    ) -> IListeningPort:
+        """Accept the connections of a socket.
+
+        Args:
+            opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
+            factory: Is told of each client.
+            keepalive: Whether the system looks from time to time if a client is still there.
+        """
+        if self._poller is None:
+            adopted: IListeningPort = self.reactor.adoptStreamPort(
+                opened.fileno(), opened.family, factory
+            )
+            return adopted
+        port = SocketPort(
+            self._poller, opened.dup(), factory, keepalive=keepalive, is_last=self._is_last
+        )
+        port.startListening()
+        return port
+
+    def _is_last(self, descriptor: int) -> bool:
+        """Tell whether descriptors, of which the lowest is always given first, are needed for those already let in."""
+        needed = descriptor + self.undecided + _SPARE
+        if needed < self._limit:
+            return False
+        self._limit = _descriptor_limit()  # somebody may have raised it meanwhile
+        return needed >= self._limit
+
+    def dial(
+        self, server: Server, factory: Any, timeout: float, *, keepalive: bool, eager: bool = False
+    ) -> Callable[[], None]:
+        """Start to connect to a server.
+
+        Args:
+            server: Where to.
+            factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure.
+            timeout: Seconds that it may take in all.
+            keepalive: Whether the system looks from time to time if the server is still there.
+            eager: Whether there are bytes to be sent as soon as the connection stands.
+
+        Returns:
+            What cancels the attempt; for use only while neither success nor failure has been reported.
+        """
+        return dial(
+            self.reactor,
+            server,
+            factory,
+            timeout,
+            clock=self.clock,
+            poller=self._poller,
+            keepalive=keepalive,
+            eager=eager,
+        )
+
+    def relay(
+        self, client: End, server: End, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    ) -> Relay:
+        """Make the best relay for two ends."""
+        if self._poller is not None and can_relay(client) and can_relay(server):
+            return KernelRelay(self.clock, timeouts, on_over, self._poller)
+        return PortableRelay(self.clock, timeouts, on_over)
+
+
+def _descriptor_limit() -> float:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if limit == resource.RLIM_INFINITY else limit

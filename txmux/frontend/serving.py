@@ -1,0 +1,114 @@
+"""The listeners of rules in one process, from the first client to the last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.logger import Logger
+
+from txmux.frontend.engine import Engine
+from txmux.frontend.listener import MuxFactory
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IListeningPort
+
+    from txmux.frontend.admission import Tally
+    from txmux.observe.access_log import AccessLog
+    from txmux.rules.model import Listener, Rules
+
+__all__ = ["Serving"]
+
+
+class Serving:
+    """Serves what comes in by the ports it is given.
+
+    Args:
+        rules: What is done with the clients.
+        access_log: Is told of each connection when it has ended.
+        reactor: Connects and tells the time.
+
+    Attributes:
+        ports: Where clients come in; whoever opens one adds it.
+        factories: What stands behind the listeners, in the order in which they were added.
+    """
+
+    _log = Logger()
+
+    def __init__(self, rules: Rules, access_log: AccessLog | None, reactor: Any) -> None:
+        self._rules = rules
+        self._access_log = access_log
+        self._reactor = reactor
+        self._engine = Engine(reactor, rules.settings.relay)
+        self.ports: list[IListeningPort] = []
+        self.factories: list[MuxFactory] = []
+
+    def add(self, listener: Listener, tally: Tally, own_tally: Tally) -> MuxFactory:
+        """Make what stands behind a listener.
+
+        Args:
+            listener: One of the rules.
+            tally: Counts the connections of all listeners.
+            own_tally: Counts those of this one.
+        """
+        factory = MuxFactory(
+            self._rules.routes_of(listener),
+            listener,
+            access_log=self._access_log,
+            tally=tally,
+            own_tally=own_tally,
+            engine=self._engine,
+        )
+        self.factories.append(factory)
+        return factory
+
+    async def drain(self) -> None:
+        """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
+        seconds = self._rules.settings.drain_timeout
+        # The deadline is there before anything is waited for.
+        deadline = self._reactor.callLater(seconds, self.end_all)
+        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
+        self.ports.clear()
+        open_connections = sum(len(factory.connections) for factory in self.factories)
+        if open_connections:
+            self._log.info(
+                "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
+                count=open_connections,
+                seconds=seconds,
+            )
+        await gatherResults([factory.emptied() for factory in self.factories])
+        if deadline.active():
+            deadline.cancel()
+        self._tell_of_dry_runs()
+        self.factories.clear()
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def _tell_of_dry_runs(self) -> None:
+        for factory in self.factories:
+            for name, count in factory.detector.would_have_taken.items():
+                self._log.info(
+                    "[route {name}] would have taken {count} connections of [listen {listener}]",
+                    name=name,
+                    count=count,
+                    listener=factory.settings.name,
+                )
+
+    def end_all(self) -> None:
+        """End every connection."""
+        for factory in self.factories:
+            factory.abort("drained")
+
+    def give_up(self) -> None:
+        """Close all ports: one of them could not be opened."""
+        for port in self.ports:
+            port.stopListening()
+        self.ports.clear()
+        self.factories.clear()
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again, after it was moved away."""
+        if self._access_log is not None:
+            self._access_log.reopen()

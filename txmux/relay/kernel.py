@@ -1,0 +1,67 @@
+"""A relay over plain sockets that does not pass bytes through the transports: for Linux.
+
+Both descriptors are taken out of the reactor, and all relayed pairs are served by one `Poller`. Small messages are
+received into one buffer and sent on at once; when more comes than fits into it, bytes pass through a pipe inside
+the kernel (splice(2)) until there are few again. At the end each descriptor goes back to its transport, which
+closes it and tells its protocol.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp
+
+from txmux.relay.kernel_side import KernelSide
+from txmux.relay.life import RelayLife, RelaySide
+from txmux.relay.pipes import can_splice
+from txmux.sockets.poller import is_available
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.relay.ends import End
+    from txmux.relay.interface import RelayResult, Timeouts
+    from txmux.sockets.poller import Poller
+
+__all__ = ["KernelRelay", "can_relay", "is_supported"]
+
+
+def is_supported() -> bool:
+    """Tell whether this system has what the relay needs."""
+    return is_available() and can_splice()
+
+
+def can_relay(end: End) -> bool:
+    """Tell whether an end stands on a plain socket."""
+    transport: Any = end.transport
+    return isinstance(transport, tcp.Connection) and not transport.TLS
+
+
+class KernelRelay(RelayLife):
+    """Relays between plain sockets. Implements `txmux.relay.interface.Relay`.
+
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+        poller: Watches the sockets.
+    """
+
+    __slots__ = ("poller", "seconds")
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        on_over: Callable[[RelayResult], None],
+        poller: Poller,
+    ) -> None:
+        super().__init__(clock, timeouts, on_over)
+        self.poller = poller
+        self.seconds = clock.seconds
+
+    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return KernelSide(self, client, "client-reset"), KernelSide(self, server, "server-reset")

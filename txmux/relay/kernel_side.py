@@ -1,0 +1,328 @@
+"""One end of a kernel relay: its socket, and the ways its bytes take to the other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING, Any, cast
+
+from twisted.internet.error import ConnectionAborted
+from twisted.python.failure import Failure
+
+from txmux.relay.life import RelaySide
+from txmux.relay.pipes import PIPE_SIZE, PipePool
+from txmux.relay.progress import queued_in
+from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
+from txmux.sockets.transport import CLOSED, LOST, leave
+
+if TYPE_CHECKING:
+    from txmux.relay.ends import End
+    from txmux.relay.interface import Reason
+    from txmux.relay.kernel import KernelRelay
+    from txmux.relay.pipes import Pipe
+
+__all__ = ["KernelSide"]
+
+_BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
+_VIEW = memoryview(_BUFFER)
+_FULL = len(_BUFFER)
+_FEW = 16 * 1024  # bytes for which a pipe is not worth its while
+_SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
+_MORE = getattr(socket, "MSG_MORE", 0)
+_UNWATCHED = -1
+_TURNS = 4  # pipefuls that one side moves before the others have their turn
+
+_pipes = PipePool()
+
+
+class KernelSide(RelaySide):
+    """One end's socket, and what is held for its peer."""
+
+    __slots__ = (
+        "_closing",
+        "_descriptor",
+        "_events",
+        "_half_closing",
+        "_held",
+        "_much",
+        "_pipe",
+        "_reading",
+        "_socket",
+        "_unwritable",
+        "transport",
+    )
+
+    _relay: KernelRelay
+    other: KernelSide
+
+    def __init__(self, relay: KernelRelay, end: End, reset_reason: Reason) -> None:
+        super().__init__(relay, reset_reason)
+        self.transport: Any = end.transport
+        self._socket = cast("socket.socket", self.transport.getHandle())
+        self._descriptor = self._socket.fileno()
+        self._held: bytes | memoryview = b""  # for this side's peer
+        self._much = False  # whether so much comes that a pipe is worth its while
+        self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
+        self._reading = False  # whether there is more to come and somebody to take it
+        self._half_closing = False  # to be done when nothing is held any more, like the next
+        self._closing = False
+        # Its peer takes nothing any more, but may have sent something before that.
+        self._unwritable = False
+
+    def begin(self, *, reading: bool) -> None:
+        """Take the descriptor over, with what its transport has not sent yet."""
+        self._held = leave(self.transport)
+        self._reading = reading
+        self._events = (READ if reading else 0) | (WRITE if self._held else 0)
+        self._relay.poller.watch(self._descriptor, self._events, self._ready)
+
+    def data(self, data: bytes) -> None:
+        """Pass on what the transport, which does not read any more, gives all the same."""
+        self.received += len(data)
+        self.other.write(data)
+
+    def lost(self, reason: Failure) -> None:
+        """Note that this side is gone, with its socket."""
+        self._relay.poller.closing(self._descriptor)
+        self._put_pipe_away()
+        self._held = b""
+        super().lost(reason)
+
+    # What the poller tells.
+
+    def _ready(self, events: int) -> None:
+        if events & (WRITE | TROUBLE) and self._is_full():
+            self._flush()
+            if self.gone:
+                return
+        if events & (READ | TROUBLE):
+            if self._reading and not self.other._is_full():
+                self._read(events)
+            elif events & ERROR and not self._reading:
+                self._end(LOST)
+            elif not events & TROUBLE:
+                self._update()
+            else:
+                # It would be told again and again, and can be dealt with only when there is room
+                # for what the peer sent before.
+                self._unwatch()
+
+    def _read(self, events: int) -> None:
+        if self._much:
+            pipe = self._pipe = _pipes.take()
+            if pipe is not None:
+                self._splice(pipe)
+                if not pipe.level:
+                    self._put_pipe_away()
+                return
+        while self._receive(events & FINISHED):
+            pass
+
+    def _receive(self, end_is_near: int) -> bool:
+        """Send on what a buffer holds, and tell whether to do so again at once."""
+        try:
+            count = self._socket.recv_into(_BUFFER)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._end(LOST)
+            return False
+        if not count:
+            self._read_to_end()
+            return False
+        self.received += count
+        relay = self._relay
+        relay.last_byte_at = relay.seconds()
+        self._much = count == _FULL
+        # What nothing but the end follows waits for it in the kernel, and leaves with it in one packet.
+        flags = _MORE if end_is_near and not self._much else 0
+        other = self.other
+        try:
+            sent = other._socket.send(_VIEW[:count], flags)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            other._refuse()
+            return False
+        if sent < count:
+            other._hold(bytes(_VIEW[sent:count]))
+            return False
+        return bool(flags)
+
+    def _splice(self, pipe: Pipe) -> None:
+        """Send on what comes through a pipe, for some turns."""
+        relay = self._relay
+        for _ in range(_TURNS):
+            try:
+                count = os.splice(self._descriptor, pipe.sink, PIPE_SIZE, flags=_SPLICE)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._end(LOST)
+                return
+            if not count:
+                self._read_to_end()
+                return
+            pipe.level = count
+            self.received += count
+            relay.last_byte_at = relay.seconds()
+            if not self.other._drain(pipe):
+                return
+            if count < _FEW:
+                self._much = False
+                return
+
+    def _read_to_end(self) -> None:
+        if self._unwritable:
+            self._end(LOST)
+            return
+        self._reading = False
+        self.finished()
+        # The other side's end often follows at once. If not, the poller will tell of this one again.
+
+    # What is held for this side's peer.
+
+    def _is_full(self) -> bool:
+        pipe = self.other._pipe
+        return bool(self._held) or (pipe is not None and pipe.level > 0)
+
+    def write(self, data: bytes) -> None:
+        """Send what the socket takes, and hold the rest."""
+        sent = 0
+        if not self._held:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._refuse()
+                return
+        if sent < len(data):
+            self._hold(data[sent:])
+
+    def _hold(self, data: bytes) -> None:
+        self._held = b"".join((self._held, data))
+        self._update()
+        self.other._update()
+
+    def _drain(self, pipe: Pipe) -> bool:
+        """Send what is in the other side's pipe, and tell whether it is empty now."""
+        try:
+            while pipe.level:
+                pipe.level -= os.splice(pipe.source, self._descriptor, pipe.level, flags=_SPLICE)
+        except BlockingIOError:
+            self._update()
+            self.other._update()
+            return False
+        except OSError:
+            self._refuse()
+            return False
+        return True
+
+    def _flush(self) -> None:
+        """Send what is held, and go on with whatever waited for that."""
+        if self._held:
+            try:
+                sent = self._socket.send(self._held)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._refuse()
+                return
+            if sent < len(self._held):
+                self._held = memoryview(self._held)[sent:]
+                return
+            self._held = b""
+        pipe = self.other._pipe
+        if pipe is not None:
+            if not self._drain(pipe):
+                return
+            self.other._put_pipe_away()
+        if self._closing:
+            self._end(CLOSED)
+            return
+        if self._half_closing:
+            self._shut()
+        self._update()
+        self.other._update()
+
+    def _refuse(self) -> None:
+        """Note that its peer takes nothing any more. What that sent before is read first."""
+        self._unwritable = True
+        self._held = b""
+        other = self.other
+        other._put_pipe_away()
+        other._reading = False
+        other._update()
+        if not self._reading or other.gone or other._unwritable:
+            self._end(LOST)
+        else:
+            self._update()
+
+    def _shut(self) -> None:
+        self._half_closing = False
+        with contextlib.suppress(OSError):  # it broke; reading will tell
+            self._socket.shutdown(socket.SHUT_WR)
+
+    # What the relay wants.
+
+    def stop_reading(self) -> None:
+        """Read no more."""
+        self._reading = False
+        self._update()
+
+    def half_close(self) -> None:
+        """Tell this side's peer that the other will send no more."""
+        if self._is_full():
+            self._half_closing = True
+        else:
+            self._shut()
+
+    def close(self) -> None:
+        """Close in good order."""
+        self._end(CLOSED)
+
+    def close_when_sent(self) -> None:
+        """Close in good order when nothing is held any more."""
+        if self._is_full():
+            self._closing = True
+            self.stop_reading()
+        else:
+            self._end(CLOSED)
+
+    def abort(self) -> None:
+        """Break the connection off."""
+        self._end(Failure(ConnectionAborted()))
+
+    def unsent(self) -> int:
+        """Count the bytes that its peer has yet to take."""
+        pipe = self.other._pipe
+        return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
+
+    def _end(self, reason: Failure) -> None:
+        """Give the descriptor back to its transport, as gone: it closes it, and tells its protocol."""
+        self.transport.connectionLost(reason)
+
+    def _put_pipe_away(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            _pipes.give_back(pipe)
+
+    def _update(self) -> None:
+        """Watch for what matters now."""
+        if self.gone:
+            return
+        reading = self._reading and not self.other._is_full()
+        events = (READ if reading else 0) | (WRITE if self._is_full() else 0)
+        if self._events == _UNWATCHED:
+            if events:
+                self._relay.poller.watch(self._descriptor, events, self._ready)
+                self._events = events
+        elif events != self._events:
+            self._relay.poller.change(self._descriptor, events)
+            self._events = events
+
+    def _unwatch(self) -> None:
+        self._relay.poller.forget(self._descriptor)
+        self._events = _UNWATCHED

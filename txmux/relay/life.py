@@ -1,0 +1,302 @@
+"""How a relay goes on and comes to its end, whatever carries the bytes."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+from twisted.internet.error import ConnectionClosed, ConnectionDone
+
+from txmux.relay.interface import Reason, RelayResult, Timeouts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
+
+    from txmux.relay.ends import End
+
+__all__ = ["RelayLife", "RelaySide"]
+
+_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent
+
+
+class RelayLife(abc.ABC):
+    """What all relays have in common: finishing, losing, and running out of time.
+
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+
+    Attributes:
+        last_byte_at: When the last byte came, in the clock's seconds. Kept up by whoever carries the bytes,
+            while the relay is not `ending`.
+        ending: Whether one side is gone and the other being ended.
+    """
+
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_on_over",
+        "_reason",
+        "_server",
+        "_started_at",
+        "_timeouts",
+        "_timer",
+        "_unsent",
+        "ending",
+        "last_byte_at",
+    )
+
+    def __init__(
+        self, clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    ) -> None:
+        self._clock = clock
+        self._timeouts = timeouts
+        self._on_over = on_over
+        self._reason: Reason | None = None
+        self._timer: IDelayedCall | None = None
+        self._unsent: int | None = None
+        self.ending = False
+
+    @abc.abstractmethod
+    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        """Make both sides, without anything moving yet."""
+
+    def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
+        """Take both ends over; see `txmux.relay.interface.Relay.start`."""
+        self.last_byte_at = self._started_at = self._clock.seconds()
+        self._client, self._server = upstream, downstream = self._make_sides(client, server)
+        upstream.other, downstream.other = downstream, upstream
+        client.receiver, server.receiver = upstream, downstream
+        # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
+        upstream.begin(reading=not client_finished)
+        downstream.begin(reading=True)
+        if pending:
+            downstream.write(pending)
+        self._watch()
+        if client_finished:
+            upstream.finished()
+
+    def abort(self, reason: Reason) -> None:
+        """End both connections at once; see `txmux.relay.interface.Relay.abort`."""
+        self._reason = self._reason or reason
+        self.ending = True
+        for side in (self._client, self._server):
+            if not side.gone:
+                side.abort()
+
+    # What the sides report.
+
+    def side_finished(self, side: RelaySide) -> None:
+        """Pass a half-close on, or end when both sides have finished."""
+        other = side.other
+        if other.gone:
+            return  # this side is being ended already
+        if other.has_finished:
+            self._close_both("done")
+            return
+        other.half_close()
+        if other.gone:
+            return
+        self.last_byte_at = self._clock.seconds()
+        self._watch()
+
+    def side_lost(self, side: RelaySide, reason: Failure) -> None:
+        """End the other side too, once its peer has taken what is left for it."""
+        other = side.other
+        clean = reason.type is ConnectionDone
+        if self._reason is None:
+            # Who resets after both have said all only wants to be rid of the connection.
+            clean_end = clean or (side.has_finished and other.has_finished)
+            self._reason = "done" if clean_end else side.reason_for(reason)
+        if other.gone:
+            self._over()
+        elif not self.ending:
+            self.ending = True
+            complete = clean or side.has_finished
+            if complete and not side.has_finished:
+                other.half_close()
+            # Nobody is left to read what the other side still sends.
+            other.stop_reading()
+            self._stop_watching()
+            self._end_when_taken(other, other.close if complete else other.abort)
+
+    def _end_when_taken(self, side: RelaySide, end: Callable[[], None]) -> None:
+        """End a side as soon as its peer has taken all that it was sent.
+
+        To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
+        """
+        self._timer = None
+        if side.gone:
+            return
+        moved = self._still_sending()
+        now = self._clock.seconds()
+        if self._has_lasted_too_long(now):
+            self.abort("max-duration")
+            return
+        if moved:
+            self.last_byte_at = now
+        if self._unsent == 0:
+            end()
+            self._watch()
+        elif not moved and now - self.last_byte_at >= self._timeouts.half_close:
+            side.abort()
+        else:
+            self._timer = self._clock.callLater(_TAKEN_YET, self._end_when_taken, side, end)
+
+    def _close_both(self, reason: Reason) -> None:
+        """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
+        self._reason = self._reason or reason
+        self.ending = True
+        self.last_byte_at = self._clock.seconds()
+        for side in (self._client, self._server):
+            if not side.gone:
+                side.close_when_sent()
+        self._watch()
+
+    def _over(self) -> None:
+        self._stop_watching()
+        client, server = self._client, self._server
+        result = RelayResult(self._reason or "error", client.received, server.received)
+        on_over = self._on_over
+        # What points at each other would stay until the garbage collector finds it.
+        del client.other, server.other, client._relay, server._relay, self._on_over
+        on_over(result)
+
+    # Time.
+
+    def _watch(self) -> None:
+        """Set the timer to the next moment at which something may have taken too long."""
+        if self._client.gone and self._server.gone:
+            return
+        at = self.last_byte_at + self._patience()
+        if self._timeouts.max_duration is not None:
+            at = min(at, self._started_at + self._timeouts.max_duration)
+        delay = max(0.0, at - self._clock.seconds())
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._check)
+        else:
+            self._timer.reset(delay)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _patience(self) -> float:
+        closing = self.ending or self._client.has_finished or self._server.has_finished
+        return self._timeouts.half_close if closing else self._timeouts.idle
+
+    def _check(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        quiet = now - self.last_byte_at >= self._patience()
+        if self._has_lasted_too_long(now):
+            self.abort("max-duration")
+        elif self._still_sending() and quiet:
+            # A slow reader has taken something meanwhile.
+            self.last_byte_at = now
+            self._watch()
+        elif not quiet:
+            self._watch()
+        elif self.ending:
+            self.abort(self._reason or "error")
+        elif self._client.has_finished or self._server.has_finished:
+            self._close_both("half-close-timeout")
+        else:
+            self._close_both("idle-timeout")
+
+    def _has_lasted_too_long(self, now: float) -> bool:
+        longest = self._timeouts.max_duration
+        return longest is not None and now - self._started_at >= longest
+
+    def _still_sending(self) -> bool:
+        """Tell whether the peers have something to take, and have taken some since this was last asked."""
+        before = self._unsent
+        self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
+        return self._unsent > 0 and self._unsent != before
+
+
+class RelaySide(abc.ABC):
+    """One end as the relay sees it; the receiver of that end. Implements `txmux.relay.ends.Receiver`.
+
+    Args:
+        relay: To which it belongs.
+        reset_reason: What is logged if this side breaks off.
+
+    Attributes:
+        other: The side to which its bytes go.
+        received: Bytes that came from its peer and were passed on.
+        has_finished: Whether its peer sends no more.
+        gone: Whether its connection is over.
+    """
+
+    __slots__ = ("_relay", "_reset_reason", "gone", "has_finished", "other", "received")
+
+    other: RelaySide
+
+    def __init__(self, relay: RelayLife, reset_reason: Reason) -> None:
+        self._relay = relay
+        self._reset_reason = reset_reason
+        self.received = 0
+        self.has_finished = False
+        self.gone = False
+
+    # What comes from its peer.
+
+    @abc.abstractmethod
+    def data(self, data: bytes) -> None:
+        """Pass bytes to the other side."""
+
+    def finished(self) -> None:
+        """Note that this side's peer sends no more."""
+        if not self.has_finished:
+            self.has_finished = True
+            self._relay.side_finished(self)
+
+    def lost(self, reason: Failure) -> None:
+        """Note that this side is gone."""
+        self.gone = True
+        self._relay.side_lost(self, reason)
+
+    # What the relay wants of it.
+
+    @abc.abstractmethod
+    def begin(self, *, reading: bool) -> None:
+        """Begin to carry bytes; `other` is known by now."""
+
+    @abc.abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send bytes to its peer, before any that come from the other side."""
+
+    @abc.abstractmethod
+    def stop_reading(self) -> None:
+        """Read no more, for good."""
+
+    @abc.abstractmethod
+    def half_close(self) -> None:
+        """Tell its peer that the other will send no more, after all that is held for it."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close in good order, now that its peer has taken everything."""
+
+    @abc.abstractmethod
+    def close_when_sent(self) -> None:
+        """Close in good order as soon as all that is held has been sent."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Break the connection off."""
+
+    @abc.abstractmethod
+    def unsent(self) -> int:
+        """Count the bytes that its peer has yet to take."""
+
+    def reason_for(self, failure: Failure) -> Reason:
+        """Say why this side was lost, which was not in good order."""
+        broken = failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL")
+        return self._reset_reason if broken else "error"

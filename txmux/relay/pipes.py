@@ -1,0 +1,81 @@
+"""Pipes that bytes pass through on their way from one socket to another, inside the kernel (splice(2))."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+__all__ = ["PIPE_SIZE", "Pipe", "PipePool", "can_splice"]
+
+PIPE_SIZE = 256 * 1024
+"""Bytes that a pipe may hold."""
+
+
+def can_splice() -> bool:
+    """Tell whether this system moves bytes between descriptors without copying them."""
+    return hasattr(os, "splice")
+
+
+class Pipe:
+    """A pipe that does not block.
+
+    Attributes:
+        source: Its end to read from.
+        sink: Its end to write to.
+        level: Bytes in it.
+    """
+
+    __slots__ = ("level", "sink", "source")
+
+    def __init__(self) -> None:
+        self.source, self.sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.level = 0
+        with contextlib.suppress(
+            OSError
+        ):  # the user has many already; then it is as large as it is
+            fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.source)
+        os.close(self.sink)
+
+
+class PipePool:
+    """Keeps pipes for the next who needs one.
+
+    Args:
+        in_use: At most so many are given out at a time: each takes two descriptors, which connections need too.
+        idle: At most so many are kept.
+    """
+
+    def __init__(self, in_use: int = 256, idle: int = 16) -> None:
+        self._in_use = in_use
+        self._idle_limit = idle
+        self._given = 0
+        self._idle: list[Pipe] = []
+
+    def take(self) -> Pipe | None:
+        """Give an empty pipe; ``None`` if there is none to be had at present."""
+        if self._given >= self._in_use:
+            return None
+        try:
+            pipe = self._idle.pop() if self._idle else Pipe()
+        except OSError:
+            return None
+        self._given += 1
+        return pipe
+
+    def give_back(self, pipe: Pipe) -> None:
+        """Take a pipe back. One that is not empty must not carry a stranger's bytes, and is closed."""
+        self._given -= 1
+        if pipe.level or len(self._idle) >= self._idle_limit:
+            pipe.close()
+        else:
+            self._idle.append(pipe)
+
+    def clear(self) -> None:
+        """Close the pipes that are kept."""
+        while self._idle:
+            self._idle.pop().close()

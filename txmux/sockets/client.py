@@ -1,0 +1,184 @@
+"""Connecting to a literal address or a UNIX socket, without Deferreds or look-ups."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet import error
+from twisted.python.failure import Failure
+
+from txmux.sockets.poller import WRITE
+from txmux.sockets.transport import SocketTransport, address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from txmux.sockets.poller import Poller
+
+__all__ = ["Binding", "SocketConnector"]
+
+_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
+_AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
+
+_address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
+
+
+class Binding(Protocol):
+    """Where a connection comes from."""
+
+    def bind(self, unbound: socket.socket, /) -> None:
+        """Bind a socket that is to be connected; raises `OSError`."""
+        ...
+
+
+class SocketConnector:
+    """Makes one connection for a client factory, which is told of the end like by any reactor.
+
+    Args:
+        poller: Watches the socket.
+        clock: For the time limit.
+        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+        name: Where to, as ``socket.connect()`` takes it.
+        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure, with the exceptions of
+            `twisted.internet.error`.
+    """
+
+    def __init__(
+        self, poller: Poller, clock: IReactorTime, family: int, name: Any, factory: Any
+    ) -> None:
+        self._poller = poller
+        self._clock = clock
+        self._family = family
+        self._name = name
+        self._factory = factory
+        self._deadline: IDelayedCall | None = None
+        self._retry: IDelayedCall | None = None
+
+    def connect(
+        self,
+        timeout: float,
+        *,
+        keepalive: bool,
+        eager: bool = False,
+        sources: Sequence[Binding] = (),
+    ) -> None:
+        """Begin; may be over before it returns.
+
+        Args:
+            timeout: Seconds that it may take.
+            keepalive: Whether the system looks from time to time if the server is still there.
+            eager: Whether there are bytes to be sent as soon as the connection stands.
+            sources: Where it may come from; the next one is taken if one has no port left.
+
+        Raises:
+            OSError: There is no socket to be had.
+        """
+        for source in sources or (None,):
+            self._socket = self._open(keepalive=keepalive, eager=eager)
+            number, why = self._begin(source)
+            if number != errno.EADDRNOTAVAIL:
+                break
+            self._socket.close()
+        if number not in _UNDER_WAY:
+            self._fail(number, why)
+        elif self._is_connected():
+            self._connected()
+        else:
+            self._wait(number, timeout)
+
+    def _open(self, *, keepalive: bool, eager: bool) -> socket.socket:
+        opened = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if self._family != socket.AF_UNIX:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if keepalive:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if eager and _QUICKACK is not None:
+                # The acknowledgement that ends the handshake goes with the first bytes.
+                opened.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
+        return opened
+
+    def _begin(self, source: Binding | None) -> tuple[int, str]:
+        """Try to connect, and give the number of the error and what it means."""
+        try:
+            if source is not None:
+                source.bind(self._socket)
+            number = self._socket.connect_ex(self._name)
+        except OSError as problem:
+            return problem.errno or errno.EINVAL, problem.strerror or str(problem)
+        if number in _UNDER_WAY:
+            return number, ""
+        if number == errno.EADDRNOTAVAIL and source is not None:
+            return number, "all ports of all addresses in source are in use towards this server"
+        return number, os.strerror(number)
+
+    def disconnect(self) -> None:
+        """Give up; the factory is told nothing any more."""
+        self._stop_waiting()
+        self._socket.close()
+
+    def _wait(self, number: int, timeout: float) -> None:
+        self._deadline = self._clock.callLater(timeout, self._too_late)
+        if number == errno.EAGAIN and self._family == socket.AF_UNIX:
+            self._retry = self._clock.callLater(_AGAIN, self._try_again)
+        else:
+            self._poller.watch(self._socket.fileno(), WRITE, self._ready)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        number = self._socket.connect_ex(self._name)
+        if number == errno.EAGAIN:
+            self._retry = self._clock.callLater(_AGAIN, self._try_again)
+        elif number:
+            self._fail(number, os.strerror(number))
+        else:
+            self._connected()
+
+    def _is_connected(self) -> bool:
+        # On this machine or one that is near, it often is by now, and needs not be waited for.
+        try:
+            self._socket.getpeername()
+        except OSError:
+            return False
+        return True
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._fail(number, os.strerror(number))
+        elif self._is_connected():
+            self._connected()
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self._end(Failure(error.TimeoutError()))
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            self._poller.forget(self._socket.fileno())
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    def _fail(self, number: int, why: str) -> None:
+        self._end(Failure(error.getConnectError((number, why))))
+
+    def _end(self, why: Failure) -> None:
+        self._stop_waiting()
+        self._poller.closing(self._socket.fileno())
+        self._socket.close()
+        self._factory.clientConnectionFailed(self, why)
+
+    def _connected(self) -> None:
+        self._stop_waiting()
+        protocol = self._factory.buildProtocol(_address_of(self._family, self._name))
+        transport = SocketTransport(self._poller, self._socket, self._family, self._name)
+        transport.begin(protocol)

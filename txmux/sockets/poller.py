@@ -1,0 +1,179 @@
+"""One epoll object for all sockets that are served beside the reactor, and that is itself one reader in it.
+
+An epoll descriptor can be polled (epoll(7)), so it works in any reactor. One wake-up of the reactor then serves
+a whole batch of sockets, without what the reactor does for each.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+__all__ = ["ERROR", "FINISHED", "READ", "TROUBLE", "WRITE", "Poller", "at_last", "is_available"]
+
+FINISHED, WRITE, ERROR = 0x2000, 4, 8
+"""What a socket is ready for, as epoll has it: EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
+READ, TROUBLE = 1 | FINISHED, ERROR | 16
+"""EPOLLIN with EPOLLRDHUP, and EPOLLERR with EPOLLHUP."""
+
+_ROUNDS = 8  # so often is the epoll object asked before the reactor has its turn
+_BATCH = 256
+
+_log = Logger()
+_pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
+
+
+def is_available() -> bool:
+    """Tell whether this system has epoll."""
+    return hasattr(select, "epoll")
+
+
+def at_last(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
+    """Give what calls something when all that is ready has been served; ``None`` where there is no such moment."""
+    return Poller.of(reactor).at_last if is_available() else None
+
+
+@implementer(IReadDescriptor)
+class Poller:
+    """Tells sockets what they are ready for; level-triggered.
+
+    A handler may be called for something that is no longer so, and must then do no harm: it asks its socket.
+
+    Args:
+        reactor: In which it is a reader while there is anything to watch.
+
+    Attributes:
+        reactor: The same.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self._epoll: Any = None
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._events: dict[int, int] = {}
+        self._soon: deque[Callable[[], None]] = deque()
+        self._last: list[Callable[[], None]] = []
+        self._polling = False
+
+    @classmethod
+    def of(cls, reactor: Any) -> Poller:
+        """Give the one poller of a reactor."""
+        poller = _pollers.get(reactor)
+        if poller is None:
+            poller = _pollers[reactor] = cls(reactor)
+        return poller
+
+    def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        """Begin to watch a descriptor.
+
+        Args:
+            descriptor: It may be watched already; then the old handler is told nothing more.
+            events: `READ`, `WRITE`, both, or 0 for nothing but `TROUBLE`, which is always told.
+            handler: Is told what the descriptor is ready for.
+        """
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self.reactor.addReader(self)
+        self._handlers[descriptor] = handler
+        before = self._events.get(descriptor)
+        if before is None:
+            self._epoll.register(descriptor, events)
+        elif before != events:
+            self._epoll.modify(descriptor, events)
+        self._events[descriptor] = events
+
+    def change(self, descriptor: int, events: int) -> None:
+        """Watch a descriptor for something else from now on."""
+        self._epoll.modify(descriptor, events)
+
+    def forget(self, descriptor: int) -> None:
+        """Watch a descriptor, which stays open, no longer."""
+        if self._events.pop(descriptor, None) is not None:
+            del self._handlers[descriptor]
+            self._epoll.unregister(descriptor)
+            self._rest()
+
+    def closing(self, descriptor: int) -> None:
+        """Watch a descriptor no longer that is closed next: closing takes it out of the epoll object."""
+        if self._events.pop(descriptor, None) is not None:
+            del self._handlers[descriptor]
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._handlers and not self._polling:
+            self.reactor.removeReader(self)
+            self._epoll.close()
+            self._epoll = None
+
+    def at_last(self, call: Callable[[], None]) -> None:
+        """Call something when all that is ready now has been served."""
+        self._last.append(call)
+        if not self._polling and len(self._last) == 1:
+            self.reactor.callFromThread(self._finish)
+
+    def _finish(self) -> None:
+        last, self._last = self._last, []
+        self._soon.extend(last)
+        self._catch_up()
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call something as soon as whoever runs now has returned."""
+        self._soon.append(call)
+        if not self._polling and len(self._soon) == 1:
+            self.reactor.callFromThread(self._catch_up)
+
+    def _catch_up(self) -> None:
+        while self._soon:
+            call = self._soon.popleft()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - the others have to be called all the same
+                _log.failure("what is done for a socket raised")
+
+    # What the reactor asks for.
+
+    def fileno(self) -> int:
+        """Give the epoll object's descriptor."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def doRead(self) -> None:
+        """Serve the sockets that are ready."""
+        self._polling = True
+        handlers, poll, soon = self._handlers, self._epoll.poll, self._soon
+        try:
+            for _ in range(_ROUNDS):
+                ready = poll(0, _BATCH)
+                if not ready:
+                    break
+                for descriptor, events in ready:
+                    handler = handlers.get(descriptor)
+                    if handler is None:
+                        continue
+                    try:
+                        handler(events)
+                    except Exception:  # noqa: BLE001 - one socket's trouble must not become that of the others
+                        _log.failure("what serves a socket raised")
+                    if soon:
+                        self._catch_up()
+            self._finish()
+        finally:
+            self._polling = False
+        self._rest()
+
+    def logPrefix(self) -> str:
+        """Name it in logs."""
+        return "sockets"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Do nothing: the sockets' owners end them when the reactor stops."""

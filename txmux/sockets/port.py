@@ -1,0 +1,163 @@
+"""A listening socket whose connections are watched by a `Poller`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txmux.sockets.poller import READ
+from txmux.sockets.transport import SocketTransport, address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
+
+    from txmux.sockets.poller import Poller
+
+__all__ = ["SocketPort"]
+
+_AT_ONCE = 64  # connections accepted before others have their turn
+_SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_BREATH = 0.1  # seconds until accepting is tried again
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+
+_log = Logger()
+
+
+@implementer(IListeningPort)
+class SocketPort:
+    """Accepts connections for a factory.
+
+    Options are set on the listening socket, from which those it accepts inherit them on Linux.
+
+    Args:
+        poller: Watches the socket and its connections.
+        listening: The socket, which the port closes when it stops.
+        factory: Makes the protocols.
+        keepalive: Whether the system looks from time to time if a client is still there.
+        is_last: Told the descriptor of a client that has been accepted; says whether there is room for no more.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        *,
+        keepalive: bool = False,
+        is_last: Callable[[int], bool] = lambda _descriptor: False,
+    ) -> None:
+        listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        if listening.family != socket.AF_UNIX:
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive)
+        self._poller = poller
+        self._socket = listening
+        self._family = int(listening.family)
+        name = listening.getsockname()
+        self._name = name if self._family == socket.AF_UNIX else f"port {name[1]}"
+        # Which of several addresses a client came to is known to its own socket alone.
+        every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
+        self._host = None if every else address_of(self._family, name)
+        self._factory = factory
+        self._pause: IDelayedCall | None = None
+        self._is_last = is_last
+        self._short = False
+        self._listening = False
+
+    def startListening(self) -> None:
+        """Begin to accept."""
+        self._listening = True
+        self._factory.doStart()
+        self._poller.watch(self._socket.fileno(), READ, self._ready)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more, and close the socket."""
+        if self._listening:
+            self._listening = False
+            if self._pause is not None:
+                self._pause.cancel()
+                self._pause = None
+            # Another process may have the same socket, so that closing it here does not end the watch.
+            self._poller.forget(self._socket.fileno())
+            self._socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Give the address it listens on."""
+        return address_of(self._family, self._socket.getsockname())
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, accepting tells
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, peer = self._socket.accept()
+            except BlockingIOError:
+                self._enough()
+                return
+            except OSError as problem:
+                if problem.errno in _SHORTAGE:
+                    self._wait(os.strerror(problem.errno))
+                # Anything else was the trouble of a client that has gone again.
+                return
+            # Asked first, since the descriptor is closed again if the client is refused.
+            is_last = self._is_last(accepted.fileno())
+            self._open(accepted, peer)
+            if is_last:
+                self._wait(os.strerror(errno.EMFILE))
+                return
+
+    def _open(self, accepted: socket.socket, peer: Any) -> None:
+        accepted.setblocking(False)  # noqa: FBT003
+        if self._family == socket.AF_INET6:
+            peer = _with_zone(peer)
+        try:
+            protocol = self._factory.buildProtocol(address_of(self._family, peer))
+        except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
+            _log.failure("no protocol could be made for a client")
+            protocol = None
+        if protocol is None:
+            accepted.close()
+            return
+        transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
+        transport.begin(protocol)
+
+    def _wait(self, shortage: str) -> None:
+        """Leave clients in the queue until there is room for them again."""
+        self._poller.forget(self._socket.fileno())
+        self._pause = self._poller.reactor.callLater(_BREATH, self._go_on)
+        if not self._short:
+            self._short = True
+            _log.error(
+                "{name} cannot accept: {shortage}; clients wait until connections end: "
+                "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
+                name=self._name,
+                shortage=shortage,
+            )
+
+    def _enough(self) -> None:
+        if self._short:
+            self._short = False
+            _log.info("{name}: nobody waits any more", name=self._name)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._poller.watch(self._socket.fileno(), READ, self._ready)
+
+
+def _with_zone(peer: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Write the zone into a link-local IPv6 address: ``fe80::1%eth0``."""
+    if not peer[3]:
+        return peer
+    host, _ = socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+    return (host, *peer[1:])

@@ -1,0 +1,171 @@
+"""Timers that cost next to nothing to set and to cancel, which most of them are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Timers"]
+
+_log = Logger()
+
+
+@implementer(IReactorTime)  # `seconds` is an attribute, since it is asked so often
+class Timers:
+    """A clock for many timers of few different lengths.
+
+    Timers of one length run out in the order in which they were set. So each length has a queue, of which only the
+    first is known to the reactor.
+
+    Args:
+        clock: The reactor.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.seconds: Callable[[], float] = clock.seconds
+        self._queues: dict[float, _Queue] = {}
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer:  # type: ignore[override]  # noqa: A002 - the interface's name
+        """Call something later.
+
+        Args:
+            delay: Seconds.
+            callable: What is called, once.
+            args: Its arguments.
+
+        Returns:
+            The timer.
+        """
+        timer = Timer(self, callable, args)
+        timer.begin(delay)
+        return timer
+
+    def queue(self, delay: float) -> _Queue:
+        """Give the queue of a length."""
+        queue = self._queues.get(delay)
+        if queue is None:
+            queue = self._queues[delay] = _Queue(self._clock, delay)
+        return queue
+
+    def getDelayedCalls(self) -> Sequence[IDelayedCall]:
+        """Give the timers that have neither run out nor been cancelled."""
+        return [timer for queue in self._queues.values() for timer in queue.waiting]
+
+    def rest(self) -> None:
+        """Let go of the reactor where nobody waits. To be called when it is quiet.
+
+        It is not done by itself, since where one timer has been cancelled another is likely to be set soon.
+        """
+        for delay, queue in list(self._queues.items()):
+            if queue.is_idle():
+                del self._queues[delay]
+
+
+@implementer(IDelayedCall)
+class Timer:
+    """One timer. Made by `Timers.callLater`."""
+
+    __slots__ = ("_args", "_call", "_queue", "_timers", "at")
+
+    def __init__(self, timers: Timers, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._timers = timers
+        self._call = call
+        self._args = args
+        self._queue: _Queue | None = None
+        self.at = 0.0
+
+    def begin(self, delay: float) -> None:
+        """Run out after so many seconds."""
+        self._queue = queue = self._timers.queue(delay)
+        queue.add(self)
+
+    def active(self) -> bool:
+        """Tell whether it has neither run out nor been cancelled."""
+        return self._queue is not None
+
+    def cancel(self) -> None:
+        """Never call."""
+        self._stop()
+        self._call = _nothing
+        self._args = ()
+
+    def reset(self, delay: float) -> None:
+        """Run out so many seconds from now instead."""
+        self._stop()
+        self.begin(delay)
+
+    def delay(self, secondsLater: float) -> None:
+        """Run out so many seconds later than it would have."""
+        self.reset(self.at + secondsLater - self._timers.seconds())
+
+    def getTime(self) -> float:
+        """Tell when it runs out, in the clock's seconds."""
+        return self.at
+
+    def run_out(self) -> None:
+        """Call."""
+        self._queue = None
+        call, args = self._call, self._args
+        self._call, self._args = _nothing, ()
+        call(*args)
+
+    def _stop(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            queue.remove(self)
+
+
+def _nothing() -> None:
+    """What a timer calls that is over: it lets go of whom it would have called."""
+
+
+class _Queue:
+    """The timers of one length, in the order in which they run out."""
+
+    __slots__ = ("_alarm", "_clock", "delay", "waiting")
+
+    def __init__(self, clock: IReactorTime, delay: float) -> None:
+        self._clock = clock
+        self.waiting: dict[Timer, None] = {}
+        self._alarm: IDelayedCall | None = None
+        self.delay = delay
+
+    def add(self, timer: Timer) -> None:
+        timer.at = self._clock.seconds() + self.delay
+        self.waiting[timer] = None
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(self.delay, self._ring)
+
+    def remove(self, timer: Timer) -> None:
+        del self.waiting[timer]
+
+    def is_idle(self) -> bool:
+        """Tell whether nobody waits; then the reactor need not ring either."""
+        if self.waiting:
+            return False
+        if self._alarm is not None and self._alarm.active():
+            self._alarm.cancel()
+        self._alarm = None
+        return True
+
+    def _ring(self) -> None:
+        waiting = self.waiting
+        now = self._clock.seconds()
+        while waiting:
+            timer = next(iter(waiting))
+            if timer.at > now:
+                self._alarm = self._clock.callLater(timer.at - now, self._ring)
+                return
+            del waiting[timer]
+            try:
+                timer.run_out()
+            except Exception:  # noqa: BLE001 - the other timers must run all the same
+                _log.failure("what a timer calls raised")
+        self._alarm = None

@@ -1,0 +1,233 @@
+"""A connected TCP or UNIX socket with all that Twisted's transports offer, watched by a `Poller`."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import abstract, address, error, main, tcp
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmux.sockets.poller import READ, TROUBLE, WRITE
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress, IProtocol
+
+    from txmux.sockets.poller import Poller
+
+__all__ = ["CLOSED", "LOST", "SocketTransport", "address_of", "leave"]
+
+CLOSED = Failure(main.CONNECTION_DONE)
+"""Why a connection is gone that ended in good order. One object for all, as the reactor has it."""
+
+LOST = Failure(main.CONNECTION_LOST)
+"""Why a connection is gone that broke."""
+
+_RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
+
+_log = Logger()
+
+
+def address_of(family: int, name: Any) -> IAddress:
+    """Make Twisted's address of what the socket module gives.
+
+    Args:
+        family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+        name: As ``getsockname()`` gives it.
+    """
+    if family == socket.AF_INET:
+        return address.IPv4Address("TCP", *name)
+    if family == socket.AF_INET6:
+        return address.IPv6Address("TCP", *name)
+    return address.UNIXAddress(name or None)
+
+
+def leave(transport: tcp.Connection) -> bytes:
+    """Have a transport leave its socket to somebody else, who asks the poller for it next.
+
+    Returns:
+        What the transport was given to write and has not sent.
+    """
+    unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
+    transport.dataBuffer, transport.offset = b"", 0
+    transport._tempDataBuffer, transport._tempDataLen = [], 0
+    if isinstance(transport, SocketTransport):
+        transport._events = 0  # the watch stays as it is until then
+    else:
+        transport.stopReading()
+        transport.stopWriting()
+    return b"".join(unsent)
+
+
+class SocketTransport(tcp.Connection):
+    """A transport of Twisted's, but for who watches its socket, and that it sends at once what it can.
+
+    Args:
+        poller: Watches the socket.
+        connected: The socket, not blocking.
+        family: Its family.
+        peer: The other end's address, as the socket module gives it.
+        host: This end's; the socket is asked when somebody wants to know, if it is not given.
+    """
+
+    _tlsClientDefault = False
+
+    def __init__(
+        self,
+        poller: Poller,
+        connected: socket.socket,
+        family: int,
+        peer: Any,
+        host: IAddress | None = None,
+    ) -> None:
+        abstract.FileDescriptor.__init__(self, poller.reactor)
+        self.socket = connected
+        self.fileno = connected.fileno
+        self.connected = 1
+        self._descriptor = connected.fileno()
+        self._family = family
+        self._peer = peer
+        self._host = host
+        self._poller = poller
+        self._events = 0
+        self._broken = (
+            False  # has been found out by a write, which takes the error away from whoever reads
+        )
+
+    def begin(self, protocol: IProtocol) -> None:
+        """Read for a protocol from now on."""
+        self.protocol = protocol
+        self._want(READ)
+        protocol.makeConnection(self)
+
+    def __repr__(self) -> str:
+        return f"<SocketTransport {self.getPeer()}>"
+
+    def getHost(self) -> IAddress:
+        """Give this end's address."""
+        if self._host is None:
+            self._host = address_of(self._family, self.socket.getsockname())
+        return self._host
+
+    def getPeer(self) -> IAddress:
+        """Give the other end's address."""
+        return address_of(self._family, self._peer)
+
+    # What Twisted's transports ask of the reactor.
+
+    def startReading(self) -> None:
+        """Read when there is something."""
+        self._want(self._events | READ)
+
+    def stopReading(self) -> None:
+        """Read no more for the time being."""
+        self._want(self._events & ~READ)
+
+    def startWriting(self) -> None:
+        """Write when there is room."""
+        self._want(self._events | WRITE)
+
+    def stopWriting(self) -> None:
+        """Have nothing to write for the time being."""
+        self._want(self._events & ~WRITE)
+
+    def _want(self, events: int) -> None:
+        before = self._events
+        if events == before:
+            return
+        self._events = events
+        if not before:
+            self._poller.watch(self._descriptor, events, self._ready)
+        elif events:
+            self._poller.change(self._descriptor, events)
+        else:
+            self._poller.forget(self._descriptor)
+
+    def _ready(self, events: int) -> None:
+        """Do what the reactor does for a descriptor that is ready."""
+        if self._aborting or (self.disconnecting and not self._events & WRITE):
+            return
+        why: object = None
+        reading = False
+        try:
+            if events & (READ | TROUBLE) and self._events & READ:
+                reading = True
+                why = self.doRead()
+            if not why and events & (WRITE | TROUBLE) and self._events & WRITE:
+                reading = False
+                why = self.doWrite()
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this connection alone
+            _log.failure("the protocol of {transport!r} raised", transport=self)
+            why = problem
+        if why is main.CONNECTION_DONE and self._broken:
+            self.connectionLost(LOST)
+        elif why is main.CONNECTION_DONE and reading:
+            self.stopReading()
+            self.readConnectionLost(CLOSED)
+        elif why is main.CONNECTION_DONE:
+            self.connectionLost(CLOSED)
+        elif why is main.CONNECTION_LOST:
+            self.connectionLost(LOST)
+        elif isinstance(why, BaseException):
+            self.connectionLost(Failure(why))
+
+    # What can be had for less.
+
+    def write(self, data: bytes) -> None:
+        """Send at once what the socket takes, if nothing waits before it."""
+        if (
+            not self._events & WRITE
+            and not self.TLS
+            and self.connected
+            and not self._writeDisconnected
+            and data
+        ):
+            sent = self.writeSomeData(data)
+            if sent == len(data):
+                return
+            if isinstance(sent, int):
+                data = data[sent:]
+            else:
+                self._broken = True
+        super().write(data)
+
+    def loseConnection(self) -> None:
+        """Close when all is written; if it is, as soon as whoever asks has gone on."""
+        if self._events & WRITE or self.TLS or self.producer is not None:
+            super().loseConnection()
+        elif self.connected and not self.disconnecting:
+            self.disconnecting = 1
+            self._poller.soon(self._close)
+
+    def _close(self) -> None:
+        self.connectionLost(CLOSED)
+
+    def abortConnection(self) -> None:
+        """Break the connection off, as soon as whoever asks has gone on."""
+        if self.connected and not self._aborting:
+            self._aborting = True
+            self._poller.soon(self._abort)
+
+    def _abort(self) -> None:
+        self.connectionLost(Failure(error.ConnectionAborted()))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket, and tell the protocol."""
+        if self.disconnected:
+            return
+        self.disconnected, self.connected = 1, 0
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        if self._events:
+            self._events = 0
+            self._poller.closing(self._descriptor)
+        if reason.type is error.ConnectionAborted:
+            # The peer is to be told by a reset that this was no end in good order.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.socket.close()
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
