@@ -135,6 +135,17 @@ class MakeConnectionTests(SynchronousTestCase):
         client.makeConnection(transport)
         self.assertEqual(transport.value(), b"outer inner " + GREETING)
 
+    def test_made_for_the_connection(self) -> None:
+        """A header may be made when the connection stands, with its addresses."""
+        client = Client()
+        factory = HeaderFirst(
+            Recorder(client), lambda transport: f"from {transport.getHost()} ".encode()
+        )
+        factory.buildProtocol(None)
+        transport = StringTransport(hostAddress="here")
+        client.makeConnection(transport)
+        self.assertEqual(transport.value(), b"from here " + GREETING)
+
     def test_no_protocol(self) -> None:
         """A factory that refuses to make a protocol may do so."""
         self.assertIsNone(HeaderFirst(Recorder(None), HEADER).buildProtocol(None))

@@ -8,6 +8,8 @@ from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import implementer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IAddress, IConnector, IProtocol, ITransport
     from twisted.python.failure import Failure
 
@@ -31,10 +33,13 @@ class HeaderFirst:
     Args:
         factory: What makes the protocols. It needs the methods of a `ClientFactory` if the reactor's
             ``connectTCP`` or ``connectUNIX`` is called with this object; an endpoint does not ask for them.
-        header: The header, as `encode_v1` or `encode_v2` gives it.
+        header: The header, as `encode_v1` or `encode_v2` gives it; or what makes it for a connection, given its
+            transport, if it is to tell that connection's own addresses.
     """
 
-    def __init__(self, factory: IProtocolFactory, header: bytes) -> None:
+    def __init__(
+        self, factory: IProtocolFactory, header: bytes | Callable[[ITransport], bytes]
+    ) -> None:
         self._factory: Any = factory
         self._header = header
 
@@ -51,7 +56,8 @@ class HeaderFirst:
         def write_header_first(transport: ITransport) -> None:
             # Already gone when one HeaderFirst wraps another.
             vars(protocol).pop("makeConnection", None)
-            transport.write(self._header)
+            header = self._header
+            transport.write(header if isinstance(header, bytes) else header(transport))
             make_connection(transport)
 
         protocol.makeConnection = write_header_first

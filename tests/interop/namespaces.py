@@ -1,0 +1,82 @@
+"""Network namespaces: networks of their own for the programs of a test, made and removed by it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import Child, output_of, run
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from unittest import TestCase
+
+__all__ = ["Namespace", "cable"]
+
+_ROOT = Path(__file__).parent.parent.parent
+_numbers = itertools.count()
+
+
+class Namespace:
+    """A network of its own, with nothing in it but a loopback interface.
+
+    Args:
+        test: When it ends, the namespace is removed with all that is in it.
+
+    Attributes:
+        name: Its name, as ``ip netns`` shows it.
+    """
+
+    def __init__(self, test: TestCase) -> None:
+        require_program("ip")
+        self.name = f"txmux-{os.getpid()}-{next(_numbers)}"
+        made = run("ip", "netns", "add", self.name)
+        if made.returncode:
+            said = made.stderr.decode(errors="replace")
+            if os.environ.get("TXMUX_REQUIRE_SERVERS"):
+                raise AssertionError(f"no network namespace can be made: {said}")
+            raise SkipTest(f"no network namespace can be made: {said}")
+        test.addCleanup(run, "ip", "netns", "del", self.name)
+        self.ip("link set lo up")
+
+    def ip(self, command: str) -> None:
+        """Run ``ip`` in it."""
+        output_of("ip", "-n", self.name, *command.split())
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What goes before a command that is to run in it."""
+        return (require_program("ip"), "netns", "exec", self.name)
+
+    def set(self, name: str, value: str) -> None:
+        """Set a parameter of the kernel for it."""
+        output_of(*self.command, "sh", "-c", f"echo '{value}' > /proc/sys/net/{name}")
+
+    def run_lines(self, commands: list[str]) -> None:
+        """Run lines of a shell in it."""
+        output_of(*self.command, "sh", "-ec", "\n".join(commands))
+
+    def python(self, program: str, *arguments: str) -> Child:
+        """Start a Python program in it, which ends when it cannot read on."""
+        return Child(*self.command, sys.executable, "-c", program, *arguments, stdin=True)
+
+
+def cable(
+    one: Namespace, one_addresses: list[str], other: Namespace, other_addresses: list[str]
+) -> None:
+    """Connect two namespaces, whose new interfaces get these addresses with the lengths of their prefixes."""
+    number = next(_numbers)
+    ends = (f"c{number}a", f"c{number}b")
+    one.ip(f"link add {ends[0]} type veth peer name {ends[1]} netns {other.name}")
+    for namespace, end, addresses in (
+        (one, ends[0], one_addresses),
+        (other, ends[1], other_addresses),
+    ):
+        for address in addresses:
+            # An IPv6 address would have to wait until nobody else claims it.
+            namespace.ip(f"addr add {address} dev {end}" + (" nodad" if ":" in address else ""))
+        namespace.ip(f"link set {end} up")

@@ -1,0 +1,313 @@
+"""Checks of nginx, Redis, PostgreSQL and OpenSSH: what they find, and that the servers log nothing bad."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.programs import require_program
+from tests.support.mux import server_at
+from tests.support.peers import reactor
+from txmux.backends.checking import Checking, Finding, with_header
+from txmux.backends.probes import probe
+from txmux.backends.tls import BackendTLS
+from txmux.frontend.engine import Engine
+from txmux.rules.backend_model import ServerTLS
+from txmux.rules.checks import check as read_check
+
+if TYPE_CHECKING:
+    from tests.interop.servers import Certificate, RedisServer, SshServer
+
+WELL = Finding(ok=True)
+
+
+class ChecksTestCase(InteropTestCase, TestCase):
+    """Checks with the real time and real sockets."""
+
+    timeout = 30
+
+    async def check(
+        self, text: str, port: int, *, proxy_protocol: Any = "off", tls: BackendTLS | None = None
+    ) -> Finding:
+        """Check a server once, and wait until the connection is closed as well.
+
+        Args:
+            text: As in a rules file.
+            port: The server's.
+            proxy_protocol: Which version goes first.
+            tls: If TLS is to be spoken.
+        """
+        check, target = read_check(text), server_at(port)
+        found: Deferred[Finding] = Deferred()
+        question = probe(check, "www.example.com", port, tls=tls is not None)
+        timeout = check.timeout if "timeout=" in text else 10.0  # the machine may be busy
+        checking = Checking(reactor, question, timeout, found.callback)
+
+        def wrap(factory: Any) -> Any:
+            if tls is not None:
+                factory = tls.wrap(factory, "www.example.com")
+            return with_header(factory, proxy_protocol)
+
+        engine = Engine(reactor)
+        checking.start(functools.partial(engine.dial, keepalive=False), target, wrap)
+        finding = await found
+        while not checking._is_over:
+            await deferLater(reactor, 0.005)
+        self.assertIsNone(checking._deadline)
+        engine.clock.rest()
+        return finding
+
+
+_SITE = """
+log_format checked "checked [$proxy_protocol_addr] $host $request $status";
+server {{
+    listen 127.0.0.1:{ports[plain]};
+    listen 127.0.0.1:{ports[proxied]} proxy_protocol;
+    listen 127.0.0.1:{ports[secure]} ssl proxy_protocol;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    access_log /dev/stdout checked;
+    location /health {{ return 200 "well\\n"; }}
+    location /moved {{ return 302 /; }}
+    location / {{ return 503; }}
+}}
+"""
+
+
+class NginxTests(ChecksTestCase):
+    """One nginx, with the PROXY protocol and without."""
+
+    ports: ClassVar[dict[str, int]]
+    certificate: ClassVar[Certificate]
+    nginx: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server."""
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        cls.ports = {name: free_port() for name in ("plain", "proxied", "secure")}
+        site = _SITE.format(ports=cls.ports, certificate=cls.certificate)
+        cls.nginx = start_nginx(cls.folder, site)
+        cls.addClassCleanup(cls.nginx.end)
+
+    def tearDown(self) -> None:
+        """See that it had nothing to complain of."""
+        self.assertNotRegex(self.nginx.output, r"\[(info|warn|error|crit|alert)\]")
+
+    async def test_http(self) -> None:
+        """The path's status decides, and the host is the one that the rules name."""
+        port = self.ports["plain"]
+        self.assertEqual(await self.check("http path=/health host=health.example", port), WELL)
+        self.nginx.wait_for(r"checked \[-\] health\.example GET /health HTTP/1\.1 200")
+        self.assertEqual(await self.check("http path=/moved", port), WELL)
+        sick = Finding(ok=False, why="HTTP 503")
+        self.assertEqual(await self.check("http", port), sick)
+        self.assertEqual(await self.check("http expect=2xx,503", port), WELL)
+        moved = Finding(ok=False, why="HTTP 302")
+        self.assertEqual(await self.check("http path=/moved expect=2xx", port), moved)
+
+    async def test_other_kinds(self) -> None:
+        """It takes connections, speaks what it is told to, and is no Redis and no SSH server."""
+        port = self.ports["plain"]
+        self.assertEqual(await self.check("tcp", port), WELL)
+        asked = r'send="HEAD /health HTTP/1.0\r\n\r\n" expect="200 OK"'
+        self.assertEqual(await self.check(asked, port), WELL)
+        finding = await self.check("redis", port)
+        self.assertEqual(finding, Finding(ok=False, why="no PONG: HTTP/1.1 400 Bad Request"))
+
+    async def test_proxy_protocol(self) -> None:
+        """It understands the header of a check: version 1 names the check's own address."""
+        port = self.ports["proxied"]
+        for version, seen in (("v1", "127.0.0.1"), ("v2", "-")):
+            self.assertEqual(
+                await self.check(f"http path=/health host={version}", port, proxy_protocol=version),
+                WELL,
+            )
+            self.nginx.wait_for(rf"checked \[{re.escape(seen)}\] {version} GET /health .* 200")
+            self.assertEqual(await self.check("tcp", port, proxy_protocol=version), WELL)
+
+    async def test_tls(self) -> None:
+        """So it does before TLS."""
+        tls = BackendTLS(ServerTLS(ca=self.certificate.chain))
+        for version in ("v1", "v2"):
+            self.assertEqual(
+                await self.check(
+                    f"http path=/health host=tls-{version}",
+                    self.ports["secure"],
+                    proxy_protocol=version,
+                    tls=tls,
+                ),
+                WELL,
+            )
+            self.nginx.wait_for(rf"tls-{version} GET /health .* 200")
+
+
+class RedisTests(ChecksTestCase):
+    """One Redis server."""
+
+    redis: ClassVar[RedisServer]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server."""
+        super().setUpClass()
+        cls.redis = start_redis(cls.folder)
+        cls.addClassCleanup(cls.redis.child.end)
+
+    async def test_well(self) -> None:
+        """It is well, and also when it wants a password first."""
+        self.assertEqual(await self.check("redis", self.redis.port), WELL)
+        asked = r'send="PING\r\n" expect=+PONG'
+        self.assertEqual(await self.check(asked, self.redis.port), WELL)
+        self.command("config", "set", "requirepass", "secret")
+        self.assertEqual(await self.check("redis", self.redis.port), WELL)
+        finding = await self.check(asked + " timeout=500ms", self.redis.port)
+        self.assertRegex(finding.why, r"no '\+PONG' in the answer: -NOAUTH Authentication required")
+        self.command("--no-auth-warning", "-a", "secret", "config", "set", "requirepass", "")
+
+    async def test_full(self) -> None:
+        """It is ill when it takes no more clients."""
+        self.command("config", "set", "maxclients", "1")
+        with socket.create_connection(("127.0.0.1", self.redis.port)) as client:
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(100), b"+PONG\r\n")
+            finding = await self.check("redis", self.redis.port)
+            self.assertEqual(finding.why, "no PONG: -ERR max number of clients reached")
+            client.sendall(b"config set maxclients 100\r\n")
+            self.assertEqual(client.recv(100), b"+OK\r\n")
+
+    async def test_loading(self) -> None:
+        """It is ill while it still loads its data."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        first = start_redis(folder)
+        values = "".join(f"set key{number} {'x' * 200}\n" for number in range(200))
+        output_of("redis-cli", "-p", str(first.port), stdin=values.encode())
+        output_of("redis-cli", "-p", str(first.port), "save")
+        first.child.end()
+        port = free_port()
+        slow = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
+        second = Child(
+            "redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, *slow
+        )
+        self.addCleanup(second.end)
+        second.wait_for("RDB memory usage|Loading RDB")
+        finding = await self.check("redis", port)
+        self.assertEqual(finding.why, "no PONG: -LOADING Redis is loading the dataset in memory")
+
+    def command(self, *arguments: str) -> None:
+        """Run a command on the server."""
+        output_of("redis-cli", "-p", str(self.redis.port), *arguments)
+
+
+class SshTests(ChecksTestCase):
+    """One SSH server."""
+
+    ssh: ClassVar[SshServer]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server."""
+        super().setUpClass()
+        cls.ssh = start_sshd(cls.folder)
+        cls.addClassCleanup(cls.ssh.child.end)
+
+    async def test_well(self) -> None:
+        """It is well, and takes the check for a client that left."""
+        self.assertEqual(await self.check("ssh", self.ssh.port), WELL)
+        self.ssh.child.wait_for(r"Connection closed by 127\.0\.0\.1 port \d+ \[preauth\]")
+        self.assertNotIn("error", self.ssh.child.output)
+
+    async def test_tcp(self) -> None:
+        """A mere connection is enough for ``tcp``."""
+        self.assertEqual(await self.check("tcp", self.ssh.port), WELL)
+
+
+def postgres_program(name: str) -> Path:
+    """Find a program of the PostgreSQL server, which Debian keeps away from the PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return found[-1] if found else Path(require_program(name))
+
+
+def start_postgres(folder: Path, port: int) -> Child:
+    """Start a PostgreSQL server that asks everybody for a password; root must not run it."""
+    before: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        ids = f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"
+        before = (require_program("setpriv"), *ids, "--clear-groups")
+    password = folder / "password"
+    password.write_text("secret\n")
+    password.chmod(0o644)
+    data = folder / "data"
+    access = ("-A", "scram-sha-256", "-U", "postgres", "--pwfile", password)
+    output_of(*_command(before, "initdb", "--no-sync", "--locale=C", "-D", data, *access))
+    settings = {
+        "port": port,
+        "listen_addresses": "127.0.0.1",
+        "unix_socket_directories": "",
+        "fsync": "off",
+        "log_connections": "on",
+        "log_disconnections": "on",
+    }
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    child = Child(*_command(before, "postgres", "-D", data, *options))
+    child.wait_for("ready to accept connections")
+    return child
+
+
+def _command(before: tuple[str, ...], name: str, *arguments: str | Path) -> tuple[Any, ...]:
+    return (*before, str(postgres_program(name)), *arguments)
+
+
+class PostgresTests(ChecksTestCase):
+    """One PostgreSQL server."""
+
+    port: ClassVar[int]
+    postgres: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server."""
+        super().setUpClass()
+        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
+        cls.addClassCleanup(shutil.rmtree, folder)
+        cls.port = free_port()
+        cls.postgres = start_postgres(folder, cls.port)
+        cls.addClassCleanup(cls.postgres.end)
+
+    async def test_life(self) -> None:
+        """It is well while it asks for passwords, without a complaint in its log, and ill while it shuts down."""
+        self.assertEqual(await self.check("postgres", self.port), WELL)
+        self.assertEqual(await self.check("tcp", self.port), WELL)
+        self.assertEqual(
+            await self.check("redis", self.port),
+            Finding(ok=False, why="connection closed without an answer"),
+        )
+        self.assertNotRegex(self.postgres.output, "txmux|FATAL")
+        startup = probe(read_check("postgres"), "", 0, tls=False).request
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(startup)
+            self.assertEqual(client.recv(1), b"R")
+            self.postgres.process.send_signal(signal.SIGTERM)
+            self.postgres.wait_for("received smart shutdown request")
+            finding = await self.check("postgres", self.port)
+            self.assertEqual(finding.why, "the database system is shutting down")
+        self.postgres.wait()
+        finding = await self.check("postgres", self.port)
+        self.assertEqual(finding, Finding(ok=False, why="connection refused"))

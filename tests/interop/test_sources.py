@@ -1,0 +1,298 @@
+"""Connections from chosen addresses, in networks of their own, with real servers that see whom they come from."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import InteropTestCase, output_of, run
+from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace, cable
+from txmux.backends.source import transparent_hints
+from txmux.rules import keys
+from txmux.rules.endpoints import server
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from tests.interop.children import Child
+
+# Tells each client who it is, and lets the connections stand until it is ended.
+_SERVER = """
+import socket, sys
+sockets = []
+for address in sys.argv[1:]:
+    host, _, port = address.rpartition(" ")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockets.append(socket.create_server((host, int(port)), family=family, backlog=1024))
+import threading
+held = []
+def serve(listening):
+    while True:
+        connected, peer = listening.accept()
+        connected.sendall(f"you are {peer[0]}".encode())
+        held.append(connected)
+for listening in sockets:
+    threading.Thread(target=serve, args=[listening], daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+# Connects as txmux does, one connection after the other, and prints who it was, or why not.
+_DIALLER = """
+import sys
+from ipaddress import ip_address
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from txmux.backends.client import ProxyClientFactory
+from txmux.backends.dial import dial
+from txmux.backends.source import Sources
+from txmux.proxyprotocol.header import Address
+from txmux.rules.endpoints import server
+
+def attempt(sources, target, client):
+    heard = Deferred()
+    class Receiver:
+        def data(self, data): heard.called or heard.callback(data.decode())
+        def finished(self): pass
+        def lost(self, reason): pass
+    def connected(end):
+        end.receiver = Receiver()
+    factory = ProxyClientFactory(connected, heard.errback)
+    chosen = sources.towards(target.host, client)
+    dial(reactor, target, factory, 5, clock=reactor, sources=chosen)
+    return heard
+
+async def main(_, source, client, *targets):
+    sources = Sources(source.split(","))
+    who = Address(ip_address(client), 50000) if client else None
+    for text in targets:
+        text, _, times = text.partition("*")
+        for _ in range(int(times or 1)):
+            try:
+                print(text, await attempt(sources, server(text), who), flush=True)
+            except Exception as error:
+                print(text, "failed:", error, flush=True)
+
+from twisted.internet.defer import ensureDeferred
+react(lambda *all: ensureDeferred(main(*all)), sys.argv[1:])
+"""
+
+_PORTS = 20
+
+
+class _Case(InteropTestCase):
+    """Each test makes the networks that it needs."""
+
+    def serve(self, namespace: Namespace, *addresses: str) -> Child:
+        """Start a server that listens at these addresses."""
+        child = namespace.python(_SERVER, *addresses)
+        self.addCleanup(child.end)
+        child.wait_for("ready")
+        return child
+
+    def dialled(
+        self, namespace: Namespace, source: str, *targets: str, client: str = ""
+    ) -> list[str]:
+        """Connect, and give a line for each connection."""
+        said = output_of(
+            *namespace.command, sys.executable, "-c", _DIALLER, source, client, *targets
+        )
+        return said.decode().splitlines()
+
+
+class ManyPortsTests(_Case):
+    """More connections than one address has ports."""
+
+    def setUp(self) -> None:
+        self.network = Namespace(self)
+        for address in ("10.1.0.1", "10.1.0.2", "10.1.0.9"):
+            self.network.ip(f"addr add {address}/32 dev lo")
+        for address in ("fd00::1", "fd00::2", "fd00::9"):
+            self.network.ip(f"addr add {address}/128 dev lo nodad")
+        # A port of the server's own must not be in the range.
+        self.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
+
+    def assert_ports(self, source: str, *servers: str) -> None:
+        """Find that every address has all its ports, towards each server; and no more."""
+        addresses = source.split(",")
+        self.serve(
+            self.network,
+            *(
+                text.rpartition(":")[0].strip("[]") + " " + text.rpartition(":")[2]
+                for text in servers
+            ),
+        )
+        most = _PORTS * len(addresses)
+        said = self.dialled(self.network, source, *(f"{text}*{most + 1}" for text in servers))
+        for text in servers:
+            lines = [line for line in said if line.startswith(f"{text} ")]
+            self.assertEqual(len(lines), most + 1)
+            for address in addresses:
+                self.assertEqual(lines.count(f"{text} you are {address}"), _PORTS)
+            self.assertIn("all ports of all addresses in source are in use", lines[-1])
+
+    def test_one(self) -> None:
+        """The ports of one address count for each server by itself."""
+        self.assert_ports("10.1.0.1", "10.1.0.9:9001", "10.1.0.9:9002")
+
+    def test_two(self) -> None:
+        """With two addresses there are twice as many connections."""
+        self.assert_ports("10.1.0.1,10.1.0.2", "10.1.0.9:9001", "10.1.0.9:9002")
+
+    def test_ipv6(self) -> None:
+        """IPv6 is the same."""
+        self.assert_ports("fd00::1,fd00::2", "[fd00::9]:9001", "[fd00::9]:9002")
+
+    def test_address_is_gone(self) -> None:
+        """An address that this machine no longer has is passed over."""
+        self.serve(self.network, "10.1.0.9 9001")
+        self.network.ip("addr del 10.1.0.1/32 dev lo")
+        said = self.dialled(self.network, "10.1.0.1,10.1.0.2", "10.1.0.9:9001*3")
+        self.assertEqual(said, 3 * ["10.1.0.9:9001 you are 10.1.0.2"])
+
+    def test_service(self) -> None:
+        """So it is through the whole service."""
+        _require("source")
+        self.serve(self.network, "10.1.0.9 9001")
+        rules = _RULES.format(
+            server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="half_close_timeout = 1s"
+        )
+        mux = Mux(self.folder, rules, _AT_ONCE, before=self.network.command)
+        self.addCleanup(mux.stop)
+        # These have the same few ports, but are connections to another address.
+        asked = 2 * _PORTS
+        said = (
+            output_of(
+                *self.network.command,
+                sys.executable,
+                "-c",
+                _CLIENTS,
+                "10.1.0.9",
+                str(mux.port),
+                str(asked),
+                *("10.1.0.1", "10.1.0.2", "10.1.0.9"),
+            )
+            .decode()
+            .splitlines()
+        )
+        self.assertEqual(
+            sorted(said), sorted(_PORTS * ["you are 10.1.0.1"] + _PORTS * ["you are 10.1.0.2"])
+        )
+
+
+_RULES = """
+[listen public]
+endpoint = :7000
+
+[route all]
+match   = any
+backend = seen
+
+[backend seen]
+server = {server}
+source = {source}
+{more}
+"""
+
+_AT_ONCE = "drain_timeout = 0s"
+
+# Opens connections to a service, in turn from some addresses, and prints what each hears first.
+_CLIENTS = """
+import socket, sys
+host, port, count, *sources = sys.argv[1:]
+held = []
+for number in range(int(count)):
+    source = (sources[number % len(sources)], 0) if sources else None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    client = socket.socket(family)
+    client.settimeout(10)
+    client.setsockopt(socket.IPPROTO_IP, 24, 1)
+    if source:
+        client.bind(source)
+    client.connect((host, int(port)))
+    client.sendall(b"hello")
+    print(client.recv(100).decode(), flush=True)
+    held.append(client)
+"""
+
+
+def _require(key: str) -> None:
+    """Skip what the rules do not have yet."""
+    if key in keys._NOT_YET["backend"]:
+        raise SkipTest(f"{key} is not supported yet")
+
+
+class TransparentTests(_Case):
+    """Connections that come from the clients' own addresses."""
+
+    def between(self) -> tuple[Namespace, Namespace, Namespace]:
+        """Make three networks in a row: those of the clients, of txmux and of the servers."""
+        clients, middle, servers = (Namespace(self) for _ in range(3))
+        cable(clients, ["10.2.1.7/24", "fd02:1::7/64"], middle, ["10.2.1.1/24", "fd02:1::1/64"])
+        cable(middle, ["10.2.2.1/24", "fd02:2::1/64"], servers, ["10.2.2.9/24", "fd02:2::9/64"])
+        servers.ip("route add default via 10.2.2.1")
+        servers.ip("-6 route add default via fd02:2::1")
+        return clients, middle, servers
+
+    def hints(self, *servers: str) -> list[str]:
+        """Give what users are told to run."""
+        backend = Backend("seen", tuple(map(server, servers)), source=("client",))
+        return transparent_hints(backend)
+
+    def test_elsewhere(self) -> None:
+        """A server behind txmux sees the client, with the routing rules that users are told."""
+        _, middle, servers = self.between()
+        middle.set("ipv4/conf/all/rp_filter", "1")  # as many systems have it
+        self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
+        targets = ("10.2.2.9:9001", "[fd02:2::9]:9001")
+        middle.run_lines(self.hints(*targets))
+        for target, client in zip(targets, ("10.2.1.7", "fd02:1::7"), strict=True):
+            said = self.dialled(middle, "client", f"{target}*3", client=client)
+            self.assertEqual(said, 3 * [f"{target} you are {client}"])
+
+    def test_same_machine(self) -> None:
+        """So does one on the same machine, on its loopback interface."""
+        network = Namespace(self)
+        self.serve(network, "127.0.0.1 9001", "::1 9001")
+        targets = ("127.0.0.1:9001", "[::1]:9001")
+        network.run_lines(self.hints(*targets))
+        for target, client in zip(targets, ("203.0.113.7", "2001:db8::7"), strict=True):
+            said = self.dialled(network, "client", f"{target}*3", client=client)
+            self.assertEqual(said, 3 * [f"{target} you are {client}"])
+
+    def test_without_privilege(self) -> None:
+        """Without the privilege it is one line that says which one is missing."""
+        program = "from txmux.backends.source import check_transparent as check\ncheck()"
+        arguments = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
+        done = run("setpriv", *arguments, sys.executable, "-c", program)
+        last = done.stderr.decode().splitlines()[-1]
+        self.assertRegex(
+            last, "user 65534 may not connect from .* run with the capability CAP_NET_ADMIN"
+        )
+
+    def test_service(self) -> None:
+        """A server sees the clients of the whole service, which passes on what both say."""
+        _require("source")
+        clients, middle, servers = self.between()
+        self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
+        middle.run_lines(self.hints("10.2.2.9:9001", "[fd02:2::9]:9001"))
+        for host, target, client in (
+            ("10.2.1.1", "10.2.2.9:9001", "10.2.1.7"),
+            ("fd02:1::1", "[fd02:2::9]:9001", "fd02:1::7"),
+        ):
+            rules = _RULES.format(server=target, source="client", more="half_close_timeout = 1s")
+            mux = Mux(self.folder, rules, _AT_ONCE, before=middle.command)
+            said = output_of(*clients.command, sys.executable, "-c", _CLIENTS, host, "7000", "3")
+            self.assertEqual(said.decode().splitlines(), 3 * [f"you are {client}"])
+            mux.stop()
+
+    def test_check_tells(self) -> None:
+        """``txmux check`` prints the routing rules."""
+        _require("source")
+        path = self.folder / "transparent.ini"
+        path.write_text(_RULES.format(server="127.0.0.1:22", source="client", more=""))
+        said = output_of(sys.executable, "-m", "txmux", "check", path).decode()
+        for line in self.hints("127.0.0.1:22")[2:]:
+            self.assertIn(line, said)

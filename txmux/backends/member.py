@@ -1,0 +1,92 @@
+"""One address of a backend, and how it is."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Server
+
+__all__ = ["Address", "Member", "State"]
+
+
+class State(enum.Enum):
+    """Whether connections are led to a member."""
+
+    UP = "up"
+    DOWN = "down"
+    """Its checks fail."""
+    EJECTED = "ejected"
+    """Connections to it failed, so it is left alone for a while."""
+    PROBING = "probing"
+    """After that while: one connection tries it."""
+    DISABLED = "disabled"
+    """The rules say ``down``."""
+
+
+@attrs.frozen
+class Address:
+    """One address that a name has.
+
+    Attributes:
+        host: An IP address.
+        port: A TCP port.
+        weight: Its share among the addresses of the name, as in an SRV record (RFC 2782).
+        priority: Only when none with a lower number is up, it is used.
+        name: The host that has the address, which TLS verifies; empty is the server's own.
+    """
+
+    host: str
+    port: int
+    weight: int = 1
+    priority: int = 0
+    name: str = ""
+
+
+@attrs.define(eq=False)
+class Member:
+    """One address that a backend's connections can be led to. `Pool` makes it and alone changes it.
+
+    Attributes:
+        server: What the rules say.
+        target: The same with an IP address for a name: what is connected to. Its ``text`` is for logs.
+        name: The host name of it, which TLS verifies; empty if there is none.
+        weight: Its share.
+        rank: Only when none of a lower one is up, it is used.
+        state: Whether connections are led to it.
+        connections: Those that stand or are being made.
+        why: What led to the state.
+        credit: What it is owed by the balancer.
+        failed_at: When the last connections failed; no more of them than ejection counts.
+        out_until: When an ejection is over.
+        contrary: Checks in a row that say otherwise than the state.
+        seed: Its part in the choice by the client's address; the same in every process.
+    """
+
+    server: Server
+    target: Server
+    name: str
+    weight: int = 1
+    rank: tuple[bool, int] = (False, 0)
+    state: State = State.UP
+    connections: int = 0
+    why: str = ""
+    credit: int = 0
+    failed_at: deque[float] = attrs.field(factory=deque)
+    out_until: float = 0.0
+    contrary: int = 0
+    seed: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        digest = blake2b(self.target.text.encode(), digest_size=8).digest()
+        self.seed = int.from_bytes(digest, "big")
+
+    def has_room(self) -> bool:
+        """Tell whether its own limit leaves room for a connection."""
+        most = self.server.max_connections
+        return not most or self.connections < most

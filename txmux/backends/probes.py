@@ -1,0 +1,170 @@
+"""What a check asks a server, and what it makes of the answer; without a connection, and without a clock."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.rules.backend_model import Check
+
+__all__ = ["Probe", "UnwellError", "probe", "shown"]
+
+
+class UnwellError(Exception):
+    """The answer is no good; the message says why, in a few words for logs."""
+
+
+@attrs.frozen
+class Probe:
+    """One question to a server.
+
+    Attributes:
+        request: The bytes that are sent first; empty is none.
+        is_well: Given all of the answer so far, tells whether it is well; as long as that is open, it says no.
+            Raises `UnwellError` as soon as the answer is no good. It is first asked without any bytes.
+        wanted: What is missing while `is_well` says no, for logs.
+    """
+
+    request: bytes
+    is_well: Callable[[bytes], bool]
+    wanted: str
+
+
+def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
+    """Make the question of a check for one of the servers.
+
+    Args:
+        check: What the rules say.
+        name: The server's host name or address; empty if it has none.
+        port: Its TCP port.
+        tls: Whether it is asked over TLS.
+    """
+    if check.kind == "http":
+        host = check.host or _host(name, port, 443 if tls else 80)
+        return Probe(_http_request(check.path, host), _http_judge(check.statuses), "HTTP answer")
+    if check.kind == "exchange":
+        expected = f"{shown(check.expect)!r} in the answer"
+        return Probe(check.send, lambda answer: check.expect in answer, expected)
+    return _FIXED[check.kind]
+
+
+def shown(answer: bytes) -> str:
+    """Show the beginning of what a server said, for logs: one line, without control characters."""
+    line = answer.strip().partition(b"\n")[0].rstrip()
+    return repr(line[:_SHOWN])[2:-1] + ("…" if len(line) > _SHOWN else "")
+
+
+_SHOWN = 80
+
+
+def _host(name: str, port: int, usual: int) -> str:
+    """Write the ``Host`` of an HTTP request (RFC 9110, section 7.2)."""
+    try:
+        is_ipv6 = ipaddress.ip_address(name).version == 6
+    except ValueError:
+        is_ipv6 = False
+    host = f"[{name}]" if is_ipv6 else name or "localhost"
+    return f"{host}:{port}" if port not in {0, usual} else host
+
+
+def _http_request(path: str, host: str) -> bytes:
+    """Write a request of HTTP/1.1 (RFC 9112) that asks for the end of the connection."""
+    lines = (
+        f"GET {path} HTTP/1.1",
+        f"Host: {host}",
+        "User-Agent: txmux-check",
+        "Accept: */*",
+        "Connection: close",
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
+
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: [^\n]*)?\r?\n")
+_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
+
+
+def _http_judge(statuses: tuple[range, ...]) -> Callable[[bytes], bool]:
+    def is_well(answer: bytes) -> bool:
+        while b"\n" in answer:
+            found = _STATUS_LINE.match(answer)
+            if found is None:
+                raise UnwellError(f"no HTTP answer: {shown(answer)}")
+            status = int(found[1])
+            if any(status in some for some in statuses):
+                return True
+            if status >= 200 or status == 101:
+                raise UnwellError(f"HTTP {status}")
+            # An interim answer, after which the true one comes (RFC 9110, section 15.2).
+            blank = _BLANK_LINE.search(answer)
+            answer = answer[blank.end() :] if blank else b""
+        return False
+
+    return is_well
+
+
+def _redis(answer: bytes) -> bool:
+    """Look for what ``PING`` is answered with (Redis serialization protocol).
+
+    A server that asks for a password first serves those who have it. All other errors (``LOADING``, ``MASTERDOWN``,
+    ``MISCONF``, ``DENIED``, too many clients) tell that clients would not be served either.
+    """
+    line, end, _ = answer.partition(b"\n")
+    if not end:
+        return False
+    if line.rstrip() == b"+PONG" or line.startswith((b"-NOAUTH ", b"-NOPERM ")):
+        return True
+    raise UnwellError(f"no PONG: {shown(line)}")
+
+
+_CANNOT_CONNECT = b"57P"  # the SQLSTATEs of a server that starts, recovers or shuts down
+_MESSAGE_HEADER = 1 + 4
+_LONGEST_MESSAGE = 32 * 1024
+
+
+def _postgres(answer: bytes) -> bool:
+    """Look for the answer to a StartupMessage (PostgreSQL documentation, Frontend/Backend Protocol, 53.2.1).
+
+    As for ``pg_isready``, a server is well that wants to know more of the client or even says no to it, unless it
+    says that it takes no connections now.
+    """
+    kind = answer[:1]
+    length = int.from_bytes(answer[1:_MESSAGE_HEADER], "big")
+    if len(answer) < _MESSAGE_HEADER:
+        if kind not in {b"", b"R", b"E"}:
+            raise UnwellError(f"no answer of PostgreSQL: {shown(answer)}")
+        return False
+    if kind not in {b"R", b"E"} or not 8 <= length <= _LONGEST_MESSAGE:
+        raise UnwellError(f"no answer of PostgreSQL: {shown(answer)}")
+    if len(answer) < 1 + length:
+        return False
+    if kind == b"E":
+        fields = answer[_MESSAGE_HEADER : 1 + length].split(b"\0")
+        said = {field[:1]: field[1:] for field in fields}
+        if said.get(b"C", b"").startswith(_CANNOT_CONNECT):
+            raise UnwellError(shown(said.get(b"M", b"") or said[b"C"]))
+    return True
+
+
+_STARTUP = (3 << 16).to_bytes(4, "big") + b"user\0txmux\0\0"
+
+_SSH_BANNER = re.compile(rb"^SSH-", re.MULTILINE)  # other lines may come first: RFC 4253, 4.2
+
+_FIXED = {
+    "tcp": Probe(b"", lambda _: True, "connection"),
+    "redis": Probe(b"*1\r\n$4\r\nPING\r\n", _redis, "PONG"),
+    "postgres": Probe(
+        (4 + len(_STARTUP)).to_bytes(4, "big") + _STARTUP, _postgres, "answer of PostgreSQL"
+    ),
+    # With a banner of ours the server takes what follows for a client that left, and not for a scan.
+    "ssh": Probe(
+        b"SSH-2.0-txmux-check\r\n",
+        lambda answer: _SSH_BANNER.search(answer) is not None,
+        "SSH banner",
+    ),
+}

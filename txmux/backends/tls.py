@@ -1,0 +1,267 @@
+"""TLS to the servers of a backend: whom it trusts, who it says it is, and why a handshake failed."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL, crypto
+from service_identity import CertificateError, VerificationError
+from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
+from twisted.internet.ssl import (
+    Certificate,
+    TLSVersion,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from txmux.backends.pem import read_authorities, read_identity
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cryptography import x509
+    from twisted.internet.interfaces import IAddress, IConnector, IReactorTime
+
+    from txmux.rules.backend_model import ServerTLS
+
+__all__ = ["BackendTLS", "HandshakeError"]
+
+_MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
+
+_NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
+_UNKNOWN_AUTHORITY = {2, 19, 20, 21}
+
+
+class HandshakeError(MuxError):
+    """The connection stood, but TLS could not be agreed on; the message tells why."""
+
+
+class BackendTLS:
+    """Makes connections to the servers of one backend speak TLS, 1.2 at least.
+
+    Args:
+        tls: What the rules say. The files are read now, and not again.
+
+    Raises:
+        TLSFileError: A file is missing, or there is not in it what should be.
+    """
+
+    def __init__(self, tls: ServerTLS) -> None:
+        self._name = tls.name
+        self._alpn = tuple(name.encode() for name in tls.alpn)
+        self._authorities = read_authorities(tls.ca) if tls.ca is not None else None
+        self._settings = read_identity(tls.certificate) if tls.certificate else {}
+        # To make a context takes far longer than a handshake, above all with all that a system trusts.
+        self._options = functools.lru_cache(_MOST_OPTIONS)(self._make_options)
+
+    def wrap(
+        self,
+        factory: Any,
+        server_name: str,
+        alpn: Sequence[bytes] = (),
+        *,
+        clock: IReactorTime | None = None,
+    ) -> TLSMemoryBIOFactory:
+        """Make a factory to be dialled that speaks TLS for another one.
+
+        What is to go before the handshake, a PROXY protocol header, is put around the result.
+
+        Args:
+            factory: Its protocols are told when the handshake is done, if they provide `IHandshakeListener`. If it
+                fails their ``connectionLost`` hears of a `HandshakeError`.
+            server_name: The host name or IP address that the certificate has to be for, unless the rules name another.
+            alpn: The protocols that are offered if the rules name none: what was agreed on with the client, say.
+            clock: The reactor.
+        """
+        name = _plain(self._name or server_name)
+        options = self._options(name, self._alpn or tuple(alpn))
+        guarded = _Guarded(factory, name, functools.partial(self._explain, name))
+        return _Factory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
+
+    def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
+        trusted = self._authorities
+        return optionsForClientTLS(
+            name,
+            None if trusted is None else trustRootFromCertificates(map(Certificate, trusted)),
+            acceptableProtocols=alpn or None,
+            extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2, **self._settings},
+        )
+
+    def _explain(self, name: str, why: object, connection: SSL.Connection) -> str:
+        """Say in words why there was no handshake."""
+        chain = connection.get_peer_cert_chain() or []
+        if isinstance(why, (VerificationError, CertificateError)):
+            return f"its certificate is {_names_in(chain)}, not for {name}; see tls_name"
+        if not isinstance(why, SSL.Error):
+            return "it closed the connection instead of answering with TLS"
+        problems = [str(reason) for _, _, reason in why.args[0]] if why.args else []
+        problem = problems[-1] if problems else str(why)
+        if problem == "certificate verify failed" and chain:
+            return self._distrust(chain)
+        if " alert " in problem:
+            alert = problem.partition(" alert ")[2]
+            return f"it ended the TLS handshake with the alert {alert!r}"
+        if problem in {"wrong version number", "packet length too long", "http request"}:
+            return "it answered with something that is not TLS"
+        return f"the TLS handshake failed: {problem}"
+
+    def _distrust(self, chain: Sequence[crypto.X509]) -> str:
+        """Say why a chain of certificates is not trusted, as OpenSSL's own look at it again tells."""
+        store: Any = self._trusting.get_cert_store()
+        try:
+            crypto.X509StoreContext(store, chain[0], chain[1:]).verify_certificate()
+        except crypto.X509StoreContextError as problem:
+            number, depth, text = problem.errors[:3]
+            bad = problem.certificate.to_cryptography()
+        else:
+            return "its certificate is not meant for servers"
+        subject = "its certificate" if depth == 0 else f"the certificate of {_text_of(bad.subject)}"
+        if number == _EXPIRED:
+            return f"{subject} expired on {bad.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        if number == _NOT_YET_VALID:
+            return f"{subject} is valid only from {bad.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on"
+        if number == _SELF_SIGNED:
+            return "its certificate is self-signed and not trusted; tls_ca can name it"
+        if number in _UNKNOWN_AUTHORITY:
+            issuer = _text_of(bad.issuer)
+            return f"its certificate is of an unknown authority, {issuer}; tls_ca can name one to trust"
+        return f"{subject} is not accepted: {text}"
+
+    @functools.cached_property
+    def _trusting(self) -> SSL.Context:
+        """What holds the trusted certificates; a store alone would not outlive its context."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        store: Any = context.get_cert_store()
+        if self._authorities is None:
+            context.set_default_verify_paths()
+        for authority in self._authorities or ():
+            store.add_cert(authority)
+        return context
+
+
+class _Connection(BufferingTLSTransport):
+    """A connection of Twisted's, but one that many servers can end in good order."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Take it for a goodbye if the server just closes after ours, as many do (RFC 8446, section 6.1)."""
+        if self.disconnecting and reason.check(ConnectionDone):
+            self.wrappedProtocol = _Ended(self.wrappedProtocol, reason)
+        super().connectionLost(reason)
+
+
+class _Ended(Protocol):
+    """Tells a protocol the end of its connection as the system told it, and what came just before."""
+
+    def __init__(self, protocol: Any, reason: Failure) -> None:
+        self._protocol = protocol
+        self._reason = reason
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """Pass the end on, with the other reason."""
+        self._protocol.connectionLost(self._reason)
+
+
+class _Factory(TLSMemoryBIOFactory):
+    protocol = _Connection
+
+
+class _Guarded(ClientFactory):
+    """Puts a `_Handshake` before each protocol of a factory."""
+
+    noisy = False
+
+    def __init__(
+        self, factory: Any, name: str, explain: Callable[[object, SSL.Connection], str]
+    ) -> None:
+        self._factory = factory
+        self._name = name
+        self._explain = explain
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """Have the protocol made, and put the handshake before it."""
+        return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Pass it on."""
+        self._factory.clientConnectionFailed(connector, reason)
+
+
+@implementer(IHandshakeListener)
+class _Handshake(Protocol):
+    """Stands between TLS and a protocol for as long as the handshake takes, and then steps out of the way."""
+
+    transport: Any
+
+    def __init__(
+        self,
+        protocol: Any,
+        name: str,
+        explain: Callable[[object, SSL.Connection], str],
+    ) -> None:
+        self._protocol = protocol
+        self._name = name
+        self._explain = explain
+        self._refusal: Exception | None = None
+
+    def connectionMade(self) -> None:
+        """Let the protocol know its transport."""
+        self._protocol.makeConnection(self.transport)
+
+    def handshakeCompleted(self) -> None:
+        """Hand over, if the certificate really is for the server."""
+        verify = verify_ip_address if _is_address(self._name) else verify_hostname
+        try:
+            # Twisted has asked the same, but lets a certificate pass that names nobody, or that it cannot read.
+            verify(self.transport.getHandle(), self._name)
+        except (VerificationError, CertificateError) as problem:
+            self._refusal = problem
+            self.transport.abortConnection()
+            return
+        self.transport.wrappedProtocol = self._protocol
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the protocol why there will be no TLS."""
+        why = self._explain(self._refusal or reason.value, self.transport.getHandle())
+        self._protocol.connectionLost(Failure(HandshakeError(why)))
+
+
+def _is_address(name: str) -> bool:
+    return isIPAddress(name) or isIPv6Address(name)
+
+
+def _plain(name: str) -> str:
+    """Write a name as it stands in certificates: without a final dot, and an address without its zone."""
+    return name.partition("%")[0].removesuffix(".")
+
+
+def _names_in(chain: Sequence[crypto.X509]) -> str:
+    try:
+        found = extract_patterns(chain[0]) if chain else ()
+    except CertificateError as problem:
+        return f"unreadable ({problem})"
+    names = [_pattern_text(pattern) for pattern in found]
+    return f"for {', '.join(names)}" if names else "for no name at all"
+
+
+def _pattern_text(pattern: Any) -> str:
+    value = pattern.pattern
+    return value.decode("ascii", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _text_of(name: x509.Name) -> str:
+    return repr(name.rfc4514_string())
