@@ -15,9 +15,11 @@ from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "Converses",
+    "Exchange",
     "IProtocolMatcher",
     "Key",
     "Learns",
@@ -120,6 +122,38 @@ class Learns(Protocol):
         """Give the facts (``sni``, ``host``, …) that are in the bytes so far.
 
         Asked once the decision is made: the predicates of the winning route, or one of each kind if no route won.
+        """
+        ...
+
+
+@attrs.frozen
+class Exchange:
+    """A request that a client begins with, and the answer for which it waits before it goes on.
+
+    Attributes:
+        request: What the client says.
+        answer: What it is told by txmux.
+        repeat: Whether the server is asked the same, before anything else of the client's, and has to give the same
+            answer, which the client does not get twice. Otherwise it never hears of the request.
+    """
+
+    request: bytes
+    answer: bytes
+    repeat: bool
+
+
+class Converses(Protocol):
+    """A predicate that has to have a client answered, to see what it says then; optional.
+
+    Such an answer commits whoever serves the client in the end. So it is given only while the route with this
+    predicate can still win, and no route before it matches; and at the same byte, however the network cut the stream.
+    """
+
+    @property
+    def exchanges(self) -> Callable[[Peeked], Sequence[Exchange]]:
+        """Gives the requests with which some bytes begin, one right behind the other, as far as they are whole.
+
+        More bytes of a stream only add some at the end. The same function for all predicates that see the same.
         """
         ...
 

@@ -13,7 +13,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.frontend.addresses import text_of
-from txmux.frontend.admission import Tally
+from txmux.frontend.admission import Admission, Tally
 from txmux.frontend.endpoints import check_servers, listen_error, server_endpoint
 from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
@@ -130,7 +130,8 @@ class MuxService(Service):
         self.ports, self.factories = serving.ports, serving.factories
         tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:
-            factory = serving.add(listener, tally, Tally(listener.max_connections))
+            admission = Admission(listener, self._reactor.seconds, service=tally)
+            factory = serving.add(listener, admission)
             for text in listener.endpoints:
                 self._listen(serving, listener, text, factory)
         return serving

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,7 +13,7 @@ from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
 from twisted.names import dns, server
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
@@ -31,6 +33,7 @@ __all__ = [
     "aaaa",
     "cname",
     "srv",
+    "temporary_folder",
 ]
 
 SILENCE = -1
@@ -159,6 +162,13 @@ class NameServer(server.DNSServerFactory):
             self._send(wrong, protocol, address)
         if address is not None:
             protocol.transport.write(b"\x00", address)
+
+
+def temporary_folder(case: SynchronousTestCase) -> Path:
+    """Make a folder that is removed after the test."""
+    folder = TemporaryDirectory(prefix="txmux-names-")
+    case.addCleanup(folder.cleanup)
+    return Path(folder.name)
 
 
 class NameServerTestCase(TestCase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,6 +19,7 @@ from tests.backends.nameserver import (
     aaaa,
     cname,
     srv,
+    temporary_folder,
 )
 from tests.support.peers import reactor
 from txmux.backends.lookup import HostAnswer, Lookup, Service
@@ -38,10 +38,9 @@ class LookupTestCase(NameServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir()
-        self.hosts = self.folder / "hosts"
-        self.resolv_conf = self.folder / "resolv.conf"
+        folder = temporary_folder(self)
+        self.hosts = folder / "hosts"
+        self.resolv_conf = folder / "resolv.conf"
         self.lookup = self.lookup_with(self.server)
 
     def lookup_with(self, *servers: NameServer) -> Lookup:

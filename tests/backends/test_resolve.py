@@ -73,7 +73,7 @@ class NamesTestCase(NameServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        nowhere = Path(self.mktemp())
+        nowhere = Path("/nowhere")
         self.lookup = CountingLookup(self.time, [self.server.place], nowhere, nowhere)
         self.names = Names(self.time, self.lookup)
         self.addCleanup(self.stop)
@@ -172,6 +172,9 @@ class AnswerTests(NamesTestCase):
         self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
         pool = self.pool()
         await self.until(lambda: len(pool.members) == 500)
+        await self.stop()
+        # The comings and goings of sockets are not in the log.
+        self.assertEqual({event["log_level"].name for event in self.logs}, {"debug"})
 
     async def test_too_many(self) -> None:
         """Of more than there may be, the same are taken each time."""

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.backends.nameserver import temporary_folder
 from txmux.backends.systemnames import ResolvConf, has_route, listed_addresses
 
 
@@ -65,7 +66,7 @@ class HostsTests(SynchronousTestCase):
     """The file of hosts."""
 
     def setUp(self) -> None:
-        self.path = Path(self.mktemp())
+        self.path = temporary_folder(self) / "hosts"
 
     def test_what_is_no_address(self) -> None:
         """Lines that cannot be read are passed over."""

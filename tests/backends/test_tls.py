@@ -21,11 +21,11 @@ from tests.backends.certificates import Identity, make_authority
 from tests.backends.tls_case import TLSCase, authority
 from tests.support.peers import PeerFactory, reactor
 from txmux.backends.client import ProxyClientFactory
-from txmux.backends.pem import TLSFileError
 from txmux.backends.tls import BackendTLS, HandshakeError
 from txmux.rules.backend_model import ServerTLS
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
+from txmux.tls.pem import TLSFileError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -113,7 +112,6 @@ class BackendTests(SynchronousTestCase):
             "127.0.0.1:+1",
             "127.0.0.1:1 ssl verify none",
             "127.0.0.1:1 socks4 127.0.0.1:2",
-            "127.0.0.1:1 disabled",
             "abns@x:1",
         ):
             found = backend(f"server t {server}")
@@ -138,9 +136,9 @@ class BackendTests(SynchronousTestCase):
         self.assertEqual(len(rules_of(found).backends["x"].servers), 2)
         self.assertIn("servers of a [backend] get the same PROXY header", found.text)
 
-    def test_not_yet(self) -> None:
-        """What txmux has a key for, but not yet, is a comment with that key."""
-        for server, lines, comment in (
+    def test_keys(self) -> None:
+        """What txmux has a key for gets that key."""
+        for server, lines, line in (
             ("check inter 2s rise 3 fall 4", (), "check = tcp interval=2s rise=3 fall=4"),
             ("check", ("option httpchk GET /h",), "check = http path=/h"),
             ("check", ("option httpchk",), "check = http"),
@@ -155,17 +153,15 @@ class BackendTests(SynchronousTestCase):
             ("source 0.0.0.0 usesrc client", (), "source = client"),
             ("", ("balance source", "server t 127.0.0.1:2"), "balance = source-hash"),
             ("", ("server t 127.0.0.1:2",), "balance = round-robin"),
-            ("", ("balance hash(x)", "server t 127.0.0.1:2"), "balance = hash"),
             ("", ("timeout queue 3s",), "queue_timeout = 3s"),
         ):
             found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
-            self.assertIn(f": {comment}: ", found.text)
-            self.assertIn("not supported yet", found.warnings[0])
+            self.assertIn(f"{line}\n", found.text)
+            self.assertEqual(found.warnings, ())
 
     def test_words_after_the_server(self) -> None:
-        """As soon as they are taken, they stand after the server."""
-        with patch("txmux.rules.endpoints.server"):
-            found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
+        """They stand after the server."""
+        found = backend(server="server s 127.0.0.1:1 weight 3 maxconn 4 backup disabled")
         line = "server = 127.0.0.1:1 weight=3 max_connections=4 backup down"
         self.assertIn(line, found.text)
 

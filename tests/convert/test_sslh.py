@@ -213,11 +213,11 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual([route.log for route in rules.routes], [True, False, True, True])
         self.assertEqual(rules.backends["tls"].proxy_protocol, "v2")
 
-    def test_not_yet(self) -> None:
-        """What txmux has a key for, but not yet, is a comment with that key."""
+    def test_keys(self) -> None:
+        """What txmux has a key for gets that key."""
         found = with_protocol('name: "http"; max_connections: 7; transparent: true;')
-        self.assertIn("# line 2: max_connections = 7: not supported yet\n", found.text)
-        self.assertIn("# line 2: source = client: not supported yet\n", found.text)
+        self.assertIn("\nmax_connections = 7\n", found.text)
+        self.assertIn("\nsource = client\n", found.text)
 
     def test_no_counterpart(self) -> None:
         """What has no counterpart is a comment and a warning with its line."""
@@ -335,7 +335,7 @@ class TopLevelTests(SynchronousTestCase):
     def test_transparent(self) -> None:
         """A transparent proxy is one for all backends."""
         found = with_protocols(more="transparent: true;")
-        self.assertIn("source = client: not supported yet", found.text)
+        self.assertIn("\nsource = client\n", found.text)
 
     def test_unknown(self) -> None:
         """An unknown option is a warning."""

@@ -16,7 +16,7 @@ from tests.support.mux import ListLog, MuxTestCase
 from tests.support.peers import connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.addresses import ip_address_of, text_of
-from txmux.frontend.admission import Tally
+from txmux.frontend.admission import Admission, Tally
 from txmux.frontend.listener import MuxFactory
 from txmux.frontend.stages import Closing
 from txmux.rules.model import Listener
@@ -82,7 +82,13 @@ class AdmissionTest(MuxTestCase):
         ports = [
             listen(
                 self,
-                MuxFactory((), Listener(name), access_log=self.log, tally=tally, reactor=self.time),
+                MuxFactory(
+                    (),
+                    Listener(name),
+                    access_log=self.log,
+                    admission=Admission(Listener(name), self.time.seconds, service=tally),
+                    reactor=self.time,
+                ),
             )
             for name in ("one", "two")
         ]

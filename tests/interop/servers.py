@@ -22,6 +22,7 @@ __all__ = [
     "make_certificate",
     "start_haproxy",
     "start_nginx",
+    "start_nginx_stream",
     "start_redis",
     "start_sshd",
 ]
@@ -153,6 +154,29 @@ def start_nginx(folder: Path, http: str) -> Child:
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(user=user, folder=folder, http=http))
+    child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
+    child.wait_for("start worker process ")
+    return child
+
+
+_NGINX_STREAM = """\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{}}
+stream {{
+    {stream}
+}}
+"""
+
+
+def start_nginx_stream(folder: Path, stream: str) -> Child:
+    """Start a proxy with these lines in its ``stream`` block."""
+    user = "user root;" if os.geteuid() == 0 else ""
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX_STREAM.format(user=user, folder=folder, stream=stream))
     child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
     child.wait_for("start worker process ")
     return child

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import pwd
 import re
 import shutil
 import signal
@@ -18,8 +16,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.postgres import start_postgres
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
-from tests.programs import require_program
 from tests.support.mux import server_at
 from tests.support.peers import reactor
 from txmux.backends.checking import Checking, Finding, with_header
@@ -235,44 +233,6 @@ class SshTests(ChecksTestCase):
     async def test_tcp(self) -> None:
         """A mere connection is enough for ``tcp``."""
         self.assertEqual(await self.check("tcp", self.ssh.port), WELL)
-
-
-def postgres_program(name: str) -> Path:
-    """Find a program of the PostgreSQL server, which Debian keeps away from the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    return found[-1] if found else Path(require_program(name))
-
-
-def start_postgres(folder: Path, port: int) -> Child:
-    """Start a PostgreSQL server that asks everybody for a password; root must not run it."""
-    before: tuple[str, ...] = ()
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        ids = f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}"
-        before = (require_program("setpriv"), *ids, "--clear-groups")
-    password = folder / "password"
-    password.write_text("secret\n")
-    password.chmod(0o644)
-    data = folder / "data"
-    access = ("-A", "scram-sha-256", "-U", "postgres", "--pwfile", password)
-    output_of(*_command(before, "initdb", "--no-sync", "--locale=C", "-D", data, *access))
-    settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "",
-        "fsync": "off",
-        "log_connections": "on",
-        "log_disconnections": "on",
-    }
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    child = Child(*_command(before, "postgres", "-D", data, *options))
-    child.wait_for("ready to accept connections")
-    return child
-
-
-def _command(before: tuple[str, ...], name: str, *arguments: str | Path) -> tuple[Any, ...]:
-    return (*before, str(postgres_program(name)), *arguments)
 
 
 class PostgresTests(ChecksTestCase):

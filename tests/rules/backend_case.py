@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from txmux.rules import endpoints, keys
 from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
 
@@ -21,11 +20,6 @@ class BackendTestCase(SynchronousTestCase):
     """Reads files that have a listener and a backend called b."""
 
     maxDiff = None
-
-    def setUp(self) -> None:
-        """Read the keys that are not supported yet, too."""
-        self.patch(keys, "_NOT_YET", {**keys._NOT_YET, "backend": ("proxy_tlvs",)})
-        self.patch(endpoints, "_NOT_YET", frozenset())
 
     def rules(self, text: str, *, servers: str = "10.0.0.1:80") -> Rules:
         """Read a file with a backend of these keys, and perhaps further sections."""

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.testing.matchers import HELLO, KEY, OPTION, Greeting, Matcher
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Exchange, Peeked, Verdict
 from txmux.testing import check_matcher, decided, with_example
 
 if TYPE_CHECKING:
@@ -188,6 +188,33 @@ class PredicateTests(CheckTestCase):
         self.assertIn("key.read raised IndexError", self.fault(Raises(), HELLO))
         for name in (b"alice", b"a.example.com", b"b.a.example.com"):
             self.assertIs(decided(Keyed(), b"HELLO " + name + b"\n").verdict, MATCH)
+
+    def test_exchanges(self) -> None:
+        """Tell requests that are not there, or others when more bytes have come."""
+
+        class Converses(Greeting):
+            asked = b"HE"
+
+            def exchanges(self, peeked: Peeked) -> list[Exchange]:
+                there = peeked.startswith(self.asked)
+                return [Exchange(self.asked, b"y", repeat=True)] if there else []
+
+        class Late(Converses):
+            def exchanges(self, peeked: Peeked) -> list[Exchange]:
+                return super().exchanges(peeked) if len(peeked) > len(self.asked) else []
+
+        class Invents(Converses):
+            def exchanges(self, peeked: Peeked) -> list[Exchange]:
+                return [Exchange(b"XX", b"y", repeat=True)]
+
+        class Raises(Converses):
+            def exchanges(self, peeked: Peeked) -> list[Exchange]:
+                raise KeyError(peeked)
+
+        self.assertIs(decided(Converses(), HELLO).verdict, MATCH)
+        self.assertIn("exchanges gave (), but (Exchange(", self.fault(Late(), HELLO))
+        self.assertIn("exchanges gave the requests [b'XX']", self.fault(Invents(), HELLO))
+        self.assertIn("exchanges raised KeyError", self.fault(Raises(), HELLO))
 
 
 class FactTests(CheckTestCase):

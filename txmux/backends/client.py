@@ -8,14 +8,17 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListen
 from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import alsoProvides, implementer
 
+from txmux.backends.asking import Asking
 from txmux.relay.ends import NOBODY, End
 from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IAddress, IConnector
     from twisted.python.failure import Failure
+
+    from txmux.interfaces import Exchange
 
     _Awaited = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 
@@ -24,51 +27,59 @@ __all__ = ["ProxyClient", "ProxyClientFactory"]
 
 @implementer(IHandshakeListener)
 class ProxyClient(End):
-    """The server's end of a connection. Made by `ProxyClientFactory`."""
+    """The server's end of a connection. Made by `ProxyClientFactory`.
 
-    def __init__(
-        self,
-        on_connected: Callable[[ProxyClient], None],
-        on_failed: Callable[[Failure], None],
-    ) -> None:
-        self._awaited: _Awaited | None = (on_connected, on_failed)
+    Args:
+        maker: Is told how it goes.
+    """
+
+    def __init__(self, maker: ProxyClientFactory) -> None:
+        self._maker: ProxyClientFactory | None = maker
 
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""
         if isinstance(self.transport, SocketTransport):
-            self._report_connected()
+            self._stands()
         elif not ISSLTransport.providedBy(self.transport):
             # Twisted's endpoints put a protocol of their own between, which takes over only the last
             # of several interfaces; without this one a half-close would end the connection.
             between = getattr(self.transport, "protocol", self)
             if between is not self:
                 alsoProvides(between, IHalfCloseableProtocol)
-            self._report_connected()
+            self._stands()
 
     def handshakeCompleted(self) -> None:
         """Report the connection, now that TLS stands."""
-        self._report_connected()
+        self._stands()
+
+    def _stands(self) -> None:
+        """Report the connection, unless the server has to be asked something first."""
+        maker = self._maker
+        if maker is not None and maker.requests:
+            asking = Asking(self.transport, maker.requests, self._report_connected, maker.failed)
+            self.receiver = asking
+            asking.start()
+        else:
+            self._report_connected()
 
     def _report_connected(self) -> None:
         # Kept no longer than needed, since much hangs on those who wait: the client's first bytes, for one.
-        awaited, self._awaited = self._awaited, None
-        if awaited is not None:
-            on_connected, _ = awaited
-            on_connected(self)
+        maker, self._maker = self._maker, None
+        if maker is not None:
+            maker.connected(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pass on that the connection is gone; if it is during the handshake, that it could not be made."""
-        awaited, self._awaited = self._awaited, None
-        if awaited is None:
+        maker, self._maker = self._maker, None
+        if maker is None:
             super().connectionLost(reason)
             self.receiver = NOBODY
         else:
-            _, on_failed = awaited
-            on_failed(reason)
+            maker.failed(reason)
 
     def give_up(self) -> None:
         """Break off a connection whose handshake nobody waits for any more."""
-        self._awaited = None
+        self._maker = None
         self.receiver = NOBODY
         self.transport.abortConnection()
 
@@ -76,32 +87,51 @@ class ProxyClient(End):
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client.
 
-    Exactly one of the two callables is called, once.
+    Exactly one of the two callables is called, once, unless it is told to `forget` before.
 
     Args:
         on_connected: Given the server's end; sets its receiver before it returns.
         on_failed: Given why the connection could not be made.
 
     Attributes:
-        client: The protocol, once the connection stands.
+        requests: What a server has to be asked before it counts as connected.
+        client: The protocol, from when it is made until the connection stands.
     """
 
     noisy = False
-    client: ProxyClient | None = None
+    requests: Sequence[Exchange] = ()
 
     def __init__(
         self,
         on_connected: Callable[[ProxyClient], None],
         on_failed: Callable[[Failure], None],
     ) -> None:
-        self._on_connected = on_connected
-        self._on_failed = on_failed
+        self._awaited: _Awaited | None = (on_connected, on_failed)
+        self.client: ProxyClient | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
         """Make the protocol for the connection that now stands."""
-        self.client = ProxyClient(self._on_connected, self._on_failed)
+        self.client = ProxyClient(self)
         return self.client
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
         """Pass the failure on."""
-        self._on_failed(reason)
+        self.failed(reason)
+
+    def forget(self) -> None:
+        """Call nobody any more."""
+        self._awaited = self.client = None
+
+    def connected(self, client: ProxyClient) -> None:
+        """Tell that the connection stands."""
+        awaited = self._awaited
+        self.forget()
+        if awaited is not None:
+            awaited[0](client)
+
+    def failed(self, reason: Failure) -> None:
+        """Tell that there will be no connection."""
+        awaited = self._awaited
+        self.forget()
+        if awaited is not None:
+            awaited[1](reason)

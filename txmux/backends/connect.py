@@ -10,24 +10,34 @@ from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.backends.asking import RequestRefusedError
 from txmux.backends.client import ProxyClientFactory
+from txmux.backends.member import Member
+from txmux.backends.pool import Unavailable
+from txmux.backends.tls import HandshakeError
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Header
 from txmux.proxyprotocol.wrappers import HeaderFirst
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.client import ProxyClient
-    from txmux.proxyprotocol.header import Address
-    from txmux.rules.model import Backend, Server
+    from txmux.backends.queue import Waiter
+    from txmux.backends.upstream import Upstream
+    from txmux.interfaces import Exchange
+    from txmux.proxyprotocol.header import Address, Tlv
+    from txmux.rules.model import Backend
 
 __all__ = ["BackendConnector", "ConnectFailure", "Dial", "proxy_header"]
 
-Dial = Callable[["Server", Any, float], Callable[[], None]]
-"""Starts to connect: a server, a client factory and seconds in; what cancels the attempt out."""
+Dial = Callable[..., Callable[[], None]]
+"""Starts to connect: a server, a client factory and seconds in; what cancels the attempt out. See `dial`."""
 
-ConnectFailure = Literal["connect-refused", "connect-timeout", "tls-failed", "error"]
+ConnectFailure = Literal[
+    "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"
+]
 """Why no server could be reached, in the words of the access log."""
 
 _LOCAL_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -39,149 +49,254 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 class BackendConnector:
     """Makes one connection to a backend, for one client.
 
-    Exactly one of the two callables is called, once, unless it is cancelled before.
+    Exactly one of the two callables is called, once, unless it is cancelled before. On success whoever takes the
+    connection over has to tell the pool when it is over (`Pool.released`).
 
     Args:
-        clock: For the time limits.
+        upstream: Whose servers are tried: one, and after failures up to ``retries`` others.
         dial: Connects.
-        backend: Whose servers are tried, each at most once, in their order.
+        clock: For time limits.
         header: Bytes that go before all others on the connection; empty for none.
+        client: The client's address; ``None`` if it has none.
+        eager: Whether there are bytes of the client's to be sent at once.
         on_connected: Given the server's end and the server; sets the end's receiver before it returns.
-        on_failed: Given the cause of the last attempt's failure, and its server.
+        on_failed: Given the cause of the last attempt's failure.
+
+    Attributes:
+        tried: The servers that could not be reached, and why.
+        alpn: The protocols to offer to a server by TLS, if the rules name none.
+        requests: What the client has been answered already, and a server is asked again before anything else.
     """
+
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_deadline",
+        "_dial",
+        "_eager",
+        "_factory",
+        "_given_up",
+        "_header",
+        "_member",
+        "_on_connected",
+        "_on_failed",
+        "_stop_dialling",
+        "_upstream",
+        "_waiter",
+        "alpn",
+        "requests",
+        "tried",
+    )
 
     def __init__(
         self,
-        clock: IReactorTime,
+        upstream: Upstream,
         dial: Dial,
-        backend: Backend,
+        clock: IReactorTime,
         header: bytes,
-        on_connected: Callable[[ProxyClient, Server], None],
-        on_failed: Callable[[ConnectFailure, Server], None],
+        client: Address | None,
+        *,
+        eager: bool,
+        on_connected: Callable[[ProxyClient, Member], None],
+        on_failed: Callable[[ConnectFailure], None],
     ) -> None:
-        self._clock = clock
+        self._upstream = upstream
         self._dial = dial
-        self._backend = backend
+        self._clock = clock
         self._header = header
+        self._client = client
+        self._eager = eager
         self._on_connected = on_connected
         self._on_failed = on_failed
-        self._servers = iter(backend.servers[: backend.retries + 1])
-        self._attempt: _Attempt | None = None
+        self._given_up = False
+        self._member: Member | None = None
+        self._factory: ProxyClientFactory | None = None
+        self._deadline: IDelayedCall | None = None
+        self._stop_dialling: Callable[[], None] | None = None
+        self._waiter: Waiter | None = None
+        self.alpn: tuple[bytes, ...] = ()
+        self.requests: tuple[Exchange, ...] = ()
+        self.tried: dict[Member, ConnectFailure] = {}
 
     def start(self) -> None:
-        """Begin with the first server."""
-        self._try(next(self._servers))
+        """Begin."""
+        self._begin(self._upstream.first_names)
+
+    def _begin(self, first_names: Callable[[], Deferred[None] | None]) -> None:
+        if self._given_up:
+            return
+        found = self._upstream.pool.pick(self._client_text())
+        if isinstance(found, Member):
+            self._try(found)
+        elif found is Unavailable.FULL:
+            self._wait()
+        elif (looked_up := first_names()) is not None:
+            # Only those that come as the service starts ever wait for a name.
+            looked_up.addCallback(lambda _: self._begin(lambda: None))
+        else:
+            self._on_failed("no-server")
 
     def cancel(self) -> None:
         """Give up: neither callable will be called any more."""
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            attempt.cancel()
+        self._given_up = True
+        member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
+        self._let_go()
+        if self._waiter is not None and self._upstream.queue is not None:
+            self._upstream.queue.leave(self._waiter)
+        if factory is not None:
+            client = factory.client
+            factory.forget()
+            if client is not None:
+                client.give_up()
+            elif stop_dialling is not None:
+                stop_dialling()
+        if member is not None:
+            self._upstream.pool.abandoned(member)
 
-    def _try(self, server: Server) -> None:
-        # Known before it starts, since an attempt may fail while it is being started.
-        self._attempt = _Attempt(self, server)
-        self._attempt.start(self._clock, self._dial, self._header, self._backend.connect_timeout)
+    def _client_text(self) -> str:
+        # Only one way of balancing asks for it.
+        return str(self._client.host) if self._client is not None else ""
 
-    def attempt_connected(self, attempt: _Attempt, end: ProxyClient) -> None:
-        """Hand the connection over."""
-        self._attempt = None
-        self._on_connected(end, attempt.server)
+    # Waiting for room.
 
-    def attempt_failed(self, attempt: _Attempt, failure: Failure) -> None:
-        """Go on with the next server, if there is one."""
-        self._attempt = None
-        server = next(self._servers, None)
-        (_log.warn if server is None else _log.debug)(
-            "backend {backend}: cannot connect to {server}: {why}",
-            backend=self._backend.name,
-            server=attempt.server.text,
-            why=failure.getErrorMessage(),
-        )
-        if server is None:
-            self._on_failed(_cause(failure), attempt.server)
+    def _wait(self) -> None:
+        queue = self._upstream.queue
+        self._waiter = None if queue is None else queue.join(self._has_turn, self._waited_too_long)
+        if self._waiter is None:
+            self._on_failed(self._cause("limit"))
+
+    def _has_turn(self) -> bool:
+        found = self._upstream.pool.pick(self._client_text(), self.tried)
+        if found is Unavailable.FULL:
+            return False
+        self._waiter = None
+        if isinstance(found, Member):
+            self._try(found)
         else:
-            self._try(server)
+            self._on_failed(self._cause("no-server"))
+        return True
 
+    def _waited_too_long(self) -> None:
+        self._waiter = None
+        self._on_failed(self._cause("limit"))
 
-class _Attempt:
-    """One attempt at one server. When it is over it lets go of the connector, which the transport would keep alive."""
+    def _cause(self, otherwise: ConnectFailure) -> ConnectFailure:
+        """Give why the last server could not be reached."""
+        return [*self.tried.values(), otherwise][len(self.tried) - 1] if self.tried else otherwise
 
-    def __init__(self, connector: BackendConnector, server: Server) -> None:
-        self._connector: BackendConnector | None = connector
-        self.server = server
-        self._deadline: IDelayedCall | None = None
-        self._stop_dialling: Callable[[], None] | None = None
-        self._factory: ProxyClientFactory | None = None
+    # One attempt.
 
-    def start(self, clock: IReactorTime, dial: Dial, header: bytes, timeout: float) -> None:
-        """Connect; whatever goes wrong is told to the connector."""
-        self._factory = ProxyClientFactory(self._connected, self._failed)
-        factory: Any = HeaderFirst(self._factory, header) if header else self._factory
-        if self.server.kind == "endpoint":
-            # Its own end is only that of the TCP connection; a TLS handshake counts as well.
-            self._deadline = clock.callLater(timeout, self._too_late)
+    def _try(self, member: Member) -> None:
+        self._member = member
+        self._factory = client = ProxyClientFactory(self._connected, self._failed)
+        client.requests = self.requests
+        upstream, target = self._upstream, member.target
+        timeout = upstream.backend.connect_timeout
+        factory: Any = client
+        options: dict[str, Any] = {}
+        if upstream.tls is not None:
+            factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
+        if upstream.tls is not None or target.kind == "endpoint" or self.requests:
+            # The end of dialling is only that of the TCP connection; what comes after it counts as well.
+            self._deadline = self._clock.callLater(timeout, self._too_late)
+        if self._header:
+            factory = HeaderFirst(factory, self._header)
+        eager = self._eager or factory is not client or bool(self.requests)
         try:
-            stop_dialling = dial(self.server, factory, timeout)
-            if self._connector is not None:  # it is not over yet
-                self._stop_dialling = stop_dialling
+            if upstream.sources is not None and target.host:
+                options["sources"] = upstream.sources.towards(target.host, self._client)
+            stop_dialling = self._dial(target, factory, timeout, eager=eager, **options)
         except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
             self._failed(Failure())
+            return
+        if self._factory is client:  # it is not over yet
+            self._stop_dialling = stop_dialling
 
-    def cancel(self) -> None:
-        """Give up; nothing is told any more."""
-        factory, stop_dialling = self._factory, self._stop_dialling
-        self._finish()
-        if factory is not None and factory.client is not None:
-            factory.client.give_up()
-        elif stop_dialling is not None:
-            stop_dialling()
-
-    def _too_late(self) -> None:
-        self._deadline = None
-        connector = self._connector
-        self.cancel()
-        if connector is not None:
-            connector.attempt_failed(self, Failure(error.TimeoutError()))
-
-    def _connected(self, end: ProxyClient) -> None:
-        connector = self._finish()
-        if connector is not None:
-            connector.attempt_connected(self, end)
-
-    def _failed(self, failure: Failure) -> None:
-        connector = self._finish()
-        if connector is not None:
-            connector.attempt_failed(self, failure)
-
-    def _finish(self) -> BackendConnector | None:
+    def _let_go(self) -> None:
+        """Forget an attempt that is over."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        connector, self._connector = self._connector, None
-        self._stop_dialling = self._factory = None
-        return connector
+        self._member = self._factory = self._stop_dialling = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        factory, stop_dialling = self._factory, self._stop_dialling
+        assert factory is not None  # noqa: S101 - the deadline goes with the attempt
+        client = factory.client
+        factory.forget()
+        if client is not None:
+            client.give_up()
+        elif stop_dialling is not None:
+            stop_dialling()
+        self._failed(Failure(error.TimeoutError()))
+
+    def _connected(self, end: ProxyClient) -> None:
+        member = self._member
+        assert member is not None  # noqa: S101 - the factory goes with the attempt
+        self._let_go()
+        self._upstream.pool.connected(member)
+        self._on_connected(end, member)
+
+    def _failed(self, failure: Failure) -> None:
+        member = self._member
+        assert member is not None  # noqa: S101 - the factory goes with the attempt
+        self._let_go()
+        cause = self.tried[member] = _cause(failure)
+        found = self._next(member, cause)
+        is_last = not isinstance(found, Member)
+        (_log.warn if is_last else _log.debug)(
+            "backend {backend}: cannot connect to {server}: {why}",
+            backend=self._upstream.backend.name,
+            server=member.target.text,
+            why=failure.getErrorMessage(),
+        )
+        if isinstance(found, Member):
+            self._try(found)
+        elif found is Unavailable.FULL:
+            self._wait()
+        else:
+            self._on_failed(cause)
+
+    def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
+        """Tell the pool of a failure, and choose who is tried next."""
+        pool = self._upstream.pool
+        again = len(self.tried) <= self._upstream.backend.retries
+        if cause == "error":  # this machine's trouble says nothing of the server
+            pool.abandoned(member)
+        elif again:
+            return pool.retry(member, self._client_text(), self.tried)
+        else:
+            pool.failed(member)
+        return pool.pick(self._client_text(), self.tried) if again else Unavailable.NO_SERVER
 
 
-def proxy_header(backend: Backend, client: Address | None, local: Address | None) -> bytes:
+def proxy_header(
+    backend: Backend, client: Address | None, local: Address | None, tlvs: tuple[Tlv, ...] = ()
+) -> bytes:
     """Write the PROXY protocol header that tells a backend of its client.
 
     Args:
         backend: Says which version.
         client: The client's real address; ``None`` if it has none.
         local: The address the client connected to.
+        tlvs: Further fields, for version 2.
 
     Returns:
         The header.
     """
-    header = Header.between(client, local)
-    return encode_v1(header) if backend.proxy_protocol == "v1" else encode_v2(header)
+    header = Header.between(client, local, tlvs)
+    if backend.proxy_protocol == "v1":
+        return encode_v1(header)
+    return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs)
 
 
 def _cause(failure: Failure) -> ConnectFailure:
     if failure.check(error.TimeoutError):
         return "connect-timeout"
-    if failure.type.__module__.startswith(("OpenSSL", "service_identity")):
+    if failure.check(HandshakeError, RequestRefusedError) or failure.type.__module__.startswith(
+        ("OpenSSL", "service_identity")
+    ):
         return "tls-failed"
     if getattr(failure.value, "osError", None) in _LOCAL_TROUBLE:
         return "error"

@@ -46,6 +46,7 @@ class Pool:
     Attributes:
         backend: Whose servers they are.
         connections: Those that stand or are being made.
+        on_members: Called when a name has led to other members.
         on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.queue`.
     """
 
@@ -59,6 +60,7 @@ class Pool:
         self.backend = backend
         self.connections = 0
         self.on_room: Callable[[], None] | None = None
+        self.on_members: Callable[[], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
         self._pick = balancer(backend.balance, random or Random()).pick  # noqa: S311 - not for secrets
@@ -208,10 +210,14 @@ class Pool:
         ]
         self._arrange()
         self._room()
+        if self.on_members is not None:
+            self.on_members()
 
     def _count_failure(self, member: Member) -> None:
         eject = self.backend.eject
         if eject is None or member.state not in {State.UP, State.PROBING}:
+            return
+        if not eject.lone and self._is_lone(member):
             return
         now = self._seconds()
         failed_at = member.failed_at
@@ -225,6 +231,9 @@ class Pool:
         failed_at.clear()
         member.out_until = now + eject.seconds
         self._change(member, State.EJECTED, why)
+
+    def _is_lone(self, member: Member) -> bool:
+        return all(m is member or m.state is State.DISABLED for m in self.members)
 
     def _change(self, member: Member, state: State, why: str) -> None:
         before, member.state, member.why = member.state, state, why

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import Factory
 from twisted.names import dns
 from twisted.protocols.basic import Int16StringReceiver
 from zope.interface import implementer
@@ -138,11 +139,11 @@ class _Datagrams:
             return
         except OSError as error:
             self._fail(error.errno)
-            return
-        message = self._question.answer(data)
-        if message is not None:
-            self.close()
-            self.answer.callback(message)
+        else:
+            message = self._question.answer(data)
+            if message is not None:
+                self.close()
+                self.answer.callback(message)
 
     def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002 - the interface's
         """Learn that the socket has an error: nobody listens there."""
@@ -183,6 +184,16 @@ class _Stream(Int16StringReceiver):
         self.gone.callback(None)
 
 
+class _StreamFactory(Factory):
+    noisy = False  # else it would be in the log, each time
+
+    def __init__(self, stream: _Stream) -> None:
+        self._stream = stream
+
+    def buildProtocol(self, addr: object) -> _Stream:  # noqa: ARG002 - the interface's
+        return self._stream
+
+
 class NameServers:
     """Asks one name server after the other.
 
@@ -212,9 +223,9 @@ class NameServers:
                 answer = await self._try(place, _Question(name, kind), seconds)
                 if isinstance(answer, dns.Message):
                     return answer
-                why = f"the name server {place[0]}: {answer}"
                 if not isinstance(answer, _TooLateError):
                     left.remove(place)
+                why = f"the name server {place[0]}: {answer}"
         raise LookupFailedError(why)
 
     async def _try(
@@ -252,7 +263,7 @@ class NameServers:
     async def _over_tcp(self, place: Place, question: _Question) -> dns.Message:
         stream = _Stream(question)
         try:
-            await connectProtocol(TCP4ClientEndpoint(self._reactor, *place), stream)
+            await TCP4ClientEndpoint(self._reactor, *place).connect(_StreamFactory(stream))
         except ConnectingCancelledError:
             raise CancelledError from None
         try:

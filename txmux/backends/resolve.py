@@ -50,6 +50,11 @@ class Names:
         self._unanswered: set[_Name] = set()
         self._waiting: list[Deferred[None]] = []
 
+    @property
+    def unanswered(self) -> int:
+        """How many names have never been looked up to an end."""
+        return len(self._unanswered)
+
     def watch(self, pool: Pool) -> None:
         """Look up the names of a pool's servers, from now on."""
         for server in pool.backend.servers:

@@ -22,8 +22,8 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.backends.pem import read_authorities, read_identity
 from txmux.errors import MuxError
+from txmux.tls.pem import read_authorities, read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.rules.model import Backend, Refusal
+from txmux.rules.model import Backend, InProcess, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,11 +35,13 @@ class Sample:
         data: The bytes; maybe none.
         client: Its address, as far as it is known.
         stream: Where it is from, if that is a capture.
+        now: When it is said, in seconds since 1970.
     """
 
     data: bytes
     client: IPv4Address | IPv6Address | None
     stream: Stream | None = None
+    now: float = 0.0
 
 
 @attrs.frozen
@@ -51,7 +54,7 @@ class Trace:
 
 def write(output: Output, sample: Sample, trace: Trace) -> None:
     """Write what a listener makes of a sample, for people."""
-    output.line(_title(sample, trace.listener), "bold")
+    output.line(_title(sample, trace), "bold")
     rows = [row for answer in trace.found.routes for row in _rows(answer, sample, trace)]
     output.line()
     if rows:
@@ -84,7 +87,7 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _title(sample: Sample, listener: Listener) -> str:
+def _title(sample: Sample, trace: Trace) -> str:
     count = f"{len(sample.data)} byte{'' if len(sample.data) == 1 else 's'}"
     shown = repr(sample.data[:_SHOWN_BYTES])[2:-1]
     more = "..." if len(sample.data) > _SHOWN_BYTES else ""
@@ -93,7 +96,9 @@ def _title(sample: Sample, listener: Listener) -> str:
         who = f" from {sample.stream.client} to {sample.stream.server}"
         if sample.client != sample.stream.client.host:
             who += f", as if from {sample.client}"
-    return f"listener {listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
+    if any(answer.route.during for answer in trace.found.routes):
+        who += f" on {datetime.fromtimestamp(sample.now).astimezone():%a %Y-%m-%d %H:%M %Z}"
+    return f"listener {trace.listener.name}: {count}{who}{': ' if shown else ''}{shown}{more}"
 
 
 def _rows(found: RouteAnswer[Route], sample: Sample, trace: Trace) -> Iterator[Row]:
@@ -114,6 +119,8 @@ def _rows(found: RouteAnswer[Route], sample: Sample, trace: Trace) -> Iterator[R
 
 
 def _why_not_asked(found: RouteAnswer[Route], sample: Sample) -> str:
+    if found.excluded_by == "during":
+        return "'during' does not name this time"
     if sample.client is None:
         return "it is only for some networks; tell the client's address by --from"
     verb = "names" if found.excluded_by == "not_from" else "does not name"
@@ -167,14 +174,16 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
 
 @attrs.frozen
 class _Leads:
-    """Where a client is led, and by what."""
+    """Where a client is led, and by what; the outcome is ``None`` where the route ends TLS."""
 
     by: Literal["route", "default", "silent", "denied"]
     route: str | None
-    outcome: Outcome
+    outcome: Outcome | None
 
     def __str__(self) -> str:
         by = f"route {self.route}" if self.route else self.by
+        if self.outcome is None:
+            return f"{by}, which ends TLS; the routes under it decide on what is inside"
         if isinstance(self.outcome, Refusal):
             return f"{by}, {self.outcome.value}"
         servers = ", ".join(self.servers)
@@ -188,7 +197,9 @@ class _Leads:
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
     def as_json(self, at: int | None) -> dict[str, Any]:
-        to = self.outcome.value if isinstance(self.outcome, Refusal) else self.outcome.name
+        to = self.outcome.value if isinstance(self.outcome, Refusal) else None
+        if isinstance(self.outcome, (Backend, InProcess)):
+            to = self.outcome.name
         return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
 
 
@@ -204,7 +215,7 @@ def _leads(sample: Sample, trace: Trace) -> _Leads:
     route = trace.found.decision.route
     if route is None:
         return _Leads("default", None, listener.default)
-    return _Leads("route", route.name, route.outcome)
+    return _Leads("route", route.name, None if route.terminate_tls else route.outcome)
 
 
 def _trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
@@ -213,6 +224,7 @@ def _trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
     return {
         "listener": trace.listener.name,
         "from": _text(sample.client),
+        "time": datetime.fromtimestamp(sample.now).astimezone().isoformat(timespec="seconds"),
         "routes": [_route_json(answer) for answer in trace.found.routes],
         "decision": None if at is None else leads.as_json(at),
         "at_deadline": leads.as_json(None) if at is None else None,

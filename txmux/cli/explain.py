@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +56,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the client's IP address; with --pcap by default the one in the capture",
     )
     parser.add_argument(
+        "--at",
+        metavar="TIME",
+        dest="now",
+        type=_moment,
+        help="for 'during': when it is said, as 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="write one JSON document, for programs to read"
     )
 
@@ -100,6 +109,15 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         ) from None
 
 
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
+        ) from None
+
+
 def _unmapped(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     # As the service does: IPv4 clients are IPv4 on any listener.
     return getattr(host, "ipv4_mapped", None) or host
@@ -117,11 +135,12 @@ def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:
 
 def _samples(arguments: argparse.Namespace, limit: int) -> list[Sample]:
     client = arguments.client
+    now = time.time() if arguments.now is None else arguments.now
     if arguments.pcap is None:
-        return [Sample(_bytes(arguments, limit), client)]
+        return [Sample(_bytes(arguments, limit), client, now=now)]
     with Path(arguments.pcap).open("rb") as file:
         streams = client_streams(read_segments(file, arguments.pcap), limit)
-    return [Sample(s.data, client or _unmapped(s.client.host), s) for s in streams]
+    return [Sample(s.data, client or _unmapped(s.client.host), s, now) for s in streams]
 
 
 def _bytes(arguments: argparse.Namespace, limit: int) -> bytes:
@@ -142,5 +161,5 @@ def _bytes(arguments: argparse.Namespace, limit: int) -> bytes:
 
 def _trace(rules: Rules, listener: Listener, sample: Sample) -> Trace:
     routes = rules.routes_of(listener)
-    found = explain(routes, sample.data, sample.client, listener.peek_limit)
+    found = explain(routes, sample.data, sample.client, listener.peek_limit, sample.now)
     return Trace(listener, found)

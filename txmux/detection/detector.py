@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import re
 from typing import TYPE_CHECKING, Generic
 
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
-    from txmux.interfaces import Predicate
+    from txmux.interfaces import Exchange, Predicate
 
-__all__ = ["Decision", "Detection", "Detector"]
+__all__ = ["Decision", "Detection", "Detector", "serves_at"]
 
 
 @attrs.frozen
@@ -34,10 +35,12 @@ class Decision(Generic[R]):
     Attributes:
         route: The route that won; ``None`` when every route said no.
         facts: What was learnt on the way, for the access log.
+        answered: The requests with which the stream begins that the client has been answered.
     """
 
     route: R | None
     facts: dict[str, str]
+    answered: tuple[Exchange, ...] = ()
 
 
 class Detector(Generic[R]):
@@ -64,14 +67,17 @@ class Detector(Generic[R]):
         self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
 
-    def begin(self, client: IPv4Address | IPv6Address | None = None) -> Detection[R]:
+    def begin(
+        self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
+    ) -> Detection[R]:
         """Start with a new client.
 
         Args:
             client: The client's real address; ``None`` for one that has no IP address, which is outside
                 every network.
+            now: The time, in seconds since 1970, that holds for all of its way; ``None`` is outside of all times.
         """
-        return Detection(self, client)
+        return Detection(self, client, now)
 
     def plan(self, first_byte: int) -> Plan[R]:
         """Give the routes that a stream with this first byte can match."""
@@ -99,19 +105,37 @@ class Detection(Generic[R]):
     Args:
         detector: Where the routes come from.
         client: The client's address, if it has one.
+        now: The time, in seconds since 1970.
+
+    Attributes:
+        answered: The requests that the client has to be answered before it is fed with anything more.
     """
 
-    __slots__ = ("_broken", "_client", "_detector", "_peeked", "_plan", "_position")
+    __slots__ = (
+        "_broken",
+        "_client",
+        "_detector",
+        "_now",
+        "_peeked",
+        "_plan",
+        "_position",
+        "answered",
+    )
 
     def __init__(
-        self, detector: Detector[R], client: IPv4Address | IPv6Address | None = None
+        self,
+        detector: Detector[R],
+        client: IPv4Address | IPv6Address | None = None,
+        now: float | None = None,
     ) -> None:
         self._detector = detector
         self._client = client
+        self._now = now
         self._plan: Plan[R] | None = None
         self._position = 0  # all routes of the plan before this one have said no
         self._peeked: Peeked | None = None
         self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
+        self.answered: tuple[Exchange, ...] = ()
 
     def feed(self, data: bytes) -> Decision[R] | None:
         """Look at what the client has sent.
@@ -123,9 +147,13 @@ class Detection(Generic[R]):
             The decision, or ``None`` when more bytes are needed for it.
         """
         limit = self._detector.peek_limit
-        self._peeked = Peeked(data[:limit], self._peeked)
         if self._plan is None:
             self._plan = self._detector.plan(data[0])
+        if self._plan.exchanges:
+            decision = self._converse(self._plan, data[:limit])
+            if decision is not None:
+                return decision
+        self._peeked = Peeked(data[:limit], self._peeked)
         return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
 
     def finish(self) -> Decision[R]:
@@ -134,6 +162,44 @@ class Detection(Generic[R]):
         if self._plan is not None and self._peeked is not None:
             decision = self._resolve(self._plan, self._peeked, last=True)
         return decision or Decision(None, {})
+
+    def _converse(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
+        """Find which requests have to be answered, each as if no byte had come after it.
+
+        Returns:
+            The decision, if bytes before the last request make it.
+        """
+        heard = len(self._peeked) if self._peeked is not None else 0
+        ends: set[int] = set()
+        whole = Peeked(data, self._peeked)
+        for find in plan.exchanges:
+            with contextlib.suppress(Exception):  # who cannot tell a request has none answered
+                ends.update(itertools.accumulate(len(found.request) for found in find(whole)))
+        for end in sorted(ends):
+            if heard < end <= len(data):
+                self._peeked = Peeked(data[:end], self._peeked)
+                decision = self._resolve(plan, self._peeked, last=False)
+                if decision is not None:
+                    return decision
+                self._answer(plan, self._peeked)
+        return None
+
+    def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
+        """Note an answer, if a route wants it that can still win, before any that matches."""
+        count = len(self.answered)
+        for position in range(self._position, len(plan.routes)):
+            route = plan.routes[position]
+            if route.dry_run or not self._serves(route):
+                continue
+            verdict = self._ask(route, peeked)
+            if verdict is _MATCH:
+                return
+            if verdict is _NEED_MORE:
+                for find in plan.conversing.get(position, ()):
+                    exchanges = tuple(find(peeked))
+                    if len(exchanges) == count + 1 and exchanges[:count] == self.answered:
+                        self.answered = exchanges
+                        return
 
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
         # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
@@ -157,16 +223,17 @@ class Detection(Generic[R]):
                         position = worth_asking
                         continue
                 route = routes[position]
-                decides = not route.dry_run and _serves(route, self._client)
+                decides = not route.dry_run and self._serves(route)
                 verdict = self._ask(route, peeked) if decides else _NO
             if verdict is _MATCH:
-                return Decision(routes[position], self._facts(plan, position, peeked))
+                facts = self._facts(plan, position, peeked)
+                return Decision(routes[position], facts, self.answered)
             if verdict is _NEED_MORE and not last:
                 self._position = position
                 return None
             position += 1
         self._position = end
-        return Decision(None, self._facts(plan, end, peeked))
+        return Decision(None, self._facts(plan, end, peeked), self.answered)
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
         """Collect what was learnt, and which of the routes that run dry would have been first."""
@@ -175,11 +242,14 @@ class Detection(Generic[R]):
             route = plan.routes[position]
             if position >= decided:
                 break
-            if _serves(route, self._client) and self._ask(route, peeked) is Verdict.MATCH:
+            if self._serves(route) and self._ask(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1
                 facts["dry_run"] = route.name
                 break
         return facts
+
+    def _serves(self, route: R) -> bool:
+        return _serves(route, self._client) and (not route.during or serves_at(route, self._now))
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:
         result = _NO
@@ -212,6 +282,13 @@ _NEGATED = {
     Verdict.NO: Verdict.MATCH,
     Verdict.NEED_MORE: Verdict.NEED_MORE,
 }
+
+
+def serves_at(route: RouteLike, now: float | None) -> bool:
+    """Tell whether a route serves anyone at a time; ``None`` is outside of all times."""
+    if not route.during:
+        return True
+    return now is not None and any(period.covers(now) for period in route.during)
 
 
 def _serves(route: RouteLike, client: IPv4Address | IPv6Address | None) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, Literal
 
 import attrs
 
-from txmux.detection.detector import Decision, Detector
+from txmux.detection.detector import Decision, Detector, serves_at
 from txmux.detection.plan import R
 from txmux.interfaces import Peeked, Verdict
 
@@ -47,13 +47,13 @@ class RouteAnswer(Generic[R]):
 
     Attributes:
         route: The route.
-        excluded_by: The key by which the client is none of its; such a route is not asked.
+        excluded_by: The key by which the client, or the time, is none of its; such a route is not asked.
         answer: What its lines come to; ``None`` when it is not asked.
         lines: What each of its alternatives says, in their order; empty when it is not asked.
     """
 
     route: R
-    excluded_by: Literal["from", "not_from"] | None = None
+    excluded_by: Literal["from", "not_from", "during"] | None = None
     answer: Answer | None = None
     lines: tuple[Answer, ...] = ()
 
@@ -79,6 +79,7 @@ def explain(
     data: bytes,
     client: IPv4Address | IPv6Address | None = None,
     peek_limit: int = 32 * 1024,
+    now: float | None = None,
 ) -> Explanation[R]:
     """Explain what becomes of a client that has sent some bytes.
 
@@ -87,16 +88,17 @@ def explain(
         data: All bytes so far, maybe none.
         client: Its address; ``None`` for a client that is outside of every network.
         peek_limit: Matchers see at most so many bytes.
+        now: The time, in seconds since 1970; ``None`` is outside of all times.
     """
     routes = tuple(routes)
     data = data[:peek_limit]
     detector = Detector(routes, peek_limit)
-    decided_at = _first(lambda n: detector.begin(client).feed(data[:n]) is not None, len(data))
-    detection = detector.begin(client)
+    decided_at = _first(lambda n: detector.begin(client, now).feed(data[:n]) is not None, len(data))
+    detection = detector.begin(client, now)
     decision = detection.feed(data) if data else None
     seen = _Seen(cache(lambda length: Peeked(data[:length])), len(data), peek_limit)
     return Explanation(
-        tuple(_route_answer(route, client, seen) for route in routes),
+        tuple(_route_answer(route, client, now, seen) for route in routes),
         decided_at,
         decision or detection.finish(),
     )
@@ -124,9 +126,9 @@ def _first(known: Callable[[int], bool], length: int) -> int | None:
 
 
 def _route_answer(
-    route: R, client: IPv4Address | IPv6Address | None, seen: _Seen
+    route: R, client: IPv4Address | IPv6Address | None, now: float | None, seen: _Seen
 ) -> RouteAnswer[R]:
-    excluded_by = _excluded_by(route, client)
+    excluded_by = _excluded_by(route, client, now)
     if excluded_by is not None:
         return RouteAnswer(route, excluded_by)
     lines = tuple(_answer(alternative, seen) for alternative in route.alternatives)
@@ -134,13 +136,13 @@ def _route_answer(
 
 
 def _excluded_by(
-    route: RouteLike, client: IPv4Address | IPv6Address | None
-) -> Literal["from", "not_from"] | None:
+    route: RouteLike, client: IPv4Address | IPv6Address | None, now: float | None
+) -> Literal["from", "not_from", "during"] | None:
     if client is not None and route.excluded is not None and client in route.excluded:
         return "not_from"
     if route.allowed is not None and (client is None or client not in route.allowed):
         return "from"
-    return None
+    return None if serves_at(route, now) else "during"
 
 
 def _answer(alternative: AlternativeLike, seen: _Seen) -> Answer:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
-    from txmux.interfaces import Key, Peeked, Predicate
+    from txmux.interfaces import Exchange, Key, Peeked, Predicate
 
 __all__ = ["Plan", "RouteLike", "can_begin_with"]
 
@@ -41,6 +41,14 @@ class Networks(Protocol):
     def __contains__(self, address: IPv4Address | IPv6Address, /) -> bool: ...
 
 
+class Times(Protocol):
+    """Some times."""
+
+    def covers(self, moment: float, /) -> bool:
+        """Tell whether a moment, in seconds since 1970, is one of them."""
+        ...
+
+
 class RouteLike(Protocol):
     """What detection needs of a route."""
 
@@ -65,6 +73,11 @@ class RouteLike(Protocol):
         ...
 
     @property
+    def during(self) -> Sequence[Times]:
+        """The only times at which it serves anyone, if there are such."""
+        ...
+
+    @property
     def dry_run(self) -> bool:
         """Whether it only tells what it would have taken."""
         ...
@@ -83,6 +96,8 @@ class Plan(Generic[R]):
         routes: The same.
         learners: One predicate of each kind that can tell what it saw.
         dry_runs: The positions of those that decide nothing.
+        conversing: What finds the requests that a route may want to be answered, by its position.
+        exchanges: The same, each once.
         keyed: For each route, whether a name tells beforehand that it is not worth asking; see `named`.
         plain: For each route its predicate, if that alone answers for it, whoever the client is and whatever name
             it asks for. Most routes are so, and they are asked in a hurry.
@@ -92,6 +107,8 @@ class Plan(Generic[R]):
         self.routes = tuple(routes)
         self.learners = tuple(_learners(self.routes))
         self.dry_runs = [n for n, route in enumerate(self.routes) if route.dry_run]
+        self.conversing = _conversing(self.routes)
+        self.exchanges = {one for several in self.conversing.values() for one in several}
         self._index = _index_of(self.routes)
         self.keyed = [False] * len(self.routes) if self._index is None else self._index.keyed
         self._next_other = _next_false(self.keyed)
@@ -178,8 +195,8 @@ def can_begin_with(route: RouteLike, byte: int) -> bool:
 
 
 def _plain_predicate(route: RouteLike) -> Predicate | None:
-    restricted = route.dry_run or route.allowed is not None or route.excluded is not None
-    if restricted or len(route.alternatives) != 1 or route.alternatives[0].negated:
+    restricted = route.allowed is not None or route.excluded is not None or route.during
+    if restricted or route.dry_run or len(route.alternatives) != 1 or route.alternatives[0].negated:
         return None
     return route.alternatives[0].predicate
 
@@ -220,6 +237,18 @@ def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
             if _told(predicate, "learnt") is not None and type(predicate) not in kinds:
                 kinds.add(type(predicate))
                 yield predicate
+
+
+def _conversing(
+    routes: Iterable[RouteLike],
+) -> dict[int, list[Callable[[Peeked], Sequence[Exchange]]]]:
+    found = {}
+    for position, route in enumerate(routes):
+        asked = [_told(alternative.predicate, "exchanges") for alternative in route.alternatives]
+        exchanges = [one for one in asked if one is not None]
+        if exchanges and not route.dry_run:
+            found[position] = exchanges
+    return found
 
 
 def _told(predicate: Predicate, name: str) -> Any:

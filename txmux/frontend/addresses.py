@@ -12,7 +12,7 @@ from txmux.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["ip_address_of", "text_of"]
+__all__ = ["ip_address_of", "text_of", "unmapped"]
 
 
 def ip_address_of(peer: IAddress) -> Address | None:
@@ -25,10 +25,14 @@ def ip_address_of(peer: IAddress) -> Address | None:
     """
     if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
         return None
-    host: IPv4Address | IPv6Address = ip_address(peer.host)
+    return Address(unmapped(ip_address(peer.host)), peer.port)
+
+
+def unmapped(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """Give the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
     if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        host = host.ipv4_mapped
-    return Address(host, peer.port)
+        return host.ipv4_mapped
+    return host
 
 
 def text_of(peer: IAddress) -> str:

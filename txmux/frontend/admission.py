@@ -7,15 +7,31 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.frontend.addresses import ip_address_of
+from txmux.frontend.sources import PerSource, SourceLimits, source_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IAddress
 
+    from txmux.frontend.sources import Place
     from txmux.observe.record import EndReason
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Listener
 
-__all__ = ["Admission", "Tally"]
+__all__ = ["Admission", "Refused", "Tally"]
+
+
+class Refused(Exception):  # noqa: N818 - it is no error
+    """A client is not let in.
+
+    Attributes:
+        reason: Why not.
+    """
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(reason)
+        self.reason: EndReason = reason
 
 
 @attrs.define
@@ -47,41 +63,82 @@ class Admission:
 
     Args:
         settings: The listener's.
-        service: Counts the connections of all listeners.
-        listener: Counts those of this one.
+        seconds: Tells the time.
+        service: Counts the connections of all listeners; there is no limit for them if it is not given.
+        listener: Counts those of this one, where other processes count with it.
+        per_source: Counts those of each source, where other processes count with it.
     """
 
-    def __init__(self, settings: Listener, service: Tally, listener: Tally) -> None:
+    def __init__(
+        self,
+        settings: Listener,
+        seconds: Callable[[], float],
+        *,
+        service: Tally | None = None,
+        listener: Tally | None = None,
+        per_source: PerSource | None = None,
+    ) -> None:
         self._allow = settings.allow
         self._deny = settings.deny
-        self._service = service
-        self._listener = listener
+        limits = SourceLimits.of(settings)
+        if per_source is None and limits is not None:
+            per_source = PerSource(limits, seconds)
+        self._per_source = per_source
+        tallies = (service or Tally(), listener or Tally(settings.max_connections))
+        # What limits nobody costs nothing.
+        self._tallies = [tally for tally in tallies if tally.limit]
+        self._asks_who = any(
+            part is not None for part in (settings.allow, settings.deny, per_source)
+        )
 
-    def enter(self, peer: IAddress) -> EndReason | None:
-        """Let a client in, or tell why not. One that was let in has to `leave`.
+    def enter(self, client: Address | None, peer: IAddress) -> Place | None:
+        """Let a client in. One that was let in has to `leave`.
 
         Args:
-            peer: Its address.
+            client: Its real address, if somebody who is trusted has told it.
+            peer: The address that its connection comes from.
+
+        Returns:
+            What counts it for its source, if that is counted; to be told when it has been recognised.
+
+        Raises:
+            Refused: It is not let in.
         """
-        if (self._deny is not None or self._allow is not None) and not self._welcomes(
-            ip_address_of(peer)
-        ):
-            return "denied"
-        if not self._service.take():
-            return "limit"
-        if not self._listener.take():
-            self._service.give_back()
-            return "limit"
-        return None
+        place = None
+        if self._asks_who:
+            place = self._check(client or ip_address_of(peer))
+        for number, tally in enumerate(self._tallies):
+            if not tally.take():
+                for taken in self._tallies[:number]:
+                    taken.give_back()
+                if place is not None:
+                    place.leave()
+                raise Refused("limit")
+        return place
 
-    def _welcomes(self, client: Address | None) -> bool:
+    def _check(self, client: Address | None) -> Place | None:
         if client is None:
-            return self._allow is None
+            if self._allow is not None:
+                raise Refused("denied")
+            return None
         if self._deny is not None and client.host in self._deny:
-            return False
-        return self._allow is None or client.host in self._allow
+            raise Refused("denied")
+        if self._allow is not None and client.host not in self._allow:
+            raise Refused("denied")
+        if self._per_source is None:
+            return None
+        place = self._per_source.enter(source_of(client.host))
+        if place is None:
+            raise Refused("limit")
+        return place
 
-    def leave(self) -> None:
-        """Note that a client that was let in is gone."""
-        self._service.give_back()
-        self._listener.give_back()
+    def leave(self, place: Place | None) -> None:
+        """Note that a client that was let in is gone.
+
+        Args:
+            place: What `enter` gave.
+        """
+        if place is not None:
+            place.leave()
+        for tally in self._tallies:
+            tally.give_back()

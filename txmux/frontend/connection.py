@@ -5,7 +5,7 @@ A connection is at one *stage* at a time, and moves through them one way::
     Peeking ──> Connecting ──> Relaying ──> (over)
        │            │
        ├──> HandedOver: a protocol in this process took it
-       └────────────┴──> Closing: it leads nowhere
+       └────────────┴──> Closing, Rejecting: it leads nowhere
 
 Each stage (see `txmux.frontend.stages`) is told what happens at the client's end, and whatever it waits for itself
 (a deadline, a server) lives and dies with it. So what can happen when is written down by the stages' methods.
@@ -16,14 +16,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from txmux.frontend.addresses import ip_address_of, text_of
+from txmux.frontend.admission import Refused
 from txmux.frontend.stages import Peeking, refuse
 from txmux.relay.ends import NOBODY, End, Receiver
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
     from txmux.frontend.listener import MuxFactory
+    from txmux.frontend.sources import Place
+    from txmux.interfaces import Exchange
     from txmux.observe.record import ConnectionRecord, EndReason
-    from txmux.proxyprotocol.header import Address
+    from txmux.proxyprotocol.header import Address, Tlv
     from txmux.relay.interface import AbortReason
 
 __all__ = ["MuxProtocol", "ReceivingStage", "Stage"]
@@ -49,31 +54,55 @@ class MuxProtocol(End):
         record: What is known of it so far.
         stage: What it is at.
         logged: Whether it gets a line in the access log.
+        admitted: Whether it was let in.
+        place: What counts it for its source, if that is counted.
+        asked: Requests that were answered here, and that its server is to be asked again.
+        tlvs: Fields of the PROXY protocol header that it began with.
+        ended_tls: What is known of the client's TLS, if that is ended here, as fields for such a header.
     """
 
     factory: MuxFactory
     stage: Stage
+    admitted = False
+    place: Place | None = None
+    asked: tuple[Exchange, ...] = ()
+    tlvs: tuple[Tlv, ...] = ()
+    ended_tls: tuple[Tlv, ...] = ()
 
-    def __init__(
-        self, factory: MuxFactory, record: ConnectionRecord, refused: EndReason | None
-    ) -> None:
-        self._refused = refused
+    def __init__(self, factory: MuxFactory, record: ConnectionRecord) -> None:
         self.factory = factory
         self.record = record
         self.logged = True
-        self._settled = refused is not None
+        self._settled = True
         self._accepted_at = factory.clock.seconds()
 
     def connectionMade(self) -> None:
         """Begin to peek, if the client is let in."""
         transport = self.transport
         self.record.local = text_of(transport.getHost())
-        if self._refused is not None:
-            refuse(self, Refusal.CLOSE, self._refused)
-            return
-        self.factory.prepare(transport)
+        if self.admit():
+            self.opened()
+            self.enter(Peeking(self))
+
+    def admit(self, client: Address | None = None) -> bool:
+        """Let the client in, or refuse it; tell which.
+
+        Args:
+            client: Its real address, if somebody who is trusted has told it.
+        """
+        try:
+            self.place = self.factory.admission.enter(client, self.transport.getPeer())
+        except Refused as refused:
+            refuse(self, Refusal.CLOSE, refused.reason)
+            return False
+        self.admitted = True
+        return True
+
+    def opened(self) -> None:
+        """Note that it is going to be served, as far as is known."""
+        self._settled = False
+        self.factory.prepare(self.transport)
         self.factory.opened(self)
-        self.enter(Peeking(self))
 
     @property
     def client(self) -> Address | None:
@@ -84,6 +113,14 @@ class MuxProtocol(End):
     def local(self) -> Address | None:
         """The address that it connected to."""
         return ip_address_of(self.transport.getHost())
+
+    def peer(self) -> IAddress:
+        """Give the client's real address as Twisted has it."""
+        return self.transport.getPeer()
+
+    def host(self) -> IAddress:
+        """Give the address that it connected to as Twisted has it."""
+        return self.transport.getHost()
 
     def settle(self) -> None:
         """Note that it needs no further socket."""

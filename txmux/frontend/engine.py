@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import resource
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.backends.dial import dial
 from txmux.relay.kernel import KernelRelay, can_relay, is_supported
 from txmux.relay.portable import PortableRelay
+from txmux.relay.rates import PacedRelay
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.relay.ends import End
     from txmux.relay.interface import Relay, RelayResult, Timeouts
-    from txmux.rules.model import Server
+    from txmux.relay.rates import Rates
 
 __all__ = ["Engine"]
 
@@ -39,6 +41,7 @@ class Engine:
     Attributes:
         reactor: The same.
         clock: Tells the time, and has the timers of connections.
+        dial: Starts to connect to a server: see `txmux.backends.dial.dial`.
         undecided: So many connections may each need a socket to a server yet.
     """
 
@@ -49,6 +52,7 @@ class Engine:
         self._limit = _descriptor_limit()
         plain = relay != "portable" and is_supported()
         self._poller = Poller.of(reactor) if plain else None
+        self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
 
     def listen(
         self, opened: socket.socket, factory: IProtocolFactory, *, keepalive: bool
@@ -79,36 +83,17 @@ class Engine:
         self._limit = _descriptor_limit()  # somebody may have raised it meanwhile
         return needed >= self._limit
 
-    def dial(
-        self, server: Server, factory: Any, timeout: float, *, keepalive: bool, eager: bool = False
-    ) -> Callable[[], None]:
-        """Start to connect to a server.
-
-        Args:
-            server: Where to.
-            factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure.
-            timeout: Seconds that it may take in all.
-            keepalive: Whether the system looks from time to time if the server is still there.
-            eager: Whether there are bytes to be sent as soon as the connection stands.
-
-        Returns:
-            What cancels the attempt; for use only while neither success nor failure has been reported.
-        """
-        return dial(
-            self.reactor,
-            server,
-            factory,
-            timeout,
-            clock=self.clock,
-            poller=self._poller,
-            keepalive=keepalive,
-            eager=eager,
-        )
-
     def relay(
-        self, client: End, server: End, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+        self,
+        client: End,
+        server: End,
+        timeouts: Timeouts,
+        on_over: Callable[[RelayResult], None],
+        rates: Rates | None = None,
     ) -> Relay:
-        """Make the best relay for two ends."""
+        """Make the best relay for two ends, and for how fast they may be."""
+        if rates is not None:
+            return PacedRelay(self.clock, timeouts, on_over, rates)
         if self._poller is not None and can_relay(client) and can_relay(server):
             return KernelRelay(self.clock, timeouts, on_over, self._poller)
         return PortableRelay(self.clock, timeouts, on_over)

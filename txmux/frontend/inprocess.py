@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.frontend.connection import MuxProtocol
-    from txmux.observe.record import ConnectionRecord, EndReason
-    from txmux.relay.ends import IRelayTransport
+    from txmux.observe.record import EndReason
     from txmux.relay.interface import AbortReason
     from txmux.rules.model import InProcess
 
@@ -91,12 +90,12 @@ class HandedOver:
 
     def _make_protocol(self) -> None:
         connection = self._connection
-        protocol: Any = self._outcome.factory.buildProtocol(connection.transport.getPeer())
+        protocol: Any = self._outcome.factory.buildProtocol(connection.peer())
         if protocol is None:
             self._end("denied")
             return
         self.protocol = protocol
-        protocol.makeConnection(_Transport(self, connection.transport, connection.record))
+        protocol.makeConnection(_Transport(self, connection))
 
     def _catch_up(self) -> None:
         """Tell the protocol what it has not been told, as long as it wants to hear."""
@@ -144,13 +143,13 @@ def _reason_for(reason: Failure) -> EndReason:
 class _Transport:
     """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
 
-    def __init__(
-        self, stage: HandedOver, transport: IRelayTransport, record: ConnectionRecord
-    ) -> None:
+    def __init__(self, stage: HandedOver, connection: MuxProtocol) -> None:
         self._stage = stage
-        self._transport = transport
-        self._record = record
-        directlyProvides(self, providedBy(transport))
+        self._transport = connection.transport
+        self._record = connection.record
+        self.getPeer = connection.peer
+        self.getHost = connection.host
+        directlyProvides(self, providedBy(self._transport))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

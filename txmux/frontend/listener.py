@@ -5,31 +5,35 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from txmux.detection.detector import Detector
+from txmux.backends.upstream import Upstreams
 from txmux.frontend.addresses import text_of
-from txmux.frontend.admission import Admission, Tally
+from txmux.frontend.admission import Admission
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.engine import Engine
+from txmux.frontend.handshaking import Terminations
+from txmux.frontend.introduction import IntroducedProtocol, is_sender
+from txmux.frontend.levels import Levels
 from txmux.observe.record import ConnectionRecord
-from txmux.rules.model import InProcess, Listener
+from txmux.rules.model import InProcess, Listener, backends_of
 from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
 
     from txmux.observe.access_log import AccessLog
     from txmux.relay.ends import IRelayTransport
     from txmux.relay.interface import AbortReason
-    from txmux.rules.model import Route, Server
+    from txmux.rules.model import Outcome, Route
 
 __all__ = ["MuxFactory"]
 
@@ -46,16 +50,23 @@ class MuxFactory(ServerFactory):
     It can be given to any Twisted server endpoint. `txmux.MuxService` makes one for each ``[listen]`` section.
 
     Args:
-        routes: In the order of their priority; `txmux.route` makes them in Python.
+        routes: In the order of their priority; `txmux.route` makes them in Python. Those ``under`` others are there too.
         settings: As in a ``[listen]`` section; its ``endpoints`` and ``backlog`` mean nothing here.
         access_log: Is told of each connection when it has ended.
-        tally: Connections counted together with those of other listeners.
-        own_tally: Connections of this listener, where other processes count with it.
+        admission: Decides who may come in; without it the settings do.
         engine: Moves the bytes; one for this listener alone if not given.
+        upstreams: The backends of this process; those of this listener alone if not given.
+        terminations: The TLS that this process ends; that of this listener alone if not given.
         reactor: For that; the process's own if not given.
 
     Attributes:
+        admission: The same.
         engine: The same.
+        upstreams: The same.
+        terminations: The same.
+        levels: Where detection takes place.
+        level: The first of these.
+        dial: Connects to a server; see `Engine.dial`.
     """
 
     noisy = False
@@ -66,9 +77,10 @@ class MuxFactory(ServerFactory):
         settings: Listener = Listener("mux"),  # noqa: B008 - it is frozen
         *,
         access_log: AccessLog | None = None,
-        tally: Tally | None = None,
-        own_tally: Tally | None = None,
+        admission: Admission | None = None,
         engine: Engine | None = None,
+        upstreams: Upstreams | None = None,
+        terminations: Terminations | None = None,
         reactor: Any = None,
     ) -> None:
         if engine is None:
@@ -78,32 +90,31 @@ class MuxFactory(ServerFactory):
         self.engine = engine
         self.clock: IReactorTime = engine.clock
         self.settings = settings
-        self.detector = Detector(routes, settings.peek_limit)
+        self.levels = Levels(routes, settings)
+        self.level = self.levels.top
         self.connections: set[MuxProtocol] = set()
+        self.dial = partial(engine.dial, keepalive=settings.keepalive)
+        self.upstreams = upstreams or Upstreams(engine.reactor, engine.clock, engine.dial)
+        self.terminations = terminations or Terminations(engine.reactor)
+        self._proxies = settings.accept_proxy_from
         self._access_log = access_log
-        self._admission = Admission(
-            settings, tally or Tally(), own_tally or Tally(settings.max_connections)
-        )
+        self.admission = admission or Admission(settings, engine.clock.seconds)
         self._emptied: Deferred[None] | None = None
+        self._stopping: Deferred[None] = succeed(None)
 
     def buildProtocol(  # type: ignore[override]  # `factory` is narrower than Twisted's
         self, addr: IAddress | None
     ) -> MuxProtocol:
-        """Let a client in, or refuse it, which is logged."""
+        """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
         record = ConnectionRecord(time.time(), next(_ids), self.settings.name, text_of(addr))
-        return MuxProtocol(self, record, self._admission.enter(addr))
+        if self._proxies is not None and is_sender(addr, self._proxies):
+            return IntroducedProtocol(self, record)
+        return MuxProtocol(self, record)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
         return self.engine.listen(opened, self, keepalive=self.settings.keepalive)
-
-    def dial(
-        self, server: Server, factory: Any, timeout: float, *, eager: bool
-    ) -> Callable[[], None]:
-        """Start to connect to a server; see `Engine.dial`."""
-        keepalive = self.settings.keepalive
-        return self.engine.dial(server, factory, timeout, keepalive=keepalive, eager=eager)
 
     def prepare(self, transport: IRelayTransport) -> None:
         """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
@@ -112,7 +123,7 @@ class MuxFactory(ServerFactory):
             transport.setTcpKeepAlive(self.settings.keepalive)
 
     def opened(self, connection: MuxProtocol) -> None:
-        """Note a connection that was let in."""
+        """Note a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
         self.engine.undecided += 1
 
@@ -122,7 +133,8 @@ class MuxFactory(ServerFactory):
             self.connections.discard(connection)
             if not self.connections:
                 self.engine.clock.rest()
-            self._admission.leave()
+        if connection.admitted:
+            self.admission.leave(connection.place)
         if self._access_log is not None and connection.logged:
             try:
                 self._access_log.write(connection.record)
@@ -154,16 +166,29 @@ class MuxFactory(ServerFactory):
             connection.over("error")
 
     def startFactory(self) -> None:
-        """Start the factories of this process that routes lead to."""
+        """Start what routes lead to."""
+        for level in self.levels.all():
+            self.terminations.add(level.detector.routes)
+        for backend in backends_of(self._outcomes()):
+            self.upstreams.of(backend)
+        self.upstreams.start()
         for outcome in self._in_process():
             outcome.factory.doStart()
 
     def stopFactory(self) -> None:
-        """Stop them again."""
+        """Stop it again."""
         for outcome in self._in_process():
             outcome.factory.doStop()
+        self._stopping = self.upstreams.stop()
+
+    def stopped(self) -> Deferred[None]:
+        """Wait until what was stopped has come to rest."""
+        return self._stopping
+
+    def _outcomes(self) -> list[Outcome | None]:
+        levels = self.levels.all()
+        outcomes = [route.outcome for level in levels for route in level.detector.routes]
+        return [*outcomes, self.settings.silent, self.settings.default]
 
     def _in_process(self) -> list[InProcess]:
-        outcomes = [route.outcome for route in self.detector.routes]
-        outcomes += [self.settings.silent, self.settings.default]
-        return [outcome for outcome in outcomes if isinstance(outcome, InProcess)]
+        return [outcome for outcome in self._outcomes() if isinstance(outcome, InProcess)]

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 
+from txmux.backends.upstream import Upstreams
 from txmux.frontend.engine import Engine
+from txmux.frontend.handshaking import Terminations
 from txmux.frontend.listener import MuxFactory
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.frontend.admission import Tally
+    from txmux.frontend.admission import Admission
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Listener, Rules
 
@@ -27,6 +29,10 @@ class Serving:
         rules: What is done with the clients.
         access_log: Is told of each connection when it has ended.
         reactor: Connects and tells the time.
+        checking: Whether servers are checked here; otherwise `check_found` is told of what another process finds.
+
+    Raises:
+        MuxError: A backend cannot be used: a file for TLS is missing, say.
 
     Attributes:
         ports: Where clients come in; whoever opens one adds it.
@@ -35,29 +41,35 @@ class Serving:
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, access_log: AccessLog | None, reactor: Any) -> None:
+    def __init__(
+        self, rules: Rules, access_log: AccessLog | None, reactor: Any, *, checking: bool = True
+    ) -> None:
         self._rules = rules
         self._access_log = access_log
         self._reactor = reactor
-        self._engine = Engine(reactor, rules.settings.relay)
+        self._engine = engine = Engine(reactor, rules.settings.relay)
+        self._upstreams = Upstreams(reactor, engine.clock, engine.dial, checking=checking)
+        self._upstreams.add(rules)
+        self._terminations = Terminations(reactor)
+        self._terminations.add(rules.routes)
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
 
-    def add(self, listener: Listener, tally: Tally, own_tally: Tally) -> MuxFactory:
+    def add(self, listener: Listener, admission: Admission) -> MuxFactory:
         """Make what stands behind a listener.
 
         Args:
             listener: One of the rules.
-            tally: Counts the connections of all listeners.
-            own_tally: Counts those of this one.
+            admission: Decides who may come in by it.
         """
         factory = MuxFactory(
-            self._rules.routes_of(listener),
+            self._rules.routes,
             listener,
             access_log=self._access_log,
-            tally=tally,
-            own_tally=own_tally,
+            admission=admission,
             engine=self._engine,
+            upstreams=self._upstreams,
+            terminations=self._terminations,
         )
         self.factories.append(factory)
         return factory
@@ -77,6 +89,7 @@ class Serving:
                 seconds=seconds,
             )
         await gatherResults([factory.emptied() for factory in self.factories])
+        await gatherResults([factory.stopped() for factory in self.factories])
         if deadline.active():
             deadline.cancel()
         self._tell_of_dry_runs()
@@ -86,13 +99,14 @@ class Serving:
 
     def _tell_of_dry_runs(self) -> None:
         for factory in self.factories:
-            for name, count in factory.detector.would_have_taken.items():
-                self._log.info(
-                    "[route {name}] would have taken {count} connections of [listen {listener}]",
-                    name=name,
-                    count=count,
-                    listener=factory.settings.name,
-                )
+            for level in factory.levels.all():
+                for name, count in level.detector.would_have_taken.items():
+                    self._log.info(
+                        "[route {name}] would have taken {count} connections of [listen {listener}]",
+                        name=name,
+                        count=count,
+                        listener=factory.settings.name,
+                    )
 
     def end_all(self) -> None:
         """End every connection."""
@@ -108,7 +122,12 @@ class Serving:
         if self._access_log is not None:
             self._access_log.close()
 
+    def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Take in what a check of another process has found; see `Upstreams.apply`."""
+        self._upstreams.apply(backend, key, ok=ok, why=why)
+
     def reopen_logs(self) -> None:
-        """Open the access log's file again, after it was moved away."""
+        """Open the access log's file again, after it was moved away, and read all certificates again."""
+        self._terminations.reread()
         if self._access_log is not None:
             self._access_log.reopen()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import ISSLTransport
-
-from txmux.backends.connect import BackendConnector, proxy_header
+from txmux.backends.connect import BackendConnector
+from txmux.frontend.announcement import AwaitingHello, header_for, lacks_hello
+from txmux.frontend.closing import Closing, refuse
+from txmux.frontend.handshaking import Handshaking
 from txmux.frontend.inprocess import HandedOver
-from txmux.relay.interface import Timeouts
+from txmux.frontend.reject import turn_away
 from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
@@ -18,36 +19,63 @@ if TYPE_CHECKING:
 
     from txmux.backends.client import ProxyClient
     from txmux.backends.connect import ConnectFailure
+    from txmux.backends.member import Member
+    from txmux.backends.upstream import Upstream
     from txmux.detection.detector import Decision
     from txmux.frontend.connection import MuxProtocol
+    from txmux.frontend.levels import Level
+    from txmux.interfaces import Exchange
     from txmux.observe.record import EndReason
     from txmux.relay.interface import AbortReason, RelayResult
-    from txmux.rules.model import Backend, Outcome, Route, Server
+    from txmux.rules.model import Backend, Outcome, Route
 
 __all__ = ["Closing", "Connecting", "Peeking", "Relaying", "refuse"]
 
-_GOODBYE = 5.0  # seconds
-
 
 class Peeking:
-    """The client's first bytes are collected until they decide where it belongs."""
+    """The client's first bytes are collected until they decide where it belongs.
 
-    def __init__(self, connection: MuxProtocol) -> None:
+    Args:
+        connection: The client's.
+        deadline: Calls `too_late`, or has run out; begins now if not given.
+        level: Whose routes are asked; the listener's own if not given.
+    """
+
+    _answers = 0  # given to the client
+
+    def __init__(
+        self,
+        connection: MuxProtocol,
+        deadline: IDelayedCall | None = None,
+        level: Level | None = None,
+    ) -> None:
         self._connection = connection
         factory = connection.factory
-        detector = factory.detector
+        self._level = level = level or factory.level
+        detector = level.detector
         client = connection.client if detector.asks_who else None
-        self._detection = detector.begin(client.host if client else None)
+        self._detection = detector.begin(client.host if client else None, connection.record.time)
         self._bytes = b""
-        self._deadline = factory.clock.callLater(factory.settings.detect_timeout, self._too_late)
+        self._deadline = deadline or factory.clock.callLater(
+            factory.settings.detect_timeout, self.too_late
+        )
 
     def data(self, data: bytes) -> None:
         """Ask the routes again."""
         self._connection.record.bytes_in += len(data)
         self._bytes += data
         decision = self._detection.feed(self._bytes)
+        if self._detection.answered:
+            self._answer(self._detection.answered)
         if decision is not None:
             self._decided(decision)
+
+    def _answer(self, answered: tuple[Exchange, ...]) -> None:
+        """Say what the client waits for, once."""
+        for exchange in answered[self._answers :]:
+            self._connection.record.bytes_out += len(exchange.answer)
+            self._connection.transport.write(exchange.answer)
+        self._answers = len(answered)
 
     def finished(self) -> None:
         """Decide with what came; with nothing at all it was a port scan, which opens no backend connection."""
@@ -71,24 +99,47 @@ class Peeking:
         if self._deadline.active():
             self._deadline.cancel()
 
-    def _too_late(self) -> None:
+    def too_late(self) -> None:
+        """Decide with what came until now."""
         if self._bytes:
             self._decided(self._detection.finish())
         else:
-            _lead(self._connection, self._connection.factory.settings.silent, "silent", b"")
+            _lead(self._connection, self._level.silent, "silent", b"")
 
     def _decided(self, decision: Decision[Route], *, client_finished: bool = False) -> None:
         self._stop_waiting()
         connection = self._connection
         route = decision.route
-        connection.record.facts = decision.facts
+        record = connection.record
+        record.facts = {**record.facts, **decision.facts} if record.facts else decision.facts
+        if decision.answered:
+            connection.asked = tuple(e for e in decision.answered if e.repeat)
+            self._bytes = self._bytes[sum(len(e.request) for e in decision.answered) :]
         if route is None:
-            default = connection.factory.settings.default
+            default = self._level.default
             _lead(connection, default, "no-route", self._bytes, client_finished=client_finished)
-        else:
-            connection.record.route = route.name
-            connection.logged = route.log
+            return
+        connection.record.route = route.name
+        connection.logged = route.log
+        if route.terminate_tls is not None:
+            end_tls(connection, route, self._bytes, client_finished=client_finished)
+        elif route.outcome is not None:
             _lead(connection, route.outcome, "denied", self._bytes, client_finished=client_finished)
+
+
+def end_tls(
+    connection: MuxProtocol, route: Route, pending: bytes, *, client_finished: bool = False
+) -> None:
+    """Have a client shake hands, and find out what it speaks inside of TLS."""
+    factory = connection.factory
+    # Who asks for TLS first, as PostgreSQL does, has it now; the server is not asked again.
+    connection.asked = ()
+
+    def go_on() -> None:
+        connection.enter(Peeking(connection, level=factory.levels.inside(route)))
+
+    stage = Handshaking(connection, factory.terminations.of(route), go_on)
+    stage.start(pending, client_finished=client_finished)
 
 
 def _lead(
@@ -100,16 +151,30 @@ def _lead(
     client_finished: bool = False,
 ) -> None:
     """Go where a decision leads, with the bytes that led there."""
-    connection.record.detect_ms = connection.elapsed_ms()
+    if connection.record.detect_ms is None:
+        connection.record.detect_ms = connection.elapsed_ms()
+    if connection.place is not None:
+        connection.place.settle()
     if isinstance(outcome, Refusal):
-        refuse(connection, outcome, refusal_reason)
+        turn_away(connection, outcome, refusal_reason, pending, client_finished=client_finished)
         return
     connection.record.backend = outcome.name
     if isinstance(outcome, InProcess):
         connection.settle()
         HandedOver(connection, outcome).start(pending, client_finished=client_finished)
+    elif outcome.proxy_tlvs and not client_finished and lacks_hello(connection, outcome, pending):
+        AwaitingHello(connection, pending, partial(_connect, connection, outcome)).start()
     else:
-        Connecting(connection, outcome, pending, client_finished=client_finished).start()
+        _connect(connection, outcome, pending, client_finished)
+
+
+def _connect(
+    connection: MuxProtocol,
+    backend: Backend,
+    pending: bytes,
+    client_finished: bool,  # noqa: FBT001 - a callback's
+) -> None:
+    Connecting(connection, backend, pending, client_finished=client_finished).start()
 
 
 class Connecting:
@@ -118,21 +183,28 @@ class Connecting:
     def __init__(
         self, connection: MuxProtocol, backend: Backend, pending: bytes, *, client_finished: bool
     ) -> None:
+        factory = connection.factory
         self._connection = connection
-        self._backend = backend
+        self._upstream = upstream = factory.upstreams.of(backend)
         self._pending = pending
         self._client_finished = client_finished
-        header = b""
-        if backend.proxy_protocol != "off":
-            header = proxy_header(backend, connection.client, connection.local)
+        header, client = b"", None
+        if upstream.asks_who:
+            client = connection.client
+            if backend.proxy_protocol != "off":
+                header = header_for(connection, backend, pending)
         self._connector = BackendConnector(
-            connection.factory.clock,
-            partial(connection.factory.dial, eager=bool(pending or header)),
-            backend,
+            upstream,
+            factory.dial,
+            factory.clock,
             header,
-            self._connected,
-            self._failed,
+            client,
+            eager=bool(pending),
+            on_connected=self._connected,
+            on_failed=self._failed,
         )
+        if connection.asked:
+            self._connector.requests = connection.asked
 
     def start(self) -> None:
         """Connect."""
@@ -166,32 +238,55 @@ class Connecting:
         self._connector.cancel()
         refuse(self._connection, Refusal.RESET, reason)
 
-    def _connected(self, end: ProxyClient, server: Server) -> None:
+    def _connected(self, end: ProxyClient, member: Member) -> None:
         connection = self._connection
         record = connection.record
-        record.server = server.text
+        record.server = member.target.text
         record.connect_ms = connection.elapsed_ms() - (record.detect_ms or 0.0)
+        self._note_attempts()
         connection.factory.prepare(end.transport)
         pending, self._pending = self._pending, b""
         del self._connector
-        relaying = Relaying(connection, self._backend, end)
+        relaying = Relaying(connection, self._upstream, member, end)
         relaying.start(pending, client_finished=self._client_finished)
 
-    def _failed(self, cause: ConnectFailure, server: Server) -> None:
-        self._connection.record.server = server.text
+    def _note_attempts(self) -> None:
+        tried = self._connector.tried
+        if tried:
+            attempts = [f"{member.target.text} {cause}" for member, cause in tried.items()]
+            facts = self._connection.record.facts
+            before = [facts["tried"]] if "tried" in facts else []
+            facts["tried"] = ", ".join(before + attempts)
+
+    def _failed(self, cause: ConnectFailure) -> None:
+        connection = self._connection
+        self._note_attempts()
+        for member in self._connector.tried:
+            connection.record.server = member.target.text
         del self._connector
-        refuse(self._connection, Refusal.CLOSE, cause)
+        fallback = self._upstream.backend.fallback
+        finished = self._client_finished
+        if isinstance(fallback, Refusal):
+            turn_away(connection, fallback, cause, self._pending, client_finished=finished)
+            return
+        connection.record.server = None
+        _lead(connection, fallback, cause, self._pending, client_finished=finished)
 
 
 class Relaying:
     """Both ends stand, and a relay carries the bytes; it hears of both ends itself."""
 
-    def __init__(self, connection: MuxProtocol, backend: Backend, server: ProxyClient) -> None:
+    def __init__(
+        self, connection: MuxProtocol, upstream: Upstream, member: Member, server: ProxyClient
+    ) -> None:
         self._connection = connection
+        self._pool = upstream.pool
+        self._member = member
         self._server = server
-        timeouts = Timeouts(backend.idle_timeout, backend.half_close_timeout, backend.max_duration)
         engine = connection.factory.engine
-        self._relay = engine.relay(connection, server, timeouts, self._over)
+        self._relay = engine.relay(
+            connection, server, upstream.timeouts, self._over, upstream.rates
+        )
 
     def start(self, pending: bytes, *, client_finished: bool) -> None:
         """Relay."""
@@ -208,53 +303,5 @@ class Relaying:
         record = self._connection.record
         record.bytes_in += result.bytes_in
         record.bytes_out += result.bytes_out
+        self._pool.released(self._member)
         self._connection.over(result.reason)
-
-
-class Closing:
-    """The client is led nowhere and its connection is being closed."""
-
-    def __init__(self, connection: MuxProtocol, reason: EndReason) -> None:
-        self._connection = connection
-        self._reason = reason
-        self._deadline: IDelayedCall | None = None
-
-    def wait(self) -> None:
-        """Wait for the client to go, but not for ever."""
-        clock = self._connection.factory.clock
-        self._deadline = clock.callLater(_GOODBYE, self._too_late)
-
-    def _too_late(self) -> None:
-        self._deadline = None
-        self._connection.transport.abortConnection()
-
-    def data(self, data: bytes) -> None:
-        """Count what nobody will read."""
-        self._connection.record.bytes_in += len(data)
-
-    def finished(self) -> None:
-        """Nothing more is to be done about it."""
-
-    def lost(self, reason: Failure) -> None:  # noqa: ARG002
-        """This was what we waited for."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._connection.over(self._reason)
-
-    def abort(self, reason: AbortReason) -> None:  # noqa: ARG002
-        """Wait no longer."""
-        self._connection.transport.abortConnection()
-
-
-def refuse(connection: MuxProtocol, how: Refusal, reason: EndReason) -> None:
-    """Close a client's connection, which will be logged with this reason."""
-    connection.settle()
-    closing = Closing(connection, reason)
-    connection.enter(closing)
-    if how is Refusal.RESET:
-        connection.transport.abortConnection()
-        return
-    connection.transport.loseConnection()
-    if connection.stage is closing and ISSLTransport.providedBy(connection.transport):
-        # TLS waits for the other side's goodbye.
-        closing.wait()

@@ -42,20 +42,20 @@ class Opening:
     Attributes:
         refused: Whether no request can follow, whatever comes.
         settings: The identifiers in the SETTINGS frames so far.
+        stream: The stream of the first request, once its header section has begun; 0 before.
         fields: The header section of the first request, once it is there in full: pseudo-header fields and the
             first field of every other name; one character a byte.
     """
 
     refused: bool = False
     settings: frozenset[int] = frozenset()
+    stream: int = 0
     fields: Mapping[str, str] | None = None
 
     _at: int = 0
     """Where the next frame begins."""
-    _stream: int = 0
-    """The stream of the request whose header section is being read, …"""
     _section: bytes = b""
-    """… and what has come of that."""
+    """What has come of the header section that is being read."""
 
     def read(self, data: bytes) -> None:
         """Go on with more bytes of the same stream, all of them from its beginning.
@@ -79,19 +79,19 @@ class Opening:
 
     def _read_frame(self, cursor: Cursor) -> None:
         size = cursor.number(3, 0, _LARGEST_FRAME)
-        if self._stream:
+        if self.stream:
             kind = cursor.number(1, _CONTINUATION, _CONTINUATION)
         else:
             kind = cursor.number(1, 0, 0xFF) if self._at else cursor.number(1, _SETTINGS, _SETTINGS)
         flags = cursor.number(1, 0, 0xFF)
         stream = cursor.number(4, 0, 0xFFFFFFFF) & 0x7FFFFFFF
-        if not (stream == self._stream if self._stream else _fits(kind, size, flags, stream)):
+        if not (stream == self.stream if self.stream else _fits(kind, size, flags, stream)):
             raise MalformedError
         payload = cursor.take(size)
         if kind == _SETTINGS:
             self.settings |= {int.from_bytes(payload[i : i + 2], "big") for i in range(0, size, 6)}
         elif kind in {_HEADERS, _CONTINUATION}:
-            self._stream = stream
+            self.stream = stream
             self._section += payload if kind == _CONTINUATION else _fragment(payload, flags)
             if flags & _END_HEADERS:
                 self.fields = _decoded(self._section)

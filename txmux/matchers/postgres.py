@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.errors import OptionError
+from txmux.interfaces import Exchange, IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.matchers._bytes import printable
 from txmux.matchers._globs import Globs, option_globs
+from txmux.matchers._hello_options import ServerNames, hello_facts, name_in, server_names
 from txmux.matchers._postgres_startup import (
     LONGEST_BEGINNING,
     LONGEST_PACKET,
     Startup,
     parse_startup,
 )
+from txmux.matchers._postgres_tls import LONGEST_TLS_START, parse_tls_start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["PostgresMatcher"]
 
@@ -71,6 +74,44 @@ class _PostgresPredicate:
         return {name: printable(value.decode("latin-1")) for name, value in facts.items() if value}
 
 
+@attrs.frozen
+class _PostgresTlsPredicate:
+    sni: ServerNames
+    longest: int = LONGEST_TLS_START
+    first_bytes: frozenset[int] = frozenset({0})
+
+    @property
+    def key(self) -> Key | None:
+        return self.sni.key(_server_name)
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        start = peeked.parsed(parse_tls_start)
+        reader = start.reader
+        if start.malformed or (reader is not None and not self.sni.fit(reader)):
+            return Verdict.NO
+        return Verdict.MATCH if reader is not None and reader.hello else Verdict.NEED_MORE
+
+    @property
+    def exchanges(self) -> Callable[[Peeked], Sequence[Exchange]]:
+        return _requests
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        reader = peeked.parsed(parse_tls_start).reader
+        return {} if reader is None else hello_facts(reader)
+
+
+def _requests(peeked: Peeked) -> Sequence[Exchange]:
+    return peeked.parsed(parse_tls_start).exchanges
+
+
+def _server_name(peeked: Peeked) -> str | None:
+    """Read the name that all ``sni=`` predicates hang on."""
+    start = peeked.parsed(parse_tls_start)
+    if start.reader is not None:
+        return name_in(start.reader)
+    return "" if start.malformed else None
+
+
 @implementer(IProtocolMatcher)
 class PostgresMatcher:
     """Matches the first packet of a PostgreSQL client ("PostgreSQL documentation", "Message Formats").
@@ -78,6 +119,9 @@ class PostgresMatcher:
     SSLRequest, GSSENCRequest, CancelRequest with a key of 4 to 256 bytes, or StartupMessage of protocol 3 with any
     minor version, which is known by the name of its first parameter. With options it has to be a StartupMessage,
     which is read to its end: the requests tell nothing about user, database and application.
+
+    With ``sni=`` it has to be an SSLRequest, to which txmux says yes, and then the ClientHello. A GSSENCRequest before
+    it is refused, as by a server without Kerberos.
     """
 
     name = "postgres"
@@ -86,14 +130,26 @@ class PostgresMatcher:
         Option("user", "globs of the user name", "alice,app_*"),
         Option("database", "globs of the database; without one it is the user name", "shop,shop_*"),
         Option("application", "globs of the application_name", "psql,pgAdmin*"),
+        Option(
+            "sni",
+            "globs of the server name in the TLS that the client asks for; 'none' is no name",
+            "db.example.com,*.db.example.org",
+        ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate.
 
         Raises:
-            OptionError: The patterns of an option cannot be used.
+            OptionError: The patterns of an option cannot be used, or not together.
         """
+        sni = server_names(options)
+        if sni is not None:
+            if len(options) > 1:
+                others = ", ".join(f"{name}=" for name in options if name != "sni")
+                message = f"cannot go with {others}, which TLS hides; write one or the other"
+                raise OptionError("sni", message)
+            return _PostgresTlsPredicate(sni)
         return _PostgresPredicate(
             user=option_globs(options, "user"),
             database=option_globs(options, "database"),

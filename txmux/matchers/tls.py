@@ -10,7 +10,6 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import printable
 from txmux.matchers._client_hello import (
     LONGEST_HELLO,
     VERSIONS,
@@ -19,7 +18,8 @@ from txmux.matchers._client_hello import (
     read_record_header,
 )
 from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._globs import Globs, hosts, names, option_globs
+from txmux.matchers._globs import Globs, names, option_globs
+from txmux.matchers._hello_options import ServerNames, hello_facts, name_in, server_names
 from txmux.matchers._sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.matchers._sslv2_hello import read_sslv2_beginning
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["TlsMatcher"]
-
-_NO_NAME = "none"
 
 
 class _TlsBase:
@@ -38,14 +36,7 @@ class _TlsBase:
     first_bytes = SSLV2_FIRST_BYTES | {0x16}
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
-        reader = peeked.parsed(parse_client_hello)
-        facts = {
-            "sni": reader.sni,
-            "alpn": ",".join(reader.alpn or ()),
-            "tls": reader.version,
-            "ja4": reader.ja4(),
-        }
-        return {name: printable(value) for name, value in facts.items() if value}
+        return hello_facts(peeked.parsed(parse_client_hello))
 
 
 @attrs.frozen
@@ -68,34 +59,8 @@ class _TlsPredicate(_TlsBase):
 
 
 @attrs.frozen
-class _Names:
-    """The server names that are wanted.
-
-    Attributes:
-        some: Patterns of names.
-        none: Whether a hello without a name will do.
-    """
-
-    some: Globs | None
-    none: bool
-
-    def key(self) -> Key | None:
-        """Give the key of a predicate that wants these."""
-        key = self.some.key(_server_name) if self.some else Key(_server_name)
-        return attrs.evolve(key, exact=key.exact | {""}) if key and self.none else key
-
-    def fit(self, reader: HelloReader) -> bool:
-        """Tell whether the name, or what is known of it, is wanted."""
-        if reader.sni is None:
-            return self.none or not reader.hello
-        if not reader.sni and self.none:
-            return True
-        return self.some is not None and self.some.matches(reader.sni)
-
-
-@attrs.frozen
 class _ClientHelloPredicate(_TlsBase):
-    sni: _Names | None
+    sni: ServerNames | None
     alpn: Globs | None
     version: Globs | None
     ech: bool | None
@@ -104,7 +69,7 @@ class _ClientHelloPredicate(_TlsBase):
 
     @property
     def key(self) -> Key | None:
-        return self.sni.key() if self.sni else None
+        return self.sni.key(_server_name) if self.sni else None
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         reader = peeked.parsed(parse_client_hello)
@@ -130,10 +95,7 @@ class _ClientHelloPredicate(_TlsBase):
 
 def _server_name(peeked: Peeked) -> str | None:
     """Read the name that all ``sni=`` predicates hang on."""
-    reader = peeked.parsed(parse_client_hello)
-    if reader.sni is not None:
-        return reader.sni
-    return "" if reader.hello or reader.malformed else None
+    return name_in(peeked.parsed(parse_client_hello))
 
 
 @implementer(IProtocolMatcher)
@@ -172,7 +134,7 @@ class TlsMatcher:
         if not options:
             return _TlsPredicate()
         return _ClientHelloPredicate(
-            sni=_names(options),
+            sni=server_names(options),
             alpn=option_globs(options, "alpn"),
             version=option_globs(
                 options, "version", partial(names, known=tuple(VERSIONS.values()))
@@ -180,15 +142,6 @@ class TlsMatcher:
             ech=_yes_or_no(options, "ech"),
             ja4=option_globs(options, "ja4"),
         )
-
-
-def _names(options: Mapping[str, str]) -> _Names | None:
-    if "sni" not in options:
-        return None
-    items = options["sni"].split(",")
-    some = [item for item in items if item.strip() != _NO_NAME]
-    globs = option_globs({"sni": ",".join(some)}, "sni", hosts) if some else None
-    return _Names(globs, none=len(some) < len(items))
 
 
 def _yes_or_no(options: Mapping[str, str], name: str) -> bool | None:

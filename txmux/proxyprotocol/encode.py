@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 from txmux.proxyprotocol.crc32c import crc32c
 from txmux.proxyprotocol.header import (
     LARGEST_HEADER,
+    LARGEST_UNIQUE_ID,
     Header,
     InvalidHeader,
     SslInfo,
@@ -23,7 +24,6 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _VERSION = 0x20
 _UNSPEC = 0x00
 _STREAM_BY_IP_VERSION = {4: 0x11, 6: 0x21}
-_LARGEST_UNIQUE_ID = 128
 
 
 def encode_v1(header: Header) -> bytes:
@@ -58,10 +58,8 @@ def encode_v2(header: Header, *, checksum: bool = False) -> bytes:
         family = _STREAM_BY_IP_VERSION[source.host.version]
         ports = struct.pack("!HH", source.port, destination.port)
         addresses = source.host.packed + destination.host.packed + ports
-    if len(header.value_of(TlvType.UNIQUE_ID) or b"") > _LARGEST_UNIQUE_ID:
-        raise InvalidHeader(
-            f"a unique ID has at most {_LARGEST_UNIQUE_ID} bytes; use a shorter one"
-        )
+    if len(header.value_of(TlvType.UNIQUE_ID) or b"") > LARGEST_UNIQUE_ID:
+        raise InvalidHeader(f"a unique ID has at most {LARGEST_UNIQUE_ID} bytes; use a shorter one")
     block = addresses + _encode_tlvs(header.tlvs)
     if checksum:
         block += _encode_tlvs((Tlv(TlvType.CRC32C, bytes(4)),))

@@ -11,6 +11,7 @@ from txmux.errors import MuxError
 
 __all__ = [
     "LARGEST_HEADER",
+    "LARGEST_UNIQUE_ID",
     "Address",
     "Command",
     "Header",
@@ -23,6 +24,9 @@ __all__ = [
 
 LARGEST_HEADER = 4096
 """The most bytes of a version 2 header that txmux sends or takes; nginx takes no more either."""
+
+LARGEST_UNIQUE_ID = 128
+"""The most bytes of a unique ID (PROXY protocol, section 2.2.5)."""
 
 
 class InvalidHeader(MuxError):  # noqa: N818  # it says what is wrong better than "Error" would

@@ -76,7 +76,11 @@ class RelayLife(abc.ABC):
         downstream.begin(reading=True)
         if pending:
             downstream.write(pending)
-        self._watch()
+        if downstream.gone:
+            return
+        idle, longest = self._timeouts.idle, self._timeouts.max_duration
+        first = idle if longest is None else min(idle, longest)
+        self._timer = self._clock.callLater(first, self._check)
         if client_finished:
             upstream.finished()
 
@@ -101,8 +105,7 @@ class RelayLife(abc.ABC):
         other.half_close()
         if other.gone:
             return
-        self.last_byte_at = self._clock.seconds()
-        self._watch()
+        self._watch_from_now()
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
         """End the other side too, once its peer has taken what is left for it."""
@@ -151,11 +154,10 @@ class RelayLife(abc.ABC):
         """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
         self._reason = self._reason or reason
         self.ending = True
-        self.last_byte_at = self._clock.seconds()
         for side in (self._client, self._server):
             if not side.gone:
                 side.close_when_sent()
-        self._watch()
+        self._watch_from_now()
 
     def _over(self) -> None:
         self._stop_watching()
@@ -168,14 +170,24 @@ class RelayLife(abc.ABC):
 
     # Time.
 
-    def _watch(self) -> None:
-        """Set the timer to the next moment at which something may have taken too long."""
+    def _watch_from_now(self) -> None:
+        """Give the connection all the time again that it has without a byte."""
         if self._client.gone and self._server.gone:
             return
-        at = self.last_byte_at + self._patience()
-        if self._timeouts.max_duration is not None:
-            at = min(at, self._started_at + self._timeouts.max_duration)
-        delay = max(0.0, at - self._clock.seconds())
+        self.last_byte_at = self._clock.seconds()
+        # No sum and difference of times, so that all connections' timers are of one length.
+        self._set_timer(self._patience())
+
+    def _watch(self) -> None:
+        """Set the timer to the next moment at which something may have taken too long."""
+        if not (self._client.gone and self._server.gone):
+            self._set_timer(max(0.0, self.last_byte_at + self._patience() - self._clock.seconds()))
+
+    def _set_timer(self, delay: float) -> None:
+        longest = self._timeouts.max_duration
+        if longest is not None:
+            left = self._started_at + longest - self._clock.seconds()
+            delay = min(delay, max(0.0, left))
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._check)
         else:

@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Outcome
 
-__all__ = ["all_backend_keys"]
+__all__ = ["backend_keys"]
 
 _CONNECTIONS = values.whole_number(0, 1_000_000_000)
 
 
-def all_backend_keys(
-    path: Callable[[str], Path], fallback: Callable[[str], Outcome]
-) -> dict[str, Key]:
+def backend_keys(path: Callable[[str], Path], fallback: Callable[[str], Outcome]) -> dict[str, Key]:
     """Give the keys of ``[backend NAME]``.
 
     Args:
@@ -34,11 +32,13 @@ def all_backend_keys(
         fallback: Reads where a client is led when no server can be reached.
     """
     duration, count = values.positive_duration, values.whole_number
+    tlv = values.choice("authority", "alpn", "unique-id", "crc32c", "ssl")
     balance = values.choice("round-robin", "least-connections", "random", "source-hash", "first")
     return {
         "server": Key("servers", endpoints.server, "127.0.0.1:22", "lines", required=True),
         "balance": Key("balance", balance, "least-connections"),
         "proxy_protocol": Key("proxy_protocol", values.choice("off", "v1", "v2"), "v2"),
+        "proxy_tlvs": Key("proxy_tlvs", tlv, "authority, unique-id", "list"),
         "source": Key("source", _source, "192.0.2.1", "list"),
         "connect_timeout": Key("connect_timeout", duration, "5s"),
         "retries": Key("retries", count(0, 1000), "2"),
@@ -52,7 +52,7 @@ def all_backend_keys(
         "tls_name": Key("tls_name", host_name, "www.example.com"),
         "tls_ca": Key("tls_ca", path, "ca.pem"),
         "tls_client_certificate": Key("tls_client_certificate", path, "client.pem", "list"),
-        "alpn": Key("alpn", _alpn, "h2, http/1.1", "list"),
+        "alpn": Key("alpn", values.protocol_name, "h2, http/1.1", "list"),
         "max_connections": Key("max_connections", _CONNECTIONS, "1000"),
         "queue": Key("queue", _CONNECTIONS, "100"),
         "queue_timeout": Key("queue_timeout", duration, "5s"),
@@ -105,12 +105,3 @@ def _at_least_a_second(text: str) -> float:
     if seconds < 1:
         raise InvalidValueError("must be at least 1s; name servers are not to be asked more often")
     return seconds
-
-
-def _alpn(text: str) -> str:
-    """Read the name of a protocol (RFC 7301, section 3.1: 1 to 255 bytes)."""
-    if not text.isascii() or not text.isprintable() or " " in text or len(text) > 255:
-        raise InvalidValueError(
-            f"{text!r} is no protocol of ALPN; write for example h2 or http/1.1"
-        )
-    return text

@@ -55,11 +55,13 @@ class Ejection:
         failures: So many connections that could not be made,
         within: in so much time,
         seconds: take the server out for so long.
+        lone: Whether also the only server of a backend is taken out, which nobody could replace.
     """
 
     failures: int = 3
     within: float = 10.0
     seconds: float = 10.0
+    lone: bool = attrs.field(default=True, eq=False)
 
 
 @attrs.frozen

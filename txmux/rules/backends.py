@@ -47,7 +47,11 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         section: What stands in the file.
         found: The values that could be read, by the keys' fields. Of what could not, nothing is told here.
     """
-    messages = [*_tls(section, found), *_source(found.get("source", ()), found.get("servers", ()))]
+    messages = [
+        *_tls(section, found),
+        *_tlvs(section, found),
+        *_source(found.get("source", ()), found.get("servers", ())),
+    ]
     for key, message in messages:
         yield section.problem(message, key, section.entries[key].line)
     for item in section.entries["server"].items if "server" in section.entries else ():
@@ -62,6 +66,16 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
     for key in _TLS_FIELDS:
         if key in found:
             yield key, "does nothing without 'tls = yes'; add that, or remove this"
+
+
+def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    chosen = found.get("proxy_tlvs", ())
+    for text in dict.fromkeys(chosen):
+        if chosen.count(text) > 1:
+            yield "proxy_tlvs", f"{text!r} is given twice; keep one"
+    unread = "proxy_protocol" in section.entries and "proxy_protocol" not in found
+    if chosen and found.get("proxy_protocol") != "v2" and not unread:
+        yield "proxy_tlvs", "needs 'proxy_protocol = v2'; write that, or remove this"
 
 
 def _source(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,9 +10,9 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.networks import IPNetwork, NetworkSet
+    from txmux.rules.networks import NetworkSet
 
-__all__ = ["EVERYONE", "WITH_ADDRESS", "Clients", "clients"]
+__all__ = ["EVERYONE", "NOBODY", "WITH_ADDRESS", "Clients", "clients"]
 
 _Span = tuple[int, int]
 
@@ -39,12 +40,17 @@ class Clients:
         return Clients(tuple(gap for gap in gaps if gap[0] < gap[1]))
 
     def __or__(self, other: Clients) -> Clients:
-        return Clients(tuple(_merged((*self.spans, *other.spans))))
+        return self if self is other else Clients(tuple(_merged((*self.spans, *other.spans))))
 
     def __and__(self, other: Clients) -> Clients:
-        return ~(~self | ~other)
+        # Mostly all are let in, or one set is all that there is; it may be of a hundred thousand networks.
+        if self is other or other is EVERYONE:
+            return self
+        return other if self is EVERYONE else ~(~self | ~other)
 
     def __sub__(self, other: Clients) -> Clients:
+        if self is other:
+            return NOBODY
         return self if self._is_apart(other) else ~(~self | other)
 
     def _is_apart(self, other: Clients) -> bool:
@@ -54,8 +60,9 @@ class Clients:
         return self.spans[-1][1] <= other.spans[0][0] or other.spans[-1][1] <= self.spans[0][0]
 
 
+@cache
 def clients(allowed: NetworkSet | None, excluded: NetworkSet | None) -> Clients:
-    """Give the clients that are allowed and not excluded.
+    """Give the clients that are allowed and not excluded. What was found is kept until `clients.cache_clear()`.
 
     Args:
         allowed: The only networks; ``None`` is everyone, also clients without an IP address.
@@ -65,13 +72,15 @@ def clients(allowed: NetworkSet | None, excluded: NetworkSet | None) -> Clients:
     return some if excluded is None else some - _of(excluded)
 
 
-def _of(networks: Iterable[IPNetwork]) -> Clients:
-    return Clients(tuple(_merged(map(_span, networks))))
-
-
-def _span(network: IPNetwork) -> _Span:
-    start = _START[network.version] + int(network.network_address)
-    return start, start + network.num_addresses
+def _of(networks: NetworkSet) -> Clients:
+    spans = networks.spans()
+    return Clients(
+        tuple(
+            _merged(
+                (_START[version] + first, _START[version] + end) for version, first, end in spans
+            )
+        )
+    )
 
 
 def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
@@ -91,6 +100,9 @@ def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
 
 EVERYONE = Clients(((_FIRST, _END),))
 """All clients there can be."""
+
+NOBODY = Clients(())
+"""No clients."""
 
 WITH_ADDRESS = Clients(((0, _END),))
 """Those that have an IP address."""

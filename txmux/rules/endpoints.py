@@ -31,7 +31,6 @@ _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
 _MOST_WEIGHT = 65535  # as in an SRV record
-_NOT_YET = frozenset({"weight", "backup", "max_connections", "down", "srv"})
 
 _listening_port = whole_number(0, 65535, "a port")
 _server_port = whole_number(1, 65535, "a port")
@@ -131,8 +130,8 @@ def no_proxy_protocol(text: str) -> str:
     place = next(iter(text.split()), "")
     if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
         return (
-            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; until TLS to "
-            "servers is supported, write a plain server such as HOST:PORT, or proxy_protocol = off"
+            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; write it as "
+            "HOST:PORT with 'tls = yes', or proxy_protocol = off"
         )
     return ""
 
@@ -145,9 +144,8 @@ def _server_options(words: Sequence[str]) -> dict[str, Any]:
         for word, name in zip(words, names, strict=True)
         if name not in known
     ]
-    early = [f"{name!r} is not supported yet; remove it" for name in names if name in _NOT_YET]
-    if strays or early:
-        raise InvalidValueError(*early, *strays)
+    if strays:
+        raise InvalidValueError(*strays)
     return read_options(words, _READERS, _FLAGS, of="a server")
 
 
@@ -175,7 +173,7 @@ def _server(text: str) -> Server:
 
 
 def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
-    if kind == "srv" and kind not in _NOT_YET:
+    if kind == "srv":
         return Server(text, "srv", host=_service_name(text[4:]))
     if kind not in _BUILT_IN and kind not in _installed_client_kinds():
         if host_like:

@@ -10,7 +10,7 @@ import attrs
 
 from txmux.rules.problems import InvalidValueError, Problem
 
-__all__ = ["Includer", "Source", "read_source"]
+__all__ = ["Includer", "Source", "check_file", "read_source"]
 
 
 @attrs.frozen
@@ -56,6 +56,26 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that is not there; whether it can be used is told when it is.
+
+    Raises:
+        InvalidValueError: There is no such file.
+    """
+    folder = str(path.parent.resolve())
+    try:
+        is_folder = path.is_dir()
+        path.stat()
+    except PermissionError:
+        return  # whoever runs this may have less rights than the service
+    except OSError as error:
+        raise InvalidValueError(
+            f"cannot read '{path}': {error.strerror}; correct the path, or put the file into {folder!r}"
+        ) from None
+    if is_folder:
+        raise InvalidValueError(f"'{path}' is a folder; write the path of a PEM file")
 
 
 class Includer:

@@ -7,13 +7,11 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from txmux.rules import endpoints, values
-from txmux.rules.backend_keys import all_backend_keys
+from txmux.rules import values
+from txmux.rules.backend_keys import backend_keys
 from txmux.rules.ini import Item
 from txmux.rules.key import Key
-from txmux.rules.networks import NetworkSet
+from txmux.rules.place_keys import listener_keys, route_keys
 from txmux.rules.problems import (
     InvalidValueError,
     did_you_mean,
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.files import Source
     from txmux.rules.ini import Entry, Section
-    from txmux.rules.model import Alternative, Outcome
     from txmux.rules.problems import Problem
 
 __all__ = [
@@ -54,6 +51,7 @@ HEADERS = {
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
 _LIKE_COMMENT = re.compile(r"\s[#;]")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
 _CONNECTIONS = values.whole_number(0, 1_000_000_000)
 
@@ -75,52 +73,15 @@ def settings_keys(
         "drain_timeout": Key("drain_timeout", values.duration, "30s"),
         "access_log": Key("access_log", access_log, "/var/log/txmux.log"),
         "access_log_format": Key("access_log_format", values.choice("text", "json"), "json"),
+        "user": Key("user", _account, "txmux"),
+        "group": Key("group", _account, "txmux"),
     }
 
 
-def listener_keys(outcome: Callable[[str], Outcome]) -> dict[str, Key]:
-    """Give the keys of ``[listen NAME]``.
-
-    Args:
-        outcome: Reads where a client is led.
-    """
-    networks = Key("", values.network, "10.0.0.0/8", "list", NetworkSet)
-    return {
-        "endpoint": Key("endpoints", endpoints.listening, ":443", "lines", required=True),
-        "detect_timeout": Key("detect_timeout", values.positive_duration, "5s"),
-        "peek_limit": Key("peek_limit", values.size(1, 1024**2), "32KiB"),
-        "silent": Key("silent", outcome, "close"),
-        "default": Key("default", outcome, "close"),
-        "allow": attrs.evolve(networks, field="allow"),
-        "deny": attrs.evolve(networks, field="deny"),
-        "max_connections": Key("max_connections", _CONNECTIONS, "10000"),
-        "backlog": Key("backlog", values.whole_number(1, 65535), "1024"),
-        "keepalive": Key("keepalive", values.boolean, "yes"),
-    }
-
-
-def route_keys(
-    alternative: Callable[[str], Alternative],
-    outcome: Callable[[str], Outcome],
-    listener: Callable[[str], str],
-) -> dict[str, Key]:
-    """Give the keys of ``[route NAME]``.
-
-    Args:
-        alternative: Reads one line of ``match``.
-        outcome: Reads where a client is led.
-        listener: Reads the name of a listener.
-    """
-    networks = Key("", values.network, "10.0.0.0/8", "list", NetworkSet)
-    return {
-        "match": Key("alternatives", alternative, "ssh", "lines", required=True),
-        "backend": Key("outcome", outcome, "127.0.0.1:22", required=True, unless="terminate_tls"),
-        "from": attrs.evolve(networks, field="allowed"),
-        "not_from": attrs.evolve(networks, field="excluded"),
-        "under": Key("under", listener, "public", "list"),
-        "log": Key("log", values.boolean, "yes"),
-        "dry_run": Key("dry_run", values.boolean, "no"),
-    }
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise InvalidValueError(f"{text!r} is no name or number of one; write for example txmux")
+    return text
 
 
 def _relay(text: str) -> str:
@@ -142,46 +103,11 @@ def _workers(text: str) -> int:
         ) from None
 
 
-def backend_keys(path: Callable[[str], Path], fallback: Callable[[str], Outcome]) -> dict[str, Key]:
-    """Give the keys of ``[backend NAME]``.
-
-    Args:
-        path: Reads the path of a file.
-        fallback: Reads where a client is led when no server can be reached.
-    """
-    keys = all_backend_keys(path, fallback)
-    return {name: key for name, key in keys.items() if name not in _NOT_YET["backend"]}
-
-
 _NOT_YET = {
-    "txmux": ("admin",),
-    "listen": (
-        "accept_proxy_from",
-        "proxy_timeout",
-        "max_connections_per_source",
-        "max_undecided_per_source",
-        "connection_rate_per_source",
-    ),
-    "route": ("during", "terminate_tls", "alpn", "tls_client_ca", "tls_minimum"),
-    "backend": (
-        "balance",
-        "proxy_tlvs",
-        "source",
-        "check",
-        "eject",
-        "resolve",
-        "tls",
-        "tls_name",
-        "tls_ca",
-        "tls_client_certificate",
-        "alpn",
-        "max_connections",
-        "queue",
-        "queue_timeout",
-        "upload_rate",
-        "download_rate",
-        "fallback",
-    ),
+    "txmux": ("admin", "user", "group"),
+    "listen": (),
+    "route": (),
+    "backend": (),
 }
 
 
@@ -209,7 +135,7 @@ def read_keys(
             problems.append(section.problem(message, name, entry.line))
     found: dict[str, Any] = {}
     for name, key in keys.items():
-        if name in section.entries:
+        if name in section.entries and name not in _NOT_YET[kind]:
             found.update(_value(section, section.entries[name], key, known, problems))
     return found
 

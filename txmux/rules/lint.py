@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.rules.clients import WITH_ADDRESS, Clients, clients
+from txmux.rules.clients import NOBODY, WITH_ADDRESS, clients
 from txmux.rules.coverage import read_line
-from txmux.rules.model import Backend
-from txmux.rules.reach import admitted, line_of, reach
+from txmux.rules.lint_access import proxy_listeners, tls_ends
+from txmux.rules.model import Backend, Listener
+from txmux.rules.nesting import admitted, places
+from txmux.rules.reach import line_of, reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.model import Listener, Outcome, Route, Rules
+    from txmux.rules.model import Outcome, Route, Rules
+    from txmux.rules.nesting import Place
     from txmux.rules.problems import Problem
 
 __all__ = ["lint", "warnings"]
@@ -39,10 +42,13 @@ def lint(rules: Rules) -> list[Problem]:
         *_let_in_nobody(rules),
         *_open_to_all(rules),
         *_beyond_peek_limit(rules),
+        *proxy_listeners(rules),
+        *tls_ends(rules),
         *_unused_backends(rules),
         *_idle_servers(rules),
         *_idle_queues(rules),
     ]
+    clients.cache_clear()
     return warnings(rules, found)
 
 
@@ -56,45 +62,59 @@ def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
 
 def _let_in_nobody(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
-        if not admitted(listener):
-            section = rules.sections[f"listen {listener.name}"]
+        section = rules.sections[f"listen {listener.name}"]
+        if admitted(listener):
+            continue
+        if "deny" in section.entries:
             message = "lets nobody in: it has all of 'allow'; correct one of the two"
             yield section.problem(message, "deny", section.entries["deny"].line)
+        else:
+            message = "names no network, so nobody is let in; add one, or remove this"
+            yield section.problem(message, "allow", section.entries["allow"].line)
 
 
 def _open_to_all(rules: Rules) -> Iterator[Problem]:
     """Find backends that routes keep from some clients, but to which their silence leads them, or anything they say."""
-    for listener in rules.listeners:
-        section = rules.sections[f"listen {listener.name}"]
-        for key, outcome, condition in (
-            ("silent", listener.silent, "say nothing"),
-            ("default", listener.default, "match no route"),
-        ):
-            guards = _guards(rules, listener, outcome)
+    for place in places(rules):
+        owner = place.owner
+        led: tuple[tuple[str, Outcome | None, str], ...]
+        if isinstance(owner, Listener):
+            section = rules.sections[f"listen {owner.name}"]
+            keeps = "'allow' or 'deny'"
+            led = (
+                ("silent", owner.silent, "say nothing"),
+                ("default", owner.default, "match no route"),
+            )
+        else:
+            section = rules.sections[f"route {owner.name}"]
+            keeps = "'from' or 'not_from'"
+            led = (("backend", owner.outcome, "match no route under this one"),)
+        for key, outcome, condition in led:
+            guards = _guards(rules, place, outcome)
             if guards:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
                 message = (
                     f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
-                    "keep them out by 'allow' or 'deny' here, or lead elsewhere"
+                    f"keep them out by {keeps} here, or lead elsewhere"
                 )
                 yield section.problem(message, key, section.entries[key].line)
 
 
-def _guards(rules: Rules, listener: Listener, outcome: Outcome) -> list[Route]:
-    """Give the routes that lead to an outcome, if together they serve not all clients of a listener."""
+def _guards(rules: Rules, place: Place, outcome: Outcome | None) -> list[Route]:
+    """Give the routes that lead to an outcome, if together they serve not all clients of a place."""
     servers = _servers(outcome)
     routes = [
         route
-        for route in rules.routes_of(listener)
+        for route in rules.routes_of(place.owner)
         if not route.dry_run and servers & _servers(route.outcome)
     ]
-    served = Clients(())
+    served = NOBODY
     for route in routes:
         served |= clients(route.allowed, route.excluded)
-    return routes if (admitted(listener) & WITH_ADDRESS) - served else []
+    return routes if (place.clients & WITH_ADDRESS) - served else []
 
 
-def _servers(outcome: Outcome) -> set[object]:
+def _servers(outcome: Outcome | None) -> set[object]:
     if not isinstance(outcome, Backend):
         return set()
     return {
@@ -104,6 +124,10 @@ def _servers(outcome: Outcome) -> set[object]:
 
 
 def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
+    by_route: dict[str, dict[str, Listener]] = {route.name: {} for route in rules.routes}
+    for place in places(rules):
+        for route in rules.routes_of(place.owner):
+            by_route[route.name].update({one.name: one for one in place.listeners})
     for route in rules.routes:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)
@@ -112,9 +136,8 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
                 continue
             limits = [
                 f"{listener.peek_limit} ([listen {listener.name}])"
-                for listener in rules.listeners
-                if route in rules.routes_of(listener)
-                and alternative.predicate.longest > listener.peek_limit
+                for listener in by_route[route.name].values()
+                if alternative.predicate.longest > listener.peek_limit
             ]
             if limits:
                 what = "never decides: it looks" if never else "looks"

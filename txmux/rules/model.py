@@ -10,13 +10,15 @@ import attrs
 from txmux.rules.backend_model import Ejection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from twisted.internet.interfaces import IProtocolFactory
 
     from txmux.interfaces import Predicate
     from txmux.rules.backend_model import Balance, Check, ServerTLS
+    from txmux.rules.client_model import Rate, TlsEnd
+    from txmux.rules.during import Period
     from txmux.rules.ini import Section
     from txmux.rules.networks import NetworkSet
 
@@ -31,6 +33,7 @@ __all__ = [
     "Rules",
     "Server",
     "Settings",
+    "backends_of",
 ]
 
 
@@ -39,6 +42,7 @@ class Refusal(enum.Enum):
 
     CLOSE = "close"
     RESET = "reset"
+    REJECT = "reject"
 
 
 @attrs.frozen
@@ -74,6 +78,7 @@ class Backend:
     """A group of servers, and how connections to it are kept. Times are seconds, rates bytes in a second.
 
     Attributes:
+        proxy_tlvs: What the header of the PROXY protocol, version 2, tells beside the addresses.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         check: ``None`` is no check.
         eject: ``None`` is never.
@@ -90,6 +95,7 @@ class Backend:
     servers: tuple[Server, ...]
     balance: Balance = "round-robin"
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    proxy_tlvs: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     connect_timeout: float = 5.0
     retries: int = 2
@@ -97,7 +103,7 @@ class Backend:
     half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None
-    eject: Ejection | None = attrs.field(factory=Ejection)
+    eject: Ejection | None = Ejection(lone=False)
     resolve: float = 30.0
     tls: ServerTLS | None = None
     max_connections: int = 0
@@ -147,22 +153,32 @@ class Route:
     Attributes:
         name: Its name in the file.
         alternatives: The ``match =`` lines, at least one.
-        outcome: Where it leads.
+        outcome: Where it leads. If it ends TLS, only those that no route under it takes, or that say nothing inside
+            of TLS; ``None`` is then where the listener leads such clients.
         allowed: ``from =``: the only networks it serves; ``None`` is every network.
         excluded: ``not_from =``: networks that it does not serve.
-        under: Names of the listeners it belongs to; empty is every listener.
+        during: The only times at which it serves anyone, of which one is enough; empty is always.
+        terminate_tls: The TLS that it ends; ``None`` is none. What the routes under it are asked of is inside.
+        under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
         log: Whether its connections get a line in the access log.
         dry_run: Whether it only tells what it would have taken.
     """
 
     name: str
     alternatives: tuple[Alternative, ...]
-    outcome: Outcome
+    outcome: Outcome | None
     allowed: NetworkSet | None = None
     excluded: NetworkSet | None = None
+    during: tuple[Period, ...] = ()
+    terminate_tls: TlsEnd | None = None
     under: tuple[str, ...] = ()
     log: bool = True
     dry_run: bool = False
+
+    def stands_under(self, place: Listener | Route) -> bool:
+        """Tell whether it belongs to a listener, or to a route that ends TLS."""
+        # No listener has the name of such a route, if any route is under that name.
+        return place.name in self.under or (not self.under and isinstance(place, Listener))
 
 
 @attrs.frozen
@@ -172,7 +188,13 @@ class Listener:
     Attributes:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
             as written.
+        accept_proxy_from: Who has to begin with a header of the PROXY protocol; ``None`` is nobody. Who comes by a
+            UNIX socket has to only if these are `Senders` that say so.
+        proxy_timeout: For that header.
         max_connections: 0 is no limit.
+        max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
+        max_undecided_per_source: The same, only those that detection has not decided about yet.
+        connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
     """
 
     name: str
@@ -181,9 +203,14 @@ class Listener:
     peek_limit: int = 32 * 1024
     silent: Outcome = Refusal.CLOSE
     default: Outcome = Refusal.CLOSE
+    accept_proxy_from: NetworkSet | None = None
+    proxy_timeout: float = 3.0
     allow: NetworkSet | None = None
     deny: NetworkSet | None = None
     max_connections: int = 0
+    max_connections_per_source: int = 0
+    max_undecided_per_source: int = 0
+    connection_rate_per_source: Rate | None = None
     backlog: int = 1024
     keepalive: bool = True
 
@@ -199,6 +226,8 @@ class Settings:
         drain_timeout: Seconds that old connections may go on when the service stops.
         access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
         access_log_format: How an access log line is written.
+        user: Whom the process becomes once it listens, by name or number; ``None`` is nobody else.
+        group: The same for its group; ``None`` is that of `user`.
     """
 
     relay: Literal["auto", "portable", "kernel"] = "auto"
@@ -207,6 +236,8 @@ class Settings:
     drain_timeout: float = 30.0
     access_log: Path | Literal["-"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
+    user: str | None = None
+    group: str | None = None
 
 
 @attrs.frozen
@@ -229,7 +260,7 @@ class Rules:
 
     def outcomes(self) -> Iterator[Outcome]:
         """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
-        found: list[Outcome] = [route.outcome for route in self.routes]
+        found = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
             found += [listener.silent, listener.default]
         found += [backend.fallback for backend in self.backends.values()]
@@ -241,6 +272,17 @@ class Rules:
             if isinstance(outcome, Backend):
                 yield from outcome.servers
 
-    def routes_of(self, listener: Listener) -> tuple[Route, ...]:
-        """Give the routes that belong to a listener, in their order."""
-        return tuple(r for r in self.routes if not r.under or listener.name in r.under)
+    def routes_of(self, place: Listener | Route) -> tuple[Route, ...]:
+        """Give the routes that belong to a listener, or to a route that ends TLS, in their order."""
+        return tuple(route for route in self.routes if route.stands_under(place))
+
+
+def backends_of(outcomes: Iterable[Outcome | None]) -> Iterator[Backend]:
+    """Give the backends that outcomes lead to, their fallbacks with them, each once."""
+    seen: set[int] = set()
+    waiting = list(outcomes)
+    for outcome in waiting:
+        if isinstance(outcome, Backend) and id(outcome) not in seen:
+            seen.add(id(outcome))
+            waiting.append(outcome.fallback)
+            yield outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from txmux.detection.registry import installed_matchers
 from txmux.rules import endpoints, keys
@@ -13,30 +13,30 @@ from txmux.rules.conflicts import conflicts
 from txmux.rules.files import Includer, Source, read_source
 from txmux.rules.ini import read_ini
 from txmux.rules.matching import read_alternative
-from txmux.rules.model import Backend, Listener, Refusal, Route, Rules, Settings
+from txmux.rules.model import Backend, Listener, Refusal, Rules, Settings
+from txmux.rules.paths import Paths
 from txmux.rules.problems import (
     InvalidValueError,
     Problem,
     RulesError,
     did_you_mean,
+    joined,
     nearest,
     suggestion,
     with_advice,
 )
-from txmux.rules.values import NAME, file_path, split_words
+from txmux.rules.routes import circles, make_route, without_tls
+from txmux.rules.values import NAME, split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.ini import Section
-    from txmux.rules.model import Alternative, Outcome
+    from txmux.rules.model import Alternative, Outcome, Route
 
 __all__ = ["load", "parse"]
 
-_NO_PATHS = frozenset(
-    {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
-)
 _LONGEST_WAY = 20
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
@@ -56,7 +56,7 @@ def load(path: Path | str, matchers: Mapping[str, IProtocolMatcher] | None = Non
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
-    return _Parser(source, matchers).rules()
+    return _Parser(source, matchers, on_disk=True).rules()
 
 
 def parse(
@@ -66,7 +66,8 @@ def parse(
 
     Args:
         text: What a rules file holds.
-        path: Its name in messages; other files are looked for beside it.
+        path: Its name in messages; files that it includes, or takes networks from, are looked for beside it. Of
+            other files only the paths are read.
         matchers: The matchers by name; by default those that are installed.
 
     Raises:
@@ -76,8 +77,15 @@ def parse(
 
 
 class _Parser:
-    def __init__(self, main: Source, matchers: Mapping[str, IProtocolMatcher] | None) -> None:
+    def __init__(
+        self,
+        main: Source,
+        matchers: Mapping[str, IProtocolMatcher] | None,
+        *,
+        on_disk: bool = False,
+    ) -> None:
         self._path = main.path
+        self._paths = Paths(main.path, on_disk=on_disk)
         self._matchers = installed_matchers() if matchers is None else matchers
         self._problems: list[Problem] = []
         self._not_text: list[Problem] = []
@@ -87,10 +95,16 @@ class _Parser:
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._tables = {
-            "txmux": keys.settings_keys(self._access_log, Includer(self._path)),
-            "listen": keys.listener_keys(self._outcome),
-            "route": keys.route_keys(self._alternative, self._outcome, self._listener_name),
-            "backend": keys.backend_keys(self._beside, self._outcome),
+            "txmux": keys.settings_keys(self._paths.access_log, Includer(self._path)),
+            "listen": keys.listener_keys(self._outcome, self._paths.networks),
+            "route": keys.route_keys(
+                self._alternative,
+                self._outcome,
+                self._place_name,
+                self._paths.networks,
+                self._paths.pem,
+            ),
+            "backend": keys.backend_keys(self._paths.pem, self._outcome),
         }
         self._add(main)
 
@@ -104,6 +118,8 @@ class _Parser:
                 self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
+        first = {name: same[0] for name, same in self._sections["route"].items()}
+        self._problems += circles(routes, first)
         self._problems += conflicts(same[0] for same in self._sections["listen"].values())
         if not self._sections["listen"] and not self._not_text:
             message = (
@@ -111,9 +127,11 @@ class _Parser:
             )
             self._problems.append(Problem(self._path, 1, "", "", message))
         not_text = {(problem.path, problem.line) for problem in self._not_text}
-        problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
+        found = [*self._problems, *self._paths.problems]
+        problems = [p for p in found if (p.path, p.line) not in not_text] + self._not_text
         if problems:
-            order = {path: number for number, path in enumerate(self._files)}
+            files = dict.fromkeys((*self._files, *self._paths.files))
+            order = {path: number for number, path in enumerate(files)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         return Rules(
             Path(self._path),
@@ -177,11 +195,13 @@ class _Parser:
         if section is None:
             return Settings()
         found = self._read("txmux", name, section)
+        if "group" in section.entries and "user" not in section.entries:
+            message = "needs 'user' beside it; add that, or remove this"
+            line = section.entries["group"].line
+            self._problems.append(section.problem(message, "group", line))
         for source in itertools.chain.from_iterable(found.pop("include", ())):
             self._add(source)
         return Settings(**found)
-
-    # Where something required is missing, a stand-in lets the rest be checked: the rules are never handed out.
 
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
@@ -208,39 +228,37 @@ class _Parser:
 
     def _route(self, name: str, section: Section) -> Route:
         found = self._read("route", name, section)
-        return Route(name, **{"alternatives": (), "outcome": Refusal.CLOSE, **found})
+        self._problems += without_tls(section)
+        return make_route(name, section, found)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
+        # The outcome of a section may be a backend that is read in between, from another folder.
+        outer, self._paths.folder = self._paths.folder, Path(section.path).parent
         found = keys.read_keys(section, kind, self._tables, self._problems)
+        self._paths.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
             self._problems += keys.missing_keys(section, kind, self._tables[kind])
         return found
 
-    def _access_log(self, text: str) -> Path | Literal["-"] | None:
-        if text == "-":
-            return "-"
-        if text != "off" and text.casefold() in _NO_PATHS:
-            raise InvalidValueError(
-                f"{text!r} is no path; write 'off' for no log, '-' for the service's own log, "
-                f"or './{text}' for a file of that name"
-            )
-        return None if text == "off" else self._beside(text)
-
-    def _beside(self, text: str) -> Path:
-        """Give a path that starts at the folder of the rules file."""
-        return Path(self._path).parent / file_path(text)
-
     def _alternative(self, text: str) -> Alternative:
         return read_alternative(text, self._matchers)
 
-    def _listener_name(self, text: str) -> str:
-        if text in self._sections["listen"]:
+    def _place_name(self, text: str) -> str:
+        listeners, routes = self._sections["listen"], self._sections["route"]
+        over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
+        if text in listeners and text in over:
+            raise InvalidValueError(
+                f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
+            )
+        if text in listeners or text in over:
             return text
-        if text in self._sections["route"]:
-            raise InvalidValueError(f"{text!r} is a route; only listeners are supported yet")
-        hint = suggestion(text, self._sections["listen"])
-        raise InvalidValueError(f"there is no [listen {text}]{hint}")
+        if text in routes:
+            raise InvalidValueError(
+                f"[route {text}] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, or name a listener"
+            )
+        hint = suggestion(text, [*listeners, *over])
+        raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
 
     def _outcome(self, text: str) -> Outcome:
         refusal = _REFUSALS.get(text)
@@ -251,7 +269,9 @@ class _Parser:
             return backend
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
             hint = did_you_mean(text, (*self._sections["backend"], *_REFUSALS))
-            advice = "write the name of a backend, HOST:PORT, unix:/path, close or reset"
+            advice = (
+                f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(_REFUSALS))}"
+            )
             raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
         server = endpoints.server(text)
         if len(split_words(text)) > 1:

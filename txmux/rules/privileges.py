@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +14,32 @@ import attrs
 from txmux.rules.endpoints import short_form
 from txmux.rules.endpointstrings import SERVER, split_arguments
 from txmux.rules.lint import warnings
+from txmux.rules.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from txmux.rules.model import Rules
-    from txmux.rules.problems import Problem
 
 __all__ = ["Privileges", "missing_privileges", "own_privileges"]
 
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
+_ROOT = 0
+
+
+def _user_id(name: str) -> int | None:
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
 
 
 @attrs.frozen
@@ -33,11 +50,15 @@ class Privileges:
         user: Its effective user ID, for messages.
         first_port: The lowest port that it may listen on.
         may: Whether it may use a file or folder; as `os.access`.
+        user_id: Gives the ID of a user by its name, if there is one.
+        group_id: The same of a group.
     """
 
     user: int
     first_port: int = 0
     may: Callable[[Path, int], bool] = os.access
+    user_id: Callable[[str], int | None] = _user_id
+    group_id: Callable[[str], int | None] = _group_id
 
 
 def own_privileges(proc: Path = Path("/proc")) -> Privileges:
@@ -70,7 +91,12 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
     Returns:
         Warnings in the order of files and lines.
     """
-    return warnings(rules, [*_low_ports(rules, privileges), *_access_log(rules, privileges)])
+    found = [
+        *_low_ports(rules, privileges),
+        *_access_log(rules, privileges),
+        *_accounts(rules, privileges),
+    ]
+    return warnings(rules, found)
 
 
 def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
@@ -116,3 +142,27 @@ def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
         return
     section = rules.sections["txmux"]
     yield section.problem(message, "access_log", section.entries["access_log"].line)
+
+
+def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find users and groups that there are not, and a process that stays root."""
+    user, group = rules.settings.user, rules.settings.group
+    section = rules.sections.get("txmux")
+    if user is None or section is None:
+        if privileges.user == _ROOT:
+            message = "txmux is run as root, and stays root; write 'user = NAME' for whom it becomes once it listens"
+            # The first section stands in the main file, whatever this includes.
+            place = section or next(iter(rules.sections.values()))
+            line = section.line if section else 0
+            yield Problem(place.path, line, "txmux", "user", message)
+        return
+    wanted, line = privileges.user_id(user), section.entries["user"].line
+    if wanted is None:
+        message = f"there is no user {user!r} on this machine; create it, or name another one"
+        yield section.problem(message, "user", line)
+    elif privileges.user not in {_ROOT, wanted}:
+        message = f"user {privileges.user} may not become {user!r}; run as root, or remove this"
+        yield section.problem(message, "user", line)
+    if group is not None and privileges.group_id(group) is None:
+        message = f"there is no group {group!r} on this machine; create it, or name another one"
+        yield section.problem(message, "group", section.entries["group"].line)

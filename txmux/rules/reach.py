@@ -10,15 +10,18 @@ import attrs
 from txmux.matchers._ambiguities import AMBIGUITIES
 from txmux.rules.clients import Clients, clients
 from txmux.rules.coverage import Index, read_line
+from txmux.rules.model import Listener
+from txmux.rules.nesting import places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from txmux.rules.coverage import Case, Line
-    from txmux.rules.model import Listener, Route, Rules
+    from txmux.rules.model import Route, Rules
+    from txmux.rules.nesting import Place
     from txmux.rules.problems import Problem
 
-__all__ = ["admitted", "line_of", "reach"]
+__all__ = ["line_of", "reach"]
 
 _MOST_NAMED = 5
 
@@ -36,14 +39,10 @@ class _Owner:
 def reach(rules: Rules) -> Iterator[Problem]:
     """Find what can never decide, and pairs of matchers in the order that loses one of them.
 
-    A route is told only if it is of no use under any of its listeners. Routes that run dry take nothing from others.
+    A route is told only if it is of no use in any of its places. Routes that run dry take nothing from others, and those
+    that serve only at some times nothing from those that serve at others.
     """
     yield from _Reach(rules).problems()
-
-
-def admitted(listener: Listener) -> Clients:
-    """Give the clients that a listener lets in."""
-    return clients(listener.allow, listener.deny)
 
 
 def line_of(rules: Rules, route: Route, number: int) -> int:
@@ -62,11 +61,12 @@ class _Reach:
             route.name: clients(route.allowed, route.excluded) for route in rules.routes
         }
         self._served: set[str] = set()
-        # By route and number of the line: for each listener who takes all of its clients, if anyone does.
+        # By route and number of the line: for each of its places who takes all of its clients, if anyone does.
         self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
         self._misplaced: dict[tuple[str, int], str] = {}
-        for listener in rules.listeners:
-            self._listener(listener)
+        self._places = places(rules)
+        for place in self._places:
+            self._place(place)
 
     def problems(self) -> Iterator[Problem]:
         behind_any: dict[str, list[Route]] = {}
@@ -103,19 +103,18 @@ class _Reach:
             yield self._problem(route, number, redundant or misplaced or "")
 
     def _taken(self, route: Route, number: int, what: str, takers: dict[str, Route]) -> Problem:
-        earlier = [self._place(other, 0) for other in self._rules.routes if other.name in takers]
+        earlier = [self._at(other, 0) for other in self._rules.routes if other.name in takers]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
             "put this route first, or take this away"
         )
         return self._problem(route, number, message)
 
-    def _listener(self, listener: Listener) -> None:
+    def _place(self, place: Place) -> None:
         index: Index[_Owner] = Index()
         plain: dict[str, list[_Owner]] = defaultdict(list)
-        let_in = admitted(listener)
-        for route in self._rules.routes_of(listener):
-            served = self._clients[route.name] & let_in
+        for route in self._rules.routes_of(place.owner):
+            served = self._clients[route.name] & place.clients
             if not served:
                 continue
             self._served.add(route.name)
@@ -134,15 +133,15 @@ class _Reach:
     def _find_misplaced(self, plain: dict[str, list[_Owner]], later: _Owner) -> None:
         for pair in AMBIGUITIES if not later.line.negated else ():
             for owner in plain[pair.second] if pair.first == later.line.name else ():
-                if owner.route.outcome != later.route.outcome and owner.clients & later.clients:
+                if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
                     message = (
                         f"'{pair.first}' should come before the '{pair.second}' of "
-                        f"{self._place(owner.route, owner.number)}: {pair.why}"
+                        f"{self._at(owner.route, owner.number)}: {pair.why}"
                     )
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
-        """Give who takes all clients of a line, under each of its listeners; none if it keeps any."""
+        """Give who takes all clients of a line, in each of its places; none if it keeps any."""
         takers = self._takers[route.name, number]
         return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
 
@@ -154,26 +153,31 @@ class _Reach:
 
     def _serves_nobody(self, route: Route) -> Iterator[Problem]:
         section = self._rules.sections[f"route {route.name}"]
-        if not self._clients[route.name]:
-            message = "excludes all that 'from' names; correct one of the two"
-            yield section.problem(message, "not_from", section.entries["not_from"].line)
-        # Listeners that let nobody in at all are told of by themselves.
-        elif any(
-            route in self._rules.routes_of(listener) and admitted(listener)
-            for listener in self._rules.listeners
-        ):
-            key = "from" if "from" in section.entries else "not_from"
-            message = (
-                "leaves no client that 'allow' and 'deny' of a listener let in; "
-                "correct one of them, or remove this route"
-            )
-            yield section.problem(message, key, section.entries[key].line)
+        key = "from" if "from" in section.entries else "not_from"
+        mine = [place for place in self._places if route.stands_under(place.owner)]
+        dry = [place.owner.name for place in mine if getattr(place.owner, "dry_run", False)]
+        if not self._clients[route.name] and "not_from" in section.entries:
+            key, message = "not_from", "excludes all that 'from' names; correct one of the two"
+        elif not self._clients[route.name]:
+            message = "names no network, so nobody is served; add one, or remove this route"
+        elif any(place.clients for place in mine):
+            over = [place.owner for place in mine if place.clients]
+            whose = "'allow' and 'deny' of a listener let in"
+            if not any(isinstance(owner, Listener) for owner in over):
+                whose = f"{_listed([f'[route {owner.name}]' for owner in over])} may have"
+            message = f"leaves no client that {whose}; correct one of them, or remove this route"
+        elif mine and len(dry) == len(mine):
+            key = "under"
+            message = f"nobody comes here while [route {dry[0]}] has 'dry_run = yes'; remove that"
+        else:
+            return  # Places where nobody comes at all are told of by themselves.
+        yield section.problem(message, key, section.entries[key].line)
 
     def _problem(self, route: Route, number: int, message: str) -> Problem:
         line = line_of(self._rules, route, number)
         return self._rules.sections[f"route {route.name}"].problem(message, "match", line)
 
-    def _place(self, route: Route, number: int) -> str:
+    def _at(self, route: Route, number: int) -> str:
         path = self._rules.sections[f"route {route.name}"].path
         return f"[route {route.name}] ({path}:{line_of(self._rules, route, number)})"
 
@@ -185,6 +189,8 @@ def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
         left = owner.clients
         for _, others in index.covering(case, owner.line.predicate):
             for other in others:
+                if not _serves_when(other.route, owner.route):
+                    continue
                 rest = left - other.clients
                 if rest != left:
                     found[other.route.name] = other.route
@@ -196,6 +202,15 @@ def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
         if left:
             return {}
     return found
+
+
+def _serves_when(route: Route, other: Route) -> bool:
+    """Tell whether a route serves at all times at which another one does."""
+    return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
+
+
+def _leads(route: Route) -> object:
+    return route.outcome, route.terminate_tls
 
 
 def _redundant(lines: Sequence[Line]) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.rules.client_model import Rate
+from txmux.rules.options import read_options
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 
 if TYPE_CHECKING:
@@ -20,11 +22,13 @@ __all__ = [
     "NAME",
     "boolean",
     "choice",
+    "connection_rate",
     "duration",
     "file_path",
     "network",
     "positive_duration",
     "positive_duration_or_none",
+    "protocol_name",
     "rate",
     "size",
     "socket_path",
@@ -50,6 +54,8 @@ _BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
 
 _LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
+
+_COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
 
 _FASTEST = 1024 * _BYTES["GiB"]
 _LONGEST_SOCKET_PATH = 107
@@ -134,6 +140,29 @@ def rate(text: str) -> int:
     return number
 
 
+def connection_rate(text: str) -> Rate:
+    """Read how often something may happen: ``20/s burst=40``. Without a burst it is the number that is written."""
+    words = split_words(text)
+    found = _COUNT_RATE.fullmatch(words[0]) if words else None
+    if found is None or not int(found[1]):
+        raise InvalidValueError(
+            f"{text!r} is no rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        )
+    number = int(found[1])
+    burst = whole_number(1, 1_000_000)
+    given = read_options(words[1:], {"burst": burst}, of="a rate")
+    return Rate(number / float(_SECONDS[found[2]]), given.get("burst", number))
+
+
+def protocol_name(text: str) -> str:
+    """Read the name of a protocol in ALPN (RFC 7301, section 3.1: 1 to 255 bytes)."""
+    if not text.isascii() or not text.isprintable() or " " in text or len(text) > 255:
+        raise InvalidValueError(
+            f"{text!r} is no protocol of ALPN; write for example h2 or http/1.1"
+        )
+    return text
+
+
 def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
     """Make the reader of a whole number.
 
@@ -181,23 +210,26 @@ def network(text: str) -> IPNetwork:
     if "%" in text:  # `ipaddress` would take it and forget it
         raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
     try:
-        found = ipaddress.ip_network(text, strict=False)
+        found = ipaddress.ip_network(text)
     except ValueError:
-        raise InvalidValueError(
-            f"{text!r} is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
-        ) from None
-    address = ipaddress.ip_interface(text).ip
-    if found.prefixlen < found.max_prefixlen and address != found.network_address:
-        raise InvalidValueError(
-            f"{text!r} is an address inside a network; write {str(found)!r} for the network "
-            f"or {str(address)!r} for the one address"
-        )
+        raise InvalidValueError(_no_network(text)) from None
     mapped = getattr(found.network_address, "ipv4_mapped", None)
     if mapped is not None and found.prefixlen >= 96:
         raise InvalidValueError(
             f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{found.prefixlen - 96}'"
         )
     return found
+
+
+def _no_network(text: str) -> str:
+    try:
+        inside = ipaddress.ip_interface(text)
+    except ValueError:
+        return f"{text!r} is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+    return (
+        f"{text!r} is an address inside a network; write '{inside.network}' for the network "
+        f"or '{inside.ip}' for the one address"
+    )
 
 
 def file_path(text: str) -> Path:

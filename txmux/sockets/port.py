@@ -113,6 +113,8 @@ class SocketPort:
             # Asked first, since the descriptor is closed again if the client is refused.
             is_last = self._is_last(accepted.fileno())
             self._open(accepted, peer)
+            if not self._listening:  # any more, as somebody who heard of the client wanted
+                return
             if is_last:
                 self._wait(os.strerror(errno.EMFILE))
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = ["Timers"]
+
+_MOST_QUEUES = 64  # with more lengths a queue is not worth its while
 
 _log = Logger()
 
@@ -32,17 +35,30 @@ class Timers:
         self.seconds: Callable[[], float] = clock.seconds
         self._queues: dict[float, _Queue] = {}
 
-    def callLater(self, delay: float, callable: Callable[..., object], *args: Any) -> Timer:  # type: ignore[override]  # noqa: A002 - the interface's name
+    def callLater(
+        self,
+        delay: float,
+        callable: Callable[..., object],  # noqa: A002 - the interface's name
+        *args: Any,
+        **kw: Any,
+    ) -> IDelayedCall:
         """Call something later.
 
         Args:
             delay: Seconds.
             callable: What is called, once.
             args: Its arguments.
+            kw: Those that are named.
 
         Returns:
             The timer.
         """
+        if kw:
+            callable = partial(callable, **kw)  # noqa: A001
+        if delay not in self._queues and len(self._queues) >= _MOST_QUEUES:
+            self.rest()
+            if len(self._queues) >= _MOST_QUEUES:
+                return self._clock.callLater(delay, callable, *args)
         timer = Timer(self, callable, args)
         timer.begin(delay)
         return timer

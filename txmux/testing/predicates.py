@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txmux.interfaces import Key, Peeked, Verdict
+from txmux.interfaces import Exchange, Key, Peeked, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,7 +35,7 @@ def decided(predicate: Predicate, data: bytes) -> Decided:
 
     The sample is sent byte by byte; then, for every cut (for some, if it is long), its first part is asked about
     afresh, and the whole after that part. All of that has to agree, and what the predicate tells of itself
-    (`longest`, and `txmux.interfaces.Narrows`) has to be true.
+    (`longest`, and `txmux.interfaces.Narrows`) has to be true. So has what `txmux.interfaces.Converses` gives.
 
     Args:
         predicate: What a matcher made of its options.
@@ -53,6 +54,7 @@ def decided(predicate: Predicate, data: bytes) -> Decided:
     if reference.at > longest:
         _fail(f"{reference.verdict.name} only at byte {reference.at}, longest is {longest}", data)
     _check_first_byte(predicate, data, reference.verdict)
+    exchanges = _exchanges(predicate, Peeked(data))
     learnt = facts(predicate, Peeked(data))
     named = None
     for cut in _cuts(data, reference.at):
@@ -61,6 +63,7 @@ def decided(predicate: Predicate, data: bytes) -> Decided:
         _agree(_ask(predicate, part), expected, f"the first {cut} bytes at once", data)
         facts(predicate, part)
         named = _check_key(predicate, part, expected, named)
+        _check_exchanges(_exchanges(predicate, part), exchanges, part.data)
         whole = Peeked(data, part)
         _agree(_ask(predicate, whole), reference.verdict, f"all bytes, cut at byte {cut}", data)
         after_cut = facts(predicate, whole)
@@ -211,6 +214,28 @@ def _check_key(
     if name is not None and verdict is not Verdict.NO and not _is_below(name, key):
         _fail(f"{verdict.name}, but the key has no {name!r}", part.data)
     return name
+
+
+def _exchanges(predicate: Predicate, peeked: Peeked) -> tuple[Exchange, ...]:
+    find = getattr(predicate, "exchanges", None)
+    try:
+        found = () if find is None else tuple(find(peeked))
+    except Exception as error:
+        raise AssertionError(f"exchanges raised {error!r} of {shown(peeked.data)}") from error
+    requests = [exchange.request for exchange in found]
+    if not all(requests) or not peeked.startswith(b"".join(requests)):
+        _fail(
+            f"exchanges gave the requests {requests!r}, with which it does not begin", peeked.data
+        )
+    return found
+
+
+def _check_exchanges(found: tuple[Exchange, ...], later: tuple[Exchange, ...], data: bytes) -> None:
+    """Check that those which are there in full are there, and that none is changed by what follows."""
+    ends = itertools.accumulate(len(exchange.request) for exchange in later)
+    due = sum(end <= len(data) for end in ends)
+    if found != later[:due]:
+        _fail(f"exchanges gave {found!r}, but {later!r} for more bytes", data)
 
 
 def _is_below(name: str, key: Key) -> bool:

@@ -13,20 +13,19 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.errors import MuxError
-from txmux.frontend.admission import Tally
 from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
 from txmux.rules.parser import parse
 from txmux.signals import SignalWatch
 from txmux.sockets.poller import at_last
 from txmux.workers.channel import Channel, attach
-from txmux.workers.counters import Counters, SharedTally
 from txmux.workers.forwarding import Forwarding
+from txmux.workers.limits import SharedLimits
 from txmux.workers.process import CHANNEL
 from txmux.workers.unixport import SharedUNIXPort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IListeningPort
 
@@ -60,12 +59,17 @@ class Child:
             "stop": self.stop,
             "hurry": self._hurry,
             "reopen": self._reopen,
+            "check": self._check_found,
         }
         self.channel = Channel(handlers, self._alone)
 
-    def _start(self, rules: str, path: str, workers: int) -> None:
+    def _start(
+        self, rules: str, path: str, workers: int, down: Sequence[dict[str, Any]] = ()
+    ) -> None:
         try:
             self._serving = self._serve(rules, path, workers)
+            for finding in down:
+                self._check_found(**finding)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it stops the start
             if not isinstance(problem, MuxError):
                 self._log.failure("it cannot start")
@@ -78,15 +82,12 @@ class Child:
     def _serve(self, text: str, path: str, workers: int) -> Serving:
         rules = parse(text, path)
         descriptors = itertools.count(CHANNEL + 1)
-        counters = Counters(next(descriptors), 1 + len(rules.listeners), workers)
-
-        def tally(limit: int, row: int) -> Tally:
-            return SharedTally(limit, counters, row, self._number - 1) if limit else Tally()
-
-        serving = Serving(rules, open_log(rules.settings, at_last(self._reactor)), self._reactor)
-        of_service = tally(rules.settings.max_connections, 0)
-        for row, listener in enumerate(rules.listeners, 1):
-            factory = serving.add(listener, of_service, tally(listener.max_connections, row))
+        limits = SharedLimits(rules, workers, descriptors)
+        admission = limits.admissions(self._number - 1, self._reactor.seconds)
+        access_log = open_log(rules.settings, at_last(self._reactor))
+        serving = Serving(rules, access_log, self._reactor, checking=False)
+        for listener in rules.listeners:
+            factory = serving.add(listener, admission(listener))
             for _ in listener.endpoints:
                 with socket.socket(fileno=next(descriptors)) as opened:
                     # It is so already, but Python does not know, and would make a duplicate wait for clients.
@@ -100,6 +101,10 @@ class Child:
         port = SharedUNIXPort(opened, factory, self._reactor)
         port.startListening()
         return port
+
+    def _check_found(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
+        if self._serving is not None:
+            self._serving.check_found(backend, key, ok=ok, why=why)
 
     def stop(self) -> None:
         """Let connections finish, and end the process."""

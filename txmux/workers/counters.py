@@ -10,7 +10,7 @@ import tempfile
 
 from txmux.frontend.admission import Tally
 
-__all__ = ["Counters", "SharedTally"]
+__all__ = ["Counters", "SharedTally", "unnamed_file"]
 
 _SIZE = 8  # of a number, in bytes
 
@@ -21,7 +21,7 @@ class Counters:
     A worker writes only into its own column, so what a worker that ended by itself leaves behind can be cleared.
 
     Args:
-        descriptor: A file that was made for it.
+        descriptor: A file that was made for it, empty at first.
         rows: Limits.
         columns: Workers.
     """
@@ -30,15 +30,15 @@ class Counters:
         self.descriptor = descriptor
         self._rows = rows
         self._columns = columns
-        self._memory = mmap.mmap(descriptor, rows * columns * _SIZE)
+        size = rows * columns * _SIZE
+        os.ftruncate(descriptor, size)
+        self._memory = mmap.mmap(descriptor, size)
         self._numbers = memoryview(self._memory).cast("Q")
 
     @classmethod
     def make(cls, rows: int, columns: int) -> Counters:
         """Make a table of zeros."""
-        descriptor = _unnamed_file()
-        os.ftruncate(descriptor, rows * columns * _SIZE)
-        return cls(descriptor, rows, columns)
+        return cls(unnamed_file(), rows, columns)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -69,7 +69,8 @@ class Counters:
             self.put(row, column, 0)
 
 
-def _unnamed_file() -> int:
+def unnamed_file() -> int:
+    """Make a file in memory, where the system has such, that is gone when nobody has it open any more."""
     if sys.platform == "linux":
         return os.memfd_create("txmux")
     with tempfile.TemporaryFile() as file:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
+from txmux.backends.upstream import Upstreams
 from txmux.errors import ListenError, MuxError
+from txmux.frontend.engine import Engine
+from txmux.frontend.handshaking import Terminations
 from txmux.observe.access_log import open_log
-from txmux.workers.counters import Counters
+from txmux.workers.limits import SharedLimits
 from txmux.workers.process import Worker
 from txmux.workers.rulestext import as_text
 from txmux.workers.sockets import WorkerSockets
@@ -50,6 +53,8 @@ class Parent:
         self._sockets = WorkerSockets(reactor, rules.settings.workers)
         self._workers: list[Worker] = []
         self._deadline: IDelayedCall | None = None
+        engine = Engine(reactor, rules.settings.relay)
+        self._upstreams = Upstreams(reactor, engine.clock, engine.dial, publish=self._publish)
 
     def open(self) -> None:
         """Open all sockets, and check what would stop every worker.
@@ -65,6 +70,8 @@ class Parent:
                 "workers: rules that are not all read from a file cannot be handed to several processes; write workers = 1"
             )
         self._text = text
+        self._upstreams.add(self._rules)
+        Terminations(self._reactor).add(self._rules.routes)
         access_log = open_log(self._rules.settings)
         if access_log is not None:
             access_log.close()
@@ -78,18 +85,28 @@ class Parent:
     def start(self) -> None:
         """Start the workers."""
         count = self._rules.settings.workers
-        rows = 1 + len(self._rules.listeners)
-        self._counters = Counters.make(rows, count)
+        self._limits = SharedLimits.make(self._rules, count)
         for number in range(count):
-            descriptors = [self._counters.descriptor, *self._sockets.descriptors(number)]
+            descriptors = [*self._limits.descriptors, *self._sockets.descriptors(number)]
             self._workers.append(Worker(self, number, descriptors, self._reactor))
         for worker in self._workers:
             worker.start()
+        # A server is checked once, however many workers lead connections to it.
+        self._upstreams.start()
+
+    def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
+        for worker in self._workers:
+            worker.tell("check", backend=backend, key=key, ok=ok, why=why)
 
     def errand(self) -> dict[str, Any]:
         """Give what every worker has to know."""
         settings = self._rules.settings
-        return {"rules": self._text, "path": str(self._rules.path), "workers": settings.workers}
+        return {
+            "rules": self._text,
+            "path": str(self._rules.path),
+            "workers": settings.workers,
+            "down": self._upstreams.down(),
+        }
 
     def ready(self) -> None:
         """Note that a worker serves."""
@@ -98,7 +115,7 @@ class Parent:
 
     def ended(self, number: int) -> None:
         """Forget the connections of a worker that has ended."""
-        self._counters.clear(number)
+        self._limits.clear(number)
 
     def start_failed(self, message: str) -> None:
         """Give up, because a worker could not start."""
@@ -112,11 +129,12 @@ class Parent:
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = self._reactor.callLater(seconds, self._kill_all)
         closing = Deferred.fromCoroutine(self._sockets.close())
-        await gatherResults([closing, *(worker.stop() for worker in self._workers)])
+        checks = self._upstreams.stop() if self._workers else succeed(None)
+        await gatherResults([closing, checks, *(worker.stop() for worker in self._workers)])
         if self._deadline.active():
             self._deadline.cancel()
         if self._workers:
-            self._counters.close()
+            self._limits.close()
 
     def end_all(self) -> None:
         """End every connection, and every worker soon."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANNEL", "Worker"]
 
 CHANNEL = 3
-"""The worker's first descriptor that is not one of the standard three; the counters and its sockets follow."""
+"""The worker's first descriptor that is not one of the standard three; what is counted together and its sockets follow."""
 
 _access = Logger(namespace="txmux.access")
 

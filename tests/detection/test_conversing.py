@@ -1,0 +1,160 @@
+"""Clients that wait for an answer before they go on: who is answered, when, and that cuts do not matter."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.detection.detector import Detector
+from txmux.interfaces import Exchange, Peeked, Verdict
+from txmux.rules.model import Alternative, Refusal, Route
+from txmux.rules.networks import NetworkSet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
+FIRST, SECOND = Exchange(b"a?", b"no", repeat=False), Exchange(b"b?", b"yes", repeat=True)
+REQUESTS = b"a?b?"
+
+
+def _requests(peeked: Peeked) -> Sequence[Exchange]:
+    found: tuple[Exchange, ...] = ()
+    for exchange in (FIRST, SECOND):
+        if peeked.startswith(b"".join(e.request for e in found) + exchange.request):
+            found += (exchange,)
+        else:
+            break
+    return found
+
+
+@attrs.frozen
+class Named:
+    """Asks for two answers, then for a name of one byte."""
+
+    name: bytes
+    longest: int = 5
+    exchanges: Callable[[Peeked], Sequence[Exchange]] = _requests
+
+    def __call__(self, peeked: Peeked) -> Verdict:
+        if not (peeked.startswith(REQUESTS) or REQUESTS.startswith(peeked.data)):
+            return NO
+        if len(peeked) < self.longest:
+            return NEED_MORE
+        return MATCH if peeked.data[4:5] == self.name else NO
+
+
+@attrs.frozen
+class Says:
+    """Says something as soon as it has so many bytes."""
+
+    verdict: Verdict
+    longest: int
+
+    def __call__(self, peeked: Peeked) -> Verdict:
+        return self.verdict if len(peeked) >= self.longest else NEED_MORE
+
+
+def leads(name: str, predicate: Any, **settings: Any) -> Route:
+    """Make a route."""
+    return Route(name, (Alternative(name, predicate),), Refusal.CLOSE, **settings)
+
+
+def run(routes: Sequence[Route], *pieces: bytes) -> tuple[str | None, list[tuple[int, str]]]:
+    """Send pieces; gives the route, and after how many bytes which request was first known to be answered."""
+    detection = Detector(routes).begin()
+    data = b""
+    answers: list[tuple[int, str]] = []
+    for piece in pieces:
+        data += piece
+        decision = detection.feed(data)
+        known = len(answers)
+        answers += [(len(data), e.answer.decode()) for e in detection.answered[known:]]
+        if decision is not None:
+            assert decision.answered == detection.answered
+            break
+    else:
+        decision = detection.finish()
+        assert decision.answered == detection.answered
+    return (decision.route.name if decision.route else None), answers
+
+
+class AnswerTests(SynchronousTestCase):
+    """Who is answered."""
+
+    def test_answers(self) -> None:
+        """Each request is answered when it is there, and what follows decides."""
+        routes = [leads("x", Named(b"x")), leads("y", Named(b"y"))]
+        pieces = (b"a", b"?", b"b?", b"y")
+        self.assertEqual(run(routes, *pieces), ("y", [(2, "no"), (4, "yes")]))
+
+    def test_at_once(self) -> None:
+        """A client that does not wait is answered as well."""
+        routes = [leads("x", Named(b"x"))]
+        self.assertEqual(run(routes, b"a?b?x"), ("x", [(5, "no"), (5, "yes")]))
+        self.assertEqual(run(routes, b"a?b?z"), (None, [(5, "no"), (5, "yes")]))
+
+    def test_other_route_first(self) -> None:
+        """A route that matches before the answer takes the client without one, however much has come."""
+        routes = [leads("early", Says(MATCH, 2)), leads("x", Named(b"x"))]
+        for pieces in ((b"a?", b"b?x"), (b"a?b?x",)):
+            self.assertEqual(run(routes, *pieces), ("early", []))
+
+    def test_other_route_between(self) -> None:
+        """One that matches between two requests takes it with one answer."""
+        routes = [leads("x", Named(b"x")), leads("next", Says(MATCH, 4))]
+        self.assertEqual(run(routes, b"a?b?y"), ("next", [(5, "no"), (5, "yes")]))
+        routes.reverse()
+        self.assertEqual(run(routes, b"a?b?x"), ("next", [(5, "no")]))
+
+    def test_undecided_before(self) -> None:
+        """A route that is still undecided and comes first does not keep the client waiting."""
+        routes = [leads("late", Says(NO, 5)), leads("x", Named(b"x"))]
+        self.assertEqual(run(routes, b"a?", b"b?", b"x"), ("x", [(2, "no"), (4, "yes")]))
+
+    def test_match_before(self) -> None:
+        """Behind one that matches, nobody wants an answer any more."""
+        routes = [
+            leads("late", Says(NO, 3)),
+            leads("sure", Says(MATCH, 1)),
+            leads("x", Named(b"x")),
+        ]
+        self.assertEqual(run(routes, b"a?", b"b"), ("sure", []))
+
+    def test_not_for_everybody(self) -> None:
+        """A route that runs dry, or does not serve the client, answers nobody."""
+        dry = [leads("x", Named(b"x"), dry_run=True)]
+        self.assertEqual(run([*dry, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
+        elsewhere = [leads("x", Named(b"x"), allowed=NetworkSet([]))]
+        self.assertEqual(run([*elsewhere, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
+        both = [leads("late", Says(NO, 5)), *dry, *elsewhere, leads("y", Named(b"x"))]
+        self.assertEqual(run(both, b"a?b?x"), ("y", [(5, "no"), (5, "yes")]))
+
+    def test_broken(self) -> None:
+        """Who raises instead of telling the requests has none answered, and harms nobody."""
+
+        def find(_: Peeked) -> Sequence[Exchange]:
+            raise ZeroDivisionError
+
+        routes = [leads("x", Named(b"x", exchanges=find)), leads("y", Says(MATCH, 5))]
+        self.assertEqual(run(routes, b"a?", b"b?x"), ("x", []))
+
+    @given(
+        st.lists(st.integers(1, 4), max_size=4), st.sampled_from([b"x", b"y", b"z"]), st.booleans()
+    )
+    def test_cuts(self, cuts: list[int], name: bytes, early: bool) -> None:  # noqa: FBT001
+        """The same bytes lead to the same route with the same answers, however they are cut."""
+        data = REQUESTS + name
+        routes = [leads("x", Named(b"x")), leads("y", Named(b"y")), leads("any", Says(MATCH, 3))]
+        routes = [routes[2], *routes[:2]] if early else routes
+        edges = [0, *sorted(set(cuts)), len(data)]
+        pieces = [data[a:b] for a, b in itertools.pairwise(edges)]
+        route, answers = run(routes, *pieces)
+        expected, whole = run(routes, data)
+        self.assertEqual((route, [text for _, text in answers]), (expected, [t for _, t in whole]))

@@ -1,0 +1,105 @@
+"""Names that a real name server has."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.backends.nameserver import temporary_folder
+from tests.backends.pools import servers
+from tests.interop.children import Child, free_port
+from tests.support.peers import reactor
+from txmux.backends.lookup import Lookup
+from txmux.backends.pool import Pool
+from txmux.backends.resolve import Names
+from txmux.rules.model import Backend, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_HUNDREDS = 500
+
+
+class DnsmasqTests(TestCase):
+    """dnsmasq, whose hosts change."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """Start it, and what looks names up."""
+        folder = temporary_folder(self)
+        self.hosts = folder / "hosts"
+        self.write_hosts("10.0.0.1 web.test", "10.0.0.2 web.test", "10.0.1.1 one.test")
+        port = free_port()
+        self.child = Child(
+            "dnsmasq",
+            *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
+            *("--no-resolv", "--no-hosts", f"--addn-hosts={self.hosts}", "--local-ttl=1"),
+            *("--listen-address=127.0.0.1", "--bind-interfaces", f"--port={port}", "--pid-file="),
+            *("--local=/test/", "--cname=alias.test,web.test"),
+            *("--srv-host=_ssh._tcp.test,one.test,22,1,5", "--srv-host=_no._tcp.test"),
+        )
+        self.addCleanup(self.child.end)
+        self.child.wait_for(r"read .*hosts")
+        lookup = Lookup(reactor, [("127.0.0.1", port)], folder / "none", folder / "none")
+        self.names = Names(reactor, lookup)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.names.stop()))
+
+    def write_hosts(self, *lines: str) -> None:
+        """Say what addresses there are."""
+        self.hosts.write_text("\n".join([*lines, ""]))
+
+    def pool(self, *of: Server) -> Pool:
+        """Make a pool whose names are looked up."""
+        pool = Pool(Backend("b", of), reactor.seconds)
+        self.names.watch(pool)
+        return pool
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the reactor work until something is so."""
+        while not condition():
+            await deferLater(reactor, 0.01)
+
+    def texts(self, pool: Pool) -> list[str]:
+        """Give the addresses of a pool's members."""
+        return [member.target.text for member in pool.members]
+
+    async def test_changing_answers(self) -> None:
+        """Members follow the answers, and stay when the name vanishes."""
+        pool = self.pool(*servers("web.test:80"))
+        await self.names.first_answer()
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80", "10.0.0.2:80"])
+        self.write_hosts("10.0.0.2 web.test", "10.0.0.3 web.test")
+        self.child.process.send_signal(signal.SIGHUP)
+        await self.until(lambda: self.texts(pool) == ["10.0.0.2:80", "10.0.0.3:80"])
+        self.write_hosts("10.0.0.9 other.test")
+        self.child.process.send_signal(signal.SIGHUP)
+        with capturedLogs() as events:
+            await self.until(lambda: any("no such name" in str(it.get("trouble")) for it in events))
+        self.assertEqual(self.texts(pool), ["10.0.0.2:80", "10.0.0.3:80"])
+
+    async def test_kinds_of_records(self) -> None:
+        """Aliases and services are found; one that is not available has no server."""
+        alias, service = self.pool(*servers("alias.test:80")), self.pool(_srv("_ssh._tcp.test"))
+        none = self.pool(_srv("_no._tcp.test"))
+        await self.names.first_answer()
+        self.assertEqual(self.texts(alias), ["10.0.0.1:80", "10.0.0.2:80"])
+        self.assertEqual(self.texts(service), ["10.0.1.1:22"])
+        self.assertEqual((service.members[0].weight, service.members[0].name), (5, "one.test"))
+        self.assertEqual(none.members, [])
+
+    async def test_hundreds(self) -> None:
+        """All of 500 addresses are members."""
+        self.write_hosts(*(f"10.1.{i // 250}.{i % 250} web.test" for i in range(_HUNDREDS)))
+        self.child.process.send_signal(signal.SIGHUP)
+        pool = self.pool(*servers("web.test:80"))
+        await self.until(lambda: len(pool.members) == _HUNDREDS)
+
+
+def _srv(name: str) -> Server:
+    return Server(f"srv:{name}", "srv", host=name)

@@ -1,0 +1,145 @@
+"""psql reaches the server of its name through one port, by TLS that goes all the way."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, free_port, output_of, run
+from tests.interop.mux import Mux
+from tests.interop.postgres import start_postgres
+from tests.interop.servers import make_certificate
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.interop.servers import Certificate
+
+_RULES = """
+[listen db]
+endpoint = 127.0.0.1:0
+default = reject
+
+[route one]
+match = postgres sni=one.example.com
+backend = 127.0.0.1:{one}
+
+[route two]
+match = postgres sni=two.example.com
+backend = 127.0.0.1:{two}
+
+[route plain]
+match = postgres sni=plain.example.com
+backend = 127.0.0.1:{plain}
+
+[route direct]
+match = tls sni=one.example.com alpn=postgresql
+backend = 127.0.0.1:{one}
+
+[route unencrypted]
+match = postgres user=*
+backend = 127.0.0.1:{plain}
+"""
+
+_WHO = "select current_setting('port'), ssl, version from pg_stat_ssl where pid = pg_backend_pid()"
+
+
+class PsqlTests(InteropTestCase):
+    """Two servers with TLS, one without, and psql."""
+
+    relay: ClassVar[str] = "auto"
+    ports: ClassVar[dict[str, int]]
+    certificates: ClassVar[dict[str, Certificate]]
+    servers: ClassVar[dict[str, Child]]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers, and txmux before them."""
+        super().setUpClass()
+        cls.ports, cls.certificates, cls.servers = {}, {}, {}
+        for name in ("one", "two", "plain"):
+            folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
+            cls.addClassCleanup(shutil.rmtree, folder)
+            cls.ports[name] = free_port()
+            settings: dict[str, str | Path] = {}
+            if name != "plain":
+                certificate = make_certificate(folder, f"{name}.example.com")
+                certificate.key.chmod(0o600)
+                cls.certificates[name] = certificate
+                settings = {
+                    "ssl": "on",
+                    "ssl_cert_file": certificate.chain,
+                    "ssl_key_file": certificate.key,
+                }
+            cls.servers[name] = start_postgres(folder, cls.ports[name], **settings)
+            cls.addClassCleanup(cls.servers[name].end)
+        cls.mux = Mux(cls.folder, _RULES.format(**cls.ports), f"relay = {cls.relay}")
+        cls.addClassCleanup(cls.mux.stop)
+
+    def address(self, host: str, **settings: object) -> str:
+        """Write a connection string that leads to txmux, whatever the host."""
+        all_settings = {
+            "host": host,
+            "hostaddr": "127.0.0.1",
+            "port": self.mux.port,
+            "user": "postgres",
+            "password": "secret",
+            "dbname": "postgres",
+            "connect_timeout": 15,
+            **settings,
+        }
+        return " ".join(f"{name}={value}" for name, value in all_settings.items())
+
+    def psql(self, host: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
+        """Ask who answers."""
+        return run("psql", "-XAtc", _WHO, self.address(host, **settings))
+
+    def test_names(self) -> None:
+        """Each name leads to its server, whose certificate psql can verify."""
+        for name in ("one", "two"):
+            for mode in ("require", "verify-full"):
+                root = self.certificates[name].chain if mode == "verify-full" else "/nowhere"
+                done = self.psql(f"{name}.example.com", sslmode=mode, sslrootcert=root)
+                self.assertEqual(done.stderr, b"")
+                self.assertEqual(done.stdout.decode(), f"{self.ports[name]}|t|TLSv1.3\n")
+                record = self.mux.take_one()
+                self.assertEqual(record["route"], name)
+                # psql does not read the server's goodbye, which may come before its own end or after it.
+                self.assertIn(record["reason"], {"done", "client-reset"})
+                self.assertEqual(record["facts"]["sni"], f"{name}.example.com")
+
+    def test_much(self) -> None:
+        """A long answer comes whole."""
+        query = "select repeat('x', 1000) from generate_series(1, 20000)"
+        address = self.address("two.example.com", sslmode="require")
+        self.assertEqual(len(output_of("psql", "-XAtc", query, address)), 20_000 * 1001)
+        self.mux.take_one()
+
+    def test_other_name(self) -> None:
+        """Another name is told that it is unknown."""
+        done = self.psql("three.example.com", sslmode="require")
+        self.assertIn(b"unrecognized name", done.stderr)
+        record = self.mux.take_one()
+        self.assertEqual((record["route"], record["reason"]), (None, "no-route"))
+
+    def test_server_without_tls(self) -> None:
+        """A server that has no TLS is a clear cause, for the log and for the operator."""
+        done = self.psql("plain.example.com", sslmode="require")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
+        self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
+
+    def test_without_tls(self) -> None:
+        """A client that does not ask for TLS goes its own way."""
+        done = self.psql("one.example.com", sslmode="disable")
+        self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
+        self.assertEqual(self.mux.take_one()["route"], "unencrypted")
+
+
+class PortablePsqlTests(PsqlTests):
+    """The same with the transports of Twisted."""
+
+    relay = "portable"

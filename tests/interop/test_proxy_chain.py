@@ -1,0 +1,152 @@
+"""A chain of three txmux, with HAProxy and nginx at its end: the client's address, and what was known of it, arrives."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of
+from tests.interop.mux import Mux
+from tests.interop.servers import make_certificate, start_haproxy, start_nginx_stream
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Record
+    from tests.interop.servers import Certificate
+
+_HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
+
+_STREAM = """
+server {{
+    listen 127.0.0.1:{port} proxy_protocol;
+    return "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
+}}
+"""
+
+_HAPROXY = """
+frontend site
+    bind 127.0.0.1:{port} accept-proxy ssl crt {pem} alpn h2,http/1.1
+    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]"
+"""
+
+_LAST = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route site]
+match   = tls
+backend = site
+
+[route stream]
+match   = ssh
+backend = stream
+
+[backend site]
+server         = 127.0.0.1:{site}
+proxy_protocol = v2
+proxy_tlvs     = crc32c
+
+[backend stream]
+server         = 127.0.0.1:{stream}
+proxy_protocol = v1
+"""
+
+_MIDDLE = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route everything]
+match   = any
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+"""
+
+_FIRST = """
+[listen public]
+endpoint = :0
+
+[route tls]
+match   = tls
+backend = next
+
+[route ssh]
+match   = ssh
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+proxy_tlvs     = authority, alpn, unique-id, crc32c
+"""
+
+
+class ChainTests(InteropTestCase):
+    """Three services, of which the second and the third take their predecessor's word."""
+
+    certificate: ClassVar[Certificate]
+    chain: ClassVar[list[Mux]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start everything, from the end of the chain."""
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "www.example.com")
+        pem = cls.folder / "site.pem"
+        pem.write_bytes(cls.certificate.chain.read_bytes() + cls.certificate.key.read_bytes())
+        site, stream = free_port(), free_port()
+        haproxy = start_haproxy(cls.folder, _HAPROXY.format(port=site, pem=pem))
+        cls.addClassCleanup(haproxy.end)
+        nginx = start_nginx_stream(cls.folder, _STREAM.format(port=stream))
+        cls.addClassCleanup(nginx.end)
+        cls.chain = []
+        for rules in (_LAST, _MIDDLE, _FIRST):
+            port = cls.chain[-1].port if cls.chain else 0
+            mux = Mux(cls.folder, rules.format(site=site, stream=stream, port=port))
+            cls.addClassCleanup(mux.stop)
+            cls.chain.append(mux)
+
+    def records(self) -> list[Record]:
+        """Give the lines of all three logs, the first one's first."""
+        return [mux.take_one() for mux in reversed(self.chain)]
+
+    def test_tls(self) -> None:
+        """The last server knows the client, the name it asked for, and the ID of the first log."""
+        port = self.chain[-1].port
+        for host in _HOSTS:
+            said = output_of(
+                "curl",
+                *("-q", "-sS", "--cacert", self.certificate.chain),
+                *("--connect-to", f"::[{host}]:{port}"),
+                *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+                "https://www.example.com/",
+            ).decode()
+            seen, meant = said.splitlines()
+            records = self.records()
+            self.assertEqual(seen, f"{meant} www.example.com {records[0]['id']}")
+            self.assertEqual(len({record["client"] for record in records}), 1)
+            self.assertEqual(len({record["local"] for record in records}), 1)
+            self.assertNotIn("proxy_peer", records[0]["facts"])
+            for before, record in itertools.pairwise(records):
+                facts = record["facts"]
+                self.assertEqual(facts["authority"], "www.example.com")
+                self.assertIn(facts["alpn"], ("h2", "h2,http/1.1"))
+                self.assertEqual(facts["unique_id"], records[0]["id"])
+                self.assertEqual(
+                    (record["bytes_in"], record["bytes_out"]),
+                    (before["bytes_in"], before["bytes_out"]),
+                )
+
+    def test_version_1_at_the_end(self) -> None:
+        """A last server that reads version 1 is told the same addresses."""
+        for host in _HOSTS:
+            with socket.create_connection((host, self.chain[-1].port), timeout=20) as client:
+                client.sendall(b"SSH-2.0-test\r\n")
+                said = client.makefile("rb").readline().decode()
+                ends = [*client.getsockname()[:2], *client.getpeername()[:2]]
+            self.assertEqual(said.split(), [str(part) for part in ends])
+            self.records()

@@ -1,0 +1,246 @@
+"""PROXY protocol headers that HAProxy and nginx send: txmux must take their word for who the clients are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of
+from tests.interop.mux import Mux
+from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.children import Child
+    from tests.interop.mux import Record
+    from tests.interop.servers import Certificate
+
+_HOSTS = ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",)
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{http} proxy_protocol;
+    location / {{
+        return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\\n";
+    }}
+}}
+"""
+
+_RULES = """
+[listen public]
+endpoint          = 127.0.0.1:0
+    unix:{unix}
+accept_proxy_from = 127.0.0.0/8, unix
+
+[listen checked]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route http]
+match   = http
+backend = site
+
+[route preface]
+match   = http2
+backend = close
+
+[backend site]
+server         = 127.0.0.1:{http}
+proxy_protocol = v2
+proxy_tlvs     = unique-id, crc32c
+"""
+
+
+class InFrontTestCase(InteropTestCase):
+    """A web server that wants the header, behind txmux, which wants it, too."""
+
+    mux: ClassVar[Mux]
+    socket: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the server and txmux."""
+        super().setUpClass()
+        http = free_port()
+        cls.socket = cls.folder / "mux.sock"
+        nginx = start_nginx(cls.folder, _SITE.format(http=http))
+        cls.addClassCleanup(nginx.end)
+        cls.mux = Mux(cls.folder, _RULES.format(http=http, unix=cls.socket))
+        cls.addClassCleanup(cls.mux.stop)
+
+    def ask(self, host: str, port: int) -> Record:
+        """Ask for a page, see that the server and the access log know who asked and whom, and give the log's line."""
+        said = output_of(
+            "curl",
+            *("-q", "-sS", "--connect-to", f"::[{host}]:{port}"),
+            *("--write-out", "%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+            "http://www.example.com/",
+        ).decode()
+        seen, meant = said.splitlines()
+        self.assertEqual(seen, meant)
+        record = self.mux.take_one("public")
+        ends = seen.split()
+        shown = [f"[{end}]" if ":" in end else end for end in ends]
+        self.assertEqual(
+            (record["client"], record["local"]),
+            (f"{shown[0]}:{shown[1]}", f"{shown[2]}:{shown[3]}"),
+        )
+        self.assertEqual((record["route"], record["reason"]), ("http", "done"))
+        return record
+
+
+_FRONTEND = """
+listen {name}
+    mode tcp
+    bind {host}:{port}
+    unique-id-format id-%ci-%cp
+    server txmux {server} {how}
+"""
+
+_CHECKED = """
+listen checked
+    mode tcp
+    bind 127.0.0.1:{port}
+    server txmux 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 10s
+    server again 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 10s
+"""
+
+_ENDED = """
+frontend ended
+    mode tcp
+    bind 127.0.0.1:{port} ssl crt {pem} ca-file {ca} verify optional alpn h2,http/1.1
+    unique-id-format id-%ci-%cp
+    default_backend ended
+backend ended
+    mode tcp
+    server txmux {server} send-proxy-v2 proxy-v2-options ssl,cert-cn,cert-key,cert-sig,ssl-cipher,unique-id,authority,crc32c
+"""
+
+
+class HaproxyTests(InFrontTestCase):
+    """The program that the protocol comes from."""
+
+    ways: ClassVar = {
+        "v1": "send-proxy",
+        "v2": "send-proxy-v2",
+        "fields": "send-proxy-v2 proxy-v2-options crc32c,unique-id",
+    }
+    haproxy: ClassVar[Child]
+    ports: ClassVar[dict[str, int]]
+    certificates: ClassVar[dict[str, Certificate]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start HAProxy."""
+        super().setUpClass()
+        cls.certificates = {
+            name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
+        }
+        own = cls.certificates["www.example.com"]
+        pem = cls.folder / "haproxy.pem"
+        pem.write_bytes(own.chain.read_bytes() + own.key.read_bytes())
+        server = f"127.0.0.1:{cls.mux.ports['public']}"
+        cls.ports = {"ended": free_port()}
+        sections = [
+            _ENDED.format(
+                port=cls.ports["ended"],
+                pem=pem,
+                ca=cls.certificates["client"].chain,
+                server=server,
+            )
+        ]
+        for way, how in {**cls.ways, "unix": "send-proxy-v2"}.items():
+            for host in _HOSTS:
+                name = f"{way}-{host}".replace(":", ".")
+                cls.ports[name] = free_port()
+                where = f"unix@{cls.socket}" if way == "unix" else server
+                sections.append(
+                    _FRONTEND.format(
+                        name=name, host=host, port=cls.ports[name], server=where, how=how
+                    )
+                )
+        sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
+        cls.haproxy = start_haproxy(cls.folder, "".join(sections))
+        cls.addClassCleanup(cls.haproxy.end)
+
+    def port(self, way: str, host: str) -> int:
+        return self.ports[f"{way}-{host}".replace(":", ".")]
+
+    def test_clients(self) -> None:
+        """Clients are known in both versions, IPv4 and IPv6, with a checksum and without."""
+        for way in ("v1", "v2", "fields"):
+            for host in _HOSTS:
+                record = self.ask(host, self.port(way, host))
+                client, _, port = record["client"].rpartition(":")
+                self.assertTrue(record["facts"]["proxy_peer"].startswith("127.0.0.1:"))
+                unique = f"id-{client.strip('[]')}-{port}" if way == "fields" else None
+                self.assertEqual(record["facts"].get("unique_id"), unique)
+
+    def test_unix_socket(self) -> None:
+        """A header may come by a UNIX socket."""
+        for host in _HOSTS:
+            record = self.ask(host, self.port("unix", host))
+            self.assertEqual(record["facts"]["proxy_peer"], "unix")
+
+    def test_ended_tls(self) -> None:
+        """What HAProxy knows of the TLS that it ends is in the facts."""
+        port = self.ports["ended"]
+        own = self.certificates["client"]
+        for certificate in ((), ("--cert", own.chain, "--key", own.key)):
+            output_of(
+                "curl",
+                *("-q", "-sS", "--http1.1", "--output", "/dev/null"),
+                *("--cacert", self.certificates["www.example.com"].chain, *certificate),
+                *("--connect-to", f"::127.0.0.1:{port}"),
+                "https://www.example.com/",
+            )
+            facts = self.mux.take_one("public")["facts"]
+            wanted = {
+                "authority": "www.example.com",
+                "alpn": "http/1.1",
+                "ssl_version": "TLSv1.3",
+                "ssl_cipher": facts["ssl_cipher"],
+                "ssl_verified": "yes" if certificate else "no",
+            }
+            self.assertEqual({name: facts.get(name) for name in wanted}, wanted)
+            self.assertTrue(facts["ssl_cipher"].startswith("TLS_"))
+            self.assertEqual(facts.get("ssl_cn"), "client" if certificate else None)
+            self.assertTrue(facts["unique_id"].startswith("id-127.0.0.1-"))
+
+    def test_health_checks(self) -> None:
+        """HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well."""
+        for record in self.mux.take(2, "checked"):
+            self.assertEqual(record["reason"], "client-gone")
+            self.assertEqual(record["client"], record["facts"]["proxy_peer"])
+            self.assertNotIn("proxy_error", record["facts"])
+        self.assertNotIn("is DOWN", self.haproxy.output)
+
+
+class NginxTests(InFrontTestCase):
+    """The stream proxy of nginx, which sends version 1."""
+
+    ports: ClassVar[dict[str, int]]
+    nginx: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start nginx."""
+        super().setUpClass()
+        cls.ports = {host: free_port() for host in _HOSTS}
+        server = f"127.0.0.1:{cls.mux.ports['public']}"
+        addresses = [
+            f"{f'[{host}]' if ':' in host else host}:{port}" for host, port in cls.ports.items()
+        ]
+        servers = [
+            f"server {{ listen {address}; proxy_pass {server}; proxy_protocol on; }}"
+            for address in addresses
+        ]
+        folder = cls.folder / "stream"
+        folder.mkdir()
+        cls.nginx = start_nginx_stream(folder, "\n".join(servers))
+        cls.addClassCleanup(cls.nginx.end)
+
+    def test_clients(self) -> None:
+        """Clients are known, IPv4 and IPv6."""
+        for host, port in self.ports.items():
+            self.ask(host, port)

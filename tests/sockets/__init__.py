@@ -1,0 +1,1 @@
+"""Tests of plain sockets beside the reactor."""

@@ -1,0 +1,152 @@
+"""A client of TLS, in as many layers as a test wants, that can do what careful and careless ones do."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.support.peers import Peer, connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from twisted.internet.defer import Deferred
+    from twisted.trial.unittest import TestCase
+
+__all__ = ["SecurePeer", "client_context", "connect_tls"]
+
+
+def client_context(ca: Path | None, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """Make a context that trusts one authority, or all the world."""
+    context = ssl.create_default_context(cafile=str(ca) if ca else None)
+    if ca is None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if alpn:
+        context.set_alpn_protocols(list(alpn))
+    return context
+
+
+@attrs.define
+class _Layer:
+    """One TLS; what it sends goes to the next lower one."""
+
+    tls: ssl.SSLObject
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    ready: bool = False
+
+    def advance(self) -> None:
+        """Go on with the handshake."""
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        self.ready = True
+
+
+class SecurePeer(Peer):
+    """One end of a connection that speaks TLS, maybe inside of TLS.
+
+    Args:
+        layers: The context and the server name of each TLS, the outermost first.
+
+    Attributes:
+        failure: Why there was no TLS.
+        told_goodbye: The innermost TLS has got a close-notify.
+    """
+
+    def __init__(self, *layers: tuple[ssl.SSLContext, str | None]) -> None:
+        super().__init__()
+        self.failure: ssl.SSLError | None = None
+        self.told_goodbye = False
+        self.layers: list[_Layer] = []
+        for context, name in layers:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = context.wrap_bio(incoming, outgoing, server_hostname=name)
+            self.layers.append(_Layer(tls, incoming, outgoing))
+
+    @property
+    def tls(self) -> ssl.SSLObject:
+        """The innermost TLS."""
+        return self.layers[-1].tls
+
+    def connectionMade(self) -> None:
+        self._advance()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.layers[0].incoming.write(data)
+        self._advance()
+
+    def ready(self) -> Deferred[Peer]:
+        """Wait until all handshakes are complete."""
+        return self.until(lambda: self.layers[-1].ready)
+
+    def failed(self) -> Deferred[Peer]:
+        """Wait until a handshake, or what comes after it, has failed."""
+        return self.until(lambda: self.failure is not None or self.lost is not None)
+
+    def _advance(self) -> None:
+        try:
+            for depth, layer in enumerate(self.layers):
+                if not layer.ready:
+                    layer.advance()
+                    self._flush()
+                    if not layer.ready:
+                        break
+                else:
+                    self._read(depth)
+            else:
+                self._read(len(self.layers) - 1)
+        except ssl.SSLError as failure:
+            self.failure = failure
+        self._flush()
+        self._changed()
+
+    def _read(self, depth: int) -> None:
+        try:
+            while data := self.layers[depth].tls.read(2**16):
+                if depth + 1 < len(self.layers):
+                    self.layers[depth + 1].incoming.write(data)
+                else:
+                    self.received += data
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLZeroReturnError:
+            pass
+        if depth + 1 == len(self.layers):
+            self.told_goodbye = True
+
+    def _flush(self) -> None:
+        for layer, below in zip(self.layers[:0:-1], self.layers[-2::-1], strict=True):
+            if below.ready and layer.outgoing.pending:
+                below.tls.write(layer.outgoing.read())
+        if self.layers[0].outgoing.pending:
+            self.transport.write(self.layers[0].outgoing.read())
+
+    def send(self, data: bytes) -> None:
+        self.tls.write(data)
+        self._flush()
+
+    def goodbye(self) -> None:
+        """Say by TLS that nothing more will come."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.tls.unwrap()
+        self._flush()
+
+
+async def connect_tls(test: TestCase, port: int, peer: SecurePeer) -> SecurePeer:
+    """Connect a client, which is gone when the test ends."""
+    await connect(test, port, peer=peer)
+
+    def gone() -> Deferred[Peer] | None:
+        if peer.lost is not None:
+            return None
+        peer.reset()
+        return peer.is_lost()
+
+    test.addCleanup(gone)
+    return peer

@@ -1,0 +1,165 @@
+"""What a client is told that is led nowhere: a short answer in its own protocol. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.interfaces import Verdict
+from txmux.matchers._client_hello import HelloReader, parse_client_hello
+from txmux.matchers._http2_opening import PREFACE, parse_opening
+from txmux.matchers._http_head import Stage, parse_request
+from txmux.matchers.redis import RedisMatcher
+from txmux.matchers.ssh import SshMatcher
+from txmux.matchers.tls import TlsMatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.interfaces import Peeked
+
+__all__ = ["Answer", "answer_to"]
+
+
+@attrs.frozen
+class Answer:
+    """What there is to be said to a client that has said certain bytes.
+
+    Attributes:
+        data: All of it, from the beginning; empty if nothing is. More bytes of the client's only add to it.
+        complete: Whether nothing will be added.
+    """
+
+    data: bytes
+    complete: bool
+
+
+def answer_to(peeked: Peeked, *, unavailable: bool) -> Answer:
+    """Find the answer to a client.
+
+    Args:
+        peeked: What the client has said, at least one byte.
+        unavailable: Whether it would be served if only a server could be reached; otherwise it is not allowed.
+    """
+    undecided = False
+    for speaks, answer in _PROTOCOLS:
+        verdict = speaks(peeked)
+        if verdict is Verdict.MATCH:
+            return answer(peeked, unavailable)
+        undecided |= verdict is Verdict.NEED_MORE
+    return Answer(b"", complete=not undecided)
+
+
+# TLS
+
+_RECORD_VERSIONS = {"ssl3": 0x0300, "1.0": 0x0301, "1.1": 0x0302, "1.2": 0x0303, "1.3": 0x0303}
+_ALERT, _FATAL, _UNRECOGNIZED_NAME = 21, 2, 112
+
+
+def _tls(peeked: Peeked, _unavailable: bool) -> Answer:  # noqa: FBT001 - as all answers
+    """Give the alert ``unrecognized_name`` (RFC 6066, section 3; RFC 8446, sections 5.1 and 6)."""
+    reader: HelloReader = peeked.parsed(parse_client_hello)
+    if reader.hello is None or reader.hello.version not in _RECORD_VERSIONS:
+        return Answer(b"", complete=reader.hello is not None or reader.malformed)
+    version = _RECORD_VERSIONS[reader.hello.version].to_bytes(2, "big")
+    return Answer(bytes([_ALERT, *version, 0, 2, _FATAL, _UNRECOGNIZED_NAME]), complete=True)
+
+
+# SSH
+
+_SSH_DISCONNECT = 1
+_SSH_REASONS = {False: (1, b"not allowed here"), True: (7, b"no server can be reached")}
+
+
+def _ssh(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+    """Give an identification and SSH_MSG_DISCONNECT (RFC 4253, sections 4.2, 6 and 11.1).
+
+    Clients show the description of a disconnect to their users; lines before the identification they do not.
+    """
+    reason, text = _SSH_REASONS[unavailable]
+    description = len(text).to_bytes(4, "big") + text
+    language = bytes(4)
+    payload = bytes([_SSH_DISCONNECT]) + reason.to_bytes(4, "big") + description + language
+    # The whole packet is a multiple of 8 bytes, at least 4 of them padding.
+    padding = 4 + -(4 + 1 + len(payload) + 4) % 8
+    packet = bytes([padding]) + payload + bytes(padding)
+    data = b"SSH-2.0-txmux\r\n" + len(packet).to_bytes(4, "big") + packet
+    return Answer(data, complete=True)
+
+
+# HTTP
+
+_STATUS = {False: "403 Forbidden", True: "503 Service Unavailable"}
+
+
+def _speaks_http1(peeked: Peeked) -> Verdict:
+    request = peeked.parsed(parse_request)
+    if request.stage is Stage.REFUSED:
+        return Verdict.NO
+    return Verdict.NEED_MORE if request.stage < Stage.FIELDS else Verdict.MATCH
+
+
+def _http1(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+    """Give a response that ends the connection (RFC 9110, sections 9.3.2, 15.5.4 and 15.6.4; RFC 9112, section 9.6)."""
+    status = _STATUS[unavailable]
+    body = f"{status}\n"
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    is_head = peeked.parsed(parse_request).method == "HEAD"
+    return Answer((head if is_head else head + body).encode(), complete=True)
+
+
+_HEADERS, _SETTINGS, _GOAWAY = 0x1, 0x4, 0x7
+_ACK = _END_STREAM = 0x1
+_END_HEADERS = 0x4
+_NO_ERROR = bytes(4)
+
+
+def _speaks_http2(peeked: Peeked) -> Verdict:
+    if peeked.startswith(PREFACE):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if PREFACE.startswith(peeked.data) else Verdict.NO
+
+
+def _http2(peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+    """Give SETTINGS, for which some clients wait, and a response to the first request (RFC 9113, sections 3.4 and 6)."""
+    opening = peeked.parsed(parse_opening)
+    settings = _frame(_SETTINGS, 0, 0)
+    if opening.fields is None:
+        return Answer(settings, complete=opening.refused)
+    # The name is number 8 of the static table, and nothing is added to the other (RFC 7541, section 6.2.2).
+    status = b"\x08\x03" + _STATUS[unavailable][:3].encode()
+    data = (
+        settings
+        + _frame(_SETTINGS, _ACK, 0)
+        + _frame(_HEADERS, _END_STREAM | _END_HEADERS, opening.stream, status)
+        + _frame(_GOAWAY, 0, 0, opening.stream.to_bytes(4, "big") + _NO_ERROR)
+    )
+    return Answer(data, complete=True)
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+# Redis
+
+
+def _redis(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
+    """Give a simple error ("Redis serialization protocol specification", "Simple errors")."""
+    text = "no server can be reached" if unavailable else "not allowed here"
+    return Answer(f"-ERR {text}\r\n".encode(), complete=True)
+
+
+_PROTOCOLS: tuple[tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], Answer]], ...] = (
+    (TlsMatcher().predicate({}), _tls),
+    (SshMatcher().predicate({}), _ssh),
+    (_speaks_http1, _http1),
+    (_speaks_http2, _http2),
+    (RedisMatcher().predicate({}), _redis),
+)

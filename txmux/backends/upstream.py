@@ -1,0 +1,249 @@
+"""What a process has of each backend while it runs: its pool, and all that its connections need."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from txmux.backends.health import HealthChecks, apply_result, key_of
+from txmux.backends.member import State
+from txmux.backends.pool import Pool, is_name
+from txmux.backends.queue import Queue
+from txmux.backends.resolve import Names
+from txmux.backends.source import Sources, check_transparent
+from txmux.backends.tls import BackendTLS
+from txmux.errors import MuxError
+from txmux.relay.interface import Timeouts
+from txmux.relay.rates import Rates
+from txmux.rules.model import backends_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.backends.connect import Dial
+    from txmux.backends.health import OnResult
+    from txmux.backends.member import Member
+    from txmux.rules.model import Backend, Rules
+
+    Publish = Callable[[str, str, bool, str], None]
+
+__all__ = ["Upstream", "Upstreams"]
+
+_log = Logger()
+
+
+class Upstream:
+    """One backend of a running process.
+
+    Args:
+        backend: What the rules say.
+        clock: Tells the time.
+        first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
+
+    Raises:
+        MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
+
+    Attributes:
+        backend: The same.
+        first_names: The same.
+        pool: Its servers.
+        queue: Clients that wait for room in it; ``None`` if none may.
+        timeouts: Of its connections.
+        rates: How fast they may be; ``None`` for no limit.
+        sources: Where they come from; ``None`` if the system chooses.
+        tls: What makes them speak TLS; ``None`` if they do not.
+        asks_who: Whether anything depends on the client's address.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        clock: IReactorTime,
+        first_names: Callable[[], Deferred[None] | None] = lambda: None,
+    ) -> None:
+        self.backend = backend
+        self.first_names = first_names
+        self.pool = Pool(backend, clock.seconds, self._changed)
+        self.timeouts = Timeouts(
+            backend.idle_timeout, backend.half_close_timeout, backend.max_duration
+        )
+        self.rates: Rates | None = None
+        if backend.upload_rate or backend.download_rate:
+            self.rates = Rates(backend.upload_rate, backend.download_rate)
+        self.queue: Queue | None = None
+        if backend.queue:
+            self.queue = Queue(backend.queue, backend.queue_timeout, clock.callLater)
+            self.pool.on_room = self.queue.serve
+        self.sources = Sources(backend.source) if backend.source else None
+        try:
+            if "client" in backend.source:
+                check_transparent()
+            self.tls = BackendTLS(backend.tls) if backend.tls else None
+        except MuxError as problem:
+            key = getattr(problem, "key", "source")
+            raise MuxError(f"[backend {backend.name}] {key}: {problem}") from problem
+        self.asks_who = (
+            backend.proxy_protocol != "off"
+            or backend.balance == "source-hash"
+            or self.sources is not None
+        )
+
+    def _changed(self, member: Member, before: State) -> None:
+        """Log a change, but not each attempt to let a server back in."""
+        now = member.state
+        quiet = {before, now} == {State.EJECTED, State.PROBING}
+        (_log.debug if quiet else _log.info if now is State.UP else _log.warn)(
+            "backend {backend}: {server} is {state}: {why}",
+            backend=self.backend.name,
+            server=member.target.text,
+            state=now.value,
+            why=member.why,
+        )
+
+
+class Upstreams:
+    """All backends of one process.
+
+    Args:
+        reactor: In which all runs.
+        clock: For the timers of connections.
+        dial: Connects the checks.
+        publish: Tells other processes what a check found: the backend's name, the server's key, whether it is well and
+            what is wrong.
+        checking: Whether the checks are made here; otherwise somebody else calls `apply`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: IReactorTime,
+        dial: Dial,
+        *,
+        publish: Publish | None = None,
+        checking: bool = True,
+    ) -> None:
+        self._reactor = reactor
+        self._clock = clock
+        self._dial = dial
+        self._publish = publish
+        self._checking = checking
+        self._upstreams: dict[int, Upstream] = {}
+        self._checks: list[HealthChecks] = []
+        self._names: Names | None = None
+        self._users = 0
+        self._waiting_for_names: Deferred[None] | None = None
+
+    def of(self, backend: Backend) -> Upstream:
+        """Give what there is of a backend; the same object each time."""
+        # By its identity, since to compare backends would cost more than anything else on the way.
+        upstream = self._upstreams.get(id(backend))
+        if upstream is None:
+            upstream = self._upstreams[id(backend)] = Upstream(
+                backend, self._clock, self._first_names
+            )
+            if self._users:
+                self._begin(upstream)
+        return upstream
+
+    def add(self, rules: Rules) -> None:
+        """Make all that there are in the rules.
+
+        Raises:
+            MuxError: One cannot be used.
+        """
+        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+            self.of(backend)
+
+    def down(self) -> list[dict[str, Any]]:
+        """Give what somebody who is new has to `apply` to know which servers are down."""
+        return [
+            {
+                "backend": upstream.backend.name,
+                "key": key_of(member),
+                "ok": False,
+                "why": member.why,
+            }
+            for upstream in self._upstreams.values()
+            for member in upstream.pool.members
+            if member.state is State.DOWN and upstream.backend.check is not None
+            for _ in range(upstream.backend.check.fall)
+        ]
+
+    def start(self) -> None:
+        """Begin to look names up and to check servers. Each of several users calls it."""
+        self._users += 1
+        if self._users == 1:
+            for upstream in [*self._upstreams.values()]:
+                self._begin(upstream)
+
+    def stop(self) -> Deferred[None]:
+        """Stop when the last user has called this."""
+        self._users -= 1
+        if self._users:
+            return succeed(None)
+        for checks in self._checks:
+            checks.stop()
+        self._checks.clear()
+        names, self._names = self._names, None
+        return succeed(None) if names is None else Deferred.fromCoroutine(names.stop())
+
+    def _begin(self, upstream: Upstream) -> None:
+        pool = upstream.pool
+        check = upstream.backend.check
+        if check is not None and self._checking:
+            checks = HealthChecks(
+                partial(self._dial_check, upstream),
+                self._reactor,
+                pool,
+                check,
+                self._on_result(upstream),
+                wrap=upstream.tls.wrap if upstream.tls else None,
+            )
+            pool.on_members = checks.refresh
+            self._checks.append(checks)
+            checks.start()
+        if any(map(is_name, upstream.backend.servers)):
+            if self._names is None:
+                self._names = Names(self._reactor)
+            self._names.watch(pool)
+
+    def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
+        """Connect a check from where clients' connections would come, but for their own addresses."""
+        sources = upstream.sources
+        if sources is not None and server.host:
+            options["sources"] = sources.towards(server.host, None)
+        return self._dial(server, *args, keepalive=False, **options)
+
+    def _on_result(self, upstream: Upstream) -> OnResult:
+        name = upstream.backend.name
+
+        def on_result(key: str, *, ok: bool, why: str) -> None:
+            apply_result(upstream.pool, key, ok=ok, why=why)
+            if self._publish is not None:
+                self._publish(name, key, ok, why)
+
+        return on_result
+
+    def apply(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Take in what a check of another process has found.
+
+        Args:
+            backend: The backend's name.
+            key: The server's, of `txmux.backends.health.key_of`.
+            ok: Whether it is well.
+            why: What is wrong.
+        """
+        for upstream in self._upstreams.values():
+            if upstream.backend.name == backend:
+                apply_result(upstream.pool, key, ok=ok, why=why)
+
+    def _first_names(self) -> Deferred[None] | None:
+        """Give what fires when all names have been looked up once; ``None`` if they have."""
+        if self._names is None or not self._names.unanswered:
+            return None
+        return self._names.first_answer()

@@ -1,0 +1,213 @@
+"""Ending the TLS of clients: the stage in which a client shakes hands, and what all of them need for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
+from twisted.protocols.policies import ProtocolWrapper
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from txmux.errors import MuxError
+from txmux.proxyprotocol.encode import encode_ssl
+from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
+from txmux.tls.agreed import AgreedTLS
+from txmux.tls.causes import cause_of
+from txmux.tls.pem import TLSFileError
+from txmux.tls.store import CertificateStore
+from txmux.tls.transport import TLSTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from txmux.frontend.connection import MuxProtocol
+    from txmux.observe.record import EndReason
+    from txmux.relay.interface import AbortReason
+    from txmux.rules.client_model import TlsEnd
+    from txmux.rules.model import Route
+
+__all__ = ["Handshaking", "Termination", "Terminations"]
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Termination:
+    """The TLS that one route ends.
+
+    Args:
+        store: The certificates.
+        reactor: The clock that Twisted's factory wants.
+
+    Attributes:
+        store: The same.
+        factory: What transports belong to.
+    """
+
+    def __init__(self, store: CertificateStore, reactor: Any) -> None:
+        self.store = store
+        nothing: Any = None
+        self.factory = TLSMemoryBIOFactory(self, False, nothing, reactor)  # noqa: FBT003 - Twisted's signature
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
+        """Begin the TLS of one client."""
+        return SSL.Connection(self.store.context(), None)
+
+
+class Terminations:
+    """All TLS that a process ends; its certificates are read once, however many listeners show them.
+
+    Args:
+        reactor: Tells the time.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._by_end: dict[int, tuple[TlsEnd, Termination]] = {}
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Read the certificates of all routes that end TLS.
+
+        Raises:
+            MuxError: A file cannot be used.
+        """
+        for route in routes:
+            if route.terminate_tls is not None:
+                self.of(route)
+
+    def of(self, route: Route) -> Termination:
+        """Give what ends the TLS of a route that does so; the same object each time.
+
+        Raises:
+            MuxError: A file cannot be used.
+        """
+        end = route.terminate_tls
+        assert end is not None  # noqa: S101 - nobody asks otherwise
+        known = self._by_end.get(id(end))
+        if known is None:
+            try:
+                store = CertificateStore(end, self._reactor.seconds, route.name)
+            except TLSFileError as problem:
+                raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
+            # The rules are kept as well, so that nothing else can come by their identity.
+            known = self._by_end[id(end)] = end, Termination(store, self._reactor)
+        return known[1]
+
+    def reread(self) -> None:
+        """Read all certificates again, changed or not."""
+        for _, termination in self._by_end.values():
+            termination.store.reread()
+
+
+@implementer(IHandshakeListener)
+class Handshaking:
+    """A stage: the client's TLS handshake.
+
+    It is also the protocol on top of TLS until the handshake is complete.
+
+    Args:
+        connection: The client's.
+        termination: What its TLS is ended with.
+        go_on: Called when the plaintext is about to come.
+    """
+
+    def __init__(
+        self, connection: MuxProtocol, termination: Termination, go_on: Callable[[], None]
+    ) -> None:
+        self._connection = connection
+        self._go_on = go_on
+        self._tls = TLSTransport(termination.factory, self, _connectWrapped=False)
+        self._reason: EndReason = "tls-failed"
+        self._cause = ""
+        self._deadline = connection.factory.clock.callLater(
+            connection.factory.settings.detect_timeout, self._too_late
+        )
+
+    def start(self, pending: bytes, *, client_finished: bool) -> None:
+        """Shake hands.
+
+        Args:
+            pending: What the client has sent so far: its hello, as far as it has come.
+            client_finished: Whether it will send no more.
+        """
+        below: Any = self._connection.transport
+        self._connection.enter(self)
+        if isinstance(below, ProtocolWrapper):
+            below.wrappedProtocol = self._tls
+        else:
+            below.protocol = self._tls
+        self._tls.makeConnection(below)
+        self._tls.dataReceived(pending)
+        if client_finished:
+            self._tls.readConnectionLost()
+
+    def handshakeCompleted(self) -> None:
+        """Step out of the way: TLS is now the client's transport."""
+        self._deadline.cancel()
+        connection = self._connection
+        tls: Any = self._tls
+        agreed = AgreedTLS.of(tls.getHandle())
+        connection.transport, tls.wrappedProtocol = tls, connection
+        connection.ended_tls = _as_fields(agreed)
+        record = connection.record
+        record.facts = {**record.facts, **agreed.facts()}
+        # From here on what is inside of TLS is counted.
+        record.bytes_in = 0
+        self._go_on()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Learn from TLS that the connection is gone before the handshake was complete."""
+        self._connection.connectionLost(reason)
+
+    def lost(self, reason: Failure) -> None:
+        """Log why there was no TLS."""
+        if self._deadline.active():
+            self._deadline.cancel()
+        connection = self._connection
+        if self._reason == "tls-failed":
+            cause = self._cause or cause_of(reason.value, self._tls.distrusted)
+            connection.record.facts = {**connection.record.facts, "tls_error": cause}
+        connection.over(self._reason)
+
+    def abort(self, reason: AbortReason) -> None:
+        """Give up on the client."""
+        self._reason = reason
+        self._connection.transport.abortConnection()
+
+    def _too_late(self) -> None:
+        self._cause = "the TLS handshake took longer than detect_timeout"
+        self._connection.transport.abortConnection()
+
+    def data(self, data: bytes) -> None:
+        """Nothing comes before the handshake is complete."""
+
+    def finished(self) -> None:
+        """Nothing comes before the handshake is complete."""
+
+
+def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:
+    """Write what was agreed on as fields of a PROXY protocol header (section 2.2)."""
+    # Names of the DNS are ASCII; whatever else is there would be no UTF-8, as the field wants it.
+    name = agreed.sni if agreed.sni and agreed.sni.isascii() else None
+    told = {TlvType.AUTHORITY: name, TlvType.ALPN: agreed.alpn}
+    inner = {
+        TlvType.SSL_VERSION: agreed.version,
+        TlvType.SSL_CIPHER: agreed.cipher,
+        TlvType.SSL_CN: agreed.common_name,
+    }
+    did, unverified = SslClient.SSL, 1
+    if agreed.certificate is not None:
+        did, unverified = did | SslClient.CERT_CONN | SslClient.CERT_SESS, 0
+    ssl = SslInfo(did, unverified, tuple(_fields(inner)))
+    return (*_fields(told), encode_ssl(ssl))
+
+
+def _fields(values: Mapping[TlvType, str | bytes | None]) -> list[Tlv]:
+    return [
+        Tlv(kind, value.encode() if isinstance(value, str) else value)
+        for kind, value in values.items()
+        if value
+    ]

@@ -1,0 +1,1 @@
+"""TLS: what PEM files hold, and the TLS of clients that ends here."""

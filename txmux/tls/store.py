@@ -1,0 +1,90 @@
+"""The certificates of a route that ends TLS, kept up with their files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from txmux.tls.contexts import Contexts
+from txmux.tls.pem import TLSFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from OpenSSL import SSL
+
+    from txmux.rules.client_model import TlsEnd
+
+__all__ = ["CertificateStore"]
+
+_PAUSE = 1.0
+"""Seconds between two looks at the files, at least."""
+
+
+class CertificateStore:
+    """Reads the files again when they have changed, which it finds out when a client comes.
+
+    Args:
+        end: What the rules say.
+        seconds: Tells the time.
+        route: The route's name, for the log.
+
+    Raises:
+        TLSFileError: A file cannot be used.
+    """
+
+    _log = Logger()
+
+    def __init__(self, end: TlsEnd, seconds: Callable[[], float], route: str) -> None:
+        self._end = end
+        self._seconds = seconds
+        self._route = route
+        self._files = [*end.files, *([end.client_ca] if end.client_ca else ())]
+        # Asked before they are read, so that a change meanwhile is seen as one.
+        self._seen = self._states()
+        self._contexts = Contexts(end)
+        self._looked_at = seconds()
+
+    def context(self) -> SSL.Context:
+        """Give what the next client is served with."""
+        now = self._seconds()
+        if now - self._looked_at >= _PAUSE:
+            self._looked_at = now
+            states = self._states()
+            if states != self._seen:
+                self._read(states)
+        return self._contexts.default
+
+    def reread(self) -> None:
+        """Read the files, changed or not."""
+        self._read(self._states())
+
+    def _read(self, states: object) -> None:
+        self._seen = states
+        try:
+            self._contexts = Contexts(self._end)
+        except TLSFileError as problem:
+            self._log.error(
+                "[route {route}] {key}: {problem}; clients get the certificates that were read before",
+                route=self._route,
+                key=problem.key,
+                problem=problem,
+            )
+        else:
+            self._log.info(
+                "[route {route}] the certificates have been read again", route=self._route
+            )
+
+    def _states(self) -> object:
+        """Give what changes when a file is written to, or another one put in its place."""
+        return [_state_of(path) for path in self._files]
+
+
+def _state_of(path: Path) -> object:
+    try:
+        state = path.stat()
+    except OSError as problem:
+        return problem.errno
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

@@ -1,0 +1,95 @@
+"""A TLS transport that can be half-closed, and that never makes a broken stream look like a whole one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.main import CONNECTION_LOST
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from txmux.tls.causes import Distrusted
+
+__all__ = ["TLSTransport"]
+
+
+@implementer(IHalfCloseableProtocol)
+class TLSTransport(TLSMemoryBIOProtocol):
+    """The TLS of a client, as the transport of whoever serves it. Made with that protocol, which can be half-closed.
+
+    Three things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS
+    1.3 has it (RFC 8446, section 6.1), and what is left for the client is still sent. To break the connection off
+    sends no close-notify, since that would make a cut answer look complete. And a client that just closes once
+    it has been told goodbye has ended in good order.
+
+    Attributes:
+        distrusted: What OpenSSL has against the client's certificate, if anything.
+    """
+
+    distrusted: Distrusted | None = None
+    wrappedProtocol: Any
+    transport: Any
+    _tlsConnection: Any
+    _has_finished = False
+
+    def _flushReceiveBIO(self) -> None:
+        while not self._lostTLSConnection and not self._has_finished and self._receive():
+            pass
+        if self._tlsConnection is not None:  # nobody has let go of everything meanwhile
+            self._flushSendBIO()
+
+    def _receive(self) -> bool:
+        """Pass some of the plaintext on; tell whether there may be more."""
+        try:
+            data = self._tlsConnection.recv(2**15)
+        except WantReadError:
+            return False
+        except ZeroReturnError:
+            self._has_finished = True
+            if self._has_said_goodbye():
+                self._shutdownTLS()
+                self._tlsShutdownFinished(None)
+            else:
+                self.wrappedProtocol.readConnectionLost()
+        except Error:
+            self._tlsShutdownFinished(Failure())
+        else:
+            if not self._aborted:
+                self.wrappedProtocol.dataReceived(data)
+        return True
+
+    def _has_said_goodbye(self) -> bool:
+        return bool(self._tlsConnection.get_shutdown() & SENT_SHUTDOWN)
+
+    def _shutdownTLS(self) -> None:
+        if not self._aborted:
+            super()._shutdownTLS()
+
+    def readConnectionLost(self) -> None:
+        """Learn that the connection below sends no more."""
+        if self._has_finished or self._lostTLSConnection:
+            return
+        if self._handshakeDone and self._has_said_goodbye():
+            self._tlsShutdownFinished(None)
+        else:
+            self._reason = self._reason or Failure(CONNECTION_LOST)
+            self._lostTLSConnection = True
+            self.transport.abortConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Learn that a half-close of the connection below was carried out, which nobody asks for."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Tell the protocol that the connection is gone, and whether it was in good order."""
+        if not self._lostTLSConnection:
+            self._lostTLSConnection = True
+            ended = self._has_finished or self._has_said_goodbye()
+            if reason.check(ConnectionDone) and not ended:
+                reason = Failure(CONNECTION_LOST)
+        super().connectionLost(reason)
