@@ -18,6 +18,7 @@ from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
 from txmux.observe.access_log import as_json, as_text
 from txmux.observe.record import ConnectionRecord, EndReason
+from txmux.proxyprotocol import fields
 from txmux.rules import keys
 from txmux.rules.parser import parse
 from txmux.tap import Options
@@ -119,8 +120,8 @@ class KeyTests(SynchronousTestCase):
 
         in_code = {
             "[txmux]": keys.settings_keys(unused, unused),
-            "[listen NAME]": keys.listener_keys(unused),
-            "[route NAME]": keys.route_keys(unused, unused, unused),
+            "[listen NAME]": keys.listener_keys(unused, unused),
+            "[route NAME]": keys.route_keys(unused, unused, unused, unused, unused),
             "[backend NAME]": keys.backend_keys(unused, unused),
         }
         for heading, table in in_code.items():
@@ -136,7 +137,7 @@ class KeyTests(SynchronousTestCase):
         """So has the list of those that are not supported yet."""
         rows = _rows(_section(self.page, "Not supported yet"))
         for kind, names in keys._NOT_YET.items():
-            listed, _, _ = rows[f"[{kind}]"][0].partition("; also")
+            listed, _, _ = rows.get(f"[{kind}]", [""])[0].partition("; also")
             self.assertEqual(_code(listed), list(names))
 
     def test_required(self) -> None:
@@ -261,6 +262,12 @@ class AccessLogTests(SynchronousTestCase):
             function = file.read_text().partition("def learnt(")[2].partition("\n\n\n")[0]
             learnt |= set(re.findall(r'"(\w+)":', function))
         self.assertEqual(set(_rows(_section(self.page, "Facts"))), learnt | {"dry_run"})
+
+    def test_told_facts(self) -> None:
+        """It has all facts that PROXY protocol headers tell."""
+        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values()}
+        rows = _rows(_section(self.page, "Facts from PROXY protocol headers"))
+        self.assertEqual(set(rows), names | {"ssl_verified", "proxy_peer", "proxy_error"})
 
     def test_forms(self) -> None:
         """Both forms are shown as they are written."""

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from txmux.account import account_of
 from txmux.frontend.addresses import text_of
 from txmux.frontend.admission import Admission, Tally
 from txmux.frontend.endpoints import check_servers, listen_error, server_endpoint
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
+    from txmux.account import Account
     from txmux.errors import MuxError
     from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Listener, Rules
@@ -58,6 +60,7 @@ class MuxService(Service):
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
         self.failure: MuxError | None = None
+        self._account: Account | None = None
         self._opened: Serving | Parent | None = None
         self._hang_up = SignalWatch(reactor, self.reopen_logs, signal.SIGHUP)
 
@@ -76,16 +79,19 @@ class MuxService(Service):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        """Listen, if that has not been done yet, and serve.
+        """Listen, if that has not been done yet, become the user that the rules name, and serve.
 
         Raises:
+            AccountError: The process cannot become that user.
             ListenError: A socket cannot be opened; none is left open.
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
         """
         opened = self._open()
         if isinstance(opened, Parent):
-            opened.start()
+            opened.start()  # each worker changes its user by itself, when it has read its files
+        if self._account is not None and self._account.become():
+            self._log.info("the process is user {user} from now on", user=self._account.user)
         super().startService()
         self._hang_up.start()
 
@@ -114,6 +120,7 @@ class MuxService(Service):
         if self._opened is None:
             for warning in lint(self.rules):
                 self._log.warn("{warning}", warning=str(warning))
+            self._account = account_of(self.rules)
             check_servers(self._reactor, self.rules.servers())
             alone = self.rules.settings.workers == 1
             self._opened = self._serving() if alone else self._parent()
@@ -121,12 +128,15 @@ class MuxService(Service):
 
     def _parent(self) -> Parent:
         parent = Parent(self.rules, self._reactor, self._fail)
-        parent.open()
+        parent.open(self._account.owner if self._account else None)
         return parent
 
     def _serving(self) -> Serving:
         settings = self.rules.settings
-        serving = Serving(self.rules, open_log(settings, at_last(self._reactor)), self._reactor)
+        access_log = open_log(
+            settings, at_last(self._reactor), self._account.owner if self._account else None
+        )
+        serving = Serving(self.rules, access_log, self._reactor)
         self.ports, self.factories = serving.ports, serving.factories
         tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:

@@ -28,6 +28,7 @@ class CheckTestCase(CommandTestCase):
     def setUp(self) -> None:
         """Write a good and a bad file."""
         super().setUp()
+        self.patch(check, "own_privileges", lambda: Privileges(1000))
         self.good, self.bad = self.write("good.ini", GOOD), self.write("bad.ini", BAD)
 
 
@@ -84,6 +85,15 @@ class CheckTests(CheckTestCase):
         )
         self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 0 backends, 1 warning")
 
+    def test_root(self) -> None:
+        """Who runs it as root is warned, if it stays so."""
+        with patch.object(check, "own_privileges", return_value=Privileges(0)):
+            code, out, err = self.run_main("check", self.good)
+        first, last = out.splitlines()
+        self.assertEqual((code, err), (0, ""))
+        self.assertTrue(first.startswith(f"{self.good}: warning: [txmux] user: "))
+        self.assertEqual(last, f"{self.good}: OK, 1 listener, 0 routes, 1 backend, 1 warning")
+
     def test_missing_file(self) -> None:
         """One clear line, not a traceback."""
         self.assertEqual(
@@ -136,11 +146,12 @@ class ProgramTests(CheckTestCase):
 
     def test_as_a_module(self) -> None:
         """``python -m txmux`` is the program; a relative path stays so."""
-        for path, code, text in (
-            (self.good.name, 0, f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend\n"),
-            (self.bad.name, 1, BAD_LINES.format(self.bad.name)),
-        ):
-            self.assertEqual(self.python("-m", "txmux", "check", path), (code, text, ""))
+        found = self.python("-m", "txmux", "check", self.bad.name)
+        self.assertEqual(found, (1, BAD_LINES.format(self.bad.name), ""))
+        code, out, err = self.python("-m", "txmux", "check", self.good.name)
+        self.assertEqual((code, err), (0, ""))
+        # Root is warned.
+        self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
 
     def test_no_reactor(self) -> None:
         """Checking installs no reactor, so it can run anywhere."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -262,6 +264,9 @@ class JsonTests(ExplainTestCase):
             },
         )
         routes = found.pop("routes")
+        self.assertLess(
+            abs(datetime.fromisoformat(found.pop("time")).timestamp() - time.time()), 60
+        )
         self.assertEqual(
             found,
             {
@@ -351,3 +356,50 @@ class WrongTests(ExplainTestCase):
             code, out, err = self.run_main("explain", self.rules, *arguments)
             self.assertEqual((code, out), (2, ""))
             self.assertIn("usage: txmux explain", err)
+
+
+class TimeTests(ExplainTestCase):
+    """Routes with ``during``, and routes that end TLS."""
+
+    def setUp(self) -> None:
+        """Write a file with both."""
+        super().setUp()
+        (self.folder / "a.pem").touch()
+        self.rules.write_text(
+            "[listen public]\nendpoint = :443\n"
+            "[route office]\nmatch = ssh\nduring = mon-fri 08:00-18:00 UTC\nbackend = close\n"
+            "[route inside]\nmatch = tls\nterminate_tls = a.pem\nbackend = reset\n"
+        )
+
+    def test_at(self) -> None:
+        """The time that is given counts, and is told."""
+        friday = self.explain("--text", "SSH-2.0-x ", "--at", "2026-11-20T12:00+00:00")
+        self.assertRegex(friday, r"10 bytes on \w+ 2026-11-\d\d \d\d:\d\d \S+: SSH-2.0-x")
+        self.assertIn("at byte 4: route office, close", friday)
+        saturday = self.explain("--text", "SSH-2.0-x ", "--at", "2026-11-21T12:00+00:00")
+        self.assertRegex(saturday, "office +ssh +not asked: 'during' does not name this time")
+        document = json.loads(
+            self.explain("--json", "--text", "SSH-2.0-x ", "--at", "2026-11-21T12:00+00:00")
+        )
+        found = document["streams"][0]["listeners"][0]
+        self.assertEqual(found["routes"][0]["excluded_by"], "during")
+        self.assertEqual(
+            datetime.fromisoformat(found["time"]), datetime.fromisoformat("2026-11-21T12:00+00:00")
+        )
+
+    def test_no_time(self) -> None:
+        """What is no time is an error of the arguments."""
+        code, _, err = self.run_main("explain", self.rules, "--text", "x", "--at", "noon")
+        self.assertEqual(code, 2)
+        self.assertIn("'noon' is no time; write one as 2026-11-20T14:30", err)
+
+    def test_tls(self) -> None:
+        """A route that ends TLS leads inside of it, wherever others go then."""
+        hello = bytes.fromhex("1603010005010000010000").hex()
+        said = self.explain("--hex", hello)
+        self.assertIn(
+            "route inside, which ends TLS; the routes under it decide on what is inside", said
+        )
+        decision = json.loads(self.explain("--json", "--hex", hello))["streams"][0]["listeners"][0]
+        leads = decision["decision"] or decision["at_deadline"]
+        self.assertEqual((leads["route"], leads["to"], leads["servers"]), ("inside", None, []))

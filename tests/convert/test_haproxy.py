@@ -133,9 +133,9 @@ class DecisionTests(SynchronousTestCase):
         self.assertIn("allow has the networks of another rule", found.warnings[0])
 
     def test_expect_proxy(self) -> None:
-        """Where a header is expected from some networks only, so says the key that is to come."""
+        """Where a header is expected from some networks only, so says the listener."""
         found = frontend("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }")
-        self.assertIn("accept_proxy_from = 10.0.0.0/8: not supported yet", found.text)
+        self.assertIn("\naccept_proxy_from = 10.0.0.0/8\n", found.text)
 
     def test_under(self) -> None:
         """With several frontends, each route belongs to the listeners of its own."""

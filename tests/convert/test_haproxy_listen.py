@@ -63,12 +63,12 @@ class BindTests(SynchronousTestCase):
         self.assertIn("x.cfg:4: bind :444 ssl crt /x: is left out", found.warnings[0])
 
     def test_accept_proxy(self) -> None:
-        """Where PROXY headers are expected is a listener of its own, with the key that is to come."""
+        """Where PROXY headers are expected is a listener of its own."""
         found = frontend(
             bind="bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy",
         )
         self.assertEqual(len(rules_of(found).listeners), 2)
-        self.assertIn("accept_proxy_from = 0.0.0.0/0, ::/0: not supported yet", found.text)
+        self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n", found.text)
 
     def test_parameters(self) -> None:
         """Limits are kept, and what has no counterpart is a warning."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.detection.detector import Detector
 from txmux.embedding import route
 from txmux.interfaces import Peeked, Verdict
+from txmux.rules.during import period
 from txmux.rules.model import Alternative, Refusal, Route
 
 if TYPE_CHECKING:
@@ -123,6 +125,30 @@ class PriorityTest(SynchronousTestCase):
         self.assertEqual(decide([asks("a", no(2, negated=True))], [b"xx"]), "a")
         self.assertIsNone(decide([asks("a", yes(2, negated=True))], [b"xx"]))
         self.assertIsNone(decide([asks("a", no(3, negated=True))], [b"xx"]))
+
+    def test_times(self) -> None:
+        """Routes are not asked outside of their times; the time is that of the begin, whenever bytes come."""
+        office = (period("mon-fri 08:00-18:00 UTC"), period("sat 10:00-12:00 UTC"))
+        routes = [
+            attrs.evolve(route("any", "close", name="office"), during=office),
+            attrs.evolve(asks("slow", yes(3)), during=office[:1]),
+            route("any", "close", name="else"),
+        ]
+        detector = Detector(routes)
+        for moment, wanted in (
+            ("2026-11-20T08:00+00:00", "office"),
+            ("2026-11-20T18:00+00:00", "else"),
+            ("2026-11-21T11:00+00:00", "office"),
+            ("2026-11-22T11:00+00:00", "else"),
+        ):
+            now = datetime.fromisoformat(moment).timestamp()
+            decision = detector.begin(now=now).feed(b"x")
+            assert decision is not None
+            assert decision.route is not None
+            self.assertEqual(decision.route.name, wanted)
+        outside = detector.begin().feed(b"x")
+        assert outside is not None
+        self.assertIs(outside.route, routes[2])
 
     def test_networks(self) -> None:
         """Routes that do not serve the client's network are not asked."""

@@ -65,6 +65,12 @@ class AdmissionTest(SynchronousTestCase):
         self.assert_refused("denied", admission, CLIENT)
         self.assertEqual(service.count, 0)
 
+    def test_allowed(self) -> None:
+        """Who comes from a network that is allowed comes in, and others do not."""
+        admission = self.admission(allow=NetworkSet([ip_network("192.0.2.1")]))
+        self.assertIsNone(self.enter(admission, CLIENT))
+        self.assert_refused("denied", admission, OTHER)
+
     def test_told_address(self) -> None:
         """Whoever a trusted proxy speaks for is asked about, not the proxy."""
         networks = NetworkSet([ip_network("198.51.100.0/24")])

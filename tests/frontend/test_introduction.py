@@ -5,7 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.proxyprotocol.vectors import (
     DESTINATION,
@@ -19,9 +21,11 @@ from tests.proxyprotocol.vectors import (
 )
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import route
+from txmux.frontend.introduction import is_sender
 from txmux.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
 from txmux.rules.networks import NetworkSet
+from txmux.rules.senders import Senders, Unix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -249,6 +253,23 @@ class AcceptedTest(IntroducedTestCase):
             record = await self.logged(number)
             self.assert_story(record, route=name, bytes_in=len(said))
             self.assertTrue(record.client.startswith("127.0.0.1:"))
+
+
+class SenderTest(SynchronousTestCase):
+    """Who has to begin with a header."""
+
+    def test_networks(self) -> None:
+        """Whoever comes from the networks, by IPv4 or IPv6; who has no address comes from none."""
+        mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 1)
+        self.assertTrue(is_sender(mapped, SENDERS))
+        self.assertFalse(is_sender(IPv4Address("TCP", "127.0.0.2", 1), SENDERS))
+        self.assertFalse(is_sender(UNIXAddress(None), SENDERS))
+        self.assertFalse(is_sender(UNIXAddress(None), Senders([ip_network("127.0.0.1")])))
+
+    def test_unix(self) -> None:
+        """Whoever comes by a UNIX socket, if these are meant, too."""
+        self.assertTrue(is_sender(UNIXAddress(None), Senders([Unix.UNIX])))
+        self.assertFalse(is_sender(HostnameAddress(b"x", 1), Senders([Unix.UNIX])))
 
 
 class RefusedTest(IntroducedTestCase):

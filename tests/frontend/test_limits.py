@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, make_stalled_port, reactor
 from txmux.embedding import route
 from txmux.rules.client_model import Rate
+from txmux.rules.networks import NetworkSet
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
@@ -93,6 +96,33 @@ class PerSourceTest(MuxTestCase):
         self.time.advance(1)
         await self.gone(await self.client(port), 5)
         await self.assert_refused(port)
+
+    async def test_behind_a_proxy(self) -> None:
+        """Those whose connections a proxy makes are counted by their own addresses, as soon as it has told them."""
+        port = self.mux(
+            max_connections_per_source=1,
+            accept_proxy_from=NetworkSet([ip_network("127.0.0.0/8")]),
+        )
+        for _ in range(3):  # as long as nobody has been told of, nobody is counted
+            await self.client(port)
+        await self.admitted(3)
+        for number, (source, reason) in enumerate(
+            [("192.0.2.1", None), ("192.0.2.2", None), ("192.0.2.1", "limit")], 4
+        ):
+            peer = await self.client(port)
+            peer.send(f"PROXY TCP4 {source} 192.0.2.9 1000 443\r\n".encode())
+            if reason is None:
+                await self.admitted(number)
+            else:
+                await peer.is_lost()
+        record = await self.logged()
+        self.assert_story(record, reason="limit", client="192.0.2.1:1000")
+        self.factory.abort("drained")
+        await self.logged(6)
+        again = await self.client(port)
+        again.send(b"PROXY TCP4 192.0.2.1 192.0.2.9 1000 443\r\nx")
+        await again.is_lost()
+        self.assert_story(await self.logged(7), reason="no-route")
 
     async def test_ends_of_all_kinds(self) -> None:
         """However a connection ends, its source may come again: silent, unknown, reset, ended by us."""

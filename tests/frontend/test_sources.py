@@ -69,11 +69,11 @@ class SourceLimitsTest(SynchronousTestCase):
 
     def test_counts(self) -> None:
         """Each of the two counts is limited by itself."""
-        for name, limits in [
-            ("max_connections_per_source", SourceLimits(connections=3)),
-            ("max_undecided_per_source", SourceLimits(undecided=3)),
+        for listener, limits in [
+            (Listener("x", max_connections_per_source=3), SourceLimits(connections=3)),
+            (Listener("x", max_undecided_per_source=3), SourceLimits(undecided=3)),
         ]:
-            self.assertEqual(SourceLimits.of(attrs.evolve(Listener("x"), **{name: 3})), limits)
+            self.assertEqual(SourceLimits.of(listener), limits)
 
 
 class PerSourceTest(SynchronousTestCase):

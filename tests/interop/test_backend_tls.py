@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from unittest import SkipTest
 
 from tests.backends.certificates import make_authority
 from tests.backends.tls_case import TLSCase, authority
 from tests.interop.children import Child, InteropTestCase, free_port, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx
-from txmux.rules import keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,8 +116,6 @@ class NginxTests(InteropTestCase):
 
     def test_service(self) -> None:
         """HTTP becomes HTTPS, the server logs the client's address, and a bad certificate harms nobody else."""
-        if "tls" in keys._NOT_YET["backend"]:
-            raise SkipTest("tls is not supported yet")
         root = make_authority()
         root.write(self.folder / "ca.pem")
         root.issue("www.example.com").write(self.folder / "good.pem", key=True)

@@ -38,6 +38,15 @@ backend = 127.0.0.1:{plain}
 match = tls sni=one.example.com alpn=postgresql
 backend = 127.0.0.1:{one}
 
+[route ended]
+match = postgres sni=ended.example.com
+terminate_tls = {ended}
+
+[route inside]
+under = ended
+match = postgres database=postgres
+backend = 127.0.0.1:{plain}
+
 [route unencrypted]
 match = postgres user=*
 backend = 127.0.0.1:{plain}
@@ -76,7 +85,11 @@ class PsqlTests(InteropTestCase):
                 }
             cls.servers[name] = start_postgres(folder, cls.ports[name], **settings)
             cls.addClassCleanup(cls.servers[name].end)
-        cls.mux = Mux(cls.folder, _RULES.format(**cls.ports), f"relay = {cls.relay}")
+        certificate = make_certificate(cls.folder, "ended.example.com")
+        ended = cls.folder / "ended.pem"
+        ended.write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
+        rules = _RULES.format(ended=ended, **cls.ports)
+        cls.mux = Mux(cls.folder, rules, f"relay = {cls.relay}")
         cls.addClassCleanup(cls.mux.stop)
 
     def address(self, host: str, **settings: object) -> str:
@@ -107,8 +120,8 @@ class PsqlTests(InteropTestCase):
                 self.assertEqual(done.stdout.decode(), f"{self.ports[name]}|t|TLSv1.3\n")
                 record = self.mux.take_one()
                 self.assertEqual(record["route"], name)
-                # psql does not read the server's goodbye, which may come before its own end or after it.
-                self.assertIn(record["reason"], {"done", "client-reset"})
+                # Neither side reads the other's goodbye of TLS, so either may end with a reset.
+                self.assertIn(record["reason"], {"done", "client-reset", "server-reset"})
                 self.assertEqual(record["facts"]["sni"], f"{name}.example.com")
 
     def test_much(self) -> None:
@@ -131,6 +144,15 @@ class PsqlTests(InteropTestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(self.mux.take_one()["reason"], "tls-failed")
         self.mux.child.wait_for(r"it answered b'N' when it was asked .* 'ssl = on'")
+
+    def test_tls_ended_here(self) -> None:
+        """TLS can also end here, and what the client says inside of it leads to a server without TLS."""
+        done = self.psql("ended.example.com", sslmode="require")
+        self.assertEqual(done.stderr, b"")
+        self.assertEqual(done.stdout.decode(), f"{self.ports['plain']}|f|\n")
+        record = self.mux.take_one()
+        self.assertEqual(record["route"], "inside")
+        self.assertEqual(record["facts"]["database"], "postgres")
 
     def test_without_tls(self) -> None:
         """A client that does not ask for TLS goes its own way."""

@@ -6,7 +6,7 @@ import itertools
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of
+from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx_stream
 
@@ -150,3 +150,68 @@ class ChainTests(InteropTestCase):
                 ends = [*client.getsockname()[:2], *client.getpeername()[:2]]
             self.assertEqual(said.split(), [str(part) for part in ends])
             self.records()
+
+
+_ENDS_TLS = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route ends-tls]
+match         = tls
+terminate_tls = {pem}
+alpn          = http/1.1
+tls_client_ca = {ca}
+
+[route inside]
+match   = http
+under   = ends-tls
+backend = next
+
+[backend next]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+proxy_tlvs     = authority, alpn, ssl, unique-id, crc32c
+"""
+
+_READS = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+
+[route http]
+match   = http
+backend = close
+"""
+
+
+class EndedTlsTests(InteropTestCase):
+    """Two services, of which the first ends TLS."""
+
+    def test_ssl(self) -> None:
+        """The second is told what the first knows of the client's TLS and of its certificate."""
+        own = make_certificate(self.folder, "www.example.com")
+        client = make_certificate(self.folder, "client")
+        pem = self.folder / "site.pem"
+        pem.write_bytes(own.chain.read_bytes() + own.key.read_bytes())
+        second = Mux(self.folder, _READS)
+        self.addCleanup(second.stop)
+        first = Mux(self.folder, _ENDS_TLS.format(pem=pem, ca=client.chain, port=second.port))
+        self.addCleanup(first.stop)
+        run(
+            "curl",
+            *("-q", "-sS", "--cacert", own.chain, "--cert", client.chain, "--key", client.key),
+            *("--connect-to", f"::127.0.0.1:{first.port}"),
+            "https://www.example.com/",
+        )
+        before, record = first.take_one(), second.take_one()
+        facts = record["facts"]
+        self.assertEqual(record["client"], before["client"])
+        wanted = {
+            "authority": "www.example.com",
+            "alpn": "http/1.1",
+            "unique_id": before["id"],
+            "ssl_version": "TLSv1.3",
+            "ssl_cn": "client",
+            "ssl_verified": "yes",
+        }
+        self.assertEqual({name: facts.get(name) for name in wanted}, wanted)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
-from unittest import SkipTest
 
 from tests.interop.children import InteropTestCase, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from txmux.backends.source import transparent_hints
-from txmux.rules import keys
 from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
 
@@ -154,7 +152,6 @@ class ManyPortsTests(_Case):
 
     def test_service(self) -> None:
         """So it is through the whole service."""
-        _require("source")
         self.serve(self.network, "10.1.0.9 9001")
         rules = _RULES.format(
             server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="half_close_timeout = 1s"
@@ -218,12 +215,6 @@ for number in range(int(count)):
 """
 
 
-def _require(key: str) -> None:
-    """Skip what the rules do not have yet."""
-    if key in keys._NOT_YET["backend"]:
-        raise SkipTest(f"{key} is not supported yet")
-
-
 class TransparentTests(_Case):
     """Connections that come from the clients' own addresses."""
 
@@ -274,7 +265,6 @@ class TransparentTests(_Case):
 
     def test_service(self) -> None:
         """A server sees the clients of the whole service, which passes on what both say."""
-        _require("source")
         clients, middle, servers = self.between()
         self.serve(servers, "10.2.2.9 9001", "fd02:2::9 9001")
         middle.run_lines(self.hints("10.2.2.9:9001", "[fd02:2::9]:9001"))
@@ -290,7 +280,6 @@ class TransparentTests(_Case):
 
     def test_check_tells(self) -> None:
         """``txmux check`` prints the routing rules."""
-        _require("source")
         path = self.folder / "transparent.ini"
         path.write_text(_RULES.format(server="127.0.0.1:22", source="client", more=""))
         said = output_of(sys.executable, "-m", "txmux", "check", path).decode()

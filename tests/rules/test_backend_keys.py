@@ -265,7 +265,7 @@ class FallbackTests(BackendTestCase):
             [
                 (
                     "6 fallback: there is no [backend spear]; did you mean 'spare'? "
-                    "Write the name of a backend, HOST:PORT, unix:/path, close or reset"
+                    "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
                 )
             ],
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.rules import keys
 from txmux.rules.parser import parse
 from txmux.rules.privileges import Privileges, missing_privileges, own_privileges
 
@@ -91,6 +94,69 @@ class AccessLogTests(SynchronousTestCase):
             ),
         ):
             self.assertEqual(self.found(name, user), [message])
+
+
+class AccountTests(SynchronousTestCase):
+    """Who the process is, and becomes."""
+
+    def setUp(self) -> None:
+        """Read the keys even if they do nothing yet."""
+        self.patch(keys, "_NOT_YET", dict.fromkeys(keys._NOT_YET, ()))
+
+    def found(self, settings: str, user: int) -> list[str]:
+        """Give what is said to a user of a machine that has ``txmux``, a user of ID 900 and a group."""
+        text = f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n"
+        known = {"txmux": 900, "900": 900}.get
+        privileges = Privileges(user, 0, _everything, known, known)
+        return list(map(str, missing_privileges(parse(text, "x.ini"), privileges)))
+
+    def test_root(self) -> None:
+        """Root without an heir is told, wherever ``[txmux]`` is, and even without one."""
+        message = (
+            "[txmux] user: txmux is run as root, and stays root; "
+            "write 'user = NAME' for whom it becomes once it listens"
+        )
+        self.assertEqual(self.found("workers = 1", 0), [f"x.ini:1: warning: {message}"])
+        bare = parse("[listen a]\nendpoint = :0\n", "x.ini")
+        found = missing_privileges(bare, Privileges(0, 0, _everything))
+        self.assertEqual(list(map(str, found)), [f"x.ini: warning: {message}"])
+
+    def test_fine(self) -> None:
+        """An heir of root, nobody special, and who is that user already."""
+        for settings, user in (
+            ("user = txmux", 0),
+            ("user = 900\ngroup = txmux", 0),
+            ("workers = 1", 1000),
+            ("user = txmux", 900),
+        ):
+            self.assertEqual(self.found(settings, user), [])
+
+    def test_unknown(self) -> None:
+        """Users and groups that this machine has not."""
+        self.assertEqual(
+            self.found("user = nemo\ngroup = nulla", 0),
+            [
+                "x.ini:2: warning: [txmux] user: there is no user 'nemo' on this machine; create it, or name another one",
+                "x.ini:3: warning: [txmux] group: there is no group 'nulla' on this machine; create it, or name another one",
+            ],
+        )
+
+    def test_not_root(self) -> None:
+        """Only root becomes somebody else."""
+        self.assertEqual(
+            self.found("user = txmux", 1000),
+            [
+                "x.ini:2: warning: [txmux] user: user 1000 may not become 'txmux'; run as root, or remove this"
+            ],
+        )
+
+    def test_this_machine(self) -> None:
+        """Names are looked up, numbers are taken as they are."""
+        own = Privileges(0)
+        root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
+        self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
+        self.assertEqual((own.user_id("12345"), own.group_id("12345")), (12345, 12345))
+        self.assertEqual((own.user_id("no.such"), own.group_id("no.such")), (None, None))
 
 
 class OwnPrivilegesTests(SynchronousTestCase):

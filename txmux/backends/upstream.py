@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Upstream", "Upstreams"]
 
+_MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
+
 _log = Logger()
 
 
@@ -44,6 +46,7 @@ class Upstream:
         backend: What the rules say.
         clock: Tells the time.
         first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
+        checking: Whether its servers are checked in this process, which then tells of what is found.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
@@ -65,10 +68,16 @@ class Upstream:
         backend: Backend,
         clock: IReactorTime,
         first_names: Callable[[], Deferred[None] | None] = lambda: None,
+        *,
+        checking: bool = True,
     ) -> None:
         self.backend = backend
+        self._checking = checking
+        self._early: dict[str, list[str]] = {}
         self.first_names = first_names
         self.pool = Pool(backend, clock.seconds, self._changed)
+        if not checking:
+            self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
             backend.idle_timeout, backend.half_close_timeout, backend.max_duration
         )
@@ -94,9 +103,11 @@ class Upstream:
         )
 
     def _changed(self, member: Member, before: State) -> None:
-        """Log a change, but not each attempt to let a server back in."""
+        """Log a change, but not each attempt to let a server back in, nor what another process logs."""
         now = member.state
-        quiet = {before, now} == {State.EJECTED, State.PROBING}
+        quiet = {before, now} == {State.EJECTED, State.PROBING} or (
+            State.DOWN in {before, now} and not self._checking
+        )
         (_log.debug if quiet else _log.info if now is State.UP else _log.warn)(
             "backend {backend}: {server} is {state}: {why}",
             backend=self.backend.name,
@@ -104,6 +115,29 @@ class Upstream:
             state=now.value,
             why=member.why,
         )
+
+    def apply(self, key: str, *, ok: bool, why: str) -> None:
+        """Take in what a check has found.
+
+        Args:
+            key: The server's, of `txmux.backends.health.key_of`. If a name has yet to lead to it, and it is not well,
+                that is kept until then.
+            ok: Whether it is well.
+            why: What is wrong.
+        """
+        if any(key_of(member) == key for member in self.pool.members):
+            apply_result(self.pool, key, ok=ok, why=why)
+        elif ok:
+            self._early.pop(key, None)
+        elif key in self._early or len(self._early) < _MOST_EARLY:
+            self._early.setdefault(key, []).append(why)
+            del self._early[key][: -self.backend.check.fall if self.backend.check else None]
+
+    def _apply_early(self) -> None:
+        """Take in what has been found of servers that are new."""
+        for key in [key_of(member) for member in self.pool.members]:
+            for why in self._early.pop(key, ()):
+                apply_result(self.pool, key, ok=False, why=why)
 
 
 class Upstreams:
@@ -144,7 +178,7 @@ class Upstreams:
         upstream = self._upstreams.get(id(backend))
         if upstream is None:
             upstream = self._upstreams[id(backend)] = Upstream(
-                backend, self._clock, self._first_names
+                backend, self._clock, self._first_names, checking=self._checking
             )
             if self._users:
                 self._begin(upstream)
@@ -207,7 +241,9 @@ class Upstreams:
             pool.on_members = checks.refresh
             self._checks.append(checks)
             checks.start()
-        if any(map(is_name, upstream.backend.servers)):
+        # A parent of workers has no connections of its own, and needs no addresses but to check them.
+        idle = self._publish is not None and check is None
+        if not idle and any(map(is_name, upstream.backend.servers)):
             if self._names is None:
                 self._names = Names(self._reactor)
             self._names.watch(pool)
@@ -223,7 +259,7 @@ class Upstreams:
         name = upstream.backend.name
 
         def on_result(key: str, *, ok: bool, why: str) -> None:
-            apply_result(upstream.pool, key, ok=ok, why=why)
+            upstream.apply(key, ok=ok, why=why)
             if self._publish is not None:
                 self._publish(name, key, ok, why)
 
@@ -240,7 +276,7 @@ class Upstreams:
         """
         for upstream in self._upstreams.values():
             if upstream.backend.name == backend:
-                apply_result(upstream.pool, key, ok=ok, why=why)
+                upstream.apply(key, ok=ok, why=why)
 
     def _first_names(self) -> Deferred[None] | None:
         """Give what fires when all names have been looked up once; ``None`` if they have."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from txmux.backends.source import transparent_hints
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint import lint, warnings
 from txmux.rules.parser import load
 from txmux.rules.privileges import missing_privileges, own_privileges
 from txmux.rules.problems import RulesError
+from txmux.tls.check import unusable_files
 
 if TYPE_CHECKING:
     import argparse
@@ -44,9 +46,16 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> bool:
     except RulesError as error:
         print(error)
         return False
-    found = [*lint(rules), *missing_privileges(rules, own_privileges())]
+    wrong, unread = unusable_files(rules)
+    if wrong:
+        print(RulesError(wrong))
+        return False
+    found = [*lint(rules), *missing_privileges(rules, own_privileges()), *unread]
     for warning in warnings(rules, found):
         print(warning)
+    for backend in rules.backends.values():
+        for line in transparent_hints(backend):
+            print(line)
     counts = [
         _count(rules.listeners, "listener"),
         _count(rules.routes, "route"),

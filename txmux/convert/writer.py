@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ConvertError", "Draft", "Item", "Section", "shown"]
 
 _ORDER = ("txmux", "listen", "route", "backend")
-_NO_NAMES = frozenset({"close", "reset"})
+_NO_NAMES = frozenset({"close", "reset", "reject"})
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """Keys without which a section would serve more clients than it should."""

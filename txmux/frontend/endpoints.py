@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     clientFromString,
@@ -15,6 +15,7 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.errors import ListenError
@@ -25,11 +26,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.python.failure import Failure
 
     from txmux.frontend.listening import Place
     from txmux.rules.model import Listener, Server
 
-__all__ = ["PlainEndpoint", "check_servers", "listen_error", "server_endpoint"]
+__all__ = [
+    "PlainEndpoint",
+    "check_servers",
+    "listen_error",
+    "server_endpoint",
+    "stop_listening",
+]
+
+_log = Logger()
 
 
 def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
@@ -126,6 +136,18 @@ class PlainEndpoint:
                 return succeed(factory.listen(opened))
         except OSError as problem:
             return fail(CannotListenError(self._place.host, self._place.port, problem))
+
+
+def stop_listening(port: IListeningPort) -> Deferred[None]:
+    """Close a port, whatever comes in between: the others are to be closed in good order all the same."""
+    stop: Any = port.stopListening
+    stopping: Deferred[None] = maybeDeferred(stop)
+    return stopping.addErrback(_log_trouble)
+
+
+def _log_trouble(failure: Failure) -> None:
+    # A UNIX socket in a folder that belongs to root, of whom `user` has taken the rights.
+    _log.warn("a listening socket cannot be tidied up: {why}", why=failure.getErrorMessage())
 
 
 _HINTS = {

@@ -13,14 +13,16 @@ from zope.interface import implementer
 from txmux.errors import MuxError
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
+from txmux.rules.problems import RulesError
 from txmux.tls.agreed import AgreedTLS
 from txmux.tls.causes import cause_of
+from txmux.tls.check import problem_with
 from txmux.tls.pem import TLSFileError
 from txmux.tls.store import CertificateStore
 from txmux.tls.transport import TLSTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from txmux.observe.record import EndReason
     from txmux.relay.interface import AbortReason
     from txmux.rules.client_model import TlsEnd
-    from txmux.rules.model import Route
+    from txmux.rules.model import Route, Rules
 
 __all__ = ["Handshaking", "Termination", "Terminations"]
 
@@ -68,15 +70,21 @@ class Terminations:
         self._reactor = reactor
         self._by_end: dict[int, tuple[TlsEnd, Termination]] = {}
 
-    def add(self, routes: Iterable[Route]) -> None:
+    def add(self, rules: Rules) -> None:
         """Read the certificates of all routes that end TLS.
 
         Raises:
-            MuxError: A file cannot be used.
+            RulesError: Files cannot be used; all are named.
         """
-        for route in routes:
-            if route.terminate_tls is not None:
-                self.of(route)
+        problems = []
+        for route in rules.routes:
+            try:
+                if route.terminate_tls is not None:
+                    self._make(route, route.terminate_tls)
+            except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
+                problems.append(problem_with(rules, route, error))
+        if problems:
+            raise RulesError(problems)
 
     def of(self, route: Route) -> Termination:
         """Give what ends the TLS of a route that does so; the same object each time.
@@ -86,15 +94,21 @@ class Terminations:
         """
         end = route.terminate_tls
         assert end is not None  # noqa: S101 - nobody asks otherwise
+        # By its identity, since to compare would cost more.
         known = self._by_end.get(id(end))
-        if known is None:
-            try:
-                store = CertificateStore(end, self._reactor.seconds, route.name)
-            except TLSFileError as problem:
-                raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
-            # The rules are kept as well, so that nothing else can come by their identity.
-            known = self._by_end[id(end)] = end, Termination(store, self._reactor)
-        return known[1]
+        if known is not None:
+            return known[1]
+        try:
+            return self._make(route, end)
+        except TLSFileError as problem:
+            raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
+
+    def _make(self, route: Route, end: TlsEnd) -> Termination:
+        store = CertificateStore(end, self._reactor.seconds, route.name)
+        made = Termination(store, self._reactor)
+        # What the rules say is kept as well, so that nothing else can come by its identity.
+        self._by_end[id(end)] = end, made
+        return made
 
     def reread(self) -> None:
         """Read all certificates again, changed or not."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["IntroducedProtocol", "Introduction", "is_sender"]
 
 _START_OF_V2 = 16  # has the length of the rest
+_CUT = "the stream ended inside of the header"
 
 
 def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
@@ -56,19 +57,9 @@ class IntroducedProtocol(MuxProtocol):
 
     def connectionMade(self) -> None:
         """Wait for the header."""
-        transport, factory = self.transport, self.factory
-        self.record.local = text_of(transport.getHost())
-        self.admitted = False
-        self._settled = False
-        factory.opened(self)
-        factory.prepare(transport)
+        self.record.local = text_of(self.transport.getHost())
+        self.opened()
         self.enter(Introduction(self))
-
-    def admit(self, client: Address | None = None) -> bool:
-        """Let the client in, or refuse it; tell which."""
-        self.settle()  # since it is opened once more
-        self.admitted = super().admit(client)
-        return self.admitted
 
     def introduce(self, header: Header) -> None:
         """Take note of whose connection it is.
@@ -168,7 +159,7 @@ class Introduction:
     def finished(self) -> None:
         """Close what will never have a header; without a byte it was a port scan or a health check."""
         if self._bytes:
-            self._refuse("the stream ended inside of the header")
+            self._refuse(_CUT)
         else:
             self._stop_waiting()
             refuse(self._connection, Refusal.CLOSE, "client-gone")
@@ -176,6 +167,8 @@ class Introduction:
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         """The sender went away."""
         self._stop_waiting()
+        if self._bytes:
+            self._connection.record.facts["proxy_error"] = _CUT
         self._connection.over("proxy-header" if self._bytes else "client-gone")
 
     def abort(self, reason: AbortReason) -> None:

@@ -168,7 +168,9 @@ class MuxFactory(ServerFactory):
     def startFactory(self) -> None:
         """Start what routes lead to."""
         for level in self.levels.all():
-            self.terminations.add(level.detector.routes)
+            for route in level.detector.routes:
+                if route.terminate_tls is not None:
+                    self.terminations.of(route)
         for backend in backends_of(self._outcomes()):
             self.upstreams.of(backend)
         self.upstreams.start()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import gatherResults, maybeDeferred
+from twisted.internet.defer import gatherResults
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
+from txmux.frontend.endpoints import stop_listening
 from txmux.frontend.engine import Engine
 from txmux.frontend.handshaking import Terminations
 from txmux.frontend.listener import MuxFactory
@@ -32,7 +33,7 @@ class Serving:
         checking: Whether servers are checked here; otherwise `check_found` is told of what another process finds.
 
     Raises:
-        MuxError: A backend cannot be used: a file for TLS is missing, say.
+        MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
         ports: Where clients come in; whoever opens one adds it.
@@ -51,7 +52,7 @@ class Serving:
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, checking=checking)
         self._upstreams.add(rules)
         self._terminations = Terminations(reactor)
-        self._terminations.add(rules.routes)
+        self._terminations.add(rules)
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
 
@@ -79,7 +80,7 @@ class Serving:
         seconds = self._rules.settings.drain_timeout
         # The deadline is there before anything is waited for.
         deadline = self._reactor.callLater(seconds, self.end_all)
-        await gatherResults([maybeDeferred(port.stopListening) for port in self.ports])
+        await gatherResults(map(stop_listening, self.ports))
         self.ports.clear()
         open_connections = sum(len(factory.connections) for factory in self.factories)
         if open_connections:

@@ -11,6 +11,7 @@ from txmux.frontend.closing import Closing, refuse
 from txmux.frontend.handshaking import Handshaking
 from txmux.frontend.inprocess import HandedOver
 from txmux.frontend.reject import turn_away
+from txmux.proxyprotocol.header import TlvType
 from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
@@ -205,6 +206,9 @@ class Connecting:
         )
         if connection.asked:
             self._connector.requests = connection.asked
+        if upstream.tls is not None:
+            agreed = (tlv.value for tlv in connection.ended_tls if tlv.type == TlvType.ALPN)
+            self._connector.alpn = tuple(agreed)
 
     def start(self) -> None:
         """Connect."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from struct import Struct
 
 import attrs
 
@@ -30,6 +31,7 @@ VERSIONS = {
 }
 """The names of the protocol versions, by their number on the wire."""
 
+_RECORD_HEADER = Struct(">BHH").unpack_from
 _HIGHEST_LEGACY_VERSION = 0x0303
 _HEADER = 4
 _LONGEST_BODY = 0xFFFF
@@ -134,24 +136,27 @@ class HelloReader:
     def _unwrap(self, data: bytes, goal: int) -> None:
         pieces = [self._message]
         missing = goal - len(self._message)
+        used, left = self._used, self._left
+        cursor = Cursor(data, used)
         try:
             while missing > 0:
-                if not self._left:
-                    cursor = Cursor(data, self._used)
-                    self._left = read_record_header(cursor)
-                    self._used = cursor.at
-                piece = data[self._used : self._used + min(self._left, missing)]
+                if not left:
+                    left = read_record_header(cursor)
+                    used = cursor.at
+                piece = data[used : used + min(left, missing)]
                 if not piece:
                     break
                 pieces.append(piece)
-                self._used += len(piece)
-                self._left -= len(piece)
-                missing -= len(piece)
+                length = len(piece)
+                cursor.at = used = used + length
+                left -= length
+                missing -= length
         except ShortError:
             pass
         except MalformedError:
             # What came before is still read, so that it is known whether it came by itself or not.
             self.malformed = True
+        self._used, self._left = used, left
         self._message = b"".join(pieces)
 
     def _go_on(self) -> None:
@@ -284,6 +289,13 @@ def read_record_header(cursor: Cursor) -> int:
         MalformedError: It is none, whatever follows.
         ShortError: It is not there in full.
     """
+    if len(cursor.data) - cursor.at >= 5:
+        # A hello may come in records of one byte, thousands of them.
+        kind, version, length = _RECORD_HEADER(cursor.data, cursor.at)
+        if kind != 0x16 or not 0x0300 <= version <= 0x0304 or not 1 <= length <= 1 << 14:
+            raise MalformedError
+        cursor.at += 5
+        return int(length)
     cursor.number(1, 0x16, 0x16)
     cursor.number(2, 0x0300, 0x0304)
     return cursor.number(2, 1, 1 << 14)

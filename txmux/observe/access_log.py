@@ -145,6 +145,7 @@ class FileAccessLog:
         path: The file; made if it is not there.
         form: How a line is written.
         later: Calls something as soon as no more lines come for now; without it each is written at once.
+        owner: To whom the file is given if it is made, by the IDs of a user and a group.
 
     Raises:
         AccessLogError: It cannot be opened.
@@ -157,10 +158,12 @@ class FileAccessLog:
         path: Path,
         form: Literal["text", "json"] = "text",
         later: Callable[[Callable[[], None]], None] | None = None,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self._path = path
         self._format = _FORMATS[form]
         self._later = later
+        self._owner = owner
         self._lines: list[str] = []
         self._failing = False
         self._torn = (
@@ -178,7 +181,11 @@ class FileAccessLog:
             raise OSError(errno.EINVAL, "it is neither a file nor a device")
         # Who came and what they asked for is nobody else's business.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o640)
+        made = not self._path.exists()
+        file = os.open(self._path, flags, 0o640)
+        if made and self._owner is not None and os.geteuid() == 0:
+            os.fchown(file, *self._owner)
+        return file
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""
@@ -245,13 +252,16 @@ class FileAccessLog:
 
 
 def open_log(
-    settings: Settings, later: Callable[[Callable[[], None]], None] | None = None
+    settings: Settings,
+    later: Callable[[Callable[[], None]], None] | None = None,
+    owner: tuple[int, int] | None = None,
 ) -> AccessLog | None:
     """Open the access log that the settings ask for.
 
     Args:
         settings: What is asked for.
         later: See `FileAccessLog`.
+        owner: The same.
 
     Returns:
         The log; ``None`` when it is off.
@@ -263,4 +273,4 @@ def open_log(
         return None
     if settings.access_log == "-":
         return ServiceAccessLog(settings.access_log_format)
-    return FileAccessLog(settings.access_log, settings.access_log_format, later)
+    return FileAccessLog(settings.access_log, settings.access_log_format, later, owner)

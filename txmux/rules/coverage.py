@@ -34,6 +34,7 @@ HOST_OPTIONS = frozenset(
         ("git", "host"),
         ("http", "host"),
         ("minecraft", "host"),
+        ("postgres", "sni"),
         ("tls", "sni"),
         ("xmpp", "to"),
     }
@@ -126,7 +127,7 @@ def _patterns(name: str, option: str, value: str) -> Iterator[str]:
         return
     for item in value.split(","):
         pattern = item.strip()
-        if (name, option, pattern) == ("tls", "sni", "none"):
+        if (option, pattern) == ("sni", "none"):
             yield _NO_NAME
         elif (name, option) not in HOST_OPTIONS:
             yield pattern

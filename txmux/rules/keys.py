@@ -104,7 +104,7 @@ def _workers(text: str) -> int:
 
 
 _NOT_YET = {
-    "txmux": ("admin", "user", "group"),
+    "txmux": ("admin",),
     "listen": (),
     "route": (),
     "backend": (),

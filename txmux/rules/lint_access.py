@@ -8,6 +8,7 @@ from txmux.rules.clients import clients
 from txmux.rules.coverage import read_line
 from txmux.rules.networks import NetworkSet
 from txmux.rules.reach import line_of
+from txmux.rules.senders import Senders
 from txmux.rules.values import network
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.client_model import TlsEnd
     from txmux.rules.coverage import Line
-    from txmux.rules.model import Route, Rules
+    from txmux.rules.model import Listener, Route, Rules
     from txmux.rules.problems import Problem
 
 __all__ = ["proxy_listeners", "tls_ends"]
@@ -42,9 +43,24 @@ def proxy_listeners(rules: Rules) -> Iterator[Problem]:
             )
             line = section.entries["accept_proxy_from"].line
             yield section.problem(message, "accept_proxy_from", line)
+        if _is_of_no_use(listener):
+            message = (
+                "who comes by a UNIX socket is in no network, so nobody has to begin with a header; write unix, "
+                "or remove this"
+            )
+            line = section.entries["accept_proxy_from"].line
+            yield section.problem(message, "accept_proxy_from", line)
         if "proxy_timeout" in section.entries and listener.accept_proxy_from is None:
             message = "no header is waited for without 'accept_proxy_from'; add that"
             yield section.problem(message, "proxy_timeout", section.entries["proxy_timeout"].line)
+
+
+def _is_of_no_use(listener: Listener) -> bool:
+    """Tell whether senders are named by networks alone, but all clients come by UNIX sockets."""
+    senders = listener.accept_proxy_from
+    if senders is None or (isinstance(senders, Senders) and senders.by_unix):
+        return False
+    return all(text.lower().startswith("unix:") for text in listener.endpoints)
 
 
 def tls_ends(rules: Rules) -> Iterator[Problem]:

@@ -53,7 +53,7 @@ class NetworkLists:
         return self._known[real]
 
     def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
-        wrong = 0
+        wrong: list[int] = []
         for number, line in enumerate(text.split("\n"), start=1):
             item = _COMMENT.split(line, maxsplit=1)[0].strip()
             if not item:
@@ -61,12 +61,13 @@ class NetworkLists:
             try:
                 yield network(item)
             except InvalidValueError as error:
-                wrong += 1
-                if wrong <= _MOST_PROBLEMS:
+                wrong.append(number)
+                if len(wrong) <= _MOST_PROBLEMS:
                     self.problems.append(Problem(str(path), number, "", "", _told(item, error)))
-        if wrong > _MOST_PROBLEMS:
-            message = f"and {wrong - _MOST_PROBLEMS} more lines are no networks"
-            self.problems.append(Problem(str(path), number, "", "", message))
+        if len(wrong) > _MOST_PROBLEMS:
+            message = f"is no network, either; there are {len(wrong)} such lines in this file"
+            first_hidden = wrong[_MOST_PROBLEMS]
+            self.problems.append(Problem(str(path), first_hidden, "", "", message))
 
 
 def _told(item: str, error: InvalidValueError) -> str:

@@ -75,6 +75,9 @@ class Paths:
             except InvalidValueError as error:
                 hint = f"if it is a file of networks, write '@{text}'" if _FILE.search(text) else ""
                 raise InvalidValueError(with_advice(str(error), hint)) from None
-        path = self.folder / text[1:].strip()
+        name = text[1:].strip()
+        if not name:
+            raise InvalidValueError("'@' names no file; write for example '@blocklist.txt'")
+        path = self.folder / name
         self.files.append(str(path))
         return self._lists(path)

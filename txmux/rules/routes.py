@@ -58,7 +58,7 @@ def circles(routes: Iterable[Route], sections: Mapping[str, Section]) -> Iterato
     Yields:
         One problem for each circle, at the route that comes first.
     """
-    under = {route.name: route.under for route in routes if route.terminate_tls}
+    under = {r.name: r.under for r in routes if "terminate_tls" in sections[r.name].entries}
     done: set[str] = set()
     for name in under:
         way = _way_back(name, under) if name not in done else []

@@ -74,7 +74,8 @@ class CertificateStore:
             )
         else:
             self._log.info(
-                "[route {route}] the certificates have been read again", route=self._route
+                "[route {route}] terminate_tls: the certificates have been read again",
+                route=self._route,
             )
 
     def _states(self) -> object:

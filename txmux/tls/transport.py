@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import connectionDone
@@ -23,10 +22,10 @@ __all__ = ["TLSTransport"]
 class TLSTransport(TLSMemoryBIOProtocol):
     """The TLS of a client, as the transport of whoever serves it. Made with that protocol, which can be half-closed.
 
-    Three things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS
-    1.3 has it (RFC 8446, section 6.1), and what is left for the client is still sent. To break the connection off
-    sends no close-notify, since that would make a cut answer look complete. And a client that just closes once
-    it has been told goodbye has ended in good order.
+    Two things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS 1.3
+    has it (RFC 8446, section 6.1), and what is left for the client is still sent; so it is with the end of the
+    TCP connection's one direction, since many clients send no close-notify. And to break the connection off
+    sends no close-notify, since that would make a cut answer look complete.
 
     Attributes:
         distrusted: What OpenSSL has against the client's certificate, if anything.
@@ -51,12 +50,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         except WantReadError:
             return False
         except ZeroReturnError:
-            self._has_finished = True
-            if self._has_said_goodbye():
-                self._shutdownTLS()
-                self._tlsShutdownFinished(None)
-            else:
-                self.wrappedProtocol.readConnectionLost()
+            self._finished()
         except Error:
             self._tlsShutdownFinished(Failure())
         else:
@@ -64,21 +58,37 @@ class TLSTransport(TLSMemoryBIOProtocol):
                 self.wrappedProtocol.dataReceived(data)
         return True
 
-    def _has_said_goodbye(self) -> bool:
-        return bool(self._tlsConnection.get_shutdown() & SENT_SHUTDOWN)
+    def _finished(self) -> None:
+        """Tell that the client will send no more, unless that is all that the end was waited for."""
+        self._has_finished = True
+        if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
+        else:
+            self.wrappedProtocol.readConnectionLost()
 
     def _shutdownTLS(self) -> None:
         if not self._aborted:
             super()._shutdownTLS()
+            if self._has_finished:
+                self.transport.loseConnection()  # there is no close-notify to be waited for
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        if self._producer is not None:
+            # The connection below would not be closed while there is one, and it has nobody to write to any more.
+            producer = self._producer
+            self.unregisterProducer()
+            producer.stopProducing()
+        super()._tlsShutdownFinished(reason)
 
     def readConnectionLost(self) -> None:
         """Learn that the connection below sends no more."""
         if self._has_finished or self._lostTLSConnection:
             return
-        if self._handshakeDone and self._has_said_goodbye():
-            self._tlsShutdownFinished(None)
+        if self._handshakeDone:
+            self._finished()
         else:
-            self._reason = self._reason or Failure(CONNECTION_LOST)
+            self._reason = Failure(CONNECTION_LOST)
             self._lostTLSConnection = True
             self.transport.abortConnection()
 
@@ -86,10 +96,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """Learn that a half-close of the connection below was carried out, which nobody asks for."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell the protocol that the connection is gone, and whether it was in good order."""
-        if not self._lostTLSConnection:
-            self._lostTLSConnection = True
-            ended = self._has_finished or self._has_said_goodbye()
-            if reason.check(ConnectionDone) and not ended:
-                reason = Failure(CONNECTION_LOST)
+        """Tell the protocol that the connection is gone."""
+        # Nothing is left to be read: whatever came was passed on at once.
+        self._lostTLSConnection = True
         super().connectionLost(reason)

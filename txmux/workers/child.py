@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
+from txmux.account import account_of
 from txmux.errors import MuxError
 from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
@@ -84,7 +85,10 @@ class Child:
         descriptors = itertools.count(CHANNEL + 1)
         limits = SharedLimits(rules, workers, descriptors)
         admission = limits.admissions(self._number - 1, self._reactor.seconds)
-        access_log = open_log(rules.settings, at_last(self._reactor))
+        account = account_of(rules)
+        access_log = open_log(
+            rules.settings, at_last(self._reactor), account.owner if account else None
+        )
         serving = Serving(rules, access_log, self._reactor, checking=False)
         for listener in rules.listeners:
             factory = serving.add(listener, admission(listener))
@@ -93,6 +97,8 @@ class Child:
                     # It is so already, but Python does not know, and would make a duplicate wait for clients.
                     opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
                     serving.ports.append(self._listen(opened, factory))
+        if account is not None:
+            account.become()
         return serving
 
     def _listen(self, opened: socket.socket, factory: MuxFactory) -> IListeningPort:

@@ -56,8 +56,11 @@ class Parent:
         engine = Engine(reactor, rules.settings.relay)
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, publish=self._publish)
 
-    def open(self) -> None:
+    def open(self, owner: tuple[int, int] | None = None) -> None:
         """Open all sockets, and check what would stop every worker.
+
+        Args:
+            owner: Whom the workers run as, by the IDs of a user and a group, if not as whom this process does now.
 
         Raises:
             ListenError: A socket cannot be opened; none is left open.
@@ -71,8 +74,8 @@ class Parent:
             )
         self._text = text
         self._upstreams.add(self._rules)
-        Terminations(self._reactor).add(self._rules.routes)
-        access_log = open_log(self._rules.settings)
+        Terminations(self._reactor).add(self._rules)
+        access_log = open_log(self._rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
         try:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from txmux.errors import ListenError
 from txmux.frontend.addresses import text_of
-from txmux.frontend.endpoints import listen_error, server_endpoint
+from txmux.frontend.endpoints import listen_error, server_endpoint, stop_listening
 from txmux.frontend.listening import open_sockets, place_of
 from txmux.rules.endpointstrings import split_arguments
 
@@ -107,4 +107,4 @@ class WorkerSockets:
         for sockets in self._sockets:
             for opened in sockets:
                 opened.close()
-        await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
+        await gatherResults(map(stop_listening, self._ports))

@@ -1,0 +1,92 @@
+"""What a process has of its backends, and what it hears of them from another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pools import servers
+from txmux.backends.health import key_of
+from txmux.backends.member import Address, State
+from txmux.backends.upstream import Upstreams
+from txmux.rules.backend_model import Check
+from txmux.rules.model import Backend
+
+
+class HeardTest(SynchronousTestCase):
+    """A process that is told by another one what checks find."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
+
+    def backend(self, text: str) -> None:
+        """Make the backend that is checked."""
+        check = Check("tcp", rise=2, fall=3)
+        self.upstream = self.upstreams.of(Backend("b", servers(text), check=check))
+        self.pool = self.upstream.pool
+
+    def hear(self, times: int, *, ok: bool, key: str = "web.test:80 10.0.0.1:80") -> None:
+        """Be told so often of a server."""
+        for _ in range(times):
+            self.upstreams.apply("b", key, ok=ok, why="refused")
+
+    def resolve(self, *hosts: str) -> list[State]:
+        """Learn the addresses of the name, and give their states."""
+        (server,) = self.pool.backend.servers
+        self.pool.set_addresses(server, [Address(host, 80) for host in hosts])
+        return [member.state for member in self.pool.members]
+
+    def test_address(self) -> None:
+        """It takes part in the change, and leaves it to the other one to tell of it."""
+        self.backend("10.0.0.1:80")
+        key = key_of(self.pool.members[0])
+        with capturedLogs() as events:
+            self.hear(3, ok=False, key=key)
+            self.assertEqual(self.pool.members[0].state, State.DOWN)
+            self.hear(2, ok=True, key=key)
+            self.assertEqual(self.pool.members[0].state, State.UP)
+        levels = [event["log_level"].name for event in events]
+        self.assertEqual(levels, ["debug", "debug"])
+
+    def test_ejection(self) -> None:
+        """What it has found out itself it tells."""
+        self.backend("10.0.0.1:80")
+        self.upstream = self.upstreams.of(Backend("c", servers("10.0.0.1:80", "10.0.0.2:80")))
+        pool = self.upstream.pool
+        with capturedLogs() as events:
+            for _ in range(5):
+                pool.failed(pool.pick())  # type: ignore[arg-type]
+        self.assertEqual([event["log_level"].name for event in events], ["warn"])
+
+    def test_name_comes_later(self) -> None:
+        """What it hears before a name has been looked up counts all the same."""
+        self.backend("web.test:80")
+        self.hear(7, ok=False)
+        self.assertEqual(self.resolve("10.0.0.1", "10.0.0.2"), [State.DOWN, State.UP])
+        self.hear(1, ok=True)
+        self.assertEqual(self.resolve("10.0.0.1"), [State.DOWN])
+        self.hear(1, ok=True)
+        self.assertEqual(self.resolve("10.0.0.1"), [State.UP])
+
+    def test_well_again(self) -> None:
+        """A server that is well again by then is not down."""
+        self.backend("web.test:80")
+        self.hear(3, ok=False)
+        self.hear(1, ok=True)
+        self.hear(2, ok=False)
+        self.assertEqual(self.resolve("10.0.0.1"), [State.UP])
+
+    def test_bounded(self) -> None:
+        """No more than so many servers are remembered."""
+        self.backend("web.test:80")
+        for number in range(2000):
+            self.hear(1, ok=False, key=f"web.test:80 {number}")
+        self.assertEqual(len(self.upstream._early), 1000)
+
+
+def _dial(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nothing is to be connected")

@@ -1,0 +1,232 @@
+"""One source that floods txmux takes nothing from others. How fast they are served then, ``benchmarks/flood.py`` measures."""
+
+from __future__ import annotations
+
+import re
+import resource
+import select
+import socket
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from unittest import SkipTest
+
+from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
+from tests.interop.children import eventually
+from tests.interop.mux import Mux, Record
+from tests.workers.running import WorkersTestCase, pids_of
+
+BAD, GOOD = "127.0.0.2", "127.0.0.3"
+PING, PONG = b"PING\n", b"PONG\n"
+MIB = 2**20
+
+RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+backlog  = 4096
+detect_timeout = 2m
+{limits}
+
+[route good]
+match   = payload text=PING
+backend = 127.0.0.1:{backend}
+
+[route site]
+match   = tls sni=www.example.com
+backend = 127.0.0.1:{backend}
+"""
+
+
+class FloodTestCase(WorkersTestCase):
+    """A service, a backend that answers, and clients of several addresses."""
+
+    def setUp(self) -> None:
+        """Start the backend."""
+        if sys.platform != "linux":
+            raise SkipTest("only Linux has all of 127.0.0.0/8")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # of the service, too
+        self.many = 5000 if hard == resource.RLIM_INFINITY or hard > 12_000 else 300
+        self.listening = self.backend()
+        self.thread = threading.Thread(target=self.answer, daemon=True)
+        self.thread.start()
+
+    def answer(self) -> None:
+        """Serve one client after the other until nobody comes any more."""
+        while True:
+            try:
+                client, _ = self.listening.accept()
+            except OSError:
+                return
+            with client:
+                if client.recv(100) == PING:
+                    client.sendall(PONG)
+
+    def flooded(self, limits: str = "", settings: str = "") -> Mux:
+        """Start the service."""
+        rules = RULES.format(limits=limits, backend=self.listening.getsockname()[1])
+        mux = Mux(self.folder, rules, f"drain_timeout = 0s\n{settings}")
+        self.addCleanup(mux.child.end)
+        if settings:
+            mux.child.wait_for("workers that serve: ")
+        return mux
+
+    def come(self, mux: Mux, source: str = BAD) -> socket.socket:
+        """Connect from an address."""
+        client = socket.socket()
+        self.addCleanup(client.close)
+        client.settimeout(20)
+        # To look for a free port at once takes long when there are few.
+        client.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+        client.bind((source, 0))
+        client.connect(("127.0.0.1", mux.port))
+        return client
+
+    def be_served(self, mux: Mux) -> None:
+        """Be a good client."""
+        with self.come(mux, GOOD) as client:
+            client.sendall(PING)
+            self.assertEqual(client.recv(100), PONG)
+
+    def wait_for_lines(self, mux: Mux, count: int) -> list[Record]:
+        """Wait for so many lines of the bad clients, and give them all."""
+        start = f'"client":"{BAD}:'
+        eventually(
+            lambda: mux.log.read_text().count(start) >= count, f"there are {count} lines of {BAD}"
+        )
+        return [line for line in mux._lines("") if line["client"].startswith(f"{BAD}:")]
+
+
+class SilentTest(FloodTestCase):
+    """Thousands of clients that say nothing."""
+
+    def test_all_are_kept(self) -> None:
+        """Without limits they are waited for; meanwhile others are served, and a client costs little memory."""
+        mux = self.flooded()
+        self.be_served(mux)
+        before = memory(mux)
+        clients = [self.come(mux) for _ in range(self.many)]
+        for _ in range(20):
+            self.be_served(mux)
+        self.assertEqual(len(still_open(clients)), self.many)
+        self.assertLess(memory(mux) - before, self.many * 8192)
+        for client in clients:
+            client.close()
+        lines = self.wait_for_lines(mux, self.many)
+        self.assertEqual(Counter(line["reason"] for line in lines), {"client-gone": self.many})
+        self.be_served(mux)
+        mux.stop()
+
+    def test_few_are_kept(self) -> None:
+        """With a limit the others are closed at once, each with its line, and the rest have all they need."""
+        mux = self.flooded("max_undecided_per_source = 100")
+        before = memory(mux)
+        clients = [self.come(mux) for _ in range(self.many)]
+        for _ in range(20):
+            self.be_served(mux)
+        lines = self.wait_for_lines(mux, self.many - 100)
+        self.assertEqual(Counter(line["reason"] for line in lines), {"limit": self.many - 100})
+        self.assertEqual({line["bytes_in"] for line in lines}, {0})
+        self.assertEqual(len(still_open(clients)), 100)
+        self.assertLess(memory(mux) - before, 4 * MIB)
+        mux.stop()
+
+    def test_burst(self) -> None:
+        """A rate lets in what its burst has, whatever becomes of those who were let in."""
+        mux = self.flooded("connection_rate_per_source = 1/h burst=30")
+        for _ in range(50):
+            self.come(mux).close()
+        found = Counter(line["reason"] for line in self.wait_for_lines(mux, 50))
+        self.assertEqual(found, {"client-gone": 30, "limit": 20})
+        self.be_served(mux)
+        mux.stop()
+
+
+class GarbageTest(FloodTestCase):
+    """Clients that seem to speak TLS."""
+
+    def test_garbage(self) -> None:
+        """Each is found out, and costs nothing in the end; others are served."""
+        mux = self.flooded()
+        self.be_served(mux)
+        before = memory(mux)
+        for _ in range(10):
+            clients = [self.come(mux) for _ in range(40)]
+            for client in clients:
+                client.settimeout(20)
+                send_garbage(client)
+            self.be_served(mux)
+            for client in clients:
+                wait_for_end(client)
+        lines = self.wait_for_lines(mux, 400)
+        self.assertEqual(Counter(line["reason"] for line in lines), {"no-route": 400})
+        self.assertLess(memory(mux) - before, 4 * MIB)
+        mux.stop()
+
+
+class WorkersTest(FloodTestCase):
+    """Several workers keep one account."""
+
+    def test_limit(self) -> None:
+        """A source has no more in all workers together; what a worker had that crashed is given back."""
+        mux = self.flooded("max_connections_per_source = 20", "workers = 2")
+        clients = [self.come(mux) for _ in range(60)]
+        lines = self.wait_for_lines(mux, 40)
+        self.assertEqual(Counter(line["reason"] for line in lines), {"limit": 40})
+        kept = still_open(clients)
+        self.assertEqual(len(kept), 20)
+        self.be_served(mux)
+        left = kept
+        for pid in pids_of(mux.child.pid):
+            if len(left) == 20:  # in a hurry, one worker may have let all of them in
+                self.kill(mux, pid)
+                left = still_open(kept)
+        self.assertLess(len(left), 20)
+        more = [self.come(mux) for _ in range(40)]
+        self.wait_for_lines(mux, 60 + len(left))
+        self.assertEqual(len(still_open(more)), 20 - len(left))
+        self.be_served(mux)
+
+    def test_rate(self) -> None:
+        """All workers take from the same bucket."""
+        mux = self.flooded("connection_rate_per_source = 1/h burst=20", "workers = 2")
+        clients = [self.come(mux) for _ in range(60)]
+        self.wait_for_lines(mux, 40)
+        self.assertEqual(len(still_open(clients)), 20)
+
+
+def memory(mux: Mux) -> int:
+    """Give the resident memory of the service in bytes (proc(5))."""
+    text = Path(f"/proc/{mux.child.pid}/status").read_text()
+    found = re.search(r"^VmRSS:\s+(\d+)", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def still_open(clients: list[socket.socket]) -> list[socket.socket]:
+    """Give those that were not closed; who has been heard of nothing is not."""
+    poll = select.poll()
+    for client in clients:
+        poll.register(client, select.POLLIN)
+    closed = {descriptor for descriptor, _ in poll.poll(0)}
+    return [client for client in clients if client.fileno() not in closed]
+
+
+def send_garbage(client: socket.socket) -> None:
+    """Send as much as is wanted."""
+    try:
+        client.sendall(garbage())
+        client.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it was found out already
+
+
+def wait_for_end(client: socket.socket) -> None:
+    """Wait until it is closed, in whatever manner."""
+    try:
+        while client.recv(100):
+            pass
+    except ConnectionError:
+        pass

@@ -1,0 +1,352 @@
+"""Pools of real servers behind the whole service: some die, some hang, some are known by name only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.backends.certificates import make_authority
+from tests.interop.children import Child, InteropTestCase, eventually, free_port, output_of, run
+from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace
+from tests.interop.postgres import start_postgres
+from tests.interop.servers import start_haproxy, start_nginx, start_redis
+from tests.workers.running import pids_of
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Record
+
+_SITE = """
+server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{ return 200 "{port}\\n"; }}
+}}
+"""
+
+# So many connections in a second for so many seconds, each with one request; tells of each that got no whole answer.
+_LOAD = """
+import asyncio, sys
+port, rate, seconds = map(int, sys.argv[1:])
+good = 0
+async def visit():
+    global good
+    own = None
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        own = writer.get_extra_info("sockname")[1]
+        writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+        answer = await asyncio.wait_for(reader.read(), 15)
+        writer.close()
+    except (OSError, asyncio.TimeoutError) as problem:
+        answer = repr(problem).encode()
+    if answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\\n"):
+        good += 1
+    else:
+        print("lost", own, answer, flush=True)
+async def main():
+    clock = asyncio.get_running_loop().time
+    begun, visits = clock(), []
+    for number in range(rate * seconds):
+        await asyncio.sleep(max(0, begun + number / rate - clock()))
+        visits.append(asyncio.ensure_future(visit()))
+        if number == rate:
+            print("under way", flush=True)
+    await asyncio.gather(*visits)
+    print("good", good, flush=True)
+asyncio.run(main())
+"""
+
+_RATE, _SECONDS = 200, 3
+
+
+class KilledTests(InteropTestCase):
+    """Several nginx, of which one is killed."""
+
+    def start_server(self, port: int) -> Child:
+        """Start one with a folder of its own."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        child = start_nginx(folder, _SITE.format(port=port))
+        self.addCleanup(child.end)
+        return child
+
+    def kill(self, child: Child) -> None:
+        """End a server and its worker at once, without good-byes."""
+        pids = [*pids_of(child.pid), child.pid]
+        child.process.kill()
+        for pid in pids[:-1]:
+            os.kill(pid, signal.SIGKILL)
+        child.wait()
+
+    def ask(self, mux: Mux) -> str:
+        """Ask for a page, which is the server's port."""
+        return output_of("curl", "-q", "-sS", f"http://127.0.0.1:{mux.port}/").decode().strip()
+
+    def test_under_load(self) -> None:
+        """At 200 connections a second, only those are lost which the killed server had accepted."""
+        ports = [free_port() for _ in range(3)]
+        servers = [self.start_server(port) for port in ports]
+        for more in ("", "balance = least-connections", "check = http interval=500ms"):
+            mux = Mux(self.folder, _pool(*(f"127.0.0.1:{port}" for port in ports), more=more))
+            self.addCleanup(mux.stop)
+            load = Child(sys.executable, "-c", _LOAD, str(mux.port), str(_RATE), str(_SECONDS))
+            self.addCleanup(load.end)
+            load.wait_for("under way")
+            self.kill(servers[0])
+            good = int(load.wait_for(r"^good (\d+)$")[1])
+            lost = {int(port) for port in re.findall(r"^lost (\d+)", load.output, re.MULTILINE)}
+            self.assertEqual(good + len(lost), _RATE * _SECONDS, load.output)
+            lines = mux.take(_RATE * _SECONDS)
+            killed = f"127.0.0.1:{ports[0]}"
+            for line in lines:
+                if _port(line["client"]) in lost:
+                    self.assertEqual(line["server"], killed)
+                else:
+                    self.assertEqual(line["reason"], "done", line)
+            self.assertLess(len(lost), _RATE // 10)
+            tried = [line for line in lines if "tried" in line["facts"]]
+            self.assertEqual(
+                {line["facts"]["tried"] for line in tried}, {f"{killed} connect-refused"}
+            )
+            self.assertGreater(len(tried), 0)
+            # Out for ten seconds, so that few had to find out.
+            self.assertLessEqual(len(tried), 5)
+            mux.child.wait_for(rf"backend pool: {killed} is (ejected|down): ")
+            servers[0] = self.start_server(ports[0])
+
+    def test_check_brings_it_back(self) -> None:
+        """A server that is gone gets no client, and is back when it is."""
+        ports = [free_port() for _ in range(2)]
+        servers = [self.start_server(port) for port in ports]
+        check = "check = http interval=200ms timeout=1s rise=2 fall=2\neject = off"
+        mux = Mux(self.folder, _pool(*(f"127.0.0.1:{port}" for port in ports), more=check))
+        self.addCleanup(mux.stop)
+        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
+        mux.take(4)
+        self.kill(servers[1])
+        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is down: checks that failed: 2")
+        self.assertEqual([self.ask(mux) for _ in range(4)], 4 * [str(ports[0])])
+        self.assertEqual([line["facts"].get("tried") for line in mux.take(4)], 4 * [None])
+        self.start_server(ports[1])
+        mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{ports[1]} is up: checks that succeeded")
+        self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
+        self.assertEqual(mux.child.output.count(f"127.0.0.1:{ports[1]} is "), 2)
+
+
+def _pool(*servers: str, more: str) -> str:
+    lines = "\n    ".join(servers)
+    return f"""
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route all]
+match   = any
+backend = pool
+
+[backend pool]
+server = {lines}
+{more}
+"""
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+class HangingTests(InteropTestCase):
+    """Servers that take connections and answer nobody, which only a check can find out."""
+
+    def assert_found_out(self, child: Child, port: int, check: str) -> None:
+        """Halt a server, and find that clients are led past it, until it goes on."""
+        listening = f"127.0.0.1:{port}"
+        options = "interval=200ms timeout=300ms rise=1 fall=2"
+        more = f"check = {check} {options}\nfallback = reset"
+        mux = Mux(self.folder, _pool(listening, more=more))
+        self.addCleanup(mux.stop)
+        self.assertEqual(self.reason(mux), "done")
+        child.process.send_signal(signal.SIGSTOP)
+        mux.child.wait_for(rf"{listening} is down: checks that failed: 2, ")
+        self.assertEqual(self.reason(mux), "no-server")
+        child.process.send_signal(signal.SIGCONT)
+        mux.child.wait_for(rf"{listening} is up: checks that succeeded: 1")
+        self.assertEqual(self.reason(mux), "done")
+        self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
+
+    def reason(self, mux: Mux) -> str:
+        """Come, say something, leave, and see how this is logged."""
+        with mux.connect() as client:
+            client.sendall(b"\r\n")
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(1000):
+                    pass
+        reason: str = mux.take_one()["reason"]
+        return "done" if reason in {"client-reset", "server-reset"} else reason
+
+    def test_redis(self) -> None:
+        """Redis."""
+        redis = start_redis(self.folder)
+        self.addCleanup(redis.child.end)
+        self.assert_found_out(redis.child, redis.port, "redis")
+
+    def test_postgres(self) -> None:
+        """PostgreSQL."""
+        folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
+        self.addCleanup(shutil.rmtree, folder)
+        port = free_port()
+        postgres = start_postgres(folder, port)
+        self.addCleanup(postgres.end)
+        self.assert_found_out(postgres, port, "postgres")
+
+
+_FRONTEND = """
+frontend secure
+    bind 127.0.0.1:{port} accept-proxy ssl crt {folder}/good.pem
+    http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port] %[ssl_fc_sni]"
+"""
+
+
+class HaproxyTests(InteropTestCase):
+    """HAProxy behind TLS, with the PROXY protocol's header before it."""
+
+    def test_client_seen(self) -> None:
+        """It sees the client, in both versions of the header."""
+        root = make_authority()
+        root.write(self.folder / "ca.pem")
+        root.issue("www.example.com").write(self.folder / "good.pem", key=True)
+        port = free_port()
+        haproxy = start_haproxy(self.folder, _FRONTEND.format(port=port, folder=self.folder))
+        self.addCleanup(haproxy.end)
+        for version in ("v1", "v2"):
+            tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
+            more = f"proxy_protocol = {version}\n{tls}"
+            mux = Mux(self.folder, _pool(f"127.0.0.1:{port}", more=more))
+            self.addCleanup(mux.stop)
+            said = output_of(
+                "curl",
+                *("-q", "-sS", f"http://127.0.0.1:{mux.port}/"),
+                *("--write-out", "\n%{local_ip} %{local_port} %{remote_ip} %{remote_port}"),
+            )
+            seen, meant = said.decode().splitlines()
+            self.assertEqual(seen, f"{meant} www.example.com")
+
+
+# Says which of its addresses was connected to.
+_NAMED = """
+import socket, sys, threading
+def serve(listening):
+    while True:
+        client, _ = listening.accept()
+        client.sendall(client.getsockname()[0].encode())
+        client.close()
+for host in sys.argv[1:]:
+    listening = socket.create_server((host, 9001), backlog=64)
+    threading.Thread(target=serve, args=[listening], daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+_CLIENT = """
+import socket, sys
+for _ in range(int(sys.argv[2])):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as client:
+        client.sendall(b"x")
+        said = b""
+        try:
+            while data := client.recv(100):
+                said += data
+        except OSError:
+            pass
+        print(said.decode() or "-", flush=True)
+"""
+
+
+class DnsmasqTests(InteropTestCase):
+    """A network of its own, in which dnsmasq is the name server of ``/etc/resolv.conf``."""
+
+    def setUp(self) -> None:
+        self.network = Namespace(self)
+        self.hosts = self.folder / "hosts"
+        self.write_hosts("127.0.1.1 web.test")
+        server = self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3")
+        self.addCleanup(server.end)
+        server.wait_for("ready")
+        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        self.before = (
+            *self.network.command,
+            *("unshare", "--mount", "sh", "-c"),
+            f'mount --bind {self.folder}/resolv.conf /etc/resolv.conf && exec "$@"',
+            "sh",
+        )
+        if run(*self.before, "true").returncode:
+            self.skipTest("no other resolv.conf can be mounted")
+
+    def write_hosts(self, *lines: str) -> None:
+        """Say what addresses there are."""
+        self.hosts.write_text("\n".join([*lines, ""]))
+
+    def start_dnsmasq(self) -> Child:
+        """Start the name server."""
+        child = Child(
+            *(*self.network.command, "dnsmasq"),
+            *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
+            *("--no-resolv", "--no-hosts", f"--addn-hosts={self.hosts}", "--local-ttl=1"),
+            *("--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file="),
+            "--local=/test/",
+        )
+        self.addCleanup(child.end)
+        child.wait_for(r"read .*hosts")
+        return child
+
+    def change(self, dnsmasq: Child, *lines: str) -> None:
+        """Have the name server give other answers."""
+        before = dnsmasq.output.count(str(self.hosts))
+        self.write_hosts(*lines)
+        dnsmasq.process.send_signal(signal.SIGHUP)
+        eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
+
+    def said(self, mux: Mux, count: int = 1) -> list[str]:
+        """Connect clients, and give the addresses of the servers that they have got to."""
+        client = (*self.network.command, sys.executable, "-c", _CLIENT)
+        return output_of(*client, str(mux.port), str(count)).decode().split()
+
+    def test_changing_answers(self) -> None:
+        """The first client is served; later ones follow the answers, and what was known outlives the name and its server."""
+        dnsmasq = self.start_dnsmasq()
+        for settings in ("", "workers = 2"):
+            self.change(dnsmasq, "127.0.1.1 web.test")
+            rules = _pool("web.test:9001", more="resolve = 1s")
+            mux = Mux(self.folder, rules, settings, before=self.before)
+            self.addCleanup(mux.stop)
+            self.assertEqual(self.said(mux), ["127.0.1.1"])
+            self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
+            eventually(
+                lambda m=mux: set(self.said(m, 8)) == {"127.0.1.2", "127.0.1.3"},  # type: ignore[misc]
+                "clients are led to the new addresses",
+            )
+            self.change(dnsmasq, "127.0.1.9 other.test")
+            mux.child.wait_for("cannot find the addresses of web.test, it keeps those it had: 2; ")
+            self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
+        dnsmasq.end()
+        self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
+
+    def test_nobody_answers(self) -> None:
+        """Without a name server clients hear so soon; when there is one, they are served."""
+        mux = Mux(self.folder, _pool("web.test:9001", more="resolve = 1s"), before=self.before)
+        self.addCleanup(mux.stop)
+        mux.child.wait_for("cannot find the addresses of web.test, it has none yet")
+        self.assertEqual(self.said(mux), ["-"])
+        self.assertEqual(self.reasons(mux.take()), ["no-server"])
+        self.start_dnsmasq()
+        eventually(lambda: self.said(mux) == ["127.0.1.1"], "clients are served")
+
+    def reasons(self, lines: list[Record]) -> list[str]:
+        """Give why connections ended."""
+        return [line["reason"] for line in lines]

@@ -1,0 +1,156 @@
+"""What real clients tell their users when they are rejected."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, free_port, run
+from tests.interop.mux import Mux
+from tests.interop.servers import make_certificate
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+default = reject
+
+[route down]
+match = http path=/down*
+    ssh software=OpenSSH*
+backend = down
+
+[backend down]
+server = 127.0.0.1:{port}
+fallback = reject
+"""
+
+
+class ClientTests(InteropTestCase):
+    """Clients of each protocol for which there is an answer."""
+
+    relay: ClassVar[str] = "auto"
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start txmux."""
+        super().setUpClass()
+        cls.mux = Mux(cls.folder, _RULES.format(port=free_port()), f"relay = {cls.relay}")
+        cls.addClassCleanup(cls.mux.stop)
+
+    def curl(
+        self, *options: str | Path, path: str = "x", scheme: str = "http"
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Ask for something."""
+        url = f"{scheme}://127.0.0.1:{self.mux.port}/{path}"
+        return run("curl", "--silent", "--show-error", "--include", *options, url)
+
+    def assert_reason(self, reason: str) -> None:
+        """Look at the new line of the log."""
+        self.assertEqual(self.mux.take_one()["reason"], reason)
+
+    def test_http(self) -> None:
+        """An HTTP client gets a whole response."""
+        done = self.curl()
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertTrue(done.stdout.startswith(b"HTTP/1.1 403 Forbidden\r\n"))
+        self.assertTrue(done.stdout.endswith(b"\r\n\r\n403 Forbidden\n"))
+        self.assert_reason("no-route")
+        done = self.curl("--head", path="down")
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertTrue(done.stdout.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))
+        self.assertTrue(done.stdout.endswith(b"\r\n\r\n"))
+        self.assert_reason("connect-refused")
+
+    def test_upload(self) -> None:
+        """So does one that has a lot to send, and does not ask first."""
+        large = self.folder / "large"
+        large.write_bytes(bytes(3_000_000))
+        done = self.curl("--header", "Expect:", "--data-binary", f"@{large}")
+        self.assertIn(b"403 Forbidden", done.stdout)
+        self.assert_reason("no-route")
+
+    def test_http2(self) -> None:
+        """One of HTTP/2 gets a response on its stream."""
+        for path, status, reason in (
+            ("x", b"403", "no-route"),
+            ("down", b"503", "connect-refused"),
+        ):
+            done = self.curl("--http2-prior-knowledge", path=path)
+            self.assertEqual((done.returncode, done.stderr), (0, b""))
+            self.assertTrue(done.stdout.startswith(b"HTTP/2 " + status))
+            self.assert_reason(reason)
+
+    def test_tls(self) -> None:
+        """A TLS client hears that its server name is unknown, in each version of the protocol."""
+        for version in ("1.2", "1.3"):
+            done = self.curl("--insecure", f"--tlsv{version}", "--tls-max", version, scheme="https")
+            self.assertEqual(done.returncode, 35)
+            self.assertIn(b"unrecognized name", done.stderr)
+            self.assert_reason("no-route")
+        address = f"127.0.0.1:{self.mux.port}"
+        for version in ("tls1", "tls1_1", "tls1_2", "tls1_3"):
+            weak = ("-cipher", "ALL:@SECLEVEL=0")
+            done = run("openssl", "s_client", "-connect", address, f"-{version}", *weak)
+            self.assertIn(b"SSL alert number 112", done.stderr)
+            self.assert_reason("no-route")
+
+    def test_ssh(self) -> None:
+        """An SSH client shows why."""
+        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "BatchMode=yes")
+        given = [word for option in options for word in ("-o", option)]
+        done = run("ssh", "-F", "none", *given, "-p", str(self.mux.port), "nobody@127.0.0.1")
+        self.assertEqual(done.returncode, 255)
+        self.assertIn(b": no server can be reached", done.stderr)
+        self.assertIn(b"Received disconnect from 127.0.0.1 ", done.stderr)
+        self.assert_reason("connect-refused")
+
+    def test_redis(self) -> None:
+        """A Redis client gets an error."""
+        done = run("redis-cli", "-p", str(self.mux.port), "GET", "x")
+        self.assertIn(b"ERR not allowed here", done.stdout)
+        self.assert_reason("no-route")
+
+
+class PortableClientTests(ClientTests):
+    """The same with the transports of Twisted."""
+
+    relay = "portable"
+
+
+class TlsEndTests(InteropTestCase):
+    """Clients inside of TLS that ends here."""
+
+    def test_inside(self) -> None:
+        """They get their answer inside of it, and a goodbye of TLS."""
+        certificate = make_certificate(self.folder, "www.example.com")
+        both = self.folder / "both.pem"
+        both.write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
+        rules = f"""
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route web]
+match = tls
+terminate_tls = {both}
+
+[route inside]
+under = web
+match = http
+backend = reject
+"""
+        mux = Mux(self.folder, rules)
+        self.addCleanup(mux.stop)
+        context = ssl.create_default_context(cafile=str(certificate.chain))
+        with context.wrap_socket(mux.connect(), server_hostname="www.example.com") as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            answer = b""
+            while chunk := client.recv(4096):
+                answer += chunk
+        self.assertTrue(answer.startswith(b"HTTP/1.1 403 Forbidden\r\n"))
+        self.assertTrue(answer.endswith(b"403 Forbidden\n"))
+        self.assertEqual(mux.take_one()["reason"], "denied")

@@ -1,0 +1,339 @@
+"""TLS that ends in txmux: curl, OpenSSL, OpenSSH and Redis behind one name on one port."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import sys
+from hashlib import sha256
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.backends.certificates import Identity, make_authority
+from tests.interop.children import Child, InteropTestCase, eventually, free_port, output_of, run
+from tests.interop.mux import Mux, Record, twist_command
+from tests.interop.servers import (
+    RedisServer,
+    SshServer,
+    make_certificate,
+    start_nginx,
+    start_redis,
+    start_sshd,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NGINX = """
+server {{
+    listen 127.0.0.1:{port};
+    root {folder}/files;
+    location /hello {{ return 200 "$scheme $http_host $server_protocol\\n"; }}
+    location / {{ dav_methods PUT; }}
+}}
+"""
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+
+[listen members]
+endpoint = 127.0.0.1:0
+
+[route acme]
+match   = tls alpn=acme-tls/1
+backend = 127.0.0.1:{acme}
+
+[route secure]
+match         = tls
+under         = public
+terminate_tls = {folder}/one.pem, {folder}/one.key, {folder}/wild.pem
+alpn          = http/1.1
+
+[route members-only]
+match         = tls
+under         = members
+terminate_tls = {folder}/wild.pem
+tls_client_ca = {folder}/ca.pem
+tls_minimum   = 1.3
+
+[route web]
+match   = http
+under   = secure, members-only
+backend = 127.0.0.1:{web}
+
+[route ssh]
+match   = ssh
+under   = secure
+backend = 127.0.0.1:{ssh}
+
+[route redis]
+match   = redis
+under   = secure
+backend = 127.0.0.1:{redis}
+"""
+
+
+class TerminationTests(InteropTestCase):
+    """One port, or two: that of the members asks for certificates."""
+
+    authority: ClassVar[Identity]
+    sshd: ClassVar[SshServer]
+    redis: ClassVar[RedisServer]
+    acme: ClassVar[Child]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers and txmux."""
+        super().setUpClass()
+        folder = cls.folder
+        cls.authority = authority = make_authority()
+        authority.write(folder / "ca.pem")
+        one = authority.issue("one.example.com")
+        (folder / "one.pem").write_bytes(one.pem + authority.pem)
+        (folder / "one.key").write_bytes(one.key_pem())
+        authority.issue("*.example.org").write(folder / "wild.pem", key=True)
+        authority.issue("alice", usage=False).write(folder / "alice.pem", key=True)
+        (folder / "files").mkdir()
+        web = free_port()
+        nginx = start_nginx(folder, _NGINX.format(port=web, folder=folder))
+        cls.addClassCleanup(nginx.end)
+        cls.sshd = start_sshd(folder)
+        cls.addClassCleanup(cls.sshd.child.end)
+        cls.redis = start_redis(folder)
+        cls.addClassCleanup(cls.redis.child.end)
+        certificate = make_certificate(folder, "acme.example")
+        cls.acme = Child(
+            "openssl",
+            *("s_server", "-accept", "127.0.0.1:0", "-alpn", "acme-tls/1"),
+            *("-cert", certificate.chain, "-key", certificate.key),
+            stdin=True,
+        )
+        cls.addClassCleanup(cls.acme.end)
+        acme = cls.acme.wait_for(r"^ACCEPT .*:(\d+)$")[1]
+        ports = {"web": web, "ssh": cls.sshd.port, "redis": cls.redis.port, "acme": acme}
+        cls.mux = Mux(folder, _RULES.format(folder=folder, **ports))
+        cls.addClassCleanup(cls.mux.stop)
+
+    def curl(
+        self,
+        path: str,
+        *options: str | Path,
+        name: str = "one.example.com",
+        listener: str = "public",
+    ) -> bytes:
+        """Ask for something by HTTPS."""
+        port = self.mux.ports[listener]
+        where = ("--resolve", f"{name}:{port}:127.0.0.1", f"https://{name}:{port}{path}")
+        trust = ("--cacert", self.folder / "ca.pem")
+        return output_of("curl", "-sS", "--fail", "--max-time", "20", *trust, *options, *where)
+
+    def client(self, *options: str | Path, listener: str = "public", said: bytes = b"") -> str:
+        """Shake hands with OpenSSL's client, and give what it printed."""
+        address = f"127.0.0.1:{self.mux.ports[listener]}"
+        trust = ("-CAfile", self.folder / "ca.pem")
+        done = run("openssl", "s_client", "-connect", address, *trust, *options, stdin=said)
+        return (done.stdout + done.stderr).decode(errors="replace")
+
+    def take_one(self, route: str | None, reason: str = "done") -> Record:
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["reason"]), (route, reason), line)
+        return line
+
+    def test_https(self) -> None:
+        """Curl gets its answer by the certificate of the name it asks for, and the log tells what was agreed on."""
+        for name in ("one.example.com", "a.example.org"):
+            answer = self.curl("/hello", name=name)
+            self.assertEqual(answer.decode(), f"http {name}:{self.mux.ports['public']} HTTP/1.1\n")
+            line = self.take_one("web")
+            facts = line["facts"]
+            self.assertEqual(
+                (facts["sni"], facts["tls_alpn"], facts["tls_version"], facts["host"]),
+                (name, "http/1.1", "1.3", name),
+            )
+
+    def test_big_bodies(self) -> None:
+        """Big bodies arrive unchanged, both ways."""
+        body = self.folder / "body"
+        body.write_bytes(bytes(range(256)) * 40_000)
+        self.curl("/stored", "-T", body)
+        line = self.take_one("web")
+        self.assertGreater(line["bytes_in"], body.stat().st_size)
+        stored = self.curl("/stored")
+        self.assertEqual(sha256(stored).digest(), sha256(body.read_bytes()).digest())
+        self.assertGreater(self.take_one("web")["bytes_out"], len(stored))
+
+    def test_versions(self) -> None:
+        """TLS 1.2 and 1.3 are spoken, with strong ciphers, and nothing older."""
+        said = b"GET /hello HTTP/1.0\r\nHost: x\r\n\r\n"
+        for option, version in (("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")):
+            output = self.client(option, "-servername", "one.example.com", "-ign_eof", said=said)
+            self.assertIn(f"New, {version}, Cipher is ", output)
+            self.assertIn("Verify return code: 0 (ok)", output)
+            self.assertIn("http x HTTP/1.0", output)
+            self.take_one("web")
+        self.assertIn("Cipher is (NONE)", self.client("-tls1_1", "-cipher", "ALL:@SECLEVEL=0"))
+        line = self.take_one("secure", "tls-failed")
+        self.assertIn("older versions of TLS", line["facts"]["tls_error"])
+
+    def test_half_close(self) -> None:
+        """A client that says goodbye right after its request gets the answer all the same."""
+        program = (
+            "import socket, ssl, sys\n"
+            "context = ssl.create_default_context(cafile=sys.argv[2])\n"
+            "plain = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n"
+            "incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()\n"
+            "tls = context.wrap_bio(incoming, outgoing, server_hostname='one.example.com')\n"
+            "def step(act):\n"
+            "    while True:\n"
+            "        try:\n"
+            "            result = act()\n"
+            "        except ssl.SSLWantReadError:\n"
+            "            result = None\n"
+            "        plain.sendall(outgoing.read())\n"
+            "        if result is not None: return result\n"
+            "        incoming.write(plain.recv(65536))\n"
+            "step(lambda: tls.do_handshake() or True)\n"
+            "tls.write(b'GET /hello HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n')\n"
+            "try: tls.unwrap()\n"
+            "except ssl.SSLWantReadError: pass\n"
+            "print(step(lambda: tls.read(65536)).decode())\n"
+        )
+        port = str(self.mux.ports["public"])
+        output = output_of(sys.executable, "-c", program, port, self.folder / "ca.pem")
+        self.assertIn(b"http x HTTP/1.0", output)
+        self.mux.take_one()
+
+    def test_ssh(self) -> None:
+        """OpenSSH logs in through TLS."""
+        address = f"127.0.0.1:{self.mux.ports['public']}"
+        proxy = f"openssl s_client -quiet -connect {address} -servername one.example.com"
+        output = output_of(
+            "ssh", *self.sshd.options, f"-oProxyCommand={proxy}", "one.example.com", "echo through"
+        )
+        self.assertEqual(output, b"through\n")
+        line = self.take_one("ssh")
+        self.assertIn("OpenSSH", line["facts"]["software"])
+
+    def test_redis(self) -> None:
+        """So does Redis's own client."""
+        output = output_of(
+            "redis-cli",
+            *("-h", "127.0.0.1", "-p", str(self.mux.ports["public"])),
+            *("--tls", "--sni", "one.example.com", "--cacert", self.folder / "ca.pem"),
+            *("PING",),
+        )
+        self.assertEqual(output, b"PONG\n")
+        self.take_one("redis")
+
+    def test_client_certificates(self) -> None:
+        """Members show a certificate, and the log tells whose; all others are turned away, with the cause."""
+        certificate = ("--cert", self.folder / "alice.pem")
+        self.curl("/hello", *certificate, name="x.example.org", listener="members")
+        line = self.take_one("web")
+        self.assertEqual(line["facts"]["tls_client"], "CN=alice")
+        stranger = make_authority("Stranger").issue("mallory", usage=False)
+        stranger.write(self.folder / "mallory.pem", key=True)
+        for options, cause in (
+            ((), "the client has sent no certificate, but tls_client_ca wants one"),
+            (
+                ("-cert", self.folder / "mallory.pem", "-key", self.folder / "mallory.pem"),
+                "the certificate of 'CN=mallory' is of an authority that is not in tls_client_ca, 'CN=Stranger'",
+            ),
+            (("-tls1_2",), "the client speaks only older versions of TLS than tls_minimum"),
+        ):
+            self.client(*options, listener="members", said=b"GET / HTTP/1.0\r\n\r\n")
+            line = self.take_one("members-only", "tls-failed")
+            self.assertEqual(line["facts"]["tls_error"], cause)
+        output = self.client(listener="members")
+        self.assertRegex(output, r"Acceptable client certificate CA names\nCN ?= ?Test Authority")
+        self.mux.take_one()
+
+    def test_acme(self) -> None:
+        """A validation by ACME passes through to the tool that answers it."""
+        output = self.client("-alpn", "acme-tls/1", "-servername", "one.example.com")
+        self.assertIn("ALPN protocol: acme-tls/1", output)
+        self.assertRegex(output, r"subject=CN ?= ?acme\.example")
+        self.take_one("acme")
+
+    def test_no_renegotiation(self) -> None:
+        """A client may not shake hands again on the same connection."""
+        said = b"R\nGET /hello HTTP/1.0\r\n\r\n"
+        output = self.client("-tls1_2", "-servername", "one.example.com", said=said)
+        self.assertIn("RENEGOTIATING", output)
+        self.assertRegex(output, "no renegotiation|no_renegotiation")
+        self.mux.take_one()
+
+    def test_changed(self) -> None:
+        """A certificate that is put in another's place is shown soon, and one that cannot be used never."""
+        path = self.folder / "wild.pem"
+
+        def serial() -> str:
+            output = self.client("-servername", "x.example.org")
+            self.mux.take_one()
+            found = re.search(
+                r"(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", output
+            )
+            assert found is not None, output
+            return output_of(
+                "openssl", "x509", "-noout", "-serial", stdin=found[0].encode()
+            ).decode()
+
+        before, old = serial(), path.read_bytes()
+        path.write_bytes(self.authority.issue("y.example.org").pem)
+        self.mux.child.process.send_signal(signal.SIGHUP)
+        self.mux.child.wait_for(
+            rf"\[route secure\] terminate_tls: '{re.escape(str(path))}': no private key"
+        )
+        self.assertEqual(serial(), before)
+        other = self.folder / "new.pem"
+        self.authority.issue("*.example.org").write(other, key=True)
+        other.replace(path)
+        eventually(lambda: serial() != before, "the new certificate is shown")
+        path.write_bytes(old)
+        self.mux.child.process.send_signal(signal.SIGHUP)
+        eventually(lambda: serial() == before, "the old certificate is shown again")
+
+    def test_flood_of_garbage(self) -> None:
+        """A thousand clients whose records are garbage are logged as such, and others are served meanwhile."""
+        count = 1000
+        garbage = b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 2000
+        for _ in range(count):
+            with socket.create_connection(("127.0.0.1", self.mux.ports["public"])) as client:
+                client.sendall(garbage)
+        self.curl("/hello")
+        lines = self.mux.take(count + 1)
+        reasons = [line["reason"] for line in lines]
+        self.assertEqual(sorted(set(reasons)), ["done", "tls-failed"])
+        self.assertEqual(reasons.count("tls-failed"), count)
+        self.assertTrue(all(line["facts"]["tls_error"] for line in lines if line["route"] != "web"))
+
+
+class BadFileTests(InteropTestCase):
+    """Files that cannot be used stop the start."""
+
+    def test_start(self) -> None:
+        """Each is told with the line that names it, and the process ends with a status that says so."""
+        authority = make_authority()
+        good, other = authority.issue("a.example"), authority.issue("b.example")
+        (self.folder / "mixed.pem").write_bytes(good.pem + other.key_pem())
+        (self.folder / "bare.pem").write_bytes(good.pem)
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            "[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route one]\nmatch = tls sni=a.example\nterminate_tls = mixed.pem\n"
+            "[route two]\nmatch = tls\nterminate_tls = bare.pem\n"
+        )
+        wanted = (
+            f"{rules}:5: [route one] terminate_tls: '{self.folder}/mixed.pem': the private key does not belong to the "
+            "certificate; name a PEM file with a certificate and its key\n"
+            f"{rules}:8: [route two] terminate_tls: '{self.folder}/bare.pem': no private key for its certificate; "
+            "name a PEM file with a certificate and its key\n"
+        )
+        for settings in ("", "[txmux]\nworkers = 2\n"):
+            rules.write_text(rules.read_text().partition("[txmux]")[0] + settings)
+            done = run(*twist_command(), "txmux", "--rules", rules)
+            self.assertEqual((done.returncode, done.stdout, done.stderr.decode()), (1, b"", wanted))
+        checked = run(sys.executable, "-m", "txmux", "check", rules)
+        self.assertEqual((checked.returncode, checked.stdout.decode()), (1, wanted))

@@ -1,0 +1,271 @@
+"""Root gives up its privileges once it listens. What it was must not come back."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import Child, eventually, run
+from tests.interop.mux import Mux, Twist, twist_command
+from txmux.account import Account, AccountError, account_of
+from txmux.rules.parser import parse
+
+_NOBODY = pwd.getpwnam("nobody")
+_GET = b"GET / HTTP/1.1\r\n\r\n"
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+default = reject
+"""
+
+
+def require_root() -> None:
+    """Skip a test that only root can make."""
+    if os.geteuid() != 0:
+        raise SkipTest("only root has privileges to give up")
+
+
+def ids_of(pid: int) -> dict[str, list[int]]:
+    """Give all users and groups of a process, and its capabilities."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    words = {name: values.split() for name, _, values in (line.partition(":") for line in lines)}
+    found = {name: list(map(int, words[name])) for name in ("Uid", "Gid", "Groups")}
+    found["Cap"] = [int(words[name][0], 16) for name in ("CapPrm", "CapEff", "CapAmb")]
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """Give the processes that a process has started."""
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def ask(port: int) -> bytes:
+    """Send a request, and give all of the answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(_GET)
+        answer = b""
+        while chunk := client.recv(4096):
+            answer += chunk
+    return answer
+
+
+class DroppingTests(SynchronousTestCase):
+    """A real service, started by root."""
+
+    def setUp(self) -> None:
+        """Make a folder that others may look into."""
+        require_root()
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-privileges-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder.chmod(0o755)
+
+    def mux(self, settings: str = "", rules: str = _RULES) -> Mux:
+        """Start a service that becomes nobody."""
+        mux = Mux(self.folder, rules, f"user = nobody\n{settings}")
+        self.addCleanup(mux.stop)
+        mux.child.wait_for("the process is user nobody from now on")
+        return mux
+
+    def assert_nobody(self, pid: int, gid: int = _NOBODY.pw_gid) -> None:
+        """Check that nothing is left of root."""
+        found = ids_of(pid)
+        self.assertEqual(found["Uid"], [_NOBODY.pw_uid] * 4)
+        self.assertEqual(found["Gid"], [gid] * 4)
+        self.assertLessEqual(set(found["Groups"]), {gid, _NOBODY.pw_gid})
+        self.assertEqual(found["Cap"], [0, 0, 0])
+
+    def test_low_port(self) -> None:
+        """A port below 1024 is opened before, and served after."""
+        with socket.socket() as probe:
+            for port in range(1000, 1024):
+                if probe.connect_ex(("127.0.0.1", port)):
+                    break
+        mux = self.mux(rules=_RULES.replace(":0", f":{port}"))
+        self.assertIn(b"403 Forbidden", ask(port))
+        self.assert_nobody(mux.child.pid)
+
+    def test_group(self) -> None:
+        """The group may be another one than the user's own."""
+        mux = self.mux("group = daemon")
+        self.assert_nobody(mux.child.pid, gid=1)
+
+    def test_workers(self) -> None:
+        """Workers are that user as well, and so is their parent."""
+        mux = self.mux("workers = 2")
+        mux.child.wait_for("workers that serve: 2")
+        workers = children_of(mux.child.pid)
+        self.assertEqual(len(workers), 2)
+        for pid in (mux.child.pid, *workers):
+            self.assert_nobody(pid)
+        self.assertIn(b"403 Forbidden", ask(mux.port))
+        mux.take_one()
+
+    def test_log(self) -> None:
+        """The log's file belongs to that user, who can open it again where the folder allows it."""
+        mux = self.mux()
+        status = mux.log.stat()
+        self.assertEqual((status.st_uid, status.st_gid), (_NOBODY.pw_uid, _NOBODY.pw_gid))
+        self.assertEqual(status.st_mode & 0o777, 0o640)
+        os.chown(mux.log.parent, _NOBODY.pw_uid, -1)
+        mux.log.rename(mux.log.with_name("old"))
+        mux.child.process.send_signal(signal.SIGHUP)
+        eventually(mux.log.exists, "the log is there again")
+        ask(mux.port)
+        mux.take_one()
+
+    def test_log_in_a_closed_folder(self) -> None:
+        """Where the folder does not allow it, that is said, and the old file is kept."""
+        mux = self.mux()
+        old = mux.log.rename(mux.log.with_name("old"))
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(
+            f"access log {mux.log} cannot be reopened: Permission denied; lines still go to the old file"
+        )
+        ask(mux.port)
+        eventually(lambda: "no-route" in old.read_text(), "the old file has the line")
+
+    def test_own_log(self) -> None:
+        """A file that is there already keeps its owner."""
+        own = self.folder / "own.log"
+        own.touch()
+        rules = self.folder / "own.ini"
+        rules.write_text(f"[txmux]\nuser = nobody\naccess_log = {own}\n{_RULES}")
+        twist = Twist("--rules", rules)
+        twist.child.wait_for("Starting reactor")
+        twist.stop()
+        self.assertEqual(own.stat().st_uid, 0)
+
+    def test_unix_socket(self) -> None:
+        """A socket's file that cannot be removed at the end does not keep connections from finishing."""
+        path = self.folder / "socket"
+        mux = self.mux(rules=_RULES.replace(":0", f":0\n    unix:{path}"))
+        ask(mux.port)  # it is ready for signals then
+        mux.stop()
+        self.assertIn("a listening socket cannot be tidied up: ", mux.child.output)
+
+    def refusal(self, settings: str, rules: str = _RULES, *before: str) -> str:
+        """Give the one line with which a start fails."""
+        file = self.folder / "rules.ini"
+        file.write_text(f"[txmux]\n{settings}\n{rules}")
+        file.chmod(0o644)
+        command = [*before, *twist_command(), "txmux", "--rules", str(file)]
+        done = run(command[0], *command[1:])
+        self.assertEqual(done.returncode, 1)
+        (line,) = done.stderr.decode().splitlines()
+        return line
+
+    def test_unknown(self) -> None:
+        """Who is not there cannot be become, and nothing is opened for that."""
+        self.assertEqual(
+            self.refusal("user = no-such-user"),
+            "[txmux] user: there is no user 'no-such-user' on this machine; create it, or name another one",
+        )
+        self.assertEqual(
+            self.refusal("user = nobody\ngroup = no-such-group"),
+            "[txmux] group: there is no group 'no-such-group' on this machine; create it, or name another one",
+        )
+
+    def test_transparent(self) -> None:
+        """What takes a privilege all the time does not go together with it."""
+        backend = "[backend b]\nserver = 127.0.0.1:1\nsource = client\n"
+        line = self.refusal("user = nobody", f"{_RULES}{backend}")
+        self.assertIn("[backend b] source: client needs the capability CAP_NET_ADMIN", line)
+
+    def test_twistd(self) -> None:
+        """The user may be that of twistd already."""
+        rules = self.folder / "rules.ini"
+        tac = self.folder / "service.tac"
+        tac.write_text(
+            "from twisted.application.service import Application\nfrom txmux import MuxService\n"
+            f"application = Application('x')\nMuxService.from_file({str(rules)!r}).setServiceParent(application)\n"
+        )
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        options = ("--nodaemon", "--pidfile=", "--uid=nobody", f"--gid={_NOBODY.pw_gid}")
+        for user, said in (
+            ("nobody", "set uid/gid"),
+            ("daemon", "only root can become 'daemon'; start it as root, or remove the key if"),
+        ):
+            rules.write_text(f"[txmux]\nuser = {user}\n{_RULES}")
+            child = Child(twistd, *options, f"--rundir={self.folder}", "--python", str(tac))
+            self.addCleanup(child.end)
+            child.wait_for("listening on")
+            child.wait_for(said)
+            child.end()
+            self.assertEqual("Traceback" in child.output, user == "daemon")
+
+
+class AccountTests(SynchronousTestCase):
+    """Who the rules mean."""
+
+    def account(self, settings: str) -> Account | None:
+        """Find it."""
+        return account_of(parse(f"[txmux]\n{settings}\n{_RULES}", "x.ini"))
+
+    def test_nobody_else(self) -> None:
+        """Without the key the process stays who it is."""
+        self.assertIsNone(self.account("workers = 1"))
+
+    def test_itself(self) -> None:
+        """Whoever one is already needs no privilege."""
+        account = self.account(f"user = {os.getuid()}\ngroup = {os.getgid()}")
+        assert account is not None
+        self.assertTrue(account.is_current)
+        self.assertFalse(account.become())
+        self.assertEqual(account.owner, (os.getuid(), os.getgid()))
+
+    def test_names_and_numbers(self) -> None:
+        """Users and groups have names and numbers; a number needs no entry in the list of users if it has a group."""
+        require_root()
+        nobody = Account("nobody", _NOBODY.pw_uid, _NOBODY.pw_gid)
+        self.assertEqual(self.account("user = nobody"), nobody)
+        by_number = self.account(f"user = {_NOBODY.pw_uid}")
+        self.assertEqual(by_number, Account(str(_NOBODY.pw_uid), *nobody.owner))
+        self.assertEqual(
+            self.account("user = 51234\ngroup = 51235"), Account("51234", 51234, 51235)
+        )
+        for settings in ("user = 51234", "user = 4294967295\ngroup = 1"):
+            error = self.assertRaises(AccountError, self.account, settings)
+            self.assertIn("there is no user", str(error))
+
+    def test_not_root(self) -> None:
+        """Only root can become somebody else."""
+        self.patch(os, "geteuid", lambda: 4711)
+        error = self.assertRaises(AccountError, self.account, "user = nobody")
+        self.assertIn("this process is user 4711, and only root can become 'nobody'", str(error))
+
+    def test_becoming(self) -> None:
+        """Groups go first, and a process that could go back is not let on."""
+        unable = OSError(1, "Operation not permitted")
+        groups, group = ("groups", [51235]), ("gid", 51235)
+        self.assert_fails(
+            None, "could go back to root", [groups, group, ("uid", 51234), ("uid", 0)]
+        )
+        self.assert_fails(unable, "Operation not permitted", [groups, group])
+
+    def assert_fails(
+        self, problem: OSError | None, message: str, changes: list[tuple[str, object]]
+    ) -> None:
+        """Become somebody, and compare what has been done until it failed."""
+        done: list[tuple[str, object]] = []
+
+        def setuid(uid: int) -> None:
+            if problem is not None:
+                raise problem
+            done.append(("uid", uid))
+
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(os, "setgroups", lambda groups: done.append(("groups", list(groups))))
+        self.patch(os, "setgid", lambda gid: done.append(("gid", gid)))
+        self.patch(os, "setuid", setuid)
+        error = self.assertRaises(AccountError, Account("x", 51234, 51235).become)
+        self.assertIn(message, str(error))
+        self.assertEqual(done, changes)

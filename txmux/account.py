@@ -1,0 +1,145 @@
+"""Whom the process becomes once it has opened what takes privileges."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Rules, Settings
+
+__all__ = ["Account", "AccountError", "account_of"]
+
+_NO_ID = 2**32 - 1
+
+
+class AccountError(MuxError):
+    """The process cannot become who the rules say."""
+
+
+@attrs.frozen
+class Account:
+    """A user and what is its.
+
+    Attributes:
+        user: Its name, or its ID in digits.
+        uid: Its ID.
+        gid: The ID of the group that the process gets.
+    """
+
+    user: str
+    uid: int
+    gid: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the process is this user already."""
+        return (os.getuid(), os.geteuid()) == (self.uid, self.uid)
+
+    def check(self) -> None:
+        """See whether the process can become this user.
+
+        Raises:
+            AccountError: It cannot.
+        """
+        if not self.is_current and os.geteuid() != 0:
+            raise AccountError(
+                f"[txmux] user: this process is user {os.geteuid()}, and only root can become {self.user!r}; "
+                "start it as root, or remove the key if systemd or 'twistd --uid' has changed the user already"
+            )
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        """The IDs of user and group, for files that it is to own."""
+        return (self.uid, self.gid)
+
+    def become(self) -> bool:
+        """Become this user, for good, unless the process is this user already.
+
+        Returns:
+            Whether it has changed.
+
+        Raises:
+            AccountError: It cannot, or could go back.
+        """
+        self.check()
+        if self.is_current:
+            return False
+        try:
+            # In this order: whoever is not root any more cannot change groups.
+            os.setgroups(self._groups())
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+        except OSError as problem:
+            raise AccountError(
+                f"[txmux] user: the system does not let this process become {self.user!r}: {problem.strerror}"
+            ) from problem
+        with suppress(PermissionError):
+            os.setuid(0)
+            raise AccountError(
+                f"[txmux] user: this process became {self.user!r}, but could go back to root, and so could who breaks in; "
+                "take the capability CAP_SETUID from it, or remove the key"
+            )
+        return True
+
+    def _groups(self) -> list[int]:
+        try:
+            name = pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return [self.gid]
+        return os.getgrouplist(name, self.gid)
+
+
+def account_of(rules: Rules) -> Account | None:
+    """Find the account that the rules name.
+
+    Returns:
+        The account; ``None`` if the process stays what it is.
+
+    Raises:
+        AccountError: There is no such user or group, this process cannot become it, or the rules ask for what it may
+            not do any more then.
+    """
+    settings = rules.settings
+    if settings.user is None:
+        return None
+    account = _find(settings.user, settings)
+    account.check()
+    for backend in rules.backends.values():
+        if "client" in backend.source and not account.is_current:
+            raise AccountError(
+                f"[backend {backend.name}] source: client needs the capability CAP_NET_ADMIN as long as txmux runs, and "
+                "'user' in [txmux] gives it up; let systemd change the user and leave it that capability instead"
+            )
+    return account
+
+
+def _find(user: str, settings: Settings) -> Account:
+    group = None if settings.group is None else _group_id(settings.group)
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        if user.isdecimal() and group is not None and int(user) < _NO_ID:
+            return Account(user, int(user), group)  # as in a container without a list of users
+        raise AccountError(
+            f"[txmux] user: there is no user {user!r} on this machine; create it, or name another one"
+        ) from None
+    return Account(user, entry.pw_uid, entry.pw_gid if group is None else group)
+
+
+def _group_id(group: str) -> int:
+    if group.isdecimal() and int(group) < _NO_ID:
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise AccountError(
+            f"[txmux] group: there is no group {group!r} on this machine; create it, or name another one"
+        ) from None
