@@ -64,7 +64,6 @@ def main() -> None:
 
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-
     service = MuxService.from_file(options.rules)
     service.startService()
     samples = Samples()

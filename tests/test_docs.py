@@ -259,9 +259,16 @@ class AccessLogTests(SynchronousTestCase):
         """It has all facts that matchers learn."""
         learnt = set()
         for file in (_ROOT / "txmux/matchers").glob("*.py"):
-            function = file.read_text().partition("def learnt(")[2].partition("\n\n\n")[0]
-            learnt |= set(re.findall(r'"(\w+)":', function))
+            for name in ("learnt", "hello_facts"):
+                function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
+                learnt |= set(re.findall(r'"(\w+)":', function))
         self.assertEqual(set(_rows(_section(self.page, "Facts"))), learnt | {"dry_run"})
+
+    def test_connecting_facts(self) -> None:
+        """It has those that stages add."""
+        code = (_ROOT / "txmux/frontend/stages.py").read_text()
+        rows = _rows(_section(self.page, "Facts from connecting"))
+        self.assertEqual(set(rows), set(re.findall(r'facts\["(\w+)"\]', code)))
 
     def test_told_facts(self) -> None:
         """It has all facts that PROXY protocol headers tell."""

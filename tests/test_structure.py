@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(txmux.__file__).parent
 
 PURE = (
+    "answers",
     "convert",
     "detection",
     "embedding",

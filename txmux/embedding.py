@@ -65,7 +65,7 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
 
     Args:
         backend: A Twisted protocol factory of this process, which gets the client's connection itself; a server in
-            the short form of rules files, such as ``"127.0.0.1:22"``; ``"close"`` or ``"reset"``; or a ready outcome.
+            the short form of rules files, such as ``"127.0.0.1:22"``; ``"close"``, ``"reset"`` or ``"reject"``; or a ready outcome.
 
     Raises:
         MuxError: It is none of these.
@@ -78,7 +78,7 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
         return Backend(backend, (server(backend),))
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)
-    raise MuxError(f"{backend!r} is no protocol factory, server, 'close' or 'reset'")
+    raise MuxError(f"{backend!r} is no protocol factory, server, 'close', 'reset' or 'reject'")
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import maybeDeferred
@@ -14,6 +14,9 @@ from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, re
 from txmux.embedding import route
 from txmux.rules.backend_model import Check, Ejection, ServerTLS
 from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from txmux.observe.record import ConnectionRecord
 
 _AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 
@@ -37,6 +40,16 @@ class PoolCase(MuxTestCase):
     def serve(self, backend: Backend) -> None:
         """Lead every client that speaks to a backend."""
         self.port = self.mux([route("any", backend)])
+
+    async def logged(self, count: int = 1) -> ConnectionRecord:
+        """Wait as usual, and see that pools count nobody who is gone."""
+        record = await super().logged(count)
+        if not self.factory.connections:
+            for upstream in self.factory.upstreams._upstreams.values():
+                counted = [member.connections for member in upstream.pool.members]
+                self.assertEqual((upstream.pool.connections, sum(counted)), (0, 0))
+                self.assertEqual(len(upstream.queue or ()), 0)
+        return record
 
     async def client(self, data: bytes = b"x") -> Peer:
         """Connect a client, which says something."""
@@ -428,6 +441,46 @@ class QueueTest(PoolCase):
         while len(self.records) < 2:
             await self.turn()
         self.assertEqual(self.records[0].reason, "no-server")
+
+
+class GoneTest(PoolCase):
+    """Clients that leave while a server is being connected."""
+
+    async def leave(self, backend: Backend, ready: Any) -> None:
+        """Come, wait for something, and break off."""
+        self.serve(backend)
+        client = await self.client()
+        await self.seen(1)
+        await ready()
+        client.reset()
+        self.assert_story(await self.logged(), reason="client-gone")
+
+    async def test_dialling(self) -> None:
+        """While it is being dialled."""
+        await self.leave(backend_at(make_stalled_port(self)), self.turn)
+
+    async def test_handshaking(self) -> None:
+        """While it shakes hands."""
+        mute = PeerFactory()
+        port = listen(self, mute)
+        await self.leave(backend_at(port, tls=ServerTLS("a.example")), mute.peer)
+        await mute.peers[0].is_lost()
+
+    async def test_probing(self) -> None:
+        """While it tries whether a server is back, which another client then does."""
+        port = free_port()
+        backend = backend_at(port, eject=_AT_ONCE, tls=ServerTLS("a.example"))
+        self.serve(backend)
+        await self.turned_away(reason="connect-refused")
+        self.time.advance(10)
+        mute = PeerFactory()
+        listening = await self.listen_again(mute, port)
+        self.addCleanup(listening.stopListening)
+        for number in range(2):
+            client = await self.client()
+            await mute.peer(number)
+            client.reset()
+            self.assert_story(await self.logged(number + 2), reason="client-gone")
 
 
 class ShareTest(PoolCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.peers import Peer, PeerFactory
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route
 from txmux.rules.client_model import TlsEnd
+from txmux.tls.transport import TLSTransport
 
 if TYPE_CHECKING:
     from txmux.rules.model import Route
@@ -203,6 +205,21 @@ class RelayTests(TerminationCase):
         self.assertTrue(server.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 
+    async def test_garbage(self) -> None:
+        """Garbage in the middle breaks the connection, even while the client does not read."""
+        client, server = await self.relayed()
+        client.transport.pauseProducing()
+        server.send(b"x" * 20_000_000)
+        client.transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
+        client.transport.resumeProducing()
+        while server.lost is None or client.lost is None:
+            self.time.advance(0.05)
+            if client.finished:
+                client.close()
+            await self.turn()
+        self.assertTrue(server.was_reset())
+        self.assert_story(await self.logged(), reason="client-reset")
+
     async def test_much(self) -> None:
         """Nothing is lost or changed while both sides send much, and neither reads in a hurry."""
         client, server = await self.relayed()
@@ -368,6 +385,34 @@ class LevelTests(TerminationCase):
         server.close()
         await client.is_lost()
         self.assert_story(await self.logged(), route="acme")
+
+    async def test_asked_for_first(self) -> None:
+        """A client that asks for TLS first, as PostgreSQL's do, is answered; its server never hears of that."""
+        ssl_request = bytes.fromhex("0000000804d2162f")
+        startup = bytes.fromhex("0000001000030000") + b"user\0x\0\0"
+        port = self.mux(
+            [self.tls_route(match="postgres sni=a.example"), self.inner("postgres", name="pg")]
+        )
+
+        class Asking(SecurePeer):
+            def connectionMade(self) -> None:
+                self.transport.write(ssl_request)
+
+            def dataReceived(self, data: bytes) -> None:
+                if not self.layers[0].outgoing.pending and self.tls.version() is None:
+                    data = data.removeprefix(b"S")
+                super().dataReceived(data)
+
+        client = Asking((client_context(self.ca), "a.example"))
+        await connect_tls(self, port, client)
+        await client.ready()
+        client.send(startup)
+        server = await self.backend.peer()
+        await server.has(len(startup))
+        self.assertEqual(bytes(server.received), startup)
+        client.goodbye()
+        await server.is_lost()
+        self.assert_story(await self.logged(), route="pg", reason="done")
 
     async def test_drained(self) -> None:
         """At the stop a client that shakes hands is ended as any other."""
@@ -536,14 +581,52 @@ class HandshakeTests(TerminationCase):
             )
             self.records.clear()
 
-    async def test_finished_with_its_hello(self) -> None:
-        """A client that sends no more before it could be told apart cannot shake hands."""
-        port = self.mux([self.tls_route(match="tls sni=a.example"), route("ssh", CLOSE)])
-        client = await self.connect(port)
+    async def test_finished_before(self) -> None:
+        """A client that is led here because it sends no more cannot shake hands."""
+        first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
+        client = await self.connect(self.mux([first, self.tls_route(match="any")]))
         client.send(b"\x16\x03\x01")
         client.finish()
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="no-route")
+        self.assert_story(await self.logged(), reason="tls-failed")
+
+
+class LeakTests(TerminationCase):
+    """What is left when connections are over."""
+
+    async def test_nothing_left(self) -> None:
+        """No transport outlives its connection, however that ended, even without the garbage collector."""
+        port = self.mux([self.tls_route(), self.inner()])
+        endings = ("close", "reset", "goodbye", "fail", "leave")
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for count, ending in enumerate(endings * 2, start=1):
+            if ending == "leave":
+                plain = await self.connect(port)
+                plain.send(b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+                await self.seen(11)
+                plain.close()
+            elif ending == "fail":
+                plain = await self.connect(port)
+                plain.send(b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100)
+            else:
+                client = await self.client(port)
+                client.send(SSH)
+                server = await self.backend.peer(len(self.backend.peers))
+                await server.has(len(SSH))
+                getattr(client, ending)()
+                while server.lost is None:
+                    self.time.advance(0.05)
+                    if server.finished:
+                        server.close()
+                    await self.turn()
+            while len(self.records) < count:
+                self.time.advance(0.05)
+                await self.turn()
+        await self.turn(3)
+        left = [thing for thing in gc.get_objects() if type(thing) is TLSTransport]
+        self.assertEqual(left, [])
 
 
 class AgreementTests(TerminationCase):

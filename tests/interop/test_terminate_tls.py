@@ -337,3 +337,35 @@ class BadFileTests(InteropTestCase):
             self.assertEqual((done.returncode, done.stdout, done.stderr.decode()), (1, b"", wanted))
         checked = run(sys.executable, "-m", "txmux", "check", rules)
         self.assertEqual((checked.returncode, checked.stdout.decode()), (1, wanted))
+
+
+class WorkerTests(InteropTestCase):
+    """Several processes that end TLS."""
+
+    def test_changed(self) -> None:
+        """A signal makes all of them show the new certificate, and say so when there is none that they can use."""
+        authority = make_authority()
+        path = self.folder / "site.pem"
+        authority.issue("old.example").write(path, key=True)
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route secure]\nmatch = tls\nterminate_tls = {path}\n"
+        )
+        mux = Mux(self.folder, rules, "workers = 2")
+        self.addCleanup(mux.stop)
+
+        def subject() -> str:
+            address = f"127.0.0.1:{mux.port}"
+            done = run("openssl", "s_client", "-connect", address)
+            found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+            return found[1].decode() if found else ""
+
+        eventually(lambda: subject() == "old.example", "the workers serve")
+        authority.issue("new.example").write(path, key=True)
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"(?s)been read again.*been read again")
+        self.assertEqual({subject() for _ in range(8)}, {"new.example"})
+        path.write_bytes(b"")
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"(?s)no certificate in it.*no certificate in it")
+        self.assertEqual({subject() for _ in range(8)}, {"new.example"})

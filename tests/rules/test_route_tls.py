@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
 from txmux.rules.client_model import TlsEnd
+from txmux.rules.files import check_file
 from txmux.rules.model import Refusal, Rules
 from txmux.rules.nesting import places
 from txmux.rules.parser import load, parse
@@ -102,6 +103,15 @@ class KeyTests(SynchronousTestCase):
                 ],
             )
             self.assertEqual(len(parse(path.read_text(), path, MATCHERS).routes), 1)
+
+    def test_forbidden(self) -> None:
+        """What this user may not look for may be there for the service."""
+        self.patch(Path, "stat", _forbidden)
+        check_file(Path("/etc/x.pem"))
+
+
+def _forbidden(*_: object, **__: object) -> None:
+    raise PermissionError
 
 
 class UnderTests(SynchronousTestCase):

@@ -125,6 +125,28 @@ class ContextTests(StoreCase):
         contexts = Contexts(TlsEnd((self.pem("a.example"), old)))
         self.assertEqual(name_of(shown(contexts.default, "old.example")), "old.example")
 
+    def test_same_kind_again(self) -> None:
+        """Of two certificates for the same names with the same kind of key, the first is shown."""
+        first, second = self.pem("a.example", file="1.pem"), self.pem("a.example", file="2.pem")
+        found = shown(Contexts(TlsEnd((first, second))).default)
+        self.assertEqual(found, x509.load_pem_x509_certificate(first.read_bytes()))
+
+    def test_chain(self) -> None:
+        """What leads to the authority is shown as well."""
+        path = self.pem("a.example")
+        path.write_bytes(path.read_bytes() + authority().pem)
+        context = Contexts(TlsEnd((path,))).default
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
+        client.set_connect_state()
+        for _ in range(2):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                other.bio_write(one.bio_read(2**16))
+        self.assertEqual(len(client.get_peer_cert_chain() or ()), 2)
+
     def test_kinds_of_keys(self) -> None:
         """Of two certificates for the same names that differ in the kind of key, each client gets one it can take."""
         files = (self.pem_rsa("a.example"), self.pem("a.example"))

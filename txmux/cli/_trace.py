@@ -158,6 +158,8 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
         )
         yield "decision", f"with these bytes: undecided, waits for more, for route {waits_for}"
         yield "deadline", f"after {timeout}, or when the client finishes sending: {leads}"
+    for exchange in found.decision.answered:
+        yield "answer", f"the client is told {exchange.answer!r}, since it waits for that"
     facts = found.decision.facts
     if facts:
         yield "learnt", " ".join(f"{name}={value}" for name, value in facts.items())

@@ -11,6 +11,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from txmux.errors import MuxError
+from txmux.matchers._bytes import printable
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 from txmux.rules.problems import RulesError
@@ -167,7 +168,7 @@ class Handshaking:
         connection.transport, tls.wrappedProtocol = tls, connection
         connection.ended_tls = _as_fields(agreed)
         record = connection.record
-        record.facts = {**record.facts, **agreed.facts()}
+        record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
         self._go_on()
@@ -183,7 +184,7 @@ class Handshaking:
         connection = self._connection
         if self._reason == "tls-failed":
             cause = self._cause or cause_of(reason.value, self._tls.distrusted)
-            connection.record.facts = {**connection.record.facts, "tls_error": cause}
+            connection.record.facts = {**connection.record.facts, "tls_error": printable(cause)}
         connection.over(self._reason)
 
     def abort(self, reason: AbortReason) -> None:

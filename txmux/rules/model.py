@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -103,7 +104,7 @@ class Backend:
     half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None
-    eject: Ejection | None = Ejection(lone=False)
+    eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: float = 30.0
     tls: ServerTLS | None = None
     max_connections: int = 0

@@ -1,0 +1,59 @@
+"""The units for systemd have no errors, and leave little to who breaks in."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import InteropTestCase, run
+
+if TYPE_CHECKING:
+    import subprocess
+
+_UNITS = Path(__file__).parents[2] / "examples" / "systemd"
+
+
+class UnitTests(InteropTestCase):
+    """``systemd-analyze`` reads them; systemd itself need not run."""
+
+    def setUp(self) -> None:
+        """Copy the units to where their programs are."""
+        if shutil.which("systemd-analyze") is None:
+            raise SkipTest("systemd-analyze is not installed")
+        super().setUp()
+        self.units = self.folder / self.id().rpartition(".")[2]
+        shutil.copytree(_UNITS, self.units)
+        unit = self.units / "txmux.service"
+        unit.write_text(unit.read_text().replace("/opt/txmux/bin/", "/bin/true "))
+
+    def analyze(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Run it on the service."""
+        return run("systemd-analyze", "--no-pager", *words, self.units / "txmux.service")
+
+    def exposure(self) -> float:
+        """Give its figure for what the service can do to the system: 0 is nothing, 10 is everything."""
+        text = self.analyze("security", "--offline=true").stdout.decode()
+        found = re.search(r"Overall exposure level for txmux.service: ([0-9.]+)", text)
+        assert found is not None, text
+        return float(found[1])
+
+    def test_verify(self) -> None:
+        """There is nothing wrong with them."""
+        done = run(
+            "systemd-analyze",
+            "verify",
+            "--man=no",
+            *(self.units / name for name in ("txmux.service", "txmux.socket")),
+        )
+        self.assertEqual((done.returncode, done.stderr, done.stdout), (0, b"", b""))
+
+    def test_exposure(self) -> None:
+        """With the socket of systemd, the service can do even less."""
+        with_socket = self.exposure()
+        shutil.rmtree(self.units / "txmux.service.d")
+        alone = self.exposure()
+        self.assertLessEqual(alone, 2.0)
+        self.assertLess(with_socket, alone)

@@ -1,0 +1,92 @@
+"""Files that cannot be used, told with their lines."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.tls_case import authority
+from txmux.errors import MuxError
+from txmux.frontend.handshaking import Terminations
+from txmux.rules.parser import parse
+from txmux.rules.problems import RulesError
+from txmux.tls.check import unusable_files
+
+_RULES = """\
+[listen public]
+endpoint = 127.0.0.1:0
+[route good]
+match = tls sni=a.example
+terminate_tls = good.pem
+[route bare]
+match = tls sni=b.example
+terminate_tls = good.pem,
+    bare.pem
+[route members]
+match = tls
+terminate_tls = good.pem
+tls_client_ca = empty.pem
+[route plain]
+match = any
+backend = close
+"""
+_CERTIFICATES = "name a PEM file with certificates"
+_PAIR = "name a PEM file with a certificate and its key"
+
+
+class FileTests(SynchronousTestCase):
+    """Of a whole file of rules."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        identity = authority().issue("a.example")
+        identity.write(self.folder / "good.pem", key=True)
+        authority().issue("b.example").write(self.folder / "bare.pem")
+        (self.folder / "empty.pem").touch()
+        self.rules = parse(_RULES, self.folder / "rules.ini")
+
+    def told(self, problems: Any) -> list[str]:
+        """Write problems without the name of the folder."""
+        return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
+
+    def test_wrong(self) -> None:
+        """All that is wrong is told, for each route."""
+        wrong, forbidden = unusable_files(self.rules)
+        lines = [
+            "rules.ini:8: [route bare] terminate_tls: 'bare.pem': no private key for its certificate; "
+            + _PAIR,
+            "rules.ini:13: [route members] tls_client_ca: 'empty.pem' has no certificate in it; "
+            + _CERTIFICATES,
+        ]
+        self.assertEqual((self.told(wrong), forbidden), (lines, []))
+        terminations = Terminations(Clock())
+        error = self.assertRaises(RulesError, terminations.add, self.rules)
+        self.assertEqual(self.told(error.problems), lines)
+
+    def test_forbidden(self) -> None:
+        """What only another user may read is told apart."""
+        denied = PermissionError(13, "Permission denied")
+        with mock.patch.object(Path, "read_bytes", side_effect=denied):
+            wrong, forbidden = unusable_files(self.rules)
+        self.assertEqual(wrong, [])
+        self.assertEqual(
+            self.told(forbidden)[0],
+            "rules.ini:5: [route good] terminate_tls: cannot read 'good.pem': Permission denied; "
+            "let the user that txmux runs as read it",
+        )
+
+    def test_from_python(self) -> None:
+        """Routes that come from no file are told by their names."""
+        self.rules.sections.clear()  # type: ignore[attr-defined]
+        wrong, _ = unusable_files(self.rules)
+        self.assertIn("rules.ini: [route bare] terminate_tls: ", self.told(wrong)[0])
+        bare = self.rules.routes[1]
+        error = self.assertRaises(MuxError, Terminations(Clock()).of, bare)
+        self.assertIn("[route bare] terminate_tls: '", str(error))
