@@ -18,7 +18,7 @@ from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCertificates
 
 from tests.backends.certificates import Identity, make_authority
-from tests.backends.tls_case import TLSCase, authority
+from tests.backends.tls_case import LastReceiver, TLSCase, authority
 from tests.support.peers import PeerFactory, reactor
 from txmux.backends.client import ProxyClientFactory
 from txmux.backends.tls import BackendTLS, HandshakeError
@@ -265,10 +265,9 @@ class HandshakeTests(TLSCase):
             )
             connector.connect(10, keepalive=False)
             client: Any = made.client
-            gone: Deferred[None] = Deferred()
             client.give_up()
-            client.receiver.lost = lambda _reason: gone.callback(None)
-            await gone
+            client.receiver = LastReceiver()
+            await client.receiver.gone
         self.assertEqual(told, [])
 
     async def test_refused(self) -> None:

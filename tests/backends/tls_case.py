@@ -23,7 +23,7 @@ from txmux.sockets.poller import Poller
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-__all__ = ["TLSCase", "authority"]
+__all__ = ["LastReceiver", "TLSCase", "authority"]
 
 
 @cache
@@ -64,7 +64,7 @@ class TLSCase(TestCase):
         done: Deferred[ProxyClient] = Deferred()
 
         def connected(client: ProxyClient) -> None:
-            client.receiver = _Receiver()
+            client.receiver = LastReceiver()
             done.callback(client)
 
         made = ProxyClientFactory(connected, done.errback)
@@ -92,7 +92,7 @@ class TLSCase(TestCase):
         return str(failure)
 
 
-class _Receiver:
+class LastReceiver:
     """Whom the server's end tells what happens."""
 
     def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.task import Clock
 
 from tests.relay.contract import RelayCase
@@ -191,3 +193,57 @@ class OrderContract(RelayCase):
         client.transport.resumeProducing()
         await self.over(client, server)
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_urgent_byte(self) -> None:
+        """A byte that is sent as urgent neither stops what comes after it nor ends it."""
+        if self.make_wiring().family != socket.AF_INET:
+            return
+        client, server = await self.start()
+        server.transport.pauseProducing()
+        client.send(b"a" * 3_000_000)
+        await self.standstill(client)
+        handle: socket.socket = client.transport.getHandle()
+        server.transport.resumeProducing()
+        await server.has(3_000_000)
+        client.send(b"b" * 1_000_000)
+        while client.transport.dataBuffer or client.transport._tempDataLen:
+            await self.turn()
+        handle.send(b"!", socket.MSG_OOB)
+        client.send(b"c" * 1000)
+        client.finish()
+        await server.has_all()
+        self.assertEqual(bytes(server.received[-1001:]), b"b" + b"c" * 1000)
+        server.close()
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "done")
+
+    async def test_idle_with_a_stalled_server(self) -> None:
+        """What is held when the time is over still reaches a peer that reads on, in either direction."""
+        for upload in (True, False):
+            with self.subTest(upload=upload):
+                clock = Clock()
+                timeouts = Timeouts(idle=60, half_close=60)
+                client, server = await self.start(timeouts=timeouts, clock=clock)
+                sender, reader = (client, server) if upload else (server, client)
+                reader.transport.pauseProducing()
+                sender.send(b"x" * 20_000_000)
+                await self.standstill(sender)
+                clock.advance(60)  # the first look finds that there is something to take
+                await self.turn(5)
+                clock.advance(60)
+                await self.turn(5)
+                await self.assert_rests()
+                reader.transport.resumeProducing()
+                while not self.results:
+                    await self.turn()
+                    if reader.finished and reader.lost is None:
+                        reader.close()
+                    if sender.finished and sender.lost is None:
+                        sender.close()
+                await reader.is_lost()
+                (result,) = self.results
+                self.assertEqual(result.reason, "idle-timeout")
+                self.assertEqual(
+                    len(reader.received), result.bytes_in if upload else result.bytes_out
+                )
+                del self.ends

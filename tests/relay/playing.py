@@ -145,7 +145,10 @@ class Player:
         client = self._accepting.end
         assert client is not None
 
+        started: list[End] = []
+
         def connected(server: End) -> None:
+            started.append(server)
             _limit(server.transport.getHandle(), schedule.buffers)
             timeouts = Timeouts(idle=1e6, half_close=1e6)
             self._relay = self._make_relay(self._clock, timeouts, self._results.append)
@@ -156,7 +159,7 @@ class Player:
 
         factory = ProxyClientFactory(connected, failed)
         self._wiring.connect(self._server_socket.getsockname(), factory)
-        while factory.client is None:
+        while not started:
             self._private.turn()
         plain, _ = self._server_socket.accept()
         _limit(plain, schedule.buffers)

@@ -61,6 +61,8 @@ def _how_it_stands(transport: IRelayTransport) -> Literal["finished", "broken", 
 class _Nobody:
     """Implements `Receiver`."""
 
+    __slots__ = ()  # all share the one
+
     def data(self, data: bytes, /) -> None:
         pass
 

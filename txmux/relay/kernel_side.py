@@ -85,7 +85,9 @@ class KernelSide(RelaySide):
     def lost(self, reason: Failure) -> None:
         """Note that this side is gone, with its socket."""
         self._relay.poller.closing(self._descriptor)
-        self._put_pipe_away()
+        self.other._put_pipe_away()  # with what this side's peer does not get any more
+        if self.other.gone:
+            self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
         self._held = b""
         super().lost(reason)
 
@@ -153,16 +155,18 @@ class KernelSide(RelaySide):
     def _splice(self, pipe: Pipe) -> None:
         """Send on what comes through a pipe, for some turns."""
         relay = self._relay
-        for _ in range(_TURNS):
+        for turn in range(_TURNS):
             try:
                 count = os.splice(self._descriptor, pipe.sink, PIPE_SIZE, flags=_SPLICE)
             except BlockingIOError:
+                # An urgent byte stops splice for ever, but not recv, which passes over it.
+                self._much = turn > 0
                 return
             except OSError:
                 self._end(LOST)
                 return
             if not count:
-                self._read_to_end()
+                self._much = False  # recv tells whether it is the end, or an urgent byte
                 return
             pipe.level = count
             self.received += count

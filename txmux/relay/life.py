@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RelayLife", "RelaySide"]
 
-_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent
+_TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
+_TAKEN_YET_AT_MOST = 1.0
 
 
 class RelayLife(abc.ABC):
@@ -39,10 +40,10 @@ class RelayLife(abc.ABC):
     __slots__ = (
         "_client",
         "_clock",
+        "_end",
         "_on_over",
         "_reason",
         "_server",
-        "_started_at",
         "_timeouts",
         "_timer",
         "_unsent",
@@ -58,6 +59,7 @@ class RelayLife(abc.ABC):
         self._on_over = on_over
         self._reason: Reason | None = None
         self._timer: IDelayedCall | None = None
+        self._end: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
 
@@ -67,7 +69,7 @@ class RelayLife(abc.ABC):
 
     def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
         """Take both ends over; see `txmux.relay.interface.Relay.start`."""
-        self.last_byte_at = self._started_at = self._clock.seconds()
+        self.last_byte_at = self._clock.seconds()
         self._client, self._server = upstream, downstream = self._make_sides(client, server)
         upstream.other, downstream.other = downstream, upstream
         client.receiver, server.receiver = upstream, downstream
@@ -78,9 +80,9 @@ class RelayLife(abc.ABC):
             downstream.write(pending)
         if downstream.gone:
             return
-        idle, longest = self._timeouts.idle, self._timeouts.max_duration
-        first = idle if longest is None else min(idle, longest)
-        self._timer = self._clock.callLater(first, self._check)
+        self._timer = self._clock.callLater(self._timeouts.idle, self._check)
+        if self._timeouts.max_duration is not None:
+            self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
         if client_finished:
             upstream.finished()
 
@@ -127,7 +129,9 @@ class RelayLife(abc.ABC):
             self._stop_watching()
             self._end_when_taken(other, other.close if complete else other.abort)
 
-    def _end_when_taken(self, side: RelaySide, end: Callable[[], None]) -> None:
+    def _end_when_taken(
+        self, side: RelaySide, end: Callable[[], None], paused: float = _TAKEN_YET / 2
+    ) -> None:
         """End a side as soon as its peer has taken all that it was sent.
 
         To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
@@ -137,9 +141,7 @@ class RelayLife(abc.ABC):
             return
         moved = self._still_sending()
         now = self._clock.seconds()
-        if self._has_lasted_too_long(now):
-            self.abort("max-duration")
-            return
+        pause = min(2 * paused, _TAKEN_YET_AT_MOST)
         if moved:
             self.last_byte_at = now
         if self._unsent == 0:
@@ -148,7 +150,7 @@ class RelayLife(abc.ABC):
         elif not moved and now - self.last_byte_at >= self._timeouts.half_close:
             side.abort()
         else:
-            self._timer = self._clock.callLater(_TAKEN_YET, self._end_when_taken, side, end)
+            self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
 
     def _close_both(self, reason: Reason) -> None:
         """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
@@ -161,6 +163,9 @@ class RelayLife(abc.ABC):
 
     def _over(self) -> None:
         self._stop_watching()
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
         client, server = self._client, self._server
         result = RelayResult(self._reason or "error", client.received, server.received)
         on_over = self._on_over
@@ -178,16 +183,16 @@ class RelayLife(abc.ABC):
         # No sum and difference of times, so that all connections' timers are of one length.
         self._set_timer(self._patience())
 
+    def _lasted(self) -> None:
+        self._end = None
+        self.abort("max-duration")
+
     def _watch(self) -> None:
         """Set the timer to the next moment at which something may have taken too long."""
         if not (self._client.gone and self._server.gone):
             self._set_timer(max(0.0, self.last_byte_at + self._patience() - self._clock.seconds()))
 
     def _set_timer(self, delay: float) -> None:
-        longest = self._timeouts.max_duration
-        if longest is not None:
-            left = self._started_at + longest - self._clock.seconds()
-            delay = min(delay, max(0.0, left))
         if self._timer is None:
             self._timer = self._clock.callLater(delay, self._check)
         else:
@@ -206,9 +211,7 @@ class RelayLife(abc.ABC):
         self._timer = None
         now = self._clock.seconds()
         quiet = now - self.last_byte_at >= self._patience()
-        if self._has_lasted_too_long(now):
-            self.abort("max-duration")
-        elif self._still_sending() and quiet:
+        if self._still_sending() and quiet:
             # A slow reader has taken something meanwhile.
             self.last_byte_at = now
             self._watch()
@@ -220,10 +223,6 @@ class RelayLife(abc.ABC):
             self._close_both("half-close-timeout")
         else:
             self._close_both("idle-timeout")
-
-    def _has_lasted_too_long(self, now: float) -> bool:
-        longest = self._timeouts.max_duration
-        return longest is not None and now - self._started_at >= longest
 
     def _still_sending(self) -> bool:
         """Tell whether the peers have something to take, and have taken some since this was last asked."""

@@ -96,6 +96,7 @@ class Poller:
     def change(self, descriptor: int, events: int) -> None:
         """Watch a descriptor for something else from now on."""
         self._epoll.modify(descriptor, events)
+        self._events[descriptor] = events
 
     def forget(self, descriptor: int) -> None:
         """Watch a descriptor, which stays open, no longer."""
@@ -123,9 +124,10 @@ class Poller:
             self.reactor.callFromThread(self._finish)
 
     def _finish(self) -> None:
-        last, self._last = self._last, []
-        self._soon.extend(last)
-        self._catch_up()
+        while self._last:
+            last, self._last = self._last, []
+            self._soon.extend(last)
+            self._catch_up()
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call something as soon as whoever runs now has returned."""

@@ -136,7 +136,8 @@ class SocketPort:
 
     def _wait(self, shortage: str) -> None:
         """Leave clients in the queue until there is room for them again."""
-        self._poller.forget(self._socket.fileno())
+        # Still watched, for nothing: otherwise the epoll object might be closed, and not be had again.
+        self._poller.watch(self._socket.fileno(), 0, self._ready)
         self._pause = self._poller.reactor.callLater(_BREATH, self._go_on)
         if not self._short:
             self._short = True

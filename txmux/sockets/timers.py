@@ -55,18 +55,18 @@ class Timers:
         """
         if kw:
             callable = partial(callable, **kw)  # noqa: A001
-        if delay not in self._queues and len(self._queues) >= _MOST_QUEUES:
-            self.rest()
-            if len(self._queues) >= _MOST_QUEUES:
-                return self._clock.callLater(delay, callable, *args)
         timer = Timer(self, callable, args)
         timer.begin(delay)
         return timer
 
-    def queue(self, delay: float) -> _Queue:
-        """Give the queue of a length."""
+    def queue(self, delay: float) -> _Queue | _Alone:
+        """Give the queue of a length; if there are too many, what serves one timer alone."""
         queue = self._queues.get(delay)
         if queue is None:
+            if len(self._queues) >= _MOST_QUEUES:
+                self.rest()
+            if len(self._queues) >= _MOST_QUEUES:
+                return _Alone(self._clock, delay)
             queue = self._queues[delay] = _Queue(self._clock, delay)
         return queue
 
@@ -94,7 +94,7 @@ class Timer:
         self._timers = timers
         self._call = call
         self._args = args
-        self._queue: _Queue | None = None
+        self._queue: _Queue | _Alone | None = None
         self.at = 0.0
 
     def begin(self, delay: float) -> None:
@@ -140,6 +140,23 @@ class Timer:
 
 def _nothing() -> None:
     """What a timer calls that is over: it lets go of whom it would have called."""
+
+
+class _Alone:
+    """One timer that the reactor knows itself."""
+
+    __slots__ = ("_alarm", "_clock", "_delay")
+
+    def __init__(self, clock: IReactorTime, delay: float) -> None:
+        self._clock = clock
+        self._delay = delay
+
+    def add(self, timer: Timer) -> None:
+        timer.at = self._clock.seconds() + self._delay
+        self._alarm = self._clock.callLater(self._delay, timer.run_out)
+
+    def remove(self, _timer: Timer) -> None:
+        self._alarm.cancel()
 
 
 class _Queue:

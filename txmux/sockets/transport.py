@@ -50,14 +50,20 @@ def leave(transport: tcp.Connection) -> bytes:
     Returns:
         What the transport was given to write and has not sent.
     """
-    unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
-    transport.dataBuffer, transport.offset = b"", 0
-    transport._tempDataBuffer, transport._tempDataLen = [], 0
+    unsent = _take_unsent(transport)
     if isinstance(transport, SocketTransport):
         transport._events = 0  # the watch stays as it is until then
     else:
         transport.stopReading()
         transport.stopWriting()
+    return unsent
+
+
+def _take_unsent(transport: tcp.Connection) -> bytes:
+    """Take from a transport what it was given to write and has not sent."""
+    unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
+    transport.dataBuffer, transport.offset = b"", 0
+    transport._tempDataBuffer, transport._tempDataLen = [], 0
     return b"".join(unsent)
 
 
@@ -92,9 +98,9 @@ class SocketTransport(tcp.Connection):
         self._host = host
         self._poller = poller
         self._events = 0
-        self._broken = (
-            False  # has been found out by a write, which takes the error away from whoever reads
-        )
+        # To find out by a write takes the error away from whoever reads.
+        self._broken = False
+        self._read_to_end = False
 
     def begin(self, protocol: IProtocol) -> None:
         """Read for a protocol from now on."""
@@ -149,29 +155,33 @@ class SocketTransport(tcp.Connection):
         """Do what the reactor does for a descriptor that is ready."""
         if self._aborting or (self.disconnecting and not self._events & WRITE):
             return
-        why: object = None
-        reading = False
         try:
-            if events & (READ | TROUBLE) and self._events & READ:
-                reading = True
-                why = self.doRead()
-            if not why and events & (WRITE | TROUBLE) and self._events & WRITE:
-                reading = False
-                why = self.doWrite()
+            why = self._read_and_write(events)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this connection alone
             _log.failure("the protocol of {transport!r} raised", transport=self)
             why = problem
-        if why is main.CONNECTION_DONE and self._broken:
-            self.connectionLost(LOST)
-        elif why is main.CONNECTION_DONE and reading:
-            self.stopReading()
-            self.readConnectionLost(CLOSED)
-        elif why is main.CONNECTION_DONE:
-            self.connectionLost(CLOSED)
+        if why is main.CONNECTION_DONE:
+            self.connectionLost(LOST if self._broken else CLOSED)
         elif why is main.CONNECTION_LOST:
             self.connectionLost(LOST)
         elif isinstance(why, BaseException):
             self.connectionLost(Failure(why))
+
+    def _read_and_write(self, events: int) -> object:
+        """Read or write or both, and give why the connection is over, if it is."""
+        if events & (READ | TROUBLE) and self._events & READ:
+            why = self.doRead()
+            if why is main.CONNECTION_DONE and not self._broken:
+                self._read_to_end = True
+                self.stopReading()
+                self.readConnectionLost(CLOSED)
+                return None
+            if why:
+                return why
+        if events & (WRITE | TROUBLE) and self._events & WRITE:
+            why = self.doWrite()
+            return None if why is main.CONNECTION_LOST and self._is_broken() else why
+        return None
 
     # What can be had for less.
 
@@ -189,9 +199,19 @@ class SocketTransport(tcp.Connection):
                 return
             if isinstance(sent, int):
                 data = data[sent:]
-            else:
-                self._broken = True
-        super().write(data)
+            elif self._is_broken():
+                return
+        if not self._broken:
+            super().write(data)
+
+    def _is_broken(self) -> bool:
+        """Note that the peer takes nothing any more; tell whether what it sent before is still to be read."""
+        if self._read_to_end:
+            return False
+        self._broken = True
+        _take_unsent(self)
+        self.stopWriting()
+        return True
 
     def loseConnection(self) -> None:
         """Close when all is written; if it is, as soon as whoever asks has gone on."""
