@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from txmux.backends.member import Member
     from txmux.backends.pool import Pool
     from txmux.rules.backend_model import Check
+    from txmux.rules.model import Backend
 
     Wrap = Callable[[Any, str], Any]
 
@@ -114,6 +115,26 @@ class HealthChecks:
                 watches[key] = _Watch(self, key, member)
 
 
+def start_check(
+    checking: Checking, dial: Dial, backend: Backend, member: Member, wrap: Wrap | None
+) -> None:
+    """Begin a check of a member as a connection of a client would begin, with header and TLS.
+
+    Args:
+        checking: The check.
+        dial: Connects.
+        backend: Says which header there is.
+        member: Which is checked.
+        wrap: See `HealthChecks`.
+    """
+
+    def wrapped(factory: Any) -> Any:
+        spoken = factory if wrap is None else wrap(factory, member.name)
+        return with_header(spoken, backend.proxy_protocol)
+
+    checking.start(dial, member.target, wrapped)
+
+
 class _Watch:
     """The checks of one member, one after another."""
 
@@ -142,17 +163,11 @@ class _Watch:
         if self._checking is not None:
             self._checking.cut()  # found something long ago, but the server has not closed
         checks, member = self._checks, self.member
-        backend, check, wrap = checks.backend, checks.check, checks.wrap
-
-        def wrapped(factory: Any) -> Any:
-            spoken = factory if wrap is None else wrap(factory, member.name)
-            return with_header(spoken, backend.proxy_protocol)
-
-        target = member.target
-        asked = probe(check, member.name, target.port, tls=wrap is not None)
+        check, wrap = checks.check, checks.wrap
+        asked = probe(check, member.name, member.target.port, tls=wrap is not None)
         self._begun = checks.clock.seconds()
         self._checking = Checking(checks.clock, asked, check.timeout, self._found)
-        self._checking.start(checks.dial, target, wrapped)
+        start_check(self._checking, checks.dial, checks.backend, member, wrap)
 
     def _found(self, finding: Finding) -> None:
         checks = self._checks

@@ -178,7 +178,7 @@ class Upstreams:
         upstream = self._upstreams.get(id(backend))
         if upstream is None:
             upstream = self._upstreams[id(backend)] = Upstream(
-                backend, self._clock, self._first_names, checking=self._checking
+                backend, self._clock, self.first_names, checking=self._checking
             )
             if self._users:
                 self._begin(upstream)
@@ -278,7 +278,7 @@ class Upstreams:
             if upstream.backend.name == backend:
                 upstream.apply(key, ok=ok, why=why)
 
-    def _first_names(self) -> Deferred[None] | None:
+    def first_names(self) -> Deferred[None] | None:
         """Give what fires when all names have been looked up once; ``None`` if they have."""
         if self._names is None or not self._names.unanswered:
             return None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
+
 from txmux.backends.source import transparent_hints
+from txmux.backends.tryout import try_servers
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint import lint, warnings
 from txmux.rules.parser import load
@@ -17,17 +20,20 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sized
 
+    from txmux.backends.tryout import Tried
     from txmux.interfaces import IProtocolMatcher
+    from txmux.rules.model import Rules
 
 __all__ = ["NAME", "SUMMARY", "configure", "run"]
 
 NAME = "check"
-SUMMARY = "Report all errors and warnings of rules files, one a line; nothing is opened or started."
+SUMMARY = "Report all errors and warnings of rules files, one a line; nothing is started."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file")
+    parser.add_argument("--connect", action="store_true", help="also try each server")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,11 +42,39 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
     # A list, so that a bad file does not hide the next one's errors.
-    fine = [_check(path, matchers) for path in arguments.files]
+    good: list[Rules] = []
+    fine = [_check(path, matchers, good) for path in arguments.files]
+    if arguments.connect:
+        fine.append(_connect(good))
     return 0 if all(fine) else 1
 
 
-def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> bool:
+def _connect(several: list[Rules]) -> bool:
+    """Try the servers of rules that are good, and tell whether all are well."""
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    every: list[Tried] = []
+
+    async def try_all() -> None:
+        for rules in several:
+            every.extend(await try_servers(rules, reactor))
+
+    def end(result: object) -> object:
+        reactor.callLater(0, reactor.stop)
+        return result
+
+    def begin() -> None:
+        Deferred.fromCoroutine(try_all()).addBoth(end)
+
+    if several:
+        reactor.callWhenRunning(begin)
+        reactor.run()
+    for tried in every:
+        print(f"backend {tried.backend}: {tried.server}: {tried.problem or 'OK'}")
+    return not any(tried.problem for tried in every)
+
+
+def _check(path: str, matchers: Mapping[str, IProtocolMatcher], good: list[Rules]) -> bool:
     try:
         rules = load(path, matchers)
     except RulesError as error:
@@ -64,6 +98,7 @@ def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> bool:
     if found:
         counts.append(_count(found, "warning"))
     print(f"{path}: OK, {', '.join(counts)}")
+    good.append(rules)
     return True
 
 
