@@ -108,7 +108,8 @@ class KernelSide(RelaySide):
             else:
                 # It would be told again and again, and can be dealt with only when there is room
                 # for what the peer sent before.
-                self._unwatch()
+                self._relay.poller.forget(self._descriptor)
+                self._events = _UNWATCHED
 
     def _read(self, events: int) -> None:
         if self._much:
@@ -309,9 +310,9 @@ class KernelSide(RelaySide):
         self.transport.connectionLost(reason)
 
     def _put_pipe_away(self) -> None:
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            _pipes.give_back(pipe)
+        if self._pipe is not None:
+            _pipes.give_back(self._pipe)
+            self._pipe = None
 
     def _update(self) -> None:
         """Watch for what matters now."""
@@ -326,7 +327,3 @@ class KernelSide(RelaySide):
         elif events != self._events:
             self._relay.poller.change(self._descriptor, events)
             self._events = events
-
-    def _unwatch(self) -> None:
-        self._relay.poller.forget(self._descriptor)
-        self._events = _UNWATCHED
