@@ -5,13 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-import attrs
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.frontend.sources_case import SECOND, memory
 from txmux.frontend import sources
 from txmux.frontend.sources import PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.client_model import Rate
@@ -19,13 +16,6 @@ from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
     from txmux.frontend.sources import Place
-
-SECOND = 10**9
-
-
-def memory(columns: int = 1) -> bytearray:
-    """Make the memory of a table."""
-    return bytearray(SourceTable.size(columns))
 
 
 class SourceOfTest(SynchronousTestCase):
@@ -247,108 +237,3 @@ class SourceTableTest(SynchronousTestCase):
         self.assertNotIn(None, places)
         refused = sum(per_source.enter(first + number) is None for number in range(count))
         self.assertGreater(refused, count * 0.999)
-
-
-@attrs.define
-class Known:
-    """What the model knows of a source: its connections by process, and a bucket that is filled drop by drop."""
-
-    tokens: int
-    open: list[tuple[int, Place]] = attrs.Factory(list)
-    undecided: list[Place] = attrs.Factory(list)
-
-
-class Model(RuleBasedStateMachine):
-    """Two processes that share a table, compared with a model that is as simple as can be."""
-
-    sources = st.sampled_from([source_of(ip_address(f"192.0.2.{number}")) for number in range(4)])
-    processes = st.integers(0, 1)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clock = Clock()
-        self.clock.advance(1_000_000)
-        self.limits = SourceLimits(connections=4, undecided=2, interval=SECOND // 2, burst=5)
-        self.table = SourceTable(memory(2), 2)
-        self.workers = self.make_workers()
-        self.known: dict[int, Known] = {}
-
-    def make_workers(self) -> list[PerSource]:
-        """Begin to count in both processes."""
-        return [PerSource(self.limits, self.clock.seconds, self.table, column) for column in (0, 1)]
-
-    @rule(source=sources, process=processes)
-    def enter(self, source: int, process: int) -> None:
-        """A client comes."""
-        limits = self.limits
-        known = self.known.setdefault(source, Known(limits.interval * limits.burst))
-        welcome = (
-            len(known.open) < limits.connections
-            and len(known.undecided) < limits.undecided
-            and known.tokens >= limits.interval
-        )
-        place = self.workers[process].enter(source)
-        assert (place is not None) == welcome
-        if place is not None:
-            known.tokens -= limits.interval
-            known.open.append((process, place))
-            known.undecided.append(place)
-
-    @rule(source=sources, which=st.integers(0, 3))
-    def settle(self, source: int, which: int) -> None:
-        """A client is recognised, or a second time, which changes nothing."""
-        known = self.known.get(source)
-        if known is not None and which < len(known.open):
-            _, place = known.open[which]
-            place.settle()
-            if place in known.undecided:
-                known.undecided.remove(place)
-
-    @rule(source=sources, which=st.integers(0, 3))
-    def leave(self, source: int, which: int) -> None:
-        """A client goes."""
-        known = self.known.get(source)
-        if known is not None and which < len(known.open):
-            _, place = known.open.pop(which)
-            place.leave()
-            if place in known.undecided:
-                known.undecided.remove(place)
-
-    @rule(steps=st.integers(1, 2000))
-    def wait(self, steps: int) -> None:
-        """Time goes by, in steps that a float holds exactly."""
-        self.clock.advance(steps / 512)
-        for known in self.known.values():
-            most = self.limits.interval * self.limits.burst
-            known.tokens = min(most, known.tokens + steps * SECOND // 512)
-
-    @precondition(lambda self: any(known.open for known in self.known.values()))
-    @rule(process=processes)
-    def crash(self, process: int) -> None:
-        """A process ends without a word, its connections with it, and another takes its place."""
-        self.table.clear(process)
-        self.workers = self.make_workers()
-        for known in self.known.values():
-            gone = [place for owner, place in known.open if owner == process]
-            known.open = [entry for entry in known.open if entry[1] not in gone]
-            known.undecided = [place for place in known.undecided if place not in gone]
-
-    @invariant()
-    def counts(self) -> None:
-        """The table has what the model has."""
-        now = int(self.clock.seconds() * SECOND)
-        for source, known in self.known.items():
-            slot = self.table.find(source, now)
-            assert slot is not None
-            total = self.table.total(slot)
-            assert (total % 2**32, total >> 32) == (len(known.open), len(known.undecided))
-
-
-class ModelTest(SynchronousTestCase):
-    """The state machine."""
-
-    def test_model(self) -> None:
-        """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
-        case = Model.TestCase
-        case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-        case().runTest()

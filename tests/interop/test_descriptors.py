@@ -76,6 +76,7 @@ class DescriptorTests(InteropTestCase):
         eventually(lambda: len(self.warnings()) > 0, "it is said")
         self.assertIn("LimitNOFILE=", self.warnings()[0])
         before = self.cpu()
+        # Not a wait for anything: the time over which the processor time is measured.
         time.sleep(1)
         self.assertLess(self.cpu() - before, 0.2)
         answered = 0

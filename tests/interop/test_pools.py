@@ -1,4 +1,4 @@
-"""Pools of real servers behind the whole service: some die, some hang, some are known by name only."""
+"""Pools of real servers behind the whole service: some die, some hang, one wants TLS."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.backends.certificates import make_authority
-from tests.interop.children import Child, InteropTestCase, eventually, free_port, output_of, run
+from tests.interop.children import Child, InteropTestCase, free_port, output_of
 from tests.interop.mux import Mux
-from tests.interop.namespaces import Namespace
+from tests.interop.pools_case import pool_rules
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import start_haproxy, start_nginx, start_redis
 from tests.workers.running import pids_of
-
-if TYPE_CHECKING:
-    from tests.interop.mux import Record
 
 _SITE = """
 server {{
@@ -30,6 +26,7 @@ server {{
     location / {{ return 200 "{port}\\n"; }}
 }}
 """
+
 
 # So many connections in a second for so many seconds, each with one request; tells of each that got no whole answer.
 _LOAD = """
@@ -67,6 +64,10 @@ asyncio.run(main())
 _RATE, _SECONDS = 200, 3
 
 
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
 class KilledTests(InteropTestCase):
     """Several nginx, of which one is killed."""
 
@@ -94,7 +95,7 @@ class KilledTests(InteropTestCase):
         ports = [free_port() for _ in range(3)]
         servers = [self.start_server(port) for port in ports]
         for more in ("", "balance = least-connections", "check = http interval=500ms"):
-            mux = Mux(self.folder, _pool(*(f"127.0.0.1:{port}" for port in ports), more=more))
+            mux = Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=more))
             self.addCleanup(mux.stop)
             load = Child(sys.executable, "-c", _LOAD, str(mux.port), str(_RATE), str(_SECONDS))
             self.addCleanup(load.end)
@@ -126,7 +127,7 @@ class KilledTests(InteropTestCase):
         ports = [free_port() for _ in range(2)]
         servers = [self.start_server(port) for port in ports]
         check = "check = http interval=200ms timeout=1s rise=2 fall=2\neject = off"
-        mux = Mux(self.folder, _pool(*(f"127.0.0.1:{port}" for port in ports), more=check))
+        mux = Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
         self.addCleanup(mux.stop)
         self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
         mux.take(4)
@@ -140,26 +141,6 @@ class KilledTests(InteropTestCase):
         self.assertEqual(mux.child.output.count(f"127.0.0.1:{ports[1]} is "), 2)
 
 
-def _pool(*servers: str, more: str) -> str:
-    lines = "\n    ".join(servers)
-    return f"""
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route all]
-match   = any
-backend = pool
-
-[backend pool]
-server = {lines}
-{more}
-"""
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
 class HangingTests(InteropTestCase):
     """Servers that take connections and answer nobody, which only a check can find out."""
 
@@ -168,7 +149,7 @@ class HangingTests(InteropTestCase):
         listening = f"127.0.0.1:{port}"
         options = "interval=200ms timeout=300ms rise=1 fall=2"
         more = f"check = {check} {options}\nfallback = reset"
-        mux = Mux(self.folder, _pool(listening, more=more))
+        mux = Mux(self.folder, pool_rules(listening, more=more))
         self.addCleanup(mux.stop)
         self.assertEqual(self.reason(mux), "done")
         child.process.send_signal(signal.SIGSTOP)
@@ -227,7 +208,7 @@ class HaproxyTests(InteropTestCase):
         for version in ("v1", "v2"):
             tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
             more = f"proxy_protocol = {version}\n{tls}"
-            mux = Mux(self.folder, _pool(f"127.0.0.1:{port}", more=more))
+            mux = Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more))
             self.addCleanup(mux.stop)
             said = output_of(
                 "curl",
@@ -236,117 +217,3 @@ class HaproxyTests(InteropTestCase):
             )
             seen, meant = said.decode().splitlines()
             self.assertEqual(seen, f"{meant} www.example.com")
-
-
-# Says which of its addresses was connected to.
-_NAMED = """
-import socket, sys, threading
-def serve(listening):
-    while True:
-        client, _ = listening.accept()
-        client.sendall(client.getsockname()[0].encode())
-        client.close()
-for host in sys.argv[1:]:
-    listening = socket.create_server((host, 9001), backlog=64)
-    threading.Thread(target=serve, args=[listening], daemon=True).start()
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-_CLIENT = """
-import socket, sys
-for _ in range(int(sys.argv[2])):
-    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as client:
-        client.sendall(b"x")
-        said = b""
-        try:
-            while data := client.recv(100):
-                said += data
-        except OSError:
-            pass
-        print(said.decode() or "-", flush=True)
-"""
-
-
-class DnsmasqTests(InteropTestCase):
-    """A network of its own, in which dnsmasq is the name server of ``/etc/resolv.conf``."""
-
-    def setUp(self) -> None:
-        self.network = Namespace(self)
-        self.hosts = self.folder / "hosts"
-        self.write_hosts("127.0.1.1 web.test")
-        server = self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3")
-        self.addCleanup(server.end)
-        server.wait_for("ready")
-        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-        self.before = (
-            *self.network.command,
-            *("unshare", "--mount", "sh", "-c"),
-            f'mount --bind {self.folder}/resolv.conf /etc/resolv.conf && exec "$@"',
-            "sh",
-        )
-        if run(*self.before, "true").returncode:
-            self.skipTest("no other resolv.conf can be mounted")
-
-    def write_hosts(self, *lines: str) -> None:
-        """Say what addresses there are."""
-        self.hosts.write_text("\n".join([*lines, ""]))
-
-    def start_dnsmasq(self) -> Child:
-        """Start the name server."""
-        child = Child(
-            *(*self.network.command, "dnsmasq"),
-            *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
-            *("--no-resolv", "--no-hosts", f"--addn-hosts={self.hosts}", "--local-ttl=1"),
-            *("--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file="),
-            "--local=/test/",
-        )
-        self.addCleanup(child.end)
-        child.wait_for(r"read .*hosts")
-        return child
-
-    def change(self, dnsmasq: Child, *lines: str) -> None:
-        """Have the name server give other answers."""
-        before = dnsmasq.output.count(str(self.hosts))
-        self.write_hosts(*lines)
-        dnsmasq.process.send_signal(signal.SIGHUP)
-        eventually(lambda: dnsmasq.output.count(str(self.hosts)) > before, "it has read them")
-
-    def said(self, mux: Mux, count: int = 1) -> list[str]:
-        """Connect clients, and give the addresses of the servers that they have got to."""
-        client = (*self.network.command, sys.executable, "-c", _CLIENT)
-        return output_of(*client, str(mux.port), str(count)).decode().split()
-
-    def test_changing_answers(self) -> None:
-        """The first client is served; later ones follow the answers, and what was known outlives the name and its server."""
-        dnsmasq = self.start_dnsmasq()
-        for settings in ("", "workers = 2"):
-            self.change(dnsmasq, "127.0.1.1 web.test")
-            rules = _pool("web.test:9001", more="resolve = 1s")
-            mux = Mux(self.folder, rules, settings, before=self.before)
-            self.addCleanup(mux.stop)
-            self.assertEqual(self.said(mux), ["127.0.1.1"])
-            self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
-            eventually(
-                lambda m=mux: set(self.said(m, 8)) == {"127.0.1.2", "127.0.1.3"},  # type: ignore[misc]
-                "clients are led to the new addresses",
-            )
-            self.change(dnsmasq, "127.0.1.9 other.test")
-            mux.child.wait_for("cannot find the addresses of web.test, it keeps those it had: 2; ")
-            self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
-        dnsmasq.end()
-        self.assertEqual(set(self.said(mux, 8)), {"127.0.1.2", "127.0.1.3"})
-
-    def test_nobody_answers(self) -> None:
-        """Without a name server clients hear so soon; when there is one, they are served."""
-        mux = Mux(self.folder, _pool("web.test:9001", more="resolve = 1s"), before=self.before)
-        self.addCleanup(mux.stop)
-        mux.child.wait_for("cannot find the addresses of web.test, it has none yet")
-        self.assertEqual(self.said(mux), ["-"])
-        self.assertEqual(self.reasons(mux.take()), ["no-server"])
-        self.start_dnsmasq()
-        eventually(lambda: self.said(mux) == ["127.0.1.1"], "clients are served")
-
-    def reasons(self, lines: list[Record]) -> list[str]:
-        """Give why connections ended."""
-        return [line["reason"] for line in lines]

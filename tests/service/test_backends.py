@@ -1,67 +1,21 @@
-"""Backends of a whole service: pools that are shared, names, and TLS to servers."""
+"""Backends of a whole service: pools that are shared, and names."""
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import CannotListenError
-from twisted.internet.ssl import CertificateOptions
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
-from tests.backends.certificates import make_authority
 from tests.backends.nameserver import SILENCE, NameServer, a, srv
-from tests.backends.tls_case import authority
 from tests.frontend.test_connecting import free_port
-from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.service import ServiceTestCase
+from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
+from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends import resolve
 from txmux.backends.lookup import Lookup
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.backends.certificates import Identity
-
-_HEAD = "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
-_PUBLIC = "[listen public]\nendpoint = 127.0.0.1:0\n"
 _ALL = "[route all]\nmatch = any\nbackend = {}\n"
-
-
-class BackendsCase(ServiceTestCase):
-    """A service, and the servers and clients of a test."""
-
-    def lines(self) -> list[dict[str, Any]]:
-        """Give the access log."""
-        text = self.log.read_text() if self.log.exists() else ""
-        return [json.loads(line) for line in text.splitlines()]
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        """Let the reactor work until something is so."""
-        while not condition():
-            await deferLater(reactor, 0.005)
-
-    async def logged(self, count: int) -> dict[str, Any]:
-        """Wait for so many lines of the access log, and give the last one."""
-        await self.until(lambda: len(self.lines()) >= count)
-        self.assertEqual(len(self.lines()), count)
-        return self.lines()[-1]
-
-    async def client(self, port: int, data: bytes = b"x") -> Peer:
-        """Connect a client, which says something."""
-        client = await connect(self, port)
-        client.send(data)
-        return client
-
-    async def finish(self, *ends: Peer) -> None:
-        """Close connections."""
-        for end in ends:
-            end.close()
-        for end in ends:
-            await end.is_lost()
 
 
 class SharedTest(BackendsCase):
@@ -70,7 +24,7 @@ class SharedTest(BackendsCase):
     async def test_one_pool(self) -> None:
         """Connections of two listeners, and those for which it is the fallback, count together."""
         server = PeerFactory()
-        rules = f"""{_HEAD}
+        rules = f"""{HEAD}
 [listen one]
 endpoint = 127.0.0.1:0
 [listen two]
@@ -124,7 +78,7 @@ class NamesTest(BackendsCase):
 
     def serve(self, server: str, more: str = "") -> None:
         """Lead everybody to these servers."""
-        rules = f"{_HEAD}{_PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"
+        rules = f"{HEAD}{PUBLIC}{_ALL.format('named')}[backend named]\nserver = {server}\n{more}"
         (self.port,) = self.run_service(rules)
 
     def servers(self, *hosts: str) -> tuple[int, list[PeerFactory]]:
@@ -188,7 +142,7 @@ class NamesTest(BackendsCase):
         self.dns.zone["web.test"] = a("127.0.0.1")
         self.dns.fail("web.test", SILENCE)
         server = PeerFactory()
-        rules = f"""{_HEAD}{_PUBLIC}
+        rules = f"""{HEAD}{PUBLIC}
 [route named]
 match = ssh
 backend = named
@@ -238,96 +192,3 @@ server = web.test:80
             await self.finish(await self.client(self.port), await far.peer(number))
         self.assertEqual(len(near.peers), 3)
         await self.logged(5)
-
-
-class TLSTest(BackendsCase):
-    """Servers to which TLS is spoken."""
-
-    def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
-        """Start a server with this certificate."""
-        factory = PeerFactory()
-        made = identity.private()
-        options = CertificateOptions(made.privateKey.original, made.original, **settings)
-        port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
-        self.addCleanup(port.stopListening)
-        return port.getHost().port, factory
-
-    async def test_bad_certificates(self) -> None:
-        """Each is a reason of its own in the service's log, and no other backend suffers."""
-        ca = authority().write(self.folder / "ca.pem")
-        identities = {
-            "right": (authority().issue("www.example.com"), None),
-            "wrong": (authority().issue("other.example.com"), "is for other.example.com, not for"),
-            "expired": (authority().issue("www.example.com", ends=-1), "its certificate expired"),
-            "selfmade": (make_authority("x", "www.example.com"), "self-signed and not trusted"),
-            "unknown": (
-                make_authority("Elsewhere").issue("www.example.com"),
-                "of an unknown authority",
-            ),
-        }
-        rules, servers = [_HEAD, _PUBLIC], {}
-        for name, (identity, _) in identities.items():
-            port, servers[name] = self.secure(identity)
-            rules.append(
-                f"[route {name}]\nmatch = payload text={name}\nbackend = {name}\n"
-                f"[backend {name}]\nserver = 127.0.0.1:{port}\ntls = yes\n"
-                f"tls_name = www.example.com\ntls_ca = {ca}\n"
-            )
-        (port,) = self.run_service("\n".join(rules))
-        for number, (name, (_, why)) in enumerate(identities.items(), start=1):
-            with capturedLogs() as events:
-                client = await self.client(port, name.encode())
-                if why is None:
-                    peer = await servers[name].peer()
-                    await peer.has(5)
-                    peer.send(b"good")
-                    await client.has(4)
-                    await self.finish(peer)
-                await client.is_lost()
-                line = await self.logged(number)
-            told = [event["why"] for event in events if "why" in event]
-            self.assertEqual((name, line["reason"]), (name, "tls-failed" if why else "done"))
-            if why:
-                (said,) = told
-                self.assertIn(why, said)
-
-    async def test_alpn(self) -> None:
-        """What was agreed on with the client is offered to the server, unless the rules name something else."""
-        ca = authority().write(self.folder / "ca.pem")
-        own = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        port, server = self.secure(
-            authority().issue("www.example.com"), acceptableProtocols=[b"h2", b"imap"]
-        )
-        backend = f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = www.example.com\ntls_ca = {ca}"
-        rules = f"""{_HEAD}{_PUBLIC}
-[route front]
-match = tls
-terminate_tls = {own}
-alpn = h2, http/1.1
-[route same]
-match = payload text=same
-under = front
-backend = same
-[route other]
-match = payload text=other
-under = front
-backend = other
-[backend same]
-{backend}
-[backend other]
-{backend}
-alpn = imap
-"""
-        (port,) = self.run_service(rules)
-        for number, (said, wanted) in enumerate(((b"same", b"h2"), (b"other", b"imap"))):
-            client = SecurePeer((client_context(ca, alpn=("h2",)), "a.example"))
-            await connect_tls(self, port, client)
-            await client.ready()
-            client.send(said)
-            peer = await server.peer(number)
-            await peer.has(len(said))
-            self.assertEqual(peer.transport.negotiatedProtocol, wanted)
-            peer.reset()
-            await client.has_all()
-            client.reset()
-            await self.logged(number + 1)

@@ -1,0 +1,97 @@
+"""A test case that ends TLS."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tests.backends.tls_case import authority
+from tests.support.mux import CLOSE, MuxTestCase, backend_at
+from tests.support.secure import SecurePeer, client_context, connect_tls
+from txmux.embedding import route
+from txmux.rules.client_model import TlsEnd
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+    from txmux.rules.model import Route
+
+__all__ = ["SSH", "TerminationCase"]
+
+SSH = b"SSH-2.0-test\r\n"
+
+
+class TerminationCase(MuxTestCase):
+    """Ends TLS with certificates of one authority.
+
+    Attributes:
+        folder: For files; removed with the test.
+        ca: The file of the authority.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.ca = authority().write(self.folder / "ca.pem")
+
+    def pem(self, *names: str, file: str = "") -> Path:
+        """Write a certificate with its key."""
+        identity = authority().issue(*names)
+        return identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+
+    def tls_route(
+        self, name: str = "tls", match: str = "tls", under: str = "", **end: Any
+    ) -> Route:
+        """Make a route that ends TLS."""
+        files = end.pop("files", None) or (self.pem("a.example"),)
+        outcome = end.pop("outcome", None)
+        made = route(match, outcome or CLOSE, name=name)
+        return attrs.evolve(
+            made,
+            outcome=outcome,
+            terminate_tls=TlsEnd(files, **end),
+            under=(under,) if under else (),
+        )
+
+    def inner(self, match: str = "ssh", under: str = "tls", name: str = "") -> Route:
+        """Make a route to the test's backend, inside of TLS."""
+        made = route(match, backend_at(self.backend_port()), name=name or match)
+        return attrs.evolve(made, under=(under,))
+
+    def peer(self, name: str | None = "a.example", **settings: Any) -> SecurePeer:
+        """Make a client."""
+        context = settings.pop("context", None) or client_context(self.ca, **settings)
+        return SecurePeer((context, name))
+
+    async def client(self, port: int, name: str = "a.example", **settings: Any) -> SecurePeer:
+        """Connect a client, and wait for TLS."""
+        peer = await connect_tls(self, port, self.peer(name, **settings))
+        await peer.ready()
+        # A client is ready before its last message has come.
+        while not all(connection.ended_tls for connection in self.factory.connections):
+            await self.turn()
+        return peer
+
+    async def is_broken(self, client: Peer) -> None:
+        """Wait until a client is told that its connection broke.
+
+        What was sent to it before has to be acknowledged, for which txmux looks again and again.
+        """
+        while client.lost is None:
+            self.time.advance(0.05)
+            await self.turn()
+
+    async def relayed(self, **settings: Any) -> tuple[SecurePeer, Peer]:
+        """Have a client connected to the backend."""
+        port = self.mux([self.tls_route(), self.inner()], **settings)
+        client = await self.client(port)
+        client.send(SSH)
+        server = await self.backend.peer()
+        await server.has(len(SSH))
+        server.send(b"hello")
+        await client.has(5)
+        return client, server

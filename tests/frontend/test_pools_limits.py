@@ -1,0 +1,158 @@
+"""Backends that take only so many clients at a time, or so much data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from tests.frontend.pools_case import PoolCase
+from tests.support.mux import backend_at, server_at
+from tests.support.peers import Peer, PeerFactory, listen
+from txmux.rules.backend_model import Check
+from txmux.rules.model import Backend
+
+
+class QueueTest(PoolCase):
+    """A backend that takes only so many at a time."""
+
+    async def full(self, **settings: Any) -> tuple[Peer, Peer]:
+        """Serve with room for one, and let it be taken."""
+        self.serve(backend_at(self.backend_port(), max_connections=1, **settings))
+        client = await self.client(b"0")
+        return client, await self.backend.peer()
+
+    async def waiting(self, data: bytes) -> Peer:
+        """Connect a client, which is heard, but not served."""
+        client = await self.client(data)
+        wanted = len(data)
+        while not any(
+            c.record.bytes_in == wanted and c.record.server is None
+            for c in self.factory.connections
+        ):
+            await self.turn()
+        await self.turn(3)
+        return client
+
+    async def test_order(self) -> None:
+        """Who waits is served in the order of arrival, with all bytes, and whoever finds the queue full is not."""
+        client, peer = await self.full(queue=2)
+        second = await self.waiting(b"22")
+        third = await self.waiting(b"333")
+        fourth = await self.client(b"4")
+        await fourth.is_lost()
+        while not self.records:
+            await self.turn()
+        self.assertEqual(self.records[-1].reason, "limit")
+        self.assertEqual(len(self.backend.peers), 1)
+        for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
+            await self.finish(client, peer)
+            peer, client = await self.backend.peer(number), waiter
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+        await self.finish(client, peer)
+        await self.logged(4)
+        self.assertEqual([record.reason for record in self.records], ["limit", *3 * ["done"]])
+
+    async def test_too_late(self) -> None:
+        """Who has waited for too long is turned away."""
+        client, peer = await self.full(queue=5)
+        late = await self.waiting(b"late")
+        self.time.advance(5)
+        await late.is_lost()
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="limit", backend="backend", server=None)
+
+    async def test_fallback(self) -> None:
+        """Or is led to the fallback."""
+        spare = PeerFactory()
+        fallback = Backend("spare", (server_at(listen(self, spare)),))
+        client, peer = await self.full(queue=5, queue_timeout=1.0, fallback=fallback)
+        late = await self.waiting(b"late")
+        self.time.advance(1)
+        other = await spare.peer()
+        await other.has(4)
+        await self.finish(late, other)
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assert_story(self.records[0], reason="done", backend="spare")
+
+    async def test_no_queue(self) -> None:
+        """Without a queue nobody waits."""
+        client, peer = await self.full()
+        other = await self.client()
+        await other.is_lost()
+        await self.finish(client, peer)
+        await self.logged(2)
+        self.assertEqual(self.records[0].reason, "limit")
+
+    async def test_leaves(self) -> None:
+        """Who leaves the queue makes room in it, and is not served."""
+        client, peer = await self.full(queue=1)
+        gone = await self.waiting(b"gone")
+        gone.reset()
+        while not self.records:
+            await self.turn()
+        self.assertEqual(self.records[0].reason, "client-gone")
+        waiter = await self.waiting(b"stays")
+        await self.finish(client, peer)
+        peer = await self.backend.peer(1)
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"stays")
+        await self.finish(waiter, peer)
+        await self.logged(3)
+
+    async def test_of_a_server(self) -> None:
+        """So it is with the limits of servers: one that is free again takes who waits."""
+        factories = [PeerFactory(), PeerFactory()]
+        servers = tuple(
+            attrs.evolve(server_at(listen(self, factory)), max_connections=1)
+            for factory in factories
+        )
+        self.serve(Backend("b", servers, queue=3))
+        clients = [await self.client(b"a"), await self.client(b"b")]
+        peers = [await factory.peer() for factory in factories]
+        waiter = await self.waiting(b"ccc")
+        await self.finish(clients[1], peers[1])
+        peer = await factories[1].peer(1)
+        await peer.has(3)
+        await self.finish(waiter, peer, clients[0], peers[0])
+        await self.logged(3)
+
+    async def test_all_go_down(self) -> None:
+        """Who waits hears at once that there is nothing to wait for any more."""
+        check = Check("tcp", interval=3.0, timeout=1.0, rise=1, fall=1)
+        client, peer = await self.full(queue=1, queue_timeout=500.0, check=check)
+        waiter = await self.waiting(b"waits")
+        backend = next(iter(self.factory.upstreams._upstreams.values())).backend
+        member = self.factory.upstreams.of(backend).pool.members[0]
+        self.factory.upstreams.of(backend).pool.check_result(member, ok=False, why="for the test")
+        await waiter.is_lost()
+        await self.finish(client, peer)
+        while len(self.records) < 2:
+            await self.turn()
+        self.assertEqual(self.records[0].reason, "no-server")
+
+
+class RatesTest(PoolCase):
+    """Connections that are held to a rate."""
+
+    async def test_exact(self) -> None:
+        """In ten seconds it is what the rules say, to 5 %, each way."""
+        up, down = 60_000, 100_000
+        self.serve(backend_at(self.backend_port(), upload_rate=up, download_rate=down))
+        client = await self.client(bytes(2 * 10 * up))
+        peer = await self.backend.peer()
+        peer.send(bytes(2 * 10 * down))
+        for _ in range(500):
+            self.time.advance(0.02)
+            await self.turn(4)
+        for _ in range(50):
+            await self.turn()
+        self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
+        self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
+        self.factory.abort("drained")
+        await client.is_lost()
+        await peer.is_lost()
+        await self.logged()

@@ -1,0 +1,52 @@
+"""A test case with a service, and its servers and clients."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+
+from tests.support.peers import Peer, connect, reactor
+from tests.support.service import ServiceTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HEAD", "PUBLIC", "BackendsCase"]
+
+HEAD = "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+PUBLIC = "[listen public]\nendpoint = 127.0.0.1:0\n"
+
+
+class BackendsCase(ServiceTestCase):
+    """A service, and the servers and clients of a test."""
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Give the access log."""
+        text = self.log.read_text() if self.log.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor work until something is so."""
+        while not condition():
+            await deferLater(reactor, 0.005)
+
+    async def logged(self, count: int) -> dict[str, Any]:
+        """Wait for so many lines of the access log, and give the last one."""
+        await self.until(lambda: len(self.lines()) >= count)
+        self.assertEqual(len(self.lines()), count)
+        return self.lines()[-1]
+
+    async def client(self, port: int, data: bytes = b"x") -> Peer:
+        """Connect a client, which says something."""
+        client = await connect(self, port)
+        client.send(data)
+        return client
+
+    async def finish(self, *ends: Peer) -> None:
+        """Close connections."""
+        for end in ends:
+            end.close()
+        for end in ends:
+            await end.is_lost()

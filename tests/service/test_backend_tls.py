@@ -1,0 +1,110 @@
+"""Backends of a whole service to which TLS is spoken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import capturedLogs
+
+from tests.backends.certificates import make_authority
+from tests.backends.tls_case import authority
+from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
+from tests.support.peers import PeerFactory, reactor
+from tests.support.secure import SecurePeer, client_context, connect_tls
+
+if TYPE_CHECKING:
+    from tests.backends.certificates import Identity
+
+
+class TLSTest(BackendsCase):
+    """Servers to which TLS is spoken."""
+
+    def secure(self, identity: Identity, **settings: Any) -> tuple[int, PeerFactory]:
+        """Start a server with this certificate."""
+        factory = PeerFactory()
+        made = identity.private()
+        options = CertificateOptions(made.privateKey.original, made.original, **settings)
+        port = reactor.listenSSL(0, factory, options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        return port.getHost().port, factory
+
+    async def test_bad_certificates(self) -> None:
+        """Each is a reason of its own in the service's log, and no other backend suffers."""
+        ca = authority().write(self.folder / "ca.pem")
+        identities = {
+            "right": (authority().issue("www.example.com"), None),
+            "wrong": (authority().issue("other.example.com"), "is for other.example.com, not for"),
+            "expired": (authority().issue("www.example.com", ends=-1), "its certificate expired"),
+            "selfmade": (make_authority("x", "www.example.com"), "self-signed and not trusted"),
+            "unknown": (
+                make_authority("Elsewhere").issue("www.example.com"),
+                "of an unknown authority",
+            ),
+        }
+        rules, servers = [HEAD, PUBLIC], {}
+        for name, (identity, _) in identities.items():
+            port, servers[name] = self.secure(identity)
+            rules.append(
+                f"[route {name}]\nmatch = payload text={name}\nbackend = {name}\n"
+                f"[backend {name}]\nserver = 127.0.0.1:{port}\ntls = yes\n"
+                f"tls_name = www.example.com\ntls_ca = {ca}\n"
+            )
+        (port,) = self.run_service("\n".join(rules))
+        for number, (name, (_, why)) in enumerate(identities.items(), start=1):
+            with capturedLogs() as events:
+                client = await self.client(port, name.encode())
+                if why is None:
+                    peer = await servers[name].peer()
+                    await peer.has(5)
+                    peer.send(b"good")
+                    await client.has(4)
+                    await self.finish(peer)
+                await client.is_lost()
+                line = await self.logged(number)
+            told = [event["why"] for event in events if "why" in event]
+            self.assertEqual((name, line["reason"]), (name, "tls-failed" if why else "done"))
+            if why:
+                (said,) = told
+                self.assertIn(why, said)
+
+    async def test_alpn(self) -> None:
+        """What was agreed on with the client is offered to the server, unless the rules name something else."""
+        ca = authority().write(self.folder / "ca.pem")
+        own = authority().issue("a.example").write(self.folder / "a.pem", key=True)
+        port, server = self.secure(
+            authority().issue("www.example.com"), acceptableProtocols=[b"h2", b"imap"]
+        )
+        backend = f"server = 127.0.0.1:{port}\ntls = yes\ntls_name = www.example.com\ntls_ca = {ca}"
+        rules = f"""{HEAD}{PUBLIC}
+[route front]
+match = tls
+terminate_tls = {own}
+alpn = h2, http/1.1
+[route same]
+match = payload text=same
+under = front
+backend = same
+[route other]
+match = payload text=other
+under = front
+backend = other
+[backend same]
+{backend}
+[backend other]
+{backend}
+alpn = imap
+"""
+        (port,) = self.run_service(rules)
+        for number, (said, wanted) in enumerate(((b"same", b"h2"), (b"other", b"imap"))):
+            client = SecurePeer((client_context(ca, alpn=("h2",)), "a.example"))
+            await connect_tls(self, port, client)
+            await client.ready()
+            client.send(said)
+            peer = await server.peer(number)
+            await peer.has(len(said))
+            self.assertEqual(peer.transport.negotiatedProtocol, wanted)
+            peer.reset()
+            await client.has_all()
+            client.reset()
+            await self.logged(number + 1)
