@@ -10,12 +10,18 @@ import sys
 from typing import Any
 
 from coverage import Coverage
-from twisted.internet import reactor as _reactor
+from twisted.internet import main
 
 if __name__ == "__main__":
-    reactor: Any = _reactor
     measuring = Coverage.current()
-    if measuring is not None:
-        reactor.addSystemEventTrigger("after", "shutdown", measuring.save)
+    install = main.installReactor
+
+    def install_and_save(reactor: Any = None) -> None:
+        """Install whichever reactor is wanted, with what it does at last."""
+        install(reactor)
+        if measuring is not None:
+            reactor.addSystemEventTrigger("after", "shutdown", measuring.save)
+
+    main.installReactor = install_and_save
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")
