@@ -21,7 +21,16 @@ from tests.programs import require_program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Child", "InteropTestCase", "eventually", "free_port", "has_ipv6", "output_of", "run"]
+__all__ = [
+    "Child",
+    "InteropTestCase",
+    "eventually",
+    "free_port",
+    "has_ipv6",
+    "leave_unmeasured",
+    "output_of",
+    "run",
+]
 
 _PATIENCE = 20.0
 """Seconds that anything may take; far more than it does take."""
@@ -125,6 +134,14 @@ class InteropTestCase(SynchronousTestCase):
         super().setUpClass()
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
+
+
+def leave_unmeasured(test: SynchronousTestCase) -> None:
+    """Have coverage not look at a test's child processes, which may not write where it writes."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        value = os.environ.pop(name, None)
+        if value is not None:
+            test.addCleanup(os.environ.__setitem__, name, value)
 
 
 def _environment() -> dict[str, str]:

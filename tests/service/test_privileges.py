@@ -14,7 +14,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import Child, eventually, run
+from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from txmux.account import Account, AccountError, account_of
 from txmux.rules.parser import parse
@@ -64,6 +64,7 @@ class DroppingTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Make a folder that others may look into."""
         require_root()
+        leave_unmeasured(self)
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-privileges-"))
         self.addCleanup(shutil.rmtree, self.folder)
         self.folder.chmod(0o755)

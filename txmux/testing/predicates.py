@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import re
 import sys
@@ -150,11 +151,16 @@ def steps_in(action: Callable[[], object]) -> int:
         return count
 
     before = sys.gettrace()
+    # What the garbage collector finds to do is not the action's.
+    collecting = gc.isenabled()
+    gc.disable()
     sys.settrace(count)
     try:
         calls = calls_in(action)
     finally:
         sys.settrace(before)
+        if collecting:
+            gc.enable()
     return calls + lines
 
 
