@@ -94,12 +94,14 @@ class NameServer(server.DNSServerFactory):
 
     def listen(self) -> None:
         """Listen on a port that is free for UDP and for TCP."""
-        while len(self.ports) < 2:
+        has_both = False
+        while not has_both:
             udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self), interface="127.0.0.1")
             self.ports.append(udp)
             self.place = ("127.0.0.1", udp.getHost().port)
             with suppress(CannotListenError):
                 self.ports.append(reactor.listenTCP(self.place[1], self, interface="127.0.0.1"))
+                has_both = True
 
     def stop(self) -> Any:
         """Be gone."""
