@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
 
 from txmux.backends.client import ProxyClientFactory
+from txmux.backends.dial import OWN_TROUBLE
 from txmux.backends.probes import UnwellError, shown
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Address, Command, Header
@@ -35,8 +35,6 @@ __all__ = ["LONGEST_ANSWER", "Checking", "Finding", "with_header"]
 
 LONGEST_ANSWER = 64 * 1024
 """The most bytes of an answer that are looked at."""
-
-_OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 
 
 @attrs.frozen
@@ -202,10 +200,7 @@ class Checking:
 
     def _give_up(self) -> None:
         self._end()
-        if self._factory.client is not None:
-            self._factory.client.give_up()
-        else:
-            self._stop_dialling()
+        self._factory.break_off(self._stop_dialling)
 
     def _end(self) -> None:
         self._is_over = True
@@ -247,7 +242,7 @@ def _finding(failure: Failure) -> Finding:
     number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
     if isinstance(number, int):
         why = getattr(problem, "strerror", None) or os.strerror(number)
-        return Finding(None if number in _OWN_TROUBLE else False, why[:1].lower() + why[1:])
+        return Finding(None if number in OWN_TROUBLE else False, why[:1].lower() + why[1:])
     if failure.check(error.ConnectionLost):
         return Finding(ok=False, why="connection reset")
     # The rest is of servers whose endpoint strings have TLS of their own.

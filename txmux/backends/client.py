@@ -122,6 +122,19 @@ class ProxyClientFactory(ClientFactory):
         """Call nobody any more."""
         self._awaited = self.client = None
 
+    def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
+        """Call nobody any more, and leave nothing of the connection.
+
+        Args:
+            stop_dialling: Cancels the attempt as long as there is no protocol; ``None`` if dialling has not begun.
+        """
+        client = self.client
+        self.forget()
+        if client is not None:
+            client.give_up()
+        elif stop_dialling is not None:
+            stop_dialling()
+
     def connected(self, client: ProxyClient) -> None:
         """Tell that the connection stands."""
         awaited = self._awaited

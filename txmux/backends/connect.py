@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ from twisted.python.failure import Failure
 
 from txmux.backends.asking import RequestRefusedError
 from txmux.backends.client import ProxyClientFactory
+from txmux.backends.dial import OWN_TROUBLE
 from txmux.backends.member import Member
 from txmux.backends.pool import Unavailable
 from txmux.backends.tls import HandshakeError
@@ -39,9 +39,6 @@ ConnectFailure = Literal[
     "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"
 ]
 """Why no server could be reached, in the words of the access log."""
-
-_LOCAL_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
@@ -144,12 +141,7 @@ class BackendConnector:
         if self._waiter is not None and self._upstream.queue is not None:
             self._upstream.queue.leave(self._waiter)
         if factory is not None:
-            client = factory.client
-            factory.forget()
-            if client is not None:
-                client.give_up()
-            elif stop_dialling is not None:
-                stop_dialling()
+            factory.break_off(stop_dialling)
         if member is not None:
             self._upstream.pool.abandoned(member)
 
@@ -163,7 +155,7 @@ class BackendConnector:
         queue = self._upstream.queue
         self._waiter = None if queue is None else queue.join(self._has_turn, self._waited_too_long)
         if self._waiter is None:
-            self._on_failed(self._cause("limit"))
+            self._on_failed(self._last_cause("limit"))
 
     def _has_turn(self) -> bool:
         found = self._upstream.pool.pick(self._client_text(), self.tried)
@@ -173,16 +165,16 @@ class BackendConnector:
         if isinstance(found, Member):
             self._try(found)
         else:
-            self._on_failed(self._cause("no-server"))
+            self._on_failed(self._last_cause("no-server"))
         return True
 
     def _waited_too_long(self) -> None:
         self._waiter = None
-        self._on_failed(self._cause("limit"))
+        self._on_failed(self._last_cause("limit"))
 
-    def _cause(self, otherwise: ConnectFailure) -> ConnectFailure:
-        """Give why the last server could not be reached."""
-        return [*self.tried.values(), otherwise][len(self.tried) - 1] if self.tried else otherwise
+    def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
+        """Give why the last server that was tried could not be reached; something else if none was."""
+        return next(reversed(self.tried.values()), otherwise)
 
     # One attempt.
 
@@ -221,14 +213,8 @@ class BackendConnector:
 
     def _too_late(self) -> None:
         self._deadline = None
-        factory, stop_dialling = self._factory, self._stop_dialling
-        assert factory is not None  # noqa: S101 - the deadline goes with the attempt
-        client = factory.client
-        factory.forget()
-        if client is not None:
-            client.give_up()
-        elif stop_dialling is not None:
-            stop_dialling()
+        assert self._factory is not None  # noqa: S101 - the deadline goes with the attempt
+        self._factory.break_off(self._stop_dialling)
         self._failed(Failure(error.TimeoutError()))
 
     def _connected(self, end: ProxyClient) -> None:
@@ -298,7 +284,7 @@ def _cause(failure: Failure) -> ConnectFailure:
         ("OpenSSL", "service_identity")
     ):
         return "tls-failed"
-    if getattr(failure.value, "osError", None) in _LOCAL_TROUBLE:
+    if getattr(failure.value, "osError", None) in OWN_TROUBLE:
         return "error"
     refused = failure.check(error.ConnectError, error.ConnectionClosed, error.DNSLookupError)
     return "connect-refused" if refused else "error"

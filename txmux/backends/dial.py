@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
+import errno
 import functools
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from txmux.backends.source import Source
     from txmux.rules.model import Server
 
-__all__ = ["dial"]
+__all__ = ["OWN_TROUBLE", "dial"]
+
+OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+"""Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
 
 
 def dial(  # noqa: PLR0913 - all that a connection hangs on, by name

@@ -170,7 +170,6 @@ class Upstreams:
         self._checks: list[HealthChecks] = []
         self._names: Names | None = None
         self._users = 0
-        self._waiting_for_names: Deferred[None] | None = None
 
     def of(self, backend: Backend) -> Upstream:
         """Give what there is of a backend; the same object each time."""

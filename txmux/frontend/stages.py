@@ -265,15 +265,15 @@ class Connecting:
     def _failed(self, cause: ConnectFailure) -> None:
         connection = self._connection
         self._note_attempts()
-        for member in self._connector.tried:
-            connection.record.server = member.target.text
+        tried = [*self._connector.tried]
         del self._connector
         fallback = self._upstream.backend.fallback
         finished = self._client_finished
         if isinstance(fallback, Refusal):
+            if tried:
+                connection.record.server = tried[-1].target.text
             turn_away(connection, fallback, cause, self._pending, client_finished=finished)
             return
-        connection.record.server = None
         _lead(connection, fallback, cause, self._pending, client_finished=finished)
 
 
