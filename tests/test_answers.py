@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import client_hello, records, server_name, sslv2_hello, versions
-from tests.matchers.http2_builder import frame, request
+from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
+from tests.wire.http2_builder import frame, request
 from txmux.answers import Answer, answer_to
 from txmux.interfaces import Peeked
-from txmux.matchers._http2_opening import PREFACE
+from txmux.wire.http2_opening import PREFACE
 
 NOTHING = Answer(b"", complete=True)
 NOT_YET = Answer(b"", complete=False)

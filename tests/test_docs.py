@@ -258,7 +258,10 @@ class AccessLogTests(SynchronousTestCase):
     def test_facts(self) -> None:
         """It has all facts that matchers learn."""
         learnt = set()
-        for file in (_ROOT / "txmux/matchers").glob("*.py"):
+        for file in [
+            *(_ROOT / "txmux/matchers").glob("*.py"),
+            *(_ROOT / "txmux/wire").glob("*.py"),
+        ]:
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
                 learnt |= set(re.findall(r'"(\w+)":', function))

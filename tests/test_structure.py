@@ -17,6 +17,7 @@ PACKAGE = Path(txmux.__file__).parent
 
 PURE = (
     "answers",
+    "automaton",
     "convert",
     "detection",
     "embedding",
@@ -25,6 +26,7 @@ PURE = (
     "matchers",
     "proxyprotocol",
     "rules",
+    "wire",
 )
 """Rooms without sockets, clocks and reactors."""
 

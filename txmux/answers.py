@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.matchers._client_hello import HelloReader, parse_client_hello
-from txmux.matchers._http2_opening import PREFACE, parse_opening
-from txmux.matchers._http_head import Stage, parse_request
 from txmux.matchers.redis import RedisMatcher
 from txmux.matchers.ssh import SshMatcher
 from txmux.matchers.tls import TlsMatcher
+from txmux.wire.client_hello import HelloReader, parse_client_hello
+from txmux.wire.http2_opening import PREFACE, parse_opening
+from txmux.wire.http_head import Stage, parse_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

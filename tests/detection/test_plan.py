@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.detection.test_detector import decide
-from tests.matchers.hello_builder import alpn, client_hello, records, server_name
 from tests.matchers.segmentation import calls_in
+from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.detection.detector import Detector
 from txmux.detection.plan import can_begin_with
 from txmux.embedding import route

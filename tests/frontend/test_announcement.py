@@ -5,9 +5,9 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
-from tests.matchers.hello_builder import alpn, client_hello, extension, records, server_name
 from tests.proxyprotocol.vectors import DESTINATION, SOURCE
 from tests.support.mux import MuxTestCase, backend_at
+from tests.wire.hello_builder import alpn, client_hello, extension, records, server_name
 from txmux.embedding import route
 from txmux.frontend.connection import MuxProtocol
 from txmux.proxyprotocol.decode import Decoded, decode

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.protocol import Protocol, ServerFactory
 
-from tests.matchers.hello_builder import client_hello, records, server_name
 from tests.support.mux import MuxTestCase, backend_at
+from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.embedding import route
 from txmux.rules.model import Refusal
 

@@ -6,8 +6,8 @@ import socket
 
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import route
-from txmux.matchers._http2_opening import PREFACE
 from txmux.rules.model import Refusal
+from txmux.wire.http2_opening import PREFACE
 
 REJECT = Refusal.REJECT
 GET = b"GET / HTTP/1.1\r\n\r\n"

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers import http2_builder as h2
 from tests.matchers.segmentation import Decided, decided
+from tests.wire import http2_builder as h2
 from txmux.interfaces import Verdict
-from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE
 from txmux.matchers.grpc import GrpcMatcher
+from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

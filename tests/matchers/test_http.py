@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers import http2_builder as h2
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
 from tests.matchers.segmentation import calls_in, facts, in_pieces
+from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers._http_head import METHODS
 from txmux.matchers.http import HttpMatcher
+from txmux.wire.http_head import METHODS
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.http2_builder import CURL, NODE
 from tests.matchers.segmentation import Decided, decided
+from tests.wire.http2_builder import CURL, NODE
 from txmux.interfaces import Verdict
-from txmux.matchers._http2_opening import PREFACE
 from txmux.matchers.http2 import Http2Matcher
+from txmux.wire.http2_opening import PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers import http2_builder as h2
 from tests.matchers.http_samples import PREFACE, REQUEST, said
+from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers._http2_opening import OPENING_LIMIT
-from txmux.matchers._http_head import HEAD_LIMIT, LINE_LIMIT
 from txmux.matchers.http import HttpMatcher
+from txmux.wire.http2_opening import OPENING_LIMIT
+from txmux.wire.http_head import HEAD_LIMIT, LINE_LIMIT
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import alpn, client_hello, records, server_name, versions
 from tests.matchers.segmentation import Decided, decided, facts
 from tests.matchers.test_postgres import GSSENC_REQUEST, PSQL, SSL_REQUEST, cancel
+from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, Key, Peeked, Verdict
 from txmux.matchers.postgres import PostgresMatcher

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import (
+from tests.matchers.segmentation import Decided, decided, facts
+from tests.wire.hello_builder import (
     alpn,
     client_hello,
     extension,
@@ -15,7 +16,6 @@ from tests.matchers.hello_builder import (
     sslv2_hello,
     versions,
 )
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import TlsMatcher

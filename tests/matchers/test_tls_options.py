@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import (
+from tests.matchers.segmentation import Decided, decided, facts
+from tests.wire.hello_builder import (
     alpn,
     client_hello,
     extension,
@@ -14,7 +15,6 @@ from tests.matchers.hello_builder import (
     server_name,
     versions,
 )
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Key, Peeked, Verdict
 from txmux.matchers.tls import TlsMatcher

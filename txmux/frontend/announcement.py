@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from txmux.backends.connect import proxy_header
 from txmux.frontend.closing import refuse
-from txmux.matchers._client_hello import HelloReader, parse_client_hello
 from txmux.proxyprotocol.fields import carried
 from txmux.proxyprotocol.header import Tlv, TlvType
 from txmux.rules.model import Refusal
+from txmux.wire.client_hello import HelloReader, parse_client_hello
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from txmux.errors import MuxError
-from txmux.matchers._bytes import printable
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 from txmux.rules.problems import RulesError
@@ -21,6 +20,7 @@ from txmux.tls.check import problem_with
 from txmux.tls.pem import TLSFileError
 from txmux.tls.store import CertificateStore
 from txmux.tls.transport import TLSTransport
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

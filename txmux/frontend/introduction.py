@@ -11,12 +11,12 @@ from txmux.frontend.addresses import ip_address_of, text_of, unmapped
 from txmux.frontend.closing import refuse
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.stages import Peeking
-from txmux.matchers._bytes import printable
 from txmux.proxyprotocol.decode import Incomplete, decode
 from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Address, Command, InvalidHeader
 from txmux.rules.model import Refusal
 from txmux.rules.senders import Senders
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -9,9 +9,9 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import printable
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._globs import Globs, hosts, option_globs
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

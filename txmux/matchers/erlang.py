@@ -9,8 +9,8 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._cursor import Cursor, MalformedError
-from txmux.matchers._reading import verdict_of
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.reading import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE, parse_opening
+from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, parse_opening
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,9 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import begins_with, printable
-from txmux.matchers._globs import Globs, hosts, names, option_globs
-from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
-from txmux.matchers._http_head import (
+from txmux.wire.globs import Globs, hosts, names, option_globs
+from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
+from txmux.wire.http_head import (
     HEAD_LIMIT,
     LINE_LIMIT,
     METHODS,
@@ -21,6 +20,7 @@ from txmux.matchers._http_head import (
     host_without_port,
     parse_request,
 )
+from txmux.wire.text import begins_with, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import begins_with
-from txmux.matchers._http2_opening import PREFACE
+from txmux.wire.http2_opening import PREFACE
+from txmux.wire.text import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

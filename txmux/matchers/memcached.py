@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.automaton import StreamPattern, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._automaton import StreamPattern, compile_pattern
-from txmux.matchers._fields import FieldsPredicate, one_of
+from txmux.wire.fields import FieldsPredicate, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.matchers._cursor import Cursor
+    from txmux.wire.cursor import Cursor
 
 __all__ = ["MemcachedMatcher"]
 

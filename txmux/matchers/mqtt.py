@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.automaton import compile_pattern
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._automaton import compile_pattern
-from txmux.matchers._bytes import printable
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._globs import Globs, option_globs
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.globs import Globs, option_globs
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import begins_with
+from txmux.wire.text import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

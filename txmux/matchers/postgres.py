@@ -9,16 +9,16 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import printable
-from txmux.matchers._globs import Globs, option_globs
-from txmux.matchers._hello_options import ServerNames, hello_facts, name_in, server_names
-from txmux.matchers._postgres_startup import (
+from txmux.wire.globs import Globs, option_globs
+from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_names
+from txmux.wire.postgres_startup import (
     LONGEST_BEGINNING,
     LONGEST_PACKET,
     Startup,
     parse_startup,
 )
-from txmux.matchers._postgres_tls import LONGEST_TLS_START, parse_tls_start
+from txmux.wire.postgres_tls import LONGEST_TLS_START, parse_tls_start
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,10 +10,10 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import printable
-from txmux.matchers._cursor import Cursor, MalformedError
-from txmux.matchers._globs import Globs, option_globs
-from txmux.matchers._reading import verdict_of
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.globs import Globs, option_globs
+from txmux.wire.reading import verdict_of
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

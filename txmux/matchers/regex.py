@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.automaton import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Verdict
-from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

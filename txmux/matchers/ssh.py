@@ -9,8 +9,8 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.matchers._bytes import begins_with, printable
-from txmux.matchers._globs import Globs, option_globs
+from txmux.wire.globs import Globs, option_globs
+from txmux.wire.text import begins_with, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Predicate
-from txmux.matchers._fields import FieldsPredicate, literal
+from txmux.wire.fields import FieldsPredicate, literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.matchers._cursor import Cursor
+    from txmux.wire.cursor import Cursor
 
 __all__ = ["TdsMatcher"]
 

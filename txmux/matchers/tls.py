@@ -10,18 +10,18 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._client_hello import (
+from txmux.wire.client_hello import (
     LONGEST_HELLO,
     VERSIONS,
     HelloReader,
     parse_client_hello,
     read_record_header,
 )
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._globs import Globs, names, option_globs
-from txmux.matchers._hello_options import ServerNames, hello_facts, name_in, server_names
-from txmux.matchers._sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.matchers._sslv2_hello import read_sslv2_beginning
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.globs import Globs, names, option_globs
+from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_names
+from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.wire.sslv2_hello import read_sslv2_beginning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

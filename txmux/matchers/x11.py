@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
+from txmux.automaton import compile_pattern
 from txmux.interfaces import IProtocolMatcher, Option, Predicate
-from txmux.matchers._automaton import compile_pattern
 from txmux.matchers.regex import RegexPredicate
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.automaton import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
-from txmux.matchers._automaton import Progress, compile_pattern
-from txmux.matchers._bytes import printable
-from txmux.matchers._globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import attrs
 from hpack import Decoder, HPACKError
 
 from txmux.interfaces import Verdict
-from txmux.matchers._bytes import begins_with
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.text import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import (
+from tests.wire.hello_builder import (
     PADDING,
     alpn,
     byte_by_byte,
@@ -15,7 +15,7 @@ from tests.matchers.hello_builder import (
     sized,
     versions,
 )
-from txmux.matchers._client_hello import (
+from txmux.wire.client_hello import (
     ClientHello,
     HelloReader,
     parse_client_hello,

@@ -7,10 +7,10 @@ import warnings
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.automaton import PatternError, StreamPattern, compile_pattern
+from txmux.automaton.positions import MAX_STATES
+from txmux.automaton.stream import MAX_KEPT
 from txmux.interfaces import Verdict
-from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
-from txmux.matchers._automaton.positions import MAX_STATES
-from txmux.matchers._automaton.stream import MAX_KEPT
 
 
 def verdicts(pattern: bytes, data: bytes, within: int | None = None) -> list[Verdict]:

@@ -7,7 +7,7 @@ import copy
 import attrs
 
 from txmux.interfaces import Exchange
-from txmux.matchers._client_hello import LONGEST_HELLO, HelloReader, parse_client_hello
+from txmux.wire.client_hello import LONGEST_HELLO, HelloReader, parse_client_hello
 
 __all__ = ["LONGEST_TLS_START", "TlsStart", "parse_tls_start"]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.matchers._cursor import MalformedError
-from txmux.matchers._reading import verdict_of
+from txmux.wire.cursor import MalformedError
+from txmux.wire.reading import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from txmux.interfaces import Peeked, Verdict
-    from txmux.matchers._cursor import Cursor
+    from txmux.wire.cursor import Cursor
 
 __all__ = ["FieldsPredicate", "literal", "one_of"]
 

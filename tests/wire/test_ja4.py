@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import (
+from tests.wire.hello_builder import (
     alpn,
     client_hello,
     extension,
@@ -15,7 +15,7 @@ from tests.matchers.hello_builder import (
     sized,
     versions,
 )
-from txmux.matchers._client_hello import parse_client_hello
+from txmux.wire.client_hello import parse_client_hello
 
 # The example of FoxIO's description, technical_details/JA4.md.
 CIPHER_SUITES = "1301 1302 1303 c02b c02f c02c c030 cca9 cca8 c013 c014 009c 009d 002f 0035"

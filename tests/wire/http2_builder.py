@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hpack import Encoder
 
-from txmux.matchers._http2_opening import PREFACE
+from txmux.wire.http2_opening import PREFACE
 
 __all__ = [
     "CURL",

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers import http2_builder as h2
 from tests.matchers.segmentation import calls_in
-from txmux.matchers._http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
+from tests.wire import http2_builder as h2
+from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
 
 GET = ((":method", "GET"), (":scheme", "http"), (":path", "/a"), (":authority", "a.example"))
 SECTION = h2.headers(*GET, ("x", "1"), ("x", "2"))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.matchers._automaton.automaton import Automaton
-from txmux.matchers._automaton.syntax import (
+from txmux.automaton.automaton import Automaton
+from txmux.automaton.syntax import (
     EVERY_BYTE,
     NEWLINE,
     WORD,
@@ -29,7 +29,7 @@ from txmux.matchers._automaton.syntax import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from txmux.matchers._automaton.syntax import Node
+    from txmux.automaton.syntax import Node
 
 __all__ = ["MAX_STATES", "build"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.automaton.positions import build
+from txmux.automaton.syntax import PatternError, parse
 from txmux.interfaces import Verdict
-from txmux.matchers._automaton.positions import build
-from txmux.matchers._automaton.syntax import PatternError, parse
 
 if TYPE_CHECKING:
-    from txmux.matchers._automaton.automaton import Automaton
+    from txmux.automaton.automaton import Automaton
 
 __all__ = ["MAX_KEPT", "Progress", "StreamPattern", "compile_pattern"]
 

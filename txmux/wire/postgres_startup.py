@@ -7,8 +7,8 @@ import re
 
 import attrs
 
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._fields import literal
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.fields import literal
 
 __all__ = ["LONGEST_BEGINNING", "LONGEST_PACKET", "Startup", "parse_startup"]
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import byte_by_byte, sslv2_hello
 from tests.matchers.segmentation import Decided, decided, facts
+from tests.wire.hello_builder import byte_by_byte, sslv2_hello
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers._client_hello import ClientHello, parse_client_hello
 from txmux.matchers.tls import TlsMatcher
+from txmux.wire.client_hello import ClientHello, parse_client_hello
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 

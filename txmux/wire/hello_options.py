@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Key
-from txmux.matchers._bytes import printable
-from txmux.matchers._globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from txmux.interfaces import Peeked
-    from txmux.matchers._client_hello import HelloReader
+    from txmux.wire.client_hello import HelloReader
 
 __all__ = ["ServerNames", "hello_facts", "name_in", "server_names"]
 

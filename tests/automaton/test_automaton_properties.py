@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.automaton import PatternError, StreamPattern, compile_pattern
 from txmux.interfaces import Verdict
-from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
 
 ALPHABET = b"ab- \n"
 """Two word bytes, two others and the newline: whatever a generated pattern tells apart is in it."""

@@ -7,10 +7,10 @@ from struct import Struct
 
 import attrs
 
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
-from txmux.matchers._ja4 import fingerprint
-from txmux.matchers._sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
-from txmux.matchers._sslv2_hello import read_sslv2_hello
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.ja4 import fingerprint
+from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
+from txmux.wire.sslv2_hello import read_sslv2_hello
 
 __all__ = [
     "LONGEST_HELLO",

@@ -5,7 +5,7 @@ its states is from a match (``automaton``), and is run as a deterministic one th
 (``stream``). Nothing backtracks, so no bytes can make a pattern slow.
 """
 
-from txmux.matchers._automaton.stream import Progress, StreamPattern, compile_pattern
-from txmux.matchers._automaton.syntax import PatternError
+from txmux.automaton.stream import Progress, StreamPattern, compile_pattern
+from txmux.automaton.syntax import PatternError
 
 __all__ = ["PatternError", "Progress", "StreamPattern", "compile_pattern"]

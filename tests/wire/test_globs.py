@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import OptionError
-from txmux.matchers._globs import hosts, names, option_globs
+from txmux.wire.globs import hosts, names, option_globs
 
 
 class NamesTests(SynchronousTestCase):

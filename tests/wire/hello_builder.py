@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.matchers._client_hello import HelloReader, parse_client_hello
+from txmux.wire.client_hello import HelloReader, parse_client_hello
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

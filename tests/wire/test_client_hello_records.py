@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.hello_builder import (
+from tests.matchers.segmentation import calls_in
+from tests.wire.hello_builder import (
     PADDING,
     alpn,
     byte_by_byte,
@@ -19,8 +20,7 @@ from tests.matchers.hello_builder import (
     server_name,
     versions,
 )
-from tests.matchers.segmentation import calls_in
-from txmux.matchers._client_hello import (
+from txmux.wire.client_hello import (
     LONGEST_HELLO,
     VERSIONS,
     ClientHello,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.automaton import PatternError, StreamPattern, compile_pattern
 from txmux.errors import OptionError
 from txmux.interfaces import Key
-from txmux.matchers._automaton import PatternError, StreamPattern, compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txmux.matchers._cursor import Cursor, MalformedError
+from txmux.wire.cursor import Cursor, MalformedError
 
 __all__ = ["FIRST_BYTES", "read_sslv2_beginning", "read_sslv2_hello"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txmux.interfaces import Verdict
-from txmux.matchers._cursor import Cursor, MalformedError, ShortError
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Tests of regular expressions for streams."""

@@ -1,0 +1,1 @@
+"""Tests of the readers of what goes over the wire."""
