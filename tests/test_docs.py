@@ -248,7 +248,7 @@ class AccessLogTests(SynchronousTestCase):
         rows = _rows(_section(self.page, "Reasons"))
         self.assertEqual(sorted(rows), sorted(get_args(EndReason)))
         folders = ("backends", "frontend", "relay")
-        files = [file for folder in folders for file in (_ROOT / "txmux" / folder).glob("*.py")]
+        files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)
         for reason, (when, _) in rows.items():

@@ -12,25 +12,25 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
-from txmux.account import account_of
 from txmux.frontend.addresses import text_of
 from txmux.frontend.admission import Admission, Tally
 from txmux.frontend.endpoints import check_servers, listen_error, server_endpoint
 from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
+from txmux.processes.account import account_of
+from txmux.processes.parent import Parent
+from txmux.processes.signals import SignalWatch
 from txmux.rules.lint import lint
 from txmux.rules.parser import load
-from txmux.signals import SignalWatch
 from txmux.sockets.poller import at_last
-from txmux.workers.parent import Parent
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
-    from txmux.account import Account
     from txmux.errors import MuxError
     from txmux.frontend.listener import MuxFactory
+    from txmux.processes.account import Account
     from txmux.rules.model import Listener, Rules
 
 __all__ = ["MuxService"]

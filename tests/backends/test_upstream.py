@@ -8,9 +8,9 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pools import servers
-from txmux.backends.health import key_of
-from txmux.backends.member import Address, State
+from tests.backends.pool.pools import servers
+from txmux.backends.health.checks import key_of
+from txmux.backends.pool.member import Address, State
 from txmux.backends.upstream import Upstreams
 from txmux.rules.backend_model import Check
 from txmux.rules.model import Backend

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route

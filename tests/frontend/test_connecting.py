@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from tests.relay.test_other_transports import certificate
 from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.backends.connect import _cause
+from txmux.backends.connect.connector import _cause
 from txmux.embedding import route
 from txmux.rules.endpoints import server
 from txmux.rules.model import Backend, Server

@@ -20,9 +20,9 @@ from tests.interop.postgres import start_postgres
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
 from tests.support.mux import server_at
 from tests.support.peers import reactor
-from txmux.backends.checking import Checking, Finding, with_header
-from txmux.backends.probes import probe
-from txmux.backends.tls import BackendTLS
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checking import Checking, Finding, with_header
+from txmux.backends.health.probes import probe
 from txmux.frontend.engine import Engine
 from txmux.rules.backend_model import ServerTLS
 from txmux.rules.checks import check as read_check

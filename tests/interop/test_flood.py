@@ -15,7 +15,7 @@ from unittest import SkipTest
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
 from tests.interop.children import eventually
 from tests.interop.mux import Mux, Record
-from tests.workers.running import WorkersTestCase, pids_of
+from tests.processes.running import WorkersTestCase, pids_of
 
 BAD, GOOD = "127.0.0.2", "127.0.0.3"
 PING, PONG = b"PING\n", b"PONG\n"

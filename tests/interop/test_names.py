@@ -10,13 +10,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
-from tests.backends.nameserver import temporary_folder
-from tests.backends.pools import servers
+from tests.backends.names.nameserver import temporary_folder
+from tests.backends.pool.pools import servers
 from tests.interop.children import Child, free_port
 from tests.support.peers import reactor
-from txmux.backends.lookup import Lookup
-from txmux.backends.pool import Pool
-from txmux.backends.resolve import Names
+from txmux.backends.names.lookup import Lookup
+from txmux.backends.names.resolve import Names
+from txmux.backends.pool.pool import Pool
 from txmux.rules.model import Backend, Server
 
 if TYPE_CHECKING:

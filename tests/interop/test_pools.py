@@ -18,7 +18,7 @@ from tests.interop.mux import Mux
 from tests.interop.pools_case import pool_rules
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import start_haproxy, start_nginx, start_redis
-from tests.workers.running import pids_of
+from tests.processes.running import pids_of
 
 _SITE = """
 server {{

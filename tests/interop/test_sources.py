@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.interop.children import InteropTestCase, leave_unmeasured, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
-from txmux.backends.source import transparent_hints
+from txmux.backends.connect.source import transparent_hints
 from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
 
@@ -43,9 +43,9 @@ from ipaddress import ip_address
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
-from txmux.backends.client import ProxyClientFactory
-from txmux.backends.dial import dial
-from txmux.backends.source import Sources
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.dial import dial
+from txmux.backends.connect.source import Sources
 from txmux.proxyprotocol.header import Address
 from txmux.rules.endpoints import server
 
@@ -256,7 +256,7 @@ class TransparentTests(_Case):
     def test_without_privilege(self) -> None:
         """Without the privilege it is one line that says which one is missing."""
         leave_unmeasured(self)
-        program = "from txmux.backends.source import check_transparent as check\ncheck()"
+        program = "from txmux.backends.connect.source import check_transparent as check\ncheck()"
         arguments = ("--bounding-set=-all", "--reuid=65534", "--regid=65534", "--clear-groups")
         done = run("setpriv", *arguments, sys.executable, "-c", program)
         last = done.stderr.decode().splitlines()[-1]

@@ -14,7 +14,7 @@ from zope.interface import directlyProvides
 
 from tests.relay.wiring import TcpWiring, UnixWiring
 from tests.support.peers import Peer, PeerFactory, reactor
-from txmux.backends.client import ProxyClientFactory
+from txmux.backends.connect.client import ProxyClientFactory
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
 from txmux.relay.progress import unsent

@@ -11,7 +11,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock
 
 from tests.relay.peer_socket import PeerSocket
-from txmux.backends.client import ProxyClientFactory
+from txmux.backends.connect.client import ProxyClientFactory
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
 

@@ -8,7 +8,7 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 
 from tests.backends.certificates import make_authority
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.peers import PeerFactory, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls

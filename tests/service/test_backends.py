@@ -8,12 +8,12 @@ from typing import Any
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs
 
-from tests.backends.nameserver import SILENCE, NameServer, a, srv
+from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.frontend.test_connecting import free_port
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.peers import PeerFactory, listen, reactor
-from txmux.backends import resolve
-from txmux.backends.lookup import Lookup
+from txmux.backends.names import resolve
+from txmux.backends.names.lookup import Lookup
 
 _ALL = "[route all]\nmatch = any\nbackend = {}\n"
 

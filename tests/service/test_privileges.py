@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
-from txmux.account import Account, AccountError, account_of
+from txmux.processes.account import Account, AccountError, account_of
 from txmux.rules.parser import parse
 
 _NOBODY = pwd.getpwnam("nobody")

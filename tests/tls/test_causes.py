@@ -5,7 +5,7 @@ from __future__ import annotations
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from txmux.tls.causes import cause_of
 
 

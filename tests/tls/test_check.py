@@ -10,7 +10,7 @@ from unittest import mock
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from txmux.errors import MuxError
 from txmux.frontend.handshaking import Terminations
 from txmux.rules.parser import parse

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from txmux.tls.pem import TLSFileError, read_key_pairs
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.certificates import make_authority
-from tests.backends.tls_case import authority
+from tests.backends.connect.tls_case import authority
 from txmux.rules.client_model import TlsEnd
 from txmux.tls.contexts import Contexts
 from txmux.tls.pem import TLSFileError

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from txmux.backends.health import HealthChecks, apply_result, key_of
-from txmux.backends.member import State
-from txmux.backends.pool import Pool, is_name
-from txmux.backends.queue import Queue
-from txmux.backends.resolve import Names
-from txmux.backends.source import Sources, check_transparent
-from txmux.backends.tls import BackendTLS
+from txmux.backends.connect.source import Sources, check_transparent
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checks import HealthChecks, apply_result, key_of
+from txmux.backends.names.resolve import Names
+from txmux.backends.pool.member import State
+from txmux.backends.pool.pool import Pool, is_name
+from txmux.backends.pool.queue import Queue
 from txmux.errors import MuxError
 from txmux.relay.interface import Timeouts
 from txmux.relay.rates import Rates
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.backends.connect import Dial
-    from txmux.backends.health import OnResult
-    from txmux.backends.member import Member
+    from txmux.backends.connect.connector import Dial
+    from txmux.backends.health.checks import OnResult
+    from txmux.backends.pool.member import Member
     from txmux.rules.model import Backend, Rules
 
     Publish = Callable[[str, str, bool, str], None]
@@ -120,7 +120,7 @@ class Upstream:
         """Take in what a check has found.
 
         Args:
-            key: The server's, of `txmux.backends.health.key_of`. If a name has yet to lead to it, and it is not well,
+            key: The server's, of `txmux.backends.health.checks.key_of`. If a name has yet to lead to it, and it is not well,
                 that is kept until then.
             ok: Whether it is well.
             why: What is wrong.
@@ -269,7 +269,7 @@ class Upstreams:
 
         Args:
             backend: The backend's name.
-            key: The server's, of `txmux.backends.health.key_of`.
+            key: The server's, of `txmux.backends.health.checks.key_of`.
             ok: Whether it is well.
             why: What is wrong.
         """

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 
-from txmux.backends.source import transparent_hints
-from txmux.backends.tryout import try_servers
+from txmux.backends.connect.source import transparent_hints
+from txmux.backends.health.tryout import try_servers
 from txmux.detection.registry import installed_matchers
 from txmux.rules.lint import lint, warnings
 from txmux.rules.parser import load
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sized
 
-    from txmux.backends.tryout import Tried
+    from txmux.backends.health.tryout import Tried
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Rules
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.backends.connect import proxy_header
+from txmux.backends.connect.connector import proxy_header
 from txmux.frontend.closing import refuse
 from txmux.proxyprotocol.fields import carried
 from txmux.proxyprotocol.header import Tlv, TlvType

@@ -7,7 +7,7 @@ import resource
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from txmux.backends.dial import dial
+from txmux.backends.connect.dial import dial
 from txmux.relay.kernel import KernelRelay, can_relay, is_supported
 from txmux.relay.portable import PortableRelay
 from txmux.relay.rates import PacedRelay
@@ -41,7 +41,7 @@ class Engine:
     Attributes:
         reactor: The same.
         clock: Tells the time, and has the timers of connections.
-        dial: Starts to connect to a server: see `txmux.backends.dial.dial`.
+        dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
         undecided: So many connections may each need a socket to a server yet.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txmux.backends.connect import BackendConnector
+from txmux.backends.connect.connector import BackendConnector
 from txmux.frontend.announcement import AwaitingHello, header_for, lacks_hello
 from txmux.frontend.closing import Closing, refuse
 from txmux.frontend.handshaking import Handshaking
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from txmux.backends.client import ProxyClient
-    from txmux.backends.connect import ConnectFailure
-    from txmux.backends.member import Member
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import ConnectFailure
+    from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.detection.detector import Decision
     from txmux.frontend.connection import MuxProtocol

@@ -1,0 +1,76 @@
+"""Servers that are asked again what their client has been answered already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.backends.connect.asking import Asking, RequestRefusedError
+from txmux.interfaces import Exchange
+from txmux.testing import WaterMarkTransport
+
+FIRST, SECOND = Exchange(b"a?", b"yes", repeat=True), Exchange(b"b?", b"too", repeat=True)
+
+
+class AskingTests(SynchronousTestCase):
+    """One question after the other."""
+
+    def setUp(self) -> None:
+        """Ask two."""
+        self.transport = WaterMarkTransport()
+        self.done = 0
+        self.failures: list[Failure] = []
+        transport: Any = self.transport
+        self.asking = Asking(transport, [FIRST, SECOND], self._note, self.failures.append)
+        self.asking.start()
+
+    def _note(self) -> None:
+        self.done += 1
+
+    def asked(self) -> bytes:
+        """Give all that the server has been asked."""
+        return bytes(self.transport.unsent)
+
+    def why(self) -> str:
+        """Give the only failure."""
+        (failure,) = self.failures
+        self.assertTrue(failure.check(RequestRefusedError))
+        self.assertEqual(self.done, 0)
+        return failure.getErrorMessage()
+
+    def test_in_order(self) -> None:
+        """The second is asked when the first has been answered, in whatever pieces."""
+        self.assertEqual(self.asked(), b"a?")
+        self.asking.data(b"ye")
+        self.asking.data(b"s")
+        self.assertEqual((self.asked(), self.done), (b"a?b?", 0))
+        self.asking.data(b"too")
+        self.assertEqual((self.done, self.failures), (1, []))
+
+    def test_other_answer(self) -> None:
+        """Another answer is a failure that shows it, cut if it is long."""
+        self.asking.data(b"yes")
+        self.asking.data(b"t" + b"x" * 100)
+        self.assertIn(
+            f"it answered {b't' + b'x' * 39!r} when it was asked b'b?', to which the client had been told b'too'",
+            self.why(),
+        )
+
+    def test_answers_too_early(self) -> None:
+        """What comes with the answer is more than was asked for."""
+        self.asking.data(b"yestoo")
+        self.assertIn("it answered b'yestoo'", self.why())
+
+    def test_finished(self) -> None:
+        """A server that closes has not answered."""
+        self.asking.finished()
+        self.assertIn("it closed the connection when it was asked b'a?'", self.why())
+
+    def test_lost(self) -> None:
+        """A connection that breaks is a failure of its own."""
+        failure = Failure(ConnectionLost())
+        self.asking.lost(failure)
+        self.assertEqual(self.failures, [failure])

@@ -1,0 +1,282 @@
+"""Where connections to servers come from."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectBindError, ConnectError
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support.mux import server_at
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.backends.connect import dial as dialling
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.dial import dial
+from txmux.backends.connect.source import Source, Sources, check_transparent, transparent_hints
+from txmux.errors import MuxError
+from txmux.proxyprotocol.header import Address
+from txmux.rules.endpoints import server
+from txmux.rules.model import Backend
+from txmux.sockets.poller import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txmux.rules.model import Server
+
+
+def client(host: str) -> Address:
+    """Name a client."""
+    return Address(ip_address(host), 50000)
+
+
+class InTurnTests(SynchronousTestCase):
+    """Which addresses are tried."""
+
+    def addresses(self, sources: Sources, host: str = "192.0.2.1") -> list[str]:
+        return [source.address for source in sources.towards(host, None)]
+
+    def test_in_turn(self) -> None:
+        """Each connection begins with the next address, and has all others after it."""
+        sources = Sources(("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+        found = [self.addresses(sources) for _ in range(4)]
+        self.assertEqual(found[0], ["10.0.0.1", "10.0.0.2", "10.0.0.3"])
+        self.assertEqual(found[1], ["10.0.0.2", "10.0.0.3", "10.0.0.1"])
+        self.assertEqual(found[2], ["10.0.0.3", "10.0.0.1", "10.0.0.2"])
+        self.assertEqual(found[3], found[0])
+
+    def test_families(self) -> None:
+        """A server is reached from addresses of its own family, each family in its own turn."""
+        sources = Sources(("10.0.0.1", "2001:db8::1", "10.0.0.2", "2001:db8::2"))
+        self.assertEqual(self.addresses(sources), ["10.0.0.1", "10.0.0.2"])
+        self.assertEqual(self.addresses(sources, "2001:db8::9"), ["2001:db8::1", "2001:db8::2"])
+        self.assertEqual(self.addresses(sources), ["10.0.0.2", "10.0.0.1"])
+
+    def test_none(self) -> None:
+        """Without ``source`` the system chooses."""
+        self.assertEqual(self.addresses(Sources(())), [])
+
+    def test_no_such_family(self) -> None:
+        """A server of a family without an address cannot be reached, and it is said why."""
+        error = self.assertRaises(ConnectBindError, Sources(("::2",)).towards, "192.0.2.1", None)
+        self.assertIn("no address in source is IPv4, as this server's is", str(error))
+        self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
+
+
+class OfTheClientTests(SynchronousTestCase):
+    """``source = client``."""
+
+    def chosen(self, host: str, client: Address | None) -> Sequence[Source]:
+        return Sources(("client",)).towards(host, client)
+
+    def test_client(self) -> None:
+        """The connection comes from the client's address."""
+        self.assertEqual(
+            self.chosen("192.0.2.1", client("198.51.100.7")),
+            (Source("198.51.100.7", transparent=True),),
+        )
+        self.assertEqual(
+            self.chosen("::1", client("2001:db8::7")), (Source("2001:db8::7", transparent=True),)
+        )
+
+    def test_no_address(self) -> None:
+        """For a client without an address, as on UNIX sockets, the system chooses."""
+        self.assertEqual(self.chosen("192.0.2.1", None), ())
+
+    def test_same_machine(self) -> None:
+        """A client on this machine keeps its address only where others know it, too."""
+        self.assertEqual(self.chosen("192.0.2.1", client("127.0.0.1")), ())
+        self.assertEqual(
+            self.chosen("127.0.0.1", client("127.0.0.5")), (Source("127.0.0.5", transparent=True),)
+        )
+
+    def test_other_family(self) -> None:
+        """An IPv4 server cannot be reached from an IPv6 address."""
+        error = self.assertRaises(ConnectBindError, self.chosen, "192.0.2.1", client("2001:db8::7"))
+        self.assertIn("the client's address is IPv6, and this server's IPv4", str(error))
+
+
+class DialTests(TestCase):
+    """Connections from addresses of 127.0.0.0/8, all of which Linux has."""
+
+    timeout = 10
+
+    def setUp(self) -> None:
+        if sys.platform != "linux":
+            self.skipTest("only Linux has all of 127.0.0.0/8")
+        self.peers = PeerFactory()
+
+    def dial(
+        self, target: Server, sources: Sequence[Source], poller: Poller | None = None
+    ) -> Deferred[Any]:
+        """Connect."""
+        done: Deferred[Any] = Deferred()
+
+        def connected(end: Any) -> None:
+            end.receiver = self
+            self.end = end
+            done.callback(end)
+
+        factory = ProxyClientFactory(connected, done.errback)
+        dial(reactor, target, factory, 5, clock=reactor, poller=poller, sources=sources)
+        return done
+
+    def finished(self) -> None:
+        """Close when the peer does."""
+        self.end.transport.loseConnection()
+
+    def lost(self, reason: object) -> None:
+        """Need nothing."""
+
+    async def seen_from(
+        self, sources: Sequence[Source], poller: Poller | None = None, host: str = "127.0.0.1"
+    ) -> str:
+        """Connect, and give the address that the server sees."""
+        number = len(self.peers.peers)
+        port = listen(self, self.peers, interface=host)
+        await self.dial(server_at(port, host), sources, poller)
+        peer: Peer = await self.peers.peer(number)
+        address: str = peer.transport.getPeer().host
+        peer.close()
+        await peer.is_lost()
+        return address
+
+    async def test_bound(self) -> None:
+        """The server sees the address that was chosen; with or without sockets of our own for the rest."""
+        for poller in (Poller.of(reactor), None):
+            self.assertEqual(await self.seen_from([Source("127.0.0.7")], poller), "127.0.0.7")
+
+    async def test_ipv6(self) -> None:
+        """IPv6 addresses are bound likewise."""
+        self.assertEqual(await self.seen_from([Source("::1")], host="::1"), "::1")
+
+    async def test_next(self) -> None:
+        """An address that is not this machine's is passed over."""
+        sources = [Source("192.0.2.1"), Source("127.0.0.7")]
+        self.assertEqual(await self.seen_from(sources), "127.0.0.7")
+
+    async def test_own_address_as_another(self) -> None:
+        """A transparent socket may have an address of this machine as well, given the privilege."""
+        try:
+            check_transparent()
+        except MuxError as missing:
+            self.skipTest(str(missing))
+        for host, source in (("127.0.0.1", "127.0.0.7"), ("::1", "::1")):
+            sources = [Source(source, transparent=True)]
+            self.assertEqual(await self.seen_from(sources, host=host), source)
+
+    async def test_none_left(self) -> None:
+        """If none can be used, it is said why."""
+        target = server_at(listen(self, self.peers))
+        error = await self.assertFailure(self.dial(target, [Source("192.0.2.1")]), ConnectError)
+        self.assertIn("192.0.2.1 is no address of this machine", str(error))
+        self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
+
+    async def test_wrong_family(self) -> None:
+        """An address of another family than the socket's is an error like any other, without another try."""
+        target = server_at(listen(self, self.peers))
+        sources = [Source("2001:db8::1"), Source("127.0.0.7")]
+        await self.assertFailure(self.dial(target, sources), ConnectError)
+
+    async def test_without_epoll(self) -> None:
+        """On other systems Twisted's own transports are bound."""
+        self.patch(dialling, "is_available", lambda: False)
+        self.assertEqual(await self.seen_from([Source("127.0.0.7")]), "127.0.0.7")
+        self.assertEqual(await self.seen_from([Source("127.0.0.7")], host="localhost"), "127.0.0.7")
+
+    def test_other_systems(self) -> None:
+        """Where the port cannot be chosen late, it is chosen when the socket is bound."""
+        self.patch(sys, "platform", "freebsd14")
+        with socket.socket() as bound:
+            Source("127.0.0.7").bind(bound)
+            self.assertNotEqual(bound.getsockname()[1], 0)
+
+
+class PrivilegeTests(SynchronousTestCase):
+    """Whether this process may do it."""
+
+    def test_without(self) -> None:
+        """Without the privilege it is said which one is missing."""
+
+        class Refusing(socket.socket):
+            def setsockopt(self, *_: object) -> None:
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(socket, "socket", Refusing)
+        error = self.assertRaises(MuxError, check_transparent)
+        self.assertRegex(
+            str(error),
+            r"^'client': user \d+ may not connect from the addresses of others "
+            r"\(Operation not permitted\); run with the capability CAP_NET_ADMIN, or use proxy_protocol$",
+        )
+
+    def test_with(self) -> None:
+        """With it there is nothing to say."""
+
+        class Willing(socket.socket):
+            def setsockopt(self, *_: object) -> None:
+                pass
+
+        self.patch(socket, "socket", Willing)
+        check_transparent()
+
+    def test_other_systems(self) -> None:
+        """Elsewhere than on Linux it cannot be done."""
+        self.patch(sys, "platform", "darwin")
+        error = self.assertRaises(MuxError, check_transparent)
+        self.assertEqual(str(error), "'client' needs Linux; remove it, or use proxy_protocol")
+
+
+class HintTests(SynchronousTestCase):
+    """The routing rules."""
+
+    def hints(self, *servers: str, source: tuple[str, ...] = ("client",)) -> list[str]:
+        """Give the hints for these servers."""
+        return transparent_hints(Backend("web", tuple(map(server, servers)), source=source))
+
+    def test_not_transparent(self) -> None:
+        """Nothing is needed for a connection from this machine's own addresses."""
+        self.assertEqual(self.hints("192.0.2.1:80", source=("192.0.2.9",)), [])
+
+    def test_on_this_machine(self) -> None:
+        """Servers on this machine need nothing but rules and routes here."""
+        self.assertEqual(
+            self.hints("127.0.0.1:22", "[::1]:22")[2:],
+            [
+                "ip rule add from 127.0.0.1 ipproto tcp sport 22 lookup 100",
+                "ip -6 rule add from ::1 ipproto tcp sport 22 lookup 100",
+                "ip route add local default dev lo table 100",
+                "ip -6 route add local default dev lo table 100",
+            ],
+        )
+
+    def test_elsewhere(self) -> None:
+        """Servers elsewhere must have this machine as their way to the clients."""
+        found = self.hints("192.0.2.1:80", "192.0.2.2:80")
+        self.assertEqual(
+            found[2:],
+            [
+                "ip rule add from 192.0.2.1 ipproto tcp sport 80 lookup 100",
+                "ip rule add from 192.0.2.2 ipproto tcp sport 80 lookup 100",
+                "ip route add local default dev lo table 100",
+                "# on 192.0.2.1:80, 192.0.2.2:80: make this machine the gateway to the clients",
+            ],
+        )
+
+    def test_names(self) -> None:
+        """For a name there is a pattern, since its addresses may change."""
+        self.assertEqual(
+            self.hints("db.example.com:80")[2:-1],
+            [
+                "# for each address of db.example.com:",
+                "ip rule add from IPV4-ADDRESS ipproto tcp sport 80 lookup 100",
+                "ip -6 rule add from IPV6-ADDRESS ipproto tcp sport 80 lookup 100",
+                "ip route add local default dev lo table 100",
+                "ip -6 route add local default dev lo table 100",
+            ],
+        )

@@ -1,0 +1,302 @@
+"""TLS to servers: what is agreed on, and why it is not."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,  # noqa: A004 - this one is wanted
+)
+from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCertificates
+
+from tests.backends.certificates import Identity, make_authority
+from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
+from tests.support.peers import PeerFactory, reactor
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.tls import HandshakeError
+from txmux.sockets.client import SocketConnector
+from txmux.sockets.poller import Poller
+
+
+class _Greeter(Protocol):
+    """Says something that is not TLS, or says goodbye."""
+
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.transport.write(self.factory.greeting)
+        if not self.factory.greeting:
+            self.transport.loseConnection()
+
+
+class HandshakeTests(TLSCase):
+    """Connections to servers."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.peers = PeerFactory()
+
+    def serve(self, identity: Identity, **settings: Any) -> int:
+        """Listen with a certificate."""
+        private = identity.private()
+        options = CertificateOptions(
+            privateKey=private.privateKey.original, certificate=private.original, **settings
+        )
+        port = reactor.listenSSL(0, self.peers, options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    async def test_name(self) -> None:
+        """The certificate is verified for ``tls_name``, which the server is told, and bytes go both ways."""
+        port = self.serve(authority().issue("a.example", "b.example"))
+        client: Any = await self.attempt(self.tls(), port)
+        client.transport.write(b"question")
+        peer = await self.peers.peer()
+        await peer.has(8)
+        self.assertEqual(peer.transport.getHandle().get_servername(), b"a.example")
+        peer.send(b"answer")
+        await client.receiver.has(6)
+
+    async def test_own_name(self) -> None:
+        """Without ``tls_name`` it is the server's name, however it ends; or its IP address."""
+        port = self.serve(authority().issue("b.example", "127.0.0.1", "fe80::1"))
+        for name in ("b.example", "b.example.", "127.0.0.1", "fe80::1%lo"):
+            await self.attempt(self.tls(""), port, name)
+
+    async def test_name_wins(self) -> None:
+        """``tls_name`` counts more than the server's own."""
+        port = self.serve(authority().issue("b.example"))
+        why = await self.why_not(self.tls("a.example"), port, "b.example")
+        self.assertEqual(why, "its certificate is for b.example, not for a.example; see tls_name")
+
+    async def test_other_address(self) -> None:
+        """A certificate for another address is told with what it is for."""
+        port = self.serve(authority().issue("192.0.2.1", "*.b.example"))
+        why = await self.why_not(self.tls(""), port)
+        self.assertEqual(
+            why, "its certificate is for *.b.example, 192.0.2.1, not for 127.0.0.1; see tls_name"
+        )
+
+    async def test_no_name(self) -> None:
+        """A certificate of a trusted authority that names nobody is not taken."""
+        port = self.serve(authority().issue())
+        why = await self.why_not(self.tls(), port)
+        self.assertEqual(
+            why, "its certificate is for no name at all, not for a.example; see tls_name"
+        )
+        self.flushLoggedErrors()
+
+    async def test_unreadable(self) -> None:
+        """Nor is one that names somebody in a way that is not allowed."""
+        port = self.serve(authority().issue("*.example"))
+        why = await self.why_not(self.tls(), port)
+        self.assertRegex(
+            why, r"^its certificate is unreadable \(.*'\*\.example' has too few .*\), not "
+        )
+        self.flushLoggedErrors()
+
+    async def test_expired(self) -> None:
+        """It is told when a certificate expired."""
+        expired = authority().issue("a.example", ends=-1)
+        why = await self.why_not(self.tls(), self.serve(expired))
+        at = expired.certificate.not_valid_after_utc
+        self.assertEqual(why, f"its certificate expired on {at:%Y-%m-%d %H:%M} UTC")
+
+    async def test_not_yet_valid(self) -> None:
+        """It is told from when on a certificate is valid."""
+        early = authority().issue("a.example", begins=1)
+        why = await self.why_not(self.tls(), self.serve(early))
+        at = early.certificate.not_valid_before_utc
+        self.assertEqual(why, f"its certificate is valid only from {at:%Y-%m-%d %H:%M} UTC on")
+
+    async def test_self_signed(self) -> None:
+        """A certificate that is its own authority has to be trusted by name."""
+        lonely = make_authority("lonely", "a.example")
+        port = self.serve(lonely)
+        why = await self.why_not(self.tls(), port)
+        self.assertEqual(why, "its certificate is self-signed and not trusted; tls_ca can name it")
+        lonely.write(self.ca)
+        await self.attempt(self.tls(), port)
+
+    async def test_unknown_authority(self) -> None:
+        """An authority that is not trusted is named; the system's are trusted without ``tls_ca``, and no others."""
+        port = self.serve(make_authority("Somebody Else").issue("a.example"))
+        for ca in (True, False):
+            self.assertEqual(
+                await self.why_not(self.tls(ca=ca), port),
+                "its certificate is of an unknown authority, 'CN=Somebody Else'; tls_ca can name one to trust",
+            )
+
+    async def test_not_for_servers(self) -> None:
+        """A certificate for clients is none for a server."""
+        port = self.serve(authority().issue("a.example", usage=False))
+        why = await self.why_not(self.tls(), port)
+        self.assertEqual(why, "its certificate is not meant for servers")
+
+    async def test_no_tls(self) -> None:
+        """A server that does not speak TLS is found out, whatever it does instead."""
+        for greeting, said in (
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "it answered with something that is not TLS"),
+            (b"", "it closed the connection instead of answering with TLS"),
+        ):
+            factory = ServerFactory()
+            factory.noisy = False
+            factory.protocol = _Greeter
+            factory.greeting = greeting  # type: ignore[attr-defined]
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+            self.addCleanup(port.stopListening)
+            self.assertEqual(await self.why_not(self.tls(), port.getHost().port), said)
+
+    async def test_alert(self) -> None:
+        """The alert of a server that breaks the handshake off is told."""
+        port = self.serve(
+            authority().issue("a.example"),
+            trustRoot=trustRootFromCertificates([authority().private()]),
+            lowerMaximumSecurityTo=TLSVersion.TLSv1_2,
+        )
+        why = await self.why_not(self.tls(), port)
+        self.assertEqual(why, "it ended the TLS handshake with the alert 'handshake failure'")
+
+    async def test_old_tls(self) -> None:
+        """TLS 1.1 is not spoken."""
+        port = self.serve(
+            authority().issue("a.example"),
+            insecurelyLowerMinimumTo=TLSVersion.TLSv1_0,
+            lowerMaximumSecurityTo=TLSVersion.TLSv1_1,
+        )
+        self.assertIn("TLS handshake", await self.why_not(self.tls(), port))
+
+    async def test_client_certificate(self) -> None:
+        """The client's certificate is shown to a server that asks for it."""
+        own = authority().issue("txmux.example", usage=False)
+        path = own.write(self.folder / "client.pem", key=True)
+        port = self.serve(
+            authority().issue("a.example"),
+            trustRoot=trustRootFromCertificates([authority().private()]),
+        )
+        client: Any = await self.attempt(self.tls(certificate=(path,)), port)
+        client.transport.write(b"?")  # this side's handshake is done before the other's
+        peer = await self.peers.peer()
+        await peer.has(1)
+        shown = peer.transport.getPeerCertificate().to_cryptography()
+        self.assertEqual(shown, own.certificate)
+
+    async def test_alpn(self) -> None:
+        """Protocols are offered: those of the rules, or else those that came with the connection."""
+        port = self.serve(authority().issue("a.example"), acceptableProtocols=[b"h2", b"imap"])
+        for configured, given, agreed in (
+            ((), (), None),
+            ((), (b"imap",), b"imap"),
+            (("http/1.1", "h2"), (b"imap",), b"h2"),
+        ):
+            client: Any = await self.attempt(self.tls(alpn=configured), port, alpn=given)
+            self.assertEqual(client.transport.negotiatedProtocol, agreed)
+
+    async def test_header_first(self) -> None:
+        """A PROXY protocol header goes in clear, before the handshake."""
+        tls = self.tls()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            header = b"PROXY UNKNOWN\r\n"
+            attempt = Deferred.fromCoroutine(
+                self.attempt(tls, listening.getsockname()[1], header=header)
+            )
+            accepted, _ = listening.accept()
+            with accepted:
+                received = accepted.recv(64 * 1024)
+        self.assertTrue(received.startswith(header + b"\x16\x03"))
+        await self.assertFailure(attempt, HandshakeError)
+
+    async def closed_by_server(self, *, goodbye: bool) -> type[BaseException] | None:
+        """Connect to a server that just closes, after our goodbye or without, and give the end that was told."""
+        path = authority().issue("a.example").write(self.folder / "server.pem", key=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+
+        def serve(listening: socket.socket) -> None:
+            accepted, _ = listening.accept()
+            with context.wrap_socket(accepted, server_side=True) as secure:
+                secure.sendall(b"hello")
+                if goodbye:
+                    secure.recv(1)  # it is the goodbye
+
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            server = threading.Thread(target=serve, args=[listening])
+            server.start()
+            client: Any = await self.attempt(self.tls(), listening.getsockname()[1])
+            await client.receiver.has(5)
+            if goodbye:
+                client.transport.loseConnection()
+            await client.receiver.gone
+            server.join()
+        ended: type[BaseException] | None = client.receiver.reason.type
+        return ended
+
+    async def test_unanswered_goodbye(self) -> None:
+        """A server may close the connection instead of answering our goodbye."""
+        self.assertIs(await self.closed_by_server(goodbye=True), ConnectionDone)
+
+    async def test_no_goodbye(self) -> None:
+        """Without one, nobody knows whether all has come, so it is no good end."""
+        self.assertIs(await self.closed_by_server(goodbye=False), ConnectionLost)
+
+    async def test_given_up(self) -> None:
+        """Whoever gives a connection up during the handshake is told nothing more."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            told: list[object] = []
+            made = ProxyClientFactory(told.append, told.append)
+            factory = self.tls().wrap(made, "a.example", clock=reactor)
+            poller = Poller.of(reactor)
+            connector = SocketConnector(
+                poller, reactor, socket.AF_INET, listening.getsockname(), factory
+            )
+            connector.connect(10, keepalive=False)
+            client: Any = made.client
+            client.give_up()
+            client.receiver = LastReceiver()
+            await client.receiver.gone
+        self.assertEqual(told, [])
+
+    async def test_refused(self) -> None:
+        """A connection that cannot be made has nothing to do with TLS."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), port))
+        await self.assertFailure(attempt, ConnectionRefusedError)
+
+    async def test_protocols_of_others(self) -> None:
+        """A protocol that knows nothing of handshakes is served, too."""
+        port = self.serve(authority().issue("a.example"))
+        factory = PeerFactory()
+        connector = reactor.connectTCP(
+            "127.0.0.1", port, self.tls().wrap(_WithConnectFailures(factory), "a.example")
+        )
+        self.addCleanup(connector.disconnect)
+        peer = await factory.peer()
+        server = await self.peers.peer()
+        server.send(b"hello")
+        await peer.has(5)
+        peer.close()
+        await server.is_lost()
+
+    async def test_contexts(self) -> None:
+        """A context is made once for a name and its protocols, not for each connection."""
+        port = self.serve(authority().issue("a.example"))
+        tls = self.tls()
+        clients: list[Any] = [await self.attempt(tls, port) for _ in range(2)]
+        first, second = (client.transport.getHandle().get_context() for client in clients)
+        self.assertIs(first, second)
+
+
+class _WithConnectFailures:
+    """A server's factory where a client's is wanted."""
+
+    def __init__(self, factory: PeerFactory) -> None:
+        self.buildProtocol = factory.buildProtocol

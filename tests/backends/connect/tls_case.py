@@ -1,0 +1,120 @@
+"""A test case that connects to servers by TLS."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.backends.certificates import Identity, make_authority
+from tests.support.peers import reactor
+from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
+from txmux.backends.connect.tls import BackendTLS, HandshakeError
+from txmux.proxyprotocol.wrappers import HeaderFirst
+from txmux.rules.backend_model import ServerTLS
+from txmux.sockets.client import SocketConnector
+from txmux.sockets.poller import Poller
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+__all__ = ["LastReceiver", "TLSCase", "authority"]
+
+
+@cache
+def authority() -> Identity:
+    """Make the authority that the tests trust, once for all of them."""
+    return make_authority()
+
+
+class TLSCase(TestCase):
+    """Connects to servers of this machine, and trusts one authority.
+
+    Attributes:
+        folder: For files; removed with the test.
+        ca: The file of the authority.
+    """
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.ca = authority().write(self.folder / "ca.pem")
+
+    def tls(self, name: str = "a.example", *, ca: bool = True, **settings: Any) -> BackendTLS:
+        """Make what is tested, from a section of the rules."""
+        return BackendTLS(ServerTLS(name, self.ca if ca else None, **settings))
+
+    async def attempt(
+        self,
+        tls: BackendTLS,
+        port: int,
+        server_name: str = "127.0.0.1",
+        alpn: tuple[bytes, ...] = (),
+        header: bytes = b"",
+    ) -> ProxyClient:
+        """Connect; raises why it cannot be done."""
+        done: Deferred[ProxyClient] = Deferred()
+
+        def connected(client: ProxyClient) -> None:
+            client.receiver = LastReceiver()
+            done.callback(client)
+
+        made = ProxyClientFactory(connected, done.errback)
+        factory: Any = tls.wrap(made, server_name, alpn, clock=reactor)
+        if header:
+            factory = HeaderFirst(factory, header)
+        poller = Poller.of(reactor)
+        name = ("127.0.0.1", port)
+        connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
+        connector.connect(10, keepalive=False)
+        client = await done
+        self.addCleanup(self.end, client)
+        return client
+
+    def end(self, client: Any) -> Deferred[None]:
+        """Break a connection off."""
+        client.transport.abortConnection()
+        return client.receiver.gone  # type: ignore[no-any-return]
+
+    async def why_not(self, tls: BackendTLS, port: int, server_name: str = "127.0.0.1") -> str:
+        """Connect in vain, and give the reason."""
+        failure = await self.assertFailure(
+            Deferred.fromCoroutine(self.attempt(tls, port, server_name)), HandshakeError
+        )
+        return str(failure)
+
+
+class LastReceiver:
+    """Whom the server's end tells what happens."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.gone: Deferred[None] = Deferred()
+        self._waiting: list[tuple[int, Deferred[None]]] = []
+
+    def has(self, count: int) -> Deferred[None]:
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((count, waiter))
+        self.data(b"")
+        return waiter
+
+    def data(self, data: bytes) -> None:
+        self.received += data
+        for count, waiter in self._waiting:
+            if len(self.received) >= count and not waiter.called:
+                waiter.callback(None)
+
+    def finished(self) -> None:
+        pass
+
+    def lost(self, reason: Failure) -> None:
+        self.reason = reason
+        self.gone.callback(None)

@@ -1,0 +1,93 @@
+"""A test case with a server that the test plays, and single checks of it."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.support.mux import VirtualTime, server_at
+from tests.support.peers import PeerFactory, listen, reactor
+from txmux.backends.health.checking import Checking, Finding
+from txmux.backends.health.probes import probe
+from txmux.frontend.engine import Engine
+from txmux.rules.backend_model import Check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.backends.connect.connector import Dial
+    from txmux.rules.model import Server
+
+__all__ = ["WELL", "CheckingTestCase", "ill"]
+
+WELL = Finding(ok=True)
+
+
+def ill(why: str) -> Finding:
+    """Make what a failed check finds."""
+    return Finding(ok=False, why=why)
+
+
+class CheckingTestCase(TestCase):
+    """A server that the test plays, and one check at a time."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+        self.found: list[Finding] = []
+        self._engines = (Engine(self.time), Engine(self.time, "portable"))
+
+    def engines(self) -> list[Dial]:
+        """Give all ways to connect."""
+        return [functools.partial(engine.dial, keepalive=False) for engine in self._engines]
+
+    def check(
+        self,
+        check: Check | str,
+        target: Server | None = None,
+        *,
+        dial: Dial | None = None,
+        wrap: Callable[[Any], Any] = lambda factory: factory,
+    ) -> Checking:
+        """Begin a check, of the test's own server unless another is named."""
+        if isinstance(check, str):
+            check = Check(check)  # type: ignore[arg-type]
+        target = target or server_at(listen(self, self.server))
+        question = probe(check, target.host, target.port, tls=False)
+        self.found = []
+        checking = Checking(self.time.clock, question, check.timeout, self.found.append)
+        checking.start(dial or self.engines()[0], target, wrap)
+        return checking
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor go on until something is so."""
+        while not condition():
+            await deferLater(reactor, 0)
+
+    async def finding(self) -> Finding:
+        """Wait for what is found."""
+        await self.until(lambda: self.found)
+        (finding,) = self.found
+        return finding
+
+    def has_received(self, checking: Checking, count: int) -> bool:
+        """Tell whether a check has got so many bytes."""
+        return checking._received == count
+
+    def assert_nothing_left(self) -> None:
+        """Check that no timer goes on."""
+        self.assertEqual(self._timers(), [])
+
+    async def is_over(self) -> None:
+        """Wait until no timer goes on."""
+        await self.until(lambda: not self._timers())
+
+    def _timers(self) -> object:
+        for engine in self._engines:
+            engine.clock.rest()
+        return self.time.clock.getDelayedCalls()

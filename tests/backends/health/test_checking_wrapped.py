@@ -1,0 +1,161 @@
+"""Tests of checks with a PROXY protocol header, and of checks over TLS."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import ssl
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
+from tests.interop.servers import make_certificate
+from tests.support.mux import server_at
+from tests.support.peers import Peer, PeerFactory, listen, reactor
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checking import Checking, with_header
+from txmux.proxyprotocol.encode import encode_v2
+from txmux.proxyprotocol.header import Command, Header
+from txmux.rules.backend_model import ServerTLS
+from txmux.rules.endpoints import server
+
+
+class HeaderTests(CheckingTestCase):
+    """With the PROXY protocol."""
+
+    async def received(self, version: Any) -> tuple[bytes, Peer]:
+        """Give what the server gets before it has got a PING."""
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+        target = server_at(self.port)
+        self.check("redis", target, wrap=lambda factory: with_header(factory, version))
+        peer = await self.server.peer()
+        await peer.until(lambda: peer.received.endswith(b"PING\r\n"))
+        peer.send(b"+PONG\r\n")
+        self.assertEqual(await self.finding(), WELL)
+        await peer.is_lost()
+        return bytes(peer.received).removesuffix(b"*1\r\n$4\r\nPING\r\n"), peer
+
+    async def test_versions(self) -> None:
+        """Version 2 says that the connection is the sender's own; version 1 says its addresses."""
+        self.assertEqual((await self.received("off"))[0], b"")
+        self.assertEqual((await self.received("v2"))[0], encode_v2(Header(Command.LOCAL)))
+        header, peer = await self.received("v1")
+        ports = f"{peer.transport.getPeer().port} {self.port}"
+        self.assertEqual(header, f"PROXY TCP4 127.0.0.1 127.0.0.1 {ports}\r\n".encode())
+
+    async def test_unix(self) -> None:
+        """A UNIX socket has no addresses to tell."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        port = reactor.listenUNIX(f"{folder.name}/socket", self.server)
+        self.addCleanup(port.stopListening)
+        target = server(f"unix:{folder.name}/socket")
+        self.check("tcp", target, wrap=lambda factory: with_header(factory, "v1"))
+        peer = await self.server.peer()
+        await peer.is_lost()
+        self.assertEqual(peer.received, b"PROXY UNKNOWN\r\n")
+
+
+class TlsTests(CheckingTestCase):
+    """With TLS, as the backend's own connections have it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        made = make_certificate(Path(folder.name), "a.example")
+        self.tls = BackendTLS(ServerTLS(ca=made.chain))
+        pem = made.chain.read_text() + made.key.read_text()
+        self.options = ssl.PrivateCertificate.loadPEM(pem).options()
+
+    def secure_port(self) -> int:
+        """Listen with TLS."""
+        tls: Any = TLSMemoryBIOFactory(self.options, False, self.server)  # noqa: FBT003
+        return listen(self, tls)
+
+    def check_tls(self, kind: str, name: str = "a.example", port: int = 0) -> Checking:
+        """Begin a check over TLS, with a server that ought to have this name."""
+        return self.check(
+            kind,
+            server_at(port or self.secure_port()),
+            wrap=lambda factory: self.tls.wrap(factory, name),
+        )
+
+    async def test_well(self) -> None:
+        """The question goes through TLS, and TLS ends in good order."""
+        self.check_tls("redis")
+        peer = await self.server.peer()
+        await peer.has(14)
+        peer.send(b"+PONG\r\n")
+        self.assertEqual(await self.finding(), WELL)
+        await peer.is_lost()
+        self.assertFalse(peer.was_reset())
+        await self.is_over()
+
+    async def test_tcp(self) -> None:
+        """To be connected is to have a certificate that is good."""
+        self.check_tls("tcp")
+        self.assertEqual(await self.finding(), WELL)
+        await self.is_over()
+        self.check_tls("tcp", "b.example")
+        why = "its certificate is for a.example, not for b.example; see tls_name"
+        self.assertEqual(await self.finding(), ill(why))
+        await self.is_over()
+
+    async def test_endpoint(self) -> None:
+        """A server that is named by an endpoint string may have TLS of its own."""
+        self.check("tcp", server(f"tls:127.0.0.1:{self.secure_port()}"))
+        self.assertEqual(await self.finding(), ill("its certificate is for another name"))
+        await self.is_over()
+        port = listen(self, self.server)
+        for number, (answer, why) in enumerate(
+            (
+                (b"", "connection closed during the TLS handshake"),
+                (b"220 mail\r\n", "the TLS handshake failed: wrong version number"),
+            ),
+            len(self.server.peers),
+        ):
+            self.check("tcp", server(f"tls:127.0.0.1:{port}"))
+            peer = await self.server.peer(number)
+            await peer.has(1)
+            peer.send(answer)
+            peer.close()
+            self.assertEqual(await self.finding(), ill(why))
+            await self.is_over()
+
+    async def test_no_handshake(self) -> None:
+        """A server that does not answer the handshake is ill when the time is up, or when it closes."""
+        port = listen(self, self.server)
+        self.check_tls("tcp", port=port)
+        peer = await self.server.peer()
+        await peer.has(1)
+        self.time.advance(1)
+        self.assertEqual(await self.finding(), ill("timed out after 1 s"))
+        await peer.is_lost()
+        checking = self.check_tls("tcp", port=port)
+        peer = await self.server.peer(1)
+        await peer.has(1)
+        checking.cut()
+        await peer.is_lost()
+        self.assertEqual(self.found, [])
+        self.check_tls("tcp", port=port)
+        peer = await self.server.peer(2)
+        await peer.has(1)
+        peer.close()
+        why = "it closed the connection instead of answering with TLS"
+        self.assertEqual(await self.finding(), ill(why))
+        self.assert_nothing_left()
+
+    async def test_closes(self) -> None:
+        """One that leaves in the middle, with a goodbye or without, is ill."""
+        for leave in (Peer.close, Peer.reset):
+            self.server = PeerFactory()
+            self.check_tls("redis")
+            peer = await self.server.peer()
+            await peer.has(1)
+            leave(peer)
+            why = "connection closed without an answer"
+            self.assertEqual(await self.finding(), ill(why))
+            await self.is_over()

@@ -1,0 +1,231 @@
+"""Tests of what checks ask, and what they make of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.backends.health.probes import Probe, UnwellError, probe, shown
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.postgres import PostgresMatcher
+from txmux.matchers.redis import RedisMatcher
+from txmux.matchers.ssh import SshMatcher
+from txmux.rules.backend_model import Check
+
+HTTP = Check("http")
+REDIS, POSTGRES, SSH = (
+    probe(Check(kind), "", 0, tls=False) for kind in ("redis", "postgres", "ssh")
+)
+
+
+def http(
+    check: Check = HTTP, name: str = "10.0.0.1", port: int = 80, *, tls: bool = False
+) -> Probe:
+    """Make the question of an HTTP check."""
+    return probe(check, name, port, tls=tls)
+
+
+def message(kind: bytes, body: bytes) -> bytes:
+    """Write a message of a PostgreSQL server."""
+    return kind + (4 + len(body)).to_bytes(4, "big") + body
+
+
+def error(code: bytes, text: bytes) -> bytes:
+    """Write an ErrorResponse."""
+    return message(b"E", b"SFATAL\0VFATAL\0C" + code + b"\0M" + text + b"\0Fpostmaster.c\0\0")
+
+
+ASKS_FOR_PASSWORD = message(b"R", b"\0\0\0\x0aSCRAM-SHA-256\0\0")
+
+
+class ProbeTestCase(SynchronousTestCase):
+    """Answers, byte by byte, as a server may send them."""
+
+    def said(self, question: Probe, answer: bytes) -> tuple[str, int]:
+        """Give ``well`` or what is wrong, and the byte at which that is clear."""
+        count = 0
+        try:
+            while not question.is_well(answer[:count]):
+                if count == len(answer):
+                    return "undecided", count
+                count += 1
+        except UnwellError as problem:
+            return str(problem), count
+        return "well", count
+
+    def assert_said(self, question: Probe, answer: bytes, verdict: str) -> None:
+        """Check what is made of an answer, in whatever pieces it comes."""
+        self.assertEqual(self.said(question, answer)[0], verdict)
+
+
+class HttpTests(ProbeTestCase):
+    """``http``."""
+
+    def test_request(self) -> None:
+        """One request of HTTP/1.1 asks for the path, and for the connection's end."""
+        lines = http(Check("http", path="/health")).request.split(b"\r\n")
+        self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
+        self.assertIn(b"Connection: close", lines)
+        self.assertEqual(lines[-2:], [b"", b""])
+
+    def test_host(self) -> None:
+        """The host is the server's, with its port unless that is the usual one, or what the rules say."""
+        named = Check("http", host="www.example.com")
+        for question, host in (
+            (http(name="a.example"), b"a.example"),
+            (http(name="a.example", port=8080), b"a.example:8080"),
+            (http(name="a.example", port=443), b"a.example:443"),
+            (http(name="a.example", port=443, tls=True), b"a.example"),
+            (http(name="2001:db8::1", port=81), b"[2001:db8::1]:81"),
+            (http(name="", port=0), b"localhost"),
+            (http(named, port=8080), b"www.example.com"),
+        ):
+            self.assertIn(b"\r\nHost: " + host + b"\r\n", question.request)
+
+    def test_statuses(self) -> None:
+        """A status is well if the rules name its class or itself."""
+        self.assert_said(http(), b"HTTP/1.1 200 OK\r\n", "well")
+        self.assert_said(http(), b"HTTP/1.0 302\r\n", "well")
+        self.assert_said(http(), b"HTTP/1.1 404 Not Found\r\n", "HTTP 404")
+        self.assert_said(http(), b"HTTP/1.1 503 Service Unavailable\r\n", "HTTP 503")
+        only = http(Check("http", statuses=(range(204, 205), range(400, 500))))
+        self.assert_said(only, b"HTTP/1.1 204 No Content\r\n", "well")
+        self.assert_said(only, b"HTTP/1.1 401 Unauthorized\r\n", "well")
+        self.assert_said(only, b"HTTP/1.1 200 OK\r\n", "HTTP 200")
+
+    def test_interim(self) -> None:
+        """Interim answers are passed over, unless they are what is asked for."""
+        hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+        self.assert_said(http(), hints, "undecided")
+        self.assert_said(http(), hints * 2 + b"HTTP/1.1 200 OK\r\n", "well")
+        self.assert_said(http(), hints + b"HTTP/1.1 500 Oh\r\n", "HTTP 500")
+        self.assert_said(http(), b"HTTP/1.1 101 Switching Protocols\r\n", "HTTP 101")
+        self.assert_said(http(Check("http", statuses=(range(100, 200),))), hints, "well")
+
+    def test_no_http(self) -> None:
+        """Anything else is shown."""
+        self.assert_said(http(), b"SSH-2.0-x\r\n", "no HTTP answer: SSH-2.0-x")
+        self.assert_said(http(), b"HTTP/2 200\r\n", "no HTTP answer: HTTP/2 200")
+        self.assert_said(http(), b"HTTP/1.1 20", "undecided")
+
+
+class RedisTests(ProbeTestCase):
+    """``redis``."""
+
+    def test_request(self) -> None:
+        """It is a command of Redis."""
+        redis = RedisMatcher().predicate({})
+        self.assertIs(redis(Peeked(REDIS.request)), Verdict.MATCH)
+
+    def test_well(self) -> None:
+        """A server that answers, or wants a password or a right first, is well."""
+        self.assert_said(REDIS, b"+PONG\r\n", "well")
+        self.assert_said(REDIS, b"-NOAUTH Authentication required.\r\n", "well")
+        self.assert_said(REDIS, b"-NOPERM this user has no permissions\r\n", "well")
+
+    def test_ill(self) -> None:
+        """One that cannot serve now is not, and its reason is shown."""
+        for answer in (
+            b"-LOADING Redis is loading the dataset in memory",
+            b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            b"-ERR max number of clients reached",
+            b"HTTP/1.1 400 Bad Request",
+        ):
+            said, _ = self.said(REDIS, answer + b"\r\n")
+            self.assertTrue(said.startswith("no PONG: " + answer.decode()[:60]), said)
+
+
+class PostgresTests(ProbeTestCase):
+    """``postgres``."""
+
+    def test_request(self) -> None:
+        """It is the first message of a client."""
+        postgres = PostgresMatcher().predicate({"user": "txmux"})
+        self.assertIs(postgres(Peeked(POSTGRES.request)), Verdict.MATCH)
+
+    def test_well(self) -> None:
+        """A server is well that lets in, asks for a password, or does not know such a user."""
+        self.assert_said(POSTGRES, message(b"R", bytes(4)), "well")
+        self.assert_said(POSTGRES, ASKS_FOR_PASSWORD, "well")
+        self.assert_said(POSTGRES, error(b"28000", b'role "txmux" does not exist'), "well")
+        self.assert_said(POSTGRES, error(b"53300", b"sorry, too many clients already"), "well")
+
+    def test_ill(self) -> None:
+        """One that takes no connections now is not, in its own words."""
+        starting = b"the database system is starting up"
+        self.assert_said(POSTGRES, error(b"57P03", starting), starting.decode())
+        self.assert_said(POSTGRES, error(b"57P01", b""), "57P01")
+
+    def test_no_postgres(self) -> None:
+        """Anything else is shown, as soon as possible."""
+        self.assertEqual(self.said(POSTGRES, b"SSH-2.0"), ("no answer of PostgreSQL: S", 1))
+        self.assert_said(POSTGRES, b"Ecould not fork\n\0", "no answer of PostgreSQL: Ecoul")
+        self.assert_said(
+            POSTGRES, message(b"R", b""), "no answer of PostgreSQL: R\\x00\\x00\\x00\\x04"
+        )
+
+
+class SshTests(ProbeTestCase):
+    """``ssh``."""
+
+    def test_request(self) -> None:
+        """It is the first line of a client."""
+        self.assertIs(SshMatcher().predicate({})(Peeked(SSH.request)), Verdict.MATCH)
+
+    def test_answers(self) -> None:
+        """There has to be a line with the server's version, perhaps after others."""
+        self.assert_said(SSH, b"SSH-2.0-OpenSSH_9.2\r\n", "well")
+        self.assert_said(SSH, b"Welcome\r\nSSH-2.0-OpenSSH_9.2\r\n", "well")
+        self.assert_said(SSH, b"220 mail.example.com not SSH-2.0\r\n", "undecided")
+
+
+class OtherTests(ProbeTestCase):
+    """``tcp``, and ``send=`` with ``expect=``."""
+
+    def test_tcp(self) -> None:
+        """Nothing is asked, and nothing need be answered."""
+        question = probe(Check("tcp"), "", 0, tls=False)
+        self.assertEqual((question.request, self.said(question, b"")), (b"", ("well", 0)))
+
+    def test_exchange(self) -> None:
+        """What is expected may stand anywhere in the answer."""
+        check = Check("exchange", send=b"stats\r\n", expect=b"\r\nSTAT uptime")
+        question = probe(check, "", 0, tls=False)
+        self.assertEqual(question.request, b"stats\r\n")
+        self.assert_said(question, b"STAT pid 1\r\nSTAT uptime 9\r\n", "well")
+        self.assert_said(question, b"ERROR\r\n", "undecided")
+        self.assertEqual(question.wanted, "'STAT uptime' in the answer")
+
+    def test_shown(self) -> None:
+        """What is shown of an answer is one line that cannot harm a terminal or a log."""
+        self.assertEqual(shown(b"\r\n one\x1b[31m\xff\r\ntwo"), "one\\x1b[31m\\xff")
+        self.assertEqual(shown(b"x" * 81), "x" * 80 + "…")
+
+    @given(
+        st.sampled_from([http(), REDIS, POSTGRES, SSH]),
+        st.lists(
+            st.one_of(
+                st.binary(max_size=20),
+                st.sampled_from(
+                    [b"HTTP/1.1 ", b"200 OK\r\n", b"103 x\r\n\r\n", b"+PONG", b"\r\n", b"\n"]
+                ),
+                st.sampled_from([ASKS_FOR_PASSWORD, error(b"57P03", b"no"), b"SSH-"]),
+            )
+        ),
+    )
+    def test_any_answer(self, question: Probe, pieces: list[bytes]) -> None:
+        """Whatever comes, it raises nothing else, and what is clear with fewer bytes remains so with more."""
+        answer = b"".join(pieces)
+        verdict, count = self.said(question, answer)
+        if verdict == "undecided":
+            return
+        for longer in range(count, len(answer) + 1):
+            found: Any
+            try:
+                found = question.is_well(answer[:longer])
+            except UnwellError:
+                found = False
+            self.assertEqual(found, verdict == "well")

@@ -1,0 +1,113 @@
+"""Tests of what comes of checks: members that go down and up, here and in other processes."""
+
+from __future__ import annotations
+
+import functools
+from random import Random
+
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.backends.health.checked import Checked, Dialled
+from tests.backends.pool.pools import Watched, servers
+from tests.support.mux import VirtualTime, server_at
+from tests.support.peers import PeerFactory, listen, reactor
+from txmux.backends.health.checks import HealthChecks, apply_result, key_of
+from txmux.backends.pool.member import Address
+from txmux.frontend.engine import Engine
+from txmux.rules.backend_model import Check
+
+
+class ResultTests(SynchronousTestCase):
+    """Results on their way to pools."""
+
+    def test_other_processes(self) -> None:
+        """What one process finds out changes the pools of all others in the same way."""
+        here, there = Checked(), Watched(check=Check("tcp"))
+        here.at_once = Dialled.refuse
+        here.advance(6)
+        for key, ok, why in here.results:
+            apply_result(there.pool, key, ok=ok, why=why)
+        self.assertEqual(there.told, here.told)
+        self.assertEqual(sorted(there.told), ["10.0.0.1:80: up -> down", "10.0.0.2:80: up -> down"])
+
+    def test_stranger(self) -> None:
+        """A result for a member that is gone changes nothing."""
+        pool = Watched(check=Check("tcp", fall=1))
+        apply_result(pool.pool, "10.0.0.9:80 10.0.0.9:80", ok=False, why="timed out")
+        self.assertEqual(pool.told, [])
+
+    def test_keys(self) -> None:
+        """Members of different servers have different keys, even with one address."""
+        first, second = servers("a.example:80", "b.example:80")
+        pool = Watched(first, second)
+        for server in (first, second):
+            pool.pool.set_addresses(server, [Address("10.0.0.1", 80), Address("10.0.0.2", 80)])
+        self.assertEqual(len({key_of(member) for member in pool.pool.members}), 4)
+
+
+class FlappingTests(TestCase):
+    """A real server that comes, goes, and comes back."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+        check = Check("redis", interval=1, timeout=0.5, rise=2, fall=3)
+        self.watched = Watched(server_at(self.port), check=check)
+        self.engine = Engine(self.time)
+        dial = functools.partial(self.engine.dial, keepalive=False)
+        take = functools.partial(apply_result, self.watched.pool)
+        clock = self.time.clock
+        self.checks = HealthChecks(dial, clock, self.watched.pool, check, take, random=Random(1))
+        self.checks.start()
+        self.addCleanup(self.stop)
+
+    async def stop(self) -> None:
+        """Stop, and see that the server's connections end with it."""
+        self.checks.stop()
+        self.engine.clock.rest()
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+        for peer in self.server.peers:
+            await peer.is_lost()
+
+    async def check(self, answer: bytes) -> None:
+        """Answer the next check, or let it time out."""
+        number = len(self.server.peers)
+        while len(self.server.peers) == number:
+            self.time.advance(0.05)
+            await deferLater(reactor, 0)
+        peer = self.server.peers[-1]
+        await peer.has(1)
+        if not answer:
+            self.time.advance(0.5)
+        peer.send(answer)
+        await peer.is_lost()
+
+    async def test_flapping(self) -> None:
+        """It goes down after three failures in a row and up after two successes; each change is told once."""
+        (member,) = self.watched.members
+        down = f"127.0.0.1:{self.port}: up -> down"
+        up = f"127.0.0.1:{self.port}: down -> up"
+        good, bad = b"+PONG\r\n", b"-LOADING Redis is loading\r\n"
+        for answer in (good, bad, bad, good, bad, b"", good):
+            await self.check(answer)
+        self.assertEqual(self.watched.told, [])
+        for answer in (bad, b"", bad, bad):
+            await self.check(answer)
+        self.assertEqual(self.watched.told, [down])
+        self.assertEqual(
+            member.why, "checks that failed: 3, the last one: no PONG: -LOADING Redis is loading"
+        )
+        for answer in (good, bad, good, good, good):
+            await self.check(answer)
+        self.assertEqual(self.watched.told, [down, up])
+
+    async def test_stop_in_the_middle(self) -> None:
+        """A stop while the server is asked ends that, too."""
+        while not self.server.peers:
+            self.time.advance(0.05)
+            await deferLater(reactor, 0)
+        await self.stop()

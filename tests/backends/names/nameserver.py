@@ -1,0 +1,200 @@
+"""A name server for tests, on a free port, whose answers can be changed at any time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
+from twisted.names import dns, server
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.backends.names.question import Place
+
+__all__ = [
+    "GARBAGE",
+    "HANG_UP",
+    "SILENCE",
+    "NameServer",
+    "NameServerTestCase",
+    "a",
+    "aaaa",
+    "cname",
+    "srv",
+    "temporary_folder",
+]
+
+SILENCE = -1
+"""Instead of a response code: no answer at all."""
+
+HANG_UP = -3
+"""Instead of a response code: the TCP connection is closed."""
+
+GARBAGE = -2
+"""Instead of a response code: before the answer, what is none to the question."""
+
+
+def a(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
+    """Make IPv4 addresses of a host."""
+    return [dns.Record_A(address, ttl) for address in addresses]
+
+
+def aaaa(*addresses: str, ttl: int = 30) -> list[dns.IRecord]:
+    """Make IPv6 addresses of a host."""
+    return [dns.Record_AAAA(address, ttl) for address in addresses]
+
+
+def cname(name: str, ttl: int = 30) -> list[dns.IRecord]:
+    """Make an alias."""
+    return [dns.Record_CNAME(name, ttl)]
+
+
+def srv(target: str, port: int = 22, priority: int = 0, weight: int = 0, ttl: int = 30) -> Any:
+    """Make one server of a service."""
+    return dns.Record_SRV(priority, weight, port, target, ttl)
+
+
+@attrs.define
+class NameServer(server.DNSServerFactory):
+    """Answers from memory, over UDP and TCP.
+
+    Attributes:
+        zone: The records of each name.
+        codes: The response codes, for names and types, that are given instead.
+        asked: How often it was asked for a name and a type.
+        asked_by_tcp: The same, over TCP only.
+        by_tcp: What it does over TCP instead of answering, if not `dns.OK`.
+        most_names: So many names of a chain of aliases are in one answer.
+    """
+
+    zone: dict[str, list[Any]] = attrs.field(factory=dict)
+    codes: dict[tuple[str, int], int] = attrs.field(factory=dict)
+    asked: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    asked_by_tcp: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    by_tcp: int = dns.OK
+    most_names: int = 10
+    ports: list[Any] = attrs.field(factory=list)
+    place: Place = ("", 0)
+
+    def __attrs_post_init__(self) -> None:
+        super().__init__()
+        self.noisy = False
+
+    def listen(self) -> None:
+        """Listen on a port that is free for UDP and for TCP."""
+        has_both = False
+        while not has_both:
+            udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self), interface="127.0.0.1")
+            self.ports.append(udp)
+            self.place = ("127.0.0.1", udp.getHost().port)
+            with suppress(CannotListenError):
+                self.ports.append(reactor.listenTCP(self.place[1], self, interface="127.0.0.1"))
+                has_both = True
+
+    def stop(self) -> Any:
+        """Be gone."""
+        for connection in self.connections:
+            connection.transport.abortConnection()
+        ports, self.ports = self.ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports])
+
+    def fail(self, name: str, code: int, *kinds: int) -> None:
+        """Answer with a code for these types of record, or for all."""
+        for kind in kinds or (dns.A, dns.AAAA, dns.SRV):
+            self.codes[name, kind] = code
+
+    def handleQuery(self, message: Any, protocol: Any, address: Any) -> None:
+        """Answer."""
+        query = message.queries[0]
+        question = (str(query.name).lower(), query.type)
+        self.asked[question] += 1
+        if address is None:
+            self.asked_by_tcp[question] += 1
+        code = self.codes.get(question, dns.OK if address else self.by_tcp)
+        if code == HANG_UP:
+            protocol.transport.abortConnection()
+        if code in {HANG_UP, SILENCE}:
+            return
+        if code == GARBAGE:
+            self._send_garbage(message, protocol, address)
+            code = dns.OK
+        records = [] if code else self._records(*question)
+        if not code and question[0] not in self.zone:
+            code = dns.ENAME
+        # A message with a size is cut off there, and says so.
+        size = 0 if address is None else 512
+        reply = dns.Message(message.id, answer=1, rCode=code, maxSize=size)
+        reply.queries = message.queries
+        reply.answers = records
+        self._send(reply, protocol, address)
+
+    def _records(self, name: str, kind: int) -> list[dns.RRHeader]:
+        found = []
+        for _ in range(self.most_names):
+            records = [it for it in self.zone.get(name, ()) if it.TYPE in {kind, dns.CNAME}]
+            found += [dns.RRHeader(name, it.TYPE, dns.IN, it.ttl, it) for it in records]
+            if not records or records[0].TYPE != dns.CNAME:
+                break
+            name = str(records[0].name)
+        return found
+
+    def _send(self, message: dns.Message, protocol: Any, address: Any) -> None:
+        protocol.writeMessage(message, *filter(None, [address]))
+
+    def _send_garbage(self, message: Any, protocol: Any, address: Any) -> None:
+        other_id = dns.Message(message.id ^ 1, answer=1, rCode=dns.ESERVER)
+        other_id.queries = message.queries
+        other_name = dns.Message(message.id, answer=1, rCode=dns.OK)
+        other_name.queries = [dns.Query("other.test", dns.A)]
+        query = dns.Message(message.id)
+        query.queries = message.queries
+        for wrong in (other_id, other_name, query):
+            self._send(wrong, protocol, address)
+        if address is not None:
+            protocol.transport.write(b"\x00", address)
+
+
+def temporary_folder(case: SynchronousTestCase) -> Path:
+    """Make a folder that is removed after the test."""
+    folder = TemporaryDirectory(prefix="txmux-names-")
+    case.addCleanup(folder.cleanup)
+    return Path(folder.name)
+
+
+class NameServerTestCase(TestCase):
+    """A test with a name server, and with a clock that stands still until it is moved."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = self.name_server()
+        self.zone = self.server.zone
+
+    def name_server(self) -> NameServer:
+        """Start one."""
+        started = NameServer()
+        started.listen()
+        self.addCleanup(started.stop)
+        return started
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor work until something is so."""
+        while not condition():
+            await deferLater(reactor, 0)
+
+    async def asked(self, name: str, kind: int = dns.A, times: int = 1) -> None:
+        """Wait until the name server has been asked so often."""
+        await self.until(lambda: self.server.asked[name, kind] >= times)

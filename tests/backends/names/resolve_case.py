@@ -1,0 +1,121 @@
+"""A test case with names that are kept up to date, from a real name server."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
+
+from tests.backends.names.nameserver import NameServerTestCase
+from tests.backends.pool.pools import servers
+from txmux.backends.names.lookup import HostAnswer, Lookup, ServiceAnswer
+from txmux.backends.names.resolve import Names
+from txmux.backends.pool.pool import Pool
+from txmux.rules.model import Backend, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txmux.backends.pool.member import Address
+
+__all__ = ["FAR", "HOST", "SERVICE", "CountingLookup", "CountingPool", "NamesTestCase", "service"]
+
+HOST = "host.test"
+SERVICE = "_ssh._tcp.host.test"
+FAR = 3600
+
+
+def service(name: str = SERVICE, **options: Any) -> Server:
+    """Make a server that is named by an SRV record."""
+    return Server(f"srv:{name}", "srv", host=name, **options)
+
+
+class CountingPool(Pool):
+    """A pool that counts how often it was given addresses."""
+
+    given = 0
+
+    def set_addresses(self, server: Server, addresses: Iterable[Address]) -> None:
+        self.given += 1
+        super().set_addresses(server, addresses)
+
+
+class CountingLookup(Lookup):
+    """Look-ups that tell how many of them are not over."""
+
+    open = 0
+
+    async def host(self, name: str) -> HostAnswer:
+        with self._counted():
+            return await super().host(name)
+
+    async def service(self, name: str) -> ServiceAnswer:
+        with self._counted():
+            return await super().service(name)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+
+class NamesTestCase(NameServerTestCase):
+    """A test with names that are kept up to date."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        nowhere = Path("/nowhere")
+        self.lookup = CountingLookup(self.time, [self.server.place], nowhere, nowhere)
+        self.names = Names(self.time, self.lookup)
+        self.addCleanup(self.stop)
+        captured = capturedLogs()
+        self.logs = captured.__enter__()
+        self.addCleanup(captured.__exit__, None, None, None)
+        self.said_before = 0
+
+    def stop(self) -> Deferred[None]:
+        """Look nothing up any more."""
+        return Deferred.fromCoroutine(self.names.stop()).addCallback(self._assert_quiet)
+
+    def _assert_quiet(self, _: None) -> None:
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+    def pool(self, *of: Server, **options: Any) -> CountingPool:
+        """Make a pool whose names are watched."""
+        backend = Backend("b", of or servers(f"{HOST}:80"), **options)
+        pool = CountingPool(backend, self.time.seconds, random=Random(1))
+        self.names.watch(pool)
+        return pool
+
+    async def found(self, pool: Pool, *texts: str) -> None:
+        """Wait until a pool has exactly these members."""
+        await self.until(lambda: self.texts(pool) == sorted(texts))
+
+    def texts(self, pool: Pool) -> list[str]:
+        """Give the addresses of a pool's members."""
+        return sorted(member.target.text for member in pool.members)
+
+    async def next_look_up(self) -> float:
+        """Wait until nothing is looked up any more, move the clock to the next time, and tell how far that was."""
+        await self.until(lambda: not self.lookup.open)
+        (call,) = self.time.clock.getDelayedCalls()
+        seconds: float = call.getTime() - self.time.seconds()
+        self.time.advance(seconds)
+        return seconds
+
+    def said(self) -> list[str]:
+        """Give what has been logged since the last time, by level."""
+        found = [
+            f"{event['log_level'].name}: {event['log_format'].format(**event)}"
+            for event in self.logs[self.said_before :]
+            if event["log_namespace"].startswith("txmux") and event["log_level"].name != "debug"
+        ]
+        self.said_before = len(self.logs)
+        return found

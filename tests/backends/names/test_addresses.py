@@ -1,0 +1,61 @@
+"""Tests of which addresses of a name are taken, and in which order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.names import dns
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.names.resolve_case import FAR, service
+from tests.backends.pool.pools import servers
+from txmux.backends.names.addresses import AddressFinder
+from txmux.backends.names.lookup import HostAnswer, Lookup, Service, ServiceAnswer
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Server
+
+
+class ScriptedLookup(Lookup):
+    """Answers by heart."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.answer = HostAnswer({dns.A: frozenset(addresses)}, FAR)
+
+    async def host(self, name: str) -> HostAnswer:
+        return self.answer
+
+    async def service(self, name: str) -> ServiceAnswer:
+        return ServiceAnswer([Service(0, 1, 0, "port-0.test"), Service(0, 1, 1, "one.test")], FAR)
+
+
+class AddressTests(SynchronousTestCase):
+    """Which addresses of a name are taken, and in which order."""
+
+    def found(self, server: Server, *addresses: str) -> list[str]:
+        """Give the addresses of a name."""
+        finding = Deferred.fromCoroutine(AddressFinder(ScriptedLookup(*addresses), server).find())
+        return [it.host for it in self.successResultOf(finding).addresses]
+
+    def test_order(self) -> None:
+        """They are in the order of their numbers, whatever the order of the answer."""
+        self.assertEqual(
+            self.found(servers("a.test:1")[0], "127.0.0.10", "127.0.0.9"),
+            ["127.0.0.9", "127.0.0.10"],
+        )
+
+    def test_no_way(self) -> None:
+        """Where both families are, an address that there is no way to is left out."""
+        self.assertEqual(
+            self.found(servers("a.test:1")[0], "127.0.0.1", "ff02::1%nowhere"), ["127.0.0.1"]
+        )
+
+    def test_no_way_at_all(self) -> None:
+        """It stays where there is no way to any."""
+        addresses = ["255.255.255.255", "ff02::1%nowhere"]
+        self.assertEqual(self.found(servers("a.test:1")[0], *addresses), addresses)
+
+    def test_no_port(self) -> None:
+        """A record with the port 0 leads to no server."""
+        self.assertEqual(self.found(service(), "10.0.0.1"), ["10.0.0.1"])

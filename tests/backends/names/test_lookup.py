@@ -1,0 +1,181 @@
+"""One look-up of a name, with a real name server."""
+
+from __future__ import annotations
+
+import math
+
+from twisted.internet.defer import Deferred
+from twisted.names import dns
+
+from tests.backends.names.lookup_case import HOST, LookupTestCase
+from tests.backends.names.nameserver import a, aaaa, cname, srv
+from txmux.backends.names.lookup import HostAnswer, Lookup, Service
+
+
+class HostTests(LookupTestCase):
+    """Addresses of hosts."""
+
+    async def test_both_families(self) -> None:
+        """All A and all AAAA records are found, for the shortest of their times."""
+        self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=40) + aaaa("fd00::1", ttl=20)
+        answer = await self.lookup.host(HOST)
+        self.assertEqual(
+            answer,
+            HostAnswer(
+                {
+                    dns.A: frozenset({"10.0.0.1", "10.0.0.2"}),
+                    dns.AAAA: frozenset({"fd00::1"}),
+                },
+                20,
+            ),
+        )
+
+    async def test_case(self) -> None:
+        """Names are the same in capitals and with a final dot."""
+        self.zone[HOST] = a("10.0.0.1")
+        self.assertEqual(await self.addresses("HOST.Test."), ["10.0.0.1"])
+
+    async def test_one_family(self) -> None:
+        """A host without IPv6 addresses has answered all the same."""
+        self.zone[HOST] = a("10.0.0.1")
+        answer = await self.lookup.host(HOST)
+        self.assertEqual(answer.addresses[dns.AAAA], frozenset())
+        self.assertEqual(answer.trouble, "")
+
+    async def test_hundreds(self) -> None:
+        """An answer that is too long for UDP is fetched over TCP."""
+        self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
+        self.assertEqual(len(await self.addresses()), 500)
+        self.assertEqual(self.server.asked_by_tcp, {(HOST, dns.A): 1})
+
+    async def test_thousands(self) -> None:
+        """So is one that is nearly as long as an answer can be."""
+        self.zone[HOST] = a(*(f"10.1.{i // 250}.{i % 250}" for i in range(4000)))
+        self.assertEqual(len(await self.addresses()), 4000)
+
+    async def test_unknown(self) -> None:
+        """A name that does not exist is told."""
+        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+
+    async def test_without_addresses(self) -> None:
+        """So is a name without addresses."""
+        self.zone[HOST] = [dns.Record_TXT(b"text")]
+        self.assertIn("has no address", await self.failure(self.lookup.host(HOST)))
+
+    async def test_impossible_names(self) -> None:
+        """A name that no question could hold is told."""
+        for name in (f"{'x' * 64}.test", "a..b"):
+            self.assertIn("cannot be a name", await self.failure(self.lookup.host(name)))
+
+
+class AliasTests(LookupTestCase):
+    """CNAME records."""
+
+    async def test_chain(self) -> None:
+        """Aliases in one answer are followed, and their times count."""
+        self.zone[HOST] = cname("alias.test", ttl=7)
+        self.zone["alias.test"] = cname("end.test")
+        self.zone["end.test"] = a("10.0.0.1") + a("10.0.0.2")
+        answer = await self.lookup.host(HOST)
+        self.assertEqual(answer.addresses[dns.A], frozenset({"10.0.0.1", "10.0.0.2"}))
+        self.assertEqual(answer.ttl, 7)
+
+    async def test_one_after_the_other(self) -> None:
+        """Where the answer ends with an alias, that name is asked for."""
+        second = self.name_server()
+        self.zone[HOST] = cname("end.test")
+        second.zone["end.test"] = a("10.0.0.1")
+        self.server.fail("end.test", dns.EREFUSED)
+        self.lookup = self.lookup_with(self.server, second)
+        self.assertEqual(await self.addresses(), ["10.0.0.1"])
+
+    async def test_dead_end(self) -> None:
+        """An alias of a name that does not exist has no addresses."""
+        self.zone[HOST] = cname("end.test")
+        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+
+    async def test_circle(self) -> None:
+        """Aliases that lead to each other are not followed for ever."""
+        self.zone[HOST] = cname("other.test")
+        self.zone["other.test"] = cname(HOST)
+        self.assertIn("no such name", await self.failure(self.lookup.host(HOST)))
+
+    async def test_no_end(self) -> None:
+        """Neither are ever new aliases."""
+        for i in range(30):
+            self.zone[f"{i}.test"] = cname(f"{i + 1}.test")
+        self.server.most_names = 2
+        self.assertIn("on and on", await self.failure(self.lookup.host("0.test")))
+        self.assertEqual(self.server.asked["14.test", dns.A], 1)
+        self.assertEqual(self.server.asked["16.test", dns.A], 0)
+
+
+class ServiceTests(LookupTestCase):
+    """Servers of services."""
+
+    async def test_records(self) -> None:
+        """Priority, weight, port and target are told."""
+        self.zone["_ssh._tcp.test"] = [
+            srv("one.test", 22, 10, 60, ttl=9),
+            srv("two.test", 2222, 20, 0),
+        ]
+        answer = await self.lookup.service("_ssh._tcp.test")
+        self.assertEqual(
+            answer.services, [Service(10, 60, 22, "one.test"), Service(20, 0, 2222, "two.test")]
+        )
+        self.assertEqual(answer.ttl, 9)
+
+    async def test_unknown(self) -> None:
+        """A service that does not exist is told."""
+        self.assertIn("no SRV record", await self.failure(self.lookup.service("_ssh._tcp.test")))
+
+    async def test_failure(self) -> None:
+        """So is a server that cannot answer."""
+        self.server.fail("_ssh._tcp.test", dns.ESERVER)
+        self.assertIn("SERVFAIL", await self.failure(self.lookup.service("_ssh._tcp.test")))
+
+
+class SystemTests(LookupTestCase):
+    """What the system's files say."""
+
+    async def test_hosts(self) -> None:
+        """What is in the file of hosts is not asked for."""
+        self.hosts.write_text("10.0.0.1 other host.test\n10.0.0.2 host.test\nfd00::01 HOST.test\n")
+        answer = await self.lookup.host(HOST)
+        self.assertEqual(
+            answer.addresses,
+            {dns.A: frozenset({"10.0.0.1", "10.0.0.2"}), dns.AAAA: frozenset({"fd00::1"})},
+        )
+        self.assertEqual(answer.ttl, math.inf)
+        self.assertEqual(self.server.asked.total(), 0)
+
+    async def test_localhost(self) -> None:
+        """`localhost` has its addresses even without a file."""
+        self.assertEqual(await self.addresses("localhost"), ["127.0.0.1", "::1"])
+        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.assertEqual(await self.addresses("localhost"), ["127.0.0.1"])
+
+    async def test_search(self) -> None:
+        """A short name is looked for in the domains of the file."""
+        self.resolv_conf.write_text("search one.test two.test\n")
+        self.zone["web.two.test"] = a("10.0.0.1")
+        self.assertEqual(await self.addresses("web"), ["10.0.0.1"])
+        self.assertEqual(self.server.asked["web.one.test", dns.A], 1)
+        self.assertEqual(self.server.asked["web", dns.A], 0)
+
+    async def test_search_ends_with_trouble(self) -> None:
+        """Where a domain's servers do not answer, the name is not looked for in the next: it may be another host."""
+        self.resolv_conf.write_text("search one.test two.test\n")
+        self.zone["web.two.test"] = a("10.0.0.1")
+        self.server.fail("web.one.test", dns.ESERVER)
+        self.assertIn("SERVFAIL", await self.failure(self.lookup.host("web")))
+
+    async def test_servers_of_the_file(self) -> None:
+        """The name servers of the file are asked, as it is at that moment."""
+        lookup = Lookup(self.time, (), self.resolv_conf, self.hosts)
+        for server in ("255.255.255.254", "255.255.255.255"):
+            self.resolv_conf.write_text(f"nameserver {server}\n")
+            waiting = Deferred.fromCoroutine(self.failure(lookup.host(HOST)))
+            while not waiting.called:
+                self.time.advance(1)
+            self.assertIn(server, await waiting)

@@ -1,0 +1,235 @@
+"""Pools whose servers have names, with a real name server: what answers make of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.names import dns
+
+from tests.backends.names.nameserver import SILENCE, a, aaaa, cname
+from tests.backends.names.resolve_case import FAR, HOST, CountingPool, NamesTestCase
+from tests.backends.pool.pools import servers
+from txmux.backends.names.addresses import MOST_ADDRESSES
+from txmux.backends.pool.member import State
+from txmux.backends.pool.pool import Unavailable
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Server
+
+
+class AnswerTests(NamesTestCase):
+    """What the members of a pool are."""
+
+    async def test_all_addresses(self) -> None:
+        """Before the first answer there is no member; then every address of both families is one."""
+        self.zone[HOST] = a("127.0.0.1", "127.0.0.2") + aaaa("fd00::1")
+        pool = self.pool(*servers(f"{HOST}:80", weight=3), *servers("10.0.0.9:80"))
+        self.assertEqual(self.texts(pool), ["10.0.0.9:80"])
+        await self.until(lambda: len(pool.members) > 1)
+        texts = {"127.0.0.1:80", "127.0.0.2:80", "10.0.0.9:80"}
+        # Without any IPv6, its address is left out.
+        self.assertIn(set(self.texts(pool)), [texts, texts | {"[fd00::1]:80"}])
+        member = pool.members[0]
+        self.assertEqual((member.name, member.weight, member.state), (HOST, 3, State.UP))
+
+    async def test_nothing_yet(self) -> None:
+        """A connection that comes before the first answer has no server."""
+        self.server.fail(HOST, SILENCE)
+        pool = self.pool()
+        self.assertEqual(pool.pick(), Unavailable.NO_SERVER)
+
+    async def test_change(self) -> None:
+        """A changed answer changes the members, and those in both stay the same ones."""
+        self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
+        pool = self.pool()
+        await self.found(pool, "10.0.0.1:80", "10.0.0.2:80")
+        (stays,) = (it for it in pool.members if it.target.host == "10.0.0.2")
+        self.zone[HOST] = a("10.0.0.3", "10.0.0.2", ttl=5)
+        await self.next_look_up()
+        await self.found(pool, "10.0.0.2:80", "10.0.0.3:80")
+        self.assertIn(stays, pool.members)
+
+    async def test_no_change(self) -> None:
+        """An answer in another order changes nothing, and the pool is not even told."""
+        self.zone[HOST] = a("10.0.0.1", "10.0.0.2", "10.0.0.1", ttl=5)
+        pool = self.pool()
+        await self.found(pool, "10.0.0.1:80", "10.0.0.2:80")
+        given = pool.given
+        for _ in range(3):
+            self.zone[HOST].reverse()
+            await self.next_look_up()
+        await self.next_look_up()
+        self.assertEqual(pool.given, given)
+
+    async def test_hundreds(self) -> None:
+        """All of 500 addresses are members."""
+        self.zone[HOST] = a(*(f"10.0.{i // 250}.{i % 250}" for i in range(500)))
+        pool = self.pool()
+        await self.until(lambda: len(pool.members) == 500)
+        await self.stop()
+        # The comings and goings of sockets are not in the log.
+        self.assertEqual({event["log_level"].name for event in self.logs}, {"debug"})
+
+    async def test_too_many(self) -> None:
+        """Of more than there may be, the same are taken each time."""
+        addresses = [f"10.{i // 250}.0.{i % 250}" for i in range(MOST_ADDRESSES + 200)]
+        self.zone[HOST] = a(*addresses, ttl=5)
+        pool = self.pool()
+        await self.until(lambda: len(pool.members) == MOST_ADDRESSES)
+        given = pool.given
+        self.zone[HOST].reverse()
+        await self.next_look_up()
+        await self.next_look_up()
+        self.assertEqual(pool.given, given)
+
+    async def test_aliases(self) -> None:
+        """A name may be an alias of another; TLS verifies the one of the rules."""
+        self.zone[HOST] = cname("end.test")
+        self.zone["end.test"] = a("10.0.0.1")
+        pool = self.pool()
+        await self.found(pool, "10.0.0.1:80")
+        self.assertEqual(pool.members[0].name, HOST)
+
+    async def test_shared(self) -> None:
+        """Servers of the same name share its look-up, whatever their pools and ports."""
+        self.zone[HOST] = a("10.0.0.1")
+        first = self.pool(*servers(f"{HOST}:80", f"{HOST.upper()}:81"))
+        await self.found(first, "10.0.0.1:80", "10.0.0.1:81")
+        second = self.pool()
+        self.assertEqual(self.texts(second), ["10.0.0.1:80"])
+        self.assertEqual(self.server.asked, {(HOST, dns.A): 1, (HOST, dns.AAAA): 1})
+
+    async def test_own_intervals(self) -> None:
+        """Backends that look names up more or less often do not."""
+        self.zone[HOST] = a("10.0.0.1", ttl=FAR)
+        for resolve in (10, 20):
+            await self.found(self.pool(resolve=resolve), "10.0.0.1:80")
+        self.assertEqual(self.server.asked[HOST, dns.A], 2)
+        await self.until(lambda: len(self.time.clock.getDelayedCalls()) == 2)
+        times = [call.getTime() for call in self.time.clock.getDelayedCalls()]
+        self.assertEqual(times, [10, 20])
+
+
+class FailureTests(NamesTestCase):
+    """Answers that fail: what was known stays."""
+
+    async def start(self) -> CountingPool:
+        """Give a pool that has got its members."""
+        self.zone[HOST] = a("10.0.0.1", ttl=5)
+        pool = self.pool()
+        await self.found(pool, "10.0.0.1:80")
+        return pool
+
+    async def assert_kept(self, pool: CountingPool, why: str) -> None:
+        """See that the next look-ups fail, that this is logged once, and that nothing else happens."""
+        given = pool.given
+        for _ in range(3):
+            await self.next_look_up()
+        (said,) = self.said()
+        self.assertIn(
+            f"warn: cannot find the addresses of {HOST}, it keeps those it had: 1; {why}", said
+        )
+        self.assertEqual((pool.given, self.texts(pool)), (given, ["10.0.0.1:80"]))
+
+    async def test_server_failure(self) -> None:
+        """A name server that fails changes nothing."""
+        pool = await self.start()
+        self.server.fail(HOST, dns.ESERVER)
+        await self.assert_kept(pool, "the name server 127.0.0.1: SERVFAIL")
+
+    async def test_vanished(self) -> None:
+        """Nor does a name that does not exist any more."""
+        pool = await self.start()
+        self.zone.clear()
+        await self.assert_kept(pool, "there is no such name")
+
+    async def test_empty(self) -> None:
+        """Nor one that has no addresses any more."""
+        pool = await self.start()
+        self.zone[HOST] = []
+        await self.assert_kept(pool, "there is no such name, or it has no address")
+
+    async def test_timeout(self) -> None:
+        """Nor a name server that does not answer; it is asked again after a while."""
+        pool = await self.start()
+        self.server.fail(HOST, SILENCE)
+        await self.next_look_up()
+        await self.asked(HOST, dns.AAAA, 2)
+        self.time.advance(1)
+        await self.asked(HOST, dns.AAAA, 3)
+        self.time.advance(3)
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+        (said,) = self.said()
+        self.assertIn("no answer within 3 s", said)
+        self.server.codes.clear()
+        self.zone[HOST] = a("10.0.0.2")
+        self.time.advance(1)
+        await self.found(pool, "10.0.0.2:80")
+
+    async def test_recovery(self) -> None:
+        """That it works again is logged once, and so is the next failure."""
+        pool = await self.start()
+        for address in ("10.0.0.2", "10.0.0.3"):
+            self.server.fail(HOST, dns.ESERVER)
+            await self.next_look_up()
+            await self.next_look_up()
+            (warning,) = self.said()
+            self.assertIn("warn: cannot find", warning)
+            self.server.codes.clear()
+            self.zone[HOST] = a(address, ttl=5)
+            await self.next_look_up()
+            await self.found(pool, f"{address}:80")
+            await self.next_look_up()
+            self.assertEqual(self.said(), [f"info: the addresses of {HOST} are found again"])
+
+    async def test_never_found(self) -> None:
+        """A name that never had an address is told so."""
+        self.pool()
+        await self.next_look_up()
+        (said,) = self.said()
+        self.assertIn(f"cannot find the addresses of {HOST}, it has none yet; ", said)
+
+    async def test_one_family(self) -> None:
+        """When only one family is answered, the addresses of the other stay."""
+        self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
+        pool = self.pool()
+        await self.until(lambda: pool.members)
+        both = self.texts(pool)
+        self.server.fail(HOST, dns.ESERVER, dns.AAAA)
+        self.zone[HOST] = a("127.0.0.2", ttl=5)
+        self.assertEqual(await self.next_look_up(), 5)
+        await self.found(pool, *("127.0.0.2:80" if "127" in it else it for it in both))
+        self.assertEqual(await self.next_look_up(), 5)
+        (said,) = self.said()
+        self.assertIn(f"warn: not all addresses of {HOST} can be found: ", said)
+        self.server.fail(HOST, dns.ESERVER)
+        await self.next_look_up()
+        await self.next_look_up()
+        (said,) = self.said()
+        self.assertIn("warn: cannot find the addresses", said)
+
+    async def test_family_that_went(self) -> None:
+        """A family that has no addresses any more is gone."""
+        self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
+        pool = self.pool()
+        await self.until(lambda: pool.members)
+        self.zone[HOST] = aaaa("::1", ttl=5)
+        await self.next_look_up()
+        await self.found(pool, "[::1]:80")
+
+    async def test_error_in_here(self) -> None:
+        """Whatever goes wrong, it is logged once, and the name is looked up again."""
+        pool = await self.start()
+
+        def broken(_server: Server, _addresses: object) -> None:
+            raise RuntimeError("broken")
+
+        pool.set_addresses = broken  # type: ignore[method-assign, assignment]
+        for last in (2, 3, 4):
+            self.zone[HOST] = a(f"10.0.0.{last}", ttl=5)
+            await self.next_look_up()
+        levels = [line.partition(":")[0] for line in self.said()]
+        self.assertEqual(levels[:2], ["critical", "warn"])
+        self.assertEqual(
+            [str(it.value) for it in self.flushLoggedErrors(RuntimeError)][:1], ["broken"]
+        )

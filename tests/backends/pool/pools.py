@@ -1,0 +1,57 @@
+"""Pools for tests, with a clock that stands still until it is moved."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.task import Clock
+
+from txmux.backends.pool.member import Member, State
+from txmux.backends.pool.pool import Pool
+from txmux.rules.endpoints import server
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Server
+
+__all__ = ["Watched", "servers"]
+
+
+def servers(*texts: str, **options: Any) -> tuple[Server, ...]:
+    """Make servers that all have the same options."""
+    return tuple(attrs.evolve(server(text), **options) for text in texts)
+
+
+class Watched:
+    """A pool, its clock, and what it has told.
+
+    Attributes:
+        told: Each change of a state as ``server: before -> after``.
+        members: Those of the beginning.
+    """
+
+    def __init__(self, *of: Server, **options: Any) -> None:
+        self.clock = Clock()
+        self.told: list[str] = []
+        backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
+        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1))
+        self.members = self.pool.members
+
+    def _changed(self, member: Member, before: State) -> None:
+        self.told.append(f"{member.target.text}: {before.value} -> {member.state.value}")
+
+    def pick(self, *tried: Member, client: str = "") -> Member:
+        """Choose a member, which there has to be."""
+        found = self.pool.pick(client, tried)
+        assert isinstance(found, Member), found
+        return found
+
+    def take_out(self, member: Member) -> None:
+        """Let connections to a member fail until it is out."""
+        others = [other for other in self.pool.members if other is not member]
+        while member.state is State.UP:
+            found = self.pool.pick("", others)
+            assert found is member, found
+            self.pool.failed(member)

@@ -1,0 +1,206 @@
+"""Tests of the balancers: who is chosen, and how often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import TYPE_CHECKING, get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.backends.pool.balance import balancer
+from txmux.backends.pool.member import Member
+from txmux.rules.backend_model import Balance
+from txmux.rules.model import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txmux.backends.pool.balance import Balancer
+
+KINDS: tuple[Balance, ...] = get_args(Balance)
+PICKS = 10_000
+WEIGHTS = ((1,), (1, 1, 1), (5, 1, 1), (5, 3, 2), (100, 1), (1, 2, 3, 4, 5, 6))
+
+
+def members_of(*weights: int) -> list[Member]:
+    """Make members that differ in their names, and have these weights."""
+    servers = [
+        Server(f"10.0.0.{n}:80", "tcp", f"10.0.0.{n}", 80, weight=weight)
+        for n, weight in enumerate(weights, 1)
+    ]
+    return [Member(server, server, server.host, server.weight) for server in servers]
+
+
+def make(kind: Balance) -> Balancer:
+    """Make a balancer whose chance is always the same."""
+    return balancer(kind, Random(4))
+
+
+def letters(members: Sequence[Member], picked: Sequence[Member]) -> str:
+    """Give each member's place as a letter."""
+    return "".join("abcdef"[members.index(member)] for member in picked)
+
+
+class DistributionTests(SynchronousTestCase):
+    """How often each member is chosen."""
+
+    def check(self, kind: Balance, weights: tuple[int, ...], *, held: bool) -> None:
+        """Choose many times, and compare the shares with the weights."""
+        members, chooser, counts = members_of(*weights), make(kind), Counter[int]()
+        for client in range(PICKS):
+            member = chooser.pick(members, f"10.{client >> 16}.{client >> 8 & 255}.{client & 255}")
+            counts[members.index(member)] += 1
+            member.connections += held
+        for number, weight in enumerate(weights):
+            share, right = counts[number] / PICKS, weight / sum(weights)
+            self.assertLess(abs(share - right), 0.02, (kind, weights, held, counts))
+
+    def test_by_weight(self) -> None:
+        """The shares of 10,000 are those of the weights, whether connections end at once or never."""
+        for kind in KINDS:
+            for weights in WEIGHTS if kind != "first" else ():
+                self.check(kind, weights, held=False)
+                self.check(kind, weights, held=True)
+
+    def test_exactly_by_weight(self) -> None:
+        """Where chance has no part, the shares are exact after each round."""
+        for kind in ("round-robin", "least-connections"):
+            members, chooser = members_of(5, 3, 2), make(kind)
+            for _ in range(20):
+                counts = Counter(members.index(chooser.pick(members, "")) for _ in range(10))
+                self.assertEqual(counts, {0: 5, 1: 3, 2: 2})
+
+    @given(
+        st.sampled_from(KINDS), st.lists(st.integers(1, 65535), min_size=1, max_size=9), st.text()
+    )
+    def test_one_of_them(self, kind: Balance, weights: list[int], client: str) -> None:
+        """One of the members is chosen, whatever their weights and whoever the client is."""
+        members, chooser = members_of(*weights), make(kind)
+        for _ in range(3):
+            self.assertIn(chooser.pick(members, client), members)
+
+
+class RoundRobinTests(SynchronousTestCase):
+    """``round-robin``."""
+
+    def test_smooth(self) -> None:
+        """A heavy member does not get its share all at once."""
+        members, chooser = members_of(5, 1, 1), make("round-robin")
+        picked = [chooser.pick(members, "") for _ in range(14)]
+        self.assertEqual(letters(members, picked), "aabacaa" * 2)
+
+    def test_turns(self) -> None:
+        """Members of the same weight take turns in the order of the rules."""
+        members, chooser = members_of(1, 1, 1), make("round-robin")
+        picked = [chooser.pick(members, "") for _ in range(7)]
+        self.assertEqual(letters(members, picked), "abcabca")
+
+    def test_one_missing(self) -> None:
+        """What one member does not get, all others share, also if it is offered and fails each time."""
+        members, chooser, counts = members_of(1, 1, 1), make("round-robin"), Counter[str]()
+        for _ in range(300):
+            member = chooser.pick(members, "")
+            if member is members[0]:
+                member = chooser.pick(members[1:], "")
+            counts[letters(members, [member])] += 1
+        self.assertEqual(counts, {"b": 150, "c": 150})
+
+
+class LeastConnectionsTests(SynchronousTestCase):
+    """``least-connections``."""
+
+    def test_fewest(self) -> None:
+        """The member with the fewest connections is chosen."""
+        members, chooser = members_of(1, 1, 1), make("least-connections")
+        members[0].connections, members[1].connections, members[2].connections = 3, 1, 2
+        self.assertIs(chooser.pick(members, ""), members[1])
+
+    def test_weighted(self) -> None:
+        """Connections count by the weights."""
+        members, chooser = members_of(4, 1), make("least-connections")
+        members[0].connections, members[1].connections = 3, 1
+        self.assertIs(chooser.pick(members, ""), members[0])
+
+
+class RandomTests(SynchronousTestCase):
+    """``random``."""
+
+    def test_better_of_two(self) -> None:
+        """A member that is far behind the others is chosen whenever it is one of the two."""
+        members, chooser = members_of(1, 1, 1, 1), make("random")
+        for member in members[1:]:
+            member.connections = 100
+        count = sum(chooser.pick(members, "") is members[0] for _ in range(PICKS))
+        self.assertLess(abs(count / PICKS - (1 - (3 / 4) ** 2)), 0.02)
+
+    def test_reproducible(self) -> None:
+        """All chance comes from what is given."""
+        members = members_of(1, 2, 3)
+        first, second = (
+            [chooser.pick(members, "") for _ in range(50)]
+            for chooser in (make("random"), make("random"))
+        )
+        self.assertEqual(first, second)
+
+
+class SourceHashTests(SynchronousTestCase):
+    """``source-hash``."""
+
+    clients = tuple(f"2001:db8::{number:x}" for number in range(2000))
+
+    def chosen(self, members: Sequence[Member]) -> dict[str, Member]:
+        """Give the member of each client."""
+        chooser = make("source-hash")
+        return {client: chooser.pick(members, client) for client in self.clients}
+
+    def test_same_client(self) -> None:
+        """A client comes to the same member each time, and in each process."""
+        members = members_of(1, 1, 1, 1, 1, 1)
+        chooser = make("source-hash")
+        for _ in range(2):
+            picked = [chooser.pick(members, f"192.0.2.{number}") for number in range(16)]
+            self.assertEqual(letters(members, picked), "adcdafdcaabdfcee")
+
+    def test_one_less(self) -> None:
+        """Without one member only its own clients move, and they spread over all others."""
+        members = members_of(1, 2, 3, 1)
+        for gone in members:
+            before = self.chosen(members)
+            after = self.chosen([member for member in members if member is not gone])
+            moved = {client for client in self.clients if before[client] is not after[client]}
+            self.assertEqual(moved, {client for client in self.clients if before[client] is gone})
+            self.assertEqual(len({after[client] for client in moved}), 3)
+
+    def test_more_weight(self) -> None:
+        """With more weight a member only wins clients."""
+        members = members_of(1, 1, 1)
+        before = self.chosen(members)
+        members[0].weight = 2
+        for client, member in self.chosen(members).items():
+            self.assertIn(member, (before[client], members[0]))
+
+    def test_many_clients(self) -> None:
+        """What is remembered of clients has a bound, and changes no choice."""
+        members, chooser = members_of(1, 1), make("source-hash")
+        first = chooser.pick(members, "10.0.0.1")
+        for number in range(10_000):
+            chooser.pick(members, str(number))
+        self.assertIs(chooser.pick(members, "10.0.0.1"), first)
+
+    def test_without_address(self) -> None:
+        """Clients without an address, as on a UNIX socket, take turns."""
+        members, chooser = members_of(1, 1), make("source-hash")
+        picked = [chooser.pick(members, "") for _ in range(4)]
+        self.assertEqual(letters(members, picked), "abab")
+
+
+class FirstTests(SynchronousTestCase):
+    """``first``."""
+
+    def test_first(self) -> None:
+        """The first member is always chosen, whatever its weight."""
+        members, chooser = members_of(1, 9), make("first")
+        self.assertEqual({chooser.pick(members, "") for _ in range(9)}, {members[0]})

@@ -1,0 +1,222 @@
+"""Tests of pools: who may be chosen, and servers whose addresses come and go."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import Watched, servers
+from txmux.backends.pool.member import Address, State
+from txmux.backends.pool.pool import Unavailable, is_name
+from txmux.rules.backend_model import Check, Ejection
+from txmux.rules.endpoints import server
+
+
+class ChoiceTests(SynchronousTestCase):
+    """Who is chosen."""
+
+    def test_balance(self) -> None:
+        """The backend's balancer chooses."""
+        pool = Watched()
+        self.assertEqual([pool.pick() for _ in range(4)], pool.members * 2)
+        pool = Watched(balance="first")
+        self.assertEqual({pool.pick() for _ in range(4)}, {pool.members[0]})
+
+    def test_client(self) -> None:
+        """It is told the client's address."""
+        pool = Watched(balance="source-hash")
+        for number in range(20):
+            client = f"10.0.0.{number}"
+            self.assertIs(pool.pick(client=client), pool.pick(client=client))
+
+    def test_tried(self) -> None:
+        """No connection comes to a member twice; when it has tried all, there is none left."""
+        pool = Watched()
+        first, second = pool.members
+        self.assertIs(pool.pick(first), second)
+        self.assertIs(pool.pick(second), first)
+        self.assertIs(pool.pool.pick("", pool.members), Unavailable.NO_SERVER)
+
+    def test_down(self) -> None:
+        """A server that the rules call down is never chosen, nor does a check bring it up."""
+        pool = Watched(*servers("a:1"), *servers("10.0.0.1:80", down=True), check=Check("tcp"))
+        (member,) = pool.members
+        self.assertIs(member.state, State.DISABLED)
+        for _ in range(5):
+            pool.pool.check_result(member, ok=True, why="")
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_backup(self) -> None:
+        """A backup is chosen only while no other server is up."""
+        pool = Watched(
+            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
+        )
+        main, backup = pool.members
+        self.assertEqual({pool.pick() for _ in range(5)}, {main})
+        pool.take_out(main)
+        self.assertIs(pool.pick(), backup)
+        pool.clock.advance(10)
+        self.assertIs(pool.pick(), main)
+        self.assertIs(pool.pick(), backup)
+        pool.pool.connected(main)
+        self.assertIs(pool.pick(), main)
+
+    def test_backup_of_one_connection(self) -> None:
+        """One that has tried all others comes to the backup."""
+        pool = Watched(*servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True))
+        main, backup = pool.members
+        self.assertIs(pool.pick(main), backup)
+        self.assertIs(pool.pool.pick("", (main, backup)), Unavailable.NO_SERVER)
+
+
+class LimitTests(SynchronousTestCase):
+    """``max_connections``."""
+
+    def test_backend(self) -> None:
+        """Of the backend: from the choice to the end each connection counts."""
+        pool = Watched(max_connections=2)
+        first, second = pool.pick(), pool.pick()
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+        pool.pool.connected(first)
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+        pool.pool.released(first)
+        pool.pick()
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+        pool.pool.abandoned(second)
+        pool.pool.failed(pool.pick())
+        self.assertEqual(pool.pool.connections, 1)
+
+    def test_server(self) -> None:
+        """Of a server: the others get what it has no room for, but a backup does not, as it is up."""
+        pool = Watched(
+            *servers("10.0.0.1:80", max_connections=1),
+            *servers("10.0.0.2:80", max_connections=2),
+            *servers("10.0.0.9:80", backup=True),
+            balance="first",
+        )
+        first, second, _ = pool.members
+        self.assertEqual([pool.pick() for _ in range(3)], [first, second, second])
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+        self.assertIs(pool.pool.pick("", (second,)), Unavailable.FULL)
+        pool.pool.released(first)
+        self.assertIs(pool.pick(), first)
+
+    def test_nobody_up(self) -> None:
+        """Where nobody is up, that is told, not that there is no room."""
+        pool = Watched(*servers("10.0.0.1:80", max_connections=1), eject=Ejection(1))
+        pool.take_out(pool.members[0])
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_retry(self) -> None:
+        """A connection that goes on to another server keeps its room before all who wait."""
+        pool = Watched(max_connections=1)
+        first, second = pool.members
+        asked: list[object] = []
+        pool.pool.on_room = lambda: asked.append(pool.pool.pick())
+        self.assertIs(pool.pick(), first)
+        self.assertIs(pool.pool.retry(first, "", (first,)), second)
+        self.assertEqual(asked, [Unavailable.FULL])
+        self.assertIs(pool.pool.retry(second, "", (first, second)), Unavailable.NO_SERVER)
+        self.assertEqual(asked[1:], [second])
+
+
+class NameTests(SynchronousTestCase):
+    """Servers whose addresses come and go."""
+
+    def setUp(self) -> None:
+        """Make a backend of one name that has two addresses."""
+        (self.server,) = servers("db.example.com:5432", weight=2, max_connections=1)
+        self.watched = Watched(self.server, eject=Ejection(1))
+        self.pool = self.watched.pool
+        self.set("10.0.0.1", "10.0.0.2")
+
+    def set(self, *hosts: str) -> None:
+        """Let the name have other addresses."""
+        self.pool.set_addresses(self.server, [Address(host, 5432) for host in hosts])
+
+    def places(self) -> list[str]:
+        """Give the addresses in their order."""
+        return [member.target.text for member in self.pool.members]
+
+    def test_which(self) -> None:
+        """Host names and SRV records have to be looked up; all else has one member from the start."""
+        for text, expected in {
+            "db:1": True,
+            "tcp:db:1": True,
+            "10.0.0.1:1": False,
+            "[::1]:1": False,
+            "unix:/run/x.sock": False,
+            "tls:db:1": False,
+        }.items():
+            self.assertEqual(is_name(server(text)), expected, text)
+            self.assertEqual(len(Watched(server(text)).members), not expected, text)
+
+    def test_not_known_yet(self) -> None:
+        """Before the first answer there is no server, and no connection waits for it."""
+        self.assertIs(Watched(self.server).pool.pick(), Unavailable.NO_SERVER)
+
+    def test_member(self) -> None:
+        """Each address is a member with the name's options."""
+        self.set("2001:db8::1")
+        (member,) = self.pool.members
+        self.assertEqual(member.target.text, "[2001:db8::1]:5432")
+        self.assertEqual((member.target.kind, member.target.host), ("tcp", "2001:db8::1"))
+        self.assertEqual((member.name, member.weight), ("db.example.com", 2))
+        self.assertIs(member.server, self.server)
+
+    def test_those_that_stay(self) -> None:
+        """An address that stays keeps its state and its place, in whatever order the answer is."""
+        _, second = self.pool.members
+        self.watched.take_out(second)
+        self.set("10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.2")
+        self.assertEqual(self.places(), ["10.0.0.1:5432", "10.0.0.2:5432", "10.0.0.3:5432"])
+        self.assertIs(self.pool.members[1], second)
+        self.assertIs(second.state, State.EJECTED)
+
+    def test_those_that_go(self) -> None:
+        """An address that is gone gets no connection, and those it has end as others do."""
+        first = self.watched.pick()
+        self.set("10.0.0.2")
+        second = self.watched.pick()
+        self.assertEqual(second.target.host, "10.0.0.2")
+        self.assertIs(self.pool.pick(), Unavailable.FULL)
+        self.pool.released(first)
+        self.pool.released(second)
+        self.assertEqual(self.pool.connections, 0)
+
+    def test_those_that_return(self) -> None:
+        """One that comes back is the same as before while it has connections, so that its limit holds."""
+        first = self.watched.pick()
+        self.set("10.0.0.2")
+        self.set("10.0.0.1")
+        self.assertEqual(self.pool.members, [first])
+        self.assertIs(self.pool.pick(), Unavailable.FULL)
+        self.set()
+        self.assertIs(self.pool.pick(), Unavailable.NO_SERVER)
+        self.pool.released(first)
+        self.set("10.0.0.1")
+        self.assertEqual((self.places(), first.connections), (["10.0.0.1:5432"], 0))
+
+    def test_service_records(self) -> None:
+        """SRV records have weights, and priorities, of which a higher number is for when no lower one is up."""
+        addresses = [
+            Address("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
+            Address("10.0.0.2", 2, weight=30, priority=10),
+            Address("10.0.0.3", 3, weight=10, priority=10),
+        ]
+        self.pool.set_addresses(self.server, addresses)
+        spare, heavy, light = self.pool.members
+        self.assertEqual((spare.weight, heavy.weight, light.weight), (2, 60, 20))
+        self.assertEqual((spare.name, heavy.name), ("spare.example.com", "db.example.com"))
+        self.assertEqual(spare.target.port, 1)
+        self.watched.take_out(heavy)
+        self.watched.take_out(light)
+        self.assertIs(self.watched.pick(), spare)
+
+    def test_room(self) -> None:
+        """New addresses make room."""
+        asked: list[object] = []
+        self.watched.pick()
+        self.watched.pick()
+        self.pool.on_room = lambda: asked.append(self.pool.pick())
+        self.set("10.0.0.1", "10.0.0.2", "10.0.0.3")
+        self.assertEqual(asked, [self.pool.members[2]])

@@ -1,0 +1,162 @@
+"""What holds of a pool after whatever has happened."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import Watched, servers
+from txmux.backends.pool.member import Address, Member, State
+from txmux.backends.pool.pool import Unavailable
+from txmux.rules.backend_model import Check, Ejection
+
+_NAME = "db.example.com:80"
+_LIMIT = 5
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A pool with every kind of server, and connections that come, fail, stand and go."""
+
+    attempts = Bundle("attempts")
+    standing = Bundle("standing")
+
+    def __init__(self) -> None:
+        super().__init__()
+        named = servers(_NAME, max_connections=2)
+        self.name = named[0]
+        self.watched = Watched(
+            *servers("10.0.0.1:80"),
+            *servers("10.0.0.2:80", weight=3, max_connections=1),
+            *servers("10.0.0.3:80", down=True),
+            *servers("10.0.0.9:80", backup=True),
+            *named,
+            balance="least-connections",
+            eject=Ejection(2, 5, 10),
+            check=Check("tcp", rise=2, fall=2),
+            max_connections=_LIMIT,
+        )
+        self.pool = self.watched.pool
+        self.held: list[Member] = []
+
+    def is_out(self, member: Member) -> bool:
+        """Tell whether a member may not be chosen."""
+        if member.state is State.EJECTED:
+            return member.out_until > self.watched.clock.seconds()
+        return member.state is not State.UP
+
+    @rule(
+        target=attempts,
+        client=st.sampled_from(["", "10.0.0.1", "2001:db8::1"]),
+        tried=st.sets(st.integers(0, 6), max_size=3),
+    )
+    def pick(self, client: str, tried: set[int]) -> object:
+        """A connection begins, or goes on after others have failed."""
+        members = self.pool.members
+        avoided = [members[number] for number in tried if number < len(members)]
+        out = {id(member) for member in members if self.is_out(member)}
+        up = [member for member in members if id(member) not in out and member not in avoided]
+        found = self.pool.pick(client, avoided)
+        if isinstance(found, Unavailable):
+            assert (found is Unavailable.FULL) == bool(up)
+            return multiple()
+        assert found in up
+        assert not found.server.backup or all(member.server.backup for member in up)
+        self.held.append(found)
+        return found
+
+    @rule(target=standing, member=consumes(attempts))
+    def connect(self, member: Member) -> Member:
+        """An attempt succeeds."""
+        self.pool.connected(member)
+        return member
+
+    @rule(member=consumes(attempts))
+    def fail(self, member: Member) -> None:
+        """An attempt fails for good."""
+        self.held.remove(member)
+        self.pool.failed(member)
+
+    @rule(target=attempts, member=consumes(attempts))
+    def retry(self, member: Member) -> object:
+        """An attempt fails, and there is another one."""
+        self.held.remove(member)
+        found = self.pool.retry(member, "", (member,))
+        if isinstance(found, Unavailable):
+            return multiple()
+        assert found is not member
+        self.held.append(found)
+        return found
+
+    @rule(member=consumes(attempts))
+    def abandon(self, member: Member) -> None:
+        """The client leaves during an attempt."""
+        self.held.remove(member)
+        self.pool.abandoned(member)
+
+    @rule(member=consumes(standing))
+    def release(self, member: Member) -> None:
+        """A connection ends."""
+        self.held.remove(member)
+        self.pool.released(member)
+
+    @rule(number=st.integers(0, 6), ok=st.booleans())
+    def check(self, number: int, ok: bool) -> None:  # noqa: FBT001 - hypothesis gives it
+        """A check is over."""
+        members = self.pool.members
+        self.pool.check_result(members[number % len(members)], ok=ok, why="")
+
+    @rule(
+        hosts=st.lists(st.sampled_from(["10.1.0.1", "10.1.0.2", "10.1.0.3"])), spare=st.booleans()
+    )
+    def resolve(self, hosts: list[str], spare: bool) -> None:  # noqa: FBT001
+        """The name has other addresses."""
+        addresses = [Address(host, 80, priority=spare * n) for n, host in enumerate(hosts)]
+        self.pool.set_addresses(self.name, addresses)
+
+    @rule(seconds=st.floats(0, 12))
+    def wait(self, seconds: float) -> None:
+        """Time goes by."""
+        self.watched.clock.advance(seconds)
+
+    @invariant()
+    def counts(self) -> None:
+        """Each connection counts once, and no limit is exceeded."""
+        assert self.pool.connections == len(self.held) <= _LIMIT
+        for member in {*self.held, *self.pool.members}:
+            assert member.connections == self.held.count(member)
+            most = member.server.max_connections
+            assert not most or member.connections <= most
+
+    @invariant()
+    def one_probe(self) -> None:
+        """What is tried by a connection gets no other one."""
+        for member in self.pool.members:
+            assert member.state is not State.PROBING or self.is_out(member)
+
+    def teardown(self) -> None:
+        """When all is over, nothing is left."""
+        for member in self.held:
+            self.pool.released(member)
+        assert self.pool.connections == 0
+        assert all(member.connections == 0 for member in self.pool.members)
+
+
+class PoolProperties(SynchronousTestCase):
+    """All that can happen, in any order."""
+
+    def test_machine(self) -> None:
+        """Counts are right, limits are kept, and nobody is chosen who is out."""
+        run_state_machine_as_test(
+            PoolMachine,
+            settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
+        )

@@ -1,0 +1,155 @@
+"""Tests of pools: what connections and checks change."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import Watched
+from txmux.backends.pool.member import State
+from txmux.backends.pool.pool import Unavailable
+from txmux.rules.backend_model import Check
+
+
+class EjectionTests(SynchronousTestCase):
+    """Connections that fail."""
+
+    def failures(self, pool: Watched, *times: float) -> None:
+        """Let a connection to the first member fail at each of these times."""
+        for time in times:
+            pool.clock.advance(time - pool.clock.seconds())
+            pool.pool.failed(pool.pick(*pool.members[1:]))
+
+    def test_out(self) -> None:
+        """After so many failures within the time, all connections go elsewhere."""
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 5, 10)
+        self.assertIs(first.state, State.EJECTED)
+        self.assertEqual(first.why, "connections that failed within 10 s: 3")
+        self.assertEqual({pool.pick() for _ in range(5)}, {second})
+        self.assertEqual(pool.told, ["10.0.0.1:80: up -> ejected"])
+
+    def test_window(self) -> None:
+        """Failures that are farther apart are forgiven, in whatever window."""
+        pool = Watched()
+        self.failures(pool, 0, 6, 11, 17, 22)
+        self.assertIs(pool.members[0].state, State.UP)
+        self.failures(pool, 26.9)
+        self.assertIs(pool.members[0].state, State.EJECTED)
+
+    def test_probe(self) -> None:
+        """When its time is over, one connection tries it; if that stands, it is back."""
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(9.9)
+        self.assertEqual({pool.pick() for _ in range(4)}, {second})
+        pool.clock.advance(0.1)
+        self.assertEqual(sorted(pool.pick() is first for _ in range(4)), [False] * 3 + [True])
+        self.assertIs(first.state, State.PROBING)
+        pool.pool.connected(first)
+        self.assertEqual({pool.pick(), pool.pick()}, {first, second})
+        self.assertEqual(
+            [line.partition(": ")[2] for line in pool.told],
+            ["up -> ejected", "ejected -> probing", "probing -> up"],
+        )
+
+    def test_probe_fails(self) -> None:
+        """If it fails, the server is out for as long again, after one failure."""
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0, 10)
+        self.assertIs(first.state, State.EJECTED)
+        pool.clock.advance(9)
+        self.assertEqual({pool.pick() for _ in range(4)}, {second})
+        pool.clock.advance(1)
+        self.assertIs(pool.pick(second), first)
+
+    def test_probe_given_up(self) -> None:
+        """If its client leaves before, the next connection tries the server."""
+        pool = Watched()
+        first, second = pool.members
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(10)
+        pool.pool.abandoned(pool.pick(second))
+        self.assertIs(first.state, State.EJECTED)
+        self.assertIs(pool.pick(second), first)
+
+    def test_all_out(self) -> None:
+        """When all are out, that is told at once, until the first one's time is over."""
+        pool = Watched()
+        for member in pool.members:
+            pool.take_out(member)
+            pool.clock.advance(1)
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+        pool.clock.advance(8)
+        self.assertIs(pool.pick(), pool.members[0])
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_late_news(self) -> None:
+        """What was on its way when a server was taken out neither brings it back nor prolongs its time."""
+        pool = Watched()
+        first, second = pool.members
+        late = [pool.pick(second) for _ in range(2)]
+        self.failures(pool, 0, 0, 0)
+        pool.clock.advance(5)
+        pool.pool.failed(late[0])
+        pool.pool.connected(late[1])
+        self.assertIs(first.state, State.EJECTED)
+        pool.clock.advance(5)
+        self.assertIs(pool.pick(second), first)
+
+    def test_off(self) -> None:
+        """Without ejection nothing of this happens."""
+        pool = Watched(eject=None)
+        self.failures(pool, *[0.0] * 20)
+        self.assertEqual(pool.told, [])
+
+
+class CheckTests(SynchronousTestCase):
+    """What checks find."""
+
+    def results(self, pool: Watched, results: str) -> list[str]:
+        """Report good (+) and bad (-) results for the first member, and give what was told since."""
+        pool.told.clear()
+        for result in results:
+            pool.pool.check_result(pool.members[0], ok=result == "+", why="refused")
+        return [line.partition(": ")[2] for line in pool.told]
+
+    def test_fall_and_rise(self) -> None:
+        """So many in a row take a server out, and so many bring it back."""
+        pool = Watched(check=Check("tcp", rise=2, fall=3))
+        member = pool.members[0]
+        self.assertEqual(self.results(pool, "--+--"), [])
+        self.assertEqual(self.results(pool, "-"), ["up -> down"])
+        self.assertEqual(member.why, "checks that failed: 3, the last one: refused")
+        self.assertNotIn(member, {pool.pick() for _ in range(4)})
+        self.assertEqual(self.results(pool, "+-+"), [])
+        self.assertEqual(self.results(pool, "+"), ["down -> up"])
+        self.assertIn(member, {pool.pick() for _ in range(4)})
+
+    def test_ejected(self) -> None:
+        """A check that succeeds does not end an ejection; checks that fail do, and their end is a new beginning."""
+        pool = Watched(check=Check("tcp", rise=1, fall=1))
+        member = pool.members[0]
+        pool.take_out(member)
+        self.assertEqual(self.results(pool, "+"), [])
+        self.assertIs(member.state, State.EJECTED)
+        self.assertEqual(self.results(pool, "-+"), ["ejected -> down", "down -> up"])
+        pool.pool.failed(pool.pick(pool.members[1]))
+        self.assertIs(member.state, State.UP)
+
+    def test_connections_do_not_bring_back(self) -> None:
+        """What connections find counts for nothing while the checks say down."""
+        pool = Watched(check=Check("tcp", fall=1))
+        first, second = pool.members
+        late = [pool.pick(second) for _ in range(4)]
+        self.results(pool, "-")
+        pool.pool.connected(late[0])
+        for member in late[1:]:
+            pool.pool.failed(member)
+        self.assertIs(first.state, State.DOWN)
+
+    def test_without(self) -> None:
+        """Where there are no checks, there is nothing to take in."""
+        self.assertEqual(self.results(Watched(), "-" * 9), [])

@@ -1,0 +1,115 @@
+"""Tests of the queue before a backend that is full."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import Watched, servers
+from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.queue import Queue
+from txmux.rules.backend_model import Ejection
+
+if TYPE_CHECKING:
+    from txmux.backends.pool.queue import Waiter
+
+
+class QueueTests(SynchronousTestCase):
+    """Who is served, and when."""
+
+    def setUp(self) -> None:
+        """Make a queue for two, and no room."""
+        self.clock = Clock()
+        self.queue = Queue(2, 5.0, self.clock.callLater)
+        self.room = 0
+        self.events: list[str] = []
+
+    def join(self, name: str) -> Waiter | None:
+        """Let a client wait that takes a room if there is one."""
+
+        def turn() -> bool:
+            if not self.room:
+                return False
+            self.room -= 1
+            self.events.append(name)
+            return True
+
+        return self.queue.join(turn, partial(self.events.append, f"{name} too late"))
+
+    def serve(self, room: int) -> list[str]:
+        """Make room, and give what has happened since."""
+        self.room += room
+        self.queue.serve()
+        events, self.events = self.events, []
+        return events
+
+    def test_order(self) -> None:
+        """They are served as they came, as far as there is room."""
+        self.join("a")
+        self.join("b")
+        self.assertEqual(self.serve(0), [])
+        self.assertEqual(self.serve(1), ["a"])
+        self.join("c")
+        self.assertEqual(self.serve(3), ["b", "c"])
+        self.assertEqual((len(self.queue), self.clock.getDelayedCalls()), (0, []))
+
+    def test_full(self) -> None:
+        """No more wait than may."""
+        self.assertTrue(self.join("a"))
+        self.assertTrue(self.join("b"))
+        self.assertIsNone(self.join("c"))
+        self.serve(1)
+        self.assertTrue(self.join("d"))
+
+    def test_too_late(self) -> None:
+        """Who has waited too long is told, and loses its place."""
+        self.join("a")
+        self.clock.advance(1)
+        self.join("b")
+        self.clock.advance(4)
+        self.assertEqual(self.serve(2), ["a too late", "b"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_leave(self) -> None:
+        """Who leaves is not called any more, and may say so twice."""
+        first = self.join("a")
+        assert first
+        self.join("b")
+        self.queue.leave(first)
+        self.queue.leave(first)
+        self.assertEqual(self.serve(1), ["b"])
+
+    def test_room_during_a_turn(self) -> None:
+        """Room that a turn makes goes to the next one."""
+
+        def turn() -> bool:
+            self.room += 1
+            self.queue.serve()
+            self.events.append("a")
+            return True
+
+        self.queue.join(turn, lambda: None)
+        self.join("b")
+        self.assertEqual(self.serve(0), ["a", "b"])
+
+    def test_with_a_pool(self) -> None:
+        """Clients of a full pool wait for those before them, and for nobody when all servers are out."""
+        watched = Watched(*servers("10.0.0.1:80"), max_connections=1, eject=Ejection(1))
+        pool = watched.pool
+        pool.on_room = self.queue.serve
+        found: list[object] = []
+
+        def turn() -> bool:
+            found.append(pool.pick())
+            return found[-1] is not Unavailable.FULL
+
+        first = watched.pick()
+        self.queue.join(turn, lambda: None)
+        self.queue.join(turn, lambda: None)
+        pool.released(first)
+        self.assertEqual(found, [first, Unavailable.FULL])
+        pool.failed(first)
+        self.assertEqual(found[2:], [Unavailable.NO_SERVER])

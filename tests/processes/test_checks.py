@@ -1,0 +1,127 @@
+"""Checks of servers, which one process makes for all workers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from tests.interop.children import eventually, free_port
+from tests.processes.running import WorkersTestCase, pids_of, worker_of
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Mux, Record
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+default  = pool
+
+[backend pool]
+server  = {server}
+check   = tcp interval=200ms timeout=200ms rise=2 fall=2
+retries = 0
+eject   = off
+"""
+
+
+class Checked:
+    """A server that only counts who connects to it."""
+
+    def __init__(self, port: int) -> None:
+        self.connections = 0
+        self._listening = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with client, contextlib.suppress(OSError):
+                client.settimeout(20)
+                client.recv(1)
+
+    def stop(self) -> None:
+        """Be gone."""
+        with contextlib.suppress(OSError):  # it may have been stopped already
+            # A mere close would not wake what is blocked in accept.
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join(20)
+        self._listening.close()
+
+
+class ChecksTest(WorkersTestCase):
+    """Two workers that lead clients to a server which is checked by their parent."""
+
+    def begin(self, server: str) -> Mux:
+        """Start the service."""
+        mux = self.start(_RULES.format(server=server), "workers = 2")
+        self.addCleanup(mux.stop)
+        return mux
+
+    def checked(self, port: int) -> Checked:
+        """Start the server."""
+        server = Checked(port)
+        self.addCleanup(server.stop)
+        return server
+
+    def reasons(self, mux: Mux) -> dict[str, set[str]]:
+        """Connect clients until both workers have had some, and give what became of them, by worker."""
+        lines: list[Record] = []
+        while len({worker_of(line["id"]) for line in lines}) < 2:
+            self.be_closed(mux)
+            lines += mux.take()
+        found: dict[str, set[str]] = {}
+        for line in lines:
+            found.setdefault(worker_of(line["id"]), set()).add(line["reason"])
+        return found
+
+    def all_say(self, mux: Mux, reason: str) -> bool:
+        """Tell whether it is the same in both workers."""
+        return all(reasons == {reason} for reasons in self.reasons(mux).values())
+
+    def test_one_check_an_interval(self) -> None:
+        """However many workers there are, a server is asked once an interval."""
+        server = self.checked(free_port())
+        self.begin(f"127.0.0.1:{server._listening.getsockname()[1]}")
+        eventually(lambda: server.connections >= 2, "the server is checked")
+        begun, before = time.monotonic(), server.connections
+        eventually(lambda: server.connections >= before + 10, "it is checked again")
+        self.assertGreater(time.monotonic() - begun, 9 * 0.2)
+
+    def test_all_learn(self) -> None:
+        """Each worker knows that the server is gone, and that it is back; the log says it once."""
+        port = free_port()
+        for server in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            mux = self.begin(server)
+            told = rf"^.*backend pool: 127\.0\.0\.1:{port} is down: .*connection refused"
+            mux.child.wait_for(told)
+            eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
+            checked = Checked(port)
+            mux.child.wait_for(rf"backend pool: 127\.0\.0\.1:{port} is up: checks that succeeded")
+            eventually(lambda m=mux: self.all_say(m, "done"), "all know it")  # type: ignore[misc]
+            checked.stop()
+            mux.child.wait_for(rf"(?s)127\.0\.0\.1:{port} is up.*127\.0\.0\.1:{port} is down")
+            eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
+            for state, times in (("down", 2), ("up", 1)):
+                self.assertEqual(mux.child.output.count(f"127.0.0.1:{port} is {state}:"), times)
+
+    def test_restarted_worker(self) -> None:
+        """A worker that is started later knows at once what is down, be it an address or a name."""
+        port = free_port()
+        for server in (f"127.0.0.1:{port}", f"localhost:{port}"):
+            text = _RULES.replace("interval=200ms", "interval=3s").replace("fall=2", "fall=3")
+            mux = self.start(text.format(server=server), "workers = 2")
+            self.addCleanup(mux.stop)
+            mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")
+            eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
+            self.kill(mux, pids_of(mux.child.pid)[0])
+            begun = time.monotonic()
+            self.assertTrue(self.all_say(mux, "no-server"))
+            self.assertLess(time.monotonic() - begun, 2)

@@ -1,0 +1,117 @@
+"""Workers that crash, that are stopped, and that lose their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+
+from tests.interop.children import eventually
+from tests.processes.running import WorkersTestCase, pids_of, worker_of
+
+
+class CrashTest(WorkersTestCase):
+    """A worker that ends without having been told to."""
+
+    def test_queue_survives(self) -> None:
+        """Clients that wait for a worker which then crashes are served by its successor; others notice nothing."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        pid, other = pids_of(mux.child.pid)
+        os.kill(pid, signal.SIGSTOP)
+        clients = [self.client(mux) for _ in range(40)]
+        for client in clients:
+            client.sendall(b"x")
+        self.kill(mux, pid)
+        for client in clients:
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(len({worker_of(line["id"]) for line in mux.take(40)}), 2)
+        self.assertIn(other, pids_of(mux.child.pid))
+        mux.child.wait_for(
+            r"worker 1 was ended by signal 9 \(SIGKILL\); another one is started at once"
+        )
+
+    def test_back_off(self) -> None:
+        """One that crashes again soon has to wait."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        self.kill(mux, pids_of(mux.child.pid)[0])
+        os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
+        mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
+
+
+class StopTest(WorkersTestCase):
+    """The end of the service."""
+
+    def test_drain(self) -> None:
+        """Connections that are under way go on to their end; new ones are refused meanwhile."""
+        listening = self.backend()
+        mux = self.start(self.relaying(listening))
+        client, server = self.relayed(mux, listening)
+        mux.terminate()
+        mux.child.wait_for(r"worker \d: open connections: 1; .*\b30 s\b")
+        eventually(lambda: self.is_refused(mux.port), "clients are refused")
+        client.sendall(b"y")
+        self.assertEqual(server.recv(1), b"y")
+        client.close()
+        server.close()
+        mux.assert_stopped()
+        self.assertIn('"reason":"done"', mux.log.read_text())
+
+    def is_refused(self, port: int) -> bool:
+        """Tell whether nobody listens there."""
+        with socket.socket() as client:
+            return bool(client.connect_ex(("127.0.0.1", port)))
+
+    def test_second_signal(self) -> None:
+        """Whoever asks a second time means at once."""
+        listening = self.backend()
+        mux = self.start(self.relaying(listening))
+        client, _ = self.relayed(mux, listening)
+        begun = time.monotonic()
+        mux.terminate()
+        mux.child.wait_for("a second signal")
+        mux.terminate()
+        mux.assert_stopped()
+        self.assertLess(time.monotonic() - begun, 5)
+        self.assertRaises(ConnectionResetError, client.recv, 1)
+        self.assertEqual(mux.take_one()["reason"], "drained")
+
+    def test_signal_for_all(self) -> None:
+        """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
+        listening = self.backend()
+        mux = self.start(self.relaying(listening))
+        client, server = self.relayed(mux, listening)
+        for pid in (*pids_of(mux.child.pid), mux.child.pid):
+            os.kill(pid, signal.SIGTERM)
+        mux.child.wait_for("open connections: 1")
+        client.sendall(b"y")
+        self.assertEqual(server.recv(1), b"y")
+        client.close()
+        server.close()
+        mux.assert_stopped()
+        self.assertEqual(mux.take_one()["reason"], "done")
+
+    def test_stuck_worker(self) -> None:
+        """A worker that does nothing any more is killed in the end."""
+        mux = self.start(settings="workers = 2\ndrain_timeout = 0s")
+        os.kill(pids_of(mux.child.pid)[0], signal.SIGSTOP)
+        mux.terminate()
+        mux.assert_stopped()
+        self.assertIn("worker 1 does not end; it is killed", mux.child.output)
+
+    def test_parent_killed(self) -> None:
+        """Without their parent, workers let connections finish and end; nobody listens any more."""
+        listening = self.backend()
+        mux = self.start(self.relaying(listening))
+        client, server = self.relayed(mux, listening)
+        pids = pids_of(mux.child.pid)
+        mux.child.process.kill()
+        eventually(lambda: self.is_refused(mux.port), "clients are refused")
+        client.sendall(b"y")
+        self.assertEqual(server.recv(1), b"y")
+        client.close()
+        server.close()
+        self.assert_gone(pids)
+        self.assertIn('"reason":"done"', mux.log.read_text())

@@ -1,0 +1,109 @@
+"""Rules on their way to a worker."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.embedding import route
+from txmux.processes.rulestext import as_text
+from txmux.rules.parser import load, parse
+
+MAIN = """
+[txmux]
+include = more/*.ini
+access_log = logs/access.log
+workers = 2
+[listen public]
+endpoint =
+    127.0.0.1:0
+    # comments are left out
+
+    :0
+deny = @lists/deny.txt
+allow = @lists/deny.txt, 10.0.0.0/8
+accept_proxy_from = unix, @lists/empty.txt
+[route ssh]
+match = ssh
+    payload text="[listen x]"
+    not tls
+backend = inner
+[route web]
+match = http host=~(a|b)[.]example[.]com
+from = 10.0.0.0/8, 192.0.2.1
+    2001:db8::/32
+backend = 127.0.0.1:80
+"""
+
+MORE = """
+[route last]
+match = any
+backend = inner
+not_from = @near.txt
+during = mon-fri 08:00-18:00 Europe/Paris
+    22:00-06:00
+[route end]
+match = tls
+terminate_tls = a.pem, /dev/null
+alpn = h2
+[backend inner]
+server = 127.0.0.1:22
+    unix:/run/x.sock
+"""
+
+
+class RulesTextTest(SynchronousTestCase):
+    """`as_text`."""
+
+    def setUp(self) -> None:
+        """Write the files."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.main = Path(folder.name) / "rules.ini"
+        self.more = Path(folder.name) / "more/x.ini"
+        self.more.parent.mkdir()
+        self.main.write_text(MAIN)
+        self.more.write_text(MORE)
+        self.lists = self.main.parent / "lists"
+        self.lists.mkdir()
+        for path, text in (
+            (self.lists / "deny.txt", "# a list\n192.0.2.0/24\n2001:db8::/32 ; another\n"),
+            (self.lists / "empty.txt", "# nothing yet\n"),
+            (self.more.parent / "near.txt", "192.0.2.1"),
+            (self.main.parent / "a.pem", ""),
+        ):
+            path.write_text(text)
+
+    def test_same_rules(self) -> None:
+        """A worker reads the same rules, even if the files have been changed or removed in the meantime."""
+        rules = load(self.main)
+        for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
+            path.unlink()
+        self.main.write_text("")
+        text = as_text(rules)
+        assert text is not None
+        again = parse(text, rules.path)
+        self.assertEqual(again.settings, rules.settings)
+        self.assertEqual(again.listeners, rules.listeners)
+        self.assertEqual(again.backends, rules.backends)
+        for one, other in zip(again.routes, rules.routes, strict=True):
+            self.assertEqual(
+                attrs.evolve(one, alternatives=()), attrs.evolve(other, alternatives=())
+            )
+            self.assertEqual(
+                [(a.text, a.negated) for a in one.alternatives],
+                [(a.text, a.negated) for a in other.alternatives],
+            )
+
+    def test_made_in_python(self) -> None:
+        """Rules that come from no file, not even a part of them, have no text."""
+        rules = load(self.main)
+        changed = [
+            attrs.evolve(rules, sections={}),
+            attrs.evolve(rules, routes=(*rules.routes, route("any", "close"))),
+            attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
+        ]
+        self.assertEqual([as_text(one) for one in changed], [None] * 3)

@@ -1,0 +1,158 @@
+"""Workers share what comes in, the log and the limits."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+from tests.interop.children import eventually, has_ipv6
+from tests.interop.mux import Mux, Twist
+from tests.interop.test_inherited_socket import PASS_ON
+from tests.processes.running import RULES, WorkersTestCase, pids_of, worker_of
+
+
+class SharingTest(WorkersTestCase):
+    """What clients see is one service."""
+
+    def test_all_serve(self) -> None:
+        """Each worker gets some of the clients, and each connection stands in the log exactly once."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        self.assertEqual(len(pids_of(mux.child.pid)), 2)
+        threads = [threading.Thread(target=self.be_closed, args=(mux,)) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        ids = [line["id"] for line in mux.take(40)]
+        self.assertEqual(len(set(ids)), 40)
+        self.assertEqual(len({worker_of(one) for one in ids}), 2)
+
+    def test_every_address(self) -> None:
+        """Several endpoints, one of them on every address: each has one port, whoever serves it."""
+        if not has_ipv6():
+            self.skipTest("no IPv6 on the loopback")
+        mux = self.start(f"{RULES}[listen all]\nendpoint = :0\n")
+        self.addCleanup(mux.stop)
+        for host in ("127.0.0.1", "::1") * 5:
+            with socket.create_connection((host, mux.ports["all"]), timeout=20) as client:
+                client.sendall(b"x")
+                self.assertEqual(client.recv(1), b"")
+        clients = {line["client"].rpartition(":")[0] for line in mux.take(10, "all")}
+        self.assertEqual(clients, {"127.0.0.1", "[::1]"})
+
+    def test_auto(self) -> None:
+        """`auto` is one worker for each processor, and one worker needs no processes."""
+        count = len(os.sched_getaffinity(0))
+        mux = Mux(self.folder, RULES, "workers = auto")
+        self.addCleanup(mux.stop)
+        if count > 1:
+            mux.child.wait_for(f"workers that serve: {count}$")
+        self.assertEqual(len(pids_of(mux.child.pid)), count if count > 1 else 0)
+
+    def test_unix(self) -> None:
+        """A UNIX socket is one for all; it stays when a worker ends, and goes with the service."""
+        path = self.folder / "public.sock"
+        rules = f"{RULES}    unix:{path}:mode=600\n"
+        mux = self.start(rules)
+        self.kill(mux, pids_of(mux.child.pid)[0])
+        os.kill(pids_of(mux.child.pid)[0], signal.SIGTERM)  # which lets it end in good order
+        mux.child.wait_for("ended by itself with exit status 0; another")
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(path))
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(mux.take_one()["local"], f"unix:{path}")
+        mux.stop()
+        self.assertFalse(path.exists())
+
+    def test_inherited(self) -> None:
+        """So is a socket of systemd."""
+        rules = "[listen public]\nendpoint = systemd:domain=INET6:index=0\n"
+        mux = self.start(rules, before=(sys.executable, "-c", PASS_ON))
+        self.addCleanup(mux.stop)
+        self.be_closed(mux)
+        self.assertTrue(mux.take_one()["client"].startswith("127.0.0.1:"))
+
+
+class LogTest(WorkersTestCase):
+    """One log."""
+
+    def test_of_service(self) -> None:
+        """In the service's own log, lines of the access log are as they are with one worker; other lines name theirs."""
+        rules = self.folder / "own-log.ini"
+        rules.write_text(
+            f"[txmux]\nworkers = 2\n{RULES}[route dry]\nmatch = any\nbackend = reset\ndry_run = yes\n"
+        )
+        twist = Twist("--rules", rules)
+        self.addCleanup(twist.child.end)
+        port = int(twist.child.wait_for(r"listening on \S+:(\d+) for")[1])
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(b"x")
+                self.assertEqual(client.recv(1), b"")
+        twist.stop()
+        lines = r"^\S+ \[txmux.access#info\] time=\S+ id=(\S+) listener=public .* reason=no-route"
+        self.assertEqual(len(set(re.findall(lines, twist.child.output, re.MULTILINE))), 5)
+        told = re.findall(
+            r"worker \d: \[route dry\] would have taken (\d+) connections of \[listen public\]",
+            twist.child.output,
+        )
+        self.assertEqual(sum(map(int, told)), 5)
+
+    def test_hang_up(self) -> None:
+        """On SIGHUP all workers open the file again."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        old = mux.log.rename(mux.log.with_suffix(".1"))
+        mux.child.process.send_signal(signal.SIGHUP)
+        for pid in pids_of(mux.child.pid):
+            self.assert_reopened(pid, mux.log, old)
+        self.be_closed(mux)
+        mux.take_one()
+        self.assertEqual(old.read_text(), "")
+
+    def assert_reopened(self, pid: int, path: Path, old: Path) -> None:
+        """Wait until a process has one file open, and not the other."""
+
+        def is_open(log: Path) -> bool:
+            links = Path(f"/proc/{pid}/fd").iterdir()
+            return any(os.path.realpath(link) == str(log) for link in links)
+
+        eventually(lambda: is_open(path) and not is_open(old), f"{pid} has opened its log again")
+
+
+class LimitTest(WorkersTestCase):
+    """Limits hold for all workers together."""
+
+    def test_limits(self) -> None:
+        """One more than the limit is closed, whoever serves it; and what a worker had is free when it has crashed."""
+        listening = self.backend()
+        for setting, own in (("max_connections = 3", ""), ("", "max_connections = 3")):
+            mux = self.start(self.relaying(listening, own), f"workers = 2\n{setting}")
+            pairs = [self.relayed(mux, listening) for _ in range(3)]
+            for _ in range(10):
+                with mux.connect() as client:
+                    self.assertEqual(client.recv(1), b"")
+            self.assertEqual(Counter(line["reason"] for line in mux.take(10)), {"limit": 10})
+            for end in pairs.pop():
+                end.close()
+            mux.take_one()
+            self.relayed(mux, listening)
+            for pid in pids_of(mux.child.pid):
+                self.kill(mux, pid)
+            for _ in range(3):
+                self.relayed(mux, listening)
+            with mux.connect() as client:
+                self.assertEqual(client.recv(1), b"")
+            mux.terminate()
+            mux.child.wait_for("a second signal")
+            mux.stop()

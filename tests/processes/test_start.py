@@ -1,0 +1,181 @@
+"""What stops the start of several workers."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import InteropTestCase, run
+from tests.interop.mux import twist_command
+from tests.support.peers import reactor
+from tests.support.service import ServiceTestCase
+from txmux import MuxService, tap
+from txmux.errors import ListenError
+from txmux.observe.access_log import AccessLogError
+from txmux.processes.parent import WorkersError
+from txmux.rules.model import Listener, Rules, Settings
+
+TWO = "[txmux]\nworkers = 2\n"
+
+
+class TwistTest(InteropTestCase):
+    """``twist txmux``."""
+
+    def failure(self, text: str) -> str:
+        """Start with these rules, and give what it says when it fails."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(text)
+        done = run(*twist_command(), "txmux", "--rules", rules)
+        self.assertEqual((done.returncode, done.stdout), (1, b""))
+        return done.stderr.decode()
+
+    def test_port_taken(self) -> None:
+        """A port that is taken, be it by a program that would share it, is one clear line."""
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            endpoint = f"127.0.0.1:{other.getsockname()[1]}"
+            self.assertEqual(
+                self.failure(f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n    {endpoint}\n"),
+                f"[listen public] endpoint {endpoint}: cannot listen: Address already in use; "
+                "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
+            )
+
+    def test_endpoint_of_another_kind(self) -> None:
+        """An endpoint that only Twisted can open is for one worker only."""
+        endpoint = "ssl:0:privateKey=key.pem:certKey=chain.pem"
+        self.assertEqual(
+            self.failure(f"{TWO}[listen public]\nendpoint = {endpoint}\n"),
+            f"[listen public] endpoint {endpoint}: several workers cannot share an endpoint of type 'ssl'; "
+            "write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1\n",
+        )
+
+    def test_worker_cannot_start(self) -> None:
+        """What only a worker finds out ends the service, with the reason and a status that says so."""
+        plugins = self.folder / "twisted/plugins"
+        plugins.mkdir(parents=True)
+        shutil.copy(Path(__file__).with_name("shy_matcher.py"), plugins / "shy.py")
+        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n[route a]\nmatch = shy\nbackend = close\n"
+        )
+        done = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+        said = (done.stdout + done.stderr).decode()
+        self.assertEqual(said.count("#critical"), 1, said)
+        self.assertRegex(said, r"worker \d cannot start: .*unknown matcher 'shy'.*; stopping\n")
+        self.assertNotIn("Traceback", said)
+        self.assertEqual(done.returncode, 1)
+
+
+class StoppableReactor:
+    """The real reactor, but that it only tells when it is to stop."""
+
+    def __init__(self) -> None:
+        self.stopped: Deferred[None] = Deferred()
+
+    def stop(self) -> None:
+        self.stopped.callback(None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+class ServiceTest(ServiceTestCase):
+    """`MuxService`."""
+
+    def test_made_in_python(self) -> None:
+        """Rules that come from no file are for one process only."""
+        rules = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
+        with self.assertRaisesRegex(WorkersError, "write workers = 1"):
+            MuxService(rules, reactor=reactor).startService()
+
+    async def test_nothing_is_left(self) -> None:
+        """When one endpoint cannot be opened, the others are closed again."""
+        path = self.folder / "socket"
+        service = self.service(
+            f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n    unix:{path}\n    systemd:domain=INET:index=7\n"
+        )
+        before = self.sockets()
+        with self.assertRaisesRegex(ListenError, "index=7: cannot listen: no such socket"):
+            service.startService()
+        await deferLater(reactor, 0)
+        self.assertEqual(self.sockets(), before)
+        self.assertFalse(path.exists())
+
+    def sockets(self) -> set[str]:
+        """Give the sockets that this process has open."""
+        links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
+        return {link for link in links if "socket:" in link}
+
+    def test_access_log(self) -> None:
+        """An access log that cannot be opened is found before any worker is started."""
+        with self.assertRaises(AccessLogError):
+            self.service(
+                f"{TWO}access_log = {self.folder}\n[listen x]\nendpoint = :0\n"
+            ).startService()
+
+    async def test_no_such_program(self) -> None:
+        """A worker that ends before it has served stops the reactor, and the service tells why."""
+        stoppable = StoppableReactor()
+        self.patch(sys, "executable", shutil.which("false"))
+        service = self.service(f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n", use=stoppable)
+        with capturedLogs() as events:
+            service.startService()
+            await stoppable.stopped
+            await service.stopService()
+        self.assertEqual(
+            str(service.failure)[9:], "ended by itself with exit status 1 before it had served"
+        )
+        told = [event for event in events if event["log_level"].name == "critical"]
+        self.assertEqual([event["error"] for event in told], [service.failure])
+
+    async def test_status(self) -> None:
+        """Then the process ends with a status that says so."""
+        top = tap._StoppingService()
+        registered: list[object] = []
+        self.patch(atexit, "register", lambda *call: registered.append(call))
+        service = self.service("[listen x]\nendpoint = 127.0.0.1:0\n")
+        service.setServiceParent(top)
+        await top.stopService()
+        self.assertEqual(registered, [])
+        service.failure = WorkersError("no")
+        await top.stopService()
+        self.assertEqual(registered, [(os._exit, 1)])
+
+
+class ChildTest(SynchronousTestCase):
+    """A worker's process, with a test for a parent."""
+
+    def test_bad_rules(self) -> None:
+        """It says what is wrong, and ends."""
+        own, other = socket.socketpair()
+        own.settimeout(20)
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "txmux.processes.child", "1", type(reactor).__module__],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 3)],
+        )
+        other.close()
+        start = {"kind": "start", "rules": "[listen x]\n", "path": "rules.ini", "workers": 1}
+        with own, own.makefile("rw") as channel:
+            channel.write(json.dumps(start) + "\n")
+            channel.flush()
+            (told,) = map(json.loads, channel)
+        self.assertEqual(told["kind"], "failed")
+        self.assertIn("endpoint: is missing", told["message"])
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 1)

@@ -1,0 +1,150 @@
+"""The protocol on a connection to a server, and its factory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
+from twisted.internet.protocol import ClientFactory, connectionDone
+from zope.interface import alsoProvides, implementer
+
+from txmux.backends.connect.asking import Asking
+from txmux.relay.ends import NOBODY, End
+from txmux.sockets.transport import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IAddress, IConnector
+    from twisted.python.failure import Failure
+
+    from txmux.interfaces import Exchange
+
+    _Awaited = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
+
+__all__ = ["ProxyClient", "ProxyClientFactory"]
+
+
+@implementer(IHandshakeListener)
+class ProxyClient(End):
+    """The server's end of a connection. Made by `ProxyClientFactory`.
+
+    Args:
+        maker: Is told how it goes.
+    """
+
+    def __init__(self, maker: ProxyClientFactory) -> None:
+        self._maker: ProxyClientFactory | None = maker
+
+    def connectionMade(self) -> None:
+        """Report the connection, unless there is a handshake to come first."""
+        if isinstance(self.transport, SocketTransport):
+            self._stands()
+        elif not ISSLTransport.providedBy(self.transport):
+            # Twisted's endpoints put a protocol of their own between, which takes over only the last
+            # of several interfaces; without this one a half-close would end the connection.
+            between = getattr(self.transport, "protocol", self)
+            if between is not self:
+                alsoProvides(between, IHalfCloseableProtocol)
+            self._stands()
+
+    def handshakeCompleted(self) -> None:
+        """Report the connection, now that TLS stands."""
+        self._stands()
+
+    def _stands(self) -> None:
+        """Report the connection, unless the server has to be asked something first."""
+        maker = self._maker
+        if maker is not None and maker.requests:
+            asking = Asking(self.transport, maker.requests, self._report_connected, maker.failed)
+            self.receiver = asking
+            asking.start()
+        else:
+            self._report_connected()
+
+    def _report_connected(self) -> None:
+        # Kept no longer than needed, since much hangs on those who wait: the client's first bytes, for one.
+        maker, self._maker = self._maker, None
+        if maker is not None:
+            maker.connected(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Pass on that the connection is gone; if it is during the handshake, that it could not be made."""
+        maker, self._maker = self._maker, None
+        if maker is None:
+            super().connectionLost(reason)
+            self.receiver = NOBODY
+        else:
+            maker.failed(reason)
+
+    def give_up(self) -> None:
+        """Break off a connection whose handshake nobody waits for any more."""
+        self._maker = None
+        self.receiver = NOBODY
+        self.transport.abortConnection()
+
+
+class ProxyClientFactory(ClientFactory):
+    """Makes one connection to one server on behalf of one client.
+
+    Exactly one of the two callables is called, once, unless it is told to `forget` before.
+
+    Args:
+        on_connected: Given the server's end; sets its receiver before it returns.
+        on_failed: Given why the connection could not be made.
+
+    Attributes:
+        requests: What a server has to be asked before it counts as connected.
+        client: The protocol, from when it is made until the connection stands.
+    """
+
+    noisy = False
+    requests: Sequence[Exchange] = ()
+
+    def __init__(
+        self,
+        on_connected: Callable[[ProxyClient], None],
+        on_failed: Callable[[Failure], None],
+    ) -> None:
+        self._awaited: _Awaited | None = (on_connected, on_failed)
+        self.client: ProxyClient | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
+        """Make the protocol for the connection that now stands."""
+        self.client = ProxyClient(self)
+        return self.client
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
+        """Pass the failure on."""
+        self.failed(reason)
+
+    def forget(self) -> None:
+        """Call nobody any more."""
+        self._awaited = self.client = None
+
+    def break_off(self, stop_dialling: Callable[[], None] | None) -> None:
+        """Call nobody any more, and leave nothing of the connection.
+
+        Args:
+            stop_dialling: Cancels the attempt as long as there is no protocol; ``None`` if dialling has not begun.
+        """
+        client = self.client
+        self.forget()
+        if client is not None:
+            client.give_up()
+        elif stop_dialling is not None:
+            stop_dialling()
+
+    def connected(self, client: ProxyClient) -> None:
+        """Tell that the connection stands."""
+        awaited = self._awaited
+        self.forget()
+        if awaited is not None:
+            awaited[0](client)
+
+    def failed(self, reason: Failure) -> None:
+        """Tell that there will be no connection."""
+        awaited = self._awaited
+        self.forget()
+        if awaited is not None:
+            awaited[1](reason)

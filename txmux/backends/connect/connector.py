@@ -1,0 +1,290 @@
+"""Connecting to a backend: its servers in turn, until one answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from twisted.internet import error
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from txmux.backends.connect.asking import RequestRefusedError
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.connect.tls import HandshakeError
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.pool import Unavailable
+from txmux.proxyprotocol.encode import encode_v1, encode_v2
+from txmux.proxyprotocol.header import Header
+from txmux.proxyprotocol.wrappers import HeaderFirst
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.pool.queue import Waiter
+    from txmux.backends.upstream import Upstream
+    from txmux.interfaces import Exchange
+    from txmux.proxyprotocol.header import Address, Tlv
+    from txmux.rules.model import Backend
+
+__all__ = ["BackendConnector", "ConnectFailure", "Dial", "proxy_header"]
+
+Dial = Callable[..., Callable[[], None]]
+"""Starts to connect: a server, a client factory and seconds in; what cancels the attempt out. See `dial`."""
+
+ConnectFailure = Literal[
+    "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"
+]
+"""Why no server could be reached, in the words of the access log."""
+
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
+
+
+class BackendConnector:
+    """Makes one connection to a backend, for one client.
+
+    Exactly one of the two callables is called, once, unless it is cancelled before. On success whoever takes the
+    connection over has to tell the pool when it is over (`Pool.released`).
+
+    Args:
+        upstream: Whose servers are tried: one, and after failures up to ``retries`` others.
+        dial: Connects.
+        clock: For time limits.
+        header: Bytes that go before all others on the connection; empty for none.
+        client: The client's address; ``None`` if it has none.
+        eager: Whether there are bytes of the client's to be sent at once.
+        on_connected: Given the server's end and the server; sets the end's receiver before it returns.
+        on_failed: Given the cause of the last attempt's failure.
+
+    Attributes:
+        tried: The servers that could not be reached, and why.
+        alpn: The protocols to offer to a server by TLS, if the rules name none.
+        requests: What the client has been answered already, and a server is asked again before anything else.
+    """
+
+    __slots__ = (
+        "_client",
+        "_clock",
+        "_deadline",
+        "_dial",
+        "_eager",
+        "_factory",
+        "_given_up",
+        "_header",
+        "_member",
+        "_on_connected",
+        "_on_failed",
+        "_stop_dialling",
+        "_upstream",
+        "_waiter",
+        "alpn",
+        "requests",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        dial: Dial,
+        clock: IReactorTime,
+        header: bytes,
+        client: Address | None,
+        *,
+        eager: bool,
+        on_connected: Callable[[ProxyClient, Member], None],
+        on_failed: Callable[[ConnectFailure], None],
+    ) -> None:
+        self._upstream = upstream
+        self._dial = dial
+        self._clock = clock
+        self._header = header
+        self._client = client
+        self._eager = eager
+        self._on_connected = on_connected
+        self._on_failed = on_failed
+        self._given_up = False
+        self._member: Member | None = None
+        self._factory: ProxyClientFactory | None = None
+        self._deadline: IDelayedCall | None = None
+        self._stop_dialling: Callable[[], None] | None = None
+        self._waiter: Waiter | None = None
+        self.alpn: tuple[bytes, ...] = ()
+        self.requests: tuple[Exchange, ...] = ()
+        self.tried: dict[Member, ConnectFailure] = {}
+
+    def start(self) -> None:
+        """Begin."""
+        self._begin(self._upstream.first_names)
+
+    def _begin(self, first_names: Callable[[], Deferred[None] | None]) -> None:
+        if self._given_up:
+            return
+        found = self._upstream.pool.pick(self._client_text())
+        if isinstance(found, Member):
+            self._try(found)
+        elif found is Unavailable.FULL:
+            self._wait()
+        elif (looked_up := first_names()) is not None:
+            # Only those that come as the service starts ever wait for a name.
+            looked_up.addCallback(lambda _: self._begin(lambda: None))
+        else:
+            self._on_failed("no-server")
+
+    def cancel(self) -> None:
+        """Give up: neither callable will be called any more."""
+        self._given_up = True
+        member, factory, stop_dialling = self._member, self._factory, self._stop_dialling
+        self._let_go()
+        if self._waiter is not None and self._upstream.queue is not None:
+            self._upstream.queue.leave(self._waiter)
+        if factory is not None:
+            factory.break_off(stop_dialling)
+        if member is not None:
+            self._upstream.pool.abandoned(member)
+
+    def _client_text(self) -> str:
+        # Only one way of balancing asks for it.
+        return str(self._client.host) if self._client is not None else ""
+
+    # Waiting for room.
+
+    def _wait(self) -> None:
+        queue = self._upstream.queue
+        self._waiter = None if queue is None else queue.join(self._has_turn, self._waited_too_long)
+        if self._waiter is None:
+            self._on_failed(self._last_cause("limit"))
+
+    def _has_turn(self) -> bool:
+        found = self._upstream.pool.pick(self._client_text(), self.tried)
+        if found is Unavailable.FULL:
+            return False
+        self._waiter = None
+        if isinstance(found, Member):
+            self._try(found)
+        else:
+            self._on_failed(self._last_cause("no-server"))
+        return True
+
+    def _waited_too_long(self) -> None:
+        self._waiter = None
+        self._on_failed(self._last_cause("limit"))
+
+    def _last_cause(self, otherwise: ConnectFailure) -> ConnectFailure:
+        """Give why the last server that was tried could not be reached; something else if none was."""
+        return next(reversed(self.tried.values()), otherwise)
+
+    # One attempt.
+
+    def _try(self, member: Member) -> None:
+        self._member = member
+        self._factory = client = ProxyClientFactory(self._connected, self._failed)
+        client.requests = self.requests
+        upstream, target = self._upstream, member.target
+        timeout = upstream.backend.connect_timeout
+        factory: Any = client
+        options: dict[str, Any] = {}
+        if upstream.tls is not None:
+            factory = upstream.tls.wrap(factory, member.name or target.host, self.alpn)
+        if upstream.tls is not None or target.kind == "endpoint" or self.requests:
+            # The end of dialling is only that of the TCP connection; what comes after it counts as well.
+            self._deadline = self._clock.callLater(timeout, self._too_late)
+        if self._header:
+            factory = HeaderFirst(factory, self._header)
+        eager = self._eager or factory is not client or bool(self.requests)
+        try:
+            if upstream.sources is not None and target.host:
+                options["sources"] = upstream.sources.towards(target.host, self._client)
+            stop_dialling = self._dial(target, factory, timeout, eager=eager, **options)
+        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
+            self._failed(Failure())
+            return
+        if self._factory is client:  # it is not over yet
+            self._stop_dialling = stop_dialling
+
+    def _let_go(self) -> None:
+        """Forget an attempt that is over."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self._member = self._factory = self._stop_dialling = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        assert self._factory is not None  # noqa: S101 - the deadline goes with the attempt
+        self._factory.break_off(self._stop_dialling)
+        self._failed(Failure(error.TimeoutError()))
+
+    def _connected(self, end: ProxyClient) -> None:
+        member = self._member
+        assert member is not None  # noqa: S101 - the factory goes with the attempt
+        self._let_go()
+        self._upstream.pool.connected(member)
+        self._on_connected(end, member)
+
+    def _failed(self, failure: Failure) -> None:
+        member = self._member
+        assert member is not None  # noqa: S101 - the factory goes with the attempt
+        self._let_go()
+        cause = self.tried[member] = _cause(failure)
+        found = self._next(member, cause)
+        is_last = not isinstance(found, Member)
+        (_log.warn if is_last else _log.debug)(
+            "backend {backend}: cannot connect to {server}: {why}",
+            backend=self._upstream.backend.name,
+            server=member.target.text,
+            why=failure.getErrorMessage(),
+        )
+        if isinstance(found, Member):
+            self._try(found)
+        elif found is Unavailable.FULL:
+            self._wait()
+        else:
+            self._on_failed(cause)
+
+    def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
+        """Tell the pool of a failure, and choose who is tried next."""
+        pool = self._upstream.pool
+        again = len(self.tried) <= self._upstream.backend.retries
+        if cause == "error":  # this machine's trouble says nothing of the server
+            pool.abandoned(member)
+        elif again:
+            return pool.retry(member, self._client_text(), self.tried)
+        else:
+            pool.failed(member)
+        return pool.pick(self._client_text(), self.tried) if again else Unavailable.NO_SERVER
+
+
+def proxy_header(
+    backend: Backend, client: Address | None, local: Address | None, tlvs: tuple[Tlv, ...] = ()
+) -> bytes:
+    """Write the PROXY protocol header that tells a backend of its client.
+
+    Args:
+        backend: Says which version.
+        client: The client's real address; ``None`` if it has none.
+        local: The address the client connected to.
+        tlvs: Further fields, for version 2.
+
+    Returns:
+        The header.
+    """
+    header = Header.between(client, local, tlvs)
+    if backend.proxy_protocol == "v1":
+        return encode_v1(header)
+    return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs)
+
+
+def _cause(failure: Failure) -> ConnectFailure:
+    if failure.check(error.TimeoutError):
+        return "connect-timeout"
+    if failure.check(HandshakeError, RequestRefusedError) or failure.type.__module__.startswith(
+        ("OpenSSL", "service_identity")
+    ):
+        return "tls-failed"
+    if getattr(failure.value, "osError", None) in OWN_TROUBLE:
+        return "error"
+    refused = failure.check(error.ConnectError, error.ConnectionClosed, error.DNSLookupError)
+    return "connect-refused" if refused else "error"

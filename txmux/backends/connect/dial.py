@@ -1,0 +1,101 @@
+"""Starting a connection to a server, by whatever names it."""
+
+from __future__ import annotations
+
+import encodings.idna  # noqa: F401 - host names need it, and without free descriptors it cannot be imported
+import errno
+import functools
+import socket
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.internet import error
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
+
+from txmux.sockets.client import SocketConnector
+from txmux.sockets.poller import Poller, is_available
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.backends.connect.source import Source
+    from txmux.rules.model import Server
+
+__all__ = ["OWN_TROUBLE", "dial"]
+
+OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+"""Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
+
+
+def dial(  # noqa: PLR0913 - all that a connection hangs on, by name
+    reactor: Any,
+    server: Server,
+    factory: Any,
+    timeout: float,
+    *,
+    clock: IReactorTime,
+    poller: Poller | None = None,
+    keepalive: bool = True,
+    eager: bool = False,
+    sources: Sequence[Source] = (),
+) -> Callable[[], None]:
+    """Start to connect to a server.
+
+    Args:
+        reactor: Connects and tells the time.
+        server: Where to.
+        factory: Builds the protocol; its ``clientConnectionFailed`` hears of a failure.
+        timeout: Seconds that it may take in all.
+        clock: For time limits.
+        poller: Watches plain sockets; without it they are the reactor's.
+        keepalive: Whether the system looks from time to time if the server is still there.
+        eager: Whether there are bytes to be sent as soon as the connection stands.
+        sources: Addresses of its family to connect from, in the order in which they are tried; none if the system
+            is to choose. They need sockets of our own, which find out that an address has no port left.
+
+    Returns:
+        What cancels the attempt; for use only while neither success nor failure has been reported.
+    """
+    if sources and poller is None and is_available():
+        poller = Poller.of(reactor)
+    if poller is not None:
+        place = _place(server.kind, server.host, server.port, server.path)
+        if place is not None:
+            connecting = SocketConnector(poller, clock, *place, factory)
+            connecting.connect(timeout, keepalive=keepalive, eager=eager, sources=sources)
+            return connecting.disconnect
+    if server.kind == "unix":
+        connector = reactor.connectUNIX(server.path, factory, timeout)
+        return connector.disconnect  # type: ignore[no-any-return]
+    bind_address = (sources[0].address, 0) if sources else None
+    if server.kind == "tcp" and (isIPAddress(server.host) or isIPv6Address(server.host)):
+        connector = reactor.connectTCP(server.host, server.port, factory, timeout, bind_address)
+        return connector.disconnect  # type: ignore[no-any-return]
+    if server.kind == "tcp":
+        endpoint: Any = HostnameEndpoint(
+            reactor, server.host, server.port, bindAddress=bind_address
+        )
+    else:
+        endpoint = clientFromString(reactor, server.text)
+    connection = endpoint.connect(factory).addTimeout(timeout, reactor, _timed_out)
+    connection.addErrback(lambda failure: factory.clientConnectionFailed(None, failure))
+    return connection.cancel  # type: ignore[no-any-return]
+
+
+@functools.lru_cache(maxsize=1024)
+def _place(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
+    """Give the family and name of a server's socket; ``None`` if it has to be looked up."""
+    if kind == "unix":
+        return socket.AF_UNIX, path
+    if kind == "tcp" and isIPAddress(host):
+        return socket.AF_INET, (host, port)
+    if kind == "tcp" and isIPv6Address(host):
+        return socket.AF_INET6, (host, port)
+    return None
+
+
+def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature
+    # A name with several addresses may fail for one of them, but what ended the attempt is the time.
+    raise error.TimeoutError

@@ -1,0 +1,254 @@
+"""One check of one server: connect, ask, judge the answer, and close."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import address, error
+from twisted.internet.interfaces import ISSLTransport
+from twisted.python.failure import Failure
+
+from txmux.backends.connect.client import ProxyClientFactory
+from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.health.probes import UnwellError, shown
+from txmux.proxyprotocol.encode import encode_v1, encode_v2
+from txmux.proxyprotocol.header import Address, Command, Header
+from txmux.proxyprotocol.wrappers import HeaderFirst
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
+
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import Dial
+    from txmux.backends.health.probes import Probe
+    from txmux.rules.model import Server
+
+__all__ = ["LONGEST_ANSWER", "Checking", "Finding", "with_header"]
+
+LONGEST_ANSWER = 64 * 1024
+"""The most bytes of an answer that are looked at."""
+
+
+@attrs.frozen
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        ok: Whether the server is well; ``None`` if this side could not even ask.
+        why: What is wrong, in a few words.
+    """
+
+    ok: bool | None
+    why: str = ""
+
+
+class Checking:
+    """One check of one server. Implements `txmux.relay.ends.Receiver`.
+
+    When it has found something, it is not over: the connection is closed in good order, for which it gives the server
+    what is left of the time.
+
+    Args:
+        clock: For the time limit.
+        probe: What is asked.
+        timeout: Seconds for the whole check.
+        on_found: Called once, unless the check is cut off before.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        probe: Probe,
+        timeout: float,
+        on_found: Callable[[Finding], None],
+    ) -> None:
+        self._clock = clock
+        self._probe = probe
+        self._timeout = timeout
+        self._on_found: Callable[[Finding], None] | None = on_found
+        self._factory = ProxyClientFactory(self._connected, self._failed)
+        self._stop_dialling: Any = None
+        self._transport: Any = None
+        self._answer = b""
+        self._received = 0
+        self._deadline: IDelayedCall | None = None
+        self._is_over = False
+
+    def start(self, dial: Dial, server: Server, wrap: Callable[[Any], Any]) -> None:
+        """Begin; something may have been found before this returns.
+
+        Args:
+            dial: Connects.
+            server: Which is asked.
+            wrap: Makes of the client factory one that also sends what comes before the question.
+        """
+        self._deadline = self._clock.callLater(self._timeout, self._too_late)
+        try:
+            self._stop_dialling = dial(server, wrap(self._factory), self._timeout)
+        except Exception:  # noqa: BLE001 - a plugin's endpoint may raise anything, and so may a lack of descriptors
+            self._failed(Failure())
+
+    def cut(self) -> None:
+        """Leave nothing of it, at once; nothing is told any more."""
+        self._on_found = None
+        if self._is_over:
+            return
+        if self._transport is not None:
+            self._transport.abortConnection()
+            self._stop_waiting()
+        else:
+            self._give_up()
+
+    def _connected(self, end: ProxyClient) -> None:
+        self._transport = end.transport
+        end.receiver = self
+        if self._probe.request:
+            end.transport.write(self._probe.request)
+        self._judge()
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._is_over:
+            self._end()
+            if failure.check(error.TimeoutError):
+                self._found_ill(self._time_is_up())
+            elif failure.check(error.ConnectionClosed):
+                self._found_ill("connection closed during the TLS handshake")
+            else:
+                self._found(_finding(failure))
+
+    def data(self, data: bytes) -> None:
+        """Take bytes of the answer; when all is clear, only to see them off."""
+        self._received += len(data)
+        if self._on_found is not None:
+            self._answer += data
+            self._judge()
+        if self._received >= LONGEST_ANSWER and self._transport is not None:
+            self._transport.abortConnection()
+            self._found_ill(self._missing(" in 64 KiB"))
+
+    def finished(self) -> None:
+        """Close as well: no more of an answer comes."""
+        self._transport.loseConnection()
+        self._found_ill(self._missing())
+
+    def lost(self, reason: Failure) -> None:
+        """Note that the connection is gone."""
+        # TLS calls it a loss when the other side has left out its goodbye, as some servers do.
+        in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
+        self._end()
+        if reason.check(in_order):
+            self._found_ill(self._missing())
+        else:
+            self._found(_finding(reason))
+
+    def _judge(self) -> None:
+        try:
+            if not self._probe.is_well(self._answer[:LONGEST_ANSWER]):
+                return
+        except UnwellError as problem:
+            self._say_goodbye()
+            self._found_ill(str(problem))
+        else:
+            self._say_goodbye()
+            self._found(Finding(ok=True))
+
+    def _say_goodbye(self) -> None:
+        """Finish sending, and see off what the server still says.
+
+        Closed with unread bytes in it, a socket would reset the connection, which servers log as an error.
+        """
+        if self._is_tls():
+            self._transport.loseConnection()  # which waits for the other side's goodbye
+        else:
+            self._transport.loseWriteConnection()
+
+    def _is_tls(self) -> bool:
+        return ISSLTransport.providedBy(self._transport)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self._transport is None:
+            self._give_up()
+        else:
+            self._transport.loseConnection()
+        why = self._time_is_up()
+        self._found_ill(f"{why}: {self._missing()}" if self._received else why)
+
+    def _time_is_up(self) -> str:
+        return f"timed out after {self._timeout:g} s"
+
+    def _missing(self, where: str = "") -> str:
+        if not self._received:
+            return "connection closed without an answer"
+        return f"no {self._probe.wanted}{where}: {shown(self._answer)}"
+
+    def _found_ill(self, why: str) -> None:
+        self._found(Finding(ok=False, why=why))
+
+    def _found(self, finding: Finding) -> None:
+        on_found, self._on_found = self._on_found, None
+        if on_found is not None:
+            on_found(finding)
+
+    def _give_up(self) -> None:
+        self._end()
+        self._factory.break_off(self._stop_dialling)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._transport = None
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def with_header(factory: Any, version: Literal["off", "v1", "v2"]) -> Any:
+    """Let a check's connection begin with the PROXY protocol header that becomes it.
+
+    Version 2 says that the connection is the sender's own (``LOCAL``). Version 1 has no word for that which all
+    servers take, so it says the connection's real addresses.
+    """
+    if version == "off":
+        return factory
+    if version == "v2":
+        return HeaderFirst(factory, encode_v2(Header(Command.LOCAL)))
+    return HeaderFirst(factory, _own_header)
+
+
+def _own_header(transport: ITransport) -> bytes:
+    return encode_v1(Header.between(_address(transport.getHost()), _address(transport.getPeer())))
+
+
+def _address(end: IAddress) -> Address | None:
+    if isinstance(end, (address.IPv4Address, address.IPv6Address)):
+        return Address(ip_address(end.host), end.port)
+    return None
+
+
+def _finding(failure: Failure) -> Finding:
+    """Say what a failure tells of the server."""
+    problem: Any = failure.value
+    number = getattr(problem, "osError", None) or getattr(problem, "errno", None)
+    if isinstance(number, int):
+        why = getattr(problem, "strerror", None) or os.strerror(number)
+        return Finding(None if number in OWN_TROUBLE else False, why[:1].lower() + why[1:])
+    if failure.check(error.ConnectionLost):
+        return Finding(ok=False, why="connection reset")
+    # The rest is of servers whose endpoint strings have TLS of their own.
+    if failure.check(VerificationError):
+        return Finding(ok=False, why="its certificate is for another name")
+    if failure.check(SSL.Error) and problem.args:
+        reasons = ", ".join(reason for *_, reason in problem.args[0])
+        return Finding(ok=False, why=f"the TLS handshake failed: {reasons}")
+    return Finding(ok=False, why=failure.getErrorMessage() or repr(problem))

@@ -1,0 +1,218 @@
+"""Active checks: the servers of a backend are asked, again and again, whether they are well."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.logger import Logger
+
+from txmux.backends.health.checking import Checking, Finding, with_header
+from txmux.backends.health.probes import probe
+from txmux.backends.pool.member import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from txmux.backends.connect.connector import Dial
+    from txmux.backends.pool.member import Member
+    from txmux.backends.pool.pool import Pool
+    from txmux.rules.backend_model import Check
+    from txmux.rules.model import Backend
+
+    Wrap = Callable[[Any, str], Any]
+
+__all__ = ["HealthChecks", "OnResult", "apply_result", "key_of"]
+
+_SOON = 3.0
+"""Seconds within which a new server is asked for the first time, however long the interval."""
+
+_AGAIN = 1.0
+"""Seconds at most between the first checks of a server that has not been well yet."""
+
+
+class OnResult(Protocol):
+    """Whoever wants to know what checks find: `apply_result`, or what tells other processes."""
+
+    def __call__(self, key: str, *, ok: bool, why: str) -> None:
+        """Take a result.
+
+        Args:
+            key: Which member it is, as `key_of` names it.
+            ok: Whether it is well.
+            why: What is wrong, in a few words.
+        """
+        ...
+
+
+class HealthChecks:
+    """Checks the members of a pool, and tells what it finds. Nothing of the pool is changed here.
+
+    One process checks, so that a check costs one connection an interval. It hands the results to all pools of this
+    backend, in this process and in others, with `apply_result`.
+
+    Args:
+        dial: Connects.
+        clock: For intervals and time limits; the reactor, since they are of many lengths.
+        pool: Whose members are checked, but for those that the rules call down.
+        check: What is asked, and how often.
+        on_result: Told of each result.
+        wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
+            ``None`` if TLS is not spoken.
+        random: Where chance comes from.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        clock: IReactorTime,
+        pool: Pool,
+        check: Check,
+        on_result: OnResult,
+        *,
+        wrap: Wrap | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.dial = dial
+        self.clock = clock
+        self.backend = pool.backend
+        self.check = check
+        self.on_result = on_result
+        self.wrap = wrap
+        self.random = random or Random()  # noqa: S311 - not for secrets
+        self._pool = pool
+        self._watches: dict[str, _Watch] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._watches = {}
+        self.refresh()
+
+    def stop(self) -> None:
+        """End all checks at once."""
+        watches, self._watches = self._watches, None
+        for watch in (watches or {}).values():
+            watch.stop()
+
+    def refresh(self) -> None:
+        """Follow the pool, whose members have changed: check those that are new, and no more those that are gone."""
+        watches = self._watches
+        if watches is None:
+            return
+        members = {
+            key_of(member): member
+            for member in self._pool.members
+            if member.state is not State.DISABLED
+        }
+        for key in [key for key in watches if key not in members]:
+            watches.pop(key).stop()
+        for key, member in members.items():
+            if key in watches:
+                watches[key].member = member
+            else:
+                watches[key] = _Watch(self, key, member)
+
+
+def start_check(
+    checking: Checking, dial: Dial, backend: Backend, member: Member, wrap: Wrap | None
+) -> None:
+    """Begin a check of a member as a connection of a client would begin, with header and TLS.
+
+    Args:
+        checking: The check.
+        dial: Connects.
+        backend: Says which header there is.
+        member: Which is checked.
+        wrap: See `HealthChecks`.
+    """
+
+    def wrapped(factory: Any) -> Any:
+        spoken = factory if wrap is None else wrap(factory, member.name)
+        return with_header(spoken, backend.proxy_protocol)
+
+    checking.start(dial, member.target, wrapped)
+
+
+class _Watch:
+    """The checks of one member, one after another."""
+
+    _log = Logger()
+
+    def __init__(self, checks: HealthChecks, key: str, member: Member) -> None:
+        self._checks = checks
+        self._key = key
+        self.member = member
+        check = checks.check
+        self._is_new = True
+        self._hasty = check.fall - 1
+        self._checking: Checking | None = None
+        self._begun = 0.0
+        # At random, so that not all servers are asked at once, now and ever after.
+        first = checks.random.random() * min(check.interval, _SOON)
+        self._timer: IDelayedCall = checks.clock.callLater(first, self._begin)
+
+    def stop(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        if self._checking is not None:
+            self._checking.cut()
+
+    def _begin(self) -> None:
+        if self._checking is not None:
+            self._checking.cut()  # found something long ago, but the server has not closed
+        checks, member = self._checks, self.member
+        check, wrap = checks.check, checks.wrap
+        asked = probe(check, member.name, member.target.port, tls=wrap is not None)
+        self._begun = checks.clock.seconds()
+        self._checking = Checking(checks.clock, asked, check.timeout, self._found)
+        start_check(self._checking, checks.dial, checks.backend, member, wrap)
+
+    def _found(self, finding: Finding) -> None:
+        checks = self._checks
+        self._log.debug(
+            "backend {backend}: check of {server}: {result}",
+            backend=checks.backend.name,
+            server=self.member.target.text,
+            result="well" if finding.ok else finding.why,
+        )
+        passed = checks.clock.seconds() - self._begun
+        # Set before anybody is told, who may stop all this.
+        self._timer = checks.clock.callLater(max(0.0, self._wait(finding) - passed), self._begin)
+        if finding.ok is not None:
+            checks.on_result(self._key, ok=finding.ok, why=finding.why)
+
+    def _wait(self, finding: Finding) -> float:
+        """Give the seconds from the begin of this check to that of the next."""
+        interval = self._checks.check.interval
+        if finding.ok is False and self._hasty:
+            # A server that is not there from the beginning is found out before many clients are led to it.
+            self._hasty -= 1
+            return min(interval / 10, _AGAIN)
+        if finding.ok:
+            self._hasty = 0
+        if self._is_new and interval > _SOON:
+            # Where the first ones were hurried, the second ones are spread.
+            interval *= self._checks.random.random()
+        self._is_new = False
+        return interval
+
+
+def key_of(member: Member) -> str:
+    """Name a member, by the same name in every process."""
+    return f"{member.server.text} {member.target.text}"
+
+
+def apply_result(pool: Pool, key: str, *, ok: bool, why: str) -> None:
+    """Let a pool know what a check has found.
+
+    Args:
+        pool: Of the backend that was checked.
+        key: Which member, as `key_of` names it; nothing happens if the pool does not have it.
+        ok: Whether it is well.
+        why: What is wrong, in a few words.
+    """
+    for member in pool.members:
+        if key_of(member) == key:
+            pool.check_result(member, ok=ok, why=why)

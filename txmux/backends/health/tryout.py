@@ -1,0 +1,108 @@
+"""One try at each server of all backends, to see before the service starts whether they are there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+
+from txmux.backends.connect.dial import dial
+from txmux.backends.health.checking import Checking
+from txmux.backends.health.checks import start_check
+from txmux.backends.health.probes import probe
+from txmux.backends.pool.member import State
+from txmux.backends.upstream import Upstreams
+from txmux.errors import MuxError
+from txmux.rules.backend_model import Check
+from txmux.rules.model import backends_of
+
+if TYPE_CHECKING:
+    from txmux.backends.health.checking import Finding
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+    from txmux.rules.model import Backend, Rules
+
+__all__ = ["Tried", "try_servers"]
+
+
+@attrs.frozen
+class Tried:
+    """What became of a try.
+
+    Attributes:
+        backend: The backend's name.
+        server: The server's address.
+        problem: Why it could not be reached, or is not well; empty if all is well.
+    """
+
+    backend: str
+    server: str
+    problem: str = ""
+
+
+async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
+    """Try each server that is not ``down``, all at the same time, as the backend's ``check`` does, or just to connect.
+
+    Args:
+        rules: With the backends.
+        reactor: Connects and tells the time.
+    """
+
+    def connect(*args: Any, **options: Any) -> Any:
+        return dial(reactor, *args, clock=reactor, **options)
+
+    found: list[Tried] = []
+    upstreams = Upstreams(reactor, reactor, connect, checking=False)
+    upstreams.start()
+    backends = {id(b): b for b in backends_of([*rules.backends.values(), *rules.outcomes()])}
+    standing = [_upstream(backend, upstreams, found) for backend in backends.values()]
+    looked_up = upstreams.first_names()
+    if looked_up is not None:
+        await looked_up
+    tries = [_try(upstream, connect, reactor) for upstream in standing if upstream is not None]
+    for several in await gatherResults([Deferred.fromCoroutine(one) for one in tries]):
+        found += several
+    await upstreams.stop()
+    return found
+
+
+def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Upstream | None:
+    try:
+        return upstreams.of(backend)
+    except MuxError as problem:
+        found.append(Tried(backend.name, backend.servers[0].text, str(problem)))
+        return None
+
+
+async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
+    backend, pool = upstream.backend, upstream.pool
+    members = [member for member in pool.members if member.state is not State.DISABLED]
+    known = {member.server for member in pool.members}
+    found = [
+        Tried(backend.name, server.text, "no address was found for it")
+        for server in backend.servers
+        if server not in known
+    ]
+    wrap = upstream.tls.wrap if upstream.tls is not None else None
+    results = [_result(backend, member, connect, wrap, reactor) for member in members]
+    return found + await gatherResults(results)
+
+
+def _result(
+    backend: Backend, member: Member, connect: Any, wrap: Any, reactor: Any
+) -> Deferred[Tried]:
+    result: Deferred[Tried] = Deferred()
+    check = backend.check or Check("tcp", timeout=backend.connect_timeout)
+    checking: Checking
+
+    def on_found(finding: Finding) -> None:
+        problem = "" if finding.ok else finding.why
+        # Later, since it may be found before the check has quite begun.
+        reactor.callLater(0, checking.cut)
+        result.callback(Tried(backend.name, member.target.text, problem))
+
+    asked = probe(check, member.name, member.target.port, tls=wrap is not None)
+    checking = Checking(reactor, asked, check.timeout, on_found)
+    start_check(checking, connect, backend, member, wrap)
+    return result

@@ -1,0 +1,135 @@
+"""All addresses that a server's name stands for, in an order that stays."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.names import dns
+
+from txmux.backends.names.lookup import all_settled
+from txmux.backends.names.question import LookupFailedError
+from txmux.backends.names.systemnames import has_route
+from txmux.backends.pool.member import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.backends.names.lookup import HostAnswer, Lookup
+    from txmux.rules.model import Server
+
+__all__ = ["MOST_ADDRESSES", "AddressFinder", "Found"]
+
+MOST_ADDRESSES = 1000
+"""Of one name; which of more are taken, is the same each time."""
+
+
+@attrs.frozen
+class Found:
+    """What a name stands for.
+
+    Attributes:
+        addresses: In an order that does not hang on that of the answer. Those of a host have no port: each server
+            with this name has its own.
+        ttl: Seconds for which that holds.
+        trouble: What could not be found, and why; empty if all was.
+    """
+
+    addresses: tuple[Address, ...]
+    ttl: float
+    trouble: str = ""
+
+
+class AddressFinder:
+    """Looks one name up, and remembers what was answered last, for the time when only a part is answered.
+
+    Args:
+        lookup: Looks names up.
+        server: Has the name.
+    """
+
+    def __init__(self, lookup: Lookup, server: Server) -> None:
+        self._lookup = lookup
+        self._server = server
+        # By host and type of record, what was answered last.
+        self._known: dict[str, dict[int, frozenset[str]]] = {}
+
+    async def find(self) -> Found:
+        """Look it up.
+
+        Raises:
+            LookupFailedError: There is no answer, or no address.
+        """
+        return await (self._find_service() if self._server.kind == "srv" else self._find_host())
+
+    async def _find_host(self) -> Found:
+        host = self._server.host
+        answer = await self._lookup.host(host)
+        addresses = _arranged(Address(address, 0) for address in self._merged(host, answer))
+        trouble = f"not all addresses of {host} can be found: {answer.trouble}"
+        return Found(addresses, answer.ttl, trouble if answer.trouble else "")
+
+    async def _find_service(self) -> Found:
+        answer = await self._lookup.service(self._server.host)
+        services = [it for it in answer.services if it.target and it.port]
+        if not services:
+            return Found(
+                (), answer.ttl, f"{self._server.host} is not available, as its SRV record says"
+            )
+        targets = sorted({it.target.lower() for it in services})
+        # A target is a full name, whatever is searched.
+        asking = [Deferred.fromCoroutine(self._lookup.host(f"{target}.")) for target in targets]
+        settled = await all_settled(asking)
+        hosts = dict(zip(targets, settled, strict=True))
+        self._known = {host: known for host, known in self._known.items() if host in hosts}
+        ttl, trouble = answer.ttl, ""
+        places: dict[str, frozenset[str]] = {}
+        for host, found in hosts.items():
+            if isinstance(found, LookupFailedError):
+                places[host] = frozenset().union(*self._known.get(host, {}).values())
+                trouble = f"not all addresses of {self._server.host} can be found: {host}: {found}"
+            else:
+                places[host] = self._merged(host, found)
+                ttl = min(ttl, found.ttl)
+        if not any(places.values()):
+            raise LookupFailedError(trouble)
+        addresses = _arranged(
+            Address(address, it.port, it.weight, it.priority, it.target)
+            for it in services
+            for address in places[it.target.lower()]
+        )
+        return Found(addresses, ttl, trouble)
+
+    def _merged(self, host: str, answer: HostAnswer) -> frozenset[str]:
+        """Put the types of record that were answered in the place of what was known of them."""
+        known = self._known[host] = {**self._known.get(host, {}), **answer.addresses}
+        return known.get(dns.A, frozenset()) | known.get(dns.AAAA, frozenset())
+
+
+def _arranged(addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Put addresses into an order that does not hang on that of the answer, each place once, no more than are taken.
+
+    Of a name with both families, those are left out that this machine has no route to: many a machine has no IPv6,
+    and its connections would spend their retries on that. If there is a route to none, all stay.
+    """
+    places: dict[tuple[str, int], Address] = {}
+    for address in sorted(addresses, key=_order):
+        places.setdefault((address.host, address.port), address)
+    arranged = [*places.values()]
+    if len({":" in address.host for address in arranged}) > 1:
+        arranged = [it for it in arranged if has_route(it.host)] or arranged
+    return tuple(arranged[:MOST_ADDRESSES])
+
+
+def _order(address: Address) -> tuple[int, int, int, int, int, str]:
+    ip = ipaddress.ip_address(address.host)
+    return (
+        address.priority,
+        -address.weight,
+        ip.version,
+        int(ip),
+        address.port,
+        address.name,
+    )

@@ -1,0 +1,243 @@
+"""One look-up of a name: its addresses, or the servers of a service (RFC 1035, RFC 2782)."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.names import dns
+
+from txmux.backends.names.question import LookupFailedError, NameServers
+from txmux.backends.names.systemnames import ResolvConf, listed_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
+
+    from txmux.backends.names.question import Place
+
+__all__ = ["HostAnswer", "Lookup", "Service", "ServiceAnswer", "all_settled"]
+
+_MOST_QUESTIONS = 8
+"""For one name, when servers answer with another name only."""
+
+_GRACE = 1.0
+"""Seconds that the addresses of one family wait for those of the other, which may never come."""
+
+_PORT = 53
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class HostAnswer:
+    """The addresses of a host; there is at least one.
+
+    Attributes:
+        addresses: IP addresses by type of record, ``dns.A`` and ``dns.AAAA``. One for which there was no answer is
+            not there.
+        ttl: Seconds for which that holds.
+        trouble: Why there was no answer for one of the types; empty if there was.
+    """
+
+    addresses: Mapping[int, frozenset[str]]
+    ttl: float
+    trouble: str = ""
+
+
+@attrs.frozen
+class Service:
+    """One SRV record. The target has no final dot; it is empty where the service is decidedly not available."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@attrs.frozen
+class ServiceAnswer:
+    """The SRV records of a service, at least one, and the seconds for which they hold."""
+
+    services: Sequence[Service]
+    ttl: float
+
+
+@attrs.frozen
+class _Records:
+    payloads: Sequence[Any]
+    ttl: float
+
+
+class Lookup:
+    """Looks names up, in ``/etc/hosts`` and with the name servers of ``/etc/resolv.conf``.
+
+    Both files are read for each look-up, so that what is changed there counts.
+
+    Args:
+        reactor: Sends, receives and tells the time.
+        servers: Name servers to ask instead of those of the file.
+        resolv_conf: The file that names the servers.
+        hosts: The file that is looked into first.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        servers: Sequence[Place] = (),
+        resolv_conf: Path = Path("/etc/resolv.conf"),
+        hosts: Path = Path("/etc/hosts"),
+    ) -> None:
+        self._reactor = reactor
+        self._servers = servers
+        self._resolv_conf = resolv_conf
+        self._hosts = hosts
+        self._name_servers = NameServers(reactor)
+
+    async def host(self, name: str) -> HostAnswer:
+        """Look up the addresses of a host.
+
+        Raises:
+            LookupFailedError: There is no answer, or no address.
+        """
+        listed = listed_addresses(name, self._hosts)
+        if listed:
+            v6 = frozenset(address for address in listed if ":" in address)
+            return HostAnswer({dns.A: listed - v6, dns.AAAA: v6}, math.inf)
+        answered, troubles = await self._search(name, (dns.A, dns.AAAA))
+        return HostAnswer(
+            {
+                kind: frozenset(str(ipaddress.ip_address(it.address)) for it in records.payloads)
+                for kind, records in answered.items()
+            },
+            min(records.ttl for records in answered.values()),
+            "".join(map(str, troubles)),
+        )
+
+    async def service(self, name: str) -> ServiceAnswer:
+        """Look up the servers of a service.
+
+        Args:
+            name: As in RFC 2782: ``_ssh._tcp.example.com``.
+
+        Raises:
+            LookupFailedError: There is no answer, or no record.
+        """
+        answered, _ = await self._search(name, (dns.SRV,))
+        records = answered[dns.SRV]
+        services = [
+            Service(it.priority, it.weight, it.port, str(it.target)) for it in records.payloads
+        ]
+        return ServiceAnswer(services, records.ttl)
+
+    async def _search(
+        self, name: str, kinds: Sequence[int]
+    ) -> tuple[dict[int, _Records], list[LookupFailedError]]:
+        """Give the records of the first of the names that may be meant and has any, and what could not be had."""
+        configuration = ResolvConf.read(self._resolv_conf)
+        places = self._servers or [(server, _PORT) for server in configuration.servers]
+        for candidate in configuration.candidates(name):
+            found = await self._ask_all(places, candidate, kinds)
+            answered = {kind: it for kind, it in found.items() if isinstance(it, _Records)}
+            troubles = [it for it in found.values() if isinstance(it, LookupFailedError)]
+            if any(records.payloads for records in answered.values()):
+                return answered, troubles
+            if troubles:
+                raise troubles[0]
+        wanted = "SRV record" if dns.SRV in kinds else "address"
+        raise LookupFailedError(f"there is no such name, or it has no {wanted}")
+
+    async def _ask_all(
+        self, places: Sequence[Place], name: str, kinds: Sequence[int]
+    ) -> dict[int, _Records | LookupFailedError]:
+        """Ask for several types at once. When one has records, the others have but little time left."""
+        asking = [Deferred.fromCoroutine(self._ask(places, name, kind)) for kind in kinds]
+        graces: list[IDelayedCall] = []
+
+        def begin_grace(records: _Records) -> _Records:
+            if records.payloads:
+                graces.append(self._reactor.callLater(_GRACE, give_up))
+            return records
+
+        def give_up() -> None:
+            for one in asking:
+                one.cancel()
+
+        def cancelled(failure: Failure) -> Failure:
+            failure.trap(CancelledError)
+            if any(not grace.active() for grace in graces):
+                raise LookupFailedError("there is no answer for one of the address families")
+            return failure
+
+        for one in asking:
+            one.addCallbacks(begin_grace, cancelled)
+        try:
+            settled = await all_settled(asking)
+        finally:
+            for grace in graces:
+                if grace.active():
+                    grace.cancel()
+        return dict(zip(kinds, settled, strict=True))
+
+    async def _ask(self, places: Sequence[Place], name: str, kind: int) -> _Records:
+        try:
+            wanted = dns.domainString(name).lower()
+        except UnicodeError as error:
+            raise LookupFailedError(f"{name!r} cannot be a name: {error}") from None
+        ttl = math.inf
+        for _ in range(_MOST_QUESTIONS):
+            message = await self._name_servers.ask(places, wanted, kind)
+            found = _follow(message.answers, wanted, kind)
+            ttl = min(ttl, found.ttl)
+            if found.payloads or found.name == wanted or message.rCode != dns.OK:
+                return _Records(found.payloads, ttl)
+            wanted = found.name
+        raise LookupFailedError("its CNAME records lead on and on")
+
+
+async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:
+    """Wait for look-ups until the last is over, and give what each has found, or why it has not.
+
+    Raises:
+        CancelledError: Nobody waits any more.
+    """
+    results: list[tuple[bool, Any]] = await DeferredList([*waited], consumeErrors=True)
+    for succeeded, result in results:
+        if not succeeded and not isinstance(result.value, LookupFailedError):
+            result.raiseException()
+    return [result if succeeded else result.value for succeeded, result in results]
+
+
+@attrs.frozen
+class _Followed:
+    """The records at the end of a chain of CNAME records, and the name there."""
+
+    name: bytes
+    payloads: Sequence[Any]
+    ttl: float
+
+
+def _follow(answers: Sequence[dns.RRHeader], name: bytes, kind: int) -> _Followed:
+    aliases: dict[bytes, Any] = {it.name.name.lower(): it for it in answers if it.type == dns.CNAME}
+    records = defaultdict(list)
+    for it in answers:
+        if it.type == kind:
+            records[it.name.name.lower()].append(it)
+    ttl = math.inf
+    # Each alias is followed once, so that a circle has an end.
+    while name not in records and name in aliases:
+        alias = aliases.pop(name)
+        ttl = min(ttl, alias.ttl)
+        name = alias.payload.name.name.lower()
+    return _Followed(
+        name,
+        [it.payload for it in records[name]],
+        min([ttl, *(it.ttl for it in records[name])]),
+    )

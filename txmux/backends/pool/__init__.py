@@ -1,0 +1,1 @@
+"""The servers of a backend, and which of them is next."""

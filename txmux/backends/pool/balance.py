@@ -1,0 +1,158 @@
+"""Which of several members a connection is led to."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from hashlib import blake2b
+from itertools import accumulate
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from random import Random
+
+    from txmux.backends.pool.member import Member
+    from txmux.rules.backend_model import Balance
+
+__all__ = ["Balancer", "balancer"]
+
+_MOST_REMEMBERED = 4096
+
+
+class Balancer(Protocol):
+    """Chooses one of the members that may be used."""
+
+    def pick(self, members: Sequence[Member], client: str, /) -> Member:
+        """Choose a member.
+
+        Args:
+            members: At least one, in the order of the rules. Not changed while it is used: other members are
+                another sequence.
+            client: The client's IP address; empty if it has none.
+        """
+        ...
+
+
+def balancer(kind: Balance, random: Random) -> Balancer:
+    """Make a balancer.
+
+    Args:
+        kind: How it chooses.
+        random: Where it takes chance from.
+    """
+    return _BALANCERS[kind](random)
+
+
+def _smooth(members: Sequence[Member]) -> Member:
+    """Choose by weight, no member twice in a row if another is due.
+
+    All are given credit by their weights, and who has most pays for all. nginx published this "smooth weighted
+    round-robin" in 2012; of weights 5, 1, 1 it makes a a b a c a a.
+    """
+    total = 0
+    best = members[0]
+    most = -math.inf
+    for member in members:
+        total += member.weight
+        member.credit = credit = member.credit + member.weight
+        if credit > most:
+            best, most = member, credit
+    best.credit -= total
+    return best
+
+
+class _RoundRobin:
+    def __init__(self, _: Random) -> None:
+        pass
+
+    def pick(self, members: Sequence[Member], _: str, /) -> Member:
+        return _smooth(members)
+
+
+class _LeastConnections:
+    """The fewest connections by weight; those that have equally few take turns."""
+
+    def __init__(self, _: Random) -> None:
+        pass
+
+    def pick(self, members: Sequence[Member], _: str, /) -> Member:
+        loads = [member.connections / member.weight for member in members]
+        least = min(loads)
+        if loads.count(least) == 1:
+            return members[loads.index(least)]
+        return _smooth([m for m, load in zip(members, loads, strict=True) if load == least])
+
+
+class _Random:
+    """Two by chance, and of these the one with fewer connections by weight: the power of two choices."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random.random
+        self._members: Sequence[Member] = ()
+        self._ends: list[int] = []
+
+    def pick(self, members: Sequence[Member], _: str, /) -> Member:
+        if members is not self._members:
+            self._members = members
+            self._ends = list(accumulate(member.weight for member in members))
+        one, other = self._any(), self._any()
+        if other.connections * one.weight < one.connections * other.weight:
+            return other
+        return one
+
+    def _any(self) -> Member:
+        ends = self._ends
+        return self._members[bisect(ends, self._random() * ends[-1])]
+
+
+class _SourceHash:
+    """The member that the client's address draws the best lot for, so that one member less moves only its own clients.
+
+    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005).
+    """
+
+    def __init__(self, _: Random) -> None:
+        self._members: Sequence[Member] = ()
+        self._drawn: dict[str, Member] = {}
+
+    def pick(self, members: Sequence[Member], client: str, /) -> Member:
+        if not client:
+            return _smooth(members)
+        if members is not self._members or len(self._drawn) >= _MOST_REMEMBERED:
+            self._members, self._drawn = members, {}
+        member = self._drawn.get(client)
+        if member is None:
+            member = self._drawn[client] = _draw(members, client)
+        return member
+
+
+def _draw(members: Sequence[Member], client: str) -> Member:
+    key = int.from_bytes(blake2b(client.encode(), digest_size=8).digest(), "big")
+    return min(members, key=lambda member: -math.log(_lot(key ^ member.seed)) / member.weight)
+
+
+def _lot(number: int) -> float:
+    """Spread 64 bits evenly over the numbers from 0 (excluded) to 1: the finaliser of Vigna's splitmix64."""
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    number = (number ^ number >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return ((number ^ number >> 31) + 1) / 2**64
+
+
+class _First:
+    """The first one in the order of the rules; those that are full are not among the members."""
+
+    def __init__(self, _: Random) -> None:
+        pass
+
+    def pick(self, members: Sequence[Member], _: str, /) -> Member:
+        return members[0]
+
+
+_BALANCERS: Mapping[Balance, Callable[[Random], Balancer]] = {
+    "round-robin": _RoundRobin,
+    "least-connections": _LeastConnections,
+    "random": _Random,
+    "source-hash": _SourceHash,
+    "first": _First,
+}

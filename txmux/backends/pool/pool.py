@@ -1,0 +1,288 @@
+"""The servers of a backend, address by address: which of them are up, and which one a connection is led to."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import math
+from random import Random
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.backends.pool.balance import balancer
+from txmux.backends.pool.member import Member, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from txmux.backends.pool.member import Address
+    from txmux.rules.model import Backend, Server
+
+__all__ = ["Pool", "Unavailable", "is_name"]
+
+
+class Unavailable(enum.Enum):
+    """Why there is no member for a connection."""
+
+    NO_SERVER = enum.auto()
+    """None is up, or this connection has tried all that are."""
+    FULL = enum.auto()
+    """There are some, but ``max_connections`` is reached."""
+
+
+class Pool:
+    """Leads connections to the members of a backend, and keeps account of them.
+
+    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it stands, in the end `released`.
+    A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
+
+    Args:
+        backend: Whose servers they are.
+        seconds: Tells the time, which never goes back.
+        on_change: Told of a member whose state has changed, with the state before. Its ``why`` tells the cause.
+        random: Where chance comes from.
+
+    Attributes:
+        backend: Whose servers they are.
+        connections: Those that stand or are being made.
+        on_members: Called when a name has led to other members.
+        on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.pool.queue`.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        seconds: Callable[[], float],
+        on_change: Callable[[Member, State], None] = lambda _member, _before: None,
+        random: Random | None = None,
+    ) -> None:
+        self.backend = backend
+        self.connections = 0
+        self.on_room: Callable[[], None] | None = None
+        self.on_members: Callable[[], None] | None = None
+        self._seconds = seconds
+        self._on_change = on_change
+        self._pick = balancer(backend.balance, random or Random()).pick  # noqa: S311 - not for secrets
+        self._limited = any(server.max_connections for server in backend.servers)
+        self._members: dict[Server, list[Member]] = {
+            server: [] if is_name(server) else [_member(server, server)]
+            for server in backend.servers
+        }
+        # Those that no name leads to any more, but connections do.
+        self._leaving: list[Member] = []
+        self._tiers: list[list[Member]] = []
+        self._probe_at = math.inf
+        self._arrange()
+
+    @property
+    def members(self) -> list[Member]:
+        """All members there are, in the order of the rules."""
+        return [member for members in self._members.values() for member in members]
+
+    def pick(self, client: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
+        """Choose a member for a connection.
+
+        Args:
+            client: The client's IP address; empty if it has none.
+            tried: The members that this connection has tried already.
+        """
+        # Most backends have nobody out, so that most connections need not ask for the time.
+        if self._probe_at < math.inf and self._seconds() >= self._probe_at:
+            self._arrange()
+        members = self._eligible(tried)
+        if not members:
+            return Unavailable.NO_SERVER if members is None else Unavailable.FULL
+        most = self.backend.max_connections
+        if most and self.connections >= most:
+            return Unavailable.FULL
+        member = members[0] if len(members) == 1 else self._pick(members, client)
+        member.connections += 1
+        self.connections += 1
+        if member.state is State.EJECTED:
+            self._change(member, State.PROBING, "its time is over, and a connection tries it")
+        return member
+
+    def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
+        """Give the members with room that are to be used first; ``None`` if there are none at all, with or without."""
+        if not tried and not self._limited:
+            return self._tiers[0] if self._tiers else None
+        for tier in self._tiers:
+            untried = [member for member in tier if member not in tried]
+            if untried:
+                return [member for member in untried if member.has_room()]
+        return None
+
+    def connected(self, member: Member) -> None:
+        """Note that a connection stands."""
+        if member.state is State.PROBING:
+            self._change(member, State.UP, "the connection that tried it stands")
+            self._room()
+
+    def failed(self, member: Member) -> None:
+        """Note that a connection could not be made."""
+        self._leave(member)
+        self._count_failure(member)
+        self._room()
+
+    def retry(
+        self, member: Member, client: str = "", tried: Collection[Member] = ()
+    ) -> Member | Unavailable:
+        """Note that a connection could not be made, and choose the next member before anyone who waits does.
+
+        Args:
+            member: Where it failed.
+            client: As for `pick`.
+            tried: As for `pick`, with this member.
+        """
+        self._leave(member)
+        self._count_failure(member)
+        found = self.pick(client, tried)
+        self._room()
+        return found
+
+    def abandoned(self, member: Member) -> None:
+        """Note that a connection was given up before it stood, which says nothing of the member."""
+        self._leave(member)
+        if member.state is State.PROBING:
+            self._change(member, State.EJECTED, "the connection that tried it was given up")
+        self._room()
+
+    def released(self, member: Member) -> None:
+        """Note that a connection that stood is over."""
+        self._leave(member)
+        self._room()
+
+    def check_result(self, member: Member, *, ok: bool, why: str) -> None:
+        """Take in what a check has found.
+
+        Args:
+            member: Which was checked.
+            ok: Whether it is well.
+            why: What is wrong, for logs.
+        """
+        check = self.backend.check
+        if check is None or member.state is State.DISABLED:
+            return
+        is_down = member.state is State.DOWN
+        member.contrary = member.contrary + 1 if ok is is_down else 0
+        if member.contrary < (check.rise if is_down else check.fall):
+            return
+        member.contrary = 0
+        if is_down:
+            member.failed_at.clear()
+            self._change(member, State.UP, f"checks that succeeded: {check.rise}")
+        else:
+            self._change(
+                member, State.DOWN, f"checks that failed: {check.fall}, the last one: {why}"
+            )
+        self._room()
+
+    def set_addresses(self, server: Server, addresses: Iterable[Address]) -> None:
+        """Replace the members of a name. An address that was there before stays the same member, with its state.
+
+        Args:
+            server: One of the backend's, with a name.
+            addresses: What the name has now. Their weights are multiplied by the server's.
+        """
+        wanted = {(address.host, address.port): address for address in addresses}
+        priorities = sorted({address.priority for address in wanted.values()})
+        before = self._members[server]
+        known = {
+            (member.target.host, member.target.port): member
+            for member in (*before, *self._leaving)
+            if member.server == server
+        }
+        members = []
+        # Those that stay keep their order, whatever the order of the answer.
+        for place in dict.fromkeys((*(place for place in known if place in wanted), *wanted)):
+            address = wanted[place]
+            member = known.get(place) or _member(server, _target(server, address))
+            member.name = address.name or server.host
+            member.weight = server.weight * max(1, address.weight)
+            member.rank = (server.backup, priorities.index(address.priority))
+            members.append(member)
+        self._members[server] = members
+        self._leaving = [
+            member
+            for member in (*before, *self._leaving)
+            if member.connections and member not in members
+        ]
+        self._arrange()
+        self._room()
+        if self.on_members is not None:
+            self.on_members()
+
+    def _count_failure(self, member: Member) -> None:
+        eject = self.backend.eject
+        if eject is None or member.state not in {State.UP, State.PROBING}:
+            return
+        if not eject.lone and self._is_lone(member):
+            return
+        now = self._seconds()
+        failed_at = member.failed_at
+        failed_at.append(now)
+        if member.state is State.PROBING:
+            why = "the connection that tried it failed"
+        elif len(failed_at) < eject.failures or now - failed_at.popleft() > eject.within:
+            return
+        else:
+            why = f"connections that failed within {eject.within:g} s: {eject.failures}"
+        failed_at.clear()
+        member.out_until = now + eject.seconds
+        self._change(member, State.EJECTED, why)
+
+    def _is_lone(self, member: Member) -> bool:
+        return all(m is member or m.state is State.DISABLED for m in self.members)
+
+    def _change(self, member: Member, state: State, why: str) -> None:
+        before, member.state, member.why = member.state, state, why
+        self._arrange()
+        self._on_change(member, before)
+
+    def _arrange(self) -> None:
+        """Put those that may be used into their tiers; a new list each time, as balancers want it."""
+        now = self._seconds()
+        tiers: dict[tuple[bool, int], list[Member]] = {}
+        self._probe_at = math.inf
+        for member in self.members:
+            if member.state is State.UP or _is_due(member, now):
+                tiers.setdefault(member.rank, []).append(member)
+            elif member.state is State.EJECTED:
+                self._probe_at = min(self._probe_at, member.out_until)
+        self._tiers = [tiers[rank] for rank in sorted(tiers)]
+
+    def _leave(self, member: Member) -> None:
+        member.connections -= 1
+        self.connections -= 1
+        if self._leaving and not member.connections and member in self._leaving:
+            self._leaving.remove(member)
+
+    def _room(self) -> None:
+        if self.on_room is not None:
+            self.on_room()
+
+
+def is_name(server: Server) -> bool:
+    """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
+    if server.kind == "tcp":
+        try:
+            ipaddress.ip_address(server.host)
+        except ValueError:
+            return True
+    return server.kind == "srv"
+
+
+def _is_due(member: Member, now: float) -> bool:
+    return member.state is State.EJECTED and member.out_until <= now
+
+
+def _member(server: Server, target: Server) -> Member:
+    state = State.DISABLED if server.down else State.UP
+    return Member(server, target, server.host, server.weight, (server.backup, 0), state)
+
+
+def _target(server: Server, address: Address) -> Server:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    text = f"{host}:{address.port}"
+    return attrs.evolve(server, text=text, kind="tcp", host=address.host, port=address.port)

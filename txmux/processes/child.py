@@ -1,0 +1,169 @@
+"""What runs in a worker's process: ``python -m txmux.processes.child NUMBER REACTOR``."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger, globalLogBeginner
+
+from txmux.errors import MuxError
+from txmux.frontend.serving import Serving
+from txmux.observe.access_log import open_log
+from txmux.processes.account import account_of
+from txmux.processes.channel import Channel, attach
+from txmux.processes.forwarding import Forwarding
+from txmux.processes.limits import SharedLimits
+from txmux.processes.process import CHANNEL
+from txmux.processes.signals import SignalWatch
+from txmux.processes.unixport import SharedUNIXPort
+from txmux.rules.parser import parse
+from txmux.sockets.poller import at_last
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IListeningPort
+
+    from txmux.frontend.listener import MuxFactory
+
+__all__ = ["Child", "main"]
+
+
+class Child:
+    """Serves what its parent tells it to, until the parent tells it to stop, or is no more.
+
+    Args:
+        number: Which worker this is, counted from 1.
+        reactor: The process's own.
+
+    Attributes:
+        channel: Leads to the parent.
+        status: What the process ends with.
+    """
+
+    _log = Logger()
+
+    def __init__(self, number: int, reactor: Any) -> None:
+        self._number = number
+        self._reactor = reactor
+        self._serving: Serving | None = None
+        self._stopping = self._drained = False
+        self.status = 0
+        handlers: dict[str, Callable[..., object]] = {
+            "start": self._start,
+            "stop": self.stop,
+            "hurry": self._hurry,
+            "reopen": self._reopen,
+            "check": self._check_found,
+        }
+        self.channel = Channel(handlers, self._alone)
+
+    def _start(
+        self, rules: str, path: str, workers: int, down: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        try:
+            self._serving = self._serve(rules, path, workers)
+            for finding in down:
+                self._check_found(**finding)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it stops the start
+            if not isinstance(problem, MuxError):
+                self._log.failure("it cannot start")
+            self.channel.send("failed", message=str(problem))
+            self.status = 1
+            self._over()
+        else:
+            self.channel.send("ready")
+
+    def _serve(self, text: str, path: str, workers: int) -> Serving:
+        rules = parse(text, path)
+        descriptors = itertools.count(CHANNEL + 1)
+        limits = SharedLimits(rules, workers, descriptors)
+        admission = limits.admissions(self._number - 1, self._reactor.seconds)
+        account = account_of(rules)
+        access_log = open_log(
+            rules.settings, at_last(self._reactor), account.owner if account else None
+        )
+        serving = Serving(rules, access_log, self._reactor, checking=False)
+        for listener in rules.listeners:
+            factory = serving.add(listener, admission(listener))
+            for _ in listener.endpoints:
+                with socket.socket(fileno=next(descriptors)) as opened:
+                    # It is so already, but Python does not know, and would make a duplicate wait for clients.
+                    opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+                    serving.ports.append(self._listen(opened, factory))
+        if account is not None:
+            account.become()
+        return serving
+
+    def _listen(self, opened: socket.socket, factory: MuxFactory) -> IListeningPort:
+        if opened.family != socket.AF_UNIX:
+            return factory.listen(opened)
+        port = SharedUNIXPort(opened, factory, self._reactor)
+        port.startListening()
+        return port
+
+    def _check_found(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
+        if self._serving is not None:
+            self._serving.check_found(backend, key, ok=ok, why=why)
+
+    def stop(self) -> None:
+        """Let connections finish, and end the process."""
+        if not self._stopping:
+            self._stopping = True
+            Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        if self._serving is not None:
+            await self._serving.drain()
+        self._over()
+
+    def _over(self) -> None:
+        self._drained = True
+        if self.channel.is_open:
+            self.channel.close()
+        else:
+            self._reactor.stop()
+
+    def _alone(self) -> None:
+        if self._drained:
+            self._reactor.stop()
+        else:
+            self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
+            self.stop()
+
+    def _hurry(self) -> None:
+        if self._serving is not None:
+            self._serving.end_all()
+
+    def _reopen(self) -> None:
+        if self._serving is not None:
+            self._serving.reopen_logs()
+
+
+def main() -> None:
+    """Run a worker."""
+    # The parent gets them, too, and says what is to be done.
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    number, kind = sys.argv[1:]
+    import_module(kind).install()
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
+
+    reactor: Any = installed
+    child = Child(int(number), reactor)
+    globalLogBeginner.beginLoggingTo([Forwarding(child.channel)], redirectStandardIO=False)
+    attach(reactor, child.channel, socket.socket(fileno=CHANNEL))
+    # systemd sends it to every process of a service.
+    SignalWatch(reactor, child.stop, signal.SIGTERM).start()
+    reactor.run(installSignalHandlers=False)
+    sys.exit(child.status)
+
+
+if __name__ == "__main__":
+    main()

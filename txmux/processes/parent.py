@@ -1,0 +1,156 @@
+"""The parent: opens the sockets, starts and watches the workers, and stops them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.logger import Logger
+
+from txmux.backends.upstream import Upstreams
+from txmux.errors import ListenError, MuxError
+from txmux.frontend.engine import Engine
+from txmux.frontend.handshaking import Terminations
+from txmux.observe.access_log import open_log
+from txmux.processes.limits import SharedLimits
+from txmux.processes.process import Worker
+from txmux.processes.rulestext import as_text
+from txmux.processes.sockets import WorkerSockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall
+
+    from txmux.rules.model import Rules
+
+__all__ = ["Parent", "WorkersError"]
+
+_GRACE = 5.0
+"""Seconds that a worker has to end, beyond those that its connections have."""
+
+
+class WorkersError(MuxError):
+    """Workers cannot be started, or one could not start."""
+
+
+class Parent:
+    """Serves nobody itself.
+
+    Args:
+        rules: They say how many workers there are.
+        reactor: The process's own; workers use one of the same kind.
+        failed: Is told once if a worker cannot start while the service does.
+    """
+
+    _log = Logger()
+
+    def __init__(self, rules: Rules, reactor: Any, failed: Callable[[MuxError], object]) -> None:
+        self._rules = rules
+        self._reactor = reactor
+        self._failed = failed
+        self._failing = False
+        self._sockets = WorkerSockets(reactor, rules.settings.workers)
+        self._workers: list[Worker] = []
+        self._deadline: IDelayedCall | None = None
+        engine = Engine(reactor, rules.settings.relay)
+        self._upstreams = Upstreams(reactor, engine.clock, engine.dial, publish=self._publish)
+
+    def open(self, owner: tuple[int, int] | None = None) -> None:
+        """Open all sockets, and check what would stop every worker.
+
+        Args:
+            owner: Whom the workers run as, by the IDs of a user and a group, if not as whom this process does now.
+
+        Raises:
+            ListenError: A socket cannot be opened; none is left open.
+            AccessLogError: The access log's file cannot be opened.
+            WorkersError: The rules cannot be handed to workers.
+        """
+        text = as_text(self._rules)
+        if text is None:
+            raise WorkersError(
+                "workers: rules that are not all read from a file cannot be handed to several processes; write workers = 1"
+            )
+        self._text = text
+        self._upstreams.add(self._rules)
+        Terminations(self._reactor).add(self._rules)
+        access_log = open_log(self._rules.settings, owner=owner)
+        if access_log is not None:
+            access_log.close()
+        try:
+            for listener in self._rules.listeners:
+                self._sockets.open(listener)
+        except ListenError:
+            Deferred.fromCoroutine(self._sockets.close())
+            raise
+
+    def start(self) -> None:
+        """Start the workers."""
+        count = self._rules.settings.workers
+        self._limits = SharedLimits.make(self._rules, count)
+        for number in range(count):
+            descriptors = [*self._limits.descriptors, *self._sockets.descriptors(number)]
+            self._workers.append(Worker(self, number, descriptors, self._reactor))
+        for worker in self._workers:
+            worker.start()
+        # A server is checked once, however many workers lead connections to it.
+        self._upstreams.start()
+
+    def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
+        for worker in self._workers:
+            worker.tell("check", backend=backend, key=key, ok=ok, why=why)
+
+    def errand(self) -> dict[str, Any]:
+        """Give what every worker has to know."""
+        settings = self._rules.settings
+        return {
+            "rules": self._text,
+            "path": str(self._rules.path),
+            "workers": settings.workers,
+            "down": self._upstreams.down(),
+        }
+
+    def ready(self) -> None:
+        """Note that a worker serves."""
+        if all(worker.ready for worker in self._workers):
+            self._log.info("workers that serve: {count}", count=len(self._workers))
+
+    def ended(self, number: int) -> None:
+        """Forget the connections of a worker that has ended."""
+        self._limits.clear(number)
+
+    def start_failed(self, message: str) -> None:
+        """Give up, because a worker could not start."""
+        if not self._failing:
+            self._failing = True
+            # Later, since the reactor may not even run yet.
+            self._reactor.callLater(0, self._failed, WorkersError(message))
+
+    async def drain(self) -> None:
+        """Stop all workers, each when its connections have finished, and kill those that do not end."""
+        seconds = self._rules.settings.drain_timeout + _GRACE
+        self._deadline = self._reactor.callLater(seconds, self._kill_all)
+        closing = Deferred.fromCoroutine(self._sockets.close())
+        checks = self._upstreams.stop() if self._workers else succeed(None)
+        await gatherResults([closing, checks, *(worker.stop() for worker in self._workers)])
+        if self._deadline.active():
+            self._deadline.cancel()
+        if self._workers:
+            self._limits.close()
+
+    def end_all(self) -> None:
+        """End every connection, and every worker soon."""
+        for worker in self._workers:
+            worker.tell("hurry")
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.reset(_GRACE)
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again in every worker."""
+        for worker in self._workers:
+            worker.tell("reopen")

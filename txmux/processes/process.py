@@ -1,0 +1,187 @@
+"""A worker, as its parent sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger, LogLevel
+
+from txmux.processes.backoff import BackOff
+from txmux.processes.channel import Channel, attach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+    from twisted.python.failure import Failure
+
+__all__ = ["CHANNEL", "Worker"]
+
+CHANNEL = 3
+"""The worker's first descriptor that is not one of the standard three; what is counted together and its sockets follow."""
+
+_access = Logger(namespace="txmux.access")
+
+
+class _Parent(Protocol):
+    """What a worker needs of its parent."""
+
+    def errand(self) -> dict[str, Any]: ...
+    def ready(self) -> None: ...
+    def ended(self, number: int, /) -> None: ...
+    def start_failed(self, message: str, /) -> None: ...
+
+
+class Worker(ProcessProtocol):
+    """A process that serves, and its successor when it ends without having been told to.
+
+    Args:
+        parent: Is told what happens to it.
+        number: Counted from 0; people are told one more.
+        descriptors: What it inherits.
+        reactor: Starts the process.
+
+    Attributes:
+        ready: Whether it serves.
+    """
+
+    _log = Logger()
+
+    transport: IProcessTransport
+
+    def __init__(self, parent: _Parent, number: int, descriptors: list[int], reactor: Any) -> None:
+        self._parent = parent
+        self._number = number
+        self._descriptors = descriptors
+        self._reactor = reactor
+        self._back_off = BackOff()
+        self._channel: Channel | None = None
+        self._restart: IDelayedCall | None = None
+        self._stopped: Deferred[None] | None = None
+        self._has_served = False
+        self._problem = ""
+        self.ready = False
+
+    def start(self) -> None:
+        """Start the process."""
+        self._restart = None
+        self._problem = ""
+        self._started_at = self._reactor.seconds()
+        handlers: dict[str, Callable[..., object]] = {
+            "ready": self._is_ready,
+            "failed": self._has_failed,
+            "log": self._logged,
+            "access": self._accessed,
+        }
+        channel = self._channel = Channel(handlers, lambda: None)
+        own, other = socket.socketpair()
+        try:
+            with other:
+                self._spawn([other.fileno(), *self._descriptors])
+        except OSError as problem:
+            self._channel = None
+            self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
+        if self._channel is not channel:  # it may have ended already
+            own.close()
+            return
+        attach(self._reactor, channel, own)
+        self.tell("start", **self._parent.errand())
+
+    def _spawn(self, descriptors: list[int]) -> None:
+        arguments = [str(self._number + 1), type(self._reactor).__module__]
+        with Path(os.devnull).open() as nothing:
+            self._reactor.spawnProcess(
+                self,
+                sys.executable,
+                [sys.executable, "-m", "txmux.processes.child", *arguments],
+                env=_environment(),
+                childFDs=dict(enumerate([nothing.fileno(), 1, 2, *descriptors])),
+            )
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Send it a message, if it is there."""
+        if self._channel is not None:
+            self._channel.send(kind, **values)
+
+    def stop(self) -> Deferred[None]:
+        """Let its connections finish, and wait for its end."""
+        if self._restart is not None:
+            self._restart.cancel()
+        self._stopped = Deferred()
+        if self._channel is None:
+            return succeed(None)
+        self.tell("stop")
+        return self._stopped
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        if self._channel is not None:
+            self._log.warn("worker {number} does not end; it is killed", number=self._number + 1)
+            with suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
+
+    def processEnded(self, reason: Failure) -> None:
+        """Start another one, unless it was to end."""
+        self._channel = None
+        self.ready = False
+        self._parent.ended(self._number)
+        if self._stopped is not None:
+            self._stopped.callback(None)
+            return
+        ending: Any = reason.value
+        early = "" if self._has_served else " before it had served"
+        how = f"cannot start: {self._problem}" if self._problem else f"{_how(ending)}{early}"
+        self._missing(how, is_hopeless=ending.signal is None)
+
+    def _missing(self, how: str, *, is_hopeless: bool) -> None:
+        """Start another process; but if the first one could not start, nothing has been gained by going on."""
+        name = f"worker {self._number + 1}"
+        if is_hopeless and not self._has_served:
+            self._parent.start_failed(f"{name} {how}")
+            return
+        delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
+        self._log.error(
+            "{name} {how}; another one is started {when}",
+            name=name,
+            how=how,
+            when=f"in {delay:g} s" if delay else "at once",
+        )
+        self._restart = self._reactor.callLater(delay, self.start)
+
+    # What it tells.
+
+    def _is_ready(self) -> None:
+        self.ready = self._has_served = True
+        self._parent.ready()
+
+    def _has_failed(self, message: str) -> None:
+        self._problem = message
+
+    def _logged(self, level: str, text: str) -> None:
+        number = self._number + 1
+        named = LogLevel.lookupByName(level)
+        self._log.emit(named, "worker {number}: {text}", number=number, text=text)
+
+    def _accessed(self, line: str) -> None:
+        _access.info("{line}", line=line)
+
+
+def _environment() -> dict[str, str]:
+    """Let it find what this process finds, and no more."""
+    places = [place or str(Path.cwd()) for place in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+
+
+def _how(ending: Any) -> str:
+    if ending.signal is None:
+        return f"ended by itself with exit status {ending.exitCode}"
+    return f"was ended by signal {ending.signal} ({signal.Signals(ending.signal).name})"
