@@ -247,7 +247,7 @@ class AccessLogTests(SynchronousTestCase):
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
         self.assertEqual(sorted(rows), sorted(get_args(EndReason)))
-        folders = ("backends", "frontend", "relay")
+        folders = ("backends", "frontend", "relay", "serving")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)

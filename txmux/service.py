@@ -13,15 +13,15 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.frontend.addresses import text_of
-from txmux.frontend.admission import Admission, Tally
-from txmux.frontend.endpoints import check_servers, listen_error, server_endpoint
-from txmux.frontend.serving import Serving
+from txmux.frontend.limits.admission import Admission, Tally
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.parent import Parent
 from txmux.processes.signals import SignalWatch
 from txmux.rules.lint import lint
 from txmux.rules.parser import load
+from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
+from txmux.serving.serving import Serving
 from txmux.sockets.poller import at_last
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from tests.support.mux import ListLog, MuxTestCase
 from tests.support.peers import connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.addresses import ip_address_of, text_of
-from txmux.frontend.admission import Admission, Tally
+from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.listener import MuxFactory
 from txmux.frontend.stages import Closing
 from txmux.rules.model import Listener

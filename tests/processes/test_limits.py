@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child
-from txmux.frontend.admission import Refused
-from txmux.frontend.sources import SourceLimits, source_of
+from txmux.frontend.limits.admission import Refused
+from txmux.frontend.limits.per_source import SourceLimits, source_of
 from txmux.processes.counters import unnamed_file
 from txmux.processes.limits import SharedLimits, SharedTable
 from txmux.rules.parser import parse
 
 if TYPE_CHECKING:
-    from txmux.frontend.admission import Admission
+    from txmux.frontend.limits.admission import Admission
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -44,7 +44,7 @@ connection_rate_per_source = 1/s burst=3
 # Comes and goes as fast as it can, beside ever new sources, and tells the most that the one source has had.
 RACE = """
 import random, sys, time
-from txmux.frontend.sources import SourceLimits
+from txmux.frontend.limits.per_source import SourceLimits
 from txmux.processes.limits import SharedTable
 descriptor, column = map(int, sys.argv[1:])
 table = SharedTable(descriptor, 2)
@@ -53,14 +53,14 @@ most = refused = 0
 print("racing", flush=True)
 sys.stdin.read(1)
 for number in range(20000):
-    place = per_source.enter(7)
-    if place is None:
+    permit = per_source.enter(7)
+    if permit is None:
         refused += 1
     else:
         most = max(most, table._table.total(table._table.find(7, 0)))
-        place.leave()
+        permit.release()
     if not number % 8:
-        per_source.enter(random.getrandbits(64)).leave()
+        per_source.enter(random.getrandbits(64)).release()
 print("most", most % 2**32, "refused", refused)
 """
 
@@ -92,11 +92,11 @@ class SharedLimitsTest(SynchronousTestCase):
     def test_per_source(self) -> None:
         """What a client has in one worker is missing in the other."""
         one, other = self.admissions("counted")
-        place = one.enter(None, CLIENT)
+        permit = one.enter(None, CLIENT)
         other.enter(None, CLIENT)
         self.assert_refused(one)
         self.assert_refused(other)
-        one.leave(place)
+        one.leave(permit)
         other.enter(None, CLIENT)
         self.assert_refused(one)
 

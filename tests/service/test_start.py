@@ -14,10 +14,10 @@ from tests.support.peers import connect, reactor
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
-from txmux.frontend import listening
-from txmux.frontend.endpoints import _with_backlog
 from txmux.observe.access_log import AccessLogError
 from txmux.rules.problems import RulesError
+from txmux.serving import listening
+from txmux.serving.endpoints import _with_backlog
 
 
 class StartTest(ServiceTestCase):
@@ -63,10 +63,10 @@ backend = reset
         """Where there is no IPv6, `:PORT` is every IPv4 address."""
         real = listening._open
 
-        def without_ipv6(place: listening.Place, sharing: Any) -> socket.socket:
-            if place.family == socket.AF_INET6:
+        def without_ipv6(address: listening.ListenAddress, sharing: Any) -> socket.socket:
+            if address.family == socket.AF_INET6:
                 socket.socket(socket.AF_PACKET + 1000)  # EAFNOSUPPORT
-            return real(place, sharing)
+            return real(address, sharing)
 
         self.patch(listening, "_open", without_ipv6)
         (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")

@@ -11,8 +11,8 @@ from twisted.trial.unittest import TestCase
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.listener import MuxFactory
-from txmux.frontend.listening import open_socket, place_of
 from txmux.rules.model import Backend, Listener, Refusal, Server
+from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,9 +94,9 @@ class MuxTestCase(TestCase):
             reactor=reactor or self.time,
         )
         host = f"[{interface}]" if ":" in interface else interface
-        place = place_of(f"{host}:0", 1024)
-        assert place is not None
-        with open_socket(place) as opened:
+        address = listen_address(f"{host}:0", 1024)
+        assert address is not None
+        with open_socket(address) as opened:
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from txmux.frontend.addresses import ip_address_of, text_of
-from txmux.frontend.admission import Refused
+from txmux.frontend.limits.admission import Refused
 from txmux.frontend.stages import Peeking, refuse
 from txmux.relay.ends import NOBODY, End, Receiver
 from txmux.rules.model import Refusal
@@ -24,8 +24,8 @@ from txmux.rules.model import Refusal
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
+    from txmux.frontend.limits.per_source import Permit
     from txmux.frontend.listener import MuxFactory
-    from txmux.frontend.sources import Place
     from txmux.interfaces import Exchange
     from txmux.observe.record import ConnectionRecord, EndReason
     from txmux.proxyprotocol.header import Address, Tlv
@@ -55,7 +55,7 @@ class MuxProtocol(End):
         stage: What it is at.
         logged: Whether it gets a line in the access log.
         admitted: Whether it was let in.
-        place: What counts it for its source, if that is counted.
+        permit: What counts it for its source, if that is counted.
         asked: Requests that were answered here, and that its server is to be asked again.
         tlvs: Fields of the PROXY protocol header that it began with.
         ended_tls: What is known of the client's TLS, if that is ended here, as fields for such a header.
@@ -64,7 +64,7 @@ class MuxProtocol(End):
     factory: MuxFactory
     stage: Stage
     admitted = False
-    place: Place | None = None
+    permit: Permit | None = None
     asked: tuple[Exchange, ...] = ()
     tlvs: tuple[Tlv, ...] = ()
     ended_tls: tuple[Tlv, ...] = ()
@@ -91,7 +91,7 @@ class MuxProtocol(End):
             client: Its real address, if somebody who is trusted has told it.
         """
         try:
-            self.place = self.factory.admission.enter(client, self.transport.getPeer())
+            self.permit = self.factory.admission.enter(client, self.transport.getPeer())
         except Refused as refused:
             refuse(self, Refusal.CLOSE, refused.reason)
             return False

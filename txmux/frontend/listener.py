@@ -14,12 +14,12 @@ from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
 from txmux.frontend.addresses import text_of
-from txmux.frontend.admission import Admission
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.engine import Engine
 from txmux.frontend.handshaking import Terminations
 from txmux.frontend.introduction import IntroducedProtocol, is_sender
 from txmux.frontend.levels import Levels
+from txmux.frontend.limits.admission import Admission
 from txmux.observe.record import ConnectionRecord
 from txmux.rules.model import InProcess, Listener, backends_of
 from txmux.sockets.transport import SocketTransport
@@ -134,7 +134,7 @@ class MuxFactory(ServerFactory):
             if not self.connections:
                 self.engine.clock.rest()
         if connection.admitted:
-            self.admission.leave(connection.place)
+            self.admission.leave(connection.permit)
         if self._access_log is not None and connection.logged:
             try:
                 self._access_log.write(connection.record)

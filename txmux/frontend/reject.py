@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import ISSLTransport
 
-from txmux.answers import answer_to
+from txmux.frontend.answers import answer_to
 from txmux.frontend.closing import refuse
 from txmux.interfaces import Peeked
 from txmux.rules.model import Refusal

@@ -154,8 +154,8 @@ def _lead(
     """Go where a decision leads, with the bytes that led there."""
     if connection.record.detect_ms is None:
         connection.record.detect_ms = connection.elapsed_ms()
-    if connection.place is not None:
-        connection.place.settle()
+    if connection.permit is not None:
+        connection.permit.settle()
     if isinstance(outcome, Refusal):
         turn_away(connection, outcome, refusal_reason, pending, client_finished=client_finished)
         return

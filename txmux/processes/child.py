@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.errors import MuxError
-from txmux.frontend.serving import Serving
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
@@ -23,6 +22,7 @@ from txmux.processes.process import CHANNEL
 from txmux.processes.signals import SignalWatch
 from txmux.processes.unixport import SharedUNIXPort
 from txmux.rules.parser import parse
+from txmux.serving.serving import Serving
 from txmux.sockets.poller import at_last
 
 if TYPE_CHECKING:

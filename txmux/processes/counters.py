@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 
-from txmux.frontend.admission import Tally
+from txmux.frontend.limits.admission import Tally
 
 __all__ = ["Counters", "SharedTally", "unnamed_file"]
 

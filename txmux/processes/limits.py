@@ -7,8 +7,8 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
-from txmux.frontend.admission import Admission, Tally
-from txmux.frontend.sources import PerSource, SourceLimits, SourceTable
+from txmux.frontend.limits.admission import Admission, Tally
+from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
 from txmux.processes.counters import Counters, SharedTally, unnamed_file
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 
 from txmux.errors import ListenError
 from txmux.frontend.addresses import text_of
-from txmux.frontend.endpoints import listen_error, server_endpoint, stop_listening
-from txmux.frontend.listening import open_sockets, place_of
 from txmux.rules.endpointstrings import split_arguments
+from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
+from txmux.serving.listening import listen_address, open_sockets
 
 if TYPE_CHECKING:
     import socket
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
     from twisted.python.failure import Failure
 
-    from txmux.frontend.listening import Place
     from txmux.rules.model import Listener
+    from txmux.serving.listening import ListenAddress
 
 __all__ = ["WorkerSockets"]
 
@@ -54,9 +54,9 @@ class WorkerSockets:
             ListenError: One cannot be opened.
         """
         for text in listener.endpoints:
-            place = place_of(text, listener.backlog)
+            address = listen_address(text, listener.backlog)
             try:
-                host = self._share(listener, text) if place is None else self._spread(place)
+                host = self._share(listener, text) if address is None else self._spread(address)
             except OSError as problem:
                 raise listen_error(listener, text, problem) from problem
             self._log.info(
@@ -65,9 +65,9 @@ class WorkerSockets:
                 name=listener.name,
             )
 
-    def _spread(self, place: Place) -> IAddress:
+    def _spread(self, address: ListenAddress) -> IAddress:
         """Open a socket for each worker."""
-        sockets = open_sockets(place, len(self._of_workers))
+        sockets = open_sockets(address, len(self._of_workers))
         self._sockets.append(sockets)
         for descriptors, opened in zip(self._of_workers, sockets, strict=True):
             descriptors.append(opened.fileno())

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire.hello_builder import client_hello, records, server_name, sslv2_hello, versions
 from tests.wire.http2_builder import frame, request
-from txmux.answers import Answer, answer_to
+from txmux.frontend.answers import Answer, answer_to
 from txmux.interfaces import Peeked
 from txmux.wire.http2_opening import PREFACE
 

@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.frontend.sources_case import SECOND, memory
-from txmux.frontend.sources import PerSource, SourceLimits, SourceTable, source_of
+from tests.frontend.limits.per_source_case import SECOND, memory
+from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable, source_of
 
 if TYPE_CHECKING:
-    from txmux.frontend.sources import Place
+    from txmux.frontend.limits.per_source import Permit
 
 
 @attrs.define
@@ -24,8 +24,8 @@ class Known:
     """What the model knows of a source: its connections by process, and a bucket that is filled drop by drop."""
 
     tokens: int
-    open: list[tuple[int, Place]] = attrs.Factory(list)
-    undecided: list[Place] = attrs.Factory(list)
+    open: list[tuple[int, Permit]] = attrs.Factory(list)
+    undecided: list[Permit] = attrs.Factory(list)
 
 
 class Model(RuleBasedStateMachine):
@@ -57,32 +57,32 @@ class Model(RuleBasedStateMachine):
             and len(known.undecided) < limits.undecided
             and known.tokens >= limits.interval
         )
-        place = self.workers[process].enter(source)
-        assert (place is not None) == welcome
-        if place is not None:
+        permit = self.workers[process].enter(source)
+        assert (permit is not None) == welcome
+        if permit is not None:
             known.tokens -= limits.interval
-            known.open.append((process, place))
-            known.undecided.append(place)
+            known.open.append((process, permit))
+            known.undecided.append(permit)
 
     @rule(source=sources, which=st.integers(0, 3))
     def settle(self, source: int, which: int) -> None:
         """A client is recognised, or a second time, which changes nothing."""
         known = self.known.get(source)
         if known is not None and which < len(known.open):
-            _, place = known.open[which]
-            place.settle()
-            if place in known.undecided:
-                known.undecided.remove(place)
+            _, permit = known.open[which]
+            permit.settle()
+            if permit in known.undecided:
+                known.undecided.remove(permit)
 
     @rule(source=sources, which=st.integers(0, 3))
     def leave(self, source: int, which: int) -> None:
         """A client goes."""
         known = self.known.get(source)
         if known is not None and which < len(known.open):
-            _, place = known.open.pop(which)
-            place.leave()
-            if place in known.undecided:
-                known.undecided.remove(place)
+            _, permit = known.open.pop(which)
+            permit.release()
+            if permit in known.undecided:
+                known.undecided.remove(permit)
 
     @rule(steps=st.integers(1, 2000))
     def wait(self, steps: int) -> None:
@@ -99,9 +99,9 @@ class Model(RuleBasedStateMachine):
         self.table.clear(process)
         self.workers = self.make_workers()
         for known in self.known.values():
-            gone = [place for owner, place in known.open if owner == process]
+            gone = [permit for owner, permit in known.open if owner == process]
             known.open = [entry for entry in known.open if entry[1] not in gone]
-            known.undecided = [place for place in known.undecided if place not in gone]
+            known.undecided = [permit for permit in known.undecided if permit not in gone]
 
     @invariant()
     def counts(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
     from txmux.rules.networks import IPAddress
 
-__all__ = ["PerSource", "Place", "SourceLimits", "SourceTable", "source_of"]
+__all__ = ["PerSource", "Permit", "SourceLimits", "SourceTable", "source_of"]
 
 _WORD = 8  # bytes
 _WAYS = 16  # slots in which a source may be found
@@ -182,7 +182,7 @@ class PerSource:
         self._lock = lock
         self._elsewhere = memoryview(bytearray(_WORD)).cast("Q")
 
-    def enter(self, source: int) -> Place | None:
+    def enter(self, source: int) -> Permit | None:
         """Let a connection in, unless a limit is reached; then it changes nothing.
 
         If so many sources have connections that there is no slot for this one, it is let in without being counted:
@@ -200,7 +200,7 @@ class PerSource:
         with self._lock:
             slot = table.find(source, now)
             if slot is None:
-                return Place(self._elsewhere, 0)
+                return Permit(self._elsewhere, 0)
             total = table.total(slot)
             if 0 < limits.connections <= total & _CONNECTIONS:
                 return None
@@ -214,10 +214,10 @@ class PerSource:
                 numbers[slot + 1] = full_at + limits.interval * welcome
                 if not welcome:
                     return None
-            return Place(numbers, slot + self._count)
+            return Permit(numbers, slot + self._count)
 
 
-class Place:
+class Permit:
     """Counts one connection, from now on.
 
     Args:
@@ -239,7 +239,7 @@ class Place:
             self._undecided = False
             self._numbers[self._at] -= _UNDECIDED
 
-    def leave(self) -> None:
-        """Note that the connection is no more. To be called once."""
+    def release(self) -> None:
+        """Note that the connection is gone. To be called once."""
         self.settle()
         self._numbers[self._at] -= 1

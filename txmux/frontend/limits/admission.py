@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.frontend.addresses import ip_address_of
-from txmux.frontend.sources import PerSource, SourceLimits, source_of
+from txmux.frontend.limits.per_source import PerSource, SourceLimits, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IAddress
 
-    from txmux.frontend.sources import Place
+    from txmux.frontend.limits.per_source import Permit
     from txmux.observe.record import EndReason
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Listener
@@ -91,7 +91,7 @@ class Admission:
             part is not None for part in (settings.allow, settings.deny, per_source)
         )
 
-    def enter(self, client: Address | None, peer: IAddress) -> Place | None:
+    def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
         """Let a client in. One that was let in has to `leave`.
 
         Args:
@@ -104,19 +104,19 @@ class Admission:
         Raises:
             Refused: It is not let in.
         """
-        place = None
+        permit = None
         if self._asks_who:
-            place = self._check(client or ip_address_of(peer))
+            permit = self._check(client or ip_address_of(peer))
         for number, tally in enumerate(self._tallies):
             if not tally.take():
                 for taken in self._tallies[:number]:
                     taken.give_back()
-                if place is not None:
-                    place.leave()
+                if permit is not None:
+                    permit.release()
                 raise Refused("limit")
-        return place
+        return permit
 
-    def _check(self, client: Address | None) -> Place | None:
+    def _check(self, client: Address | None) -> Permit | None:
         if client is None:
             if self._allow is not None:
                 raise Refused("denied")
@@ -127,18 +127,18 @@ class Admission:
             raise Refused("denied")
         if self._per_source is None:
             return None
-        place = self._per_source.enter(source_of(client.host))
-        if place is None:
+        permit = self._per_source.enter(source_of(client.host))
+        if permit is None:
             raise Refused("limit")
-        return place
+        return permit
 
-    def leave(self, place: Place | None) -> None:
+    def leave(self, permit: Permit | None) -> None:
         """Note that a client that was let in is gone.
 
         Args:
-            place: What `enter` gave.
+            permit: What `enter` gave.
         """
-        if place is not None:
-            place.leave()
+        if permit is not None:
+            permit.release()
         for tally in self._tallies:
             tally.give_back()

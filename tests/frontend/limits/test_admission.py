@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.frontend.admission import Admission, Refused, Tally
+from txmux.frontend.limits.admission import Admission, Refused, Tally
 from txmux.proxyprotocol.header import Address
 from txmux.rules.client_model import Rate
 from txmux.rules.model import Listener
@@ -18,7 +18,7 @@ from txmux.rules.networks import NetworkSet
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-    from txmux.frontend.sources import Place
+    from txmux.frontend.limits.per_source import Permit
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 OTHER = IPv4Address("TCP", "192.0.2.2", 40000)
@@ -35,7 +35,7 @@ class AdmissionTest(SynchronousTestCase):
         """Make the admission of a listener."""
         return Admission(Listener("x", **settings), self.clock.seconds, service=service)
 
-    def enter(self, admission: Admission, peer: IAddress, client: str = "") -> Place | None:
+    def enter(self, admission: Admission, peer: IAddress, client: str = "") -> Permit | None:
         """Let somebody in."""
         told = Address(ip_address(client), 1) if client else None
         return admission.enter(told, peer)
@@ -95,10 +95,10 @@ class AdmissionTest(SynchronousTestCase):
     def test_per_source(self) -> None:
         """Each source has its own count; one that leaves makes room."""
         admission = self.admission(max_connections_per_source=1)
-        place = self.enter(admission, CLIENT)
+        permit = self.enter(admission, CLIENT)
         self.enter(admission, OTHER)
         self.assert_refused("limit", admission, CLIENT)
-        admission.leave(place)
+        admission.leave(permit)
         self.enter(admission, CLIENT)
 
     def test_families(self) -> None:
@@ -119,9 +119,9 @@ class AdmissionTest(SynchronousTestCase):
     def test_one_source_beside_another_limit(self) -> None:
         """Who is refused since the listener is full does not stay counted for his source."""
         admission = self.admission(max_connections=1, max_connections_per_source=1)
-        place = self.enter(admission, CLIENT)
+        permit = self.enter(admission, CLIENT)
         self.assert_refused("limit", admission, OTHER)
-        admission.leave(place)
+        admission.leave(permit)
         self.enter(admission, OTHER)
 
     def test_rate(self) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.frontend.sources_case import SECOND, memory
-from txmux.frontend import sources
-from txmux.frontend.sources import PerSource, SourceLimits, SourceTable, source_of
+from tests.frontend.limits.per_source_case import SECOND, memory
+from txmux.frontend.limits import per_source as module
+from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable, source_of
 from txmux.rules.client_model import Rate
 from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
-    from txmux.frontend.sources import Place
+    from txmux.frontend.limits.per_source import Permit
 
 
 class SourceOfTest(SynchronousTestCase):
@@ -76,11 +76,11 @@ class PerSourceTest(SynchronousTestCase):
         """Make what lets connections in."""
         return PerSource(limits, self.clock.seconds)
 
-    def entered(self, per_source: PerSource, source: int = 1) -> Place:
+    def entered(self, per_source: PerSource, source: int = 1) -> Permit:
         """Let one in, which has to be possible."""
-        place = per_source.enter(source)
-        assert place is not None
-        return place
+        permit = per_source.enter(source)
+        assert permit is not None
+        return permit
 
     def test_connections(self) -> None:
         """One more than the limit is refused, until one leaves; others are not concerned."""
@@ -89,7 +89,7 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
         self.entered(per_source, 2)
-        first.leave()
+        first.release()
         self.entered(per_source)
         self.assertIsNone(per_source.enter(1))
 
@@ -100,21 +100,21 @@ class PerSourceTest(SynchronousTestCase):
         self.assertIsNone(per_source.enter(1))
         first.settle()
         second = self.entered(per_source)
-        first.leave()
+        first.release()
         self.assertIsNone(per_source.enter(1))
-        second.leave()
+        second.release()
         self.entered(per_source)
 
     def test_rate(self) -> None:
         """The burst is there at once, then so many as the time allows; a refused one costs nothing."""
         per_source = self.limited(SourceLimits(interval=SECOND // 4, burst=3))
         for _ in range(3):
-            self.entered(per_source).leave()
+            self.entered(per_source).release()
         for _ in range(4):
             for _ in range(5):
                 self.assertIsNone(per_source.enter(1))
             self.clock.advance(0.25)
-            self.entered(per_source).leave()
+            self.entered(per_source).release()
         self.clock.advance(1000)
         for _ in range(3):
             self.entered(per_source)
@@ -154,8 +154,8 @@ class FullTableTest(SynchronousTestCase):
     """More sources than there is room for."""
 
     def setUp(self) -> None:
-        self.patch(sources, "_MOST_SLOTS", 4)
-        self.patch(sources, "_WAYS", 4)
+        self.patch(module, "_MOST_SLOTS", 4)
+        self.patch(module, "_WAYS", 4)
         self.clock = Clock()
 
     def test_forgets_the_best_behaved(self) -> None:
@@ -165,9 +165,9 @@ class FullTableTest(SynchronousTestCase):
         assert held is not None
         for source, times in ((2, 3), (3, 1), (4, 2)):
             for _ in range(times):
-                place = per_source.enter(source)
-                assert place is not None
-                place.leave()
+                permit = per_source.enter(source)
+                assert permit is not None
+                permit.release()
         self.assertEqual(self.let_in(per_source, 5), 3)
         left = {source: self.let_in(per_source, source) for source in (1, 2, 4)}
         self.assertEqual(left, {1: 2, 2: 0, 4: 1})
@@ -175,8 +175,8 @@ class FullTableTest(SynchronousTestCase):
     def let_in(self, per_source: PerSource, source: int) -> int:
         """Count how many connections of a source are let in now; all go again."""
         count = 0
-        while (place := per_source.enter(source)) is not None:
-            place.leave()
+        while (permit := per_source.enter(source)) is not None:
+            permit.release()
             count += 1
         return count
 
@@ -190,9 +190,9 @@ class FullTableTest(SynchronousTestCase):
         for source in range(4):
             self.assertIsNone(per_source.enter(source))
         self.assertIsNotNone(held[2])
-        for place in (held[2], *uncounted):
-            assert place is not None
-            place.leave()
+        for permit in (held[2], *uncounted):
+            assert permit is not None
+            permit.release()
         self.assertIsNotNone(per_source.enter(9))
         self.assertIsNone(per_source.enter(9))
 
@@ -203,10 +203,10 @@ class FullTableTest(SynchronousTestCase):
         )
         for source in range(1000):
             self.clock.advance(0.3)
-            place = per_source.enter(source)
-            assert place is not None
+            permit = per_source.enter(source)
+            assert permit is not None
             self.assertIsNone(per_source.enter(source))
-            place.leave()
+            permit.release()
 
 
 class SourceTableTest(SynchronousTestCase):
@@ -233,7 +233,7 @@ class SourceTableTest(SynchronousTestCase):
         per_source = PerSource(SourceLimits(connections=1), lambda: 0.0, table)
         first = source_of(ip_address("10.0.0.0"))
         count = 20_000
-        places = [per_source.enter(first + number) for number in range(count)]
-        self.assertNotIn(None, places)
+        permits = [per_source.enter(first + number) for number in range(count)]
+        self.assertNotIn(None, permits)
         refused = sum(per_source.enter(first + number) is None for number in range(count))
         self.assertGreater(refused, count * 0.999)

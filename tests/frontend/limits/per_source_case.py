@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txmux.frontend.sources import SourceTable
+from txmux.frontend.limits.per_source import SourceTable
 
 __all__ = ["SECOND", "memory"]
 

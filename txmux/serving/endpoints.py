@@ -19,8 +19,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.errors import ListenError
-from txmux.frontend.listening import open_socket, place_of
 from txmux.rules.endpointstrings import SERVER, split_arguments
+from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-    from txmux.frontend.listening import Place
     from txmux.rules.model import Listener, Server
+    from txmux.serving.listening import ListenAddress
 
 __all__ = [
     "PlainEndpoint",
@@ -50,9 +50,9 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
         text: Checked by the rules parser.
         backlog: Connections that may wait to be accepted, unless the text says otherwise.
     """
-    place = place_of(text, backlog)
-    if place is not None:
-        return PlainEndpoint(place)
+    address = listen_address(text, backlog)
+    if address is not None:
+        return PlainEndpoint(address)
     _clear_unix_socket(text)
     named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
     if isinstance(named, AdoptedStreamServerEndpoint):
@@ -122,20 +122,20 @@ class PlainEndpoint:
     """Listens with a plain TCP socket.
 
     Args:
-        place: Where.
+        address: Where.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, address: ListenAddress) -> None:
+        self._address = address
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen for a `MuxFactory`, at once."""
         factory: Any = protocolFactory
         try:
-            with open_socket(self._place) as opened:
+            with open_socket(self._address) as opened:
                 return succeed(factory.listen(opened))
         except OSError as problem:
-            return fail(CannotListenError(self._place.host, self._place.port, problem))
+            return fail(CannotListenError(self._address.host, self._address.port, problem))
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:

@@ -8,15 +8,15 @@ from twisted.internet.defer import gatherResults
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
-from txmux.frontend.endpoints import stop_listening
 from txmux.frontend.engine import Engine
 from txmux.frontend.handshaking import Terminations
 from txmux.frontend.listener import MuxFactory
+from txmux.serving.endpoints import stop_listening
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
-    from txmux.frontend.admission import Admission
+    from txmux.frontend.limits.admission import Admission
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Listener, Rules
 

@@ -1,0 +1,1 @@
+"""What one process serves: its sockets, and the listeners behind them."""
