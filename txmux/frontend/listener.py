@@ -16,13 +16,13 @@ from txmux.backends.upstream import Upstreams
 from txmux.frontend.addresses import text_of
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.engine import Engine
-from txmux.frontend.handshaking import Terminations
 from txmux.frontend.introduction import IntroducedProtocol, is_sender
 from txmux.frontend.levels import Levels
 from txmux.frontend.limits.admission import Admission
 from txmux.observe.record import ConnectionRecord
 from txmux.rules.model import InProcess, Listener, backends_of
 from txmux.sockets.transport import SocketTransport
+from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     import socket

@@ -10,12 +10,12 @@ from twisted.logger import Logger
 from txmux.backends.upstream import Upstreams
 from txmux.errors import ListenError, MuxError
 from txmux.frontend.engine import Engine
-from txmux.frontend.handshaking import Terminations
 from txmux.observe.access_log import open_log
 from txmux.processes.limits import SharedLimits
 from txmux.processes.process import Worker
 from txmux.processes.rulestext import as_text
 from txmux.processes.sockets import WorkerSockets
+from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,9 @@ from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
 from txmux.frontend.engine import Engine
-from txmux.frontend.handshaking import Terminations
 from txmux.frontend.listener import MuxFactory
 from txmux.serving.endpoints import stop_listening
+from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
