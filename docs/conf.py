@@ -32,7 +32,7 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|collections|pathlib)\..*"),
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
-    (r"py:.*", r"Failure|Iterable|Mapping|Path|Section|T|TLSMinimum|zoneinfo\..*"),
+    (r"py:.*", r"Failure|Iterable|Mapping|Path|Section|T|TLSMinimum|ZoneInfo"),
 ]
 
 

@@ -19,14 +19,14 @@ from txmux.interfaces import IProtocolMatcher
 from txmux.observe.access_log import as_json, as_text
 from txmux.observe.record import ConnectionRecord, EndReason
 from txmux.proxyprotocol import fields
-from txmux.rules import keys
-from txmux.rules.parser import parse
+from txmux.rules.reading import keys
+from txmux.rules.reading.parser import parse
 from txmux.tap import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.keys import Key
+    from txmux.rules.reading.keys import Key
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [*sorted((_ROOT / "docs").rglob("*.md")), _ROOT / "README.md", _ROOT / "CONTRIBUTING.md"]

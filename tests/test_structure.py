@@ -32,7 +32,7 @@ PURE = (
 
 IMPURE_BUT = {
     "proxyprotocol/wrappers.py": "stands between a transport and its protocol",
-    "rules/endpoints.py": "asks Twisted which kinds of endpoint there are",
+    "rules/reading/endpoints.py": "asks Twisted which kinds of endpoint there are",
     "embedding.py": "tells a protocol factory by its interface",
 }
 """Files in pure rooms that may name Twisted's interfaces, and why."""

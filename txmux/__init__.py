@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from txmux.errors import MuxError
     from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Backend, Listener, Refusal, Server
-    from txmux.rules.parser import load
+    from txmux.rules.reading.parser import load
     from txmux.service import MuxService
 
 __all__ = [
@@ -35,7 +35,7 @@ _HOMES = {
     "MuxService": "txmux.service",
     "Refusal": "txmux.rules.model",
     "Server": "txmux.rules.model",
-    "load": "txmux.rules.parser",
+    "load": "txmux.rules.reading.parser",
     "outcome": "txmux.embedding",
     "route": "txmux.embedding",
 }

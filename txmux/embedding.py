@@ -9,11 +9,10 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.endpoints import server
-from txmux.rules.matching import read_alternative
-from txmux.rules.model import Backend, InProcess, Refusal, Route
-from txmux.rules.networks import NetworkSet
-from txmux.rules.values import network
+from txmux.rules.model import Backend, InProcess, NetworkSet, Refusal, Route
+from txmux.rules.reading.endpoints import server
+from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.values import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

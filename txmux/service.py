@@ -18,8 +18,8 @@ from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.parent import Parent
 from txmux.processes.signals import SignalWatch
-from txmux.rules.lint import lint
-from txmux.rules.parser import load
+from txmux.rules.lint.warnings import lint
+from txmux.rules.reading.parser import load
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
 from txmux.serving.serving import Serving
 from txmux.sockets.poller import at_last

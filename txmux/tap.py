@@ -12,7 +12,7 @@ from twisted.python import usage
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.parser import load
+from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
     from twisted.application.service import IService

@@ -12,8 +12,7 @@ from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import Address, State
 from txmux.backends.upstream import Upstreams
-from txmux.rules.backend_model import Check
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Check
 
 
 class HeardTest(SynchronousTestCase):

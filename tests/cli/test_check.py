@@ -12,7 +12,7 @@ import txmux
 from tests.cli.support import CommandTestCase
 from txmux.cli import check
 from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
-from txmux.rules.privileges import Privileges
+from txmux.rules.lint.privileges import Privileges
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"

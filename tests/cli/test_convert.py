@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.cli import main
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 _SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\nuser: "nobody";\n'
 _HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"

@@ -19,7 +19,7 @@ from txmux.cli import explain
 from txmux.cli._trace import _Leads
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import InProcess
-from txmux.rules.parser import load
+from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
     from pathlib import Path

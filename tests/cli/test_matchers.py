@@ -15,7 +15,7 @@ from tests.rules.fakes import FakeMatcher, FakePredicate
 from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 OWN = f"txmux {txmux.__version__}"
 

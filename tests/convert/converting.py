@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.convert.formats import Program

@@ -17,7 +17,7 @@ from tests.convert.converting import attempt, converted, rules_of
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
-from txmux.rules.values import split_words
+from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
     from txmux.convert.formats import Conversion

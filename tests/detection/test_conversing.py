@@ -12,8 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Detector
 from txmux.interfaces import Exchange, Peeked, Verdict
-from txmux.rules.model import Alternative, Refusal, Route
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import Alternative, NetworkSet, Refusal, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,8 +15,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.detection.detector import Detector
 from txmux.embedding import route
 from txmux.interfaces import Peeked, Verdict
-from txmux.rules.during import period
 from txmux.rules.model import Alternative, Refusal, Route
+from txmux.rules.reading.during import period
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

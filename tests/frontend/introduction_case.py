@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import route
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import NetworkSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

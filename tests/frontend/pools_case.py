@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, PeerFactory, reactor
 from txmux.embedding import route
-from txmux.rules.backend_model import Ejection
+from txmux.rules.model import Ejection
 
 if TYPE_CHECKING:
     from txmux.observe.record import ConnectionRecord

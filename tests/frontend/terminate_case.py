@@ -12,7 +12,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route
-from txmux.rules.client_model import TlsEnd
+from txmux.rules.model import TlsEnd
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer

@@ -13,7 +13,7 @@ from txmux.frontend.connection import MuxProtocol
 from txmux.proxyprotocol.decode import Decoded, decode
 from txmux.proxyprotocol.encode import encode_v2
 from txmux.proxyprotocol.header import Header, Tlv, TlvType
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import NetworkSet
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer

@@ -18,8 +18,8 @@ from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.backends.connect.connector import _cause
 from txmux.embedding import route
-from txmux.rules.endpoints import server
 from txmux.rules.model import Backend, Server
+from txmux.rules.reading.endpoints import server
 
 
 def free_port() -> int:

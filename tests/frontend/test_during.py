@@ -9,7 +9,7 @@ import attrs
 
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import route
-from txmux.rules.during import period
+from txmux.rules.reading.during import period
 
 
 class DuringTest(MuxTestCase):

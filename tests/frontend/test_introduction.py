@@ -15,8 +15,7 @@ from txmux.embedding import route
 from txmux.frontend.introduction import is_sender
 from txmux.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
-from txmux.rules.networks import NetworkSet
-from txmux.rules.senders import Senders, Unix
+from txmux.rules.model import NetworkSet, Senders, Unix
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

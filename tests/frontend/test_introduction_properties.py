@@ -21,8 +21,7 @@ from txmux.frontend.listener import MuxFactory
 from txmux.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Address, Command, Header, InvalidHeader, TlvType
-from txmux.rules.model import Listener
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import Listener, NetworkSet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, make_stalled_port, reactor
 from txmux.embedding import route
-from txmux.rules.client_model import Rate
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import NetworkSet, Rate
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 

@@ -19,8 +19,7 @@ from txmux.frontend.addresses import ip_address_of, text_of
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.listener import MuxFactory
 from txmux.frontend.stages import Closing
-from txmux.rules.model import Listener
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import Listener, NetworkSet
 
 
 def networks(*texts: str) -> NetworkSet:

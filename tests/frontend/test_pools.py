@@ -12,8 +12,7 @@ from tests.frontend.pools_case import AT_ONCE, PoolCase, name
 from tests.frontend.test_connecting import free_port
 from tests.support.mux import RESET, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port
-from txmux.rules.backend_model import ServerTLS
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, ServerTLS
 
 
 class AttemptsTest(PoolCase):

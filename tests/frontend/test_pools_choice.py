@@ -11,8 +11,7 @@ from tests.frontend.pools_case import Leaving, PoolCase, name
 from tests.frontend.test_connecting import free_port
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import PeerFactory, listen
-from txmux.rules.backend_model import Check
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Check
 
 
 class ShareTest(PoolCase):

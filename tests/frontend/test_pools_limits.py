@@ -9,8 +9,7 @@ import attrs
 from tests.frontend.pools_case import PoolCase
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import Peer, PeerFactory, listen
-from txmux.rules.backend_model import Check
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Check
 
 
 class QueueTest(PoolCase):

@@ -24,8 +24,8 @@ from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, Finding, with_header
 from txmux.backends.health.probes import probe
 from txmux.frontend.engine import Engine
-from txmux.rules.backend_model import ServerTLS
-from txmux.rules.checks import check as read_check
+from txmux.rules.model import ServerTLS
+from txmux.rules.reading.checks import check as read_check
 
 if TYPE_CHECKING:
     from tests.interop.servers import Certificate, RedisServer, SshServer

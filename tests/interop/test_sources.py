@@ -9,8 +9,8 @@ from tests.interop.children import InteropTestCase, leave_unmeasured, output_of,
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace, cable
 from txmux.backends.connect.source import transparent_hints
-from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
     from tests.interop.children import Child
@@ -47,7 +47,7 @@ from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import dial
 from txmux.backends.connect.source import Sources
 from txmux.proxyprotocol.header import Address
-from txmux.rules.endpoints import server
+from txmux.rules.reading.endpoints import server
 
 def attempt(sources, target, client):
     heard = Deferred()

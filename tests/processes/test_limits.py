@@ -16,7 +16,7 @@ from txmux.frontend.limits.admission import Refused
 from txmux.frontend.limits.per_source import SourceLimits, source_of
 from txmux.processes.counters import unnamed_file
 from txmux.processes.limits import SharedLimits, SharedTable
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.frontend.limits.admission import Admission

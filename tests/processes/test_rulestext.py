@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.embedding import route
 from txmux.processes.rulestext import as_text
-from txmux.rules.parser import load, parse
+from txmux.rules.reading.parser import load, parse
 
 MAIN = """
 [txmux]

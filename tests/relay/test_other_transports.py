@@ -19,8 +19,8 @@ from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.embedding import route
 from txmux.relay.progress import unsent
-from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
 
 
 @cache

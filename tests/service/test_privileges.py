@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from txmux.processes.account import Account, AccountError, account_of
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 _NOBODY = pwd.getpwnam("nobody")
 _GET = b"GET / HTTP/1.1\r\n\r\n"

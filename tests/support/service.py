@@ -11,7 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
 from txmux import MuxService
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 
 
 class ServiceTestCase(TestCase):

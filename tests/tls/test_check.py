@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from txmux.errors import MuxError
-from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
 from txmux.tls.check import unusable_files
 from txmux.tls.termination import Terminations
 

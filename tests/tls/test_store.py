@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.certificates import make_authority
 from tests.backends.connect.tls_case import authority
-from txmux.rules.client_model import TlsEnd
+from txmux.rules.model import TlsEnd
 from txmux.tls.contexts import Contexts
 from txmux.tls.pem import TLSFileError
 from txmux.tls.store import CertificateStore

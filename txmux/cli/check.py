@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 from txmux.backends.connect.source import transparent_hints
 from txmux.backends.health.tryout import try_servers
 from txmux.detection.registry import installed_matchers
-from txmux.rules.lint import lint, warnings
-from txmux.rules.parser import load
-from txmux.rules.privileges import missing_privileges, own_privileges
+from txmux.rules.lint.privileges import missing_privileges, own_privileges
+from txmux.rules.lint.warnings import lint, warnings
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import load
 from txmux.tls.check import unusable_files
 
 if TYPE_CHECKING:

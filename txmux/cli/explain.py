@@ -17,8 +17,8 @@ from txmux.cli.pcap import client_streams, read_segments
 from txmux.detection.explain import explain
 from txmux.errors import MuxError, OptionError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
-from txmux.rules.parser import load
 from txmux.rules.problems import RulesError, did_you_mean
+from txmux.rules.reading.parser import load
 
 if TYPE_CHECKING:
     from txmux.rules.model import Listener, Rules

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from txmux.cli._output import Output
 from txmux.detection.registry import installed_matchers
-from txmux.rules.matching import read_alternative
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.values import split_words
+from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
     import argparse

@@ -24,7 +24,7 @@ from txmux.convert.matching import regex_text, searched
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.networks import IPNetwork
+    from txmux.rules.model import IPNetwork
 
 __all__ = ["condition", "read_acl"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy_lines import duration
-from txmux.rules import endpoints, values
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading import endpoints, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

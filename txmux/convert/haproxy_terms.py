@@ -13,7 +13,7 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from txmux.rules.networks import IPNetwork
+    from txmux.rules.model import IPNetwork
 
 __all__ = ["ALWAYS", "NEVER", "Condition", "InexpressibleError", "Term", "both", "negated"]
 

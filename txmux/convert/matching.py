@@ -7,9 +7,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from txmux.rules.matching import read_alternative
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.values import split_words
+from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

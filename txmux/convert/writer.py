@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.errors import MuxError
-from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -14,8 +14,7 @@ from txmux.frontend.stages import Peeking
 from txmux.proxyprotocol.decode import Incomplete, decode
 from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Address, Command, InvalidHeader
-from txmux.rules.model import Refusal
-from txmux.rules.senders import Senders
+from txmux.rules.model import Refusal, Senders
 from txmux.wire.text import printable
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.proxyprotocol.header import Header
     from txmux.relay.interface import AbortReason
-    from txmux.rules.networks import NetworkSet
+    from txmux.rules.model import NetworkSet
 
 __all__ = ["IntroducedProtocol", "Introduction", "is_sender"]
 

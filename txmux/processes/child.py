@@ -21,7 +21,7 @@ from txmux.processes.limits import SharedLimits
 from txmux.processes.process import CHANNEL
 from txmux.processes.signals import SignalWatch
 from txmux.processes.unixport import SharedUNIXPort
-from txmux.rules.parser import parse
+from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
 from txmux.sockets.poller import at_last
 

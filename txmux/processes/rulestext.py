@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.rules.parser import parse
 from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from txmux.rules.ini import Section
-    from txmux.rules.model import Rules
-    from txmux.rules.networks import NetworkSet
+    from txmux.rules.model import NetworkSet, Rules, Section
 
 __all__ = ["as_text"]
 
@@ -26,7 +24,7 @@ def as_text(rules: Rules) -> str | None:
     Reading the files again would be a race with whoever edits them.
 
     Args:
-        rules: As `txmux.rules.parser.load` gives them.
+        rules: As `txmux.rules.reading.parser.load` gives them.
 
     Returns:
         The text; ``None`` if the rules, or a part of them, come from no file.

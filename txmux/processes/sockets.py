@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from txmux.errors import ListenError
 from txmux.frontend.addresses import text_of
-from txmux.rules.endpointstrings import split_arguments
+from txmux.rules.reading.endpointstrings import split_arguments
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
 from txmux.serving.listening import listen_address, open_sockets
 

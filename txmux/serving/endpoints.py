@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.errors import ListenError
-from txmux.rules.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import attrs
 
-from txmux.rules.endpoints import short_form
-from txmux.rules.endpointstrings import SERVER, split_arguments
+from txmux.rules.reading.endpoints import short_form
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
 __all__ = ["ListenAddress", "listen_address", "open_socket", "open_sockets"]
 

@@ -12,7 +12,7 @@ from txmux.tls.pem import TLSFileError, read_authorities, read_key_pairs
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from txmux.rules.client_model import TlsEnd
+    from txmux.rules.model import TlsEnd
     from txmux.tls.pem import KeyPair
 
 __all__ = ["Contexts", "NoCommonProtocolError"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-    from txmux.rules.client_model import TlsEnd
+    from txmux.rules.model import TlsEnd
 
 __all__ = ["CertificateStore"]
 

@@ -18,8 +18,7 @@ from txmux.tls.store import CertificateStore
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.rules.client_model import TlsEnd
-    from txmux.rules.model import Route, Rules
+    from txmux.rules.model import Route, Rules, TlsEnd
 
 __all__ = ["Termination", "Terminations"]
 

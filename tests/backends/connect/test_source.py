@@ -20,8 +20,8 @@ from txmux.backends.connect.dial import dial
 from txmux.backends.connect.source import Source, Sources, check_transparent, transparent_hints
 from txmux.errors import MuxError
 from txmux.proxyprotocol.header import Address
-from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
 from txmux.sockets.poller import Poller
 
 if TYPE_CHECKING:

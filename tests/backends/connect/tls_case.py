@@ -16,7 +16,7 @@ from tests.support.peers import reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS, HandshakeError
 from txmux.proxyprotocol.wrappers import HeaderFirst
-from txmux.rules.backend_model import ServerTLS
+from txmux.rules.model import ServerTLS
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
 

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 
 from tests.backends.pool.pools import Watched
 from txmux.backends.health.checks import HealthChecks, apply_result
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

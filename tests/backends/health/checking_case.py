@@ -13,7 +13,7 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checking import Checking, Finding
 from txmux.backends.health.probes import probe
 from txmux.frontend.engine import Engine
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.backends.health.checking import LONGEST_ANSWER, Checking, Finding
-from txmux.rules.endpoints import server
+from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

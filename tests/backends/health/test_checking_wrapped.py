@@ -17,8 +17,8 @@ from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, with_header
 from txmux.proxyprotocol.encode import encode_v2
 from txmux.proxyprotocol.header import Command, Header
-from txmux.rules.backend_model import ServerTLS
-from txmux.rules.endpoints import server
+from txmux.rules.model import ServerTLS
+from txmux.rules.reading.endpoints import server
 
 
 class HeaderTests(CheckingTestCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.health.checked import Checked, Dialled
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import Address, State
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server

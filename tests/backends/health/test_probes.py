@@ -13,7 +13,7 @@ from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import PostgresMatcher
 from txmux.matchers.redis import RedisMatcher
 from txmux.matchers.ssh import SshMatcher
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 HTTP = Check("http")
 REDIS, POSTGRES, SSH = (

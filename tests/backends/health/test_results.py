@@ -15,7 +15,7 @@ from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.pool.member import Address
 from txmux.frontend.engine import Engine
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 
 class ResultTests(SynchronousTestCase):

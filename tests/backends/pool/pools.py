@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member, State
 from txmux.backends.pool.pool import Pool
-from txmux.rules.endpoints import server
 from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server

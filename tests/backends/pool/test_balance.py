@@ -12,8 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member
-from txmux.rules.backend_model import Balance
-from txmux.rules.model import Server
+from txmux.rules.model import Balance, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import Watched, servers
 from txmux.backends.pool.member import Address, State
 from txmux.backends.pool.pool import Unavailable, is_name
-from txmux.rules.backend_model import Check, Ejection
-from txmux.rules.endpoints import server
+from txmux.rules.model import Check, Ejection
+from txmux.rules.reading.endpoints import server
 
 
 class ChoiceTests(SynchronousTestCase):

@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import Watched, servers
 from txmux.backends.pool.member import Address, Member, State
 from txmux.backends.pool.pool import Unavailable
-from txmux.rules.backend_model import Check, Ejection
+from txmux.rules.model import Check, Ejection
 
 _NAME = "db.example.com:80"
 _LIMIT = 5

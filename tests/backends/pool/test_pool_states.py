@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import Watched
 from txmux.backends.pool.member import State
 from txmux.backends.pool.pool import Unavailable
-from txmux.rules.backend_model import Check
+from txmux.rules.model import Check
 
 
 class EjectionTests(SynchronousTestCase):

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import Watched, servers
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.queue import Queue
-from txmux.rules.backend_model import Ejection
+from txmux.rules.model import Ejection
 
 if TYPE_CHECKING:
     from txmux.backends.pool.queue import Waiter

@@ -11,9 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.frontend.limits.admission import Admission, Refused, Tally
 from txmux.proxyprotocol.header import Address
-from txmux.rules.client_model import Rate
-from txmux.rules.model import Listener
-from txmux.rules.networks import NetworkSet
+from txmux.rules.model import Listener, NetworkSet, Rate
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -11,8 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.frontend.limits.per_source_case import SECOND, memory
 from txmux.frontend.limits import per_source as module
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable, source_of
-from txmux.rules.client_model import Rate
-from txmux.rules.model import Listener
+from txmux.rules.model import Listener, Rate
 
 if TYPE_CHECKING:
     from txmux.frontend.limits.per_source import Permit

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from twisted.internet.interfaces import IAddress, IConnector, IReactorTime
 
-    from txmux.rules.backend_model import ServerTLS
+    from txmux.rules.model import ServerTLS
 
 __all__ = ["BackendTLS", "HandshakeError"]
 

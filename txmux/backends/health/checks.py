@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from txmux.backends.connect.connector import Dial
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import Pool
-    from txmux.rules.backend_model import Check
-    from txmux.rules.model import Backend
+    from txmux.rules.model import Backend, Check
 
     Wrap = Callable[[Any, str], Any]
 

@@ -11,7 +11,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.rules.backend_model import Check
+    from txmux.rules.model import Check
 
 __all__ = ["Probe", "UnwellError", "probe", "shown"]
 

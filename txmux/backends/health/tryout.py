@@ -14,8 +14,7 @@ from txmux.backends.health.probes import probe
 from txmux.backends.pool.member import State
 from txmux.backends.upstream import Upstreams
 from txmux.errors import MuxError
-from txmux.rules.backend_model import Check
-from txmux.rules.model import backends_of
+from txmux.rules.model import Check, backends_of
 
 if TYPE_CHECKING:
     from txmux.backends.health.checking import Finding

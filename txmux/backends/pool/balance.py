@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from txmux.backends.pool.member import Member
-    from txmux.rules.backend_model import Balance
+    from txmux.rules.model import Balance
 
 __all__ = ["Balancer", "balancer"]
 

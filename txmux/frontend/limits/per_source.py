@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from txmux.rules.model import Listener
-    from txmux.rules.networks import IPAddress
+    from txmux.rules.model import IPAddress, Listener
 
 __all__ = ["PerSource", "Permit", "SourceLimits", "SourceTable", "source_of"]
 

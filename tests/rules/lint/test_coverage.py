@@ -1,0 +1,235 @@
+"""Tests of which lines cover others: whatever is said to be covered, really is."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.all_samples import all_samples
+from tests.rules.fakes import MATCHERS
+from txmux.detection.registry import installed_matchers
+from txmux.errors import OptionError
+from txmux.interfaces import Peeked, Verdict
+from txmux.rules.lint.coverage import HOST_OPTIONS, Index, read_line
+from txmux.rules.reading.matching import read_alternative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from txmux.interfaces import IProtocolMatcher
+    from txmux.rules.model import Alternative
+
+_NO_BARE_LINE = frozenset({"payload", "regex"})
+_FEW_VALUES = frozenset({"method", "version"})
+_PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")
+
+INSTALLED = installed_matchers()
+
+
+def covers(wide: str, narrow: str, matchers: Mapping[str, IProtocolMatcher] = INSTALLED) -> bool:
+    """Tell whether the first line is known to match whatever the second one does."""
+    index: Index[str] = Index()
+    index.add(read_line(read_alternative(wide, matchers)), wide)
+    return wide in _covering(index, read_alternative(narrow, matchers))
+
+
+def _covering(index: Index[str], alternative: Alternative) -> set[str]:
+    """Give the lines that cover all cases of another."""
+    line = read_line(alternative)
+    found = [
+        {text for _, texts in index.covering(case, line.predicate) for text in texts}
+        for case in line.cases
+    ]
+    return set.intersection(*found)
+
+
+def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
+    """Give lines that match one of the streams, by what is learnt from it."""
+    predicate = INSTALLED[name].predicate({})
+    learnt: Any = getattr(predicate, "learnt", lambda _: {})
+    for stream in streams:
+        facts = learnt(Peeked(stream))
+        met = {
+            option.name: facts[option.name]
+            for option in INSTALLED[name].options
+            if _PLAIN.fullmatch(facts.get(option.name, ""))
+        }
+        for option, value in met.items():
+            yield from (f"{name} {option}={value}", f"{name} {option}=*")
+            if option not in _FEW_VALUES:
+                yield f"{name} {option}={value[:2]}*"
+            if "." in value.strip(".") and option not in _FEW_VALUES:
+                yield f"{name} {option}=*.{value.partition('.')[2]}"
+        if len(met) > 1:
+            yield f"{name} " + " ".join(f"{option}={value}" for option, value in met.items())
+
+
+class SoundnessTests(SynchronousTestCase):
+    """The matchers that are installed."""
+
+    def test_samples(self) -> None:
+        """A line that covers another matches every sample no later than that one does."""
+        samples = all_samples()
+        lines = {
+            text: read_alternative(text, INSTALLED)
+            for name in INSTALLED
+            if name not in _NO_BARE_LINE
+            for text in (name, f"not {name}", *_with_facts(name, samples.get(name, ())))
+        }
+        index: Index[str] = Index()
+        for text, alternative in lines.items():
+            index.add(read_line(alternative), text)
+        compared = [
+            self._check(lines[text], lines[wide], samples.get(text.split()[0], ()))
+            for text in lines
+            for wide in _covering(index, lines[text])
+        ]
+        self.assertGreater(sum(compared), 1000)
+
+    def _check(self, narrow: Alternative, wide: Alternative, streams: Iterable[bytes]) -> int:
+        """Compare two lines on samples; how many there were."""
+        moments = {stream: _first_match(narrow, stream) for stream in streams}
+        for stream, moment in moments.items():
+            if moment:
+                verdict = _verdict(wide, stream[:moment])
+                self.assertIs(verdict, Verdict.MATCH, (wide.text, narrow.text, stream[:moment]))
+        return len(moments)
+
+    def test_host_options(self) -> None:
+        """The options whose patterns are those of hosts are known."""
+        found = {
+            (name, option.name)
+            for name, matcher in INSTALLED.items()
+            for option in matcher.options
+            if "has an empty part" in _refusal(matcher, option.name)
+        }
+        self.assertEqual(found, HOST_OPTIONS)
+
+
+def _refusal(matcher: IProtocolMatcher, option: str) -> str:
+    """Give why a value is refused that is no host."""
+    try:
+        matcher.predicate({option: "a..b"})
+    except OptionError as error:
+        return str(error)
+    return ""
+
+
+def _verdict(alternative: Alternative, data: bytes) -> Verdict:
+    verdict = alternative.predicate(Peeked(data))
+    if not alternative.negated:
+        return verdict
+    return {Verdict.MATCH: Verdict.NO, Verdict.NO: Verdict.MATCH}.get(verdict, verdict)
+
+
+def _first_match(alternative: Alternative, stream: bytes) -> int | None:
+    """Give after how many bytes a line matches, by halving: its answer never changes back."""
+    if _verdict(alternative, stream) is not Verdict.MATCH:
+        return None
+    low, high = 0, len(stream)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _verdict(alternative, stream[:middle]) is Verdict.MATCH:
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+class CoverageTests(SynchronousTestCase):
+    """What is known to be covered, and what is not."""
+
+    def test_covered(self) -> None:
+        """Where it is certain."""
+        for wide, narrow in (
+            ("any", "ssh"),
+            ("any", "not ssh"),
+            ("any", "payload text=a"),
+            ("ssh", "ssh"),
+            ("ssh", "ssh software=a"),
+            ("tls", "tls sni=a alpn=h2"),
+            ("tls alpn=h2", "tls sni=a alpn=h2"),
+            ("tls alpn=h2,http/1.1", "tls alpn=h2"),
+            ("tls sni=*", "tls sni=a,b"),
+            ("tls sni=*", "tls sni=~(a|b)"),
+            ("tls sni=A.example.", "tls sni=a.EXAMPLE"),
+            ("tls sni=*.example.com", "tls sni=a.b.example.com"),
+            ("tls sni=*.example.com", "tls sni=*.b.example.com"),
+            ("tls sni=.example.com", "tls sni=example.com"),
+            ("tls sni=.example.com", "tls sni=.a.example.com"),
+            ("tls sni=none,*", "tls sni=none"),
+            ("tls sni=none,*", "tls sni=a,none"),
+            ("tls sni=www*", "tls sni=www.example.com"),
+            ("tls ech=yes", "tls ech=yes alpn=h2"),
+            ("http path=/api/*", "http path=/api/v1/*"),
+            ("http path=/api/*", "http path=/api/ host=*.example.com"),
+            ("ssh software=OpenSSH_*", "ssh software=OpenSSH_9*"),
+            ("payload hex=0011", "payload hex=0011"),
+            ("not tls", "ssh"),
+            ("not tls", "payload text=ab"),
+            ("not tls sni=a", "not tls sni=a"),
+            ("not tls sni=a", "ssh software=b"),
+        ):
+            self.assertTrue(covers(wide, narrow), (wide, narrow))
+
+    def test_not_covered(self) -> None:
+        """Where it is not so, or not certain."""
+        for wide, narrow in (
+            ("ssh", "any"),
+            ("ssh", "tls"),
+            ("ssh software=a", "ssh"),
+            ("tls sni=a", "tls sni=a,b"),
+            ("tls sni=*", "tls sni=none"),
+            ("tls sni=n*", "tls sni=none"),
+            ("tls sni=*", "tls sni=~a,none"),
+            ("tls sni=*.example.com", "tls sni=example.com"),
+            ("tls sni=*.example.com", "tls sni=?.example.com"),
+            ("tls sni=*.com", "tls sni=~.*[.]com"),
+            ("tls sni=a", "tls alpn=h2"),
+            ("ssh software=A", "ssh software=a"),
+            ("http path=/api/*", "http path=/ap*"),
+            ("payload hex=00", "payload hex=0011"),
+            ("regex pattern=a", "regex pattern=a within=9"),
+            ("not tls", "tls"),
+            ("not tls", "any"),
+            ("not tls", "not ssh"),
+            ("not tls sni=a", "tls sni=b"),
+            ("not any", "ssh"),
+            ("tls", "not ssh"),
+        ):
+            self.assertFalse(covers(wide, narrow), (wide, narrow))
+
+    def test_many_cases(self) -> None:
+        """A line with very many combinations is only compared with its like."""
+        names = ",".join(f"a{number}" for number in range(40))
+        line = f"tls sni={names} alpn={names}"
+        self.assertTrue(covers(line, line))
+        self.assertFalse(covers("tls", line))
+
+    def test_other_packages(self) -> None:
+        """What options of other matchers mean is not known; the same line is the same."""
+        self.assertTrue(covers("tls sni=a", "tls sni=a", MATCHERS))
+        self.assertFalse(covers("tls", "tls sni=a", MATCHERS))
+        self.assertFalse(covers("not tls", "ssh", MATCHERS))
+
+    def test_raising(self) -> None:
+        """A predicate that raises instead of telling its first bytes tells nothing."""
+
+        class Raises:
+            longest = 1
+
+            @property
+            def first_bytes(self) -> frozenset[int]:
+                raise ZeroDivisionError
+
+            def __call__(self, peeked: Peeked, /) -> Verdict:
+                return Verdict.NO
+
+        index: Index[str] = Index()
+        index.add(read_line(read_alternative("not ssh", INSTALLED)), "not ssh")
+        tls = read_alternative("tls", INSTALLED)
+        self.assertEqual(_covering(index, tls), {"not ssh"})
+        self.assertEqual(_covering(index, attrs.evolve(tls, predicate=Raises())), set())

@@ -1,0 +1,257 @@
+"""Files with what is hardly meant, and exactly what is said of them; and files of which nothing is said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.matchers._ambiguities import AMBIGUITIES
+from txmux.rules.lint.warnings import lint
+from txmux.rules.model import Rules, Settings
+from txmux.rules.reading.parser import load, parse
+
+_ROOT = Path(__file__).parents[3]
+
+# `{listen}` stands for a listener of two lines, `{to}` for a backend that refuses.
+FILES = {
+    # `any` before others
+    "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = tls\n{to}": [
+        "4: [route a] match: 'any' leaves no client to the later [route b]; put this route last"
+    ],
+    "{listen}[route a]\nmatch = any\n{to}[route b]\nmatch = any\n{to}[route c]\nmatch = not tls\n{to}": [
+        "4: [route a] match: 'any' leaves no client to the later [route b] and [route c]; put this route last"
+    ],
+    "{listen}[route a]\nmatch = any\n{to}"
+    + "".join(f"[route r{number}]\nmatch = ssh\n{{to}}" for number in range(8)): [
+        (
+            "4: [route a] match: 'any' leaves no client to the later [route r0], [route r1], [route r2], [route r3], "
+            "[route r4] and 3 more; put this route last"
+        )
+    ],
+    # wider before narrower
+    "{listen}[route a]\nmatch = tls\n{to}[route b]\nmatch = tls sni=x\n{to}": [
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+    ],
+    "{listen}[route a]\nmatch = tls sni=a\n{to}[route c]\nmatch = tls sni=b\n{to}[route b]\nmatch = tls sni=b,a\n{to}": [
+        (
+            "10: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4) and "
+            "[route c] (x.ini:7); put this route first, or take this away"
+        )
+    ],
+    "{listen}[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\n  ssh software=x\n{to}": [
+        (
+            "8: [route b] match: 'ssh software=x' never decides: all its clients go to the earlier [route a] (x.ini:4); "
+            "put this route first, or take this away"
+        )
+    ],
+    "{listen}[route a]\nmatch = not tls\n{to}[route b]\nmatch = ssh\n{to}": [
+        "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
+    ],
+    # networks
+    (
+        "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\n{to}[route c]\nmatch = ssh\nnot_from = 10.1.0.0/16\n{to}"
+        "[route b]\nmatch = ssh\n{to}"
+    ): [
+        (
+            "12: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4) and "
+            "[route c] (x.ini:8); put this route first, or take this away"
+        )
+    ],
+    (
+        "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8, 12.0.0.0/8\n{to}[route c]\nmatch = ssh\n"
+        "from = 11.0.0.0/8\n{to}[route b]\nmatch = ssh\nfrom = 11.0.0.0/8\n{to}"
+    ): [
+        "12: [route b] match: is never reached: all its clients go to the earlier [route c] (x.ini:8); put this route first, or take this away"
+    ],
+    "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nnot_from = 10.0.0.0/9, 10.128.0.0/9\n{to}": [
+        "6: [route a] not_from: excludes all that 'from' names; correct one of the two"
+    ],
+    "{listen}allow = 10.0.0.0/8\n[route a]\nmatch = ssh\nfrom = 192.0.2.0/24\n{to}": [
+        (
+            "6: [route a] from: leaves no client that 'allow' and 'deny' of a listener let in; "
+            "correct one of them, or remove this route"
+        )
+    ],
+    "{listen}allow = 10.0.0.0/8\n[route a]\nmatch = ssh\nnot_from = 10.0.0.0/8\n{to}": [
+        (
+            "6: [route a] not_from: leaves no client that 'allow' and 'deny' of a listener let in; "
+            "correct one of them, or remove this route"
+        )
+    ],
+    "{listen}allow = 10.0.0.0/8\ndeny = 10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\n{to}": [
+        "4: [listen l] deny: lets nobody in: it has all of 'allow'; correct one of the two"
+    ],
+    # listeners
+    (
+        "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\nunder = l\n{to}[route c]\nmatch = any\n"
+        "under = m\n{to}[route b]\nmatch = ssh\n{to}"
+    ): [
+        (
+            "14: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6) and "
+            "[route c] (x.ini:10); put this route first, or take this away"
+        )
+    ],
+    # lines of one route
+    "{listen}[route a]\nmatch = ssh\n  tls\n  ssh\n{to}": [
+        "6: [route a] match: 'ssh' adds nothing to 'ssh'; remove this line"
+    ],
+    "{listen}[route a]\nmatch = tls sni=a,b\n  tls sni=*\n  ssh\n{to}": [
+        "4: [route a] match: 'tls sni=a,b' adds nothing to 'tls sni=*'; remove this line"
+    ],
+    "{listen}[route a]\nmatch = not tls sni=a\n  tls\n{to}": [
+        (
+            "4: [route a] match: 'not tls sni=a' or 'tls', of which one is enough, fits every client; "
+            "what this route shall not have, an earlier route has to take"
+        )
+    ],
+    "{listen}[route a]\nmatch = not tls\n  not ssh\n{to}": [
+        (
+            "5: [route a] match: 'not ssh' or 'not tls', of which one is enough, fits every client; "
+            "what this route shall not have, an earlier route has to take"
+        )
+    ],
+    "{listen}[route a]\nmatch = not any\n{to}": [
+        "4: [route a] match: 'not any' never matches; remove this line"
+    ],
+    # matchers that share clients
+    "{listen}[route a]\nmatch = redis\n{to}[route b]\nmatch = memcached\nbackend = reset\n": [
+        f"7: [route b] match: 'memcached' should come before the 'redis' of [route a] (x.ini:4): {pair.why}"
+        for pair in AMBIGUITIES
+        if (pair.first, pair.second) == ("memcached", "redis")
+    ],
+    # servers that `from` protects
+    "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = tcp:h:1\n": [
+        (
+            "3: [listen l] silent: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
+            "they say nothing; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+        )
+    ],
+    "{listen}default = tls:h:1\n[route a]\nmatch = ssh\nnot_from = 10.0.0.0/8\nbackend = tls:h:1\n": [
+        (
+            "3: [listen l] default: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
+            "they match no route; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+        )
+    ],
+    # more bytes than are looked at
+    "{listen}peek_limit = 10\n[route a]\nmatch = payload offset=9 text=ab\n{to}": [
+        (
+            "5: [route a] match: 'payload offset=9 text=ab' never decides: it looks at 11 bytes, but 'peek_limit' is "
+            "10 ([listen l]); raise that, or look at fewer"
+        )
+    ],
+    "{listen}peek_limit = 10\n[route a]\nmatch = regex pattern=a within=11\n{to}": [
+        (
+            "5: [route a] match: 'regex pattern=a within=11' looks at 11 bytes, but 'peek_limit' is 10 ([listen l]); "
+            "raise that, or look at fewer"
+        )
+    ],
+    # backends
+    "[backend b]\nserver = h:1\n{listen}default = h:1\n": [
+        "1: [backend b]: nothing leads to it; name it in a route, or remove it"
+    ],
+}
+
+FINE = (
+    # the narrower one comes first
+    "{listen}[route a]\nmatch = tls sni=x\n{to}[route b]\nmatch = tls\n{to}[route c]\nmatch = any\n{to}",
+    # a route that runs dry takes nothing
+    "{listen}[route a]\nmatch = any\ndry_run = yes\n{to}[route b]\nmatch = ssh\n{to}",
+    # some clients, or some listeners, are left
+    "{listen}[route a]\nmatch = any\nfrom = 10.0.0.0/8\n{to}[route b]\nmatch = ssh\n{to}",
+    "{listen}[route a]\nmatch = any\nfrom = 0.0.0.0/0, ::/0\n{to}[route b]\nmatch = ssh\n{to}",
+    "{listen}[listen m]\nendpoint = :2\n[route a]\nmatch = any\nunder = m\n{to}[route b]\nmatch = ssh\n{to}",
+    # a client that is undecided for both comes to the last
+    "{listen}[route a]\nmatch = tls\n{to}[route b]\nmatch = not tls\n{to}[route c]\nmatch = any\n{to}",
+    # of two that share clients: the right order, not all of the clients, the same outcome
+    "{listen}[route b]\nmatch = memcached\nbackend = reset\n[route a]\nmatch = redis\n{to}",
+    "{listen}[route a]\nmatch = redis\n{to}[route b]\nmatch = memcached\n{to}",
+    "{listen}[route a]\nmatch = http method=GET\n{to}[route b]\nmatch = grpc\nbackend = reset\n",
+    (
+        "{listen}[route a]\nmatch = redis\nfrom = 10.0.0.0/8\n{to}[route b]\nmatch = memcached\nnot_from = 10.0.0.0/8\n"
+        "backend = reset\n"
+    ),
+    # a server that is not protected here, or for which the listener does it
+    "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:2\n",
+    "{listen}silent = h:1\nallow = 10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
+    "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n[route b]\nmatch = tls\nbackend = h:1\n",
+    "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 0.0.0.0/0, ::/0\nbackend = h:1\n",
+    # a default that is more than is looked at
+    "{listen}peek_limit = 10\n[route a]\nmatch = regex pattern=a\n{to}",
+)
+
+
+class LintTests(SynchronousTestCase):
+    """What is said of a file."""
+
+    def found(self, text: str) -> list[str]:
+        """Give the warnings of a file, without its name."""
+        text = text.format(listen="[listen l]\nendpoint = :1\n", to="backend = close\n")
+        warnings = list(map(str, lint(parse(text, "x.ini"))))
+        for warning in warnings:
+            self.assertRegex(warning, r"^x\.ini:\d+: warning: ")
+        return [re.sub(r"^x\.ini:(\d+: )warning: ", r"\1", warning) for warning in warnings]
+
+    def test_warnings(self) -> None:
+        """Exactly these."""
+        for text, warnings in FILES.items():
+            self.assertEqual((text, self.found(text)), (text, warnings))
+
+    def test_fine(self) -> None:
+        """Nothing is said where nothing is certain."""
+        for text in FINE:
+            self.assertEqual((text, self.found(text)), (text, []))
+
+    def test_ambiguities(self) -> None:
+        """Of each pair the wrong order is told, and the right one is not."""
+        route = "[route {0}]\nmatch = {0}\nbackend = h:{1}\n"
+        for pair in AMBIGUITIES:
+            first, second = route.format(pair.first, 1), route.format(pair.second, 2)
+            self.assertEqual(self.found("{listen}" + first + second), [])
+            (warning,) = self.found("{listen}" + second + first)
+            self.assertIn(pair.why, warning)
+
+    def test_documentation(self) -> None:
+        """Nothing is said of the rules that readers copy."""
+        for file in sorted((_ROOT / "examples").rglob("*.ini")):
+            self.assertEqual((file, lint(load(file))), (file, []))
+        for page in sorted((*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"))):
+            for indent, block in re.findall(
+                r"^( *)```ini\n(.*?)^\1```$", page.read_text(), re.MULTILINE | re.DOTALL
+            ):
+                text = dedent(block) if indent else block
+                if "[listen " not in text:
+                    text += "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
+                self.assertEqual((page, lint(parse(text, page))), (page, []))
+
+    def test_included(self) -> None:
+        """Warnings of included files name them, and come after those of the main file."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        main, other = Path(folder.name, "z.ini"), Path(folder.name, "a.ini")
+        main.write_text(
+            "[txmux]\ninclude = a.ini\n[listen l]\nendpoint = :1\n[route a]\nmatch = any\nbackend = close\n"
+        )
+        other.write_text("[backend b]\nserver = h:1\n[route b]\nmatch = ssh\nbackend = close\n")
+        places = [(found.path, found.line) for found in lint(load(main))]
+        self.assertEqual(places, [(str(main), 6), (str(other), 1)])
+
+    def test_without_a_file(self) -> None:
+        """Of rules that were made in Python nothing is said, as they have no lines."""
+        self.assertEqual(lint(Rules(Path("x"), Settings(), (), ())), [])
+
+
+class PageTests(SynchronousTestCase):
+    """The page of the matchers."""
+
+    def test_ambiguities(self) -> None:
+        """It has all pairs, in their order, with the reasons."""
+        page = (_ROOT / "docs/reference/matchers.md").read_text()
+        section = page.partition("\n## Ambiguities\n")[2].partition("\n## ")[0]
+        rows = re.findall(
+            r"^\| \[?`([\w-]+)`.* \| \[?`([\w-]+)`.* \| (.*) \|$", section, re.MULTILINE
+        )
+        self.assertEqual(rows, [(pair.first, pair.second, pair.why) for pair in AMBIGUITIES])

@@ -1,0 +1,197 @@
+"""Tests of what rules ask of the system."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
+from txmux.rules.reading import keys
+from txmux.rules.reading.parser import parse
+
+
+def _everything(_path: Path, _mode: int) -> bool:
+    return True
+
+
+def _nothing(_path: Path, _mode: int) -> bool:
+    return False
+
+
+class LowPortTests(SynchronousTestCase):
+    """Ports below the first that the process may listen on."""
+
+    def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
+        """Give what is said of an endpoint."""
+        rules = parse(f"[listen a]\nendpoint = :0\n  {endpoint}\n", "x.ini")
+        problems = missing_privileges(rules, Privileges(1000, first_port, _everything))
+        return list(map(str, problems))
+
+    def test_low(self) -> None:
+        """A low port is told with its line."""
+        for endpoint in (
+            ":443",
+            "127.0.0.1:443",
+            "[::1]:443",
+            "tcp:443",
+            "tcp6:1023:interface=\\:\\:1",
+            "haproxy:tcp:443",
+        ):
+            message = (
+                f"x.ini:3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
+                "run as root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose "
+                "another port"
+            )
+            self.assertEqual(self.found(endpoint), [message])
+
+    def test_not_low(self) -> None:
+        """Other ports, and what has none."""
+        for endpoint in (":1024", "127.0.0.1:0", "unix:/run/x", "systemd:domain=INET:index=0"):
+            self.assertEqual(self.found(endpoint), [])
+        self.assertEqual(self.found(":443", 443), [])
+
+
+class AccessLogTests(SynchronousTestCase):
+    """The file of the access log."""
+
+    def setUp(self) -> None:
+        """Make a folder."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        (self.folder / "there").touch()
+
+    def found(self, name: str, privileges: Privileges) -> list[str]:
+        """Give what is said of a file, without the place."""
+        text = f"[txmux]\naccess_log = {name}\n[listen a]\nendpoint = :0\n"
+        problems = missing_privileges(parse(text, self.folder / "x.ini"), privileges)
+        start = f"{self.folder}/x.ini:2: warning: [txmux] access_log: "
+        return [str(problem).removeprefix(start) for problem in problems]
+
+    def test_usable(self) -> None:
+        """A file that is there, one that can be made, and none at all."""
+        for name in ("there", "new", "-", "off"):
+            self.assertEqual(self.found(name, Privileges(1000, may=_everything)), [])
+
+    def test_unusable(self) -> None:
+        """What stands against it is said."""
+        folder, user = self.folder, Privileges(1000, may=_nothing)
+        for name, message in (
+            (".", f"'{folder}' is a folder; write the path of a file"),
+            (
+                "there",
+                f"user 1000 may not write to '{folder}/there'; let the user that txmux runs as write to it",
+            ),
+            ("a/b", f"there is no folder '{folder}/a'; create it, or correct the path"),
+            (
+                "new",
+                f"user 1000 may not create files in '{folder}'; let the user that txmux runs as write there",
+            ),
+        ):
+            self.assertEqual(self.found(name, user), [message])
+
+
+class AccountTests(SynchronousTestCase):
+    """Who the process is, and becomes."""
+
+    def setUp(self) -> None:
+        """Read the keys even if they do nothing yet."""
+        self.patch(keys, "_NOT_YET", dict.fromkeys(keys._NOT_YET, ()))
+
+    def found(self, settings: str, user: int) -> list[str]:
+        """Give what is said to a user of a machine that has ``txmux``, a user of ID 900 and a group."""
+        text = f"[txmux]\n{settings}\n[listen a]\nendpoint = :0\n"
+        known = {"txmux": 900, "900": 900}.get
+        privileges = Privileges(user, 0, _everything, known, known)
+        return list(map(str, missing_privileges(parse(text, "x.ini"), privileges)))
+
+    def test_root(self) -> None:
+        """Root without an heir is told, wherever ``[txmux]`` is, and even without one."""
+        message = (
+            "[txmux] user: txmux is run as root, and stays root; "
+            "write 'user = NAME' for whom it becomes once it listens"
+        )
+        self.assertEqual(self.found("workers = 1", 0), [f"x.ini:1: warning: {message}"])
+        bare = parse("[listen a]\nendpoint = :0\n", "x.ini")
+        found = missing_privileges(bare, Privileges(0, 0, _everything))
+        self.assertEqual(list(map(str, found)), [f"x.ini: warning: {message}"])
+
+    def test_fine(self) -> None:
+        """An heir of root, nobody special, and who is that user already."""
+        for settings, user in (
+            ("user = txmux", 0),
+            ("user = 900\ngroup = txmux", 0),
+            ("workers = 1", 1000),
+            ("user = txmux", 900),
+        ):
+            self.assertEqual(self.found(settings, user), [])
+
+    def test_unknown(self) -> None:
+        """Users and groups that this machine has not."""
+        self.assertEqual(
+            self.found("user = nemo\ngroup = nulla", 0),
+            [
+                "x.ini:2: warning: [txmux] user: there is no user 'nemo' on this machine; create it, or name another one",
+                "x.ini:3: warning: [txmux] group: there is no group 'nulla' on this machine; create it, or name another one",
+            ],
+        )
+
+    def test_not_root(self) -> None:
+        """Only root becomes somebody else."""
+        self.assertEqual(
+            self.found("user = txmux", 1000),
+            [
+                "x.ini:2: warning: [txmux] user: user 1000 may not become 'txmux'; run as root, or remove this"
+            ],
+        )
+
+    def test_this_machine(self) -> None:
+        """Names are looked up, numbers are taken as they are."""
+        own = Privileges(0)
+        root = pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name
+        self.assertEqual((own.user_id(root[0]), own.group_id(root[1])), (0, 0))
+        self.assertEqual((own.user_id("12345"), own.group_id("12345")), (12345, 12345))
+        self.assertEqual((own.user_id("no.such"), own.group_id("no.such")), (None, None))
+
+
+class OwnPrivilegesTests(SynchronousTestCase):
+    """What the system says of this process."""
+
+    def setUp(self) -> None:
+        """Make what stands for ``/proc``."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.proc = Path(folder.name)
+
+    def first_port(self, status: str | None, start: str | None = None) -> int:
+        """Give the first port, with these files."""
+        for name, text in (
+            ("self/status", status),
+            ("sys/net/ipv4/ip_unprivileged_port_start", start),
+        ):
+            path = self.proc / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                path.write_text(text)
+        own = own_privileges(self.proc)
+        self.assertEqual(own.user, os.geteuid())
+        return own.first_port
+
+    def test_capability(self) -> None:
+        """With the capability every port is allowed."""
+        self.assertEqual(self.first_port("Name:\tx\nCapEff:\t0000000000000400\n", "1024\n"), 0)
+
+    def test_no_capability(self) -> None:
+        """Without it the system's limit holds, also for root, or 1024 if it has none."""
+        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n"), 1024)
+        self.assertEqual(self.first_port("CapEff:\t00000000000003ff\n", "80\n"), 80)
+
+    def test_unknown(self) -> None:
+        """Where nothing is told, nothing is refused."""
+        self.assertEqual(self.first_port(None), 0)
+        self.assertEqual(self.first_port("Name:\tx\n"), 0)

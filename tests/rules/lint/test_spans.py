@@ -1,0 +1,65 @@
+"""Tests of sets of clients."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.model.test_networks import ADDRESSES, NETWORKS, networks
+from txmux.rules.lint.spans import EVERYONE, WITH_ADDRESS, Clients, clients
+from txmux.rules.model import NetworkSet
+
+if TYPE_CHECKING:
+    from txmux.rules.model import IPAddress
+
+SETS = st.one_of(st.none(), st.lists(NETWORKS, max_size=4).map(NetworkSet))
+
+
+def has(some: Clients, address: IPAddress) -> bool:
+    """Tell whether an address is in a set."""
+    return bool(some & clients(NetworkSet([ip_network(address)]), None))
+
+
+class ClientsTests(SynchronousTestCase):
+    """What is in a set."""
+
+    @given(SETS, SETS, SETS, SETS, ADDRESSES)
+    def test_operations(
+        self,
+        allowed: NetworkSet | None,
+        excluded: NetworkSet | None,
+        others_allowed: NetworkSet | None,
+        others_excluded: NetworkSet | None,
+        address: IPAddress,
+    ) -> None:
+        """Sets are joined, cut and taken from each other as their addresses are."""
+
+        def served(inside: NetworkSet | None, outside: NetworkSet | None) -> bool:
+            return (inside is None or address in inside) and not (outside and address in outside)
+
+        one, other = clients(allowed, excluded), clients(others_allowed, others_excluded)
+        in_one, in_other = served(allowed, excluded), served(others_allowed, others_excluded)
+        self.assertEqual(has(one, address), in_one)
+        self.assertEqual(has(one | other, address), in_one or in_other)
+        self.assertEqual(has(one & other, address), in_one and in_other)
+        self.assertEqual(has(one - other, address), in_one and not in_other)
+        self.assertEqual(has(~one, address), not in_one)
+
+    @given(SETS, SETS)
+    def test_one_form(self, allowed: NetworkSet | None, excluded: NetworkSet | None) -> None:
+        """Equal sets are equal values, however they came about."""
+        some = clients(allowed, excluded)
+        self.assertEqual(~~some, some)
+        self.assertEqual((some - WITH_ADDRESS) | (some & WITH_ADDRESS), some)
+        self.assertEqual(bool(some - some), bool(Clients(())))
+
+    def test_no_address(self) -> None:
+        """Clients without an address are in no network, but among everyone."""
+        every = clients(networks("0.0.0.0/0", "::/0"), None)
+        self.assertEqual(every, WITH_ADDRESS)
+        self.assertEqual(EVERYONE - every, clients(None, networks("0.0.0.0/0", "::/0")))
+        self.assertTrue(EVERYONE - every)

@@ -1,0 +1,36 @@
+"""Files with one backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.fakes import MATCHERS
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Backend, Rules
+
+__all__ = ["BackendTestCase"]
+
+
+class BackendTestCase(SynchronousTestCase):
+    """Reads files that have a listener and a backend called b."""
+
+    maxDiff = None
+
+    def rules(self, text: str, *, servers: str = "10.0.0.1:80") -> Rules:
+        """Read a file with a backend of these keys, and perhaps further sections."""
+        whole = f"[listen l]\nendpoint = :1\nsilent = b\n[backend b]\nserver = {servers}\n{text}\n"
+        return parse(whole, "etc/rules.ini", MATCHERS)
+
+    def backend(self, text: str = "", *, servers: str = "10.0.0.1:80") -> Backend:
+        """Read the keys of a backend."""
+        return self.rules(text, servers=servers).backends["b"]
+
+    def complaints(self, text: str = "", *, servers: str = "10.0.0.1:80") -> list[str]:
+        """Give what is said of a file; its first key has the line 6, and its first server the line 5."""
+        error = self.assertRaises(RulesError, self.rules, text, servers=servers)
+        return [f"{p.line} {p.key}: {p.message}" for p in error.problems]

@@ -1,0 +1,276 @@
+"""Tests of the keys of ``[backend NAME]``: what they mean, and what is said of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.rules.reading.backend_case import BackendTestCase
+from txmux.rules.lint.warnings import lint
+from txmux.rules.model import Backend, Check, Ejection, Refusal, Server, ServerTLS
+
+
+class MeaningTests(BackendTestCase):
+    """What they mean."""
+
+    def test_defaults(self) -> None:
+        """Without them."""
+        backend = self.backend()
+        self.assertEqual(backend, Backend("b", (Server("10.0.0.1:80", "tcp", "10.0.0.1", 80),)))
+        self.assertEqual((backend.balance, backend.source), ("round-robin", ()))
+        self.assertEqual((backend.check, backend.eject), (None, Ejection(3, 10.0, 10.0)))
+        self.assertEqual((backend.resolve, backend.tls), (30.0, None))
+        self.assertEqual(
+            (backend.max_connections, backend.queue, backend.queue_timeout), (0, 0, 5.0)
+        )
+        self.assertEqual((backend.upload_rate, backend.download_rate), (None, None))
+        self.assertEqual(backend.fallback, Refusal.CLOSE)
+
+    def test_all(self) -> None:
+        """Each of them sets what it says."""
+        found = self.backend(
+            "balance = source-hash\nsource = 192.0.2.1, 192.0.2.2\n  2001:DB8::1\n"
+            "check = tcp\neject = off\nresolve = 1m\n"
+            "tls = yes\ntls_name = www.example.com\ntls_ca = ca.pem\n"
+            "tls_client_certificate = client.pem\n  /etc/key.pem\nalpn = h2, http/1.1\n"
+            "max_connections = 7\nqueue = 3\nqueue_timeout = 1s\n"
+            "upload_rate = 10MiB/s\ndownload_rate = 500/s\nfallback = reset"
+        )
+        self.assertEqual(
+            found,
+            Backend(
+                "b",
+                found.servers,
+                balance="source-hash",
+                source=("192.0.2.1", "192.0.2.2", "2001:db8::1"),
+                check=Check("tcp"),
+                eject=None,
+                resolve=60.0,
+                tls=ServerTLS(
+                    "www.example.com",
+                    Path("etc/ca.pem"),
+                    (Path("etc/client.pem"), Path("/etc/key.pem")),
+                    ("h2", "http/1.1"),
+                ),
+                max_connections=7,
+                queue=3,
+                queue_timeout=1.0,
+                upload_rate=10 * 1024**2,
+                download_rate=500,
+                fallback=Refusal.RESET,
+            ),
+        )
+
+    def test_transparent(self) -> None:
+        """The client's own address can be the source, for servers of both families."""
+        found = self.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
+        self.assertEqual(found.source, ("client",))
+
+    def test_eject(self) -> None:
+        """Its parts stand in any order, and each has a default."""
+        for text, expected in {
+            "failures=1 within=2s for=3s": Ejection(1, 2.0, 3.0),
+            "for=1m failures=5": Ejection(5, 10.0, 60.0),
+            "within=1s": Ejection(3, 1.0, 10.0),
+        }.items():
+            self.assertEqual(self.backend(f"eject = {text}").eject, expected)
+
+    def test_tls_no(self) -> None:
+        """It can be said in words that there is none."""
+        self.assertIsNone(self.backend("tls = no").tls)
+
+    def test_tls_name(self) -> None:
+        """A server without a name of its own has the one that is given."""
+        self.backend("tls = yes\ntls_name = x", servers="unix:/run/x.sock\n  tcp:h:1:timeout=3")
+
+
+class MistakeTests(BackendTestCase):
+    """What is said of values that cannot be, alone or together."""
+
+    def test_values(self) -> None:
+        """One value."""
+        for text, complaints in {
+            "balance = leastconn": [
+                (
+                    "6 balance: must be round-robin, least-connections, random, source-hash or first, "
+                    "not 'leastconn'; did you mean 'least-connections'?"
+                )
+            ],
+            "source = eth0, clinet": [
+                (
+                    "6 source: 'eth0' is no IP address; write one of this machine's, or client for the "
+                    "client's own"
+                ),
+                (
+                    "6 source: 'clinet' is no IP address; write one of this machine's, or client for the "
+                    "client's own; did you mean 'client'?"
+                ),
+            ],
+            "source = 0.0.0.0\n  ::ffff:192.0.2.1\n  fe80::1%eth0": [
+                (
+                    "6 source: '0.0.0.0' is no address to connect from; write one of this machine's, "
+                    "such as 192.0.2.1"
+                ),
+                "7 source: '::ffff:192.0.2.1' is IPv4 inside IPv6; write '192.0.2.1'",
+                (
+                    "8 source: 'fe80::1%eth0' is no address to connect from; write one of this machine's, "
+                    "such as 192.0.2.1"
+                ),
+            ],
+            "eject = failures=0 within=5 for": [
+                "6 eject: failures: must be a whole number from 1 to 1000, not '0'",
+                (
+                    "6 eject: within: '5' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+                    "did you mean '5s'?"
+                ),
+                "6 eject: 'for' is no option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=)",
+            ],
+            "eject = off for=1s": [
+                "6 eject: off goes with nothing else; keep it alone, or remove it"
+            ],
+            "resolve = 999ms": [
+                "6 resolve: must be at least 1s; name servers are not to be asked more often"
+            ],
+            "tls = yes\ntls_name = a_.-\nalpn = \x7f, " + "x" * 256: [
+                "7 tls_name: 'a_.-' is no host name; write one such as www.example.com, or an IP address",
+                "8 alpn: '\\x7f' is no protocol of ALPN; write for example h2 or http/1.1",
+                f"8 alpn: '{'x' * 256}' is no protocol of ALPN; write for example h2 or http/1.1",
+            ],
+        }.items():
+            self.assertEqual(self.complaints(text), complaints)
+
+    def test_useless(self) -> None:
+        """A key that does nothing without another one."""
+        for text, complaints in {
+            "tls_name = a\ntls = no\ntls_ca = b": [
+                "6 tls_name: does nothing without 'tls = yes'; add that, or remove this",
+                "8 tls_ca: does nothing without 'tls = yes'; add that, or remove this",
+            ],
+            "tls_client_certificate = a\nalpn = h2": [
+                "6 tls_client_certificate: does nothing without 'tls = yes'; add that, or remove this",
+                "7 alpn: does nothing without 'tls = yes'; add that, or remove this",
+            ],
+            # what the other one says may be right after all
+            "tls = ja\ntls_name = a": ["6 tls: must be yes or no, not 'ja'"],
+        }.items():
+            self.assertEqual(self.complaints(text), complaints)
+
+    def test_sources(self) -> None:
+        """A source that servers cannot be reached from."""
+        servers = "10.0.0.1:1\n  [::1]:1\n  web:1\n  unix:/x\n  tcp:h:1:timeout=4"
+        alone = "or put that server into a [backend] of its own"
+        self.assertEqual(
+            self.complaints("source = 192.0.2.1", servers=servers),
+            [
+                f"10 source: '[::1]:1' is IPv6, but no address here is; add one, {alone}",
+                (
+                    "10 source: 'unix:/x' is a UNIX socket, which is connected to from no address; "
+                    f"remove this, {alone}"
+                ),
+                (
+                    "10 source: 'tcp:h:1:timeout=4' is left to Twisted, which knows nothing of this; "
+                    f"write it as HOST:PORT, {alone}"
+                ),
+            ],
+        )
+        self.assertEqual(
+            self.complaints("source = ::1, client, ::1", servers="[::1]:1\n  oops")[1:],
+            [
+                "7 source: '::1' is given twice; keep one",
+                "7 source: client goes with no address beside it; keep the one or the others",
+            ],
+        )
+
+    def test_tls(self) -> None:
+        """A server that TLS cannot be spoken to."""
+        self.assertEqual(
+            self.complaints("tls = yes", servers="h:1\n  TLS:h:1\n  unix:/x\n  oops:x:y"),
+            [
+                "6 server: 'TLS:h:1' speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'",
+                "7 server: 'unix:/x' has no name to verify the certificate for; add tls_name = NAME",
+                *self.complaints(servers="h:1\n  h:1\n  h:1\n  oops:x:y"),
+            ],
+        )
+
+    def test_warnings(self) -> None:
+        """What can be used, but is hardly meant."""
+        for text, servers, expected in (
+            ("balance = first", "h:1 weight=2\n  h:2", ["5 server"]),
+            ("balance = random", "h:1 weight=2\n  h:2 down", []),
+            ("", "h:1 down\n  h:2 down backup", ["5 server"]),
+            ("queue = 1", "h:1", ["6 queue"]),
+            ("queue = 1", "h:1 max_connections=1", []),
+            ("queue = 1\nmax_connections = 1", "h:1", []),
+            ("queue_timeout = 1s", "h:1", ["6 queue_timeout"]),
+        ):
+            found = lint(self.rules(text, servers=servers))
+            self.assertEqual([f"{problem.line} {problem.key}" for problem in found], expected)
+
+
+class FallbackTests(BackendTestCase):
+    """``fallback``."""
+
+    def test_outcomes(self) -> None:
+        """It leads where a route can lead, also to a backend that stands below."""
+        c = "[backend c]\nserver = 10.0.0.3:80\nfallback = unix:/x"
+        rules = self.rules(f"fallback = c\n{c}")
+        self.assertEqual(list(rules.backends), ["b", "c"])
+        fallback = rules.backends["b"].fallback
+        self.assertIs(fallback, rules.backends["c"])
+        assert isinstance(fallback, Backend)
+        self.assertEqual(
+            fallback.fallback, Backend("unix:/x", (Server("unix:/x", "unix", path="/x"),))
+        )
+        self.assertEqual(
+            [found.text for found in rules.servers() if found.kind == "unix"], ["unix:/x"]
+        )
+        self.assertEqual(lint(rules), [])
+
+    def test_order(self) -> None:
+        """The backends keep the order of the file."""
+        names = "zyxwv"
+        text = "".join(
+            f"[backend {n}]\nserver = h:1\nfallback = {m}\n"
+            for n, m in zip(names, names[1:] + "b", strict=False)
+        )
+        self.assertEqual(list(self.rules(text).backends), ["b", *names])
+
+    def test_circle(self) -> None:
+        """A circle is told once, with all that are in it."""
+        for text, complaint in {
+            "fallback = b": "6 fallback: leads in a circle: b -> b; lead one of them elsewhere",
+            (
+                "fallback = c\n[backend c]\nserver = h:1\nfallback = d\n"
+                "[backend d]\nserver = h:1\nfallback = c"
+            ): "12 fallback: leads in a circle: c -> d -> c; lead one of them elsewhere",
+        }.items():
+            self.assertEqual(self.complaints(text), [complaint])
+
+    def test_long_way(self) -> None:
+        """A way that nobody can mean is told, in whatever order the backends stand."""
+        numbers = [f"n{number}" for number in range(25)]
+        sections = [
+            f"[backend {one}]\nserver = h:1\nfallback = {other}\n"
+            for one, other in zip(numbers, [*numbers[1:], "reset"], strict=True)
+        ]
+        for text in ("".join(sections), "".join(reversed(sections))):
+            (complaint, *_) = self.complaints(text)
+            self.assertIn("leads on and on: over 20 backends", complaint)
+        self.rules("".join(sections[10:]))
+
+    def test_unknown(self) -> None:
+        """A name that there is not, with the nearest that there is."""
+        self.assertEqual(
+            self.complaints("fallback = spear\n[backend spare]\nserver = h:1"),
+            [
+                (
+                    "6 fallback: there is no [backend spear]; did you mean 'spare'? "
+                    "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
+                )
+            ],
+        )
+
+    def test_twice(self) -> None:
+        """A backend that is there twice does not hide what is wrong in the second one."""
+        first, second = self.complaints("[backend b]\nserver = h:1\nfallback = c")
+        self.assertIn("6 : is already at etc/rules.ini:4", first)
+        self.assertIn("8 fallback: there is no [backend c]", second)

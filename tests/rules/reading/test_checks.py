@@ -1,0 +1,117 @@
+"""Tests of ``check``, ``upload_rate`` and ``download_rate``."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.model import Check
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.checks import check
+from txmux.rules.reading.values import rate
+
+
+class CheckTests(SynchronousTestCase):
+    """``check``."""
+
+    def test_kinds(self) -> None:
+        """What is asked, and how often."""
+        for text, expected in {
+            "tcp": Check("tcp", interval=3.0, timeout=1.0, rise=2, fall=3),
+            "redis interval=10s timeout=250ms rise=1 fall=5": Check("redis", 10.0, 0.25, 1, 5),
+            "postgres": Check("postgres"),
+            "ssh fall=1": Check("ssh", fall=1),
+            "http": Check("http", path="/", statuses=(range(200, 300), range(300, 400))),
+            "http path=/health?x=1 expect=204,5xx host=a.b:80": Check(
+                "http",
+                path="/health?x=1",
+                host="a.b:80",
+                statuses=(range(204, 205), range(500, 600)),
+            ),
+            "http expect='2xx, 301'": Check("http", statuses=(range(200, 300), range(301, 302))),
+            r"send=PING\r\n expect=+PONG rise=1": Check(
+                "exchange", rise=1, send=b"PING\r\n", expect=b"+PONG"
+            ),
+            r"""expect='a b\x00' send="é 'x'" """: Check(
+                "exchange", send="é 'x'".encode(), expect=b"a b\0"
+            ),
+            "interval=5s expect=220": None,
+            "expect=220 interval=5s": Check("exchange", 5.0, expect=b"220"),
+        }.items():
+            if expected:
+                self.assertEqual(check(text), expected, text)
+            else:
+                self.assertRaises(InvalidValueError, check, text)
+
+    def test_mistakes(self) -> None:
+        """All that is wrong is told."""
+        begin = "must begin with tcp, http, redis, postgres, ssh or send=TEXT expect=TEXT, not "
+        for text, messages in {
+            "htpt path=/": (f"{begin}'htpt'; did you mean 'http'?",),
+            "off": (f"{begin}'off'; for no check, remove the key",),
+            "exchange": (f"{begin}'exchange'",),
+            '""': (f"{begin}''",),
+            "path=/x": (
+                f"{begin}'path=/x'; what is asked comes first, as in http path=/health or tcp interval=5s",
+            ),
+            "http path=x expect=2x host='a b' rise=0": (
+                "path: 'x' is no path of HTTP; write one such as /health, with %20 for a blank",
+                "expect: '2x' is no HTTP status; write for example 2xx,3xx or 204",
+                "host: 'a b' is no host; write a name such as www.example.com",
+                "rise: must be a whole number from 1 to 1000, not '0'",
+            ),
+            "redis path=/": (
+                "unknown option 'path=/' (redis takes interval=, timeout=, rise=, fall=)",
+            ),
+            "tcp fal=1": (
+                "unknown option 'fal=1'; did you mean 'fall'? (tcp takes interval=, timeout=, rise=, fall=)",
+            ),
+            "send=x": ("send= needs the answer it hopes for; add expect=TEXT",),
+            r"send=\q expect=": (
+                r"send: \q is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash",
+                r"expect: is empty; write text, in which \r \n \t \0 \xNN have a meaning",
+            ),
+        }.items():
+            error = self.assertRaises(InvalidValueError, check, text)
+            self.assertEqual(error.messages, messages)
+
+    @given(st.binary(min_size=1), st.binary(min_size=1))
+    def test_any_bytes(self, send: bytes, expect: bytes) -> None:
+        """Any bytes can be sent and expected."""
+        texts = ["".join(rf"\x{byte:02x}" for byte in data) for data in (send, expect)]
+        found = check(f"send={texts[0]} expect='{texts[1]}'")
+        self.assertEqual((found.send, found.expect), (send, expect))
+
+    @given(st.sampled_from(["", "http ", "send="]), st.text())
+    def test_any_text(self, begin: str, text: str) -> None:
+        """A text is read, or refused with a message."""
+        try:
+            self.assertIsInstance(check(begin + text), Check)
+        except InvalidValueError as error:
+            self.assertTrue(all(error.messages))
+
+
+class RateTests(SynchronousTestCase):
+    """``upload_rate`` and ``download_rate``."""
+
+    def test_read(self) -> None:
+        """Bytes in a second, as sizes are written."""
+        for text, expected in {"1/s": 1, "512KiB/s": 512 * 1024, "1024GiB/s": 1024**4}.items():
+            self.assertEqual(rate(text), expected)
+
+    def test_mistakes(self) -> None:
+        """What is probably meant is suggested."""
+        forms = "write bytes in a second as 500000/s, 512KiB/s or 10MiB/s"
+        for text, message in {
+            "10MiB": f"'10MiB' is no rate; {forms}; did you mean '10MiB/s'?",
+            "10 mb/s": f"'10 mb/s' is no rate; {forms}; did you mean '10MiB/s'?",
+            "5kBps": f"'5kBps' is no rate; {forms}; did you mean '5KiB/s'?",
+            "500": f"'500' is no rate; {forms}; did you mean '500/s'?",
+            "10Mbit/s": f"'10Mbit/s' is no rate; {forms}",
+            "1MiB/m": f"'1MiB/m' is no rate; {forms}",
+            "0/s": "'0/s' is out of range; from 1/s to 1024GiB/s",
+            "1025GiB/s": "'1025GiB/s' is out of range; from 1/s to 1024GiB/s",
+        }.items():
+            error = self.assertRaises(InvalidValueError, rate, text)
+            self.assertEqual(error.messages, (message,))

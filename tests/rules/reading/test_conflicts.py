@@ -1,0 +1,92 @@
+"""Tests of endpoints that cannot listen side by side."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.reading.conflicts import conflicts
+from txmux.rules.reading.ini import read_ini
+
+
+def found(*endpoints: str) -> list[str]:
+    """Give what is said of the endpoints of one listener, the first in line 2."""
+    lines = "".join(f"  {endpoint}\n" for endpoint in endpoints)
+    sections, _ = read_ini(f"[listen a]\nendpoint =\n{lines}".replace("=\n  ", "= ", 1), "x.ini")
+    return [str(problem) for problem in conflicts(sections)]
+
+
+class ConflictTests(SynchronousTestCase):
+    """Which endpoints get into each other's way."""
+
+    def test_message(self) -> None:
+        """It names both lines."""
+        self.assertEqual(
+            found(":0", ":443", "127.0.0.1:443"),
+            [
+                (
+                    "x.ini:4: [listen a] endpoint: '127.0.0.1:443' is taken by ':443' at x.ini:3; "
+                    "remove one of the two, or change its port or path"
+                )
+            ],
+        )
+
+    def test_two_listeners(self) -> None:
+        """They may be of different listeners; the later one is told."""
+        text = "[listen a]\nendpoint = :1\n[listen b]\nbacklog = 1\n[listen c]\nendpoint = :1\n"
+        (problem,) = conflicts(read_ini(text, "x.ini")[0])
+        self.assertEqual((problem.section, problem.line), ("listen c", 6))
+        self.assertIn("at x.ini:2", problem.message)
+
+    def test_conflicts(self) -> None:
+        """One address and port has one listener, and every address of a port includes each."""
+        for one, other in (
+            (":443", ":443"),
+            (":443", "0.0.0.0:443"),
+            (":443", "[::]:443"),
+            (":443", "127.0.0.1:443"),
+            (":443", "[::1]:443"),
+            (":443", "tcp:443"),
+            (":443", "tcp6:443"),
+            ("tcp:443", "0.0.0.0:443"),
+            ("tcp:443", "127.0.0.1:443"),
+            ("tcp:port=0443", "tcp:443:interface=127.0.0.1"),
+            ("127.0.0.1:443", "tcp:443:interface=127.0.0.1"),
+            ("127.0.0.1:443", "[::ffff:127.0.0.1]:443"),
+            ("[::1]:443", "[0:0::1]:443"),
+            ("[::]:443", "[::1]:443"),
+            ("[::1]:443", r"tcp6:443:interface=\:\:1"),
+            ("tcp6:443", "[::]:443"),
+            ("ssl:443", ":443"),
+            ("tls:/etc/pems:443", "tcp:443"),
+            ("haproxy:tcp:443", ":443"),
+            ("tcp:443:interface=localhost", "tcp:443"),
+            ("unix:/run/x", "unix:/run//x:mode=660"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET6:index=0"),
+        ):
+            for pair in ((one, other), (other, one)):
+                self.assertEqual(len(found(*pair)), 1, pair)
+
+    def test_side_by_side(self) -> None:
+        """Other ports, other addresses and other families are no conflict."""
+        for pair in (
+            (":443", ":444"),
+            (":0", ":0"),
+            ("127.0.0.1:0", "tcp:0"),
+            ("127.0.0.1:443", "127.0.0.2:443"),
+            ("127.0.0.1:443", "[::1]:443"),
+            ("0.0.0.0:443", "[::1]:443"),
+            ("[fe80::1%eth0]:443", "[fe80::1%eth1]:443"),
+            # Whether an IPv6 socket takes IPv4 clients too is a setting of the system.
+            ("0.0.0.0:443", "[::]:443"),
+            ("unix:/run/x", "unix:/run/y"),
+            ("systemd:domain=INET:index=0", "systemd:domain=INET:index=1"),
+            ("systemd:domain=INET:name=a", "systemd:domain=INET:index=0"),
+            ("haproxy:nonsense", "haproxy:nonsense"),
+        ):
+            self.assertEqual(found(*pair), [], pair)
+
+    def test_each_is_told_once(self) -> None:
+        """A third one is compared with the first, and what is no endpoint with none."""
+        problems = found(":443", "oops", "tcp:443", "oops", "0.0.0.0:443")
+        self.assertEqual([line.partition(":")[2][0] for line in problems], ["4", "6"])
+        self.assertTrue(all("':443' at x.ini:2" in line for line in problems))

@@ -1,0 +1,307 @@
+"""Tests of the places to listen on and to connect to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.model import Server
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.endpoints import listening, server, short_form
+from txmux.rules.reading.endpointstrings import split_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ListeningTests(SynchronousTestCase):
+    """What may follow ``endpoint =``."""
+
+    def complaint(self, text: str) -> str:
+        """Give the message for a text that is no endpoint."""
+        return str(self.assertRaises(InvalidValueError, listening, text))
+
+    def test_short_forms(self) -> None:
+        """An address and a port, or every address and a port; 0 lets the system choose."""
+        for text, parts in {
+            "127.0.0.1:443": ("127.0.0.1", 443),
+            "0.0.0.0:0": ("0.0.0.0", 0),
+            "[::1]:65535": ("::1", 65535),
+            "[fe80::1%eth0]:22": ("fe80::1%eth0", 22),
+            ":8443": ("", 8443),
+        }.items():
+            self.assertEqual(listening(text), text)
+            self.assertEqual(short_form(text), parts)
+
+    def test_endpoint_strings(self) -> None:
+        """Strings of Twisted's own kinds, and of plugins, are passed on as they are."""
+        for text in (
+            "tcp:443",
+            "tcp:0",
+            "tcp:port=443:interface=127.0.0.1:backlog=50",
+            "tcp:443:interface=",
+            r"tcp:443:interface=\:\:1",
+            r"tcp6:443:interface=\:\:",
+            "unix:/run/x.sock",
+            "unix:/run/with blank.sock:mode=660:lockfile=0",
+            "systemd:domain=INET:index=0",
+            "systemd:domain=UNIX:name=web",
+            "ssl:443:privateKey=/does/not/exist.pem",
+            "haproxy:tcp:443",
+        ):
+            self.assertEqual(listening(text), text)
+            self.assertIsNone(short_form(text), text)
+
+    def test_slips(self) -> None:
+        """What people write instead gets the right form."""
+        for text, meant in {
+            "443": ":443",
+            "*:443": ":443",
+            "::1:443": "[::1]:443",
+            ":::443": "[::]:443",
+            "::8443": "[::]:8443",
+            "::1": "[::1]:PORT",
+            "2001:db8::": "[2001:db8::]:PORT",
+            "127.0.0.1": "127.0.0.1:PORT",
+            "/run/x.sock": "unix:/run/x.sock",
+            "tpc:443": "tcp",
+            "TCP:443": "tcp",
+        }.items():
+            self.assertTrue(
+                self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
+            )
+
+    def test_ports(self) -> None:
+        """A port is a number of 16 bits, in every form."""
+        for text in (
+            ":65536",
+            ":",
+            ":x",
+            ":-1",
+            "127.0.0.1:99999",
+            "[::1]:",
+            "tcp:70000",
+            "tcp6:x",
+        ):
+            self.assertIn("must be a whole number from 0 to 65535", self.complaint(text))
+
+    def test_addresses(self) -> None:
+        """Names are refused: what they mean may change while the port is open."""
+        for text, part in {
+            "www.example.com:443": "'www.example.com' is no IP address; write ADDRESS:PORT",
+            "127.0.0.300:443": "'127.0.0.300' is no IP address",
+            "[127.0.0.1]:443": "'127.0.0.1' is no IPv6 address",
+            "localhost:443": "'localhost' is a name; a listener takes an IP address, such as 127.0.0.1:443",
+            "web:443": "a listener takes an IP address, such as 127.0.0.1:443, or :443 for every address",
+            "localhost:https": "there is no endpoint type 'localhost'; write ADDRESS:PORT",
+            "stdio:": "there is no endpoint type 'stdio'",
+            "web": "'web' is no endpoint; write",
+            "127.0.0.1:80:90": "is no endpoint",
+        }.items():
+            self.assertIn(part, self.complaint(text))
+
+    def test_arguments(self) -> None:
+        """The arguments of Twisted's own kinds are checked without opening anything."""
+        for text, part in {
+            "tcp:": "tcp needs its 'port'; write it as tcp:443",
+            "tcp:443:port=80": "'port' is given twice",
+            "tcp:443:port=80:port=81": "'port' is given twice in 'tcp:443:port=80:port=81'",
+            "tcp:443:interfaec=x": "tcp takes no 'interfaec'; did you mean 'interface'?",
+            "tcp:443:foo=x": "tcp takes no 'foo' (it takes port, interface, backlog)",
+            "tcp:443:a:5:x": "too many arguments for tcp",
+            "tcp6:443:interface=::1": r"a colon that belongs to an argument is written \:",
+            "tcp:443:interface=127.0.0.300": "interface: '127.0.0.300' is no IP address",
+            "tcp:443:backlog=x": "backlog: must be a whole number",
+            "unix:/x:mode=999": "mode: must be an octal number",
+            "unix:/x:lockfile=yes": "lockfile: must be a whole number from 0 to 1",
+            "systemd:domain=INET": "systemd needs one of index and name",
+            "systemd:domain=INET:index=0:name=x": "systemd needs one of index and name",
+            "systemd:domain=TCP:index=0": "domain: must be INET, INET6 or UNIX",
+            "tcp:443\\": "ends in a backslash",
+        }.items():
+            self.assertIn(part, self.complaint(text))
+
+    def test_unix_paths(self) -> None:
+        """A path has to fit into the address of a socket, counted in bytes."""
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            listening(f"unix:{path}")
+            listening(f"unix:address={path}:mode=660")
+            for text in (f"unix:{path}y", f"unix:address={path}y:mode=660"):
+                self.assertIn(
+                    "address: is 108 bytes long; the path of a UNIX socket has at most 107",
+                    self.complaint(text),
+                )
+        self.assertIn("NUL", self.complaint("unix:/a\0b"))
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                ["443", "0", "x", "", "127.0.0.1", "50", "port=", "interface=", "backlog="]
+            ),
+            max_size=5,
+        ),
+        st.sampled_from(["tcp", "tcp6", "unix"]),
+    )
+    def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
+        """An endpoint string that passes the check is one that Twisted can use."""
+        text = ":".join([kind, *parts]).replace("=:", "=")
+        try:
+            listening(text)
+        except InvalidValueError:
+            return
+        serverFromString(MemoryReactorClock(), text)
+
+    @given(st.text(), st.sampled_from([listening, server]))
+    def test_any_text(self, text: str, read: Callable[[str], object]) -> None:
+        """Whatever stands there, it is accepted or refused with a message."""
+        try:
+            read(text)
+        except InvalidValueError as error:
+            self.assertTrue(all(error.messages))
+
+
+class ServerTests(SynchronousTestCase):
+    """What may follow ``server =``, and the short form of a backend."""
+
+    def complaint(self, text: str) -> str:
+        """Give the message for a text that is no server."""
+        return str(self.assertRaises(InvalidValueError, server, text))
+
+    def test_tcp(self) -> None:
+        """A host and a port, in any of the forms."""
+        for text, host, port in (
+            ("127.0.0.1:22", "127.0.0.1", 22),
+            ("[::1]:22", "::1", 22),
+            ("redis:6379", "redis", 6379),
+            ("db_1.example.com.:5432", "db_1.example.com.", 5432),
+            ("tcp:www.example.com:80", "www.example.com", 80),
+            ("tcp:host=www.example.com:80", "www.example.com", 80),
+            ("TCP:port=80:host=10.0.0.1", "10.0.0.1", 80),
+            (r"tcp:\:\:1:80", "::1", 80),
+        ):
+            self.assertEqual(server(text), Server(text, "tcp", host=host, port=port))
+
+    def test_unix(self) -> None:
+        """A path, in any of the forms."""
+        for text, path in (
+            ("unix:/run/x.sock", "/run/x.sock"),
+            ("unix:path=/run/x.sock", "/run/x.sock"),
+            (r"unix:/run/a\:b", "/run/a:b"),
+        ):
+            self.assertEqual(server(text), Server(text, "unix", path=path))
+        self.assertEqual(
+            server("'unix:/run/a b'"), Server("unix:/run/a b", "unix", path="/run/a b")
+        )
+
+    def test_other_endpoints(self) -> None:
+        """What only Twisted can connect to is passed on as it is."""
+        for text in (
+            "tcp:www.example.com:80:timeout=5",
+            "unix:/run/x.sock:timeout=5",
+            "ssl:www.example.com:443:hostname=www.example.com",
+            "tls:www.example.com:443",
+            "TLS:www.example.com:443:trustRoots=/does/not/exist",
+        ):
+            self.assertEqual(server(text), Server(text, "endpoint"))
+
+    def test_slips(self) -> None:
+        """What people write instead gets the right form."""
+        for text, meant in {
+            "22": "127.0.0.1:22",
+            ":22": "127.0.0.1:22",
+            "::1:22": "[::1]:22",
+            "::22": "[::1]:22",
+            "127.0.0.1": "127.0.0.1:PORT",
+            "/run/x.sock": "unix:/run/x.sock",
+            "tpc:host:80": "tcp",
+        }.items():
+            self.assertTrue(
+                self.complaint(text).endswith(f"did you mean {meant!r}?"), self.complaint(text)
+            )
+
+    def test_ports(self) -> None:
+        """Nothing can be connected to on port 0."""
+        for text in ("web:0", "web:65536", "web:http", "[::1]:x", "www.example.com:", "tcp:web:0"):
+            self.assertIn("must be a whole number from 1 to 65535", self.complaint(text))
+
+    def test_refused(self) -> None:
+        """Each message names what is wrong."""
+        for text, part in {
+            "": "an empty text is no server",
+            '""': "'' is no server; write HOST:PORT",
+            "web": "'web' is no server; write HOST:PORT",
+            "127.0.0.300:80": "'127.0.0.300' is no IP address; write one such as 192.0.2.1 or 2001:db8::1",
+            "*:80": "'*' is no host name; write one such as www.example.com, or an IP address",
+            "tcp:a:1:foo=x": "tcp takes no 'foo' (it takes host, port, timeout, bindAddress)",
+            "-web:80": "'-web' is no host name",
+            "a..b:80": "'a..b' is no host name",
+            f"{'a.' * 130}b:80": "is no host name",
+            "bücher.example:80": "write an international name in its xn-- form",
+            "[web]:80": "'web' is no IPv6 address",
+            "web:80:90": "there is no endpoint type 'web'",
+            "tcp:host": "tcp needs its 'port'; write it as tcp:HOST:PORT",
+            "tcp:443": "tcp needs its 'port'",
+            "tls:443": "tls needs its 'port'",
+            "unix:": "unix needs its 'path'",
+            "unix:/a\0b": "NUL",
+            "tcp:[::1]:22": "too many arguments for tcp",
+            "'a:1": "a quote is not closed",
+        }.items():
+            self.assertIn(part, self.complaint(text))
+
+    def test_unix_paths(self) -> None:
+        """A path has to fit into the address of a socket, counted in bytes."""
+        for path in ("/" + "x" * 106, "/" + "é" * 53):
+            for form in ("unix:{}", "unix:path={}", "unix:{}:timeout=5"):
+                server(form.format(path))
+                self.assertIn(
+                    "path: is 108 bytes long; the path of a UNIX socket has at most 107",
+                    self.complaint(form.format(path + "y")),
+                )
+
+    def test_options(self) -> None:
+        """What is no option is told, all at once with what else is wrong."""
+        error = self.assertRaises(InvalidValueError, server, "web:0 weight=2 bakcup b:2")
+        self.assertEqual(
+            error.messages,
+            (
+                "a port must be a whole number from 1 to 65535, not '0'",
+                "'bakcup' is not expected after the server; write one server a line; did you mean 'backup'?",
+                "'b:2' is not expected after the server; write one server a line",
+            ),
+        )
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                ["443", "x", "a.b", "10.0.0.1", "port=1", "host=h", "timeout=3", "path=/x"]
+            ),
+            max_size=4,
+        ),
+        st.sampled_from(["tcp", "unix", "TCP"]),
+    )
+    def test_twisted_takes_what_is_accepted(self, parts: list[str], kind: str) -> None:
+        """An endpoint string that passes the check is one that Twisted can use."""
+        text = ":".join([kind, *parts])
+        try:
+            server(text)
+        except InvalidValueError:
+            return
+        clientFromString(MemoryReactorClock(), text)
+
+
+class SplitArgumentsTests(SynchronousTestCase):
+    """The form of endpoint strings."""
+
+    def test_escapes(self) -> None:
+        """A backslash takes the meaning from the character that follows; only the first ``=`` has one."""
+        found = split_arguments(r"x:a\:b:c\=d:e\\f=g=\:h\=:")
+        self.assertEqual(
+            (found.kind, found.positional, found.named),
+            ("x", ("a:b", "c=d", ""), {r"e\f": "g=:h="}),
+        )

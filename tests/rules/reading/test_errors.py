@@ -1,0 +1,282 @@
+"""Bad files, and exactly what is said of them."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.fakes import MATCHERS
+from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.parser import parse
+
+# Each file, and all that is wrong in it. `{listen}` stands for a listener of two lines.
+BAD_FILES = {
+    "": ["1: there is no [listen NAME] section; add one, with 'endpoint = :443' for example"],
+    "[lisen a]\nendpoint = :1": [
+        (
+            "1: [lisen a]: unknown section; did you mean 'listen'? "
+            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+        )
+    ],
+    "{listen}[DEFAULT]\nlog = no": [
+        "3: [DEFAULT]: unknown section (there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+    ],
+    "[listen]\nendpoint = :1": ["1: [listen]: needs a name; write [listen NAME]"],
+    "[listen a b]\nendpoint = :1": [
+        "1: [listen a b]: 'a b' is no name; use letters, digits, '.', '_' and '-' only"
+    ],
+    "[txmux main]\n{listen}": ["1: [txmux main]: takes no name; write [txmux]"],
+    "[txmux]\n{listen}[txmux]": ["4: [txmux]: is already at rules.ini:1; put all its keys there"],
+    "{listen}[listen  public]\nendpoint = :x": [
+        "3: [listen public]: is already at rules.ini:1; give one another name",
+        "4: [listen public] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
+    ],
+    "{listen}[backend close]\nserver = a:1\n[backend reset]\nserver = a:1": [
+        "3: [backend close]: 'close' means to refuse the client; give the backend another name",
+        "5: [backend reset]: 'reset' means to refuse the client; give the backend another name",
+    ],
+    "[listen a]\n[route b]\n[backend c]": [
+        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'",
+        "2: [route b] match: is missing; write for example 'match = ssh'",
+        "2: [route b] backend: is missing; write for example 'backend = 127.0.0.1:22'",
+        "3: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'",
+    ],
+    "{listen}[route b]\nmacth = ssh\nbackend =\nfrom = ,": [
+        "4: [route b] macth: unknown key; did you mean 'match'?",
+        "5: [route b] backend: has no value; write for example 'backend = 127.0.0.1:22'",
+        "6: [route b] from: has no value; write for example 'from = 10.0.0.0/8'",
+    ],
+    "{listen}quux = 1\nbacklog = 1\n  2\n  3": [
+        (
+            "3: [listen public] quux: unknown key (there are endpoint, detect_timeout, peek_limit, silent, "
+            "default, accept_proxy_from, proxy_timeout, allow, deny, max_connections, max_connections_per_source, "
+            "max_undecided_per_source, connection_rate_per_source, backlog, keepalive)"
+        ),
+        "5: [listen public] backlog: takes one value; remove this line",
+        "6: [listen public] backlog: takes one value; remove this line",
+    ],
+    "{listen}[route b]\nmatch = any\nbackend = wbe\n[backend web]\nserver = a:1": [
+        (
+            "5: [route b] backend: there is no [backend wbe]; did you mean 'web'? "
+            "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
+        )
+    ],
+    "{listen}silent = Close\ndefault = 22\n[route b]\nmatch = any\nbackend = 127.0.0.1": [
+        (
+            "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
+            "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
+        ),
+        "4: [listen public] default: '22' is no address and port; did you mean '127.0.0.1:22'?",
+        "7: [route b] backend: '127.0.0.1' is no address and port; did you mean '127.0.0.1:PORT'?",
+    ],
+    "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": [
+        "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?",
+        (
+            "7: [route b] under: [route b] ends no TLS, so nothing is inside of it; "
+            "add 'terminate_tls' there, or name a listener"
+        ),
+        "8: [backend c] server: is missing; write for example 'server = 127.0.0.1:22'",
+    ],
+    "{listen}[route b]\nmatch =\n  sssh\n  tls sin=a\n  'x\n  mysql\nbackend = close": [
+        (
+            "5: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
+            "(there are any, broken, payload, picky, redis, ssh, tls)"
+        ),
+        "6: [route b] match: unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
+        "7: [route b] match: a quote is not closed; close it, or write \\' or \\\" for the character itself",
+        (
+            "8: [route b] match: unknown matcher 'mysql'; its clients wait for the server to speak, so no byte "
+            "tells them: name its backend with 'silent =' in [listen] "
+            "(there are any, broken, payload, picky, redis, ssh, tls)"
+        ),
+    ],
+    "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
+        "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'",
+        (
+            "3: [txmux] drain_timeout: '30' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+            "did you mean '30s'?"
+        ),
+        "4: [txmux] access_log: 'a\\x00b' is no path: it holds a NUL character",
+    ],
+    "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": [
+        "2: [txmux] relay: must be auto, portable or kernel, not 'fast'",
+        "3: [txmux] access_log_format: must be text or json, not 'xml'",
+    ],
+    "{listen}detect_timeout = 0s\npeek_limit = 0\nkeepalive = on\nallow = 10.0.0.1/8": [
+        (
+            "3: [listen public] detect_timeout: must be more than 0; "
+            "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+        ),
+        "4: [listen public] peek_limit: '0' is out of range; from 1 to 1MiB",
+        "5: [listen public] keepalive: must be yes or no, not 'on'; did you mean 'yes'?",
+        (
+            "6: [listen public] allow: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' "
+            "for the network or '10.0.0.1' for the one address"
+        ),
+    ],
+    "no section = 1\n{listen}oops\n[route x": [
+        "1: no section: stands before the first section; put a header such as [route ssh] above it",
+        "4: [listen public]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it",
+        "5: a header is a name between '[' and ']', as in [route ssh]",
+    ],
+    "{listen}backlog = 5 # few\ndetect_timeout = 5s;": [
+        "3: [listen public] backlog: must be a whole number from 1 to 65535, not '5 # few'; a comment needs its own line",
+        "4: [listen public] detect_timeout: '5s;' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d",
+    ],
+    "{listen}backlog = 5\nbacklog = 6": [
+        "4: [listen public] backlog: is already at line 3; keep one, with further values indented below it"
+    ],
+    "{listen}[route b]\nmatch = any\nbackend = close\nserver = a:1\nmax_connections = 1\nbogus = 1": [
+        "6: [route b] server: unknown key; it belongs in [backend NAME]",
+        "7: [route b] max_connections: unknown key; it belongs in [txmux], [listen NAME] or [backend NAME]",
+        (
+            "8: [route b] bogus: unknown key (there are match, backend, from, not_from, during, under, "
+            "terminate_tls, alpn, tls_client_ca, tls_minimum, log, dry_run)"
+        ),
+    ],
+    "{listen}[route b]\nmatch = any\nbackend = close\nunder = x": [
+        "6: [route b] under: there is no [listen x] and no [route x] (there are public)"
+    ],
+    "[txmux]\naccess_log = none\n{listen}keepalive = Yes # x": [
+        (
+            "2: [txmux] access_log: 'none' is no path; write 'off' for no log, '-' for the service's own log, "
+            "or './none' for a file of that name"
+        ),
+        (
+            "5: [listen public] keepalive: must be yes or no, not 'Yes # x'; did you mean 'yes'? "
+            "A comment needs its own line"
+        ),
+    ],
+}
+
+# Files with one mistake that would look like several.
+FOLLOW_ON = {
+    "[listen a]\nendpoint = :1\n[listen a]\nbacklog = 1": [
+        "3: [listen a]: is already at rules.ini:1; give one another name"
+    ],
+    "[listen a]\n[listen a]": [
+        "1: [listen a] endpoint: is missing; write for example 'endpoint = :443'",
+        "2: [listen a]: is already at rules.ini:1; give one another name",
+    ],
+    "[listen a]\nendpoint :1": [
+        "2: [listen a]: a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+    ],
+    "[listen a]\n= :1": ["2: [listen a]: a key is missing before '='"],
+    "[listen a": ["1: a header is a name between '[' and ']', as in [route ssh]"],
+    "[listen-public-https]\nendpoint = :1": [
+        (
+            "1: [listen-public-https]: unknown section; did you mean 'listen'? "
+            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+        )
+    ],
+    "{listen}silent = web\n[bakend web]\nserver = a:0": [
+        (
+            "4: [bakend web]: unknown section; did you mean 'backend'? "
+            "(there are [txmux], [listen NAME], [route NAME], [backend NAME])"
+        ),
+        "5: [bakend web] server: a port must be a whole number from 1 to 65535, not '0'",
+    ],
+    "{listen}[route b]\nmatch = ssh\n  backend = web\n  [route c]\n  sssh = 1\nlog = no\n  under = public": [
+        (
+            "5: [route b] match: unknown matcher 'backend'; did you mean 'broken'? (there are any, broken, payload, picky, redis, ssh, tls); "
+            "unindent it if it is a key of its own"
+        ),
+        (
+            "6: [route b] match: unknown matcher '[route' (there are any, broken, payload, picky, redis, ssh, tls); "
+            "unindent it if it is a header"
+        ),
+        (
+            "7: [route b] match: unknown matcher 'sssh'; did you mean 'ssh'? "
+            "(there are any, broken, payload, picky, redis, ssh, tls)"
+        ),
+        "9: [route b] log: takes one value; unindent it if it is a key of its own",
+    ],
+}
+
+NOT_YET = {"[txmux]": "admin"}
+
+
+class MessageTests(SynchronousTestCase):
+    """What the user reads."""
+
+    maxDiff = None
+
+    def lines(self, text: str) -> list[str]:
+        """Read a bad file, and give the lines without the file's name."""
+        error = self.assertRaises(RulesError, parse, text, "rules.ini", MATCHERS)
+        self.assertTrue(all(p.path == "rules.ini" for p in error.problems))
+        return [line.removeprefix("rules.ini:") for line in str(error).split("\n")]
+
+    def test_bad_files(self) -> None:
+        """Every problem of each file, with its line, and no other."""
+        for text, expected in BAD_FILES.items():
+            whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
+            self.assertEqual(self.lines(whole), expected, whole)
+
+    def test_follow_on(self) -> None:
+        """What is only a consequence of another mistake is not told."""
+        for text, expected in FOLLOW_ON.items():
+            whole = text.replace("{listen}", "[listen public]\nendpoint = :443\n")
+            self.assertEqual(self.lines(whole), expected, whole)
+
+    def test_access_log(self) -> None:
+        """A word that other programs take for an access log makes no file of that name."""
+        words = "none on Off OFF no yes stdout stderr syslog true False"
+        for word in words.split():
+            (line,) = self.lines(f"[txmux]\naccess_log = {word}\n[listen a]\nendpoint = :1\n")
+            self.assertIn(f"'off' for no log, '-' for the service's own log, or './{word}'", line)
+
+    def test_proxy_protocol_inside_tls(self) -> None:
+        """A PROXY header goes before TLS, so a server to which Twisted speaks TLS cannot have one."""
+        text = (
+            "[listen public]\nendpoint = :443\n[backend a]\nproxy_protocol = v2\n"
+            "server = a:1\n  tls:a:443\n  SSL:a:443 weight=2\n  unix:/x:timeout=5\n"
+        )
+        first, second = self.lines(text)
+        self.assertEqual(
+            first,
+            "6: [backend a] server: 'tls:a:443' would get the PROXY header inside of TLS, where no server looks "
+            "for it; write it as HOST:PORT with 'tls = yes', or proxy_protocol = off",
+        )
+        self.assertIn("7: [backend a] server: 'SSL:a:443' would get the PROXY header", second)
+        parse(text.replace("= v2", "= off"), "rules.ini", MATCHERS)
+
+    def test_not_supported_yet(self) -> None:
+        """What the language has but this version has not is told apart from what does not exist."""
+        text = "".join(
+            f"{section}\n"
+            + "".join(f"{key} = x\n" for key in keys.split())
+            + "[listen public]\nendpoint = :443\n"
+            for section, keys in NOT_YET.items()
+        )
+        expected = [
+            f"{section} {key}: not supported yet; remove it"
+            for section, keys in NOT_YET.items()
+            for key in keys.split()
+        ]
+        self.assertEqual([line.partition(": ")[2] for line in self.lines(text)], expected)
+
+
+class ProblemTests(SynchronousTestCase):
+    """A problem as one line of text."""
+
+    def test_forms(self) -> None:
+        """What is absent leaves no trace."""
+        for problem, text in (
+            (Problem("a.ini", 3, "route x", "match", "oh"), "a.ini:3: [route x] match: oh"),
+            (Problem("a.ini", 3, "route x", "", "oh"), "a.ini:3: [route x]: oh"),
+            (Problem("a.ini", 3, "", "key", "oh"), "a.ini:3: key: oh"),
+            (Problem("a.ini", 3, "", "", "oh"), "a.ini:3: oh"),
+            (Problem("./a.ini", 0, "", "", "oh"), "./a.ini: oh"),
+        ):
+            self.assertEqual(str(problem), text)
+
+    def test_one_printable_line(self) -> None:
+        """Nothing in a file can break the line or reach the terminal as a control sequence."""
+        problem = Problem("a\udcff", 1, "route \x1b[31m", "k\u2028", "é\x85")
+        self.assertEqual(str(problem), r"a\udcff:1: [route \x1b[31m] k\u2028: é\x85")
+
+    def test_error(self) -> None:
+        """The error reads as its problems, one a line."""
+        error = RulesError([Problem("a", 1, "", "", "x"), Problem("a", 2, "", "", "y")])
+        self.assertEqual(str(error), "a:1: x\na:2: y")
+        self.assertEqual(len(error.problems), 2)

@@ -1,0 +1,229 @@
+"""Tests of reading rules files and those they include."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.fakes import MATCHERS
+from txmux.rules.problems import RulesError
+from txmux.rules.reading import files
+from txmux.rules.reading.files import read_source
+from txmux.rules.reading.parser import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LISTEN = "[listen public]\nendpoint = :443\n"
+
+
+class FileTests(SynchronousTestCase):
+    """Reading files, and those they include."""
+
+    def setUp(self) -> None:
+        """Make an empty folder."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.main = self.folder / "rules.ini"
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file in the folder."""
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def problems(self) -> list[str]:
+        """Load the main file, and give what is wrong without the folder."""
+        error = self.assertRaises(RulesError, load, self.main, MATCHERS)
+        return [line.replace(f"{self.folder}/", "") for line in str(error).split("\n")]
+
+    def test_load(self) -> None:
+        """A path or its text will do; a byte order mark and CRLF are no matter."""
+        self.main.write_bytes(b"\xef\xbb\xbf" + LISTEN.replace("\n", "\r\n").encode())
+        self.assertEqual(load(self.main, MATCHERS).listeners[0].name, "public")
+        self.assertEqual(load(str(self.main), MATCHERS).path, self.main)
+
+    def test_missing_file(self) -> None:
+        """It is an error like others."""
+        self.assertEqual(self.problems(), ["rules.ini: cannot be read: No such file or directory"])
+
+    def test_not_utf8(self) -> None:
+        """Each line in another encoding is told, and the rest is still checked."""
+        self.main.write_bytes(b"# f\xfcr\r\n[listen a]\r\nendpoint = :x\r\n# \xe2\x82\n")
+        self.assertEqual(
+            self.problems(),
+            [
+                "rules.ini:1: is not UTF-8; save the file in that encoding",
+                "rules.ini:3: [listen a] endpoint: a port must be a whole number from 0 to 65535, not 'x'",
+                "rules.ini:4: is not UTF-8; save the file in that encoding",
+            ],
+        )
+
+    def test_not_utf8_only(self) -> None:
+        """Nothing else is said of such a line, nor of what it may have been."""
+        self.main.write_bytes(b"[listen \xfc]\nf\xfcr\nendpoint = \xfc:1\n")
+        message = "is not UTF-8; save the file in that encoding"
+        self.assertEqual(self.problems(), [f"rules.ini:{line}: {message}" for line in (1, 2, 3)])
+        self.main.write_bytes(b"\xfcisten = 1\n")
+        self.assertEqual(self.problems(), [f"rules.ini:1: {message}"])
+
+    def test_utf16(self) -> None:
+        """A file in UTF-16 is one problem, not one a line."""
+        self.main.write_bytes(LISTEN.encode("utf-16"))
+        self.assertEqual(self.problems(), ["rules.ini:1: is UTF-16; save the file as UTF-8"])
+
+    def test_include(self) -> None:
+        """Included sections come after the file's own, pattern by pattern, each in sorted order."""
+        self.write(
+            "rules.ini",
+            f"[txmux]\ninclude = last/z.ini, rules.d/*.ini\n {self.folder.resolve()}/abs*.ini\n"
+            f"{LISTEN}[route own]\nmatch = any\nbackend = pool\n",
+        )
+        for name in (
+            "rules.d/20.ini",
+            "rules.d/10.ini",
+            "last/z.ini",
+            "abs.ini",
+            "rules.d/.30.ini",
+        ):
+            stem = Path(name).stem
+            self.write(name, f"[route r{stem}]\nmatch = any\nbackend = close\n")
+        self.write("rules.d/pool.ini", "[backend pool]\nserver = 127.0.0.1:1\n")
+        (self.folder / "rules.d" / "folder.ini").mkdir()
+        rules = load(self.main, MATCHERS)
+        self.assertEqual([r.name for r in rules.routes], ["own", "rz", "r10", "r20", "rabs"])
+        self.assertEqual(rules.routes[0].outcome, rules.backends["pool"])
+
+    def test_include_each_once(self) -> None:
+        """A file that two patterns find is read where it is found first."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/b.ini, d/*.ini\n{LISTEN}")
+        for stem in "abc":
+            self.write(f"d/{stem}.ini", f"[route {stem}]\nmatch = any\nbackend = close\n")
+        rules = load(self.main, MATCHERS)
+        self.assertEqual([r.name for r in rules.routes], ["b", "a", "c"])
+
+    def test_include_finds_nothing(self) -> None:
+        """A pattern may find nothing; a name must exist."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n  d/a.ini\n  a\0b\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                (
+                    "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
+                    f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
+                ),
+                r"rules.ini:4: [txmux] include: 'a\x00b' is no path of a file",
+            ],
+        )
+
+    def test_include_absolute(self) -> None:
+        """Where the rules file lies says nothing of an absolute path."""
+        self.write("rules.ini", f"[txmux]\ninclude = /no/such/file.ini\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                (
+                    "rules.ini:2: [txmux] include: cannot read '/no/such/file.ini': No such file or directory; "
+                    "correct the path, or create the file"
+                )
+            ],
+        )
+
+    def test_include_broken_links(self) -> None:
+        """A link that leads nowhere is an error, found by a pattern too."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        (self.folder / "d").mkdir()
+        (self.folder / "d" / "a.ini").symlink_to("nowhere")
+        (message,) = self.problems()
+        self.assertIn("cannot read 'd/a.ini': No such file or directory", message)
+        (self.folder / "d" / "a.ini").unlink()
+        (self.folder / "d" / "b.ini").symlink_to("b.ini")
+        (message,) = self.problems()
+        self.assertIn("cannot read 'd/b.ini': Too many levels of symbolic links", message)
+
+    def test_include_unreadable(self) -> None:
+        """A file that may not be read is an error, found by a pattern too."""
+        self.write("rules.ini", f"[txmux]\ninclude = d/*.ini\n{LISTEN}")
+        path = self.write("d/a.ini", "")
+        refused = PermissionError(errno.EACCES, "Permission denied", str(path))
+        # Root may read everything, so no real file serves.
+        self.patch(files, "read_source", self.raiser(refused, path))
+        self.assertEqual(
+            self.problems(),
+            [
+                (
+                    "rules.ini:2: [txmux] include: cannot read 'd/a.ini': Permission denied; "
+                    "let the user that txmux runs as read it"
+                )
+            ],
+        )
+
+    def raiser(self, error: OSError, at: Path) -> Callable[[Path], files.Source]:
+        """Make a `read_source` that fails for one file."""
+
+        def read(path: Path) -> files.Source:
+            if path == at:
+                raise error
+            return read_source(path)
+
+        return read
+
+    def test_include_folder(self) -> None:
+        """A folder is no file; what may be meant is a pattern."""
+        self.write("d/a.ini", "")
+        self.write("rules.ini", f"[txmux]\ninclude = d\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                "rules.ini:2: [txmux] include: cannot read 'd': Is a directory; write 'd/*.ini' for the files in it"
+            ],
+        )
+
+    def test_include_itself(self) -> None:
+        """Neither its name nor a pattern may lead to the file itself."""
+        self.write("rules.ini", f"[txmux]\ninclude = rules.ini\n  *.ini\n{LISTEN}")
+        self.assertEqual(
+            self.problems(),
+            [
+                f"rules.ini:{line}: [txmux] include: 'rules.ini' is this file itself; "
+                "put what is included into a folder of its own"
+                for line in (2, 3)
+            ],
+        )
+
+    def test_include_in_a_circle(self) -> None:
+        """An included file cannot include: it may have no [txmux]."""
+        self.write("rules.ini", f"{LISTEN}[txmux]\ninclude = a.ini\n")
+        self.write("a.ini", "[txmux]\ninclude = rules.ini\n")
+        self.assertEqual(
+            self.problems(),
+            ["a.ini:1: [txmux]: is already at rules.ini:3; put all its keys there"],
+        )
+
+    def test_problems_of_included_files(self) -> None:
+        """They have their own names and lines, after those of the main file, in the order of reading."""
+        self.write("rules.ini", "[txmux]\ninclude = z.ini, a.ini\n[route x]\nmatch = any\n")
+        self.write("z.ini", "\n[route x]\nmatch = any\nbackend = close\n")
+        self.write("a.ini", "oops\n[backend b]\nserver = c\n")
+        self.assertEqual(
+            [problem.split(": ")[:2] for problem in self.problems()],
+            [
+                [
+                    "rules.ini:1",
+                    "there is no [listen NAME] section; add one, with 'endpoint = :443' for example",
+                ],
+                ["rules.ini:3", "[route x] backend"],
+                ["z.ini:2", "[route x]"],
+                [
+                    "a.ini:1",
+                    "a line needs '=', as in KEY = VALUE; to continue the value above, indent it",
+                ],
+                ["a.ini:3", "[backend b] server"],
+            ],
+        )

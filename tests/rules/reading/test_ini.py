@@ -1,0 +1,209 @@
+"""Tests of the form of rules files."""
+
+from __future__ import annotations
+
+import configparser
+import io
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.model import Item, Section
+from txmux.rules.reading.ini import read_ini
+
+
+def sections(text: str) -> list[Section]:
+    """Read a text that has no problems."""
+    found, problems = read_ini(text, "rules.ini")
+    assert not problems, problems
+    return found
+
+
+def problems(text: str) -> list[str]:
+    """Read a text and give its problems as the user sees them."""
+    return [str(problem) for problem in read_ini(text, "rules.ini")[1]]
+
+
+class ReadingTests(SynchronousTestCase):
+    """What is read, and where it stood."""
+
+    def test_lines_are_kept(self) -> None:
+        """Every section, key and line of a value knows its line."""
+        (section,) = sections(
+            "# first\n\n[route ssh]\nmatch = ssh\n  # not this\n\n   tls  \nlog =\n  yes\n"
+        )
+        self.assertEqual((section.header, section.line), ("route ssh", 3))
+        match, log = section.entries.values()
+        self.assertEqual((match.key, match.line), ("match", 4))
+        self.assertEqual(match.items, [Item(4, "ssh"), Item(7, "tls")])
+        self.assertEqual((log.line, log.items), (8, [Item(9, "yes")]))
+
+    def test_header_blanks_mean_nothing(self) -> None:
+        """However the header's words are spaced, it is the same header."""
+        (section,) = sections("[  route \t ssh ]")
+        self.assertEqual(section.header, "route ssh")
+
+    def test_only_equals_separates(self) -> None:
+        """A colon is part of the key, and further ``=`` are part of the value."""
+        (section,) = sections("[a]\nhost:port = x=y = z\n")
+        self.assertEqual(section.entries["host:port"].items, [Item(2, "x=y = z")])
+
+    def test_no_interpolation_and_no_inline_comments(self) -> None:
+        """What other INI readers replace or cut off stays."""
+        (section,) = sections("[a]\nk = 100% ${x} # ; rest\n")
+        self.assertEqual(section.entries["k"].items, [Item(2, "100% ${x} # ; rest")])
+
+    def test_keys_keep_their_case(self) -> None:
+        """Two keys that differ in case are two keys."""
+        (section,) = sections("[a]\nk = 1\nK = 2\n")
+        self.assertEqual(list(section.entries), ["k", "K"])
+
+    def test_line_ends_and_byte_order_mark(self) -> None:
+        """Files of other systems and editors read the same."""
+        for end in ("\n", "\r\n", "\r"):
+            (section,) = sections(f"\ufeff[a]{end}k = 1{end}  2{end}")
+            self.assertEqual(section.entries["k"].items, [Item(2, "1"), Item(3, "2")])
+
+    def test_indented_header_continues_a_value(self) -> None:
+        """As with `configparser`, what is indented below a key belongs to its value."""
+        (section,) = sections("[a]\nendpoint =\n  [::1]:22\n")
+        self.assertEqual(section.entries["endpoint"].items, [Item(3, "[::1]:22")])
+
+    def test_default_is_a_section_like_others(self) -> None:
+        """``[DEFAULT]`` lends its keys to no one."""
+        default, other = sections("[DEFAULT]\nk = 1\n[a]\n")
+        self.assertEqual((default.header, dict(other.entries)), ("DEFAULT", {}))
+
+    def test_same_header_twice(self) -> None:
+        """Both sections are given; the parser says where the other one is, in whichever file."""
+        self.assertEqual([s.line for s in sections("[a]\n[a]\n")], [1, 2])
+
+
+class ProblemTests(SynchronousTestCase):
+    """What is wrong in the form, all at once."""
+
+    def test_all_are_reported(self) -> None:
+        """One problem does not hide the next, and what continues a bad line is no further problem."""
+        found = problems(
+            "early = 1\n  more\n[route ssh\nk = 1\n[a] # why\nno equals\n  more\n= 1\nk = 1\nk = 2\n  3\n[]x\n"
+        )
+        self.assertEqual(
+            [problem.split(": ")[:3] for problem in found],
+            [
+                [
+                    "rules.ini:1",
+                    "early",
+                    "stands before the first section; put a header such as [route ssh] above it",
+                ],
+                ["rules.ini:3", "a header is a name between '[' and ']', as in [route ssh]"],
+                [
+                    "rules.ini:5",
+                    "[a]",
+                    "nothing may follow the header's ']'; a comment needs its own line",
+                ],
+                [
+                    "rules.ini:6",
+                    "[a]",
+                    "a line needs '=', as in KEY = VALUE; to continue the value above, indent it",
+                ],
+                ["rules.ini:8", "[a]", "a key is missing before '='"],
+                [
+                    "rules.ini:10",
+                    "[a] k",
+                    "is already at line 9; keep one, with further values indented below it",
+                ],
+                ["rules.ini:12", "a header is a name between '[' and ']', as in [route ssh]"],
+            ],
+        )
+
+    def test_header_without_end(self) -> None:
+        """It begins its section all the same, in which more may stand than can be read."""
+        whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
+        self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
+        self.assertEqual([s.unread for s in (whole, broken, other)], [[], [3], [6, 7]])
+
+    def test_first_of_two_keys_stays(self) -> None:
+        """The value of a key that is given twice is the first one."""
+        (section,) = read_ini("[a]\nk = 1\nk = 2\n", "x")[0]
+        self.assertEqual(section.entries["k"].items, [Item(2, "1")])
+
+
+BLANKS = st.sampled_from(["", " ", "  ", "\t", "    "])
+WORDS = st.text(alphabet="ab=#;:[]%é \u00a0\u2028\x0b\x1c", max_size=8)
+LINES = st.one_of(
+    st.builds("{}[{}]{}".format, BLANKS, st.text("ab c", min_size=1, max_size=2), BLANKS),
+    st.builds("{}{}{}={}{}".format, BLANKS, st.text("abcdef", max_size=2), BLANKS, BLANKS, WORDS),
+    st.builds("{}{}{}".format, BLANKS, WORDS, BLANKS),
+    st.builds("{}#{}".format, BLANKS, WORDS),
+    BLANKS,
+)
+FILES = st.builds(
+    lambda end, lines: end.join(["[top]", *lines]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(LINES, max_size=12),
+)
+
+
+def by_configparser(text: str) -> list[tuple[str, dict[str, list[str]]]] | None:
+    """Read a text as the standard library does; ``None`` where it refuses."""
+    parser = configparser.RawConfigParser(
+        delimiters=("=",),
+        comment_prefixes=("#", ";"),
+        inline_comment_prefixes=None,
+        strict=True,
+        interpolation=None,
+        empty_lines_in_values=True,
+        default_section="no default section",
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_file(io.StringIO(text, newline=None))
+    except configparser.Error:
+        return None
+    return [
+        (
+            " ".join(name.split()),
+            {
+                key: [line.strip() for line in value.split("\n") if line.strip()]
+                for key, value in parser.items(name)
+            },
+        )
+        for name in parser.sections()
+    ]
+
+
+class AgainstConfigparserTests(SynchronousTestCase):
+    """The language is that of the standard library."""
+
+    @given(FILES)
+    def test_same_language(self, text: str) -> None:
+        """Both read the same from a file that both accept, and what `configparser` refuses has problems here."""
+        expected = by_configparser(text)
+        found, problems = read_ini(text, "x")
+        if expected is None:
+            twice = len({section.header for section in found}) < len(found)
+            self.assertTrue(problems or twice)
+        elif not problems:
+            ours = [
+                (s.header, {k: [item.text for item in e.items] for k, e in s.entries.items()})
+                for s in found
+            ]
+            self.assertEqual(ours, expected)
+
+    @given(FILES)
+    def test_refuses_only_for_headers(self, text: str) -> None:
+        """A file that `configparser` accepts has no problem here unless a line only begins like a header."""
+        problems = read_ini(text, "x")[1]
+        if problems and by_configparser(text) is not None:
+            self.assertIn("header", problems[0].message)
+
+    @given(st.text())
+    def test_lines_are_true(self, text: str) -> None:
+        """Every item is found again in the line it names."""
+        lines = list(io.StringIO(text.removeprefix("\ufeff"), newline=None))
+        for section in read_ini(text, "x")[0]:
+            for entry in section.entries.values():
+                self.assertIn(entry.key, lines[entry.line - 1])
+                for item in entry.items:
+                    self.assertIn(item.text, lines[item.line - 1])

@@ -1,0 +1,215 @@
+"""Tests of the lines of ``match =``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from tests.rules.fakes import MATCHERS, FakeMatcher, FakePredicate
+from txmux.detection.registry import PluginProblem, Registry
+from txmux.interfaces import IProtocolMatcher, Option
+from txmux.rules.model import Alternative
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.matching import read_alternative
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@implementer(IProtocolMatcher)
+class Malformed:
+    """A matcher whose options cannot be read."""
+
+    name = "bad"
+    summary = "for tests"
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """Fail."""
+        raise ZeroDivisionError("no options")
+
+    def predicate(self, options: Mapping[str, str]) -> Any:
+        """Make none."""
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class Making:
+    """A matcher that makes what it was told to."""
+
+    made: Any
+    name: str = "bad"
+    summary: str = "for tests"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Any:
+        """Give what it was told."""
+        return self.made
+
+
+@attrs.frozen
+class Uncalled:
+    """What looks like a predicate, and cannot be asked."""
+
+    longest: int = 1
+
+
+class ReadingTests(SynchronousTestCase):
+    """Lines that are right."""
+
+    def test_matcher_alone(self) -> None:
+        """A name is enough."""
+        self.assertEqual(
+            read_alternative("ssh", MATCHERS), Alternative("ssh", FakePredicate("ssh"))
+        )
+
+    def test_options(self) -> None:
+        """The plugin gets the options as text, and the line is kept as written."""
+        line = 'tls  sni="www.example.com,*.example.org" alpn='
+        self.assertEqual(
+            read_alternative(line, MATCHERS),
+            Alternative(
+                line,
+                FakePredicate("tls", (("sni", "www.example.com,*.example.org"), ("alpn", ""))),
+            ),
+        )
+
+    def test_not(self) -> None:
+        """The word before the matcher turns it round."""
+        self.assertEqual(
+            read_alternative("not tls", MATCHERS),
+            Alternative("not tls", FakePredicate("tls"), negated=True),
+        )
+
+    def test_backslashes_reach_the_plugin(self) -> None:
+        """Escapes of bytes need no quotes."""
+        found = read_alternative(r"payload text=PING\r\n\x00=", MATCHERS)
+        self.assertEqual(found.predicate, FakePredicate("payload", (("text", r"PING\r\n\x00="),)))
+
+
+class ProblemTests(SynchronousTestCase):
+    """Lines that are wrong."""
+
+    def complaints(self, line: str) -> tuple[str, ...]:
+        """Give the messages for a line."""
+        error: InvalidValueError = self.assertRaises(
+            InvalidValueError, read_alternative, line, MATCHERS
+        )
+        return error.messages
+
+    def test_unknown_matcher(self) -> None:
+        """The near miss and the known ones are named."""
+        there_are = "(there are any, broken, payload, picky, redis, ssh, tls)"
+        for line, message in {
+            "sssh": f"unknown matcher 'sssh'; did you mean 'ssh'? {there_are}",
+            "not TLS sni=x": f"unknown matcher 'TLS'; did you mean 'tls'? {there_are}",
+            "quux": f"unknown matcher 'quux' {there_are}",
+            "ssh, tls": f"unknown matcher 'ssh,'; write one matcher a line, without commas {there_are}",
+            "''": f"unknown matcher '' {there_are}",
+        }.items():
+            self.assertEqual(self.complaints(line), (message,))
+
+    def test_no_matchers(self) -> None:
+        """Without any plugin the message still reads well."""
+        error = self.assertRaises(InvalidValueError, read_alternative, "ssh", {})
+        self.assertEqual(str(error), "unknown matcher 'ssh' (there are none)")
+
+    def test_server_speaks_first(self) -> None:
+        """For protocols whose clients wait, the way that works is named."""
+        for name in ("mysql", "smtp", "imap", "pop3", "FTP", "vnc", "nats"):
+            (message,) = self.complaints(name)
+            self.assertIn("'silent =' in [listen]", message)
+
+    def test_not_alone(self) -> None:
+        """There must be something to turn round."""
+        self.assertEqual(
+            self.complaints("not"),
+            ("names no matcher after 'not'; write for example 'not tls'",),
+        )
+
+    def test_options(self) -> None:
+        """All options that are wrong are told together."""
+        self.assertEqual(
+            self.complaints("tls sin=a sni=a sni=b h2 x=1"),
+            (
+                "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
+                "option 'sni' is given twice; keep one",
+                "'h2' is no option; write OPTION=VALUE (tls takes sni=, alpn=)",
+                "unknown option 'x' (tls takes sni=, alpn=)",
+            ),
+        )
+        self.assertEqual(self.complaints("any x=1"), ("unknown option 'x' (any takes no options)",))
+
+    def test_value_that_the_plugin_refuses(self) -> None:
+        """The plugin's message comes with its name and the option's."""
+        self.assertEqual(self.complaints("picky port=bad"), ("picky port: must be good",))
+        self.assertEqual(self.complaints("picky"), ("picky needs port=",))
+
+    def test_broken_plugin(self) -> None:
+        """A plugin that raises anything else is named, and stops nothing."""
+        self.assertEqual(
+            self.complaints("broken"),
+            (
+                "the matcher 'broken' failed: ZeroDivisionError: oh; tell its author, and do without it until then",
+            ),
+        )
+
+    def test_blank_after_a_comma(self) -> None:
+        """A list that a blank cuts in two is recognised."""
+        hint = "no blank may stand beside a comma, unless the value is in quotes (tls takes sni=, alpn=)"
+        for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
+            self.assertEqual(self.complaints(line)[0], f"{word!r} is no option; {hint}")
+        self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
+
+    def test_malformed_plugin(self) -> None:
+        """A plugin that breaks the contract is named, at the line that uses it."""
+        no_name: Any = ("text",)
+        no_options: Any = None
+        no_text: Any = 7
+        no_number: Any = 1.5
+        matchers: tuple[tuple[IProtocolMatcher, str], ...] = (
+            (Malformed(), "ZeroDivisionError: no options"),
+            (
+                FakeMatcher("bad", options=no_name),
+                "AttributeError: 'str' object has no attribute 'name'",
+            ),
+            (
+                FakeMatcher("bad", options=no_options),
+                "TypeError: 'NoneType' object is not iterable",
+            ),
+            (
+                FakeMatcher("bad", options=(Option(no_text, "", ""),)),
+                "the name of an option is 7, not text",
+            ),
+            (Making(Uncalled()), "its predicate Uncalled(longest=1) cannot be called"),
+            (Making(None), "AttributeError: 'NoneType' object has no attribute 'longest'"),
+            (
+                Making(len),
+                "AttributeError: 'builtin_function_or_method' object has no attribute 'longest'",
+            ),
+            (
+                Making(FakePredicate("x", longest=no_number)),
+                "its predicate's 'longest' is 1.5, not a whole number",
+            ),
+        )
+        for matcher, words in matchers:
+            error = self.assertRaises(InvalidValueError, read_alternative, "bad", {"bad": matcher})
+            self.assertEqual(
+                str(error),
+                f"the matcher 'bad' failed: {words}; tell its author, and do without it until then",
+            )
+
+    def test_open_quote(self) -> None:
+        """A quote that is not closed is told."""
+        self.assertIn("a quote is not closed", self.complaints("payload text='a")[0])
+
+    def test_claimed_twice(self) -> None:
+        """A matcher that two plugins bring is refused with what the registry says of it; others can be used."""
+        problem = PluginProblem("'ssh' is there 2 times; uninstall one", "ssh")
+        registry = Registry({"tls": MATCHERS["tls"]}, (problem,))
+        error = self.assertRaises(InvalidValueError, read_alternative, "ssh software=x", registry)
+        self.assertEqual(error.messages, (problem.message,))
+        self.assertEqual(read_alternative("tls", registry).predicate, FakePredicate("tls"))

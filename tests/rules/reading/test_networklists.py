@@ -1,0 +1,194 @@
+"""Tests of networks that stand in files of their own."""
+
+from __future__ import annotations
+
+import random
+import time
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.fakes import MATCHERS
+from txmux.rules.lint.warnings import lint
+from txmux.rules.model import NetworkSet
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txmux.rules.model import IPAddress, Rules
+
+LISTEN = "[listen a]\nendpoint = :1\n"
+
+
+class ListsTestCase(SynchronousTestCase):
+    """Has a folder for files."""
+
+    def setUp(self) -> None:
+        """Make it."""
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def rules(self, text: str, **files: str) -> Rules:
+        """Read rules from a file, beside which stand others."""
+        (self.folder / "rules.ini").write_text(text)
+        for name, its in files.items():
+            path = self.folder / f"{name}.txt"
+            path.write_text(its)
+        return load(self.folder / "rules.ini", MATCHERS)
+
+    def complaints(self, text: str, **files: str) -> list[str]:
+        """Give what is said of them."""
+        error = self.assertRaises(RulesError, self.rules, text, **files)
+        return [str(problem).replace(f"{self.folder}/", "") for problem in error.problems]
+
+
+class ReadingTests(ListsTestCase):
+    """What is read."""
+
+    def test_form(self) -> None:
+        """One network a line, with comments behind it or instead of it; blank lines, and any line ends."""
+        text = "\ufeff# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 ; SBL1\n; é\n2001:db8::/32#x"
+        deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].deny
+        self.assertEqual(
+            deny, NetworkSet(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32")))
+        )
+
+    def test_bytes(self) -> None:
+        """Bytes that are no UTF-8 do no harm in a comment."""
+        (self.folder / "list.txt").write_bytes(b"10.0.0.0/8 # \xff\n")
+        deny = self.rules(f"{LISTEN}deny = @list.txt").listeners[0].deny
+        self.assertEqual(deny, NetworkSet([ip_network("10.0.0.0/8")]))
+
+    def test_every_key(self) -> None:
+        """All keys that take networks take files of them, beside other networks; a file is read once."""
+        keys = ("allow", "deny", "accept_proxy_from")
+        rules = self.rules(
+            LISTEN
+            + "".join(f"{key} = @list.txt\n" for key in keys)
+            + "[route r]\nmatch = any\nbackend = close\nfrom = @ list.txt, 10.0.0.0/8\nnot_from = @list.txt\n",
+            list="192.0.2.0/24",
+        )
+        (listener,), (route,) = rules.listeners, rules.routes
+        self.assertIs(listener.allow, listener.deny)
+        self.assertIs(route.excluded, listener.deny)
+        assert route.allowed is not None
+        self.assertEqual(sorted(map(str, route.allowed)), ["10.0.0.0/8", "192.0.2.0/24"])
+        for one in (listener.allow, listener.accept_proxy_from):
+            self.assertIn(ip_address("192.0.2.7"), one)
+
+    def test_folder(self) -> None:
+        """A relative path starts at the folder of the file that names it, even with a backend read in between."""
+        sub = self.folder / "sub"
+        sub.mkdir()
+        (sub / "x.ini").write_text(
+            "[route r]\nbackend = b\nfrom = @near.txt\nmatch = any\n[backend b]\nserver = a:1\n"
+        )
+        (sub / "near.txt").write_text("192.0.2.1")
+        rules = self.rules(
+            f"[txmux]\ninclude = sub/*.ini\n{LISTEN}silent = b\ndeny = @list.txt", list=""
+        )
+        self.assertEqual(rules.routes[0].allowed, NetworkSet([ip_network("192.0.2.1")]))
+        self.assertEqual(rules.listeners[0].deny, NetworkSet([]))
+
+    def test_empty(self) -> None:
+        """A file without networks is nobody, which is warned of where it shuts everybody out."""
+        rules = self.rules(
+            f"{LISTEN}allow = @list.txt\n[listen b]\nendpoint = :2\n"
+            "[route r]\nmatch = any\nbackend = close\nfrom = @list.txt\n",
+            list="# nothing yet\n",
+        )
+        self.assertEqual(rules.listeners[0].allow, NetworkSet([]))
+        self.assertEqual(rules.routes[0].allowed, NetworkSet([]))
+        found = [str(problem).partition("warning: ")[2] for problem in lint(rules)]
+        self.assertEqual(
+            found,
+            [
+                "[listen a] allow: names no network, so nobody is let in; add one, or remove this",
+                "[route r] from: names no network, so nobody is served; add one, or remove this route",
+            ],
+        )
+
+
+class ErrorTests(ListsTestCase):
+    """What is wrong in a list."""
+
+    def test_lines(self) -> None:
+        """Each is told with the list's name and line, in the order of reading."""
+        text = "10.0.0.0/8\n10.0.0.1/8\nx\n1.2.3.4, 5.6.7.8\n" + "y" * 100
+        self.assertEqual(
+            self.complaints(f"{LISTEN}deny = @list.txt\nallow = @list.txt\nbacklog = x", list=text),
+            [
+                "rules.ini:5: [listen a] backlog: must be a whole number from 1 to 65535, not 'x'",
+                (
+                    "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
+                    "or '10.0.0.1' for the one address"
+                ),
+                "list.txt:3: 'x' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                "list.txt:4: '1.2.3.4, 5.6.7.8' is no network; write one a line, and what else it is to say after '#'",
+                "list.txt:5: is no network; write one a line, such as 10.0.0.0/8, and nothing else",
+            ],
+        )
+
+    def test_many(self) -> None:
+        """Of a file that is something else entirely only the first lines are told."""
+        found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
+        self.assertEqual(len(found), 6)
+        self.assertEqual(
+            found[-1], "list.txt:6: is no network, either; there are 1000 such lines in this file"
+        )
+
+    def test_no_file(self) -> None:
+        """One that is not there, that is a folder or that has no name, and one whose ``@`` was forgotten."""
+        advice = "a relative path starts at the folder of the file that names it"
+        found = self.complaints(f"{LISTEN}deny = @none.txt\n  @.\n  @\n  @a\0b\n  list.txt\n  lst")
+        self.assertEqual(
+            [line.partition(" deny: ")[2] for line in found],
+            [
+                f"cannot read 'none.txt': No such file or directory; {advice}",
+                f"cannot read '{self.folder}': Is a directory; {advice}",
+                "'@' names no file; write for example '@blocklist.txt'",
+                f"cannot read 'a\\x00b': it is no path of a file; {advice}",
+                (
+                    "'list.txt' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32; "
+                    "if it is a file of networks, write '@list.txt'"
+                ),
+                "'lst' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+            ],
+        )
+
+
+class LargeListTests(ListsTestCase):
+    """A hundred thousand networks."""
+
+    def test_time(self) -> None:
+        """They are read in seconds, and a look-up costs as much as with a few."""
+        numbers = random.Random(1)
+        lines = [f"{ip_address(numbers.getrandbits(32))}" for _ in range(70_000)]
+        lines += [f"{ip_address(numbers.getrandbits(24) << 8)}/24" for _ in range(20_000)]
+        lines += [f"{ip_address(numbers.getrandbits(48) << 80)}/48" for _ in range(10_000)]
+        begin = time.process_time()
+        rules = self.rules(
+            f"{LISTEN}deny = @list.txt\n[route r]\nmatch = any\nbackend = close\nnot_from = @list.txt",
+            list="\n".join(lines),
+        )
+        lint(rules)
+        self.assertLess(time.process_time() - begin, 10)
+        deny = rules.listeners[0].deny
+        assert deny is not None
+        few = NetworkSet(ip_network(line) for line in ("192.0.2.1", "10.0.0.0/24", "2001:db8::/48"))
+        strangers = [ip_address(numbers.getrandbits(32)) for _ in range(20_000)]
+        self.assertIn(ip_address(lines[0]), deny)
+        self.assertLess(_time_of(strangers, deny), 5 * _time_of(strangers, few) + 0.05)
+
+
+def _time_of(addresses: Sequence[IPAddress], networks: NetworkSet) -> float:
+    begin = time.process_time()
+    for address in addresses:
+        address in networks  # noqa: B015 - only its time counts
+    return time.process_time() - begin

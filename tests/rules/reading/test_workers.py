@@ -1,0 +1,44 @@
+"""How many workers a rules file asks for."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
+
+
+def workers(value: str) -> int:
+    """Parse a value."""
+    text = f"[txmux]\nworkers = {value}\n[listen x]\nendpoint = :0\n"
+    return parse(text, "x").settings.workers
+
+
+class WorkersTest(SynchronousTestCase):
+    """``workers =``."""
+
+    def test_number(self) -> None:
+        """A number is taken as it is."""
+        self.assertEqual((workers("1"), workers("1000")), (1, 1000))
+
+    def test_auto(self) -> None:
+        """`auto` counts the processors that this process may use; elsewhere, all there are."""
+        self.patch(os, "sched_getaffinity", lambda _: {0, 2, 5})
+        self.assertEqual(workers("auto"), 3)
+        self.patch(os, "sched_getaffinity", lambda _: range(5000))
+        self.assertEqual(workers("auto"), 1000)
+
+    def test_wrong(self) -> None:
+        """Anything else is an error that says what would be right."""
+        for value, hint in (
+            ("0", ""),
+            ("1001", ""),
+            ("two", ""),
+            ("atuo", "; did you mean 'auto'?"),
+        ):
+            with self.assertRaises(RulesError) as caught:
+                workers(value)
+            message = f"must be auto or a whole number from 1 to 1000, not '{value}'{hint}"
+            self.assertIn(message, str(caught.exception))

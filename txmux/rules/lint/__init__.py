@@ -1,0 +1,1 @@
+"""What is legal in a rules file, and probably a mistake."""

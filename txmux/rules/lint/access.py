@@ -1,0 +1,113 @@
+"""Warnings about who may tell a client's address, and about TLS that is ended here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.rules.lint.coverage import read_line
+from txmux.rules.lint.reach import line_of
+from txmux.rules.lint.spans import clients
+from txmux.rules.model import NetworkSet, Senders
+from txmux.rules.reading.values import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.rules.lint.coverage import Line
+    from txmux.rules.model import Listener, Route, Rules, TlsEnd
+    from txmux.rules.problems import Problem
+
+__all__ = ["proxy_listeners", "tls_ends"]
+
+_HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
+_HTTP2 = frozenset({"http2", "grpc"})
+_EVERY_ADDRESS = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
+
+
+def proxy_listeners(rules: Rules) -> Iterator[Problem]:
+    """Find listeners at which anybody may choose the address that counts, and a time-out that nobody waits for."""
+    for listener in rules.listeners:
+        section = rules.sections[f"listen {listener.name}"]
+        some = clients(listener.accept_proxy_from, None) if listener.accept_proxy_from else None
+        everyone = [
+            family
+            for family, every in _EVERY_ADDRESS.items()
+            if some and not clients(NetworkSet([network(every)]), None) - some
+        ]
+        if everyone:
+            message = (
+                f"every {' and '.join(everyone)} client may say which address it has, and so pass all that goes by "
+                "addresses; name the proxies in front of txmux only"
+            )
+            line = section.entries["accept_proxy_from"].line
+            yield section.problem(message, "accept_proxy_from", line)
+        if _is_of_no_use(listener):
+            message = (
+                "who comes by a UNIX socket is in no network, so nobody has to begin with a header; write unix, "
+                "or remove this"
+            )
+            line = section.entries["accept_proxy_from"].line
+            yield section.problem(message, "accept_proxy_from", line)
+        if "proxy_timeout" in section.entries and listener.accept_proxy_from is None:
+            message = "no header is waited for without 'accept_proxy_from'; add that"
+            yield section.problem(message, "proxy_timeout", section.entries["proxy_timeout"].line)
+
+
+def _is_of_no_use(listener: Listener) -> bool:
+    """Tell whether senders are named by networks alone, but all clients come by UNIX sockets."""
+    senders = listener.accept_proxy_from
+    if senders is None or (isinstance(senders, Senders) and senders.by_unix):
+        return False
+    return all(text.lower().startswith("unix:") for text in listener.endpoints)
+
+
+def tls_ends(rules: Rules) -> Iterator[Problem]:
+    """Find routes that end TLS for nothing, or in a way that what is under them cannot be reached."""
+    for route in rules.routes:
+        if route.terminate_tls is None:
+            continue
+        section = rules.sections[f"route {route.name}"]
+        inside = rules.routes_of(route)
+        if not inside and route.outcome is None:
+            message = (
+                "nothing is inside of this TLS, so all clients go where 'default' and 'silent' lead; "
+                f"add routes with 'under = {route.name}', or a backend"
+            )
+            yield section.problem(message, "terminate_tls", section.entries["terminate_tls"].line)
+        for number, alternative in enumerate(route.alternatives):
+            message = _never_ends(read_line(alternative), route.terminate_tls)
+            if message:
+                yield section.problem(message, "match", line_of(rules, route, number))
+        yield from _without_http2(rules, route, inside)
+
+
+def _never_ends(line: Line, tls: TlsEnd) -> str:
+    """Tell why a line leads clients to TLS who cannot agree on it, or nothing."""
+    if line.negated:
+        return ""
+    first: Any = getattr(line.predicate, "first_bytes", None)
+    if first is not None and _HANDSHAKE not in first:
+        return (
+            f"{line.text!r} is never TLS, which is to be ended here; match tls, or remove this line"
+        )
+    patterns = line.options.get("alpn", "")
+    if line.name != "tls" or not patterns or tls.alpn:
+        return ""
+    wanted = patterns.partition(",")[0].strip()
+    return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {wanted}'"
+
+
+def _without_http2(rules: Rules, over: Route, inside: tuple[Route, ...]) -> Iterator[Problem]:
+    """Find routes for HTTP/2, which clients only begin in TLS if it is offered (RFC 9113, section 3.2)."""
+    if over.terminate_tls is None or "h2" in over.terminate_tls.alpn:
+        return
+    for route in inside:
+        for number, alternative in enumerate(route.alternatives):
+            line = read_line(alternative)
+            if line.name in _HTTP2 and not line.negated:
+                message = (
+                    f"{line.text!r} is HTTP/2, which no client begins in TLS that does not offer it; "
+                    f"add 'alpn = h2, http/1.1' to [route {over.name}]"
+                )
+                section = rules.sections[f"route {route.name}"]
+                yield section.problem(message, "match", line_of(rules, route, number))

@@ -1,0 +1,221 @@
+"""Which ``match =`` lines match whatever another one matches, as far as that is certain.
+
+A line is read as *cases*: a matcher with one pattern for each option, of which one is enough. A case covers another
+if it matches at the same byte or earlier whenever the other does. That is certain where it has the same matcher and
+no option that the other has not, each with a pattern that fits at least as many names. It is known of the matchers
+that come with txmux; what the options of others mean, only their authors know.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from itertools import product
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import attrs
+
+from txmux.rules.reading.values import split_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.interfaces import Predicate
+    from txmux.rules.model import Alternative
+
+__all__ = ["HOST_OPTIONS", "Case", "Index", "Line", "read_line"]
+
+T = TypeVar("T")
+
+HOST_OPTIONS = frozenset(
+    {
+        ("dns", "name"),
+        ("git", "host"),
+        ("http", "host"),
+        ("minecraft", "host"),
+        ("postgres", "sni"),
+        ("tls", "sni"),
+        ("xmpp", "to"),
+    }
+)
+"""Options whose patterns are those of hosts."""
+
+_OPTIONS_THAT_COUNT_TOGETHER = frozenset({"payload", "regex"})
+_MOST_CASES = 1000
+_WILDCARD = re.compile(r"[*?]")
+_NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
+
+
+@attrs.frozen
+class Case:
+    """A matcher with one pattern for each option that it has here.
+
+    Attributes:
+        name: The matcher.
+        options: Names of options and their patterns.
+        compared: Whether it can be compared with other cases, and not only be the same.
+        negated: Whether ``not`` stands before it.
+    """
+
+    name: str
+    options: frozenset[tuple[str, str]] = frozenset()
+    compared: bool = True
+    negated: bool = False
+
+
+_ANY = Case("any")
+
+
+@attrs.frozen
+class Line:
+    """A ``match =`` line, taken apart.
+
+    Attributes:
+        text: It, as written.
+        name: The matcher.
+        options: Its options as written.
+        cases: What it matches.
+        predicate: What the matcher made of it.
+        negated: Whether ``not`` stands before it.
+    """
+
+    text: str
+    name: str
+    options: dict[str, str]
+    cases: tuple[Case, ...]
+    predicate: Predicate
+    negated: bool
+
+    def positive(self) -> tuple[Case, ...]:
+        """Give what it would match without the ``not``."""
+        return _cases(self.name, self.options, self.predicate)
+
+
+def read_line(alternative: Alternative) -> Line:
+    """Take a line of a file apart."""
+    name, *words = split_words(alternative.text)[alternative.negated :]
+    options = dict(word.partition("=")[::2] for word in words)
+    if alternative.negated:
+        cases: tuple[Case, ...] = (
+            Case(name, frozenset(options.items()), compared=False, negated=True),
+        )
+    else:
+        cases = _cases(name, options, alternative.predicate)
+    return Line(alternative.text, name, options, cases, alternative.predicate, alternative.negated)
+
+
+def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Case, ...]:
+    own = type(predicate).__module__.startswith("txmux.matchers.")
+    choices = [
+        [(option, pattern) for pattern in _patterns(name, option, value)]
+        for option, value in options.items()
+    ]
+    if (
+        not own
+        or name in _OPTIONS_THAT_COUNT_TOGETHER
+        or math.prod(map(len, choices)) > _MOST_CASES
+    ):
+        return (Case(name, frozenset(options.items()), compared=False),)
+    return tuple(Case(name, frozenset(chosen)) for chosen in product(*choices))
+
+
+def _patterns(name: str, option: str, value: str) -> Iterator[str]:
+    """Give the patterns of an option, in the one form of each."""
+    if value.startswith("~"):
+        yield value
+        return
+    for item in value.split(","):
+        pattern = item.strip()
+        if (option, pattern) == ("sni", "none"):
+            yield _NO_NAME
+        elif (name, option) not in HOST_OPTIONS:
+            yield pattern
+        else:
+            host = pattern.lower().removesuffix(".").removeprefix("[").removesuffix("]")
+            yield from (host[1:], f"*{host}") if host.startswith(".") else (host,)
+
+
+def _wider(pattern: str) -> Iterator[str]:
+    """Give patterns that fit all names that this one fits, itself included."""
+    yield pattern
+    if pattern.startswith("~"):
+        # After a comma may stand what is no part of the expression, as in `sni=~…,none`.
+        yield from () if "," in pattern else ("*",)
+        return
+    if pattern == _NO_NAME:
+        return
+    head = _WILDCARD.split(pattern, maxsplit=1)[0]
+    yield from (f"{head[:length]}*" for length in range(len(head) + 1))
+    if not _WILDCARD.search(pattern.removeprefix("*.")):
+        _, dot, rest = pattern.partition(".")
+        while dot:
+            yield f"*.{rest}"
+            _, dot, rest = rest.partition(".")
+
+
+class Index(Generic[T]):
+    """Finds the lines that cover a case, however many there are."""
+
+    def __init__(self) -> None:
+        self._cases: dict[Case, list[T]] = defaultdict(list)
+        self._patterns: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._unless_begun_with: dict[frozenset[int], list[T]] = defaultdict(list)
+
+    def add(self, line: Line, owner: T) -> None:
+        """Add a line, by what is given back for it."""
+        for case in line.cases:
+            self._cases[case].append(owner)
+            for option, pattern in case.options:
+                self._patterns[case.name, option].add(pattern)
+        beginnings = _first_bytes(line.predicate) if line.negated else None
+        if beginnings is not None:
+            self._unless_begun_with[beginnings].append(owner)
+
+    def covering(self, case: Case, predicate: Predicate) -> Iterator[tuple[Case | None, list[T]]]:
+        """Find what covers a case.
+
+        Args:
+            case: The case.
+            predicate: That of its line.
+
+        Yields:
+            Each case that covers it and the owners of the lines that have it; ``None`` for lines with ``not``.
+        """
+        for wider in self._wider_cases(case):
+            if wider in self._cases:
+                yield wider, self._cases[wider]
+        if case.negated or not self._unless_begun_with:
+            return
+        beginnings = _first_bytes(predicate)
+        for others, owners in self._unless_begun_with.items():
+            # At a first byte that no X begins with, `not X` is certain.
+            if beginnings is not None and beginnings.isdisjoint(others):
+                yield None, owners
+
+    def _wider_cases(self, case: Case) -> Iterator[Case]:
+        if case != _ANY:
+            yield _ANY
+        if not case.compared:
+            yield case
+            return
+        choices = [
+            [
+                (),
+                *(
+                    ((option, wider),)
+                    for wider in self._patterns[case.name, option].intersection(_wider(pattern))
+                ),
+            ]
+            for option, pattern in case.options
+        ]
+        for chosen in product(*choices):
+            yield Case(case.name, frozenset(pair for pairs in chosen for pair in pairs))
+
+
+def _first_bytes(predicate: Any) -> frozenset[int] | None:
+    try:
+        found: frozenset[int] | None = getattr(predicate, "first_bytes", None)
+    except Exception:  # noqa: BLE001 - a plugin may raise anything
+        return None
+    return found

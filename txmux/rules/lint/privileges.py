@@ -1,0 +1,168 @@
+"""What a rules file asks of the system, and whether this process may have it; nothing is opened for that."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.lint.warnings import warnings
+from txmux.rules.problems import Problem
+from txmux.rules.reading.endpoints import short_form
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from txmux.rules.model import Rules
+
+__all__ = ["Privileges", "missing_privileges", "own_privileges"]
+
+_NET_BIND_SERVICE = 1 << 10  # capabilities(7)
+_FIRST_UNPRIVILEGED_PORT = 1024
+_ROOT = 0
+
+
+def _user_id(name: str) -> int | None:
+    try:
+        return int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+@attrs.frozen
+class Privileges:
+    """What a process may do.
+
+    Attributes:
+        user: Its effective user ID, for messages.
+        first_port: The lowest port that it may listen on.
+        may: Whether it may use a file or folder; as `os.access`.
+        user_id: Gives the ID of a user by its name, if there is one.
+        group_id: The same of a group.
+    """
+
+    user: int
+    first_port: int = 0
+    may: Callable[[Path, int], bool] = os.access
+    user_id: Callable[[str], int | None] = _user_id
+    group_id: Callable[[str], int | None] = _group_id
+
+
+def own_privileges(proc: Path = Path("/proc")) -> Privileges:
+    """Ask the system what this process may do.
+
+    Args:
+        proc: Where Linux tells it; where nothing is told, every port is taken to be allowed.
+    """
+    try:
+        status = (proc / "self/status").read_text()
+    except OSError:
+        return Privileges(os.geteuid())
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    if effective is None or int(effective[1], 16) & _NET_BIND_SERVICE:
+        return Privileges(os.geteuid())
+    try:
+        first_port = int((proc / "sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        first_port = _FIRST_UNPRIVILEGED_PORT
+    return Privileges(os.geteuid(), first_port)
+
+
+def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
+    """Find what the rules ask for and the process may not have.
+
+    Args:
+        rules: As `txmux.rules.reading.parser.load` gives them.
+        privileges: What the process may do.
+
+    Returns:
+        Warnings in the order of files and lines.
+    """
+    found = [
+        *_low_ports(rules, privileges),
+        *_access_log(rules, privileges),
+        *_accounts(rules, privileges),
+    ]
+    return warnings(rules, found)
+
+
+def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    for listener in rules.listeners:
+        section = rules.sections[f"listen {listener.name}"]
+        for item in section.entries["endpoint"].items:
+            if 0 < _port(item.text) < privileges.first_port:
+                message = (
+                    f"{item.text!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
+                    "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
+                )
+                yield section.problem(message, "endpoint", item.line)
+
+
+def _port(text: str) -> int:
+    """Give the TCP port of an endpoint, or 0 if it has none that is known."""
+    short = short_form(text)
+    if short is not None:
+        return short[1]
+    arguments = split_arguments(text)
+    kind = arguments.kind.lower()
+    if kind == "haproxy":
+        return _port(text.partition(":")[2])
+    return int(SERVER[kind].check(arguments).get("port", 0)) if kind in SERVER else 0
+
+
+def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    path = rules.settings.access_log
+    if not isinstance(path, Path):
+        return
+    folder, user = path.parent, privileges.user
+    if path.is_dir():
+        message = f"'{path}' is a folder; write the path of a file"
+    elif path.exists() and not privileges.may(path, os.W_OK):
+        message = (
+            f"user {user} may not write to '{path}'; let the user that txmux runs as write to it"
+        )
+    elif not path.exists() and not folder.is_dir():
+        message = f"there is no folder '{folder}'; create it, or correct the path"
+    elif not path.exists() and not privileges.may(folder, os.W_OK | os.X_OK):
+        message = f"user {user} may not create files in '{folder}'; let the user that txmux runs as write there"
+    else:
+        return
+    section = rules.sections["txmux"]
+    yield section.problem(message, "access_log", section.entries["access_log"].line)
+
+
+def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find users and groups that there are not, and a process that stays root."""
+    user, group = rules.settings.user, rules.settings.group
+    section = rules.sections.get("txmux")
+    if user is None or section is None:
+        if privileges.user == _ROOT:
+            message = "txmux is run as root, and stays root; write 'user = NAME' for whom it becomes once it listens"
+            # The first section stands in the main file, whatever this includes.
+            place = section or next(iter(rules.sections.values()))
+            line = section.line if section else 0
+            yield Problem(place.path, line, "txmux", "user", message)
+        return
+    wanted, line = privileges.user_id(user), section.entries["user"].line
+    if wanted is None:
+        message = f"there is no user {user!r} on this machine; create it, or name another one"
+        yield section.problem(message, "user", line)
+    elif privileges.user not in {_ROOT, wanted}:
+        message = f"user {privileges.user} may not become {user!r}; run as root, or remove this"
+        yield section.problem(message, "user", line)
+    if group is not None and privileges.group_id(group) is None:
+        message = f"there is no group {group!r} on this machine; create it, or name another one"
+        yield section.problem(message, "group", section.entries["group"].line)

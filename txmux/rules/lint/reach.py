@@ -1,0 +1,264 @@
+"""Routes and lines that no client comes to, because earlier ones take them all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.matchers._ambiguities import AMBIGUITIES
+from txmux.rules.lint.coverage import Index, read_line
+from txmux.rules.lint.nesting import places
+from txmux.rules.lint.spans import Clients, clients
+from txmux.rules.model import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from txmux.rules.lint.coverage import Case, Line
+    from txmux.rules.lint.nesting import Place
+    from txmux.rules.model import Route, Rules
+    from txmux.rules.problems import Problem
+
+__all__ = ["line_of", "reach"]
+
+_MOST_NAMED = 5
+
+
+@attrs.frozen
+class _Owner:
+    """A line of a route that decides, and the clients it is for."""
+
+    route: Route
+    number: int
+    line: Line
+    clients: Clients
+
+
+def reach(rules: Rules) -> Iterator[Problem]:
+    """Find what can never decide, and pairs of matchers in the order that loses one of them.
+
+    A route is told only if it is of no use in any of its places. Routes that run dry take nothing from others, and those
+    that serve only at some times nothing from those that serve at others.
+    """
+    yield from _Reach(rules).problems()
+
+
+def line_of(rules: Rules, route: Route, number: int) -> int:
+    """Give where a line of ``match`` stands."""
+    return rules.sections[f"route {route.name}"].entries["match"].items[number].line
+
+
+class _Reach:
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._lines = {
+            route.name: [read_line(alternative) for alternative in route.alternatives]
+            for route in rules.routes
+        }
+        self._clients = {
+            route.name: clients(route.allowed, route.excluded) for route in rules.routes
+        }
+        self._served: set[str] = set()
+        # By route and number of the line: for each of its places who takes all of its clients, if anyone does.
+        self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
+        self._misplaced: dict[tuple[str, int], str] = {}
+        self._places = places(rules)
+        for place in self._places:
+            self._place(place)
+
+    def problems(self) -> Iterator[Problem]:
+        behind_any: dict[str, list[Route]] = {}
+        for route in self._rules.routes:
+            numbers = range(len(route.alternatives))
+            takers = [self._all_takers(route, number) for number in numbers]
+            if route.name not in self._served:
+                yield from self._serves_nobody(route)
+            elif all(takers):
+                routes = {name: taker for found in takers for name, taker in found.items()}
+                first = next(iter(routes.values()))
+                if len(routes) == 1 and self._number_of_any(first) is not None:
+                    behind_any.setdefault(first.name, []).append(route)
+                else:
+                    yield self._taken(route, 0, "is never reached", routes)
+            else:
+                redundant = dict(_redundant(self._lines[route.name]))
+                for number in numbers:
+                    yield from self._of_line(route, number, takers[number], redundant.get(number))
+        for route in self._rules.routes:
+            if route.name in behind_any:
+                later = _listed([f"[route {other.name}]" for other in behind_any[route.name]])
+                message = f"'any' leaves no client to the later {later}; put this route last"
+                yield self._problem(route, self._number_of_any(route) or 0, message)
+
+    def _of_line(
+        self, route: Route, number: int, takers: dict[str, Route], redundant: str | None
+    ) -> Iterator[Problem]:
+        text = repr(route.alternatives[number].text)
+        misplaced = self._misplaced.get((route.name, number))
+        if takers:
+            yield self._taken(route, number, f"{text} never decides", takers)
+        elif redundant or misplaced:
+            yield self._problem(route, number, redundant or misplaced or "")
+
+    def _taken(self, route: Route, number: int, what: str, takers: dict[str, Route]) -> Problem:
+        earlier = [self._at(other, 0) for other in self._rules.routes if other.name in takers]
+        message = (
+            f"{what}: all its clients go to the earlier {_listed(earlier)}; "
+            "put this route first, or take this away"
+        )
+        return self._problem(route, number, message)
+
+    def _place(self, place: Place) -> None:
+        index: Index[_Owner] = Index()
+        plain: dict[str, list[_Owner]] = defaultdict(list)
+        for route in self._rules.routes_of(place.owner):
+            served = self._clients[route.name] & place.clients
+            if not served:
+                continue
+            self._served.add(route.name)
+            owners = [
+                _Owner(route, number, line, served)
+                for number, line in enumerate(self._lines[route.name])
+            ]
+            for owner in owners:
+                self._takers[route.name, owner.number].append(_takers(index, owner))
+                self._find_misplaced(plain, owner)
+            for owner in owners if not route.dry_run else ():
+                index.add(owner.line, owner)
+                if not owner.line.options and not owner.line.negated:
+                    plain[owner.line.name].append(owner)
+
+    def _find_misplaced(self, plain: dict[str, list[_Owner]], later: _Owner) -> None:
+        for pair in AMBIGUITIES if not later.line.negated else ():
+            for owner in plain[pair.second] if pair.first == later.line.name else ():
+                if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
+                    message = (
+                        f"'{pair.first}' should come before the '{pair.second}' of "
+                        f"{self._at(owner.route, owner.number)}: {pair.why}"
+                    )
+                    self._misplaced.setdefault((later.route.name, later.number), message)
+
+    def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
+        """Give who takes all clients of a line, in each of its places; none if it keeps any."""
+        takers = self._takers[route.name, number]
+        return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
+
+    def _number_of_any(self, route: Route) -> int | None:
+        lines = self._lines[route.name]
+        return next(
+            (n for n, line in enumerate(lines) if line.name == "any" and not line.negated), None
+        )
+
+    def _serves_nobody(self, route: Route) -> Iterator[Problem]:
+        section = self._rules.sections[f"route {route.name}"]
+        key = "from" if "from" in section.entries else "not_from"
+        mine = [place for place in self._places if route.stands_under(place.owner)]
+        dry = [place.owner.name for place in mine if getattr(place.owner, "dry_run", False)]
+        if not self._clients[route.name] and "not_from" in section.entries:
+            key, message = "not_from", "excludes all that 'from' names; correct one of the two"
+        elif not self._clients[route.name]:
+            message = "names no network, so nobody is served; add one, or remove this route"
+        elif any(place.clients for place in mine):
+            over = [place.owner for place in mine if place.clients]
+            whose = "'allow' and 'deny' of a listener let in"
+            if not any(isinstance(owner, Listener) for owner in over):
+                whose = f"{_listed([f'[route {owner.name}]' for owner in over])} may have"
+            message = f"leaves no client that {whose}; correct one of them, or remove this route"
+        elif mine and len(dry) == len(mine):
+            key = "under"
+            message = f"nobody comes here while [route {dry[0]}] has 'dry_run = yes'; remove that"
+        else:
+            return  # Places where nobody comes at all are told of by themselves.
+        yield section.problem(message, key, section.entries[key].line)
+
+    def _problem(self, route: Route, number: int, message: str) -> Problem:
+        line = line_of(self._rules, route, number)
+        return self._rules.sections[f"route {route.name}"].problem(message, "match", line)
+
+    def _at(self, route: Route, number: int) -> str:
+        path = self._rules.sections[f"route {route.name}"].path
+        return f"[route {route.name}] ({path}:{line_of(self._rules, route, number)})"
+
+
+def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
+    """Find the routes that take all clients of a line before it is asked; none if it keeps any."""
+    found: dict[str, Route] = {}
+    for case in owner.line.cases:
+        left = owner.clients
+        for _, others in index.covering(case, owner.line.predicate):
+            for other in others:
+                if not _serves_when(other.route, owner.route):
+                    continue
+                rest = left - other.clients
+                if rest != left:
+                    found[other.route.name] = other.route
+                left = rest
+                if not left:
+                    break
+            if not left:
+                break
+        if left:
+            return {}
+    return found
+
+
+def _serves_when(route: Route, other: Route) -> bool:
+    """Tell whether a route serves at all times at which another one does."""
+    return not route.during or (bool(other.during) and set(other.during) <= set(route.during))
+
+
+def _leads(route: Route) -> object:
+    return route.outcome, route.terminate_tls
+
+
+def _redundant(lines: Sequence[Line]) -> Iterator[tuple[int, str]]:
+    """Find lines of a route that do not do what they seem to, because one line of several is enough.
+
+    Yields:
+        The number of such a line, and what is wrong with it.
+    """
+    index: Index[int] = Index()
+    for number, line in enumerate(lines):
+        index.add(line, number)
+    for number, line in enumerate(lines):
+        covered = [_covered_within(index, case, line, number) for case in line.cases]
+        # What all lines but a `not X` match, if that has all of X in it.
+        excluded = [
+            {other for other in found if other < number or not lines[other].negated}
+            for found in (_covered_within(index, case, line, number) for case in line.positive())
+        ]
+        if line.negated and line.name == "any":
+            yield number, "'not any' never matches; remove this line"
+        elif all(covered):
+            others = _texts(lines, covered)
+            yield number, f"{line.text!r} adds nothing to {others}; remove this line"
+        elif line.negated and all(excluded):
+            others = _texts(lines, excluded)
+            message = (
+                f"{line.text!r} or {others}, of which one is enough, fits every client; "
+                "what this route shall not have, an earlier route has to take"
+            )
+            yield number, message
+
+
+def _texts(lines: Sequence[Line], numbers: Iterable[set[int]]) -> str:
+    return _listed([repr(lines[number].text) for number in sorted(set().union(*numbers))])
+
+
+def _covered_within(index: Index[int], case: Case, line: Line, number: int) -> set[int]:
+    """Give the lines that cover a case of another; of two that are the same, the first stays."""
+    return {
+        other
+        for wider, others in index.covering(case, line.predicate)
+        for other in others
+        if other != number and (wider != case or other < number)
+    }
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = len(words) - _MOST_NAMED
+    if more > 1:
+        words = [*words[:_MOST_NAMED], f"{more} more"]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,0 +1,54 @@
+"""What a rules file says, as frozen values: no text left to parse, no name left to look up. One file a section."""
+
+from txmux.rules.model.backend import (
+    Backend,
+    Balance,
+    Check,
+    CheckKind,
+    Ejection,
+    Outcome,
+    Server,
+    ServerTLS,
+    backends_of,
+)
+from txmux.rules.model.listener import Listener, Rate
+from txmux.rules.model.networks import IPAddress, IPNetwork, NetworkSet
+from txmux.rules.model.period import Period
+from txmux.rules.model.refusal import InProcess, Refusal
+from txmux.rules.model.route import Alternative, Route
+from txmux.rules.model.rules import Rules
+from txmux.rules.model.section import Entry, Item, Section
+from txmux.rules.model.senders import Senders, Unix
+from txmux.rules.model.settings import Settings
+from txmux.rules.model.tls import TlsEnd, TLSMinimum
+
+__all__ = [
+    "Alternative",
+    "Backend",
+    "Balance",
+    "Check",
+    "CheckKind",
+    "Ejection",
+    "Entry",
+    "IPAddress",
+    "IPNetwork",
+    "InProcess",
+    "Item",
+    "Listener",
+    "NetworkSet",
+    "Outcome",
+    "Period",
+    "Rate",
+    "Refusal",
+    "Route",
+    "Rules",
+    "Section",
+    "Senders",
+    "Server",
+    "ServerTLS",
+    "Settings",
+    "TLSMinimum",
+    "TlsEnd",
+    "Unix",
+    "backends_of",
+]

@@ -1,0 +1,180 @@
+"""A backend: its servers, and how connections to them are made and kept."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from txmux.rules.model.refusal import InProcess, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+__all__ = [
+    "Backend",
+    "Balance",
+    "Check",
+    "CheckKind",
+    "Ejection",
+    "Outcome",
+    "Server",
+    "ServerTLS",
+    "backends_of",
+]
+
+Balance = Literal["round-robin", "least-connections", "random", "source-hash", "first"]
+"""How one of several servers is chosen."""
+
+
+CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "exchange"]
+"""What a server is asked; ``exchange`` is ``send=`` and ``expect=``."""
+
+
+@attrs.frozen
+class Server:
+    """One server of a backend.
+
+    Attributes:
+        text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
+        kind: ``tcp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records) or
+            ``endpoint`` (`text` is a Twisted client endpoint string).
+        host: An IP address or a host name.
+        port: A TCP port, 1 to 65535.
+        path: The path of a UNIX socket.
+        weight: Its share among the servers of a backend, 1 to 65535.
+        backup: Whether it is for the time when no other server is up.
+        max_connections: 0 is no limit. Where there are several addresses, for each of them.
+        down: Whether it is out of use.
+    """
+
+    text: str
+    kind: Literal["tcp", "unix", "srv", "endpoint"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    weight: int = 1
+    backup: bool = False
+    max_connections: int = 0
+    down: bool = False
+
+
+@attrs.frozen
+class Check:
+    """How a server is asked whether it is well. Times are seconds.
+
+    Attributes:
+        kind: What is asked.
+        interval: From the begin of one check to that of the next.
+        timeout: For the whole of one check.
+        rise: Checks in a row that bring a server back.
+        fall: Checks in a row that take it out.
+        path: Of the HTTP request.
+        host: The HTTP request's ``Host``; empty is the server's own name.
+        statuses: The HTTP statuses that are well.
+        send: The bytes that are sent first.
+        expect: The bytes that the answer has to contain.
+    """
+
+    kind: CheckKind
+    interval: float = 3.0
+    timeout: float = 1.0
+    rise: int = 2
+    fall: int = 3
+    path: str = "/"
+    host: str = ""
+    statuses: tuple[range, ...] = (range(200, 300), range(300, 400))
+    send: bytes = b""
+    expect: bytes = b""
+
+
+@attrs.frozen
+class Ejection:
+    """When connections that fail take a server out, and for how long. Times are seconds.
+
+    Attributes:
+        failures: So many connections that could not be made,
+        within: in so much time,
+        seconds: take the server out for so long.
+        lone: Whether also the only server of a backend is taken out, which nobody could replace.
+    """
+
+    failures: int = 3
+    within: float = 10.0
+    seconds: float = 10.0
+    lone: bool = attrs.field(default=True, eq=False)
+
+
+@attrs.frozen
+class ServerTLS:
+    """TLS to the servers of a backend.
+
+    Attributes:
+        name: What the server's certificate is verified for; empty is the server's own name or address.
+        ca: A PEM file with the certificates that are trusted; ``None`` is those of the system.
+        certificate: PEM files with the client's certificate chain and its key; empty is none.
+        alpn: The protocols that are offered; empty is those of the client.
+    """
+
+    name: str = ""
+    ca: Path | None = None
+    certificate: tuple[Path, ...] = ()
+    alpn: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Backend:
+    """A group of servers, and how connections to it are kept. Times are seconds, rates bytes in a second.
+
+    Attributes:
+        proxy_tlvs: What the header of the PROXY protocol, version 2, tells beside the addresses.
+        source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
+        check: ``None`` is no check.
+        eject: ``None`` is never.
+        resolve: The longest time until a host name is looked up again.
+        tls: How TLS is spoken to the servers; ``None`` is not at all.
+        max_connections: 0 is no limit.
+        queue: How many clients may wait when `max_connections` is reached, here or for all servers.
+        upload_rate: From the client; ``None`` is no limit.
+        download_rate: To the client; ``None`` is no limit.
+        fallback: Where a client is led when no server can be reached.
+    """
+
+    name: str
+    servers: tuple[Server, ...]
+    balance: Balance = "round-robin"
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    proxy_tlvs: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    connect_timeout: float = 5.0
+    retries: int = 2
+    idle_timeout: float = 3600.0
+    half_close_timeout: float = 60.0
+    max_duration: float | None = None
+    check: Check | None = None
+    eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
+    resolve: float = 30.0
+    tls: ServerTLS | None = None
+    max_connections: int = 0
+    queue: int = 0
+    queue_timeout: float = 5.0
+    upload_rate: int | None = None
+    download_rate: int | None = None
+    fallback: Outcome = Refusal.CLOSE
+
+
+Outcome = Backend | InProcess | Refusal
+"""Where a decision leads."""
+
+
+def backends_of(outcomes: Iterable[Outcome | None]) -> Iterator[Backend]:
+    """Give the backends that outcomes lead to, their fallbacks with them, each once."""
+    seen: set[int] = set()
+    waiting = list(outcomes)
+    for outcome in waiting:
+        if isinstance(outcome, Backend) and id(outcome) not in seen:
+            seen.add(id(outcome))
+            waiting.append(outcome.fallback)
+            yield outcome

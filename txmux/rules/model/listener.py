@@ -1,0 +1,62 @@
+"""A listener: where clients come in, and how many may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.model.refusal import Refusal
+
+if TYPE_CHECKING:
+    from txmux.rules.model.backend import Outcome
+    from txmux.rules.model.networks import NetworkSet
+
+__all__ = ["Listener", "Rate"]
+
+
+@attrs.frozen
+class Rate:
+    """How often something may happen, as a bucket of tokens: it holds `burst` of them, and is full at the beginning.
+
+    Attributes:
+        per_second: So many tokens come back each second.
+        burst: So many times it may happen at once; at least 1.
+    """
+
+    per_second: float
+    burst: int
+
+
+@attrs.frozen
+class Listener:
+    """One ``[listen]`` section. Times are seconds, sizes are bytes.
+
+    Attributes:
+        endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
+            as written.
+        accept_proxy_from: Who has to begin with a header of the PROXY protocol; ``None`` is nobody. Who comes by a
+            UNIX socket has to only if these are `Senders` that say so.
+        proxy_timeout: For that header.
+        max_connections: 0 is no limit.
+        max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
+        max_undecided_per_source: The same, only those that detection has not decided about yet.
+        connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
+    """
+
+    name: str
+    endpoints: tuple[str, ...] = ()
+    detect_timeout: float = 5.0
+    peek_limit: int = 32 * 1024
+    silent: Outcome = Refusal.CLOSE
+    default: Outcome = Refusal.CLOSE
+    accept_proxy_from: NetworkSet | None = None
+    proxy_timeout: float = 3.0
+    allow: NetworkSet | None = None
+    deny: NetworkSet | None = None
+    max_connections: int = 0
+    max_connections_per_source: int = 0
+    max_undecided_per_source: int = 0
+    connection_rate_per_source: Rate | None = None
+    backlog: int = 1024
+    keepalive: bool = True

@@ -1,0 +1,58 @@
+"""A whole rules file with all that it includes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.model.backend import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from txmux.rules.model.backend import Outcome, Server
+    from txmux.rules.model.listener import Listener
+    from txmux.rules.model.route import Route
+    from txmux.rules.model.section import Section
+    from txmux.rules.model.settings import Settings
+
+__all__ = ["Rules"]
+
+
+@attrs.frozen
+class Rules:
+    """A whole rules file with all that it includes, free of errors.
+
+    Attributes:
+        path: The file that was read first.
+        routes: In the order of the file, which is their priority.
+        backends: Those with a ``[backend]`` section, by name; short forms stand in the routes only.
+        sections: Where all this stands, by the headers of the sections; empty if the rules come from no file.
+    """
+
+    path: Path
+    settings: Settings
+    listeners: tuple[Listener, ...]
+    routes: tuple[Route, ...]
+    backends: dict[str, Backend] = attrs.field(factory=dict)
+    sections: Mapping[str, Section] = attrs.field(factory=dict, eq=False, repr=False)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
+        found = [route.outcome for route in self.routes if route.outcome is not None]
+        for listener in self.listeners:
+            found += [listener.silent, listener.default]
+        found += [backend.fallback for backend in self.backends.values()]
+        return iter(found)
+
+    def servers(self) -> Iterator[Server]:
+        """Give every server that a connection may be led to."""
+        for outcome in (*self.backends.values(), *self.outcomes()):
+            if isinstance(outcome, Backend):
+                yield from outcome.servers
+
+    def routes_of(self, place: Listener | Route) -> tuple[Route, ...]:
+        """Give the routes that belong to a listener, or to a route that ends TLS, in their order."""
+        return tuple(route for route in self.routes if route.stands_under(place))

@@ -1,0 +1,54 @@
+"""What stands in a rules file, with the number of each line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["Entry", "Item", "Section"]
+
+
+@attrs.frozen
+class Item:
+    """One line of a value, without the blanks around it."""
+
+    line: int
+    text: str
+
+
+@attrs.frozen
+class Entry:
+    """A key and its value; blank lines and comments inside the value are left out."""
+
+    line: int
+    key: str
+    items: Sequence[Item]
+
+
+@attrs.frozen
+class Section:
+    """A section.
+
+    Attributes:
+        path: The file, as the user named it.
+        line: Where its header stands.
+        header: The text between the brackets.
+        entries: By key, in the order of the file.
+        unread: The lines of it that could not be read, so that what seems to be missing may stand there.
+    """
+
+    path: str
+    line: int
+    header: str
+    entries: Mapping[str, Entry]
+    unread: Sequence[int] = ()
+
+    def problem(self, message: str, key: str = "", line: int = 0) -> Problem:
+        """Make a problem of this section, by default at its header."""
+        return Problem(self.path, line or self.line, self.header, key, message)

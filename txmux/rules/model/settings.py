@@ -1,0 +1,37 @@
+"""What holds for the whole service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@attrs.frozen
+class Settings:
+    """The ``[txmux]`` section.
+
+    Attributes:
+        relay: Which relay carries the bytes once a connection stands.
+        workers: Processes that share the listening ports.
+        max_connections: For the whole service; 0 is no limit.
+        drain_timeout: Seconds that old connections may go on when the service stops.
+        access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
+        access_log_format: How an access log line is written.
+        user: Whom the process becomes once it listens, by name or number; ``None`` is nobody else.
+        group: The same for its group; ``None`` is that of `user`.
+    """
+
+    relay: Literal["auto", "portable", "kernel"] = "auto"
+    workers: int = 1
+    max_connections: int = 0
+    drain_timeout: float = 30.0
+    access_log: Path | Literal["-"] | None = "-"
+    access_log_format: Literal["text", "json"] = "text"
+    user: str | None = None
+    group: str | None = None

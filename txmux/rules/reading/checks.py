@@ -1,0 +1,113 @@
+r"""The value of ``check``: ``http path=/health expect=2xx``, ``send="PING\r\n" expect=+PONG interval=5s``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from txmux.errors import OptionError
+from txmux.matchers.payload import bytes_from_text
+from txmux.rules.model import Check
+from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.reading.options import read_options
+from txmux.rules.reading.values import positive_duration, split_words, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from txmux.rules.model import CheckKind
+
+__all__ = ["check"]
+
+_STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
+_PATH = re.compile(r"/[!-~]*")
+_HOST = re.compile(r"[!-.0-~]+")
+
+
+def check(text: str) -> Check:
+    """Read what is asked of a server, and how often.
+
+    Args:
+        text: ``tcp``, ``http``, ``redis``, ``postgres``, ``ssh``, or ``send=`` and ``expect=`` in its place; then
+            options, split as a shell would.
+
+    Raises:
+        InvalidValueError: All that is wrong with it.
+    """
+    first, *rest = split_words(text) or [""]
+    kind: CheckKind | None = next((kind for kind in _WORDS if kind == first), None)
+    if first.partition("=")[0] in _KINDS["exchange"]:
+        kind, rest = "exchange", [first, *rest]
+    if kind is None:
+        raise InvalidValueError(_unknown(first))
+    found = read_options(rest, {**_KINDS[kind], **_SCHEDULE}, of=_CALLED.get(kind, kind))
+    expect = found.get("expect")
+    if kind == "http" and expect is not None:
+        found["statuses"] = found.pop("expect")
+    if kind == "exchange" and not expect:
+        raise InvalidValueError("send= needs the answer it hopes for; add expect=TEXT")
+    return Check(kind, **found)
+
+
+def _unknown(word: str) -> str:
+    hint = did_you_mean(word, _WORDS)
+    if word == "off":
+        hint = "; for no check, remove the key"
+    elif word.partition("=")[0] in {**_KINDS["http"], **_SCHEDULE}:
+        hint = "; what is asked comes first, as in http path=/health or tcp interval=5s"
+    return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
+
+
+def _path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise InvalidValueError(
+            f"{text!r} is no path of HTTP; write one such as /health, with %20 for a blank"
+        )
+    return text
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise InvalidValueError(f"{text!r} is no host; write a name such as www.example.com")
+    return text
+
+
+def _statuses(text: str) -> tuple[range, ...]:
+    return tuple(_status(part.strip()) for part in text.split(","))
+
+
+def _status(text: str) -> range:
+    found = _STATUS.fullmatch(text)
+    if not found:
+        raise InvalidValueError(f"{text!r} is no HTTP status; write for example 2xx,3xx or 204")
+    if found[2] == "xx":
+        return range(int(found[1]) * 100, int(found[1]) * 100 + 100)
+    return range(int(text), int(text) + 1)
+
+
+def _text(text: str) -> bytes:
+    try:
+        found = bytes_from_text(text)
+    except OptionError as error:
+        raise InvalidValueError(str(error).partition(" ")[2]) from None
+    if not found:
+        raise InvalidValueError(r"is empty; write text, in which \r \n \t \0 \xNN have a meaning")
+    return found
+
+
+_KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
+    "tcp": {},
+    "http": {"path": _path, "expect": _statuses, "host": _host},
+    "redis": {},
+    "postgres": {},
+    "ssh": {},
+    "exchange": {"send": _text, "expect": _text},
+}
+_WORDS: Sequence[CheckKind] = [kind for kind in _KINDS if kind != "exchange"]
+_CALLED: Mapping[CheckKind, str] = {"exchange": "a check by send= and expect="}
+_SCHEDULE: Mapping[str, Callable[[str], Any]] = {
+    "interval": positive_duration,
+    "timeout": positive_duration,
+    "rise": whole_number(1, 1000),
+    "fall": whole_number(1, 1000),
+}

@@ -1,0 +1,98 @@
+"""Endpoints of which only one can listen, because they want the same port or path."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+from typing import TYPE_CHECKING
+
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.endpoints import listening, short_form
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txmux.rules.model import Section
+    from txmux.rules.problems import Problem
+
+__all__ = ["conflicts"]
+
+_Claims = set[tuple[object, ...]]
+_EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
+_DEFAULT_INTERFACE = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp6": "::"}  # noqa: S104
+
+
+def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
+    """Find endpoints that want what an earlier one has.
+
+    Args:
+        sections: The ``[listen]`` sections, in the order of reading.
+
+    Yields:
+        A problem for each later endpoint, which names the earlier one.
+    """
+    first: dict[tuple[object, ...], str] = {}
+    for section in sections:
+        for item in section.entries["endpoint"].items if "endpoint" in section.entries else ():
+            claimed, refused = _claims(item.text)
+            other = next((first[claim] for claim in refused if claim in first), None)
+            if other:
+                message = (
+                    f"{item.text!r} is taken by {other}; "
+                    "remove one of the two, or change its port or path"
+                )
+                yield section.problem(message, "endpoint", item.line)
+            for claim in claimed:
+                first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
+
+
+def _claims(text: str) -> tuple[_Claims, _Claims]:
+    """Give what an endpoint takes, and what nothing before it may have taken."""
+    try:
+        listening(text)
+        short = short_form(text)
+        return _of_port(*short) if short else _of_string(text)
+    except InvalidValueError:
+        return set(), set()
+
+
+def _of_string(text: str) -> tuple[_Claims, _Claims]:
+    arguments = split_arguments(text)
+    kind = arguments.kind.lower()
+    if kind == "haproxy":
+        return _of_string(text.partition(":")[2])
+    if kind not in SERVER:
+        return set(), set()
+    given = SERVER[kind].check(arguments)
+    if kind == "unix":
+        return _one(kind, posixpath.normpath(given["address"]))
+    if kind == "systemd":
+        return _one(kind, given.get("index"), given.get("name"))
+    host = given.get("interface") or _DEFAULT_INTERFACE[kind]
+    return _of_port(host, int(given["port"])) if "port" in given else (set(), set())
+
+
+def _one(*claim: object) -> tuple[_Claims, _Claims]:
+    return {claim}, {claim}
+
+
+def _of_port(host: str, port: int) -> tuple[_Claims, _Claims]:
+    if not port:
+        return set(), set()
+    every = _EVERY_ADDRESS.get(host)
+    if every:
+        some: _Claims = {(port, family, "some") for family in every}
+        return some | {(port, family, "every") for family in every}, some
+    family, address = _address(host)
+    this: tuple[object, ...] = (port, family, address)
+    return {this, (port, family, "some")}, {this, (port, family, "every")}
+
+
+def _address(host: str) -> tuple[int, str]:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a name, which Twisted takes for an interface
+        return 4, host
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.version, str(address)

@@ -1,0 +1,290 @@
+"""Where to listen and where to connect: short forms and Twisted's endpoint strings, checked without opening anything."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+from twisted.internet.interfaces import (
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpointStringParser,
+)
+from twisted.plugin import getPlugins
+
+from txmux.rules.model import Server
+from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
+from txmux.rules.reading.endpointstrings import (
+    CLIENT,
+    SERVER,
+    Arguments,
+    Form,
+    host_name,
+    split_arguments,
+)
+from txmux.rules.reading.options import read_options
+from txmux.rules.reading.values import file_path, split_words, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["listening", "no_proxy_protocol", "server", "short_form"]
+
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
+_V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+_LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
+_BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+_MOST_WEIGHT = 65535  # as in an SRV record
+
+_listening_port = whole_number(0, 65535, "a port")
+_server_port = whole_number(1, 65535, "a port")
+
+
+def listening(text: str) -> str:
+    """Check where to listen.
+
+    Args:
+        text: ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, or a Twisted server endpoint string.
+
+    Returns:
+        The same text.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    _refuse_slips(text, any_address="")
+    kind = _kind_of(text)
+    if kind is not None:
+        arguments = split_arguments(text)
+        if kind not in _BUILT_IN and kind.lower() not in _installed_server_kinds():
+            known = _BUILT_IN | _installed_server_kinds()
+            _refuse_name(text, known)
+            _refuse_kind(kind, known, "ADDRESS:PORT or :PORT")
+        _check(arguments, SERVER)
+        return text
+    short = _SHORT.fullmatch(text)
+    if short is None:
+        raise InvalidValueError(
+            f"{text!r} is no endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
+        )
+    if short["v6"] is not None:
+        _check_v6(short["v6"])
+    elif short["host"] and not _is_address(short["host"]):
+        hint = f"; did you mean ':{short['port']}'?" if short["host"] == "*" else ""
+        raise InvalidValueError(
+            f"{short['host']!r} is no IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
+        )
+    _listening_port(short["port"])
+    return text
+
+
+def short_form(text: str) -> tuple[str, int] | None:
+    """Take apart a checked place to listen on.
+
+    Args:
+        text: What `listening` accepted.
+
+    Returns:
+        The IP address, empty for every address, and the port; ``None`` for a Twisted endpoint string.
+    """
+    short = _SHORT.fullmatch(text)
+    if short is None:
+        return None
+    host = short["v6"] or short["host"]
+    return (host, int(short["port"])) if not host or _is_address(host) else None
+
+
+def server(text: str) -> Server:
+    """Read one line of ``server``.
+
+    Args:
+        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path``, ``srv:NAME`` or a Twisted client endpoint string; after it
+            ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order.
+
+    Raises:
+        InvalidValueError: All that is wrong with it.
+    """
+    words = split_words(text)
+    if not words:
+        raise InvalidValueError("an empty text is no server; write HOST:PORT or unix:/path")
+    messages: list[str] = []
+    found, options = Server("", "tcp"), {}
+    try:
+        found = _server(words[0])
+    except InvalidValueError as error:
+        messages += error.messages
+    try:
+        options = _server_options(words[1:])
+    except InvalidValueError as error:
+        messages += error.messages
+    if messages:
+        raise InvalidValueError(*messages)
+    return attrs.evolve(found, **options)
+
+
+def no_proxy_protocol(text: str) -> str:
+    """Tell why a server cannot be sent a PROXY protocol header.
+
+    Args:
+        text: What `server` reads.
+
+    Returns:
+        What is wrong and what would be right, or nothing.
+    """
+    place = next(iter(text.split()), "")
+    if _SHORT.fullmatch(place) is None and (_kind_of(place) or "").lower() in {"ssl", "tls"}:
+        return (
+            f"{place!r} would get the PROXY header inside of TLS, where no server looks for it; write it as "
+            "HOST:PORT with 'tls = yes', or proxy_protocol = off"
+        )
+    return ""
+
+
+def _server_options(words: Sequence[str]) -> dict[str, Any]:
+    known = (*_READERS, *_FLAGS)
+    names = [word.partition("=")[0] for word in words]
+    strays = [
+        f"{word!r} is not expected after the server; write one server a line{did_you_mean(name, known)}"
+        for word, name in zip(words, names, strict=True)
+        if name not in known
+    ]
+    if strays:
+        raise InvalidValueError(*strays)
+    return read_options(words, _READERS, _FLAGS, of="a server")
+
+
+def _weight(text: str) -> int:
+    if text == "0":
+        raise InvalidValueError("would leave no client to the server; write down instead")
+    return whole_number(1, _MOST_WEIGHT)(text)
+
+
+_READERS = {"weight": _weight, "max_connections": whole_number(0, 1_000_000_000)}
+_FLAGS = ("backup", "down")
+
+
+def _server(text: str) -> Server:
+    _refuse_slips(text, any_address="127.0.0.1")
+    short = _SHORT.fullmatch(text)
+    kind = (_kind_of(text) or "").lower()
+    # A name and a number is a host even where a plugin has that name: no such plugin takes one number only.
+    if kind and (short is None or kind in {*_BUILT_IN, "tls"} or not short["port"].isdecimal()):
+        return _endpoint(text, kind, host_like=short is not None)
+    if short is None:
+        raise InvalidValueError(f"{text!r} is no server; write HOST:PORT, [V6]:PORT or unix:/path")
+    host = host_name(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
+    return Server(text, "tcp", host=host, port=_server_port(short["port"]))
+
+
+def _endpoint(text: str, kind: str, *, host_like: bool) -> Server:
+    if kind == "srv":
+        return Server(text, "srv", host=_service_name(text[4:]))
+    if kind not in _BUILT_IN and kind not in _installed_client_kinds():
+        if host_like:
+            _server_port(text.rpartition(":")[2])
+        _refuse_kind(kind, _BUILT_IN | _installed_client_kinds(), "HOST:PORT or [V6]:PORT")
+    arguments = split_arguments(text)
+    named = _check(arguments, CLIENT)
+    if kind == "tcp" and named.keys() == {"host", "port"}:
+        return Server(text, "tcp", host=named["host"], port=int(named["port"]))
+    if kind == "unix" and named.keys() == {"path"}:
+        return Server(text, "unix", path=str(file_path(named["path"])))
+    return Server(text, "endpoint")
+
+
+def _service_name(text: str) -> str:
+    """Check the name of an SRV record (RFC 2782), ``_service._proto.name``."""
+    service, _, rest = text.partition(".")
+    transport, _, domain = rest.partition(".")
+    if ":" in text:
+        meant = f"srv:{text.partition(':')[0]}"
+        raise InvalidValueError(f"{text!r}: the port is in the SRV record; write {meant}")
+    if not (_LIKE_SERVICE.fullmatch(service) and _LIKE_SERVICE.fullmatch(transport) and domain):
+        raise InvalidValueError(
+            f"{text!r} is no name of an SRV record; write for example srv:_ssh._tcp.example.com"
+        )
+    if transport.lower() == "_udp":
+        raise InvalidValueError(f"{text!r} is for UDP; write srv:{service}._tcp.{domain}")
+    return host_name(text)
+
+
+def _check(arguments: Arguments, forms: Mapping[str, Form]) -> dict[str, str]:
+    # What a plugin that is not Twisted's own takes, only its author knows.
+    form = forms.get(arguments.kind.lower())
+    return form.check(arguments) if form else {}
+
+
+def _kind_of(text: str) -> str | None:
+    prefix, colon, _ = text.partition(":")
+    return prefix if colon and _KIND.fullmatch(prefix) else None
+
+
+def _refuse_name(text: str, kinds: frozenset[str]) -> None:
+    host, _, port = text.partition(":")
+    if port.isdecimal() and nearest(host, kinds) is None:
+        raise InvalidValueError(
+            f"{host!r} is a name; a listener takes an IP address, such as 127.0.0.1:{port}, "
+            f"or :{port} for every address"
+        )
+
+
+def _refuse_slips(text: str, any_address: str) -> None:
+    """Recognise what people write instead of an address and a port."""
+    host, _, port = text.rpartition(":")
+    meant = ""
+    if text.isdecimal():
+        meant = f"{any_address}:{text}"
+    elif any_address and text.startswith(":") and text[1:].isdecimal():
+        meant = f"{any_address}{text}"
+    elif _V6_AND_PORT.fullmatch(text):
+        meant = f"[{'::1' if any_address else '::'}]:{text[2:]}"
+    elif text.startswith("/"):
+        meant = f"unix:{text}"
+    elif _is_v6(host) and port.isdecimal():
+        meant = f"[{host}]:{port}"
+    elif _is_v6(text):
+        meant = f"[{text}]:PORT"
+    elif _is_address(text):
+        meant = f"{text}:PORT"
+    if meant:
+        raise InvalidValueError(f"{text!r} is no address and port; did you mean {meant!r}?")
+
+
+def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
+    raise InvalidValueError(
+        f"there is no endpoint type {kind!r}; write {short_forms}, or one of "
+        f"{', '.join(sorted(known))}{did_you_mean(kind, known)}"
+    )
+
+
+def _check_v6(text: str) -> str:
+    if not _is_v6(text):
+        raise InvalidValueError(f"{text!r} is no IPv6 address; write [2001:db8::1]:PORT")
+    return text
+
+
+def _is_v6(text: str) -> bool:
+    return ":" in text and _is_address(text)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@cache
+def _installed_server_kinds() -> frozenset[str]:
+    kinds = frozenset(p.prefix.lower() for p in getPlugins(IStreamServerEndpointStringParser))
+    return kinds - {"stdio"}  # one pair of streams, where no client can connect
+
+
+@cache
+def _installed_client_kinds() -> frozenset[str]:
+    plugins = getPlugins(IStreamClientEndpointStringParserWithReactor)
+    return frozenset(p.prefix.lower() for p in plugins)

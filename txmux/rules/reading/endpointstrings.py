@@ -1,0 +1,252 @@
+"""The form of Twisted's endpoint strings, ``kind:argument:name=value``, and what its own kinds take.
+
+Twisted checks such a string only while it makes the endpoint, which reads certificates and looks for inherited
+sockets. Here nothing is opened, so that a rules file can be checked anywhere.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.reading.values import choice, socket_path, whole_number
+
+__all__ = ["CLIENT", "SERVER", "Arguments", "Form", "host_name", "split_arguments"]
+
+_ARGUMENT = re.compile(
+    r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
+)
+_ESCAPED = re.compile(r"\\(.)", flags=re.DOTALL)
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+@attrs.frozen
+class Arguments:
+    """A Twisted endpoint string, taken apart."""
+
+    kind: str
+    positional: tuple[str, ...]
+    named: Mapping[str, str]
+
+
+def split_arguments(text: str) -> Arguments:
+    r"""Take an endpoint string apart at ``:`` and ``=``; a backslash escapes both, and itself.
+
+    Args:
+        text: A string that begins with the name of an endpoint type.
+
+    Raises:
+        InvalidValueError: It names an argument twice, or ends in a lone backslash.
+    """
+    positional: list[str] = []
+    named: dict[str, str] = {}
+    whole, start = f"{text}:", 0
+    while start < len(whole):
+        found = _ARGUMENT.match(whole, start)
+        if found is None:
+            raise InvalidValueError(f"{text!r} ends in a backslash; write \\\\ for a backslash")
+        start = found.end()
+        first = _ESCAPED.sub(r"\1", found["first"])
+        if found["value"] is None:
+            positional.append(first)
+        elif first in named:
+            raise InvalidValueError(f"{first!r} is given twice in {text!r}; keep one")
+        else:
+            named[first] = _ESCAPED.sub(r"\1", found["value"])
+    return Arguments(positional[0], tuple(positional[1:]), named)
+
+
+def host_name(text: str) -> str:
+    """Check an IP address or a host name.
+
+    Raises:
+        InvalidValueError: It is neither.
+    """
+    labels = text.removesuffix(".").split(".")
+    if ":" in text or labels[-1].isdecimal():
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise InvalidValueError(
+                f"{text!r} is no IP address; write one such as 192.0.2.1 or 2001:db8::1"
+            ) from None
+    elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        meant = "one such as www.example.com, or an IP address"
+        hint = meant if text.isascii() else "an international name in its xn-- form"
+        raise InvalidValueError(f"{text!r} is no host name; write {hint}")
+    return text
+
+
+def _octal_mode(text: str) -> str:
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise InvalidValueError(f"must be an octal number such as 660, not {text!r}")
+    return text
+
+
+_COLON = "a colon that belongs to an argument is written \\:"
+_COUNT = whole_number(0, 1_000_000)
+_FLAG = whole_number(0, 1)
+_Checks = Mapping[str, Callable[[str], object]]
+_LISTEN: _Checks = {"port": whole_number(0, 65535), "address": socket_path}
+_CONNECT: _Checks = {"port": whole_number(1, 65535)}
+_CHECKS: _Checks = {
+    "backlog": _COUNT,
+    "bindAddress": host_name,
+    "domain": choice("INET", "INET6", "UNIX"),
+    "host": host_name,
+    "index": _COUNT,
+    "interface": lambda text: text and host_name(text),
+    "lockfile": _FLAG,
+    "mode": _octal_mode,
+    "timeout": _COUNT,
+}
+
+
+def _complaints(checks: _Checks, name: str, value: str) -> tuple[str, ...]:
+    try:
+        checks.get(name, str)(value)
+    except InvalidValueError as error:
+        return error.messages
+    return ()
+
+
+@attrs.frozen
+class Form:
+    """What one kind of endpoint takes.
+
+    Attributes:
+        example: A string of this kind that works.
+        names: The arguments that may be given without a name, in their order.
+        required: Those it cannot do without; none of them may be empty.
+        only_named: The arguments that need their name.
+        one_of: Exactly one of these must be there.
+        checks: What reads the arguments that only some kinds have, or that differ between them.
+        fills_gaps: Whether arguments without a name take the names that are left, as in ``tcp:host=x:80``.
+    """
+
+    example: str
+    names: tuple[str, ...]
+    required: tuple[str, ...] = ()
+    only_named: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
+    checks: _Checks = _LISTEN
+    fills_gaps: bool = False
+
+    def check(self, arguments: Arguments) -> dict[str, str]:
+        """Check the arguments of an endpoint string.
+
+        Returns:
+            All of them by name.
+
+        Raises:
+            InvalidValueError: All that is wrong with them.
+        """
+        given = arguments.named
+        names = [n for n in self.names if n not in given] if self.fills_gaps else self.names
+        known = (*self.names, *self.only_named)
+        kind = arguments.kind
+        if len(arguments.positional) > len(names):
+            raise InvalidValueError(
+                f"too many arguments for {kind}; write it as {self.example} ({_COLON})"
+            )
+        messages = [
+            f"{kind} takes no {name!r}{suggestion(name, known, 'it takes')}"
+            for name in given
+            if name not in known
+        ]
+        by_position = dict(zip(names, arguments.positional, strict=False))
+        messages += [f"{name!r} is given twice; keep one" for name in by_position if name in given]
+        merged = {**by_position, **given}
+        messages += [
+            f"{kind} needs its {name!r}; write it as {self.example}"
+            for name in self.required
+            if not merged.get(name)
+        ]
+        if self.one_of and sum(name in merged for name in self.one_of) != 1:
+            messages.append(f"{kind} needs one of {' and '.join(self.one_of)}: {self.example}")
+        messages += [
+            f"{name}: {complaint}"
+            for name, value in merged.items()
+            if value or name not in self.required
+            for complaint in _complaints({**_CHECKS, **self.checks}, name, value)
+        ]
+        if messages and "" in arguments.positional[1:]:
+            raise InvalidValueError(f"{_COLON}, as in interface=\\:\\:1")
+        if messages:
+            raise InvalidValueError(*messages)
+        return merged
+
+
+SERVER: Mapping[str, Form] = {
+    "tcp": Form("tcp:443", ("port", "interface", "backlog"), ("port",)),
+    "tcp6": Form("tcp6:443", ("port", "backlog", "interface"), ("port",)),
+    "unix": Form("unix:/run/x.sock", ("address", "mode", "backlog", "lockfile"), ("address",)),
+    "systemd": Form(
+        "systemd:domain=INET:index=0",
+        ("domain", "index", "name"),
+        ("domain",),
+        one_of=("index", "name"),
+    ),
+    "ssl": Form(
+        "ssl:443:privateKey=/etc/key.pem:certKey=/etc/chain.pem",
+        (
+            "port",
+            "privateKey",
+            "certKey",
+            "sslmethod",
+            "interface",
+            "backlog",
+            "extraCertChain",
+            "dhParameters",
+        ),
+        ("port",),
+    ),
+    "tls": Form("tls:/etc/pems:443", ("path", "port", "backlog", "interface"), ("path",)),
+}
+"""The kinds of server endpoint that come with Twisted."""
+
+CLIENT: Mapping[str, Form] = {
+    "tcp": Form(
+        "tcp:HOST:PORT",
+        ("host", "port"),
+        ("host", "port"),
+        ("timeout", "bindAddress"),
+        checks=_CONNECT,
+        fills_gaps=True,
+    ),
+    "ssl": Form(
+        "ssl:HOST:PORT:hostname=HOST",
+        ("host", "port"),
+        ("host", "port"),
+        ("timeout", "bindAddress", "privateKey", "certKey", "caCertsDir", "hostname"),
+        checks=_CONNECT,
+        fills_gaps=True,
+    ),
+    "tls": Form(
+        "tls:HOST:PORT",
+        (
+            "host",
+            "port",
+            "timeout",
+            "bindAddress",
+            "certificate",
+            "privateKey",
+            "trustRoots",
+            "endpoint",
+        ),
+        ("host", "port"),
+        checks=_CONNECT,
+    ),
+    "unix": Form(
+        "unix:/run/x.sock",
+        ("path",),
+        ("path",),
+        ("lockfile", "timeout"),
+        checks={"path": socket_path},
+    ),
+}
+"""The kinds of client endpoint that come with Twisted."""

@@ -1,0 +1,78 @@
+"""Networks that stand in a file of their own, one a line: ``from = @blocklist.txt``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from txmux.rules.model import NetworkSet
+from txmux.rules.problems import InvalidValueError, Problem
+from txmux.rules.reading.values import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from txmux.rules.model import IPNetwork
+
+__all__ = ["NetworkLists"]
+
+_COMMENT = re.compile("[#;]")
+_MOST_PROBLEMS = 5
+_LONGEST_SHOWN = 60
+
+
+class NetworkLists:
+    """Reads files of networks, each only once.
+
+    Attributes:
+        problems: What is wrong in them; of each file only the first few.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, NetworkSet] = {}
+        self.problems: list[Problem] = []
+
+    def __call__(self, path: Path) -> NetworkSet:
+        """Give the networks of a file.
+
+        Raises:
+            InvalidValueError: It cannot be read.
+        """
+        try:
+            real = path.resolve()
+            if real not in self._known:
+                # Other people's lists may have any bytes in their comments.
+                text = real.read_text("utf-8-sig", "replace")
+                self._known[real] = NetworkSet(self._networks(text, path))
+        except (OSError, ValueError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or "it is no path of a file"
+            raise InvalidValueError(
+                f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
+            ) from None
+        return self._known[real]
+
+    def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
+        wrong: list[int] = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            item = _COMMENT.split(line, maxsplit=1)[0].strip()
+            if not item:
+                continue
+            try:
+                yield network(item)
+            except InvalidValueError as error:
+                wrong.append(number)
+                if len(wrong) <= _MOST_PROBLEMS:
+                    self.problems.append(Problem(str(path), number, "", "", _told(item, error)))
+        if len(wrong) > _MOST_PROBLEMS:
+            message = f"is no network, either; there are {len(wrong)} such lines in this file"
+            first_hidden = wrong[_MOST_PROBLEMS]
+            self.problems.append(Problem(str(path), first_hidden, "", "", message))
+
+
+def _told(item: str, error: InvalidValueError) -> str:
+    if len(item) > _LONGEST_SHOWN:
+        return "is no network; write one a line, such as 10.0.0.0/8, and nothing else"
+    if len(item.replace(",", " ").split()) > 1:
+        return f"{item!r} is no network; write one a line, and what else it is to say after '#'"
+    return str(error)

@@ -1,0 +1,266 @@
+"""The kinds of values that keys take: each function reads one text, or raises `InvalidValueError`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.rules.model import Rate
+from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.reading.options import read_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.rules.model import IPNetwork
+
+__all__ = [
+    "NAME",
+    "boolean",
+    "choice",
+    "connection_rate",
+    "duration",
+    "file_path",
+    "network",
+    "positive_duration",
+    "positive_duration_or_none",
+    "protocol_name",
+    "rate",
+    "size",
+    "socket_path",
+    "split_words",
+    "whole_number",
+]
+
+NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
+_SECONDS = {
+    "ms": Decimal("0.001"),
+    "s": Decimal(1),
+    "m": Decimal(60),
+    "h": Decimal(3600),
+    "d": Decimal(86400),
+}
+_DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
+_LONGEST_DAYS = 3650
+
+_SIZE = re.compile(r"([0-9]{1,12})(KiB|MiB|GiB)?")
+_BYTES = {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_LIKE_SIZE = re.compile(r"([0-9]{1,12})\s*([KMG])(?:i?B)?", re.IGNORECASE)
+
+_LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE)
+
+_COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
+
+_FASTEST = 1024 * _BYTES["GiB"]
+_LONGEST_SOCKET_PATH = 107
+
+# A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
+_QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<kept>[^ \t'"\\]|$)|\\.""")
+
+
+def duration(text: str) -> float:
+    """Read a duration; seconds."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else text.replace(" ", "")
+        hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
+        raise InvalidValueError(f"{text!r} is no duration; {_DURATION_FORMS}{hint}")
+    seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
+    if seconds > _LONGEST_DAYS * 86400:
+        raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
+    return seconds
+
+
+def positive_duration(text: str) -> float:
+    """Read a duration that is more than nothing; seconds."""
+    seconds = duration(text)
+    if not seconds:
+        raise InvalidValueError(f"must be more than 0; {_DURATION_FORMS}")
+    return seconds
+
+
+def positive_duration_or_none(text: str) -> float | None:
+    """Read a duration that is more than nothing, or the word ``none``; seconds."""
+    return None if text == "none" else positive_duration(text)
+
+
+def size(low: int, high: int) -> Callable[[str], int]:
+    """Make the reader of a size in bytes.
+
+    Args:
+        low: The least that is accepted.
+        high: The most that is accepted, a power of 1024 times a whole number.
+    """
+
+    def read(text: str) -> int:
+        found = _SIZE.fullmatch(text)
+        if found is None:
+            like = _LIKE_SIZE.fullmatch(text)
+            hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
+            raise InvalidValueError(
+                f"{text!r} is no size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
+            )
+        number = int(found[1]) * _BYTES[found[2]]
+        if not low <= number <= high:
+            raise InvalidValueError(
+                f"{text!r} is out of range; from {_size_text(low)} to {_size_text(high)}"
+            )
+        return number
+
+    return read
+
+
+def _size_text(number: int) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if number and number % _BYTES[unit] == 0:
+            return f"{number // _BYTES[unit]}{unit}"
+    return str(number)
+
+
+def rate(text: str) -> int:
+    """Read how many bytes go in a second."""
+    amount, slash, unit = text.partition("/")
+    found = _SIZE.fullmatch(amount)
+    if not found or slash + unit != "/s":
+        like = _LIKE_RATE.fullmatch(text)
+        prefix = like[2][0].upper() + "iB" if like and like[2] else ""
+        hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
+        raise InvalidValueError(
+            f"{text!r} is no rate; write bytes in a second as 500000/s, 512KiB/s or 10MiB/s{hint}"
+        )
+    number = int(found[1]) * _BYTES[found[2]]
+    if not 1 <= number <= _FASTEST:
+        raise InvalidValueError(f"{text!r} is out of range; from 1/s to {_size_text(_FASTEST)}/s")
+    return number
+
+
+def connection_rate(text: str) -> Rate:
+    """Read how often something may happen: ``20/s burst=40``. Without a burst it is the number that is written."""
+    words = split_words(text)
+    found = _COUNT_RATE.fullmatch(words[0]) if words else None
+    if found is None or not int(found[1]):
+        raise InvalidValueError(
+            f"{text!r} is no rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        )
+    number = int(found[1])
+    burst = whole_number(1, 1_000_000)
+    given = read_options(words[1:], {"burst": burst}, of="a rate")
+    return Rate(number / float(_SECONDS[found[2]]), given.get("burst", number))
+
+
+def protocol_name(text: str) -> str:
+    """Read the name of a protocol in ALPN (RFC 7301, section 3.1: 1 to 255 bytes)."""
+    if not text.isascii() or not text.isprintable() or " " in text or len(text) > 255:
+        raise InvalidValueError(
+            f"{text!r} is no protocol of ALPN; write for example h2 or http/1.1"
+        )
+    return text
+
+
+def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
+    """Make the reader of a whole number.
+
+    Args:
+        low: The least that is accepted.
+        high: The most that is accepted.
+        what: What the number is, for the message.
+    """
+
+    def read(text: str) -> int:
+        number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
+        if not low <= number <= high:
+            subject = f"{what} must be" if what else "must be"
+            raise InvalidValueError(f"{subject} a whole number from {low} to {high}, not {text!r}")
+        return number
+
+    return read
+
+
+def boolean(text: str) -> bool:
+    """Read ``yes`` or ``no``."""
+    if text in {"yes", "no"}:
+        return text == "yes"
+    meant = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
+    near = meant.get(text.lower())
+    hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
+    raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
+
+
+def choice(*choices: str) -> Callable[[str], str]:
+    """Make the reader of one of some words."""
+
+    def read(text: str) -> str:
+        if text in choices:
+            return text
+        raise InvalidValueError(
+            f"must be {joined(choices)}, not {text!r}{did_you_mean(text, choices)}"
+        )
+
+    return read
+
+
+def network(text: str) -> IPNetwork:
+    """Read an IP network, or an address, which is a network of one."""
+    if "%" in text:  # `ipaddress` would take it and forget it
+        raise InvalidValueError(f"{text!r}: leave out its zone, '%' and what follows")
+    try:
+        found = ipaddress.ip_network(text)
+    except ValueError:
+        raise InvalidValueError(_no_network(text)) from None
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= 96:
+        raise InvalidValueError(
+            f"{text!r} is IPv4 inside IPv6; clients are compared as IPv4: write '{mapped}/{found.prefixlen - 96}'"
+        )
+    return found
+
+
+def _no_network(text: str) -> str:
+    try:
+        inside = ipaddress.ip_interface(text)
+    except ValueError:
+        return f"{text!r} is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+    return (
+        f"{text!r} is an address inside a network; write '{inside.network}' for the network "
+        f"or '{inside.ip}' for the one address"
+    )
+
+
+def file_path(text: str) -> Path:
+    """Read the path of a file."""
+    if "\0" in text:
+        raise InvalidValueError(f"{text!r} is no path: it holds a NUL character")
+    return Path(text)
+
+
+def socket_path(text: str) -> Path:
+    """Read the path of a UNIX socket, which has to fit into the field ``sun_path`` (108 bytes, the last one NUL)."""
+    length = len(text.encode("utf-8", "surrogatepass"))
+    if length > _LONGEST_SOCKET_PATH:
+        raise InvalidValueError(
+            f"is {length} bytes long; the path of a UNIX socket has at most {_LONGEST_SOCKET_PATH}"
+        )
+    return file_path(text)
+
+
+def split_words(text: str) -> list[str]:
+    r"""Split a line into words as a shell would, with quotes, and without comments or substitutions.
+
+    Unlike in a shell, a backslash outside quotes escapes only blanks, quotes and backslashes and otherwise stays,
+    so that ``pattern=^\d+\r\n`` needs no quotes.
+    """
+    kept = _QUOTED.sub(
+        lambda found: f"\\{found[0]}" if found["kept"] is not None else found[0], text
+    )
+    try:
+        return shlex.split(kept)
+    except ValueError:
+        raise InvalidValueError(
+            "a quote is not closed; close it, or write \\' or \\\" for the character itself"
+        ) from None
