@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from txmux.backends.connect.connector import Dial
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.health.checks import OnResult
     from txmux.backends.pool.member import Member
     from txmux.rules.model import Backend, Rules

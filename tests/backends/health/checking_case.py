@@ -18,7 +18,7 @@ from txmux.rules.model import Check
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.backends.connect.connector import Dial
+    from txmux.backends.connect.dial import Dial
     from txmux.rules.model import Server
 
 __all__ = ["WELL", "CheckingTestCase", "ill"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from twisted.internet import error
@@ -20,20 +19,20 @@ from txmux.proxyprotocol.header import Header
 from txmux.proxyprotocol.wrappers import HeaderFirst
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
     from txmux.interfaces import Exchange
     from txmux.proxyprotocol.header import Address, Tlv
     from txmux.rules.model import Backend
 
-__all__ = ["BackendConnector", "ConnectFailure", "Dial", "proxy_header"]
-
-Dial = Callable[..., Callable[[], None]]
-"""Starts to connect: a server, a client factory and seconds in; what cancels the attempt out. See `dial`."""
+__all__ = ["BackendConnector", "ConnectFailure", "proxy_header"]
 
 ConnectFailure = Literal[
     "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"

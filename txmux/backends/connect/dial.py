@@ -6,6 +6,7 @@ import encodings.idna  # noqa: F401 - host names need it, and without free descr
 import errno
 import functools
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
@@ -16,20 +17,23 @@ from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller, is_available
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.backends.connect.source import Source
     from txmux.rules.model import Server
 
-__all__ = ["OWN_TROUBLE", "dial"]
+__all__ = ["OWN_TROUBLE", "Dial", "dial"]
+
+Dial = Callable[..., Callable[[], None]]
+"""Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
 OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 """Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
 
 
-def dial(  # noqa: PLR0913 - all that a connection hangs on, by name
+def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     reactor: Any,
     server: Server,
     factory: Any,

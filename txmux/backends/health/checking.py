@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITransport
 
     from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.connector import Dial
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.health.probes import Probe
     from txmux.rules.model import Server
 

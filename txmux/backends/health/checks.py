@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from txmux.backends.connect.connector import Dial
+    from txmux.backends.connect.dial import Dial
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Backend, Check
