@@ -14,7 +14,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
 from txmux.embedding import outcome, route
 from txmux.frontend.connection import MuxProtocol
-from txmux.relay.portable import PortableRelay
+from txmux.relay.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -201,5 +201,5 @@ class LeakTest(MuxTestCase):
             "readers": len(reactor.getReaders()),
             "writers": len(reactor.getWriters()),
             "connections": kinds[MuxProtocol],
-            "relays": kinds[PortableRelay],
+            "relays": kinds[Relay],
         }

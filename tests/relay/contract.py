@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase as _Base
 
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay
+    from txmux.relay.relay import Relay
 else:
     _Base = object
 

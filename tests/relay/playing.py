@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.relay.reactors import PrivateReactor
     from tests.relay.schedules import Schedule, Step, Who
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay
+    from txmux.relay.relay import Relay
 
     RelayMaker = Callable[[Any, Timeouts, Callable[[RelayResult], None]], Relay]
 

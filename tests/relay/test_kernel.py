@@ -10,12 +10,13 @@ from tests.relay.contract_order import OrderContract
 from tests.relay.contract_resets import ResetContract
 from tests.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring
 from tests.support.peers import reactor
-from txmux.relay.kernel import KernelRelay, is_supported
+from txmux.relay.kernel import is_supported, kernel_relay
 from txmux.sockets.poller import Poller
 
 if TYPE_CHECKING:
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay, Timeouts
+    from txmux.relay.interface import Timeouts
+    from txmux.relay.relay import Relay
 
 
 class _Kernel:
@@ -24,7 +25,7 @@ class _Kernel:
     skip = None if is_supported() else "this system cannot"
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return KernelRelay(clock, timeouts, on_over, Poller.of(reactor))
+        return kernel_relay(clock, timeouts, on_over, Poller.of(reactor))
 
 
 class KernelRelayTest(_Kernel, OrderContract, ResetContract, TestCase):

@@ -11,18 +11,19 @@ from tests.relay.contract_order import OrderContract
 from tests.relay.contract_resets import ResetContract
 from tests.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
-from txmux.relay.portable import PortableRelay
+from txmux.relay.portable import portable_relay
 
 if TYPE_CHECKING:
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay, Timeouts
+    from txmux.relay.interface import Timeouts
+    from txmux.relay.relay import Relay
 
 
 class _Portable:
     """Makes portable relays."""
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return PortableRelay(clock, timeouts, on_over)
+        return portable_relay(clock, timeouts, on_over)
 
 
 class PortableRelayTest(_Portable, OrderContract, ResetContract, TestCase):

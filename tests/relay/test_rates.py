@@ -15,12 +15,12 @@ from tests.relay.wiring import LeanTcpWiring, UnixWiring
 from tests.support.peers import reactor
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
-from txmux.relay.rates import PacedRelay, Rates
+from txmux.relay.rates import Rates, paced_relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay
+    from txmux.relay.relay import Relay
 
 _FAST = Rates(1 << 30, 1 << 30)
 
@@ -29,7 +29,7 @@ class _Fast:
     """Makes relays whose limits are never met."""
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return PacedRelay(clock, timeouts, on_over, _FAST)
+        return paced_relay(clock, timeouts, on_over, _FAST)
 
 
 class PacedRelayTest(_Fast, OrderContract, ResetContract, TestCase):
@@ -76,7 +76,7 @@ class _Case(SynchronousTestCase):
         for transport, end in ((self.client, client), (self.server, server)):
             end.receiver = _Waiting()
             transport.connect(end)
-        self.running = PacedRelay(self.clock, timeouts, self.results.append, rates)
+        self.running = paced_relay(self.clock, timeouts, self.results.append, rates)
         self.running.start(client, server, pending, client_finished=False)
 
     def taken(self, transport: WaterMarkTransport, seconds: float, step: float = 0.01) -> int:
@@ -277,7 +277,7 @@ class RealTests(RelayCase, TestCase):
     """Over real sockets, in real time."""
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
-        return PacedRelay(clock, timeouts, on_over, Rates(download=2_000_000))
+        return paced_relay(clock, timeouts, on_over, Rates(download=2_000_000))
 
     async def test_half_a_second(self) -> None:
         """A megabyte at two megabytes in a second takes about half of one."""

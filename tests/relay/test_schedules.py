@@ -13,16 +13,17 @@ from tests.relay.schedules import Schedule, Step, schedules
 from tests.relay.wiring import LeanTcpWiring, LeanUnixWiring, TcpWiring, UnixWiring
 from txmux.relay import kernel_side
 from txmux.relay.interface import RelayResult
-from txmux.relay.kernel import KernelRelay, is_supported
+from txmux.relay.kernel import is_supported, kernel_relay
 from txmux.relay.pipes import PipePool
-from txmux.relay.portable import PortableRelay
+from txmux.relay.portable import portable_relay
 from txmux.sockets.poller import Poller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.relay.wiring import Wiring
-    from txmux.relay.interface import Relay, Timeouts
+    from txmux.relay.interface import Timeouts
+    from txmux.relay.relay import Relay
 
     _Base = SynchronousTestCase
 else:
@@ -132,7 +133,7 @@ class PortableTest(ScheduleTests, SynchronousTestCase):
     def make_relay(
         self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
     ) -> Relay:
-        return PortableRelay(clock, timeouts, on_over)
+        return portable_relay(clock, timeouts, on_over)
 
 
 class PortableUnixTest(PortableTest):
@@ -167,7 +168,7 @@ class KernelTest(ScheduleTests, SynchronousTestCase):
     def make_relay(
         self, clock: Any, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
     ) -> Relay:
-        return KernelRelay(clock, timeouts, on_over, Poller.of(self.private.reactor))
+        return kernel_relay(clock, timeouts, on_over, Poller.of(self.private.reactor))
 
     def tidy_up(self) -> None:
         """Give back the pipes that are kept; there must be no others."""

@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
-from txmux.relay.portable import PortableRelay
+from txmux.relay.portable import portable_relay
 from txmux.testing import WaterMarkTransport
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class RelayTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.results: list[RelayResult] = []
-        relay = PortableRelay(Clock(), Timeouts(), self.results.append)
+        relay = portable_relay(Clock(), Timeouts(), self.results.append)
         ends = client, server = End(), End()
         self.client, self.server = (WaterMarkTransport(10) for _ in ends)
         self.client.connect(client)

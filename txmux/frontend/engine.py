@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.backends.connect.dial import dial
-from txmux.relay.kernel import KernelRelay, can_relay, is_supported
-from txmux.relay.portable import PortableRelay
-from txmux.relay.rates import PacedRelay
+from txmux.relay.kernel import can_relay, is_supported, kernel_relay
+from txmux.relay.portable import portable_relay
+from txmux.relay.rates import paced_relay
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
     from txmux.relay.ends import End
-    from txmux.relay.interface import Relay, RelayResult, Timeouts
+    from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.rates import Rates
+    from txmux.relay.relay import Relay
 
 __all__ = ["Engine"]
 
@@ -93,10 +94,10 @@ class Engine:
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""
         if rates is not None:
-            return PacedRelay(self.clock, timeouts, on_over, rates)
+            return paced_relay(self.clock, timeouts, on_over, rates)
         if self._poller is not None and can_relay(client) and can_relay(server):
-            return KernelRelay(self.clock, timeouts, on_over, self._poller)
-        return PortableRelay(self.clock, timeouts, on_over)
+            return kernel_relay(self.clock, timeouts, on_over, self._poller)
+        return portable_relay(self.clock, timeouts, on_over)
 
 
 def _descriptor_limit() -> float:

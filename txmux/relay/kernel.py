@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import tcp
 
 from txmux.relay.kernel_side import KernelSide
-from txmux.relay.life import RelayLife, RelaySide
 from txmux.relay.pipes import can_splice
+from txmux.relay.relay import Relay
 from txmux.sockets.poller import is_available
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult, Timeouts
+    from txmux.relay.relay import RelaySide
     from txmux.sockets.poller import Poller
 
-__all__ = ["KernelRelay", "can_relay", "is_supported"]
+__all__ = ["can_relay", "is_supported", "kernel_relay"]
 
 
 def is_supported() -> bool:
@@ -35,13 +36,15 @@ def is_supported() -> bool:
 
 
 def can_relay(end: End) -> bool:
-    """Tell whether an end stands on a plain socket."""
+    """Tell whether an end has a plain socket."""
     transport: Any = end.transport
     return isinstance(transport, tcp.Connection) and not transport.TLS
 
 
-class KernelRelay(RelayLife):
-    """Relays between plain sockets. Implements `txmux.relay.interface.Relay`.
+def kernel_relay(
+    clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None], poller: Poller
+) -> Relay:
+    """Make a relay between plain sockets.
 
     Args:
         clock: Gives the time and the timers.
@@ -50,18 +53,7 @@ class KernelRelay(RelayLife):
         poller: Watches the sockets.
     """
 
-    __slots__ = ("poller", "seconds")
+    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return KernelSide(relay, client, poller), KernelSide(relay, server, poller)
 
-    def __init__(
-        self,
-        clock: IReactorTime,
-        timeouts: Timeouts,
-        on_over: Callable[[RelayResult], None],
-        poller: Poller,
-    ) -> None:
-        super().__init__(clock, timeouts, on_over)
-        self.poller = poller
-        self.seconds = clock.seconds
-
-    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        return KernelSide(self, client, "client-reset"), KernelSide(self, server, "server-reset")
+    return Relay(clock, timeouts, on_over, sides)

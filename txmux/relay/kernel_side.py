@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 
-from txmux.relay.life import RelaySide
 from txmux.relay.pipes import PIPE_SIZE, PipePool
 from txmux.relay.progress import queued_in
+from txmux.relay.relay import RelaySide
 from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
 from txmux.sockets.transport import CLOSED, LOST, leave
 
 if TYPE_CHECKING:
     from txmux.relay.ends import End
-    from txmux.relay.interface import Reason
-    from txmux.relay.kernel import KernelRelay
     from txmux.relay.pipes import Pipe
+    from txmux.relay.relay import Relay
+    from txmux.sockets.poller import Poller
 
 __all__ = ["KernelSide"]
 
@@ -47,17 +47,18 @@ class KernelSide(RelaySide):
         "_held",
         "_much",
         "_pipe",
+        "_poller",
         "_reading",
         "_socket",
         "_unwritable",
         "transport",
     )
 
-    _relay: KernelRelay
     other: KernelSide
 
-    def __init__(self, relay: KernelRelay, end: End, reset_reason: Reason) -> None:
-        super().__init__(relay, reset_reason)
+    def __init__(self, relay: Relay, end: End, poller: Poller) -> None:
+        super().__init__(relay)
+        self._poller = poller
         self.transport: Any = end.transport
         self._socket = cast("socket.socket", self.transport.getHandle())
         self._descriptor = self._socket.fileno()
@@ -75,7 +76,7 @@ class KernelSide(RelaySide):
         self._held = leave(self.transport)
         self._reading = reading
         self._events = (READ if reading else 0) | (WRITE if self._held else 0)
-        self._relay.poller.watch(self._descriptor, self._events, self._ready)
+        self._poller.watch(self._descriptor, self._events, self._ready)
 
     def data(self, data: bytes) -> None:
         """Pass on what the transport, which does not read any more, gives all the same."""
@@ -84,7 +85,7 @@ class KernelSide(RelaySide):
 
     def lost(self, reason: Failure) -> None:
         """Note that this side is gone, with its socket."""
-        self._relay.poller.closing(self._descriptor)
+        self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what this side's peer does not get any more
         if self.other.gone:
             self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
@@ -108,7 +109,7 @@ class KernelSide(RelaySide):
             else:
                 # It would be told again and again, and can be dealt with only when there is room
                 # for what the peer sent before.
-                self._relay.poller.forget(self._descriptor)
+                self._poller.forget(self._descriptor)
                 self._events = _UNWATCHED
 
     def _read(self, events: int) -> None:
@@ -132,7 +133,12 @@ class KernelSide(RelaySide):
             self._end(LOST)
             return False
         if not count:
-            self._read_to_end()
+            if self._unwritable:
+                self._end(LOST)
+            else:
+                self._reading = False
+                # The other side's end often follows at once. If not, the poller will tell of this one again.
+                self.finished()
             return False
         self.received += count
         relay = self._relay
@@ -177,14 +183,6 @@ class KernelSide(RelaySide):
             if count < _FEW:
                 self._much = False
                 return
-
-    def _read_to_end(self) -> None:
-        if self._unwritable:
-            self._end(LOST)
-            return
-        self._reading = False
-        self.finished()
-        # The other side's end often follows at once. If not, the poller will tell of this one again.
 
     # What is held for this side's peer.
 
@@ -285,11 +283,11 @@ class KernelSide(RelaySide):
             self._shut()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close cleanly."""
         self._end(CLOSED)
 
     def close_when_sent(self) -> None:
-        """Close in good order when nothing is held any more."""
+        """Close cleanly when nothing is held any more."""
         if self._is_full():
             self._closing = True
             self.stop_reading()
@@ -322,8 +320,8 @@ class KernelSide(RelaySide):
         events = (READ if reading else 0) | (WRITE if self._is_full() else 0)
         if self._events == _UNWATCHED:
             if events:
-                self._relay.poller.watch(self._descriptor, events, self._ready)
+                self._poller.watch(self._descriptor, events, self._ready)
                 self._events = events
         elif events != self._events:
-            self._relay.poller.change(self._descriptor, events)
+            self._poller.change(self._descriptor, events)
             self._events = events

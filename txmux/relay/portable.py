@@ -7,31 +7,35 @@ from typing import TYPE_CHECKING
 from twisted.internet import interfaces
 from zope.interface import implementer
 
-from txmux.relay.life import RelayLife, RelaySide
 from txmux.relay.progress import unsent
+from txmux.relay.relay import Relay, RelaySide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+
     from txmux.relay.ends import End, IRelayTransport
-    from txmux.relay.interface import Reason
+    from txmux.relay.interface import RelayResult, Timeouts
 
-__all__ = ["PortableRelay", "PortableSide"]
+__all__ = ["PortableSide", "portable_relay"]
 
 
-class PortableRelay(RelayLife):
-    """Relays through the transports' own buffers. Implements `txmux.relay.interface.Relay`."""
+def portable_relay(
+    clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+) -> Relay:
+    """Make a relay that works with every transport of Twisted.
 
-    __slots__ = ()
+    Args:
+        clock: Gives the time and the timers.
+        timeouts: When to give up.
+        on_over: Called once, when both ends are gone.
+    """
 
-    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        return (
-            PortableSide(self, client, "client-reset"),
-            PortableSide(self, server, "server-reset"),
-        )
+    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return PortableSide(relay, client), PortableSide(relay, server)
 
-    def note_byte(self) -> None:
-        """Note that a byte has come."""
-        if not self.ending:
-            self.last_byte_at = self._clock.seconds()
+    return Relay(clock, timeouts, on_over, sides)
 
 
 class PortableSide(RelaySide):
@@ -39,11 +43,10 @@ class PortableSide(RelaySide):
 
     __slots__ = ("transport",)
 
-    _relay: PortableRelay
     other: PortableSide
 
-    def __init__(self, relay: PortableRelay, end: End, reset_reason: Reason) -> None:
-        super().__init__(relay, reset_reason)
+    def __init__(self, relay: Relay, end: End) -> None:
+        super().__init__(relay)
         self.transport: IRelayTransport = end.transport
 
     def begin(self, *, reading: bool) -> None:
@@ -56,7 +59,9 @@ class PortableSide(RelaySide):
         """Pass bytes to the other side."""
         if not self.other.gone:
             self.received += len(data)
-            self._relay.note_byte()
+            relay = self._relay
+            if not relay.ending:
+                relay.last_byte_at = relay.seconds()
             self.other.transport.write(data)
 
     def write(self, data: bytes) -> None:
@@ -78,14 +83,14 @@ class PortableSide(RelaySide):
             self.transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close in good order."""
+        """Close cleanly."""
         self._expect_no_more()
         if interfaces.ISSLTransport.providedBy(self.transport):
-            self.transport.resumeProducing()  # TLS waits for the goodbye of the other side
+            self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
         self.transport.loseConnection()
 
     def close_when_sent(self) -> None:
-        """Close in good order, which transports do when they have sent everything."""
+        """Close cleanly, which transports do when they have sent everything."""
         self._expect_no_more()
         self.transport.loseConnection()
 

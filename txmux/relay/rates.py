@@ -8,7 +8,8 @@ import attrs
 from twisted.internet import interfaces
 from zope.interface import directlyProvides, implementer, providedBy
 
-from txmux.relay.portable import PortableRelay, PortableSide
+from txmux.relay.portable import PortableSide
+from txmux.relay.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.relay.ends import End, IRelayTransport
-    from txmux.relay.interface import Reason, RelayResult, Timeouts
-    from txmux.relay.life import RelaySide
+    from txmux.relay.interface import RelayResult, Timeouts
+    from txmux.relay.relay import RelaySide
 
-__all__ = ["Paced", "PacedRelay", "Rates"]
+__all__ = ["Paced", "Rates", "paced_relay"]
 
 _BURST = 0.1  # seconds; what was not used in this time is lost
 _TICK = 0.02  # seconds; fewer would cost more, and more would be felt
@@ -39,8 +40,13 @@ class Rates:
     download: int | None = None
 
 
-class PacedRelay(PortableRelay):
-    """A portable relay with limits. Implements `txmux.relay.interface.Relay`.
+def paced_relay(
+    clock: IReactorTime,
+    timeouts: Timeouts,
+    on_over: Callable[[RelayResult], None],
+    rates: Rates,
+) -> Relay:
+    """Make a portable relay with limits.
 
     Args:
         clock: Gives the time and the timers.
@@ -49,29 +55,15 @@ class PacedRelay(PortableRelay):
         rates: The limits.
     """
 
-    __slots__ = ("_rates",)
-
-    def __init__(
-        self,
-        clock: IReactorTime,
-        timeouts: Timeouts,
-        on_over: Callable[[RelayResult], None],
-        rates: Rates,
-    ) -> None:
-        super().__init__(clock, timeouts, on_over)
-        self._rates = rates
-
-    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        rates = self._rates
-        return (
-            self._make_side(client, "client-reset", rates.download),
-            self._make_side(server, "server-reset", rates.upload),
-        )
-
-    def _make_side(self, end: End, reset_reason: Reason, rate: int | None) -> RelaySide:
+    def side(relay: Relay, end: End, rate: int | None) -> RelaySide:
         if rate is None:
-            return PortableSide(self, end, reset_reason)
-        return _PacedSide(self, end, reset_reason, Paced(self._clock, end.transport, rate))
+            return PortableSide(relay, end)
+        return _PacedSide(relay, end, Paced(clock, end.transport, rate))
+
+    def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        return side(relay, client, rates.download), side(relay, server, rates.upload)
+
+    return Relay(clock, timeouts, on_over, sides)
 
 
 class _PacedSide(PortableSide):
@@ -79,8 +71,8 @@ class _PacedSide(PortableSide):
 
     __slots__ = ("_paced",)
 
-    def __init__(self, relay: PortableRelay, end: End, reset_reason: Reason, paced: Any) -> None:
-        super().__init__(relay, end, reset_reason)
+    def __init__(self, relay: Relay, end: End, paced: Any) -> None:
+        super().__init__(relay, end)
         self.transport = self._paced = paced
 
     def lost(self, reason: Failure) -> None:

@@ -1,4 +1,4 @@
-"""How a relay goes on and comes to its end, whatever carries the bytes."""
+"""A relay: how it goes on and comes to its end, whatever carries the bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 
-from txmux.relay.interface import Reason, RelayResult, Timeouts
+from txmux.relay.interface import Reason, RelayResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,22 +16,32 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.relay.ends import End
+    from txmux.relay.interface import Timeouts
 
-__all__ = ["RelayLife", "RelaySide"]
+    OnOver = Callable[[RelayResult], None]
+    MakeSides = Callable[["Relay", End, End], tuple["RelaySide", "RelaySide"]]
+
+__all__ = ["Relay", "RelaySide"]
 
 _TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
 _TAKEN_YET_AT_MOST = 1.0
 
 
-class RelayLife(abc.ABC):
-    """What all relays have in common: finishing, losing, and running out of time.
+class Relay:
+    """Carries bytes between two ends until both are gone, then tells its `RelayResult` once.
+
+    It sends ``pending`` first, then every byte that comes, each exactly once and in order; holds no more than a bounded
+    number of bytes for a side that does not read; passes a half-close on, and a reset as a reset, once the other peer
+    has taken the bytes that came before it; and leaves no timer and no open descriptor behind.
 
     Args:
         clock: Gives the time and the timers.
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
+        make_sides: Makes the sides of the client's and the server's end, which carry the bytes; nothing moves yet.
 
     Attributes:
+        seconds: Gives the clock's time.
         last_byte_at: When the last byte came, in the clock's seconds. Kept up by whoever carries the bytes,
             while the relay is not `ending`.
         ending: Whether one side is gone and the other being ended.
@@ -41,6 +51,7 @@ class RelayLife(abc.ABC):
         "_client",
         "_clock",
         "_end",
+        "_make_sides",
         "_on_over",
         "_reason",
         "_server",
@@ -49,28 +60,35 @@ class RelayLife(abc.ABC):
         "_unsent",
         "ending",
         "last_byte_at",
+        "seconds",
     )
 
     def __init__(
-        self, clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+        self, clock: IReactorTime, timeouts: Timeouts, on_over: OnOver, make_sides: MakeSides
     ) -> None:
         self._clock = clock
+        self.seconds = clock.seconds
         self._timeouts = timeouts
         self._on_over = on_over
+        self._make_sides = make_sides
         self._reason: Reason | None = None
         self._timer: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
         self._unsent: int | None = None
         self.ending = False
 
-    @abc.abstractmethod
-    def _make_sides(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
-        """Make both sides, without anything moving yet."""
-
     def start(self, client: End, server: End, pending: bytes, *, client_finished: bool) -> None:
-        """Take both ends over; see `txmux.relay.interface.Relay.start`."""
-        self.last_byte_at = self._clock.seconds()
-        self._client, self._server = upstream, downstream = self._make_sides(client, server)
+        """Take both ends over.
+
+        Args:
+            client: The client's end; it may be paused.
+            server: The server's end.
+            pending: Bytes from the client that the server has not been sent.
+            client_finished: Whether the client has already finished sending.
+        """
+        self.last_byte_at = self.seconds()
+        self._client, self._server = upstream, downstream = self._make_sides(self, client, server)
+        del self._make_sides  # of no more use, and a connection may last
         upstream.other, downstream.other = downstream, upstream
         client.receiver, server.receiver = upstream, downstream
         # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
@@ -87,7 +105,7 @@ class RelayLife(abc.ABC):
             upstream.finished()
 
     def abort(self, reason: Reason) -> None:
-        """End both connections at once; see `txmux.relay.interface.Relay.abort`."""
+        """End both connections at once; bytes still under way are lost."""
         self._reason = self._reason or reason
         self.ending = True
         for side in (self._client, self._server):
@@ -116,7 +134,7 @@ class RelayLife(abc.ABC):
         if self._reason is None:
             # Who resets after both have said all only wants to be rid of the connection.
             clean_end = clean or (side.has_finished and other.has_finished)
-            self._reason = "done" if clean_end else side.reason_for(reason)
+            self._reason = "done" if clean_end else self._reason_for(side, reason)
         if other.gone:
             self._over()
         elif not self.ending:
@@ -140,7 +158,7 @@ class RelayLife(abc.ABC):
         if side.gone:
             return
         moved = self._still_sending()
-        now = self._clock.seconds()
+        now = self.seconds()
         pause = min(2 * paused, _TAKEN_YET_AT_MOST)
         if moved:
             self.last_byte_at = now
@@ -161,6 +179,12 @@ class RelayLife(abc.ABC):
                 side.close_when_sent()
         self._watch_from_now()
 
+    def _reason_for(self, side: RelaySide, failure: Failure) -> Reason:
+        """Say why a side was lost, which was not closed cleanly."""
+        if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
+            return "client-reset" if side is self._client else "server-reset"
+        return "error"
+
     def _over(self) -> None:
         self._stop_watching()
         if self._end is not None:
@@ -173,13 +197,11 @@ class RelayLife(abc.ABC):
         del client.other, server.other, client._relay, server._relay, self._on_over
         on_over(result)
 
-    # Time.
-
     def _watch_from_now(self) -> None:
         """Give the connection all the time again that it has without a byte."""
         if self._client.gone and self._server.gone:
             return
-        self.last_byte_at = self._clock.seconds()
+        self.last_byte_at = self.seconds()
         # No sum and difference of times, so that all connections' timers are of one length.
         self._set_timer(self._patience())
 
@@ -190,7 +212,7 @@ class RelayLife(abc.ABC):
     def _watch(self) -> None:
         """Set the timer to the next moment at which something may have taken too long."""
         if not (self._client.gone and self._server.gone):
-            self._set_timer(max(0.0, self.last_byte_at + self._patience() - self._clock.seconds()))
+            self._set_timer(max(0.0, self.last_byte_at + self._patience() - self.seconds()))
 
     def _set_timer(self, delay: float) -> None:
         if self._timer is None:
@@ -209,7 +231,7 @@ class RelayLife(abc.ABC):
 
     def _check(self) -> None:
         self._timer = None
-        now = self._clock.seconds()
+        now = self.seconds()
         quiet = now - self.last_byte_at >= self._patience()
         if self._still_sending() and quiet:
             # A slow reader has taken something meanwhile.
@@ -236,7 +258,6 @@ class RelaySide(abc.ABC):
 
     Args:
         relay: To which it belongs.
-        reset_reason: What is logged if this side breaks off.
 
     Attributes:
         other: The side to which its bytes go.
@@ -245,13 +266,12 @@ class RelaySide(abc.ABC):
         gone: Whether its connection is over.
     """
 
-    __slots__ = ("_relay", "_reset_reason", "gone", "has_finished", "other", "received")
+    __slots__ = ("_relay", "gone", "has_finished", "other", "received")
 
     other: RelaySide
 
-    def __init__(self, relay: RelayLife, reset_reason: Reason) -> None:
+    def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._reset_reason = reset_reason
         self.received = 0
         self.has_finished = False
         self.gone = False
@@ -293,11 +313,11 @@ class RelaySide(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close in good order, now that its peer has taken everything."""
+        """Close cleanly, now that its peer has taken everything."""
 
     @abc.abstractmethod
     def close_when_sent(self) -> None:
-        """Close in good order as soon as all that is held has been sent."""
+        """Close cleanly as soon as all that is held has been sent."""
 
     @abc.abstractmethod
     def abort(self) -> None:
@@ -306,8 +326,3 @@ class RelaySide(abc.ABC):
     @abc.abstractmethod
     def unsent(self) -> int:
         """Count the bytes that its peer has yet to take."""
-
-    def reason_for(self, failure: Failure) -> Reason:
-        """Say why this side was lost, which was not in good order."""
-        broken = failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL")
-        return self._reset_reason if broken else "error"
