@@ -51,14 +51,15 @@ class DnsmasqTests(InteropTestCase):
         self.network = Namespace(self)
         self.hosts = self.folder / "hosts"
         self.write_hosts("127.0.1.1 web.test")
-        server = self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3")
+        server = self.network.python(_NAMED, "127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.9.9")
         self.addCleanup(server.end)
         server.wait_for("ready")
-        (self.folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        self.resolv_conf = self.folder / "resolv.conf"
+        self.resolv_conf.write_text("nameserver 127.0.0.1\n")
         self.before = (
             *self.network.command,
             *("unshare", "--mount", "sh", "-c"),
-            f'mount --bind {self.folder}/resolv.conf /etc/resolv.conf && exec "$@"',
+            f'mount --bind {self.resolv_conf} /etc/resolv.conf && exec "$@"',
             "sh",
         )
         if run(*self.before, "true").returncode:
@@ -122,6 +123,25 @@ class DnsmasqTests(InteropTestCase):
         self.assertEqual(self.reasons(mux.take()), ["no-server"])
         self.start_dnsmasq()
         eventually(lambda: self.said(mux) == ["127.0.1.1"], "clients are served")
+
+    def test_search(self) -> None:
+        """A search domain that the name server refuses to answer for does not keep a host from being found in the next."""
+        self.start_dnsmasq()
+        self.resolv_conf.write_text("nameserver 127.0.0.1\nsearch refused.example test\n")
+        mux = Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
+        self.addCleanup(mux.stop)
+        self.assertEqual(self.said(mux), ["127.0.1.1"])
+
+    def test_large_answer(self) -> None:
+        """All addresses of an answer are taken, of one that is too long for UDP as well."""
+        dnsmasq = self.start_dnsmasq()
+        for count in (60, 300):
+            hosts = [f"127.0.{3 + i // 250}.{1 + i % 250} web.test" for i in range(count)]
+            self.change(dnsmasq, *hosts, "127.0.9.9 web.test")
+            rules = pool_rules("web.test:9001", more="balance = first\nretries = 1000")
+            mux = Mux(self.folder, rules, before=self.before)
+            self.addCleanup(mux.stop)
+            self.assertEqual(self.said(mux), ["127.0.9.9"])
 
     def reasons(self, lines: list[Record]) -> list[str]:
         """Give why connections ended."""

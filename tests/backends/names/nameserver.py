@@ -75,6 +75,8 @@ class NameServer(server.DNSServerFactory):
         codes: The response codes, for names and types, that are given instead.
         asked: How often it was asked for a name and a type.
         asked_by_tcp: The same, over TCP only.
+        with_edns: The same, with EDNS only.
+        edns: What it answers to questions with EDNS, if not `dns.OK`: a response code or `SILENCE`.
         by_tcp: What it does over TCP instead of answering, if not `dns.OK`.
         most_names: So many names of a chain of aliases are in one answer.
     """
@@ -83,6 +85,8 @@ class NameServer(server.DNSServerFactory):
     codes: dict[tuple[str, int], int] = attrs.field(factory=dict)
     asked: Counter[tuple[str, int]] = attrs.field(factory=Counter)
     asked_by_tcp: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    with_edns: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    edns: int = dns.OK
     by_tcp: int = dns.OK
     most_names: int = 10
     ports: list[Any] = attrs.field(factory=list)
@@ -122,7 +126,12 @@ class NameServer(server.DNSServerFactory):
         self.asked[question] += 1
         if address is None:
             self.asked_by_tcp[question] += 1
+        options = [it for it in message.additional if it.type == dns.OPT]
+        if options:
+            self.with_edns[question] += 1
         code = self.codes.get(question, dns.OK if address else self.by_tcp)
+        if options and self.edns:
+            code = self.edns
         if code == HANG_UP:
             protocol.transport.abortConnection()
         if code in {HANG_UP, SILENCE}:
@@ -134,9 +143,12 @@ class NameServer(server.DNSServerFactory):
         if not code and question[0] not in self.zone:
             code = dns.ENAME
         # A message with a size is cut off there, and says so.
-        size = 0 if address is None else 512
-        reply = dns.Message(message.id, answer=1, rCode=code, maxSize=size)
+        size = 0 if address is None else max(512, *(it.cls for it in options), 0)
+        reply = dns.Message(message.id, answer=1, rCode=code & 15, maxSize=size)
         reply.queries = message.queries
+        if options:
+            upper = dns.RRHeader(b"", dns.OPT, 4096, code >> 4 << 24, dns.UnknownRecord(b""))
+            reply.additional = [upper]
         reply.answers = records
         self._send(reply, protocol, address)
 

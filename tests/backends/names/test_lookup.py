@@ -48,6 +48,12 @@ class HostTests(LookupTestCase):
         self.assertEqual(len(await self.addresses()), 500)
         self.assertEqual(self.server.asked_by_tcp, {(HOST, dns.A): 1})
 
+    async def test_middle(self) -> None:
+        """One that fits into 1232 bytes comes over UDP: the question says that it may (EDNS)."""
+        self.zone[HOST] = a(*(f"10.0.0.{i}" for i in range(70)))
+        self.assertEqual(len(await self.addresses()), 70)
+        self.assertEqual(self.server.asked_by_tcp.total(), 0)
+
     async def test_thousands(self) -> None:
         """So is one that is nearly as long as an answer can be."""
         self.zone[HOST] = a(*(f"10.1.{i // 250}.{i % 250}" for i in range(4000)))
@@ -163,12 +169,38 @@ class SystemTests(LookupTestCase):
         self.assertEqual(self.server.asked["web.one.test", dns.A], 1)
         self.assertEqual(self.server.asked["web", dns.A], 0)
 
-    async def test_search_ends_with_trouble(self) -> None:
-        """Where a domain's servers do not answer, the name is not looked for in the next: it may be another host."""
-        self.resolv_conf.write_text("search one.test two.test\n")
-        self.zone["web.two.test"] = a("10.0.0.1")
+    async def test_search_goes_on_after_failures(self) -> None:
+        """A domain whose servers fail, for one family or for both, does not keep a name from being found in the next."""
+        self.resolv_conf.write_text("search one.test two.test three.test\n")
+        self.zone["web.three.test"] = a("10.0.0.1")
+        self.zone["web.two.test"] = [dns.Record_TXT(b"text")]
         self.server.fail("web.one.test", dns.ESERVER)
+        self.server.fail("web.two.test", dns.EREFUSED, dns.AAAA)
+        answer = await self.lookup.host("web")
+        self.assertEqual(answer.addresses[dns.A], frozenset({"10.0.0.1"}))
+        self.assertEqual(answer.trouble, "")
+
+    async def test_search_in_vain_after_a_failure(self) -> None:
+        """Where no later domain has the name, the failure is told: the name may exist there."""
+        self.resolv_conf.write_text("search one.test two.test\n")
+        self.server.fail("web.one.test", dns.ESERVER)
+        self.server.fail("web.two.test", dns.EREFUSED)
         self.assertIn("SERVFAIL", await self.failure(self.lookup.host("web")))
+        self.assertEqual(self.server.asked["web", dns.A], 1)
+
+    async def test_service_after_a_failure(self) -> None:
+        """The same holds for the servers of a service."""
+        self.resolv_conf.write_text("search one.test two.test\noptions ndots:5\n")
+        self.zone["_ssh._tcp.two.test"] = [srv("one.test")]
+        self.server.fail("_ssh._tcp.one.test", dns.ESERVER)
+        answer = await self.lookup.service("_ssh._tcp")
+        self.assertEqual([it.target for it in answer.services], ["one.test"])
+
+    async def test_search_ends_where_nobody_answers(self) -> None:
+        """Where no name server answers at all, no more names are asked for."""
+        self.resolv_conf.write_text("search one.test two.test\n")
+        await self.server.stop()
+        self.assertIn("refused", await self.failure(self.lookup.host("web")))
 
     async def test_servers_of_the_file(self) -> None:
         """The name servers of the file are asked, as it is at that moment."""

@@ -124,6 +124,41 @@ class TroubleTests(LookupTestCase):
         self.assertIn("no answer", await waiting)
 
 
+class WithoutEdnsTests(LookupTestCase):
+    """Name servers that do not know EDNS."""
+
+    async def test_refused(self) -> None:
+        """One that says so is asked again without it, at once."""
+        self.zone[HOST] = a("10.0.0.1")
+        for code in (dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION):
+            self.server.asked.clear()
+            self.server.edns = code
+            self.assertEqual(await self.addresses(), ["10.0.0.1"])
+            self.assertEqual(self.server.asked[HOST, dns.A], 2)
+
+    async def test_dropped(self) -> None:
+        """Where such questions get lost, the second one is without it."""
+        self.zone[HOST] = a("10.0.0.1")
+        self.server.edns = SILENCE
+        waiting = Deferred.fromCoroutine(self.addresses())
+        await self.asked(HOST)
+        await self.asked(HOST, dns.AAAA)
+        self.time.advance(1)
+        self.assertEqual(await waiting, ["10.0.0.1"])
+
+    async def test_still_refused(self) -> None:
+        """One that refuses both has no answer, and is asked no third time."""
+        self.server.fail(HOST, dns.EFORMAT)
+        self.assertIn("FORMERR", await self.failure(self.lookup.host(HOST)))
+        self.assertEqual(self.server.asked[HOST, dns.A], 2)
+        self.assertEqual(self.server.with_edns[HOST, dns.A], 1)
+
+    async def test_upper_bits_of_the_code(self) -> None:
+        """A response code whose upper bits EDNS has is not taken for success."""
+        self.server.edns = 23
+        self.assertIn("response code 23", await self.failure(self.lookup.host(HOST)))
+
+
 class OtherReactorTests(LookupTestCase):
     """A reactor that tells of a socket's error as if there were something to read."""
 

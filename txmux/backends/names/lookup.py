@@ -12,7 +12,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.names import dns
 
-from txmux.backends.names.question import LookupFailedError, NameServers
+from txmux.backends.names.question import LookupFailedError, NameServers, ServerFailureError
 from txmux.backends.names.systemnames import ResolvConf, listed_addresses
 
 if TYPE_CHECKING:
@@ -140,17 +140,27 @@ class Lookup:
     async def _search(
         self, name: str, kinds: Sequence[int]
     ) -> tuple[dict[int, _Records], list[LookupFailedError]]:
-        """Give the records of the first of the names that may be meant and has any, and what could not be had."""
+        """Give the records of the first of the names that may be meant and has any, and what could not be had.
+
+        As in the C library, a domain whose servers fail does not keep a name from being found in the next one; but
+        where nobody answers at all, there is no use in asking for more names.
+        """
         configuration = ResolvConf.read(self._resolv_conf)
         places = self._servers or [(server, _PORT) for server in configuration.servers]
+        failures: list[LookupFailedError] = []
         for candidate in configuration.candidates(name):
             found = await self._ask_all(places, candidate, kinds)
             answered = {kind: it for kind, it in found.items() if isinstance(it, _Records)}
             troubles = [it for it in found.values() if isinstance(it, LookupFailedError)]
             if any(records.payloads for records in answered.values()):
                 return answered, troubles
-            if troubles:
-                raise troubles[0]
+            for trouble in troubles:
+                if not isinstance(trouble, ServerFailureError):
+                    raise trouble
+            failures += troubles
+        if failures:
+            # It may be there, where the servers have failed.
+            raise failures[0]
         wanted = "SRV record" if dns.SRV in kinds else "address"
         raise LookupFailedError(f"there is no such name, or it has no {wanted}")
 

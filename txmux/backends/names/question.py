@@ -1,4 +1,7 @@
-"""Asking name servers: one question over UDP, and again over TCP if its answer is too long (RFC 1035, section 4.2)."""
+"""Asking name servers: one question over UDP, and again over TCP if its answer is too long.
+
+The messages are those of RFC 1035, section 4, with the size of UDP messages that RFC 6891 (EDNS) negotiates.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["LookupFailedError", "NameServers", "Place"]
+__all__ = ["LookupFailedError", "NameServers", "Place", "ServerFailureError"]
 
 Place = tuple[str, int]
 """The IP address and the port of a name server."""
@@ -37,7 +40,10 @@ _PATIENCE = (1.0, 3.0)
 _MOST_AT_ONCE = 64
 """Questions that are open at the same time; each has a socket."""
 
-_REFUSALS = {
+_UDP_SIZE = 1232
+"""Bytes of the longest answer over UDP: what passes every network without fragments (DNS flag day 2020)."""
+
+_FAILURES = {
     dns.EFORMAT: "FORMERR",
     dns.ESERVER: "SERVFAIL",
     dns.ENOTIMP: "NOTIMP",
@@ -45,12 +51,24 @@ _REFUSALS = {
 }
 
 
+_WITHOUT_EDNS = {dns.EFORMAT, dns.ENOTIMP, dns.EBADVERSION}
+"""Response codes of a server that does not know EDNS (RFC 6891, section 7), or another version of it."""
+
+
 class LookupFailedError(MuxError):
     """A name could not be looked up."""
 
 
+class ServerFailureError(LookupFailedError):
+    """A name server has answered that it failed for this name (SERVFAIL and its like), and none has the answer."""
+
+
 class _NoAnswerError(Exception):
     """A server cannot answer."""
+
+
+class _FailureAnswerError(_NoAnswerError):
+    """It has answered with a response code that says nothing of the name."""
 
 
 class _TooLateError(_NoAnswerError):
@@ -69,17 +87,24 @@ class _Question:
     Attributes:
         name: The name, in lower case and without the final dot.
         kind: The type of the records.
+        edns: Whether it tells the server how long an answer over UDP may be. Some old servers, and some firewalls,
+            do not let such a question through.
         number: What tells its answer from others.
     """
 
     name: bytes
     kind: int
+    edns: bool
     number: int = attrs.field(factory=lambda: secrets.randbelow(1 << 16))
 
     def encoded(self) -> bytes:
         """Give the bytes of it, without a length."""
         message = dns.Message(self.number, recDes=1)
         message.addQuery(self.name, self.kind)
+        if self.edns:
+            # The OPT pseudo-record of RFC 6891, section 6.1.2: its class is the size.
+            nothing = dns.UnknownRecord(b"")
+            message.additional = [dns.RRHeader(b"", dns.OPT, _UDP_SIZE, 0, nothing)]
         return message.toStr()
 
     def answer(self, data: bytes) -> dns.Message | None:
@@ -214,19 +239,24 @@ class NameServers:
             kind: The type of the records.
 
         Raises:
+            ServerFailureError: No server has an answer, and at least one has said so.
             LookupFailedError: No server has an answer. It tells why the last one has none.
         """
         left = list(places)
         why = "there is no name server"
+        problem = LookupFailedError
         for seconds in _PATIENCE:
+            is_first = seconds == _PATIENCE[0]
             for place in tuple(left):
-                answer = await self._try(place, _Question(name, kind), seconds)
+                answer = await self._try(place, _Question(name, kind, is_first), seconds)
                 if isinstance(answer, dns.Message):
                     return answer
                 if not isinstance(answer, _TooLateError):
                     left.remove(place)
+                if isinstance(answer, _FailureAnswerError):
+                    problem = ServerFailureError
                 why = f"the name server {place[0]}: {answer}"
-        raise LookupFailedError(why)
+        raise problem(why)
 
     async def _try(
         self, place: Place, question: _Question, seconds: float
@@ -243,9 +273,12 @@ class NameServers:
         message = await self._within(seconds, self._over_udp(place, question))
         if message.trunc:
             message = await self._within(_PATIENCE[-1], self._over_tcp(place, question))
-        if message.rCode not in {dns.OK, dns.ENAME}:
-            raise _NoAnswerError(_REFUSALS.get(message.rCode, f"response code {message.rCode}"))
-        return message
+        code = _response_code(message)
+        if code in {dns.OK, dns.ENAME}:
+            return message
+        if question.edns and code in _WITHOUT_EDNS:
+            return await self._ask_one(place, attrs.evolve(question, edns=False), seconds)
+        raise _FailureAnswerError(_FAILURES.get(code, f"response code {code}"))
 
     def _within(
         self, seconds: float, asking: Coroutine[Any, Any, dns.Message]
@@ -273,3 +306,9 @@ class NameServers:
             transport: Any = stream.transport
             transport.abortConnection()
             await stream.gone
+
+
+def _response_code(message: dns.Message) -> int:
+    """Give the response code; EDNS has its upper bits (RFC 6891, section 6.1.3)."""
+    upper = next((it.ttl >> 24 for it in message.additional if it.type == dns.OPT), 0)
+    return upper << 4 | int(message.rCode)
