@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from txmux.demo.ssh import GOODBYE, IDENTIFICATION
+from txmux.demo.servers import GOODBYE, IDENTIFICATION
 
 __all__ = ["examples", "hints"]
 
@@ -14,7 +14,7 @@ def examples(port: int) -> list[tuple[str, str]]:
         port: The TCP port that the demo listens on.
     """
     return [
-        (f"curl http://localhost:{port}/", "a page; a nicer one in a browser"),
+        (f"curl http://localhost:{port}/", "a page that says what happened"),
         (f"redis-cli -p {port} ping", "PONG"),
         (f"ssh -p {port} localhost", f"... {GOODBYE}"),
         (

@@ -6,11 +6,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from txmux.demo.echo import EchoFactory
 from txmux.demo.hints import hints
 from txmux.demo.page import PageSite
-from txmux.demo.redis import RedisFactory
-from txmux.demo.ssh import SSHFactory
+from txmux.demo.servers import ECHO, REDIS, SSH
 from txmux.embedding import outcome, route
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.service import MuxService
@@ -33,21 +31,16 @@ def demo_service(port: int) -> MuxService:
     Args:
         port: The TCP port, on the loopback addresses only; 0 for any that is free, on 127.0.0.1.
     """
-    ssh = SSHFactory()
     endpoints = [f"127.0.0.1:{port}"]
     if port and _has_ipv6_loopback():
         endpoints.append(f"[::1]:{port}")
     listener = Listener(
         "demo",
         tuple(endpoints),
-        silent=outcome(ssh),
-        default=outcome(EchoFactory()),
+        silent=outcome(SSH),
+        default=outcome(ECHO),
     )
-    routes = (
-        route("ssh", ssh),
-        route("http", PageSite()),
-        route("redis", RedisFactory()),
-    )
+    routes = (route("ssh", SSH), route("http", PageSite()), route("redis", REDIS))
     return _DemoService(Rules(Path("demo"), Settings(drain_timeout=2.0), (listener,), routes))
 
 
