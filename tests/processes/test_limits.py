@@ -13,13 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child
 from txmux.frontend.limits.admission import Refused
-from txmux.frontend.limits.per_source import SourceLimits, source_of
-from txmux.processes.counters import unnamed_file
-from txmux.processes.limits import SharedLimits, SharedTable
+from txmux.frontend.limits.per_source import source_of
+from txmux.processes import limits
+from txmux.processes.limits import SharedLimits
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.frontend.limits.admission import Admission
+    from txmux.processes.limits import SharedTally
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -41,27 +42,53 @@ max_connections = 2
 connection_rate_per_source = 1/s burst=3
 """
 
+RACED = """
+[listen raced]
+endpoint = 127.0.0.1:0
+max_connections_per_source = 1
+"""
+
 # Comes and goes as fast as it can, beside ever new sources, and tells the most that the one source has had.
-RACE = """
-import random, sys, time
-from txmux.frontend.limits.per_source import SourceLimits
-from txmux.processes.limits import SharedTable
-descriptor, column = map(int, sys.argv[1:])
-table = SharedTable(descriptor, 2)
-per_source = table.per_source(SourceLimits(connections=1), time.time, column)
-most = refused = 0
-print("racing", flush=True)
-sys.stdin.read(1)
+SOURCES = """
+per_source = limits.per_source(listener, worker, time.time)
+table = limits._tables["raced"]
 for number in range(20000):
     permit = per_source.enter(7)
     if permit is None:
         refused += 1
     else:
-        most = max(most, table._table.total(table._table.find(7, 0)))
+        most = max(most, table.total(table.find(7, 0)) % 2**32)
         permit.release()
     if not number % 8:
         per_source.enter(random.getrandbits(64)).release()
-print("most", most % 2**32, "refused", refused)
+"""
+
+# Takes and gives back as fast as it can, with as many in its hands as it gets, and tells the most of all workers.
+TALLIES = """
+tally = limits.tally(3, 0, worker)
+for _ in range(3000):
+    taken = 0
+    while tally.take():
+        taken += 1
+        most = max(most, sum(limits._counts))
+    refused += 1
+    for _ in range(taken):
+        tally.give_back()
+"""
+
+RACER = """
+import os, random, sys, time
+from txmux.processes.limits import SharedLimits
+from txmux.rules.reading.parser import parse
+rules = parse({rules!r}, "x")
+(listener,) = rules.listeners
+worker = {worker}
+limits = SharedLimits(rules, 2, os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR))
+most = refused = 0
+print("racing", flush=True)
+sys.stdin.read(1)
+{race}
+print("most", most, "refused", refused)
 """
 
 
@@ -87,7 +114,14 @@ class SharedLimitsTest(SynchronousTestCase):
 
     def test_what_is_needed(self) -> None:
         """There is a table for each listener that counts sources, and none for the others."""
-        self.assertEqual(len(self.limits.descriptors), 3)
+        self.assertEqual(set(self.limits._tables), {"counted", "timed"})
+
+    def test_without_memfd(self) -> None:
+        """Where the system has no files in memory, one without a name does."""
+        self.patch(limits, "sys", type("Other", (), {"platform": "other"}))
+        made = SharedLimits.make(self.rules, 1)
+        self.addCleanup(made.close)
+        made.admissions(0, self.clock.seconds)(self.rules.listeners[1]).enter(None, CLIENT)
 
     def test_per_source(self) -> None:
         """What a client has in one worker is missing in the other."""
@@ -130,30 +164,82 @@ class SharedLimitsTest(SynchronousTestCase):
         self.assert_refused(left)
 
 
+class SharedTallyTest(SynchronousTestCase):
+    """Two workers, and a limit."""
+
+    def setUp(self) -> None:
+        """Make the memory."""
+        self.limits = SharedLimits.make(parse(RACED, "x"), 2)
+        self.addCleanup(self.limits.close)
+
+    def tally(self, worker: int, row: int = 1, limit: int = 3) -> SharedTally:
+        """Make the tally of a worker."""
+        tally = self.limits.tally(limit, row, worker)
+        assert tally is not None
+        return tally
+
+    def test_limit(self) -> None:
+        """What one has taken is missing for the other."""
+        one, other = self.tally(0), self.tally(1)
+        self.assertEqual([one.take(), other.take(), one.take()], [True] * 3)
+        self.assertEqual([one.take(), other.take()], [False] * 2)
+        one.give_back()
+        self.assertEqual([other.take(), one.take()], [True, False])
+        self.assertEqual((one.count, other.count), (1, 2))
+
+    def test_rows(self) -> None:
+        """Another limit has nothing to do with it."""
+        self.assertTrue(self.tally(0, row=0, limit=1).take())
+        self.assertTrue(self.tally(0, row=1, limit=1).take())
+
+    def test_worker_gone(self) -> None:
+        """What was taken by a worker that is no more is free again."""
+        gone, left = self.tally(0), self.tally(1)
+        for _ in range(2):
+            gone.take()
+        left.take()
+        self.limits.clear(0)
+        self.assertEqual([left.take(), left.take(), left.take()], [True, True, False])
+
+
 class RaceTest(SynchronousTestCase):
     """Two processes at the same time."""
 
-    def test_race(self) -> None:
-        """However they compete, a source never has more than its limit, and nothing is left in the end."""
-        table = SharedTable(unnamed_file(), 2)
-        self.addCleanup(table.close)
-        racers = [self.start_racer(table.descriptor, column) for column in (0, 1)]
+    def race(self, program: str) -> list[int]:
+        """Let two compete, and give the most that each has seen."""
+        self.rules = parse(RACED, "x")
+        self.limits = SharedLimits.make(self.rules, 2)
+        self.addCleanup(self.limits.close)
+        racers = [self.start_racer(program, worker) for worker in (0, 1)]
         for racer in racers:
             racer.wait_for("racing")
         for racer in racers:
             racer.say(b"go")
-        for racer in racers:
-            found = racer.wait_for(r"most (\d+) refused \d+")
-            self.assertEqual(int(found[1]), 1)
-            self.assertEqual(racer.wait(), 0)
-        per_source = table.per_source(SourceLimits(connections=1), Clock().seconds, 0)
-        self.assertIsNotNone(per_source.enter(7))
-        self.assertIsNotNone(per_source.enter(source_of(ip_address("192.0.2.1"))))
+        found = [int(racer.wait_for(r"most (\d+) refused \d+")[1]) for racer in racers]
+        self.assertEqual([racer.wait() for racer in racers], [0, 0])
+        return found
 
-    def start_racer(self, descriptor: int, column: int) -> Child:
+    def start_racer(self, program: str, worker: int) -> Child:
         """Start one of the processes."""
-        own = f"/proc/{os.getpid()}/fd/{descriptor}"
-        program = f"import os, sys; sys.argv[1] = os.open({own!r}, os.O_RDWR)\n{RACE}"
-        child = Child(sys.executable, "-c", program, "0", str(column), stdin=True)
+        filled = RACER.format(
+            rules=RACED,
+            worker=worker,
+            parent=os.getpid(),
+            descriptor=self.limits.descriptor,
+            race=program,
+        )
+        child = Child(sys.executable, "-c", filled, stdin=True)
         self.addCleanup(child.end)
         return child
+
+    def test_tallies(self) -> None:
+        """However they compete, there are never more than the limit."""
+        self.assertLessEqual(max(self.race(TALLIES)), 3)
+
+    def test_sources(self) -> None:
+        """However they compete, a source never has more than its limit, and nothing is left in the end."""
+        self.assertEqual(self.race(SOURCES), [1, 1])
+        per_source = self.limits.per_source(self.rules.listeners[0], 0, Clock().seconds)
+        assert per_source is not None
+        self.assertIsNotNone(per_source.enter(7))
+        self.assertIsNotNone(per_source.enter(source_of(ip_address("192.0.2.1"))))

@@ -83,7 +83,7 @@ class Child:
     def _serve(self, text: str, path: str, workers: int) -> Serving:
         rules = parse(text, path)
         descriptors = itertools.count(CHANNEL + 1)
-        limits = SharedLimits(rules, workers, descriptors)
+        limits = SharedLimits(rules, workers, next(descriptors))
         admission = limits.admissions(self._number - 1, self._reactor.seconds)
         account = account_of(rules)
         access_log = open_log(

@@ -1,22 +1,25 @@
-"""The limits of several processes together: what they count stands in memory that they share."""
+"""The limits of several processes together: what they count is in one file of memory, which has one lock."""
 
 from __future__ import annotations
 
 import fcntl
 import mmap
 import os
+import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
-from txmux.processes.counters import Counters, SharedTally, unnamed_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from txmux.rules.model import Listener, Rules
 
-__all__ = ["FileLock", "SharedLimits", "SharedTable"]
+__all__ = ["FileLock", "SharedLimits", "SharedTally"]
+
+_SIZE = 8  # of a number, in bytes
 
 
 class FileLock:
@@ -40,76 +43,71 @@ class FileLock:
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
 
 
-class SharedTable:
-    """A `SourceTable` in a file that several processes have.
+class SharedTally(Tally):
+    """How many connections there are, in all workers together.
 
     Args:
-        descriptor: The file, empty at first.
-        columns: So many processes.
-
-    Attributes:
-        descriptor: The same.
+        limit: The most; more than 0.
+        counts: A number for each worker, which only that worker changes.
+        worker: Which this is, counted from 0.
+        lock: Is held while the others are compared with the limit.
     """
 
-    def __init__(self, descriptor: int, columns: int) -> None:
-        self.descriptor = descriptor
-        size = SourceTable.size(columns)
-        os.ftruncate(descriptor, size)
-        self._memory = mmap.mmap(descriptor, size)
-        self._table = SourceTable(self._memory, columns)
+    def __init__(self, limit: int, counts: memoryview[int], worker: int, lock: FileLock) -> None:
+        super().__init__(limit)
+        self._counts = counts
+        self._worker = worker
+        self._lock = lock
 
-    def per_source(
-        self, limits: SourceLimits, seconds: Callable[[], float], column: int
-    ) -> PerSource:
-        """Make what lets connections in, in one of the processes.
+    def take(self) -> bool:
+        """Count one more, unless the limit is reached; tell which."""
+        with self._lock:
+            free = sum(self._counts) < self.limit
+            self.count += free
+            self._counts[self._worker] = self.count
+            return free
 
-        Args:
-            limits: What a source may have.
-            seconds: Tells the time, the same in all processes.
-            column: Which process this is.
-        """
-        return PerSource(limits, seconds, self._table, column, FileLock(self.descriptor))
-
-    def clear(self, column: int) -> None:
-        """Forget the connections of a process that has ended."""
-        self._table.clear(column)
-
-    def close(self) -> None:
-        """Give the memory back."""
-        self._table.close()
-        self._memory.close()
-        os.close(self.descriptor)
+    def give_back(self) -> None:
+        """Count one less. For each `take` that said yes, once."""
+        self.count -= 1
+        self._counts[self._worker] = self.count
 
 
 class SharedLimits:
     """All limits that the listeners of rules have.
 
+    The memory has a row of counts for the service and for each listener, with a column for each worker, and then a
+    `SourceTable` for each listener that limits sources. A worker changes only its own column and the slots of sources, so
+    what a worker that ended by itself leaves behind can be cleared.
+
     Args:
         rules: The same in all processes.
-        workers: So many processes.
-        descriptors: Those that the parent has made; as many as are needed are taken from it.
+        workers: The number of processes.
+        descriptor: Of the file that the parent has made; closed by `close`.
     """
 
-    def __init__(self, rules: Rules, workers: int, descriptors: Iterator[int]) -> None:
+    def __init__(self, rules: Rules, workers: int, descriptor: int) -> None:
+        self.descriptor = descriptor
         self._settings = rules.settings
-        self._counters = Counters(next(descriptors), 1 + len(rules.listeners), workers)
+        self._workers = workers
+        self._lock = FileLock(descriptor)
         self._rows = {listener.name: row for row, listener in enumerate(rules.listeners, 1)}
+        by_source = [one.name for one in rules.listeners if SourceLimits.of(one) is not None]
+        counts = (1 + len(self._rows)) * workers * _SIZE
+        table = SourceTable.size(workers)
+        size = counts + len(by_source) * table
+        os.ftruncate(descriptor, size)
+        memory = memoryview(mmap.mmap(descriptor, size))  # given back with the last that uses it
+        self._counts = memory[:counts].cast("Q")
         self._tables = {
-            listener.name: SharedTable(next(descriptors), workers)
-            for listener in rules.listeners
-            if SourceLimits.of(listener) is not None
+            name: SourceTable(memory[start : start + table], workers)
+            for name, start in zip(by_source, range(counts, size, table), strict=True)
         }
-        self._parts: list[Counters | SharedTable] = [self._counters, *self._tables.values()]
 
     @classmethod
     def make(cls, rules: Rules, workers: int) -> SharedLimits:
-        """Make the memory, for the workers that inherit `descriptors`."""
-        return cls(rules, workers, iter(unnamed_file, -1))
-
-    @property
-    def descriptors(self) -> list[int]:
-        """Where the memory is."""
-        return [part.descriptor for part in self._parts]
+        """Make the memory, for the workers that inherit its descriptor."""
+        return cls(rules, workers, _unnamed_file())
 
     def admissions(
         self, worker: int, seconds: Callable[[], float]
@@ -118,34 +116,50 @@ class SharedLimits:
 
         Args:
             worker: Which process this is, counted from 0.
-            seconds: Tells the time.
+            seconds: Tells the time, the same in all processes.
         """
-
-        def tally(limit: int, row: int) -> Tally | None:
-            return SharedTally(limit, self._counters, row, worker) if limit else None
-
-        service = tally(self._settings.max_connections, 0)
+        service = self.tally(self._settings.max_connections, 0, worker)
 
         def admission(listener: Listener) -> Admission:
-            limits = SourceLimits.of(listener)
             return Admission(
                 listener,
                 seconds,
                 service=service,
-                listener=tally(listener.max_connections, self._rows[listener.name]),
-                per_source=None
-                if limits is None
-                else self._tables[listener.name].per_source(limits, seconds, worker),
+                listener=self.tally(listener.max_connections, self._rows[listener.name], worker),
+                per_source=self.per_source(listener, worker, seconds),
             )
 
         return admission
 
+    def tally(self, limit: int, row: int, worker: int) -> SharedTally | None:
+        """Make what counts connections in one of the processes; ``None`` if there is no limit."""
+        counts = self._counts[row * self._workers : (row + 1) * self._workers]
+        return SharedTally(limit, counts, worker, self._lock) if limit else None
+
+    def per_source(
+        self, listener: Listener, worker: int, seconds: Callable[[], float]
+    ) -> PerSource | None:
+        """Make what counts those of each source in one of the processes; ``None`` if there is no limit."""
+        limits = SourceLimits.of(listener)
+        if limits is None:
+            return None
+        return PerSource(limits, seconds, self._tables[listener.name], worker, self._lock)
+
     def clear(self, worker: int) -> None:
         """Forget the connections of a worker that has ended."""
-        for part in self._parts:
-            part.clear(worker)
+        for index in range(worker, len(self._counts), self._workers):
+            self._counts[index] = 0
+        for table in self._tables.values():
+            table.clear(worker)
 
     def close(self) -> None:
-        """Give the memory back."""
-        for part in self._parts:
-            part.close()
+        """Close the file."""
+        os.close(self.descriptor)
+
+
+def _unnamed_file() -> int:
+    """Make a file in memory, where the system has such, that is gone when nobody has it open any more."""
+    if sys.platform == "linux":
+        return os.memfd_create("txmux")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

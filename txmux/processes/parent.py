@@ -90,7 +90,7 @@ class Parent:
         count = self._rules.settings.workers
         self._limits = SharedLimits.make(self._rules, count)
         for number in range(count):
-            descriptors = [*self._limits.descriptors, *self._sockets.descriptors(number)]
+            descriptors = [self._limits.descriptor, *self._sockets.descriptors(number)]
             self._workers.append(Worker(self, number, descriptors, self._reactor))
         for worker in self._workers:
             worker.start()

@@ -150,10 +150,6 @@ class SourceTable:
             if numbers[slot]:
                 numbers[slot] = 0
 
-    def close(self) -> None:
-        """Let go of the memory."""
-        self.numbers.release()
-
 
 class PerSource:
     """Lets connections in, or does not, by what their sources have already.
