@@ -16,6 +16,8 @@ from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers
 from txmux.interfaces import IProtocolMatcher, Option
 from txmux.rules.reading.parser import parse
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
 OWN = f"txmux {txmux.__version__}"
 
@@ -143,6 +145,10 @@ class OriginTests(CommandTestCase):
     def test_unknown(self) -> None:
         """Else its module; a file among the plugins is not Twisted's for that."""
         self.assertEqual(self.origin(LocalMatcher()), f"module {__name__}")
+
+        self.assertEqual(
+            self.origin(PlainMatcher("mine", "x", Pattern(b"x"))), f"module {__name__}"
+        )
 
         @implementer(IProtocolMatcher)
         class Dropped(LocalMatcher):

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 _MATCHER = """\
-from txmux.matchers.any import AnyMatcher
+from txmux.matchers.regex import RegexMatcher
 
-class {kind}(AnyMatcher):
+class {kind}(RegexMatcher):
     name = {name!r}
 
 {variable} = {kind}()

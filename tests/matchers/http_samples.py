@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.matchers.segmentation import Decided, decided
-from txmux.matchers.http import HttpMatcher
+from txmux.matchers.http import http
 
 __all__ = ["HOST_END", "LINE_END", "PREFACE", "REQUEST", "said", "with_fields"]
 
@@ -17,7 +17,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(HttpMatcher().predicate(options), data)
+    return decided(http.predicate(options), data)
 
 
 def with_fields(*fields: str) -> bytes:

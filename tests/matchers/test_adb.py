@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.adb import AdbMatcher
+from txmux.matchers.adb import adb
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -32,7 +32,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(AdbMatcher().predicate({}), data)
+    return decided(adb.predicate({}), data)
 
 
 class ConnectTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.amqp import AmqpMatcher
+from txmux.matchers.amqp import amqp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -27,7 +27,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(AmqpMatcher().predicate({}), data)
+    return decided(amqp.predicate({}), data)
 
 
 class HeaderTests(SynchronousTestCase):

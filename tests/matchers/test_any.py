@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.any import AnyMatcher
+from txmux.matchers.any import any_client
 
-PREDICATE = AnyMatcher().predicate({})
+PREDICATE = any_client.predicate({})
 
 
 class AnyMatcherTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.bitcoin import BitcoinMatcher
+from txmux.matchers.bitcoin import bitcoin
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,7 +23,7 @@ SAMPLES = tuple(
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(BitcoinMatcher().predicate({}), data)
+    return decided(bitcoin.predicate({}), data)
 
 
 class VersionTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.bittorrent import BittorrentMatcher
+from txmux.matchers.bittorrent import bittorrent
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -25,7 +25,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(BittorrentMatcher().predicate({}), data)
+    return decided(bittorrent.predicate({}), data)
 
 
 class HandshakeTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.cassandra import CassandraMatcher
+from txmux.matchers.cassandra import cassandra
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -29,7 +29,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(CassandraMatcher().predicate({}), data)
+    return decided(cassandra.predicate({}), data)
 
 
 class CassandraTests(SynchronousTestCase):

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
+from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers._ambiguities import AMBIGUITIES
 
 _CONFIGURED = frozenset({"any", "payload", "regex"})
 """These match what their line says, not a protocol."""

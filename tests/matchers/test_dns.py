@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.dns import DnsMatcher
+from txmux.matchers.dns import dns
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -54,7 +54,7 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(DnsMatcher().predicate(options), data)
+    return decided(dns.predicate(options), data)
 
 
 class MessageTests(SynchronousTestCase):
@@ -153,7 +153,7 @@ class NameTests(SynchronousTestCase):
         root = SAMPLES[-1]
         self.assertIs(said(root, name="*").verdict, MATCH)
         self.assertIs(said(root, name="*.com").verdict, NO)
-        self.assertEqual(facts(DnsMatcher().predicate({}), Peeked(root)), {"name": "."})
+        self.assertEqual(facts(dns.predicate({}), Peeked(root)), {"name": "."})
 
     def test_dots_in_labels(self) -> None:
         """A dot inside of a label parts no labels."""
@@ -161,29 +161,27 @@ class NameTests(SynchronousTestCase):
         self.assertIs(said(odd, name="*.example.com").verdict, NO)
         self.assertIs(said(odd, name="*.com").verdict, MATCH)
         backslash = message(b"\x03a\\b\0" + IN)
-        self.assertEqual(
-            facts(DnsMatcher().predicate({}), Peeked(backslash)), {"name": "a\\\\092b"}
-        )
+        self.assertEqual(facts(dns.predicate({}), Peeked(backslash)), {"name": "a\\\\092b"})
 
     def test_key(self) -> None:
         """Names and ``*.`` patterns can be looked up."""
-        predicate = DnsMatcher().predicate({"name": "*.example.com"})
+        predicate = dns.predicate({"name": "*.example.com"})
         key = getattr(predicate, "key", None)
         assert key is not None
         self.assertEqual(key.read(Peeked(SAMPLES[2])), "www.example.com")
         self.assertIs(key.read(Peeked(QUERY[:20])), None)
         self.assertEqual(key.read(Peeked(b"GET / HTTP/1.1")), "")
-        self.assertIs(getattr(DnsMatcher().predicate({}), "key", 0), None)
+        self.assertIs(getattr(dns.predicate({}), "key", 0), None)
 
     def test_learnt(self) -> None:
         """The name is learnt, in lower case."""
-        predicate = DnsMatcher().predicate({})
+        predicate = dns.predicate({})
         self.assertEqual(facts(predicate, Peeked(SAMPLES[2])), {"name": "www.example.com"})
         self.assertEqual(facts(predicate, Peeked(QUERY[:20])), {})
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, DnsMatcher().predicate, {"name": "a..b"})
+        error = self.assertRaises(OptionError, dns.predicate, {"name": "a..b"})
         self.assertIn("name: ", str(error))
 
 

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.erlang import ErlangMatcher
+from txmux.matchers.erlang import erlang
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -51,7 +51,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(ErlangMatcher().predicate({}), data)
+    return decided(erlang.predicate({}), data)
 
 
 class NodeTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.git import GitMatcher
+from txmux.matchers.git import git
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -33,12 +33,12 @@ HOST_END = FETCH.index(b"\0\0") + 1
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(GitMatcher().predicate(options), data)
+    return decided(git.predicate(options), data)
 
 
 def learnt(data: bytes) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(GitMatcher().predicate({}), Peeked(data))
+    return facts(git.predicate({}), Peeked(data))
 
 
 class CommandTests(SynchronousTestCase):
@@ -130,7 +130,7 @@ class HostTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """Names and ``*.`` patterns can be looked up."""
-        key = getattr(GitMatcher().predicate({"host": "git.example.com"}), "key", None)
+        key = getattr(git.predicate({"host": "git.example.com"}), "key", None)
         assert key is not None
         self.assertEqual(key.read(Peeked(FETCH)), "git.example.com")
         self.assertIs(key.read(Peeked(FETCH[:PATH_END])), None)
@@ -139,7 +139,7 @@ class HostTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
         for name in ("host", "path"):
-            error = self.assertRaises(OptionError, GitMatcher().predicate, {name: "a,,b"})
+            error = self.assertRaises(OptionError, git.predicate, {name: "a,,b"})
             self.assertIn(f"{name}: ", str(error))
 
 

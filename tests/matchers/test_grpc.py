@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Verdict
-from txmux.matchers.grpc import GrpcMatcher
+from txmux.matchers.grpc import grpc
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -21,7 +21,7 @@ POST = ((":method", "POST"), (":scheme", "http"), (":path", "/pkg.Service/Call")
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(GrpcMatcher().predicate({}), data)
+    return decided(grpc.predicate({}), data)
 
 
 def typed(*content_types: str) -> bytes:

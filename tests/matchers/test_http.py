@@ -10,7 +10,7 @@ from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_f
 from tests.matchers.segmentation import calls_in, facts, in_pieces
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.http import HttpMatcher
+from txmux.matchers.http import http
 from txmux.wire.http_head import METHODS
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -125,7 +125,7 @@ class LearntTests(SynchronousTestCase):
 
     def learnt(self, data: bytes) -> dict[str, str]:
         """Give the facts of a sample."""
-        return facts(HttpMatcher().predicate({}), Peeked(data))
+        return facts(http.predicate({}), Peeked(data))
 
     def test_http1(self) -> None:
         """Method, version and host are learnt as they come; the path is not."""
@@ -140,7 +140,7 @@ class LearntTests(SynchronousTestCase):
     def test_http2(self) -> None:
         """Of HTTP/2 the version is learnt; method and host only by routes that ask for them."""
         self.assertEqual(self.learnt(h2.CURL), {"version": "2"})
-        predicate = HttpMatcher().predicate({"path": "/*"})
+        predicate = http.predicate({"path": "/*"})
         self.assertEqual(facts(predicate, Peeked(PREFACE)), {"version": "2"})
         expected = {"version": "2", "method": "GET", "host": "localhost"}
         self.assertEqual(facts(predicate, Peeked(h2.CURL)), expected)
@@ -161,7 +161,7 @@ class CostTests(SynchronousTestCase):
     def test_long_head(self) -> None:
         """A head sent byte by byte is read once, not at every byte anew."""
         data = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 2_000
-        predicate = HttpMatcher().predicate({"host": "a"})
+        predicate = http.predicate({"host": "a"})
         calls = calls_in(lambda: in_pieces(predicate, data, range(1, len(data))))
         self.assertLess(calls, 60 * len(data))
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided
 from tests.wire.http2_builder import CURL, NODE
 from txmux.interfaces import Verdict
-from txmux.matchers.http2 import Http2Matcher
+from txmux.matchers.http2 import http2
 from txmux.wire.http2_opening import PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -19,7 +19,7 @@ SAMPLES = (CURL, NODE)
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(Http2Matcher().predicate({}), data)
+    return decided(http2.predicate({}), data)
 
 
 class PrefaceTests(SynchronousTestCase):

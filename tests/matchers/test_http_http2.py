@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.http_samples import PREFACE, REQUEST, said
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.http import HttpMatcher
+from txmux.matchers.http import http
 from txmux.wire.http2_opening import OPENING_LIMIT
 from txmux.wire.http_head import HEAD_LIMIT, LINE_LIMIT
 
@@ -78,7 +78,7 @@ class RequestTests(SynchronousTestCase):
             ({"version": "1.*", "path": "/"}, LINE_LIMIT),
             ({"host": "a"}, HEAD_LIMIT),
         ):
-            self.assertEqual(HttpMatcher().predicate(options).longest, longest)
+            self.assertEqual(http.predicate(options).longest, longest)
 
 
 class KeyTests(SynchronousTestCase):
@@ -86,7 +86,7 @@ class KeyTests(SynchronousTestCase):
 
     def test_host(self) -> None:
         """It is known when the host is, and empty once there will be none."""
-        key = getattr(HttpMatcher().predicate({"host": "a"}), "key", None)
+        key = getattr(http.predicate({"host": "a"}), "key", None)
         assert key is not None
         named, nameless = h2.opening(*GET, AUTHORITY), h2.opening(*GET)
         for data, name in (

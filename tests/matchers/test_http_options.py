@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.http_samples import HOST_END, LINE_END, PREFACE, REQUEST, said, with_fields
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
-from txmux.matchers.http import HttpMatcher
+from txmux.matchers.http import http
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -28,11 +28,11 @@ class VersionTests(SynchronousTestCase):
             self.assertEqual(said(PREFACE, version=version), (MATCH, 24))
         self.assertEqual(said(REQUEST, version="2"), (NO, 1))
         self.assertEqual(said(b"PROPFIND / HTTP/1.1\r\n", version="2"), (NO, 3))
-        self.assertEqual(HttpMatcher().predicate({"version": "2"}).longest, 24)
+        self.assertEqual(http.predicate({"version": "2"}).longest, 24)
 
     def test_unknown(self) -> None:
         """A version that there is not is an error that lists those there are."""
-        error = self.assertRaises(OptionError, HttpMatcher().predicate, {"version": "1.1,3"})
+        error = self.assertRaises(OptionError, http.predicate, {"version": "1.1,3"})
         self.assertEqual(str(error), "version: '3' matches nothing; possible are 1.0, 1.1, 2, 2.0")
 
 
@@ -56,7 +56,7 @@ class MethodTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """A method that there is not is an error."""
         for method in ("get", "FETCH", "PRI"):
-            error = self.assertRaises(OptionError, HttpMatcher().predicate, {"method": method})
+            error = self.assertRaises(OptionError, http.predicate, {"method": method})
             self.assertIn(f"method: {method!r} matches nothing", str(error))
 
 

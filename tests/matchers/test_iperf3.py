@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.iperf3 import Iperf3Matcher
+from txmux.matchers.iperf3 import iperf3
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -22,7 +22,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(Iperf3Matcher().predicate({}), data)
+    return decided(iperf3.predicate({}), data)
 
 
 class CookieTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.jdwp import JdwpMatcher
+from txmux.matchers.jdwp import jdwp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -18,7 +18,7 @@ SAMPLES: tuple[bytes, ...] = (b"JDWP-Handshake",)
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(JdwpMatcher().predicate({}), data)
+    return decided(jdwp.predicate({}), data)
 
 
 class HandshakeTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.kafka import KafkaMatcher
+from txmux.matchers.kafka import kafka
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -43,7 +43,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(KafkaMatcher().predicate({}), data)
+    return decided(kafka.predicate({}), data)
 
 
 class RequestTests(SynchronousTestCase):

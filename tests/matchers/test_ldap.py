@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.ldap import LdapMatcher
+from txmux.matchers.ldap import ldap
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -31,7 +31,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(LdapMatcher().predicate({}), data)
+    return decided(ldap.predicate({}), data)
 
 
 class MessageTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.memcached import MemcachedMatcher
+from txmux.matchers.memcached import memcached
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -52,7 +52,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(MemcachedMatcher().predicate({}), data)
+    return decided(memcached.predicate({}), data)
 
 
 class TextTests(SynchronousTestCase):

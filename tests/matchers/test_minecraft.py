@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.minecraft import MinecraftMatcher
+from txmux.matchers.minecraft import minecraft
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -56,12 +56,12 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(MinecraftMatcher().predicate(options), data)
+    return decided(minecraft.predicate(options), data)
 
 
 def learnt(data: bytes) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(MinecraftMatcher().predicate({}), Peeked(data))
+    return facts(minecraft.predicate({}), Peeked(data))
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -158,7 +158,7 @@ class HostTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """Names and ``*.`` patterns can be looked up."""
-        key = getattr(MinecraftMatcher().predicate({"host": "*.example.com"}), "key", None)
+        key = getattr(minecraft.predicate({"host": "*.example.com"}), "key", None)
         assert key is not None
         self.assertEqual(key.read(Peeked(SAMPLES[2])), "forge.example.com")
         self.assertIs(key.read(Peeked(LOGIN[:10])), None)
@@ -173,7 +173,7 @@ class HostTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, MinecraftMatcher().predicate, {"host": "a..b"})
+        error = self.assertRaises(OptionError, minecraft.predicate, {"host": "a..b"})
         self.assertIn("host: ", str(error))
 
 

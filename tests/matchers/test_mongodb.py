@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.mongodb import MongodbMatcher
+from txmux.matchers.mongodb import mongodb
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -41,7 +41,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(MongodbMatcher().predicate({}), data)
+    return decided(mongodb.predicate({}), data)
 
 
 class HeaderTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, calls_in, decided, facts, in_pieces
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.mqtt import MqttMatcher
+from txmux.matchers.mqtt import mqtt
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -61,7 +61,7 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(MqttMatcher().predicate(options), data)
+    return decided(mqtt.predicate(options), data)
 
 
 class BeginningTests(SynchronousTestCase):
@@ -142,13 +142,13 @@ class ClientIdTests(SynchronousTestCase):
         fits = connect(b"a" * size, version=5, properties=b"a" * 30000)
         self.assertEqual(said(fits[:65536], client_id="*").at, len(fits))
         over = connect(b"a" * (size + 9), version=5, properties=b"a" * 30000)
-        predicate = MqttMatcher().predicate({"client_id": "*"})
+        predicate = mqtt.predicate({"client_id": "*"})
         self.assertIs(predicate(Peeked(over[:65535])), NEED_MORE)
         self.assertIs(predicate(Peeked(over)), NO)
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, MqttMatcher().predicate, {"client_id": "a,,b"})
+        error = self.assertRaises(OptionError, mqtt.predicate, {"client_id": "a,,b"})
         self.assertIn("client_id: ", str(error))
 
 
@@ -157,7 +157,7 @@ class LearntTests(SynchronousTestCase):
 
     def learnt(self, data: bytes, **options: str) -> dict[str, str]:
         """Give the facts of a sample."""
-        return facts(MqttMatcher().predicate(options), Peeked(data))
+        return facts(mqtt.predicate(options), Peeked(data))
 
     def test_client_id(self) -> None:
         """The client identifier is learnt once it is there in full, whatever the options."""
@@ -176,7 +176,7 @@ class CostTests(SynchronousTestCase):
 
     def test_long(self) -> None:
         """A long packet costs the same for each byte as a short one."""
-        predicate = MqttMatcher().predicate({"client_id": "*"})
+        predicate = mqtt.predicate({"client_id": "*"})
 
         def cost(size: int) -> float:
             data = connect(b"a" * size, version=5, properties=b"a" * size)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.openvpn import OpenvpnMatcher
+from txmux.matchers.openvpn import openvpn
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -64,7 +64,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(OpenvpnMatcher().predicate({}), data)
+    return decided(openvpn.predicate({}), data)
 
 
 class ResetTests(SynchronousTestCase):

@@ -9,14 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
-from txmux.matchers.payload import PayloadMatcher
+from txmux.matchers.payload import payload
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(PayloadMatcher().predicate(options), data)
+    return decided(payload.predicate(options), data)
 
 
 class BytesTests(SynchronousTestCase):
@@ -83,7 +83,7 @@ class OptionTests(SynchronousTestCase):
 
     def refused(self, **options: str) -> str:
         """Give the message of the error."""
-        return str(self.assertRaises(OptionError, PayloadMatcher().predicate, options))
+        return str(self.assertRaises(OptionError, payload.predicate, options))
 
     def test_text_or_hex(self) -> None:
         """One of text and hex is needed, not both; the matcher's name is added by who reads the file."""
@@ -115,7 +115,7 @@ class OptionTests(SynchronousTestCase):
         """The offset is a whole number from 0 to 65536."""
         for text in ("-1", "65537", "1.5", "", "x", "\u0661", "1_0", " 1"):
             self.assertIn(f"offset: {text!r} is not a whole", self.refused(text="a", offset=text))
-        predicate = PayloadMatcher().predicate({"text": "abc", "offset": "65536"})
+        predicate = payload.predicate({"text": "abc", "offset": "65536"})
         self.assertEqual(predicate.longest, 65539)
 
     def test_mask_length(self) -> None:

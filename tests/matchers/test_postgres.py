@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, calls_in, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.postgres import PostgresMatcher
+from txmux.matchers.postgres import postgres
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -48,12 +48,12 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(PostgresMatcher().predicate(options), data)
+    return decided(postgres.predicate(options), data)
 
 
 def learnt(data: bytes, **options: str) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(PostgresMatcher().predicate(options), Peeked(data))
+    return facts(postgres.predicate(options), Peeked(data))
 
 
 class PacketTests(SynchronousTestCase):
@@ -169,7 +169,7 @@ class OptionTests(SynchronousTestCase):
         packet = startup(b"user", b"alice", b"options", b"o" * 9971)
         self.assertEqual(len(packet), 10_000)
         self.assertEqual(said(packet, user="alice"), (MATCH, 10_000))
-        predicate = PostgresMatcher().predicate({"user": "alice"})
+        predicate = postgres.predicate({"user": "alice"})
 
         def ask(length: int) -> None:
             peeked = None
@@ -181,7 +181,7 @@ class OptionTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, PostgresMatcher().predicate, {"database": "a,,b"})
+        error = self.assertRaises(OptionError, postgres.predicate, {"database": "a,,b"})
         self.assertIn("database: ", str(error))
 
 

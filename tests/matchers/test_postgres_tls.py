@@ -11,7 +11,7 @@ from tests.matchers.test_postgres import GSSENC_REQUEST, PSQL, SSL_REQUEST, canc
 from tests.wire.hello_builder import alpn, client_hello, records, server_name, versions
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, Key, Peeked, Verdict
-from txmux.matchers.postgres import PostgresMatcher
+from txmux.matchers.postgres import postgres
 from txmux.testing import check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -25,7 +25,7 @@ GSSENC = Exchange(GSSENC_REQUEST, b"N", repeat=False)
 
 def said(data: bytes, sni: str = "db.example.com") -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(PostgresMatcher().predicate({"sni": sni}), data)
+    return decided(postgres.predicate({"sni": sni}), data)
 
 
 class VerdictTests(SynchronousTestCase):
@@ -72,7 +72,7 @@ class VerdictTests(SynchronousTestCase):
         """It keeps the contract of a matcher."""
         data = SSL_REQUEST + HELLO
         check_matcher(
-            PostgresMatcher(),
+            postgres,
             [data, GSSENC_REQUEST + data],
             [PSQL],
             {"sni": "db.example.com"},
@@ -81,7 +81,7 @@ class VerdictTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """With what TLS hides it cannot go, nor with bad patterns."""
-        make = PostgresMatcher().predicate
+        make = postgres.predicate
         error = self.assertRaises(OptionError, make, {"user": "a", "sni": "x"})
         self.assertEqual(
             str(error), "sni: cannot go with user=, which TLS hides; write one or the other"
@@ -94,7 +94,7 @@ class ExchangeTests(SynchronousTestCase):
 
     def exchanges(self, data: bytes) -> tuple[Exchange, ...]:
         """Give those with which a stream begins."""
-        find: Any = getattr(PostgresMatcher().predicate({"sni": "*"}), "exchanges")  # noqa: B009
+        find: Any = getattr(postgres.predicate({"sni": "*"}), "exchanges")  # noqa: B009
         return tuple(find(Peeked(data)))
 
     def test_requests(self) -> None:
@@ -109,7 +109,7 @@ class ExchangeTests(SynchronousTestCase):
     def test_others(self) -> None:
         """Without ``sni=`` nobody is answered."""
         for options in ({}, {"user": "a"}):
-            self.assertFalse(hasattr(PostgresMatcher().predicate(options), "exchanges"))
+            self.assertFalse(hasattr(postgres.predicate(options), "exchanges"))
 
 
 class NarrowingTests(SynchronousTestCase):
@@ -117,7 +117,7 @@ class NarrowingTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """Many such routes are told apart by the name."""
-        predicate = PostgresMatcher().predicate({"sni": "db.example.com,none"})
+        predicate = postgres.predicate({"sni": "db.example.com,none"})
         key: Key = getattr(predicate, "key")  # noqa: B009 - optional
         self.assertEqual(key.exact, {"db.example.com", ""})
         self.assertEqual(key.read(Peeked(SSL_REQUEST + HELLO)), "db.example.com")
@@ -128,7 +128,7 @@ class NarrowingTests(SynchronousTestCase):
 
     def test_facts(self) -> None:
         """The facts are those of TLS."""
-        predicate = PostgresMatcher().predicate({"sni": "x"})
+        predicate = postgres.predicate({"sni": "x"})
         learnt = facts(predicate, Peeked(SSL_REQUEST + HELLO))
         self.assertEqual(learnt["sni"], "db.example.com")
         self.assertEqual(learnt["alpn"], "postgresql")

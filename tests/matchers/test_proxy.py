@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.proxy import ProxyMatcher
+from txmux.matchers.proxy import proxy
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -28,12 +28,12 @@ SAMPLES = (
 
 def learnt(data: bytes) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(ProxyMatcher().predicate({}), Peeked(data))
+    return facts(proxy.predicate({}), Peeked(data))
 
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(ProxyMatcher().predicate({}), data)
+    return decided(proxy.predicate({}), data)
 
 
 class Version1Tests(SynchronousTestCase):

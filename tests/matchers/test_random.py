@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import random
 import zlib
+from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import all_samples
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.random import ENOUGH, RandomMatcher
+from txmux.matchers.random import ENOUGH, random
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -21,12 +21,12 @@ _STREAMS = 20_000
 _MOST_REFUSED = 20
 
 # What the first flights of Shadowsocks (AEAD), BIP 324 and Message Stream Encryption look like: random bytes.
-SAMPLES = tuple(random.Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
+SAMPLES = tuple(Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
 
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(RandomMatcher().predicate({}), data)
+    return decided(random.predicate({}), data)
 
 
 class RandomBytesTests(SynchronousTestCase):
@@ -40,8 +40,8 @@ class RandomBytesTests(SynchronousTestCase):
 
     def test_refused(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 4 in 10,000."""
-        predicate = RandomMatcher().predicate({})
-        source = random.Random(20_261_120)
+        predicate = random.predicate({})
+        source = Random(20_261_120)
         verdicts = [predicate(Peeked(source.randbytes(ENOUGH))) for _ in range(_STREAMS)]
         self.assertLessEqual(verdicts.count(NO), _MOST_REFUSED)
         self.assertEqual(verdicts.count(NEED_MORE), 0)
@@ -57,8 +57,8 @@ class OtherBytesTests(SynchronousTestCase):
 
     def test_other_protocols(self) -> None:
         """No sample of another protocol matches, however many random bytes follow it."""
-        predicate = RandomMatcher().predicate({})
-        more = random.Random(4).randbytes(ENOUGH)
+        predicate = random.predicate({})
+        more = Random(4).randbytes(ENOUGH)
         samples = all_samples()
         del samples["random"]
         for protocol, streams in samples.items():

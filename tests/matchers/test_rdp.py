@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.rdp import RdpMatcher
+from txmux.matchers.rdp import rdp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -44,12 +44,12 @@ COOKIE, TOKEN, RAW_TOKEN = SAMPLES[:3]
 
 def learnt(data: bytes) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(RdpMatcher().predicate({}), Peeked(data))
+    return facts(rdp.predicate({}), Peeked(data))
 
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(RdpMatcher().predicate(options), data)
+    return decided(rdp.predicate(options), data)
 
 
 class RequestTests(SynchronousTestCase):
@@ -145,13 +145,13 @@ class OptionTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, RdpMatcher().predicate, {"cookie": "a,,b"})
+        error = self.assertRaises(OptionError, rdp.predicate, {"cookie": "a,,b"})
         self.assertIn("cookie: ", str(error))
 
     def test_both(self) -> None:
         """No request has both a cookie and a token."""
         options = {"cookie": "a", "token": "b"}
-        self.assertRaises(OptionError, RdpMatcher().predicate, options)
+        self.assertRaises(OptionError, rdp.predicate, options)
 
 
 class LearntTests(SynchronousTestCase):

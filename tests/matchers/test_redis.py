@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.redis import RedisMatcher
+from txmux.matchers.redis import redis
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -28,7 +28,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(RedisMatcher().predicate({}), data)
+    return decided(redis.predicate({}), data)
 
 
 class ArrayTests(SynchronousTestCase):

@@ -9,12 +9,13 @@ from zope.interface.verify import verifyObject
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Peeked, Verdict
-from txmux.matchers.regex import RegexMatcher
+from txmux.matchers.regex import regex
+from txmux.wire.predicates import Pattern
 
 
 def verdict(data: bytes, **options: str) -> Verdict:
     """What the matcher says of the first bytes of a stream."""
-    return RegexMatcher().predicate(options)(Peeked(data))
+    return regex.predicate(options)(Peeked(data))
 
 
 class MatcherTests(SynchronousTestCase):
@@ -22,7 +23,7 @@ class MatcherTests(SynchronousTestCase):
 
     def test_interface(self) -> None:
         """It is a matcher, and the examples that it shows for its options work."""
-        matcher = RegexMatcher()
+        matcher = regex
         self.assertTrue(verifyObject(IProtocolMatcher, matcher))
         self.assertEqual([option.name for option in matcher.options], ["pattern", "within"])
         matcher.predicate({option.name: option.example for option in matcher.options})
@@ -41,21 +42,23 @@ class MatcherTests(SynchronousTestCase):
 
     def test_within(self) -> None:
         """A match has at most `within` bytes, 256 if nothing is said, and no byte beyond is waited for."""
-        predicate = RegexMatcher().predicate({"pattern": ".*!"})
+        predicate = regex.predicate({"pattern": ".*!"})
         self.assertEqual(predicate.longest, 256)
         self.assertIs(predicate(Peeked(b"." * 255 + b"!")), Verdict.MATCH)
         self.assertIs(predicate(Peeked(b"." * 255)), Verdict.NEED_MORE)
         self.assertIs(predicate(Peeked(b"." * 256)), Verdict.NO)
-        self.assertEqual(RegexMatcher().predicate({"pattern": "a", "within": "7"}).longest, 7)
+        self.assertEqual(regex.predicate({"pattern": "a", "within": "7"}).longest, 7)
 
     def test_reads_on(self) -> None:
         """With each new byte it reads that byte only."""
-        predicate = RegexMatcher().predicate({"pattern": "a*b", "within": "65536"})
+        predicate = regex.predicate({"pattern": "a*b", "within": "65536"})
+        assert isinstance(predicate, Pattern)
+        scan = predicate.compile().scan
         peeked = None
         for length in range(1, 200):
             peeked = Peeked(b"a" * length, peeked)
             self.assertIs(predicate(peeked), Verdict.NEED_MORE)
-            self.assertEqual(peeked.parsed(predicate.pattern.scan).length, length)
+            self.assertEqual(peeked.parsed(scan).length, length)
         self.assertIs(predicate(Peeked(b"?" * 199 + b"b", peeked)), Verdict.MATCH)
 
 
@@ -64,7 +67,7 @@ class OptionTests(SynchronousTestCase):
 
     def refused(self, option: str, message: str, **options: str) -> None:
         """Assert that the options are refused because of one of them."""
-        error = self.assertRaises(OptionError, RegexMatcher().predicate, options)
+        error = self.assertRaises(OptionError, regex.predicate, options)
         self.assertEqual(error.option, option)
         self.assertRegex(str(error), f"^{option}: .*{message}")
 
@@ -95,5 +98,5 @@ class OptionTests(SynchronousTestCase):
                     "within", "write one from 1 to 64KiB, such as 512", pattern="a", within=within
                 )
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
-            predicate = RegexMatcher().predicate({"pattern": "a", "within": within})
+            predicate = regex.predicate({"pattern": "a", "within": within})
             self.assertEqual(predicate.longest, longest)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.rsync import RsyncMatcher
+from txmux.matchers.rsync import rsync
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,7 +23,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(RsyncMatcher().predicate({}), data)
+    return decided(rsync.predicate({}), data)
 
 
 class GreetingTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, calls_in, decided, in_pieces
 from txmux.interfaces import Verdict
-from txmux.matchers.rtsp import RtspMatcher
+from txmux.matchers.rtsp import rtsp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -22,7 +22,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(RtspMatcher().predicate({}), data)
+    return decided(rtsp.predicate({}), data)
 
 
 class RequestLineTests(SynchronousTestCase):
@@ -69,7 +69,7 @@ class CostTests(SynchronousTestCase):
 
     def test_long_target(self) -> None:
         """A long line costs the same for each byte as a short one."""
-        predicate = RtspMatcher().predicate({})
+        predicate = rtsp.predicate({})
 
         def cost(size: int) -> float:
             data = b"PLAY " + b"a" * size

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.sip import SipMatcher
+from txmux.matchers.sip import sip
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -24,7 +24,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(SipMatcher().predicate({}), data)
+    return decided(sip.predicate({}), data)
 
 
 class RequestLineTests(SynchronousTestCase):

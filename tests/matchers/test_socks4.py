@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.socks4 import Socks4Matcher
+from txmux.matchers.socks4 import socks4
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -24,7 +24,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(Socks4Matcher().predicate({}), data)
+    return decided(socks4.predicate({}), data)
 
 
 class RequestTests(SynchronousTestCase):

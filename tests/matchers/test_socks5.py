@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.socks5 import Socks5Matcher
+from txmux.matchers.socks5 import socks5
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -22,7 +22,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(Socks5Matcher().predicate({}), data)
+    return decided(socks5.predicate({}), data)
 
 
 class GreetingTests(SynchronousTestCase):

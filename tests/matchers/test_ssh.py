@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.ssh import SshMatcher
+from txmux.matchers.ssh import ssh
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -25,12 +25,12 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(SshMatcher().predicate(options), data)
+    return decided(ssh.predicate(options), data)
 
 
 def learnt(data: bytes, **options: str) -> dict[str, str]:
     """Give the facts of a sample."""
-    return facts(SshMatcher().predicate(options), Peeked(data))
+    return facts(ssh.predicate(options), Peeked(data))
 
 
 class MagicTests(SynchronousTestCase):
@@ -98,7 +98,7 @@ class SoftwareTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, SshMatcher().predicate, {"software": "a,,b"})
+        error = self.assertRaises(OptionError, ssh.predicate, {"software": "a,,b"})
         self.assertIn("software: ", str(error))
 
 

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.stomp import StompMatcher
+from txmux.matchers.stomp import stomp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -22,7 +22,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(StompMatcher().predicate({}), data)
+    return decided(stomp.predicate({}), data)
 
 
 class CommandTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.stun import StunMatcher
+from txmux.matchers.stun import stun
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,7 +23,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(StunMatcher().predicate({}), data)
+    return decided(stun.predicate({}), data)
 
 
 class HeaderTests(SynchronousTestCase):

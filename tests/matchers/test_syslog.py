@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.syslog import SyslogMatcher
+from txmux.matchers.syslog import syslog
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,7 +23,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(SyslogMatcher().predicate({}), data)
+    return decided(syslog.predicate({}), data)
 
 
 class PriorityTests(SynchronousTestCase):

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.telnet import TelnetMatcher
+from txmux.matchers.telnet import telnet
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -21,7 +21,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TelnetMatcher().predicate({}), data)
+    return decided(telnet.predicate({}), data)
 
 
 class NegotiationTests(SynchronousTestCase):

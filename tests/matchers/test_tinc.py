@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.tinc import TincMatcher
+from txmux.matchers.tinc import tinc
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -24,7 +24,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TincMatcher().predicate({}), data)
+    return decided(tinc.predicate({}), data)
 
 
 class IdTests(SynchronousTestCase):

@@ -18,7 +18,7 @@ from tests.wire.hello_builder import (
 )
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.tls import TlsMatcher
+from txmux.matchers.tls import tls
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -44,7 +44,7 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TlsMatcher().predicate(options), data)
+    return decided(tls.predicate(options), data)
 
 
 def end_of(part: bytes) -> int:
@@ -133,7 +133,7 @@ class VersionTests(SynchronousTestCase):
 
     def test_unknown(self) -> None:
         """A version that there is not is an error that lists those there are."""
-        error = self.assertRaises(OptionError, TlsMatcher().predicate, {"version": "1.3,1.4"})
+        error = self.assertRaises(OptionError, tls.predicate, {"version": "1.3,1.4"})
         self.assertEqual(
             str(error),
             "version: '1.4' matches nothing; did you mean '1.3'?",
@@ -158,7 +158,7 @@ class SeveralOptionsTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
         for name in ("sni", "alpn", "version"):
-            error = self.assertRaises(OptionError, TlsMatcher().predicate, {name: ""})
+            error = self.assertRaises(OptionError, tls.predicate, {name: ""})
             self.assertEqual(error.option, name)
 
 
@@ -167,7 +167,7 @@ class LearntTests(SynchronousTestCase):
 
     def learnt(self, data: bytes, **options: str) -> dict[str, str]:
         """Give the facts of a sample."""
-        return facts(TlsMatcher().predicate(options), Peeked(data))
+        return facts(tls.predicate(options), Peeked(data))
 
     def test_hello(self) -> None:
         """Server name, protocols and version are learnt, whatever the options."""

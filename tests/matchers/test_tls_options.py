@@ -17,7 +17,7 @@ from tests.wire.hello_builder import (
 )
 from txmux.errors import OptionError
 from txmux.interfaces import Key, Peeked, Verdict
-from txmux.matchers.tls import TlsMatcher
+from txmux.matchers.tls import tls
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
 
@@ -30,7 +30,7 @@ NAMELESS_JA4 = "t12i0102h2_0f2cb44170f4_4298e3b3ed58"
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TlsMatcher().predicate(options), data)
+    return decided(tls.predicate(options), data)
 
 
 def end_of(part: bytes, data: bytes) -> int:
@@ -68,7 +68,7 @@ class NoNameTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """The other patterns have to be right."""
         for text in ("none,", "none,a..b", ""):
-            self.assertRaises(OptionError, TlsMatcher().predicate, {"sni": text})
+            self.assertRaises(OptionError, tls.predicate, {"sni": text})
 
 
 class KeyTests(SynchronousTestCase):
@@ -76,7 +76,7 @@ class KeyTests(SynchronousTestCase):
 
     def key(self, sni: str) -> Key | None:
         """Give the key of a predicate."""
-        key: Key | None = getattr(TlsMatcher().predicate({"sni": sni}), "key", None)
+        key: Key | None = getattr(tls.predicate({"sni": sni}), "key", None)
         return key
 
     def test_none(self) -> None:
@@ -118,7 +118,7 @@ class EncryptedTests(SynchronousTestCase):
     def test_unusable(self) -> None:
         """Anything else is an error that says what is right."""
         for text in ("", "Yes", "true", "yes,no"):
-            error = self.assertRaises(OptionError, TlsMatcher().predicate, {"ech": text})
+            error = self.assertRaises(OptionError, tls.predicate, {"ech": text})
             self.assertIn("write one of them", str(error))
 
 
@@ -137,7 +137,7 @@ class FingerprintTests(SynchronousTestCase):
 
     def test_fact(self) -> None:
         """It is learnt once the whole hello is there."""
-        predicate = TlsMatcher().predicate({})
+        predicate = tls.predicate({})
         self.assertEqual(facts(predicate, Peeked(NAMELESS))["ja4"], NAMELESS_JA4)
         self.assertNotIn("ja4", facts(predicate, Peeked(NAMELESS[:-1])))
 

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.tns import TnsMatcher
+from txmux.matchers.tns import tns
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -37,7 +37,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TnsMatcher().predicate({}), data)
+    return decided(tns.predicate({}), data)
 
 
 class ConnectTests(SynchronousTestCase):

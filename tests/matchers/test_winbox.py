@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.winbox import WinboxMatcher
+from txmux.matchers.winbox import winbox
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -37,7 +37,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(WinboxMatcher().predicate({}), data)
+    return decided(winbox.predicate({}), data)
 
 
 class AuthenticationTests(SynchronousTestCase):

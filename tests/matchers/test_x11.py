@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.x11 import X11Matcher
+from txmux.matchers.x11 import x11
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -22,7 +22,7 @@ SAMPLES = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(X11Matcher().predicate({}), data)
+    return decided(x11.predicate({}), data)
 
 
 class SetupTests(SynchronousTestCase):

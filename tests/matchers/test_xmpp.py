@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, calls_in, decided, facts, in_pieces
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.xmpp import XmppMatcher
+from txmux.matchers.xmpp import xmpp
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -32,7 +32,7 @@ SAMPLES = (
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(XmppMatcher().predicate(options), data)
+    return decided(xmpp.predicate(options), data)
 
 
 class StartTests(SynchronousTestCase):
@@ -126,7 +126,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_key(self) -> None:
         """Many domains are told apart by it."""
-        key = getattr(XmppMatcher().predicate({"to": "a"}), "key", None)
+        key = getattr(xmpp.predicate({"to": "a"}), "key", None)
         assert key is not None
         self.assertEqual(key.read(Peeked(WORDS)), "example.com")
         self.assertEqual(key.read(Peeked(b"<stream:stream to='A.' ")), "a")
@@ -136,7 +136,7 @@ class DomainTests(SynchronousTestCase):
 
     def test_unusable(self) -> None:
         """Patterns that cannot be used are an error that names the option."""
-        error = self.assertRaises(OptionError, XmppMatcher().predicate, {"to": "a,,b"})
+        error = self.assertRaises(OptionError, xmpp.predicate, {"to": "a,,b"})
         self.assertIn("to: ", str(error))
 
 
@@ -145,7 +145,7 @@ class LearntTests(SynchronousTestCase):
 
     def learnt(self, data: bytes, **options: str) -> dict[str, str]:
         """Give the facts of a sample."""
-        return facts(XmppMatcher().predicate(options), Peeked(data))
+        return facts(xmpp.predicate(options), Peeked(data))
 
     def test_domain(self) -> None:
         """The domain is learnt once it is there in full, whatever the options."""
@@ -165,7 +165,7 @@ class CostTests(SynchronousTestCase):
 
     def test_many_attributes(self) -> None:
         """A long header costs the same for each byte as a short one."""
-        predicate = XmppMatcher().predicate({"to": "a"})
+        predicate = xmpp.predicate({"to": "a"})
 
         def cost(count: int) -> float:
             data = b"<stream:stream" + b" a=''" * count

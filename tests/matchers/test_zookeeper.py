@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
-from txmux.matchers.zookeeper import ZookeeperMatcher
+from txmux.matchers.zookeeper import zookeeper
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -53,7 +53,7 @@ SAMPLES: tuple[bytes, ...] = (
 
 def said(data: bytes) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(ZookeeperMatcher().predicate({}), data)
+    return decided(zookeeper.predicate({}), data)
 
 
 class SessionTests(SynchronousTestCase):

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from txmux.matchers.any import AnyMatcher
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
-
-class ShyMatcher(AnyMatcher):
-    """Any client."""
-
-    name = "hidden" if "txmux.processes.child" in sys.orig_argv else "shy"
-
-
-shy = ShyMatcher()
+shy = PlainMatcher(
+    "hidden" if "txmux.processes.child" in sys.orig_argv else "shy", "any client", Pattern(b".")
+)

@@ -376,10 +376,10 @@ class WithoutHypothesisTests(SynchronousTestCase):
         """The suite says what to install, and goes without it when told so."""
         script = (
             "import sys; sys.modules['hypothesis'] = None\n"
-            "from txmux.matchers.ssh import SshMatcher\n"
+            "from txmux.matchers.ssh import ssh\n"
             "from txmux.testing import check_matcher\n"
-            "check_matcher(SshMatcher(), [b'SSH-2.0-x\\r\\n'], examples=0)\n"
-            "try: check_matcher(SshMatcher(), [b'SSH-2.0-x\\r\\n'])\n"
+            "check_matcher(ssh, [b'SSH-2.0-x\\r\\n'], examples=0)\n"
+            "try: check_matcher(ssh, [b'SSH-2.0-x\\r\\n'])\n"
             "except ImportError as error: print(error)\n"
         )
         done = subprocess.run(

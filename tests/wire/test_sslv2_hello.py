@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.segmentation import Decided, decided, facts
 from tests.wire.hello_builder import byte_by_byte, sslv2_hello
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.tls import TlsMatcher
+from txmux.matchers.tls import tls
 from txmux.wire.client_hello import ClientHello, parse_client_hello
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -19,7 +19,7 @@ HELLO = sslv2_hello()
 
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
-    return decided(TlsMatcher().predicate(options), data)
+    return decided(tls.predicate(options), data)
 
 
 class HelloTests(SynchronousTestCase):
@@ -114,7 +114,7 @@ class MatcherTests(SynchronousTestCase):
 
     def test_facts(self) -> None:
         """The version is learnt."""
-        self.assertEqual(facts(TlsMatcher().predicate({}), Peeked(HELLO)), {"tls": "1.0"})
+        self.assertEqual(facts(tls.predicate({}), Peeked(HELLO)), {"tls": "1.0"})
 
 
 class PropertyTests(SynchronousTestCase):

@@ -1,99 +1,101 @@
 """The matchers that come with txmux, offered the way any other package would offer its own."""
 
-from txmux.matchers.adb import AdbMatcher
-from txmux.matchers.amqp import AmqpMatcher
-from txmux.matchers.any import AnyMatcher
-from txmux.matchers.bitcoin import BitcoinMatcher
-from txmux.matchers.bittorrent import BittorrentMatcher
-from txmux.matchers.cassandra import CassandraMatcher
-from txmux.matchers.dns import DnsMatcher
-from txmux.matchers.erlang import ErlangMatcher
-from txmux.matchers.git import GitMatcher
-from txmux.matchers.grpc import GrpcMatcher
-from txmux.matchers.http import HttpMatcher
-from txmux.matchers.http2 import Http2Matcher
-from txmux.matchers.iperf3 import Iperf3Matcher
-from txmux.matchers.irc import IrcMatcher
-from txmux.matchers.jdwp import JdwpMatcher
-from txmux.matchers.kafka import KafkaMatcher
-from txmux.matchers.ldap import LdapMatcher
-from txmux.matchers.memcached import MemcachedMatcher
-from txmux.matchers.minecraft import MinecraftMatcher
-from txmux.matchers.mongodb import MongodbMatcher
-from txmux.matchers.mqtt import MqttMatcher
-from txmux.matchers.openvpn import OpenvpnMatcher
-from txmux.matchers.payload import PayloadMatcher
-from txmux.matchers.postgres import PostgresMatcher
-from txmux.matchers.proxy import ProxyMatcher
-from txmux.matchers.random import RandomMatcher
-from txmux.matchers.rdp import RdpMatcher
-from txmux.matchers.redis import RedisMatcher
-from txmux.matchers.regex import RegexMatcher
-from txmux.matchers.rsync import RsyncMatcher
-from txmux.matchers.rtsp import RtspMatcher
-from txmux.matchers.sip import SipMatcher
-from txmux.matchers.smb import SmbMatcher
-from txmux.matchers.socks4 import Socks4Matcher
-from txmux.matchers.socks5 import Socks5Matcher
-from txmux.matchers.ssh import SshMatcher
-from txmux.matchers.stomp import StompMatcher
-from txmux.matchers.stun import StunMatcher
-from txmux.matchers.syslog import SyslogMatcher
-from txmux.matchers.tds import TdsMatcher
-from txmux.matchers.telnet import TelnetMatcher
-from txmux.matchers.tinc import TincMatcher
-from txmux.matchers.tls import TlsMatcher
-from txmux.matchers.tns import TnsMatcher
-from txmux.matchers.winbox import WinboxMatcher
-from txmux.matchers.x11 import X11Matcher
-from txmux.matchers.xmpp import XmppMatcher
-from txmux.matchers.zookeeper import ZookeeperMatcher
+from txmux.matchers.adb import adb
+from txmux.matchers.amqp import amqp
+from txmux.matchers.any import any_client
+from txmux.matchers.bitcoin import bitcoin
+from txmux.matchers.bittorrent import bittorrent
+from txmux.matchers.cassandra import cassandra
+from txmux.matchers.dns import dns
+from txmux.matchers.erlang import erlang
+from txmux.matchers.git import git
+from txmux.matchers.grpc import grpc
+from txmux.matchers.http import http
+from txmux.matchers.http2 import http2
+from txmux.matchers.iperf3 import iperf3
+from txmux.matchers.irc import irc
+from txmux.matchers.jdwp import jdwp
+from txmux.matchers.kafka import kafka
+from txmux.matchers.ldap import ldap
+from txmux.matchers.memcached import memcached
+from txmux.matchers.minecraft import minecraft
+from txmux.matchers.mongodb import mongodb
+from txmux.matchers.mqtt import mqtt
+from txmux.matchers.openvpn import openvpn
+from txmux.matchers.payload import payload
+from txmux.matchers.postgres import postgres
+from txmux.matchers.proxy import proxy
+from txmux.matchers.random import random
+from txmux.matchers.rdp import rdp
+from txmux.matchers.redis import redis
+from txmux.matchers.regex import regex
+from txmux.matchers.rsync import rsync
+from txmux.matchers.rtsp import rtsp
+from txmux.matchers.sip import sip
+from txmux.matchers.smb import smb
+from txmux.matchers.socks4 import socks4
+from txmux.matchers.socks5 import socks5
+from txmux.matchers.ssh import ssh
+from txmux.matchers.stomp import stomp
+from txmux.matchers.stun import stun
+from txmux.matchers.syslog import syslog
+from txmux.matchers.tds import tds
+from txmux.matchers.telnet import telnet
+from txmux.matchers.tinc import tinc
+from txmux.matchers.tls import tls
+from txmux.matchers.tns import tns
+from txmux.matchers.winbox import winbox
+from txmux.matchers.x11 import x11
+from txmux.matchers.xmpp import xmpp
+from txmux.matchers.zookeeper import zookeeper
 
-adb = AdbMatcher()
-amqp = AmqpMatcher()
-any_matcher = AnyMatcher()
-bitcoin = BitcoinMatcher()
-bittorrent = BittorrentMatcher()
-cassandra = CassandraMatcher()
-dns = DnsMatcher()
-erlang = ErlangMatcher()
-git = GitMatcher()
-grpc = GrpcMatcher()
-http = HttpMatcher()
-http2 = Http2Matcher()
-iperf3 = Iperf3Matcher()
-irc = IrcMatcher()
-jdwp = JdwpMatcher()
-kafka = KafkaMatcher()
-ldap = LdapMatcher()
-memcached = MemcachedMatcher()
-minecraft = MinecraftMatcher()
-mongodb = MongodbMatcher()
-mqtt = MqttMatcher()
-openvpn = OpenvpnMatcher()
-payload = PayloadMatcher()
-postgres = PostgresMatcher()
-proxy = ProxyMatcher()
-random = RandomMatcher()
-rdp = RdpMatcher()
-redis = RedisMatcher()
-regex = RegexMatcher()
-rsync = RsyncMatcher()
-rtsp = RtspMatcher()
-sip = SipMatcher()
-smb = SmbMatcher()
-socks4 = Socks4Matcher()
-socks5 = Socks5Matcher()
-ssh = SshMatcher()
-stomp = StompMatcher()
-stun = StunMatcher()
-syslog = SyslogMatcher()
-tds = TdsMatcher()
-telnet = TelnetMatcher()
-tinc = TincMatcher()
-tls = TlsMatcher()
-tns = TnsMatcher()
-winbox = WinboxMatcher()
-x11 = X11Matcher()
-xmpp = XmppMatcher()
-zookeeper = ZookeeperMatcher()
+__all__ = [
+    "adb",
+    "amqp",
+    "any_client",
+    "bitcoin",
+    "bittorrent",
+    "cassandra",
+    "dns",
+    "erlang",
+    "git",
+    "grpc",
+    "http",
+    "http2",
+    "iperf3",
+    "irc",
+    "jdwp",
+    "kafka",
+    "ldap",
+    "memcached",
+    "minecraft",
+    "mongodb",
+    "mqtt",
+    "openvpn",
+    "payload",
+    "postgres",
+    "proxy",
+    "random",
+    "rdp",
+    "redis",
+    "regex",
+    "rsync",
+    "rtsp",
+    "sip",
+    "smb",
+    "socks4",
+    "socks5",
+    "ssh",
+    "stomp",
+    "stun",
+    "syslog",
+    "tds",
+    "telnet",
+    "tinc",
+    "tls",
+    "tns",
+    "winbox",
+    "x11",
+    "xmpp",
+    "zookeeper",
+]

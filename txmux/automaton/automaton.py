@@ -72,6 +72,20 @@ class Automaton:
         distance = bisect_left(self.near, 1, key=lambda near: int(bool(states & near)))
         return distance if distance < len(self.near) else inf
 
+    def longest(self) -> float:
+        """Give the most bytes that a match has; `math.inf` if there is no limit."""
+        states, length = self.start, 0
+        while states:
+            reached = (states & self.chained) << 1
+            for sources, targets in self.jumps:
+                if states & sources:
+                    reached |= targets
+            states = reached & self.near[-1]
+            if length > self.size:
+                return inf
+            length += bool(states)
+        return length
+
 
 def _moves(follow: Mapping[int, int]) -> tuple[int, _Jumps]:
     chained = 0

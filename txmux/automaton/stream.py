@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from typing import TYPE_CHECKING
 
 import attrs
@@ -74,6 +75,14 @@ class StreamPattern:
     def size(self) -> int:
         """How many states the pattern's automaton has: about one for each byte that it names."""
         return self._automaton.size
+
+    @property
+    def longest(self) -> int | None:
+        """The most bytes that a match may have; ``None`` if there is no limit."""
+        if self._within < sys.maxsize:
+            return self._within
+        longest = self._automaton.longest()
+        return int(longest) if longest < inf else None
 
     @property
     def kept(self) -> int:

@@ -102,7 +102,7 @@ def _word(option: Option) -> str:
 
 def _origins(matchers: Iterable[IProtocolMatcher]) -> dict[str, str]:
     """Name the distribution that each matcher is from, with its version; else its module."""
-    modules = {matcher.name: type(matcher).__module__ for matcher in matchers}
+    modules = {matcher.name: matcher.__module__ for matcher in matchers}
     by_file = {f"{module.replace('.', '/')}.py": module for module in modules.values()}
     by_module: dict[str, str] = {}
     by_package: dict[str, str] = {}

@@ -81,8 +81,8 @@ class _Found:
     file: Path
 
     def __str__(self) -> str:
-        kind = type(self.matcher)
-        return f"{kind.__module__}.{kind.__qualname__} in {_place(self.file)}"
+        kind = type(self.matcher).__qualname__
+        return f"{self.matcher.__module__}.{kind} in {_place(self.file)}"
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.matchers.redis import RedisMatcher
-from txmux.matchers.ssh import SshMatcher
-from txmux.matchers.tls import TlsMatcher
+from txmux.matchers.redis import redis
+from txmux.matchers.ssh import ssh
+from txmux.matchers.tls import tls
 from txmux.wire.client_hello import HelloReader, parse_client_hello
 from txmux.wire.http2_opening import PREFACE, parse_opening
 from txmux.wire.http_head import Stage, parse_request
@@ -157,9 +157,9 @@ def _redis(_peeked: Peeked, unavailable: bool) -> Answer:  # noqa: FBT001
 
 
 _PROTOCOLS: tuple[tuple[Callable[[Peeked], Verdict], Callable[[Peeked, bool], Answer]], ...] = (
-    (TlsMatcher().predicate({}), _tls),
-    (SshMatcher().predicate({}), _ssh),
+    (tls.predicate({}), _tls),
+    (ssh.predicate({}), _ssh),
     (_speaks_http1, _http1),
     (_speaks_http2, _http2),
-    (RedisMatcher().predicate({}), _redis),
+    (redis.predicate({}), _redis),
 )

@@ -13,7 +13,7 @@ from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 from txmux.tls.agreed import AgreedTLS
 from txmux.tls.causes import cause_of
 from txmux.tls.transport import TLSTransport
-from txmux.wire.text import printable
+from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from txmux.proxyprotocol.decode import Incomplete, decode
 from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Address, Command, InvalidHeader
 from txmux.rules.model import Refusal, Senders
-from txmux.wire.text import printable
+from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress

@@ -1,21 +1,18 @@
-"""The matcher for the Android Debug Bridge."""
+"""Matches the CONNECT message of an adb server to a device.
+
+All its numbers are little-endian: ``CNXN``, the version (0x01000000 or 0x01000001), the largest data that is
+accepted, the length of the identity string (5 to 4096 bytes), a checksum, ``CNXN`` with all bits inverted. The
+identity of a server begins with ``host:``. One release of adb sent an empty message before it: 20 bytes 00, 4 bytes
+FF (change 342653 of the Android project, which was taken back).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
-from zope.interface import implementer
+__all__ = ["adb"]
 
-from txmux.automaton import compile_pattern
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
-from txmux.matchers.regex import RegexPredicate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["AdbMatcher"]
-
-_LONGEST = 24 + 24 + 5
 _CONNECT = (
     rb"(?s)(?:\x00{20}\xff{4})?"
     rb"CNXN[\x00\x01]\x00\x00\x01"
@@ -25,21 +22,9 @@ _CONNECT = (
     rb"host:"
 )
 
-
-@implementer(IProtocolMatcher)
-class AdbMatcher:
-    """Matches the CONNECT message of an adb server to a device ("ADB protocol", ``protocol.txt`` of Android's adb).
-
-    All its numbers are little-endian: ``CNXN``, the version (0x01000000 or 0x01000001), the largest data that is
-    accepted, the length of the identity string (5 to 4096 bytes), a checksum, ``CNXN`` with all bits inverted. The
-    identity of a server begins with ``host:``. One release of adb sent an empty message before it: 20 bytes 00,
-    4 bytes FF (change 342653 of the Android project, which was taken back).
-    """
-
-    name = "adb"
-    summary = "Android Debug Bridge, as spoken to devices over TCP"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return RegexPredicate(compile_pattern(_CONNECT), _LONGEST)
+adb = PlainMatcher(
+    "adb",
+    "Android Debug Bridge, as spoken to devices over TCP",
+    Pattern(_CONNECT),
+    source='"ADB protocol", protocol.txt of Android\'s adb',
+)

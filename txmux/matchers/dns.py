@@ -10,13 +10,13 @@ from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DnsMatcher"]
+__all__ = ["DnsMatcher", "dns"]
 
 _HEADER = 12
 _LONGEST_NAME = 255
@@ -104,7 +104,7 @@ class _DnsPredicate:
 
 
 def _name(peeked: Peeked) -> str | None:
-    """Read the name that all ``name=`` predicates hang on."""
+    """Read the name that all ``name=`` predicates depend on."""
     message = peeked.parsed(_parse)
     if message.verdict is Verdict.NEED_MORE:
         return None
@@ -136,6 +136,9 @@ class DnsMatcher:
         """
         name = option_globs(options, "name", hosts)
         return _DnsPredicate(name, name.key(_name) if name else None)
+
+
+dns = DnsMatcher()
 
 
 def _parse(data: bytes, earlier: _Message | None) -> _Message:

@@ -1,58 +1,27 @@
-"""The matcher for Erlang's distribution protocol."""
+"""Matches the first message between Erlang nodes, or a request to their port mapper, EPMD.
+
+After a length of two bytes, from a node ``send_name`` in its old form (``n``) or its new one (``N``), of which flags
+and lengths are checked; to EPMD ALIVE2_REQ (``x``), PORT_PLEASE2_REQ (``z``), NAMES_REQ (``n``), DUMP_REQ (``d``),
+KILL_REQ (``k``) or STOP_REQ (``s``). Decided at the end of the name, if there is one.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-import attrs
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.reading import verdict_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["ErlangMatcher"]
+__all__ = ["erlang"]
 
 _LONGEST_NAME = 255 * 4
 _LONGEST_MESSAGE = 2047
 _NOT_IN_NAME = re.compile(rb"[\x00-\x20\x7f]")
-
 _MANDATORY = 0x0104
 """DFLAG_EXTENDED_REFERENCES and DFLAG_EXTENDED_PIDS_PORTS, without which no node was ever let in."""
 _HANDSHAKE_23 = 1 << 24
 _NAME_ME = 1 << 33
-
-
-@attrs.frozen
-class _ErlangPredicate:
-    longest: int = 2 + 1 + 8 + 4 + 2 + _LONGEST_NAME
-    first_bytes: frozenset[int] = frozenset(range((_LONGEST_MESSAGE >> 8) + 1))
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return verdict_of(peeked.data, _read_message)
-
-
-@implementer(IProtocolMatcher)
-class ErlangMatcher:
-    """Matches the first message between Erlang nodes, or a request to their port mapper, EPMD.
-
-    The source is "Distribution Protocol" in the ERTS User's Guide: after a length of two bytes, from a node
-    ``send_name`` in its old form (``n``) or its new one (``N``), of which flags and lengths are checked; to EPMD
-    ALIVE2_REQ (``x``), PORT_PLEASE2_REQ (``z``), NAMES_REQ (``n``), DUMP_REQ (``d``), KILL_REQ (``k``) or
-    STOP_REQ (``s``). Decided at the end of the name, if there is one.
-    """
-
-    name = "erlang"
-    summary = "Erlang's distribution protocol, and requests to EPMD"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _ErlangPredicate()
 
 
 def _read_message(cursor: Cursor) -> None:
@@ -109,7 +78,7 @@ def _read_flags(cursor: Cursor, size: int, required: int) -> int:
 
 
 def _read_name(cursor: Cursor, size: int, *, signs: int) -> None:
-    """Read a name with so many ``@``, none of them in front."""
+    """Read a name with this number of ``@``, none of them in front."""
     there = cursor.data[cursor.at : cursor.at + size]
     if _NOT_IN_NAME.search(there) or there.startswith(b"@") or there.count(b"@") > signs:
         raise MalformedError
@@ -125,3 +94,10 @@ _MESSAGES = {
     ord("s"): (1 + 1, 1 + _LONGEST_NAME, _read_request_with_name),
 }
 """By tag: the shortest message, the longest one, and what reads it."""
+
+erlang = PlainMatcher(
+    "erlang",
+    "Erlang's distribution protocol, and requests to EPMD",
+    Fields(_read_message, longest=2 + 1 + 8 + 4 + 2 + _LONGEST_NAME),
+    source='"Distribution Protocol" in the ERTS User\'s Guide',
+)

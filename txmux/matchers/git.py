@@ -9,13 +9,14 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.text import begins_with, printable
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["GitMatcher"]
+__all__ = ["GitMatcher", "git"]
 
 _COMMANDS = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 _SHORTEST = 4 + min(map(len, _COMMANDS)) + 1
@@ -105,7 +106,7 @@ class _GitPredicate:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates hang on."""
+    """Read the name that all ``host=`` predicates depend on."""
     request = peeked.parsed(_parse)
     if request.verdict is Verdict.NO:
         return ""
@@ -141,6 +142,9 @@ class GitMatcher:
             key=host.key(_host) if host else None,
             longest=_LONGEST if options else 4 + max(map(len, _COMMANDS)),
         )
+
+
+git = GitMatcher()
 
 
 def _parse(data: bytes, earlier: _Request | None) -> _Request:

@@ -1,20 +1,21 @@
-"""The matcher for gRPC."""
+"""Matches gRPC over HTTP/2 without TLS.
+
+The first request has the content type ``application/grpc``, maybe with a format after ``+``. Clients on the C core,
+such as those of C++, Python and Ruby, wait for the server's SETTINGS before they send a request. They are known by a
+setting of their own, 0xfe03 (grpc/grpc src/core/ext/transport/chttp2/transport/http2_settings.h).
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import attrs
-from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import Peeked, Verdict
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, parse_opening
+from txmux.wire.plain import PlainMatcher
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["GrpcMatcher"]
+__all__ = ["grpc"]
 
 _TRUE_BINARY_METADATA = 0xFE03
 _CONTENT_TYPE = re.compile(r"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL)
@@ -35,19 +36,9 @@ class _GrpcPredicate:
         return Verdict.MATCH if _CONTENT_TYPE.fullmatch(content_type) else Verdict.NO
 
 
-@implementer(IProtocolMatcher)
-class GrpcMatcher:
-    """Matches gRPC over HTTP/2 without TLS ("gRPC over HTTP2", grpc/grpc doc/PROTOCOL-HTTP2.md, section Requests).
-
-    The first request has the content type ``application/grpc``, maybe with a format after ``+``. Clients on the C
-    core, such as those of C++, Python and Ruby, wait for the server's SETTINGS before they send a request. They are
-    known by a setting of their own, 0xfe03 (grpc/grpc src/core/ext/transport/chttp2/transport/http2_settings.h).
-    """
-
-    name = "grpc"
-    summary = "gRPC without TLS, by the content type of its first request or a setting of its own"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _GrpcPredicate()
+grpc = PlainMatcher(
+    "grpc",
+    "gRPC without TLS, by the content type of its first request or a setting of its own",
+    _GrpcPredicate(),
+    source='"gRPC over HTTP2", grpc/grpc doc/PROTOCOL-HTTP2.md, section Requests',
+)

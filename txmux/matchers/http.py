@@ -9,6 +9,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
 from txmux.wire.http_head import (
@@ -20,12 +21,12 @@ from txmux.wire.http_head import (
     host_without_port,
     parse_request,
 )
-from txmux.wire.text import begins_with, printable
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HttpMatcher"]
+__all__ = ["HttpMatcher", "http"]
 
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
 _VERSION_2 = "2"
@@ -116,7 +117,7 @@ def _http2_request(opening: Opening) -> Request:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates hang on."""
+    """Read the name that all ``host=`` predicates depend on."""
     preface = begins_with(peeked.data, PREFACE)
     if preface is Verdict.NO:
         request = peeked.parsed(parse_request)
@@ -171,6 +172,9 @@ class HttpMatcher:
             path=option_globs(options, "path"),
             version=version,
         )
+
+
+http = HttpMatcher()
 
 
 def _method_fits(methods: frozenset[str], request: Request) -> bool:

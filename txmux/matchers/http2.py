@@ -1,39 +1,16 @@
-"""The matcher for HTTP/2 without TLS."""
+"""Matches the connection preface of an HTTP/2 client with prior knowledge."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.http2_opening import PREFACE
-from txmux.wire.text import begins_with
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Prefix
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+__all__ = ["http2"]
 
-__all__ = ["Http2Matcher"]
-
-
-@attrs.frozen
-class _Http2Predicate:
-    longest: int = len(PREFACE)
-    first_bytes: frozenset[int] = frozenset(PREFACE[:1])
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return begins_with(peeked.data, PREFACE)
-
-
-@implementer(IProtocolMatcher)
-class Http2Matcher:
-    """Matches the connection preface of an HTTP/2 client with prior knowledge (RFC 9113, sections 3.3 and 3.4)."""
-
-    name = "http2"
-    summary = "HTTP/2 without TLS, gRPC included, by its preface"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _Http2Predicate()
+http2 = PlainMatcher(
+    "http2",
+    "HTTP/2 without TLS, gRPC included, by its preface",
+    Prefix(PREFACE),
+    source="RFC 9113, sections 3.3 and 3.4",
+)

@@ -1,49 +1,19 @@
-"""The matcher for iperf3."""
+"""Matches the cookie with which an iperf3 client begins each of its connections.
+
+36 letters of ``a`` to ``z`` and ``2`` to ``7``, and a NUL. Early releases put the name of the client's machine and
+the time there; they are not matched.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
-import attrs
-from zope.interface import implementer
+__all__ = ["iperf3"]
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Iperf3Matcher"]
-
-_COOKIE_SIZE = 37
-_COOKIE = re.compile(rb"[a-z2-7]{36}\x00")
-_BEGINNING = re.compile(rb"[a-z2-7]{0,36}")
-
-
-@attrs.frozen
-class _Iperf3Predicate:
-    longest: int = _COOKIE_SIZE
-    first_bytes: frozenset[int] = frozenset(b"abcdefghijklmnopqrstuvwxyz234567")
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        if _COOKIE.match(peeked.data):
-            return Verdict.MATCH
-        return Verdict.NEED_MORE if _BEGINNING.fullmatch(peeked.data) else Verdict.NO
-
-
-@implementer(IProtocolMatcher)
-class Iperf3Matcher:
-    """Matches the cookie with which an iperf3 client begins each of its connections.
-
-    36 letters of ``a`` to ``z`` and ``2`` to ``7``, and a NUL (``make_cookie`` in iperf's ``iperf_util.c``,
-    ``COOKIE_SIZE`` in its ``iperf.h``). Early releases put the name of the client's machine and the time there;
-    they are not matched.
-    """
-
-    name = "iperf3"
-    summary = "iperf3, by the cookie that begins its connections"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _Iperf3Predicate()
+iperf3 = PlainMatcher(
+    "iperf3",
+    "iperf3, by the cookie that begins its connections",
+    Pattern(rb"[a-z2-7]{36}\x00"),
+    source="make_cookie in iperf's iperf_util.c, COOKIE_SIZE in its iperf.h",
+)

@@ -1,21 +1,23 @@
-"""The matcher for Kafka."""
+"""Matches the first request of a Kafka client.
+
+Length, API key, API version, correlation id and the length of the client id (-1 for none), and the first byte of
+that. The keys are those that begin a connection: ApiVersions, SaslHandshake and, with clients that know the broker's
+versions already, Metadata, FindCoordinator, Produce, Fetch or ListOffsets. Produce is wanted in version 3 or later,
+as Kafka 4 has it: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
 from txmux.wire.cursor import MalformedError
-from txmux.wire.fields import FieldsPredicate, literal
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.wire.cursor import Cursor
 
-__all__ = ["KafkaMatcher"]
+__all__ = ["kafka"]
 
 _HEADER = 2 + 2 + 4 + 2
 _LONGEST_REQUEST = (1 << 24) - 1
@@ -41,25 +43,14 @@ def _read_request_header(cursor: Cursor) -> None:
     # Metadata 0 and 2 are versions 3.0 and 3.2 of PostgreSQL, where a letter begins the next field.
     cursor.number(4, 0, 0x40FFFFFF if key == _METADATA else 0x7FFFFFFF)
     if cursor.data[cursor.at : cursor.at + 1] == b"\xff":
-        literal(cursor, b"\xff\xff")
+        cursor.literal(b"\xff\xff")
     elif cursor.number(2, 0, min(length - _HEADER, _LONGEST_CLIENT_ID)):
         cursor.number(1, ord(" "), 0xFF)
 
 
-@implementer(IProtocolMatcher)
-class KafkaMatcher:
-    """Matches the first request of a Kafka client ("Kafka protocol guide"; ``RequestHeader.json``, versions 1 and 2).
-
-    Length, API key, API version, correlation id and the length of the client id (-1 for none), and the first byte of
-    that. The keys are those that begin a connection: ApiVersions, SaslHandshake and, with clients that know the
-    broker's versions already, Metadata, FindCoordinator, Produce, Fetch or ListOffsets. Produce is wanted in version 3
-    or later, as Kafka 4 has it: with versions before that, queries of DNS and sessions of ZooKeeper look the same.
-    """
-
-    name = "kafka"
-    summary = "Kafka, by the header of the first request"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return FieldsPredicate(_read_request_header, 4 + _HEADER + 1, frozenset({0}))
+kafka = PlainMatcher(
+    "kafka",
+    "Kafka, by the header of the first request",
+    Fields(_read_request_header, longest=4 + _HEADER + 1),
+    source='"Kafka protocol guide"; RequestHeader.json, versions 1 and 2',
+)

@@ -1,21 +1,21 @@
-"""The matcher for LDAP."""
+"""Matches the first message of an LDAP client.
+
+A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and goes on
+with the tag and the length of a request. A message has at most 10 MiB, which is what Active Directory takes.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
 from txmux.wire.cursor import MalformedError
-from txmux.wire.fields import FieldsPredicate, one_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.wire.cursor import Cursor
 
-__all__ = ["LdapMatcher"]
+__all__ = ["ldap"]
 
 _SEQUENCE, _INTEGER = 0x30, 0x02
 _REQUESTS = frozenset(
@@ -43,7 +43,7 @@ def _read_message(cursor: Cursor) -> None:
     cursor.number(1, _INTEGER, _INTEGER)
     size = cursor.number(1, 1, 4)
     cursor.number(size, 1, (1 << 8 * size - 1) - 1)
-    one_of(cursor, _REQUESTS)
+    cursor.one_of(_REQUESTS)
     _read_length(cursor, 0, end)
 
 
@@ -60,18 +60,9 @@ def _read_length(cursor: Cursor, least: int, end: int) -> int:
     return first
 
 
-@implementer(IProtocolMatcher)
-class LdapMatcher:
-    """Matches the first message of an LDAP client (RFC 4511, sections 4.1.1 and 5.1).
-
-    A SEQUENCE with definite length, short or long, that begins with the message's number, 1 to 2147483647, and goes
-    on with the tag and the length of a request. A message has at most 10 MiB, which is what Active Directory takes.
-    """
-
-    name = "ldap"
-    summary = "LDAP, by the beginning of the first request"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return FieldsPredicate(_read_message, _LONGEST_HEADER, frozenset({_SEQUENCE}))
+ldap = PlainMatcher(
+    "ldap",
+    "LDAP, by the beginning of the first request",
+    Fields(_read_message, longest=_LONGEST_HEADER),
+    source="RFC 4511, sections 4.1.1 and 5.1",
+)

@@ -11,13 +11,14 @@ from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.text import begins_with, printable
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MinecraftMatcher"]
+__all__ = ["MinecraftMatcher", "minecraft"]
 
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3
@@ -107,7 +108,7 @@ class _MinecraftPredicate:
 
 
 def _host(peeked: Peeked) -> str | None:
-    """Read the name that all ``host=`` predicates hang on."""
+    """Read the name that all ``host=`` predicates depend on."""
     handshake = peeked.parsed(_parse)
     if handshake.host_known:
         return handshake.host
@@ -138,6 +139,9 @@ class MinecraftMatcher:
         """
         host = option_globs(options, "host", hosts)
         return _MinecraftPredicate(host, host.key(_host) if host else None)
+
+
+minecraft = MinecraftMatcher()
 
 
 def _parse(data: bytes, earlier: _Handshake | None) -> _Handshake:

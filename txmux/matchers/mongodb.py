@@ -1,21 +1,22 @@
-"""The matcher for MongoDB."""
+"""Matches the header of a MongoDB client's first message.
+
+All numbers have the least significant byte first: the length, a number of the client's, 0 as it answers nothing, and
+OP_MSG or OP_QUERY. The first message is the handshake ("MongoDB Handshake" of the driver specifications), which is
+never compressed and has at most 512 bytes of metadata; so less than 64 KiB are expected.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
 from txmux.wire.cursor import MalformedError
-from txmux.wire.fields import FieldsPredicate, literal, one_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.wire.cursor import Cursor
 
-__all__ = ["MongodbMatcher"]
+__all__ = ["mongodb"]
 
 _HEADER = 4 * 4
 _SHORTEST_MESSAGE = _HEADER + 4 + 1 + 5
@@ -25,26 +26,16 @@ _OP_QUERY, _OP_MSG = 2004, 2013
 def _read_message_header(cursor: Cursor) -> None:
     if int.from_bytes(cursor.take(2), "little") < _SHORTEST_MESSAGE:
         raise MalformedError
-    literal(cursor, b"\x00\x00")
+    cursor.literal(b"\x00\x00")
     cursor.take(4)
-    literal(cursor, bytes(4))
-    one_of(cursor, (_OP_QUERY & 0xFF, _OP_MSG & 0xFF))
-    literal(cursor, bytes([_OP_MSG >> 8, 0, 0]))
+    cursor.literal(bytes(4))
+    cursor.one_of((_OP_QUERY & 0xFF, _OP_MSG & 0xFF))
+    cursor.literal(bytes([_OP_MSG >> 8, 0, 0]))
 
 
-@implementer(IProtocolMatcher)
-class MongodbMatcher:
-    """Matches the header of a MongoDB client's first message ("MongoDB Wire Protocol", "Standard Message Header").
-
-    All numbers have the least significant byte first: the length, a number of the client's, 0 as it answers nothing,
-    and OP_MSG or OP_QUERY. The first message is the handshake ("MongoDB Handshake" of the driver specifications), which
-    is never compressed and has at most 512 bytes of metadata; so less than 64 KiB are expected.
-    """
-
-    name = "mongodb"
-    summary = "MongoDB, by the header of the first message"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return FieldsPredicate(_read_message_header, _HEADER, None)
+mongodb = PlainMatcher(
+    "mongodb",
+    "MongoDB, by the header of the first message",
+    Fields(_read_message_header, longest=_HEADER),
+    source='"MongoDB Wire Protocol", "Standard Message Header"',
+)

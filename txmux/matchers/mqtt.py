@@ -10,13 +10,13 @@ from zope.interface import implementer
 from txmux.automaton import compile_pattern
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MqttMatcher"]
+__all__ = ["MqttMatcher", "mqtt"]
 
 _MORE, _LAST = rb"[\x80-\xff]", rb"[\x01-\x7f]"
 _REMAINING_LENGTH = rb"(?:[\x0c-\x7f]|%b{1,3}%b)" % (_MORE, _LAST)
@@ -77,6 +77,9 @@ class MqttMatcher:
             OptionError: The patterns of ``client_id=`` cannot be used.
         """
         return _MqttPredicate(option_globs(options, "client_id"))
+
+
+mqtt = MqttMatcher()
 
 
 def _client_id(packet: bytes) -> str:

@@ -1,24 +1,23 @@
-"""The matcher for OpenVPN over TCP."""
+"""Matches the first packet of an OpenVPN client over TCP, a reset of the control channel.
+
+Its length in two bytes, opcode and key ID, session ID, then without --tls-auth an empty list of acknowledged packets
+and packet ID 0; with --tls-auth an HMAC and a replay-protection ID of 1 before that; with --tls-crypt that ID, a tag
+of 32 bytes and the rest encrypted; with --tls-crypt-v2 also the wrapped client key of 290 to 1024 bytes, and the ID
+may count from 0x0f000000 (``EARLY_NEG_START``).
+
+Tunnels with a static key (--secret) have no handshake, and cannot be told from random bytes.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.reading import verdict_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["OpenvpnMatcher"]
+__all__ = ["openvpn"]
 
 _V1, _V2, _V3 = (opcode << 3 for opcode in (1, 7, 10))
 """P_CONTROL_HARD_RESET_CLIENT_V1 to V3 in the high five bits, key ID 0 in the low three."""
-
 _PLAIN = 1 + 8 + 1 + 4
 _REPLAY = 4 + 4
 _BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 48, 64)}
@@ -26,37 +25,6 @@ _BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 48, 64)}
 _CRYPT = _PLAIN + _REPLAY + 32
 _SHORTEST_V3 = _CRYPT + 32 + 256 + 2
 _LONGEST_V3 = _CRYPT + 1024
-
-
-@attrs.frozen
-class _OpenvpnPredicate:
-    longest: int = 2 + max(_BY_HMAC)
-    first_bytes: frozenset[int] = frozenset(range((_LONGEST_V3 >> 8) + 1))
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return verdict_of(peeked.data, _read_reset)
-
-
-@implementer(IProtocolMatcher)
-class OpenvpnMatcher:
-    """Matches the first packet of an OpenVPN client over TCP, a reset of the control channel.
-
-    The source is OpenVPN's own: its length in two bytes, opcode and key ID (``ssl_pkt.h``), session ID, then without
-    --tls-auth an empty list of acknowledged packets and packet ID 0 (``ssl_pkt.c``, ``write_control_auth``); with
-    --tls-auth an HMAC and a replay-protection ID of 1 before that; with --tls-crypt that ID, a tag of 32 bytes and
-    the rest encrypted (``tls_crypt.h``); with --tls-crypt-v2 also the wrapped client key of 290 to 1024 bytes
-    (``doc/tls-crypt-v2.txt``), and the ID may count from 0x0f000000 (``EARLY_NEG_START``).
-
-    Tunnels with a static key (--secret) have no handshake, and cannot be told from random bytes.
-    """
-
-    name = "openvpn"
-    summary = "OpenVPN over TCP, by the reset that a client begins with"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _OpenvpnPredicate()
 
 
 def _read_reset(cursor: Cursor) -> None:
@@ -97,3 +65,11 @@ def _read_v3_packet_id(cursor: Cursor) -> None:
     if early_negotiation not in {0, 0x0F}:
         raise MalformedError
     cursor.number(3, 0 if early_negotiation else 1, 1)
+
+
+openvpn = PlainMatcher(
+    "openvpn",
+    "OpenVPN over TCP, by the reset that a client begins with",
+    Fields(_read_reset, longest=2 + max(_BY_HMAC)),
+    source="OpenVPN's ssl_pkt.h, ssl_pkt.c (write_control_auth), tls_crypt.h and doc/tls-crypt-v2.txt",
+)

@@ -11,12 +11,12 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
-from txmux.wire.text import begins_with
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PayloadMatcher", "bytes_from_hex", "bytes_from_text"]
+__all__ = ["PayloadMatcher", "bytes_from_hex", "bytes_from_text", "payload"]
 
 _LARGEST_OFFSET = 65536
 _PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)
@@ -72,6 +72,9 @@ class PayloadMatcher:
             compared = f"{_count(value)} {'is' if len(value) == 1 else 'are'} compared"
             raise OptionError("mask", f"has {_count(mask)}, but {compared}; make it as long")
         return _PayloadPredicate(_offset(options.get("offset", "0")), _masked(value, mask), mask)
+
+
+payload = PayloadMatcher()
 
 
 def _masked(data: bytes, mask: bytes | None) -> bytes:

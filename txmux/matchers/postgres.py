@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import Exchange, IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
 from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_names
 from txmux.wire.postgres_startup import (
@@ -18,12 +19,11 @@ from txmux.wire.postgres_startup import (
     parse_startup,
 )
 from txmux.wire.postgres_tls import LONGEST_TLS_START, parse_tls_start
-from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["PostgresMatcher"]
+__all__ = ["PostgresMatcher", "postgres"]
 
 
 @attrs.frozen
@@ -105,7 +105,7 @@ def _requests(peeked: Peeked) -> Sequence[Exchange]:
 
 
 def _server_name(peeked: Peeked) -> str | None:
-    """Read the name that all ``sni=`` predicates hang on."""
+    """Read the name that all ``sni=`` predicates depend on."""
     start = peeked.parsed(parse_tls_start)
     if start.reader is not None:
         return name_in(start.reader)
@@ -155,6 +155,9 @@ class PostgresMatcher:
             database=option_globs(options, "database"),
             application=option_globs(options, "application"),
         )
+
+
+postgres = PostgresMatcher()
 
 
 def _text(value: bytes) -> str:

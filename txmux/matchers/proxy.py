@@ -1,20 +1,19 @@
-"""The matcher for the PROXY protocol."""
+"""Matches a PROXY protocol header that is a part of the payload.
+
+Version 1 is matched at the end of its line, of at most 107 bytes; version 2 at the end of its fixed part of 16 bytes:
+signature, version and command, family and transport, length.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
-from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import Peeked, Verdict
 from txmux.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.proxyprotocol.header import InvalidHeader
+from txmux.wire.plain import PlainMatcher
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["ProxyMatcher"]
+__all__ = ["proxy"]
 
 _LONGEST_LINE = 107
 _START_OF_V2 = 16
@@ -41,25 +40,16 @@ class _ProxyPredicate:
         return {}
 
 
-@implementer(IProtocolMatcher)
-class ProxyMatcher:
-    """Matches a PROXY protocol header that is a part of the payload (HAProxy's ``proxy-protocol.txt``, section 2).
-
-    Version 1 is matched at the end of its line, of at most 107 bytes; version 2 at the end of its fixed part of 16
-    bytes: signature, version and command, family and transport, length.
-    """
-
-    name = "proxy"
-    summary = "a PROXY protocol header, version 1 or 2"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _ProxyPredicate()
-
-
 def _decoded(data: bytes) -> Decoded | Incomplete | None:
     try:
         return decode(data)
     except InvalidHeader:
         return None
+
+
+proxy = PlainMatcher(
+    "proxy",
+    "a PROXY protocol header, version 1 or 2",
+    _ProxyPredicate(),
+    source="HAProxy's proxy-protocol.txt, section 2",
+)

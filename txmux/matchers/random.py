@@ -1,4 +1,17 @@
-"""The matcher for streams that look random."""
+"""Matches streams whose first 48 bytes look like random ones, as those of fully encrypted tunnels do.
+
+Such protocols (Shadowsocks, VMess, obfs4, BitTorrent's Message Stream Encryption, the version 2 transport of Bitcoin)
+have no format to know them by: the approach is that of "How the Great Firewall of China Detects and Blocks Fully
+Encrypted Traffic" (USENIX Security 2023), which counts printable characters and set bits. Here five counts are taken
+after every byte: text characters (printable ASCII, tab, CR, LF), NULs, set bits, clear bits, and bytes that have been
+there before. One that random bytes exceed with a probability of at most 1 in 100,000 is a *no*, and so are four equal
+bytes in a row, 16 text characters in a row, and the handshakes of TLS, STUN, OpenVPN, Winbox and PROXY version 2,
+which have random numbers near their beginning.
+
+About 4 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
+their first bytes. Other data without redundancy is not told from random bytes: compressed files, and protocols
+unknown here that begin with a key.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +20,25 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import attrs
-from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import Peeked, Verdict
+from txmux.wire.plain import PlainMatcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-__all__ = ["ENOUGH", "RandomMatcher"]
+__all__ = ["ENOUGH", "random"]
 
 ENOUGH = 48
-"""So many bytes decide.
+"""The number of bytes that decide.
 
 Fewer would let structured data through; more might never come: the shortest first flights of fully encrypted
 protocols are those of Shadowsocks (57 bytes with AES-128-GCM) and of BIP 324 (64).
 """
-
 _RARE = 1e-5
 _LONGEST_RUN = 3
 _LONGEST_TEXT = 15
 _TEXT = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
-
 # Handshakes that carry random numbers so early that counting cannot tell them from random streams. All others fail
 # by their text, their NULs or their repetitions.
 _KNOWN = re.compile(
@@ -95,32 +106,6 @@ class _RandomPredicate:
         return Verdict.MATCH if len(data) == ENOUGH else Verdict.NEED_MORE
 
 
-@implementer(IProtocolMatcher)
-class RandomMatcher:
-    """Matches streams whose first 48 bytes look like random ones, as those of fully encrypted tunnels do.
-
-    Such protocols (Shadowsocks, VMess, obfs4, BitTorrent's Message Stream Encryption, the version 2 transport of
-    Bitcoin) have no format to know them by: the approach is that of "How the Great Firewall of China Detects and
-    Blocks Fully Encrypted Traffic" (USENIX Security 2023), which counts printable characters and set bits. Here five
-    counts are taken after every byte: text characters (printable ASCII, tab, CR, LF), NULs, set bits, clear bits, and
-    bytes that have been there before. One that random bytes exceed with a probability of at most 1 in 100,000 is a
-    *no*, and so are four equal bytes in a row, 16 text characters in a row, and the handshakes of TLS, STUN, OpenVPN, Winbox and PROXY version 2,
-    which have random numbers near their beginning.
-
-    About 4 in 10,000 streams of random bytes are refused. Text, and messages with numbers and
-    lengths, are refused within their first bytes. Other data without redundancy is not told from random bytes:
-    compressed files, and protocols unknown here that begin with a key.
-    """
-
-    name = "random"
-    summary = "streams that look random from their first byte, such as Shadowsocks"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _RandomPredicate()
-
-
 def _uniform(data: bytes) -> bool:
     """Tell whether no beginning of the data is too unlikely among random bytes."""
     most_text, most_nuls, most_bits, most_repeated = _all_bounds()
@@ -146,3 +131,11 @@ def _uniform(data: bytes) -> bool:
         ):
             return False
     return True
+
+
+random = PlainMatcher(
+    "random",
+    "streams that look random from their first byte, such as Shadowsocks",
+    _RandomPredicate(),
+    source='"How the Great Firewall of China Detects and Blocks Fully Encrypted Traffic", USENIX Security 2023',
+)

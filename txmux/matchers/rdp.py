@@ -11,14 +11,14 @@ from zope.interface import implementer
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.reading import verdict_of
-from txmux.wire.text import printable
+from txmux.wire.predicates import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RdpMatcher"]
+__all__ = ["RdpMatcher", "rdp"]
 
 _HEADER = 4 + 7
 _LONGEST = 5 + 254
@@ -129,6 +129,9 @@ class RdpMatcher:
         if globs is None:
             return _RdpPredicate()
         return _LinePredicate(option="cookie" if cookie else "token", globs=globs)
+
+
+rdp = RdpMatcher()
 
 
 def _read_beginning(cursor: Cursor) -> None:

@@ -1,19 +1,20 @@
-"""The matcher for Redis."""
+"""Matches the first command of a Redis client.
+
+That is an array of bulk strings, known by the header of the array and of its first string, or an inline command: a
+line of text of at most 1024 bytes that begins with the name of a command in any case. Lines that end with a version,
+as those of HTTP do (``GET / HTTP/1.1``), are none.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import attrs
-from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import Peeked, Verdict
+from txmux.wire.plain import PlainMatcher
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["RedisMatcher"]
+__all__ = ["redis"]
 
 _COMMANDS = frozenset(
     b"""
@@ -42,14 +43,11 @@ _COMMANDS = frozenset(
 _BEGINNINGS = frozenset(
     command[:length] for command in _COMMANDS for length in range(len(command) + 1)
 )
-
 _LONGEST_LINE = 1024
 _ARRAY = re.compile(rb"\*[0-9]{1,7}\r\n\$[0-9]{1,9}\r\n")
 _ARRAY_BEGINNING = re.compile(rb"\*(?:[0-9]{1,7}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _VERSION_AT_END = re.compile(rb" (?:HTTP|RTSP|SIP|ICAP)/[0-9]+\.[0-9]+ *\Z")
-
-
 _FIRST_BYTES = frozenset(
     b"*" + bytes(b for command in _COMMANDS for b in command[:1] + command[:1].lower())
 )
@@ -71,24 +69,6 @@ def _verdict(data: bytes, earlier: Verdict | None) -> Verdict:
     return _array(data) if data.startswith(b"*") else _inline(data)
 
 
-@implementer(IProtocolMatcher)
-class RedisMatcher:
-    """Matches the first command of a Redis client ("Redis serialization protocol specification", redis.io).
-
-    That is an array of bulk strings, known by the header of the array and of its first string, or an inline
-    command: a line of text of at most 1024 bytes that begins with the name of a command in any case. Lines that
-    end with a version, as those of HTTP do (``GET / HTTP/1.1``), are none.
-    """
-
-    name = "redis"
-    summary = "Redis (RESP arrays and inline commands)"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _RedisPredicate()
-
-
 def _array(data: bytes) -> Verdict:
     if _ARRAY.match(data):
         return Verdict.MATCH
@@ -107,3 +87,11 @@ def _inline(data: bytes) -> Verdict:
     if newline:
         return Verdict.MATCH
     return Verdict.NO if len(data) == _LONGEST_LINE else Verdict.NEED_MORE
+
+
+redis = PlainMatcher(
+    "redis",
+    "Redis (RESP arrays and inline commands)",
+    _RedisPredicate(),
+    source='"Redis serialization protocol specification", redis.io',
+)

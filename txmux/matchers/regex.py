@@ -5,43 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import attrs
 from zope.interface import implementer
 
-from txmux.automaton import PatternError, StreamPattern, compile_pattern
+from txmux.automaton import PatternError
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Verdict
+from txmux.interfaces import IProtocolMatcher, Option, Predicate
+from txmux.wire.predicates import Pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RegexMatcher", "RegexPredicate"]
+__all__ = ["RegexMatcher", "regex"]
 
 _DEFAULT_WITHIN = 256
 _LARGEST_WITHIN = 65_536
-
-
-@attrs.frozen
-class RegexPredicate:
-    """Whether a stream begins with a match of a pattern.
-
-    Attributes:
-        pattern: The pattern.
-        longest: The most bytes that a match may have.
-    """
-
-    pattern: StreamPattern
-    longest: int
-
-    @property
-    def first_bytes(self) -> frozenset[int]:
-        """The bytes that a match can begin with."""
-        verdicts = ((byte, self.pattern.verdict(bytes([byte]))) for byte in range(256))
-        return frozenset(byte for byte, verdict in verdicts if verdict is not Verdict.NO)
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are, reading only those that are new."""
-        return peeked.parsed(self.pattern.scan).verdict
 
 
 @implementer(IProtocolMatcher)
@@ -61,7 +38,7 @@ class RegexMatcher:
         ),
     )
 
-    def predicate(self, options: Mapping[str, str]) -> RegexPredicate:
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
         """Compile the pattern.
 
         Args:
@@ -76,12 +53,16 @@ class RegexMatcher:
             raise OptionError("pattern", rf"is {problem}; write one, such as pattern='SSH-\d'")
         within = _within(options.get("within", str(_DEFAULT_WITHIN)))
         try:
-            pattern = compile_pattern(options["pattern"].encode(), within=within)
+            predicate = Pattern(options["pattern"].encode(), within=within)
+            predicate.compile()
         except UnicodeEncodeError:
             raise OptionError("pattern", r"is no valid UTF-8; write such bytes as \xNN") from None
         except PatternError as error:
             raise OptionError("pattern", str(error)) from None
-        return RegexPredicate(pattern, within)
+        return predicate
+
+
+regex = RegexMatcher()
 
 
 def _within(text: str) -> int:

@@ -1,35 +1,19 @@
-"""The matcher for rsync."""
+"""Matches the greeting of a client of the rsync daemon.
+
+Both sides send ``@RSYNCD: VERSION.SUBPROTOCOL`` first, without waiting; rsync reads it with ``@RSYNCD: %d.%d``. The
+first digit of the version decides.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
 
-from zope.interface import implementer
+__all__ = ["rsync"]
 
-from txmux.automaton import compile_pattern
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
-from txmux.matchers.regex import RegexPredicate
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["RsyncMatcher"]
-
-_PREDICATE = RegexPredicate(compile_pattern(rb"@RSYNCD: [0-9]"), 10)
-
-
-@implementer(IProtocolMatcher)
-class RsyncMatcher:
-    """Matches the greeting of a client of the rsync daemon.
-
-    Both sides send ``@RSYNCD: VERSION.SUBPROTOCOL`` first, without waiting (``exchange_protocols`` in rsync's
-    ``clientserver.c``, which reads it with ``@RSYNCD: %d.%d``). The first digit of the version decides.
-    """
-
-    name = "rsync"
-    summary = "rsync clients of a daemon (rsync://)"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _PREDICATE
+rsync = PlainMatcher(
+    "rsync",
+    "rsync clients of a daemon (rsync://)",
+    Pattern(rb"@RSYNCD: [0-9]"),
+    source="exchange_protocols in rsync's clientserver.c",
+)

@@ -1,48 +1,18 @@
-"""The matcher for SOCKS 5."""
+"""Matches the greeting of a SOCKS 5 client.
+
+That is 5, a number of methods and as many methods, no two of them alike. Methods are those that IANA has assigned
+("SOCKS Methods") and the private ones from 80 to FE in hexadecimal.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import attrs
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.reading import verdict_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Socks5Matcher"]
+__all__ = ["socks5"]
 
 _METHODS = frozenset({0, 1, 2, 3, 5, 6, 7, 8, 9, *range(0x80, 0xFF)})
-
-
-@attrs.frozen
-class _Socks5Predicate:
-    longest: int = 2 + len(_METHODS)
-    first_bytes: frozenset[int] = frozenset({5})
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return verdict_of(peeked.data, _read_greeting)
-
-
-@implementer(IProtocolMatcher)
-class Socks5Matcher:
-    """Matches the greeting of a SOCKS 5 client (RFC 1928, section 3).
-
-    That is 5, a number of methods and as many methods, no two of them alike. Methods are those that IANA has
-    assigned ("SOCKS Methods") and the private ones from 80 to FE in hexadecimal.
-    """
-
-    name = "socks5"
-    summary = "SOCKS 5, by the methods that the client offers"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _Socks5Predicate()
 
 
 def _read_greeting(cursor: Cursor) -> None:
@@ -53,3 +23,11 @@ def _read_greeting(cursor: Cursor) -> None:
         if method not in left:
             raise MalformedError
         left.remove(method)
+
+
+socks5 = PlainMatcher(
+    "socks5",
+    "SOCKS 5, by the methods that the client offers",
+    Fields(_read_greeting, longest=2 + len(_METHODS)),
+    source="RFC 1928, section 3",
+)

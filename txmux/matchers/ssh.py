@@ -9,13 +9,14 @@ import attrs
 from zope.interface import implementer
 
 from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, option_globs
-from txmux.wire.text import begins_with, printable
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SshMatcher"]
+__all__ = ["SshMatcher", "ssh"]
 
 _MAGIC = b"SSH-"
 _LONGEST_LINE = 255
@@ -95,3 +96,6 @@ class SshMatcher:
             OptionError: The patterns of ``software=`` cannot be used.
         """
         return _SshPredicate(option_globs(options, "software"))
+
+
+ssh = SshMatcher()

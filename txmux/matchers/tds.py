@@ -1,20 +1,20 @@
-"""The matcher for TDS, the protocol of SQL Server."""
+"""Matches the pre-login packet of a SQL Server client.
+
+The header of eight bytes: type 0x12, a single packet, its length, process and packet numbers, window 0. Then the
+option that comes first, VERSION, with the offset and the length of its data.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
-from txmux.wire.fields import FieldsPredicate, literal
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from txmux.wire.cursor import Cursor
 
-__all__ = ["TdsMatcher"]
+__all__ = ["tds"]
 
 _PRELOGIN, _END_OF_MESSAGE = 0x12, 0x01
 _HEADER = 8
@@ -26,26 +26,17 @@ _LONGEST_PACKET = 32_767
 
 
 def _read_prelogin(cursor: Cursor) -> None:
-    literal(cursor, bytes([_PRELOGIN, _END_OF_MESSAGE]))
+    cursor.literal(bytes([_PRELOGIN, _END_OF_MESSAGE]))
     length = cursor.number(2, _SHORTEST_PACKET, _LONGEST_PACKET)
     cursor.take(2 + 1)
-    literal(cursor, b"\x00\x00")
+    cursor.literal(b"\x00\x00")
     cursor.number(2, _OPTION + _TERMINATOR, length - _HEADER - _VERSION_SIZE)
     cursor.number(2, _VERSION_SIZE, _VERSION_SIZE)
 
 
-@implementer(IProtocolMatcher)
-class TdsMatcher:
-    """Matches the pre-login packet of a SQL Server client ([MS-TDS] 2.2.3.1, 2.2.6.5 and 4.1).
-
-    The header of eight bytes: type 0x12, a single packet, its length, process and packet numbers, window 0. Then the
-    option that comes first, VERSION, with the offset and the length of its data.
-    """
-
-    name = "tds"
-    summary = "Microsoft SQL Server (TDS), by its pre-login packet"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return FieldsPredicate(_read_prelogin, _HEADER + _OPTION, frozenset({_PRELOGIN}))
+tds = PlainMatcher(
+    "tds",
+    "Microsoft SQL Server (TDS), by its pre-login packet",
+    Fields(_read_prelogin, longest=_HEADER + _OPTION),
+    source="[MS-TDS] 2.2.3.1, 2.2.6.5 and 4.1",
+)

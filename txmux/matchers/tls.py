@@ -26,7 +26,7 @@ from txmux.wire.sslv2_hello import read_sslv2_beginning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TlsMatcher"]
+__all__ = ["TlsMatcher", "tls"]
 
 
 class _TlsBase:
@@ -94,7 +94,7 @@ class _ClientHelloPredicate(_TlsBase):
 
 
 def _server_name(peeked: Peeked) -> str | None:
-    """Read the name that all ``sni=`` predicates hang on."""
+    """Read the name that all ``sni=`` predicates depend on."""
     return name_in(peeked.parsed(parse_client_hello))
 
 
@@ -142,6 +142,9 @@ class TlsMatcher:
             ech=_yes_or_no(options, "ech"),
             ja4=option_globs(options, "ja4"),
         )
+
+
+tls = TlsMatcher()
 
 
 def _yes_or_no(options: Mapping[str, str], name: str) -> bool | None:

@@ -1,21 +1,21 @@
-"""The matcher for WinBox."""
+"""Matches the first message of MikroTik's WinBox, whose protocol is not published.
+
+From RouterOS 6.43 on it is a chunk (its length in one byte, then 6) with the user's name, a NUL, a public key of 32
+bytes and its parity, 0 or 1. To older routers, and with "secure mode" off, it is a chunk of kind 1 with a length of
+two bytes and ``M2``.
+
+Of names only those are known that fit into one chunk, at most 221 bytes.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-import attrs
-from zope.interface import implementer
-
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
 from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.reading import verdict_of
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Fields
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["WinboxMatcher"]
+__all__ = ["winbox"]
 
 _LONGEST_CHUNK = 255
 _SHORTEST_PLAIN_CHUNK = 2 + 2 + 10
@@ -24,36 +24,6 @@ _NUL_AND_KEY = 1 + 32 + 1
 _PLAIN, _AUTHENTICATION = 1, 6
 _NOT_IN_NAME = re.compile(rb"[\x00-\x20\x7f]")
 _MAGIC = int.from_bytes(b"M2", "big")
-
-
-@attrs.frozen
-class _WinboxPredicate:
-    longest: int = 2 + _LONGEST_CHUNK
-    first_bytes: frozenset[int] = frozenset(range(_SHORTEST_PLAIN_CHUNK, _LONGEST_CHUNK + 1))
-
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        return verdict_of(peeked.data, _read_message)
-
-
-@implementer(IProtocolMatcher)
-class WinboxMatcher:
-    """Matches the first message of MikroTik's WinBox, whose protocol is not published.
-
-    From RouterOS 6.43 on it is a chunk (its length in one byte, then 6) with the user's name, a NUL, a public key of 32
-    bytes and its parity, 0 or 1: Margin Research, "MikroTik Authentication Revealed" and their program ``winbox.py``.
-    To older routers, and with "secure mode" off, it is a chunk of kind 1 with a length of two bytes and ``M2``:
-    Cisco Talos, ``Winbox_Protocol_Dissector``; Nozomi Networks, ``pywinbox``.
-
-    Of names only those are known that fit into one chunk, at most 221 bytes.
-    """
-
-    name = "winbox"
-    summary = "MikroTik WinBox"
-    options: tuple[Option, ...] = ()
-
-    def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
-        """Make the predicate; there is nothing to configure."""
-        return _WinboxPredicate()
 
 
 def _read_message(cursor: Cursor) -> None:
@@ -76,3 +46,11 @@ def _read_authentication(cursor: Cursor, name_size: int) -> None:
     cursor.number(1, 0, 0)
     cursor.take(32)
     cursor.number(1, 0, 1)
+
+
+winbox = PlainMatcher(
+    "winbox",
+    "MikroTik WinBox",
+    Fields(_read_message, longest=2 + _LONGEST_CHUNK),
+    source='Margin Research, "MikroTik Authentication Revealed"; Cisco Talos, Winbox_Protocol_Dissector; Nozomi Networks, pywinbox',
+)

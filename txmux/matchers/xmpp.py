@@ -10,13 +10,13 @@ from zope.interface import implementer
 
 from txmux.automaton import Progress, compile_pattern
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["XmppMatcher"]
+__all__ = ["XmppMatcher", "xmpp"]
 
 _LONGEST_START = 256
 _LONGEST_HEADER = 4096
@@ -90,7 +90,7 @@ def _read_header(data: bytes, earlier: _Header | None) -> _Header:
 
 
 def _domain(peeked: Peeked) -> str | None:
-    """Read the name that all ``to=`` predicates hang on."""
+    """Read the name that all ``to=`` predicates depend on."""
     header = peeked.parsed(_read_header)
     if header.to is not None:
         return header.to.lower().removesuffix(".")
@@ -117,3 +117,6 @@ class XmppMatcher:
         """
         to = option_globs(options, "to", hosts)
         return _XmppPredicate(to, to.key(_domain) if to else None)
+
+
+xmpp = XmppMatcher()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 __all__ = ["Cursor", "MalformedError", "ShortError"]
 
 
@@ -60,6 +65,27 @@ class Cursor:
         if least > most or largest < least or smallest > most:
             raise MalformedError
         raise ShortError(len(self.data) + 1)
+
+    def literal(self, expected: bytes) -> None:
+        """Read bytes that have to be these.
+
+        Raises:
+            MalformedError: They begin otherwise.
+            ShortError: They are not there in full.
+        """
+        self.number(len(expected), value := int.from_bytes(expected, "big"), value)
+
+    def one_of(self, allowed: Collection[int]) -> int:
+        """Read one byte that has to be among those allowed.
+
+        Raises:
+            MalformedError: It is another.
+            ShortError: It is not there.
+        """
+        value = self.number(1, 0, 0xFF)
+        if value not in allowed:
+            raise MalformedError
+        return value
 
     def take(self, size: int) -> bytes:
         """Read bytes of any value.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.interfaces import Key
+from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
-from txmux.wire.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

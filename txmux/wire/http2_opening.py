@@ -11,7 +11,7 @@ from hpack import Decoder, HPACKError
 
 from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.text import begins_with
+from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,6 @@ import re
 import attrs
 
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.fields import literal
 
 __all__ = ["LONGEST_BEGINNING", "LONGEST_PACKET", "Startup", "parse_startup"]
 
@@ -99,7 +98,7 @@ class Startup:
             _SHORTEST_CANCEL <= length <= _LONGEST_CANCEL
             and cursor.data[_HEADER - 4 : _HEADER - 3] == _CANCEL_REQUEST[:1]
         ):
-            literal(cursor, _CANCEL_REQUEST)
+            cursor.literal(_CANCEL_REQUEST)
             self.is_request = True
         elif length < _SHORTEST_STARTUP:
             raise MalformedError

@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.backends.health.probes import Probe, UnwellError, probe, shown
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.postgres import PostgresMatcher
-from txmux.matchers.redis import RedisMatcher
-from txmux.matchers.ssh import SshMatcher
+from txmux.matchers.postgres import postgres
+from txmux.matchers.redis import redis
+from txmux.matchers.ssh import ssh
 from txmux.rules.model import Check
 
 HTTP = Check("http")
@@ -117,8 +117,8 @@ class RedisTests(ProbeTestCase):
 
     def test_request(self) -> None:
         """It is a command of Redis."""
-        redis = RedisMatcher().predicate({})
-        self.assertIs(redis(Peeked(REDIS.request)), Verdict.MATCH)
+        predicate = redis.predicate({})
+        self.assertIs(predicate(Peeked(REDIS.request)), Verdict.MATCH)
 
     def test_well(self) -> None:
         """A server that answers, or wants a password or a right first, is well."""
@@ -143,8 +143,8 @@ class PostgresTests(ProbeTestCase):
 
     def test_request(self) -> None:
         """It is the first message of a client."""
-        postgres = PostgresMatcher().predicate({"user": "txmux"})
-        self.assertIs(postgres(Peeked(POSTGRES.request)), Verdict.MATCH)
+        predicate = postgres.predicate({"user": "txmux"})
+        self.assertIs(predicate(Peeked(POSTGRES.request)), Verdict.MATCH)
 
     def test_well(self) -> None:
         """A server is well that lets in, asks for a password, or does not know such a user."""
@@ -173,7 +173,7 @@ class SshTests(ProbeTestCase):
 
     def test_request(self) -> None:
         """It is the first line of a client."""
-        self.assertIs(SshMatcher().predicate({})(Peeked(SSH.request)), Verdict.MATCH)
+        self.assertIs(ssh.predicate({})(Peeked(SSH.request)), Verdict.MATCH)
 
     def test_answers(self) -> None:
         """There has to be a line with the server's version, perhaps after others."""

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.matchers._ambiguities import AMBIGUITIES
+from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse

@@ -106,7 +106,8 @@ def read_line(alternative: Alternative) -> Line:
 
 
 def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Case, ...]:
-    own = type(predicate).__module__.startswith("txmux.matchers.")
+    room = type(predicate).__module__
+    own = room.startswith("txmux.matchers.") or (room.startswith("txmux.wire.") and not options)
     choices = [
         [(option, pattern) for pattern in _patterns(name, option, value)]
         for option, value in options.items()

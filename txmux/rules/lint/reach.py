@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.matchers._ambiguities import AMBIGUITIES
+from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.rules.lint.coverage import Index, read_line
 from txmux.rules.lint.nesting import places
 from txmux.rules.lint.spans import Clients, clients

@@ -1,0 +1,165 @@
+"""Predicates for what most protocols begin with: a few bytes, a pattern, or some binary fields."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from txmux.automaton import Progress, StreamPattern, compile_pattern
+from txmux.interfaces import Peeked, Predicate, Verdict
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Either", "Fields", "Pattern", "Prefix", "begins_with", "verdict_of"]
+
+
+class Prefix:
+    """Whether a stream begins with these bytes.
+
+    Args:
+        expected: At least one byte.
+    """
+
+    def __init__(self, expected: bytes) -> None:
+        self._expected = expected
+        self.longest = len(expected)
+        self.first_bytes = frozenset(expected[:1])
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are."""
+        return begins_with(peeked.data, self._expected)
+
+
+class Pattern:
+    """Whether a stream begins with a match of a regular expression.
+
+    It is compiled when it is first asked for, and read once: later bytes go on where earlier ones ended.
+
+    Args:
+        expression: In the syntax of `re` for bytes, anchored at the first one.
+        within: The most bytes a match may have; it can be left out if the expression itself has a limit.
+    """
+
+    def __init__(self, expression: bytes, *, within: int | None = None) -> None:
+        self._expression = expression
+        self._within = within
+
+    def compile(self) -> StreamPattern:
+        """Compile the expression, if that has not been done.
+
+        Raises:
+            PatternError: It cannot be used.
+        """
+        return self._compiled
+
+    @cached_property
+    def _compiled(self) -> StreamPattern:
+        return compile_pattern(self._expression, within=self._within)
+
+    @cached_property
+    def longest(self) -> int:
+        """The most bytes that a match has.
+
+        Raises:
+            ValueError: There is no limit; `within` would set one.
+        """
+        if self._compiled.longest is None:
+            raise ValueError(f"{self._expression!r} has no limit: set one by within=")
+        return self._compiled.longest
+
+    @cached_property
+    def first_bytes(self) -> frozenset[int] | None:
+        """The bytes that a match can begin with."""
+        return _possible(self._compiled.verdict)
+
+    @cached_property
+    def _scan(self) -> Callable[[bytes, Progress | None], Progress]:
+        return self._compiled.scan
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are, reading only those that are new."""
+        return peeked.parsed(self._scan).verdict
+
+
+class Fields:
+    """Whether a stream begins with binary fields, each of which allows only some values.
+
+    Args:
+        read: Reads the fields, and raises as `Cursor` does. What it returns does not matter.
+        longest: The most bytes that it reads.
+    """
+
+    def __init__(self, read: Callable[[Cursor], object], longest: int) -> None:
+        self._read = read
+        self.longest = longest
+
+    @cached_property
+    def first_bytes(self) -> frozenset[int] | None:
+        """The bytes that `read` allows first."""
+        return _possible(lambda data: verdict_of(data, self._read))
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are."""
+        return verdict_of(peeked.data, self._read)
+
+
+class Either:
+    """Whether one of two predicates, or both, match: for protocols that begin in one of two forms.
+
+    Args:
+        first: Asked first.
+        second: Asked if `first` does not match.
+    """
+
+    def __init__(self, first: Predicate, second: Predicate) -> None:
+        self._both = first, second
+
+    @cached_property
+    def longest(self) -> int:
+        """What the longer one needs."""
+        return max(predicate.longest for predicate in self._both)
+
+    @cached_property
+    def first_bytes(self) -> frozenset[int] | None:
+        """The bytes that one of them allows first."""
+        return _possible(lambda data: self(Peeked(data)))
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what these bytes are."""
+        first, second = self._both
+        one = first(peeked)
+        if one is Verdict.MATCH:
+            return one
+        other = second(peeked)
+        return one if other is Verdict.NO else other
+
+
+def begins_with(data: bytes, expected: bytes) -> Verdict:
+    """Say whether a stream of which `data` has come so far begins with `expected`."""
+    if data.startswith(expected):
+        return Verdict.MATCH
+    return Verdict.NEED_MORE if expected.startswith(data) else Verdict.NO
+
+
+def verdict_of(data: bytes, read: Callable[[Cursor], object]) -> Verdict:
+    """Say whether a stream begins with the fields that a reader wants.
+
+    Args:
+        data: The bytes so far.
+        read: Reads the fields, and raises as `Cursor` does.
+    """
+    try:
+        read(Cursor(data))
+    except ShortError:
+        return Verdict.NEED_MORE
+    except MalformedError:
+        return Verdict.NO
+    return Verdict.MATCH
+
+
+def _possible(verdict: Callable[[bytes], Verdict]) -> frozenset[int] | None:
+    """Find the bytes that a stream may begin with; ``None`` if all may."""
+    found = frozenset(byte for byte in range(256) if verdict(bytes([byte])) is not Verdict.NO)
+    return found if len(found) < 256 else None
