@@ -6,9 +6,10 @@ from typing import Any
 
 import attrs
 
-from tests.frontend.pools_case import PoolCase
+from tests.frontend.pools_case import AT_ONCE, PoolCase
+from tests.frontend.test_connecting import free_port
 from tests.support.mux import backend_at, server_at
-from tests.support.peers import Peer, PeerFactory, listen
+from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.rules.model import Backend, Check
 
 
@@ -118,6 +119,81 @@ class QueueTest(PoolCase):
         await peer.has(3)
         await self.finish(waiter, peer, clients[0], peers[0])
         await self.logged(3)
+
+    async def test_one_that_has_tried(self) -> None:
+        """One that waits for another server than the free one, having tried that in vain, holds up nobody."""
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            attrs.evolve(server_at(port), max_connections=1),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        self.serve(Backend("b", servers, balance="first", queue=9, eject=None))
+        holder = await self.client(b"h")  # tries the first in vain, and holds the second
+        held = await other.peer()
+        stuck = await self.client(b"stuck")  # tries the first in vain, and waits for the second
+        while not any(c.record.bytes_in == 5 for c in self.factory.connections):
+            await self.turn()
+        await self.turn(20)
+        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        first = await self.client(b"first")
+        peer = await main.peer()
+        waiter = await self.waiting(b"waits")
+        await self.finish(first, peer)
+        peer = await main.peer(1)
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        newcomer = await self.waiting(b"newcomer")
+        await self.finish(waiter, peer)
+        peer = await main.peer(2)
+        await peer.has(8)
+        await self.finish(holder, held)
+        last = await other.peer(1)
+        await last.has(5)
+        self.assertEqual(bytes(last.received), b"stuck")
+        await self.finish(newcomer, peer, stuck, last)
+        await self.logged(5)
+
+    async def test_ejection_is_over(self) -> None:
+        """A server whose ejection is over is tried by who waits, in that moment."""
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.advance(10)
+        peer = await main.peer()
+        await peer.has(5)
+        self.assertEqual(bytes(peer.received), b"waits")
+        await self.finish(waiter, peer, *others)
+        await self.logged(2)
+
+    async def test_newcomers(self) -> None:
+        """A newcomer in the same moment comes behind who waits."""
+        waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
+        self.time.clock.rightNow += 10  # no timer has been run yet
+        newcomer = await self.client(b"newcomer")
+        peers = [await main.peer(0), await main.peer(1)]
+        for peer, data in zip(peers, (b"waits", b"newcomer"), strict=True):
+            await peer.has(len(data))
+            self.assertEqual(bytes(peer.received), data)
+        await self.finish(waiter, newcomer, *peers, *others)
+        await self.logged(3)
+
+    async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
+        """Let a client wait while one server is full and another, which is back, is out for ten seconds."""
+        main, other = PeerFactory(), PeerFactory()
+        port = free_port()
+        servers = (
+            server_at(port),
+            attrs.evolve(server_at(listen(self, other)), max_connections=1),
+        )
+        self.serve(
+            Backend("b", servers, balance="first", queue=9, queue_timeout=60.0, eject=AT_ONCE)
+        )
+        holder = await self.client(b"h")
+        held = await other.peer()
+        waiter = await self.waiting(b"waits")
+        listening = reactor.listenTCP(port, main, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        return waiter, main, [holder, held]
 
     async def test_all_go_down(self) -> None:
         """Who waits hears at once that there is nothing to wait for any more."""

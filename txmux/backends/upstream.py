@@ -86,7 +86,9 @@ class Upstream:
             self.rates = Rates(backend.upload_rate, backend.download_rate)
         self.queue: Queue | None = None
         if backend.queue:
-            self.queue = Queue(backend.queue, backend.queue_timeout, clock.callLater)
+            self.queue = Queue(
+                backend.queue, backend.queue_timeout, clock.callLater, self.pool.room_in
+            )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None
         try:

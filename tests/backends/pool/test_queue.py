@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,50 @@ class QueueTests(SynchronousTestCase):
         self.join("c")
         self.assertEqual(self.serve(3), ["b", "c"])
         self.assertEqual((len(self.queue), self.clock.getDelayedCalls()), (0, []))
+
+    def test_one_that_finds_no_room(self) -> None:
+        """One that can use no room does not hold up those behind it; nor do all of its group have to be asked."""
+        asked: list[str] = []
+        self.queue = Queue(9, 5.0, self.clock.callLater)
+        usable: set[object] = set()
+
+        def join(name: str, group: object) -> None:
+            def turn() -> bool:
+                asked.append(name)
+                return group in usable
+
+            self.queue.join(turn, lambda: None, group)
+
+        for name, group in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("b2", "b"), ("c1", "c")):
+            join(name, group)
+        usable.update("bc")
+        self.queue.serve()
+        self.assertEqual(asked, ["a1", "b1", "b2", "c1"])
+        self.assertEqual(len(self.queue), 2)
+        usable.add("a")
+        self.queue.serve()
+        self.assertEqual(asked[4:], ["a1", "a2"])
+        self.assertEqual((len(self.queue), self.clock.getDelayedCalls()), (0, []))
+
+    def test_room_that_nobody_tells_of(self) -> None:
+        """Those who wait are asked when there may be room though nobody says so, and no timer outlives them."""
+        in_seconds = [2.0]
+        self.queue = Queue(2, 5.0, self.clock.callLater, lambda: in_seconds[0])
+        self.join("a")
+        self.room = 1
+        self.clock.advance(1.9)
+        self.assertEqual(self.events, [])
+        self.clock.advance(0.1)
+        self.assertEqual((self.events, self.clock.getDelayedCalls()), (["a"], []))
+        self.room, in_seconds[0] = 0, math.inf
+        waiter = self.join("b")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        assert waiter
+        in_seconds[0] = 1.0
+        self.queue.serve()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 2)
+        self.queue.leave(waiter)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_full(self) -> None:
         """No more wait than may."""

@@ -121,6 +121,9 @@ class BackendConnector:
     def _begin(self, first_names: Callable[[], Deferred[None] | None]) -> None:
         if self._given_up:
             return
+        queue = self._upstream.queue
+        if queue:  # there are some who came before
+            queue.serve()
         found = self._upstream.pool.pick(self._client_text())
         if isinstance(found, Member):
             self._try(found)
@@ -152,7 +155,10 @@ class BackendConnector:
 
     def _wait(self) -> None:
         queue = self._upstream.queue
-        self._waiter = None if queue is None else queue.join(self._has_turn, self._waited_too_long)
+        if queue is not None:
+            # Where a client is led is a matter of what it has tried.
+            group = frozenset(self.tried)
+            self._waiter = queue.join(self._has_turn, self._waited_too_long, group)
         if self._waiter is None:
             self._on_failed(self._last_cause("limit"))
 

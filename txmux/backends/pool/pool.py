@@ -103,6 +103,14 @@ class Pool:
             self._change(member, State.PROBING, "its time is over, and a connection tries it")
         return member
 
+    def room_in(self) -> float:
+        """Tell in how many seconds an ejection is over, which makes room that `on_room` does not tell of.
+
+        Returns:
+            The seconds; infinite if there is none.
+        """
+        return max(0.0, self._probe_at - self._seconds())
+
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
         """Give the members with room that are to be used first; ``None`` if there are none at all, with or without."""
         if not tried and not self._limited:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
 __all__ = ["Queue", "Waiter"]
 
@@ -18,21 +20,30 @@ class _Timer(Protocol):
 class Waiter:
     """One client's place in a queue. Made by `Queue.join`."""
 
-    __slots__ = ("timer", "too_late", "turn")
+    __slots__ = ("group", "number", "timer", "too_late", "turn")
 
-    def __init__(self, turn: Callable[[], bool], too_late: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        group: Hashable,
+        turn: Callable[[], bool],
+        too_late: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.group = group
         self.turn = turn
         self.too_late = too_late
         self.timer: _Timer | None = None
 
 
 class Queue:
-    """Serves clients in the order in which they came.
+    """Serves clients in the order in which they came; one that finds no room does not hold up those that do.
 
     Args:
         capacity: How many may wait.
         seconds: How long each may wait.
         call_later: Calls a function after so many seconds, unless what it returns is cancelled.
+        room_in: Tells in how many seconds there may be room although nobody says so; infinite if never.
     """
 
     def __init__(
@@ -40,54 +51,98 @@ class Queue:
         capacity: int,
         seconds: float,
         call_later: Callable[[float, Callable[[], None]], _Timer],
+        room_in: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._capacity = capacity
         self._seconds = seconds
         self._call_later = call_later
-        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._room_in = room_in
+        self._numbers = itertools.count()
+        # By group, in the order in which they came. A group without a waiter is not there.
+        self._groups: dict[Hashable, OrderedDict[Waiter, None]] = {}
+        self._count = 0
         self._serving = False
+        self._alarm: _Timer | None = None
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return self._count
 
-    def join(self, turn: Callable[[], bool], too_late: Callable[[], None]) -> Waiter | None:
+    def join(
+        self, turn: Callable[[], bool], too_late: Callable[[], None], group: Hashable = None
+    ) -> Waiter | None:
         """Let a client wait.
 
         Args:
             turn: Called when there may be room. It says whether the client is done with waiting, having found room or
                 given up; if not, it keeps its place.
             too_late: Called when it has waited too long.
+            group: Clients of a group can use the same room. So where one finds none, those behind it are not asked.
 
         Returns:
             Its place; ``None`` if the queue is full.
         """
-        if len(self._waiters) >= self._capacity:
+        if self._count >= self._capacity:
             return None
-        waiter = Waiter(turn, too_late)
+        waiter = Waiter(next(self._numbers), group, turn, too_late)
         waiter.timer = self._call_later(self._seconds, lambda: self._too_late(waiter))
-        self._waiters[waiter] = None
+        self._groups.setdefault(group, OrderedDict())[waiter] = None
+        self._count += 1
+        self._set_alarm()
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
         """Let a client go, which is called no more. One that does not wait any longer may be given, too."""
-        self._waiters.pop(waiter, None)
+        waiters = self._groups.get(waiter.group)
+        if waiters is not None and waiter in waiters:
+            del waiters[waiter]
+            self._count -= 1
+            if not waiters:
+                del self._groups[waiter.group]
         if waiter.timer is not None:
             waiter.timer.cancel()
             waiter.timer = None
+        if not self._count:
+            self._stop_alarm()
 
     def serve(self) -> None:
-        """Give room to those who wait, as long as the first one finds some. Meant to be the pool's `on_room`."""
+        """Give room to those who wait, as far as there is some. Meant to be the pool's `on_room`.
+
+        Whoever comes has to let those be served first who wait already.
+        """
         if self._serving:  # a turn that makes room is followed by another turn anyway
             return
         self._serving = True
+        without_room: set[Hashable] = set()
         try:
-            while self._waiters:
-                waiter = next(iter(self._waiters))
-                if not waiter.turn():
-                    break
-                self.leave(waiter)
+            while heads := [
+                next(iter(waiters))
+                for group, waiters in self._groups.items()
+                if group not in without_room
+            ]:
+                waiter = min(heads, key=lambda head: head.number)
+                if waiter.turn():
+                    self.leave(waiter)
+                else:
+                    without_room.add(waiter.group)
         finally:
             self._serving = False
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """See to it that those who wait are asked again when there may be room."""
+        if self._alarm is None and self._count:
+            seconds = self._room_in()
+            if seconds < math.inf:
+                self._alarm = self._call_later(seconds, self._has_rung)
+
+    def _stop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def _has_rung(self) -> None:
+        self._alarm = None
+        self.serve()
 
     def _too_late(self, waiter: Waiter) -> None:
         waiter.timer = None
