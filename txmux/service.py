@@ -22,7 +22,7 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import load
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
 from txmux.serving.serving import Serving
-from txmux.sockets.poller import at_last
+from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
@@ -46,7 +46,7 @@ class MuxService(Service):
 
     Attributes:
         ports: The listening ports, once started; none with several workers, which have them.
-        factories: What stands behind the listeners, in the order of the rules; none with several workers.
+        factories: What serves the listeners, in the order of the rules; none with several workers.
         failure: Why it stopped the reactor, if it did.
     """
 
@@ -62,7 +62,7 @@ class MuxService(Service):
         self.failure: MuxError | None = None
         self._account: Account | None = None
         self._opened: Serving | Parent | None = None
-        self._hang_up = SignalWatch(reactor, self.reopen_logs, signal.SIGHUP)
+        self._on_hangup = SignalWatch(reactor, self.reopen_files, signal.SIGHUP)
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -93,7 +93,7 @@ class MuxService(Service):
         if self._account is not None and self._account.become():
             self._log.info("the process is user {user} from now on", user=self._account.user)
         super().startService()
-        self._hang_up.start()
+        self._on_hangup.start()
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
@@ -103,18 +103,20 @@ class MuxService(Service):
     async def _stop(self) -> None:
         opened = self._opened
         if opened is not None:
-            impatience = SignalWatch(self._reactor, opened.end_all, signal.SIGTERM, signal.SIGINT)
+            second_signal = SignalWatch(
+                self._reactor, opened.end_all, signal.SIGTERM, signal.SIGINT
+            )
             # The watch is there before anything is waited for.
-            impatience.start()
+            second_signal.start()
             await opened.drain()
-            impatience.stop()
+            second_signal.stop()
             self._opened = None
-        self._hang_up.stop()
+        self._on_hangup.stop()
 
-    def reopen_logs(self) -> None:
-        """Open the access log's file again, after it was moved away."""
+    def reopen_files(self) -> None:
+        """Open the access log's file again, after it was moved away, and read all certificates again."""
         if self._opened is not None:
-            self._opened.reopen_logs()
+            self._opened.reopen_files()
 
     def _open(self) -> Serving | Parent:
         if self._opened is None:
@@ -134,7 +136,7 @@ class MuxService(Service):
     def _serving(self) -> Serving:
         settings = self.rules.settings
         access_log = open_log(
-            settings, at_last(self._reactor), self._account.owner if self._account else None
+            settings, after_turn(self._reactor), self._account.owner if self._account else None
         )
         serving = Serving(self.rules, access_log, self._reactor)
         self.ports, self.factories = serving.ports, serving.factories

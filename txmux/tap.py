@@ -76,7 +76,7 @@ class _StoppingService(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         if any(getattr(service, "failure", None) for service in self):
-            # What runs the reactor would end the process as if all were well.
+            # What runs the reactor would end the process as if nothing had failed.
             atexit.register(os._exit, 1)
         stopped: Deferred[Any] = super().stopService()
         return stopped

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.member import Address, State
+from txmux.backends.pool.member import ResolvedAddress, State
 from txmux.backends.upstream import Upstreams
 from txmux.rules.model import Backend, Check
 
@@ -36,7 +36,7 @@ class HeardTest(SynchronousTestCase):
     def resolve(self, *hosts: str) -> list[State]:
         """Learn the addresses of the name, and give their states."""
         (server,) = self.pool.backend.servers
-        self.pool.set_addresses(server, [Address(host, 80) for host in hosts])
+        self.pool.set_addresses(server, [ResolvedAddress(host, 80) for host in hosts])
         return [member.state for member in self.pool.members]
 
     def test_address(self) -> None:

@@ -66,7 +66,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
         while not checking._is_over:
             await deferLater(reactor, 0.005)
         self.assertIsNone(checking._deadline)
-        engine.clock.rest()
+        engine.clock.drop_idle()
         return finding
 
 

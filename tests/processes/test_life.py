@@ -79,7 +79,7 @@ class StopTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["reason"], "drained")
 
     def test_signal_for_all(self) -> None:
-        """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
+        """A signal that is sent to all processes at once, as systemd and terminals do it, does not end_all them."""
         listening = self.backend()
         mux = self.start(self.relaying(listening))
         client, server = self.relayed(mux, listening)

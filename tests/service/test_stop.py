@@ -143,4 +143,4 @@ class SignalTest(ServiceTestCase):
     def test_without_a_log(self) -> None:
         """Without an access log there is nothing to reopen."""
         self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
-        self.running.reopen_logs()
+        self.running.reopen_files()

@@ -21,7 +21,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
 from txmux.sockets.client import SocketConnector
-from txmux.sockets.poller import READ, Poller, at_last
+from txmux.sockets.poller import READ, Poller, after_turn
 from txmux.sockets.port import SocketPort
 
 
@@ -272,8 +272,8 @@ class PollerTest(TestCase):
 
         def ready(events: int) -> None:
             seen.append(events)
-            poller.soon(self._raise)
-            poller.soon(lambda: seen.append(-1))
+            poller.call_soon(self._raise)
+            poller.call_soon(lambda: seen.append(-1))
             poller.forget(ours.fileno())
             raise ValueError
 
@@ -290,7 +290,7 @@ class PollerTest(TestCase):
     async def test_at_last(self) -> None:
         """What is to be done at last is done, also when nothing is ready."""
         done: Deferred[None] = Deferred()
-        later = at_last(reactor)
+        later = after_turn(reactor)
         assert later is not None
         later(lambda: done.callback(None))
         await done

@@ -66,12 +66,12 @@ class TimersTest(SynchronousTestCase):
         one = self.timers.callLater(5, self.called.append, "x")
         self.timers.callLater(6, self.called.append, "y")
         one.cancel()
-        self.timers.rest()
+        self.timers.drop_idle()
         self.assertEqual([call.getTime() for call in self.clock.getDelayedCalls()], [6])
         self.timers.callLater(5, self.called.append, "z")
         self.clock.advance(6)
         self.assertEqual(self.called, ["z", "y"])
-        self.timers.rest()
+        self.timers.drop_idle()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_one_of_the_reactor(self) -> None:
@@ -145,7 +145,7 @@ class TimersTest(SynchronousTestCase):
                     clock.pump([1] * length)
                 elif what == "rest":
                     if isinstance(maker, Timers):
-                        maker.rest()
+                        maker.drop_idle()
                 elif which < len(made) and made[which].active():
                     made[which].cancel() if what == "cancel" else made[which].reset(length)
         for clock in clocks:

@@ -122,9 +122,9 @@ class Upstream:
         """Take in what a check has found.
 
         Args:
-            key: The server's, of `txmux.backends.health.checks.key_of`. If a name has yet to lead to it, and it is not well,
+            key: The server's, of `txmux.backends.health.checks.key_of`. If a name has yet to lead to it, and it is not healthy,
                 that is kept until then.
-            ok: Whether it is well.
+            ok: Whether it is healthy.
             why: What is wrong.
         """
         if any(key_of(member) == key for member in self.pool.members):
@@ -149,7 +149,7 @@ class Upstreams:
         reactor: In which all runs.
         clock: For the timers of connections.
         dial: Connects the checks.
-        publish: Tells other processes what a check found: the backend's name, the server's key, whether it is well and
+        publish: Tells other processes what a check found: the backend's name, the server's key, whether it is healthy and
             what is wrong.
         checking: Whether the checks are made here; otherwise somebody else calls `apply`.
     """
@@ -272,7 +272,7 @@ class Upstreams:
         Args:
             backend: The backend's name.
             key: The server's, of `txmux.backends.health.checks.key_of`.
-            ok: Whether it is well.
+            ok: Whether it is healthy.
             why: What is wrong.
         """
         for upstream in self._upstreams.values():

@@ -37,7 +37,7 @@ class Output:
 
         Args:
             rows: All with the same number of cells.
-            head: What stands above the columns.
+            head: The titles of the columns.
         """
         rows = [([_printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:

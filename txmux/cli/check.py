@@ -1,4 +1,4 @@
-"""`txmux check FILE`: all that is wrong in a rules file, and what is hardly meant."""
+"""`txmux check FILE`: all that is wrong in a rules file, and what is probably a mistake."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _connect(several: list[Rules]) -> bool:
-    """Try the servers of rules that are good, and tell whether all are well."""
+    """Try the servers of rules that are good, and tell whether all are healthy."""
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
     every: list[Tried] = []

@@ -132,7 +132,7 @@ class MuxFactory(ServerFactory):
         if connection in self.connections:
             self.connections.discard(connection)
             if not self.connections:
-                self.engine.clock.rest()
+                self.engine.clock.drop_idle()
         if connection.admitted:
             self.admission.leave(connection.permit)
         if self._access_log is not None and connection.logged:

@@ -145,7 +145,7 @@ class FileAccessLog:
         path: The file; made if it is not there.
         form: How a line is written.
         later: Calls something as soon as no more lines come for now; without it each is written at once.
-        owner: To whom the file is given if it is made, by the IDs of a user and a group.
+        owner: The user and group IDs that own the file if it is made.
 
     Raises:
         AccessLogError: It cannot be opened.

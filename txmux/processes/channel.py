@@ -25,7 +25,7 @@ class Channel(LineOnlyReceiver):
 
     Args:
         handlers: What is called, by kinds; the other values are its keyword arguments.
-        lost: Is called when the other process has closed its end, most likely because it is no more.
+        lost: Is called when the other process has closed its end, most likely because it has ended.
 
     Attributes:
         is_open: Whether anybody is at the other end.

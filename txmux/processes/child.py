@@ -23,7 +23,7 @@ from txmux.processes.signals import SignalWatch
 from txmux.processes.unixport import SharedUNIXPort
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
-from txmux.sockets.poller import at_last
+from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ __all__ = ["Child", "main"]
 
 
 class Child:
-    """Serves what its parent tells it to, until the parent tells it to stop, or is no more.
+    """Serves what its parent tells it to, until the parent tells it to stop, or has ended.
 
     Args:
         number: Which worker this is, counted from 1.
@@ -58,7 +58,7 @@ class Child:
         handlers: dict[str, Callable[..., object]] = {
             "start": self._start,
             "stop": self.stop,
-            "hurry": self._hurry,
+            "end_all": self._end_all,
             "reopen": self._reopen,
             "check": self._check_found,
         }
@@ -87,7 +87,7 @@ class Child:
         admission = limits.admissions(self._number - 1, self._reactor.seconds)
         account = account_of(rules)
         access_log = open_log(
-            rules.settings, at_last(self._reactor), account.owner if account else None
+            rules.settings, after_turn(self._reactor), account.owner if account else None
         )
         serving = Serving(rules, access_log, self._reactor, checking=False)
         for listener in rules.listeners:
@@ -137,13 +137,13 @@ class Child:
             self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
             self.stop()
 
-    def _hurry(self) -> None:
+    def _end_all(self) -> None:
         if self._serving is not None:
             self._serving.end_all()
 
     def _reopen(self) -> None:
         if self._serving is not None:
-            self._serving.reopen_logs()
+            self._serving.reopen_files()
 
 
 def main() -> None:

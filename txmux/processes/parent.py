@@ -60,7 +60,7 @@ class Parent:
         """Open all sockets, and check what would stop every worker.
 
         Args:
-            owner: Whom the workers run as, by the IDs of a user and a group, if not as whom this process does now.
+            owner: The user and group IDs that the workers run as, if not those of this process.
 
         Raises:
             ListenError: A socket cannot be opened; none is left open.
@@ -101,7 +101,7 @@ class Parent:
         for worker in self._workers:
             worker.tell("check", backend=backend, key=key, ok=ok, why=why)
 
-    def errand(self) -> dict[str, Any]:
+    def start_message(self) -> dict[str, Any]:
         """Give what every worker has to know."""
         settings = self._rules.settings
         return {
@@ -142,7 +142,7 @@ class Parent:
     def end_all(self) -> None:
         """End every connection, and every worker soon."""
         for worker in self._workers:
-            worker.tell("hurry")
+            worker.tell("end_all")
         if self._deadline is not None and self._deadline.active():
             self._deadline.reset(_GRACE)
 
@@ -150,7 +150,7 @@ class Parent:
         for worker in self._workers:
             worker.kill()
 
-    def reopen_logs(self) -> None:
-        """Open the access log's file again in every worker."""
+    def reopen_files(self) -> None:
+        """Open the access log's file, and read all certificates, again in every worker."""
         for worker in self._workers:
             worker.tell("reopen")

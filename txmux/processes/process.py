@@ -35,7 +35,7 @@ _access = Logger(namespace="txmux.access")
 class _Parent(Protocol):
     """What a worker needs of its parent."""
 
-    def errand(self) -> dict[str, Any]: ...
+    def start_message(self) -> dict[str, Any]: ...
     def ready(self) -> None: ...
     def ended(self, number: int, /) -> None: ...
     def start_failed(self, message: str, /) -> None: ...
@@ -94,7 +94,7 @@ class Worker(ProcessProtocol):
             own.close()
             return
         attach(self._reactor, channel, own)
-        self.tell("start", **self._parent.errand())
+        self.tell("start", **self._parent.start_message())
 
     def _spawn(self, descriptors: list[int]) -> None:
         arguments = [str(self._number + 1), type(self._reactor).__module__]

@@ -19,7 +19,7 @@ __all__ = ["as_text"]
 
 
 def as_text(rules: Rules) -> str | None:
-    """Write rules as one file, with those that were included and the networks that stand in files of their own.
+    """Write rules as one file, with those that were included and the networks that are in files of their own.
 
     Reading the files again would be a race with whoever edits them.
 

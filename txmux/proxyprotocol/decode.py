@@ -35,7 +35,7 @@ class Incomplete:
     """What came so far may be the beginning of a header.
 
     Attributes:
-        need: At least so many more bytes must come.
+        need: At least this many more bytes must come.
     """
 
     need: int
@@ -57,7 +57,7 @@ class Decoded:
 def decode(data: bytes) -> Incomplete | Decoded:
     """Read a header of either version: the PROXY protocol's sections 2.1 and 2.2.
 
-    A pure function of the bytes so far, so the answer does not hang on how they were cut into pieces.
+    A pure function of the bytes so far, so the answer does not depend on how they were cut into pieces.
 
     Args:
         data: All bytes of the stream so far.
@@ -205,7 +205,7 @@ def _decode_v2(data: bytes) -> Incomplete | Decoded:
     except InvalidHeader:
         if form:
             raise
-        # Whatever stands in a header whose addresses do not count is to be skipped.
+        # Whatever is in a header whose addresses do not count is to be skipped.
         spans = []
     if len(data) < length:
         return Incomplete(length - len(data))

@@ -20,11 +20,11 @@ __all__ = ["HeaderFirst"]
 class HeaderFirst:
     """A client factory whose connections begin with a header; the protocols are those of the wrapped factory.
 
-    The header is written when the connection stands, before the wrapped protocol hears of it, so nothing can
+    The header is written when the connection is established, before the wrapped protocol hears of it, so nothing can
     come first and what the protocol writes at once leaves together with the header. To have it in clear before
     a TLS handshake, wrap the `twisted.protocols.tls.TLSMemoryBIOFactory`, not what that one wraps.
 
-    This is no `twisted.protocols.policies.ProtocolWrapper`, because such a wrapper stays between transport and
+    This is not a `twisted.protocols.policies.ProtocolWrapper`, because such a wrapper stays between transport and
     protocol and does not pass on `IHalfCloseableProtocol`: a server that finishes sending would then end the
     whole connection. Instead the protocol's own `makeConnection` is replaced, on that one object and for one
     call, and from then on transport and protocol deal with each other directly. The protocol therefore

@@ -22,7 +22,7 @@ class IRelayTransport(interfaces.ITCPTransport, interfaces.IConsumer, interfaces
     """What a relay needs of a transport; TCP, UNIX and TLS transports of Twisted all have it."""
 
     def getHandle() -> object:
-        """Give the socket, or whatever stands for one."""
+        """Give the socket, or what takes its place."""
 
 
 class Receiver(Protocol):
@@ -82,7 +82,7 @@ NOBODY = _Nobody()
 
 @implementer(interfaces.IHalfCloseableProtocol)
 class End(TwistedProtocol):
-    """The protocol that stands on either connection: it passes on what its transport tells.
+    """The protocol on either connection: it passes on what its transport tells.
 
     A connection goes through several hands (peeking, connecting, relaying), so who is told changes, while the
     protocol that Twisted knows stays the same.

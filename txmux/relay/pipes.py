@@ -46,8 +46,8 @@ class PipePool:
     """Keeps pipes for the next who needs one.
 
     Args:
-        in_use: At most so many are given out at a time: each takes two descriptors, which connections need too.
-        idle: At most so many are kept.
+        in_use: The most that are given out at a time: each takes two descriptors, which connections need too.
+        idle: The most that are kept.
     """
 
     def __init__(self, in_use: int = 256, idle: int = 16) -> None:

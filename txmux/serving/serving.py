@@ -127,7 +127,7 @@ class Serving:
         """Take in what a check of another process has found; see `Upstreams.apply`."""
         self._upstreams.apply(backend, key, ok=ok, why=why)
 
-    def reopen_logs(self) -> None:
+    def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""
         self._terminations.reread()
         if self._access_log is not None:

@@ -74,7 +74,7 @@ class SocketConnector:
         Args:
             timeout: Seconds that it may take.
             keepalive: Whether the system looks from time to time if the server is still there.
-            eager: Whether there are bytes to be sent as soon as the connection stands.
+            eager: Whether there are bytes to be sent as soon as the connection is established.
             sources: Where it may come from; the next one is taken if one has no port left.
 
         Raises:

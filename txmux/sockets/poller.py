@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["ERROR", "FINISHED", "READ", "TROUBLE", "WRITE", "Poller", "at_last", "is_available"]
+__all__ = ["ERROR", "FINISHED", "READ", "TROUBLE", "WRITE", "Poller", "after_turn", "is_available"]
 
 FINISHED, WRITE, ERROR = 0x2000, 4, 8
 """What a socket is ready for, as epoll has it: EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
@@ -39,9 +39,9 @@ def is_available() -> bool:
     return hasattr(select, "epoll")
 
 
-def at_last(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
+def after_turn(reactor: Any) -> Callable[[Callable[[], None]], None] | None:
     """Give what calls something when all that is ready has been served; ``None`` where there is no such moment."""
-    return Poller.of(reactor).at_last if is_available() else None
+    return Poller.of(reactor).after_turn if is_available() else None
 
 
 @implementer(IReadDescriptor)
@@ -103,21 +103,21 @@ class Poller:
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
             self._epoll.unregister(descriptor)
-            self._rest()
+            self._stop_if_unused()
 
     def closing(self, descriptor: int) -> None:
         """Watch a descriptor no longer that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
-            self._rest()
+            self._stop_if_unused()
 
-    def _rest(self) -> None:
+    def _stop_if_unused(self) -> None:
         if not self._handlers and not self._polling:
             self.reactor.removeReader(self)
             self._epoll.close()
             self._epoll = None
 
-    def at_last(self, call: Callable[[], None]) -> None:
+    def after_turn(self, call: Callable[[], None]) -> None:
         """Call something when all that is ready now has been served."""
         self._last.append(call)
         if not self._polling and len(self._last) == 1:
@@ -129,7 +129,7 @@ class Poller:
             self._soon.extend(last)
             self._catch_up()
 
-    def soon(self, call: Callable[[], None]) -> None:
+    def call_soon(self, call: Callable[[], None]) -> None:
         """Call something as soon as whoever runs now has returned."""
         self._soon.append(call)
         if not self._polling and len(self._soon) == 1:
@@ -171,7 +171,7 @@ class Poller:
             self._finish()
         finally:
             self._polling = False
-        self._rest()
+        self._stop_if_unused()
 
     def logPrefix(self) -> str:
         """Name it in logs."""

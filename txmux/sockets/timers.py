@@ -64,7 +64,7 @@ class Timers:
         queue = self._queues.get(delay)
         if queue is None:
             if len(self._queues) >= _MOST_QUEUES:
-                self.rest()
+                self.drop_idle()
             if len(self._queues) >= _MOST_QUEUES:
                 return _Alone(self._clock, delay)
             queue = self._queues[delay] = _Queue(self._clock, delay)
@@ -74,7 +74,7 @@ class Timers:
         """Give the timers that have neither run out nor been cancelled."""
         return [timer for queue in self._queues.values() for timer in queue.waiting]
 
-    def rest(self) -> None:
+    def drop_idle(self) -> None:
         """Let go of the reactor where nobody waits. To be called when it is quiet.
 
         It is not done by itself, since where one timer has been cancelled another is likely to be set soon.
@@ -139,7 +139,7 @@ class Timer:
 
 
 def _nothing() -> None:
-    """What a timer calls that is over: it lets go of whom it would have called."""
+    """What a timer calls that is over, so that it keeps no object alive."""
 
 
 class _Alone:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["CLOSED", "LOST", "SocketTransport", "address_of", "leave"]
 
 CLOSED = Failure(main.CONNECTION_DONE)
-"""Why a connection is gone that ended in good order. One object for all, as the reactor has it."""
+"""Why a connection is gone that ended cleanly. One object for all, as the reactor has it."""
 
 LOST = Failure(main.CONNECTION_LOST)
 """Why a connection is gone that broke."""
@@ -219,7 +219,7 @@ class SocketTransport(tcp.Connection):
             super().loseConnection()
         elif self.connected and not self.disconnecting:
             self.disconnecting = 1
-            self._poller.soon(self._close)
+            self._poller.call_soon(self._close)
 
     def _close(self) -> None:
         self.connectionLost(CLOSED)
@@ -228,7 +228,7 @@ class SocketTransport(tcp.Connection):
         """Break the connection off, as soon as whoever asks has gone on."""
         if self.connected and not self._aborting:
             self._aborting = True
-            self._poller.soon(self._abort)
+            self._poller.call_soon(self._abort)
 
     def _abort(self) -> None:
         self.connectionLost(Failure(error.ConnectionAborted()))
@@ -245,7 +245,7 @@ class SocketTransport(tcp.Connection):
             self._events = 0
             self._poller.closing(self._descriptor)
         if reason.type is error.ConnectionAborted:
-            # The peer is to be told by a reset that this was no end in good order.
+            # The peer is to be told by a reset that this was not a clean end.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.socket.close()
         protocol = self.protocol

@@ -89,5 +89,5 @@ class CheckingTestCase(TestCase):
 
     def _timers(self) -> object:
         for engine in self._engines:
-            engine.clock.rest()
+            engine.clock.drop_idle()
         return self.time.clock.getDelayedCalls()

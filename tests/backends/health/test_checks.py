@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.health.checked import Checked, Dialled
 from tests.backends.pool.pools import servers
-from txmux.backends.pool.member import Address, State
+from txmux.backends.pool.member import ResolvedAddress, State
 from txmux.rules.model import Check
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class MembersTests(SynchronousTestCase):
 
     def lead_to(self, *hosts: str) -> None:
         """Let the name have these addresses."""
-        self.checked.pool.set_addresses(self.name, [Address(host, 80) for host in hosts])
+        self.checked.pool.set_addresses(self.name, [ResolvedAddress(host, 80) for host in hosts])
         self.checked.checks.refresh()
 
     def test_new_and_gone(self) -> None:
@@ -141,7 +141,7 @@ class MembersTests(SynchronousTestCase):
     def test_name(self) -> None:
         """HTTP is asked for the name, and not for the address."""
         checked = Checked(self.name, check=Check("http"))
-        checked.pool.set_addresses(self.name, [Address("10.0.0.1", 80)])
+        checked.pool.set_addresses(self.name, [ResolvedAddress("10.0.0.1", 80)])
         checked.checks.refresh()
         checked.advance(3)
         request = checked.checks._watches["a.example:80 10.0.0.1:80"]._checking._probe.request  # type: ignore[index, union-attr]

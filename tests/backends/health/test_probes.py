@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.health.probes import Probe, UnwellError, probe, shown
+from txmux.backends.health.probes import Probe, UnhealthyError, probe, shown
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import postgres
 from txmux.matchers.redis import redis
@@ -48,11 +48,11 @@ class ProbeTestCase(SynchronousTestCase):
         """Give ``well`` or what is wrong, and the byte at which that is clear."""
         count = 0
         try:
-            while not question.is_well(answer[:count]):
+            while not question.is_healthy(answer[:count]):
                 if count == len(answer):
                     return "undecided", count
                 count += 1
-        except UnwellError as problem:
+        except UnhealthyError as problem:
             return str(problem), count
         return "well", count
 
@@ -225,7 +225,7 @@ class OtherTests(ProbeTestCase):
         for longer in range(count, len(answer) + 1):
             found: Any
             try:
-                found = question.is_well(answer[:longer])
-            except UnwellError:
+                found = question.is_healthy(answer[:longer])
+            except UnhealthyError:
                 found = False
             self.assertEqual(found, verdict == "well")

@@ -13,7 +13,7 @@ from tests.backends.pool.pools import Watched, servers
 from tests.support.mux import VirtualTime, server_at
 from tests.support.peers import PeerFactory, listen, reactor
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
-from txmux.backends.pool.member import Address
+from txmux.backends.pool.member import ResolvedAddress
 from txmux.frontend.engine import Engine
 from txmux.rules.model import Check
 
@@ -42,7 +42,9 @@ class ResultTests(SynchronousTestCase):
         first, second = servers("a.example:80", "b.example:80")
         pool = Watched(first, second)
         for server in (first, second):
-            pool.pool.set_addresses(server, [Address("10.0.0.1", 80), Address("10.0.0.2", 80)])
+            pool.pool.set_addresses(
+                server, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+            )
         self.assertEqual(len({key_of(member) for member in pool.pool.members}), 4)
 
 
@@ -68,7 +70,7 @@ class FlappingTests(TestCase):
     async def stop(self) -> None:
         """Stop, and see that the server's connections end with it."""
         self.checks.stop()
-        self.engine.clock.rest()
+        self.engine.clock.drop_idle()
         self.assertEqual(self.time.clock.getDelayedCalls(), [])
         for peer in self.server.peers:
             await peer.is_lost()

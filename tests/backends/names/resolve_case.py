@@ -20,7 +20,7 @@ from txmux.rules.model import Backend, Server
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.backends.pool.member import Address
+    from txmux.backends.pool.member import ResolvedAddress
 
 __all__ = ["FAR", "HOST", "SERVICE", "CountingLookup", "CountingPool", "NamesTestCase", "service"]
 
@@ -39,7 +39,7 @@ class CountingPool(Pool):
 
     given = 0
 
-    def set_addresses(self, server: Server, addresses: Iterable[Address]) -> None:
+    def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
         self.given += 1
         super().set_addresses(server, addresses)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
-from txmux.backends.pool.member import Address, State
+from txmux.backends.pool.member import ResolvedAddress, State
 from txmux.backends.pool.pool import Unavailable, is_name
 from txmux.rules.model import Check, Ejection
 from txmux.rules.reading.endpoints import server
@@ -131,7 +131,7 @@ class NameTests(SynchronousTestCase):
 
     def set(self, *hosts: str) -> None:
         """Let the name have other addresses."""
-        self.pool.set_addresses(self.server, [Address(host, 5432) for host in hosts])
+        self.pool.set_addresses(self.server, [ResolvedAddress(host, 5432) for host in hosts])
 
     def places(self) -> list[str]:
         """Give the addresses in their order."""
@@ -199,9 +199,9 @@ class NameTests(SynchronousTestCase):
     def test_service_records(self) -> None:
         """SRV records have weights, and priorities, of which a higher number is for when no lower one is up."""
         addresses = [
-            Address("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
-            Address("10.0.0.2", 2, weight=30, priority=10),
-            Address("10.0.0.3", 3, weight=10, priority=10),
+            ResolvedAddress("10.0.0.1", 1, weight=0, priority=20, name="spare.example.com"),
+            ResolvedAddress("10.0.0.2", 2, weight=30, priority=10),
+            ResolvedAddress("10.0.0.3", 3, weight=10, priority=10),
         ]
         self.pool.set_addresses(self.server, addresses)
         spare, heavy, light = self.pool.members

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import Watched, servers
-from txmux.backends.pool.member import Address, Member, State
+from txmux.backends.pool.member import Member, ResolvedAddress, State
 from txmux.backends.pool.pool import Unavailable
 from txmux.rules.model import Check, Ejection
 
@@ -120,7 +120,7 @@ class PoolMachine(RuleBasedStateMachine):
     )
     def resolve(self, hosts: list[str], spare: bool) -> None:  # noqa: FBT001
         """The name has other addresses."""
-        addresses = [Address(host, 80, priority=spare * n) for n, host in enumerate(hosts)]
+        addresses = [ResolvedAddress(host, 80, priority=spare * n) for n, host in enumerate(hosts)]
         self.pool.set_addresses(self.name, addresses)
 
     @rule(seconds=st.floats(0, 12))

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListen
 from twisted.internet.protocol import ClientFactory, connectionDone
 from zope.interface import alsoProvides, implementer
 
-from txmux.backends.connect.asking import Asking
+from txmux.backends.connect.replay import Replay
 from txmux.relay.ends import NOBODY, End
 from txmux.sockets.transport import SocketTransport
 
@@ -39,31 +39,31 @@ class ProxyClient(End):
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""
         if isinstance(self.transport, SocketTransport):
-            self._stands()
+            self._established()
         elif not ISSLTransport.providedBy(self.transport):
             # Twisted's endpoints put a protocol of their own between, which takes over only the last
             # of several interfaces; without this one a half-close would end the connection.
             between = getattr(self.transport, "protocol", self)
             if between is not self:
                 alsoProvides(between, IHalfCloseableProtocol)
-            self._stands()
+            self._established()
 
     def handshakeCompleted(self) -> None:
-        """Report the connection, now that TLS stands."""
-        self._stands()
+        """Report the connection, now that TLS is established."""
+        self._established()
 
-    def _stands(self) -> None:
+    def _established(self) -> None:
         """Report the connection, unless the server has to be asked something first."""
         maker = self._maker
         if maker is not None and maker.requests:
-            asking = Asking(self.transport, maker.requests, self._report_connected, maker.failed)
-            self.receiver = asking
-            asking.start()
+            replay = Replay(self.transport, maker.requests, self._report_connected, maker.failed)
+            self.receiver = replay
+            replay.start()
         else:
             self._report_connected()
 
     def _report_connected(self) -> None:
-        # Kept no longer than needed, since much hangs on those who wait: the client's first bytes, for one.
+        # Kept no longer than needed, since much depends on those who wait: the client's first bytes, for one.
         maker, self._maker = self._maker, None
         if maker is not None:
             maker.connected(self)
@@ -95,7 +95,7 @@ class ProxyClientFactory(ClientFactory):
 
     Attributes:
         requests: What a server has to be asked before it counts as connected.
-        client: The protocol, from when it is made until the connection stands.
+        client: The protocol, from when it is made until the connection is established.
     """
 
     noisy = False
@@ -110,7 +110,7 @@ class ProxyClientFactory(ClientFactory):
         self.client: ProxyClient | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
-        """Make the protocol for the connection that now stands."""
+        """Make the protocol for the connection that is now established."""
         self.client = ProxyClient(self)
         return self.client
 
@@ -136,7 +136,7 @@ class ProxyClientFactory(ClientFactory):
             stop_dialling()
 
     def connected(self, client: ProxyClient) -> None:
-        """Tell that the connection stands."""
+        """Tell that the connection is established."""
         awaited = self._awaited
         self.forget()
         if awaited is not None:

@@ -8,9 +8,9 @@ from twisted.internet import error
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.connect.asking import RequestRefusedError
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.connect.replay import RequestRefusedError
 from txmux.backends.connect.tls import HandshakeError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable

@@ -55,7 +55,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         clock: For time limits.
         poller: Watches plain sockets; without it they are the reactor's.
         keepalive: Whether the system looks from time to time if the server is still there.
-        eager: Whether there are bytes to be sent as soon as the connection stands.
+        eager: Whether there are bytes to be sent as soon as the connection is established.
         sources: Addresses of its family to connect from, in the order in which they are tried; none if the system
             is to choose. They need sockets of our own, which find out that an address has no port left.
 

@@ -42,7 +42,7 @@ _UNKNOWN_AUTHORITY = {2, 19, 20, 21}
 
 
 class HandshakeError(MuxError):
-    """The connection stood, but TLS could not be agreed on; the message tells why."""
+    """The connection was established, but TLS could not be agreed on; the message tells why."""
 
 
 class BackendTLS:
@@ -149,10 +149,10 @@ class BackendTLS:
 
 
 class _Connection(BufferingTLSTransport):
-    """A connection of Twisted's, but one that many servers can end in good order."""
+    """A connection of Twisted's, but one that many servers can end cleanly."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Take it for a goodbye if the server just closes after ours, as many do (RFC 8446, section 6.1)."""
+        """Take it for a close-notify if the server just closes after ours, as many do (RFC 8446, section 6.1)."""
         if self.disconnecting and reason.check(ConnectionDone):
             self.wrappedProtocol = _Ended(self.wrappedProtocol, reason)
         super().connectionLost(reason)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE
-from txmux.backends.health.probes import UnwellError, shown
+from txmux.backends.health.probes import UnhealthyError, shown
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Address, Command, Header
 from txmux.proxyprotocol.wrappers import HeaderFirst
@@ -42,7 +42,7 @@ class Finding:
     """What a check has found.
 
     Attributes:
-        ok: Whether the server is well; ``None`` if this side could not even ask.
+        ok: Whether the server is healthy; ``None`` if this side could not even ask.
         why: What is wrong, in a few words.
     """
 
@@ -53,7 +53,7 @@ class Finding:
 class Checking:
     """One check of one server. Implements `txmux.relay.ends.Receiver`.
 
-    When it has found something, it is not over: the connection is closed in good order, for which it gives the server
+    When it has found something, it is not over: the connection is closed cleanly, for which it gives the server
     what is left of the time.
 
     Args:
@@ -118,9 +118,9 @@ class Checking:
         if not self._is_over:
             self._end()
             if failure.check(error.TimeoutError):
-                self._found_ill(self._time_is_up())
+                self._found_unhealthy(self._time_is_up())
             elif failure.check(error.ConnectionClosed):
-                self._found_ill("connection closed during the TLS handshake")
+                self._found_unhealthy("connection closed during the TLS handshake")
             else:
                 self._found(_finding(failure))
 
@@ -132,41 +132,41 @@ class Checking:
             self._judge()
         if self._received >= LONGEST_ANSWER and self._transport is not None:
             self._transport.abortConnection()
-            self._found_ill(self._missing(" in 64 KiB"))
+            self._found_unhealthy(self._missing(" in 64 KiB"))
 
     def finished(self) -> None:
         """Close as well: no more of an answer comes."""
         self._transport.loseConnection()
-        self._found_ill(self._missing())
+        self._found_unhealthy(self._missing())
 
     def lost(self, reason: Failure) -> None:
         """Note that the connection is gone."""
-        # TLS calls it a loss when the other side has left out its goodbye, as some servers do.
+        # TLS calls it a loss when the other side has left out its close-notify, as some servers do.
         in_order = error.ConnectionClosed if self._is_tls() else error.ConnectionDone
         self._end()
         if reason.check(in_order):
-            self._found_ill(self._missing())
+            self._found_unhealthy(self._missing())
         else:
             self._found(_finding(reason))
 
     def _judge(self) -> None:
         try:
-            if not self._probe.is_well(self._answer[:LONGEST_ANSWER]):
+            if not self._probe.is_healthy(self._answer[:LONGEST_ANSWER]):
                 return
-        except UnwellError as problem:
-            self._say_goodbye()
-            self._found_ill(str(problem))
+        except UnhealthyError as problem:
+            self._finish()
+            self._found_unhealthy(str(problem))
         else:
-            self._say_goodbye()
+            self._finish()
             self._found(Finding(ok=True))
 
-    def _say_goodbye(self) -> None:
+    def _finish(self) -> None:
         """Finish sending, and see off what the server still says.
 
         Closed with unread bytes in it, a socket would reset the connection, which servers log as an error.
         """
         if self._is_tls():
-            self._transport.loseConnection()  # which waits for the other side's goodbye
+            self._transport.loseConnection()  # which waits for the other side's close-notify
         else:
             self._transport.loseWriteConnection()
 
@@ -180,7 +180,7 @@ class Checking:
         else:
             self._transport.loseConnection()
         why = self._time_is_up()
-        self._found_ill(f"{why}: {self._missing()}" if self._received else why)
+        self._found_unhealthy(f"{why}: {self._missing()}" if self._received else why)
 
     def _time_is_up(self) -> str:
         return f"timed out after {self._timeout:g} s"
@@ -190,7 +190,7 @@ class Checking:
             return "connection closed without an answer"
         return f"no {self._probe.wanted}{where}: {shown(self._answer)}"
 
-    def _found_ill(self, why: str) -> None:
+    def _found_unhealthy(self, why: str) -> None:
         self._found(Finding(ok=False, why=why))
 
     def _found(self, finding: Finding) -> None:

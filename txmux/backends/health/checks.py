@@ -1,4 +1,4 @@
-"""Active checks: the servers of a backend are asked, again and again, whether they are well."""
+"""Active checks: the servers of a backend are asked, again and again, whether they are healthy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SOON = 3.0
 """Seconds within which a new server is asked for the first time, however long the interval."""
 
 _AGAIN = 1.0
-"""Seconds at most between the first checks of a server that has not been well yet."""
+"""Seconds at most between the first checks of a server that has not been healthy yet."""
 
 
 class OnResult(Protocol):
@@ -40,7 +40,7 @@ class OnResult(Protocol):
 
         Args:
             key: Which member it is, as `key_of` names it.
-            ok: Whether it is well.
+            ok: Whether it is healthy.
             why: What is wrong, in a few words.
         """
         ...
@@ -174,7 +174,7 @@ class _Watch:
             "backend {backend}: check of {server}: {result}",
             backend=checks.backend.name,
             server=self.member.target.text,
-            result="well" if finding.ok else finding.why,
+            result="healthy" if finding.ok else finding.why,
         )
         passed = checks.clock.seconds() - self._begun
         # Set before anybody is told, who may stop all this.
@@ -209,7 +209,7 @@ def apply_result(pool: Pool, key: str, *, ok: bool, why: str) -> None:
     Args:
         pool: Of the backend that was checked.
         key: Which member, as `key_of` names it; nothing happens if the pool does not have it.
-        ok: Whether it is well.
+        ok: Whether it is healthy.
         why: What is wrong, in a few words.
     """
     for member in pool.members:

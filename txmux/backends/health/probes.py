@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Check
 
-__all__ = ["Probe", "UnwellError", "probe", "shown"]
+__all__ = ["Probe", "UnhealthyError", "probe", "shown"]
 
 
-class UnwellError(Exception):
-    """The answer is no good; the message says why, in a few words for logs."""
+class UnhealthyError(Exception):
+    """The answer shows that the server is not healthy; the message says why, in a few words for logs."""
 
 
 @attrs.frozen
@@ -26,13 +26,13 @@ class Probe:
 
     Attributes:
         request: The bytes that are sent first; empty is none.
-        is_well: Given all of the answer so far, tells whether it is well; as long as that is open, it says no.
-            Raises `UnwellError` as soon as the answer is no good. It is first asked without any bytes.
-        wanted: What is missing while `is_well` says no, for logs.
+        is_healthy: Given all of the answer so far, tells whether it is healthy; as long as that is open, it says no.
+            Raises `UnhealthyError` as soon as the answer shows that it is not. It is first asked without any bytes.
+        wanted: What is missing while `is_healthy` says no, for logs.
     """
 
     request: bytes
-    is_well: Callable[[bytes], bool]
+    is_healthy: Callable[[bytes], bool]
     wanted: str
 
 
@@ -90,22 +90,22 @@ _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
 def _http_judge(statuses: tuple[range, ...]) -> Callable[[bytes], bool]:
-    def is_well(answer: bytes) -> bool:
+    def is_healthy(answer: bytes) -> bool:
         while b"\n" in answer:
             found = _STATUS_LINE.match(answer)
             if found is None:
-                raise UnwellError(f"no HTTP answer: {shown(answer)}")
+                raise UnhealthyError(f"no HTTP answer: {shown(answer)}")
             status = int(found[1])
             if any(status in some for some in statuses):
                 return True
             if status >= 200 or status == 101:
-                raise UnwellError(f"HTTP {status}")
+                raise UnhealthyError(f"HTTP {status}")
             # An interim answer, after which the true one comes (RFC 9110, section 15.2).
             blank = _BLANK_LINE.search(answer)
             answer = answer[blank.end() :] if blank else b""
         return False
 
-    return is_well
+    return is_healthy
 
 
 def _redis(answer: bytes) -> bool:
@@ -119,7 +119,7 @@ def _redis(answer: bytes) -> bool:
         return False
     if line.rstrip() == b"+PONG" or line.startswith((b"-NOAUTH ", b"-NOPERM ")):
         return True
-    raise UnwellError(f"no PONG: {shown(line)}")
+    raise UnhealthyError(f"no PONG: {shown(line)}")
 
 
 _CANNOT_CONNECT = b"57P"  # the SQLSTATEs of a server that starts, recovers or shuts down
@@ -130,24 +130,24 @@ _LONGEST_MESSAGE = 32 * 1024
 def _postgres(answer: bytes) -> bool:
     """Look for the answer to a StartupMessage (PostgreSQL documentation, Frontend/Backend Protocol, 53.2.1).
 
-    As for ``pg_isready``, a server is well that wants to know more of the client or even says no to it, unless it
+    As for ``pg_isready``, a server is healthy that wants to know more of the client or even says no to it, unless it
     says that it takes no connections now.
     """
     kind = answer[:1]
     length = int.from_bytes(answer[1:_MESSAGE_HEADER], "big")
     if len(answer) < _MESSAGE_HEADER:
         if kind not in {b"", b"R", b"E"}:
-            raise UnwellError(f"no answer of PostgreSQL: {shown(answer)}")
+            raise UnhealthyError(f"no answer of PostgreSQL: {shown(answer)}")
         return False
     if kind not in {b"R", b"E"} or not 8 <= length <= _LONGEST_MESSAGE:
-        raise UnwellError(f"no answer of PostgreSQL: {shown(answer)}")
+        raise UnhealthyError(f"no answer of PostgreSQL: {shown(answer)}")
     if len(answer) < 1 + length:
         return False
     if kind == b"E":
         fields = answer[_MESSAGE_HEADER : 1 + length].split(b"\0")
         said = {field[:1]: field[1:] for field in fields}
         if said.get(b"C", b"").startswith(_CANNOT_CONNECT):
-            raise UnwellError(shown(said.get(b"M", b"") or said[b"C"]))
+            raise UnhealthyError(shown(said.get(b"M", b"") or said[b"C"]))
     return True
 
 

@@ -32,7 +32,7 @@ class Tried:
     Attributes:
         backend: The backend's name.
         server: The server's address.
-        problem: Why it could not be reached, or is not well; empty if all is well.
+        problem: Why it could not be reached, or is not healthy; empty if it is.
     """
 
     backend: str

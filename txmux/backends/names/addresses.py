@@ -1,4 +1,4 @@
-"""All addresses that a server's name stands for, in an order that stays."""
+"""All addresses of a server's name, in an order that stays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.names import dns
 from txmux.backends.names.lookup import all_settled
 from txmux.backends.names.question import LookupFailedError
 from txmux.backends.names.systemnames import has_route
-from txmux.backends.pool.member import Address
+from txmux.backends.pool.member import ResolvedAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,16 +28,16 @@ MOST_ADDRESSES = 1000
 
 @attrs.frozen
 class Found:
-    """What a name stands for.
+    """The addresses of a name.
 
     Attributes:
-        addresses: In an order that does not hang on that of the answer. Those of a host have no port: each server
+        addresses: In an order that does not depend on that of the answer. Those of a host have no port: each server
             with this name has its own.
         ttl: Seconds for which that holds.
         trouble: What could not be found, and why; empty if all was.
     """
 
-    addresses: tuple[Address, ...]
+    addresses: tuple[ResolvedAddress, ...]
     ttl: float
     trouble: str = ""
 
@@ -67,7 +67,7 @@ class AddressFinder:
     async def _find_host(self) -> Found:
         host = self._server.host
         answer = await self._lookup.host(host)
-        addresses = _arranged(Address(address, 0) for address in self._merged(host, answer))
+        addresses = _arranged(ResolvedAddress(address, 0) for address in self._merged(host, answer))
         trouble = f"not all addresses of {host} can be found: {answer.trouble}"
         return Found(addresses, answer.ttl, trouble if answer.trouble else "")
 
@@ -96,7 +96,7 @@ class AddressFinder:
         if not any(places.values()):
             raise LookupFailedError(trouble)
         addresses = _arranged(
-            Address(address, it.port, it.weight, it.priority, it.target)
+            ResolvedAddress(address, it.port, it.weight, it.priority, it.target)
             for it in services
             for address in places[it.target.lower()]
         )
@@ -108,13 +108,13 @@ class AddressFinder:
         return known.get(dns.A, frozenset()) | known.get(dns.AAAA, frozenset())
 
 
-def _arranged(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """Put addresses into an order that does not hang on that of the answer, each place once, no more than are taken.
+def _arranged(addresses: Iterable[ResolvedAddress]) -> tuple[ResolvedAddress, ...]:
+    """Put addresses into an order that does not depend on that of the answer, each place once, no more than are taken.
 
     Of a name with both families, those are left out that this machine has no route to: many a machine has no IPv6,
     and its connections would spend their retries on that. If there is a route to none, all stay.
     """
-    places: dict[tuple[str, int], Address] = {}
+    places: dict[tuple[str, int], ResolvedAddress] = {}
     for address in sorted(addresses, key=_order):
         places.setdefault((address.host, address.port), address)
     arranged = [*places.values()]
@@ -123,7 +123,7 @@ def _arranged(addresses: Iterable[Address]) -> tuple[Address, ...]:
     return tuple(arranged[:MOST_ADDRESSES])
 
 
-def _order(address: Address) -> tuple[int, int, int, int, int, str]:
+def _order(address: ResolvedAddress) -> tuple[int, int, int, int, int, str]:
     ip = ipaddress.ip_address(address.host)
     return (
         address.priority,

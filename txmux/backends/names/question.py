@@ -1,4 +1,4 @@
-"""Asking name servers: one question over UDP, and again over TCP if its answer is too long.
+"""Replay name servers: one question over UDP, and again over TCP if its answer is too long.
 
 The messages are those of RFC 1035, section 4, with the size of UDP messages that RFC 6891 (EDNS) negotiates.
 """
@@ -76,7 +76,7 @@ class _TooLateError(_NoAnswerError):
 
 
 class _Answer(dns.Message):
-    # An answer of 64 KiB has up to 4,000 records, and each may point to where a name stands.
+    # An answer of 64 KiB has up to 4,000 records, and each may point to where a name is.
     maxCompressionPointers = 20_000
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.backends.names.addresses import Found
-    from txmux.backends.pool.member import Address
+    from txmux.backends.pool.member import ResolvedAddress
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Server
 
@@ -126,7 +126,7 @@ class _Name:
         self._due: IDelayedCall | None = None
         self._finding: Deferred[Any]
         self._users: list[tuple[Pool, Server]] = []
-        self._addresses: tuple[Address, ...] = ()
+        self._addresses: tuple[ResolvedAddress, ...] = ()
         self._failures = 0
         self._state = _State.FOUND
 
@@ -139,7 +139,7 @@ class _Name:
         """Look it up now, and again from time to time."""
         self._due = None
         self._finding = finding = Deferred.fromCoroutine(self._finder.find())
-        finding.addCallback(self._found).addErrback(self._failed).addCallback(self._rest)
+        finding.addCallback(self._found).addErrback(self._failed).addCallback(self._wait)
 
     def stop(self) -> Deferred[None]:
         """Look it up no more."""
@@ -149,7 +149,7 @@ class _Name:
         self._finding.cancel()
         return self._finding
 
-    def _rest(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         if not self._stopped:
             self._due = self._reactor.callLater(self._bounded(seconds), self.begin)
         self._on_end(self)
@@ -187,7 +187,7 @@ class _Name:
         else:
             self._log.info("the addresses of {name} are found again", name=self._server.host)
 
-    def _take(self, addresses: tuple[Address, ...]) -> None:
+    def _take(self, addresses: tuple[ResolvedAddress, ...]) -> None:
         if addresses == self._addresses:
             return
         self._addresses = addresses

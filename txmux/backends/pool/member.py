@@ -12,7 +12,7 @@ import attrs
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
-__all__ = ["Address", "Member", "State"]
+__all__ = ["Member", "ResolvedAddress", "State"]
 
 
 class State(enum.Enum):
@@ -30,7 +30,7 @@ class State(enum.Enum):
 
 
 @attrs.frozen
-class Address:
+class ResolvedAddress:
     """One address that a name has.
 
     Attributes:
@@ -59,7 +59,7 @@ class Member:
         weight: Its share.
         rank: Only when none of a lower one is up, it is used.
         state: Whether connections are led to it.
-        connections: Those that stand or are being made.
+        connections: Those that are established or being made.
         why: What led to the state.
         credit: What it is owed by the balancer.
         failed_at: When the last connections failed; no more of them than ejection counts.

@@ -16,7 +16,7 @@ from txmux.backends.pool.member import Member, State
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from txmux.backends.pool.member import Address
+    from txmux.backends.pool.member import ResolvedAddress
     from txmux.rules.model import Backend, Server
 
 __all__ = ["Pool", "Unavailable", "is_name"]
@@ -34,7 +34,7 @@ class Unavailable(enum.Enum):
 class Pool:
     """Leads connections to the members of a backend, and keeps account of them.
 
-    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it stands, in the end `released`.
+    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`.
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
@@ -45,7 +45,7 @@ class Pool:
 
     Attributes:
         backend: Whose servers they are.
-        connections: Those that stand or are being made.
+        connections: Those that are established or being made.
         on_members: Called when a name has led to other members.
         on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.pool.queue`.
     """
@@ -122,7 +122,7 @@ class Pool:
         return None
 
     def connected(self, member: Member) -> None:
-        """Note that a connection stands."""
+        """Note that a connection is established."""
         if member.state is State.PROBING:
             self._change(member, State.UP, "the connection that tried it stands")
             self._room()
@@ -166,7 +166,7 @@ class Pool:
 
         Args:
             member: Which was checked.
-            ok: Whether it is well.
+            ok: Whether it is healthy.
             why: What is wrong, for logs.
         """
         check = self.backend.check
@@ -186,7 +186,7 @@ class Pool:
             )
         self._room()
 
-    def set_addresses(self, server: Server, addresses: Iterable[Address]) -> None:
+    def set_addresses(self, server: Server, addresses: Iterable[ResolvedAddress]) -> None:
         """Replace the members of a name. An address that was there before stays the same member, with its state.
 
         Args:
@@ -290,7 +290,7 @@ def _member(server: Server, target: Server) -> Member:
     return Member(server, target, server.host, server.weight, (server.backup, 0), state)
 
 
-def _target(server: Server, address: Address) -> Server:
+def _target(server: Server, address: ResolvedAddress) -> Server:
     host = f"[{address.host}]" if ":" in address.host else address.host
     text = f"{host}:{address.port}"
     return attrs.evolve(server, text=text, kind="tcp", host=address.host, port=address.port)

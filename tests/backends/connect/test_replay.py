@@ -8,7 +8,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.backends.connect.asking import Asking, RequestRefusedError
+from txmux.backends.connect.replay import Replay, RequestRefusedError
 from txmux.interfaces import Exchange
 from txmux.testing import WaterMarkTransport
 
@@ -24,7 +24,7 @@ class AskingTests(SynchronousTestCase):
         self.done = 0
         self.failures: list[Failure] = []
         transport: Any = self.transport
-        self.asking = Asking(transport, [FIRST, SECOND], self._note, self.failures.append)
+        self.asking = Replay(transport, [FIRST, SECOND], self._note, self.failures.append)
         self.asking.start()
 
     def _note(self) -> None:

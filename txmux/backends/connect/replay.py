@@ -1,4 +1,4 @@
-"""Asking a server again what its client has asked, and been answered, before it was known whose client it is."""
+"""Replay a server again what its client has asked, and been answered, before it was known whose client it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["Asking", "RequestRefusedError"]
+__all__ = ["Replay", "RequestRefusedError"]
 
 _SHOWN = 40  # bytes
 
@@ -23,7 +23,7 @@ class RequestRefusedError(MuxError):
     """A server has not answered as the client had been told already."""
 
 
-class Asking:
+class Replay:
     """Listens to a server until it has given all answers, which go no further.
 
     Args:
