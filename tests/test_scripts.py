@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.conftest import WHOLE
 from tests.programs import require_program
 
 _CHECKOUT = Path(__file__).parent.parent
@@ -66,6 +67,14 @@ class ScriptTests(SynchronousTestCase):
         pyproject = (_CHECKOUT / "pyproject.toml").read_text()
         self.assertIn('requires-python = ">=3.10"', pyproject)
         self.assertIn("< (3, 10)", (_CHECKOUT / "script/lib/environment").read_text())
+
+    def test_whole(self) -> None:
+        """What only ``script/test --all`` runs is there, so that nothing that is renamed slips into the short loop."""
+        for place in WHOLE:
+            file, _, tests = place.partition("::")
+            path = _CHECKOUT / "tests" / file
+            self.assertTrue(path.exists(), f"mend `WHOLE` in tests/conftest.py: no {place}")
+            self.assertIn(f"class {tests}", path.read_text() if tests else "class ", place)
 
     def test_syntax(self) -> None:
         """All scripts are executable, and bash can read them."""
