@@ -10,9 +10,11 @@ import sysconfig
 import tempfile
 import venv
 import zipfile
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from typing import ClassVar
 
+from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import __version__
@@ -46,6 +48,31 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+def _dependencies(packages: Path) -> dict[str, Distribution]:
+    """Find all that the installed txmux declares to need, without extras, in the environment of the tests."""
+    (installed,) = Distribution.discover(name="txmux", path=[str(packages)])
+    found: dict[str, Distribution] = {}
+    unread = [installed]
+    while unread:
+        for text in unread.pop().requires or ():
+            wanted = Requirement(text)
+            needed = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if needed and wanted.name not in found:
+                found[wanted.name] = distribution(wanted.name)
+                unread.append(found[wanted.name])
+    return found
+
+
+def _copy_dependencies(packages: Path) -> None:
+    """Put into an environment what pip would fetch for txmux, from that of the tests."""
+    for dependency in _dependencies(packages).values():
+        for file in dependency.files or ():
+            if not {"..", "__pycache__", "test"} & {*file.parts}:
+                target = packages / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target)
+
+
 class EditableTests(SynchronousTestCase):
     """The environment that these tests run in."""
 
@@ -60,26 +87,31 @@ class WheelTests(SynchronousTestCase):
 
     folder: ClassVar[Path]
     wheel: ClassVar[Path]
-    scripts: ClassVar[Path]
+    python: ClassVar[Path]
 
     @classmethod
     def setUpClass(cls) -> None:
         """Build the wheel, and install it once for all tests of this class."""
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-packaging-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
+        pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+        options = ("--no-index", "--no-deps")
         _run(
-            sys.executable,
-            *("-m", "build", "--wheel", "--no-isolation", "--outdir", cls.folder, _CHECKOUT),
+            *(*pip, "wheel", *options, "--no-build-isolation", "--wheel-dir", cls.folder),
+            _CHECKOUT,
             cwd=cls.folder,
         )
         (cls.wheel,) = cls.folder.glob("*.whl")
-        venv.create(cls.folder / "venv", with_pip=True, symlinks=True)
-        cls.scripts = cls.folder / "venv" / "bin"
-        _run(cls.scripts / "python", "-m", "pip", "install", "--quiet", cls.wheel, cwd=cls.folder)
+        environment = cls.folder / "venv"
+        venv.create(environment, symlinks=True)
+        cls.python = environment / "bin/python"
+        _run(*pip, "--python", cls.python, "install", *options, cls.wheel, cwd=cls.folder)
+        (packages,) = environment.glob("lib/python*/site-packages")
+        _copy_dependencies(packages)
 
-    def run_installed(self, program: str, *arguments: str) -> str:
-        """Run a program of the fresh environment."""
-        return _run(self.scripts / program, *arguments, cwd=self.folder)
+    def run_installed(self, *arguments: str | Path) -> str:
+        """Run the Python of the fresh environment."""
+        return _run(self.python, *arguments, cwd=self.folder)
 
     def test_contents(self) -> None:
         """The package, the two plugin files, the licence: no caches, no tests."""
@@ -105,12 +137,12 @@ class WheelTests(SynchronousTestCase):
 
     def test_plugin(self) -> None:
         """``twist`` lists txmux, and shows its options."""
-        self.assertRegex(self.run_installed("twist", "--help"), r"\n    txmux +A ")
-        self.assertIn("--rules", self.run_installed("twist", "txmux", "--help"))
+        self.assertRegex(self.run_installed("-m", "twisted", "--help"), r"\n    txmux +A ")
+        self.assertIn("--rules", self.run_installed("-m", "twisted", "txmux", "--help"))
 
     def test_version(self) -> None:
         """Both ways to run the command tell the version."""
-        self.assertIn(__version__, self.run_installed("txmux", "--version"))
-        self.assertIn(__version__, self.run_installed("python", "-m", "txmux", "--version"))
-
-    # Below: what is run from the fresh environment, with real connections.
+        self.assertIn(
+            __version__, _run(self.python.with_name("txmux"), "--version", cwd=self.folder)
+        )
+        self.assertIn(__version__, self.run_installed("-m", "txmux", "--version"))
