@@ -25,7 +25,9 @@ class RouteTest(SynchronousTestCase):
     def test_networks(self) -> None:
         """Networks are written as in a rules file."""
         made = route("any", "close", from_=["10.0.0.0/8"], not_from=["10.1.0.0/16", "::1/128"])
-        self.assertEqual((len(made.allowed or ()), len(made.excluded or ())), (1, 2))
+        self.assertEqual(
+            (len(made.clients.allowed or ()), len(made.clients.excluded or ())), (1, 2)
+        )
 
     def test_errors(self) -> None:
         """What cannot be used is told as in a rules file."""

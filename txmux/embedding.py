@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, InProcess, NetworkSet, Refusal, Route
+from txmux.rules.model import Backend, Clients, InProcess, NetworkSet, Refusal, Route
 from txmux.rules.reading.endpoints import server
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import network
@@ -53,8 +53,7 @@ def route(
         name or lines[0],
         tuple(read_alternative(line, matchers) for line in lines),
         outcome(backend),
-        allowed=_networks(from_),
-        excluded=_networks(not_from),
+        clients=Clients(_networks(from_), _networks(not_from)),
         log=log,
     )
 

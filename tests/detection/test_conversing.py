@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.detection.detector import Detector
 from txmux.interfaces import Exchange, Peeked, Verdict
-from txmux.rules.model import Alternative, NetworkSet, Refusal, Route
+from txmux.rules.model import Alternative, Clients, NetworkSet, Refusal, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ class AnswerTests(SynchronousTestCase):
         """A route that runs dry, or does not serve the client, answers nobody."""
         dry = [leads("x", Named(b"x"), dry_run=True)]
         self.assertEqual(run([*dry, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
-        elsewhere = [leads("x", Named(b"x"), allowed=NetworkSet([]))]
+        elsewhere = [leads("x", Named(b"x"), clients=Clients(NetworkSet([])))]
         self.assertEqual(run([*elsewhere, leads("y", Says(MATCH, 5))], b"a?b?x"), ("y", []))
         both = [leads("late", Says(NO, 5)), *dry, *elsewhere, leads("y", Named(b"x"))]
         self.assertEqual(run(both, b"a?b?x"), ("y", [(5, "no"), (5, "yes")]))

@@ -19,7 +19,7 @@ from txmux.frontend.addresses import ip_address_of, text_of
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.listener import MuxFactory
 from txmux.frontend.stages import Closing
-from txmux.rules.model import Listener, NetworkSet
+from txmux.rules.model import Clients, Listener, NetworkSet
 
 
 def networks(*texts: str) -> NetworkSet:
@@ -40,21 +40,21 @@ class AdmissionTest(MuxTestCase):
 
     async def test_denied(self) -> None:
         """A client of a denied network is closed at once, and logged."""
-        await self.refused("denied", deny=networks("127.0.0.0/8"))
+        await self.refused("denied", clients=Clients(excluded=networks("127.0.0.0/8")))
 
     async def test_not_allowed(self) -> None:
         """With `allow`, all others are refused."""
-        await self.refused("denied", allow=networks("10.0.0.0/8"))
+        await self.refused("denied", clients=Clients(networks("10.0.0.0/8")))
 
     async def test_deny_wins(self) -> None:
         """A network that is both allowed and denied is denied."""
         both = networks("127.0.0.0/8")
-        await self.refused("denied", allow=both, deny=both)
+        await self.refused("denied", clients=Clients(both, both))
 
     async def test_allowed(self) -> None:
         """Clients of an allowed network come in."""
         client = await self.connect(
-            self.mux(allow=networks("127.0.0.0/8"), deny=networks("10.0.0.0/8"))
+            self.mux(clients=Clients(networks("127.0.0.0/8"), networks("10.0.0.0/8")))
         )
         client.send(b"x")
         await client.is_lost()
@@ -103,7 +103,7 @@ class AdmissionTest(MuxTestCase):
 
     async def test_without_a_log(self) -> None:
         """No log is needed."""
-        factory = MuxFactory((), Listener("x", deny=networks("127.0.0.0/8")))
+        factory = MuxFactory((), Listener("x", clients=Clients(excluded=networks("127.0.0.0/8"))))
         client = await connect(self, listen(self, factory))
         await client.is_lost()
         self.assertIs(factory.engine.reactor, reactor)

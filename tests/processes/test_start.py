@@ -171,7 +171,7 @@ class ChildTest(SynchronousTestCase):
             file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 3)],
         )
         other.close()
-        start = {"kind": "start", "rules": "[listen x]\n", "path": "rules.ini", "workers": 1}
+        start = {"kind": "start", "rules": {"texts": {"rules.ini": "[listen x]\n"}}, "workers": 1}
         with own, own.makefile("rw") as channel:
             channel.write(json.dumps(start) + "\n")
             channel.flush()

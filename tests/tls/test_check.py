@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
 from txmux.errors import MuxError
+from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux.tls.check import unusable_files
@@ -84,8 +86,8 @@ class FileTests(SynchronousTestCase):
 
     def test_from_python(self) -> None:
         """Routes that come from no file are told by their names."""
-        self.rules.sections.clear()  # type: ignore[attr-defined]
-        wrong, _ = unusable_files(self.rules)
+        routes = tuple(attrs.evolve(route, section=NOWHERE) for route in self.rules.routes)
+        wrong, _ = unusable_files(attrs.evolve(self.rules, routes=routes))
         self.assertIn("rules.ini: [route bare] terminate_tls: ", self.told(wrong)[0])
         bare = self.rules.routes[1]
         error = self.assertRaises(MuxError, Terminations(Clock()).of, bare)

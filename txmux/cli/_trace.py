@@ -207,10 +207,7 @@ class _Leads:
 
 def _leads(sample: Sample, trace: Trace) -> _Leads:
     listener, client = trace.listener, sample.client
-    if client is not None and (
-        (listener.deny is not None and client in listener.deny)
-        or (listener.allow is not None and client not in listener.allow)
-    ):
+    if client is not None and not listener.clients.serves(client):
         return _Leads("denied", None, Refusal.CLOSE)
     if not sample.data:
         return _Leads("silent", None, listener.silent)

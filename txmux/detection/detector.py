@@ -60,9 +60,7 @@ class Detector(Generic[R]):
     def __init__(self, routes: Iterable[R], peek_limit: int = 32 * 1024) -> None:
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
-        self.asks_who = any(
-            route.allowed is not None or route.excluded is not None for route in self.routes
-        )
+        self.asks_who = any(route.clients.limited for route in self.routes)
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
@@ -249,7 +247,9 @@ class Detection(Generic[R]):
         return facts
 
     def _serves(self, route: R) -> bool:
-        return _serves(route, self._client) and (not route.during or serves_at(route, self._now))
+        return route.clients.serves(self._client) and (
+            not route.during or serves_at(route, self._now)
+        )
 
     def _ask(self, route: R, peeked: Peeked) -> Verdict:
         result = _NO
@@ -289,14 +289,6 @@ def serves_at(route: RouteLike, now: float | None) -> bool:
     if not route.during:
         return True
     return now is not None and any(period.covers(now) for period in route.during)
-
-
-def _serves(route: RouteLike, client: IPv4Address | IPv6Address | None) -> bool:
-    if client is None:
-        return route.allowed is None
-    if route.excluded is not None and client in route.excluded:
-        return False
-    return route.allowed is None or client in route.allowed
 
 
 def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:

@@ -138,10 +138,8 @@ def _route_answer(
 def _excluded_by(
     route: RouteLike, client: IPv4Address | IPv6Address | None, now: float | None
 ) -> Literal["from", "not_from", "during"] | None:
-    if client is not None and route.excluded is not None and client in route.excluded:
-        return "not_from"
-    if route.allowed is not None and (client is None or client not in route.allowed):
-        return "from"
+    if not route.clients.serves(client):
+        return "not_from" if route.clients.excludes(client) else "from"
     return None if serves_at(route, now) else "during"
 
 

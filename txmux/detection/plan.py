@@ -35,10 +35,21 @@ class AlternativeLike(Protocol):
         ...
 
 
-class Networks(Protocol):
-    """A set of networks."""
+class ClientsLike(Protocol):
+    """Some clients; ``None`` is the address of one that has none."""
 
-    def __contains__(self, address: IPv4Address | IPv6Address, /) -> bool: ...
+    @property
+    def limited(self) -> bool:
+        """Whether it depends on the client's address who is served."""
+        ...
+
+    def excludes(self, address: IPv4Address | IPv6Address | None, /) -> bool:
+        """Tell whether an address is taken out of those that would be served."""
+        ...
+
+    def serves(self, address: IPv4Address | IPv6Address | None, /) -> bool:
+        """Tell whether a client is served."""
+        ...
 
 
 class Times(Protocol):
@@ -63,13 +74,8 @@ class RouteLike(Protocol):
         ...
 
     @property
-    def allowed(self) -> Networks | None:
-        """The only networks it serves, if there are such."""
-        ...
-
-    @property
-    def excluded(self) -> Networks | None:
-        """The networks it does not serve."""
+    def clients(self) -> ClientsLike:
+        """Whom it serves."""
         ...
 
     @property
@@ -195,8 +201,8 @@ def can_begin_with(route: RouteLike, byte: int) -> bool:
 
 
 def _plain_predicate(route: RouteLike) -> Predicate | None:
-    restricted = route.allowed is not None or route.excluded is not None or route.during
-    if restricted or route.dry_run or len(route.alternatives) != 1 or route.alternatives[0].negated:
+    limited = route.clients.limited or route.during or route.dry_run
+    if limited or len(route.alternatives) != 1 or route.alternatives[0].negated:
         return None
     return route.alternatives[0].predicate
 

@@ -21,7 +21,8 @@ from txmux.processes.limits import SharedLimits
 from txmux.processes.process import CHANNEL
 from txmux.processes.signals import SignalWatch
 from txmux.processes.unixport import SharedUNIXPort
-from txmux.rules.reading.parser import parse
+from txmux.rules.model import Files
+from txmux.rules.reading.parser import read_again
 from txmux.serving.serving import Serving
 from txmux.sockets.poller import after_turn
 
@@ -65,10 +66,10 @@ class Child:
         self.channel = Channel(handlers, self._alone)
 
     def _start(
-        self, rules: str, path: str, workers: int, down: Sequence[dict[str, Any]] = ()
+        self, rules: dict[str, Any], workers: int, down: Sequence[dict[str, Any]] = ()
     ) -> None:
         try:
-            self._serving = self._serve(rules, path, workers)
+            self._serving = self._serve(Files(**rules), workers)
             for finding in down:
                 self._check_found(**finding)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it stops the start
@@ -80,8 +81,8 @@ class Child:
         else:
             self.channel.send("ready")
 
-    def _serve(self, text: str, path: str, workers: int) -> Serving:
-        rules = parse(text, path)
+    def _serve(self, files: Files, workers: int) -> Serving:
+        rules = read_again(files)
         descriptors = itertools.count(CHANNEL + 1)
         limits = SharedLimits(rules, workers, next(descriptors))
         admission = limits.admissions(self._number - 1, self._reactor.seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
@@ -13,8 +14,8 @@ from txmux.frontend.engine import Engine
 from txmux.observe.access_log import open_log
 from txmux.processes.limits import SharedLimits
 from txmux.processes.process import Worker
-from txmux.processes.rulestext import as_text
 from txmux.processes.sockets import WorkerSockets
+from txmux.rules.reading.parser import is_as_read
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
@@ -67,12 +68,10 @@ class Parent:
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
         """
-        text = as_text(self._rules)
-        if text is None:
+        if not is_as_read(self._rules):
             raise WorkersError(
                 "workers: rules that are not all read from a file cannot be handed to several processes; write workers = 1"
             )
-        self._text = text
         self._upstreams.add(self._rules)
         Terminations(self._reactor).add(self._rules)
         access_log = open_log(self._rules.settings, owner=owner)
@@ -105,8 +104,7 @@ class Parent:
         """Give what every worker has to know."""
         settings = self._rules.settings
         return {
-            "rules": self._text,
-            "path": str(self._rules.path),
+            "rules": attrs.asdict(self._rules.files),
             "workers": settings.workers,
             "down": self._upstreams.down(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.rules.model import NOWHERE
 from txmux.rules.problems import Problem
 from txmux.tls.contexts import Contexts
 from txmux.tls.pem import TLSFileError
@@ -43,7 +44,6 @@ def _error_of(route: Route) -> TLSFileError | None:
 
 def problem_with(rules: Rules, route: Route, error: TLSFileError) -> Problem:
     """Tell of a file with the place in the rules that names it."""
-    section = rules.sections.get(f"route {route.name}")
-    if section is None:
+    if route.section is NOWHERE:
         return Problem(str(rules.path), 0, f"route {route.name}", error.key, str(error))
-    return section.problem(str(error), error.key, section.entries[error.key].line)
+    return route.section.problem(str(error), error.key)

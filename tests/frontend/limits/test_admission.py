@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.frontend.limits.admission import Admission, Refused, Tally
 from txmux.proxyprotocol.header import Address
-from txmux.rules.model import Listener, NetworkSet, Rate
+from txmux.rules.model import Clients, Listener, NetworkSet, Rate
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -59,20 +59,22 @@ class AdmissionTest(SynchronousTestCase):
         """Who is kept out by a network does not count at all."""
         service = Tally(1)
         networks = NetworkSet([ip_network("192.0.2.0/24")])
-        admission = self.admission(service=service, deny=networks, max_connections_per_source=1)
+        admission = self.admission(
+            service=service, clients=Clients(excluded=networks), max_connections_per_source=1
+        )
         self.assert_refused("denied", admission, CLIENT)
         self.assertEqual(service.count, 0)
 
     def test_allowed(self) -> None:
         """Who comes from a network that is allowed comes in, and others do not."""
-        admission = self.admission(allow=NetworkSet([ip_network("192.0.2.1")]))
+        admission = self.admission(clients=Clients(NetworkSet([ip_network("192.0.2.1")])))
         self.assertIsNone(self.enter(admission, CLIENT))
         self.assert_refused("denied", admission, OTHER)
 
     def test_told_address(self) -> None:
         """Whoever a trusted proxy speaks for is asked about, not the proxy."""
         networks = NetworkSet([ip_network("198.51.100.0/24")])
-        admission = self.admission(allow=networks, max_connections_per_source=1)
+        admission = self.admission(clients=Clients(networks), max_connections_per_source=1)
         self.assert_refused("denied", admission, CLIENT)
         self.enter(admission, CLIENT, "198.51.100.1")
         self.enter(admission, CLIENT, "198.51.100.2")
@@ -81,8 +83,8 @@ class AdmissionTest(SynchronousTestCase):
     def test_without_address(self) -> None:
         """Clients of UNIX sockets are outside of every network."""
         networks = NetworkSet([ip_network("0.0.0.0/0"), ip_network("::/0")])
-        self.assert_refused("denied", self.admission(allow=networks), LOCAL)
-        self.assertIsNone(self.enter(self.admission(deny=networks), LOCAL))
+        self.assert_refused("denied", self.admission(clients=Clients(networks)), LOCAL)
+        self.assertIsNone(self.enter(self.admission(clients=Clients(excluded=networks)), LOCAL))
 
     def test_no_source(self) -> None:
         """Clients of UNIX sockets have no source, so that no limit for sources concerns them."""

@@ -54,7 +54,7 @@ class ReadingTests(ListsTestCase):
     def test_form(self) -> None:
         """One network a line, with comments behind it or instead of it; blank lines, and any line ends."""
         text = "\ufeff# a list\r\n10.0.0.0/8\r\n\r\n 192.0.2.1 ; SBL1\n; é\n2001:db8::/32#x"
-        deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].deny
+        deny = self.rules(f"{LISTEN}deny = @list.txt", list=text).listeners[0].clients.excluded
         self.assertEqual(
             deny, NetworkSet(map(ip_network, ("10.0.0.0/8", "192.0.2.1", "2001:db8::/32")))
         )
@@ -62,7 +62,7 @@ class ReadingTests(ListsTestCase):
     def test_bytes(self) -> None:
         """Bytes that are no UTF-8 do no harm in a comment."""
         (self.folder / "list.txt").write_bytes(b"10.0.0.0/8 # \xff\n")
-        deny = self.rules(f"{LISTEN}deny = @list.txt").listeners[0].deny
+        deny = self.rules(f"{LISTEN}deny = @list.txt").listeners[0].clients.excluded
         self.assertEqual(deny, NetworkSet([ip_network("10.0.0.0/8")]))
 
     def test_every_key(self) -> None:
@@ -75,11 +75,11 @@ class ReadingTests(ListsTestCase):
             list="192.0.2.0/24",
         )
         (listener,), (route,) = rules.listeners, rules.routes
-        self.assertIs(listener.allow, listener.deny)
-        self.assertIs(route.excluded, listener.deny)
-        assert route.allowed is not None
-        self.assertEqual(sorted(map(str, route.allowed)), ["10.0.0.0/8", "192.0.2.0/24"])
-        for one in (listener.allow, listener.accept_proxy_from):
+        self.assertIs(listener.clients.allowed, listener.clients.excluded)
+        self.assertIs(route.clients.excluded, listener.clients.excluded)
+        assert route.clients.allowed is not None
+        self.assertEqual(sorted(map(str, route.clients.allowed)), ["10.0.0.0/8", "192.0.2.0/24"])
+        for one in (listener.clients.allowed, listener.accept_proxy_from):
             self.assertIn(ip_address("192.0.2.7"), one)
 
     def test_folder(self) -> None:
@@ -93,8 +93,8 @@ class ReadingTests(ListsTestCase):
         rules = self.rules(
             f"[txmux]\ninclude = sub/*.ini\n{LISTEN}silent = b\ndeny = @list.txt", list=""
         )
-        self.assertEqual(rules.routes[0].allowed, NetworkSet([ip_network("192.0.2.1")]))
-        self.assertEqual(rules.listeners[0].deny, NetworkSet([]))
+        self.assertEqual(rules.routes[0].clients.allowed, NetworkSet([ip_network("192.0.2.1")]))
+        self.assertEqual(rules.listeners[0].clients.excluded, NetworkSet([]))
 
     def test_empty(self) -> None:
         """A file without networks is nobody, which is warned of where it shuts everybody out."""
@@ -103,8 +103,8 @@ class ReadingTests(ListsTestCase):
             "[route r]\nmatch = any\nbackend = close\nfrom = @list.txt\n",
             list="# nothing yet\n",
         )
-        self.assertEqual(rules.listeners[0].allow, NetworkSet([]))
-        self.assertEqual(rules.routes[0].allowed, NetworkSet([]))
+        self.assertEqual(rules.listeners[0].clients.allowed, NetworkSet([]))
+        self.assertEqual(rules.routes[0].clients.allowed, NetworkSet([]))
         found = [str(problem).partition("warning: ")[2] for problem in lint(rules)]
         self.assertEqual(
             found,
@@ -179,7 +179,7 @@ class LargeListTests(ListsTestCase):
         )
         lint(rules)
         self.assertLess(time.process_time() - begin, 10)
-        deny = rules.listeners[0].deny
+        deny = rules.listeners[0].clients.excluded
         assert deny is not None
         few = NetworkSet(ip_network(line) for line in ("192.0.2.1", "10.0.0.0/24", "2001:db8::/48"))
         strangers = [ip_address(numbers.getrandbits(32)) for _ in range(20_000)]

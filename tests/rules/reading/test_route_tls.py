@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
-from txmux.rules.lint.nesting import places
+from txmux.rules.lint.scopes import scopes
 from txmux.rules.model import Refusal, Rules, TlsEnd
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.files import check_file
@@ -116,7 +116,7 @@ def _forbidden(*_: object, **__: object) -> None:
 class UnderTests(SynchronousTestCase):
     """Which routes belong where."""
 
-    def test_places(self) -> None:
+    def test_scopes(self) -> None:
         """Under listeners, under routes that end TLS, or both; without ``under`` under every listener."""
         rules = read(
             f"[route deep]\n{PLAIN}under = inner\n[route inner]\n{TLS}under = outer\n[route outer]\n{TLS}"
@@ -124,11 +124,11 @@ class UnderTests(SynchronousTestCase):
             "[listen other]\nendpoint = :444\n"
         )
         found = {
-            place.owner.name: (
-                [route.name for route in rules.routes_of(place.owner)],
-                [listener.name for listener in place.listeners],
+            scope.owner.name: (
+                [route.name for route in rules.routes_of(scope.owner)],
+                [listener.name for listener in scope.listeners],
             )
-            for place in places(rules)
+            for scope in scopes(rules)
         }
         self.assertEqual(
             found,

@@ -78,8 +78,7 @@ class Admission:
         listener: Tally | None = None,
         per_source: PerSource | None = None,
     ) -> None:
-        self._allow = settings.allow
-        self._deny = settings.deny
+        self._clients = settings.clients
         limits = SourceLimits.of(settings)
         if per_source is None and limits is not None:
             per_source = PerSource(limits, seconds)
@@ -87,9 +86,7 @@ class Admission:
         tallies = (service or Tally(), listener or Tally(settings.max_connections))
         # What limits nobody costs nothing.
         self._tallies = [tally for tally in tallies if tally.limit]
-        self._asks_who = any(
-            part is not None for part in (settings.allow, settings.deny, per_source)
-        )
+        self._asks_who = self._clients.limited or per_source is not None
 
     def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
         """Let a client in. One that was let in has to `leave`.
@@ -117,15 +114,9 @@ class Admission:
         return permit
 
     def _check(self, client: Address | None) -> Permit | None:
-        if client is None:
-            if self._allow is not None:
-                raise Refused("denied")
-            return None
-        if self._deny is not None and client.host in self._deny:
+        if not self._clients.serves(None if client is None else client.host):
             raise Refused("denied")
-        if self._allow is not None and client.host not in self._allow:
-            raise Refused("denied")
-        if self._per_source is None:
+        if client is None or self._per_source is None:
             return None
         permit = self._per_source.enter(source_of(client.host))
         if permit is None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.lint.coverage import read_line
-from txmux.rules.lint.reach import line_of
-from txmux.rules.lint.spans import clients
-from txmux.rules.model import NetworkSet, Senders
+from txmux.rules.lint.spans import set_of
+from txmux.rules.model import Clients, NetworkSet, Senders
 from txmux.rules.reading.values import network
 
 if TYPE_CHECKING:
@@ -27,30 +26,28 @@ _EVERY_ADDRESS = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}
 def proxy_listeners(rules: Rules) -> Iterator[Problem]:
     """Find listeners at which anybody may choose the address that counts, and a time-out that nobody waits for."""
     for listener in rules.listeners:
-        section = rules.sections[f"listen {listener.name}"]
-        some = clients(listener.accept_proxy_from, None) if listener.accept_proxy_from else None
+        section, senders = listener.section, listener.accept_proxy_from
+        some = set_of(Clients(senders)) if senders else None
         everyone = [
             family
             for family, every in _EVERY_ADDRESS.items()
-            if some and not clients(NetworkSet([network(every)]), None) - some
+            if some and not set_of(Clients(NetworkSet([network(every)]))) - some
         ]
         if everyone:
             message = (
                 f"every {' and '.join(everyone)} client may say which address it has, and so pass all that goes by "
                 "addresses; name the proxies in front of txmux only"
             )
-            line = section.entries["accept_proxy_from"].line
-            yield section.problem(message, "accept_proxy_from", line)
+            yield section.problem(message, "accept_proxy_from")
         if _is_of_no_use(listener):
             message = (
                 "who comes by a UNIX socket is in no network, so nobody has to begin with a header; write unix, "
                 "or remove this"
             )
-            line = section.entries["accept_proxy_from"].line
-            yield section.problem(message, "accept_proxy_from", line)
-        if "proxy_timeout" in section.entries and listener.accept_proxy_from is None:
+            yield section.problem(message, "accept_proxy_from")
+        if "proxy_timeout" in section.entries and senders is None:
             message = "no header is waited for without 'accept_proxy_from'; add that"
-            yield section.problem(message, "proxy_timeout", section.entries["proxy_timeout"].line)
+            yield section.problem(message, "proxy_timeout")
 
 
 def _is_of_no_use(listener: Listener) -> bool:
@@ -66,19 +63,18 @@ def tls_ends(rules: Rules) -> Iterator[Problem]:
     for route in rules.routes:
         if route.terminate_tls is None:
             continue
-        section = rules.sections[f"route {route.name}"]
         inside = rules.routes_of(route)
         if not inside and route.outcome is None:
             message = (
                 "nothing is inside of this TLS, so all clients go where 'default' and 'silent' lead; "
                 f"add routes with 'under = {route.name}', or a backend"
             )
-            yield section.problem(message, "terminate_tls", section.entries["terminate_tls"].line)
+            yield route.section.problem(message, "terminate_tls")
         for number, alternative in enumerate(route.alternatives):
             message = _never_ends(read_line(alternative), route.terminate_tls)
             if message:
-                yield section.problem(message, "match", line_of(rules, route, number))
-        yield from _without_http2(rules, route, inside)
+                yield route.section.problem(message, "match", number)
+        yield from _without_http2(route, inside)
 
 
 def _never_ends(line: Line, tls: TlsEnd) -> str:
@@ -97,7 +93,7 @@ def _never_ends(line: Line, tls: TlsEnd) -> str:
     return f"{line.text!r} is for clients that want a protocol, but none is offered; add 'alpn = {wanted}'"
 
 
-def _without_http2(rules: Rules, over: Route, inside: tuple[Route, ...]) -> Iterator[Problem]:
+def _without_http2(over: Route, inside: tuple[Route, ...]) -> Iterator[Problem]:
     """Find routes for HTTP/2, which clients only begin in TLS if it is offered (RFC 9113, section 3.2)."""
     if over.terminate_tls is None or "h2" in over.terminate_tls.alpn:
         return
@@ -109,5 +105,4 @@ def _without_http2(rules: Rules, over: Route, inside: tuple[Route, ...]) -> Iter
                     f"{line.text!r} is HTTP/2, which no client begins in TLS that does not offer it; "
                     f"add 'alpn = h2, http/1.1' to [route {over.name}]"
                 )
-                section = rules.sections[f"route {route.name}"]
-                yield section.problem(message, "match", line_of(rules, route, number))
+                yield route.section.problem(message, "match", number)

@@ -101,14 +101,13 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
 
 def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     for listener in rules.listeners:
-        section = rules.sections[f"listen {listener.name}"]
-        for item in section.entries["endpoint"].items:
-            if 0 < _port(item.text) < privileges.first_port:
+        for number, endpoint in enumerate(listener.endpoints):
+            if 0 < _port(endpoint) < privileges.first_port:
                 message = (
-                    f"{item.text!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
+                    f"{endpoint!r}: user {privileges.user} may not listen on ports below {privileges.first_port}; run as "
                     "root, with the capability CAP_NET_BIND_SERVICE or with a socket of systemd, or choose another port"
                 )
-                yield section.problem(message, "endpoint", item.line)
+                yield listener.section.problem(message, "endpoint", number)
 
 
 def _port(text: str) -> int:
@@ -140,29 +139,26 @@ def _access_log(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
         message = f"user {user} may not create files in '{folder}'; let the user that txmux runs as write there"
     else:
         return
-    section = rules.sections["txmux"]
-    yield section.problem(message, "access_log", section.entries["access_log"].line)
+    yield rules.settings.section.problem(message, "access_log")
 
 
 def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     """Find users and groups that there are not, and a process that stays root."""
     user, group = rules.settings.user, rules.settings.group
-    section = rules.sections.get("txmux")
-    if user is None or section is None:
+    section = rules.settings.section
+    if user is None:
         if privileges.user == _ROOT:
             message = "txmux is run as root, and stays root; write 'user = NAME' for whom it becomes once it listens"
-            # The first section stands in the main file, whatever this includes.
-            place = section or next(iter(rules.sections.values()))
-            line = section.line if section else 0
-            yield Problem(place.path, line, "txmux", "user", message)
+            path = next(iter(rules.files.texts))
+            yield Problem(path, section.line, "txmux", "user", message)
         return
-    wanted, line = privileges.user_id(user), section.entries["user"].line
+    wanted = privileges.user_id(user)
     if wanted is None:
         message = f"there is no user {user!r} on this machine; create it, or name another one"
-        yield section.problem(message, "user", line)
+        yield section.problem(message, "user")
     elif privileges.user not in {_ROOT, wanted}:
         message = f"user {privileges.user} may not become {user!r}; run as root, or remove this"
-        yield section.problem(message, "user", line)
+        yield section.problem(message, "user")
     if group is not None and privileges.group_id(group) is None:
         message = f"there is no group {group!r} on this machine; create it, or name another one"
-        yield section.problem(message, "group", section.entries["group"].line)
+        yield section.problem(message, "group")

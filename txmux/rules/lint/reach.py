@@ -9,19 +9,20 @@ import attrs
 
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.rules.lint.coverage import Index, read_line
-from txmux.rules.lint.nesting import places
-from txmux.rules.lint.spans import Clients, clients
+from txmux.rules.lint.scopes import scopes
+from txmux.rules.lint.spans import set_of
 from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from txmux.rules.lint.coverage import Case, Line
-    from txmux.rules.lint.nesting import Place
+    from txmux.rules.lint.scopes import Scope
+    from txmux.rules.lint.spans import ClientSet
     from txmux.rules.model import Route, Rules
     from txmux.rules.problems import Problem
 
-__all__ = ["line_of", "reach"]
+__all__ = ["reach"]
 
 _MOST_NAMED = 5
 
@@ -33,21 +34,16 @@ class _Owner:
     route: Route
     number: int
     line: Line
-    clients: Clients
+    clients: ClientSet
 
 
 def reach(rules: Rules) -> Iterator[Problem]:
     """Find what can never decide, and pairs of matchers in the order that loses one of them.
 
-    A route is told only if it is of no use in any of its places. Routes that run dry take nothing from others, and those
+    A route is told only if it is of no use in any of its scopes. Routes that run dry take nothing from others, and those
     that serve only at some times nothing from those that serve at others.
     """
     yield from _Reach(rules).problems()
-
-
-def line_of(rules: Rules, route: Route, number: int) -> int:
-    """Give where a line of ``match`` stands."""
-    return rules.sections[f"route {route.name}"].entries["match"].items[number].line
 
 
 class _Reach:
@@ -57,16 +53,14 @@ class _Reach:
             route.name: [read_line(alternative) for alternative in route.alternatives]
             for route in rules.routes
         }
-        self._clients = {
-            route.name: clients(route.allowed, route.excluded) for route in rules.routes
-        }
+        self._clients = {route.name: set_of(route.clients) for route in rules.routes}
         self._served: set[str] = set()
-        # By route and number of the line: for each of its places who takes all of its clients, if anyone does.
+        # By route and number of the line: for each of its scopes who takes all of its clients, if anyone does.
         self._takers: dict[tuple[str, int], list[dict[str, Route]]] = defaultdict(list)
         self._misplaced: dict[tuple[str, int], str] = {}
-        self._places = places(rules)
-        for place in self._places:
-            self._place(place)
+        self._scopes = scopes(rules)
+        for scope in self._scopes:
+            self._look_at(scope)
 
     def problems(self) -> Iterator[Problem]:
         behind_any: dict[str, list[Route]] = {}
@@ -90,7 +84,7 @@ class _Reach:
             if route.name in behind_any:
                 later = _listed([f"[route {other.name}]" for other in behind_any[route.name]])
                 message = f"'any' leaves no client to the later {later}; put this route last"
-                yield self._problem(route, self._number_of_any(route) or 0, message)
+                yield route.section.problem(message, "match", self._number_of_any(route) or 0)
 
     def _of_line(
         self, route: Route, number: int, takers: dict[str, Route], redundant: str | None
@@ -100,21 +94,21 @@ class _Reach:
         if takers:
             yield self._taken(route, number, f"{text} never decides", takers)
         elif redundant or misplaced:
-            yield self._problem(route, number, redundant or misplaced or "")
+            yield route.section.problem(redundant or misplaced or "", "match", number)
 
     def _taken(self, route: Route, number: int, what: str, takers: dict[str, Route]) -> Problem:
-        earlier = [self._at(other, 0) for other in self._rules.routes if other.name in takers]
+        earlier = [_at(other, 0) for other in self._rules.routes if other.name in takers]
         message = (
             f"{what}: all its clients go to the earlier {_listed(earlier)}; "
             "put this route first, or take this away"
         )
-        return self._problem(route, number, message)
+        return route.section.problem(message, "match", number)
 
-    def _place(self, place: Place) -> None:
+    def _look_at(self, scope: Scope) -> None:
         index: Index[_Owner] = Index()
         plain: dict[str, list[_Owner]] = defaultdict(list)
-        for route in self._rules.routes_of(place.owner):
-            served = self._clients[route.name] & place.clients
+        for route in self._rules.routes_of(scope.owner):
+            served = self._clients[route.name] & scope.clients
             if not served:
                 continue
             self._served.add(route.name)
@@ -136,12 +130,12 @@ class _Reach:
                 if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
                     message = (
                         f"'{pair.first}' should come before the '{pair.second}' of "
-                        f"{self._at(owner.route, owner.number)}: {pair.why}"
+                        f"{_at(owner.route, owner.number)}: {pair.why}"
                     )
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
     def _all_takers(self, route: Route, number: int) -> dict[str, Route]:
-        """Give who takes all clients of a line, in each of its places; none if it keeps any."""
+        """Give who takes all clients of a line, in each of its scopes; none if it keeps any."""
         takers = self._takers[route.name, number]
         return {name: r for taken in takers for name, r in taken.items()} if all(takers) else {}
 
@@ -152,16 +146,16 @@ class _Reach:
         )
 
     def _serves_nobody(self, route: Route) -> Iterator[Problem]:
-        section = self._rules.sections[f"route {route.name}"]
+        section = route.section
         key = "from" if "from" in section.entries else "not_from"
-        mine = [place for place in self._places if route.stands_under(place.owner)]
-        dry = [place.owner.name for place in mine if getattr(place.owner, "dry_run", False)]
+        mine = [scope for scope in self._scopes if route.stands_under(scope.owner)]
+        dry = [scope.owner.name for scope in mine if getattr(scope.owner, "dry_run", False)]
         if not self._clients[route.name] and "not_from" in section.entries:
             key, message = "not_from", "excludes all that 'from' names; correct one of the two"
         elif not self._clients[route.name]:
             message = "names no network, so nobody is served; add one, or remove this route"
-        elif any(place.clients for place in mine):
-            over = [place.owner for place in mine if place.clients]
+        elif any(scope.clients for scope in mine):
+            over = [scope.owner for scope in mine if scope.clients]
             whose = "'allow' and 'deny' of a listener let in"
             if not any(isinstance(owner, Listener) for owner in over):
                 whose = f"{_listed([f'[route {owner.name}]' for owner in over])} may have"
@@ -170,16 +164,13 @@ class _Reach:
             key = "under"
             message = f"nobody comes here while [route {dry[0]}] has 'dry_run = yes'; remove that"
         else:
-            return  # Places where nobody comes at all are told of by themselves.
-        yield section.problem(message, key, section.entries[key].line)
+            return  # Scopes to which nobody comes at all are told of by themselves.
+        yield section.problem(message, key)
 
-    def _problem(self, route: Route, number: int, message: str) -> Problem:
-        line = line_of(self._rules, route, number)
-        return self._rules.sections[f"route {route.name}"].problem(message, "match", line)
 
-    def _at(self, route: Route, number: int) -> str:
-        path = self._rules.sections[f"route {route.name}"].path
-        return f"[route {route.name}] ({path}:{line_of(self._rules, route, number)})"
+def _at(route: Route, number: int) -> str:
+    problem = route.section.problem("", "match", number)
+    return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 
 def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:

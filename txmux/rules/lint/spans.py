@@ -10,9 +10,9 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.model import NetworkSet
+    from txmux.rules.model import Clients, NetworkSet
 
-__all__ = ["EVERYONE", "NOBODY", "WITH_ADDRESS", "Clients", "clients"]
+__all__ = ["EVERYONE", "NOBODY", "WITH_ADDRESS", "ClientSet", "set_of"]
 
 _Span = tuple[int, int]
 
@@ -22,7 +22,7 @@ _FIRST, _END = -1, (1 << 32) + (1 << 128)
 
 
 @attrs.frozen
-class Clients:
+class ClientSet:
     """A set of clients.
 
     Attributes:
@@ -34,26 +34,26 @@ class Clients:
     def __bool__(self) -> bool:
         return bool(self.spans)
 
-    def __invert__(self) -> Clients:
+    def __invert__(self) -> ClientSet:
         edges = [_FIRST, *(edge for span in self.spans for edge in span), _END]
         gaps = zip(edges[::2], edges[1::2], strict=True)
-        return Clients(tuple(gap for gap in gaps if gap[0] < gap[1]))
+        return ClientSet(tuple(gap for gap in gaps if gap[0] < gap[1]))
 
-    def __or__(self, other: Clients) -> Clients:
-        return self if self is other else Clients(tuple(_merged((*self.spans, *other.spans))))
+    def __or__(self, other: ClientSet) -> ClientSet:
+        return self if self is other else ClientSet(tuple(_merged((*self.spans, *other.spans))))
 
-    def __and__(self, other: Clients) -> Clients:
+    def __and__(self, other: ClientSet) -> ClientSet:
         # Mostly all are let in, or one set is all that there is; it may be of a hundred thousand networks.
         if self is other or other is EVERYONE:
             return self
         return other if self is EVERYONE else ~(~self | ~other)
 
-    def __sub__(self, other: Clients) -> Clients:
+    def __sub__(self, other: ClientSet) -> ClientSet:
         if self is other:
             return NOBODY
         return self if self._is_apart(other) else ~(~self | other)
 
-    def _is_apart(self, other: Clients) -> bool:
+    def _is_apart(self, other: ClientSet) -> bool:
         """Tell whether the sets lie beside each other, which is quickly found and the case for most pairs of routes."""
         if not (self.spans and other.spans):
             return True
@@ -61,20 +61,15 @@ class Clients:
 
 
 @cache
-def clients(allowed: NetworkSet | None, excluded: NetworkSet | None) -> Clients:
-    """Give the clients that are allowed and not excluded. What was found is kept until `clients.cache_clear()`.
-
-    Args:
-        allowed: The only networks; ``None`` is everyone, also clients without an IP address.
-        excluded: Networks that are taken out.
-    """
-    some = EVERYONE if allowed is None else _of(allowed)
-    return some if excluded is None else some - _of(excluded)
+def set_of(clients: Clients) -> ClientSet:
+    """Give the clients that are served. What was found is kept until `set_of.cache_clear()`."""
+    some = EVERYONE if clients.allowed is None else _of(clients.allowed)
+    return some if clients.excluded is None else some - _of(clients.excluded)
 
 
-def _of(networks: NetworkSet) -> Clients:
+def _of(networks: NetworkSet) -> ClientSet:
     spans = networks.spans()
-    return Clients(
+    return ClientSet(
         tuple(
             _merged(
                 (_START[version] + first, _START[version] + end) for version, first, end in spans
@@ -98,11 +93,11 @@ def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
     yield start, end
 
 
-EVERYONE = Clients(((_FIRST, _END),))
+EVERYONE = ClientSet(((_FIRST, _END),))
 """All clients there can be."""
 
-NOBODY = Clients(())
+NOBODY = ClientSet(())
 """No clients."""
 
-WITH_ADDRESS = Clients(((0, _END),))
+WITH_ADDRESS = ClientSet(((0, _END),))
 """Those that have an IP address."""

@@ -1,4 +1,4 @@
-"""What a rules file without errors hardly means: `txmux check` warns of it.
+"""What is probably a mistake in a rules file without errors: `txmux check` warns of it.
 
 Only what is certain is told. A warning that is wrong would teach its readers to overlook the others.
 """
@@ -11,15 +11,15 @@ import attrs
 
 from txmux.rules.lint.access import proxy_listeners, tls_ends
 from txmux.rules.lint.coverage import read_line
-from txmux.rules.lint.nesting import admitted, places
-from txmux.rules.lint.reach import line_of, reach
-from txmux.rules.lint.spans import NOBODY, WITH_ADDRESS, clients
+from txmux.rules.lint.reach import reach
+from txmux.rules.lint.scopes import scopes
+from txmux.rules.lint.spans import NOBODY, WITH_ADDRESS, set_of
 from txmux.rules.model import Backend, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.lint.nesting import Place
+    from txmux.rules.lint.scopes import Scope
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
@@ -27,7 +27,7 @@ __all__ = ["lint", "warnings"]
 
 
 def lint(rules: Rules) -> list[Problem]:
-    """Find what is hardly meant.
+    """Find what is probably a mistake.
 
     Args:
         rules: As `txmux.rules.reading.parser.load` gives them; of rules made in Python nothing is told.
@@ -35,7 +35,7 @@ def lint(rules: Rules) -> list[Problem]:
     Returns:
         Warnings in the order of files and lines.
     """
-    if not rules.sections:
+    if not rules.files.texts:
         return []
     found = [
         *reach(rules),
@@ -48,70 +48,66 @@ def lint(rules: Rules) -> list[Problem]:
         *_idle_servers(rules),
         *_idle_queues(rules),
     ]
-    clients.cache_clear()
+    set_of.cache_clear()
     return warnings(rules, found)
 
 
 def warnings(rules: Rules, problems: Iterable[Problem]) -> list[Problem]:
     """Make problems warnings, and sort them by files and lines."""
-    files = dict.fromkeys(section.path for section in rules.sections.values())
-    order = {path: number for number, path in enumerate(files)}
+    order = {path: number for number, path in enumerate(rules.files.texts)}
     found = [attrs.evolve(problem, warning=True) for problem in problems]
     return sorted(found, key=lambda problem: (order[problem.path], problem.line))
 
 
 def _let_in_nobody(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
-        section = rules.sections[f"listen {listener.name}"]
-        if admitted(listener):
+        if set_of(listener.clients):
             continue
-        if "deny" in section.entries:
+        if listener.clients.excluded is not None:
             message = "lets nobody in: it has all of 'allow'; correct one of the two"
-            yield section.problem(message, "deny", section.entries["deny"].line)
+            yield listener.section.problem(message, "deny")
         else:
             message = "names no network, so nobody is let in; add one, or remove this"
-            yield section.problem(message, "allow", section.entries["allow"].line)
+            yield listener.section.problem(message, "allow")
 
 
 def _open_to_all(rules: Rules) -> Iterator[Problem]:
     """Find backends that routes keep from some clients, but to which their silence leads them, or anything they say."""
-    for place in places(rules):
-        owner = place.owner
+    for scope in scopes(rules):
+        owner = scope.owner
         led: tuple[tuple[str, Outcome | None, str], ...]
         if isinstance(owner, Listener):
-            section = rules.sections[f"listen {owner.name}"]
             keeps = "'allow' or 'deny'"
             led = (
                 ("silent", owner.silent, "say nothing"),
                 ("default", owner.default, "match no route"),
             )
         else:
-            section = rules.sections[f"route {owner.name}"]
             keeps = "'from' or 'not_from'"
             led = (("backend", owner.outcome, "match no route under this one"),)
         for key, outcome, condition in led:
-            guards = _guards(rules, place, outcome)
+            guards = _guards(rules, scope, outcome)
             if guards:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
                 message = (
                     f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
                     f"keep them out by {keeps} here, or lead elsewhere"
                 )
-                yield section.problem(message, key, section.entries[key].line)
+                yield owner.section.problem(message, key)
 
 
-def _guards(rules: Rules, place: Place, outcome: Outcome | None) -> list[Route]:
-    """Give the routes that lead to an outcome, if together they serve not all clients of a place."""
+def _guards(rules: Rules, scope: Scope, outcome: Outcome | None) -> list[Route]:
+    """Give the routes that lead to an outcome, if together they serve not all clients of a scope."""
     servers = _servers(outcome)
     routes = [
         route
-        for route in rules.routes_of(place.owner)
+        for route in rules.routes_of(scope.owner)
         if not route.dry_run and servers & _servers(route.outcome)
     ]
     served = NOBODY
     for route in routes:
-        served |= clients(route.allowed, route.excluded)
-    return routes if (place.clients & WITH_ADDRESS) - served else []
+        served |= set_of(route.clients)
+    return routes if (scope.clients & WITH_ADDRESS) - served else []
 
 
 def _servers(outcome: Outcome | None) -> set[object]:
@@ -125,9 +121,9 @@ def _servers(outcome: Outcome | None) -> set[object]:
 
 def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
     by_route: dict[str, dict[str, Listener]] = {route.name: {} for route in rules.routes}
-    for place in places(rules):
-        for route in rules.routes_of(place.owner):
-            by_route[route.name].update({one.name: one for one in place.listeners})
+    for scope in scopes(rules):
+        for route in rules.routes_of(scope.owner):
+            by_route[route.name].update({one.name: one for one in scope.listeners})
     for route in rules.routes:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)
@@ -145,39 +141,36 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
                     f"{alternative.text!r} {what} at {alternative.predicate.longest} bytes, but 'peek_limit' is "
                     f"{' and '.join(limits)}; raise that, or look at fewer"
                 )
-                section = rules.sections[f"route {route.name}"]
-                yield section.problem(message, "match", line_of(rules, route, number))
+                yield route.section.problem(message, "match", number)
 
 
 def _unused_backends(rules: Rules) -> Iterator[Problem]:
     used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
-    for name in rules.backends:
-        if name not in used:
+    for backend in rules.backends.values():
+        if backend.name not in used:
             message = "nothing leads to it; name it in a route, or remove it"
-            yield rules.sections[f"backend {name}"].problem(message)
+            yield backend.section.problem(message)
 
 
 def _idle_servers(rules: Rules) -> Iterator[Problem]:
-    for name, backend in rules.backends.items():
-        section = rules.sections[f"backend {name}"]
+    for backend in rules.backends.values():
         if all(server.down for server in backend.servers):
             message = (
                 "all of them are down, so every client is led to 'fallback'; take one 'down' away"
             )
-            yield section.problem(message, "server", section.entries["server"].line)
-        for item, server in zip(section.entries["server"].items, backend.servers, strict=True):
+            yield backend.section.problem(message, "server")
+        for number, server in enumerate(backend.servers):
             if server.weight > 1 and backend.balance == "first":
                 message = "the weight does nothing with 'balance = first', which goes by the order; remove it"
-                yield section.problem(message, "server", item.line)
+                yield backend.section.problem(message, "server", number)
 
 
 def _idle_queues(rules: Rules) -> Iterator[Problem]:
-    for name, backend in rules.backends.items():
-        section = rules.sections[f"backend {name}"]
+    for backend in rules.backends.values():
         limits = (backend.max_connections, *(server.max_connections for server in backend.servers))
         if backend.queue and not any(limits):
             message = "nobody ever waits without 'max_connections', which is when they do; add that"
-            yield section.problem(message, "queue", section.entries["queue"].line)
-        if "queue_timeout" in section.entries and not backend.queue:
+            yield backend.section.problem(message, "queue")
+        if "queue_timeout" in backend.section.entries and not backend.queue:
             message = "nobody ever waits without 'queue', which is how many can; add that"
-            yield section.problem(message, "queue_timeout", section.entries["queue_timeout"].line)
+            yield backend.section.problem(message, "queue_timeout")

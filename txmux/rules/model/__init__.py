@@ -11,25 +11,30 @@ from txmux.rules.model.backend import (
     ServerTLS,
     backends_of,
 )
+from txmux.rules.model.clients import Clients
+from txmux.rules.model.files import Files
 from txmux.rules.model.listener import Listener, Rate
 from txmux.rules.model.networks import IPAddress, IPNetwork, NetworkSet
 from txmux.rules.model.period import Period
 from txmux.rules.model.refusal import InProcess, Refusal
 from txmux.rules.model.route import Alternative, Route
 from txmux.rules.model.rules import Rules
-from txmux.rules.model.section import Entry, Item, Section
+from txmux.rules.model.section import NOWHERE, Entry, Item, Section
 from txmux.rules.model.senders import Senders, Unix
 from txmux.rules.model.settings import Settings
 from txmux.rules.model.tls import TlsEnd, TLSMinimum
 
 __all__ = [
+    "NOWHERE",
     "Alternative",
     "Backend",
     "Balance",
     "Check",
     "CheckKind",
+    "Clients",
     "Ejection",
     "Entry",
+    "Files",
     "IPAddress",
     "IPNetwork",
     "InProcess",

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.rules.model.refusal import InProcess, Refusal
+from txmux.rules.model.section import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from txmux.rules.model.section import Section
 
 __all__ = [
     "Backend",
@@ -140,6 +143,7 @@ class Backend:
         upload_rate: From the client; ``None`` is no limit.
         download_rate: To the client; ``None`` is no limit.
         fallback: Where a client is led when no server can be reached.
+        section: Where it stands in a file; `NOWHERE` if it was made in Python.
     """
 
     name: str
@@ -163,6 +167,7 @@ class Backend:
     upload_rate: int | None = None
     download_rate: int | None = None
     fallback: Outcome = Refusal.CLOSE
+    section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
 
 Outcome = Backend | InProcess | Refusal

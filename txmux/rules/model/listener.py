@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.model.refusal import Refusal
+from txmux.rules.model.section import NOWHERE
 
 if TYPE_CHECKING:
     from txmux.rules.model.backend import Outcome
     from txmux.rules.model.networks import NetworkSet
+    from txmux.rules.model.section import Section
 
 __all__ = ["Listener", "Rate"]
 
@@ -38,10 +41,12 @@ class Listener:
         accept_proxy_from: Who has to begin with a header of the PROXY protocol; ``None`` is nobody. Who comes by a
             UNIX socket has to only if these are `Senders` that say so.
         proxy_timeout: For that header.
+        clients: ``allow =`` and ``deny =``: who is let in.
         max_connections: 0 is no limit.
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.
         connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
+        section: Where it stands in a file; `NOWHERE` if it was made in Python.
     """
 
     name: str
@@ -52,11 +57,11 @@ class Listener:
     default: Outcome = Refusal.CLOSE
     accept_proxy_from: NetworkSet | None = None
     proxy_timeout: float = 3.0
-    allow: NetworkSet | None = None
-    deny: NetworkSet | None = None
+    clients: Clients = EVERY_CLIENT
     max_connections: int = 0
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
     connection_rate_per_source: Rate | None = None
     backlog: int = 1024
     keepalive: bool = True
+    section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

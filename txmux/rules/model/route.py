@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.model.listener import Listener
+from txmux.rules.model.section import NOWHERE
 
 if TYPE_CHECKING:
     from txmux.interfaces import Predicate
     from txmux.rules.model.backend import Outcome
-    from txmux.rules.model.networks import NetworkSet
     from txmux.rules.model.period import Period
+    from txmux.rules.model.section import Section
     from txmux.rules.model.tls import TlsEnd
 
 __all__ = ["Alternative", "Route"]
@@ -42,25 +44,25 @@ class Route:
         alternatives: The ``match =`` lines, at least one.
         outcome: Where it leads. If it ends TLS, only those that no route under it takes, or that say nothing inside
             of TLS; ``None`` is then where the listener leads such clients.
-        allowed: ``from =``: the only networks it serves; ``None`` is every network.
-        excluded: ``not_from =``: networks that it does not serve.
+        clients: ``from =`` and ``not_from =``: whom it serves.
         during: The only times at which it serves anyone, of which one is enough; empty is always.
         terminate_tls: The TLS that it ends; ``None`` is none. What the routes under it are asked of is inside.
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
         log: Whether its connections get a line in the access log.
         dry_run: Whether it only tells what it would have taken.
+        section: Where it stands in a file; `NOWHERE` if it was made in Python.
     """
 
     name: str
     alternatives: tuple[Alternative, ...]
     outcome: Outcome | None
-    allowed: NetworkSet | None = None
-    excluded: NetworkSet | None = None
+    clients: Clients = EVERY_CLIENT
     during: tuple[Period, ...] = ()
     terminate_tls: TlsEnd | None = None
     under: tuple[str, ...] = ()
     log: bool = True
     dry_run: bool = False
+    section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     def stands_under(self, place: Listener | Route) -> bool:
         """Tell whether it belongs to a listener, or to a route that ends TLS."""

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.rules.model.backend import Backend
+from txmux.rules.model.files import Files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from txmux.rules.model.backend import Outcome, Server
     from txmux.rules.model.listener import Listener
     from txmux.rules.model.route import Route
-    from txmux.rules.model.section import Section
     from txmux.rules.model.settings import Settings
 
 __all__ = ["Rules"]
@@ -29,7 +29,7 @@ class Rules:
         path: The file that was read first.
         routes: In the order of the file, which is their priority.
         backends: Those with a ``[backend]`` section, by name; short forms stand in the routes only.
-        sections: Where all this stands, by the headers of the sections; empty if the rules come from no file.
+        files: What they were read from; nothing if they were made in Python.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Rules:
     listeners: tuple[Listener, ...]
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
-    sections: Mapping[str, Section] = attrs.field(factory=dict, eq=False, repr=False)
+    files: Files = attrs.field(factory=Files, eq=False, repr=False)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""

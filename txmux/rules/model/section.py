@@ -11,7 +11,7 @@ from txmux.rules.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Entry", "Item", "Section"]
+__all__ = ["NOWHERE", "Entry", "Item", "Section"]
 
 
 @attrs.frozen
@@ -49,6 +49,23 @@ class Section:
     entries: Mapping[str, Entry]
     unread: Sequence[int] = ()
 
-    def problem(self, message: str, key: str = "", line: int = 0) -> Problem:
-        """Make a problem of this section, by default at its header."""
-        return Problem(self.path, line or self.line, self.header, key, message)
+    def problem(
+        self, message: str, key: str = "", number: int | None = None, *, line: int = 0
+    ) -> Problem:
+        """Make a problem of this section.
+
+        Args:
+            message: What is wrong, and what would be right.
+            key: The key that is meant; none is the section as a whole.
+            number: Which line of its value, from 0; ``None`` is the key itself.
+            line: Where it stands, if not where these say.
+        """
+        if not line:
+            entry = self.entries.get(key)
+            where = entry.items[number] if entry and number is not None else entry
+            line = where.line if where else self.line
+        return Problem(self.path, line, self.header, key, message)
+
+
+NOWHERE = Section("", 0, "", {})
+"""Stands for the section of what was made in Python."""

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from txmux.rules.model.section import NOWHERE
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from txmux.rules.model.section import Section
 
 __all__ = ["Settings"]
 
@@ -25,6 +29,7 @@ class Settings:
         access_log_format: How an access log line is written.
         user: Whom the process becomes once it listens, by name or number; ``None`` is nobody else.
         group: The same for its group; ``None`` is that of `user`.
+        section: Where it stands in a file; `NOWHERE` if it was made in Python.
     """
 
     relay: Literal["auto", "portable", "kernel"] = "auto"
@@ -35,3 +40,4 @@ class Settings:
     access_log_format: Literal["text", "json"] = "text"
     user: str | None = None
     group: str | None = None
+    section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -25,17 +25,18 @@ _TLS_FIELDS = {
 }
 
 
-def make_backend(name: str, found: Mapping[str, Any]) -> Backend:
+def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
     """Make the backend of a section.
 
     Args:
         name: Its name.
+        section: What stands in the file.
         found: The values that could be read, by the keys' fields.
     """
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
-    return Backend(name, **fields)
+    return Backend(name, section=section, **fields)
 
 
 def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
@@ -51,10 +52,11 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_source(found.get("source", ()), found.get("servers", ())),
     ]
     for key, message in messages:
-        yield section.problem(message, key, section.entries[key].line)
-    for item in section.entries["server"].items if "server" in section.entries else ():
+        yield section.problem(message, key)
+    servers = section.entries["server"].items if "server" in section.entries else ()
+    for number, item in enumerate(servers):
         for message in _of_server(item.text, found):
-            yield section.problem(message, "server", item.line)
+            yield section.problem(message, "server", number)
 
 
 def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

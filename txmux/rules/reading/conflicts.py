@@ -34,7 +34,8 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
     """
     first: dict[tuple[object, ...], str] = {}
     for section in sections:
-        for item in section.entries["endpoint"].items if "endpoint" in section.entries else ():
+        endpoints = section.entries["endpoint"].items if "endpoint" in section.entries else ()
+        for number, item in enumerate(endpoints):
             claimed, refused = _claims(item.text)
             other = next((first[claim] for claim in refused if claim in first), None)
             if other:
@@ -42,7 +43,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                     f"{item.text!r} is taken by {other}; "
                     "remove one of the two, or change its port or path"
                 )
-                yield section.problem(message, "endpoint", item.line)
+                yield section.problem(message, "endpoint", number)
             for claim in claimed:
                 first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
 

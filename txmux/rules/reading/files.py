@@ -1,4 +1,4 @@
-"""Reading rules files, and finding those that a file includes."""
+"""The files that rules are read from, and those that a file includes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import attrs
 
+from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError, Problem
 
-__all__ = ["Includer", "Source", "check_file", "read_source"]
+__all__ = ["FileReader", "Source", "check_file", "read_source"]
 
 
 @attrs.frozen
@@ -78,24 +79,57 @@ def check_file(path: Path) -> None:
         raise InvalidValueError(f"'{path}' is a folder; write the path of a PEM file")
 
 
-class Includer:
-    """Reads the files that ``include =`` names, each only once.
+class FileReader:
+    """Reads the files that a rules file names, and keeps what was in them.
 
     Args:
-        path: The file that includes.
+        main: The rules file.
+        known: Is read instead of what is on the disk, if it is given.
     """
 
-    def __init__(self, path: str) -> None:
-        self._folder = Path(path).parent
-        self._main = Path(path)
+    def __init__(self, main: Source, known: Files | None = None) -> None:
+        self._main = Path(main.path)
+        self._folder = self._main.parent
+        self._known = known
         self._seen: set[Path] = set()
+        self._texts = {main.path: main.text}
+        self._included: dict[str, list[str]] = {}
 
-    def __call__(self, pattern: str) -> tuple[Source, ...]:
-        """Read the files of one pattern, in sorted order.
+    def files(self) -> Files:
+        """Give all that was read so far."""
+        return Files(self._texts, self._included)
+
+    def text(self, path: Path) -> str:
+        """Read a file that is named by a value; bytes that are not UTF-8 are replaced.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It is not the path of a file.
+        """
+        name = str(path)
+        if name not in self._texts:
+            known = self._known
+            self._texts[name] = (
+                known.texts[name] if known else path.read_text("utf-8-sig", "replace")
+            )
+        return self._texts[name]
+
+    def include(self, pattern: str) -> list[Source]:
+        """Read the files of one item of ``include =``, in sorted order, without those that were included before.
 
         Raises:
             InvalidValueError: A file that cannot be read, or that includes itself.
         """
+        if self._known is None:
+            found = self._matching(pattern)
+        else:
+            paths = [path for path in self._known.included[pattern] if path not in self._texts]
+            found = [Source(path, self._known.texts[path]) for path in paths]
+        self._texts.update((source.path, source.text) for source in found)
+        self._included.setdefault(pattern, [source.path for source in found])
+        return found
+
+    def _matching(self, pattern: str) -> list[Source]:
         try:
             sources = [self._read(path) for path in self._paths(pattern)]
         except OSError as error:
@@ -104,7 +138,7 @@ class Includer:
             ) from None
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is no path of a file") from None
-        return tuple(source for source in sources if source is not None)
+        return [source for source in sources if source is not None]
 
     def _paths(self, pattern: str) -> list[Path]:
         if not any(c in pattern for c in "*?["):

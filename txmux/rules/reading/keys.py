@@ -57,7 +57,7 @@ _CONNECTIONS = values.whole_number(0, 1_000_000_000)
 
 
 def settings_keys(
-    access_log: Callable[[str], Path | str | None], include: Callable[[str], tuple[Source, ...]]
+    access_log: Callable[[str], Path | str | None], include: Callable[[str], list[Source]]
 ) -> dict[str, Key]:
     """Give the keys of ``[txmux]``.
 
@@ -127,12 +127,12 @@ def read_keys(
     """
     keys = tables[kind]
     known = (*keys, *_NOT_YET[kind])
-    for name, entry in section.entries.items():
+    for name in section.entries:
         if name in _NOT_YET[kind]:
-            problems.append(section.problem("not supported yet; remove it", name, entry.line))
+            problems.append(section.problem("not supported yet; remove it", name))
         elif name not in keys:
             message = _unknown(name, kind, tables)
-            problems.append(section.problem(message, name, entry.line))
+            problems.append(section.problem(message, name))
     found: dict[str, Any] = {}
     for name, key in keys.items():
         if name in section.entries and name not in _NOT_YET[kind]:
@@ -190,11 +190,11 @@ def _value(
     items = list(_split(entry.items)) if key.takes == "list" else entry.items
     if not items:
         message = f"has no value; write for example '{entry.key} = {key.example}'"
-        problems.append(section.problem(message, entry.key, entry.line))
+        problems.append(section.problem(message, entry.key))
     if key.takes == "one":
         for item in items[1:]:
             message = f"takes one value; {_advice(entry, item, known) or 'remove this line'}"
-            problems.append(section.problem(message, entry.key, item.line))
+            problems.append(section.problem(message, entry.key, line=item.line))
         items = items[:1]
 
     def read(item: Item) -> list[Any]:
@@ -203,7 +203,7 @@ def _value(
         except InvalidValueError as error:
             advice = _advice(entry, item, known)
             problems.extend(
-                section.problem(with_advice(message, advice), entry.key, item.line)
+                section.problem(with_advice(message, advice), entry.key, line=item.line)
                 for message in error.messages
             )
             return []

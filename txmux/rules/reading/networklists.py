@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.rules.model import IPNetwork
+    from txmux.rules.reading.files import FileReader
 
 __all__ = ["NetworkLists"]
 
@@ -25,11 +26,15 @@ _LONGEST_SHOWN = 60
 class NetworkLists:
     """Reads files of networks, each only once.
 
+    Args:
+        files: Gives what is in them; other people's lists may have any bytes in their comments.
+
     Attributes:
         problems: What is wrong in them; of each file only the first few.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: FileReader) -> None:
+        self._files = files
         self._known: dict[Path, NetworkSet] = {}
         self.problems: list[Problem] = []
 
@@ -40,10 +45,8 @@ class NetworkLists:
             InvalidValueError: It cannot be read.
         """
         try:
-            real = path.resolve()
+            text, real = self._files.text(path), path.resolve()
             if real not in self._known:
-                # Other people's lists may have any bytes in their comments.
-                text = real.read_text("utf-8-sig", "replace")
                 self._known[real] = NetworkSet(self._networks(text, path))
         except (OSError, ValueError, RuntimeError) as error:
             why = getattr(error, "strerror", None) or "it is no path of a file"

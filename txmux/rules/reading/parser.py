@@ -6,8 +6,10 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.detection.registry import installed_matchers
-from txmux.rules.model import Backend, Listener, Refusal, Rules, Settings
+from txmux.rules.model import Backend, Clients, Listener, Refusal, Rules, Settings
 from txmux.rules.problems import (
     InvalidValueError,
     Problem,
@@ -21,7 +23,7 @@ from txmux.rules.problems import (
 from txmux.rules.reading import endpoints, keys
 from txmux.rules.reading.backends import contradictions, make_backend
 from txmux.rules.reading.conflicts import conflicts
-from txmux.rules.reading.files import Includer, Source, read_source
+from txmux.rules.reading.files import FileReader, Source, read_source
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.paths import Paths
@@ -32,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Alternative, Outcome, Route, Section
+    from txmux.rules.model import Alternative, Files, Outcome, Route, Section
 
-__all__ = ["load", "parse"]
+__all__ = ["is_as_read", "load", "parse", "read_again"]
 
 _LONGEST_WAY = 20
 _REFUSALS = {refusal.value: refusal for refusal in Refusal}
@@ -75,26 +77,57 @@ def parse(
     return _Parser(Source(str(path), text), matchers).rules()
 
 
+def read_again(files: Files) -> Rules:
+    """Read rules from what was in their files, as another process does.
+
+    Args:
+        files: Those of the rules; not empty.
+
+    Raises:
+        RulesError: All that is wrong.
+    """
+    path, text = next(iter(files.texts.items()))
+    return _Parser(Source(path, text), None, known=files).rules()
+
+
+def is_as_read(rules: Rules) -> bool:
+    """Tell whether rules are what their files say: nothing of them was made or changed in Python."""
+    try:
+        return bool(rules.files.texts) and _outline(read_again(rules.files)) == _outline(rules)
+    except RulesError:
+        return False
+
+
+def _outline(rules: Rules) -> object:
+    """Give what can be compared; predicates cannot."""
+    routes = [
+        (attrs.evolve(route, alternatives=()), [line.text for line in route.alternatives])
+        for route in rules.routes
+    ]
+    return attrs.evolve(rules, routes=()), routes
+
+
 class _Parser:
     def __init__(
         self,
         main: Source,
         matchers: Mapping[str, IProtocolMatcher] | None,
         *,
+        known: Files | None = None,
         on_disk: bool = False,
     ) -> None:
         self._path = main.path
-        self._paths = Paths(main.path, on_disk=on_disk)
+        self._files = FileReader(main, known)
+        self._paths = Paths(main.path, self._files, on_disk=on_disk)
         self._matchers = installed_matchers() if matchers is None else matchers
         self._problems: list[Problem] = []
         self._not_text: list[Problem] = []
-        self._files: list[str] = []
         self._sections: dict[str, dict[str, list[Section]]] = {kind: {} for kind in keys.HEADERS}
         self._backends: dict[str, Backend] = {}
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
         self._tables = {
-            "txmux": keys.settings_keys(self._paths.access_log, Includer(self._path)),
+            "txmux": keys.settings_keys(self._paths.access_log, self._files.include),
             "listen": keys.listener_keys(self._outcome, self._paths.networks),
             "route": keys.route_keys(
                 self._alternative,
@@ -129,8 +162,7 @@ class _Parser:
         found = [*self._problems, *self._paths.problems]
         problems = [p for p in found if (p.path, p.line) not in not_text] + self._not_text
         if problems:
-            files = dict.fromkeys((*self._files, *self._paths.files))
-            order = {path: number for number, path in enumerate(files)}
+            order = {path: number for number, path in enumerate(self._files.files().texts)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
         return Rules(
             Path(self._path),
@@ -138,15 +170,10 @@ class _Parser:
             listeners,
             routes,
             {name: self._backends[name] for name in self._sections["backend"]},
-            {
-                section.header: section
-                for kind in self._sections
-                for _, section in self._named(kind)
-            },
+            self._files.files(),
         )
 
     def _add(self, source: Source) -> None:
-        self._files.append(source.path)
         sections, problems = read_ini(source.text, source.path)
         self._not_text += source.problems
         self._problems += problems
@@ -196,16 +223,15 @@ class _Parser:
         found = self._read("txmux", name, section)
         if "group" in section.entries and "user" not in section.entries:
             message = "needs 'user' beside it; add that, or remove this"
-            line = section.entries["group"].line
-            self._problems.append(section.problem(message, "group", line))
+            self._problems.append(section.problem(message, "group"))
         for source in itertools.chain.from_iterable(found.pop("include", ())):
             self._add(source)
-        return Settings(**found)
+        return Settings(section=section, **found)
 
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
         self._problems += contradictions(section, found)
-        return make_backend(name, found)
+        return make_backend(name, section, found)
 
     def _backend_called(self, name: str) -> Backend | None:
         """Give the backend of a name, which is read now if it is another one's fallback."""
@@ -223,7 +249,9 @@ class _Parser:
         return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
-        return Listener(name, **self._read("listen", name, section))
+        found = self._read("listen", name, section)
+        clients = Clients(found.pop("allow", None), found.pop("deny", None))
+        return Listener(name, clients=clients, section=section, **found)
 
     def _route(self, name: str, section: Section) -> Route:
         found = self._read("route", name, section)

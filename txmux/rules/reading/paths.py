@@ -14,6 +14,7 @@ from txmux.rules.reading.values import file_path, network
 if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork, NetworkSet
     from txmux.rules.problems import Problem
+    from txmux.rules.reading.files import FileReader
 
 __all__ = ["Paths"]
 
@@ -30,19 +31,18 @@ class Paths:
 
     Args:
         main: The main file.
+        reader: Reads the files that values name.
         on_disk: Whether files have to be there that only the service needs.
 
     Attributes:
         folder: That of the file which is being read.
-        files: The files of networks, in the order of reading; some of them several times.
     """
 
-    def __init__(self, main: str, *, on_disk: bool) -> None:
+    def __init__(self, main: str, reader: FileReader, *, on_disk: bool) -> None:
         self._home = Path(main).parent
         self._on_disk = on_disk
-        self._lists = NetworkLists()
+        self._lists = NetworkLists(reader)
         self.folder = self._home
-        self.files: list[str] = []
 
     @property
     def problems(self) -> list[Problem]:
@@ -78,6 +78,4 @@ class Paths:
         name = text[1:].strip()
         if not name:
             raise InvalidValueError("'@' names no file; write for example '@blocklist.txt'")
-        path = self.folder / name
-        self.files.append(str(path))
-        return self._lists(path)
+        return self._lists(self.folder / name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Refusal, Route, TlsEnd
+from txmux.rules.model import Clients, Refusal, Route, TlsEnd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,8 +31,9 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
     files = fields.pop("terminate_tls", None)
     if files:
         fields["terminate_tls"] = TlsEnd(files, **tls)
+    clients = Clients(fields.pop("allowed", None), fields.pop("excluded", None))
     fields.setdefault("outcome", None if "terminate_tls" in section.entries else Refusal.CLOSE)
-    return Route(name, **fields)
+    return Route(name, clients=clients, section=section, **fields)
 
 
 def without_tls(section: Section) -> Iterator[Problem]:
@@ -44,7 +45,7 @@ def without_tls(section: Section) -> Iterator[Problem]:
     for key in _TLS_FIELDS:
         if key in section.entries and "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
-            yield section.problem(message, key, section.entries[key].line)
+            yield section.problem(message, key)
 
 
 def circles(routes: Iterable[Route], sections: Mapping[str, Section]) -> Iterator[Problem]:
@@ -63,12 +64,11 @@ def circles(routes: Iterable[Route], sections: Mapping[str, Section]) -> Iterato
         way = _way_back(name, under) if name not in done else []
         if way:
             done.update(way)
-            entry = sections[name].entries["under"]
             told = "stands under itself"
             if len(way) > 1:
                 told = f"stands under itself: {' -> '.join((*way, name))}"
             yield sections[name].problem(
-                f"{told}; put it under a listener, or leave 'under' out", "under", entry.line
+                f"{told}; put it under a listener, or leave 'under' out", "under"
             )
 
 

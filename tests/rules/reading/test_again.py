@@ -1,7 +1,8 @@
-"""Rules on their way to a worker."""
+"""Rules that another process reads again."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -9,8 +10,8 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.embedding import route
-from txmux.processes.rulestext import as_text
-from txmux.rules.reading.parser import load, parse
+from txmux.rules.model import Files
+from txmux.rules.reading.parser import is_as_read, load, read_again
 
 MAIN = """
 [txmux]
@@ -55,8 +56,8 @@ server = 127.0.0.1:22
 """
 
 
-class RulesTextTest(SynchronousTestCase):
-    """`as_text`."""
+class AgainTest(SynchronousTestCase):
+    """`read_again` and `is_as_read`."""
 
     def setUp(self) -> None:
         """Write the files."""
@@ -83,9 +84,9 @@ class RulesTextTest(SynchronousTestCase):
         for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
             path.unlink()
         self.main.write_text("")
-        text = as_text(rules)
-        assert text is not None
-        again = parse(text, rules.path)
+        self.assertTrue(is_as_read(rules))
+        sent = json.loads(json.dumps(attrs.asdict(rules.files)))
+        again = read_again(Files(**sent))
         self.assertEqual(again.settings, rules.settings)
         self.assertEqual(again.listeners, rules.listeners)
         self.assertEqual(again.backends, rules.backends)
@@ -99,11 +100,11 @@ class RulesTextTest(SynchronousTestCase):
             )
 
     def test_made_in_python(self) -> None:
-        """Rules that come from no file, not even a part of them, have no text."""
+        """Rules that come from no file, not even a part of them, are not as their files say."""
         rules = load(self.main)
         changed = [
-            attrs.evolve(rules, sections={}),
+            attrs.evolve(rules, files=Files()),
             attrs.evolve(rules, routes=(*rules.routes, route("any", "close"))),
             attrs.evolve(rules, settings=attrs.evolve(rules.settings, drain_timeout=1.0)),
         ]
-        self.assertEqual([as_text(one) for one in changed], [None] * 3)
+        self.assertEqual([is_as_read(one) for one in changed], [False] * 3)
