@@ -122,19 +122,37 @@ class BinaryTests(SynchronousTestCase):
             (b"\x81\x00", 1),
             (b"\x80\x25", 2),
             (b"\x80\x00\x00\xfb", 4),
+            (b"\x80\x1f", 2),
             (b"\x80\x00\x00\x05\x01", 5),
             (b"\x80\x00\x00\x05\x00\x01", 6),
             (b"\x80\x00\x00\x05\x00\x00\x01", 7),
             (b"\x80\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x04", 12),
-            (b"\x80\x00\x00\x05\x00\x00\x00\x00\x50", 9),
+            (b"\x80\x01\x00\x05\x08\x00\x00\x00\x50", 9),
         ):
             self.assertEqual(said(data), (NO, at))
 
+    def test_opcodes(self) -> None:
+        """A key, extras or a value that an opcode does not have, and a lack of those it must have, are a no."""
+        good, key, number = b"\x80\x00\x00\x05\x00", b"\x00\x05", bytes(3)
+        for data, at in (
+            (b"\x80\x00\x00\x00", 4),  # get without a key
+            (good + number + b"\x00\x00\x00\x06", 12),  # get with a value
+            (b"\x80\x00" + key + b"\x04", 5),  # get with extras
+            (b"\x80\x01" + key + b"\x00", 5),  # set without extras
+            (b"\x80\x05" + key + b"\x14" + number + b"\x00\x00\x00\x1a", 12),
+            (b"\x80\x07\x00\x01", 4),
+            (b"\x80\x0a\x00\x00\x01", 5),
+            (b"\x80\x0b\x00\x00\x00" + number + b"\x00\x00\x00\x01", 12),
+        ):
+            self.assertEqual(said(data), (NO, at), data)
+
     def test_neighbours(self) -> None:
-        """The hello of SSL 2.0 and Thrift begin with the same byte."""
+        """The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the same byte."""
         self.assertEqual(said(b"\x80\x2e\x01\x03\x01\x00\x15"), (NO, 2))
         self.assertEqual(said(b"\x80\x1c\x01\x03\x01\x00\x03"), (NO, 3))
-        self.assertEqual(said(b"\x80\x01\x00\x01\x00\x00\x00\x04ping"), (NO, 8))
+        self.assertEqual(said(b"\x80\x01\x00\x01\x00\x00\x00\x04ping"), (NO, 5))
+        self.assertEqual(said(b"\x80\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"), (NO, 4))
+        self.assertEqual(said(bytes.fromhex("80000058 00000000 00000000 00000002")), (NO, 12))
 
 
 class PropertyTests(SynchronousTestCase):

@@ -18,7 +18,10 @@ SAMPLES = (
     bytes.fromhex("0001 0058 2112a442 b7e7a701bc34d686fa87dfae 8022 0010") + b"STUN test client",
     bytes.fromhex("0003 0008 2112a442 6b6f7a3b5c2d1e0f9a8b7c6d 0019 0004 06000000"),
     bytes.fromhex("000b 0008 2112a442 0123456789abcdef01234567 002a 0004 00000001"),
+    # The beginning of a check of ICE over TCP, from nDPI's tests/cfgs/default/pcap/stun.pcap.
+    bytes.fromhex("0068 0001 0054 2112a442 f3439453b698fb2950bb06ed 0006 0009 2f7049303a546f4564"),
 )
+PLAIN, FRAMED = SAMPLES[:3], SAMPLES[3]
 
 
 def said(data: bytes) -> Decided:
@@ -31,19 +34,34 @@ class HeaderTests(SynchronousTestCase):
 
     def test_match(self) -> None:
         """The end of the magic cookie decides."""
-        for sample in SAMPLES:
+        for sample in PLAIN:
             self.assertEqual(said(sample), (MATCH, 8))
             self.assertEqual(said(sample[:7]), (NEED_MORE, 7))
+
+    def test_framed(self) -> None:
+        """With a length before it, as ICE sends it over TCP, both lengths have to agree."""
+        self.assertEqual(said(FRAMED), (MATCH, 10))
+        self.assertEqual(said(FRAMED[:9]), (NEED_MORE, 9))
+        for data, at in (
+            ("0068 0003", 4),
+            ("0068 0101", 3),
+            ("0068 0001 0058", 6),
+            ("0018 0001 0000", 6),
+            ("1014 0001", 2),
+            ("0068 0001 0054 2112a443", 10),
+        ):
+            self.assertEqual(said(bytes.fromhex(data)), (NO, at), data)
 
     def test_no(self) -> None:
         """Answers, other requests, odd lengths and the lack of the cookie are a no."""
         for data, at in (
-            ("0101", 1),
+            ("0101", 2),
             ("0011", 2),
             ("0000", 2),
             ("0002", 2),
             ("0001 0002", 4),
             ("0001 10", 3),
+            ("0013", 2),
             ("0001 0000 2113", 6),
             ("0001 0000 2112a443", 8),
         ):
@@ -56,7 +74,10 @@ class HeaderTests(SynchronousTestCase):
             ("00010012 00040000", 4),
             ("00016e", 3),
             ("000e38", 2),
+            ("003038", 3),
             ("001d 1234 0100", 2),
+            ("0020 1234 0100", 3),
+            ("0020 0001 0100", 5),
             ("00000054 fe534d42", 2),
         ):
             self.assertEqual(said(bytes.fromhex(data)), (NO, at))

@@ -62,6 +62,18 @@ class ServerNameTests(SynchronousTestCase):
         mixed = extension(0, sized(2, b"\x01" + sized(2, b"x") + b"\x00" + sized(2, b"a")))
         self.assertEqual(self.sni(mixed), "a")
 
+    def test_empty(self) -> None:
+        """An extension without a name, and a name without a character, name nothing, and spoil nothing else."""
+        for part in (
+            extension(0, b""),
+            extension(0, b"\x00\x00"),
+            server_name(""),
+            server_name("", ""),
+        ):
+            hello = offered(part, alpn(b"h2"))
+            self.assertEqual(hello, ClientHello(None, ("h2",), "1.2"), part)
+        self.assertEqual(self.sni(server_name("", "a")), "a")
+
     def test_any_bytes(self) -> None:
         """Bytes that belong in no name are kept one character a byte."""
         self.assertEqual(self.sni(server_name("A\x00\xc9")), "a\x00\xc9")
@@ -201,15 +213,13 @@ class FormTests(SynchronousTestCase):
         """The same for the extensions that are looked into."""
         junk = extension(PADDING, b"\0" * 9)
         for bad, at in (
-            (extension(0, b""), 3),
-            (extension(0, b"\x00\x00"), 3),
+            (extension(0, b"\x00"), 3),
             (extension(0, b"\x00\x02\x00\x00"), 3),
             (extension(0, b"\x00\x09\x00\x00\x03abc"), 5),
             (extension(0, b"\x00\x05\x00\x00\x03abc"), 5),
             (extension(0, b"\x00\x06\x00\x00\x04abc"), 8),
             (extension(0, b"\x00\x06\x00\x00\x02abc"), 8),
-            (extension(0, b"\x00\x06\x00\x00\x00abc"), 8),
-            (extension(0, b"\x00\x03\x00\x00\x00"), 6),
+            (extension(0, b"\x00\x04\x00\x00\x00a"), 8),
             (extension(0, b"\x00\x06\x00\xff\x00abc"), 7),
             (extension(16, b""), 3),
             (extension(16, b"\x00\x01\x00"), 3),
@@ -229,3 +239,24 @@ class FormTests(SynchronousTestCase):
             reader, length = byte_by_byte(records(message))
             self.assertTrue(reader.malformed, bad)
             self.assertEqual(length, 5 + message.index(bad) + at + 1, bad)
+
+    def test_too_many(self) -> None:
+        """A hello with more than 512 extensions and names ends at the first one too many, however long it is."""
+        many = range(100, 15_100)
+        for parts in (
+            [alpn(*[b"x"] * 15_000)],
+            [server_name(*["x"] * 10_000, kind=7)],
+            [extension(kind, b"") for kind in many],
+        ):
+            message = client_hello(*parts)
+            _, length = byte_by_byte(records(message))
+            self.assertLess(length, 512 * 4 + 100)
+            self.assertTrue(read(message).malformed)
+
+    def test_many(self) -> None:
+        """512 of them are not too many."""
+        offers = [b"%d" % number for number in range(511)]
+        self.assertEqual(
+            offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
+        )
+        self.assertIsNone(offered(alpn(*offers, b"x")))

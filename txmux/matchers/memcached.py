@@ -1,13 +1,15 @@
 """Matches the first command of a memcached client, in either of the two protocols.
 
 Text: a command in lower case with the arguments that it must have, up to the blank or the end of the line behind
-them. Binary: magic 0x80, opcode, lengths of key and extras, data type 0, vbucket 0, and a body that has room for
-both.
+them. Binary: magic 0x80, opcode, the lengths of key and extras that it may have, data type 0, vbucket 0, and the length
+of a body that has both and, with some opcodes, a value.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import attrs
 
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Either, Fields, Pattern
@@ -33,19 +35,54 @@ _TEXT = rb"""(?x:
 }
 _LONGEST_COMMAND = 400
 _MAGIC = 0x80
-_LAST_OPCODE = 0x24
-_EXTRAS = frozenset({0, 4, 8, 20})
 _LONGEST_KEY = 250
 _LONGEST_BODY = 1 << 30
 
 
+@attrs.frozen
+class _Request:
+    """What the header of a binary request may say.
+
+    Attributes:
+        opcodes: For which requests.
+        extras: The lengths that its extras may have, in bytes.
+        keys: The least and the greatest length of its key.
+        value: Whether a value comes behind the key.
+    """
+
+    opcodes: tuple[int, ...]
+    extras: tuple[int, ...] = (0,)
+    keys: tuple[int, int] = (1, _LONGEST_KEY)
+    value: bool = False
+
+
+_REQUESTS = {
+    opcode: request
+    for request in (
+        _Request((0x00, 0x09, 0x0C, 0x0D, 0x04, 0x14)),  # get and delete
+        _Request(
+            (0x01, 0x02, 0x03, 0x11, 0x12, 0x13), extras=(8,), value=True
+        ),  # set, add, replace
+        _Request((0x05, 0x06, 0x15, 0x16), extras=(20,)),  # increment, decrement
+        _Request((0x07, 0x0A, 0x0B, 0x17, 0x20), keys=(0, 0)),  # quit, noop, version, list of SASL
+        _Request((0x08, 0x18), extras=(0, 4), keys=(0, 0)),  # flush
+        _Request((0x0E, 0x0F, 0x19, 0x1A), value=True),  # append, prepend
+        _Request((0x10,), keys=(0, _LONGEST_KEY)),  # stat
+        _Request((0x1B,), extras=(4,), keys=(0, 0)),  # verbosity
+        _Request((0x1C, 0x1D, 0x1E, 0x23, 0x24), extras=(4,)),  # touch, get and touch
+        _Request((0x21, 0x22), value=True),  # SASL
+    )
+    for opcode in request.opcodes
+}
+
+
 def _read_binary_header(cursor: Cursor) -> None:
     cursor.number(1, _MAGIC, _MAGIC)
-    cursor.number(1, 0, _LAST_OPCODE)
-    key = cursor.number(2, 0, _LONGEST_KEY)
-    extras = cursor.one_of(_EXTRAS)
+    request = _REQUESTS[cursor.one_of(_REQUESTS)]
+    key = cursor.number(2, *request.keys)
+    extras = cursor.one_of(request.extras)
     cursor.number(3, 0, 0)
-    cursor.number(4, key + extras, _LONGEST_BODY)
+    cursor.number(4, key + extras, _LONGEST_BODY if request.value else key + extras)
 
 
 memcached = PlainMatcher(

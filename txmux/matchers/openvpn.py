@@ -20,8 +20,8 @@ _V1, _V2, _V3 = (opcode << 3 for opcode in (1, 7, 10))
 """P_CONTROL_HARD_RESET_CLIENT_V1 to V3 in the high five bits, key ID 0 in the low three."""
 _PLAIN = 1 + 8 + 1 + 4
 _REPLAY = 4 + 4
-_BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 48, 64)}
-"""Lengths of resets with --tls-auth, and of their HMAC: MD5, SHA-1, SHA-224 to SHA-512."""
+_BY_HMAC = {_PLAIN + _REPLAY + size: size for size in (16, 20, 28, 32, 36, 48, 64)}
+"""Lengths of resets with --tls-auth, and of their HMAC: MD5, SHA-1, SHA-224 to SHA-512; MD5-SHA1 has 36 bytes."""
 _CRYPT = _PLAIN + _REPLAY + 32
 _SHORTEST_V3 = _CRYPT + 32 + 256 + 2
 _LONGEST_V3 = _CRYPT + 1024

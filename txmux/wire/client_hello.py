@@ -37,6 +37,8 @@ _HEADER = 4
 _LONGEST_BODY = 0xFFFF
 LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
 """The most bytes of the stream that a hello can take: in records of one byte each."""
+_MOST_ELEMENTS = 512
+"""The most extensions, and names in those that are looked into; clients have about thirty."""
 
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
 _ENCRYPTED_CLIENT_HELLO = 0xFE0D  # RFC 9849, section 5
@@ -93,6 +95,8 @@ class HelloReader:
 
     _at: int = 0
     """The message is read so far."""
+    _elements: int = 0
+    """How many extensions and names were read until there."""
     _end: int = 0
     """Where the message ends; 0 while that is not known."""
     _extension: int = -1
@@ -168,6 +172,9 @@ class HelloReader:
             while self._at < self._end:
                 self._read_element(cursor)
                 self._at = cursor.at
+                self._elements += 1
+                if self._elements > _MOST_ELEMENTS:
+                    raise MalformedError
         except ShortError as short:
             self._wanted = short.wanted
             return
@@ -223,7 +230,9 @@ class HelloReader:
         if extension in _LISTS:
             width, least = _LISTS[extension]
             length = size - width
-            if length < least or (extension == _SUPPORTED_VERSIONS and length % 2):
+            if extension == _SERVER_NAME and size in {0, width}:
+                width, length = size, 0  # no list, or an empty one
+            elif length < least or (extension == _SUPPORTED_VERSIONS and length % 2):
                 raise MalformedError
             cursor.number(width, length, length)
             self._seen |= {extension}
@@ -237,14 +246,13 @@ class HelloReader:
                 self.ech = True
 
     def _read_server_name(self, cursor: Cursor) -> None:
-        kind = cursor.number(1, 0, 0xFF)
-        is_host = kind == 0
+        is_host = cursor.number(1, 0, 0xFF) == 0
         room = self._list_end - cursor.at - 2
-        size = cursor.number(2, 1 if is_host else 0, room)
+        size = cursor.number(2, 0, room)
         if 0 < room - size < 3:
             raise MalformedError
         name = cursor.take(size)
-        if is_host and self.sni is None:
+        if is_host and name and self.sni is None:
             self.sni = name.lower().decode("latin-1").removesuffix(".")
 
     def _read_protocol(self, cursor: Cursor) -> None:
