@@ -269,7 +269,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
-        code = (_ROOT / "txmux/frontend/stages.py").read_text()
+        code = (_ROOT / "txmux/frontend/stages/connecting.py").read_text()
         rows = _rows(_section(self.page, "Facts from connecting"))
         self.assertEqual(set(rows), set(re.findall(r'facts\["(\w+)"\]', code)))
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.frontend.introduction_case import LINE, SENDERS, IntroducedTestCase
 from tests.proxyprotocol.vectors import DESTINATION, IPV4, SOURCE, V1, V2, V2_WITH_CHECKSUM, address
 from txmux.embedding import route
-from txmux.frontend.introduction import is_sender
+from txmux.frontend.stages.introduction import is_sender
 from txmux.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
 from txmux.rules.model import NetworkSet, Senders, Unix

@@ -18,7 +18,7 @@ from txmux.embedding import route
 from txmux.frontend.addresses import ip_address_of, text_of
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.listener import MuxFactory
-from txmux.frontend.stages import Closing
+from txmux.frontend.stages.closing import Closing
 from txmux.rules.model import Clients, Listener, NetworkSet
 
 
@@ -120,15 +120,15 @@ class EndingTest(MuxTestCase):
         while len(self.factory.connections) < 2:
             await self.turn()
         broken = min(self.factory.connections, key=lambda c: c.record.id)
-        deadline: Any = broken.stage
-        deadline.data(b"S")
-        self.patch(deadline, "abort", None)
+        stage: Any = broken.stage
+        stage.data(b"S")
+        self.patch(stage, "abort", None)
         emptied = self.factory.emptied()
         self.factory.abort("drained")
         await emptied
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
-        deadline._stop_waiting()
         await self.turn(5)
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
 
     async def test_log_raises(self) -> None:
         """An access log that raises costs its line, and nothing else."""

@@ -10,7 +10,9 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import PeerFactory, reactor
 from txmux.embedding import route
-from txmux.frontend.stages import Closing, Connecting, Peeking
+from txmux.frontend.stages.closing import Closing
+from txmux.frontend.stages.connecting import Connecting
+from txmux.frontend.stages.peeking import Peeking
 from txmux.proxyprotocol.decode import Decoded, decode
 
 
@@ -52,8 +54,10 @@ class RelayedTest(MuxTestCase):
         """Nothing that was needed before the relay is kept while it lasts."""
         await self.relayed()
         gc.collect()
-        kept = [thing for thing in gc.get_objects() if isinstance(thing, (Connecting, Peeking))]
-        self.assertEqual([k for k in kept if k._connection.factory is self.factory], [])
+        kept: list[Any] = [
+            thing for thing in gc.get_objects() if isinstance(thing, (Connecting, Peeking))
+        ]
+        self.assertEqual([k for k in kept if k._client._owner is self.factory], [])
 
     async def test_timeouts(self) -> None:
         """The backend's time-outs apply."""

@@ -18,7 +18,7 @@ from txmux.backends.pool.queue import Queue
 from txmux.errors import MuxError
 from txmux.relay.interface import Timeouts
 from txmux.relay.rates import Rates
-from txmux.rules.model import backends_of
+from txmux.rules.model import Backend, InProcess, Refusal, backends_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.health.checks import OnResult
     from txmux.backends.pool.member import Member
-    from txmux.rules.model import Backend, Rules
+    from txmux.rules.model import Outcome, Rules
 
     Publish = Callable[[str, str, bool, str], None]
 
-__all__ = ["Upstream", "Upstreams"]
+__all__ = ["Destination", "Upstream", "Upstreams"]
 
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
 
@@ -45,6 +45,7 @@ class Upstream:
     Args:
         backend: What the rules say.
         clock: Tells the time.
+        fallback: Where a client is led when no server can be reached.
         first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then tells of what is found.
 
@@ -53,6 +54,7 @@ class Upstream:
 
     Attributes:
         backend: The same.
+        fallback: The same.
         first_names: The same.
         pool: Its servers.
         queue: Clients that wait for room in it; ``None`` if none may.
@@ -67,11 +69,13 @@ class Upstream:
         self,
         backend: Backend,
         clock: IReactorTime,
+        fallback: Destination,
         first_names: Callable[[], Deferred[None] | None] = lambda: None,
         *,
         checking: bool = True,
     ) -> None:
         self.backend = backend
+        self.fallback = fallback
         self._checking = checking
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
@@ -142,6 +146,10 @@ class Upstream:
                 apply_result(self.pool, key, ok=False, why=why)
 
 
+Destination = Upstream | InProcess | Refusal
+"""What an `Outcome` stands for in a running process."""
+
+
 class Upstreams:
     """All backends of one process.
 
@@ -168,22 +176,29 @@ class Upstreams:
         self._dial = dial
         self._publish = publish
         self._checking = checking
-        self._upstreams: dict[int, Upstream] = {}
+        self._upstreams: dict[Backend, Upstream] = {}
         self._checks: list[HealthChecks] = []
         self._names: Names | None = None
         self._users = 0
 
     def of(self, backend: Backend) -> Upstream:
-        """Give what there is of a backend; the same object each time."""
-        # By its identity, since to compare backends would cost more than anything else on the way.
-        upstream = self._upstreams.get(id(backend))
+        """Give what there is of a backend; the same object for all that are equal."""
+        upstream = self._upstreams.get(backend)
         if upstream is None:
-            upstream = self._upstreams[id(backend)] = Upstream(
-                backend, self._clock, self.first_names, checking=self._checking
+            upstream = self._upstreams[backend] = Upstream(
+                backend,
+                self._clock,
+                self.to(backend.fallback),
+                self.first_names,
+                checking=self._checking,
             )
             if self._users:
                 self._begin(upstream)
         return upstream
+
+    def to(self, outcome: Outcome) -> Destination:
+        """Give what clients are led to by an outcome."""
+        return self.of(outcome) if isinstance(outcome, Backend) else outcome
 
     def add(self, rules: Rules) -> None:
         """Make all that there are in the rules.

@@ -12,7 +12,7 @@ from txmux.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["ip_address_of", "text_of", "unmapped"]
+__all__ = ["ip_address_of", "text_of", "twisted_address", "unmapped"]
 
 
 def ip_address_of(peer: IAddress) -> Address | None:
@@ -33,6 +33,12 @@ def unmapped(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
         return host.ipv4_mapped
     return host
+
+
+def twisted_address(end: Address) -> IAddress:
+    """Give an address as Twisted has it."""
+    form = address.IPv4Address if end.host.version == 4 else address.IPv6Address
+    return form("TCP", str(end.host), end.port)
 
 
 def text_of(peer: IAddress) -> str:

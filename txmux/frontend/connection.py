@@ -1,148 +1,252 @@
-"""One client's connection, from accept to its line in the access log.
+"""One client's connection, from accept to its line in the access log: all that can follow what.
 
-A connection is at one *stage* at a time, and moves through them one way::
+A connection is at one *stage* at a time, and goes from each to others by the methods here::
 
-    Peeking ──> Connecting ──> Relaying ──> (over)
-       │            │
-       ├──> HandedOver: a protocol in this process took it
-       └────────────┴──> Closing, Rejecting: it leads nowhere
+    accept ──┬──────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
+             └─> Introduction ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
+                                  │    v          │     └─> HandedOver ──> over   │
+                                Handshaking       └───────── fall back ───────────┘
 
-Each stage (see `txmux.frontend.stages`) is told what happens at the client's end, and whatever it waits for itself
-(a deadline, a server) lives and dies with it. So what can happen when is written down by the stages' methods.
+    Introduction, Peeking, AwaitingHello, Connecting, lead: turn away ──> Closing or Rejecting ──> over
+    any stage: the client is gone ──> over
+
+A stage tells what it has found out, not where to go. What it waits for itself ends when it is left.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from txmux.frontend.addresses import ip_address_of, text_of
+from typing_extensions import override
+
+from txmux.frontend.addresses import text_of
+from txmux.frontend.client_end import ClientEnd
 from txmux.frontend.limits.admission import Refused
-from txmux.frontend.stages import Peeking, refuse
-from txmux.relay.ends import NOBODY, End, Receiver
-from txmux.rules.model import Refusal
+from txmux.frontend.stage import OVER
+from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
+from txmux.frontend.stages.closing import Closing
+from txmux.frontend.stages.connecting import Connecting
+from txmux.frontend.stages.handed_over import HandedOver
+from txmux.frontend.stages.handshaking import Handshaking
+from txmux.frontend.stages.introduction import Introduction, is_sender
+from txmux.frontend.stages.peeking import Peeking
+from txmux.frontend.stages.rejecting import Rejecting
+from txmux.frontend.stages.relaying import Relaying
+from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IAddress
+    from twisted.internet.interfaces import IDelayedCall
 
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import ConnectFailure
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Destination, Upstream
+    from txmux.frontend.engine import Engine
+    from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.limits.per_source import Permit
-    from txmux.frontend.listener import MuxFactory
-    from txmux.interfaces import Exchange
+    from txmux.frontend.stage import Stage
     from txmux.observe.record import ConnectionRecord, EndReason
-    from txmux.proxyprotocol.header import Address, Tlv
-    from txmux.relay.interface import AbortReason
+    from txmux.tls.termination import Termination
 
-__all__ = ["MuxProtocol", "ReceivingStage", "Stage"]
-
-
-class Stage(Protocol):
-    """What a connection is at, seen from outside."""
-
-    def abort(self, reason: AbortReason, /) -> None:
-        """End the connection at once, whatever it is doing."""
-        ...
+__all__ = ["MuxProtocol", "Owner"]
 
 
-class ReceivingStage(Stage, Receiver, Protocol):
-    """A stage that is told itself what happens at the client's end."""
+class Owner(Protocol):
+    """Whoever has the connections of a listener."""
+
+    def opened(self, connection: MuxProtocol, /) -> None:
+        """Note a connection that is going to be served, as far as is known."""
+
+    def closed(self, connection: MuxProtocol, /) -> None:
+        """Note that one is over, whether it was going to be served or not."""
 
 
-class MuxProtocol(End):
-    """The client's end of a connection. Made by `MuxFactory` for each client.
+class MuxProtocol(ClientEnd):
+    """The client's end of a connection, and where it goes. Made by `MuxFactory` for each client.
+
+    Args:
+        owner: Is told of its beginning and its end.
+        generation: The rules under which the client was accepted.
+        engine: What it works with.
+        record: What is known of it so far.
 
     Attributes:
-        factory: The listener it came in by.
-        record: What is known of it so far.
         stage: What it is at.
         logged: Whether it gets a line in the access log.
         admitted: Whether it was let in.
         permit: What counts it for its source, if that is counted.
-        asked: Requests that were answered here, and that its server is to be asked again.
-        tlvs: Fields of the PROXY protocol header that it began with.
-        ended_tls: What is known of the client's TLS, if that is ended here, as fields for such a header.
     """
 
-    factory: MuxFactory
-    stage: Stage
+    stage: Stage = OVER
+    logged = True
     admitted = False
     permit: Permit | None = None
-    asked: tuple[Exchange, ...] = ()
-    tlvs: tuple[Tlv, ...] = ()
-    ended_tls: tuple[Tlv, ...] = ()
+    _settled = True
 
-    def __init__(self, factory: MuxFactory, record: ConnectionRecord) -> None:
-        self.factory = factory
-        self.record = record
-        self.logged = True
-        self._settled = True
-        self._accepted_at = factory.clock.seconds()
+    def __init__(
+        self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
+    ) -> None:
+        super().__init__(generation, engine, record)
+        self._owner = owner
 
+    # The beginning.
+
+    @override
     def connectionMade(self) -> None:
-        """Begin to peek, if the client is let in."""
-        transport = self.transport
+        transport, generation = self.transport, self.generation
         self.record.local = text_of(transport.getHost())
-        if self.admit():
-            self.opened()
-            self.enter(Peeking(self))
+        senders = generation.settings.accept_proxy_from
+        if senders is not None and is_sender(transport.getPeer(), senders):
+            # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
+            self._opened()
+            self.enter(Introduction(self))
+        elif self.admit():
+            self._opened()
+            self.peek(generation.top)
 
-    def admit(self, client: Address | None = None) -> bool:
-        """Let the client in, or refuse it; tell which.
-
-        Args:
-            client: Its real address, if somebody who is trusted has told it.
-        """
+    def admit(self) -> bool:
+        """Let the client in, or turn it away; tell which."""
         try:
-            self.permit = self.factory.admission.enter(client, self.transport.getPeer())
+            self.permit = self.generation.admission.enter(self._source, self.transport.getPeer())
         except Refused as refused:
-            refuse(self, Refusal.CLOSE, refused.reason)
+            self.turn_away(Refusal.CLOSE, refused.reason)
             return False
         self.admitted = True
         return True
 
-    def opened(self) -> None:
-        """Note that it is going to be served, as far as is known."""
+    def _opened(self) -> None:
         self._settled = False
-        self.factory.prepare(self.transport)
-        self.factory.opened(self)
+        self.engine.undecided += 1
+        self.engine.prepare(self.transport, keepalive=self.generation.settings.keepalive)
+        self._owner.opened(self)
 
-    @property
-    def client(self) -> Address | None:
-        """The client's real address; ``None`` if it has no IP address."""
-        return ip_address_of(self.transport.getPeer())
-
-    @property
-    def local(self) -> Address | None:
-        """The address that it connected to."""
-        return ip_address_of(self.transport.getHost())
-
-    def peer(self) -> IAddress:
-        """Give the client's real address as Twisted has it."""
-        return self.transport.getPeer()
-
-    def host(self) -> IAddress:
-        """Give the address that it connected to as Twisted has it."""
-        return self.transport.getHost()
-
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Note that it needs no further socket."""
         if not self._settled:
             self._settled = True
-            self.factory.engine.undecided -= 1
+            self.engine.undecided -= 1
 
-    def enter(self, stage: ReceivingStage) -> None:
+    # From stage to stage.
+
+    def enter(self, stage: Stage) -> None:
         """Go on to the next stage."""
+        self.stage.leave()
         self.stage = self.receiver = stage
+        stage.begin()
 
-    def elapsed_ms(self) -> float:
-        """Tell how long ago the client was accepted, in milliseconds."""
-        return (self.factory.clock.seconds() - self._accepted_at) * 1000
+    def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
+        """Find out what the client speaks.
+
+        Args:
+            level: Whose routes are asked.
+            deadline: What `detection_deadline` gave, if it has begun already.
+        """
+        self.enter(Peeking(self, level, deadline))
+
+    def detection_deadline(self) -> IDelayedCall:
+        """Begin to count the time that detection has."""
+        return self.engine.clock.callLater(
+            self.generation.settings.detect_timeout, self._detection_over
+        )
+
+    def _detection_over(self) -> None:
+        if isinstance(self.stage, Peeking):
+            self.stage.too_late()
+
+    def decided(self, level: Level, branch: Branch | None) -> None:
+        """Go where the routes of a level lead the client.
+
+        Args:
+            level: The same that `peek` was given.
+            branch: The route that takes the client; ``None`` if none does.
+        """
+        if branch is None:
+            self.lead(level.default, "no-route")
+            return
+        self.record.route = branch.name
+        self.logged = branch.log
+        if branch.termination is not None:
+            self.end_tls(branch.termination, self.generation.inside[branch.name])
+        elif branch.destination is not None:
+            self.lead(branch.destination, "denied")
+
+    def end_tls(self, termination: Termination, inside: Level) -> None:
+        """Have the client shake hands, and then find out what it speaks inside of TLS."""
+        # Who asks for TLS first, as PostgreSQL does, has it now; the server is not asked again.
+        self.asked = ()
+        self.enter(Handshaking(self, termination, inside))
+
+    def lead(self, destination: Destination, reason: EndReason) -> None:
+        """Go to a destination.
+
+        Args:
+            destination: Where to.
+            reason: Why, should it be a refusal.
+        """
+        if self.record.detect_ms is None:
+            self.record.detect_ms = self.elapsed_ms()
+        if self.permit is not None:
+            self.permit.settle()
+        if isinstance(destination, Refusal):
+            self.turn_away(destination, reason)
+        elif isinstance(destination, InProcess):
+            self.hand_over(destination)
+        elif lacks_hello(self, destination):
+            self.enter(AwaitingHello(self, destination))
+        else:
+            self.connect(destination)
+
+    def hand_over(self, destination: InProcess) -> None:
+        """Give the connection to a protocol of this process."""
+        self._settle()
+        self.record.backend = destination.name
+        self.enter(HandedOver(self, destination))
+
+    def connect(self, upstream: Upstream) -> None:
+        """Connect to a server."""
+        self.record.backend = upstream.backend.name
+        self.enter(Connecting(self, upstream))
+
+    def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
+        """Go where clients are led when no server of a backend can be reached."""
+        self.lead(upstream.fallback, cause)
+
+    def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
+        """Relay to a server that is connected.
+
+        Args:
+            upstream: Whose server it is.
+            member: The server.
+            server: The other end.
+        """
+        self._settle()
+        self.engine.prepare(server.transport, keepalive=self.generation.settings.keepalive)
+        self.enter(Relaying(self, self, upstream, member, server))
+
+    # The end.
+
+    def turn_away(self, how: Refusal, reason: EndReason) -> None:
+        """Lead the client nowhere.
+
+        Args:
+            how: Which way.
+            reason: Why, for the log; the answer of `Refusal.REJECT` depends on it, too.
+        """
+        self._settle()
+        if how is Refusal.REJECT and self.said:
+            self.enter(Rejecting(self, reason))
+        else:
+            self.enter(Closing(self, how, reason))
 
     def over(self, reason: EndReason) -> None:
-        """Note that nothing is left of this connection. Called by the last stage; only the first call counts."""
+        """Note that nothing is left of the connection. Only the first call counts."""
         record = self.record
         if record.reason is not None:
             return
         record.reason = reason
         record.duration_ms = self.elapsed_ms()
-        self.settle()
-        self.stage = self.receiver = NOBODY
-        self.factory.closed(self)
+        self._settle()
+        self.stage.leave()
+        self.stage = self.receiver = OVER
+        self.said = b""
+        self._owner.closed(self)

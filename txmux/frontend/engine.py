@@ -14,6 +14,7 @@ from txmux.relay.rates import paced_relay
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     import socket
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-    from txmux.relay.ends import End
+    from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.rates import Rates
     from txmux.relay.relay import Relay
@@ -83,6 +84,13 @@ class Engine:
             return False
         self._limit = _descriptor_limit()  # somebody may have raised it meanwhile
         return needed >= self._limit
+
+    @staticmethod
+    def prepare(transport: IRelayTransport, *, keepalive: bool) -> None:
+        """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
+        if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(enabled=True)
+            transport.setTcpKeepAlive(keepalive)
 
     def relay(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,24 +15,21 @@ from txmux.backends.upstream import Upstreams
 from txmux.frontend.addresses import text_of
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.engine import Engine
-from txmux.frontend.introduction import IntroducedProtocol, is_sender
-from txmux.frontend.levels import Levels
+from txmux.frontend.generation import Generation
 from txmux.frontend.limits.admission import Admission
 from txmux.observe.record import ConnectionRecord
-from txmux.rules.model import InProcess, Listener, backends_of
-from txmux.sockets.transport import SocketTransport
+from txmux.rules.model import Listener
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable
 
-    from twisted.internet.interfaces import IAddress, IListeningPort, IReactorTime
+    from twisted.internet.interfaces import IAddress, IListeningPort
 
     from txmux.observe.access_log import AccessLog
-    from txmux.relay.ends import IRelayTransport
     from txmux.relay.interface import AbortReason
-    from txmux.rules.model import Outcome, Route
+    from txmux.rules.model import Route
 
 __all__ = ["MuxFactory"]
 
@@ -59,14 +55,14 @@ class MuxFactory(ServerFactory):
         terminations: The TLS that this process ends; that of this listener alone if not given.
         reactor: For that; the process's own if not given.
 
+    Raises:
+        MuxError: A backend cannot be used, or files for TLS: one is missing, say.
+
     Attributes:
-        admission: The same.
-        engine: The same.
-        upstreams: The same.
-        terminations: The same.
-        levels: Where detection takes place.
-        level: The first of these.
-        dial: Connects to a server; see `Engine.dial`.
+        generation: What the next clients are accepted under.
+        engine: As above.
+        upstreams: As above.
+        connections: Those that are not over.
     """
 
     noisy = False
@@ -88,44 +84,35 @@ class MuxFactory(ServerFactory):
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
             engine = Engine(reactor)
         self.engine = engine
-        self.clock: IReactorTime = engine.clock
-        self.settings = settings
-        self.levels = Levels(routes, settings)
-        self.level = self.levels.top
-        self.connections: set[MuxProtocol] = set()
-        self.dial = partial(engine.dial, keepalive=settings.keepalive)
         self.upstreams = upstreams or Upstreams(engine.reactor, engine.clock, engine.dial)
-        self.terminations = terminations or Terminations(engine.reactor)
-        self._proxies = settings.accept_proxy_from
+        self.generation = Generation.make(
+            routes,
+            settings,
+            admission or Admission(settings, engine.clock.seconds),
+            engine,
+            self.upstreams,
+            terminations or Terminations(engine.reactor),
+        )
+        self.connections: set[MuxProtocol] = set()
         self._access_log = access_log
-        self.admission = admission or Admission(settings, engine.clock.seconds)
         self._emptied: Deferred[None] | None = None
         self._stopping: Deferred[None] = succeed(None)
 
-    def buildProtocol(  # type: ignore[override]  # `factory` is narrower than Twisted's
-        self, addr: IAddress | None
-    ) -> MuxProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
-        record = ConnectionRecord(time.time(), next(_ids), self.settings.name, text_of(addr))
-        if self._proxies is not None and is_sender(addr, self._proxies):
-            return IntroducedProtocol(self, record)
-        return MuxProtocol(self, record)
+        generation = self.generation
+        name = generation.settings.name
+        record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
+        return MuxProtocol(self, generation, self.engine, record)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
-        return self.engine.listen(opened, self, keepalive=self.settings.keepalive)
-
-    def prepare(self, transport: IRelayTransport) -> None:
-        """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
-        if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(enabled=True)
-            transport.setTcpKeepAlive(self.settings.keepalive)
+        return self.engine.listen(opened, self, keepalive=self.generation.settings.keepalive)
 
     def opened(self, connection: MuxProtocol) -> None:
         """Note a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
-        self.engine.undecided += 1
 
     def closed(self, connection: MuxProtocol) -> None:
         """Tell the access log of a connection, and forget it."""
@@ -134,7 +121,7 @@ class MuxFactory(ServerFactory):
             if not self.connections:
                 self.engine.clock.drop_idle()
         if connection.admitted:
-            self.admission.leave(connection.permit)
+            connection.generation.admission.leave(connection.permit)
         if self._access_log is not None and connection.logged:
             try:
                 self._access_log.write(connection.record)
@@ -161,36 +148,22 @@ class MuxFactory(ServerFactory):
         try:
             connection.stage.abort(reason)
         except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
-            _log.failure("{id} could not be ended in good order", id=connection.record.id)
+            _log.failure("{id} could not be ended cleanly", id=connection.record.id)
             connection.transport.abortConnection()
             connection.over("error")
 
     def startFactory(self) -> None:
         """Start what routes lead to."""
-        for level in self.levels.all():
-            for route in level.detector.routes:
-                if route.terminate_tls is not None:
-                    self.terminations.of(route)
-        for backend in backends_of(self._outcomes()):
-            self.upstreams.of(backend)
         self.upstreams.start()
-        for outcome in self._in_process():
+        for outcome in self.generation.in_process:
             outcome.factory.doStart()
 
     def stopFactory(self) -> None:
         """Stop it again."""
-        for outcome in self._in_process():
+        for outcome in self.generation.in_process:
             outcome.factory.doStop()
         self._stopping = self.upstreams.stop()
 
     def stopped(self) -> Deferred[None]:
         """Wait until what was stopped has come to rest."""
         return self._stopping
-
-    def _outcomes(self) -> list[Outcome | None]:
-        levels = self.levels.all()
-        outcomes = [route.outcome for level in levels for route in level.detector.routes]
-        return [*outcomes, self.settings.silent, self.settings.default]
-
-    def _in_process(self) -> list[InProcess]:
-        return [outcome for outcome in self._outcomes() if isinstance(outcome, InProcess)]

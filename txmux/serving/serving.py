@@ -99,15 +99,14 @@ class Serving:
             self._access_log.close()
 
     def _tell_of_dry_runs(self) -> None:
-        for factory in self.factories:
-            for level in factory.levels.all():
-                for name, count in level.detector.would_have_taken.items():
-                    self._log.info(
-                        "[route {name}] would have taken {count} connections of [listen {listener}]",
-                        name=name,
-                        count=count,
-                        listener=factory.settings.name,
-                    )
+        for generation in (factory.generation for factory in self.factories):
+            for name, count in generation.dry_runs:
+                self._log.info(
+                    "[route {name}] would have taken {count} connections of [listen {listener}]",
+                    name=name,
+                    count=count,
+                    listener=generation.settings.name,
+                )
 
     def end_all(self) -> None:
         """End every connection."""

@@ -55,7 +55,7 @@ class Terminations:
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
-        self._by_end: dict[int, tuple[TlsEnd, Termination]] = {}
+        self._made: dict[tuple[str, TlsEnd], Termination] = {}
 
     def add(self, rules: Rules) -> None:
         """Read the certificates of all routes that end TLS.
@@ -67,37 +67,32 @@ class Terminations:
         for route in rules.routes:
             try:
                 if route.terminate_tls is not None:
-                    self._make(route, route.terminate_tls)
+                    self._of(route, route.terminate_tls)
             except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
                 problems.append(problem_with(rules, route, error))
         if problems:
             raise RulesError(problems)
 
     def of(self, route: Route) -> Termination:
-        """Give what ends the TLS of a route that does so; the same object each time.
+        """Give what ends the TLS of a route that does so; the same object for the same name and files.
 
         Raises:
             MuxError: A file cannot be used.
         """
-        end = route.terminate_tls
-        assert end is not None  # noqa: S101 - nobody asks otherwise
-        # By its identity, since to compare would cost more.
-        known = self._by_end.get(id(end))
-        if known is not None:
-            return known[1]
+        assert route.terminate_tls is not None  # noqa: S101 - nobody asks otherwise
         try:
-            return self._make(route, end)
+            return self._of(route, route.terminate_tls)
         except TLSFileError as problem:
             raise MuxError(f"[route {route.name}] {problem.key}: {problem}") from problem
 
-    def _make(self, route: Route, end: TlsEnd) -> Termination:
-        store = CertificateStore(end, self._reactor.seconds, route.name)
-        made = Termination(store, self._reactor)
-        # What the rules say is kept as well, so that nothing else can come by its identity.
-        self._by_end[id(end)] = end, made
+    def _of(self, route: Route, end: TlsEnd) -> Termination:
+        made = self._made.get((route.name, end))
+        if made is None:
+            store = CertificateStore(end, self._reactor.seconds, route.name)
+            made = self._made[route.name, end] = Termination(store, self._reactor)
         return made
 
     def reread(self) -> None:
         """Read all certificates again, changed or not."""
-        for _, termination in self._by_end.values():
+        for termination in self._made.values():
             termination.store.reread()

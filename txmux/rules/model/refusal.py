@@ -31,4 +31,4 @@ class InProcess:
     """
 
     name: str
-    factory: IProtocolFactory
+    factory: IProtocolFactory = attrs.field(hash=False)  # it may have no hash

@@ -1,4 +1,4 @@
-"""Handing a client's connection to a protocol of this process, without a second socket."""
+"""A stage: a client's connection is handed to a protocol of this process, without a second socket."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
+from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
+
+from txmux.frontend.stage import Client, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
 
-    from txmux.frontend.connection import MuxProtocol
     from txmux.observe.record import EndReason
     from txmux.relay.interface import AbortReason
     from txmux.rules.model import InProcess
@@ -25,99 +27,97 @@ __all__ = ["HandedOver"]
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
-class HandedOver:
-    """A stage: a protocol of this process has the connection, and all timeouts are its own.
+class HandedOver(Stage):
+    """A protocol of this process has the connection, and all timeouts are its own.
+
+    Args:
+        client: The client's connection.
+        destination: Whose protocol it is.
 
     Attributes:
         protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
     """
 
-    def __init__(self, connection: MuxProtocol, outcome: InProcess) -> None:
-        self._connection = connection
-        self._outcome = outcome
+    def __init__(self, client: Client, destination: InProcess) -> None:
+        super().__init__(client)
+        self._destination = destination
         self._ended_by_us: EndReason | None = None
-        self._pending = b""
-        self._finished = False
+        self._told_finished = False
         self._paused = False
         self.protocol: Any = None
 
-    def start(self, pending: bytes, *, client_finished: bool) -> None:
-        """Give the connection over, with the bytes that came before."""
-        self._connection.enter(self)
-        self._pending = pending
-        self._finished = client_finished
+    @override
+    def begin(self) -> None:
         self._run(self._make_protocol)
-        self._catch_up()
+        self.on_data()
 
-    def data(self, data: bytes) -> None:
-        """Pass bytes on."""
-        self._connection.record.bytes_in += len(data)
-        self._pending += data
-        self._catch_up()
-
-    def finished(self) -> None:
-        """Pass a half-close on to a protocol that knows of such; for any other the connection is over."""
-        self._finished = True
-        self._catch_up()
+    @override
+    def on_finished(self) -> None:
+        self.on_data()
 
     def write_finished(self) -> None:
         """Tell a protocol that knows of such that its own half-close has been carried out."""
         if IHalfCloseableProtocol.providedBy(self.protocol):
             self._run(self.protocol.writeConnectionLost)
 
+    @override
     def lost(self, reason: Failure) -> None:
-        """Tell the protocol that its connection is gone."""
         protocol, self.protocol = self.protocol, None
         if protocol is not None:
             self._run(protocol.connectionLost, reason)
-        self._connection.over(self._ended_by_us or _reason_for(reason))
+        self._client.over(self._ended_by_us or _reason_for(reason))
 
+    @override
     def abort(self, reason: AbortReason) -> None:
-        """End the connection."""
         self._end(reason)
 
     def pause(self) -> None:
         """Deliver nothing for the time being."""
         self._paused = True
-        self._connection.transport.pauseProducing()
+        self._client.transport.pauseProducing()
 
     def resume(self) -> None:
         """Deliver what has come meanwhile, and go on."""
         self._paused = False
-        if not self._finished:
-            self._connection.transport.resumeProducing()
-        self._catch_up()
+        if not self._owes_finish():
+            self._client.transport.resumeProducing()
+        self.on_data()
 
     def _make_protocol(self) -> None:
-        connection = self._connection
-        protocol: Any = self._outcome.factory.buildProtocol(connection.peer())
+        client = self._client
+        protocol: Any = self._destination.factory.buildProtocol(client.peer())
         if protocol is None:
             self._end("denied")
             return
         self.protocol = protocol
-        protocol.makeConnection(_Transport(self, connection))
+        protocol.makeConnection(_Transport(self, client))
 
-    def _catch_up(self) -> None:
-        """Tell the protocol what it has not been told, as long as it wants to hear."""
+    @override
+    def on_data(self) -> None:
+        # The protocol is told what it has not been told, as long as it wants to hear.
         if self._paused or self._closing():
             return
-        data, self._pending = self._pending, b""
+        client = self._client
+        data, client.said = client.said, b""
         if data:
             self._run(self.protocol.dataReceived, data)
-        if self._finished and not self._paused and not self._closing():
+        if self._owes_finish() and not self._paused and not self._closing():
+            self._told_finished = True
             if IHalfCloseableProtocol.providedBy(self.protocol):
                 self._run(self.protocol.readConnectionLost)
             else:
                 # Whoever still produces for a transport keeps it from closing.
-                self._connection.transport.unregisterProducer()
-                self._connection.transport.loseConnection()
-            self._finished = False
+                client.transport.unregisterProducer()
+                client.transport.loseConnection()
+
+    def _owes_finish(self) -> bool:
+        return self._client.has_finished and not self._told_finished
 
     def _closing(self) -> bool:
         return (
             self.protocol is None
             or self._ended_by_us is not None
-            or bool(getattr(self._connection.transport, "disconnecting", False))
+            or bool(getattr(self._client.transport, "disconnecting", False))
         )
 
     def _run(self, what: Callable[..., object], *args: object) -> None:
@@ -125,12 +125,14 @@ class HandedOver:
         try:
             what(*args)
         except Exception:  # noqa: BLE001 - whatever it is, it is that protocol's
-            _log.failure("{backend} raised; its connection is ended", backend=self._outcome.name)
+            _log.failure(
+                "{backend} raised; its connection is ended", backend=self._destination.name
+            )
             self._end("error")
 
     def _end(self, reason: EndReason) -> None:
         self._ended_by_us = self._ended_by_us or reason
-        self._connection.transport.abortConnection()
+        self._client.transport.abortConnection()
 
 
 def _reason_for(reason: Failure) -> EndReason:
@@ -143,12 +145,12 @@ def _reason_for(reason: Failure) -> EndReason:
 class _Transport:
     """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
 
-    def __init__(self, stage: HandedOver, connection: MuxProtocol) -> None:
+    def __init__(self, stage: HandedOver, client: Client) -> None:
         self._stage = stage
-        self._transport = connection.transport
-        self._record = connection.record
-        self.getPeer = connection.peer
-        self.getHost = connection.host
+        self._transport = client.transport
+        self._record = client.record
+        self.getPeer = client.peer
+        self.getHost = client.host
         directlyProvides(self, providedBy(self._transport))
 
     def __getattr__(self, name: str) -> Any:

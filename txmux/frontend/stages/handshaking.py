@@ -1,4 +1,4 @@
-"""The stage in which a client shakes hands with the TLS that is ended here."""
+"""A stage: a client shakes hands for TLS that is ended here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.protocols.policies import ProtocolWrapper
+from typing_extensions import override
 from zope.interface import implementer
 
+from txmux.frontend.stage import Client, Stage
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 from txmux.tls.agreed import AgreedTLS
@@ -16,11 +18,11 @@ from txmux.tls.transport import TLSTransport
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from twisted.python.failure import Failure
 
-    from txmux.frontend.connection import MuxProtocol
+    from txmux.frontend.generation import Level
     from txmux.observe.record import EndReason
     from txmux.relay.interface import AbortReason
     from txmux.tls.termination import Termination
@@ -29,89 +31,71 @@ __all__ = ["Handshaking"]
 
 
 @implementer(IHandshakeListener)
-class Handshaking:
-    """A stage: the client's TLS handshake.
-
-    It is also the protocol on top of TLS until the handshake is complete.
+class Handshaking(Stage):
+    """Waits for the client's TLS. Is the protocol on top of it until the handshake is complete.
 
     Args:
-        connection: The client's.
+        client: The client's connection.
         termination: What its TLS is ended with.
-        go_on: Called when the plaintext is about to come.
+        inside: Whose routes are asked when there is plaintext.
     """
 
-    def __init__(
-        self, connection: MuxProtocol, termination: Termination, go_on: Callable[[], None]
-    ) -> None:
-        self._connection = connection
-        self._go_on = go_on
+    def __init__(self, client: Client, termination: Termination, inside: Level) -> None:
+        super().__init__(client)
+        self._inside = inside
         self._tls = TLSTransport(termination.factory, self, _connectWrapped=False)
         self._reason: EndReason = "tls-failed"
         self._cause = ""
-        self._deadline = connection.factory.clock.callLater(
-            connection.factory.settings.detect_timeout, self._too_late
-        )
 
-    def start(self, pending: bytes, *, client_finished: bool) -> None:
-        """Shake hands.
-
-        Args:
-            pending: What the client has sent so far: its hello, as far as it has come.
-            client_finished: Whether it will send no more.
-        """
-        below: Any = self._connection.transport
-        self._connection.enter(self)
+    @override
+    def begin(self) -> None:
+        client = self._client
+        below: Any = client.transport
+        self.wait(client.generation.settings.detect_timeout, self._too_late)
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = self._tls
         else:
             below.protocol = self._tls
+        hello, client.said = client.said, b""
+        has_finished, client.has_finished = client.has_finished, False
         self._tls.makeConnection(below)
-        self._tls.dataReceived(pending)
-        if client_finished:
+        self._tls.dataReceived(hello)
+        if has_finished:
             self._tls.readConnectionLost()
 
     def handshakeCompleted(self) -> None:
         """Step out of the way: TLS is now the client's transport."""
-        self._deadline.cancel()
-        connection = self._connection
-        tls: Any = self._tls
+        client, tls = self._client, self._tls
         agreed = AgreedTLS.of(tls.getHandle())
-        connection.transport, tls.wrappedProtocol = tls, connection
-        connection.ended_tls = _as_fields(agreed)
-        record = connection.record
+        inner: Any = tls
+        client.transport, inner.wrappedProtocol = inner, client
+        client.ended_tls = _as_fields(agreed)
+        record = client.record
         record.facts = {**record.facts, **{k: printable(v) for k, v in agreed.facts().items()}}
         # From here on what is inside of TLS is counted.
         record.bytes_in = 0
-        self._go_on()
+        client.peek(self._inside)
 
     def connectionLost(self, reason: Failure) -> None:
         """Learn from TLS that the connection is gone before the handshake was complete."""
-        self._connection.connectionLost(reason)
+        self.lost(reason)
 
+    @override
     def lost(self, reason: Failure) -> None:
-        """Log why there was no TLS."""
-        if self._deadline.active():
-            self._deadline.cancel()
-        connection = self._connection
+        client = self._client
         if self._reason == "tls-failed":
             cause = self._cause or cause_of(reason.value, self._tls.distrusted)
-            connection.record.facts = {**connection.record.facts, "tls_error": printable(cause)}
-        connection.over(self._reason)
+            client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
+        client.over(self._reason)
 
+    @override
     def abort(self, reason: AbortReason) -> None:
-        """Give up on the client."""
         self._reason = reason
-        self._connection.transport.abortConnection()
+        self._client.transport.abortConnection()
 
     def _too_late(self) -> None:
         self._cause = "the TLS handshake took longer than detect_timeout"
-        self._connection.transport.abortConnection()
-
-    def data(self, data: bytes) -> None:
-        """Nothing comes before the handshake is complete."""
-
-    def finished(self) -> None:
-        """Nothing comes before the handshake is complete."""
+        self._client.transport.abortConnection()
 
 
 def _as_fields(agreed: AgreedTLS) -> tuple[Tlv, ...]:

@@ -1,0 +1,89 @@
+"""What connections need of the rules, while these change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+
+from tests.frontend.terminate_case import TerminationCase
+from tests.support.mux import MuxTestCase, backend_at
+from txmux.embedding import outcome, route
+from txmux.frontend.generation import Generation
+from txmux.tls.termination import Terminations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.rules.model import Route
+
+
+class GenerationTest(MuxTestCase):
+    """A listener that goes on under other rules."""
+
+    def change(self, routes: Iterable[Route]) -> None:
+        """Have the next clients accepted under other routes."""
+        factory = self.factory
+        now = factory.generation
+        terminations = Terminations(factory.engine.reactor)
+        factory.generation = Generation.make(
+            routes, now.settings, now.admission, factory.engine, factory.upstreams, terminations
+        )
+
+    async def test_undecided(self) -> None:
+        """A client is led by the rules under which it was accepted, even if it says all of it later."""
+        port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
+        before = await self.connect(port)
+        before.send(b"SSH")
+        await self.seen(3)
+        self.change([route("ssh", "close", name="new")])
+        after = await self.connect(port)
+        after.send(b"SSH-2.0-a\r\n")
+        await after.is_lost()
+        self.assert_story(await self.logged(), route="new", reason="denied")
+        before.send(b"-2.0-a\r\n")
+        await (await self.backend.peer()).has(11)
+        before.close()
+        (await self.backend.peer()).close()
+        self.assert_story(await self.logged(2), route="old", reason="done")
+
+    async def test_same_backend(self) -> None:
+        """A backend that has not changed keeps its servers' counters; one that has begins anew."""
+        port = self.backend_port()
+        listener = self.mux([route("ssh", backend_at(port), name="old")])
+        client = await self.connect(listener)
+        client.send(b"SSH-2.0-a\r\n")
+        await (await self.backend.peer()).has(11)
+        self.change([route("ssh", backend_at(port)), route("redis", backend_at(port, retries=7))])
+        same, other = (branch.destination for branch in self.factory.generation.top.detector.routes)
+        active = [
+            [member.connections for member in upstream.pool.members]  # type: ignore[union-attr]
+            for upstream in (same, other)
+        ]
+        self.assertEqual(active, [[1], [0]])
+
+    def test_fallback(self) -> None:
+        """Where a backend falls back to may be a factory that has no hash."""
+
+        @attrs.define
+        class Unhashable(Factory):
+            number: int = 0
+
+        backend = backend_at(1, fallback=outcome(Unhashable()))
+        self.mux([route("ssh", backend), route("redis", backend_at(1, fallback=backend.fallback))])
+        first, second = self.factory.generation.top.detector.routes
+        self.assertIs(first.destination, second.destination)
+
+
+class TerminationsTest(TerminationCase):
+    """What ends TLS, over several generations."""
+
+    def test_same(self) -> None:
+        """It is the same for a route of the same name with the same files, and only for that."""
+        terminations = Terminations(Clock())
+        made = terminations.of(self.tls_route())
+        self.assertIs(terminations.of(self.tls_route(match="any")), made)
+        self.assertIsNot(terminations.of(self.tls_route("other")), made)
+        self.assertIsNot(terminations.of(self.tls_route(alpn=("h2",))), made)

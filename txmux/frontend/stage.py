@@ -1,0 +1,183 @@
+"""What a connection is at, and what it is told and knows there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import override
+
+from txmux.rules.model import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.python.failure import Failure
+
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import ConnectFailure
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Destination, Upstream
+    from txmux.frontend.engine import Engine
+    from txmux.frontend.generation import Branch, Generation, Level
+    from txmux.interfaces import Exchange
+    from txmux.observe.record import ConnectionRecord, EndReason
+    from txmux.proxyprotocol.header import Address, Header, Tlv
+    from txmux.relay.ends import IRelayTransport
+    from txmux.relay.interface import AbortReason
+
+__all__ = ["OVER", "Client", "Stage"]
+
+
+class Client(Protocol):
+    """What a stage sees of a client's connection: what is known of it, and where it can go from here.
+
+    Attributes:
+        transport: Leads to the client, or to what is inside of its TLS.
+        record: For the access log.
+        generation: The rules under which the client was accepted.
+        engine: Has the timers and the relays.
+        said: What the client has said, and nobody has been given yet.
+        has_finished: Whether it will say no more; it may still want to hear the answer.
+        asked: Requests that were answered here, and that its server is to be asked again.
+        tlvs: Fields of the PROXY protocol header that it began with.
+        ended_tls: What is known of its TLS, if that is ended here, as fields for such a header.
+    """
+
+    transport: IRelayTransport
+    record: ConnectionRecord
+    generation: Generation
+    engine: Engine
+    said: bytes
+    has_finished: bool
+    asked: tuple[Exchange, ...]
+    tlvs: tuple[Tlv, ...]
+    ended_tls: tuple[Tlv, ...]
+
+    @property
+    def address(self) -> Address | None:
+        """The client's real address; ``None`` if it has no IP address."""
+
+    @property
+    def local(self) -> Address | None:
+        """The address that it connected to."""
+
+    def peer(self) -> IAddress:
+        """Give the client's real address as Twisted has it."""
+
+    def host(self) -> IAddress:
+        """Give the address that it connected to as Twisted has it."""
+
+    def elapsed_ms(self) -> float:
+        """Tell how long ago the client was accepted, in milliseconds."""
+
+    def is_introduced(self, header: Header) -> None:
+        """Take note of what a PROXY protocol header says of it."""
+
+    def detection_deadline(self) -> IDelayedCall:
+        """Begin to count the time that detection has."""
+
+    def admit(self) -> bool:
+        """Let the client in, or turn it away; tell which."""
+
+    def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
+        """Find out what the client speaks."""
+
+    def decided(self, level: Level, branch: Branch | None) -> None:
+        """Go where the routes of a level lead the client; ``None`` if none of them takes it."""
+
+    def lead(self, destination: Destination, reason: EndReason) -> None:
+        """Go to a destination; `reason` is why, should it be a refusal."""
+
+    def connect(self, upstream: Upstream) -> None:
+        """Connect to a server."""
+
+    def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
+        """Go where clients are led when no server can be reached."""
+
+    def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
+        """Relay to a server that is connected."""
+
+    def turn_away(self, how: Refusal, reason: EndReason) -> None:
+        """Lead the client nowhere."""
+
+    def over(self, reason: EndReason) -> None:
+        """Note that nothing is left of the connection. Only the first call counts."""
+
+
+class Stage:
+    """What a connection is at: it is told what happens at the client's end, until the connection goes on.
+
+    Args:
+        client: The client's connection.
+    """
+
+    _deadline: IDelayedCall | None = None
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def begin(self) -> None:
+        """Begin, now that the connection is here."""
+
+    def leave(self) -> None:
+        """End what was waited for, because the connection goes on."""
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+
+    def wait(self, seconds: float, call: Callable[[], object]) -> None:
+        """Have something called later, unless the stage is left before. It takes the place of an earlier wait."""
+        Stage.leave(self)
+        self._deadline = self._client.engine.clock.callLater(seconds, call)
+
+    def data(self, data: bytes) -> None:
+        """Keep what the client says."""
+        client = self._client
+        client.record.bytes_in += len(data)
+        client.said += data
+        self.on_data()
+
+    def on_data(self) -> None:
+        """Look at what the client has said, which is more than before."""
+
+    def finished(self) -> None:
+        """Note that the client will say no more."""
+        self._client.has_finished = True
+        self.on_finished()
+
+    def on_finished(self) -> None:
+        """Do what follows from that."""
+
+    def lost(self, reason: Failure) -> None:  # noqa: ARG002
+        """Note that the client is gone."""
+        self._client.over("client-gone")
+
+    def abort(self, reason: AbortReason) -> None:
+        """End the connection at once, whatever it is doing."""
+        self._client.turn_away(Refusal.RESET, reason)
+
+
+class _Over(Stage):
+    """The connection is over, and nothing that happens counts any more."""
+
+    @override
+    def data(self, data: bytes) -> None:
+        pass
+
+    @override
+    def finished(self) -> None:
+        pass
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        pass
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        pass
+
+
+_nobody: Any = None
+OVER = _Over(_nobody)
+"""What all connections are at that are over, so that what they were at before goes at once."""

@@ -1,0 +1,60 @@
+"""A stage: the connection of a client that is led nowhere is being closed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import ISSLTransport
+from typing_extensions import override
+
+from txmux.frontend.stage import Client, Stage
+from txmux.rules.model import Refusal
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+    from txmux.observe.record import EndReason
+    from txmux.relay.interface import AbortReason
+
+__all__ = ["Closing"]
+
+_CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
+
+
+class Closing(Stage):
+    """Waits for the client to go.
+
+    Args:
+        client: The client's connection.
+        how: `Refusal.RESET` to break it off.
+        reason: Why, for the log.
+    """
+
+    def __init__(self, client: Client, how: Refusal, reason: EndReason) -> None:
+        super().__init__(client)
+        self._how = how
+        self._reason = reason
+
+    @override
+    def begin(self) -> None:
+        transport = self._client.transport
+        self._client.said = b""
+        if self._how is Refusal.RESET:
+            transport.abortConnection()
+            return
+        if ISSLTransport.providedBy(transport):
+            self.wait(_CLOSE_NOTIFY, transport.abortConnection)
+        transport.loseConnection()
+
+    @override
+    def data(self, data: bytes) -> None:
+        # It is counted, but nobody will read it.
+        self._client.record.bytes_in += len(data)
+
+    @override
+    def lost(self, reason: Failure) -> None:
+        self._client.over(self._reason)
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self._client.transport.abortConnection()

@@ -1,0 +1,96 @@
+"""A stage: a server is being connected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from txmux.backends.connect.connector import BackendConnector
+from txmux.frontend.announcing import header_for
+from txmux.frontend.stage import Client, Stage
+from txmux.proxyprotocol.header import TlvType
+from txmux.rules.model import Refusal
+
+if TYPE_CHECKING:
+    from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import ConnectFailure
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+
+__all__ = ["Connecting"]
+
+
+class Connecting(Stage):
+    """Waits for a server. What the client sends meanwhile is kept, up to the peek limit.
+
+    Args:
+        client: The client's connection.
+        upstream: Whose servers are tried.
+    """
+
+    def __init__(self, client: Client, upstream: Upstream) -> None:
+        super().__init__(client)
+        self._upstream = upstream
+        header, address = b"", None
+        if upstream.asks_who:
+            address = client.address
+            if upstream.backend.proxy_protocol != "off":
+                header = header_for(client, upstream.backend)
+        self._connector = BackendConnector(
+            upstream,
+            client.generation.dial,
+            client.engine.clock,
+            header,
+            address,
+            eager=bool(client.said),
+            on_connected=self._connected,
+            on_failed=self._failed,
+        )
+        if client.asked:
+            self._connector.requests = client.asked
+        if upstream.tls is not None:
+            agreed = (tlv.value for tlv in client.ended_tls if tlv.type == TlvType.ALPN)
+            self._connector.alpn = tuple(agreed)
+
+    @override
+    def begin(self) -> None:
+        # Reading goes on for as long as there is room, because a socket that is not read does not tell
+        # that its peer is gone.
+        self.on_data()
+        self._connector.start()
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        self._connector.cancel()
+        del self._connector  # it knows this stage, too
+
+    @override
+    def on_data(self) -> None:
+        client = self._client
+        if len(client.said) >= client.generation.settings.peek_limit:
+            client.transport.pauseProducing()
+
+    def _connected(self, server: ProxyClient, member: Member) -> None:
+        client = self._client
+        record = client.record
+        record.server = member.target.text
+        record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
+        self._note_attempts()
+        client.relay(self._upstream, member, server)
+
+    def _failed(self, cause: ConnectFailure) -> None:
+        self._note_attempts()
+        tried = [*self._connector.tried]
+        if tried and isinstance(self._upstream.fallback, Refusal):
+            self._client.record.server = tried[-1].target.text
+        self._client.fall_back(self._upstream, cause)
+
+    def _note_attempts(self) -> None:
+        tried = self._connector.tried
+        if tried:
+            attempts = [f"{member.target.text} {cause}" for member, cause in tried.items()]
+            facts = self._client.record.facts
+            before = [facts["tried"]] if "tried" in facts else []
+            facts["tried"] = ", ".join(before + attempts)
