@@ -15,7 +15,7 @@ from txmux.embedding import route
 from txmux.frontend.stages.introduction import is_sender
 from txmux.proxyprotocol.encode import encode_ssl, encode_v1, encode_v2
 from txmux.proxyprotocol.header import Command, Header, SslClient, SslInfo, Tlv, TlvType
-from txmux.rules.model import NetworkSet, Senders, Unix
+from txmux.rules.model import Clients, NetworkSet, Senders, Unix
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -93,16 +93,16 @@ class AcceptedTest(IntroducedTestCase):
 
     async def test_allow_and_deny(self) -> None:
         """Admission goes by the real address, and asks no backend."""
-        for number, (settings, reason) in enumerate(
+        for number, (clients, reason) in enumerate(
             [
-                ({"deny": NetworkSet([ip_network("192.168.0.0/24")])}, "denied"),
-                ({"allow": SENDERS}, "denied"),
-                ({"deny": SENDERS}, "no-route"),
-                ({"allow": NetworkSet([ip_network("192.168.0.1")])}, "no-route"),
+                (Clients(excluded=NetworkSet([ip_network("192.168.0.0/24")])), "denied"),
+                (Clients(allowed=SENDERS), "denied"),
+                (Clients(excluded=SENDERS), "no-route"),
+                (Clients(allowed=NetworkSet([ip_network("192.168.0.1")])), "no-route"),
             ],
             1,
         ):
-            port = self.introduced_mux(**settings)
+            port = self.introduced_mux(clients=clients)
             client = await self.connect(port)
             client.send(LINE + b"xxx")
             await client.is_lost()
