@@ -216,8 +216,12 @@ class MatcherTests(SynchronousTestCase):
             self.assertEqual((name, rows.keys() & options), (name, options))
             for option in options:
                 (example,) = _code(rows[option][1])
-                needed = {"mask": "hex=000000", "offset": "hex=00", "within": "pattern=a"}
-                line = f"{name} {needed.get(option, '')} {example}".replace(r"\|", "|")
+                needed = {
+                    ("payload", "mask"): "hex=000000",
+                    ("payload", "offset"): "hex=00",
+                    ("regex", "within"): "pattern=a",
+                }
+                line = f"{name} {needed.get((name, option), '')} {example}".replace(r"\|", "|")
                 parse(f"[route a]\nmatch = {line}\nbackend = close\n{_LISTENER}", "x")
 
     def test_readme(self) -> None:

@@ -107,6 +107,23 @@ class MessageTests(SynchronousTestCase):
             said(message(NAME + IN + OPT[:10], counts=counts)), (NO, 2 + 12 + len(NAME))
         )
 
+    def test_within(self) -> None:
+        """A message has at most 1 KiB, or what ``within=`` says; the first byte that makes it longer is a no."""
+        padded = message(NAME + IN + OPT + bytes(1000), "2800", "0001 0000 0000 0001")
+        self.assertEqual(said(padded), (NO, 2))
+        self.assertEqual(said(padded, within="2KiB"), (MATCH, 2 + 12 + len(NAME) + 4))
+        self.assertEqual(said(padded, within=str(len(padded) - 2)).verdict, MATCH)
+        self.assertEqual(said(padded, within=str(len(padded) - 3)), (NO, 2))
+        for hello in (b"HI\n", b"\x05\1\0", b"ruok", b"get a"):
+            self.assertEqual(said(hello), (NO, 1), hello)
+        self.assertEqual(said(b"HI\n", within="65535"), (NEED_MORE, 3))
+
+    def test_within_unusable(self) -> None:
+        """A size that no message can have is an error that says what would be right."""
+        for text in ("16", "64KiB", "1MiB", "", "-1"):
+            error = self.assertRaises(OptionError, dns.predicate, {"within": text})
+            self.assertIn("write one from 17 to 65535, such as 1KiB", str(error))
+
     def test_question(self) -> None:
         """Compressed names, control characters, and types and classes that are none are a no."""
         for question, at in (

@@ -95,7 +95,7 @@ class OptionTests(SynchronousTestCase):
         for within in ("0", "65537", "65KiB", "1kib", "1MiB", "-1", "1.5", "", "many", "1_0", "٣"):
             with self.subTest(within=within):
                 self.refused(
-                    "within", "write one from 1 to 64KiB, such as 512", pattern="a", within=within
+                    "within", "write one from 1 to 64KiB, such as 256", pattern="a", within=within
                 )
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             predicate = regex.predicate({"pattern": "a", "within": within})

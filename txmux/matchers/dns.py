@@ -12,6 +12,7 @@ from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, V
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.sizes import option_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,9 @@ _TYPE_AND_CLASS = 4
 _SHORTEST_RECORD = 11
 _BEFORE_NAME = 2 + _HEADER
 _LONGEST = _BEFORE_NAME + _LONGEST_NAME + _TYPE_AND_CLASS
+_SHORTEST_MESSAGE = _HEADER + 1 + _TYPE_AND_CLASS
+_DEFAULT_WITHIN = 1024
+_LARGEST_WITHIN = 0xFFFF
 
 _RECURSION_DESIRED = 0x01
 _QUERY = frozenset({0x00, _RECURSION_DESIRED})
@@ -48,7 +52,7 @@ class _Message:
     name: str = ""
 
     def read(self, cursor: Cursor) -> None:
-        length = cursor.number(2, _HEADER + 1 + _TYPE_AND_CLASS, 0xFFFF)
+        length = cursor.number(2, _SHORTEST_MESSAGE, _LARGEST_WITHIN)
         cursor.take(2)
         records = _read_header(cursor, length)
         self._read_name(cursor, length - _HEADER - _TYPE_AND_CLASS, records)
@@ -84,10 +88,16 @@ class _Message:
 class _DnsPredicate:
     name: Globs | None
     key: Key | None
+    within: int
     longest: int = _LONGEST
-    first_bytes: None = None
+
+    @property
+    def first_bytes(self) -> frozenset[int]:
+        return frozenset(range((self.within >> 8) + 1))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
+        if int.from_bytes(peeked.data[:2].ljust(2, b"\0"), "big") > self.within:
+            return Verdict.NO
         message = peeked.parsed(_parse)
         if self.name is None or message.verdict is Verdict.NO:
             return message.verdict
@@ -118,6 +128,10 @@ class DnsMatcher:
     That is its length in two bytes; a header that is no response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
     (RFC 2136) and the flags that these may have, with AD and CD (RFC 4035); and one question, whose name is not
     compressed. The counts of the other records have to fit in the length. The end of the question decides.
+
+    The length is bounded, so that few other protocols are held until the sixth byte shows that they are others. A query
+    with padding (RFC 8467) and a signature (RFC 8945) has far less than 1 KiB; an UPDATE, or a TKEY query that carries a
+    ticket of Kerberos (RFC 3645), may have more.
     """
 
     name = "dns"
@@ -126,16 +140,23 @@ class DnsMatcher:
         Option(
             "name", "globs of the name in the first question", "example.internal,*.example.internal"
         ),
+        Option(
+            "within",
+            "a message has at most this many bytes (17 to 65535, 1KiB if left out)",
+            "16KiB",
+        ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate.
 
         Raises:
-            OptionError: The patterns of ``name=`` cannot be used.
+            OptionError: The patterns of ``name=`` or the size of ``within=`` cannot be used.
         """
         name = option_globs(options, "name", hosts)
-        return _DnsPredicate(name, name.key(_name) if name else None)
+        sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
+        within = option_size(options, "within", _DEFAULT_WITHIN, sizes)
+        return _DnsPredicate(name, name.key(_name) if name else None, within)
 
 
 dns = DnsMatcher()

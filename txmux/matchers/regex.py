@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from zope.interface import implementer
@@ -11,6 +10,7 @@ from txmux.automaton import PatternError
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Option, Predicate
 from txmux.wire.predicates import Pattern
+from txmux.wire.sizes import option_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["RegexMatcher", "regex"]
 
 _DEFAULT_WITHIN = 256
-_LARGEST_WITHIN = 65_536
+_LARGEST_WITHIN = 64 * 1024
 
 
 @implementer(IProtocolMatcher)
@@ -46,12 +46,12 @@ class RegexMatcher:
                 their bytes in UTF-8.
 
         Raises:
-            OptionError: No pattern, one that cannot be used, or a `within` that is no size in range.
+            OptionError: No pattern, one that cannot be used, or a `within` that is not a size in range.
         """
         if not options.get("pattern"):
             problem = "empty" if "pattern" in options else "missing"
             raise OptionError("pattern", rf"is {problem}; write one, such as pattern='SSH-\d'")
-        within = _within(options.get("within", str(_DEFAULT_WITHIN)))
+        within = option_size(options, "within", _DEFAULT_WITHIN, range(1, _LARGEST_WITHIN + 1))
         try:
             predicate = Pattern(options["pattern"].encode(), within=within)
             predicate.compile()
@@ -63,13 +63,3 @@ class RegexMatcher:
 
 
 regex = RegexMatcher()
-
-
-def _within(text: str) -> int:
-    found = re.fullmatch("([0-9]{1,5})(KiB)?", text)
-    size = int(found[1]) * (1024 if found[2] else 1) if found else 0
-    if 1 <= size <= _LARGEST_WITHIN:
-        return size
-    raise OptionError(
-        "within", f"{text!r} is no size in range; write one from 1 to 64KiB, such as 512"
-    )

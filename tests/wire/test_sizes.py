@@ -1,0 +1,29 @@
+"""Options that are a number of bytes."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.errors import OptionError
+from txmux.wire.sizes import option_size
+
+
+class SizeTests(SynchronousTestCase):
+    """What `option_size` reads."""
+
+    def test_sizes(self) -> None:
+        """Bytes, or KiB; without the option it is the default."""
+        for text, size in (("10", 10), ("1KiB", 1024), ("4KiB", 4096)):
+            self.assertEqual(option_size({"within": text}, "within", 64, range(10, 4097)), size)
+        self.assertEqual(option_size({}, "within", 64, range(10, 4097)), 64)
+
+    def test_unusable(self) -> None:
+        """Anything else is an error that names the option, the range and the default."""
+        for text in ("", "9", "4097", "5KiB", "1 KiB", "x", "1e3"):
+            error = self.assertRaises(
+                OptionError, option_size, {"n": text}, "n", 64, range(10, 4097)
+            )
+            self.assertIn(
+                f"n: {text!r} is not a size in range; write one from 10 to 4KiB, such as 64",
+                str(error),
+            )
