@@ -17,6 +17,7 @@ from txmux.cli.pcap import client_streams, read_segments
 from txmux.detection.explain import explain
 from txmux.errors import MuxError, OptionError
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
+from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import RulesError, did_you_mean
 from txmux.rules.reading.parser import load
 
@@ -102,7 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _address(text: str) -> IPv4Address | IPv6Address:
     try:
-        return _unmapped(ip_address(text))
+        # As the service does: IPv4 clients are IPv4 on any listener.
+        return unmapped(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no IP address; write one as 192.0.2.1 or 2001:db8::1"
@@ -116,11 +118,6 @@ def _moment(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
         ) from None
-
-
-def _unmapped(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    # As the service does: IPv4 clients are IPv4 on any listener.
-    return getattr(host, "ipv4_mapped", None) or host
 
 
 def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from twisted.internet import address
 
 from txmux.proxyprotocol.header import Address
+from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["ip_address_of", "text_of", "twisted_address", "unmapped"]
+__all__ = ["ip_address_of", "text_of", "twisted_address"]
 
 
 def ip_address_of(peer: IAddress) -> Address | None:
@@ -26,13 +27,6 @@ def ip_address_of(peer: IAddress) -> Address | None:
     if not isinstance(peer, (address.IPv4Address, address.IPv6Address)):
         return None
     return Address(unmapped(ip_address(peer.host)), peer.port)
-
-
-def unmapped(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """Give the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
-    if isinstance(host, IPv6Address) and host.ipv4_mapped is not None:
-        return host.ipv4_mapped
-    return host
 
 
 def twisted_address(end: Address) -> IAddress:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.frontend.addresses import ip_address_of, twisted_address, unmapped
+from txmux.frontend.addresses import ip_address_of, twisted_address
 from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Command
 from txmux.relay.ends import End
+from txmux.rules.model.networks import unmapped
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from txmux.sockets.poller import Poller
 
-__all__ = ["SocketPort"]
+__all__ = ["SHORTAGE", "SocketPort"]
+
+SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Numbers of errors that say that this machine lacks what a connection takes."""
 
 _AT_ONCE = 64  # connections accepted before others have their turn
-_SHORTAGE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _BREATH = 0.1  # seconds until accepting is tried again
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
@@ -106,7 +108,7 @@ class SocketPort:
                 self._enough()
                 return
             except OSError as problem:
-                if problem.errno in _SHORTAGE:
+                if problem.errno in SHORTAGE:
                     self._wait(os.strerror(problem.errno))
                 # Anything else was the trouble of a client that has gone again.
                 return

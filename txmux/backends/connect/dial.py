@@ -15,6 +15,7 @@ from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller, is_available
+from txmux.sockets.port import SHORTAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ __all__ = ["OWN_TROUBLE", "Dial", "dial"]
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
-OWN_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+OWN_TROUBLE = SHORTAGE | {errno.EADDRNOTAVAIL}
 """Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
 
 
@@ -64,17 +65,16 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     """
     if sources and poller is None and is_available():
         poller = Poller.of(reactor)
-    if poller is not None:
-        place = _place(server.kind, server.host, server.port, server.path)
-        if place is not None:
-            connecting = SocketConnector(poller, clock, *place, factory)
-            connecting.connect(timeout, keepalive=keepalive, eager=eager, sources=sources)
-            return connecting.disconnect
+    name = _socket_name(server.kind, server.host, server.port, server.path)
+    if poller is not None and name is not None:
+        connecting = SocketConnector(poller, clock, *name, factory)
+        connecting.connect(timeout, keepalive=keepalive, eager=eager, sources=sources)
+        return connecting.disconnect
     if server.kind == "unix":
         connector = reactor.connectUNIX(server.path, factory, timeout)
         return connector.disconnect  # type: ignore[no-any-return]
     bind_address = (sources[0].address, 0) if sources else None
-    if server.kind == "tcp" and (isIPAddress(server.host) or isIPv6Address(server.host)):
+    if server.kind == "tcp" and name is not None:
         connector = reactor.connectTCP(server.host, server.port, factory, timeout, bind_address)
         return connector.disconnect  # type: ignore[no-any-return]
     if server.kind == "tcp":
@@ -89,7 +89,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
 
 
 @functools.lru_cache(maxsize=1024)
-def _place(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
+def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] | None:
     """Give the family and name of a server's socket; ``None`` if it has to be looked up."""
     if kind == "unix":
         return socket.AF_UNIX, path

@@ -15,6 +15,7 @@ import attrs
 from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
+from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -185,7 +186,7 @@ def transparent_hints(backend: Backend) -> list[str]:
 
 
 def _rules_for(server: Server) -> Iterator[str]:
-    named = server.kind == "srv" or not _is_literal(server.host)
+    named = server.kind == "srv" or not is_address(server.host)
     if named:
         yield f"# for each address of {server.host}:"
     for version in _versions(server):
@@ -195,19 +196,11 @@ def _rules_for(server: Server) -> Iterator[str]:
 
 
 def _versions(server: Server) -> tuple[int, ...]:
-    return (_version(server.host),) if _is_literal(server.host) else (4, 6)
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return (_version(server.host),) if is_address(server.host) else (4, 6)
 
 
 def _is_local(server: Server) -> bool:
-    return _is_literal(server.host) and ip_address(server.host).is_loopback
+    return is_address(server.host) and ip_address(server.host).is_loopback
 
 
 def _ip(version: int) -> str:

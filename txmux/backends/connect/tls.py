@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
@@ -23,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.errors import MuxError
+from txmux.rules.model.networks import is_address
 from txmux.tls.pem import read_authorities, read_identity
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ class _Handshake(Protocol):
 
     def handshakeCompleted(self) -> None:
         """Hand over, if the certificate really is for the server."""
-        verify = verify_ip_address if _is_address(self._name) else verify_hostname
+        verify = verify_ip_address if is_address(self._name) else verify_hostname
         try:
             # Twisted has asked the same, but lets a certificate pass that names nobody, or that it cannot read.
             verify(self.transport.getHandle(), self._name)
@@ -238,10 +238,6 @@ class _Handshake(Protocol):
         """Tell the protocol why there will be no TLS."""
         why = self._explain(self._refusal or reason.value, self.transport.getHandle())
         self._protocol.connectionLost(Failure(HandshakeError(why)))
-
-
-def _is_address(name: str) -> bool:
-    return isIPAddress(name) or isIPv6Address(name)
 
 
 def _plain(name: str) -> str:

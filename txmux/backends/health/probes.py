@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 
@@ -65,11 +64,7 @@ _SHOWN = 80
 
 def _host(name: str, port: int, usual: int) -> str:
     """Write the ``Host`` of an HTTP request (RFC 9110, section 7.2)."""
-    try:
-        is_ipv6 = ipaddress.ip_address(name).version == 6
-    except ValueError:
-        is_ipv6 = False
-    host = f"[{name}]" if is_ipv6 else name or "localhost"
+    host = f"[{name}]" if ":" in name else name or "localhost"
     return f"{host}:{port}" if port not in {0, usual} else host
 
 

@@ -11,6 +11,8 @@ import attrs
 from twisted.names import dns, hosts
 from twisted.python.filepath import FilePath
 
+from txmux.rules.model.networks import is_address
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -51,7 +53,7 @@ class ResolvConf:
         found = cls()
         for line in text.splitlines():
             key, *values = line.partition("#")[0].partition(";")[0].split() or [""]
-            if key == "nameserver" and values and _is_address(values[0]):
+            if key == "nameserver" and values and is_address(values[0]):
                 servers.append(values[0])
             elif key in {"search", "domain"}:
                 # The last of these lines holds.
@@ -87,7 +89,7 @@ def listed_addresses(name: str, path: Path) -> frozenset[str]:
         found = hosts.searchFileForAll(FilePath(str(path)), dns.domainString(plain))
     if not found and (plain == "localhost" or plain.endswith(".localhost")):
         return _LOOPBACK
-    return frozenset(str(ipaddress.ip_address(text)) for text in found if _is_address(text))
+    return frozenset(str(ipaddress.ip_address(text)) for text in found if is_address(text))
 
 
 def has_route(host: str) -> bool:
@@ -99,10 +101,3 @@ def has_route(host: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_address(text: str) -> bool:
-    with suppress(ValueError):
-        ipaddress.ip_address(text)
-        return True
-    return False

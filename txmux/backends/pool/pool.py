@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 import math
 from random import Random
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import attrs
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member, State
+from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -273,12 +273,7 @@ class Pool:
 
 def is_name(server: Server) -> bool:
     """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
-    if server.kind == "tcp":
-        try:
-            ipaddress.ip_address(server.host)
-        except ValueError:
-            return True
-    return server.kind == "srv"
+    return server.kind == "srv" or (server.kind == "tcp" and not is_address(server.host))
 
 
 def _is_due(member: Member, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""Sets of IP networks that answer in constant time, however many networks they hold."""
+"""IP addresses, and sets of networks that answer in constant time, however many networks they hold."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["IPAddress", "IPNetwork", "NetworkSet"]
+__all__ = ["IPAddress", "IPNetwork", "NetworkSet", "is_address", "unmapped"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address, and not a name."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """Give the IPv4 address that a v4-mapped IPv6 address (RFC 4291, section 2.5.5.2) means; others as they are."""
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 class NetworkSet:

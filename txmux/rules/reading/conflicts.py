@@ -6,6 +6,7 @@ import ipaddress
 import posixpath
 from typing import TYPE_CHECKING
 
+from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
@@ -92,8 +93,7 @@ def _of_port(host: str, port: int) -> tuple[_Claims, _Claims]:
 
 def _address(host: str) -> tuple[int, str]:
     try:
-        address = ipaddress.ip_address(host)
+        address = unmapped(ipaddress.ip_address(host))
     except ValueError:  # a name, which Twisted takes for an interface
         return 4, host
-    address = getattr(address, "ipv4_mapped", None) or address
     return address.version, str(address)

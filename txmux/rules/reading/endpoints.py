@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,6 +14,7 @@ from twisted.internet.interfaces import (
 from twisted.plugin import getPlugins
 
 from txmux.rules.model import Server
+from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
@@ -72,7 +72,7 @@ def listening(text: str) -> str:
         )
     if short["v6"] is not None:
         _check_v6(short["v6"])
-    elif short["host"] and not _is_address(short["host"]):
+    elif short["host"] and not is_address(short["host"]):
         hint = f"; did you mean ':{short['port']}'?" if short["host"] == "*" else ""
         raise InvalidValueError(
             f"{short['host']!r} is no IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
@@ -94,7 +94,7 @@ def short_form(text: str) -> tuple[str, int] | None:
     if short is None:
         return None
     host = short["v6"] or short["host"]
-    return (host, int(short["port"])) if not host or _is_address(host) else None
+    return (host, int(short["port"])) if not host or is_address(host) else None
 
 
 def server(text: str) -> Server:
@@ -247,7 +247,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
         meant = f"[{host}]:{port}"
     elif _is_v6(text):
         meant = f"[{text}]:PORT"
-    elif _is_address(text):
+    elif is_address(text):
         meant = f"{text}:PORT"
     if meant:
         raise InvalidValueError(f"{text!r} is no address and port; did you mean {meant!r}?")
@@ -267,15 +267,7 @@ def _check_v6(text: str) -> str:
 
 
 def _is_v6(text: str) -> bool:
-    return ":" in text and _is_address(text)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return ":" in text and is_address(text)
 
 
 @cache
