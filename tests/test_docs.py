@@ -17,7 +17,8 @@ from txmux.cli import check
 from txmux.detection.registry import installed_matchers
 from txmux.interfaces import IProtocolMatcher
 from txmux.observe.access_log import as_json, as_text
-from txmux.observe.record import ConnectionRecord, EndReason
+from txmux.observe.reasons import EndReason
+from txmux.observe.record import ConnectionRecord
 from txmux.proxyprotocol import fields
 from txmux.rules.reading import keys
 from txmux.rules.reading.parser import parse

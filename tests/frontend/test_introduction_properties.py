@@ -16,12 +16,12 @@ from tests.proxyprotocol.test_codec_properties import PAYLOADS, V1_HEADERS, V2_H
 from tests.relay.reactors import PrivateReactor
 from tests.support.mux import ListLog, backend_at
 from txmux.embedding import route
-from txmux.frontend.addresses import unmapped
 from txmux.frontend.listener import MuxFactory
 from txmux.proxyprotocol.decode import Decoded, decode, parse_ssl
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Address, Command, Header, InvalidHeader, TlvType
 from txmux.rules.model import Listener, NetworkSet
+from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

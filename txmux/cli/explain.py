@@ -137,7 +137,7 @@ def _samples(arguments: argparse.Namespace, limit: int) -> list[Sample]:
         return [Sample(_bytes(arguments, limit), client, now=now)]
     with Path(arguments.pcap).open("rb") as file:
         streams = client_streams(read_segments(file, arguments.pcap), limit)
-    return [Sample(s.data, client or _unmapped(s.client.host), s, now) for s in streams]
+    return [Sample(s.data, client or unmapped(s.client.host), s, now) for s in streams]
 
 
 def _bytes(arguments: argparse.Namespace, limit: int) -> bytes:

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.connector import ConnectFailure
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.limits.per_source import Permit
     from txmux.frontend.stage import Stage
-    from txmux.observe.record import ConnectionRecord, EndReason
+    from txmux.observe.reasons import ConnectFailure, EndReason
+    from txmux.observe.record import ConnectionRecord
     from txmux.tls.termination import Termination
 
 __all__ = ["MuxProtocol", "Owner"]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IListeningPort
 
     from txmux.observe.access_log import AccessLog
-    from txmux.relay.interface import AbortReason
+    from txmux.observe.reasons import AbortReason
     from txmux.rules.model import Route
 
 __all__ = ["MuxFactory"]

@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.connector import ConnectFailure
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.interfaces import Exchange
-    from txmux.observe.record import ConnectionRecord, EndReason
+    from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
+    from txmux.observe.record import ConnectionRecord
     from txmux.proxyprotocol.header import Address, Header, Tlv
     from txmux.relay.ends import IRelayTransport
-    from txmux.relay.interface import AbortReason
 
 __all__ = ["OVER", "Client", "Stage"]
 

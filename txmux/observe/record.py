@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import attrs
 
-__all__ = ["ConnectionRecord", "EndReason"]
+if TYPE_CHECKING:
+    from txmux.observe.reasons import EndReason
 
-EndReason = Literal[
-    "done",
-    "client-reset",
-    "server-reset",
-    "client-gone",
-    "idle-timeout",
-    "half-close-timeout",
-    "max-duration",
-    "connect-refused",
-    "connect-timeout",
-    "no-server",
-    "no-route",
-    "silent",
-    "denied",
-    "limit",
-    "proxy-header",
-    "tls-failed",
-    "drained",
-    "killed",
-    "error",
-]
-"""Why a connection ended; the access log reference explains each."""
+__all__ = ["ConnectionRecord"]
 
 
 @attrs.define

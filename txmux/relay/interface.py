@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import attrs
 
-__all__ = ["AbortReason", "Reason", "RelayResult", "Timeouts"]
+if TYPE_CHECKING:
+    from txmux.observe.reasons import RelayReason
 
-AbortReason = Literal["drained", "killed"]
-"""Why a connection is ended from outside."""
-
-Reason = Literal[
-    AbortReason,
-    "done",
-    "client-reset",
-    "server-reset",
-    "idle-timeout",
-    "half-close-timeout",
-    "max-duration",
-    "error",
-]
-"""Why a relay ended, in the words of the access log."""
+__all__ = ["RelayResult", "Timeouts"]
 
 
 @attrs.frozen
@@ -49,6 +37,6 @@ class RelayResult:
         bytes_out: Bytes that came from the server.
     """
 
-    reason: Reason
+    reason: RelayReason
     bytes_in: int
     bytes_out: int

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 
-from txmux.relay.interface import Reason, RelayResult
+from txmux.relay.interface import RelayResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
+    from txmux.observe.reasons import RelayReason
     from txmux.relay.ends import End
     from txmux.relay.interface import Timeouts
 
@@ -71,7 +72,7 @@ class Relay:
         self._timeouts = timeouts
         self._on_over = on_over
         self._make_sides = make_sides
-        self._reason: Reason | None = None
+        self._reason: RelayReason | None = None
         self._timer: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
         self._unsent: int | None = None
@@ -104,7 +105,7 @@ class Relay:
         if client_finished:
             upstream.finished()
 
-    def abort(self, reason: Reason) -> None:
+    def abort(self, reason: RelayReason) -> None:
         """End both connections at once; bytes still under way are lost."""
         self._reason = self._reason or reason
         self.ending = True
@@ -170,7 +171,7 @@ class Relay:
         else:
             self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
 
-    def _close_both(self, reason: Reason) -> None:
+    def _close_both(self, reason: RelayReason) -> None:
         """Close each side once its buffer is empty. Whoever does not read it empty in time is cut off."""
         self._reason = self._reason or reason
         self.ending = True
@@ -179,7 +180,7 @@ class Relay:
                 side.close_when_sent()
         self._watch_from_now()
 
-    def _reason_for(self, side: RelaySide, failure: Failure) -> Reason:
+    def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
         """Say why a side was lost, which was not closed cleanly."""
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
             return "client-reset" if side is self._client else "server-reset"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
 from twisted.logger import Logger
@@ -29,15 +29,11 @@ if TYPE_CHECKING:
     from txmux.backends.pool.queue import Waiter
     from txmux.backends.upstream import Upstream
     from txmux.interfaces import Exchange
+    from txmux.observe.reasons import ConnectFailure
     from txmux.proxyprotocol.header import Address, Tlv
     from txmux.rules.model import Backend
 
-__all__ = ["BackendConnector", "ConnectFailure", "proxy_header"]
-
-ConnectFailure = Literal[
-    "connect-refused", "connect-timeout", "tls-failed", "no-server", "limit", "error"
-]
-"""Why no server could be reached, in the words of the access log."""
+__all__ = ["BackendConnector", "proxy_header"]
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from txmux.frontend.limits.per_source import Permit
-    from txmux.observe.record import EndReason
+    from txmux.observe.reasons import EndReason
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Listener
 

@@ -13,8 +13,7 @@ from txmux.rules.model import Refusal
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from txmux.observe.record import EndReason
-    from txmux.relay.interface import AbortReason
+    from txmux.observe.reasons import AbortReason, EndReason
 
 __all__ = ["Closing"]
 

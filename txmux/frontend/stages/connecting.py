@@ -14,9 +14,9 @@ from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
-    from txmux.backends.connect.connector import ConnectFailure
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
+    from txmux.observe.reasons import ConnectFailure
 
 __all__ = ["Connecting"]
 

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-    from txmux.observe.record import EndReason
-    from txmux.relay.interface import AbortReason
+    from txmux.observe.reasons import AbortReason, EndReason
     from txmux.rules.model import InProcess
 
 __all__ = ["HandedOver"]

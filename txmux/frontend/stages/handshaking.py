@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.frontend.generation import Level
-    from txmux.observe.record import EndReason
-    from txmux.relay.interface import AbortReason
+    from txmux.observe.reasons import AbortReason, EndReason
     from txmux.tls.termination import Termination
 
 __all__ = ["Handshaking"]

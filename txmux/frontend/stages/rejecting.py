@@ -14,8 +14,7 @@ from txmux.interfaces import Peeked
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-    from txmux.observe.record import EndReason
-    from txmux.relay.interface import AbortReason
+    from txmux.observe.reasons import AbortReason, EndReason
 
 __all__ = ["Rejecting"]
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
+    from txmux.observe.reasons import AbortReason
     from txmux.relay.ends import End
-    from txmux.relay.interface import AbortReason, RelayResult
+    from txmux.relay.interface import RelayResult
 
 __all__ = ["Relaying"]
 
