@@ -58,6 +58,23 @@ def imported(code: ast.Module) -> Iterator[str]:
             yield node.module or ""
 
 
+def imports() -> dict[str, set[str]]:
+    """Give which modules of the package each of them names in its imports, those for type checkers included."""
+    code = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        code[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    found: dict[str, set[str]] = {name: set() for name in code}
+    for name, text in code.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                found[name].update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[name] |= inside & code.keys() or {str(node.module)}
+    return {name: names & code.keys() for name, names in found.items()}
+
+
 class StructureTest(SynchronousTestCase):
     """What holds for all of the code."""
 
@@ -71,6 +88,23 @@ class StructureTest(SynchronousTestCase):
             if str(path) not in IMPURE_BUT:
                 found |= {name for name in imported(code) if name.startswith("twisted.internet")}
             self.assertEqual(found, set(), path)
+
+    def test_no_circles(self) -> None:
+        """No module imports itself by way of others, not even for type checkers."""
+        left = imports()
+        self.assertIn("txmux.frontend.stage", left["txmux.frontend.connection"])
+        while free := [name for name, names in left.items() if not names & left.keys()]:
+            for name in free:
+                del left[name]
+        self.assertEqual(sorted(left), [])
+
+    def test_stages(self) -> None:
+        """A stage of a connection knows neither the connection nor another stage."""
+        stages = {name: names for name, names in imports().items() if "frontend.stages." in name}
+        self.assertIn("txmux.frontend.stages.peeking", stages)
+        for name, names in stages.items():
+            known = {other for other in names if other in {*stages, "txmux.frontend.connection"}}
+            self.assertEqual((name, known), (name, set()))
 
     def test_no_reactor_at_import(self) -> None:
         """No module installs the reactor when it is imported: whoever runs it may choose another."""
