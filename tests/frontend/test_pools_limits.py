@@ -170,11 +170,12 @@ class QueueTest(PoolCase):
         waiter, main, others = await self.waiting_for_the_end_of_an_ejection()
         self.time.clock.rightNow += 10  # no timer has been run yet
         newcomer = await self.client(b"newcomer")
-        peers = [await main.peer(0), await main.peer(1)]
-        for peer, data in zip(peers, (b"waits", b"newcomer"), strict=True):
+        for number, (client, data) in enumerate(((waiter, b"waits"), (newcomer, b"newcomer"))):
+            peer = await main.peer(number)
             await peer.has(len(data))
             self.assertEqual(bytes(peer.received), data)
-        await self.finish(waiter, newcomer, *peers, *others)
+            await self.finish(client, peer)
+        await self.finish(*others)
         await self.logged(3)
 
     async def waiting_for_the_end_of_an_ejection(self) -> tuple[Peer, PeerFactory, list[Peer]]:
@@ -182,7 +183,7 @@ class QueueTest(PoolCase):
         main, other = PeerFactory(), PeerFactory()
         port = free_port()
         servers = (
-            server_at(port),
+            attrs.evolve(server_at(port), max_connections=1),
             attrs.evolve(server_at(listen(self, other)), max_connections=1),
         )
         self.serve(
