@@ -105,18 +105,37 @@ class FailingTest(PoolCase):
     """Servers that stay away, and what becomes of the clients that come meanwhile."""
 
     async def test_all_out(self) -> None:
-        """When all are known to be out, a client is closed at once, and no server is asked."""
+        """When all are known to be out, a client is led to the fallback at once, and no server is asked."""
         stalled = [make_stalled_port(self), make_stalled_port(self)]
-        self.serve(backend_at(*stalled, eject=AT_ONCE))
+        spare = Backend("spare", (server_at(free_port()),))
+        self.serve(backend_at(*stalled, eject=AT_ONCE, fallback=spare))
         client = await self.client()
         await self.seen(1)
         for _ in stalled:
             await self.turn(3)
             self.time.advance(5)
         await client.is_lost()
-        self.assert_story(await self.logged(), reason="connect-timeout", server=name(stalled[1]))
-        await self.turned_away(reason="no-server", server=None, backend="backend", facts={})
+        self.assert_story(await self.logged(), reason="connect-refused", backend="spare")
+        await self.turned_away(reason="connect-refused", backend="spare")
         self.assertEqual(self.records[-1].duration_ms, 0.0)
+        self.assertNotIn(name(stalled[0]), str(self.records[-1].facts))
+
+    async def test_last_resort(self) -> None:
+        """Without a fallback those that are out are asked all the same: the first client after an outage is served."""
+        ports = [free_port(), free_port()]
+        server = PeerFactory()
+        self.serve(backend_at(*ports, eject=AT_ONCE))
+        with capturedLogs() as events:
+            for _ in range(3):
+                await self.turned_away(reason="connect-refused")
+                self.assertEqual(len(self.records[-1].facts["tried"].split(", ")), 2)
+            listening = await self.listen_again(server, ports[1])
+            self.addCleanup(listening.stopListening)
+            await self.served_by(server)
+            await self.served_by(server)
+        self.assertNotIn("tried", self.records[-1].facts)
+        said = [event["log_format"] for event in events if "no server is up" in event["log_format"]]
+        self.assertEqual(len(said), 1)
 
     async def test_fallback(self) -> None:
         """With a fallback it is led there, at once as well."""
@@ -131,23 +150,24 @@ class FailingTest(PoolCase):
     async def test_fallback_reset(self) -> None:
         """A fallback may be to break the connection off."""
         self.serve(backend_at(free_port(), eject=AT_ONCE, fallback=RESET))
-        await self.turned_away(reason="connect-refused")
-        client = await self.client()
-        await client.is_lost()
-        self.assertTrue(client.was_reset())
-        self.assertEqual((await self.logged(2)).reason, "no-server")
+        for count in (1, 2):
+            client = await self.client()
+            await client.is_lost()
+            self.assertTrue(client.was_reset())
+            self.assertEqual((await self.logged(count)).reason, "connect-refused")
 
     async def test_flapping(self) -> None:
         """A server that comes and goes is out for a while, is tried by one client, and is back."""
         port = free_port()
-        self.serve(backend_at(port, eject=AT_ONCE))
+        spare = Backend("spare", (server_at(self.backend_port()),))
+        self.serve(backend_at(port, eject=AT_ONCE, fallback=spare))
         server = PeerFactory()
         with capturedLogs() as events:
             for _ in range(3):
-                await self.turned_away(reason="connect-refused")
+                await self.served_by(self.backend)
                 listening = await self.listen_again(server, port)
                 self.time.advance(9.9)
-                await self.turned_away(reason="no-server")
+                await self.served_by(self.backend)
                 self.time.advance(0.1)
                 await self.served_by(server)
                 await self.served_by(server)
@@ -156,9 +176,10 @@ class FailingTest(PoolCase):
         self.assertEqual(states, 3 * ["ejected", "probing", "up"])
 
     async def test_one_client_tries(self) -> None:
-        """While one client tries whether a server is back, others are led elsewhere or away."""
+        """While one client tries whether a server is back, others are led to the fallback."""
         stalled = make_stalled_port(self)
-        self.serve(backend_at(stalled, eject=AT_ONCE))
+        spare = Backend("spare", (server_at(free_port()),))
+        self.serve(backend_at(stalled, eject=AT_ONCE, fallback=spare))
         first = await self.client()
         await self.seen(1)
         self.time.advance(5)
@@ -166,12 +187,33 @@ class FailingTest(PoolCase):
         self.time.advance(10)
         second = await self.client()
         await self.seen(1)
-        await self.turned_away_beside(1, reason="no-server")
+        await self.turned_away_beside(1, reason="connect-refused", backend="spare")
         self.time.advance(5)
         await second.is_lost()
-        self.assertEqual((await self.logged(3)).reason, "connect-timeout")
+        await self.logged(3)
         self.time.advance(9.9)
-        await self.turned_away(reason="no-server")
+        await self.turned_away(reason="connect-refused", backend="spare")
+
+    async def test_several_try(self) -> None:
+        """Without one they are not refused, but try the server as well."""
+        stalled = make_stalled_port(self)
+        self.serve(backend_at(stalled, eject=AT_ONCE))
+        first = await self.client()
+        await self.seen(1)
+        self.time.advance(5)
+        await first.is_lost()
+        self.time.advance(10)
+        others = [await self.client() for _ in range(3)]
+        for number in range(3):
+            while len(self.factory.connections) <= number:
+                await self.turn()
+        await self.turn(20)
+        self.assertEqual(len(self.records), 1)
+        self.time.advance(5)
+        for other in others:
+            await other.is_lost()
+        await self.logged(4)
+        self.assertEqual({record.reason for record in self.records}, {"connect-timeout"})
 
     async def turned_away_beside(self, before: int, **wanted: Any) -> None:
         """Find the same while another client still waits."""

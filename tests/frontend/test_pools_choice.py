@@ -56,7 +56,7 @@ class CheckedTest(PoolCase):
         self.serve(backend_at(*ports, check=check))
         (upstream,) = self.factory.upstreams._upstreams.values()
         with capturedLogs() as events:
-            await self.until(lambda: len(upstream.pool._tiers[0]) == 1)
+            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 1)
             for _ in range(4):
                 count = len(self.records)
                 await self.finish(await self.client())
@@ -66,7 +66,7 @@ class CheckedTest(PoolCase):
             back = PeerFactory()
             listening = await self.listen_again(back, ports[0])
             self.addCleanup(listening.stopListening)
-            await self.until(lambda: len(upstream.pool._tiers[0]) == 2)
+            await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)
         told = [(event["state"], event["server"]) for event in events if "state" in event]
         self.assertEqual(told, [("down", name(ports[0])), ("up", name(ports[0]))])
 
@@ -75,7 +75,7 @@ class CheckedTest(PoolCase):
         check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
         self.serve(backend_at(free_port(), check=check))
         (upstream,) = self.factory.upstreams._upstreams.values()
-        await self.until(lambda: not upstream.pool._tiers)
+        await self.until(lambda: not upstream.pool._tiers.usable)
         await (await self.client()).is_lost()
         while not self.records:
             await self.turn()

@@ -80,6 +80,7 @@ class Upstream:
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
         self.pool = Pool(backend, clock.seconds, self._changed)
+        self.pool.on_shortage = self._short
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
@@ -120,6 +121,12 @@ class Upstream:
             server=member.target.text,
             state=now.value,
             why=member.why,
+        )
+
+    def _short(self) -> None:
+        _log.warn(
+            "backend {backend}: no server is up; until one is, clients are led to those that are ejected as well",
+            backend=self.backend.name,
         )
 
     def apply(self, key: str, *, ok: bool, why: str) -> None:

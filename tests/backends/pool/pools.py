@@ -16,7 +16,7 @@ from txmux.rules.reading.endpoints import server
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
-__all__ = ["Watched", "servers"]
+__all__ = ["SPARE", "Watched", "servers"]
 
 
 def servers(*texts: str, **options: Any) -> tuple[Server, ...]:
@@ -24,11 +24,15 @@ def servers(*texts: str, **options: Any) -> tuple[Server, ...]:
     return tuple(attrs.evolve(server(text), **options) for text in texts)
 
 
+SPARE = Backend("spare", servers("10.0.9.1:80"))
+"""As a fallback: there is a server left when all of the backend are out, so none has to be a last resort."""
+
+
 class Watched:
     """A pool, its clock, and what it has told.
 
     Attributes:
-        told: Each change of a state as ``server: before -> after``.
+        told: Each change of a state as ``server: before -> after``, and ``short`` when no server is up any more.
         members: Those of the beginning.
     """
 
@@ -37,6 +41,7 @@ class Watched:
         self.told: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
         self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1))
+        self.pool.on_shortage = lambda: self.told.append("short")
         self.members = self.pool.members
 
     def _changed(self, member: Member, before: State) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import Watched, servers
+from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress, State
 from txmux.backends.pool.pool import Unavailable, is_name
 from txmux.rules.model import Check, Ejection
@@ -102,7 +102,9 @@ class LimitTests(SynchronousTestCase):
 
     def test_nobody_up(self) -> None:
         """Where nobody is up, that is told, not that there is no room."""
-        pool = Watched(*servers("10.0.0.1:80", max_connections=1), eject=Ejection(1))
+        pool = Watched(
+            *servers("10.0.0.1:80", max_connections=1), eject=Ejection(1), fallback=SPARE
+        )
         pool.take_out(pool.members[0])
         self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
 

@@ -15,10 +15,10 @@ from hypothesis.stateful import (
 )
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import Watched, servers
+from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import Member, ResolvedAddress, State
 from txmux.backends.pool.pool import Unavailable
-from txmux.rules.model import Check, Ejection
+from txmux.rules.model import Check, Ejection, Outcome, Refusal
 
 _NAME = "db.example.com:80"
 _LIMIT = 5
@@ -29,6 +29,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     attempts = Bundle("attempts")
     standing = Bundle("standing")
+
+    fallback: Outcome = Refusal.CLOSE
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,9 +46,11 @@ class PoolMachine(RuleBasedStateMachine):
             eject=Ejection(2, 5, 10),
             check=Check("tcp", rise=2, fall=2),
             max_connections=_LIMIT,
+            fallback=self.fallback,
         )
         self.pool = self.watched.pool
         self.held: list[Member] = []
+        self.was_short = False
 
     def is_out(self, member: Member) -> bool:
         """Tell whether a member may not be chosen."""
@@ -64,7 +68,10 @@ class PoolMachine(RuleBasedStateMachine):
         members = self.pool.members
         avoided = [members[number] for number in tried if number < len(members)]
         out = {id(member) for member in members if self.is_out(member)}
-        up = [member for member in members if id(member) not in out and member not in avoided]
+        untried = [member for member in members if member not in avoided]
+        up = [member for member in untried if id(member) not in out]
+        if not up and self.fallback is not SPARE:
+            up = [member for member in untried if member.state in {State.EJECTED, State.PROBING}]
         found = self.pool.pick(client, avoided)
         if isinstance(found, Unavailable):
             assert (found is Unavailable.FULL) == bool(up)
@@ -139,9 +146,23 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_probe(self) -> None:
-        """What is tried by a connection gets no other one."""
+        """What is tried by a connection gets no other one, as long as there are others."""
         for member in self.pool.members:
             assert member.state is not State.PROBING or self.is_out(member)
+
+    @invariant()
+    def shortage(self) -> None:
+        """It is told that no member is up, each time that it comes about."""
+        members = self.pool.members
+        is_short = (
+            self.fallback is not SPARE
+            and any(member.state in {State.EJECTED, State.PROBING} for member in members)
+            and not any(member.state is State.UP for member in members)
+        )
+        if is_short and not self.was_short:
+            assert "short" in self.watched.told
+        self.was_short = is_short
+        self.watched.told.clear()
 
     def teardown(self) -> None:
         """When all is over, nothing is left."""
@@ -151,12 +172,19 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(member.connections == 0 for member in self.pool.members)
 
 
+class MachineWithFallback(PoolMachine):
+    """The same where there are other servers, so that nobody who is out has to be a last resort."""
+
+    fallback = SPARE
+
+
 class PoolProperties(SynchronousTestCase):
     """All that can happen, in any order."""
 
     def test_machine(self) -> None:
         """Counts are right, limits are kept, and nobody is chosen who is out."""
-        run_state_machine_as_test(
-            PoolMachine,
-            settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
-        )
+        for machine in (PoolMachine, MachineWithFallback):
+            run_state_machine_as_test(
+                machine,
+                settings=settings(max_examples=60, stateful_step_count=40, deadline=None),
+            )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import Watched
-from txmux.backends.pool.member import State
+from tests.backends.pool.pools import SPARE, Watched, servers
+from txmux.backends.pool.member import ResolvedAddress, State
 from txmux.backends.pool.pool import Unavailable
-from txmux.rules.model import Check
+from txmux.rules.model import Check, Ejection
 
 
 class EjectionTests(SynchronousTestCase):
@@ -76,8 +78,8 @@ class EjectionTests(SynchronousTestCase):
         self.assertIs(pool.pick(second), first)
 
     def test_all_out(self) -> None:
-        """When all are out, that is told at once, until the first one's time is over."""
-        pool = Watched()
+        """When all are out and there is a fallback, that is told at once, until the first one's time is over."""
+        pool = Watched(fallback=SPARE)
         for member in pool.members:
             pool.take_out(member)
             pool.clock.advance(1)
@@ -104,6 +106,113 @@ class EjectionTests(SynchronousTestCase):
         pool = Watched(eject=None)
         self.failures(pool, *[0.0] * 20)
         self.assertEqual(pool.told, [])
+
+
+class LastResortTests(SynchronousTestCase):
+    """When checks and ejections leave no server, and there is no fallback, those that are ejected are used."""
+
+    def shortage(self, **options: Any) -> Watched:
+        """Take all servers out."""
+        pool = Watched(eject=Ejection(1), **options)
+        for member in pool.members:
+            pool.take_out(member)
+        return pool
+
+    def test_all_ejected(self) -> None:
+        """All of them, by turns; told once, whatever fails again."""
+        pool = self.shortage()
+        for _ in range(5):
+            first, second = pool.pick(), pool.pick()
+            self.assertEqual({first, second}, {*pool.members})
+            pool.pool.failed(first)
+            pool.pool.failed(second)
+        self.assertEqual(
+            pool.told, ["10.0.0.1:80: up -> ejected", "10.0.0.2:80: up -> ejected", "short"]
+        )
+
+    def test_end(self) -> None:
+        """A connection that stands brings its server back, and then the other is left alone until its time is over."""
+        pool = self.shortage()
+        first, second = pool.members
+        pool.pool.connected(pool.pick(second))
+        self.assertIs(first.state, State.UP)
+        self.assertEqual({pool.pick() for _ in range(4)}, {first})
+        pool.take_out(first)
+        self.assertEqual(pool.told.count("short"), 2)
+
+    def test_while_one_is_tried(self) -> None:
+        """While one connection tries a server, those that come meanwhile are not refused."""
+        pool = self.shortage()
+        pool.clock.advance(10)
+        self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
+        self.assertEqual([member.state for member in pool.members], 2 * [State.PROBING])
+        self.assertEqual({pool.pick() for _ in range(2)}, {*pool.members})
+
+    def test_lone_server(self) -> None:
+        """Neither are they where a server is the only one."""
+        pool = Watched(*servers("10.0.0.1:80"), eject=Ejection(1, lone=True))
+        (member,) = pool.members
+        pool.take_out(member)
+        self.assertIs(pool.pick(), member)
+        pool.clock.advance(10)
+        self.assertIs(pool.pick(), member)
+        self.assertIs(member.state, State.PROBING)
+        self.assertIs(pool.pick(), member)
+
+    def test_down(self) -> None:
+        """What checks have found down is not used; those that are ejected beside it are."""
+        pool = Watched(eject=Ejection(1), check=Check("tcp", fall=1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertNotIn("short", pool.told)
+        pool.pool.check_result(second, ok=False, why="")
+        self.assertEqual(pool.told[-1], "short")
+        self.assertEqual({pool.pick() for _ in range(3)}, {first})
+        pool.pool.check_result(first, ok=False, why="")
+        self.assertIs(pool.pool.pick(), Unavailable.NO_SERVER)
+
+    def test_of_one_connection(self) -> None:
+        """A connection that has tried all that are up comes to one that is ejected, which it does not bring back."""
+        pool = Watched(eject=Ejection(1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertIs(pool.pick(second), first)
+        pool.pool.connected(first)
+        self.assertIs(first.state, State.EJECTED)
+        self.assertNotIn("short", pool.told)
+
+    def test_backup(self) -> None:
+        """A backup that is up comes before, and one that is ejected after the others."""
+        pool = Watched(
+            *servers("10.0.0.1:80"), *servers("10.0.0.9:80", backup=True), eject=Ejection(1)
+        )
+        main, backup = pool.members
+        pool.take_out(main)
+        self.assertEqual({pool.pick() for _ in range(3)}, {backup})
+        pool.take_out(backup)
+        self.assertEqual({pool.pick() for _ in range(3)}, {main})
+        self.assertIs(pool.pick(main), backup)
+
+    def test_full(self) -> None:
+        """A server that is up and full is up."""
+        pool = Watched(*servers("10.0.0.1:80", "10.0.0.2:80", max_connections=1), eject=Ejection(1))
+        first, second = pool.members
+        pool.take_out(first)
+        self.assertIs(pool.pick(), second)
+        self.assertIs(pool.pool.pick(), Unavailable.FULL)
+
+    def test_other_addresses(self) -> None:
+        """So it is when a name loses the last server that is up."""
+        (name,) = servers("db.example.com:80")
+        pool = Watched(name, eject=Ejection(1))
+        pool.pool.set_addresses(
+            name, [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        )
+        first, _ = pool.pool.members
+        pool.take_out(first)
+        pool.pool.set_addresses(name, [ResolvedAddress("10.0.0.1", 80)])
+        self.assertEqual(pool.told[-1], "short")
+        self.assertIs(pool.pick(), first)
 
 
 class CheckTests(SynchronousTestCase):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import Watched, servers
+from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.queue import Queue
 from txmux.rules.model import Ejection
@@ -142,7 +142,9 @@ class QueueTests(SynchronousTestCase):
 
     def test_with_a_pool(self) -> None:
         """Clients of a full pool wait for those before them, and for nobody when all servers are out."""
-        watched = Watched(*servers("10.0.0.1:80"), max_connections=1, eject=Ejection(1))
+        watched = Watched(
+            *servers("10.0.0.1:80"), max_connections=1, eject=Ejection(1), fallback=SPARE
+        )
         pool = watched.pool
         pool.on_room = self.queue.serve
         found: list[object] = []

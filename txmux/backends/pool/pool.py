@@ -11,6 +11,8 @@ import attrs
 
 from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member, State
+from txmux.backends.pool.tiers import Tiers, is_due
+from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Pool:
         backend: Whose servers they are.
         connections: Those that are established or being made.
         on_members: Called when a name has led to other members.
+        on_shortage: Called when no member is up any more, so that those that are ejected are used as a last resort.
         on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.pool.queue`.
     """
 
@@ -61,6 +64,7 @@ class Pool:
         self.connections = 0
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
+        self.on_shortage: Callable[[], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
         self._pick = balancer(backend.balance, random or Random()).pick  # noqa: S311 - not for secrets
@@ -71,8 +75,10 @@ class Pool:
         }
         # Those that no name leads to any more, but connections do.
         self._leaving: list[Member] = []
-        self._tiers: list[list[Member]] = []
-        self._probe_at = math.inf
+        self._tiers = Tiers()
+        # Where there is a fallback, its servers are left.
+        self._has_last_resort = isinstance(backend.fallback, Refusal)
+        self._in_shortage = False
         self._arrange()
 
     @property
@@ -88,7 +94,8 @@ class Pool:
             tried: The members that this connection has tried already.
         """
         # Most backends have nobody out, so that most connections need not ask for the time.
-        if self._probe_at < math.inf and self._seconds() >= self._probe_at:
+        probe_at = self._tiers.probe_at
+        if probe_at < math.inf and self._seconds() >= probe_at:
             self._arrange()
         members = self._eligible(tried)
         if not members:
@@ -99,7 +106,7 @@ class Pool:
         member = members[0] if len(members) == 1 else self._pick(members, client)
         member.connections += 1
         self.connections += 1
-        if member.state is State.EJECTED:
+        if member.state is State.EJECTED and is_due(member, self._seconds()):
             self._change(member, State.PROBING, "its time is over, and a connection tries it")
         return member
 
@@ -109,13 +116,14 @@ class Pool:
         Returns:
             The seconds; infinite if there is none.
         """
-        return max(0.0, self._probe_at - self._seconds())
+        return max(0.0, self._tiers.probe_at - self._seconds())
 
     def _eligible(self, tried: Collection[Member]) -> Sequence[Member] | None:
         """Give the members with room that are to be used first; ``None`` if there are none at all, with or without."""
         if not tried and not self._limited:
-            return self._tiers[0] if self._tiers else None
-        for tier in self._tiers:
+            tiers = self._tiers.usable or self._tiers.last_resort
+            return tiers[0] if tiers else None
+        for tier in (*self._tiers.usable, *self._tiers.last_resort):
             untried = [member for member in tier if member not in tried]
             if untried:
                 return [member for member in untried if member.has_room()]
@@ -125,6 +133,9 @@ class Pool:
         """Note that a connection is established."""
         if member.state is State.PROBING:
             self._change(member, State.UP, "the connection that tried it stands")
+            self._room()
+        elif member.state is State.EJECTED and self._in_shortage:
+            self._change(member, State.UP, "a connection to it stands")
             self._room()
 
     def failed(self, member: Member) -> None:
@@ -217,6 +228,7 @@ class Pool:
             if member.connections and member not in members
         ]
         self._arrange()
+        self._look_for_shortage()
         self._room()
         if self.on_members is not None:
             self.on_members()
@@ -247,18 +259,15 @@ class Pool:
         before, member.state, member.why = member.state, state, why
         self._arrange()
         self._on_change(member, before)
+        self._look_for_shortage()
+
+    def _look_for_shortage(self) -> None:
+        was, self._in_shortage = self._in_shortage, self._tiers.in_shortage
+        if self._in_shortage and not was and self.on_shortage is not None:
+            self.on_shortage()
 
     def _arrange(self) -> None:
-        """Put those that may be used into their tiers; a new list each time, as balancers want it."""
-        now = self._seconds()
-        tiers: dict[tuple[bool, int], list[Member]] = {}
-        self._probe_at = math.inf
-        for member in self.members:
-            if member.state is State.UP or _is_due(member, now):
-                tiers.setdefault(member.rank, []).append(member)
-            elif member.state is State.EJECTED:
-                self._probe_at = min(self._probe_at, member.out_until)
-        self._tiers = [tiers[rank] for rank in sorted(tiers)]
+        self._tiers = Tiers.of(self.members, self._seconds(), has_last_resort=self._has_last_resort)
 
     def _leave(self, member: Member) -> None:
         member.connections -= 1
@@ -274,10 +283,6 @@ class Pool:
 def is_name(server: Server) -> bool:
     """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
     return server.kind == "srv" or (server.kind == "tcp" and not is_address(server.host))
-
-
-def _is_due(member: Member, now: float) -> bool:
-    return member.state is State.EJECTED and member.out_until <= now
 
 
 def _member(server: Server, target: Server) -> Member:
