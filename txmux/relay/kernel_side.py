@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
+from typing_extensions import override
 
 from txmux.relay.ends import NOBODY
 from txmux.relay.interface import SideState
@@ -73,20 +74,20 @@ class KernelSide(RelaySide):
         # Its peer takes nothing any more, but may have sent something before that.
         self._unwritable = False
 
+    @override
     def begin(self, *, reading: bool) -> None:
-        """Take the descriptor over, with what its transport has not sent yet."""
         self._held = leave(self.transport)
         self._reading = reading
         self._events = (READ if reading else 0) | (WRITE if self._held else 0)
         self._poller.watch(self._descriptor, self._events, self._ready)
 
+    @override
     def data(self, data: bytes) -> None:
-        """Pass on what the transport, which does not read any more, gives all the same."""
         self.received += len(data)
         self.other.write(data)
 
+    @override
     def lost(self, reason: Failure) -> None:
-        """Note that this side is gone, with its socket."""
         self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what this side's peer does not get any more
         if self.other.gone:
@@ -192,8 +193,8 @@ class KernelSide(RelaySide):
         pipe = self.other._pipe
         return bool(self._held) or (pipe is not None and pipe.level > 0)
 
+    @override
     def write(self, data: bytes) -> None:
-        """Send what the socket takes, and hold the rest."""
         sent = 0
         if not self._held:
             try:
@@ -272,36 +273,36 @@ class KernelSide(RelaySide):
 
     # What the relay wants.
 
+    @override
     def stop_reading(self) -> None:
-        """Read no more."""
         self._reading = False
         self._update()
 
+    @override
     def half_close(self) -> None:
-        """Tell this side's peer that the other will send no more."""
         if self._is_full():
             self._half_closing = True
         else:
             self._shut()
 
+    @override
     def close(self) -> None:
-        """Close cleanly."""
         self._end(CLOSED)
 
+    @override
     def close_when_sent(self) -> None:
-        """Close cleanly when nothing is held any more."""
         if self._is_full():
             self._closing = True
             self.stop_reading()
         else:
             self._end(CLOSED)
 
+    @override
     def abort(self) -> None:
-        """Break the connection off."""
         self._end(Failure(ConnectionAborted()))
 
+    @override
     def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""
         pipe = self.other._pipe
         return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
+from typing_extensions import override
 from zope.interface import alsoProvides, implementer
 
 from txmux.backends.connect.replay import Replay
@@ -109,13 +110,13 @@ class ProxyClientFactory(ClientFactory):
         self._awaited: _Awaited | None = (on_connected, on_failed)
         self.client: ProxyClient | None = None
 
-    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
-        """Make the protocol for the connection that is now established."""
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
         self.client = ProxyClient(self)
         return self.client
 
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
-        """Pass the failure on."""
+    @override
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         self.failed(reason)
 
     def forget(self) -> None:

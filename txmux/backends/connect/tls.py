@@ -166,11 +166,9 @@ class _Ended(Protocol):
         self._reason = reason
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass bytes on."""
         self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """Pass the end on, with the other reason."""
         self._protocol.connectionLost(self._reason)
 
 
@@ -195,7 +193,6 @@ class _Guarded(ClientFactory):
         return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Pass it on."""
         self._factory.clientConnectionFailed(connector, reason)
 
 
@@ -217,7 +214,6 @@ class _Handshake(Protocol):
         self._refusal: Exception | None = None
 
     def connectionMade(self) -> None:
-        """Let the protocol know its transport."""
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:
