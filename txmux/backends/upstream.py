@@ -53,6 +53,9 @@ class Upstream:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
+        backend: The same.
+        fallback: The same.
+        first_names: The same.
         pool: Its servers.
         queue: Clients that wait for room in it; ``None`` if none may.
         timeouts: Of its connections.

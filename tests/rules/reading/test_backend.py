@@ -116,6 +116,9 @@ class MistakeTests(BackendTestCase):
                     "such as 192.0.2.1"
                 ),
             ],
+            "check = tcp tls=yes sni=a.example\ntls = yes": [
+                "6 check: sni= is for servers that are not spoken to by TLS; write tls_name, and remove this"
+            ],
             "eject = failures=0 within=5 for": [
                 "6 eject: failures: must be a whole number from 1 to 1000, not '0'",
                 (
@@ -153,6 +156,16 @@ class MistakeTests(BackendTestCase):
             "tls = ja\ntls_name = a": ["6 tls: must be yes or no, not 'ja'"],
         }.items():
             self.assertEqual(self.complaints(text), complaints)
+
+    def test_other_port(self) -> None:
+        """A server that has no port cannot be checked at another one."""
+        self.assertEqual(
+            self.complaints("check = tcp port=81", servers="h:1\n  unix:/x\n  tcp:h:1:timeout=4"),
+            [
+                "8 check: 'unix:/x' has no other port; remove 'port=', or write it as HOST:PORT",
+                "8 check: 'tcp:h:1:timeout=4' has no other port; remove 'port=', or write it as HOST:PORT",
+            ],
+        )
 
     def test_sources(self) -> None:
         """A source that servers cannot be reached from."""

@@ -36,6 +36,14 @@ class CheckTests(SynchronousTestCase):
             r"""expect='a b\x00' send="é 'x'" """: Check(
                 "exchange", send="é 'x'".encode(), expect=b"a b\0"
             ),
+            r"http send='HEAD / HTTP/1.0\r\n\r\n' expect=200-299,401": Check(
+                "http",
+                send=b"HEAD / HTTP/1.0\r\n\r\n",
+                statuses=(range(200, 300), range(401, 402)),
+            ),
+            "http port=8008 path=/x": Check("http", path="/x", port=8008),
+            "tcp tls=yes sni=a.example": Check("tcp", tls=True, sni="a.example"),
+            "redis tls=no": Check("redis", tls=False),
             "interval=5s expect=220": None,
             "expect=220 interval=5s": Check("exchange", 5.0, expect=b"220"),
         }.items():
@@ -62,11 +70,25 @@ class CheckTests(SynchronousTestCase):
                 "rise: must be a whole number from 1 to 1000, not '0'",
             ),
             "redis path=/": (
-                "unknown option 'path=/' (redis takes interval=, timeout=, rise=, fall=)",
+                "unknown option 'path=/' (redis takes port=, tls=, sni=, interval=, timeout=, rise=, fall=)",
             ),
             "tcp fal=1": (
-                "unknown option 'fal=1'; did you mean 'fall'? (tcp takes interval=, timeout=, rise=, fall=)",
+                (
+                    "unknown option 'fal=1'; did you mean 'fall'? "
+                    "(tcp takes port=, tls=, sni=, interval=, timeout=, rise=, fall=)"
+                ),
             ),
+            "http send=x path=/": ("path: is a part of what send= says; write it there",),
+            "http send=x host=a": ("host: is a part of what send= says; write it there",),
+            "http expect=300-200": (
+                "expect: '300-200' is no range of HTTP statuses; write for example 200-399",
+            ),
+            "http expect=2xx-3xx": (
+                "expect: '2xx-3xx' is no range of HTTP statuses; write for example 200-399",
+            ),
+            "tcp sni=a": ("sni: is sent with TLS only; add tls=yes, or remove this",),
+            "tcp sni=a tls=no": ("sni: is sent with TLS only; add tls=yes, or remove this",),
+            "tcp port=0": ("port: must be a whole number from 1 to 65535, not '0'",),
             "send=x": ("send= needs the answer it hopes for; add expect=TEXT",),
             r"send=\q expect=": (
                 r"send: \q is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash",

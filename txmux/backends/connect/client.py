@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
-from typing_extensions import override
 from zope.interface import alsoProvides, implementer
 
 from txmux.backends.connect.replay import Replay
@@ -110,13 +109,13 @@ class ProxyClientFactory(ClientFactory):
         self._awaited: _Awaited | None = (on_connected, on_failed)
         self.client: ProxyClient | None = None
 
-    @override
-    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
+    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:  # noqa: ARG002 - Twisted's signature
+        """Make the protocol for the connection that is now established."""
         self.client = ProxyClient(self)
         return self.client
 
-    @override
-    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:  # noqa: ARG002
+        """Pass the failure on."""
         self.failed(reason)
 
     def forget(self) -> None:

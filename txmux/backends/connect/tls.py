@@ -9,10 +9,11 @@ from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener
+from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.ssl import (
     Certificate,
+    CertificateOptions,
     TLSVersion,
     optionsForClientTLS,
     trustRootFromCertificates,
@@ -50,12 +51,15 @@ class BackendTLS:
 
     Args:
         tls: What the rules say. The files are read now, and not again.
+        verified: Whether servers have to show a certificate that is trusted and theirs. Without that, nothing secret
+            may be said to them.
 
     Raises:
         TLSFileError: A file is missing, or there is not in it what should be.
     """
 
-    def __init__(self, tls: ServerTLS) -> None:
+    def __init__(self, tls: ServerTLS, *, verified: bool = True) -> None:
+        self._verified = verified
         self._name = tls.name
         self._alpn = tuple(name.encode() for name in tls.alpn)
         self._authorities = read_authorities(tls.ca) if tls.ca is not None else None
@@ -84,11 +88,14 @@ class BackendTLS:
         """
         name = _plain(self._name or server_name)
         options = self._options(name, self._alpn or tuple(alpn))
-        guarded = _Guarded(factory, name, functools.partial(self._explain, name))
+        explain = functools.partial(self._explain, name)
+        guarded = _Guarded(factory, name if self._verified else "", explain)
         return _Factory(options, True, guarded, clock)  # noqa: FBT003 - Twisted's signature
 
     def _make_options(self, name: str, alpn: tuple[bytes, ...]) -> Any:
         trusted = self._authorities
+        if not self._verified:
+            return _Unverified(name)
         return optionsForClientTLS(
             name,
             None if trusted is None else trustRootFromCertificates(map(Certificate, trusted)),
@@ -166,10 +173,29 @@ class _Ended(Protocol):
         self._reason = reason
 
     def dataReceived(self, data: bytes) -> None:
+        """Pass bytes on."""
         self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        """Pass the end on, with the other reason."""
         self._protocol.connectionLost(self._reason)
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Unverified:
+    """Begins TLS with servers whose certificates nobody looks at."""
+
+    def __init__(self, name: str) -> None:
+        self._name = b"" if is_address(name) else name.encode("ascii", "ignore")
+        made = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_2)
+        self._context = made.getContext()
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: ARG002
+        """Make a connection."""
+        connection = SSL.Connection(self._context, None)
+        if self._name:
+            connection.set_tlsext_host_name(self._name)
+        return connection
 
 
 class _Factory(TLSMemoryBIOFactory):
@@ -193,6 +219,7 @@ class _Guarded(ClientFactory):
         return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Pass it on."""
         self._factory.clientConnectionFailed(connector, reason)
 
 
@@ -214,10 +241,14 @@ class _Handshake(Protocol):
         self._refusal: Exception | None = None
 
     def connectionMade(self) -> None:
+        """Let the protocol know its transport."""
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:
-        """Hand over, if the certificate really is for the server."""
+        """Hand over, if the certificate really is for the server, or nobody asks for whom it is."""
+        if not self._name:
+            self._hand_over()
+            return
         verify = verify_ip_address if is_address(self._name) else verify_hostname
         try:
             # Twisted has asked the same, but lets a certificate pass that names nobody, or that it cannot read.
@@ -226,6 +257,9 @@ class _Handshake(Protocol):
             self._refusal = problem
             self.transport.abortConnection()
             return
+        self._hand_over()
+
+    def _hand_over(self) -> None:
         self.transport.wrappedProtocol = self._protocol
         if IHandshakeListener.providedBy(self._protocol):
             self._protocol.handshakeCompleted()

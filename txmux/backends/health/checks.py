@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.logger import Logger
 
-from txmux.backends.health.checking import Checking, Finding, with_header
-from txmux.backends.health.probes import probe
+from txmux.backends.health.asking import Asking
 from txmux.backends.pool.member import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
     from txmux.backends.connect.dial import Dial
+    from txmux.backends.health.asking import Wrap
+    from txmux.backends.health.checking import Checking, Finding
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.pool import Pool
-    from txmux.rules.model import Backend, Check
-
-    Wrap = Callable[[Any, str], Any]
+    from txmux.rules.model import Check
 
 __all__ = ["HealthChecks", "OnResult", "apply_result", "key_of"]
 
@@ -79,7 +76,7 @@ class HealthChecks:
         self.backend = pool.backend
         self.check = check
         self.on_result = on_result
-        self.wrap = wrap
+        self.asking = Asking(pool.backend, check, wrap)
         self.random = random or Random()  # noqa: S311 - not for secrets
         self._pool = pool
         self._watches: dict[str, _Watch] | None = None
@@ -114,26 +111,6 @@ class HealthChecks:
                 watches[key] = _Watch(self, key, member)
 
 
-def start_check(
-    checking: Checking, dial: Dial, backend: Backend, member: Member, wrap: Wrap | None
-) -> None:
-    """Begin a check of a member as a connection of a client would begin, with header and TLS.
-
-    Args:
-        checking: The check.
-        dial: Connects.
-        backend: Says which header there is.
-        member: Which is checked.
-        wrap: See `HealthChecks`.
-    """
-
-    def wrapped(factory: Any) -> Any:
-        spoken = factory if wrap is None else wrap(factory, member.name)
-        return with_header(spoken, backend.proxy_protocol)
-
-    checking.start(dial, member.target, wrapped)
-
-
 class _Watch:
     """The checks of one member, one after another."""
 
@@ -162,11 +139,9 @@ class _Watch:
         if self._checking is not None:
             self._checking.cut()  # found something long ago, but the server has not closed
         checks, member = self._checks, self.member
-        check, wrap = checks.check, checks.wrap
-        asked = probe(check, member.name, member.target.port, tls=wrap is not None)
         self._begun = checks.clock.seconds()
-        self._checking = Checking(checks.clock, asked, check.timeout, self._found)
-        start_check(self._checking, checks.dial, checks.backend, member, wrap)
+        self._checking = checks.asking.make(checks.clock, member, self._found)
+        checks.asking.begin(self._checking, checks.dial, member)
 
     def _found(self, finding: Finding) -> None:
         checks = self._checks

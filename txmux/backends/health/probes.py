@@ -46,7 +46,8 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     """
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
-        return Probe(_http_request(check.path, host), _http_judge(check.statuses), "HTTP answer")
+        request = check.send or _http_request(check.path, host)
+        return Probe(request, _http_judge(check.statuses), "HTTP answer")
     if check.kind == "exchange":
         expected = f"{shown(check.expect)!r} in the answer"
         return Probe(check.send, lambda answer: check.expect in answer, expected)

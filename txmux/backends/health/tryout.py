@@ -8,16 +8,14 @@ import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
-from txmux.backends.health.checking import Checking
-from txmux.backends.health.checks import start_check
-from txmux.backends.health.probes import probe
+from txmux.backends.health.asking import Asking
 from txmux.backends.pool.member import State
 from txmux.backends.upstream import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
 
 if TYPE_CHECKING:
-    from txmux.backends.health.checking import Finding
+    from txmux.backends.health.checking import Checking, Finding
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Backend, Rules
@@ -101,7 +99,7 @@ def _result(
         reactor.callLater(0, checking.cut)
         result.callback(Tried(backend.name, member.target.text, problem))
 
-    asked = probe(check, member.name, member.target.port, tls=wrap is not None)
-    checking = Checking(reactor, asked, check.timeout, on_found)
-    start_check(checking, connect, backend, member, wrap)
+    asking = Asking(backend, check, wrap)
+    checking = asking.make(reactor, member, on_found)
+    asking.begin(checking, connect, member)
     return result

@@ -149,9 +149,11 @@ class _Datagrams:
         reactor.addReader(self)
 
     def fileno(self) -> int:
+        """Tell the descriptor."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
+        """Name this in logs."""
         return "names"
 
     def doRead(self) -> None:
@@ -191,6 +193,7 @@ class _Stream(Int16StringReceiver):
         self._question = question
 
     def connectionMade(self) -> None:
+        """Ask."""
         self.sendString(self._question.encoded())
 
     def stringReceived(self, string: bytes) -> None:
@@ -200,6 +203,7 @@ class _Stream(Int16StringReceiver):
             self.answer.callback(message)
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002 - the interface's
+        """Be over."""
         if not self.answer.called:
             self.answer.errback(_NoAnswerError("has closed the connection"))
         self.gone.callback(None)

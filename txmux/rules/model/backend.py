@@ -77,8 +77,12 @@ class Check:
         path: Of the HTTP request.
         host: The HTTP request's ``Host``; empty is the server's own name.
         statuses: The HTTP statuses that are well.
-        send: The bytes that are sent first.
+        send: The bytes that are sent first; of an HTTP check, in place of the usual request.
         expect: The bytes that the answer has to contain.
+        port: Where it is asked; 0 is the server's own port. Elsewhere there is no PROXY header, and no TLS of the
+            backend.
+        tls: Whether TLS is spoken; ``None`` if that is as for clients.
+        sni: The name that is sent with TLS where the backend has none; empty is the server's own.
     """
 
     kind: CheckKind
@@ -91,6 +95,9 @@ class Check:
     statuses: tuple[range, ...] = (range(200, 300), range(300, 400))
     send: bytes = b""
     expect: bytes = b""
+    port: int = 0
+    tls: bool | None = None
+    sni: str = ""
 
 
 @attrs.frozen

@@ -50,6 +50,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_tls(section, found),
         *_tlvs(section, found),
         *_source(found.get("source", ()), found.get("servers", ())),
+        *_check(found),
     ]
     for key, message in messages:
         yield section.problem(message, key)
@@ -66,6 +67,23 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
     for key in _TLS_FIELDS:
         if key in found:
             yield key, "does nothing without 'tls = yes'; add that, or remove this"
+
+
+def _check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    check = found.get("check")
+    if check is None:
+        return
+    for server in found.get("servers", ()):
+        if check.port and server.kind in {"unix", "endpoint"}:
+            yield (
+                "check",
+                f"{server.text!r} has no other port; remove 'port=', or write it as HOST:PORT",
+            )
+    if check.sni and found.get("tls"):
+        yield (
+            "check",
+            "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this",
+        )
 
 
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

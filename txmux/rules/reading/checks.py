@@ -10,7 +10,7 @@ from txmux.matchers.payload import bytes_from_text
 from txmux.rules.model import Check
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading.options import read_options
-from txmux.rules.reading.values import positive_duration, split_words, whole_number
+from txmux.rules.reading.values import boolean, positive_duration, split_words, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,10 +40,14 @@ def check(text: str) -> Check:
         kind, rest = "exchange", [first, *rest]
     if kind is None:
         raise InvalidValueError(_unknown(first))
-    found = read_options(rest, {**_KINDS[kind], **_SCHEDULE}, of=_CALLED.get(kind, kind))
+    found = read_options(rest, {**_KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
     expect = found.get("expect")
     if kind == "http" and expect is not None:
         found["statuses"] = found.pop("expect")
+    if "send" in found and (beside := [name for name in ("path", "host") if name in found]):
+        raise InvalidValueError(f"{beside[0]}: is a part of what send= says; write it there")
+    if "sni" in found and not found.get("tls"):
+        raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
     if kind == "exchange" and not expect:
         raise InvalidValueError("send= needs the answer it hopes for; add expect=TEXT")
     return Check(kind, **found)
@@ -53,7 +57,7 @@ def _unknown(word: str) -> str:
     hint = did_you_mean(word, _WORDS)
     if word == "off":
         hint = "; for no check, remove the key"
-    elif word.partition("=")[0] in {**_KINDS["http"], **_SCHEDULE}:
+    elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
         hint = "; what is asked comes first, as in http path=/health or tcp interval=5s"
     return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
 
@@ -73,7 +77,15 @@ def _host(text: str) -> str:
 
 
 def _statuses(text: str) -> tuple[range, ...]:
-    return tuple(_status(part.strip()) for part in text.split(","))
+    return tuple(_statuses_of(part.strip()) for part in text.split(","))
+
+
+def _statuses_of(text: str) -> range:
+    first, dash, last = text.partition("-")
+    low, high = _status(first), _status(last if dash else first)
+    if dash and ("xx" in text or high.stop <= low.start):
+        raise InvalidValueError(f"{text!r} is no range of HTTP statuses; write for example 200-399")
+    return range(low.start, high.stop)
 
 
 def _status(text: str) -> range:
@@ -97,7 +109,7 @@ def _text(text: str) -> bytes:
 
 _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "tcp": {},
-    "http": {"path": _path, "expect": _statuses, "host": _host},
+    "http": {"path": _path, "expect": _statuses, "host": _host, "send": _text},
     "redis": {},
     "postgres": {},
     "ssh": {},
@@ -105,7 +117,10 @@ _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
 }
 _WORDS: Sequence[CheckKind] = [kind for kind in _KINDS if kind != "exchange"]
 _CALLED: Mapping[CheckKind, str] = {"exchange": "a check by send= and expect="}
-_SCHEDULE: Mapping[str, Callable[[str], Any]] = {
+_COMMON: Mapping[str, Callable[[str], Any]] = {
+    "port": whole_number(1, 65535),
+    "tls": boolean,
+    "sni": _host,
     "interval": positive_duration,
     "timeout": positive_duration,
     "rise": whole_number(1, 1000),

@@ -1,0 +1,79 @@
+"""Where and how a check asks a server: at its own port or another, with TLS or without, and with which header."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.backends.connect.tls import BackendTLS
+from txmux.backends.health.checking import Checking, with_header
+from txmux.backends.health.probes import probe
+from txmux.rules.model import ServerTLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.backends.connect.dial import Dial
+    from txmux.backends.health.checking import Finding
+    from txmux.backends.pool.member import Member
+    from txmux.rules.model import Backend, Check, Server
+
+    Wrap = Callable[[Any, str], Any]
+
+__all__ = ["Asking", "Wrap"]
+
+
+class Asking:
+    """Asks the servers of a backend as the rules say.
+
+    At the port of clients a check begins as a connection of a client does, with header and TLS. At another port there
+    is another service, which gets neither unless the rules say so.
+
+    Args:
+        backend: Says which header there is.
+        check: What is asked.
+        wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
+            ``None`` if clients' connections speak none.
+    """
+
+    def __init__(self, backend: Backend, check: Check, wrap: Wrap | None) -> None:
+        self._check = check
+        self._header = "off" if check.port else backend.proxy_protocol
+        self._wrap = wrap
+        speaks_tls = wrap is not None and not check.port if check.tls is None else check.tls
+        if not speaks_tls:
+            self._wrap = None
+        elif wrap is None:
+            # Clients see to the certificate themselves. A check says nothing that is secret.
+            self._wrap = BackendTLS(ServerTLS(), verified=False).wrap
+
+    def make(
+        self, clock: IReactorTime, member: Member, on_found: Callable[[Finding], None]
+    ) -> Checking:
+        """Make a check that has not begun.
+
+        Args:
+            clock: For the time limit.
+            member: Which is asked.
+            on_found: Called once, unless the check is cut off before.
+        """
+        check, port = self._check, self._target(member).port
+        asked = probe(check, member.name, port, tls=self._wrap is not None)
+        return Checking(clock, asked, check.timeout, on_found)
+
+    def begin(self, checking: Checking, dial: Dial, member: Member) -> None:
+        """Begin a check; something may have been found before this returns."""
+
+        def wrapped(factory: Any) -> Any:
+            if self._wrap is not None:
+                factory = self._wrap(factory, self._check.sni or member.name)
+            return with_header(factory, self._header)
+
+        checking.start(dial, self._target(member), wrapped)
+
+    def _target(self, member: Member) -> Server:
+        port = self._check.port
+        return attrs.evolve(member.target, port=port) if port else member.target
