@@ -14,6 +14,14 @@ from txmux.rules.reading.parser import parse
 
 _SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\nuser: "nobody";\n'
 _HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"
+_LOST = """
+frontend f
+    bind 127.0.0.1:443
+    use_backend a if { nbsrv(a) lt 1 }
+    default_backend a
+backend a
+    server a 127.0.0.1:80
+"""
 
 
 class ConvertTests(SynchronousTestCase):
@@ -45,6 +53,22 @@ class ConvertTests(SynchronousTestCase):
         self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
         self.assertTrue(err.startswith("sslh.cfg:2: user: has no counterpart"))
         self.assertEqual(err.count("\n"), 1)
+
+    def test_looks(self) -> None:
+        """What a person has to decide makes the exit code 2, and an error of the rules until its line is removed."""
+        code, out, err = self.convert("haproxy.cfg", _LOST)
+        self.assertEqual(code, 2)
+        self.assertTrue(err.startswith("haproxy.cfg:4: LOOK: use_backend a if { nbsrv(a) lt 1 }"))
+        rules = self.folder / "rules.ini"
+        rules.write_text(out)
+        (line,) = [n for n, text in enumerate(out.splitlines(), 1) if text.startswith("# LOOK:")]
+        said = StringIO()
+        with redirect_stdout(said):
+            self.assertEqual(main(["check", str(rules)]), 1)
+        self.assertIn(f"rules.ini:{line}: LOOK: line 4: use_backend a if", said.getvalue())
+        rules.write_text(out.replace(out.splitlines()[line - 1] + "\n", ""))
+        with redirect_stdout(said):
+            self.assertEqual(main(["check", str(rules)]), 0)
 
     def test_guess(self) -> None:
         """Whose file it is is seen by its content, else by its name."""

@@ -8,28 +8,42 @@ from typing import TYPE_CHECKING
 from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
+from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.convert.formats import Program
     from txmux.rules.model import Rules
 
-__all__ = ["PORTS", "attempt", "converted", "rules_of"]
+__all__ = ["PORTS", "attempt", "converted", "looks", "rules_of"]
 
 PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 
 
 def converted(text: str | bytes, program: Program | None = None, name: str = "x.cfg") -> Conversion:
-    """Convert a text, and see to it that what comes out has no errors."""
+    """Convert a text, and see to it that what comes out has no errors but those that wait for a person."""
     data = text if isinstance(text, bytes) else dedent(text).encode()
     found = convert(data, name, installed_matchers(), PORTS.get, program)
-    parse(found.text, "rules.ini")
+    rules_of(found)
+    looks = [n for n, line in enumerate(found.text.split("\n"), 1) if line.startswith("# LOOK: ")]
+    errors: list[int] = []
+    try:
+        parse(found.text, "rules.ini")
+    except RulesError as error:
+        errors = [problem.line for problem in error.problems]
+    if errors != looks or found.has_looks != bool(looks):
+        raise AssertionError(f"errors are in {errors}, and what is to be looked at in {looks}")
     return found
 
 
 def rules_of(found: Conversion) -> Rules:
-    """Read what came out of a conversion."""
-    return parse(found.text, "rules.ini")
+    """Read what came out of a conversion, as after a person has looked at it."""
+    return parse(found.text.replace("# LOOK:", "#"), "rules.ini")
+
+
+def looks(found: Conversion) -> list[str]:
+    """Give what a person has to look at."""
+    return [line[8:] for line in found.text.splitlines() if line.startswith("# LOOK: ")]
 
 
 def attempt(text: str, program: Program) -> None:

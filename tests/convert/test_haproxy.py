@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from unittest import SkipTest
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import attempt, converted, rules_of
+from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.convert.haproxy_pieces import frontend, routes
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
@@ -21,6 +22,9 @@ backend a
 backend b
     server b 127.0.0.1:2
 """
+
+
+_NOBODY = ("allow = 255.255.255.255/32",)
 
 
 class DecisionTests(SynchronousTestCase):
@@ -39,20 +43,25 @@ class DecisionTests(SynchronousTestCase):
         self.assertIn("default = b\n", found.text)
 
     def test_unknown_backend(self) -> None:
-        """A backend that is not there is told."""
-        for line in ("default_backend x", "use_backend x if HTTP", "use_backend %[req.ssl_sni]"):
-            self.assertIn("there is no backend", frontend(line).warnings[0])
+        """A backend that is not there, or not the same for all, is told; its clients go nowhere else."""
+        for line in ("default_backend x", "use_backend x if HTTP"):
+            self.assertIn("there is no backend", looks(frontend(line))[0])
+        found = frontend("use_backend %[req.ssl_sni] if HTTP", "default_backend a")
+        self.assertIn("put together for each client", looks(found)[0])
+        self.assertIn("match = http\nbackend = close\n", found.text)
 
     def test_delay(self) -> None:
-        """The inspection delay is ``detect_timeout``; without any route nobody waits."""
-        self.assertEqual(
-            rules_of(frontend("tcp-request inspect-delay 3s")).listeners[0].detect_timeout, 3
-        )
-        self.assertEqual(
-            rules_of(frontend("tcp-request inspect-delay 1500")).listeners[0].detect_timeout, 1.5
-        )
-        self.assertEqual(rules_of(frontend("default_backend a")).listeners[0].detect_timeout, 0.001)
-        self.assertEqual(rules_of(frontend("use_backend a if HTTP")).listeners[0].detect_timeout, 5)
+        """The inspection delay is ``detect_timeout``, also that of a backend; without any route nobody waits."""
+        asks = "use_backend a if HTTP"
+        for lines, expected in (
+            (("tcp-request inspect-delay 3s", asks), 3),
+            (("tcp-request inspect-delay 1500", asks), 1.5),
+            (("tcp-request inspect-delay 3s", "default_backend a"), 0.001),
+            (("default_backend a",), 0.001),
+            ((asks,), 5),
+        ):
+            listener = rules_of(frontend(*lines)).listeners[0]
+            self.assertEqual(listener.detect_timeout, expected)
 
     def test_accepted(self) -> None:
         """To accept only ends the waiting, which routes do by themselves."""
@@ -61,12 +70,23 @@ class DecisionTests(SynchronousTestCase):
 
     def test_rejected(self) -> None:
         """Who is rejected has a route that closes, before all others."""
+        lines = ("use_backend a if { req_ssl_sni x }", "default_backend b")
         self.assertEqual(
-            routes(
-                "tcp-request content reject if !HTTP", "use_backend a if HTTP", "default_backend b"
-            ),
-            [(["not http"], "close"), (["http"], "a")],
+            routes("tcp-request content reject if { req_ssl_ver 3.0 }", *lines),
+            [(["tls version=ssl3"], "close"), (["tls sni=x"], "a")],
         )
+
+    def test_others_rejected(self) -> None:
+        """If all but some are rejected, so is who says nothing, or half of it: these only have routes."""
+        for rejection in (
+            "tcp-request content reject if !{ req_ssl_hello_type 1 }",
+            "tcp-request content reject unless { req_ssl_hello_type 1 }",
+            "tcp-request content silent-drop if !{ req_ssl_hello_type 1 } or FALSE",
+        ):
+            lines = (rejection, "use_backend a if { req_ssl_sni x }", "default_backend b")
+            self.assertEqual(routes(*lines), [(["tls sni=x"], "a"), (["tls"], "b")])
+            listener = rules_of(frontend(*lines)).listeners[0]
+            self.assertEqual((listener.silent, listener.default), (Refusal.CLOSE, Refusal.CLOSE))
 
     def test_all_others_rejected(self) -> None:
         """If all others are rejected, who is accepted has routes, and the default is to close."""
@@ -81,8 +101,11 @@ class DecisionTests(SynchronousTestCase):
             routes(*lines),
             [(["tls sni=x"], "a"), (["tls"], "b"), (["payload hex=16"], "b")],
         )
-        listener = rules_of(frontend(*lines)).listeners[0]
+        found = frontend(*lines)
+        listener = rules_of(found).listeners[0]
         self.assertEqual((listener.silent, listener.default), (Refusal.CLOSE, Refusal.CLOSE))
+        (look,) = looks(found)
+        self.assertIn("use_backend a if { req_ssl_sni x }: not for those of tcp-request", look)
 
     def test_accepted_before(self) -> None:
         """Who is accepted is not asked by what rejects later."""
@@ -101,7 +124,7 @@ class DecisionTests(SynchronousTestCase):
                 "tcp-request content reject if HTTP",
                 "default_backend b",
             ),
-            [(["any"], "b")],
+            [],
         )
 
     def test_lost_rejection(self) -> None:
@@ -111,10 +134,9 @@ class DecisionTests(SynchronousTestCase):
             "tcp-request content reject if { req.payload(0,9) -m reg a$ }",
             "tcp-request connection reject if { nbsrv(x) lt 2 }",
             "tcp-request connection reject if HTTP",
-            "tcp-request connection reject",
-            "tcp-request connection reject if !{ src 10.0.0.1 } or !{ src 10.0.0.2 }",
         ):
-            self.assertIn("the clients that it keeps out come in", frontend(line).warnings[0], line)
+            found = frontend(line, "default_backend a")
+            self.assertIn("the clients that it keeps out come in", looks(found)[0], line)
 
     def networks(self, *lines: str) -> tuple[str, ...]:
         text = frontend(*lines).text
@@ -127,10 +149,98 @@ class DecisionTests(SynchronousTestCase):
         only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
         self.assertEqual(self.networks(only), ("allow = 10.0.0.0/8",))
         both = "tcp-request connection accept if { src 10.0.0.0/8 }"
-        self.assertEqual(self.networks(both, "tcp-request session reject"), ("allow = 10.0.0.0/8",))
+        reject = "tcp-request connection reject"
+        self.assertEqual(self.networks(both, reject), ("allow = 10.0.0.0/8",))
+        self.assertEqual(self.networks(reject + " if !FALSE"), _NOBODY)
         self.assertEqual(self.networks("tcp-request connection accept", deny), ())
-        found = frontend(only, only.replace("10.", "11."))
-        self.assertIn("allow has the networks of another rule", found.warnings[0])
+        self.assertEqual(self.networks(only, only.replace("10.", "11.")), _NOBODY)
+        self.assertEqual(
+            self.networks(only, only.replace("10.0.0.0/8", "10.1.0.0/16")), ("allow = 10.1.0.0/16",)
+        )
+        either = "tcp-request connection reject if !{ src 10.0.0.1 } or !{ src 10.0.0.2 }"
+        self.assertEqual(self.networks(either), _NOBODY)
+
+    def test_layers(self) -> None:
+        """What is accepted by the rules of one layer is still asked by those of the next."""
+        accept = "tcp-request connection accept if { src 10.0.0.0/8 }"
+        self.assertEqual(self.networks(accept, "tcp-request session reject"), _NOBODY)
+
+    def test_exceptions(self) -> None:
+        """A network that is accepted before a wider one is rejected stays in."""
+        found = frontend(
+            "tcp-request connection accept if { src 10.0.0.0/9 }",
+            "tcp-request connection reject if { src 10.0.0.0/8 }",
+        )
+        listener = rules_of(found).listeners[0]
+        for address, is_in in (("10.1.1.1", True), ("10.200.1.1", False), ("11.1.1.1", True)):
+            self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
+
+    def test_content_rules_of_networks(self) -> None:
+        """What depends on the address alone keeps clients out before they say anything, as ``allow`` and ``deny``."""
+        only = "tcp-request content reject if !{ src 10.0.0.0/8 }"
+        for lines, expected in (
+            ((only,), ("allow = 10.0.0.0/8",)),
+            (("tcp-request content reject unless { src 10.0.0.0/8 }",), ("allow = 10.0.0.0/8",)),
+            (("tcp-request content reject if { src 10.0.0.0/8 }",), ("deny = 10.0.0.0/8",)),
+            (("tcp-request content reject if { req_ssl_ver 3.0 }", only), ("allow = 10.0.0.0/8",)),
+            (
+                ("tcp-request content accept if { src ::1 }", "tcp-request content reject"),
+                ("allow = ::1/128",),
+            ),
+            (
+                ("tcp-request content accept if { src 10.0.0.0/8 } HTTP", only),
+                ("allow = 10.0.0.0/8",),
+            ),
+        ):
+            text = (*lines, "use_backend a if HTTP", "default_backend b")
+            self.assertEqual(self.networks(*text), expected, lines)
+            listener = rules_of(frontend(*text)).listeners[0]
+            self.assertEqual(
+                (str(listener.silent), str(listener.default)), (str(listener.default),) * 2
+            )
+
+    def test_proxied(self) -> None:
+        """Rules about the proxy's own address have no counterpart where its header counts."""
+        only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
+        found = frontend(only, bind="bind 127.0.0.1:1 accept-proxy")
+        self.assertIn("it asks for the proxy's address", looks(found)[0])
+        self.assertNotIn("\nallow", found.text)
+
+    def test_rules_of_backends(self) -> None:
+        """Whom a backend rejects has a route that closes, before the one that leads there."""
+        found = converted(
+            """
+            frontend f
+                bind 127.0.0.1:1
+                use_backend a if { req_ssl_hello_type 1 }
+                default_backend b
+            backend a
+                tcp-request inspect-delay 2s
+                tcp-request content reject if { req_ssl_sni x }
+                tcp-request content reject if !{ src 10.0.0.0/8 }
+                server s 127.0.0.1:1
+            backend b
+                server s 127.0.0.1:2
+            """
+        )
+        self.assertEqual((looks(found), rules_of(found).listeners[0].detect_timeout), ([], 2))
+        self.assertIn("match = tls sni=x\nbackend = close\n", found.text)
+        self.assertIn("match = tls\nnot_from = 10.0.0.0/8\nbackend = close\n", found.text)
+
+    def test_rules_of_the_only_backend(self) -> None:
+        """Where all go to one backend, whom it keeps out is not let in."""
+        found = converted(
+            """
+            frontend f
+                bind 127.0.0.1:1
+                default_backend a
+            backend a
+                tcp-request content reject if !{ src 10.0.0.0/8 }
+                server s 127.0.0.1:1
+            """
+        )
+        self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
+        self.assertEqual(found.warnings, ())
 
     def test_expect_proxy(self) -> None:
         """Where a header is expected from some networks only, so says the listener."""
@@ -179,7 +289,7 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(
             found.warnings,
             (
-                "x.cfg:3: listen y: is left out; mode http",
+                "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve",
                 "x.cfg:5: listen z: is left out; it is disabled",
             ),
         )
@@ -209,6 +319,24 @@ class FileTests(SynchronousTestCase):
             [warning.partition(": ")[0] for warning in found.warnings],
             ["x.cfg:2", "x.cfg:6", "x.cfg:9"],
         )
+        self.assertEqual(len(looks(found)), 1)
+
+    def test_what_decides(self) -> None:
+        """What else decides who is served, and by whom, is to be looked at; what only tells is a warning."""
+        for line in (
+            "stick match src",
+            "use-server s if HTTP",
+            "server s",
+            "server-template s 1-3 127.0.0.1:1",
+            "tcp-request content use-service lua.x",
+            "tcp-request connection set-src src",
+            "tcp-response content reject",
+        ):
+            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertIn(f"{line}: has no counterpart", looks(found)[0])
+        for line in ("tcp-request connection track-sc0 src", "errorfile 503 /x", "log global"):
+            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertEqual((len(found.warnings), looks(found)), (1, []))
 
     def test_listener_left_out(self) -> None:
         """A route of a listener that is left out is left out, too, lest it serve the others."""

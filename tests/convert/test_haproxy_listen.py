@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import converted, rules_of
+from tests.convert.converting import converted, looks, rules_of
 from tests.convert.haproxy_pieces import backend, frontend
 from txmux.convert.writer import ConvertError
 
@@ -32,7 +32,7 @@ class BindTests(SynchronousTestCase):
             (":::443 v4v6", ":443"),
             ("ipv6@:443 v4v6", ":443"),
             ("2001:db8::1:443", "[2001:db8::1]:443"),
-            ("/run/x.sock mode 660", "unix:/run/x.sock"),
+            ("/run/x.sock mode 660", "unix:/run/x.sock:mode=660"),
             ("unix@/run/x.sock", "unix:/run/x.sock"),
         ):
             self.assertEqual(self.endpoints(f"bind {bind}"), [(endpoint,)])
@@ -54,13 +54,15 @@ class BindTests(SynchronousTestCase):
         for bind in ("127.0.0.1:1-9", "fd@3", "abns@x:1"):
             found = frontend(bind=f"bind 127.0.0.1:1\n    bind {bind}")
             self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
-            self.assertTrue(found.warnings[0].startswith("x.cfg:3: endpoint = "), found.warnings)
+            self.assertTrue(
+                found.warnings[0].startswith("x.cfg:3: LOOK: endpoint = "), found.warnings
+            )
 
     def test_tls(self) -> None:
         """A place where TLS ends is left out."""
         found = frontend(bind="bind 127.0.0.1:1\n    bind :443 name ssl\n    bind :444 ssl crt /x")
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1", "0.0.0.0:443"))
-        self.assertIn("x.cfg:4: bind :444 ssl crt /x: is left out", found.warnings[0])
+        self.assertIn("x.cfg:4: LOOK: bind :444 ssl crt /x: is left out", found.warnings[0])
 
     def test_accept_proxy(self) -> None:
         """Where PROXY headers are expected is a listener of its own."""
@@ -72,10 +74,22 @@ class BindTests(SynchronousTestCase):
 
     def test_parameters(self) -> None:
         """Limits are kept, and what has no counterpart is a warning."""
-        found = frontend(bind="bind 127.0.0.1:1 maxconn 9 backlog 8 tfo interface eth0")
+        found = frontend(bind="bind 127.0.0.1:1 maxconn 9 backlog 8 tfo tcp-ut 3s")
         listener = rules_of(found).listeners[0]
         self.assertEqual((listener.max_connections, listener.backlog), (9, 8))
-        self.assertIn("no counterpart of tfo, interface", found.warnings[0])
+        self.assertIn("no counterpart of tfo, tcp-ut", found.warnings[0])
+
+    def test_narrower(self) -> None:
+        """A place that fewer can reach than txmux could keep out is left out, until a person has looked."""
+        for flag in ("interface eth0", "namespace x", "transparent", "user root", "gid 3"):
+            found = frontend(bind=f"bind 127.0.0.1:1\n    bind /run/x.sock {flag}")
+            self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
+            self.assertIn(f"bind /run/x.sock {flag}: is left out; ", looks(found)[0])
+
+    def test_proxied_unix_socket(self) -> None:
+        """Who comes by a UNIX socket with a PROXY header is in no network."""
+        found = frontend(bind="bind /run/x.sock accept-proxy")
+        self.assertIn("\naccept_proxy_from = 0.0.0.0/0, ::/0\n    unix\n", found.text)
 
     def test_nowhere(self) -> None:
         """A frontend without a listener is left out, and if it is the only one there is nothing."""
@@ -108,15 +122,43 @@ class BackendTests(SynchronousTestCase):
     def test_left_out(self) -> None:
         """A server that txmux cannot have is left out."""
         for server in (
-            "127.0.0.1",
-            "127.0.0.1:+1",
+            "127.0.0.1:http",
+            ":80",
+            "*:80",
+            "0.0.0.0",
+            "[::]:80",
+            "127.0.0.1:1 namespace x",
             "127.0.0.1:1 ssl verify none",
             "127.0.0.1:1 socks4 127.0.0.1:2",
             "abns@x:1",
         ):
             found = backend(f"server t {server}")
             self.assertEqual(len(rules_of(found).backends["x"].servers), 1)
-            self.assertIn(f"# line 6: server t {server}: is left out; ", found.text)
+            self.assertIn(f"# LOOK: line 6: server t {server}: is left out; ", found.text)
+
+    def test_ports_of_clients(self) -> None:
+        """A server without a port is reached by the one that the clients come to, if that is only one."""
+        for server, text in (
+            ("10.0.0.1", "10.0.0.1:443"),
+            ("10.0.0.1:+100", "10.0.0.1:543"),
+            ("10.0.0.1:-1", "10.0.0.1:442"),
+            ("10.0.0.1:0", "10.0.0.1:443"),
+            ("db.example", "db.example:443"),
+        ):
+            self.assertEqual(self.only(server=f"server s {server}").servers[0].text, text)
+        found = converted("listen x\n    bind :1\n    bind :2\n    server s 10.0.0.1\n")
+        self.assertIn("its clients come to more than one", looks(found)[0])
+        found = converted("listen x\n    bind :1-9\n    bind 127.0.0.1:2\n    server s 10.0.0.1\n")
+        self.assertIn("its clients come to more than one", " ".join(looks(found)))
+
+    def test_routes_without_server(self) -> None:
+        """Clients of a backend that has lost its servers are closed, and led to no other."""
+        found = converted(
+            "frontend f\n    bind 127.0.0.1:1,127.0.0.1:2\n    use_backend x if HTTP\n    default_backend y\n"
+            "backend x\n    server s 10.0.0.1\nbackend y\n    server s 10.0.0.2:1\n"
+        )
+        self.assertIn("match = http\nbackend = close\n", found.text)
+        self.assertEqual(len(looks(found)), 2)
 
     def test_proxy_protocol(self) -> None:
         """Which PROXY header the servers get."""
@@ -131,21 +173,44 @@ class BackendTests(SynchronousTestCase):
             self.assertEqual(self.only(server=server).proxy_protocol, version)
 
     def test_mixed_headers(self) -> None:
-        """Of servers that differ in it, those like the first are kept."""
+        """Of servers that differ in it, those like the first are kept, and a person looks at the others."""
         found = backend("server t 127.0.0.1:2 send-proxy", "server u 127.0.0.1:3")
         self.assertEqual(len(rules_of(found).backends["x"].servers), 2)
-        self.assertIn("servers of a [backend] get the same PROXY header", found.text)
+        self.assertIn("servers of a [backend] get the same PROXY header", looks(found)[0])
+
+    def test_mixed_sources(self) -> None:
+        """Servers that are connected to from different addresses."""
+        found = backend(
+            "server t 127.0.0.1:2 source 10.0.0.2", server="server s 127.0.0.1:1 source ::1"
+        )
+        self.assertIn("source: is left out", looks(found)[0])
+        found = backend("server t 127.0.0.1:2", server="server s 127.0.0.1:1 source 10.0.0.1")
+        self.assertIn("source: is left out", looks(found)[0])
+
+    def test_backups(self) -> None:
+        """Of several backups HAProxy uses the first one that is up, unless it is told otherwise."""
+        more = ("server t 127.0.0.1:2 backup", "server u 127.0.0.1:3 backup")
+        self.assertIn("\nbalance = first\n", backend(*more).text)
+        found = backend(*more, "option allbackups")
+        self.assertEqual((found.warnings, "balance" in found.text), ((), False))
+        found = backend(*more, "server v 127.0.0.1:4")
+        self.assertIn("HAProxy uses the first backup", looks(found)[0])
+
+    def test_unknown_balance(self) -> None:
+        """What servers would be chosen by otherwise is to be looked at."""
+        found = backend("balance rdp-cookie(x)", "server t 127.0.0.1:2")
+        self.assertIn("balance rdp-cookie(x): has no counterpart", looks(found)[0])
 
     def test_keys(self) -> None:
         """What txmux has a key for gets that key."""
         for server, lines, line in (
-            ("check inter 2s rise 3 fall 4", (), "check = tcp interval=2s rise=3 fall=4"),
-            ("check", ("option httpchk GET /h",), "check = http path=/h"),
-            ("check", ("option httpchk",), "check = http"),
-            ("check", ("option redis-check",), "check = redis"),
-            ("check", ("option ssl-hello-chk",), "check = tcp"),
             ("weight 3", (), "server = 127.0.0.1:1 weight=3"),
-            ("maxconn 3", (), "server = 127.0.0.1:1 max_connections=3"),
+            ("weight 0", (), "server = 127.0.0.1:1 down"),
+            ("maxconn 3", (), "server = 127.0.0.1:1 max_connections=3\nqueue = 1000000"),
+            ("maxconn 3", ("timeout connect 4s",), "queue = 1000000\nqueue_timeout = 4s"),
+            ("maxconn 3", ("timeout connect 4s", "timeout queue 3s"), "queue_timeout = 3s"),
+            ("disabled", (), "server = 127.0.0.1:1 down"),
+            ("disabled enabled", (), "server = 127.0.0.1:1"),
             ("backup", (), "server = 127.0.0.1:1 backup"),
             ("", ("source 10.0.0.1",), "source = 10.0.0.1"),
             ("", ("source 0.0.0.0 usesrc clientip",), "source = client"),
@@ -168,7 +233,8 @@ class BackendTests(SynchronousTestCase):
     def test_no_server(self) -> None:
         """A backend without servers is left out."""
         found = converted("frontend f\n    bind :1\n    default_backend x\nbackend x\n")
-        self.assertIn("x.cfg:4: [backend x] is left out: it has no server", found.warnings)
+        message = "x.cfg:4: LOOK: [backend x] is left out: it has no server; its clients are closed"
+        self.assertIn(message, found.warnings)
 
     def test_no_counterpart(self) -> None:
         """Parameters without a counterpart are told by name."""

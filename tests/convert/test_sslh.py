@@ -255,11 +255,11 @@ class ProtocolTests(SynchronousTestCase):
             self.assertTrue(any(f" {name}: " in warning for warning in found.warnings), name)
 
     def test_unknown_service(self) -> None:
-        """A server with a port of an unknown name is left out, with all that leads there."""
+        """A server with a port of an unknown name is left out, and its clients are led to no other."""
         found = with_protocols('{ name: "http"; host: "localhost"; port: "no-such-service"; }')
         self.assertEqual(list(rules_of(found).backends), ["ssh"])
         self.assertIn("# [backend http]\n", found.text)
-        self.assertIn("# [route http]\n", found.text)
+        self.assertIn("match = http\nbackend = close\n", found.text)
 
 
 class DecisionTests(SynchronousTestCase):

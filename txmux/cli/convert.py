@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from txmux.convert.formats import PROGRAMS, convert
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="program",
-        choices=("sslh", "haproxy"),
+        choices=PROGRAMS,
         help="whose configuration it is; by default what it looks like",
     )
 
@@ -33,11 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Convert; the rules go to the standard output, what is lost to the standard error.
 
+    Returns:
+        2 if there are ``# LOOK:`` lines, with which the rules do not start; else 0.
+
     Raises:
         MuxError: Nothing of it can be converted, or it cannot be read.
     """
-    from txmux.convert.formats import convert  # noqa: PLC0415 - an extra, which nothing else needs
-
     path = arguments.file
     try:
         data = Path(path).read_bytes()
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in found.warnings:
         print(warning, file=sys.stderr)
     print(found.text, end="")
-    return 0
+    return 2 if found.has_looks else 0
 
 
 def _port_of(service: str) -> int | None:

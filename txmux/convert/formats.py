@@ -28,10 +28,17 @@ _HAPROXY = re.compile(rb"^\s*(global|defaults|(frontend|backend|listen)\s+\S)", 
 
 @attrs.frozen
 class Conversion:
-    """A rules file without errors, and what is lost or different, a line each."""
+    """A rules file.
+
+    Attributes:
+        text: It has no errors but its ``# LOOK:`` lines.
+        warnings: What is lost or different, a line each.
+        has_looks: Whether there are ``# LOOK:`` lines, of which each waits for a person's decision.
+    """
 
     text: str
     warnings: tuple[str, ...]
+    has_looks: bool = False
 
 
 def convert(
@@ -58,7 +65,8 @@ def convert(
         convert_sslh(data, path, draft, matchers, port_of)
     else:
         convert_haproxy(data, path, draft, matchers)
-    return Conversion(draft.finish(matchers), draft.warnings)
+    text = draft.finish(matchers)
+    return Conversion(text, draft.warnings, draft.has_looks)
 
 
 def _guess(data: bytes, path: str) -> Program:

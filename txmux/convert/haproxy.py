@@ -30,6 +30,40 @@ _UNDERSTOOD = (
     "option tcp-smart-",
     "option contstats",
 )
+_LOOK = (
+    "dispatch",
+    "filter",
+    "force-persist",
+    "ignore-persist",
+    "monitor-net",
+    "option http_proxy",
+    "option transparent",
+    "persist",
+    "rate-limit",
+    "server",
+    "server-template",
+    "stick match",
+    "stick on",
+    "stick store",
+    "tcp-response content",
+    "use-server",
+)
+"""What changes who is served, and by whom."""
+
+_TELLING_ONLY = (
+    "capture",
+    "sc-",
+    "send-spoe",
+    "set-log",
+    "set-mark",
+    "set-nice",
+    "set-tos",
+    "set-var",
+    "track-sc",
+    "unset-var",
+)
+"""Actions of ``tcp-request`` after which everything goes on as before."""
+
 _REASONS = {
     "daemon": "see 'Run as a service'",
     "user": "the service manager chooses the user; see 'Run as a service'",
@@ -88,6 +122,7 @@ class _Haproxy:
         ]
         listed += [front for front in fronts if front.all("server")]
         for proxy in listed:
+            self._made.proxies[proxy.name] = proxy
             self._made.backends[proxy.name] = self._draft.section(
                 "backend", proxy.name, proxy.number
             )
@@ -103,8 +138,12 @@ class _Haproxy:
     def _is_tcp(self, proxy: Proxy) -> bool:
         if proxy.mode == "tcp" and not proxy.all("disabled"):
             return True
-        why = f"mode {proxy.mode}" if proxy.mode != "tcp" else "it is disabled"
-        self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
+        if proxy.all("disabled") or proxy.kind == "backend":
+            why = "it is disabled" if proxy.all("disabled") else f"mode {proxy.mode}"
+            self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
+        else:
+            message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
+            self._draft.look(proxy.number, message)
         return False
 
     def _global(self) -> None:
@@ -125,9 +164,15 @@ class _Haproxy:
 
     def _no_counterpart(self, line: Line, section: Section | None) -> None:
         reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
-        self._draft.warn(
-            line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section
-        )
+        tell = self._draft.look if _decides(line) else self._draft.warn
+        tell(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
+
+
+def _decides(line: Line) -> bool:
+    if any(line.begins(*words.split()) for words in _LOOK):
+        return True
+    telling = len(line.words) > 2 and line.words[2].startswith(_TELLING_ONLY)
+    return line.words[0] == "tcp-request" and line.words[1:2] != ("inspect-delay",) and not telling
 
 
 def _leads_to(front: Proxy) -> list[str]:

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy_payload import payload
-from txmux.convert.haproxy_terms import (
-    ALWAYS,
-    NEVER,
-    Condition,
-    InexpressibleError,
-    Term,
-    both,
-    negated,
-)
+from txmux.convert.haproxy_terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
 from txmux.convert.matching import regex_text, searched
 
 if TYPE_CHECKING:
@@ -26,7 +18,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import IPNetwork
 
-__all__ = ["condition", "read_acl"]
+__all__ = ["PREDEFINED", "read_acl"]
 
 _FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
 _DERIVED = re.compile(r"(?P<name>.+)_(?P<method>beg|dir|dom|end|len|reg|sub)")
@@ -42,7 +34,7 @@ _NAMED = {
 }
 """What is a text, and the option that takes patterns of it."""
 
-_PREDEFINED: Mapping[str, Condition] = {
+PREDEFINED: Mapping[str, Condition] = {
     "TRUE": ALWAYS,
     "FALSE": NEVER,
     # Routes are asked a last time when the time is over, which is what this waits for.
@@ -253,73 +245,17 @@ _READERS: Mapping[str, Callable[[_Criterion], Condition]] = {
     "always_true": lambda _: ALWAYS,
     "always_false": lambda _: NEVER,
     "payload": _payload,
-    "rdp_cookie_cnt": lambda _: _PREDEFINED["RDP_COOKIE"],
+    "rdp_cookie_cnt": lambda _: PREDEFINED["RDP_COOKIE"],
     "req.len": _length,
     "req.payload": _payload,
-    "req.proto_http": lambda _: _PREDEFINED["HTTP"],
-    "req.rdp_cookie_cnt": lambda _: _PREDEFINED["RDP_COOKIE"],
+    "req.proto_http": lambda _: PREDEFINED["HTTP"],
+    "req.rdp_cookie_cnt": lambda _: PREDEFINED["RDP_COOKIE"],
     "req.ssl_hello_type": _hello_type,
     "req.ssl_ver": _version,
     "req_len": _length,
-    "req_proto_http": lambda _: _PREDEFINED["HTTP"],
+    "req_proto_http": lambda _: PREDEFINED["HTTP"],
     "req_ssl_hello_type": _hello_type,
     "req_ssl_ver": _version,
     "src": _source,
 }
 """What reads the tests that are none of a text."""
-
-
-def condition(
-    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]
-) -> Condition:
-    """Read a condition with its ``if`` or ``unless``; without one it is always true.
-
-    Args:
-        words: The words of it.
-        acls: What the names mean, or why they mean nothing.
-
-    Raises:
-        InexpressibleError: txmux cannot ask for that.
-    """
-    if not words:
-        return ALWAYS
-    if words[0] not in {"if", "unless"}:
-        raise InexpressibleError(f"{words[0]!r} is no condition")
-    found: list[Term] = []
-    for tests in _split(words[1:]):
-        terms = ALWAYS
-        for negative, test in tests:
-            one = _one(test, acls)
-            terms = both(terms, negated(one) if negative else one)
-        found += terms
-    whole = ALWAYS if any(term == Term() for term in found) else tuple(dict.fromkeys(found))
-    return negated(whole) if words[0] == "unless" else whole
-
-
-def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
-    found: list[list[tuple[bool, Sequence[str]]]] = [[]]
-    rest, negative = list(words), False
-    while rest:
-        word = rest.pop(0)
-        while word.startswith("!"):
-            negative, word = not negative, word[1:]
-        if word in {"or", "||"}:
-            found.append([])
-        elif word == "{":
-            end = rest.index("}") if "}" in rest else len(rest)
-            found[-1].append((negative, rest[:end]))
-            del rest[: end + 1]
-            negative = False
-        elif word:
-            found[-1].append((negative, (word,)))
-            negative = False
-    if [] in found:
-        raise InexpressibleError("a condition lacks its tests")
-    return found
-
-
-def _one(test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]) -> Condition:
-    known = acls.get(test[0], _PREDEFINED.get(test[0])) if len(test) == 1 else None
-    if isinstance(known, InexpressibleError):
-        raise known
-    return read_acl(test) if known is None else known

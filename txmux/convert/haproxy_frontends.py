@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_acls import condition, read_acl
-from txmux.convert.haproxy_backends import address, unix_path
+from txmux.convert.haproxy_admission import admitted, as_lists
+from txmux.convert.haproxy_binds import bind
+from txmux.convert.haproxy_conditions import read_acls, read_question
+from txmux.convert.haproxy_decisions import CLOSE, Choice, Decisions, asked
 from txmux.convert.haproxy_lines import duration
-from txmux.convert.haproxy_terms import ALWAYS, NEVER, Condition, InexpressibleError, both
+from txmux.convert.haproxy_terms import ALWAYS, Condition, InexpressibleError, both, negated
 from txmux.convert.matching import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
+    from txmux.convert.haproxy_conditions import Question
     from txmux.convert.haproxy_lines import Line, Proxy
     from txmux.convert.haproxy_terms import Term
     from txmux.convert.writer import Draft, Section
@@ -22,21 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Frontend", "Made"]
 
-_BIND_VALUES = frozenset(
-    {
-        *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
-        *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
-        *("namespace", "nbconn", "nice", "npn", "process", "proto", "ssl-max-ver", "ssl-min-ver"),
-        *("tcp-ut", "thread", "uid", "user", "verify"),
-    }
-)
-_UNDERSTOOD = frozenset(
-    {"accept-proxy", "v4v6", "v6only", "name", "backlog", "maxconn", "defer-accept"}
-)
 _OPEN = ", and so the clients that it keeps out come in"
-_CONTENT = {"accept": "", "reject": _OPEN, "silent-drop": _OPEN}
-_CONNECTION = {**_CONTENT, "expect-proxy": ""}
-_OPPOSITE = {"allow": "deny", "deny": "allow"}
+_REFUSING = frozenset({"reject", "silent-drop"})
+_DECIDING = frozenset({"accept", *_REFUSING})
+_LEADING = ("use_backend", "default_backend")
+_LAYERS = ("connection", "session")
 
 
 @attrs.frozen
@@ -46,12 +39,14 @@ class Made:
     Attributes:
         draft: The rules.
         matchers: The matchers there are, by name.
-        backends: The sections of the backends, by HAProxy's name.
+        proxies: The backends of the file that are converted, by name.
+        backends: Their sections, by the same names.
         used: The numbers of the lines that need no more to be told of.
     """
 
     draft: Draft
     matchers: Mapping[str, IProtocolMatcher]
+    proxies: dict[str, Proxy] = attrs.field(factory=dict)
     backends: dict[str, Section] = attrs.field(factory=dict)
     used: set[int] = attrs.field(factory=set)
 
@@ -70,111 +65,107 @@ class Frontend:
     made: Made
     several: bool
     listeners: list[Section] = attrs.field(factory=list)
-    acls: dict[str, Condition | InexpressibleError] = attrs.field(factory=dict)
-    choices: list[tuple[Condition, str, Line]] = attrs.field(factory=list)
 
     def convert(self) -> None:
         """Write its listeners and routes."""
         for line in self.proxy.all("bind"):
             self.made.used.add(line.number)
-            self._bind(line)
+            bind(line, self.proxy.name, self.listeners, self.made.draft)
         if not self.listeners:
             message = f"{self.proxy.kind} {self.proxy.name}: is left out; it listens nowhere"
-            self.made.draft.warn(self.proxy.number, message)
+            self.made.draft.look(self.proxy.number, message)
+            for word in ("acl", "use_backend", "default_backend", "tcp-request"):
+                self.made.used.update(line.number for line in self.proxy.all(word))
             return
-        self._read_acls()
-        default = self._read_choices()
-        self._listener_keys()
-        self._connection_rules()
-        rejected = self._content_rules(default)
-        if not rejected:
-            self._routes_of_choices(ALWAYS)
-            for listener in self.listeners if default else ():
-                listener.add("silent", default)
-                listener.add("default", default)
-
-    def _bind(self, line: Line) -> None:
-        flags: dict[str, str] = {}
-        rest = list(line.words[2:])
-        while rest:
-            name = rest.pop(0)
-            flags[name] = rest.pop(0) if name in _BIND_VALUES and rest else ""
-        if "ssl" in flags:
-            message = f"{line}: is left out; to end TLS is not supported yet"
-            self.made.draft.warn(line.number, message)
-            return
-        proxied = "accept-proxy" in flags
-        for text in line.words[1].split(",") if len(line.words) > 1 else ():
-            section = self._listener(line.number, proxied=proxied)
-            section.add("endpoint", _endpoint(text, flags), line.number)
-        unknown = [name for name in flags if name not in _UNDERSTOOD]
-        if unknown:
-            self.made.draft.warn(line.number, f"{line}: no counterpart of {', '.join(unknown)}")
-        for name, key in (("backlog", "backlog"), ("maxconn", "max_connections")):
-            if name in flags and self.listeners:
-                self.listeners[-1].entries.pop(key, None)
-                self.listeners[-1].add(key, flags[name], line.number)
-
-    def _listener(self, number: int, *, proxied: bool) -> Section:
-        for listener in self.listeners:
-            if ("accept_proxy_from" in listener.entries) == proxied:
-                return listener
-        listener = self.made.draft.section("listen", self.proxy.name, number)
-        if proxied:
-            listener.add("accept_proxy_from", "0.0.0.0/0, ::/0", number)
-        self.listeners.append(listener)
-        return listener
-
-    def _read_acls(self) -> None:
-        for line in self.proxy.all("acl"):
-            name = line.words[1] if len(line.words) > 1 else ""
-            before = self.acls.get(name, ())
-            try:
-                found = read_acl(line.words[2:])
-            except InexpressibleError as error:
-                if not isinstance(before, InexpressibleError):
-                    self.acls[name] = InexpressibleError(f"acl {name}: {error}")
-            else:
-                # Several of one name are alternatives.
-                self.acls[name] = before if isinstance(before, Exception) else (*before, *found)
-
-    def _condition(self, line: Line, start: int, consequence: str = "") -> Condition | None:
-        """Read a condition; if it has no counterpart, say so."""
-        self.made.used.add(line.number)
-        try:
-            return condition(line.words[start:], self.acls)
-        except InexpressibleError as error:
-            self._lost(line, str(error), consequence)
-            return None
+        refused, decisions = self._decisions().distinct().turned_away()
+        self._listener_keys(decisions)
+        self._admission(refused)
+        self._silence(decisions)
+        self._routes(decisions)
 
     def _lost(self, line: Line, why: str, consequence: str = "") -> None:
         message = f"{line}: is left out{consequence}: {why}"
-        self.made.draft.warn(line.number, message, self.listeners[0])
+        self.made.draft.look(line.number, message, self.listeners[0])
 
-    def _backend(self, line: Line) -> str:
+    def _question(
+        self, line: Line, start: int, acls: Mapping[str, Condition | InexpressibleError]
+    ) -> Question | None:
+        """Read a condition; if it has no counterpart, say so."""
         self.made.used.add(line.number)
-        section = self.made.backends.get(line.words[1])
-        if section is None:
-            self._lost(line, f"there is no backend {line.words[1]!r} in the file")
-        return section.name if section else ""
+        try:
+            return read_question(line.words[start:], acls)
+        except InexpressibleError as error:
+            self._lost(line, str(error), _OPEN if _refuses(line) else "")
+            return None
 
-    def _read_choices(self) -> str:
-        """Read who is led where, and give the backend of all others."""
+    def _asked(
+        self,
+        line: Line,
+        start: int,
+        acls: Mapping[str, Condition | InexpressibleError],
+        yes: Decisions,
+        no: Decisions,
+    ) -> Decisions:
+        question = self._question(line, start, acls)
+        if question is None:
+            return no
+
+        def lost(other: Line, why: str) -> None:
+            message = f"{other}: not for those of {line}: {why}"
+            self.made.draft.look(other.number, message, self.listeners[0])
+
+        try:
+            return asked(question, line, yes, no, lost)
+        except InexpressibleError as error:
+            self._lost(line, str(error), _OPEN if _refuses(line) else "")
+            return no
+
+    def _decisions(self) -> Decisions:
+        """Read who is led where, from the end on."""
+        acls = read_acls(self.proxy.all("acl"))
+        found = self._default()
+        for line in reversed(self.proxy.all("use_backend")):
+            if len(line.words) > 1:
+                found = self._asked(line, 2, acls, self._to_backend(line, line.words[1]), found)
+        return self._by_content(self.proxy, acls, found)
+
+    def _by_content(
+        self, proxy: Proxy, acls: Mapping[str, Condition | InexpressibleError], accepted: Decisions
+    ) -> Decisions:
+        found = accepted
+        for line in reversed(proxy.all("tcp-request", "content")):
+            if len(line.words) > 2 and line.words[2] in _DECIDING:
+                yes = Decisions() if _refuses(line) else accepted
+                found = self._asked(line, 3, acls, yes, found)
+        return found
+
+    def _default(self) -> Decisions:
         own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
-        default = own.name if own else ""
         line = self.proxy.value("default_backend")
         if line:
-            default = self._backend(line) or default
-        for line in self.proxy.all("use_backend"):
-            found = self._condition(line, 2) if len(line.words) > 1 else None
-            name = self._backend(line) if found else ""
-            if found == ALWAYS and name:
-                return name
-            if found and name:
-                self.choices.append((found, name, line))
-        return default
+            found = self._to_backend(line, line.words[1])
+            if found.otherwise != CLOSE or own is None:
+                return found
+        return Decisions(otherwise=own.name) if own else Decisions()
 
-    def _listener_keys(self) -> None:
+    def _to_backend(self, line: Line, name: str) -> Decisions:
+        """Lead to a backend, or to where its own rules lead."""
+        self.made.used.add(line.number)
+        section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
+        if section is None or proxy is None:
+            why = f"there is no backend {name!r} in the file"
+            if "%[" in name:
+                why = "a name that is put together for each client has no counterpart"
+            self.made.draft.look(
+                line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
+            )
+            return Decisions()
+        found = Decisions(otherwise=section.name)
+        if proxy is self.proxy:
+            return found
+        return self._by_content(proxy, read_acls(proxy.all("acl")), found)
+
+    def _listener_keys(self, decisions: Decisions) -> None:
         pairs = (("maxconn", "max_connections"), ("backlog", "backlog"))
         for name, key in pairs:
             line = self.proxy.value(name)
@@ -183,125 +174,143 @@ class Frontend:
                 for listener in self.listeners:
                     if key not in listener.entries:
                         listener.add(key, line.words[1], line.number)
-        delay = self.proxy.value("tcp-request", "inspect-delay")
-        content = self.proxy.all("tcp-request", "content")
+        led = {line.words[1] for w in _LEADING for line in self.proxy.all(w) if line.words[1:]}
+        proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in led)]
+        delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
+        self.made.used.update(line.number for line in delays)
         for listener in self.listeners:
-            if delay and len(delay.words) > 2:
-                self.made.used.add(delay.number)
-                listener.add("detect_timeout", duration(delay.words[2]), delay.number)
-            elif not self.choices and not content:
+            if not decisions.choices:
                 listener.notes.append(
                     "no route: nobody is kept waiting for the client's first byte"
                 )
                 listener.add("detect_timeout", "1ms")
+            elif delays:
+                listener.add("detect_timeout", duration(delays[0].words[2]), delays[0].number)
 
-    def _connection_rules(self) -> None:
-        accepted: list[Term] = []
-        for line in self.proxy.all("tcp-request"):
-            _, layer, action, *_ = (*line.words, "", "")
-            if layer not in {"connection", "session"} or action not in _CONNECTION:
+    def _admission(self, refused: Iterable[Choice]) -> None:
+        """Write who is let in at all."""
+        lines: dict[str, list[Line]] = {}
+        conditions: list[tuple[str, Condition, Line]] = []
+        for layer in _LAYERS:
+            found = self._admitted(layer, lines.setdefault(layer, []))
+            if lines[layer]:
+                conditions.append((layer, found, lines[layer][-1]))
+        conditions += [("content", negated(c.condition), c.line) for c in refused]
+        for listener in self.listeners:
+            self._let_in(listener, conditions)
+
+    def _admitted(self, layer: str, lines: list[Line]) -> Condition:
+        acls = read_acls(self.proxy.all("acl"))
+        rules: list[tuple[bool, Condition]] = []
+        for line in self.proxy.all("tcp-request", layer):
+            action = line.words[2] if len(line.words) > 2 else ""
+            if action not in {*_DECIDING, "expect-proxy"}:
                 continue
-            consequence = _CONNECTION[action]
-            found = self._condition(line, 4 if action == "expect-proxy" else 3, consequence)
-            if found is None:
+            question = self._question(line, 4 if action == "expect-proxy" else 3, acls)
+            try:
+                condition = question.networks() if question else None
+            except InexpressibleError as error:
+                condition = None
+                self._lost(line, str(error), _OPEN if _refuses(line) else "")
+            if condition is None:
                 continue
-            if any(term.matcher for term in found):
-                self._lost(line, "no byte of the client is there yet", consequence)
-            elif action == "expect-proxy":
-                self._networks("accept_proxy_from", found, line, consequence)
-            elif action == "accept" and found == ALWAYS:
-                return
-            elif action == "accept":
-                accepted += found
-            elif found == ALWAYS:
-                self._networks("allow", tuple(accepted), line, consequence)
-                return
+            if action == "expect-proxy":
+                self._expect_proxy(line, condition)
             else:
-                self._networks("deny", found, line, consequence)
-
-    def _networks(self, key: str, found: Condition, line: Line, consequence: str) -> None:
-        networks = [term.allowed for term in found if term.allowed and not term.excluded]
-        chosen = key
-        if len(found) == 1 and found[0].allowed is None and key in _OPPOSITE:
-            chosen, networks = _OPPOSITE[key], [found[0].excluded]
-        if len(networks) != len(found) or not networks:
-            self._lost(line, "txmux has lists of networks only", consequence)
-        elif chosen == "allow" and "allow" in self.listeners[0].entries:
-            self._lost(line, "allow has the networks of another rule", consequence)
-        else:
-            for listener in self.listeners:
-                for network in sorted({str(network) for some in networks for network in some}):
-                    listener.add(chosen, network, line.number)
-
-    def _content_rules(self, default: str) -> bool:
-        """Write routes for who is accepted or rejected by content; tell if all others are rejected."""
-        rules = [line for line in self.proxy.all("tcp-request", "content") if len(line.words) > 2]
-        rules = [line for line in rules if line.words[2] in _CONTENT]
-        refusing = [n for n, line in enumerate(rules) if line.words[2] != "accept"]
-        for number, line in enumerate(rules):
-            found = self._condition(line, 3, _CONTENT[line.words[2]])
-            if found is None:
-                continue
-            if line.words[2] != "accept":
-                if found == ALWAYS:
-                    return True
-                self._routes("close", found, "close", line)
-            elif refusing and number < refusing[-1]:
-                # Who is accepted is not asked by what rejects.
-                self._routes_of_choices(found)
-                if default:
-                    self._routes(default, found, default, line)
-                if found == ALWAYS:
-                    return False
-        return False
-
-    def _routes_of_choices(self, accepted: Condition) -> None:
-        for found, name, line in self.choices:
-            self._routes(name, self._both(found, accepted, line), name, line)
-
-    def _both(self, found: Condition, accepted: Condition, line: Line) -> Condition:
+                rules.append((action == "accept", condition))
+                lines.append(line)
         try:
-            return both(found, accepted)
+            return admitted(rules)
+        except InexpressibleError as error:
+            self._lost(lines[-1], str(error), _OPEN)
+            return ALWAYS
+
+    def _expect_proxy(self, line: Line, condition: Condition) -> None:
+        try:
+            networks, excluded = as_lists(condition)
         except InexpressibleError as error:
             self._lost(line, str(error))
-            return NEVER
+            return
+        if excluded or not networks:
+            self._lost(line, "accept_proxy_from has a list of networks only")
+        for listener in self.listeners:
+            for network in networks if not excluded else ():
+                listener.add("accept_proxy_from", network, line.number)
 
-    def _routes(self, name: str, terms: Condition, outcome: str, line: Line) -> None:
-        lines: dict[tuple[object, object], list[Term]] = {}
-        for term in terms:
+    def _let_in(self, listener: Section, conditions: list[tuple[str, Condition, Line]]) -> None:
+        found = ALWAYS
+        for layer, condition, line in conditions:
+            if layer == "connection" and "accept_proxy_from" in listener.entries:
+                self._lost(
+                    line,
+                    "it asks for the proxy's address, and allow and deny for the client's",
+                    _OPEN,
+                )
+                continue
+            try:
+                found = both(found, condition)
+            except InexpressibleError as error:
+                self._lost(line, str(error), _OPEN)
+        number = conditions[-1][2].number if conditions else 0
+        try:
+            allow, deny = as_lists(found)
+        except InexpressibleError as error:
+            self._lost(conditions[-1][2], str(error), _OPEN)
+            return
+        for key, networks in (("allow", allow), ("deny", deny)):
+            for network in networks:
+                listener.add(key, network, number)
+
+    def _silence(self, decisions: Decisions) -> None:
+        silent = decisions.outcome_of_silence()
+        if silent is None:
+            silent = CLOSE
+            line = next(c.line for c in decisions.choices if c.takes_silence())
+            message = (
+                f"{line}: clients that say nothing are led by silent, which knows no networks, and are closed; "
+                "name in silent where they may go"
+            )
+            self.made.draft.look(line.number, message, self.listeners[0])
+        for listener in self.listeners:
+            for key, outcome in (("silent", silent), ("default", decisions.otherwise)):
+                if outcome != CLOSE:
+                    listener.add(key, outcome)
+
+    def _routes(self, decisions: Decisions) -> None:
+        choices = list(decisions.choices)
+        # What HAProxy is only asked to wait for needs no route.
+        while (
+            choices
+            and choices[-1].outcome == decisions.otherwise
+            and choices[-1].line.begins("tcp-request")
+        ):
+            choices.pop()
+        for choice in choices:
+            self._route(choice)
+
+    def _route(self, choice: Choice) -> None:
+        groups: dict[tuple[object, object], list[Term]] = {}
+        for term in choice.condition:
             why = refusal(str(term), self.made.matchers)
             if why:
-                self._lost(line, f"match = {term}: {why}", _OPEN if outcome == "close" else "")
+                message = f"{choice.line}: without what becomes of it, match = {term}: {why}"
+                consequence = _OPEN if choice.outcome == CLOSE else ""
+                self.made.draft.look(choice.line.number, message + consequence, self.listeners[0])
             else:
-                lines.setdefault((term.allowed, term.excluded), []).append(term)
-        for alternatives in lines.values():
-            section = self.made.draft.section("route", name, line.number)
-            for term in alternatives:
-                section.add("match", str(term))
-            for key, networks in (("from", term.allowed), ("not_from", term.excluded)):
+                groups.setdefault((term.allowed, term.excluded), []).append(term)
+        for alternatives in groups.values():
+            section = self.made.draft.section("route", choice.outcome, choice.line.number)
+            for alternative in alternatives:
+                section.add("match", str(alternative))
+            first = alternatives[0]
+            for key, networks in (("from", first.allowed), ("not_from", first.excluded)):
                 for network in sorted(map(str, networks or ())):
                     section.add(key, network)
             if self.several:
                 for listener in self.listeners:
                     section.add("under", listener.name)
-            section.add("backend", outcome)
-            if not term.matcher:
-                message = (
-                    f"{line}: a client that says nothing is led by silent, which knows no networks"
-                )
-                self.made.draft.warn(line.number, message, section)
+            section.add("backend", choice.outcome)
 
 
-def _endpoint(text: str, flags: Mapping[str, str]) -> str:
-    path, found = unix_path(text), address(text)
-    if path:
-        return f"unix:{path}"
-    if found is None:
-        return text
-    host, port = found
-    if host == "::" and "v4v6" in flags and "v6only" not in flags:
-        return f":{port}"
-    if ":" in host:
-        return f"[{host}]:{port}"
-    # An address that is left out is that of IPv4 only.
-    return f"{'0.0.0.0' if host in {'', '*'} else host}:{port}"  # noqa: S104 - it is written, not opened
+def _refuses(line: Line) -> bool:
+    return line.begins("tcp-request") and line.words[2:3] != () and line.words[2] in _REFUSING

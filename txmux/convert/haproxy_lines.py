@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.writer import ConvertError
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Config", "Line", "Proxy", "duration", "read_haproxy"]
+__all__ = ["Config", "Line", "Proxy", "duration", "read_haproxy", "seconds"]
 
 _PROXIES = frozenset({"frontend", "backend", "listen"})
 _OTHERS = frozenset(
@@ -188,3 +190,11 @@ def duration(text: str) -> str:
     if found[2] == "us":
         return f"{-(-number // 1000)}ms"
     return f"{number}ms" if number % 1000 else f"{number // 1000}s"
+
+
+def seconds(text: str) -> float:
+    """Give the seconds of a time as `duration` writes it; 0 of what is none."""
+    try:
+        return values.duration(text)
+    except InvalidValueError:
+        return 0

@@ -11,13 +11,29 @@ from txmux.convert.matching import match_line
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from txmux.rules.model import IPNetwork
+    from txmux.rules.model.networks import IPNetwork
 
-__all__ = ["ALWAYS", "NEVER", "Condition", "InexpressibleError", "Term", "both", "negated"]
+__all__ = [
+    "ALWAYS",
+    "NEVER",
+    "Condition",
+    "InexpressibleError",
+    "Term",
+    "both",
+    "negated",
+    "of_networks_only",
+]
 
-_MOST_TERMS = 64
+_MOST_TERMS = 256
+_TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
+_FIRST_BYTES: Mapping[str, frozenset[int]] = {
+    "http": _TOKEN,
+    "rdp": frozenset({0x03}),
+    "tls": frozenset({0x16, *range(0x80, 0x100)}),
+}
+"""What clients of these can begin with; of an HTTP method HAProxy takes capital letters only."""
 
 
 class InexpressibleError(MuxError):
@@ -31,20 +47,17 @@ class Term:
     Attributes:
         matcher: What it has to say; nothing if that does not matter.
         options: Of the matcher.
-        negated: It has to say something else.
         allowed: The networks it has to be in; ``None`` for any.
         excluded: The networks it must not be in.
     """
 
     matcher: str = ""
     options: tuple[tuple[str, str], ...] = ()
-    negated: bool = False
     allowed: frozenset[IPNetwork] | None = None
     excluded: frozenset[IPNetwork] = frozenset()
 
     def __str__(self) -> str:
-        line = match_line(self.matcher or "any", self.options)
-        return f"not {line}" if self.negated else line
+        return match_line(self.matcher or "any", self.options)
 
 
 Condition = tuple[Term, ...]
@@ -52,6 +65,11 @@ Condition = tuple[Term, ...]
 
 ALWAYS: Condition = (Term(),)
 NEVER: Condition = ()
+
+
+def of_networks_only(condition: Condition) -> bool:
+    """Tell whether it does not matter what the client says."""
+    return not any(term.matcher for term in condition)
 
 
 def both(first: Condition, second: Condition) -> Condition:
@@ -67,22 +85,34 @@ def both(first: Condition, second: Condition) -> Condition:
 
 
 def negated(condition: Condition) -> Condition:
-    """Give what is true when a condition is not.
+    """Give what is true when a condition of networks is not.
 
     Raises:
-        InexpressibleError: It takes two matchers at once, or asks for a silent client.
+        InexpressibleError: It has too many combinations.
     """
     return reduce(both, map(_negated, condition), ALWAYS)
+
+
+def _negated(term: Term) -> Condition:
+    found: list[Term] = []
+    if term.allowed is not None:
+        found.append(Term(excluded=term.allowed))
+    if term.excluded:
+        found.append(Term(allowed=term.excluded))
+    return tuple(found)
 
 
 def _both(a: Term, b: Term) -> Term | None:
     allowed = _common(a.allowed, b.allowed)
     if allowed is not None and not allowed:
         return None
+    excluded = a.excluded | b.excluded
+    if allowed is not None and all(_inside(network, excluded) for network in allowed):
+        return None
     says = _says(a, b)
     if says is None:
         return None
-    return attrs.evolve(says, allowed=allowed, excluded=a.excluded | b.excluded)
+    return attrs.evolve(says, allowed=allowed, excluded=excluded)
 
 
 def _common(
@@ -105,30 +135,49 @@ def _inside(network: IPNetwork, others: Iterable[IPNetwork]) -> bool:
 
 def _says(a: Term, b: Term) -> Term | None:
     """Give the term of what both want to hear, ``None`` if no client can say it."""
-    if (a.matcher, a.options, a.negated) == (b.matcher, b.options, b.negated):
+    if (a.matcher, a.options) == (b.matcher, b.options):
         return a
     for one, other in ((a, b), (b, a)):
-        if not one.matcher or (one.matcher == "any" and not other.negated):
-            return other
-    if a.matcher == b.matcher and not a.negated and not b.negated:
-        first, second = dict(a.options), dict(b.options)
-        if all(first[name] == second[name] for name in first.keys() & second.keys()):
-            return attrs.evolve(a, options=tuple((first | second).items()))
-        if a.matcher == "payload" and first.get("offset") == second.get("offset"):
-            if first["hex"].startswith(second["hex"]):
-                return a
-            return b if second["hex"].startswith(first["hex"]) else None
+        if one.matcher in {"", "any"}:
+            return other if other.matcher else one
+    if a.matcher == b.matcher:
+        options = _merged(dict(a.options), dict(b.options))
+        if options is not None:
+            return attrs.evolve(a, options=tuple(options.items())) if options else None
+        if a.matcher == "payload":
+            return _longer(a, b)
+    elif not _first_bytes(a) & _first_bytes(b):
+        return None
     raise InexpressibleError(f"asks for {a} and {b} at once, and a line of match has one matcher")
 
 
-def _negated(term: Term) -> Condition:
-    if term.matcher == "any":
-        raise InexpressibleError("asks for a client that says nothing, who is led by silent")
-    found: list[Term] = []
-    if term.matcher:
-        found.append(Term(term.matcher, term.options, negated=not term.negated))
-    if term.allowed is not None:
-        found.append(Term(excluded=term.allowed))
-    if term.excluded:
-        found.append(Term(allowed=term.excluded))
-    return tuple(found)
+def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None:
+    """Give options that ask for what both ask for: empty if nothing is left, ``None`` if there are none."""
+    found = {**a, **b}
+    for name in a.keys() & b.keys():
+        if a[name] == b[name]:
+            continue
+        if name in {"hex", "offset", "pattern", "within"} or set(a[name] + b[name]) & set("*?~"):
+            return None
+        left = [value for value in a[name].split(",") if value in b[name].split(",")]
+        if not left:
+            return {}
+        found[name] = ",".join(left)
+    return None if "hex" in found and a.get("offset") != b.get("offset") else found
+
+
+def _longer(a: Term, b: Term) -> Term | None:
+    """Of two payloads at the same place, give the one that has the other in it."""
+    first, second = dict(a.options), dict(b.options)
+    if first.get("offset") != second.get("offset"):
+        raise InexpressibleError(f"asks for {a} and {b} at once, and a line has one place")
+    if first["hex"].startswith(second["hex"]):
+        return a
+    return b if second["hex"].startswith(first["hex"]) else None
+
+
+def _first_bytes(term: Term) -> frozenset[int]:
+    options = dict(term.options)
+    if term.matcher == "payload" and "offset" not in options:
+        return frozenset(bytes.fromhex(options["hex"])[:1])
+    return _FIRST_BYTES.get(term.matcher, frozenset(range(0x100)))

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = ["glob_as_regex", "is_searched", "match_line", "refusal", "regex_text", "searched"]
+__all__ = [
+    "glob_as_regex",
+    "is_searched",
+    "match_line",
+    "option",
+    "refusal",
+    "regex_text",
+    "searched",
+]
 
 _PIECE = re.compile(rb"(\\[ -~])|\\?([^ -~])", re.DOTALL)
 _FLAGS = re.compile(r"\(\?([aimsx]+)\)")
@@ -25,17 +33,16 @@ _TRANSLATED = re.compile(r"\(\?s:(.*)\)\\[Zz]", re.DOTALL)
 
 def match_line(matcher: str, options: Iterable[tuple[str, str]]) -> str:
     """Write a line, with quotes where they are needed."""
-    return " ".join(
-        [shlex.quote(matcher), *(_quoted(f"{name}={value}") for name, value in options)]
-    )
+    return " ".join([shlex.quote(matcher), *(option(name, value) for name, value in options)])
 
 
-def _quoted(word: str) -> str:
+def option(name: str, value: str) -> str:
+    """Write ``NAME=VALUE``, with quotes where they are needed."""
+    word = f"{name}={value}"
     try:
         plain = split_words(word) == [word]
     except InvalidValueError:
         plain = False
-    name, _, value = word.partition("=")
     return word if plain else f"{name}={shlex.quote(value)}"
 
 

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ConvertError", "Draft", "Item", "Section", "shown"]
 
+_LOOK = "# LOOK:"
 _ORDER = ("txmux", "listen", "route", "backend")
 _NO_NAMES = frozenset({"close", "reset", "reject"})
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
+_OUTCOMES = frozenset({"backend", "silent", "default"})
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """Keys without which a section would serve more clients than it should."""
 
@@ -91,6 +93,7 @@ class Draft:
     def __init__(self, path: str) -> None:
         self._warnings: set[tuple[int, str]] = set()
         self.notes: list[str] = []
+        self.has_looks = False
         self._path = path
         self._sections: list[Section] = []
 
@@ -121,6 +124,18 @@ class Draft:
             notes = section.notes if section else self.notes
             notes.append(f"line {line}: {message}")
 
+    def look(self, line: int, message: str, section: Section | None = None) -> None:
+        """Tell what a person has to decide: until then the rules file is in error.
+
+        So is told whatever changes who is served, and by whom.
+        """
+        self.has_looks = True
+        message = shown(message)
+        if (line, f"LOOK: {message}") not in self._warnings:
+            self._warnings.add((line, f"LOOK: {message}"))
+            notes = section.notes if section else self.notes
+            notes.append(f"{_LOOK.removeprefix('# ')} line {line}: {message}")
+
     def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
         """Give the text, after what the parser refuses has become comments.
 
@@ -133,8 +148,10 @@ class Draft:
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
+            # What waits for a person's decision is no error of this program's.
+            plain = "".join(f"{'#' if line.startswith(_LOOK) else line}\n" for line, _ in lines)
             try:
-                parse(text, self._path, matchers)
+                parse(plain, self._path, matchers)
             except RulesError as error:
                 places = [place for _, place in lines]
                 # One at a time: what is wrong with it may be what is wrong elsewhere.
@@ -151,20 +168,36 @@ class Draft:
             )
         for (section, key, item), problem in found:
             if item is None:
-                section.dropped = True
-                self.warn(section.line, f"[{section.header}] is left out: it has no {problem.key}")
+                self._leave_out(section, problem.key)
                 continue
             entry = section.entries[key]
             entry.remove(item)
-            self.warn(item.line, f"{key} = {item.text}: {_HINT.sub('', problem.message)}", section)
+            self.look(item.line, f"{key} = {item.text}: {_HINT.sub('', problem.message)}", section)
             if entry:
                 return
             del section.entries[key]
             if key in _NARROWING:
                 section.dropped = True
                 message = f"[{section.header}] is left out: it would serve more clients"
-                self.warn(section.line, message)
+                self.look(section.line, message)
             return
+
+    def _leave_out(self, section: Section, missing: str) -> None:
+        section.dropped = True
+        message = f"[{section.header}] is left out: it has no {missing}"
+        if section.header.startswith("backend "):
+            message += "; its clients are closed"
+            self._close_clients_of(section.name)
+        self.look(section.line, message, section)
+
+    def _close_clients_of(self, backend: str) -> None:
+        """Lead nobody elsewhere who is to reach a backend that is not there."""
+        for section in self._sections:
+            for key in _OUTCOMES & section.entries.keys():
+                section.entries[key] = [
+                    attrs.evolve(item, text="close") if item.text == backend else item
+                    for item in section.entries[key]
+                ]
 
     def _lines(self) -> Iterator[tuple[str, _Place | None]]:
         for note in self.notes:

@@ -25,6 +25,21 @@ def problems(text: str) -> list[str]:
     return [str(problem) for problem in read_ini(text, "rules.ini")[1]]
 
 
+class LookTests(SynchronousTestCase):
+    """Comments that wait for a person."""
+
+    def test_look(self) -> None:
+        """Each is an error at its line, wherever it stands; no other comment is."""
+        text = "# LOOK: line 3: a\n[a]\nk = 1\n  ; LOOK: b\n  2\n# look: c\n#  LOOK at d\nl = # LOOK: e\n"
+        found = [
+            "rules.ini:1: LOOK: line 3: a; see to that, then remove this line",
+            "rules.ini:4: LOOK: b; see to that, then remove this line",
+        ]
+        self.assertEqual(problems(text), found)
+        (section,) = read_ini(text, "rules.ini")[0]
+        self.assertEqual([item.text for item in section.entries["k"].items], ["1", "2"])
+
+
 class ReadingTests(SynchronousTestCase):
     """What is read, and where it stood."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 from typing_extensions import override
 
 from txmux.backends.connect.connector import BackendConnector
 from txmux.frontend.announcing import header_for
-from txmux.frontend.stage import Stage
+from txmux.frontend.stage import Client, Stage
 from txmux.proxyprotocol.header import TlvType
 from txmux.rules.model import Refusal
 
@@ -22,25 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["Connecting"]
 
 
-@attrs.define(eq=False, slots=False)
 class Connecting(Stage):
     """Waits for a server. What the client sends meanwhile is kept, up to the peek limit.
 
     Args:
+        client: The client's connection.
         upstream: Whose servers are tried.
     """
 
-    _upstream: Upstream
-
-    @override
-    def begin(self) -> None:
-        client, upstream = self._client, self._upstream
+    def __init__(self, client: Client, upstream: Upstream) -> None:
+        super().__init__(client)
+        self._upstream = upstream
         header, address = b"", None
         if upstream.asks_who:
             address = client.address
             if upstream.backend.proxy_protocol != "off":
                 header = header_for(client, upstream.backend)
-        self._connector = connector = BackendConnector(
+        self._connector = BackendConnector(
             upstream,
             client.generation.dial,
             client.engine.clock,
@@ -51,14 +48,17 @@ class Connecting(Stage):
             on_failed=self._failed,
         )
         if client.asked:
-            connector.requests = client.asked
+            self._connector.requests = client.asked
         if upstream.tls is not None:
             agreed = (tlv.value for tlv in client.ended_tls if tlv.type == TlvType.ALPN)
-            connector.alpn = tuple(agreed)
+            self._connector.alpn = tuple(agreed)
+
+    @override
+    def begin(self) -> None:
         # Reading goes on for as long as there is room, because a socket that is not read does not tell
         # that its peer is gone.
         self.on_data()
-        connector.start()
+        self._connector.start()
 
     @override
     def leave(self) -> None:

@@ -8,6 +8,7 @@ more, where `configparser` overlooks text after the ``]``. And it reports every 
 from __future__ import annotations
 
 import io
+import re
 
 from txmux.rules.model.section import Entry, Item, Section
 from txmux.rules.problems import Problem
@@ -15,6 +16,8 @@ from txmux.rules.problems import Problem
 __all__ = ["read_ini"]
 
 _COMMENT = ("#", ";")
+_LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
+"""A comment that `txmux convert` writes where a person has to decide."""
 
 
 def read_ini(text: str, path: str) -> tuple[list[Section], list[Problem]]:
@@ -34,6 +37,9 @@ def read_ini(text: str, path: str) -> tuple[list[Section], list[Problem]]:
         stripped = line.strip()
         if stripped and not stripped.startswith(_COMMENT):
             reader.line(number, stripped, indent=len(line) - len(line.lstrip()))
+        elif found := _LOOK.match(stripped):
+            message = f"{found[1]}; see to that, then remove this line"
+            reader.problems.append(Problem(path, number, "", "", message))
     return reader.sections, reader.problems
 
 

@@ -1,0 +1,150 @@
+"""Who is led where, as HAProxy decides it, brought into the form of txmux: routes in their order, and an outcome for all others.
+
+What is negated never becomes ``match = not ...``. At the end of its time a client that has said half of something is
+neither what was asked for nor, in txmux, the opposite, while HAProxy takes it for the opposite. So the others of the
+condition go first, to where they would come later, and what is left is for those that the negation means.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.haproxy_terms import (
+    ALWAYS,
+    Condition,
+    InexpressibleError,
+    both,
+    negated,
+    of_networks_only,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.convert.haproxy_conditions import Question
+    from txmux.convert.haproxy_lines import Line
+    from txmux.convert.haproxy_terms import Term
+
+    Lost = Callable[[Line, str], None]
+
+__all__ = ["CLOSE", "Choice", "Decisions", "asked"]
+
+CLOSE = "close"
+_MOST_CHOICES = 400
+
+
+@attrs.frozen
+class Choice:
+    """Clients, where they are led, and the line that says so."""
+
+    condition: Condition
+    outcome: str
+    line: Line = attrs.field(eq=False)
+
+    def takes_silence(self) -> bool:
+        """Tell whether a client that says nothing may be one of these."""
+        return any(not term.matcher for term in self.condition)
+
+
+@attrs.frozen
+class Decisions:
+    """What becomes of all clients: the first choice that fits decides.
+
+    Attributes:
+        choices: In their order.
+        otherwise: Where all others are led, and those that say nothing.
+    """
+
+    choices: tuple[Choice, ...] = ()
+    otherwise: str = CLOSE
+
+    def distinct(self) -> Decisions:
+        """Leave out what an earlier choice has asked for already, and join neighbours that lead to the same."""
+        seen: set[Term] = set()
+        choices: list[Choice] = []
+        for choice in self.choices:
+            new = tuple(term for term in choice.condition if term not in seen)
+            seen.update(new)
+            before = choices[-1] if choices else None
+            if new and before and (before.outcome, before.line) == (choice.outcome, choice.line):
+                choices[-1] = attrs.evolve(before, condition=(*before.condition, *new))
+            elif new:
+                choices.append(attrs.evolve(choice, condition=new))
+        return Decisions(tuple(choices), self.otherwise)
+
+    def outcome_of_silence(self) -> str | None:
+        """Give where a client is led that says nothing; ``None`` if that is not the same for all networks."""
+        silent = [c for c in self.choices if c.takes_silence()]
+        return self.otherwise if all(c.outcome == self.otherwise for c in silent) else None
+
+    def turned_away(self) -> tuple[tuple[Choice, ...], Decisions]:
+        """Take away whom it closes for their networks alone, where nothing that comes before is for them."""
+        first: list[Choice] = []
+        kept: list[Choice] = []
+        for choice in self.choices:
+            if (
+                choice.outcome == CLOSE
+                and of_networks_only(choice.condition)
+                and all(c.outcome == CLOSE or not _share(c, choice) for c in kept)
+            ):
+                first.append(choice)
+            else:
+                kept.append(choice)
+        return tuple(first), attrs.evolve(self, choices=tuple(kept))
+
+
+def _share(choice: Choice, other: Choice) -> bool:
+    try:
+        return bool(both(choice.condition, other.condition))
+    except InexpressibleError:
+        return True
+
+
+def asked(question: Question, line: Line, yes: Decisions, no: Decisions, lost: Lost) -> Decisions:
+    """Decide by a condition.
+
+    Args:
+        question: The condition.
+        line: Where it stands.
+        yes: What becomes of those that meet it.
+        no: What becomes of the others.
+        lost: Told of choices that cannot be had together with the condition: what they are, and why.
+
+    Raises:
+        InexpressibleError: It has too many combinations.
+    """
+    if question.is_of_networks():
+        return _one(question.networks(), line, yes, no, lost)
+    if question.unless:
+        yes, no = no, yes
+    found = no
+    for tests in reversed(question.groups):
+        met = _one(tests.passed, line, yes, found, lost)
+        found = _one(tests.failed, line, found, met, lost)
+    if len(found.choices) > _MOST_CHOICES:
+        raise InexpressibleError("has too many combinations")
+    return found
+
+
+def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: Lost) -> Decisions:
+    if not condition or yes == no:
+        return no
+    if ALWAYS[0] in condition:
+        return yes
+    if of_networks_only(condition) and no == Decisions():
+        # So it can become a rule about who is let in at all.
+        others = Choice(negated(condition), no.otherwise, line)
+        return Decisions((others, *yes.choices), yes.otherwise)
+    choices: list[Choice] = []
+    for choice in yes.choices:
+        try:
+            narrowed = both(condition, choice.condition)
+        except InexpressibleError as error:
+            lost(choice.line, str(error))
+            continue
+        if narrowed:
+            choices.append(attrs.evolve(choice, condition=narrowed))
+    choices.append(Choice(condition, yes.otherwise, line))
+    return Decisions(tuple(dict.fromkeys((*choices, *no.choices))), no.otherwise)

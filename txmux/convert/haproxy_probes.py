@@ -1,0 +1,200 @@
+"""What the health checks of an ``haproxy.cfg`` ask, and what has to be answered, as the words of ``check``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.matching import option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from txmux.convert.haproxy_lines import Line, Proxy
+
+__all__ = ["WeakerError", "question"]
+
+_KINDS = {"redis-check": "redis", "pgsql-check": "postgres", "tcp-check": "tcp"}
+_EVERY_STATUS = range(100, 600)
+
+
+class WeakerError(Exception):
+    """There is only a weaker check; the message says of what there is no counterpart."""
+
+
+@attrs.define
+class _Request:
+    """An HTTP request, and where it goes."""
+
+    method: str = "OPTIONS"
+    path: str = "/"
+    version: str = "HTTP/1.0"
+    headers: list[tuple[str, str]] = attrs.field(factory=list)
+    body: str = ""
+
+    def raw(self) -> str:
+        headers = list(self.headers)
+        names = {name.lower() for name, _ in headers}
+        if self.version == "HTTP/1.1" and "connection" not in names:
+            headers.append(("Connection", "close"))
+        if self.body and "content-length" not in names:
+            headers.append(("Content-Length", str(len(self.body))))
+        lines = [f"{self.method} {self.path} {self.version}", *(f"{n}: {v}" for n, v in headers)]
+        return "\r\n".join([*lines, "", self.body])
+
+    def words(self) -> list[str]:
+        """Write it as options of ``check = http``."""
+        hosts = [value for name, value in self.headers if name.lower() == "host"]
+        if self.method == "GET" and len(hosts) == len(self.headers) == 1 and not self.body:
+            return [option("path", self.path), option("host", hosts[0])]
+        return [option("send", _escaped(self.raw()))]
+
+
+def question(proxy: Proxy, kind: Line | None) -> list[str]:
+    """Write what is asked.
+
+    Raises:
+        WeakerError: There is nothing like it.
+    """
+    name = kind.words[1] if kind else "tcp-check"
+    if name == "httpchk" and kind:
+        return _http(kind, proxy.all("http-check"))
+    if name == "tcp-check" and proxy.all("tcp-check"):
+        return _exchange(proxy.all("tcp-check"))
+    if name not in _KINDS:
+        raise WeakerError(name)
+    return [_KINDS[name]]
+
+
+def _http(kind: Line, steps: Iterable[Line]) -> list[str]:
+    request = _Request()
+    match kind.words[2:]:
+        case []:
+            pass
+        case [path]:
+            request.path = path
+        case [method, path, *rest]:
+            request.method, request.path = method, path
+            # An old form: headers after the version, as one word.
+            version, *headers = " ".join(rest).split("\r\n")
+            request.version = version or request.version
+            request.headers = [
+                (n, v.strip()) for n, _, v in (h.partition(":") for h in headers if h)
+            ]
+    expected: list[str] | None = None
+    for line in steps:
+        step = line.words[1] if len(line.words) > 1 else ""
+        if step == "send":
+            _send(request, list(line.words[2:]))
+        elif step == "expect" and expected is None:
+            expected = _expected(list(line.words[2:]))
+        elif step not in {"disable-on-404", "send-state", "comment"}:
+            raise WeakerError(str(line))
+    if expected and expected[0].startswith("string="):
+        text = expected[0].removeprefix("string=")
+        return [option("send", _escaped(request.raw())), option("expect", _escaped(text))]
+    return ["http", *request.words(), *(expected or [])]
+
+
+def _send(request: _Request, words: list[str]) -> None:
+    while words:
+        name = words.pop(0)
+        if name == "hdr" and len(words) > 1:
+            request.headers.append((words.pop(0), words.pop(0)))
+        elif name in {"meth", "uri", "ver", "body"} and words:
+            field = {"meth": "method", "uri": "path", "ver": "version", "body": "body"}[name]
+            setattr(request, field, words.pop(0))
+        elif name == "comment" and words:
+            words.pop(0)
+        else:
+            raise WeakerError(f"http-check send {name}")
+    if "%[" in request.raw():
+        raise WeakerError("what is put together for each check")
+
+
+def _expected(words: list[str]) -> list[str]:
+    negative = words[:1] == ["!"]
+    words = words[negative:]
+    match words:
+        case ["status", text]:
+            statuses = {n for part in text.split(",") for n in _statuses(part)}
+        case ["rstatus", pattern]:
+            try:
+                statuses = {n for n in _EVERY_STATUS if re.search(pattern, str(n))}
+            except re.error:
+                raise WeakerError(f"http-check expect {' '.join(words)}") from None
+        case ["string", text] if text and not negative:
+            return [f"string={text}"]
+        case _:
+            raise WeakerError(f"http-check expect {' '.join(words)}")
+    if negative:
+        statuses = set(_EVERY_STATUS) - statuses
+    if not statuses:
+        raise WeakerError(f"http-check expect {' '.join(words)}")
+    return [f"expect={','.join(_ranges(sorted(statuses)))}"]
+
+
+def _statuses(text: str) -> range:
+    found = re.fullmatch("([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", text)
+    if not found:
+        raise WeakerError(f"http-check expect status {text}")
+    return range(int(found[1]), int(found[2] or found[1]) + 1)
+
+
+def _ranges(numbers: Sequence[int]) -> list[str]:
+    """Write numbers as few ranges."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    found: list[str] = []
+    for low, high in runs:
+        if low % 100 == 0 and high % 100 == 99:
+            found += [f"{hundred}xx" for hundred in range(low // 100, high // 100 + 1)]
+        else:
+            found.append(f"{low}-{high}" if low != high else str(low))
+    return found
+
+
+def _exchange(steps: Iterable[Line]) -> list[str]:
+    """Write one question and its answer, which is all that there is."""
+    said, heard = "", ""
+    for line in steps:
+        match line.words[1:]:
+            case ["comment", *_] | ["connect"]:
+                pass
+            case ["send", text] if not said and not heard and "%[" not in text:
+                said = text
+            case ["send-binary", text] if not said and not heard:
+                said = _unhexed(text, line)
+            case ["expect", "string", text] if not heard and text:
+                heard = text
+            case ["expect", "binary", text] if not heard and text:
+                heard = _unhexed(text, line)
+            case _:
+                raise WeakerError(str(line))
+    if not heard:
+        if said:
+            raise WeakerError("tcp-check send without an answer")
+        return ["tcp"]
+    words = [option("send", _escaped(said))] if said else []
+    return [*words, option("expect", _escaped(heard))]
+
+
+def _unhexed(text: str, line: Line) -> str:
+    try:
+        return bytes.fromhex(text).decode("latin-1")
+    except ValueError:
+        raise WeakerError(str(line)) from None
+
+
+def _escaped(text: str) -> str:
+    r"""Write bytes as ``check`` has them, in which ``\r`` and the like have a meaning."""
+    names = {"\r": r"\r", "\n": r"\n", "\t": r"\t", "\\": r"\\"}
+    return "".join(
+        names.get(c) or (c if " " <= c <= "~" else f"\\x{ord(c) & 0xFF:02x}") for c in text
+    )

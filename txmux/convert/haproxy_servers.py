@@ -1,0 +1,205 @@
+"""The ``server`` lines of an ``haproxy.cfg``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.haproxy_binds import address, ports, unix_path
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading import endpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txmux.convert.haproxy_lines import Line, Proxy
+    from txmux.convert.writer import Draft, Section
+
+__all__ = ["Server", "add_servers"]
+
+_FLAGS = frozenset(
+    {
+        *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),
+        *("check-via-socks4", "disabled", "enabled", "force-sslv3", "force-tlsv10", "force-tlsv11"),
+        *("force-tlsv12", "force-tlsv13", "non-stick", "send-proxy", "send-proxy-v2"),
+        *("send-proxy-v2-ssl", "send-proxy-v2-ssl-cn", "ssl", "stick", "tfo", "tls-tickets"),
+    }
+)
+_OUTSIDE = {
+    "namespace": "it is in another network namespace",
+    "socks4": "it is reached by a SOCKS proxy",
+    "ssl": "it is spoken to by TLS; see tls, tls_name and tls_ca of [backend]",
+}
+_SPEAKS = {"send-proxy": "v1", "send-proxy-v2": "v2"}
+_KEYS = {"weight": "weight", "maxconn": "max_connections"}
+_ELSEWHERE = frozenset(
+    {
+        *("addr", "agent-check", "check", "check-alpn", "check-proto", "check-send-proxy"),
+        *("check-sni", "check-ssl", "check-via-socks4", "fall", "inter", "port", "rise"),
+        *("source", "track"),
+    }
+)
+"""What `haproxy_checks` and `haproxy_backends` look at."""
+
+_UNDERSTOOD = frozenset({*_KEYS, *_SPEAKS, *_ELSEWHERE, "backup", "disabled", "enabled", "id"})
+_ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen there
+
+
+@attrs.frozen
+class Server:
+    """A server.
+
+    Attributes:
+        line: Where it stands.
+        address: Its address, as it stands there.
+        parameters: What follows, with the values; without what was taken back.
+    """
+
+    line: Line
+    address: str
+    parameters: dict[str, str]
+
+    @property
+    def proxy_protocol(self) -> str:
+        """The version of the PROXY header that it gets."""
+        spoken = [v for name, v in _SPEAKS.items() for given in self.parameters if given == name]
+        if any(name.startswith("send-proxy-v2-") for name in self.parameters):
+            spoken.append("v2")
+        return spoken[-1] if spoken else "off"
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it gets no clients."""
+        return "disabled" in self.parameters or self.parameters.get("weight") == "0"
+
+
+def add_servers(
+    proxy: Proxy, section: Section, clients: Sequence[Proxy], draft: Draft, used: set[int]
+) -> list[Server]:
+    """Write the servers.
+
+    Args:
+        proxy: Whose.
+        section: The ``[backend]``.
+        clients: Whose clients are led there.
+        draft: Where the section belongs.
+        used: The numbers of the lines that need no more to be told of.
+
+    Returns:
+        Those that are written.
+    """
+    port = _only_port(clients)
+    servers = _servers(proxy, section, draft, used)
+    version = servers[0].proxy_protocol if servers else "off"
+    added: list[Server] = []
+    for server in servers:
+        if server.proxy_protocol != version:
+            why = (
+                "servers of a [backend] get the same PROXY header, "
+                f"and the first one has proxy_protocol = {version}"
+            )
+            draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
+        elif _add(server, port, section, draft):
+            added.append(server)
+    if servers and version != "off":
+        section.add("proxy_protocol", version, servers[0].line.number)
+    return added
+
+
+def _only_port(clients: Sequence[Proxy]) -> int | None:
+    """Give the port that all clients come to; a server that has none of its own has the same."""
+    found = {port for client in clients for line in client.all("bind") for port in ports(line)}
+    port = found.pop() if len(found) == 1 else ""
+    return int(port) if port.isdecimal() else None
+
+
+def _servers(proxy: Proxy, section: Section, draft: Draft, used: set[int]) -> list[Server]:
+    found: list[Server] = []
+    defaults: list[str] = []
+    for line in proxy.lines:
+        if line.words[0] == "default-server":
+            used.add(line.number)
+            defaults += line.words[1:]
+        if line.words[0] != "server" or len(line.words) < 3:
+            continue
+        used.add(line.number)
+        server = Server(line, line.words[2], _parameters([*defaults, *line.words[3:]]))
+        beyond = [why for name, why in _OUTSIDE.items() if name in server.parameters]
+        if beyond:
+            draft.look(line.number, f"{line}: is left out; {beyond[0]}", section)
+        else:
+            found.append(server)
+    return found
+
+
+def _parameters(words: Sequence[str]) -> dict[str, str]:
+    """Read the parameters of a server, without those that others have taken back."""
+    found: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        name = rest.pop(0)
+        if name.startswith("no-"):
+            found.pop(name.removeprefix("no-"), None)
+            continue
+        value = "" if name in _FLAGS or not rest else rest.pop(0)
+        if name == "enabled":
+            found.pop("disabled", None)
+        if name == "source" and rest[:1] == ["usesrc"]:
+            value = " ".join([value, *rest[:2]])
+            del rest[:2]
+        found[name] = value
+    return found
+
+
+def _add(server: Server, port: int | None, section: Section, draft: Draft) -> bool:
+    number = server.line.number
+    place, why = _place(server.address, port)
+    why = why or _refused(place)
+    if why:
+        draft.look(number, f"{server.line}: is left out; {why}", section)
+        return False
+    text = place
+    for name, key in _KEYS.items():
+        value = server.parameters.get(name, "")
+        if not value or (name == "weight" and value == "0"):
+            continue
+        why = _refused(f"{place} {key}={value}")
+        if why:
+            draft.look(number, f"server = {place} {key}={value}: {why}", section)
+        else:
+            text += f" {key}={value}"
+    text += " backup" if "backup" in server.parameters else ""
+    text += " down" if server.is_down else ""
+    section.add("server", text, number)
+    unknown = [name for name in server.parameters if name not in _UNDERSTOOD]
+    if unknown:
+        message = f"{server.address}: no counterpart of {', '.join(unknown)}"
+        draft.warn(number, message, section)
+    return True
+
+
+def _refused(text: str) -> str:
+    try:
+        endpoints.server(text)
+    except InvalidValueError as error:
+        return error.messages[-1].removesuffix("; remove it")
+    return ""
+
+
+def _place(text: str, clients_port: int | None) -> tuple[str, str]:
+    """Give the place of a server, or why it has none."""
+    path = unix_path(text)
+    if path:
+        return f"unix:{path}", ""
+    host, port = address(text) or (text, "")
+    if "@" in host:
+        return "", "txmux has no such addresses"
+    if host in _ANY_HOST:
+        return "", "it has no address: it is wherever the client has connected to"
+    if port in {"", "0"} or port[0] in "+-":
+        if clients_port is None:
+            return "", "it has no port of its own, and its clients come to more than one"
+        offset = int(port) if port.removeprefix("+").removeprefix("-").isdecimal() else 0
+        port = str(clients_port + offset)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", ""
