@@ -43,14 +43,6 @@ class DemoServersTest(TestCase):
         )
         self.assertEqual(answer, b"-ERR the demo knows only PING\r\n+PONG\r\n")
 
-    async def test_redis_cli(self) -> None:
-        """redis-cli shows the answers."""
-        out, err, status = await run_program(
-            "redis-cli", "-p", str(listen(self, REDIS)), stdin=b"set a b\nping\n"
-        )
-        self.assertEqual((err, status), (b"", 0))
-        self.assertEqual(out.split(), b"ERR the demo knows only PING PONG".split())
-
     async def test_ssh(self) -> None:
         """A client is greeted, and told goodbye when its first packet is complete."""
         self.assertEqual(await self.ask(SSH), IDENTIFICATION)
@@ -65,15 +57,6 @@ class DemoServersTest(TestCase):
         """Connect a client to the SSH server."""
         client = await connect(self, listen(self, SSH))
         return await client.has(len(IDENTIFICATION))
-
-    async def test_openssh(self) -> None:
-        """OpenSSH's client prints the goodbye."""
-        port = str(listen(self, SSH))
-        _, err, status = await run_program(
-            "ssh", "-F", "none", "-o", "BatchMode=yes", "-p", port, "127.0.0.1", "true"
-        )
-        self.assertIn(f"Received disconnect from 127.0.0.1 port {port}:11: {GOODBYE}", err.decode())
-        self.assertEqual(status, 255)
 
     async def test_page(self) -> None:
         """The command from the hints shows a page that says what was seen, with the port it came to."""

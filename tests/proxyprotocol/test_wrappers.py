@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet import defer, error, ssl
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IHalfCloseableProtocol
@@ -20,6 +15,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
+from tests.backends.certificates import make_authority
 from tests.proxyprotocol.vectors import IPV4
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.wrappers import HeaderFirst
@@ -241,7 +237,7 @@ class LoopbackTests(TestCase):
     @defer.inlineCallbacks
     def test_under_tls(self) -> Generator[defer.Deferred[Any], Any, None]:
         """Under TLS, the header goes in clear before the handshake."""
-        certificate = self_signed()
+        certificate = make_authority("localhost", "localhost").private()
         inner, client = Server(len(GREETING)), Client()
         outer = TlsBehindHeader(certificate.options(), inner)
         tls = TLSMemoryBIOFactory(
@@ -276,29 +272,3 @@ class TlsBehindHeader(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.tls.connectionLost(reason)
-
-
-def self_signed() -> ssl.PrivateCertificate:
-    """Make a certificate for ``localhost`` that is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    certificate_pem = certificate.public_bytes(pem)
-    key_pem = key.private_bytes(
-        pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    both: ssl.PrivateCertificate = ssl.PrivateCertificate.loadPEM(certificate_pem + key_pem)
-    return both

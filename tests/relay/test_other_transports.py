@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
-from twisted.internet.ssl import CertificateOptions, PrivateCertificate
+from twisted.internet.ssl import CertificateOptions
 
+from tests.backends.certificates import make_authority
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.embedding import route
@@ -26,25 +22,7 @@ from txmux.rules.reading.endpoints import server
 @cache
 def certificate() -> CertificateOptions:
     """Make a certificate that nobody verifies."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    options: CertificateOptions = PrivateCertificate.loadPEM(pem).options()
+    options: CertificateOptions = make_authority("localhost", "localhost").private().options()
     return options
 
 
