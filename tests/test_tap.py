@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
+from tests.support.folders import make_folder
 from tests.support.peers import connect
 from txmux import tap
 from txmux.demo.service import _has_ipv6_loopback, demo_service
@@ -27,9 +26,8 @@ class OptionsTest(TestCase):
     """The options and the rules behind them."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.rules = Path(folder.name) / "rules.ini"
+        folder = make_folder(self)
+        self.rules = folder / "rules.ini"
         self.said = io.StringIO()
         self.patch(sys, "stderr", self.said)
 

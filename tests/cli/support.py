@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["CommandTestCase", "Terminal"]
 
@@ -26,9 +29,7 @@ class CommandTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a folder for files."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
 
     def write(self, name: str, data: bytes | str) -> Path:
         """Write a file into the folder."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.cli import main
 from txmux.rules.reading.parser import parse
 
@@ -29,9 +28,7 @@ class ConvertTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a folder for files."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
 
     def convert(self, name: str, text: str | None, *options: str) -> tuple[int, str, str]:
         """Convert a text; the program's exit code, output and error output."""

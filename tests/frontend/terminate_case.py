@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
 from tests.support.mux import CLOSE, MuxTestCase, backend_at
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route
 from txmux.rules.model import TlsEnd
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.peers import Peer
     from txmux.rules.model import Route
 
@@ -33,9 +34,7 @@ class TerminationCase(MuxTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.ca = authority().write(self.folder / "ca.pem")
 
     def pem(self, *names: str, file: str = "") -> Path:

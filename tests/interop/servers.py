@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import attrs
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from tests.backends.certificates import make_authority
 from tests.interop.children import Child, free_port, output_of
 
 __all__ = [
@@ -43,29 +39,10 @@ class Certificate:
 
 def make_certificate(folder: Path, *names: str) -> Certificate:
     """Make a certificate for these host names."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    now = datetime.now(timezone.utc)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([*map(x509.DNSName, names)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    made = make_authority(names[0], *names)
     certificate = Certificate(folder / f"{names[0]}.pem", folder / f"{names[0]}.key")
-    certificate.chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    certificate.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    made.write(certificate.chain)
+    certificate.key.write_bytes(made.key_pem())
     return certificate
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.observe.access_log import (
     AccessLogError,
     FileAccessLog,
@@ -113,9 +113,8 @@ class FileLogTest(SynchronousTestCase):
     """The access log in a file."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.path = Path(folder.name) / "access.log"
+        folder = make_folder(self)
+        self.path = folder / "access.log"
 
     def open(self) -> FileAccessLog:
         log = open_log(Settings(access_log=self.path, access_log_format="json"))

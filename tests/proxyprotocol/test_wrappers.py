@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet import defer, error, ssl
@@ -17,6 +15,7 @@ from zope.interface import implementer
 
 from tests.backends.certificates import make_authority
 from tests.proxyprotocol.vectors import IPV4
+from tests.support.folders import make_folder
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.wrappers import HeaderFirst
 
@@ -222,9 +221,8 @@ class LoopbackTests(TestCase):
     @defer.inlineCallbacks
     def test_unix_endpoint(self) -> Generator[defer.Deferred[Any], Any, None]:
         """It works over UNIX sockets."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = str(Path(folder.name, "socket"))
+        folder = make_folder(self)
+        path = str(folder / "socket")
         server, client = Server(len(HEADER + GREETING)), Client()
         factory = Factory.forProtocol(lambda: server)
         port = self.reactor.listenUNIX(path, factory)

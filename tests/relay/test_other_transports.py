@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions
 
 from tests.backends.certificates import make_authority
+from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor
 from txmux.embedding import route
@@ -109,9 +108,8 @@ class UnixTest(MuxTestCase):
 
     async def test_half_close(self) -> None:
         """Half-close works as it does on TCP."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = str(Path(folder.name) / "backend")
+        folder = make_folder(self)
+        path = str(folder / "backend")
         port = reactor.listenUNIX(path, self.backend)
         self.addCleanup(port.stopListening)
         backend = Backend("unix", (server(f"unix:{path}"),))

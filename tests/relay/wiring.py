@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import socket
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tests.support.folders import make_folder
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
@@ -125,6 +124,5 @@ class LeanUnixWiring(_LeanWiring):
 
 def _paths(test: SynchronousTestCase) -> Iterator[str]:
     """Give paths that exist as long as a test takes."""
-    folder = tempfile.TemporaryDirectory(prefix="txmux-")
-    test.addCleanup(folder.cleanup)
-    return (str(Path(folder.name) / str(number)) for number in itertools.count())
+    folder = make_folder(test)
+    return (str(folder / str(number)) for number in itertools.count())

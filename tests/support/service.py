@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import MuxService
 from txmux.rules.reading.parser import parse
@@ -20,9 +19,7 @@ class ServiceTestCase(TestCase):
     timeout = 20
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.log = self.folder / "access.log"
 
     def service(self, text: str, *, use: Any = reactor) -> MuxService:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
 from txmux.errors import MuxError
 from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
@@ -45,9 +45,7 @@ class FileTests(SynchronousTestCase):
     """Of a whole file of rules."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         identity = authority().issue("a.example")
         identity.write(self.folder / "good.pem", key=True)
         authority().issue("b.example").write(self.folder / "bare.pem")

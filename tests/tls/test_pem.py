@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
 from txmux.tls.pem import TLSFileError, read_key_pairs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.backends.certificates import Identity
 
 _WANTED = "name a PEM file with a certificate and its key"
@@ -21,9 +22,7 @@ class KeyPairTests(SynchronousTestCase):
     """`read_key_pairs`."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.own = authority().issue("a.example")
         self.other = authority().issue("b.example")
 

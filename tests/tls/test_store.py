@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-import tempfile
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,19 +18,21 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.certificates import make_authority
 from tests.backends.connect.tls_case import authority
+from tests.support.folders import make_folder
 from txmux.rules.model import TlsEnd
 from txmux.tls.contexts import Contexts
 from txmux.tls.pem import TLSFileError
 from txmux.tls.store import CertificateStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class StoreCase(SynchronousTestCase):
     """Has a folder for files."""
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.clock = Clock()
 
     def pem(self, *names: str, file: str = "") -> Path:

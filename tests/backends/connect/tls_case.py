@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.backends.certificates import Identity, make_authority
+from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
 from txmux.backends.connect.tls import BackendTLS, HandshakeError
@@ -43,9 +42,7 @@ class TLSCase(TestCase):
     timeout = 20
 
     def setUp(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="txmux-tls-")
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.ca = authority().write(self.folder / "ca.pem")
 
     def tls(self, name: str = "a.example", *, ca: bool = True, **settings: Any) -> BackendTLS:

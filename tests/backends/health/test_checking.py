@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import socket
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
@@ -13,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
+from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.backends.health.checking import LONGEST_ANSWER, Checking, Finding
@@ -61,9 +61,8 @@ class ConnectionTests(CheckingTestCase):
 
     async def test_unix(self) -> None:
         """A UNIX socket can be checked; one that is not there is ill."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        path = f"{folder.name}/socket"
+        folder = make_folder(self)
+        path = f"{folder}/socket"
         for dial in self.engines():
             self.check("tcp", server(f"unix:{path}"), dial=dial)
             self.assertEqual(await self.finding(), ill("no such file or directory"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import ssl
@@ -11,6 +9,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
 from tests.interop.servers import make_certificate
+from tests.support.folders import make_folder
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.backends.connect.tls import BackendTLS
@@ -47,11 +46,10 @@ class HeaderTests(CheckingTestCase):
 
     async def test_unix(self) -> None:
         """A UNIX socket has no addresses to tell."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        port = reactor.listenUNIX(f"{folder.name}/socket", self.server)
+        folder = make_folder(self)
+        port = reactor.listenUNIX(f"{folder}/socket", self.server)
         self.addCleanup(port.stopListening)
-        target = server(f"unix:{folder.name}/socket")
+        target = server(f"unix:{folder}/socket")
         self.check("tcp", target, wrap=lambda factory: with_header(factory, "v1"))
         peer = await self.server.peer()
         await peer.is_lost()
@@ -63,9 +61,8 @@ class TlsTests(CheckingTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        made = make_certificate(Path(folder.name), "a.example")
+        folder = make_folder(self)
+        made = make_certificate(folder, "a.example")
         self.tls = BackendTLS(ServerTLS(ca=made.chain))
         pem = made.chain.read_text() + made.key.read_text()
         self.options = ssl.PrivateCertificate.loadPEM(pem).options()

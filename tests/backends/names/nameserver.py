@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,11 +13,13 @@ from twisted.internet.task import deferLater
 from twisted.names import dns, server
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from txmux.backends.names.question import Place
 
@@ -180,9 +180,7 @@ class NameServer(server.DNSServerFactory):
 
 def temporary_folder(case: SynchronousTestCase) -> Path:
     """Make a folder that is removed after the test."""
-    folder = TemporaryDirectory(prefix="txmux-names-")
-    case.addCleanup(folder.cleanup)
-    return Path(folder.name)
+    return make_folder(case)
 
 
 class NameServerTestCase(TestCase):

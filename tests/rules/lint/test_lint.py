@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
@@ -229,9 +229,8 @@ class LintTests(SynchronousTestCase):
 
     def test_included(self) -> None:
         """Warnings of included files name them, and come after those of the main file."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        main, other = Path(folder.name, "z.ini"), Path(folder.name, "a.ini")
+        folder = make_folder(self)
+        main, other = (folder / "z.ini"), (folder / "a.ini")
         main.write_text(
             "[txmux]\ninclude = a.ini\n[listen l]\nendpoint = :1\n[route a]\nmatch = any\nbackend = close\n"
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
 from txmux.rules.reading import keys
 from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _everything(_path: Path, _mode: int) -> bool:
@@ -61,9 +64,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a folder."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         (self.folder / "there").touch()
 
     def found(self, name: str, privileges: Privileges) -> list[str]:
@@ -164,9 +165,7 @@ class OwnPrivilegesTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make what stands for ``/proc``."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.proc = Path(folder.name)
+        self.proc = make_folder(self)
 
     def first_port(self, status: str | None, start: str | None = None) -> int:
         """Give the first port, with these files."""

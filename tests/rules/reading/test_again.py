@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.folders import make_folder
 from txmux.embedding import route
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import is_as_read, load, read_again
@@ -61,10 +60,9 @@ class AgainTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Write the files."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.main = Path(folder.name) / "rules.ini"
-        self.more = Path(folder.name) / "more/x.ini"
+        folder = make_folder(self)
+        self.main = folder / "rules.ini"
+        self.more = folder / "more/x.ini"
         self.more.parent.mkdir()
         self.main.write_text(MAIN)
         self.more.write_text(MORE)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from tests.support.folders import make_folder
 from txmux.rules.problems import RulesError
 from txmux.rules.reading import files
 from txmux.rules.reading.files import read_source
@@ -26,9 +26,7 @@ class FileTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make an empty folder."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
         self.main = self.folder / "rules.ini"
 
     def write(self, name: str, text: str) -> Path:

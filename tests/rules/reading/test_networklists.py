@@ -5,13 +5,12 @@ from __future__ import annotations
 import random
 import time
 from ipaddress import ip_address, ip_network
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from tests.support.folders import make_folder
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import NetworkSet
 from txmux.rules.problems import RulesError
@@ -30,9 +29,7 @@ class ListsTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make it."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
 
     def rules(self, text: str, **files: str) -> Rules:
         """Read rules from a file, beside which stand others."""

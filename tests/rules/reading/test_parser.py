@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS, FakePredicate
+from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import (
     Alternative,
@@ -325,9 +325,7 @@ class AnyTextTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make an empty folder, so that no pattern finds anything."""
-        folder = TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        self.folder = make_folder(self)
 
     @given(st.one_of(st.text(), st.lists(st.one_of(SNIPPETS, st.text(max_size=3))).map("".join)))
     def test_rules_or_all_problems(self, text: str) -> None:

@@ -1,0 +1,19 @@
+"""Folders for the files of a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted.trial.unittest import SynchronousTestCase
+
+__all__ = ["make_folder"]
+
+
+def make_folder(test: SynchronousTestCase) -> Path:
+    """Make an empty folder, which is gone when the test ends; its path is short, as those of UNIX sockets have to be."""
+    folder = TemporaryDirectory(prefix="txmux-")
+    test.addCleanup(folder.cleanup)
+    return Path(folder.name)
