@@ -42,6 +42,24 @@ class _Client(ClientFactory):
         self.connected.errback(reason)
 
 
+def free_port(family: int, host: str) -> int:
+    """Find a port that nobody listens at."""
+    with socket.socket(family) as found:
+        found.bind((host, 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+class _From:
+    """A local address and port to connect from."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.name = (host, port)
+
+    def bind(self, unbound: socket.socket) -> None:
+        unbound.bind(self.name)
+
+
 class SocketsTest(TestCase):
     """Connections from a `SocketConnector` to a `SocketPort`."""
 
@@ -106,6 +124,16 @@ class SocketsTest(TestCase):
         client.close()
         await server.is_lost()
         self.assertEqual(server.transport and server.lost.type.__name__, "ConnectionDone")  # type: ignore[union-attr]
+
+    async def test_itself(self) -> None:
+        """A connection to itself, which a port can have that nobody listens at, is refused, and its port is free."""
+        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            port = free_port(family, host)
+            with self.assertRaises(TwistedRefused) as caught:
+                await self.connect((host, port), family, sources=[_From(host, port)])
+            self.assertIn("nobody listens there", str(caught.exception))
+            with socket.socket(family) as other:
+                other.bind((host, port))
 
     async def test_every_address(self) -> None:
         """On every address, the one that a client came to is known."""

@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet import error
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
 
     from txmux.sockets.poller import Poller
 
-__all__ = ["Binding", "SocketConnector"]
+__all__ = ["OWN_PEER", "Binding", "SocketConnector"]
+
+OWN_PEER = "nobody listens there, and the connection was to itself"
+"""Why a connection is refused whose local address is also that of its server.
+
+A port of the range from which the system takes local ports can be the local port of a connection to it. If nobody listens
+there, that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
+"""
 
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
@@ -148,6 +157,12 @@ class SocketConnector:
             return False
         return True
 
+    def _is_own_peer(self) -> bool:
+        try:
+            return bool(self._socket.getsockname() == self._socket.getpeername())
+        except OSError:  # it is gone already, which its protocol will hear
+            return False
+
     def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
@@ -178,6 +193,10 @@ class SocketConnector:
         self._factory.clientConnectionFailed(self, why)
 
     def _connected(self) -> None:
+        if self._family != socket.AF_UNIX and self._is_own_peer():
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._fail(errno.ECONNREFUSED, OWN_PEER)
+            return
         self._stop_waiting()
         protocol = self._factory.buildProtocol(_address_of(self._family, self._name))
         transport = SocketTransport(self._poller, self._socket, self._family, self._name)

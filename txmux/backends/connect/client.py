@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from errno import ECONNREFUSED
 from typing import TYPE_CHECKING
 
+from twisted.internet import error
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, ISSLTransport
 from twisted.internet.protocol import ClientFactory, connectionDone
+from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from txmux.backends.connect.replay import Replay
 from txmux.relay.ends import NOBODY, End
+from txmux.sockets.client import OWN_PEER
 from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IAddress, IConnector
-    from twisted.python.failure import Failure
 
     from txmux.interfaces import Exchange
 
@@ -40,6 +44,11 @@ class ProxyClient(End):
         """Report the connection, unless there is a handshake to come first."""
         if isinstance(self.transport, SocketTransport):
             self._established()
+        elif self._is_own_peer():
+            maker = self._maker
+            self.give_up()
+            if maker is not None:
+                maker.failed(Failure(error.ConnectionRefusedError(ECONNREFUSED, OWN_PEER)))
         elif not ISSLTransport.providedBy(self.transport):
             # Twisted's endpoints put a protocol of their own between, which takes over only the last
             # of several interfaces; without this one a half-close would end the connection.
@@ -47,6 +56,11 @@ class ProxyClient(End):
             if between is not self:
                 alsoProvides(between, IHalfCloseableProtocol)
             self._established()
+
+    def _is_own_peer(self) -> bool:
+        """Tell whether the connection is to itself, which `txmux.sockets.client` finds out before."""
+        host = self.transport.getHost()
+        return isinstance(host, IPv4Address | IPv6Address) and host == self.transport.getPeer()
 
     def handshakeCompleted(self) -> None:
         """Report the connection, now that TLS is established."""
