@@ -8,6 +8,7 @@ from txmux.matchers.bittorrent import bittorrent
 from txmux.matchers.cassandra import cassandra
 from txmux.matchers.dns import dns
 from txmux.matchers.erlang import erlang
+from txmux.matchers.fix import fix
 from txmux.matchers.git import git
 from txmux.matchers.grpc import grpc
 from txmux.matchers.http import http
@@ -48,54 +49,3 @@ from txmux.matchers.winbox import winbox
 from txmux.matchers.x11 import x11
 from txmux.matchers.xmpp import xmpp
 from txmux.matchers.zookeeper import zookeeper
-
-__all__ = [
-    "adb",
-    "amqp",
-    "any_client",
-    "bitcoin",
-    "bittorrent",
-    "cassandra",
-    "dns",
-    "erlang",
-    "git",
-    "grpc",
-    "http",
-    "http2",
-    "iperf3",
-    "irc",
-    "jdwp",
-    "kafka",
-    "ldap",
-    "memcached",
-    "minecraft",
-    "mongodb",
-    "mqtt",
-    "openvpn",
-    "payload",
-    "postgres",
-    "proxy",
-    "random",
-    "rdp",
-    "redis",
-    "regex",
-    "rsync",
-    "rtsp",
-    "sip",
-    "smb",
-    "socks4",
-    "socks5",
-    "ssh",
-    "stomp",
-    "stun",
-    "syslog",
-    "tds",
-    "telnet",
-    "tinc",
-    "tls",
-    "tns",
-    "winbox",
-    "x11",
-    "xmpp",
-    "zookeeper",
-]
