@@ -7,7 +7,7 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,7 +25,7 @@ from txmux.rules.reading.parser import parse
 from txmux.tap import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from txmux.rules.reading.keys import Key
 
@@ -66,6 +66,19 @@ def _code(cell: str) -> list[str]:
     return re.findall("`([^`]+)`", cell)
 
 
+class PageTestCase(SynchronousTestCase):
+    """Compares a page with what there is."""
+
+    page: ClassVar[Path]
+
+    def assert_told(self, told: Collection[str], there: Collection[str], section: str = "") -> None:
+        """Check that a section tells of all there is, and of nothing else; the failure says what to do."""
+        where = f"{self.page.relative_to(_ROOT)}" + (f", *{section}*" if section else "")
+        missing = [f"add `{name}` to {where}" for name in there if name not in told]
+        wrong = [f"remove `{name}` from {where}" for name in told if name not in there]
+        self.assertEqual("; ".join(missing + wrong), "")
+
+
 class CodeBlockTests(SynchronousTestCase):
     """What readers copy."""
 
@@ -79,7 +92,7 @@ class CodeBlockTests(SynchronousTestCase):
         """The complete small file is the same everywhere."""
         complete = (_ROOT / "examples/rules.ini").read_text()
         for page in (_ROOT / "README.md", _REFERENCE / "rules.md"):
-            self.assertIn(complete, _blocks(page, "ini"))
+            self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
 
     def test_python(self) -> None:
         """Every Python program can be compiled, and imports from txmux only what is there."""
@@ -109,7 +122,7 @@ class CodeBlockTests(SynchronousTestCase):
                 self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
 
 
-class KeyTests(SynchronousTestCase):
+class KeyTests(PageTestCase):
     """The tables of keys."""
 
     page = _REFERENCE / "rules.md"
@@ -132,7 +145,7 @@ class KeyTests(SynchronousTestCase):
     def test_all(self) -> None:
         """They have all keys, and no others."""
         for heading, table, rows in self.tables():
-            self.assertEqual((heading, sorted(rows)), (heading, sorted(table)))
+            self.assert_told(rows, table, heading)
 
     def test_not_yet(self) -> None:
         """So has the list of those that are not supported yet."""
@@ -202,7 +215,7 @@ class KeyTests(SynchronousTestCase):
         return getattr(models[heading], key.field, None)
 
 
-class MatcherTests(SynchronousTestCase):
+class MatcherTests(PageTestCase):
     """The page of the matchers."""
 
     page = _REFERENCE / "matchers.md"
@@ -210,11 +223,11 @@ class MatcherTests(SynchronousTestCase):
     def test_all(self) -> None:
         """It has a section for every matcher, with every option and an example that works; and a row in the table."""
         overview = _rows(self.page.read_text().partition("\n## ")[0])
-        self.assertEqual(sorted(overview), sorted(installed_matchers()))
+        self.assert_told(overview, installed_matchers(), "its first table")
         for name, matcher in installed_matchers().items():
             rows = _rows(_section(self.page, name))
             options = {option.name for option in matcher.options}
-            self.assertEqual((name, rows.keys() & options), (name, options))
+            self.assert_told(rows.keys() & options, options, name)
             for option in options:
                 (example,) = _code(rows[option][1])
                 needed = {
@@ -225,20 +238,26 @@ class MatcherTests(SynchronousTestCase):
                 line = f"{name} {needed.get((name, option), '')} {example}".replace(r"\|", "|")
                 parse(f"[route a]\nmatch = {line}\nbackend = close\n{_LISTENER}", "x")
 
-    def test_readme(self) -> None:
-        """The table in the README has each of them once, with its options."""
-        cells = _section(_ROOT / "README.md", "What it recognises")
+
+class ReadmeTests(PageTestCase):
+    """The table of the matchers."""
+
+    page = _ROOT / "README.md"
+
+    def test_matchers(self) -> None:
+        """It has each of them once, with its options."""
+        heading = "What it recognises"
+        cells = _section(self.page, heading)
         found = re.findall(r"`([a-z0-9]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
-        in_readme = {name: sorted(_code(options)) for name, options in found}
-        in_code = {
-            name: sorted(option.name for option in matcher.options)
-            for name, matcher in installed_matchers().items()
-        }
-        self.assertEqual(in_readme, in_code)
-        self.assertEqual(len(found), len(in_code))
+        in_readme = [name for name, _ in found]
+        self.assert_told(in_readme, installed_matchers(), heading)
+        self.assertEqual(sorted(in_readme), sorted(set(in_readme)), "name each of them once")
+        for name, options in found:
+            there = [option.name for option in installed_matchers()[name].options]
+            self.assert_told(_code(options), there, f"{heading}, beside `{name}`")
 
 
-class AccessLogTests(SynchronousTestCase):
+class AccessLogTests(PageTestCase):
     """The page of the access log."""
 
     page = _REFERENCE / "access-log.md"
@@ -246,12 +265,14 @@ class AccessLogTests(SynchronousTestCase):
     def test_keys(self) -> None:
         """It has the keys, in their order."""
         fields = [field.name for field in attrs.fields(ConnectionRecord)]
-        self.assertEqual(list(_rows(_section(self.page, "Keys"))), fields)
+        keys = list(_rows(_section(self.page, "Keys")))
+        self.assert_told(keys, fields, "Keys")
+        self.assertEqual(keys, fields, "order the rows as the attributes of ConnectionRecord")
 
     def test_reasons(self) -> None:
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
-        self.assertEqual(sorted(rows), sorted(get_args(EndReason)))
+        self.assert_told(rows, get_args(EndReason), "Reasons")
         folders = ("backends", "frontend", "relay", "serving")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
@@ -270,19 +291,21 @@ class AccessLogTests(SynchronousTestCase):
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
                 learnt |= set(re.findall(r'"(\w+)":', function))
-        self.assertEqual(set(_rows(_section(self.page, "Facts"))), learnt | {"dry_run"})
+        self.assert_told(_rows(_section(self.page, "Facts")), learnt | {"dry_run"}, "Facts")
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
         code = (_ROOT / "txmux/frontend/stages/connecting.py").read_text()
-        rows = _rows(_section(self.page, "Facts from connecting"))
-        self.assertEqual(set(rows), set(re.findall(r'facts\["(\w+)"\]', code)))
+        section = "Facts from connecting"
+        rows = _rows(_section(self.page, section))
+        self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)
 
     def test_told_facts(self) -> None:
         """It has all facts that PROXY protocol headers tell."""
         names = {*fields._NAMES.values(), *fields._SSL_NAMES.values()}
-        rows = _rows(_section(self.page, "Facts from PROXY protocol headers"))
-        self.assertEqual(set(rows), names | {"ssl_verified", "proxy_peer", "proxy_error"})
+        names |= {"ssl_verified", "proxy_peer", "proxy_error"}
+        section = "Facts from PROXY protocol headers"
+        self.assert_told(_rows(_section(self.page, section)), names, section)
 
     def test_forms(self) -> None:
         """Both forms are shown as they are written."""
@@ -293,8 +316,10 @@ class AccessLogTests(SynchronousTestCase):
         self.assertIn(as_text(record) + "\n", _blocks(self.page, "text"))
 
 
-class OtherPageTests(SynchronousTestCase):
+class OtherPageTests(PageTestCase):
     """What else would be forgotten."""
+
+    page = _ROOT / "docs/explanation/architecture.md"
 
     def test_commands(self) -> None:
         """The page of the commands has every command, and every option of ``twist txmux``."""
@@ -302,14 +327,15 @@ class OtherPageTests(SynchronousTestCase):
         self.assertIn(f"## txmux {check.NAME}\n", page)
         options: list[Any] = [*Options.optParameters, *Options.optFlags]
         for name, letter, *_ in options:
-            self.assertIn(f"`--{name}", page)
-            self.assertIn(f"`-{letter} " if letter else "", page)
+            for option in (f"`--{name}", f"`-{letter} " if letter else ""):
+                self.assertIn(option, page, f"add {option}` to docs/reference/commands.md")
 
     def test_interface(self) -> None:
         """The interface of the matchers, which Sphinx cannot read, is told in full."""
         text = (_REFERENCE / "api.md").read_text()
         told = re.findall(r"^   \.\. py:(?:attribute|method):: (\w+)", text, re.MULTILINE)
-        self.assertEqual(told, list(IProtocolMatcher.names()))
+        names = list(IProtocolMatcher.names())
+        self.assertEqual(told, names, "tell of them, in this order, in docs/reference/api.md")
 
     def test_public_names(self) -> None:
         """All public names are in the API reference."""
@@ -317,14 +343,13 @@ class OtherPageTests(SynchronousTestCase):
 
         text = (_REFERENCE / "api.md").read_text()
         for name in txmux.__all__:
-            self.assertRegex(text, rf":: txmux\.{name}\b")
+            self.assertRegex(text, rf":: txmux\.{name}\b", "add it to docs/reference/api.md")
 
     def test_architecture(self) -> None:
         """Each room of the package uses the rooms that the architecture lists, and no others."""
-        page = _ROOT / "docs/explanation/architecture.md"
-        rows = _rows(_section(page, "The way of a connection"))
+        rows = _rows(_section(self.page, "The way of a connection"))
         for room, (_, used) in rows.items():
-            self.assertEqual((room, sorted(_code(used))), (room, sorted(_used_by(room))))
+            self.assert_told(_code(used), _used_by(room), f"the column *uses* of `{room}`")
 
 
 def _used_by(room: str) -> set[str]:

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.detection.test_detector import decide
-from tests.matchers.segmentation import calls_in
 from tests.wire.hello_builder import alpn, client_hello, records, server_name
 from txmux.detection.detector import Detector
 from txmux.detection.plan import can_begin_with
 from txmux.embedding import route
+from txmux.testing import calls_in
 
 NAMES = ["a.test", "b.test", "x.a.test", "y.x.a.test", "test", "c.other", "other", "~a.*"]
 PATTERNS = [*NAMES, "*.test", "*.a.test", ".a.test", "?.test", "*", "b*.test", "*.other,b.test"]

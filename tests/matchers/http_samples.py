@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.matchers.segmentation import Decided, decided
 from txmux.matchers.http import http
+from txmux.testing import Decided, decided
 
 __all__ = ["HOST_END", "LINE_END", "PREFACE", "REQUEST", "said", "with_fields"]
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.adb import adb
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 EMPTY = bytes(20) + b"\xff" * 4
 IDENTITY = b"host::features=shell_v2,cmd,stat_v2,ls_v2,fixed_push_mkdir,apex,abb"
@@ -30,62 +25,43 @@ SAMPLES = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(adb.predicate({}), data)
-
-
-class ConnectTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The header, and how the identity begins."""
 
-    def test_match(self) -> None:
-        """The colon behind "host" decides."""
-        for sample, at in zip(SAMPLES, (29, 29, 53), strict=True):
-            self.assertEqual(said(sample), (MATCH, at))
-            self.assertEqual(said(sample[: at - 1]), (NEED_MORE, at - 1))
-
-    def test_lengths(self) -> None:
-        """The identity has 5 to 4096 bytes."""
-        for length in (5, 255, 256, 4095, 4096):
-            self.assertEqual(said(connect(0x01000000, 4096, b"host:".ljust(length))), (MATCH, 29))
-        for length, at in ((4, 14), (4097, 14), (1 << 16, 14)):
-            start = b"CNXN\0\0\0\1\0\x10\0\0" + length.to_bytes(4, "little")
-            self.assertEqual(said(start), (NO, at))
-
-    def test_no(self) -> None:
-        """The byte that breaks the message is a no."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"CNXM", 4),
-            (b"CONNECT / HTTP/1.1", 2),
-            (b"CNXN\2", 5),
-            (b"CNXN\0\0\1", 7),
-            (good[:11] + b"\1", 12),
-            (good[:20] + b"\xbd", 21),
-            (good[:24] + b"device:", 25),
-            (bytes(20) + b"\xff\xff\xff\0", 24),
-            (EMPTY + EMPTY, 25),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others that begin with a zero are a no before they are long."""
-        self.assertEqual(said(bytes.fromhex("00000008 04d2162f")), (NO, 4))
-        self.assertEqual(said(bytes.fromhex("000e38")), (NO, 2))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 56),
-            st.binary(max_size=12),
+        check_matcher(
+            adb,
+            samples=[
+                # The colon behind "host" decides.
+                *zip(SAMPLES, (29, 29, 53), strict=True),
+                # The identity has 5 to 4096 bytes.
+                *(
+                    (connect(0x01000000, 4096, b"host:".ljust(length)), 29)
+                    for length in (5, 255, 256, 4095, 4096)
+                ),
+            ],
+            not_samples=[
+                *(
+                    (b"CNXN\0\0\0\1\0\x10\0\0" + length.to_bytes(4, "little"), 14)
+                    for length in (4, 4097, 1 << 16)
+                ),
+                # The byte that breaks the message is a no.
+                (b"CNXM", 4),
+                (b"CONNECT / HTTP/1.1", 2),
+                (b"CNXN\2", 5),
+                (b"CNXN\0\0\1", 7),
+                (good[:11] + b"\1", 12),
+                (good[:20] + b"\xbd", 21),
+                (good[:24] + b"device:", 25),
+                (bytes(20) + b"\xff\xff\xff\0", 24),
+                (EMPTY + EMPTY, 25),
+                # Others that begin with a zero are a no before they are long.
+                (bytes.fromhex("00000008 04d2162f"), 4),
+                (bytes.fromhex("000e38"), 2),
+            ],
+            undecided=[
+                *(sample[: at - 1] for sample, at in zip(SAMPLES, (29, 29, 53), strict=True)),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.bitcoin import bitcoin
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 MAGICS = tuple(map(bytes.fromhex, ("f9beb4d9", "0b110907", "1c163f28", "0a03cf40", "fabfb5da")))
 VERSION = b"version" + bytes(5)
@@ -21,36 +16,26 @@ SAMPLES = tuple(
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(bitcoin.predicate({}), data)
-
-
-class VersionTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The magic of the network and the command."""
 
-    def test_match(self) -> None:
-        """They are enough, whatever the network."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 16))
-        self.assertEqual(said(SAMPLES[0][:15]), (NEED_MORE, 15))
-
-    def test_no(self) -> None:
-        """Another magic, another command and other padding are a no at the byte that shows it."""
-        self.assertEqual(said(b"\xf9\xbe\xb4\xd8" + VERSION), (NO, 4))
-        self.assertEqual(said(b"\xf9\x11\x09\x07" + VERSION), (NO, 2))
-        self.assertEqual(said(MAGICS[0] + b"verack"), (NO, 8))
-        self.assertEqual(said(MAGICS[0] + b"version\0\0\0\0x"), (NO, 16))
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, b: sample[:n] + b,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 17),
-            st.binary(max_size=9),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            bitcoin,
+            samples=[
+                # They are enough, whatever the network.
+                *((sample, 16) for sample in SAMPLES),
+            ],
+            not_samples=[
+                # Another magic, another command and other padding are a no at the byte that
+                # shows it.
+                (b"\xf9\xbe\xb4\xd8" + VERSION, 4),
+                (b"\xf9\x11\x09\x07" + VERSION, 2),
+                (MAGICS[0] + b"verack", 8),
+                (MAGICS[0] + b"version\0\0\0\0x", 16),
+            ],
+            undecided=[
+                SAMPLES[0][:15],
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.bittorrent import bittorrent
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 # The reserved bytes of libtorrent (extensions, DHT, fast) and of qBittorrent; hash and peer as BEP 3 and BEP 20 say.
 SAMPLES = (
@@ -23,28 +18,24 @@ SAMPLES = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(bittorrent.predicate({}), data)
-
-
-class HandshakeTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The first twenty bytes."""
 
-    def test_match(self) -> None:
-        """They are enough."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 20))
-        self.assertEqual(said(SAMPLES[0][:19]), (NEED_MORE, 19))
-
-    def test_no(self) -> None:
-        """The first byte that differs is a no."""
-        self.assertEqual(said(b"BitTorrent protocol"), (NO, 1))
-        self.assertEqual(said(b"\x13\x02rest"), (NO, 2))
-        self.assertEqual(said(b"\x13BitTorrent Protocol"), (NO, 13))
-
-    @settings(max_examples=100, deadline=None)
-    @given(st.builds(lambda n, b: SAMPLES[0][:n] + b, st.integers(0, 21), st.binary(max_size=9)))
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            bittorrent,
+            samples=[
+                # They are enough.
+                *((sample, 20) for sample in SAMPLES),
+            ],
+            not_samples=[
+                # The first byte that differs is a no.
+                (b"BitTorrent protocol", 1),
+                (b"\x13\x02rest", 2),
+                (b"\x13BitTorrent Protocol", 13),
+            ],
+            undecided=[
+                SAMPLES[0][:19],
+            ],
+        )

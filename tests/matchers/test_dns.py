@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.dns import dns
+from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -57,17 +55,80 @@ def said(data: bytes, **options: str) -> Decided:
     return decided(dns.predicate(options), data)
 
 
-class MessageTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options."""
 
-    def test_match(self) -> None:
-        """The end of the question decides, also when more messages follow."""
-        for sample in SAMPLES:
-            self.assertIs(said(sample).verdict, MATCH, sample)
-        self.assertEqual(said(QUERY), (MATCH, len(QUERY)))
-        self.assertEqual(said(QUERY + QUERY), (MATCH, len(QUERY)))
-        self.assertEqual(said(SAMPLES[1]), (MATCH, len(QUERY)))
-        self.assertEqual(said(QUERY[:-1]), (NEED_MORE, len(QUERY) - 1))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        counts = "0001 0000 0000 0001"
+        check_matcher(
+            dns,
+            samples=[
+                # The end of the question decides, also when more messages follow.
+                *SAMPLES,
+                (QUERY, len(QUERY)),
+                (QUERY + QUERY, len(QUERY)),
+                (SAMPLES[1], len(QUERY)),
+            ],
+            not_samples=[
+                # Responses, other opcodes and flags, and counts that do not fit are a no at
+                # the byte that shows it.
+                *(
+                    (message(NAME + IN, flags, counts), at)
+                    for flags, counts, at in (
+                        ("8100", "0001 0000 0000 0000", 5),
+                        ("1000", "0001 0000 0000 0000", 5),
+                        ("0200", "0001 0000 0000 0000", 5),
+                        ("3000", "0001 0000 0000 0000", 5),
+                        ("0180", "0001 0000 0000 0000", 6),
+                        ("0140", "0001 0000 0000 0000", 6),
+                        ("0103", "0001 0000 0000 0000", 6),
+                        ("0100", "0000 0000 0000 0000", 8),
+                        ("0100", "0002 0000 0000 0000", 8),
+                        ("0100", "0001 0001 0000 0000", 10),
+                        ("0100", "0001 0000 0100 0000", 11),
+                        ("0100", "0001 0000 0000 0002", 14),
+                    )
+                ),
+                # The length is that of the question, and of the other records if there are
+                # any.
+                (b"\0\x10" + QUERY[2:], 2),
+                (message(NAME + IN + b"x"), 2 + 12 + len(NAME)),
+                (message(NAME + IN)[:1] + b"\x20" + QUERY[2:], 27),
+                (message(NAME + IN + OPT[:10], counts=counts), 2 + 12 + len(NAME)),
+                # Compressed names, control characters, and types and classes that are none are
+                # a no.
+                *(
+                    (message(question), at)
+                    for question, at in (
+                        (b"\xc0\x0c" + IN + b"\0" * 9, 15),
+                        (b"\3w\nw\3com\0" + IN, 17),
+                        (b"\3www\3com\0" + b"\0\0\0\1", 25),
+                        (b"\3www\3com\0" + b"\0\1\1\1", 26),
+                        (b"\3www\3com\0" + b"\0\1\0\2", 27),
+                    )
+                ),
+                # Other protocols that begin with a length, or with text, are a no within a few
+                # bytes.
+                *(
+                    b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
+                    b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
+                    b"\0\0\0\x08\x04\xd2\x16\x2f",
+                    b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
+                    b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
+                    b"GET / HTTP/1.1\r\n",
+                    b"POST / HTTP/1.1\r\n",
+                    b"SSH-2.0-x\r\n",
+                ),
+            ],
+            undecided=[
+                QUERY[:-1],
+            ],
+        )
+
+
+class MessageTests(SynchronousTestCase):
+    """Without options."""
 
     def test_longest(self) -> None:
         """A name has at most 255 bytes, and a label 63."""
@@ -78,34 +139,6 @@ class MessageTests(SynchronousTestCase):
         longer = labels + b"\x3e" + b"b" * 62 + b"\0"
         self.assertEqual(said(message(longer + IN)), (NO, 2 + 12 + len(labels) + 1))
         self.assertEqual(said(message(b"\x40" + b"a" * 64 + b"\0" + IN)), (NO, 15))
-
-    def test_header(self) -> None:
-        """Responses, other opcodes and flags, and counts that do not fit are a no at the byte that shows it."""
-        for flags, counts, at in (
-            ("8100", "0001 0000 0000 0000", 5),
-            ("1000", "0001 0000 0000 0000", 5),
-            ("0200", "0001 0000 0000 0000", 5),
-            ("3000", "0001 0000 0000 0000", 5),
-            ("0180", "0001 0000 0000 0000", 6),
-            ("0140", "0001 0000 0000 0000", 6),
-            ("0103", "0001 0000 0000 0000", 6),
-            ("0100", "0000 0000 0000 0000", 8),
-            ("0100", "0002 0000 0000 0000", 8),
-            ("0100", "0001 0001 0000 0000", 10),
-            ("0100", "0001 0000 0100 0000", 11),
-            ("0100", "0001 0000 0000 0002", 14),
-        ):
-            self.assertEqual(said(message(NAME + IN, flags, counts)), (NO, at), (flags, counts))
-
-    def test_length(self) -> None:
-        """The length is that of the question, and of the other records if there are any."""
-        self.assertEqual(said(b"\0\x10" + QUERY[2:]), (NO, 2))
-        self.assertEqual(said(message(NAME + IN + b"x")), (NO, 2 + 12 + len(NAME)))
-        self.assertEqual(said(message(NAME + IN)[:1] + b"\x20" + QUERY[2:]), (NO, 27))
-        counts = "0001 0000 0000 0001"
-        self.assertEqual(
-            said(message(NAME + IN + OPT[:10], counts=counts)), (NO, 2 + 12 + len(NAME))
-        )
 
     def test_within(self) -> None:
         """A message has at most 1 KiB, or what ``within=`` says; the first byte that makes it longer is a no."""
@@ -123,31 +156,6 @@ class MessageTests(SynchronousTestCase):
         for text in ("16", "64KiB", "1MiB", "", "-1"):
             error = self.assertRaises(OptionError, dns.predicate, {"within": text})
             self.assertIn("write one from 17 to 65535, such as 1KiB", str(error))
-
-    def test_question(self) -> None:
-        """Compressed names, control characters, and types and classes that are none are a no."""
-        for question, at in (
-            (b"\xc0\x0c" + IN + b"\0" * 9, 15),
-            (b"\3w\nw\3com\0" + IN, 17),
-            (b"\3www\3com\0" + b"\0\0\0\1", 25),
-            (b"\3www\3com\0" + b"\0\1\1\1", 26),
-            (b"\3www\3com\0" + b"\0\1\0\2", 27),
-        ):
-            self.assertEqual(said(message(question)), (NO, at), question)
-
-    def test_neighbours(self) -> None:
-        """Other protocols that begin with a length, or with text, are a no within a few bytes."""
-        for data in (
-            b"\0\x0e\x38" + bytes(range(1, 9)) + bytes(5),
-            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03",
-            b"\0\0\0\x08\x04\xd2\x16\x2f",
-            b"\0\1\0\x08\x21\x12\xa4\x42" + bytes(range(12)),
-            b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\1\0\x08\0\0\0\0\0",
-            b"GET / HTTP/1.1\r\n",
-            b"POST / HTTP/1.1\r\n",
-            b"SSH-2.0-x\r\n",
-        ):
-            self.assertIs(said(data).verdict, NO, data)
 
 
 class NameTests(SynchronousTestCase):
@@ -202,19 +210,10 @@ class NameTests(SynchronousTestCase):
         self.assertIn("name: ", str(error))
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.sampled_from(["", "www.*", "*.example.com", "~.*[.]com"]),
-        st.builds(
-            lambda sample, n, b: sample[:n] + b,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 40),
-            st.binary(max_size=9),
-        ),
-    )
-    def test_any_bytes(self, name: str, data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **({"name": name} if name else {}))
+        for options in ({"name": "www.*"}, {"name": "*.example.com"}, {"name": "~.*[.]com"}):
+            check_predicate(dns.predicate(options), more=SAMPLES, examples=30)

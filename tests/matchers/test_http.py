@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_fields
-from tests.matchers.segmentation import calls_in, facts, in_pieces
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
+from txmux.testing import calls_in, check_matcher, facts, in_pieces
 from txmux.wire.http_head import METHODS
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+MATCH, NO = Verdict.MATCH, Verdict.NO
 
 # The first two are recorded from curl 7.88.1 and Wget 1.21.3.
 SAMPLES = (
@@ -30,14 +30,79 @@ SAMPLES = (
 )
 
 
-class RequestLineTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options the request line decides."""
 
-    def test_match(self) -> None:
-        """The LF that ends a request line is a match, whatever follows."""
-        self.assertEqual(said(REQUEST), (MATCH, LINE_END))
-        self.assertEqual(said(b"OPTIONS * HTTP/1.0\r\n"), (MATCH, 20))
-        self.assertEqual(said(b"GET / HTTP/1.1\n\x00\xff"), (MATCH, 15))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        fits = b"GET /" + b"a" * (16384 - 16) + b" HTTP/1.1\r\n"
+        check_matcher(
+            http,
+            samples=[
+                # The LF that ends a request line is a match, whatever follows.
+                (REQUEST, LINE_END),
+                (b"OPTIONS * HTTP/1.0\r\n", 20),
+                (b"GET / HTTP/1.1\n\x00\xff", 15),
+                # A target may have any bytes but blanks and control characters.
+                (b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n", 21),
+                # Up to two empty lines may come first.
+                (b"\r\nGET / HTTP/1.1\r\n", 18),
+                (b"\r\n\r\nGET / HTTP/1.1\r\n", 20),
+                # A request line ends within 16 KiB.
+                (fits, 16384),
+                # All 24 bytes are needed.
+                (PREFACE + b"\x00\x00\x12\x04", 24),
+                # A method with the same first letters is still HTTP/1.
+                (b"PROPFIND / HTTP/1.1\r\n", 21),
+            ],
+            not_samples=[
+                # Up to two empty lines may come first.
+                (b"\r\n\r\n\r\nGET / HTTP/1.1\r\n", 5),
+                (b"\nGET / HTTP/1.1\r\n", 1),
+                (b"\r\rGET / HTTP/1.1\r\n", 2),
+                # The first byte off the grammar is a no.
+                (b"SSH-2.0-OpenSSH\r\n", 3),
+                (b"GETT / HTTP/1.1\r\n", 4),
+                (b"GE / HTTP/1.1\r\n", 3),
+                (b" GET / HTTP/1.1\r\n", 1),
+                (b"get / HTTP/1.1\r\n", 1),
+                (b"GET  / HTTP/1.1\r\n", 5),
+                (b"GET\t/ HTTP/1.1\r\n", 4),
+                (b"GET /\r\n", 6),
+                (b"GET /a\x00 HTTP/1.1\r\n", 7),
+                (b"GET /a b HTTP/1.1\r\n", 8),
+                (b"GET / http/1.1\r\n", 7),
+                (b"GET / HTTP/0.9\r\n", 12),
+                (b"GET / HTTP/2.0\r\n", 12),
+                (b"GET / HTTP/1.x\r\n", 14),
+                (b"GET / HTTP/1.10\r\n", 15),
+                (b"GET / HTTP/1.1 \r\n", 15),
+                (b"GET / HTTP/1.1\rX", 16),
+                (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
+                (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
+                (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28),
+                (b"CONNECT\naccept-version:1.2\n", 8),
+                (b"PROXY TCP4 127.0.0.1\r\n", 4),
+                (b"PING\r\n", 2),
+                (b"\r\n\r\n\x00\r\nQUIT\n", 5),
+                (b"\x16\x03\x01", 1),
+                # A request line ends within 16 KiB.
+                (fits.replace(b"GET", b"POST"), 16384),
+                (b"GET /" + b"a" * 17000, 16384),
+                (b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n", 16384),
+                # The first byte off the preface is a no.
+                (b"PRI * HTTP/1.1\r\n", 12),
+                (PREFACE.replace(b"SM", b"SN"), 20),
+            ],
+            undecided=[
+                REQUEST[: LINE_END - 1],
+                PREFACE[:23],
+            ],
+        )
+
+
+class RequestLineTests(SynchronousTestCase):
+    """Without options the request line decides."""
 
     def test_methods(self) -> None:
         """Every known method is one, and only in its own case."""
@@ -45,79 +110,6 @@ class RequestLineTests(SynchronousTestCase):
             line = f"{method} / HTTP/1.1\r\n".encode()
             self.assertEqual(said(line), (MATCH, len(line)))
             self.assertEqual(said(line.lower()), (NO, 1))
-
-    def test_need_more(self) -> None:
-        """Every beginning of a request line is undecided."""
-        self.assertEqual(said(REQUEST[: LINE_END - 1]), (NEED_MORE, LINE_END - 1))
-
-    def test_target(self) -> None:
-        """A target may have any bytes but blanks and control characters."""
-        self.assertEqual(said(b"GET /\xc3\xa9\\{}\xff HTTP/1.1\n"), (MATCH, 21))
-
-    def test_empty_lines(self) -> None:
-        """Up to two empty lines may come first."""
-        self.assertEqual(said(b"\r\nGET / HTTP/1.1\r\n"), (MATCH, 18))
-        self.assertEqual(said(b"\r\n\r\nGET / HTTP/1.1\r\n"), (MATCH, 20))
-        self.assertEqual(said(b"\r\n\r\n\r\nGET / HTTP/1.1\r\n"), (NO, 5))
-        self.assertEqual(said(b"\nGET / HTTP/1.1\r\n"), (NO, 1))
-        self.assertEqual(said(b"\r\rGET / HTTP/1.1\r\n"), (NO, 2))
-
-    def test_no(self) -> None:
-        """The first byte off the grammar is a no."""
-        for line, at in (
-            (b"SSH-2.0-OpenSSH\r\n", 3),
-            (b"GETT / HTTP/1.1\r\n", 4),
-            (b"GE / HTTP/1.1\r\n", 3),
-            (b" GET / HTTP/1.1\r\n", 1),
-            (b"get / HTTP/1.1\r\n", 1),
-            (b"GET  / HTTP/1.1\r\n", 5),
-            (b"GET\t/ HTTP/1.1\r\n", 4),
-            (b"GET /\r\n", 6),
-            (b"GET /a\x00 HTTP/1.1\r\n", 7),
-            (b"GET /a b HTTP/1.1\r\n", 8),
-            (b"GET / http/1.1\r\n", 7),
-            (b"GET / HTTP/0.9\r\n", 12),
-            (b"GET / HTTP/2.0\r\n", 12),
-            (b"GET / HTTP/1.x\r\n", 14),
-            (b"GET / HTTP/1.10\r\n", 15),
-            (b"GET / HTTP/1.1 \r\n", 15),
-            (b"GET / HTTP/1.1\rX", 16),
-            (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
-            (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
-            (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28),
-            (b"CONNECT\naccept-version:1.2\n", 8),
-            (b"PROXY TCP4 127.0.0.1\r\n", 4),
-            (b"PING\r\n", 2),
-            (b"\r\n\r\n\x00\r\nQUIT\n", 5),
-            (b"\x16\x03\x01", 1),
-        ):
-            self.assertEqual(said(line), (NO, at), line)
-
-    def test_longest(self) -> None:
-        """A request line ends within 16 KiB."""
-        fits = b"GET /" + b"a" * (16384 - 16) + b" HTTP/1.1\r\n"
-        self.assertEqual(said(fits), (MATCH, 16384))
-        self.assertEqual(said(fits.replace(b"GET", b"POST")), (NO, 16384))
-        self.assertEqual(said(b"GET /" + b"a" * 17000), (NO, 16384))
-        self.assertEqual(said(b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n"), (NO, 16384))
-
-
-class PrefaceTests(SynchronousTestCase):
-    """HTTP/2 is known by its preface."""
-
-    def test_match(self) -> None:
-        """All 24 bytes are needed."""
-        self.assertEqual(said(PREFACE + b"\x00\x00\x12\x04"), (MATCH, 24))
-        self.assertEqual(said(PREFACE[:23]), (NEED_MORE, 23))
-
-    def test_no(self) -> None:
-        """The first byte off the preface is a no."""
-        self.assertEqual(said(b"PRI * HTTP/1.1\r\n"), (NO, 12))
-        self.assertEqual(said(PREFACE.replace(b"SM", b"SN")), (NO, 20))
-
-    def test_near(self) -> None:
-        """A method with the same first letters is still HTTP/1."""
-        self.assertEqual(said(b"PROPFIND / HTTP/1.1\r\n"), (MATCH, 21))
 
 
 class LearntTests(SynchronousTestCase):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.kafka import kafka
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 
 def request(
@@ -41,73 +36,46 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(kafka.predicate({}), data)
-
-
-class RequestTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The first byte of the client id is a match, or its length if it is empty or null."""
-        for sample in SAMPLES:
-            named = sample[12:14] not in {b"\xff\xff", b"\x00\x00"}
-            self.assertEqual(said(sample), (MATCH, 15 if named else 14))
-
-    def test_no(self) -> None:
-        """The first field that is off is a no."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"\x01\x00\x00\x00", 1),
-            (b"\x00\x00\x00\x09", 4),
-            (good[:4] + b"\x01", 5),
-            (good[:4] + b"\x00\x20", 6),
-            (good[:4] + b"\x00\x04", 6),
-            (good[:6] + b"\x01", 7),
-            (good[:6] + b"\x00\x20", 8),
-            (good[:8] + b"\x80", 9),
-            (good[:12] + b"\x40", 13),
-            (good[:12] + b"\xff\xfe", 14),
-            (good[:12] + b"\x00\x7f", 14),
-            (good[:14] + b"\x00", 15),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others begin with 00, too."""
-        for data, at in (
-            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
-            (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest
-            (b"\x00\x00\x00\x38\x00\x03\x00\x00user\x00alice\x00", 9),  # PostgreSQL
-            (b"\x00\x00\x00\x38\x00\x03\x00\x02database\x00", 9),
-            (b"\x00\x00\x00\x2d" + bytes(14), 8),  # ZooKeeper
-            (b"\x00\x00\x00\xd0\xfeSMB", 5),
-            (b"\x00\x01\x00\x08\x21\x12\xa4\x42", 5),  # STUN
-            (b"\x00\x1d\xab\xcd\x01\x00\x00\x01", 5),  # DNS
-            (b"\x00\x1d\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www", 8),
-            (b"\x00\x1d\xab\xcd\x00\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www", 6),
-            (b"\x00\x4a\x00\x00\x01\x00\x00\x00\x01\x3f", 5),  # TNS
-            (b"\x00\x15n\x00\x05\x00\x03\x49\x9c", 5),  # Erlang
-            (bytes(20), 4),  # adb
-            (b"\x05\x01\x00", 1),  # SOCKS 5
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+        check_matcher(
+            kafka,
+            samples=[
+                # The first byte of the client id decides, or its length if it is empty or null.
+                *((data, 14 if data[12:14] in {b"\xff\xff", b"\0\0"} else 15) for data in SAMPLES),
+            ],
+            not_samples=[
+                # The first field that is off is a no.
+                (b"\x01\x00\x00\x00", 1),
+                (b"\x00\x00\x00\x09", 4),
+                (good[:4] + b"\x01", 5),
+                (good[:4] + b"\x00\x20", 6),
+                (good[:4] + b"\x00\x04", 6),
+                (good[:6] + b"\x01", 7),
+                (good[:6] + b"\x00\x20", 8),
+                (good[:8] + b"\x80", 9),
+                (good[:12] + b"\x40", 13),
+                (good[:12] + b"\xff\xfe", 14),
+                (good[:12] + b"\x00\x7f", 14),
+                (good[:14] + b"\x00", 15),
+                # Others begin with 00, too.
+                (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),  # PostgreSQL: SSLRequest
+                (b"\x00\x00\x00\x10\x04\xd2\x16\x2e", 5),  # PostgreSQL: CancelRequest
+                (b"\x00\x00\x00\x38\x00\x03\x00\x00user\x00alice\x00", 9),  # PostgreSQL
+                (b"\x00\x00\x00\x38\x00\x03\x00\x02database\x00", 9),
+                (b"\x00\x00\x00\x2d" + bytes(14), 8),  # ZooKeeper
+                (b"\x00\x00\x00\xd0\xfeSMB", 5),
+                (b"\x00\x01\x00\x08\x21\x12\xa4\x42", 5),  # STUN
+                (b"\x00\x1d\xab\xcd\x01\x00\x00\x01", 5),  # DNS
+                (b"\x00\x1d\xab\xcd\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www", 8),
+                (b"\x00\x1d\xab\xcd\x00\x20\x00\x01\x00\x00\x00\x00\x00\x01\x03www", 6),
+                (b"\x00\x4a\x00\x00\x01\x00\x00\x00\x01\x3f", 5),  # TNS
+                (b"\x00\x15n\x00\x05\x00\x03\x49\x9c", 5),  # Erlang
+                (bytes(20), 4),  # adb
+                (b"\x05\x01\x00", 1),  # SOCKS 5,
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.ldap import ldap
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 BIND = b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00"
 LONG_BIND = (
@@ -29,66 +24,42 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(ldap.predicate({}), data)
-
-
-class MessageTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The length of the request is a match."""
-        for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True):
-            self.assertEqual(said(sample), (MATCH, at))
-            self.assertEqual(said(sample[: at - 1]), (NEED_MORE, at - 1))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
-        for data, at in (
-            (b"\x31", 1),
-            (b"\x30\x80", 2),
-            (b"\x30\x85", 2),
-            (b"\x30\x04", 2),
-            (b"\x30\x84\x01", 3),
-            (b"\x30\x82\x00\x04", 4),
-            (b"\x30\x0c\x04", 3),
-            (b"\x30\x0c\x02\x05", 4),
-            (b"\x30\x0c\x02\x00", 4),
-            (b"\x30\x0c\x02\x01\x00", 5),
-            (b"\x30\x0c\x02\x01\x80", 5),
-            (b"\x30\x0c\x02\x01\x01\x61", 6),
-            (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
-            (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8),
-            (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-    def test_neighbours(self) -> None:
-        """tinc, git, SNMP and digits begin alike."""
-        for data, at in (
-            (b"0 name 17.7\n", 3),
-            (b"0032git-upload-pack /a", 3),
-            (b"\x30\x26\x02\x01\x01\x04\x06public", 6),
-            (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
-            (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            ldap,
+            samples=[
+                # The length of the request is a match.
+                *zip(SAMPLES, (7, 15, 7, 12, 7), strict=True),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"\x31", 1),
+                (b"\x30\x80", 2),
+                (b"\x30\x85", 2),
+                (b"\x30\x04", 2),
+                (b"\x30\x84\x01", 3),
+                (b"\x30\x82\x00\x04", 4),
+                (b"\x30\x0c\x04", 3),
+                (b"\x30\x0c\x02\x05", 4),
+                (b"\x30\x0c\x02\x00", 4),
+                (b"\x30\x0c\x02\x01\x00", 5),
+                (b"\x30\x0c\x02\x01\x80", 5),
+                (b"\x30\x0c\x02\x01\x01\x61", 6),
+                (b"\x30\x0c\x02\x01\x01\x60\x08", 7),
+                (b"\x30\x0c\x02\x01\x01\x60\x81\x07", 8),
+                (b"\x30\x05\x02\x04\x00\x00\x00\x01\x60\x00", 10),
+                # tinc, git, SNMP and digits begin alike.
+                (b"0 name 17.7\n", 3),
+                (b"0032git-upload-pack /a", 3),
+                (b"\x30\x26\x02\x01\x01\x04\x06public", 6),
+                (b"\x30\x26\x02\x01\x00\x04\x06public", 5),
+                (b"\x30\x3a\x02\x01\x03\x30\x0f", 6),
+            ],
+            undecided=[
+                *(sample[: at - 1] for sample, at in zip(SAMPLES, (7, 15, 7, 12, 7), strict=True)),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

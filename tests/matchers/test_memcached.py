@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Verdict
 from txmux.matchers.memcached import memcached
+from txmux.testing import Decided, check_matcher, decided
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+NO = Verdict.NO
 
 
 def binary(opcode: int, key: bytes = b"", extras: bytes = b"") -> bytes:
@@ -55,81 +53,76 @@ def said(data: bytes) -> Decided:
     return decided(memcached.predicate({}), data)
 
 
-class TextTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The blank or the end of the line behind the arguments that have to be there is a match."""
-        for data, at in (
-            (b"get a\r\n", 7),
-            (b"get a\n", 6),
-            (b"get a b", 6),
-            (b"set a 0 0 5\r\n", 13),
-            (b"set a 0 0 5 noreply\r\n", 12),
-            (b"incr a 1\r\n", 10),
-            (b"stats\r\n", 7),
-            (b"get " + b"k" * 250 + b"\r\n", 256),
-        ):
-            self.assertEqual(said(data), (MATCH, at))
-
-    def test_need_more(self) -> None:
-        """Before that it is undecided."""
-        self.assertEqual(said(b"get a"), (NEED_MORE, 5))
-        self.assertEqual(said(b"get a\r"), (NEED_MORE, 6))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
-        for data, at in (
-            (b"GET a\r\n", 1),
-            (b"getx a\r\n", 4),
-            (b"get \r\n", 5),
-            (b"get a\rb", 7),
-            (b"set a x 0 5\r\n", 7),
-            (b"set a 0 0\r\n", 10),
-            (b"delete\r\n", 7),
-            (b"get " + b"k" * 251, 255),
-            (b"stats\t", 6),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Commands of Redis that have other arguments, and words of ZooKeeper, are a no."""
-        for data, at in (
-            (b"set greeting hello\r\n", 14),
-            (b"append greeting hello\r\n", 17),
-            (b"incr hits\r\n", 10),
-            (b"ping\r\n", 2),
-            (b"stat\n", 5),
-            (b"ruok", 2),
-            (b"mntr", 3),
-            (b"GET / HTTP/1.1\r\n", 1),
-        ):
-            self.assertEqual(said(data), (NO, at))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            memcached,
+            samples=[
+                # The blank or the end of the line behind the arguments that have to be there
+                # is a match.
+                (b"get a\r\n", 7),
+                (b"get a\n", 6),
+                (b"get a b", 6),
+                (b"set a 0 0 5\r\n", 13),
+                (b"set a 0 0 5 noreply\r\n", 12),
+                (b"incr a 1\r\n", 10),
+                (b"stats\r\n", 7),
+                (b"get " + b"k" * 250 + b"\r\n", 256),
+                # The length of the body is a match.
+                *((sample, 12) for sample in SAMPLES[-5:]),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"GET a\r\n", 1),
+                (b"getx a\r\n", 4),
+                (b"get \r\n", 5),
+                (b"get a\rb", 7),
+                (b"set a x 0 5\r\n", 7),
+                (b"set a 0 0\r\n", 10),
+                (b"delete\r\n", 7),
+                (b"get " + b"k" * 251, 255),
+                (b"stats\t", 6),
+                # Commands of Redis that have other arguments, and words of ZooKeeper, are a
+                # no.
+                (b"set greeting hello\r\n", 14),
+                (b"append greeting hello\r\n", 17),
+                (b"incr hits\r\n", 10),
+                (b"ping\r\n", 2),
+                (b"stat\n", 5),
+                (b"ruok", 2),
+                (b"mntr", 3),
+                (b"GET / HTTP/1.1\r\n", 1),
+                # The first field that is off is a no.
+                (b"\x81\x00", 1),
+                (b"\x80\x25", 2),
+                (b"\x80\x00\x00\xfb", 4),
+                (b"\x80\x1f", 2),
+                (b"\x80\x00\x00\x05\x01", 5),
+                (b"\x80\x00\x00\x05\x00\x01", 6),
+                (b"\x80\x00\x00\x05\x00\x00\x01", 7),
+                (b"\x80\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x04", 12),
+                (b"\x80\x01\x00\x05\x08\x00\x00\x00\x50", 9),
+                # The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the
+                # same byte.
+                (b"\x80\x2e\x01\x03\x01\x00\x15", 2),
+                (b"\x80\x1c\x01\x03\x01\x00\x03", 3),
+                (b"\x80\x01\x00\x01\x00\x00\x00\x04ping", 5),
+                (b"\x80\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00", 4),
+                (bytes.fromhex("80000058 00000000 00000000 00000002"), 12),
+            ],
+            undecided=[
+                b"get a",
+                b"get a\r",
+                *(sample[:11] for sample in SAMPLES[-5:]),
+            ],
+        )
 
 
 class BinaryTests(SynchronousTestCase):
     """The binary protocol."""
-
-    def test_match(self) -> None:
-        """The length of the body is a match."""
-        for sample in SAMPLES[-5:]:
-            self.assertEqual(said(sample), (MATCH, 12))
-            self.assertEqual(said(sample[:11]), (NEED_MORE, 11))
-
-    def test_no(self) -> None:
-        """The first field that is off is a no."""
-        for data, at in (
-            (b"\x81\x00", 1),
-            (b"\x80\x25", 2),
-            (b"\x80\x00\x00\xfb", 4),
-            (b"\x80\x1f", 2),
-            (b"\x80\x00\x00\x05\x01", 5),
-            (b"\x80\x00\x00\x05\x00\x01", 6),
-            (b"\x80\x00\x00\x05\x00\x00\x01", 7),
-            (b"\x80\x00\x00\x05\x00\x00\x00\x00\x00\x00\x00\x04", 12),
-            (b"\x80\x01\x00\x05\x08\x00\x00\x00\x50", 9),
-        ):
-            self.assertEqual(said(data), (NO, at))
 
     def test_opcodes(self) -> None:
         """A key, extras or a value that an opcode does not have, and a lack of those it must have, are a no."""
@@ -145,29 +138,3 @@ class BinaryTests(SynchronousTestCase):
             (b"\x80\x0b\x00\x00\x00" + number + b"\x00\x00\x00\x01", 12),
         ):
             self.assertEqual(said(data), (NO, at), data)
-
-    def test_neighbours(self) -> None:
-        """The hello of SSL 2.0, Thrift, Cisco's Skinny and SunRPC can begin with the same byte."""
-        self.assertEqual(said(b"\x80\x2e\x01\x03\x01\x00\x15"), (NO, 2))
-        self.assertEqual(said(b"\x80\x1c\x01\x03\x01\x00\x03"), (NO, 3))
-        self.assertEqual(said(b"\x80\x01\x00\x01\x00\x00\x00\x04ping"), (NO, 5))
-        self.assertEqual(said(b"\x80\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"), (NO, 4))
-        self.assertEqual(said(bytes.fromhex("80000058 00000000 00000000 00000002")), (NO, 12))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
-        )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.minecraft import minecraft
+from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -64,6 +62,52 @@ def learnt(data: bytes) -> dict[str, str]:
     return facts(minecraft.predicate({}), Peeked(data))
 
 
+class ContractTests(SynchronousTestCase):
+    """Without options."""
+
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            minecraft,
+            samples=[
+                # Its first three bytes are enough; those of older releases are too few.
+                (PING, 3),
+                (b"\xfe\x01\xfa garbage", 3),
+            ],
+            not_samples=[
+                # Lengths that disagree and values out of their range are a no at the byte that
+                # shows it.
+                (b"\x06\0\0\1x\0\0\1", 1),
+                (b"\x87\0\0\0\1x\0\0\1", 2),
+                (b"\x89\x06\0", 2),
+                (b"\x80\x80\x01", 2),
+                (b"\x15\x01", 2),
+                (b"\x15\0\x80\x80\x80\x80\x10", 7),
+                (b"\x15\0\x80\0", 4),
+                (b"\x15\0\x2f\0", 4),
+                (b"\x15\0\x2f\x0d", 4),
+                (b"\x15\0\x2f\xfe\x05", 5),
+                (handshake(b"a b"), 7),
+                (handshake(b"\0FML\0"), 6),
+                (handshake(b"h\xc3\xb6st"), 7),
+                (handshake(b"host", 0), 12),
+                (handshake(b"host", 4), 12),
+                # Other protocols whose second byte can be NUL are a no.
+                *(
+                    b"\x10\0\0\0\1\0\0\0\0\0\0\0\xdd\x07\0\0",
+                    b"\x12\1\0\x2f\0\0\1\0",
+                    b"\x16\3\1\2\0\1",
+                    b"\x6c\0\x0b\0\0\0\0\0\0\0\0\0",
+                    b"\xff\xfb\x1f",
+                    b"GET / HTTP/1.1\r\n",
+                ),
+            ],
+            undecided=[
+                b"\xfe\x01",
+            ],
+        )
+
+
 class HandshakeTests(SynchronousTestCase):
     """Without options."""
 
@@ -76,48 +120,9 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(said(handshake(b"x" * 765, 1)).verdict, MATCH)
         self.assertEqual(said(b"\x07\0\0\1x\0\0\1"), (MATCH, 8))
 
-    def test_no(self) -> None:
-        """Lengths that disagree and values out of their range are a no at the byte that shows it."""
-        for data, at in (
-            (b"\x06\0\0\1x\0\0\1", 1),
-            (b"\x87\0\0\0\1x\0\0\1", 2),
-            (b"\x89\x06\0", 2),
-            (b"\x80\x80\x01", 2),
-            (b"\x15\x01", 2),
-            (b"\x15\0\x80\x80\x80\x80\x10", 7),
-            (b"\x15\0\x80\0", 4),
-            (b"\x15\0\x2f\0", 4),
-            (b"\x15\0\x2f\x0d", 4),
-            (b"\x15\0\x2f\xfe\x05", 5),
-            (handshake(b"a b"), 7),
-            (handshake(b"\0FML\0"), 6),
-            (handshake(b"h\xc3\xb6st"), 7),
-            (handshake(b"host", 0), 12),
-            (handshake(b"host", 4), 12),
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-    def test_neighbours(self) -> None:
-        """Other protocols whose second byte can be NUL are a no."""
-        for data in (
-            b"\x10\0\0\0\1\0\0\0\0\0\0\0\xdd\x07\0\0",
-            b"\x12\1\0\x2f\0\0\1\0",
-            b"\x16\3\1\2\0\1",
-            b"\x6c\0\x0b\0\0\0\0\0\0\0\0\0",
-            b"\xff\xfb\x1f",
-            b"GET / HTTP/1.1\r\n",
-        ):
-            self.assertIs(said(data).verdict, NO, data)
-
 
 class PingTests(SynchronousTestCase):
     """The ping of release 1.6."""
-
-    def test_match(self) -> None:
-        """Its first three bytes are enough; those of older releases are too few."""
-        self.assertEqual(said(PING), (MATCH, 3))
-        self.assertEqual(said(b"\xfe\x01\xfa garbage"), (MATCH, 3))
-        self.assertEqual(said(b"\xfe\x01"), (NEED_MORE, 2))
 
     def test_handshake(self) -> None:
         """A handshake may begin with two of these bytes."""
@@ -177,19 +182,10 @@ class HostTests(SynchronousTestCase):
         self.assertIn("host: ", str(error))
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.sampled_from(["", "mc.*", "*.example.com", "~mc[.].*"]),
-        st.builds(
-            lambda sample, n, b: sample[:n] + b,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=9),
-        ),
-    )
-    def test_any_bytes(self, host: str, data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **({"host": host} if host else {}))
+        for options in ({"host": "mc.*"}, {"host": "*.example.com"}, {"host": "~mc[.].*"}):
+            check_predicate(minecraft.predicate(options), more=SAMPLES, examples=30)

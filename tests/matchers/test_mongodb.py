@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.mongodb import mongodb
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 
 def message(opcode: int, body: bytes, request: int = 1, answered: int = 0) -> bytes:
@@ -39,59 +34,35 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(mongodb.predicate({}), data)
-
-
-class HeaderTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The header is a match."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 16))
-            self.assertEqual(said(sample[:15]), (NEED_MORE, 15))
-
-    def test_no(self) -> None:
-        """The first field that is off is a no."""
-        for data, at in (
-            (b"\x19\x00\x00\x00", 2),
-            (b"\x40\x00\x01", 3),
-            (b"\x40\x00\x00\x01", 4),
-            (message(2013, bytes(30), answered=1), 9),
-            (message(2013, bytes(30), answered=1 << 31), 12),
-            (message(2012, bytes(30)), 13),
-            (message(2013 | 1 << 16, bytes(30)), 15),
-            (message(2013 | 1 << 31, bytes(30)), 16),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Text, TLS and lengths with the most significant byte first are a no."""
-        for data, at in (
-            (b"GET / HTTP/1.1\r\n", 3),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3),
-            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 2),
-            (b"\x00\x1d\xab\xcd\x01\x00", 3),
-            (b"\x30\x0c\x02\x01\x01\x60\x07", 3),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            mongodb,
+            samples=[
+                # The header is a match.
+                *((sample, 16) for sample in SAMPLES),
+            ],
+            not_samples=[
+                # The first field that is off is a no.
+                (b"\x19\x00\x00\x00", 2),
+                (b"\x40\x00\x01", 3),
+                (b"\x40\x00\x00\x01", 4),
+                (message(2013, bytes(30), answered=1), 9),
+                (message(2013, bytes(30), answered=1 << 31), 12),
+                (message(2012, bytes(30)), 13),
+                (message(2013 | 1 << 16, bytes(30)), 15),
+                (message(2013 | 1 << 31, bytes(30)), 16),
+                # Text, TLS and lengths with the most significant byte first are a no.
+                (b"GET / HTTP/1.1\r\n", 3),
+                (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 3),
+                (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 2),
+                (b"\x00\x1d\xab\xcd\x01\x00", 3),
+                (b"\x30\x0c\x02\x01\x01\x60\x07", 3),
+            ],
+            undecided=[
+                *(sample[:15] for sample in SAMPLES),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, calls_in, decided, facts, in_pieces
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.mqtt import mqtt
+from txmux.testing import (
+    Decided,
+    calls_in,
+    check_matcher,
+    check_predicate,
+    decided,
+    facts,
+    in_pieces,
+)
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -64,34 +70,35 @@ def said(data: bytes, **options: str) -> Decided:
     return decided(mqtt.predicate(options), data)
 
 
-class BeginningTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options the name and version of the protocol decide."""
 
-    def test_match(self) -> None:
-        """The version is a match, whatever follows."""
-        for sample, at in zip(SAMPLES, (9, 9, 11, 10, 9, 11, 9, 9), strict=True):
-            self.assertEqual(said(sample), (MATCH, at))
-        self.assertEqual(said(b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff"), (MATCH, 14))
-
-    def test_need_more(self) -> None:
-        """Less is not enough."""
-        self.assertEqual(said(CURL[:8]), (NEED_MORE, 8))
-
-    def test_no(self) -> None:
-        """The first byte off the grammar is a no."""
-        for data, at in (
-            (b"\x11\x18\x00\x04MQTT\x04", 1),
-            (b"\x10\x0b\x00\x04MQTT\x04", 2),
-            (b"\x10\x80\x00\x00\x04MQTT\x04", 3),
-            (b"\x10\xff\xff\xff\xff\x01", 5),
-            (b"\x10\x18\x01\x04MQTT\x04", 3),
-            (b"\x10\x18\x00\x05MQTT\x04", 4),
-            (b"\x10\x18\x00\x04mqtt\x04", 5),
-            (b"\x10\x18\x00\x04MQTT\x03", 9),
-            (b"\x10\x18\x00\x04MQTT\x06", 9),
-            (b"\x10\x18\x00\x06MQIsdp\x04", 11),
-        ):
-            self.assertEqual(said(data), (NO, at), data)
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            mqtt,
+            samples=[
+                # The version is a match, whatever follows.
+                *zip(SAMPLES, (9, 9, 11, 10, 9, 11, 9, 9), strict=True),
+                (b"\x10\xff\xff\xff\x7f\x00\x06MQIsdp\x83\xff", 14),
+            ],
+            not_samples=[
+                # The first byte off the grammar is a no.
+                (b"\x11\x18\x00\x04MQTT\x04", 1),
+                (b"\x10\x0b\x00\x04MQTT\x04", 2),
+                (b"\x10\x80\x00\x00\x04MQTT\x04", 3),
+                (b"\x10\xff\xff\xff\xff\x01", 5),
+                (b"\x10\x18\x01\x04MQTT\x04", 3),
+                (b"\x10\x18\x00\x05MQTT\x04", 4),
+                (b"\x10\x18\x00\x04mqtt\x04", 5),
+                (b"\x10\x18\x00\x04MQTT\x03", 9),
+                (b"\x10\x18\x00\x04MQTT\x06", 9),
+                (b"\x10\x18\x00\x06MQIsdp\x04", 11),
+            ],
+            undecided=[
+                CURL[:8],
+            ],
+        )
 
 
 class ClientIdTests(SynchronousTestCase):
@@ -185,20 +192,10 @@ class CostTests(SynchronousTestCase):
         self.assertLess(cost(4000), 1.2 * cost(400))
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.sampled_from(["", "*", "sensor*,curl????????"]),
-        st.binary(max_size=12)
-        | st.builds(
-            lambda sample, n, b: sample[:n] + b + sample[n + len(b) :],
-            st.sampled_from(SAMPLES),
-            st.integers(0, 40),
-            st.binary(max_size=5),
-        ),
-    )
-    def test_any_bytes(self, client_id: str, data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **({"client_id": client_id} if client_id else {}))
+        for options in ({"client_id": "*"}, {"client_id": "sensor*,curl????????"}):
+            check_predicate(mqtt.predicate(options), more=SAMPLES, examples=30)

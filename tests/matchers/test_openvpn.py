@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.openvpn import openvpn
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 V1, V2, V3 = b"\x08", b"\x38", b"\x50"
 SESSION = bytes.fromhex("7f3a91c4d2085be6")
@@ -62,87 +57,71 @@ SAMPLES = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(openvpn.predicate({}), data)
-
-
-class ResetTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The three resets, with and without what protects them."""
 
-    def test_match(self) -> None:
-        """With encryption the packet's ID decides, else the end of the packet."""
-        for sample, at in zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True):
-            self.assertEqual(said(sample), (MATCH, at))
-            self.assertEqual(said(sample[: at - 1]), (NEED_MORE, at - 1))
-            self.assertEqual(said(sample + sample), (MATCH, at))
-
-    def test_digests(self) -> None:
-        """All sizes of digests are known."""
-        for size in (16, 20, 28, 32, 36, 48, 64):
-            self.assertEqual(said(tls_auth(size)), (MATCH, 2 + 22 + size))
-
-    def test_version_1(self) -> None:
-        """Clients with key method 1, before 2.5, have another opcode."""
-        self.assertEqual(said(framed(V1 + SESSION + NOTHING)), (MATCH, 16))
-
-    def test_wrapped_keys(self) -> None:
-        """A wrapped key has 290 to 1024 bytes."""
-        for size in (290, 1024):
-            self.assertEqual(said(tls_crypt(V3, EARLY, size)), (MATCH, 15))
-        self.assertEqual(said(tls_crypt(V3, bytes.fromhex("0f000000"), 290)), (MATCH, 15))
-        for size, at in ((289, 2), (1025, 2)):
-            self.assertEqual(said(tls_crypt(V3, EARLY, size)), (NO, at))
-
-    def test_no(self) -> None:
-        """The byte that breaks the packet is a no."""
-        for data, at in (
-            (b"\x05", 1),
-            (b"\x00\x0d", 2),
-            (b"\x00\x0f", 2),
-            (b"\x00\x0e\x39", 3),
-            (b"\x00\x0e\x40", 3),
-            (b"\x00\x0e\x50", 3),
-            (b"\x01\x60\x38", 3),
-            (b"\x00\x0e\x38" + bytes(8), 11),
-            (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
-            (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
-            (tls_crypt(V3, b"\0\0\0\0", 290), 15),
-            (tls_crypt(V3, b"\x0e\0\0\0", 290), 12),
-            (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
-            (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others that begin with a length of two bytes, or with a zero, are a no."""
-        for data, at in (
-            ("0036 1234 0100 0001 0000 0000 0000", 3),
-            (
-                "002a 3812 0100 0001 0000 0000 0000"
-                + b"\x03www\x10example-testing1\x03com\0".hex(),
-                32,
-            ),
-            ("00010000 2112a442", 2),
-            ("00000008 04d2162f", 2),
-            ("0056 0000 01000000", 3),
-            ("0016 4e 0000000d07df7fbd", 2),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 90),
-            st.binary(max_size=12),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            openvpn,
+            samples=[
+                # With encryption the packet's ID decides, else the end of the packet.
+                *zip(SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True),
+                *(
+                    (sample + sample, at)
+                    for sample, at in zip(
+                        SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True
+                    )
+                ),
+                # All sizes of digests are known.
+                *((tls_auth(size), 2 + 22 + size) for size in (16, 20, 28, 32, 36, 48, 64)),
+                # Clients with key method 1, before 2.5, have another opcode.
+                (framed(V1 + SESSION + NOTHING), 16),
+                # A wrapped key has 290 to 1024 bytes.
+                *((tls_crypt(V3, EARLY, size), 15) for size in (290, 1024)),
+                (tls_crypt(V3, bytes.fromhex("0f000000"), 290), 15),
+            ],
+            not_samples=[
+                # A wrapped key has 290 to 1024 bytes.
+                *((tls_crypt(V3, EARLY, size), at) for size, at in ((289, 2), (1025, 2))),
+                # The byte that breaks the packet is a no.
+                (b"\x05", 1),
+                (b"\x00\x0d", 2),
+                (b"\x00\x0f", 2),
+                (b"\x00\x0e\x39", 3),
+                (b"\x00\x0e\x40", 3),
+                (b"\x00\x0e\x50", 3),
+                (b"\x01\x60\x38", 3),
+                (b"\x00\x0e\x38" + bytes(8), 11),
+                (framed(V2 + SESSION + b"\x01\0\0\0\0"), 12),
+                (framed(V2 + SESSION + b"\0\0\0\0\x01"), 16),
+                (tls_crypt(V3, b"\0\0\0\0", 290), 15),
+                (tls_crypt(V3, b"\x0e\0\0\0", 290), 12),
+                (framed(V2 + SESSION + random(20) + b"\0\0\0\2" + TIME + NOTHING), 35),
+                (framed(V2 + SESSION + random(32) + FIRST + TIME + b"\0\0\0\0\1"), 56),
+                # Others that begin with a length of two bytes, or with a zero, are a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("0036 1234 0100 0001 0000 0000 0000", 3),
+                        (
+                            "002a 3812 0100 0001 0000 0000 0000"
+                            + b"\x03www\x10example-testing1\x03com\0".hex(),
+                            32,
+                        ),
+                        ("00010000 2112a442", 2),
+                        ("00000008 04d2162f", 2),
+                        ("0056 0000 01000000", 3),
+                        ("0016 4e 0000000d07df7fbd", 2),
+                    )
+                ),
+            ],
+            undecided=[
+                *(
+                    sample[: at - 1]
+                    for sample, at in zip(
+                        SAMPLES, (16, 44, 56, 88, 15, 15, 15, 16, 44, 15, 15), strict=True
+                    )
+                ),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

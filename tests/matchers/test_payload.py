@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.payload import payload
+from txmux.testing import Decided, check_matcher, decided
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -17,6 +17,16 @@ MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 def said(data: bytes, **options: str) -> Decided:
     """Give the verdict on a sample and the byte it came at."""
     return decided(payload.predicate(options), data)
+
+
+class ContractTests(SynchronousTestCase):
+    """The contract of a matcher."""
+
+    def test_contract(self) -> None:
+        """It is kept, with all that the options show as examples."""
+        check_matcher(
+            payload, [(b"JDWP-Handshake", 5)], [(b"JDBC-Handshake", 3)], {"text": "JDWP-"}
+        )
 
 
 class BytesTests(SynchronousTestCase):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Peeked
 from txmux.matchers.proxy import proxy
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher, facts
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 SAMPLES = (
@@ -31,59 +27,46 @@ def learnt(data: bytes) -> dict[str, str]:
     return facts(proxy.predicate({}), Peeked(data))
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(proxy.predicate({}), data)
-
-
-class Version1Tests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The line of text."""
 
-    def test_match(self) -> None:
-        """The end of the line decides."""
-        self.assertEqual(said(SAMPLES[0]), (MATCH, 44))
-        self.assertEqual(said(SAMPLES[0][:43]), (NEED_MORE, 43))
-        self.assertEqual(said(SAMPLES[3]), (MATCH, 15))
-
-    def test_no(self) -> None:
-        """The byte that breaks the line is a no."""
-        for data, at in (
-            (b"POST / HTTP/1.1\r\n", 2),
-            (b"PRI * HTTP/2.0\r\n", 3),
-            (b"PROPFIND / HTTP/1.1\r\n", 4),
-            (b"PROXY TCP5", 10),
-            (b"PROXY TCP4 127.0.0.1 127.0.0.256", 32),
-            (b"PROXY UNKNOWN\n", 14),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_longest(self) -> None:
-        """A line has at most 107 bytes."""
-        self.assertEqual(said(b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n"), (MATCH, 107))
-        self.assertEqual(said(b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n"), (NO, 106))
-
-
-class Version2Tests(SynchronousTestCase):
-    """The binary form."""
-
-    def test_match(self) -> None:
-        """The length decides, whether more is there or not."""
-        for sample in SAMPLES[1:3]:
-            self.assertEqual(said(sample), (MATCH, 16))
-            self.assertEqual(said(sample[:15]), (NEED_MORE, 15))
-        self.assertEqual(said(SIGNATURE + bytes.fromhex("20000000")), (MATCH, 16))
-
-    def test_no(self) -> None:
-        """The byte that breaks the header is a no."""
-        for data, at in (
-            (b"\r\nGET / HTTP/1.1\r\n", 3),
-            (b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\n", 5),
-            (SIGNATURE + b"\x22", 13),
-            (SIGNATURE + b"\x21\x41", 14),
-            (SIGNATURE + b"\x21\x11\x10", 15),
-            (SIGNATURE + b"\x21\x11\x00\x0b", 16),
-        ):
-            self.assertEqual(said(data), (NO, at))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            proxy,
+            samples=[
+                # The end of the line decides.
+                (SAMPLES[0], 44),
+                (SAMPLES[3], 15),
+                # A line has at most 107 bytes.
+                (b"PROXY UNKNOWN " + b"x" * 91 + b"\r\n", 107),
+                # The length decides, whether more is there or not.
+                *((sample, 16) for sample in SAMPLES[1:3]),
+                (SIGNATURE + bytes.fromhex("20000000"), 16),
+            ],
+            not_samples=[
+                # The byte that breaks the line is a no.
+                (b"POST / HTTP/1.1\r\n", 2),
+                (b"PRI * HTTP/2.0\r\n", 3),
+                (b"PROPFIND / HTTP/1.1\r\n", 4),
+                (b"PROXY TCP5", 10),
+                (b"PROXY TCP4 127.0.0.1 127.0.0.256", 32),
+                (b"PROXY UNKNOWN\n", 14),
+                # A line has at most 107 bytes.
+                (b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n", 106),
+                # The byte that breaks the header is a no.
+                (b"\r\nGET / HTTP/1.1\r\n", 3),
+                (b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\n", 5),
+                (SIGNATURE + b"\x22", 13),
+                (SIGNATURE + b"\x21\x41", 14),
+                (SIGNATURE + b"\x21\x11\x10", 15),
+                (SIGNATURE + b"\x21\x11\x00\x0b", 16),
+            ],
+            undecided=[
+                SAMPLES[0][:43],
+                *(sample[:15] for sample in SAMPLES[1:3]),
+            ],
+        )
 
 
 class LearntTests(SynchronousTestCase):
@@ -101,20 +84,3 @@ class LearntTests(SynchronousTestCase):
         wrong_checksum = SAMPLES[2].replace(b"\xb1\xdc", b"\xb1\xdd")
         for data in (SAMPLES[1][:20], SAMPLES[3], wrong_checksum, b"GET /"):
             self.assertEqual(learnt(data), {})
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=12),
-        )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

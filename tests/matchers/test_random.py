@@ -6,14 +6,12 @@ import base64
 import zlib
 from random import Random
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
-from tests.matchers.segmentation import Decided, decided
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.random import ENOUGH, random
+from txmux.testing import Decided, check_matcher, decided
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -29,14 +27,49 @@ def said(data: bytes) -> Decided:
     return decided(random.predicate({}), data)
 
 
-class RandomBytesTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What looks random."""
 
-    def test_match(self) -> None:
-        """48 bytes decide."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 48))
-        self.assertEqual(said(SAMPLES[0][:47]), (NEED_MORE, 47))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        text = "".join(map(str, range(900))).encode()
+        noise = SAMPLES[2]
+        check_matcher(
+            random,
+            samples=[
+                # 48 bytes decide.
+                *((sample, 48) for sample in SAMPLES),
+                # Compressed data is not told from it.
+                zlib.compress(text)[2:],
+            ],
+            not_samples=[
+                # Text is refused within 12 bytes, whatever it spells.
+                *(
+                    (text, 12)
+                    for text in (
+                        b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
+                        base64.b64encode(noise),
+                        noise.hex().encode(),
+                        b'{"jsonrpc": "2.0", "method": "login"}',
+                    )
+                ),
+                # Text in UTF-8 is refused, too.
+                *(
+                    text.encode()
+                    for text in (
+                        "東京都で行われた会議で、新しい計画が発表された。",
+                        "Привет, как дела сегодня, друзья?",
+                    )
+                ),
+            ],
+            undecided=[
+                SAMPLES[0][:47],
+            ],
+        )
+
+
+class RandomBytesTests(SynchronousTestCase):
+    """What looks random."""
 
     def test_refused(self) -> None:
         """Of 20,000 random streams, at most 20 are refused; the reference says about 4 in 10,000."""
@@ -45,11 +78,6 @@ class RandomBytesTests(SynchronousTestCase):
         verdicts = [predicate(Peeked(source.randbytes(ENOUGH))) for _ in range(_STREAMS)]
         self.assertLessEqual(verdicts.count(NO), _MOST_REFUSED)
         self.assertEqual(verdicts.count(NEED_MORE), 0)
-
-    def test_compressed(self) -> None:
-        """Compressed data is not told from it."""
-        text = "".join(map(str, range(900))).encode()
-        self.assertIs(said(zlib.compress(text)[2:]).verdict, MATCH)
 
 
 class OtherBytesTests(SynchronousTestCase):
@@ -83,25 +111,6 @@ class OtherBytesTests(SynchronousTestCase):
             self.assertIs(verdict, NO, head)
             self.assertLessEqual(length, at)
 
-    def test_text(self) -> None:
-        """Text is refused within 12 bytes, whatever it spells."""
-        noise = SAMPLES[2]
-        for text in (
-            b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n",
-            base64.b64encode(noise),
-            noise.hex().encode(),
-            b'{"jsonrpc": "2.0", "method": "login"}',
-        ):
-            self.assertEqual(said(text), (NO, 12))
-
-    def test_other_scripts(self) -> None:
-        """Text in UTF-8 is refused, too."""
-        for text in (
-            "東京都で行われた会議で、新しい計画が発表された。",
-            "Привет, как дела сегодня, друзья?",
-        ):
-            self.assertIs(said(text.encode()).verdict, NO)
-
     def test_numbers(self) -> None:
         """So are small numbers in wide fields, and runs of one byte."""
         self.assertEqual(said(b"\0\0\0\x08\x04\xd2\x16\x2f"), (NO, 3))
@@ -109,16 +118,3 @@ class OtherBytesTests(SynchronousTestCase):
         self.assertEqual(said(SAMPLES[0][:30] + b"\xa7" * 9), (NO, 34))
         self.assertIs(said(bytes(range(0x80, 0xC0))).verdict, MATCH)
         self.assertIs(said(bytes(range(0x40))).verdict, NO)
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=60)
-        | st.builds(lambda n, b: SAMPLES[2][:n] + b, st.integers(0, 60), st.binary(max_size=9))
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.rdp import rdp
+from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -52,39 +50,51 @@ def said(data: bytes, **options: str) -> Decided:
     return decided(rdp.predicate(options), data)
 
 
-class RequestTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options the fixed part decides, and one byte behind it."""
 
-    def test_match(self) -> None:
-        """A line or a negotiation request may follow, or nothing."""
-        for sample, at in zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True):
-            self.assertEqual(said(sample), (MATCH, at))
-            self.assertEqual(said(sample[: at - 1]), (NEED_MORE, at - 1))
-
-    def test_no(self) -> None:
-        """The byte that breaks the request is a no."""
-        for data, at in (
-            ("0301", 2),
-            ("0300 000a", 4),
-            ("0300 0104", 4),
-            ("0300 002c 26", 5),
-            ("0300 002c 27 f0", 6),
-            ("0300 002c 27 e0 0000 0001", 10),
-            ("0300 002c 27 e0 0000 0000 10", 11),
-            ("0300 002c 27 e0 0000 0000 00 01", 12),
-            ("0300 0013 0e e0 0000 0000 00 20", 12),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Cassandra, RTMP and other users of TPKT, such as S7, are a no."""
-        for data, at in (
-            ("03 00 0000 05 00000000", 4),
-            ("03 00000000 00000000", 4),
-            ("0300 0016 11e0 0000 0001 00 c1020100 c2020102 c0010a", 10),
-            ("0300 0016 11e0 0000 0000 00 c1020100 c2020102 c0010a", 12),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            rdp,
+            samples=[
+                # A line or a negotiation request may follow, or nothing.
+                *zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True),
+            ],
+            not_samples=[
+                # The byte that breaks the request is a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("0301", 2),
+                        ("0300 000a", 4),
+                        ("0300 0104", 4),
+                        ("0300 002c 26", 5),
+                        ("0300 002c 27 f0", 6),
+                        ("0300 002c 27 e0 0000 0001", 10),
+                        ("0300 002c 27 e0 0000 0000 10", 11),
+                        ("0300 002c 27 e0 0000 0000 00 01", 12),
+                        ("0300 0013 0e e0 0000 0000 00 20", 12),
+                    )
+                ),
+                # Cassandra, RTMP and other users of TPKT, such as S7, are a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("03 00 0000 05 00000000", 4),
+                        ("03 00000000 00000000", 4),
+                        ("0300 0016 11e0 0000 0001 00 c1020100 c2020102 c0010a", 10),
+                        ("0300 0016 11e0 0000 0000 00 c1020100 c2020102 c0010a", 12),
+                    )
+                ),
+            ],
+            undecided=[
+                *(
+                    sample[: at - 1]
+                    for sample, at in zip(SAMPLES, (12, 12, 12, 12, 12, 11, 12), strict=True)
+                ),
+            ],
+        )
 
 
 class CookieTests(SynchronousTestCase):
@@ -169,19 +179,10 @@ class LearntTests(SynchronousTestCase):
             self.assertEqual(learnt(data), {})
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.sampled_from([{}, {"cookie": "el*,a?"}, {"token": "*.0000"}]),
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=12),
-        ),
-    )
-    def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **options)
+        for options in ({"cookie": "el*,a?"}, {"token": "*.0000"}):
+            check_predicate(rdp.predicate(options), more=SAMPLES, examples=30)

@@ -10,12 +10,21 @@ from zope.interface.verify import verifyObject
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Peeked, Verdict
 from txmux.matchers.regex import regex
+from txmux.testing import check_matcher
 from txmux.wire.predicates import Pattern
 
 
 def verdict(data: bytes, **options: str) -> Verdict:
     """What the matcher says of the first bytes of a stream."""
     return regex.predicate(options)(Peeked(data))
+
+
+class ContractTests(SynchronousTestCase):
+    """The contract of a matcher."""
+
+    def test_contract(self) -> None:
+        """It is kept, with all that the options show as examples."""
+        check_matcher(regex, [(b"GET /", 3)], [(b"POST", 2)], {"pattern": "GET|PUT"})
 
 
 class MatcherTests(SynchronousTestCase):

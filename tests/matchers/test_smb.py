@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.smb import smb
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 
 def packet(message: bytes) -> bytes:
@@ -53,69 +48,44 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(smb.predicate({}), data)
-
-
-class PacketTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """A negotiate request of either kind is a match."""
-        self.assertEqual(said(SMB1), (MATCH, 9))
-        self.assertEqual(said(SMB2), (MATCH, 10))
-        self.assertEqual(said(SMB2[:9]), (NEED_MORE, 9))
-
-    def test_netbios(self) -> None:
-        """A session request is one with the end of the called name."""
-        self.assertEqual(said(SESSION_REQUEST), (MATCH, 38))
-        self.assertEqual(said(SESSION_REQUEST[:37]), (NEED_MORE, 37))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
-        for data, at in (
-            (b"\x01", 1),
-            (b"\x00\x01", 2),
-            (b"\x00\x00\x00\x22", 4),
-            (b"\x00\x00\x00\x80\xfdSMB", 5),
-            (b"\x00\x00\x00\x80\xfeSMBr", 9),
-            (b"\x00\x00\x00\x80\xffSMB\x73", 9),
-            (b"\x00\x00\x00\x80\xfeSMC", 8),
-            (b"\x81\x01", 2),
-            (b"\x81\x00\x00\x45", 4),
-            (b"\x81\x00\x00\x44\x21", 5),
-            (b"\x81\x00\x00\x44\x20Q", 6),
-            (SESSION_REQUEST[:37] + b"\x01", 38),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others begin with 00, too."""
-        for data, at in (
-            (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 5),
-            (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 5),
-            (b"\x00\x00\x00\x2b\x00\x12\x00\x03", 5),
-            (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),
-            (b"\x00\x4a\x00\x00\x01", 2),
-            (bytes(24), 4),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            smb,
+            samples=[
+                # A negotiate request of either kind is a match.
+                (SMB1, 9),
+                (SMB2, 10),
+                # A session request is one with the end of the called name.
+                (SESSION_REQUEST, 38),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"\x01", 1),
+                (b"\x00\x01", 2),
+                (b"\x00\x00\x00\x22", 4),
+                (b"\x00\x00\x00\x80\xfdSMB", 5),
+                (b"\x00\x00\x00\x80\xfeSMBr", 9),
+                (b"\x00\x00\x00\x80\xffSMB\x73", 9),
+                (b"\x00\x00\x00\x80\xfeSMC", 8),
+                (b"\x81\x01", 2),
+                (b"\x81\x00\x00\x45", 4),
+                (b"\x81\x00\x00\x44\x21", 5),
+                (b"\x81\x00\x00\x44\x20Q", 6),
+                (SESSION_REQUEST[:37] + b"\x01", 38),
+                # Others begin with 00, too.
+                (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 5),
+                (b"\x00\x00\x00\x2d\x00\x00\x00\x00", 5),
+                (b"\x00\x00\x00\x2b\x00\x12\x00\x03", 5),
+                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),
+                (b"\x00\x4a\x00\x00\x01", 2),
+                (bytes(24), 4),
+            ],
+            undecided=[
+                SMB2[:9],
+                SESSION_REQUEST[:37],
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

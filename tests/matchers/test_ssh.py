@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.ssh import ssh
+from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -33,23 +31,28 @@ def learnt(data: bytes, **options: str) -> dict[str, str]:
     return facts(ssh.predicate(options), Peeked(data))
 
 
-class MagicTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options the first four bytes decide."""
 
-    def test_match(self) -> None:
-        """The first four bytes of an identification string are enough."""
-        self.assertEqual(said(OPENSSH), (MATCH, 4))
-        self.assertEqual(said(b"SSH-1.99-x\n"), (MATCH, 4))
-
-    def test_need_more(self) -> None:
-        """Fewer are not."""
-        self.assertEqual(said(b"SSH"), (NEED_MORE, 3))
-
-    def test_no(self) -> None:
-        """The first other byte is a no."""
-        self.assertEqual(said(b"STLS"), (NO, 2))
-        self.assertEqual(said(b"SSH 2.0"), (NO, 4))
-        self.assertEqual(said(b"ssh-"), (NO, 1))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            ssh,
+            samples=[
+                # The first four bytes of an identification string are enough.
+                (OPENSSH, 4),
+                (b"SSH-1.99-x\n", 4),
+            ],
+            not_samples=[
+                # The first other byte is a no.
+                (b"STLS", 2),
+                (b"SSH 2.0", 4),
+                (b"ssh-", 1),
+            ],
+            undecided=[
+                b"SSH",
+            ],
+        )
 
 
 class SoftwareTests(SynchronousTestCase):
@@ -113,15 +116,10 @@ class LearntTests(SynchronousTestCase):
         self.assertEqual(learnt(b"GET /"), {})
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.sampled_from(["", "*", "OpenSSH_*,a?b", "x*y-?"]),
-        st.binary(max_size=40)
-        | st.builds(lambda n, b: OPENSSH[:n] + b, st.integers(0, 40), st.binary(max_size=9)),
-    )
-    def test_any_bytes(self, software: str, data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **({"software": software} if software else {}))
+        for options in ({"software": "*"}, {"software": "OpenSSH_*,a?b"}, {"software": "x*y-?"}):
+            check_predicate(ssh.predicate(options), more=[OPENSSH], examples=30)

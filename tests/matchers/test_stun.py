@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.stun import stun
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
 # RFC 6062.
@@ -24,77 +19,67 @@ SAMPLES = (
 PLAIN, FRAMED = SAMPLES[:3], SAMPLES[3]
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(stun.predicate({}), data)
-
-
-class HeaderTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Type, length and magic cookie."""
 
-    def test_match(self) -> None:
-        """The end of the magic cookie decides."""
-        for sample in PLAIN:
-            self.assertEqual(said(sample), (MATCH, 8))
-            self.assertEqual(said(sample[:7]), (NEED_MORE, 7))
-
-    def test_framed(self) -> None:
-        """With a length before it, as ICE sends it over TCP, both lengths have to agree."""
-        self.assertEqual(said(FRAMED), (MATCH, 10))
-        self.assertEqual(said(FRAMED[:9]), (NEED_MORE, 9))
-        for data, at in (
-            ("0068 0003", 4),
-            ("0068 0101", 3),
-            ("0068 0001 0058", 6),
-            ("0018 0001 0000", 6),
-            ("1014 0001", 2),
-            ("0068 0001 0054 2112a443", 10),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at), data)
-
-    def test_no(self) -> None:
-        """Answers, other requests, odd lengths and the lack of the cookie are a no."""
-        for data, at in (
-            ("0101", 2),
-            ("0011", 2),
-            ("0000", 2),
-            ("0002", 2),
-            ("0001 0002", 4),
-            ("0001 10", 3),
-            ("0013", 2),
-            ("0001 0000 2113", 6),
-            ("0001 0000 2112a443", 8),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others that begin with a zero are a no."""
-        for data, at in (
-            ("00000008 04d2162f", 2),
-            ("00010012 00040000", 4),
-            ("00016e", 3),
-            ("000e38", 2),
-            ("003038", 3),
-            ("001d 1234 0100", 2),
-            ("0020 1234 0100", 3),
-            ("0020 0001 0100", 5),
-            ("00000054 fe534d42", 2),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 9),
-            st.binary(max_size=12),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            stun,
+            samples=[
+                # The end of the magic cookie decides.
+                *((sample, 8) for sample in PLAIN),
+                # With a length before it, as ICE sends it over TCP, both lengths have to
+                # agree.
+                (FRAMED, 10),
+            ],
+            not_samples=[
+                # With a length before it, as ICE sends it over TCP, both lengths have to
+                # agree.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("0068 0003", 4),
+                        ("0068 0101", 3),
+                        ("0068 0001 0058", 6),
+                        ("0018 0001 0000", 6),
+                        ("1014 0001", 2),
+                        ("0068 0001 0054 2112a443", 10),
+                    )
+                ),
+                # Answers, other requests, odd lengths and the lack of the cookie are a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("0101", 2),
+                        ("0011", 2),
+                        ("0000", 2),
+                        ("0002", 2),
+                        ("0001 0002", 4),
+                        ("0001 10", 3),
+                        ("0013", 2),
+                        ("0001 0000 2113", 6),
+                        ("0001 0000 2112a443", 8),
+                    )
+                ),
+                # Others that begin with a zero are a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("00000008 04d2162f", 2),
+                        ("00010012 00040000", 4),
+                        ("00016e", 3),
+                        ("000e38", 2),
+                        ("003038", 3),
+                        ("001d 1234 0100", 2),
+                        ("0020 1234 0100", 3),
+                        ("0020 0001 0100", 5),
+                        ("00000054 fe534d42", 2),
+                    )
+                ),
+            ],
+            undecided=[
+                *(sample[:7] for sample in PLAIN),
+                FRAMED[:9],
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

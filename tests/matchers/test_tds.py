@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.tds import tds
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 # The example of [MS-TDS] 4.1, that of [MS-SSTDS] 4.1, and one with another packet number; the last is recorded from tsql of
 # FreeTDS 1.3.17.
@@ -31,50 +26,31 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(tds.predicate({}), data)
-
-
-class PreloginTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The first option is a match."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 13))
-            self.assertEqual(said(sample[:12]), (NEED_MORE, 12))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"\x10\x01", 1),
-            (b"\x12\x00", 2),
-            (b"\x12\x01\x80", 3),
-            (b"\x12\x01\x00\x13", 4),
-            (good[:7] + b"\x01", 8),
-            (good[:8] + b"\x01", 9),
-            (good[:9] + b"\x00\x05", 11),
-            (good[:9] + b"\x00\x22", 11),
-            (good[:11] + b"\x00\x07", 13),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+        check_matcher(
+            tds,
+            samples=[
+                # The first option is a match.
+                *((sample, 13) for sample in SAMPLES),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"\x10\x01", 1),
+                (b"\x12\x00", 2),
+                (b"\x12\x01\x80", 3),
+                (b"\x12\x01\x00\x13", 4),
+                (good[:7] + b"\x01", 8),
+                (good[:8] + b"\x01", 9),
+                (good[:9] + b"\x00\x05", 11),
+                (good[:9] + b"\x00\x22", 11),
+                (good[:11] + b"\x00\x07", 13),
+            ],
+            undecided=[
+                *(sample[:12] for sample in SAMPLES),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

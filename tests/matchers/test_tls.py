@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -19,8 +16,9 @@ from tests.wire.hello_builder import (
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
+from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
 
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+MATCH, NO = Verdict.MATCH, Verdict.NO
 
 SNI, ALPN, VERSIONS = server_name("www.Example.com"), alpn(b"h2", b"http/1.1"), versions(0x0304)
 PADDING = extension(21, b"\x00" * 50)
@@ -52,33 +50,34 @@ def end_of(part: bytes) -> int:
     return HELLO.index(part) + len(part)
 
 
-class RecordTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options six bytes decide."""
 
-    def test_match(self) -> None:
-        """A record of a handshake that begins with a ClientHello is a match."""
-        self.assertEqual(said(HELLO), (MATCH, 6))
-        for minor in range(5):
-            self.assertEqual(said(b"\x16\x03" + bytes([minor]) + b"\x40\x00\x01"), (MATCH, 6))
-        self.assertEqual(said(b"\x16\x03\x01\x00\x01\x01\xff"), (MATCH, 6))
-
-    def test_need_more(self) -> None:
-        """Fewer are not enough."""
-        self.assertEqual(said(HELLO[:5]), (NEED_MORE, 5))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
-        for data, at in (
-            (b"GET / HTTP/1.1\r\n", 1),
-            (b"\x16\xfe\xfd\x00\x00", 2),
-            (b"\x16\x03\x05\x00\x01\x01", 3),
-            (b"\x16\x03\x01\x41\x00\x01", 4),
-            (b"\x16\x03\x01\x40\x01\x01", 5),
-            (b"\x16\x03\x01\x00\x00\x01", 5),
-            (b"\x16\x03\x01\x00\x05\x02", 6),
-            (b"\x7f\x2e\x01\x03\x01", 1),
-        ):
-            self.assertEqual(said(data), (NO, at))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            tls,
+            samples=[
+                # A record of a handshake that begins with a ClientHello is a match.
+                (HELLO, 6),
+                *((b"\x16\x03" + bytes([minor]) + b"\x40\x00\x01", 6) for minor in range(5)),
+                (b"\x16\x03\x01\x00\x01\x01\xff", 6),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"GET / HTTP/1.1\r\n", 1),
+                (b"\x16\xfe\xfd\x00\x00", 2),
+                (b"\x16\x03\x05\x00\x01\x01", 3),
+                (b"\x16\x03\x01\x41\x00\x01", 4),
+                (b"\x16\x03\x01\x40\x01\x01", 5),
+                (b"\x16\x03\x01\x00\x00\x01", 5),
+                (b"\x16\x03\x01\x00\x05\x02", 6),
+                (b"\x7f\x2e\x01\x03\x01", 1),
+            ],
+            undecided=[
+                HELLO[:5],
+            ],
+        )
 
 
 class ServerNameTests(SynchronousTestCase):
@@ -189,22 +188,16 @@ class LearntTests(SynchronousTestCase):
         self.assertTrue(self.learnt(data)["sni"].startswith(r"a\n\x00\xe9bbb"))
 
 
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
+class OptionContractTests(SynchronousTestCase):
+    """The contract of a predicate, with options."""
 
-    @settings(max_examples=60, deadline=None)
-    @given(
-        st.sampled_from(
-            [{}, {"sni": "*.example.com"}, {"alpn": "h2"}, {"version": "1.3", "sni": "a,www*"}]
-        ),
-        st.binary(max_size=30)
-        | st.builds(
-            lambda data, at, junk: data[:at] + junk + data[at + len(junk) :],
-            st.sampled_from([HELLO, records(HELLO[5:], 40)]),
-            st.integers(0, 200),
-            st.binary(max_size=3),
-        ),
-    )
-    def test_any_bytes(self, options: dict[str, str], data: bytes) -> None:
+    def test_contract(self) -> None:
         """Any bytes at all get one answer, however they are cut."""
-        said(data, **options)
+        for options in (
+            {"sni": "*.example.com"},
+            {"alpn": "h2"},
+            {"version": "1.3", "sni": "a,www*"},
+        ):
+            check_predicate(
+                tls.predicate(options), more=[HELLO, records(HELLO[5:], 40)], examples=30
+            )

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.tns import tns
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 
 def connect(version: int, oldest: int, data: bytes, flags: int = 0) -> bytes:
@@ -35,67 +30,43 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(tns.predicate({}), data)
-
-
-class ConnectTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The two versions are a match."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 12))
-            self.assertEqual(said(sample[:11]), (NEED_MORE, 11))
-
-    def test_no(self) -> None:
-        """The first byte that is off is a no."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"\x05", 1),
-            (b"\x00\x21", 2),
-            (b"\x04\x01", 2),
-            (b"\x00\x4a\x01", 3),
-            (b"\x00\x4a\x00\x00\x06", 5),
-            (b"\x00\x4a\x00\x00\x01\x40", 6),
-            (good[:6] + b"\x01", 7),
-            (good[:8] + b"\x02", 9),
-            (good[:10] + b"\x02", 11),
-            (good[:8] + b"\x01\x2c\x01\x2d", 12),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others begin with a length, too."""
-        for data, at in (
-            (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
-            (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
-            (b"\x00\x2d\xab\xcd\x01\x00", 3),
-            (b"\x00\x0e\x38", 2),  # OpenVPN
-            (b"\x00\x36\x38", 3),
-            (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 2),  # PostgreSQL
-            (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
-            (b"\x03\x00\x00\x13\x0e\xe0", 4),  # RDP
-            (b"\x10\x2a\x00\x04MQTT", 1),
-            (b"\x00\x2cN\x00", 3),  # Erlang
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+        check_matcher(
+            tns,
+            samples=[
+                # The two versions are a match.
+                *((sample, 12) for sample in SAMPLES),
+            ],
+            not_samples=[
+                # The first byte that is off is a no.
+                (b"\x05", 1),
+                (b"\x00\x21", 2),
+                (b"\x04\x01", 2),
+                (b"\x00\x4a\x01", 3),
+                (b"\x00\x4a\x00\x00\x06", 5),
+                (b"\x00\x4a\x00\x00\x01\x40", 6),
+                (good[:6] + b"\x01", 7),
+                (good[:8] + b"\x02", 9),
+                (good[:10] + b"\x02", 11),
+                (good[:8] + b"\x01\x2c\x01\x2d", 12),
+                # Others begin with a length, too.
+                (b"\x00\x1d\x00\x00\x01\x00\x00\x01", 2),  # DNS
+                (b"\x00\x2d\x00\x00\x01\x00\x00\x01", 8),
+                (b"\x00\x2d\xab\xcd\x01\x00", 3),
+                (b"\x00\x0e\x38", 2),  # OpenVPN
+                (b"\x00\x36\x38", 3),
+                (b"\x00\x00\x00\x38\x00\x03\x00\x00user", 2),  # PostgreSQL
+                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
+                (b"\x03\x00\x00\x13\x0e\xe0", 4),  # RDP
+                (b"\x10\x2a\x00\x04MQTT", 1),
+                (b"\x00\x2cN\x00", 3),  # Erlang,
+            ],
+            undecided=[
+                *(sample[:11] for sample in SAMPLES),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.winbox import winbox
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 KEY = bytes.fromhex(
     "3f9a 04c1 77e2 5b80 d613 2ea5 48fb 900c 6d31 b7e8 1c52 af06 89d4 7e23 c55f 6a1b"
@@ -35,80 +30,51 @@ SAMPLES = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(winbox.predicate({}), data)
-
-
-class AuthenticationTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """The name of the user and a public key."""
 
-    def test_match(self) -> None:
-        """The parity of the key decides."""
-        for sample in SAMPLES[:2]:
-            self.assertEqual(said(sample), (MATCH, len(sample)))
-            self.assertEqual(said(sample[:-1]), (NEED_MORE, len(sample) - 1))
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         longest = authentication(b"n" * 221)
-        self.assertEqual(said(longest), (MATCH, 257))
-
-    def test_no(self) -> None:
-        """The byte that breaks the message is a no."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"\x0d", 1),
-            (b"\x27\x05", 2),
-            (b"\x22\x06", 2),
-            (good[:4] + b"\x00", 5),
-            (good[:7] + b"x", 8),
-            (good[:-1] + b"\x02", len(good)),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PlainTests(SynchronousTestCase):
-    """Messages that are not encrypted."""
-
-    def test_match(self) -> None:
-        """The magic behind the lengths decides."""
-        self.assertEqual(said(SAMPLES[2]), (MATCH, 6))
-        self.assertEqual(said(bytes.fromhex("ff01 0120 4d32")), (MATCH, 6))
-
-    def test_no(self) -> None:
-        """Lengths that do not agree, and the lack of the magic, are a no."""
-        for data, at in (
-            ("6801 01", 3),
-            ("6801 0067", 4),
-            ("ff01 00fc", 4),
-            ("6801 0066 4d33", 6),
-        ):
-            self.assertEqual(said(bytes.fromhex(data)), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after."""
-        for data, at in (
-            (b"SSH-2.0-x\r\n", 2),
-            (b"GET / HTTP/1.1\r\n", 2),
-            (bytes.fromhex("16 03 01 02 00 01"), 2),
-            (bytes.fromhex("05 01 00"), 1),
-            (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
-            (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
-            (bytes.fromhex("80 01 00 01"), 4),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 50),
-            st.binary(max_size=12),
+        check_matcher(
+            winbox,
+            samples=[
+                # The parity of the key decides.
+                *((sample, len(sample)) for sample in SAMPLES[:2]),
+                (longest, 257),
+                # The magic behind the lengths decides.
+                (SAMPLES[2], 6),
+                (bytes.fromhex("ff01 0120 4d32"), 6),
+            ],
+            not_samples=[
+                # The byte that breaks the message is a no.
+                (b"\x0d", 1),
+                (b"\x27\x05", 2),
+                (b"\x22\x06", 2),
+                (good[:4] + b"\x00", 5),
+                (good[:7] + b"x", 8),
+                (good[:-1] + b"\x02", len(good)),
+                # Lengths that do not agree, and the lack of the magic, are a no.
+                *(
+                    (bytes.fromhex(data), at)
+                    for data, at in (
+                        ("6801 01", 3),
+                        ("6801 0067", 4),
+                        ("ff01 00fc", 4),
+                        ("6801 0066 4d33", 6),
+                    )
+                ),
+                # Text, TLS, SOCKS, TDS and the like are a no at the second byte or soon after.
+                (b"SSH-2.0-x\r\n", 2),
+                (b"GET / HTTP/1.1\r\n", 2),
+                (bytes.fromhex("16 03 01 02 00 01"), 2),
+                (bytes.fromhex("05 01 00"), 1),
+                (bytes.fromhex("04 01 00 50 01 02 03 04 00"), 1),
+                (bytes.fromhex("12 01 00 2f 00 00 01 00"), 4),
+                (bytes.fromhex("80 01 00 01"), 4),
+            ],
+            undecided=[
+                *(sample[:-1] for sample in SAMPLES[:2]),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.x11 import x11
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 SAMPLES = (
     # libX11 1.8.4 with libxcb 1.15 over TCP, with a cookie and without; the last is made by hand, of a big-endian machine.
@@ -20,54 +15,33 @@ SAMPLES = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(x11.predicate({}), data)
-
-
-class SetupTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Byte order and versions."""
 
-    def test_match(self) -> None:
-        """The minor version decides, in either byte order."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, 6))
-            self.assertEqual(said(sample[:5]), (NEED_MORE, 5))
-
-    def test_unused(self) -> None:
-        """The byte that is not used may have any value."""
-        self.assertEqual(said(b"l\n\x0b\x00\x00\x00"), (MATCH, 6))
-
-    def test_no(self) -> None:
-        """Another byte order, another version, and a version in the other byte order are a no."""
-        for data, at in (
-            (b"L", 1),
-            (b"l\x00\x00\x0b", 3),
-            (b"l\x00\x0a", 3),
-            (b"B\x00\x0b\x00", 3),
-            (b"l\x00\x0b\x00\x01", 5),
-            (b"B\x00\x00\x0b\x00\x01", 6),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Text is no X11."""
-        self.assertEqual(said(b"lkf2mztq5xyh3abc7nop4rstu6vwdegijlkq\0"), (NO, 3))
-        self.assertEqual(said(b"BREW / HTTP/1.1\r\n"), (NO, 3))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.builds(
-            lambda sample, n, rest: sample[:n] + rest,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 13),
-            st.binary(max_size=12),
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            x11,
+            samples=[
+                # The minor version decides, in either byte order.
+                *((sample, 6) for sample in SAMPLES),
+                # The byte that is not used may have any value.
+                (b"l\n\x0b\x00\x00\x00", 6),
+            ],
+            not_samples=[
+                # Another byte order, another version, and a version in the other byte order
+                # are a no.
+                (b"L", 1),
+                (b"l\x00\x00\x0b", 3),
+                (b"l\x00\x0a", 3),
+                (b"B\x00\x0b\x00", 3),
+                (b"l\x00\x0b\x00\x01", 5),
+                (b"B\x00\x00\x0b\x00\x01", 6),
+                # Text is no X11.
+                (b"lkf2mztq5xyh3abc7nop4rstu6vwdegijlkq\0", 3),
+                (b"BREW / HTTP/1.1\r\n", 3),
+            ],
+            undecided=[
+                *(sample[:5] for sample in SAMPLES),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

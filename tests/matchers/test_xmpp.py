@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, calls_in, decided, facts, in_pieces
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.xmpp import xmpp
+from txmux.testing import Decided, calls_in, check_matcher, decided, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -35,41 +35,40 @@ def said(data: bytes, **options: str) -> Decided:
     return decided(xmpp.predicate(options), data)
 
 
-class StartTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """Without options the name of the first tag decides."""
 
-    def test_match(self) -> None:
-        """The blank after it is a match."""
-        for sample in SAMPLES:
-            self.assertEqual(said(sample), (MATCH, sample.index(b"<stream:stream") + 15))
-
-    def test_need_more(self) -> None:
-        """Less is not enough."""
-        for data in (b"<", b"<?xml version='1.0'?>", WORDS[:14]):
-            self.assertEqual(said(data), (NEED_MORE, len(data)))
-
-    def test_no(self) -> None:
-        """The first byte off the grammar is a no."""
-        for data, at in (
-            (b"<policy-file-request/>\x00", 2),
-            (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
-            (b"<?xml version='1.0'?><methodCall>", 23),
-            (b"<?xmlversion", 6),
-            (b"<?xml version='1.0'><stream:stream ", 20),
-            (b"<?xml <", 7),
-            (b" <stream:stream ", 1),
-            (b"<stream:streams ", 15),
-            (b"<stream:stream>", 15),
-            (b"<stream:stream/>", 15),
-            (b"<STREAM", 2),
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-    def test_longest(self) -> None:
-        """It is there within 256 bytes."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         fits = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
-        self.assertEqual(said(fits), (MATCH, 256))
-        self.assertIs(said(fits.replace(b"aa", b"aaa", 1)).verdict, NO)
+        check_matcher(
+            xmpp,
+            samples=[
+                # The blank after it is a match.
+                *((sample, sample.index(b"<stream:stream") + 15) for sample in SAMPLES),
+                # It is there within 256 bytes.
+                (fits, 256),
+            ],
+            not_samples=[
+                # The first byte off the grammar is a no.
+                (b"<policy-file-request/>\x00", 2),
+                (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
+                (b"<?xml version='1.0'?><methodCall>", 23),
+                (b"<?xmlversion", 6),
+                (b"<?xml version='1.0'><stream:stream ", 20),
+                (b"<?xml <", 7),
+                (b" <stream:stream ", 1),
+                (b"<stream:streams ", 15),
+                (b"<stream:stream>", 15),
+                (b"<stream:stream/>", 15),
+                (b"<STREAM", 2),
+                # It is there within 256 bytes.
+                fits.replace(b"aa", b"aaa", 1),
+            ],
+            undecided=[
+                *(b"<", b"<?xml version='1.0'?>", WORDS[:14]),
+            ],
+        )
 
 
 class DomainTests(SynchronousTestCase):

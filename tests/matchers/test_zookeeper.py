@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided
-from txmux.interfaces import Verdict
 from txmux.matchers.zookeeper import zookeeper
-
-MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+from txmux.testing import check_matcher
 
 
 def connect_request(
@@ -51,91 +46,56 @@ SAMPLES: tuple[bytes, ...] = (
 )
 
 
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(zookeeper.predicate({}), data)
-
-
-class SessionTests(SynchronousTestCase):
+class ContractTests(SynchronousTestCase):
     """What begins a connection."""
 
-    def test_match(self) -> None:
-        """The length of the password is a match."""
-        for sample in SAMPLES[:3]:
-            self.assertEqual(said(sample), (MATCH, 32))
-            self.assertEqual(said(sample[:31]), (NEED_MORE, 31))
-
-    def test_no(self) -> None:
-        """The first field that is off is a no."""
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
         good = SAMPLES[0]
-        for data, at in (
-            (b"\x00\x00\x00\x2b", 4),
-            (b"\x00\x00\x00\x2e", 4),
-            (good[:4] + b"\x00\x00\x00\x01", 8),
-            (connect_request(zxid=1 << 63), 9),
-            (connect_request(timeout=0), 20),
-            (connect_request(timeout=1 << 31), 17),
-            (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-    def test_neighbours(self) -> None:
-        """Others begin with 00, too."""
-        for data, at in (
-            (b"\x00\x00\x00\x2c\x00\x03\x00\x00user\x00", 6),  # PostgreSQL
-            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),
-            (b"\x00\x00\x00\x2c\x00\x12\x00\x03", 6),  # Kafka
-            (b"\x00\x00\x00\x2c\x00\x00\x00\x07", 8),
-            (b"\x00\x00\x00\x2d\xfeSMB", 5),
-            (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN
-        ):
-            self.assertEqual(said(data), (NO, at), data)
-
-
-class WordTests(SynchronousTestCase):
-    """Four letter words."""
-
-    def test_match(self) -> None:
-        """The fourth letter is a match."""
-        for word in (b"ruok", b"mntr", b"srvr", b"envi", b"wchs", b"cons"):
-            self.assertEqual(said(word + b"\n"), (MATCH, 4))
-        self.assertEqual(said(b"ruo"), (NEED_MORE, 3))
-
-    def test_line(self) -> None:
-        """Words that begin a command of memcached or Redis need the end of the line."""
-        for word in (b"stat", b"conf", b"dump"):
-            self.assertEqual(said(word), (NEED_MORE, 4))
-            self.assertEqual(said(word + b"\n"), (MATCH, 5))
-            self.assertEqual(said(word + b"\r\n"), (MATCH, 6))
-            self.assertEqual(said(word + b"\ra"), (NO, 6))
-
-    def test_no(self) -> None:
-        """Other words, and commands of memcached and Redis, are a no."""
-        for data, at in (
-            (b"stats\r\n", 5),
-            (b"config get x\r\n", 5),
-            (b"dump key\r\n", 5),
-            (b"RUOK", 1),
-            (b"ping\n", 1),
-            (b"crs\n", 4),
-            (b"set a 0 0 1\r\n", 2),
-        ):
-            self.assertEqual(said(data), (NO, at))
-
-
-class PropertyTests(SynchronousTestCase):
-    """The contract of a predicate."""
-
-    @settings(max_examples=100, deadline=None)
-    @given(
-        st.binary(max_size=40)
-        | st.builds(
-            lambda sample, n, tail: sample[:n] + tail,
-            st.sampled_from(SAMPLES),
-            st.integers(0, 60),
-            st.binary(max_size=40),
+        check_matcher(
+            zookeeper,
+            samples=[
+                # The length of the password is a match.
+                *((sample, 32) for sample in SAMPLES[:3]),
+                # The fourth letter is a match.
+                *(
+                    (word + b"\n", 4)
+                    for word in (b"ruok", b"mntr", b"srvr", b"envi", b"wchs", b"cons")
+                ),
+                # Words that begin a command of memcached or Redis need the end of the line.
+                *((word + b"\n", 5) for word in (b"stat", b"conf", b"dump")),
+                *((word + b"\r\n", 6) for word in (b"stat", b"conf", b"dump")),
+            ],
+            not_samples=[
+                # The first field that is off is a no.
+                (b"\x00\x00\x00\x2b", 4),
+                (b"\x00\x00\x00\x2e", 4),
+                (good[:4] + b"\x00\x00\x00\x01", 8),
+                (connect_request(zxid=1 << 63), 9),
+                (connect_request(timeout=0), 20),
+                (connect_request(timeout=1 << 31), 17),
+                (connect_request(password=bytes(15), read_only=b"\x00\x00"), 32),
+                # Others begin with 00, too.
+                (b"\x00\x00\x00\x2c\x00\x03\x00\x00user\x00", 6),  # PostgreSQL
+                (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", 4),
+                (b"\x00\x00\x00\x2c\x00\x12\x00\x03", 6),  # Kafka
+                (b"\x00\x00\x00\x2c\x00\x00\x00\x07", 8),
+                (b"\x00\x00\x00\x2d\xfeSMB", 5),
+                (b"\x00\x01\x00\x00\x21\x12\xa4\x42", 2),  # STUN,
+                # Words that begin a command of memcached or Redis need the end of the line.
+                *((word + b"\ra", 6) for word in (b"stat", b"conf", b"dump")),
+                # Other words, and commands of memcached and Redis, are a no.
+                (b"stats\r\n", 5),
+                (b"config get x\r\n", 5),
+                (b"dump key\r\n", 5),
+                (b"RUOK", 1),
+                (b"ping\n", 1),
+                (b"crs\n", 4),
+                (b"set a 0 0 1\r\n", 2),
+            ],
+            undecided=[
+                *(sample[:31] for sample in SAMPLES[:3]),
+                b"ruo",
+                *(b"stat", b"conf", b"dump"),
+            ],
         )
-    )
-    def test_any_bytes(self, data: bytes) -> None:
-        """Any bytes at all get one answer, however they are cut."""
-        said(data)

@@ -58,6 +58,14 @@ class SampleTests(CheckTestCase):
         said = self.complaint(Matcher(), not_samples=[(b"HELP\n", 3)])
         self.assertEqual(said, "greeting: NO at byte 4, but it is due at byte 3: b'HELP\\n'")
 
+    def test_not_at_its_byte(self) -> None:
+        """So has the match, if its byte is given; and what is not enough must not be decided."""
+        check_matcher(Matcher(), [(HELLO, 6)], undecided=[HELLO[:5]], examples=0)
+        said = self.complaint(Matcher(), samples=[(HELLO, 5)])
+        self.assertEqual(said, "greeting: MATCH at byte 6, but it is due at byte 5: b'HELLO\\n'")
+        said = self.complaint(Matcher(), undecided=[b"HELP"])
+        self.assertEqual(said, "greeting: NO at byte 4, not NEED_MORE: b'HELP'")
+
     def test_long_sample(self) -> None:
         """A long sample is shown by its beginning."""
         said = self.complaint(Matcher(), b"HELLO" + b"x" * 500)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import calls_in
 from tests.wire.hello_builder import (
     PADDING,
     alpn,
@@ -20,6 +19,7 @@ from tests.wire.hello_builder import (
     server_name,
     versions,
 )
+from txmux.testing import calls_in
 from txmux.wire.client_hello import (
     LONGEST_HELLO,
     VERSIONS,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import calls_in
 from tests.wire import http2_builder as h2
+from txmux.testing import calls_in
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
 
 GET = ((":method", "GET"), (":scheme", "http"), (":path", "/a"), (":authority", "a.example"))

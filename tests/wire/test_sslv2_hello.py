@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.segmentation import Decided, decided, facts
 from tests.wire.hello_builder import byte_by_byte, sslv2_hello
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
+from txmux.testing import Decided, decided, facts
 from txmux.wire.client_hello import ClientHello, parse_client_hello
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE

@@ -1,6 +1,6 @@
 """For tests of what others build on txmux: the contract of a matcher, and a transport without a network."""
 
-from txmux.testing.matchers import check_matcher, with_example
+from txmux.testing.matchers import check_matcher, check_predicate, with_example
 from txmux.testing.predicates import (
     Decided,
     calls_in,
@@ -16,6 +16,7 @@ __all__ = [
     "WaterMarkTransport",
     "calls_in",
     "check_matcher",
+    "check_predicate",
     "decided",
     "facts",
     "in_pieces",

@@ -31,11 +31,13 @@ def check_limits(predicate: Predicate, streams: Sequence[bytes]) -> None:
     """
     for byte in range(256):
         decided(predicate, bytes([byte]))
-    for data in (*streams, b"\0"):
-        decision = decided(predicate, data)
-        for start in {1, decision.at // 2, decision.at - 1, decision.at} - {0, -1}:
-            for filler in _FILLERS:
-                _check_bounded(predicate, data[:start], filler)
+    starts = {b"\0"}
+    for data in (stream[:_TRACED] for stream in streams):
+        at = decided(predicate, data).at
+        starts |= {data[:start] for start in (1, at // 2, at - 1, at) if start > 0}
+    for start in sorted(starts):
+        for filler in _FILLERS:
+            _check_bounded(predicate, start, filler)
     _check_cost(predicate, streams)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Predicate
 
-__all__ = ["check_matcher", "with_example"]
+__all__ = ["check_matcher", "check_predicate", "with_example"]
+
+Sample: TypeAlias = "bytes | tuple[bytes, int]"
 
 _NAME = re.compile("[a-z0-9-]+")
 _OPTION_NAME = re.compile("[a-z0-9_-]+")
+_CHANGED = 2048
+"""Longer samples are cut off here before they are changed at random, which changes their beginning only."""
 _ODD_VALUES = (
     *"*?~,[\\ \0\né\u0661",
     *("", "~(", r"\x", "-1", "1e9", "0x", "a,,b", "9" * 5000, "a" * 5000),
@@ -33,10 +37,11 @@ _ODD_VALUES = (
 
 def check_matcher(
     matcher: IProtocolMatcher,
-    samples: Iterable[bytes],
-    not_samples: Iterable[bytes | tuple[bytes, int]] = (),
+    samples: Iterable[Sample],
+    not_samples: Iterable[Sample] = (),
     options: Mapping[str, str] | None = None,
     *,
+    undecided: Iterable[bytes] = (),
     examples: int = 100,
 ) -> None:
     """Check all that `txmux.interfaces` asks of a matcher and its predicates.
@@ -49,10 +54,11 @@ def check_matcher(
 
     Args:
         matcher: The plugin.
-        samples: First bytes of clients that the predicate of `options` has to match.
-        not_samples: First bytes for which it has to say ``NO``; with a number, at that byte and not later,
-            counted from 1.
+        samples: First bytes of clients that the predicate of `options` has to match; with a number, at that byte and
+            neither sooner nor later, counted from 1.
+        not_samples: First bytes for which it has to say ``NO``; with a number, at that byte.
         options: The options of the ``match =`` line that is checked.
+        undecided: First bytes that are not enough for either.
         examples: How many random streams hypothesis makes for each predicate, and values for each option; 0 makes
             none, and needs no hypothesis.
 
@@ -66,21 +72,51 @@ def check_matcher(
         predicate = matcher.predicate(options)
     except OptionError as error:
         raise AssertionError(f"{_line(matcher, options)} cannot be made: {error}") from error
-    positive = tuple(samples)
-    negative = [(sample, None) if isinstance(sample, bytes) else sample for sample in not_samples]
+    matched = tuple(samples)
     with _about(_line(matcher, options)):
-        for data in positive:
-            _expect(decided(predicate, data), Verdict.MATCH, None, data)
-        for data, at in negative:
-            _expect(decided(predicate, data), Verdict.NO, at, data)
-    streams = (*positive, *(data for data, _ in negative))
-    for line, asked in ((_line(matcher, options), predicate), *_of_examples(matcher)):
+        check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
+    streams = [_row(sample)[0] for sample in matched]
+    for line, asked in _of_examples(matcher):
         with _about(line):
-            check_limits(asked, streams)
-            if examples:
-                _check_random(asked, streams, examples)
+            check_predicate(asked, more=streams, examples=examples)
     for option in matcher.options:
         _check_values(matcher, option.name, examples)
+
+
+def check_predicate(
+    predicate: Predicate,
+    samples: Iterable[Sample] = (),
+    not_samples: Iterable[Sample] = (),
+    *,
+    undecided: Iterable[bytes] = (),
+    more: Iterable[bytes] = (),
+    examples: int = 100,
+) -> None:
+    """Check what `check_matcher` checks of the predicate of one ``match =`` line.
+
+    Args:
+        predicate: What a matcher made of its options.
+        samples: As for `check_matcher`.
+        not_samples: As for `check_matcher`.
+        undecided: As for `check_matcher`.
+        more: First bytes of which any answer is right, but the same one however they are cut.
+        examples: How many random streams hypothesis makes; 0 makes none, and needs no hypothesis.
+
+    Raises:
+        AssertionError: The contract is broken; the message says where.
+        ImportError: hypothesis is not installed.
+    """
+    expected = [
+        *((Verdict.MATCH, *_row(sample)) for sample in samples),
+        *((Verdict.NO, *_row(sample)) for sample in not_samples),
+        *((Verdict.NEED_MORE, data, None) for data in undecided),
+    ]
+    for verdict, data, at in expected:
+        _expect(decided(predicate, data), verdict, at, data)
+    streams = tuple(dict.fromkeys((*(data for _, data, _ in expected), *more)))
+    check_limits(predicate, streams)
+    if examples:
+        _check_random(predicate, streams, examples)
 
 
 def with_example(
@@ -106,6 +142,10 @@ def with_example(
                 matcher.predicate(options)
                 return options
     return None
+
+
+def _row(sample: Sample) -> tuple[bytes, int | None]:
+    return (sample, None) if isinstance(sample, bytes) else sample
 
 
 def _check_words(matcher: IProtocolMatcher) -> None:
@@ -184,7 +224,7 @@ def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int)
             lambda data, cut, new, skip: (
                 data[: cut % len(data)] + new + data[cut % len(data) + skip :]
             ),
-            st.sampled_from([data for data in streams if data]),
+            st.sampled_from([data[:_CHANGED] for data in streams if data]),
             st.integers(0, 1000),
             st.binary(max_size=8),
             st.integers(0, 4),
