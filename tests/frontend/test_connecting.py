@@ -206,6 +206,23 @@ class WaitingTest(MuxTestCase):
         self.factory.abort("drained")
         await self.logged()
 
+    async def test_goes_on_elsewhere(self) -> None:
+        """Wherever such a client is led in the end, it is read again: here to a fallback's fallback."""
+        last = backend_at(self.backend_port())
+        between = backend_at(make_stalled_port(self), retries=0, fallback=last)
+        first = backend_at(make_stalled_port(self), retries=0, fallback=between)
+        client = await self.connect(self.mux([route("any", first)], peek_limit=1000))
+        client.send(bytes(1_000_000))
+        await self.seen(1000)
+        for _ in range(2):
+            await self.turn(3)
+            self.time.advance(5)
+        peer = await self.backend.peer()
+        await peer.has(1_000_000)
+        client.close()
+        peer.close()
+        await self.logged()
+
     async def test_drained(self) -> None:
         """At the end of a drain the attempt is given up."""
         client = await self.wait()

@@ -11,8 +11,8 @@ from twisted.web.server import Site
 from zope.interface import directlyProvides
 
 from tests.relay.test_other_transports import certificate
-from tests.support.mux import MuxTestCase
-from tests.support.peers import Peer, PeerFactory
+from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import Peer, PeerFactory, make_stalled_port
 from txmux.embedding import outcome, route
 
 if TYPE_CHECKING:
@@ -60,6 +60,21 @@ class HandOverTest(MuxTestCase):
             bytes_in=12,
             bytes_out=15,
         )
+
+    async def test_as_a_fallback(self) -> None:
+        """As a fallback it gets all that the client sends, though that was more than is kept until a server is there."""
+        stalled = make_stalled_port(self)
+        backend = backend_at(stalled, fallback=outcome(self.backend), retries=0)
+        client = await self.connect(self.mux([route("any", backend)], peek_limit=1000))
+        client.send(b"x" * 1_000_000)
+        await self.seen(1000)
+        self.time.advance(5)
+        server = await self.backend.peer()
+        await server.has(1_000_000)
+        client.finish()
+        await server.has_all()
+        server.close()
+        self.assert_story(await self.logged(), reason="done", bytes_in=1_000_000)
 
     async def test_transport(self) -> None:
         """It sees a TCP transport with the client's address."""

@@ -8,9 +8,10 @@ import ssl
 import attrs
 
 from tests.frontend.terminate_case import SSH, TerminationCase
-from tests.support.peers import PeerFactory
+from tests.support.mux import backend_at
+from tests.support.peers import PeerFactory, make_stalled_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from txmux.embedding import route
+from txmux.embedding import outcome, route
 from txmux.tls.transport import TLSTransport
 
 
@@ -38,6 +39,20 @@ class RelayTests(TerminationCase):
         self.assertLessEqual(wanted.items(), record.facts.items())
         self.assertIn("tls_cipher", record.facts)
         self.assertNotIn("tls_client", record.facts)
+
+    async def test_fallback_in_process(self) -> None:
+        """A protocol of this process that is a fallback hears all that the client says, though that was held up before."""
+        stalled = backend_at(make_stalled_port(self), fallback=outcome(self.backend), retries=0)
+        inner = attrs.evolve(route("any", stalled), under=("tls",))
+        client = await self.client(self.mux([self.tls_route(), inner], peek_limit=4000))
+        client.send(bytes(1_000_000))
+        await self.seen(4000)
+        self.time.advance(5)
+        server = await self.backend.peer()
+        await server.has(1_000_000)
+        server.close()
+        client.goodbye()
+        await self.logged()
 
     async def test_half_close(self) -> None:
         """The client's close-notify is a half-close: the answer still comes, in full."""

@@ -29,6 +29,8 @@ class Connecting(Stage):
         upstream: Whose servers are tried.
     """
 
+    _paused = False
+
     def __init__(self, client: Client, upstream: Upstream) -> None:
         super().__init__(client)
         self._upstream = upstream
@@ -65,11 +67,15 @@ class Connecting(Stage):
         super().leave()
         self._connector.cancel()
         del self._connector  # it knows this stage, too
+        if self._paused and not self._client.has_finished:
+            # Where the connection goes from here, nobody knows that it was stopped.
+            self._client.transport.resumeProducing()
 
     @override
     def on_data(self) -> None:
         client = self._client
         if len(client.said) >= client.generation.settings.peek_limit:
+            self._paused = True
             client.transport.pauseProducing()
 
     def _connected(self, server: ProxyClient, member: Member) -> None:

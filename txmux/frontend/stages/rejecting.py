@@ -46,8 +46,6 @@ class Rejecting(Stage):
     @override
     def begin(self) -> None:
         self.wait(_PATIENCE, self._close)
-        if not self._client.has_finished:
-            self._client.transport.resumeProducing()
         self._answer()
 
     def _answer(self) -> None:
