@@ -6,11 +6,13 @@ from txmux.matchers.any import any_client
 from txmux.matchers.bitcoin import bitcoin
 from txmux.matchers.bittorrent import bittorrent
 from txmux.matchers.cassandra import cassandra
+from txmux.matchers.dicom import dicom
 from txmux.matchers.dns import dns
 from txmux.matchers.erlang import erlang
 from txmux.matchers.fix import fix
 from txmux.matchers.git import git
 from txmux.matchers.grpc import grpc
+from txmux.matchers.hl7 import hl7
 from txmux.matchers.http import http
 from txmux.matchers.http2 import http2
 from txmux.matchers.iperf3 import iperf3
@@ -20,8 +22,10 @@ from txmux.matchers.kafka import kafka
 from txmux.matchers.ldap import ldap
 from txmux.matchers.memcached import memcached
 from txmux.matchers.minecraft import minecraft
+from txmux.matchers.modbus import modbus
 from txmux.matchers.mongodb import mongodb
 from txmux.matchers.mqtt import mqtt
+from txmux.matchers.opcua import opcua
 from txmux.matchers.openvpn import openvpn
 from txmux.matchers.payload import payload
 from txmux.matchers.postgres import postgres
@@ -32,6 +36,7 @@ from txmux.matchers.redis import redis
 from txmux.matchers.regex import regex
 from txmux.matchers.rsync import rsync
 from txmux.matchers.rtsp import rtsp
+from txmux.matchers.s7 import s7
 from txmux.matchers.sip import sip
 from txmux.matchers.smb import smb
 from txmux.matchers.socks4 import socks4
@@ -49,3 +54,11 @@ from txmux.matchers.winbox import winbox
 from txmux.matchers.x11 import x11
 from txmux.matchers.xmpp import xmpp
 from txmux.matchers.zookeeper import zookeeper
+
+__all__ = [
+    "dicom",
+    "hl7",
+    "modbus",
+    "opcua",
+    "s7",
+]
