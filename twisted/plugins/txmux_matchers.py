@@ -6,6 +6,7 @@ from txmux.matchers.any import any_client
 from txmux.matchers.bitcoin import bitcoin
 from txmux.matchers.bittorrent import bittorrent
 from txmux.matchers.cassandra import cassandra
+from txmux.matchers.dcerpc import dcerpc
 from txmux.matchers.dicom import dicom
 from txmux.matchers.dns import dns
 from txmux.matchers.erlang import erlang
@@ -18,6 +19,7 @@ from txmux.matchers.http2 import http2
 from txmux.matchers.iperf3 import iperf3
 from txmux.matchers.irc import irc
 from txmux.matchers.jdwp import jdwp
+from txmux.matchers.jsonrpc import jsonrpc
 from txmux.matchers.kafka import kafka
 from txmux.matchers.ldap import ldap
 from txmux.matchers.memcached import memcached
@@ -34,6 +36,7 @@ from txmux.matchers.random import random
 from txmux.matchers.rdp import rdp
 from txmux.matchers.redis import redis
 from txmux.matchers.regex import regex
+from txmux.matchers.rmi import rmi
 from txmux.matchers.rsync import rsync
 from txmux.matchers.rtsp import rtsp
 from txmux.matchers.s7 import s7
@@ -44,9 +47,11 @@ from txmux.matchers.socks5 import socks5
 from txmux.matchers.ssh import ssh
 from txmux.matchers.stomp import stomp
 from txmux.matchers.stun import stun
+from txmux.matchers.sunrpc import sunrpc
 from txmux.matchers.syslog import syslog
 from txmux.matchers.tds import tds
 from txmux.matchers.telnet import telnet
+from txmux.matchers.thrift import thrift
 from txmux.matchers.tinc import tinc
 from txmux.matchers.tls import tls
 from txmux.matchers.tns import tns
@@ -56,9 +61,14 @@ from txmux.matchers.xmpp import xmpp
 from txmux.matchers.zookeeper import zookeeper
 
 __all__ = [
+    "dcerpc",
     "dicom",
     "hl7",
+    "jsonrpc",
     "modbus",
     "opcua",
+    "rmi",
     "s7",
+    "sunrpc",
+    "thrift",
 ]

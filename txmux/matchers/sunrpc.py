@@ -1,0 +1,106 @@
+"""The matcher for ONC RPC, which NFS and the port mapper speak."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.errors import OptionError
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.predicates import verdict_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SunrpcMatcher", "sunrpc"]
+
+_LAST_FRAGMENT = 1 << 31
+_SHORTEST_CALL = 6 * 4 + 2 * 8
+_LONGEST_CALL = (1 << 24) - 1
+_CALL, _VERSION = 0, 2
+_PROGRAM_AT = 4 + 3 * 4
+_HEADER = _PROGRAM_AT + 4
+_LAST_PROGRAM = (1 << 32) - 1
+_PROGRAMS = {
+    "portmapper": 100000,
+    "nfs": 100003,
+    "mountd": 100005,
+    "nlockmgr": 100021,
+    "status": 100024,
+}
+_NAMES = {number: name for name, number in _PROGRAMS.items()}
+
+
+@attrs.frozen
+class _SunrpcPredicate:
+    programs: frozenset[int] | None
+    longest: int = _HEADER
+    first_bytes: frozenset[int] = frozenset({0x80})
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        return verdict_of(peeked.data, self._read)
+
+    def _read(self, cursor: Cursor) -> None:
+        _read_beginning(cursor)
+        program = cursor.number(4, min(self.programs or {1}), max(self.programs or {_LAST_PROGRAM}))
+        if self.programs and program not in self.programs:
+            raise MalformedError
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        cursor = Cursor(peeked.data)
+        if verdict_of(peeked.data, self._read) is not Verdict.MATCH:
+            return {}
+        cursor.take(_PROGRAM_AT)
+        program = cursor.number(4, 0, _LAST_PROGRAM)
+        return {"program": _NAMES.get(program, str(program))}
+
+
+@implementer(IProtocolMatcher)
+class SunrpcMatcher:
+    """Matches the first call of a client of ONC RPC over TCP (RFC 5531, sections 9 and 11).
+
+    The mark of a record in one fragment, the number of the call, that it is a call, version 2, and the program.
+    """
+
+    name = "sunrpc"
+    summary = "ONC RPC over TCP, as NFS and the port mapper, by the first call"
+    options = (
+        Option(
+            "program",
+            "programs: numbers, or nfs mountd portmapper nlockmgr status",
+            "nfs,mountd,100011",
+        ),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: There is an item that is not a program.
+        """
+        if "program" not in options:
+            return _SunrpcPredicate(None)
+        return _SunrpcPredicate(frozenset(map(_program, options["program"].split(","))))
+
+
+sunrpc = SunrpcMatcher()
+
+
+def _read_beginning(cursor: Cursor) -> None:
+    cursor.number(4, _LAST_FRAGMENT + _SHORTEST_CALL, _LAST_FRAGMENT + _LONGEST_CALL)
+    cursor.take(4)
+    cursor.number(4, _CALL, _CALL)
+    cursor.number(4, _VERSION, _VERSION)
+
+
+def _program(text: str) -> int:
+    text = text.strip()
+    if text in _PROGRAMS:
+        return _PROGRAMS[text]
+    if text.isascii() and text.isdecimal() and 1 <= int(text[:11]) <= _LAST_PROGRAM:
+        return int(text)
+    known = " ".join(_PROGRAMS)
+    raise OptionError("program", f"{text!r} is not a program; write one of {known}, or a number")
