@@ -1,6 +1,7 @@
 """The matchers that come with txmux, offered the way any other package would offer its own."""
 
 from txmux.matchers.adb import adb
+from txmux.matchers.ajp import ajp
 from txmux.matchers.amqp import amqp
 from txmux.matchers.any import any_client
 from txmux.matchers.bitcoin import bitcoin
@@ -10,6 +11,7 @@ from txmux.matchers.dcerpc import dcerpc
 from txmux.matchers.dicom import dicom
 from txmux.matchers.dns import dns
 from txmux.matchers.erlang import erlang
+from txmux.matchers.fastcgi import fastcgi
 from txmux.matchers.fix import fix
 from txmux.matchers.git import git
 from txmux.matchers.grpc import grpc
@@ -38,6 +40,7 @@ from txmux.matchers.redis import redis
 from txmux.matchers.regex import regex
 from txmux.matchers.rmi import rmi
 from txmux.matchers.rsync import rsync
+from txmux.matchers.rtmp import rtmp
 from txmux.matchers.rtsp import rtsp
 from txmux.matchers.s7 import s7
 from txmux.matchers.sip import sip
@@ -61,13 +64,16 @@ from txmux.matchers.xmpp import xmpp
 from txmux.matchers.zookeeper import zookeeper
 
 __all__ = [
+    "ajp",
     "dcerpc",
     "dicom",
+    "fastcgi",
     "hl7",
     "jsonrpc",
     "modbus",
     "opcua",
     "rmi",
+    "rtmp",
     "s7",
     "sunrpc",
     "thrift",

@@ -39,6 +39,12 @@ AMBIGUITIES = (
         "http takes HTTP/2 with its preface, too; behind http, an http2 route would never be asked.",
     ),
     Ambiguity(
+        "cassandra",
+        "rtmp",
+        "The OPTIONS with which a client of Cassandra begins in version 3 is a possible time of RTMP; behind rtmp, such a "
+        "client would be taken for one, and in front of it one client of RTMP in 500 goes astray.",
+    ),
+    Ambiguity(
         "memcached",
         "redis",
         "Text commands such as `get key` belong to both; most clients of Redis send arrays, which memcached leaves to "
