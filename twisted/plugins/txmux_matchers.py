@@ -10,6 +10,7 @@ from txmux.matchers.cassandra import cassandra
 from txmux.matchers.dcerpc import dcerpc
 from txmux.matchers.dicom import dicom
 from txmux.matchers.dns import dns
+from txmux.matchers.elasticsearch import elasticsearch
 from txmux.matchers.erlang import erlang
 from txmux.matchers.fastcgi import fastcgi
 from txmux.matchers.fix import fix
@@ -23,6 +24,7 @@ from txmux.matchers.irc import irc
 from txmux.matchers.jdwp import jdwp
 from txmux.matchers.jsonrpc import jsonrpc
 from txmux.matchers.kafka import kafka
+from txmux.matchers.kerberos import kerberos
 from txmux.matchers.ldap import ldap
 from txmux.matchers.memcached import memcached
 from txmux.matchers.minecraft import minecraft
@@ -33,6 +35,7 @@ from txmux.matchers.opcua import opcua
 from txmux.matchers.openvpn import openvpn
 from txmux.matchers.payload import payload
 from txmux.matchers.postgres import postgres
+from txmux.matchers.pptp import pptp
 from txmux.matchers.proxy import proxy
 from txmux.matchers.random import random
 from txmux.matchers.rdp import rdp
@@ -45,6 +48,7 @@ from txmux.matchers.rtsp import rtsp
 from txmux.matchers.s7 import s7
 from txmux.matchers.sip import sip
 from txmux.matchers.smb import smb
+from txmux.matchers.smpp import smpp
 from txmux.matchers.socks4 import socks4
 from txmux.matchers.socks5 import socks5
 from txmux.matchers.ssh import ssh
@@ -61,20 +65,26 @@ from txmux.matchers.tns import tns
 from txmux.matchers.winbox import winbox
 from txmux.matchers.x11 import x11
 from txmux.matchers.xmpp import xmpp
+from txmux.matchers.zabbix import zabbix
 from txmux.matchers.zookeeper import zookeeper
 
 __all__ = [
     "ajp",
     "dcerpc",
     "dicom",
+    "elasticsearch",
     "fastcgi",
     "hl7",
     "jsonrpc",
+    "kerberos",
     "modbus",
     "opcua",
+    "pptp",
     "rmi",
     "rtmp",
     "s7",
+    "smpp",
     "sunrpc",
     "thrift",
+    "zabbix",
 ]

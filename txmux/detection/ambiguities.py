@@ -45,6 +45,12 @@ AMBIGUITIES = (
         "client would be taken for one, and in front of it one client of RTMP in 500 goes astray.",
     ),
     Ambiguity(
+        "smpp",
+        "kafka",
+        "The bind of an SMPP transceiver has the form of a Produce request of Kafka without a client id, which nearly no "
+        "client sends first; behind kafka, an smpp route would lose its transceivers.",
+    ),
+    Ambiguity(
         "memcached",
         "redis",
         "Text commands such as `get key` belong to both; most clients of Redis send arrays, which memcached leaves to "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.wire.cursor import MalformedError
+from txmux.wire.ber import read_length
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
@@ -39,25 +39,12 @@ _LONGEST_HEADER = 1 + 5 + 2 + 4 + 1 + 5
 
 def _read_message(cursor: Cursor) -> None:
     cursor.number(1, _SEQUENCE, _SEQUENCE)
-    end = _read_length(cursor, _SHORTEST_MESSAGE, _LONGEST_MESSAGE) + cursor.at
+    end = read_length(cursor, _SHORTEST_MESSAGE, _LONGEST_MESSAGE) + cursor.at
     cursor.number(1, _INTEGER, _INTEGER)
     size = cursor.number(1, 1, 4)
     cursor.number(size, 1, (1 << 8 * size - 1) - 1)
     cursor.one_of(_REQUESTS)
-    _read_length(cursor, 0, end)
-
-
-def _read_length(cursor: Cursor, least: int, end: int) -> int:
-    """Read the length of an element that is over at `end` or before."""
-    first = cursor.number(1, 0, 0x84)
-    if first == 0x80:
-        raise MalformedError
-    if first > 0x80:
-        size = first - 0x80
-        return cursor.number(size, least, end - cursor.at - size)
-    if not least <= first <= end - cursor.at:
-        raise MalformedError
-    return first
+    read_length(cursor, 0, end)
 
 
 ldap = PlainMatcher(

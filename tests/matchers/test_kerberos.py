@@ -1,0 +1,47 @@
+"""The `kerberos` matcher."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.matchers.kerberos import kerberos
+from txmux.testing import check_matcher
+
+# Recorded from kinit of MIT Kerberos 1.20.1; the second is made of it, as a TGS-REQ with lengths of two bytes begins.
+SAMPLES: tuple[bytes, ...] = (
+    bytes.fromhex(
+        "000000b7 6a81b4 3081b1 a103020105 a20302010a a31a3018300aa10402020096a2020400300aa10402020095a2020400"
+        "a48188308185a00703050000008010a1123010a003020101a10930071b05616c696365a20d1b0b4558414d504c452e434f4d"
+    ),
+    bytes.fromhex("000005dc 6c8205d8 308205d4 a103020105 a20302010c a38205603082055c"),
+)
+
+
+class ContractTests(SynchronousTestCase):
+    """Length, tags, version and type."""
+
+    def test_contract(self) -> None:
+        """What begins like this, and at which byte it is decided."""
+        check_matcher(
+            kerberos,
+            samples=[*zip(SAMPLES, (20, 22), strict=True)],
+            not_samples=[
+                (bytes.fromhex("80"), 1),
+                (bytes.fromhex("01"), 1),
+                (bytes.fromhex("0000003f"), 4),
+                (bytes.fromhex("000000b7 6b"), 5),
+                (bytes.fromhex("000000b7 7e"), 5),
+                (bytes.fromhex("000000b7 6a80"), 6),
+                (bytes.fromhex("000000b7 6a81b3"), 7),
+                (bytes.fromhex("000000b7 6a81b5"), 7),
+                (bytes.fromhex("000000b7 6a81b4 31"), 8),
+                (bytes.fromhex("000000b7 6a81b4 3081b0"), 10),
+                (bytes.fromhex("000000b7 6a81b4 3081b1 a103020104"), 15),
+                (bytes.fromhex("000000b7 6a81b4 3081b1 a103020105 a20302010c"), 20),
+                # A change of the password, LDAP, and PostgreSQL.
+                (bytes.fromhex("00000200 0200 ff80"), 5),
+                (bytes.fromhex("300c020101"), 1),
+                (bytes.fromhex("00000008 04d2162f"), 4),
+            ],
+            undecided=[SAMPLES[0][:19], SAMPLES[1][:21]],
+        )

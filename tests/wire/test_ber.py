@@ -1,0 +1,47 @@
+"""Lengths in BER."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.wire.ber import read_length
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+
+
+def written(length: int, size: int) -> bytes:
+    """Write a length in its short form, or in so many bytes."""
+    return bytes([0x80 | size]) + length.to_bytes(size, "big") if size else bytes([length])
+
+
+class LengthTests(SynchronousTestCase):
+    """Short, long, indefinite."""
+
+    @given(
+        st.integers(0, 4).flatmap(
+            lambda size: st.tuples(st.just(size), st.integers(0, (1 << 8 * size or 128) - 1))
+        )
+    )
+    def test_definite(self, form: tuple[int, int]) -> None:
+        """What is written is read, and the cursor is behind it; less of it is not enough."""
+        size, length = form
+        data = written(length, size)
+        cursor = Cursor(data)
+        self.assertEqual(read_length(cursor, 0, 1 << 33), length)
+        self.assertEqual(cursor.at, len(data))
+        for end in range(len(data)):
+            self.assertRaises(ShortError, read_length, Cursor(data[:end]), 0, 1 << 33)
+
+    def test_bounds(self) -> None:
+        """An element that is too short, or goes beyond the end, is malformed."""
+        self.assertEqual(read_length(Cursor(b"\x05"), 5, 6), 5)
+        self.assertEqual(read_length(Cursor(b"\x81\x05"), 5, 7), 5)
+        for data in (b"\x04", b"\x06", b"\x81\x04", b"\x81\x06"):
+            end = len(data) + 5
+            self.assertRaises(MalformedError, read_length, Cursor(data), 5, end)
+
+    def test_others(self) -> None:
+        """The indefinite form, and lengths of more than four bytes, are malformed."""
+        for data in (b"\x80", b"\x85", b"\xff"):
+            self.assertRaises(MalformedError, read_length, Cursor(data), 0, 1 << 33)

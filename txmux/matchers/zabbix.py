@@ -1,0 +1,19 @@
+"""Matches the header of what Zabbix senders, agents, proxies and servers say to each other.
+
+``ZBXD`` and the flags: always that of the protocol, and maybe those of compression and of large packets. What agents of
+before Zabbix 4.0 are asked without a header is a *no*.
+"""
+
+from __future__ import annotations
+
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Pattern
+
+__all__ = ["zabbix"]
+
+zabbix = PlainMatcher(
+    "zabbix",
+    "Zabbix senders, agents, proxies and servers, by the header",
+    Pattern(rb"ZBXD[\x01\x03\x05\x07]"),
+    source='"Zabbix documentation", "Header"',
+)

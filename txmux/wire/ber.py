@@ -1,0 +1,37 @@
+"""Lengths in BER, the encoding of LDAP and Kerberos."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.wire.cursor import MalformedError
+
+if TYPE_CHECKING:
+    from txmux.wire.cursor import Cursor
+
+__all__ = ["read_length"]
+
+_INDEFINITE = 0x80
+
+
+def read_length(cursor: Cursor, least: int, end: int) -> int:
+    """Read the length of an element, short or long but definite (X.690, section 8.1.3).
+
+    Args:
+        cursor: Behind the element's tag.
+        least: The smallest length that is allowed, in bytes.
+        end: The place where the element is over at the latest.
+
+    Raises:
+        MalformedError: It is no such length.
+        ShortError: It is not there in full.
+    """
+    first = cursor.number(1, 0, _INDEFINITE + 4)
+    if first == _INDEFINITE:
+        raise MalformedError
+    if first > _INDEFINITE:
+        size = first - _INDEFINITE
+        return cursor.number(size, least, end - cursor.at - size)
+    if not least <= first <= end - cursor.at:
+        raise MalformedError
+    return first
