@@ -52,12 +52,16 @@ class StopTest(WorkersTestCase):
         mux.terminate()
         mux.child.wait_for(r"worker \d: open connections: 1; .*\b30 s\b")
         eventually(lambda: self.is_refused(mux.port), "clients are refused")
+        self.finish(client, server)
+        mux.assert_stopped()
+        self.assertIn('"reason":"done"', mux.log.read_text())
+
+    def finish(self, client: socket.socket, server: socket.socket) -> None:
+        """Let a connection go on to its end."""
         client.sendall(b"y")
         self.assertEqual(server.recv(1), b"y")
         client.close()
         server.close()
-        mux.assert_stopped()
-        self.assertIn('"reason":"done"', mux.log.read_text())
 
     def is_refused(self, port: int) -> bool:
         """Tell whether nobody listens there."""
@@ -79,17 +83,14 @@ class StopTest(WorkersTestCase):
         self.assertEqual(mux.take_one()["reason"], "drained")
 
     def test_signal_for_all(self) -> None:
-        """A signal that is sent to all processes at once, as systemd and terminals do it, does not end_all them."""
+        """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
         listening = self.backend()
         mux = self.start(self.relaying(listening))
         client, server = self.relayed(mux, listening)
         for pid in (*pids_of(mux.child.pid), mux.child.pid):
             os.kill(pid, signal.SIGTERM)
         mux.child.wait_for("open connections: 1")
-        client.sendall(b"y")
-        self.assertEqual(server.recv(1), b"y")
-        client.close()
-        server.close()
+        self.finish(client, server)
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "done")
 
@@ -109,9 +110,6 @@ class StopTest(WorkersTestCase):
         pids = pids_of(mux.child.pid)
         mux.child.process.kill()
         eventually(lambda: self.is_refused(mux.port), "clients are refused")
-        client.sendall(b"y")
-        self.assertEqual(server.recv(1), b"y")
-        client.close()
-        server.close()
+        self.finish(client, server)
         self.assert_gone(pids)
         self.assertIn('"reason":"done"', mux.log.read_text())

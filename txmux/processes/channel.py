@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import IAddress, ITransport
     from twisted.python.failure import Failure
@@ -28,6 +28,7 @@ class Channel(LineOnlyReceiver):
         lost: Is called when the other process has closed its end, most likely because it has ended.
 
     Attributes:
+        handlers: What is called; more may be added.
         is_open: Whether anybody is at the other end.
     """
 
@@ -36,9 +37,9 @@ class Channel(LineOnlyReceiver):
     MAX_LENGTH = 2**30  # all of the rules are one message
 
     def __init__(
-        self, handlers: Mapping[str, Callable[..., object]], lost: Callable[[], object]
+        self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
     ) -> None:
-        self._handlers = handlers
+        self.handlers = handlers
         self._lost = lost
         self.is_open = True
 
@@ -55,7 +56,7 @@ class Channel(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Hand a message on."""
         values = json.loads(line)
-        handler = self._handlers.get(values.pop("kind"))
+        handler = self.handlers.get(values.pop("kind"))
         if handler is not None:
             handler(**values)
 

@@ -59,9 +59,6 @@ class Child:
         handlers: dict[str, Callable[..., object]] = {
             "start": self._start,
             "stop": self.stop,
-            "end_all": self._end_all,
-            "reopen": self._reopen,
-            "check": self._check_found,
         }
         self.channel = Channel(handlers, self._alone)
 
@@ -69,9 +66,9 @@ class Child:
         self, rules: dict[str, Any], workers: int, down: Sequence[dict[str, Any]] = ()
     ) -> None:
         try:
-            self._serving = self._serve(Files(**rules), workers)
+            serving = self._serving = self._serve(Files(**rules), workers)
             for finding in down:
-                self._check_found(**finding)
+                serving.check_found(**finding)
         except Exception as problem:  # noqa: BLE001 - whatever it is, it stops the start
             if not isinstance(problem, MuxError):
                 self._log.failure("it cannot start")
@@ -79,6 +76,9 @@ class Child:
             self.status = 1
             self._over()
         else:
+            self.channel.handlers.update(
+                end_all=serving.end_all, reopen=serving.reopen_files, check=serving.check_found
+            )
             self.channel.send("ready")
 
     def _serve(self, files: Files, workers: int) -> Serving:
@@ -109,10 +109,6 @@ class Child:
         port.startListening()
         return port
 
-    def _check_found(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
-        if self._serving is not None:
-            self._serving.check_found(backend, key, ok=ok, why=why)
-
     def stop(self) -> None:
         """Let connections finish, and end the process."""
         if not self._stopping:
@@ -137,14 +133,6 @@ class Child:
         else:
             self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
             self.stop()
-
-    def _end_all(self) -> None:
-        if self._serving is not None:
-            self._serving.end_all()
-
-    def _reopen(self) -> None:
-        if self._serving is not None:
-            self._serving.reopen_files()
 
 
 def main() -> None:
