@@ -20,6 +20,7 @@ import socket, sys, threading
 def serve(listening):
     while True:
         client, _ = listening.accept()
+        client.recv(1)  # what is left unread makes a reset of the end
         client.sendall(client.getsockname()[0].encode())
         client.close()
 for host in sys.argv[1:]:

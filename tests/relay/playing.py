@@ -14,6 +14,8 @@ from tests.relay.peer_socket import PeerSocket
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
+from txmux.sockets.poller import Poller
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +154,7 @@ class Player:
             _limit(server.transport.getHandle(), schedule.buffers)
             timeouts = Timeouts(idle=1e6, half_close=1e6)
             self._relay = self._make_relay(self._clock, timeouts, self._results.append)
+            self._ends = [client, server]
             self._relay.start(client, server, pending, client_finished=schedule.finished)
 
         def failed(failure: Any) -> None:
@@ -170,6 +173,9 @@ class Player:
         if step.act == "wait":
             for _ in range(step.amount):
                 self._turn()
+        elif step.act == "move":
+            if len(self.peers) > 1 and not self._results:
+                self._move(really=step.who == "client")
         elif step.act == "drain":
             if len(self.peers) > 1 and not self._results:
                 self.drained = True
@@ -177,6 +183,30 @@ class Player:
         else:
             self.peers[step.who].act(step)
             self._turn()
+
+    def _move(self, *, really: bool) -> None:
+        """Let another relay go on with other descriptors of the same sockets, or the same one after all."""
+        relay = self._relay
+        state = relay.suspend()
+        if state is None:
+            return
+        if not really:
+            relay.resume(state)
+            return
+        client, server = self._ends = [self._moved(end) for end in self._ends]
+        relay.let_go()
+        timeouts = Timeouts(idle=1e6, half_close=1e6)
+        self._relay = self._make_relay(self._clock, timeouts, self._results.append)
+        self._relay.adopt(client, server, state)
+
+    def _moved(self, end: End) -> End:
+        handle: Any = end.transport.getHandle()
+        copy = handle.dup()
+        copy.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        poller = Poller.of(self._private.reactor)
+        moved = End()
+        SocketTransport(poller, copy, int(handle.family), handle.getsockname()).belong_to(moved)
+        return moved
 
     def _turn(self) -> None:
         for peer in self.peers.values():

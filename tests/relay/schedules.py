@@ -14,7 +14,7 @@ __all__ = ["LONGEST", "Act", "Schedule", "Step", "Who", "schedules"]
 
 Who = Literal["client", "server"]
 
-Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "drain"]
+Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "drain", "move"]
 """What a peer does, or whoever runs the relay.
 
 - *write* so many bytes;
@@ -23,7 +23,8 @@ Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "d
 - *leave*: close the connection at once, with whatever has not been written or read;
 - *reset* it;
 - *wait* so many turns of the reactor;
-- *drain*: the relay is told to end, whichever peer it is said of.
+- *drain*: the relay is told to end, whichever peer it is said of;
+- *move*: another relay goes on with both sockets, as in another process.
 """
 
 _MOST_STEPS = 14
@@ -63,11 +64,12 @@ class Schedule:
     buffers: int | None = None
 
 
-def schedules(*, endings: bool) -> SearchStrategy[Schedule]:
+def schedules(*, endings: bool, moves: bool = False) -> SearchStrategy[Schedule]:
     """Make schedules.
 
     Args:
         endings: Whether peers may break off; else both finish in good order, whatever else they do.
+        moves: Whether the relay can be moved.
     """
     sizes = st.one_of(st.sampled_from(_SIZES), st.integers(1, 200_000))
     who: SearchStrategy[Who] = st.sampled_from(["client", "server"])
@@ -75,7 +77,8 @@ def schedules(*, endings: bool) -> SearchStrategy[Schedule]:
     rude: list[Act] = ["leave", "reset", "leave", "reset", "drain"]
     writing = st.builds(Step, who, st.just("write"), sizes)
     waiting = st.builds(Step, who, st.just("wait"), st.integers(1, 30))
-    acting = st.builds(Step, who, st.sampled_from(plain + rude * endings))
+    moving: list[Act] = ["move"] * 3 if moves else []
+    acting = st.builds(Step, who, st.sampled_from(plain + rude * endings + moving))
     return st.builds(
         Schedule,
         st.lists(

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.convert.formats import PROGRAMS, convert
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 
@@ -26,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="program",
-        choices=PROGRAMS,
+        choices=("sslh", "haproxy"),
         help="whose configuration it is; by default what it looks like",
     )
 
@@ -40,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MuxError: Nothing of it can be converted, or it cannot be read.
     """
+    from txmux.convert.formats import convert  # noqa: PLC0415 - an extra, which nothing else needs
+
     path = arguments.file
     try:
         data = Path(path).read_bytes()

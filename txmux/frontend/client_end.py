@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+from typing_extensions import override
 
 from txmux.frontend.addresses import ip_address_of, twisted_address
+from txmux.frontend.stage import Client
 from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Command
 from txmux.relay.ends import End
@@ -18,15 +20,14 @@ if TYPE_CHECKING:
 
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Generation
-    from txmux.interfaces import Exchange
     from txmux.observe.record import ConnectionRecord
-    from txmux.proxyprotocol.header import Address, Header, Tlv
+    from txmux.proxyprotocol.header import Address, Header
 
 __all__ = ["ClientEnd"]
 
 
-class ClientEnd(End):
-    """The client's end of a connection; see `txmux.frontend.stage.Client` for its attributes.
+class ClientEnd(End, Client):
+    """The client's end of a connection, as far as it is known.
 
     Args:
         generation: The rules under which the client was accepted.
@@ -34,11 +35,6 @@ class ClientEnd(End):
         record: What is known of it so far.
     """
 
-    said = b""
-    has_finished = False
-    asked: tuple[Exchange, ...] = ()
-    tlvs: tuple[Tlv, ...] = ()
-    ended_tls: tuple[Tlv, ...] = ()
     _source: Address | None = None
     _destination: Address | None = None
 
@@ -49,31 +45,27 @@ class ClientEnd(End):
         self._accepted_at = engine.clock.seconds()
 
     @property
+    @override
     def address(self) -> Address | None:
-        """The client's real address; ``None`` if it has no IP address."""
         return self._source or ip_address_of(self.transport.getPeer())
 
     @property
+    @override
     def local(self) -> Address | None:
-        """The address that it connected to."""
         return self._destination or ip_address_of(self.transport.getHost())
 
+    @override
     def peer(self) -> IAddress:
-        """Give the client's real address as Twisted has it."""
         source = self._source
         return self.transport.getPeer() if source is None else twisted_address(source)
 
+    @override
     def host(self) -> IAddress:
-        """Give the address that it connected to as Twisted has it."""
         destination = self._destination
         return self.transport.getHost() if destination is None else twisted_address(destination)
 
+    @override
     def is_introduced(self, header: Header) -> None:
-        """Take note of what a PROXY protocol header says of it.
-
-        Raises:
-            InvalidHeader: A field that is looked into cannot be read.
-        """
         if header.command is Command.LOCAL:
             return
         self.record.facts |= {name: printable(text) for name, text in told_by(header).items()}
@@ -84,8 +76,8 @@ class ClientEnd(End):
             self.record.client = str(self._source)
             self.record.local = str(self._destination)
 
+    @override
     def elapsed_ms(self) -> float:
-        """Tell how long ago the client was accepted, in milliseconds."""
         return (self.engine.clock.seconds() - self._accepted_at) * 1000
 
 

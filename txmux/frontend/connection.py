@@ -104,8 +104,8 @@ class MuxProtocol(ClientEnd):
             self._opened()
             self.peek(generation.top)
 
+    @override
     def admit(self) -> bool:
-        """Let the client in, or turn it away; tell which."""
         try:
             self.permit = self.generation.admission.enter(self._source, self.transport.getPeer())
         except Refused as refused:
@@ -134,17 +134,12 @@ class MuxProtocol(ClientEnd):
         self.stage = self.receiver = stage
         stage.begin()
 
+    @override
     def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
-        """Find out what the client speaks.
-
-        Args:
-            level: Whose routes are asked.
-            deadline: What `detection_deadline` gave, if it has begun already.
-        """
         self.enter(Peeking(self, level, deadline))
 
+    @override
     def detection_deadline(self) -> IDelayedCall:
-        """Begin to count the time that detection has."""
         return self.engine.clock.callLater(
             self.generation.settings.detect_timeout, self._detection_over
         )
@@ -153,13 +148,8 @@ class MuxProtocol(ClientEnd):
         if isinstance(self.stage, Peeking):
             self.stage.too_late()
 
+    @override
     def decided(self, level: Level, branch: Branch | None) -> None:
-        """Go where the routes of a level lead the client.
-
-        Args:
-            level: The same that `peek` was given.
-            branch: The route that takes the client; ``None`` if none does.
-        """
         if branch is None:
             self.lead(level.default, "no-route")
             return
@@ -176,13 +166,8 @@ class MuxProtocol(ClientEnd):
         self.asked = ()
         self.enter(Handshaking(self, termination, inside))
 
+    @override
     def lead(self, destination: Destination, reason: EndReason) -> None:
-        """Go to a destination.
-
-        Args:
-            destination: Where to.
-            reason: Why, should it be a refusal.
-        """
         if self.record.detect_ms is None:
             self.record.detect_ms = self.elapsed_ms()
         if self.permit is not None:
@@ -202,44 +187,33 @@ class MuxProtocol(ClientEnd):
         self.record.backend = destination.name
         self.enter(HandedOver(self, destination))
 
+    @override
     def connect(self, upstream: Upstream) -> None:
-        """Connect to a server."""
         self.record.backend = upstream.backend.name
         self.enter(Connecting(self, upstream))
 
+    @override
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
-        """Go where clients are led when no server of a backend can be reached."""
         self.lead(upstream.fallback, cause)
 
+    @override
     def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
-        """Relay to a server that is connected.
-
-        Args:
-            upstream: Whose server it is.
-            member: The server.
-            server: The other end.
-        """
         self._settle()
         self.engine.prepare(server.transport, keepalive=self.generation.settings.keepalive)
         self.enter(Relaying(self, self, upstream, member, server))
 
     # The end.
 
+    @override
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
-        """Lead the client nowhere.
-
-        Args:
-            how: Which way.
-            reason: Why, for the log; the answer of `Refusal.REJECT` depends on it, too.
-        """
         self._settle()
         if how is Refusal.REJECT and self.said:
             self.enter(Rejecting(self, reason))
         else:
             self.enter(Closing(self, how, reason))
 
+    @override
     def over(self, reason: EndReason) -> None:
-        """Note that nothing is left of the connection. Only the first call counts."""
         record = self.record
         if record.reason is not None:
             return

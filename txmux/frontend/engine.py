@@ -41,7 +41,6 @@ class Engine:
             the reactor, where the system can.
 
     Attributes:
-        reactor: The same.
         clock: Tells the time, and has the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
         undecided: So many connections may each need a socket to a server yet.

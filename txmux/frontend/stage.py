@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 from typing_extensions import override
 
 from txmux.rules.model import Refusal
@@ -47,11 +48,11 @@ class Client(Protocol):
     record: ConnectionRecord
     generation: Generation
     engine: Engine
-    said: bytes
-    has_finished: bool
-    asked: tuple[Exchange, ...]
-    tlvs: tuple[Tlv, ...]
-    ended_tls: tuple[Tlv, ...]
+    said: bytes = b""
+    has_finished: bool = False
+    asked: tuple[Exchange, ...] = ()
+    tlvs: tuple[Tlv, ...] = ()
+    ended_tls: tuple[Tlv, ...] = ()
 
     @property
     def address(self) -> Address | None:
@@ -80,30 +81,31 @@ class Client(Protocol):
         """Let the client in, or turn it away; tell which."""
 
     def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:
-        """Find out what the client speaks."""
+        """Find out what the client speaks, by the routes of a level; `deadline` may have begun, or even run out."""
 
     def decided(self, level: Level, branch: Branch | None) -> None:
-        """Go where the routes of a level lead the client; ``None`` if none of them takes it."""
+        """Go where the routes of a level lead the client; `branch` takes it, or ``None`` does."""
 
     def lead(self, destination: Destination, reason: EndReason) -> None:
-        """Go to a destination; `reason` is why, should it be a refusal."""
+        """Go to a destination; `reason` is for the log, should that be a refusal."""
 
     def connect(self, upstream: Upstream) -> None:
-        """Connect to a server."""
+        """Connect to a server of a backend."""
 
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
-        """Go where clients are led when no server can be reached."""
+        """Go where clients are led when no server of a backend can be reached."""
 
     def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
-        """Relay to a server that is connected."""
+        """Relay to a server that is connected, whose end is `server`."""
 
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
-        """Lead the client nowhere."""
+        """Lead the client nowhere; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
 
     def over(self, reason: EndReason) -> None:
         """Note that nothing is left of the connection. Only the first call counts."""
 
 
+@attrs.define(eq=False, slots=False)
 class Stage:
     """What a connection is at: it is told what happens at the client's end, until the connection goes on.
 
@@ -111,10 +113,8 @@ class Stage:
         client: The client's connection.
     """
 
-    _deadline: IDelayedCall | None = None
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    _client: Client
+    _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
 
     def begin(self) -> None:
         """Begin, now that the connection is here."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,15 +54,15 @@ class Channel(LineOnlyReceiver):
         if self.is_open:
             self.transport.loseConnection()
 
+    @override
     def lineReceived(self, line: bytes) -> None:
-        """Hand a message on."""
         values = json.loads(line)
         handler = self.handlers.get(values.pop("kind"))
         if handler is not None:
             handler(**values)
 
+    @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note that the other end is closed."""
         super().connectionLost(reason)
         self.is_open = False
         self._lost()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
+from typing_extensions import override
 
 if TYPE_CHECKING:
     import socket
@@ -31,8 +32,8 @@ class SharedUNIXPort(unix.Port):
         self._factory = factory
         self.socket = opened.dup()
 
+    @override
     def startListening(self) -> None:
-        """Accept."""
         self._factory.doStart()
         self.connected = True
         self.fileno = self.socket.fileno  # type: ignore[method-assign]  # as Twisted's own ports do

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from twisted.internet import interfaces
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.sockets.transport import SocketTransport
@@ -95,8 +96,8 @@ class End(TwistedProtocol):
     transport: IRelayTransport
     receiver: Receiver
 
+    @override
     def dataReceived(self, data: bytes) -> None:
-        """Pass bytes on."""
         self.receiver.data(data)
 
     def readConnectionLost(self) -> None:
@@ -115,6 +116,6 @@ class End(TwistedProtocol):
         if wants is not None:
             wants()
 
+    @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass on that the connection is gone."""
         self.receiver.lost(reason)

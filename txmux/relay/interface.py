@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from txmux.observe.reasons import RelayReason
 
-__all__ = ["RelayResult", "Timeouts"]
+__all__ = ["RelayResult", "RelayState", "SideState", "Timeouts"]
 
 
 @attrs.frozen
@@ -40,3 +40,41 @@ class RelayResult:
     reason: RelayReason
     bytes_in: int
     bytes_out: int
+
+
+@attrs.frozen
+class SideState:
+    """One side of a relay that is suspended.
+
+    Attributes:
+        received: Bytes that came from its peer and were passed on.
+        held: Bytes for its peer that it has not been sent.
+        has_finished: Whether its peer sends no more.
+        is_reading: Whether its peer may still send something that somebody takes.
+        is_half_closing: Whether its peer is to be told, after what is held, that the other sends no more.
+        is_unwritable: Whether its peer takes nothing any more.
+    """
+
+    received: int
+    held: bytes
+    has_finished: bool = False
+    is_reading: bool = True
+    is_half_closing: bool = False
+    is_unwritable: bool = False
+
+
+@attrs.frozen
+class RelayState:
+    """All that another relay has to know to go on where one was suspended, besides the two sockets.
+
+    Attributes:
+        client: The client's side.
+        server: The server's side.
+        quiet: Seconds since the last byte.
+        left: Seconds until ``max_duration``; ``None`` if there is no such end.
+    """
+
+    client: SideState
+    server: SideState
+    quiet: float
+    left: float | None

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
+from typing_extensions import override
 
+from txmux.relay.ends import NOBODY
+from txmux.relay.interface import SideState
 from txmux.relay.pipes import PIPE_SIZE, PipePool
 from txmux.relay.progress import queued_in
 from txmux.relay.relay import RelaySide
@@ -71,20 +74,20 @@ class KernelSide(RelaySide):
         # Its peer takes nothing any more, but may have sent something before that.
         self._unwritable = False
 
+    @override
     def begin(self, *, reading: bool) -> None:
-        """Take the descriptor over, with what its transport has not sent yet."""
         self._held = leave(self.transport)
         self._reading = reading
         self._events = (READ if reading else 0) | (WRITE if self._held else 0)
         self._poller.watch(self._descriptor, self._events, self._ready)
 
+    @override
     def data(self, data: bytes) -> None:
-        """Pass on what the transport, which does not read any more, gives all the same."""
         self.received += len(data)
         self.other.write(data)
 
+    @override
     def lost(self, reason: Failure) -> None:
-        """Note that this side is gone, with its socket."""
         self._poller.closing(self._descriptor)
         self.other._put_pipe_away()  # with what this side's peer does not get any more
         if self.other.gone:
@@ -190,8 +193,8 @@ class KernelSide(RelaySide):
         pipe = self.other._pipe
         return bool(self._held) or (pipe is not None and pipe.level > 0)
 
+    @override
     def write(self, data: bytes) -> None:
-        """Send what the socket takes, and hold the rest."""
         sent = 0
         if not self._held:
             try:
@@ -270,38 +273,85 @@ class KernelSide(RelaySide):
 
     # What the relay wants.
 
+    @override
     def stop_reading(self) -> None:
-        """Read no more."""
         self._reading = False
         self._update()
 
+    @override
     def half_close(self) -> None:
-        """Tell this side's peer that the other will send no more."""
         if self._is_full():
             self._half_closing = True
         else:
             self._shut()
 
+    @override
     def close(self) -> None:
-        """Close cleanly."""
         self._end(CLOSED)
 
+    @override
     def close_when_sent(self) -> None:
-        """Close cleanly when nothing is held any more."""
         if self._is_full():
             self._closing = True
             self.stop_reading()
         else:
             self._end(CLOSED)
 
+    @override
     def abort(self) -> None:
-        """Break the connection off."""
         self._end(Failure(ConnectionAborted()))
 
+    @override
     def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""
         pipe = self.other._pipe
         return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
+
+    # Moving to another relay.
+
+    def suspend(self) -> SideState:
+        """Touch the socket no more. What is in the other side's pipe is held from now on."""
+        if self._events != _UNWATCHED:
+            self._poller.forget(self._descriptor)
+            self._events = _UNWATCHED
+        pipe = self.other._pipe
+        if pipe is not None:
+            parts = [self._held]
+            while pipe.level:
+                parts.append(os.read(pipe.source, pipe.level))
+                pipe.level -= len(parts[-1])
+            self._held = b"".join(parts)
+            self.other._put_pipe_away()
+        return SideState(
+            received=self.received,
+            held=bytes(self._held),
+            has_finished=self.has_finished,
+            is_reading=self._reading,
+            is_half_closing=self._half_closing,
+            is_unwritable=self._unwritable,
+        )
+
+    def resume(self) -> None:
+        """Watch the socket again, if only for trouble."""
+        self._events = self._wanted()
+        self._poller.watch(self._descriptor, self._events, self._ready)
+
+    def adopt(self, state: SideState) -> None:
+        """Take the descriptor over, with what another side knew."""
+        leave(self.transport)
+        self._events = _UNWATCHED
+        self.received = state.received
+        self.has_finished = state.has_finished
+        self._held = state.held
+        self._reading = state.is_reading
+        self._half_closing = state.is_half_closing
+        self._unwritable = state.is_unwritable
+
+    def let_go(self) -> None:
+        """Close the descriptor; the socket lives on."""
+        self.gone = True
+        self.transport.protocol.receiver = NOBODY
+        self.transport._shouldShutdown = False  # or Twisted would end the connection itself
+        self.transport.connectionLost(CLOSED)
 
     def _end(self, reason: Failure) -> None:
         """Give the descriptor back to its transport, as gone: it closes it, and tells its protocol."""
@@ -316,8 +366,7 @@ class KernelSide(RelaySide):
         """Watch for what matters now."""
         if self.gone:
             return
-        reading = self._reading and not self.other._is_full()
-        events = (READ if reading else 0) | (WRITE if self._is_full() else 0)
+        events = self._wanted()
         if self._events == _UNWATCHED:
             if events:
                 self._poller.watch(self._descriptor, events, self._ready)
@@ -325,3 +374,7 @@ class KernelSide(RelaySide):
         elif events != self._events:
             self._poller.change(self._descriptor, events)
             self._events = events
+
+    def _wanted(self) -> int:
+        reading = self._reading and not self.other._is_full()
+        return (READ if reading else 0) | (WRITE if self._is_full() else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.internet import interfaces
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.relay.progress import unsent
@@ -55,8 +56,8 @@ class PortableSide(RelaySide):
             self.transport.resumeProducing()
         self.transport.registerProducer(_Throttle(self.other.transport), streaming=True)
 
+    @override
     def data(self, data: bytes) -> None:
-        """Pass bytes to the other side."""
         if not self.other.gone:
             self.received += len(data)
             relay = self._relay
@@ -64,16 +65,16 @@ class PortableSide(RelaySide):
                 relay.last_byte_at = relay.seconds()
             self.other.transport.write(data)
 
+    @override
     def write(self, data: bytes) -> None:
-        """Send bytes."""
         self.transport.write(data)
 
+    @override
     def stop_reading(self) -> None:
-        """Read no more."""
         self.transport.pauseProducing()
 
+    @override
     def half_close(self) -> None:
-        """Tell this side's peer that the other will send no more."""
         self._expect_no_more()
         if interfaces.ISSLTransport.providedBy(self.transport):
             # TLS cannot shut one direction of the TCP connection: its close-notify is the half-close, and what
@@ -82,25 +83,25 @@ class PortableSide(RelaySide):
         else:
             self.transport.loseWriteConnection()
 
+    @override
     def close(self) -> None:
-        """Close cleanly."""
         self._expect_no_more()
         if interfaces.ISSLTransport.providedBy(self.transport):
             self.transport.resumeProducing()  # TLS waits for the close-notify of the other side
         self.transport.loseConnection()
 
+    @override
     def close_when_sent(self) -> None:
-        """Close cleanly, which transports do when they have sent everything."""
         self._expect_no_more()
         self.transport.loseConnection()
 
+    @override
     def abort(self) -> None:
-        """Break the connection off."""
         self._expect_no_more()
         self.transport.abortConnection()
 
+    @override
     def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""
         return unsent(self.transport)
 
     def _expect_no_more(self) -> None:
@@ -119,11 +120,9 @@ class _Throttle:
         self._transport = transport
 
     def pauseProducing(self) -> None:
-        """Stop reading."""
         self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Read on."""
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:

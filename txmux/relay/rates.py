@@ -76,12 +76,10 @@ class _PacedSide(PortableSide):
         self.transport = self._paced = paced
 
     def lost(self, reason: Failure) -> None:
-        """Send nothing more."""
         self._paced.stop()
         super().lost(reason)
 
     def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""
         held: int = self._paced.held
         return held + super().unsent()
 
@@ -229,11 +227,9 @@ class _Below:
         self._paced = paced
 
     def pauseProducing(self) -> None:
-        """Write no more for now."""
         self._paced.filled()
 
     def resumeProducing(self) -> None:
-        """Write on."""
         self._paced.emptied()
 
     def stopProducing(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 
-from txmux.relay.interface import RelayResult
+from txmux.relay.interface import RelayResult, RelayState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from txmux.observe.reasons import RelayReason
     from txmux.relay.ends import End
-    from txmux.relay.interface import Timeouts
+    from txmux.relay.interface import SideState, Timeouts
 
     OnOver = Callable[[RelayResult], None]
     MakeSides = Callable[["Relay", End, End], tuple["RelaySide", "RelaySide"]]
@@ -88,10 +88,7 @@ class Relay:
             client_finished: Whether the client has already finished sending.
         """
         self.last_byte_at = self.seconds()
-        self._client, self._server = upstream, downstream = self._make_sides(self, client, server)
-        del self._make_sides  # of no more use, and a connection may last
-        upstream.other, downstream.other = downstream, upstream
-        client.receiver, server.receiver = upstream, downstream
+        upstream, downstream = self._take(client, server)
         # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
         upstream.begin(reading=not client_finished)
         downstream.begin(reading=True)
@@ -104,6 +101,75 @@ class Relay:
             self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
         if client_finished:
             upstream.finished()
+
+    def _take(self, client: End, server: End) -> tuple[RelaySide, RelaySide]:
+        self._client, self._server = upstream, downstream = self._make_sides(self, client, server)
+        del self._make_sides  # of no more use, and a connection may last
+        upstream.other, downstream.other = downstream, upstream
+        client.receiver, server.receiver = upstream, downstream
+        return upstream, downstream
+
+    # Moving to another relay, in this process or in another one.
+
+    def suspend(self) -> RelayState | None:
+        """Touch neither socket any more, and give what another relay needs to go on with them.
+
+        Next is `resume`, or `let_go` when the other relay has them.
+
+        Returns:
+            ``None`` if it cannot be moved: its bytes pass through transports, or it is ending anyway.
+        """
+        if self.ending:
+            return None
+        client, server = self._client.suspend(), self._server.suspend()
+        if client is None or server is None:
+            return None
+        now = self.seconds()
+        left = None
+        if self._end is not None:
+            left = max(0.0, self._end.getTime() - now)
+            self._end.cancel()
+            self._end = None
+        self._stop_watching()
+        return RelayState(client, server, max(0.0, now - self.last_byte_at), left)
+
+    def resume(self, state: RelayState) -> None:
+        """Go on after all.
+
+        Args:
+            state: As `suspend` gave it.
+        """
+        self._set_timers(state)
+        for side in (self._client, self._server):
+            side.resume()
+
+    def let_go(self) -> None:
+        """Forget both connections, which go on elsewhere; nobody is told of an end."""
+        client, server = self._client, self._server
+        for side in (client, server):
+            side.let_go()
+        self._untie()
+
+    def adopt(self, client: End, server: End, state: RelayState) -> None:
+        """Go on where another relay was suspended.
+
+        Args:
+            client: The client's end, on its socket.
+            server: The server's end, on its socket.
+            state: As `suspend` of the other relay gave it.
+        """
+        sides = self._take(client, server)
+        for side, its in zip(sides, (state.client, state.server), strict=True):
+            side.adopt(its)
+        self._set_timers(state)
+        for side in sides:
+            side.resume()
+
+    def _set_timers(self, state: RelayState) -> None:
+        self.last_byte_at = self.seconds() - state.quiet
+        if state.left is not None:
+            self._end = self._clock.callLater(state.left, self._lasted)
+        self._watch()
 
     def abort(self, reason: RelayReason) -> None:
         """End both connections at once; bytes still under way are lost."""
@@ -194,9 +260,14 @@ class Relay:
         client, server = self._client, self._server
         result = RelayResult(self._reason or "error", client.received, server.received)
         on_over = self._on_over
-        # What points at each other would stay until the garbage collector finds it.
-        del client.other, server.other, client._relay, server._relay, self._on_over
+        self._untie()
         on_over(result)
+
+    def _untie(self) -> None:
+        """Part what points at each other, and would stay until the garbage collector finds it."""
+        for side in (self._client, self._server):
+            del side.other, side._relay
+        del self._on_over
 
     def _watch_from_now(self) -> None:
         """Give the connection all the time again that it has without a byte."""
@@ -323,6 +394,24 @@ class RelaySide(abc.ABC):
     @abc.abstractmethod
     def abort(self) -> None:
         """Break the connection off."""
+
+    # Moving to another relay. A side that can be moved overrides all of them.
+
+    def suspend(self) -> SideState | None:
+        """Touch the socket no more, and give the state; ``None`` if this kind of side cannot be moved."""
+        return None
+
+    def resume(self) -> None:
+        """Go on after all, or after `adopt`."""
+        raise NotImplementedError
+
+    def adopt(self, state: SideState) -> None:
+        """Take over a socket, and what another side held for its peer; `resume` follows."""
+        raise NotImplementedError
+
+    def let_go(self) -> None:
+        """Close this process's descriptor of the socket, which lives on."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def unsent(self) -> int:

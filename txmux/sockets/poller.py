@@ -52,9 +52,6 @@ class Poller:
 
     Args:
         reactor: In which it is a reader while there is anything to watch.
-
-    Attributes:
-        reactor: The same.
     """
 
     def __init__(self, reactor: Any) -> None:

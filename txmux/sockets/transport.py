@@ -108,6 +108,11 @@ class SocketTransport(tcp.Connection):
         self._want(READ)
         protocol.makeConnection(self)
 
+    def belong_to(self, protocol: IProtocol) -> None:
+        """Have a protocol whose connection was made elsewhere; nothing is read until somebody wants it."""
+        self.protocol = protocol
+        protocol.transport = self  # type: ignore[attr-defined]  # every protocol has one
+
     def __repr__(self) -> str:
         return f"<SocketTransport {self.getPeer()}>"
 

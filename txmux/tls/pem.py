@@ -37,7 +37,6 @@ class TLSFileError(MuxError):
         cause: Why the system did not let it be read, if it did not.
 
     Attributes:
-        key: The same.
         forbidden: Whether only the permission to read it is missing.
     """
 

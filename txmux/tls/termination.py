@@ -32,7 +32,6 @@ class Termination:
         reactor: The clock that Twisted's factory wants.
 
     Attributes:
-        store: The same.
         factory: What transports belong to.
     """
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from typing_extensions import override
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.wire.client_hello import parse_client_hello
 
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
+    from txmux.frontend.stage import Client
 
 __all__ = ["AwaitingHello", "lacks_hello"]
 
@@ -32,21 +34,19 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
     return not (reader.hello or reader.malformed)
 
 
+@attrs.define(eq=False, slots=False)
 class AwaitingHello(Stage):
     """Waits for the rest of the hello; otherwise what a backend is told would depend on how the network cut it.
 
     Args:
-        client: The client's connection.
-        upstream: Where it is led.
+        upstream: Where the client is led.
     """
 
-    def __init__(self, client: Client, upstream: Upstream) -> None:
-        super().__init__(client)
-        self._upstream = upstream
-        self._reader = parse_client_hello(client.said, None)
+    _upstream: Upstream
 
     @override
     def begin(self) -> None:
+        self._reader = parse_client_hello(self._client.said, None)
         self.wait(self._client.generation.settings.detect_timeout, self._go_on)
 
     @override

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.internet.interfaces import ISSLTransport
 from typing_extensions import override
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
@@ -20,19 +21,17 @@ __all__ = ["Closing"]
 _CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 
 
+@attrs.define(eq=False, slots=False)
 class Closing(Stage):
     """Waits for the client to go.
 
     Args:
-        client: The client's connection.
         how: `Refusal.RESET` to break it off.
         reason: Why, for the log.
     """
 
-    def __init__(self, client: Client, how: Refusal, reason: EndReason) -> None:
-        super().__init__(client)
-        self._how = how
-        self._reason = reason
+    _how: Refusal
+    _reason: EndReason
 
     @override
     def begin(self) -> None:

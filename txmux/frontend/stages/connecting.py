@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from typing_extensions import override
 
 from txmux.backends.connect.connector import BackendConnector
 from txmux.frontend.announcing import header_for
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.proxyprotocol.header import TlvType
 from txmux.rules.model import Refusal
 
@@ -21,25 +22,26 @@ if TYPE_CHECKING:
 __all__ = ["Connecting"]
 
 
+@attrs.define(eq=False, slots=False)
 class Connecting(Stage):
     """Waits for a server. What the client sends meanwhile is kept, up to the peek limit.
 
     Args:
-        client: The client's connection.
         upstream: Whose servers are tried.
     """
 
     _paused = False
+    _upstream: Upstream
 
-    def __init__(self, client: Client, upstream: Upstream) -> None:
-        super().__init__(client)
-        self._upstream = upstream
+    @override
+    def begin(self) -> None:
+        client, upstream = self._client, self._upstream
         header, address = b"", None
         if upstream.asks_who:
             address = client.address
             if upstream.backend.proxy_protocol != "off":
                 header = header_for(client, upstream.backend)
-        self._connector = BackendConnector(
+        self._connector = connector = BackendConnector(
             upstream,
             client.generation.dial,
             client.engine.clock,
@@ -50,17 +52,14 @@ class Connecting(Stage):
             on_failed=self._failed,
         )
         if client.asked:
-            self._connector.requests = client.asked
+            connector.requests = client.asked
         if upstream.tls is not None:
             agreed = (tlv.value for tlv in client.ended_tls if tlv.type == TlvType.ALPN)
-            self._connector.alpn = tuple(agreed)
-
-    @override
-    def begin(self) -> None:
+            connector.alpn = tuple(agreed)
         # Reading goes on for as long as there is room, because a socket that is not read does not tell
         # that its peer is gone.
         self.on_data()
-        self._connector.start()
+        connector.start()
 
     @override
     def leave(self) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.logger import Logger
 from typing_extensions import override
 from zope.interface import directlyProvides, providedBy
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
 
+    from txmux.frontend.stage import Client
     from txmux.observe.reasons import AbortReason, EndReason
     from txmux.rules.model import InProcess
 
@@ -26,24 +28,22 @@ __all__ = ["HandedOver"]
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
+@attrs.define(eq=False, slots=False)
 class HandedOver(Stage):
     """A protocol of this process has the connection, and all timeouts are its own.
 
     Args:
-        client: The client's connection.
         destination: Whose protocol it is.
 
     Attributes:
         protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
     """
 
-    def __init__(self, client: Client, destination: InProcess) -> None:
-        super().__init__(client)
-        self._destination = destination
-        self._ended_by_us: EndReason | None = None
-        self._told_finished = False
-        self._paused = False
-        self.protocol: Any = None
+    _destination: InProcess
+    _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
+    _told_finished = False
+    _paused = False
+    protocol: Any = attrs.field(default=None, init=False)
 
     @override
     def begin(self) -> None:

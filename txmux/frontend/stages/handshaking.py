@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.protocols.policies import ProtocolWrapper
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
 from txmux.tls.agreed import AgreedTLS
@@ -30,37 +31,36 @@ __all__ = ["Handshaking"]
 
 
 @implementer(IHandshakeListener)
+@attrs.define(eq=False, slots=False)
 class Handshaking(Stage):
     """Waits for the client's TLS. Is the protocol on top of it until the handshake is complete.
 
     Args:
-        client: The client's connection.
         termination: What its TLS is ended with.
         inside: Whose routes are asked when there is plaintext.
     """
 
-    def __init__(self, client: Client, termination: Termination, inside: Level) -> None:
-        super().__init__(client)
-        self._inside = inside
-        self._tls = TLSTransport(termination.factory, self, _connectWrapped=False)
-        self._reason: EndReason = "tls-failed"
-        self._cause = ""
+    _termination: Termination
+    _inside: Level
+    _reason: EndReason = attrs.field(default="tls-failed", init=False)
+    _cause = ""
 
     @override
     def begin(self) -> None:
         client = self._client
         below: Any = client.transport
         self.wait(client.generation.settings.detect_timeout, self._too_late)
+        self._tls = tls = TLSTransport(self._termination.factory, self, _connectWrapped=False)
         if isinstance(below, ProtocolWrapper):
-            below.wrappedProtocol = self._tls
+            below.wrappedProtocol = tls
         else:
-            below.protocol = self._tls
+            below.protocol = tls
         hello, client.said = client.said, b""
         has_finished, client.has_finished = client.has_finished, False
-        self._tls.makeConnection(below)
-        self._tls.dataReceived(hello)
+        tls.makeConnection(below)
+        tls.dataReceived(hello)
         if has_finished:
-            self._tls.readConnectionLost()
+            tls.readConnectionLost()
 
     def handshakeCompleted(self) -> None:
         """Step out of the way: TLS is now the client's transport."""

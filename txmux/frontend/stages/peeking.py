@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from typing_extensions import override
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
@@ -19,32 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["Peeking"]
 
 
+@attrs.define(eq=False, slots=False)
 class Peeking(Stage):
     """Waits for bytes.
 
     Args:
-        client: The client's connection.
         level: Whose routes are asked.
         deadline: Calls `too_late`, or has run out; begins now if not given.
     """
 
+    _level: Level
+    _deadline: IDelayedCall | None = None
     _answers = 0  # given to the client
-
-    def __init__(self, client: Client, level: Level, deadline: IDelayedCall | None = None) -> None:
-        super().__init__(client)
-        self._level = level
-        self._deadline = deadline
-        detector = level.detector
-        address = client.address if detector.asks_who else None
-        self._detection = detector.begin(address.host if address else None, client.record.time)
 
     @override
     def begin(self) -> None:
+        client, detector = self._client, self._level.detector
+        address = client.address if detector.asks_who else None
+        self._detection = detector.begin(address.host if address else None, client.record.time)
         deadline = self._deadline
         if deadline is None:
-            self.wait(self._client.generation.settings.detect_timeout, self.too_late)
+            self.wait(client.generation.settings.detect_timeout, self.too_late)
             return
-        if self._client.said:
+        if client.said:
             self.on_data()
         if self._deadline is deadline and not deadline.active():
             self.too_late()

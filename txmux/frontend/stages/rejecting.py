@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.internet.interfaces import ISSLTransport
 from typing_extensions import override
 
 from txmux.frontend.answers import answer_to
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 from txmux.interfaces import Peeked
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _MOST = 256 * 1024  # bytes
 _NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
 
 
+@attrs.define(eq=False, slots=False)
 class Rejecting(Stage):
     """Tells the client that it is led nowhere, and closes the connection once it has heard.
 
@@ -31,20 +33,18 @@ class Rejecting(Stage):
     what it still sends is read, until it closes its side, but neither for long nor without end.
 
     Args:
-        client: The client's connection; it has said something.
         reason: Why, on which the answer depends.
     """
 
-    def __init__(self, client: Client, reason: EndReason) -> None:
-        super().__init__(client)
-        self._reason = reason
-        self._said: Peeked | None = Peeked(client.said)
-        self._most = client.record.bytes_in - len(client.said) + _MOST
-        self._answered = 0
-        self._closing = False
+    _reason: EndReason
+    _answered = 0
+    _closing = False
 
     @override
     def begin(self) -> None:
+        client = self._client
+        self._said: Peeked | None = Peeked(client.said)
+        self._most = client.record.bytes_in - len(client.said) + _MOST
         self.wait(_PATIENCE, self._close)
         self._answer()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from typing_extensions import override
 
-from txmux.frontend.stage import Client, Stage
+from txmux.frontend.stage import Stage
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
@@ -19,34 +20,30 @@ if TYPE_CHECKING:
 __all__ = ["Relaying"]
 
 
+@attrs.define(eq=False, slots=False)
 class Relaying(Stage):
     """Waits for the relay, which is told itself what happens at both ends.
 
     Args:
-        client: The client's connection.
-        end: The same, for the relay.
+        end: The client's, for the relay.
         upstream: Whose server it is.
         member: The server.
         server: The server's end.
     """
 
-    def __init__(
-        self, client: Client, end: End, upstream: Upstream, member: Member, server: ProxyClient
-    ) -> None:
-        super().__init__(client)
-        self._end = end
-        self._server = server
-        self._member = member
-        self._pool = upstream.pool
-        self._relay = client.engine.relay(
-            end, server, upstream.timeouts, self._over, upstream.rates
-        )
+    _end: End
+    _upstream: Upstream
+    _member: Member
+    _server: ProxyClient
 
     @override
     def begin(self) -> None:
-        client = self._client
+        client, end, server, upstream = self._client, self._end, self._server, self._upstream
+        self._relay = relay = client.engine.relay(
+            end, server, upstream.timeouts, self._over, upstream.rates
+        )
         said, client.said = client.said, b""
-        self._relay.start(self._end, self._server, said, client_finished=client.has_finished)
+        relay.start(end, server, said, client_finished=client.has_finished)
 
     @override
     def abort(self, reason: AbortReason) -> None:
@@ -56,5 +53,5 @@ class Relaying(Stage):
         record = self._client.record
         record.bytes_in += result.bytes_in
         record.bytes_out += result.bytes_out
-        self._pool.released(self._member)
+        self._upstream.pool.released(self._member)
         self._client.over(result.reason)
