@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import attrs
+from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import MuxError
@@ -105,15 +106,16 @@ class CodeBlockTests(SynchronousTestCase):
                     for name in names.split(", "):
                         self.assertTrue(hasattr(import_module(module), name), f"{page}: {name}")
 
-    def test_matcher(self) -> None:
-        """The matcher that is shown as an example is one."""
-        (block,) = _blocks(_REFERENCE / "api.md", "python")
-        made: dict[str, Any] = {}
-        exec(block, made)
-        matcher = made["greeting"]
-        self.assertTrue(IProtocolMatcher.providedBy(matcher))
-        rules = "[route a]\nmatch = greeting\nbackend = close\n" + _LISTENER
-        self.assertEqual(len(parse(rules, "x", {"greeting": matcher}).routes), 1)
+    def test_matchers(self) -> None:
+        """The matchers that are shown as examples are some."""
+        for name, block in zip(
+            ("greeting", "stomp"), _blocks(_REFERENCE / "api.md", "python"), strict=True
+        ):
+            made: dict[str, Any] = {}
+            exec(block, made)
+            self.assertTrue(IProtocolMatcher.providedBy(made[name]))
+            rules = f"[route a]\nmatch = {name}\nbackend = close\n" + _LISTENER
+            self.assertEqual(len(parse(rules, "x", {name: made[name]}).routes), 1)
 
     def test_links(self) -> None:
         """Links inside of the project lead to files."""
@@ -344,6 +346,19 @@ class OtherPageTests(PageTestCase):
         text = (_REFERENCE / "api.md").read_text()
         for name in txmux.__all__:
             self.assertRegex(text, rf":: txmux\.{name}\b", "add it to docs/reference/api.md")
+
+    def test_reference(self) -> None:
+        """All that the API reference shows is there; and all predicates, fields and options of ``txmux.wire`` are shown."""
+        text = (_REFERENCE / "api.md").read_text()
+        shown = re.findall(r"^\.\. (?:auto\w+|py:data):: (txmux[\w.]*)", text, re.MULTILINE)
+        for name in shown:
+            namedAny(name)
+        for module in ("cursor", "facts", "globs", "plain", "predicates", "sizes"):
+            for name in import_module(f"txmux.wire.{module}").__all__:
+                duty = (
+                    f"add txmux.wire.{module}.{name} to docs/reference/api.md, *Reading protocols*"
+                )
+                self.assertIn(f"txmux.wire.{module}.{name}", shown, duty)
 
     def test_architecture(self) -> None:
         """Each room of the package uses the rooms that the architecture lists, and no others."""

@@ -173,7 +173,7 @@ class RefusalTests(SynchronousTestCase):
 
     def test_syntax(self) -> None:
         """Errors of `re` come with its message and position."""
-        self.refused(r"is no regular expression: .*unterminated.* at position 1", b"a(b")
+        self.refused(r"is not a regular expression: .*unterminated.* at position 1", b"a(b")
         self.refused("unterminated character set at position 0", b"[a")
         self.refused(r"bad escape \\q at position 1", rb"a\q")
         self.refused("nothing to repeat at position 0", b"*a")

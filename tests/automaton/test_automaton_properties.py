@@ -97,7 +97,7 @@ class PropertyTests(SynchronousTestCase):
     @example(pattern=rb"(?:a|\b){2}(?m:^)*-", within=4)
     @example(pattern=rb"(?s:.)(?m:^)(?:\B|a)-", within=4)
     def test_assertions(self, pattern: bytes, within: int) -> None:
-        """So they are with assertions, and no match hangs on the byte that comes next."""
+        """So they are with assertions, and no match depends on the byte that comes next."""
         one_more = re.compile(rb"(?:%s)(?s:.)" % pattern)
         matches = {data for data in strings(within) if one_more.fullmatch(data + b"a")}
         compiled = self.compiled(pattern, within, matches)

@@ -90,7 +90,7 @@ class OptionTests(SynchronousTestCase):
         self.refused("pattern", "leave \\$ out", pattern="a$")
         self.refused("pattern", "position 2", pattern="ab(c")
         self.refused("pattern", "more than within=2", pattern="abc", within="2")
-        self.refused("pattern", "no valid UTF-8", pattern="\udcff")
+        self.refused("pattern", "not valid UTF-8", pattern="\udcff")
 
     def test_no_warning(self) -> None:
         """Warnings of `re` become errors in the file, never warnings of the program."""

@@ -317,7 +317,9 @@ class WordTests(CheckTestCase):
 
     def test_options(self) -> None:
         """Its options are options, with names of their own."""
-        self.assertIn("is no txmux.interfaces.Option", self.complaint(Matcher(options=("word",))))
+        self.assertIn(
+            "is not a txmux.interfaces.Option", self.complaint(Matcher(options=("word",)))
+        )
         self.assertIn("is there twice", self.complaint(Matcher(options=(OPTION, OPTION))))
         odd = attrs.evolve(OPTION, name="a=b")
         self.assertIn(

@@ -1,10 +1,10 @@
 r"""A pattern's tree as an automaton, a state for each byte that it may take (Glushkov's construction, 1961).
 
-``^`` and ``\b`` hang on the byte before, and ``\b`` on the next one too. So the bytes are split into *kinds*
+``^`` and ``\b`` depend on the byte before, and ``\b`` on the next one too. So the bytes are split into *kinds*
 (word or not, newline or not) as far as a pattern needs it, and each state takes bytes of one kind only.
 What may follow a place is then known for each *context* (the start of the stream, or the kind of the byte before),
 and ``\b`` crosses out the states whose kind may not come next. The match itself is a state for each kind of
-next byte: where a ``\b`` has crossed out some of them, the answer would hang on a byte that is not yet there.
+next byte: where a ``\b`` has crossed out some of them, the answer would depend on a byte that is not yet there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def build(tree: Node, longest: int | None) -> Automaton:
         longest: The most bytes that a match may have; what only longer matches need is left out.
 
     Raises:
-        PatternError: The automaton would be too large, or a match would hang on the byte after it.
+        PatternError: The automaton would be too large, or a match would depend on the byte after it.
         RecursionError: The tree is too deep.
     """
     assertions = {leaf for leaf in _leaves(tree) if isinstance(leaf, Assertion)}
@@ -154,7 +154,7 @@ class _Builder:
         for states in (start, *self._follow.values()):
             if 0 < states & self._match < self._match:
                 raise PatternError(
-                    r"ends with a \b or \B that hangs on the byte after the match: "
+                    r"ends with a \b or \B that depends on the byte after the match: "
                     r"leave it out, or write the byte that has to come next, such as [ \r\n]"
                 )
         return Automaton.assemble(start, self._taken, self._follow, self._match)

@@ -154,7 +154,7 @@ def compile_pattern(pattern: bytes, *, within: int | None = None) -> StreamPatte
         within: The most bytes a match may have, at least 1; ``None`` for no limit.
 
     Raises:
-        PatternError: It is no regular expression; or it looks past its match, back, or at what a group took;
+        PatternError: It is not a regular expression; or it looks past its match, back, or at what a group took;
             or nothing can match it; or it is too large.
     """
     try:

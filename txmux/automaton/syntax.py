@@ -142,7 +142,7 @@ def parse(pattern: bytes) -> Node:
         it does not change which strings match in full.
 
     Raises:
-        PatternError: It is no regular expression, or uses what a stream has no answer for.
+        PatternError: It is not a regular expression, or uses what a stream has no answer for.
         RecursionError: Its groups are nested too deeply.
     """
     with warnings.catch_warnings():
@@ -151,7 +151,7 @@ def parse(pattern: bytes) -> Node:
         try:
             tree = _parser.parse(pattern)
         except (re.error, ValueError, OverflowError) as error:
-            raise PatternError(f"is no regular expression: {error}") from None
+            raise PatternError(f"is not a regular expression: {error}") from None
         except Warning as warning:
             raise PatternError(
                 f"would not mean the same to every version of Python: {warning}; "
@@ -162,7 +162,7 @@ def parse(pattern: bytes) -> Node:
 
 def _without_locale(flags: int) -> int:
     if flags & re.LOCALE:
-        raise PatternError("hangs on the locale of the machine with (?L): leave the L out")
+        raise PatternError("depends on the locale of the machine with (?L): leave the L out")
     return flags
 
 

@@ -48,7 +48,7 @@ class Detector(Generic[R]):
 
     Args:
         routes: In the order of their priority.
-        peek_limit: Matchers see at most so many bytes.
+        peek_limit: The most bytes that matchers see.
 
     Attributes:
         asks_who: Whether any route depends on the client's address.

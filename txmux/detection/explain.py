@@ -31,7 +31,7 @@ class Answer:
     Attributes:
         verdict: ``NEED_MORE`` is undecided.
         at: How many bytes it had to see to know; ``None`` while it is undecided.
-        needs: It knows after so many bytes at the latest, or is cut off there by the peek limit.
+        needs: The number of bytes after which it knows at the latest, or is cut off by the peek limit.
         error: The exception, if its matcher raised one: that counts as a ``NO``.
     """
 
@@ -87,7 +87,7 @@ def explain(
         routes: In the order of their priority.
         data: All bytes so far, maybe none.
         client: Its address; ``None`` for a client that is outside of every network.
-        peek_limit: Matchers see at most so many bytes.
+        peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
     """
     routes = tuple(routes)
@@ -109,7 +109,7 @@ class _Seen:
     """The bytes that all lines are asked about.
 
     Attributes:
-        prefix: Gives the first so many of them. The same object each time, since many lines ask the same parsers.
+        prefix: Gives the first of them, by their number. The same object each time, since many lines ask the same parsers.
         length: How many there are.
     """
 

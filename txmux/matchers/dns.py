@@ -125,7 +125,7 @@ def _name(peeked: Peeked) -> str | None:
 class DnsMatcher:
     """Matches the first message of a DNS client over TCP (RFC 1035, sections 4.1 and 4.2.2; RFC 7766, section 8).
 
-    That is its length in two bytes; a header that is no response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
+    That is its length in two bytes; a header that is not a response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
     (RFC 2136) and the flags that these may have, with AD and CD (RFC 4035); and one question, whose name is not
     compressed. The counts of the other records have to fit in the length. The end of the question decides.
 

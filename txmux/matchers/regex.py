@@ -56,7 +56,7 @@ class RegexMatcher:
             predicate = Pattern(options["pattern"].encode(), within=within)
             predicate.compile()
         except UnicodeEncodeError:
-            raise OptionError("pattern", r"is no valid UTF-8; write such bytes as \xNN") from None
+            raise OptionError("pattern", r"is not valid UTF-8; write such bytes as \xNN") from None
         except PatternError as error:
             raise OptionError("pattern", str(error)) from None
         return predicate

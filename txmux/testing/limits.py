@@ -81,7 +81,7 @@ def _undecided(predicate: Predicate, stream: bytes) -> int:
 
 def _check_linear(predicate: Predicate, stream: bytes) -> None:
     sizes = (len(stream) // 4, len(stream) // 2, len(stream))
-    # An automaton may be built while it is first used; what that takes is no client's cost.
+    # An automaton may be built while it is first used; what that takes is not the client's cost.
     in_pieces(predicate, stream, range(1, len(stream)))
     quarter, half, whole = (
         steps_in(partial(in_pieces, predicate, stream[:size], range(1, size))) for size in sizes

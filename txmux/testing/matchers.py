@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import itertools
 import re
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import Invalid
 from zope.interface.verify import verifyObject
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_matcher", "check_predicate", "with_example"]
 
-Sample: TypeAlias = "bytes | tuple[bytes, int]"
-
 _NAME = re.compile("[a-z0-9-]+")
 _OPTION_NAME = re.compile("[a-z0-9_-]+")
 _CHANGED = 2048
@@ -37,8 +35,8 @@ _ODD_VALUES = (
 
 def check_matcher(
     matcher: IProtocolMatcher,
-    samples: Iterable[Sample],
-    not_samples: Iterable[Sample] = (),
+    samples: Iterable[bytes | tuple[bytes, int]],
+    not_samples: Iterable[bytes | tuple[bytes, int]] = (),
     options: Mapping[str, str] | None = None,
     *,
     undecided: Iterable[bytes] = (),
@@ -85,8 +83,8 @@ def check_matcher(
 
 def check_predicate(
     predicate: Predicate,
-    samples: Iterable[Sample] = (),
-    not_samples: Iterable[Sample] = (),
+    samples: Iterable[bytes | tuple[bytes, int]] = (),
+    not_samples: Iterable[bytes | tuple[bytes, int]] = (),
     *,
     undecided: Iterable[bytes] = (),
     more: Iterable[bytes] = (),
@@ -144,7 +142,7 @@ def with_example(
     return None
 
 
-def _row(sample: Sample) -> tuple[bytes, int | None]:
+def _row(sample: bytes | tuple[bytes, int]) -> tuple[bytes, int | None]:
     return (sample, None) if isinstance(sample, bytes) else sample
 
 
@@ -163,7 +161,7 @@ def _check_words(matcher: IProtocolMatcher) -> None:
     names: set[str] = set()
     for option in matcher.options:
         if not isinstance(option, Option):
-            raise AssertionError(f"{option!r} is no txmux.interfaces.Option")  # noqa: TRY004
+            raise AssertionError(f"{option!r} is not a txmux.interfaces.Option")  # noqa: TRY004
         where = f"the option {option.name!r} of {matcher.name}"
         if not _OPTION_NAME.fullmatch(option.name):
             raise AssertionError(f"{where} must be lower-case letters, digits, '-' and '_'")

@@ -101,7 +101,7 @@ def facts(predicate: Predicate, peeked: Peeked) -> dict[str, str]:
         peeked: The first bytes of a stream.
 
     Raises:
-        AssertionError: A name is no word, or a value is more than 255 printable ASCII characters.
+        AssertionError: A name is not a word, or a value is more than 255 printable ASCII characters.
     """
     learnt = getattr(predicate, "learnt", None)
     if learnt is None:

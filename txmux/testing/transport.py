@@ -34,7 +34,7 @@ class WaterMarkTransport:
     the producer, carries a half-close out, and closes.
 
     Args:
-        high_water: A producer is paused when more than so many bytes wait to be taken.
+        high_water: A producer is paused when more than this number of bytes wait to be taken.
         peer: What `getPeer` gives.
         host: What `getHost` gives.
 
@@ -95,7 +95,7 @@ class WaterMarkTransport:
         """Read.
 
         Args:
-            count: At most so many bytes; by default all there are.
+            count: The most bytes; by default all there are.
 
         Returns:
             What the protocol has written. A producer that is resumed by this writes for the next time.
@@ -232,7 +232,7 @@ class WaterMarkTransport:
         return self._host
 
     def getHandle(self) -> object:
-        """Give nothing: there is no socket."""
+        """Give nothing: a connection in memory has none."""
         return None
 
     def getTcpNoDelay(self) -> bool:
@@ -240,7 +240,7 @@ class WaterMarkTransport:
         return self._no_delay
 
     def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
-        """Keep what is set; there is no TCP."""
+        """Keep what is set; it changes nothing here."""
         self._no_delay = enabled
 
     def getTcpKeepAlive(self) -> bool:
@@ -248,5 +248,5 @@ class WaterMarkTransport:
         return self._keep_alive
 
     def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001
-        """Keep what is set; there is no TCP."""
+        """Keep what is set; it changes nothing here."""
         self._keep_alive = enabled

@@ -1,1 +1,11 @@
-"""Readers of what goes over the wire, for matchers of this project and of others."""
+"""What matchers are made of: predicates, and readers of what goes over the wire.
+
+Authors of plugins may use all that the modules of this package list in ``__all__``:
+
+- `plain`: a matcher without options, written as data; `predicates`: what most protocols begin with;
+- `cursor`: binary fields; `globs` and `sizes`: the values of options; `facts`: values for the access log;
+- `client_hello`, `sslv2_hello`, `ja4`, `hello_options`: TLS; `http_head`, `http2_opening`: HTTP;
+  `postgres_startup`, `postgres_tls`: PostgreSQL.
+
+A parser is given to `txmux.interfaces.Peeked.parsed`, so that all who ask share what it found.
+"""

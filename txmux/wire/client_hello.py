@@ -69,7 +69,7 @@ class HelloReader:
     """How far a hello has come; not changed any more once `parse_client_hello` has given it.
 
     Attributes:
-        malformed: Whether this is no hello, whatever follows.
+        malformed: Whether this is not a hello, whatever follows.
         hello: The hello, once it is there in full.
         sni: Its server name, as soon as that is there.
         alpn: Its application protocols, as soon as all of them are there.

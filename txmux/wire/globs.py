@@ -48,13 +48,13 @@ class Globs:
         return self._wild is not None and self._wild.match(name) is not None
 
     def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
-        """Give the key of a predicate that hangs on a host name which has to match.
+        """Give the key of a predicate that depends on a host name which has to match.
 
         Args:
             read: Reads the name; see `txmux.interfaces.Key`.
 
         Returns:
-            The key, if all patterns are names or have their only wildcard in front: ``*.example.com``.
+            The key, if all patterns are names or have their only wildcard in front, as ``*.example.com``; else ``None``.
         """
         if self._under is None:
             return None

@@ -59,13 +59,13 @@ class Stage(enum.IntEnum):
     """What of a request comes next; all before it is there."""
 
     REFUSED = 0
-    """Nothing: this is no request."""
+    """Nothing; this is not a request."""
     METHOD = 1
     TARGET = 2
     VERSION = 3
     FIELDS = 4
     DONE = 5
-    """Nothing: the host is known, or will never be."""
+    """Nothing; the host is known, or will never be."""
 
 
 @attrs.define

@@ -36,7 +36,9 @@ class PlainMatcher:
 
     def __attrs_post_init__(self) -> None:
         # It is from where it is written down, as a class is: `txmux matchers` tells the package by that.
-        object.__setattr__(self, "__module__", sys._getframe(2).f_globals["__name__"])
+        object.__setattr__(
+            self, "__module__", sys._getframe(2).f_globals.get("__name__", "__main__")
+        )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
         """Give the predicate, the same for all lines."""

@@ -35,7 +35,8 @@ class Prefix:
 class Pattern:
     """Whether a stream begins with a match of a regular expression.
 
-    It is compiled when it is first asked for, and read once: later bytes go on where earlier ones ended.
+    It is compiled when it is first asked for; one that cannot be used raises `txmux.automaton.PatternError` then. Every
+    byte is read once.
 
     Args:
         expression: In the syntax of `re` for bytes, anchored at the first one.
