@@ -1,0 +1,165 @@
+"""What becomes of HAProxy's health checks."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import looks, rules_of
+from tests.convert.haproxy_pieces import backend
+
+_USUAL = "interval=2s timeout=2s"
+
+
+class CheckTests(SynchronousTestCase):
+    """``check``."""
+
+    def check(self, *lines: str, server: str = "check", warnings: int = 0) -> str:
+        """Give what the check of a backend becomes."""
+        found = backend(*lines, server=f"server s 127.0.0.1:1 {server}")
+        self.assertEqual(len(found.warnings), warnings, found.warnings)
+        (check,) = [line for line in found.text.splitlines() if line.startswith("check = ")]
+        self.assertIsNotNone(rules_of(found).backends["x"].check)
+        return check.removeprefix("check = ")
+
+    def test_schedule(self) -> None:
+        """HAProxy asks every two seconds, and waits as long, unless it is told otherwise."""
+        for server, lines, schedule in (
+            ("check", (), _USUAL),
+            ("check inter 500 rise 3 fall 4", (), "interval=500ms timeout=500ms rise=3 fall=4"),
+            ("check", ("timeout connect 1s",), _USUAL),
+            ("check", ("timeout check 5s", "timeout connect 1s"), "interval=2s timeout=1s"),
+            ("check", ("timeout check 5s",), _USUAL),
+        ):
+            self.assertEqual(self.check(*lines, server=server), f"tcp {schedule}")
+        redis = ("option redis-check", "timeout check 5s", "timeout connect 1s")
+        self.assertEqual(self.check(*redis), "redis interval=2s timeout=6s")
+
+    def test_kinds(self) -> None:
+        """Some questions are known to both."""
+        for lines, kind in (
+            (("option redis-check",), "redis"),
+            (("option pgsql-check user x",), "postgres"),
+            (("option tcp-check",), "tcp"),
+            (("option tcp-check", "tcp-check connect"), "tcp"),
+            (("option tcp-check", "tcp-check expect string SSH-"), "expect=SSH-"),
+            (
+                ("option tcp-check", r"tcp-check send PING\r\n", "tcp-check expect string +PONG"),
+                r"send=PING\r\n expect=+PONG",
+            ),
+            (
+                ("option tcp-check", "tcp-check send-binary 00ff", "tcp-check expect binary 16"),
+                r"send=\x00\xff expect=\x16",
+            ),
+        ):
+            self.assertEqual(self.check(*lines), f"{kind} {_USUAL}")
+
+    def test_weaker(self) -> None:
+        """What else is asked becomes a connection, with a word."""
+        for lines in (
+            ("option mysql-check user x",),
+            ("option ldap-check",),
+            ("option smtpchk EHLO a.example",),
+            ("option ssl-hello-chk",),
+            ("option external-check",),
+            ("option tcp-check", "tcp-check send x", "tcp-check expect rstring ^y"),
+            ("option tcp-check", "tcp-check connect port 2"),
+            ("option tcp-check", "tcp-check expect string a", "tcp-check expect string b"),
+            ("option tcp-check", "tcp-check send x"),
+            ("option tcp-check", "tcp-check send-binary x", "tcp-check expect string a"),
+            ("option httpchk", "http-check expect rstring x"),
+            ("option httpchk", "http-check expect ! string x"),
+            ("option httpchk", "http-check expect status 2"),
+            ("option httpchk", "http-check expect rstatus ("),
+            ("option httpchk", "http-check expect rstatus x"),
+            ("option httpchk", "http-check connect port 2"),
+            ("option httpchk", "http-check send uri-lf /%[date]"),
+            ("option httpchk", "http-check send hdr X %[date]"),
+        ):
+            self.assertEqual(self.check(*lines, warnings=1), f"tcp {_USUAL}", lines)
+
+    def test_http(self) -> None:
+        """The request is the same, with its method, its version and its headers."""
+        for lines, words in (
+            ((), r"send='OPTIONS / HTTP/1.0\r\n\r\n'"),
+            (("option httpchk /h",), r"send='OPTIONS /h HTTP/1.0\r\n\r\n'"),
+            (("option httpchk GET /h",), r"send='GET /h HTTP/1.0\r\n\r\n'"),
+            ((r"option httpchk GET /h HTTP/1.1\r\nHost:\ a.example",), "path=/h host=a.example"),
+            (
+                (r"option httpchk HEAD /h HTTP/1.1\r\nHost:\ a.example",),
+                r"send='HEAD /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
+            ),
+            (
+                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example",),
+                "path=/h host=a.example",
+            ),
+            (
+                ("http-check send meth POST body 'a b'",),
+                r"send='POST / HTTP/1.0\r\nContent-Length: 3\r\n\r\na b'",
+            ),
+        ):
+            found = self.check("option httpchk", *lines)
+            self.assertEqual(found, f"http {words} {_USUAL}")
+
+    def test_expected(self) -> None:
+        """So is what has to be answered."""
+        for expected, words in (
+            ("status 200", "expect=200"),
+            ("status 200-399", "expect=2xx,3xx"),
+            ("status 200,401,300-302", "expect=200,300-302,401"),
+            ("rstatus ^2", "expect=2xx"),
+            ("! status 400-599", "expect=1xx,2xx,3xx"),
+            ("! rstatus ^[1345]", "expect=2xx"),
+        ):
+            found = self.check("option httpchk", f"http-check expect {expected}")
+            self.assertEqual(found, rf"http send='OPTIONS / HTTP/1.0\r\n\r\n' {words} {_USUAL}")
+        found = self.check("option httpchk", "http-check expect string ready")
+        self.assertEqual(found, rf"send='OPTIONS / HTTP/1.0\r\n\r\n' expect=ready {_USUAL}")
+
+    def test_elsewhere(self) -> None:
+        """Another port, and TLS, stay so."""
+        for server, words in (
+            ("check port 8008", "port=8008"),
+            ("check check-ssl verify none", "tls=yes"),
+            ("check port 8443 check-ssl check-sni a.example", "port=8443 tls=yes sni=a.example"),
+            ("check port 8008 no-check-ssl", "port=8008"),
+        ):
+            warnings = int("verify" in server)
+            found = self.check("option redis-check", server=server, warnings=warnings)
+            self.assertEqual(found, f"redis {words} {_USUAL}")
+
+    def test_lost(self) -> None:
+        """A check that would find something else is left out, until a person has looked."""
+        for server in (
+            "check addr 10.0.0.1",
+            "check check-via-socks4",
+            "check track a/b",
+            "check agent-check",
+            "check check-send-proxy",
+            "check port 2 check-send-proxy send-proxy",
+            "check check-alpn h2",
+        ):
+            found = backend("option redis-check", server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn("its check is left out", looks(found)[0])
+            self.assertIsNone(rules_of(found).backends["x"].check)
+        found = backend(server="server s 127.0.0.1:1 agent-check")
+        self.assertIn("no counterpart of agent-check", looks(found)[0])
+
+    def test_servers_differ(self) -> None:
+        """So is one of servers that are asked differently; the longest times are for all."""
+        first = "server s 127.0.0.1:1 check port 2"
+        for second in ("check port 3", "check", "check port 2 check-ssl", "port 2"):
+            found = backend(f"server t 127.0.0.1:2 {second}", server=first)
+            self.assertIn("these differ in", looks(found)[0], second)
+            self.assertNotIn("\ncheck", found.text)
+        for off in ("disabled", "weight 0"):
+            self.check(f"server t 127.0.0.1:2 check port 3 {off}")
+        self.assertEqual(self.check("server t 127.0.0.1:2", warnings=1), f"tcp {_USUAL}")
+        found = backend("server t 127.0.0.1:2", "option redis-check", server=first)
+        self.assertIn("these differ in check", looks(found)[0])
+        times = self.check("server t 127.0.0.1:2 check inter 5s fall 9 rise 1", warnings=3)
+        self.assertEqual(times, "tcp interval=5s timeout=5s fall=9")
+
+    def test_unchecked(self) -> None:
+        """Servers that HAProxy does not check are not checked."""
+        found = backend("option httpchk", "http-check expect status 200", "timeout check 5s")
+        self.assertEqual((found.warnings, "check" in found.text), ((), False))

@@ -1,0 +1,139 @@
+"""Servers that say who they are, to be served by another program and by txmux with its converted configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING
+
+from tests.interop.mux import Mux
+from txmux.convert.formats import convert
+from txmux.detection.registry import installed_matchers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.interop.children import InteropTestCase
+    from txmux.convert.formats import Conversion, Program
+
+__all__ = [
+    "CLOSED",
+    "HALF_HELLO",
+    "HELLO",
+    "HTTP",
+    "Named",
+    "client_hello",
+    "said_to",
+    "start_converted",
+]
+
+CLOSED = ""
+"""What a client hears that is led nowhere."""
+
+HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
+_PATIENCE = 20
+
+
+def client_hello(name: str) -> bytes:
+    """Make the first bytes of a TLS client that asks for a server of this name."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+HELLO = client_hello("www.example.com")
+HALF_HELLO = HELLO[:3]
+
+
+class Named:
+    """A server that says its name and keeps what it hears. Each connection has a thread, until the test ends.
+
+    Args:
+        test: Whose it is.
+        name: What it says to a client that connects, followed by the end of a line.
+        host: Where it listens.
+        port: Where it listens; 0 is any.
+        answer: In place of the greeting, what it does with a connection.
+
+    Attributes:
+        port: Its port.
+        heard: The first bytes of each connection to which `answer` has listened.
+    """
+
+    def __init__(
+        self,
+        test: InteropTestCase,
+        name: str = "",
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        answer: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.heard: list[bytes] = []
+        self._answer = answer or self._greet
+        self._listening = socket.create_server((host, port))
+        self.port: int = self._listening.getsockname()[1]
+        self._connections: list[socket.socket] = []
+        test.addCleanup(self._stop)
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        try:
+            self._answer(connection)
+        except OSError:
+            pass
+        finally:
+            connection.close()
+
+    def _greet(self, connection: socket.socket) -> None:
+        connection.sendall(f"{self.name}\n".encode())
+        while connection.recv(4096):
+            pass
+
+    def _stop(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        for connection in self._connections:
+            connection.close()
+
+
+def said_to(port: int, data: bytes = b"", source: str = "127.0.0.1") -> str:
+    """Connect, say something, and give the name of the server that answers, or nothing if the connection ends."""
+    heard = b""
+    # A client that is turned away may see the end before it has said anything.
+    with (
+        contextlib.suppress(ConnectionError),
+        socket.create_connection(("127.0.0.1", port), _PATIENCE, (source, 0)) as client,
+    ):
+        client.sendall(data)
+        while not heard.endswith(b"\n") and (piece := client.recv(4096)):
+            heard += piece
+    return heard.decode().strip()
+
+
+def start_converted(test: InteropTestCase, text: str, program: Program) -> Conversion:
+    """Convert a configuration, and run txmux with it, as after a person has looked at it.
+
+    Args:
+        test: Whose it is.
+        text: The configuration, which says where to listen.
+        program: Whose configuration it is.
+    """
+    found = convert(text.encode(), "x.cfg", installed_matchers(), lambda _: None, program)
+    mux = Mux(test.folder, found.text.replace("# LOOK:", "#"))
+    test.addCleanup(mux.stop)
+    return found
