@@ -18,31 +18,17 @@ from txmux.wire.facts import printable
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-    from txmux.frontend.engine import Engine
-    from txmux.frontend.generation import Generation
-    from txmux.observe.record import ConnectionRecord
     from txmux.proxyprotocol.header import Address, Header
 
 __all__ = ["ClientEnd"]
 
 
 class ClientEnd(End, Client):
-    """The client's end of a connection, as far as it is known.
+    """The client's end of a connection, as far as it is known."""
 
-    Args:
-        generation: The rules under which the client was accepted.
-        engine: What it works with.
-        record: What is known of it so far.
-    """
-
+    _accepted_at: float  # by the engine's clock
     _source: Address | None = None
     _destination: Address | None = None
-
-    def __init__(self, generation: Generation, engine: Engine, record: ConnectionRecord) -> None:
-        self.generation = generation
-        self.engine = engine
-        self.record = record
-        self._accepted_at = engine.clock.seconds()
 
     @property
     @override

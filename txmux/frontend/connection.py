@@ -86,8 +86,11 @@ class MuxProtocol(ClientEnd):
     def __init__(
         self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
     ) -> None:
-        super().__init__(generation, engine, record)
         self._owner = owner
+        self.generation = generation
+        self.engine = engine
+        self.record = record
+        self._accepted_at = engine.clock.seconds()
 
     # The beginning.
 
@@ -176,7 +179,7 @@ class MuxProtocol(ClientEnd):
             self.turn_away(destination, reason)
         elif isinstance(destination, InProcess):
             self.hand_over(destination)
-        elif lacks_hello(self, destination):
+        elif destination.backend.proxy_tlvs and lacks_hello(self, destination):
             self.enter(AwaitingHello(self, destination))
         else:
             self.connect(destination)

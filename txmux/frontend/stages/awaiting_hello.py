@@ -22,7 +22,7 @@ _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 def lacks_hello(client: Client, upstream: Upstream) -> bool:
     """Tell whether a backend wants to know what is in a ClientHello that has begun, but has not come in full."""
     wanted = upstream.backend.proxy_tlvs
-    if not wanted or client.has_finished or client.ended_tls:
+    if client.has_finished or client.ended_tls:
         return False
     settings, said = client.generation.settings, client.said
     if {"authority", "alpn"}.isdisjoint(wanted) or not said.startswith(_HELLO):

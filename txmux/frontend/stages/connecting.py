@@ -30,8 +30,9 @@ class Connecting(Stage):
         upstream: Whose servers are tried.
     """
 
-    _paused = False
     _upstream: Upstream
+    _connector: BackendConnector | None = attrs.field(default=None, init=False)
+    _paused = False
 
     @override
     def begin(self) -> None:
@@ -63,9 +64,9 @@ class Connecting(Stage):
 
     @override
     def leave(self) -> None:
-        super().leave()
-        self._connector.cancel()
-        del self._connector  # it knows this stage, too
+        if self._connector is not None:
+            self._connector.cancel()
+            self._connector = None  # it knows this stage, too
         if self._paused and not self._client.has_finished:
             # Where the connection goes from here, nobody knows that it was stopped.
             self._client.transport.resumeProducing()
@@ -82,20 +83,22 @@ class Connecting(Stage):
         record = client.record
         record.server = member.target.text
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
-        self._note_attempts()
+        self._done()
         client.relay(self._upstream, member, server)
 
     def _failed(self, cause: ConnectFailure) -> None:
-        self._note_attempts()
-        tried = [*self._connector.tried]
+        tried = self._done()
         if tried and isinstance(self._upstream.fallback, Refusal):
             self._client.record.server = tried[-1].target.text
         self._client.fall_back(self._upstream, cause)
 
-    def _note_attempts(self) -> None:
-        tried = self._connector.tried
-        if tried:
-            attempts = [f"{member.target.text} {cause}" for member, cause in tried.items()]
-            facts = self._client.record.facts
-            before = [facts["tried"]] if "tried" in facts else []
-            facts["tried"] = ", ".join(before + attempts)
+    def _done(self) -> list[Member]:
+        """Let go of the connector; note the servers that could not be reached, and give them."""
+        connector, self._connector = self._connector, None
+        if connector is None or not connector.tried:
+            return []
+        facts = self._client.record.facts
+        before = [facts["tried"]] if "tried" in facts else []
+        attempts = [f"{member.target.text} {cause}" for member, cause in connector.tried.items()]
+        facts["tried"] = ", ".join(before + attempts)
+        return [*connector.tried]
