@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from tests.backends.certificates import Identity, make_authority
 from tests.backends.connect.tls_case import authority
 from tests.frontend.terminate_case import SSH, TerminationCase
+from tests.support.certificates import Identity, make_authority
 from tests.support.mux import CLOSE
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route

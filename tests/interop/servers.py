@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from tests.backends.certificates import make_authority
 from tests.interop.children import Child, free_port, output_of
+from tests.support.certificates import make_authority
 
 __all__ = [
     "Certificate",

@@ -6,9 +6,9 @@ import re
 import signal
 import sys
 
-from tests.backends.certificates import make_authority
 from tests.interop.children import InteropTestCase, eventually, run
 from tests.interop.mux import Mux, twist_command
+from tests.support.certificates import make_authority
 
 
 class BadFileTests(InteropTestCase):

@@ -9,7 +9,6 @@ import sys
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.backends.certificates import Identity, make_authority
 from tests.interop.children import Child, InteropTestCase, eventually, free_port, output_of, run
 from tests.interop.mux import Mux, Record
 from tests.interop.servers import (
@@ -20,6 +19,7 @@ from tests.interop.servers import (
     start_redis,
     start_sshd,
 )
+from tests.support.certificates import Identity, make_authority
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
-from tests.backends.certificates import make_authority
 from tests.proxyprotocol.vectors import IPV4
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.wrappers import HeaderFirst

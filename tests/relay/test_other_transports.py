@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.endpoints import SSL4ClientEndpoint, connectProtocol
 from twisted.internet.ssl import CertificateOptions
 
-from tests.backends.certificates import make_authority
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase
 from tests.support.peers import Peer, reactor

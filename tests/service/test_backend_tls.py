@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.ssl import CertificateOptions
 from twisted.logger import capturedLogs
 
-from tests.backends.certificates import make_authority
 from tests.backends.connect.tls_case import authority
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
+from tests.support.certificates import make_authority
 from tests.support.peers import PeerFactory, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
 
 if TYPE_CHECKING:
-    from tests.backends.certificates import Identity
+    from tests.support.certificates import Identity
 
 
 class TLSTest(BackendsCase):

@@ -13,7 +13,7 @@ from txmux.tls.pem import TLSFileError, read_key_pairs
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.backends.certificates import Identity
+    from tests.support.certificates import Identity
 
 _WANTED = "name a PEM file with a certificate and its key"
 

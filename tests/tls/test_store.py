@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.certificates import make_authority
 from tests.backends.connect.tls_case import authority
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.rules.model import TlsEnd
 from txmux.tls.contexts import Contexts

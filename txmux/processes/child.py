@@ -18,9 +18,9 @@ from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
 from txmux.processes.forwarding import Forwarding
 from txmux.processes.limits import SharedLimits
-from txmux.processes.process import CHANNEL
 from txmux.processes.signals import SignalWatch
 from txmux.processes.unixport import SharedUNIXPort
+from txmux.processes.worker import CHANNEL
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import read_again
 from txmux.serving.serving import Serving

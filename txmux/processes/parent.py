@@ -13,8 +13,8 @@ from txmux.errors import ListenError, MuxError
 from txmux.frontend.engine import Engine
 from txmux.observe.access_log import open_log
 from txmux.processes.limits import SharedLimits
-from txmux.processes.process import Worker
 from txmux.processes.sockets import WorkerSockets
+from txmux.processes.worker import Worker
 from txmux.rules.reading.parser import is_as_read
 from txmux.tls.termination import Terminations
 

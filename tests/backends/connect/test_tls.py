@@ -16,8 +16,8 @@ from twisted.internet.error import (
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCertificates
 
-from tests.backends.certificates import Identity, make_authority
 from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.peers import PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.tls import HandshakeError

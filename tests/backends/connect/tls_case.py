@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
-from tests.backends.certificates import Identity, make_authority
+from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
