@@ -1,0 +1,146 @@
+"""All matchers on one port, in the order of the reference, and the first flights of public captures."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.all_samples import all_samples
+from tests.support.mux import MuxTestCase
+from txmux.detection.ambiguities import AMBIGUITIES
+from txmux.detection.detector import Decision, Detector
+from txmux.detection.registry import installed_matchers
+from txmux.embedding import route
+from txmux.interfaces import Peeked, Verdict
+from txmux.rules.model import Refusal, Route
+
+_TESTS = Path(__file__).parent.parent
+_PAGE = _TESTS.parent / "docs/reference/matchers.md"
+_CONFIGURED = {"payload", "regex"}
+"""These match what their line says, not a protocol."""
+_TAKES_ALL = {"random", "any"}
+
+# The labels of streams that nothing took when they were collected, and the matchers that came later.
+_CAME_LATER = {
+    "unclaimed:AJP": "ajp",
+    "unclaimed:ajp13": "ajp",
+    "unclaimed:FastCGI": "fastcgi",
+    "unclaimed:JSON-RPC": "jsonrpc",
+    "unclaimed:Mining": "jsonrpc",
+    "unclaimed:Zabbix": "zabbix",
+    "unclaimed:dcerpc": "dcerpc",
+    "unclaimed:elasticsearch": "elasticsearch",
+}
+_GRPC = "suricata-verify@10a45e4b:tests/http2-errorcode/input.pcap"
+"""Where the HTTP/2 is gRPC, which its label does not say: its content-type does."""
+
+
+@functools.cache
+def streams() -> tuple[dict[str, Any], ...]:
+    """Read the corpus; its ``about`` says what is in it."""
+    found = json.loads((_TESTS / "corpus/streams.json").read_text())["streams"]
+    return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
+
+
+@functools.cache
+def order() -> tuple[str, ...]:
+    """Give the matchers in the order that the reference recommends."""
+    section = _PAGE.read_text().partition("\n## Ambiguities\n")[2]
+    return tuple(section.partition("```text\n")[2].partition("```")[0].split())
+
+
+def routes() -> list[Route]:
+    """Make a route for each of them, which is named after it."""
+    return [route(name, Refusal.CLOSE, name=name) for name in order()]
+
+
+def expected(stream: dict[str, Any]) -> set[str]:
+    """Say which routes may have a stream."""
+    names = set(stream["expect"])
+    if not names:
+        names = _TAKES_ALL | {_CAME_LATER.get(stream["label"], "any")}
+    return names | ({"grpc"} if stream["source"].endswith(_GRPC) else set())
+
+
+def taker(decision: Decision[Route]) -> str:
+    """Name the route that won."""
+    assert decision.route is not None
+    return decision.route.name
+
+
+class OrderTests(SynchronousTestCase):
+    """The order of the reference."""
+
+    def test_all(self) -> None:
+        """It has every matcher once, and what takes all at its end."""
+        self.assertEqual(sorted(order()), sorted(installed_matchers().keys() - _CONFIGURED))
+        self.assertEqual(order()[-2:], ("random", "any"))
+
+    def test_ambiguities(self) -> None:
+        """Of two that share clients, the one that has to come first does."""
+        for pair in AMBIGUITIES:
+            self.assertLess(order().index(pair.first), order().index(pair.second), pair)
+
+    def test_nobody_waits(self) -> None:
+        """No matcher takes or holds a client whose own comes later, but for the ambiguities."""
+        matchers = installed_matchers()
+        ambiguous = {(pair.first, pair.second) for pair in AMBIGUITIES}
+        for protocol, samples in all_samples().items():
+            if protocol not in order():
+                continue
+            for before in order()[: order().index(protocol)]:
+                if (before, protocol) in ambiguous:
+                    continue
+                predicate = matchers[before].predicate({})
+                for sample in samples:
+                    verdict = predicate(Peeked(sample))
+                    self.assertIs(verdict, Verdict.NO, (before, protocol, sample))
+
+
+class CorpusTests(SynchronousTestCase):
+    """Whom detection leads where."""
+
+    def setUp(self) -> None:
+        self.detector = Detector(routes())
+
+    def test_whole(self) -> None:
+        """Each stream, in one piece, is taken by one of those that it is for, or else by what takes all."""
+        self.assertEqual(len(streams()), 400)
+        for stream in streams():
+            detection = self.detector.begin()
+            decision = detection.feed(stream["data"]) or detection.finish()
+            self.assertIn(taker(decision), expected(stream), stream["source"])
+
+    def test_cut(self) -> None:
+        """Byte by byte, it is taken by the same one."""
+        for stream in streams():
+            data = stream["data"]
+            detection = self.detector.begin()
+            feeds = (detection.feed(data[:length]) for length in range(1, len(data) + 1))
+            decision = next(filter(None, feeds), None) or detection.finish()
+            whole = self.detector.begin()
+            self.assertEqual(
+                taker(decision), taker(whole.feed(data) or whole.finish()), stream["source"]
+            )
+
+
+class PortTests(MuxTestCase):
+    """The same on a port."""
+
+    timeout = 120
+
+    async def test_port(self) -> None:
+        """Every client that sends its stream and is done is led to a route that it is for."""
+        port = self.mux(routes())
+        for stream in streams():
+            self.records.clear()
+            client = await self.connect(port)
+            client.send(stream["data"])
+            client.finish()
+            record = await self.logged()
+            self.assertIn(record.route, expected(stream), stream["source"])
+            await client.is_lost()
