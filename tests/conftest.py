@@ -25,8 +25,10 @@ WHOLE = (
 # Differences are shown whole, however long they are.
 unittest.TestCase.maxDiff = None
 
-# A machine that is busy is not a failure; `CostTests` and their like measure time on purpose, and say so.
-hypothesis.settings.register_profile("txmux", deadline=None)
+# A machine that is busy is not a failure; tests of what something costs count steps, or compare times.
+hypothesis.settings.register_profile(
+    "txmux", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("txmux")
 
 

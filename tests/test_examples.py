@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, InteropTestCase, output_of
+from tests.interop.pools_case import pool_rules
 from tests.programs import require_program
 from txmux import load
 
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _EXAMPLES = Path(__file__).parent.parent / "examples"
-
-_RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route all]
-match   = any
-backend = 127.0.0.1:{port}
-"""
 
 
 class RulesTests(SynchronousTestCase):
@@ -46,9 +38,8 @@ class TacTests(InteropTestCase):
         """Run the file, and give what a client gets from a server with that answer."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             rules = self.folder / "rules.ini"
-            rules.write_text(_RULES.format(port=server.getsockname()[1]))
-            child = Child("env", *command)
-            self.addCleanup(child.end)
+            rules.write_text(pool_rules(f"127.0.0.1:{server.getsockname()[1]}"))
+            child = self.own(Child("env", *command))
             port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
             child.wait_for("starting up")
             with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:

@@ -89,8 +89,7 @@ class PluginExampleTests(InteropTestCase):
             rules = self.folder / "served.ini"
             rules.write_text(_RULES.format(port=server.getsockname()[1]))
             twist = (self.python, "-m", "twisted", "--log-format=text")
-            mux = Child("env", *_UNSET, *twist, "txmux", "--rules", rules)
-            self.addCleanup(mux.end)
+            mux = self.own(Child("env", *_UNSET, *twist, "txmux", "--rules", rules))
             port = int(mux.wait_for(r"listening on 127\.0\.0\.1:(\d+) for")[1])
             with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
                 client.sendall(b"/W alice\r\n")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase
 from tests.interop.mux import Mux, Twist, twist_command
+from tests.interop.pools_case import pool_rules
 from txmux.relay.kernel import is_supported
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     _Base = InteropTestCase
 else:
     _Base = object
-
-_RULES = """
-[listen public]
-endpoint = 127.0.0.1:0
-
-[route all]
-match   = any
-backend = 127.0.0.1:{port}
-"""
 
 _SIZE = 24 * 2**20
 _CLIENTS = 200
@@ -73,10 +65,8 @@ class ReactorTests(_Base):
 
     def start(self, relay: str) -> _Mux:
         """Start the service."""
-        rules = _RULES.format(port=self.backend.getsockname()[1])
-        mux = _Mux(self.folder, rules, f"relay = {relay}", self.reactor)
-        self.addCleanup(mux.stop)
-        return mux
+        rules = pool_rules(f"127.0.0.1:{self.backend.getsockname()[1]}")
+        return self.own(_Mux(self.folder, rules, f"relay = {relay}", self.reactor))
 
     def serve_one(self) -> bytes:
         """Read a client to its end, then answer it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -12,7 +14,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +33,22 @@ __all__ = [
     "output_of",
     "run",
 ]
+
+
+_PORTS = 1000
+_FIRST_PORT = 10_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
+_ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid()))
+"""Those of this process of the tests, which no connection gets for its own end: Linux takes these above 32767."""
+
+
+class Started(Protocol):
+    """A program, or what goes with one."""
+
+    def end(self) -> None:
+        """End it."""
+
+
+T = TypeVar("T", bound=Started)
 
 _PATIENCE = 20.0
 """Seconds that anything may take; far more than it does take."""
@@ -135,6 +153,17 @@ class InteropTestCase(SynchronousTestCase):
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-interop-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
 
+    @classmethod
+    def share(cls, started: T) -> T:
+        """Take what has been started for all tests of the class, and end it after the last."""
+        cls.addClassCleanup(started.end)
+        return started
+
+    def own(self, started: T) -> T:
+        """Take what has been started for one test, and end it with the test."""
+        self.addCleanup(started.end)
+        return started
+
 
 def leave_unmeasured(test: SynchronousTestCase) -> None:
     """Have coverage not look at a test's child processes, which may not write where it writes."""
@@ -182,10 +211,11 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 def free_port() -> int:
     """Give a TCP port of 127.0.0.1 for a server that cannot be told to choose one itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    while True:
+        port = next(_ports)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def has_ipv6() -> bool:

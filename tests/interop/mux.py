@@ -53,6 +53,8 @@ class Twist:
         self.terminate()
         self.assert_stopped()
 
+    end = stop
+
     def assert_stopped(self) -> None:
         """Wait for its end, and check that this is as it ought to be."""
         # twist ends itself with the signal that it was sent.
@@ -112,10 +114,10 @@ class Mux(Twist):
         """
         taken = self._taken.get(listener, 0)
         eventually(
-            lambda: len(self._lines(listener)) >= taken + count,
+            lambda: len(self.lines(listener)) >= taken + count,
             f"the access log has {count} new lines",
         )
-        lines = self._lines(listener)[taken:]
+        lines = self.lines(listener)[taken:]
         self._taken[listener] = taken + len(lines)
         if len(lines) != count:
             found = [(line["route"], line["reason"]) for line in lines]
@@ -126,7 +128,8 @@ class Mux(Twist):
         """Wait for the one new line of the access log."""
         return self.take(1, listener)[0]
 
-    def _lines(self, listener: str) -> list[Record]:
+    def lines(self, listener: str = "") -> list[Record]:
+        """Give all lines of the access log so far, or those of one listener."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         lines = map(json.loads, whole.splitlines())
         return [line for line in lines if listener in ("", line["listener"])]

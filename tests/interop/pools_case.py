@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["pool_rules"]
 
 
-def pool_rules(*servers: str, more: str) -> str:
+def pool_rules(*servers: str, more: str = "") -> str:
     """Write rules that lead every client to a pool of these servers, with more lines for it."""
     lines = "\n    ".join(servers)
     return f"""

@@ -16,6 +16,7 @@ __all__ = [
     "RedisServer",
     "SshServer",
     "make_certificate",
+    "start_dnsmasq",
     "start_haproxy",
     "start_nginx",
     "start_nginx_stream",
@@ -31,18 +32,22 @@ class Certificate:
     Attributes:
         chain: A PEM file.
         key: The PEM file of its key.
+        both: A PEM file of the two.
     """
 
     chain: Path
     key: Path
+    both: Path
 
 
 def make_certificate(folder: Path, *names: str) -> Certificate:
     """Make a certificate for these host names."""
     made = make_authority(names[0], *names)
-    certificate = Certificate(folder / f"{names[0]}.pem", folder / f"{names[0]}.key")
+    files = (folder / f"{names[0]}.{suffix}" for suffix in ("pem", "key", "both"))
+    certificate = Certificate(*files)
     made.write(certificate.chain)
     certificate.key.write_bytes(made.key_pem())
+    made.write(certificate.both, key=True)
     return certificate
 
 
@@ -59,6 +64,10 @@ class SshServer:
     child: Child
     port: int
     options: tuple[str, ...]
+
+    def end(self) -> None:
+        """End it."""
+        self.child.end()
 
 
 _SSHD = """\
@@ -121,19 +130,9 @@ http {{
     fastcgi_temp_path {folder}/temporary;
     uwsgi_temp_path {folder}/temporary;
     scgi_temp_path {folder}/temporary;
-    {http}
+    {lines}
 }}
 """
-
-
-def start_nginx(folder: Path, http: str) -> Child:
-    """Start a web server with these lines in its ``http`` block."""
-    user = "user root;" if os.geteuid() == 0 else ""
-    configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX.format(user=user, folder=folder, http=http))
-    child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
-    child.wait_for("start worker process ")
-    return child
 
 
 _NGINX_STREAM = """\
@@ -144,18 +143,40 @@ pid {folder}/nginx.pid;
 error_log stderr notice;
 events {{}}
 stream {{
-    {stream}
+    {lines}
 }}
 """
 
 
+def start_nginx(folder: Path, http: str) -> Child:
+    """Start a web server with these lines in its ``http`` block."""
+    return _start_nginx(folder, _NGINX, http)
+
+
 def start_nginx_stream(folder: Path, stream: str) -> Child:
     """Start a proxy with these lines in its ``stream`` block."""
+    return _start_nginx(folder, _NGINX_STREAM, stream)
+
+
+def _start_nginx(folder: Path, template: str, lines: str) -> Child:
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
-    configuration.write_text(_NGINX_STREAM.format(user=user, folder=folder, stream=stream))
+    configuration.write_text(template.format(user=user, folder=folder, lines=lines))
     child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
     child.wait_for("start worker process ")
+    return child
+
+
+def start_dnsmasq(hosts: Path, *options: str, before: tuple[str, ...] = ()) -> Child:
+    """Start a name server for what is in a file of hosts, which it reads again on SIGHUP; its answers hold for 1 s."""
+    child = Child(
+        *(*before, "dnsmasq"),
+        *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
+        *("--no-resolv", "--no-hosts", f"--addn-hosts={hosts}", "--local-ttl=1", "--local=/test/"),
+        *("--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file="),
+        *options,
+    )
+    child.wait_for(r"read .*hosts")
     return child
 
 
@@ -191,6 +212,10 @@ class RedisServer:
     child: Child
     port: int
     socket: Path
+
+    def end(self) -> None:
+        """End it."""
+        self.child.end()
 
 
 def start_redis(folder: Path) -> RedisServer:

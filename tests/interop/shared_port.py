@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
@@ -61,22 +60,16 @@ class SharedPortTestCase(InteropTestCase):
         """Start txmux."""
         super().setUpClass()
         routes = (_ROUTE.format(name=name) for name in _MATCHERS)
-        cls.mux = Mux(cls.folder, "".join((_LISTEN, *routes)))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(Mux(cls.folder, "".join((_LISTEN, *routes))))
         cls.port = str(cls.mux.port)
         cls.address = f"127.0.0.1:{cls.port}"
 
-    def lines(self) -> list[Record]:
-        """Give all lines of the access log."""
-        whole, _, _ = self.mux.log.read_text().rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines()]
-
     def assert_reaches(self, route: str, program: str, *arguments: str | Path) -> Record:
         """Run a client until it has said something, which must lead to this route, and give its line of the log."""
-        before = len(self.lines())
+        before = len(self.mux.lines())
 
         def spoken() -> list[Record]:
-            return [line for line in self.lines()[before:] if line["bytes_in"]]
+            return [line for line in self.mux.lines()[before:] if line["bytes_in"]]
 
         client = Child(program, *arguments)
         try:
@@ -88,7 +81,7 @@ class SharedPortTestCase(InteropTestCase):
         # Some clients try again and again. Their last connection came before this one, and so does its line.
         with self.mux.connect() as connected:
             last = "{}:{}".format(*connected.getsockname())
-        eventually(lambda: last in {line["client"] for line in self.lines()}, "all is logged")
+        eventually(lambda: last in {line["client"] for line in self.mux.lines()}, "all is logged")
         found = spoken()
         self.assertEqual({(line["route"], line["reason"]) for line in found}, {(route, "denied")})
         return found[0]

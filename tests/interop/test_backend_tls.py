@@ -121,10 +121,8 @@ class NginxTests(InteropTestCase):
         root.issue("www.example.com").write(self.folder / "good.pem", key=True)
         root.issue("www.example.com", ends=-1).write(self.folder / "bad.pem", key=True)
         ports = {name: free_port() for name in ("good", "bad")}
-        nginx = start_nginx(self.folder, _SITE.format(folder=self.folder, ports=ports))
-        self.addCleanup(nginx.end)
-        mux = Mux(self.folder, _RULES.format(folder=self.folder, ports=ports))
-        self.addCleanup(mux.stop)
+        nginx = self.own(start_nginx(self.folder, _SITE.format(folder=self.folder, ports=ports)))
+        mux = self.own(Mux(self.folder, _RULES.format(folder=self.folder, ports=ports)))
         url = f"http://127.0.0.1:{mux.port}/"
         for _ in range(2):
             with mux.connect() as refused:

@@ -100,8 +100,7 @@ class NginxTests(ChecksTestCase):
         cls.certificate = make_certificate(cls.folder, "www.example.com")
         cls.ports = {name: free_port() for name in ("plain", "proxied", "secure")}
         site = _SITE.format(ports=cls.ports, certificate=cls.certificate)
-        cls.nginx = start_nginx(cls.folder, site)
-        cls.addClassCleanup(cls.nginx.end)
+        cls.nginx = cls.share(start_nginx(cls.folder, site))
 
     def tearDown(self) -> None:
         """See that it had nothing to complain of."""
@@ -164,8 +163,7 @@ class RedisTests(ChecksTestCase):
     def setUpClass(cls) -> None:
         """Start the server."""
         super().setUpClass()
-        cls.redis = start_redis(cls.folder)
-        cls.addClassCleanup(cls.redis.child.end)
+        cls.redis = cls.share(start_redis(cls.folder))
 
     async def test_well(self) -> None:
         """It is well, and also when it wants a password first."""
@@ -221,8 +219,7 @@ class SshTests(ChecksTestCase):
     def setUpClass(cls) -> None:
         """Start the server."""
         super().setUpClass()
-        cls.ssh = start_sshd(cls.folder)
-        cls.addClassCleanup(cls.ssh.child.end)
+        cls.ssh = cls.share(start_sshd(cls.folder))
 
     async def test_well(self) -> None:
         """It is well, and takes the check for a client that left."""
@@ -248,8 +245,7 @@ class PostgresTests(ChecksTestCase):
         folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
         cls.addClassCleanup(shutil.rmtree, folder)
         cls.port = free_port()
-        cls.postgres = start_postgres(folder, cls.port)
-        cls.addClassCleanup(cls.postgres.end)
+        cls.postgres = cls.share(start_postgres(folder, cls.port))
 
     async def test_life(self) -> None:
         """It is well while it asks for passwords, without a complaint in its log, and ill while it shuts down."""

@@ -27,8 +27,7 @@ class DemoTests(InteropTestCase):
     def setUpClass(cls) -> None:
         """Start the demo."""
         super().setUpClass()
-        cls.demo = Twist("--demo", "--demo-port", "0")
-        cls.addClassCleanup(cls.demo.stop)
+        cls.demo = cls.share(Twist("--demo", "--demo-port", "0"))
         cls.port = int(cls.demo.child.wait_for(r"all on port (\d+)")[1])
         cls.demo.child.wait_for("Starting reactor")
         cls.silent = cls.connect()

@@ -39,8 +39,7 @@ class DescriptorTests(InteropTestCase):
         threading.Thread(target=self.serve, daemon=True).start()
         rules = _RULES.format(clients=_CLIENTS, port=self.backend.getsockname()[1])
         few = ("sh", "-c", f'ulimit -n {_LIMIT}; exec "$@"', "sh")
-        self.mux = Mux(self.folder, rules, before=few)
-        self.addCleanup(self.mux.stop)
+        self.mux = self.own(Mux(self.folder, rules, before=few))
 
     def serve(self) -> None:
         """Echo the first bytes of each that comes."""

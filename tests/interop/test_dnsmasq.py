@@ -10,6 +10,7 @@ from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace
 from tests.interop.pools_case import pool_rules
+from tests.interop.servers import start_dnsmasq
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
@@ -72,16 +73,7 @@ class DnsmasqTests(InteropTestCase):
 
     def start_dnsmasq(self) -> Child:
         """Start the name server."""
-        child = Child(
-            *(*self.network.command, "dnsmasq"),
-            *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
-            *("--no-resolv", "--no-hosts", f"--addn-hosts={self.hosts}", "--local-ttl=1"),
-            *("--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file="),
-            "--local=/test/",
-        )
-        self.addCleanup(child.end)
-        child.wait_for(r"read .*hosts")
-        return child
+        return self.own(start_dnsmasq(self.hosts, before=self.network.command))
 
     def change(self, dnsmasq: Child, *lines: str) -> None:
         """Have the name server give other answers."""
@@ -101,8 +93,7 @@ class DnsmasqTests(InteropTestCase):
         for settings in ("", "workers = 2"):
             self.change(dnsmasq, "127.0.1.1 web.test")
             rules = pool_rules("web.test:9001", more="resolve = 1s")
-            mux = Mux(self.folder, rules, settings, before=self.before)
-            self.addCleanup(mux.stop)
+            mux = self.own(Mux(self.folder, rules, settings, before=self.before))
             self.assertEqual(self.said(mux), ["127.0.1.1"])
             self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
             eventually(
@@ -140,8 +131,7 @@ class DnsmasqTests(InteropTestCase):
             hosts = [f"127.0.{3 + i // 250}.{1 + i % 250} web.test" for i in range(count)]
             self.change(dnsmasq, *hosts, "127.0.9.9 web.test")
             rules = pool_rules("web.test:9001", more="balance = first\nretries = 1000")
-            mux = Mux(self.folder, rules, before=self.before)
-            self.addCleanup(mux.stop)
+            mux = self.own(Mux(self.folder, rules, before=self.before))
             self.assertEqual(self.said(mux), ["127.0.9.9"])
 
     def reasons(self, lines: list[Record]) -> list[str]:

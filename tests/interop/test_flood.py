@@ -96,7 +96,7 @@ class FloodTestCase(WorkersTestCase):
         eventually(
             lambda: mux.log.read_text().count(start) >= count, f"there are {count} lines of {BAD}"
         )
-        return [line for line in mux._lines("") if line["client"].startswith(f"{BAD}:")]
+        return [line for line in mux.lines("") if line["client"].startswith(f"{BAD}:")]
 
 
 class SilentTest(FloodTestCase):

@@ -30,8 +30,7 @@ class InheritedSocketTest(InteropTestCase):
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
         rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"
-        mux = Mux(self.folder, rules, before=(sys.executable, "-c", PASS_ON))
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
         for host, shown in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")]:
             with socket.create_connection((host, mux.port), timeout=20) as client:
                 client.sendall(b"x")

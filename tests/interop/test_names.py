@@ -12,7 +12,8 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import temporary_folder
 from tests.backends.pool.pools import servers
-from tests.interop.children import Child, free_port
+from tests.interop.children import free_port
+from tests.interop.servers import start_dnsmasq
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import Names
@@ -36,16 +37,12 @@ class DnsmasqTests(TestCase):
         self.hosts = folder / "hosts"
         self.write_hosts("10.0.0.1 web.test", "10.0.0.2 web.test", "10.0.1.1 one.test")
         port = free_port()
-        self.child = Child(
-            "dnsmasq",
-            *("--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null", "--user="),
-            *("--no-resolv", "--no-hosts", f"--addn-hosts={self.hosts}", "--local-ttl=1"),
-            *("--listen-address=127.0.0.1", "--bind-interfaces", f"--port={port}", "--pid-file="),
-            *("--local=/test/", "--cname=alias.test,web.test"),
+        self.child = start_dnsmasq(
+            self.hosts,
+            *(f"--port={port}", "--cname=alias.test,web.test"),
             *("--srv-host=_ssh._tcp.test,one.test,22,1,5", "--srv-host=_no._tcp.test"),
         )
         self.addCleanup(self.child.end)
-        self.child.wait_for(r"read .*hosts")
         lookup = Lookup(reactor, [("127.0.0.1", port)], folder / "none", folder / "none")
         self.names = Names(reactor, lookup)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.names.stop()))

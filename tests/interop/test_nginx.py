@@ -79,10 +79,8 @@ class NginxTests(InteropTestCase):
         cls.files.mkdir()
         ports = {name: free_port() for name in ("plain", "h2c", "one", "two")}
         site = _SITE.format(ports=ports, folder=cls.folder, certificate=cls.certificate)
-        nginx = start_nginx(cls.folder, site)
-        cls.addClassCleanup(nginx.end)
-        cls.mux = Mux(cls.folder, _RULES.format(ports=ports))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.share(start_nginx(cls.folder, site))
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
 
     def curl(self, *arguments: str | Path) -> bytes:
         """Run curl; ``{mux}`` in an argument stands for the port of txmux."""

@@ -53,18 +53,15 @@ class OnePortTests(InteropTestCase):
     def test_four_protocols(self) -> None:
         """Every client reaches its own server, and each connection is one line in the access log."""
         certificate = make_certificate(self.folder, "www.example.com")
-        ssh = start_sshd(self.folder)
-        self.addCleanup(ssh.child.end)
-        redis = start_redis(self.folder)
-        self.addCleanup(redis.child.end)
+        ssh = self.own(start_sshd(self.folder))
+        redis = self.own(start_redis(self.folder))
         plain, secure = free_port(), free_port()
         nginx = start_nginx(
             self.folder, _SITE.format(plain=plain, secure=secure, certificate=certificate)
         )
         self.addCleanup(nginx.end)
         rules = _RULES.format(ssh=ssh.port, redis=redis.port, plain=plain, secure=secure)
-        mux = Mux(self.folder, rules)
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, rules))
         port = str(mux.port)
 
         said = output_of("ssh", *ssh.options, "-p", port, "127.0.0.1", "echo", "hello")

@@ -39,10 +39,8 @@ class OpenSshTests(InteropTestCase):
     def setUpClass(cls) -> None:
         """Start the server and txmux."""
         super().setUpClass()
-        cls.ssh = start_sshd(cls.folder)
-        cls.addClassCleanup(cls.ssh.child.end)
-        cls.mux = Mux(cls.folder, _RULES.format(port=cls.ssh.port))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.ssh = cls.share(start_sshd(cls.folder))
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(port=cls.ssh.port)))
 
     def command(self, command: str, stdin: bytes = b"") -> bytes:
         """Run a command on the server."""

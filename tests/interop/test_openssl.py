@@ -49,8 +49,7 @@ class OpenSslTests(InteropTestCase):
         echo = cls.start_server("-rev")
         cls.sink = cls.start_server()
         ports = [server.wait_for(r"^ACCEPT .*:(\d+)$")[1] for server in (echo, cls.sink)]
-        cls.mux = Mux(cls.folder, _RULES.format(echo=ports[0], sink=ports[1]))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(echo=ports[0], sink=ports[1])))
 
     @classmethod
     def start_server(cls, *options: str) -> Child:

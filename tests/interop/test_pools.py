@@ -74,9 +74,7 @@ class KilledTests(InteropTestCase):
     def start_server(self, port: int) -> Child:
         """Start one with a folder of its own."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        child = start_nginx(folder, _SITE.format(port=port))
-        self.addCleanup(child.end)
-        return child
+        return self.own(start_nginx(folder, _SITE.format(port=port)))
 
     def kill(self, child: Child) -> None:
         """End a server and its worker at once, without good-byes."""
@@ -149,8 +147,7 @@ class HangingTests(InteropTestCase):
         listening = f"127.0.0.1:{port}"
         options = "interval=200ms timeout=300ms rise=1 fall=2"
         more = f"check = {check} {options}\nfallback = reset"
-        mux = Mux(self.folder, pool_rules(listening, more=more))
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
         self.assertEqual(self.reason(mux), "done")
         child.process.send_signal(signal.SIGSTOP)
         mux.child.wait_for(rf"{listening} is down: checks that failed: 2, ")
@@ -173,8 +170,7 @@ class HangingTests(InteropTestCase):
 
     def test_redis(self) -> None:
         """Redis."""
-        redis = start_redis(self.folder)
-        self.addCleanup(redis.child.end)
+        redis = self.own(start_redis(self.folder))
         self.assert_found_out(redis.child, redis.port, "redis")
 
     def test_postgres(self) -> None:
@@ -182,8 +178,7 @@ class HangingTests(InteropTestCase):
         folder = Path(tempfile.mkdtemp(prefix="txmux-interop-postgres-"))
         self.addCleanup(shutil.rmtree, folder)
         port = free_port()
-        postgres = start_postgres(folder, port)
-        self.addCleanup(postgres.end)
+        postgres = self.own(start_postgres(folder, port))
         self.assert_found_out(postgres, port, "postgres")
 
 
@@ -203,13 +198,11 @@ class HaproxyTests(InteropTestCase):
         root.write(self.folder / "ca.pem")
         root.issue("www.example.com").write(self.folder / "good.pem", key=True)
         port = free_port()
-        haproxy = start_haproxy(self.folder, _FRONTEND.format(port=port, folder=self.folder))
-        self.addCleanup(haproxy.end)
+        self.own(start_haproxy(self.folder, _FRONTEND.format(port=port, folder=self.folder)))
         for version in ("v1", "v2"):
             tls = f"tls = yes\ntls_name = www.example.com\ntls_ca = {self.folder}/ca.pem"
             more = f"proxy_protocol = {version}\n{tls}"
-            mux = Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more))
-            self.addCleanup(mux.stop)
+            mux = self.own(Mux(self.folder, pool_rules(f"127.0.0.1:{port}", more=more)))
             said = output_of(
                 "curl",
                 *("-q", "-sS", f"http://127.0.0.1:{mux.port}/"),

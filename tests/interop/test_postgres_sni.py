@@ -86,11 +86,8 @@ class PsqlTests(InteropTestCase):
             cls.servers[name] = start_postgres(folder, cls.ports[name], **settings)
             cls.addClassCleanup(cls.servers[name].end)
         certificate = make_certificate(cls.folder, "ended.example.com")
-        ended = cls.folder / "ended.pem"
-        ended.write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
-        rules = _RULES.format(ended=ended, **cls.ports)
-        cls.mux = Mux(cls.folder, rules, f"relay = {cls.relay}")
-        cls.addClassCleanup(cls.mux.stop)
+        rules = _RULES.format(ended=certificate.both, **cls.ports)
+        cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
 
     def address(self, host: str, **settings: object) -> str:
         """Write a connection string that leads to txmux, whatever the host."""

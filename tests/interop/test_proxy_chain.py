@@ -96,18 +96,13 @@ class ChainTests(InteropTestCase):
         """Start everything, from the end of the chain."""
         super().setUpClass()
         cls.certificate = make_certificate(cls.folder, "www.example.com")
-        pem = cls.folder / "site.pem"
-        pem.write_bytes(cls.certificate.chain.read_bytes() + cls.certificate.key.read_bytes())
         site, stream = free_port(), free_port()
-        haproxy = start_haproxy(cls.folder, _HAPROXY.format(port=site, pem=pem))
-        cls.addClassCleanup(haproxy.end)
-        nginx = start_nginx_stream(cls.folder, _STREAM.format(port=stream))
-        cls.addClassCleanup(nginx.end)
+        cls.share(start_haproxy(cls.folder, _HAPROXY.format(port=site, pem=cls.certificate.both)))
+        cls.share(start_nginx_stream(cls.folder, _STREAM.format(port=stream)))
         cls.chain = []
         for rules in (_LAST, _MIDDLE, _FIRST):
             port = cls.chain[-1].port if cls.chain else 0
-            mux = Mux(cls.folder, rules.format(site=site, stream=stream, port=port))
-            cls.addClassCleanup(mux.stop)
+            mux = cls.share(Mux(cls.folder, rules.format(site=site, stream=stream, port=port)))
             cls.chain.append(mux)
 
     def records(self) -> list[Record]:
@@ -191,11 +186,8 @@ class EndedTlsTests(InteropTestCase):
         """The second is told what the first knows of the client's TLS and of its certificate."""
         own = make_certificate(self.folder, "www.example.com")
         client = make_certificate(self.folder, "client")
-        pem = self.folder / "site.pem"
-        pem.write_bytes(own.chain.read_bytes() + own.key.read_bytes())
-        second = Mux(self.folder, _READS)
-        self.addCleanup(second.stop)
-        first = Mux(self.folder, _ENDS_TLS.format(pem=pem, ca=client.chain, port=second.port))
+        second = self.own(Mux(self.folder, _READS))
+        first = Mux(self.folder, _ENDS_TLS.format(pem=own.both, ca=client.chain, port=second.port))
         self.addCleanup(first.stop)
         run(
             "curl",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of
+from tests.interop.children import InteropTestCase, eventually, free_port, has_ipv6, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
 
@@ -63,10 +63,8 @@ class InFrontTestCase(InteropTestCase):
         super().setUpClass()
         http = free_port()
         cls.socket = cls.folder / "mux.sock"
-        nginx = start_nginx(cls.folder, _SITE.format(http=http))
-        cls.addClassCleanup(nginx.end)
-        cls.mux = Mux(cls.folder, _RULES.format(http=http, unix=cls.socket))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.share(start_nginx(cls.folder, _SITE.format(http=http)))
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(http=http, unix=cls.socket)))
 
     def ask(self, host: str, port: int) -> Record:
         """Ask for a page, see that the server and the access log know who asked and whom, and give the log's line."""
@@ -101,8 +99,8 @@ _CHECKED = """
 listen checked
     mode tcp
     bind 127.0.0.1:{port}
-    server txmux 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 10s
-    server again 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 10s
+    server txmux 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 1s
+    server again 127.0.0.1:{server} send-proxy-v2 check check-send-proxy inter 1s
 """
 
 _ENDED = """
@@ -137,14 +135,12 @@ class HaproxyTests(InFrontTestCase):
             name: make_certificate(cls.folder, name) for name in ("www.example.com", "client")
         }
         own = cls.certificates["www.example.com"]
-        pem = cls.folder / "haproxy.pem"
-        pem.write_bytes(own.chain.read_bytes() + own.key.read_bytes())
         server = f"127.0.0.1:{cls.mux.ports['public']}"
         cls.ports = {"ended": free_port()}
         sections = [
             _ENDED.format(
                 port=cls.ports["ended"],
-                pem=pem,
+                pem=own.both,
                 ca=cls.certificates["client"].chain,
                 server=server,
             )
@@ -160,8 +156,7 @@ class HaproxyTests(InFrontTestCase):
                     )
                 )
         sections.append(_CHECKED.format(port=free_port(), server=cls.mux.ports["checked"]))
-        cls.haproxy = start_haproxy(cls.folder, "".join(sections))
-        cls.addClassCleanup(cls.haproxy.end)
+        cls.haproxy = cls.share(start_haproxy(cls.folder, "".join(sections)))
 
     def port(self, way: str, host: str) -> int:
         return self.ports[f"{way}-{host}".replace(":", ".")]
@@ -209,7 +204,8 @@ class HaproxyTests(InFrontTestCase):
 
     def test_health_checks(self) -> None:
         """HAProxy's own connections begin with LOCAL; they are nobody's, and find txmux well."""
-        for record in self.mux.take(2, "checked"):
+        eventually(lambda: len(self.mux.lines("checked")) >= 2, "both servers are checked")
+        for record in self.mux.lines("checked"):
             self.assertEqual(record["reason"], "client-gone")
             self.assertEqual(record["client"], record["facts"]["proxy_peer"])
             self.assertNotIn("proxy_error", record["facts"])
@@ -237,8 +233,7 @@ class NginxTests(InFrontTestCase):
         ]
         folder = cls.folder / "stream"
         folder.mkdir()
-        cls.nginx = start_nginx_stream(folder, "\n".join(servers))
-        cls.addClassCleanup(cls.nginx.end)
+        cls.nginx = cls.share(start_nginx_stream(folder, "\n".join(servers)))
 
     def test_clients(self) -> None:
         """Clients are known, IPv4 and IPv6."""

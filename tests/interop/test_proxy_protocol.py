@@ -81,8 +81,7 @@ class ProxyProtocolTests(InteropTestCase):
         ports = {name: free_port() for name in ("plain", "secure")}
         cls.nginx = start_nginx(cls.folder, _SITE.format(ports=ports, certificate=cls.certificate))
         cls.addClassCleanup(cls.nginx.end)
-        cls.mux = Mux(cls.folder, _RULES.format(ports=ports))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(ports=ports)))
 
     def assert_client_seen(self, scheme: str, listener: str, host: str) -> None:
         """Ask for a page, and find in the server's log, and in ours, who asked and whom."""
@@ -130,32 +129,6 @@ frontend proxied
     http-request return status 200 content-type text/plain lf-string "%[src] %[src_port] %[dst] %[dst_port]"
 """
 
-_HAPROXY_RULES = """
-[listen v1]
-endpoint = :0
-
-[listen v2]
-endpoint = :0
-
-[route to-v1]
-match   = http
-under   = v1
-backend = haproxy-v1
-
-[route to-v2]
-match   = http
-under   = v2
-backend = haproxy-v2
-
-[backend haproxy-v1]
-server         = 127.0.0.1:{port}
-proxy_protocol = v1
-
-[backend haproxy-v2]
-server         = 127.0.0.1:{port}
-proxy_protocol = v2
-"""
-
 
 class HaproxyTests(InteropTestCase):
     """The program that the protocol comes from."""
@@ -163,10 +136,10 @@ class HaproxyTests(InteropTestCase):
     def test_clients(self) -> None:
         """Clients are told rightly in both versions, IPv4 and IPv6."""
         port = free_port()
-        haproxy = start_haproxy(self.folder, _FRONTEND.format(port=port))
-        self.addCleanup(haproxy.end)
-        mux = Mux(self.folder, _HAPROXY_RULES.format(port=port))
-        self.addCleanup(mux.stop)
+        self.own(start_haproxy(self.folder, _FRONTEND.format(port=port)))
+        mux = self.own(
+            Mux(self.folder, _RULES.format(ports=dict.fromkeys(("plain", "secure"), port)))
+        )
         for listener in mux.ports.values():
             for host in ("127.0.0.1", "::1") if has_ipv6() else ("127.0.0.1",):
                 said = output_of(

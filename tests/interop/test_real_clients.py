@@ -174,8 +174,7 @@ class RealClientTests(SharedPortTestCase):
     def test_xfreerdp(self) -> None:
         """A client of RDP, on a display that nobody sees."""
         xfreerdp = require_program("xfreerdp")
-        screen = Child("Xvfb", "-displayfd", "1", "-nolisten", "tcp")
-        self.addCleanup(screen.end)
+        screen = self.own(Child("Xvfb", "-displayfd", "1", "-nolisten", "tcp"))
         display = f"DISPLAY=:{screen.wait_for('^[0-9]+$')[0]}"
         line = self.assert_reaches(
             *("rdp", "env", display, xfreerdp, f"/v:{self.address}", "/u:alice", "/p:secret"),

@@ -46,10 +46,8 @@ class RedisTests(InteropTestCase):
     def setUpClass(cls) -> None:
         """Start the server and txmux."""
         super().setUpClass()
-        cls.redis = start_redis(cls.folder)
-        cls.addClassCleanup(cls.redis.child.end)
-        cls.mux = Mux(cls.folder, _RULES.format(redis=cls.redis))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.redis = cls.share(start_redis(cls.folder))
+        cls.mux = cls.share(Mux(cls.folder, _RULES.format(redis=cls.redis)))
 
     def command(self, listener: str, *arguments: str, stdin: bytes = b"") -> bytes:
         """Run one command and give the answer."""

@@ -128,23 +128,20 @@ class TlsEndTests(InteropTestCase):
     def test_inside(self) -> None:
         """They get their answer inside of it, and a goodbye of TLS."""
         certificate = make_certificate(self.folder, "www.example.com")
-        both = self.folder / "both.pem"
-        both.write_bytes(certificate.chain.read_bytes() + certificate.key.read_bytes())
         rules = f"""
 [listen public]
 endpoint = 127.0.0.1:0
 
 [route web]
 match = tls
-terminate_tls = {both}
+terminate_tls = {certificate.both}
 
 [route inside]
 under = web
 match = http
 backend = reject
 """
-        mux = Mux(self.folder, rules)
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, rules))
         context = ssl.create_default_context(cafile=str(certificate.chain))
         with context.wrap_socket(mux.connect(), server_hostname="www.example.com") as client:
             client.sendall(b"GET / HTTP/1.1\r\n\r\n")

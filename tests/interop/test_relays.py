@@ -74,17 +74,14 @@ class RelayTests(_Base):
     def setUpClass(cls) -> None:
         """Start the servers and txmux."""
         super().setUpClass()
-        cls.ssh = start_sshd(cls.folder)
-        cls.addClassCleanup(cls.ssh.child.end)
-        redis = start_redis(cls.folder)
-        cls.addClassCleanup(redis.child.end)
+        cls.ssh = cls.share(start_sshd(cls.folder))
+        redis = cls.share(start_redis(cls.folder))
         port = free_port()
         iperf3 = Child("iperf3", "-s", "-B", "127.0.0.1", "-p", str(port), "--forceflush")
         cls.addClassCleanup(iperf3.end)
         iperf3.wait_for("Server listening on")
         rules = _RULES.format(ssh=cls.ssh, redis=redis, iperf3=port)
-        cls.mux = Mux(cls.folder, rules, f"relay = {cls.relay}")
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(Mux(cls.folder, rules, f"relay = {cls.relay}"))
 
     def test_copies(self) -> None:
         """A large file is copied whole, there and back."""

@@ -49,11 +49,9 @@ class DrainTests(InteropTestCase):
     def setUpClass(cls) -> None:
         """Start the servers."""
         super().setUpClass()
-        cls.ssh = start_sshd(cls.folder)
-        cls.addClassCleanup(cls.ssh.child.end)
+        cls.ssh = cls.share(start_sshd(cls.folder))
         web = free_port()
-        nginx = start_nginx(cls.folder, _SITE.format(port=web, folder=cls.folder))
-        cls.addClassCleanup(nginx.end)
+        cls.share(start_nginx(cls.folder, _SITE.format(port=web, folder=cls.folder)))
         cls.rules = _RULES.format(ssh=cls.ssh.port, web=web)
 
     def start(self, settings: str = "") -> Mux:
@@ -72,8 +70,7 @@ class DrainTests(InteropTestCase):
 
     def start_transfer(self, *command: str, copy: Path) -> tuple[Child, Path]:
         """Start to copy a file to a place, and wait until some of it has come."""
-        transfer = Child(*command, copy)
-        self.addCleanup(transfer.end)
+        transfer = self.own(Child(*command, copy))
         eventually(lambda: copy.exists() and copy.stat().st_size > 0, "the first bytes come")
         return transfer, copy
 
@@ -133,8 +130,7 @@ class HangUpTests(InteropTestCase):
 
     def setUp(self) -> None:
         """Start a service that closes every connection, which it logs."""
-        self.mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
-        self.addCleanup(self.mux.stop)
+        self.mux = self.own(Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n"))
 
     def be_logged(self) -> None:
         """Make a connection that is worth a line in the access log."""

@@ -85,8 +85,7 @@ class _Case(InteropTestCase):
 
     def serve(self, namespace: Namespace, *addresses: str) -> Child:
         """Start a server that listens at these addresses."""
-        child = namespace.python(_SERVER, *addresses)
-        self.addCleanup(child.end)
+        child = self.own(namespace.python(_SERVER, *addresses))
         child.wait_for("ready")
         return child
 
@@ -156,8 +155,7 @@ class ManyPortsTests(_Case):
         rules = _RULES.format(
             server="10.1.0.9:9001", source="10.1.0.1, 10.1.0.2", more="half_close_timeout = 1s"
         )
-        mux = Mux(self.folder, rules, _AT_ONCE, before=self.network.command)
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, rules, _AT_ONCE, before=self.network.command))
         # These have the same few ports, but are connections to another address.
         asked = 2 * _PORTS
         said = (

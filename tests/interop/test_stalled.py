@@ -53,11 +53,9 @@ class StalledTests(InteropTestCase):
             with (self.folder / name).open("wb") as file:
                 file.truncate(size)
         nginx = free_port()
-        server = start_nginx(self.folder, _SITE.format(port=nginx, folder=self.folder))
-        self.addCleanup(server.end)
+        self.own(start_nginx(self.folder, _SITE.format(port=nginx, folder=self.folder)))
         test = self.backend.getsockname()[1]
-        self.mux = Mux(self.folder, _RULES.format(nginx=nginx, test=test))
-        self.addCleanup(self.mux.stop)
+        self.mux = self.own(Mux(self.folder, _RULES.format(nginx=nginx, test=test)))
         with self.mux.connect() as client:
             client.sendall(b"GET /small HTTP/1.0\r\n\r\n")
             self.assertGreater(len(_read(client)), _MIB)

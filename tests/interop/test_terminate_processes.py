@@ -52,8 +52,7 @@ class WorkerTests(InteropTestCase):
             "[listen public]\nendpoint = 127.0.0.1:0\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {path}\n"
         )
-        mux = Mux(self.folder, rules, "workers = 2")
-        self.addCleanup(mux.stop)
+        mux = self.own(Mux(self.folder, rules, "workers = 2"))
 
         def subject() -> str:
             address = f"127.0.0.1:{mux.port}"

@@ -97,12 +97,9 @@ class TerminationTests(InteropTestCase):
         authority.issue("alice", usage=False).write(folder / "alice.pem", key=True)
         (folder / "files").mkdir()
         web = free_port()
-        nginx = start_nginx(folder, _NGINX.format(port=web, folder=folder))
-        cls.addClassCleanup(nginx.end)
-        cls.sshd = start_sshd(folder)
-        cls.addClassCleanup(cls.sshd.child.end)
-        cls.redis = start_redis(folder)
-        cls.addClassCleanup(cls.redis.child.end)
+        cls.share(start_nginx(folder, _NGINX.format(port=web, folder=folder)))
+        cls.sshd = cls.share(start_sshd(folder))
+        cls.redis = cls.share(start_redis(folder))
         certificate = make_certificate(folder, "acme.example")
         cls.acme = Child(
             "openssl",
@@ -113,8 +110,7 @@ class TerminationTests(InteropTestCase):
         cls.addClassCleanup(cls.acme.end)
         acme = cls.acme.wait_for(r"^ACCEPT .*:(\d+)$")[1]
         ports = {"web": web, "ssh": cls.sshd.port, "redis": cls.redis.port, "acme": acme}
-        cls.mux = Mux(folder, _RULES.format(folder=folder, **ports))
-        cls.addClassCleanup(cls.mux.stop)
+        cls.mux = cls.share(Mux(folder, _RULES.format(folder=folder, **ports)))
 
     def curl(
         self,
