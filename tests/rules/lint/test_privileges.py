@@ -11,7 +11,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.rules.lint.privileges import Privileges, missing_privileges, own_privileges
-from txmux.rules.reading import keys
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -99,10 +98,6 @@ class AccessLogTests(SynchronousTestCase):
 
 class AccountTests(SynchronousTestCase):
     """Who the process is, and becomes."""
-
-    def setUp(self) -> None:
-        """Read the keys even if they do nothing yet."""
-        self.patch(keys, "_NOT_YET", dict.fromkeys(keys._NOT_YET, ()))
 
     def found(self, settings: str, user: int) -> list[str]:
         """Give what is said to a user of a machine that has ``txmux``, a user of ID 900 and a group."""

@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.rules.fakes import MATCHERS
 from txmux.rules.model import NetworkSet, Period, Rate
 from txmux.rules.problems import RulesError
-from txmux.rules.reading import keys
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -19,10 +18,6 @@ if TYPE_CHECKING:
 
 class ClientKeysTestCase(SynchronousTestCase):
     """Reads files."""
-
-    def setUp(self) -> None:
-        """Read what is not supported yet, too."""
-        self.patch(keys, "_NOT_YET", dict.fromkeys(keys._NOT_YET, ()))
 
     def read(self, text: str) -> Rules:
         """Read rules."""

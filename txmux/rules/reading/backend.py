@@ -1,65 +1,164 @@
-"""The keys of ``[backend NAME]``: its servers, which of them is chosen, and how they are reached."""
+"""The section ``[backend NAME]``: its servers, which of them is chosen, and how they are reached."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Ejection
+from txmux.rules.model import Backend, ServerTLS
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import endpoints, values
-from txmux.rules.reading.checks import check
+from txmux.rules.reading.checks import check, ejection
+from txmux.rules.reading.context import OUTCOME, PEM, PEMS
 from txmux.rules.reading.endpointstrings import host_name
-from txmux.rules.reading.key import Key
-from txmux.rules.reading.options import read_options
+from txmux.rules.reading.key import (
+    BOOLEAN,
+    CONNECTIONS,
+    DURATION,
+    PROTOCOLS,
+    Key,
+    Kind,
+    number,
+    words,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.model import Outcome
+    from txmux.rules.model import Section, Server
+    from txmux.rules.problems import Problem
 
-__all__ = ["backend_keys"]
+__all__ = ["KEYS", "contradictions", "make_backend"]
 
-_CONNECTIONS = values.whole_number(0, 1_000_000_000)
+_TLS_FIELDS = {
+    "tls_name": "name",
+    "tls_ca": "ca",
+    "tls_client_certificate": "certificate",
+    "alpn": "alpn",
+}
 
 
-def backend_keys(path: Callable[[str], Path], fallback: Callable[[str], Outcome]) -> dict[str, Key]:
-    """Give the keys of ``[backend NAME]``.
+def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
+    """Make the backend of a section.
 
     Args:
-        path: Reads the path of a file.
-        fallback: Reads where a client is led when no server can be reached.
+        name: Its name.
+        section: What stands in the file.
+        found: The values that could be read, by their fields.
     """
-    duration, count = values.positive_duration, values.whole_number
-    tlv = values.choice("authority", "alpn", "unique-id", "crc32c", "ssl")
-    balance = values.choice("round-robin", "least-connections", "random", "source-hash", "first")
-    return {
-        "server": Key("servers", endpoints.server, "127.0.0.1:22", "lines", required=True),
-        "balance": Key("balance", balance, "least-connections"),
-        "proxy_protocol": Key("proxy_protocol", values.choice("off", "v1", "v2"), "v2"),
-        "proxy_tlvs": Key("proxy_tlvs", tlv, "authority, unique-id", "list"),
-        "source": Key("source", _source, "192.0.2.1", "list"),
-        "connect_timeout": Key("connect_timeout", duration, "5s"),
-        "retries": Key("retries", count(0, 1000), "2"),
-        "idle_timeout": Key("idle_timeout", duration, "1h"),
-        "half_close_timeout": Key("half_close_timeout", duration, "1m"),
-        "max_duration": Key("max_duration", values.positive_duration_or_none, "1d"),
-        "check": Key("check", check, "http path=/health"),
-        "eject": Key("eject", _ejection, "failures=3 within=10s for=10s"),
-        "resolve": Key("resolve", _at_least_a_second, "30s"),
-        "tls": Key("tls", values.boolean, "yes"),
-        "tls_name": Key("tls_name", host_name, "www.example.com"),
-        "tls_ca": Key("tls_ca", path, "ca.pem"),
-        "tls_client_certificate": Key("tls_client_certificate", path, "client.pem", "list"),
-        "alpn": Key("alpn", values.protocol_name, "h2, http/1.1", "list"),
-        "max_connections": Key("max_connections", _CONNECTIONS, "1000"),
-        "queue": Key("queue", _CONNECTIONS, "100"),
-        "queue_timeout": Key("queue_timeout", duration, "5s"),
-        "upload_rate": Key("upload_rate", values.rate, "10MiB/s"),
-        "download_rate": Key("download_rate", values.rate, "10MiB/s"),
-        "fallback": Key("fallback", fallback, "close"),
-    }
+    fields = {"servers": (), **found}
+    tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
+    fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None
+    return Backend(name, section=section, **fields)
+
+
+def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find values that are right by themselves, but not together.
+
+    Args:
+        section: What stands in the file.
+        found: The values that could be read, by their fields. Of what could not, nothing is told here.
+    """
+    messages = [
+        *_tls(section, found),
+        *_tlvs(section, found),
+        *_sources(found.get("source", ()), found.get("servers", ())),
+        *_of_check(found),
+    ]
+    for key, message in messages:
+        yield section.problem(message, key)
+    servers = section.entries["server"].items if "server" in section.entries else ()
+    for line, item in enumerate(servers):
+        for message in _of_server(item.text, found):
+            yield section.problem(message, "server", line)
+
+
+def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find what would wrongly make its reader believe that there is TLS."""
+    if found.get("tls") or ("tls" in section.entries and "tls" not in found):
+        return
+    for key in _TLS_FIELDS:
+        if key in found:
+            yield key, "does nothing without 'tls = yes'; add that, or remove this"
+
+
+def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    asked = found.get("check")
+    if asked is None:
+        return
+    for server in found.get("servers", ()):
+        if asked.port and server.kind in {"unix", "endpoint"}:
+            yield (
+                "check",
+                f"{server.text!r} has no other port; remove 'port=', or write it as HOST:PORT",
+            )
+    if asked.sni and found.get("tls"):
+        yield (
+            "check",
+            "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this",
+        )
+
+
+def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    chosen = found.get("proxy_tlvs", ())
+    for text in dict.fromkeys(chosen):
+        if chosen.count(text) > 1:
+            yield "proxy_tlvs", f"{text!r} is given twice; keep one"
+    unread = "proxy_protocol" in section.entries and "proxy_protocol" not in found
+    if chosen and found.get("proxy_protocol") != "v2" and not unread:
+        yield "proxy_tlvs", "needs 'proxy_protocol = v2'; write that, or remove this"
+
+
+def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple[str, str]]:
+    for text in dict.fromkeys(source):
+        if source.count(text) > 1:
+            yield "source", f"{text!r} is given twice; keep one"
+    if "client" in source and set(source) != {"client"}:
+        yield "source", "client goes with no address beside it; keep the one or the others"
+    for server in servers if source else ():
+        why = _not_from(source, server)
+        if why:
+            yield "source", f"{server.text!r} {why}, or put that server into a [backend] of its own"
+
+
+def _not_from(source: Sequence[str], server: Server) -> str:
+    """Tell why a server cannot be reached from a source."""
+    if server.kind == "unix":
+        return "is a UNIX socket, which is connected to from no address; remove this"
+    if server.kind == "endpoint":
+        return "is left to Twisted, which knows nothing of this; write it as HOST:PORT"
+    version = _version(server.host)
+    if "client" in source or version in {0, *map(_version, source)}:
+        return ""
+    return f"is IPv{version}, but no address here is; add one"
+
+
+def _version(text: str) -> int:
+    """Give the version of an IP address; 0 for a name."""
+    try:
+        return ipaddress.ip_address(text).version
+    except ValueError:
+        return 0
+
+
+def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
+    if found.get("proxy_protocol", "off") != "off" and (why := endpoints.no_proxy_protocol(text)):
+        yield why
+    server = _read(text) if found.get("tls") else None
+    if server is None:
+        return
+    kind = server.text.partition(":")[0].lower()
+    if server.kind == "endpoint" and kind in {"ssl", "tls"}:
+        yield f"{server.text!r} speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'"
+    elif server.kind in {"unix", "endpoint"} and "tls_name" not in found:
+        yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
+
+
+def _read(text: str) -> Server | None:
+    try:
+        return endpoints.server(text)
+    except InvalidValueError:
+        return None
 
 
 def _source(text: str) -> str:
@@ -83,25 +182,137 @@ def _source(text: str) -> str:
     return str(found)
 
 
-def _ejection(text: str) -> Ejection | None:
-    """Read when a server is taken out; ``None`` is never."""
-    words = values.split_words(text)
-    if words == ["off"]:
-        return None
-    if "off" in words:
-        raise InvalidValueError("off goes with nothing else; keep it alone, or remove it")
-    readers = {
-        "failures": values.whole_number(1, 1000),
-        "within": values.positive_duration,
-        "for": values.positive_duration,
-    }
-    found = read_options(words, readers, of="eject")
-    seconds = found.pop("for", Ejection().seconds)
-    return Ejection(**found, seconds=seconds)
-
-
 def _at_least_a_second(text: str) -> float:
     seconds = values.duration(text)
     if seconds < 1:
         raise InvalidValueError("must be at least 1s; name servers are not to be asked more often")
     return seconds
+
+
+_FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
+_SERVER = Kind(endpoints.server, "one a line", "lines")
+_TLVS = Kind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
+_SOURCE = Kind(_source, "list of addresses, or `client`", "list")
+_MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
+_CHECK = Kind(check, "[check](#checks)")
+_EJECT = Kind(ejection, "`failures=` `within=` `for=` in any order, or `off`")
+_RESOLVE = Kind(_at_least_a_second, "duration, at least `1s`")
+_TLS_NAME = Kind(host_name, "host name or address")
+_RATE = Kind(values.rate, "rate")
+
+KEYS: Mapping[str, Key] = {
+    "server": Key(
+        _SERVER,
+        None,
+        "where to connect, [see below](#servers)",
+        example="127.0.0.1:22",
+        field="servers",
+        required=True,
+    ),
+    "balance": Key(
+        words("round-robin", "least-connections", "random", "source-hash", "first"),
+        "round-robin",
+        "which of several servers a client is led to, [see below](#balance)",
+        example="least-connections",
+    ),
+    "proxy_protocol": Key(
+        words("off", "v1", "v2"),
+        "off",
+        "whether the server is told of the client's address, by a PROXY protocol header of that version, which goes before everything else, TLS too. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS",
+        example="v2",
+    ),
+    "proxy_tlvs": Key(
+        _TLVS,
+        None,
+        "what the header tells beside the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`",
+        example="authority, unique-id",
+    ),
+    "source": Key(
+        _SOURCE,
+        None,
+        "local addresses to connect from, used in turn; of each server those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings",
+        example="192.0.2.1",
+    ),
+    "connect_timeout": Key(
+        DURATION, "5s", "how long one attempt to connect may take, with the handshake of TLS"
+    ),
+    "retries": Key(
+        number(0, 1000), "2", "how many further servers are tried when one cannot be connected"
+    ),
+    "idle_timeout": Key(
+        DURATION,
+        "1h",
+        "the connection is closed when no byte has come from either side for so long. A peer that is slow, but still taking bytes, is not idle",
+    ),
+    "half_close_timeout": Key(DURATION, "1m", "the same, once one side has finished sending"),
+    "max_duration": Key(
+        _MAX_DURATION,
+        "none",
+        "the connection is ended after so long, whatever it is doing",
+        example="1d",
+    ),
+    "check": Key(
+        _CHECK,
+        None,
+        "what each server is asked, again and again, to find out whether it is well",
+        example="http path=/health",
+    ),
+    "eject": Key(
+        _EJECT,
+        "failures=3 within=10s for=10s",
+        "when so many connections to a server could not be made within so much time, it gets none for so long, [see below](#when-servers-fail)",
+    ),
+    "resolve": Key(_RESOLVE, "30s", "the longest time until a host name is looked up again"),
+    "tls": Key(
+        BOOLEAN,
+        "no",
+        "whether TLS is spoken to the servers; the name in their certificates is verified",
+        example="yes",
+    ),
+    "tls_name": Key(
+        _TLS_NAME,
+        None,
+        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. A UNIX socket or an endpoint string has none, so it needs this",
+        example="www.example.com",
+    ),
+    "tls_ca": Key(
+        PEM,
+        None,
+        "a PEM file with the certificates that are trusted, instead of those of the system. This and the next: a relative path starts at the folder of the rules file",
+        example="ca.pem",
+    ),
+    "tls_client_certificate": Key(
+        PEMS,
+        None,
+        "PEM files with the certificate chain and the key that txmux shows to the server",
+        example="client.pem",
+    ),
+    "alpn": Key(
+        PROTOCOLS,
+        None,
+        "what is offered to the server by ALPN: `h2, http/1.1`",
+        example="h2, http/1.1",
+    ),
+    "max_connections": Key(
+        CONNECTIONS, "0", "connections of all servers together; `0` is no limit", example="1000"
+    ),
+    "queue": Key(
+        CONNECTIONS,
+        "0",
+        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these nobody waits. They are served in the order in which they came, those before newcomers; who waits for a server that is still full holds up nobody who can be led to another",
+        example="100",
+    ),
+    "queue_timeout": Key(DURATION, "5s", "how long each of them waits at most"),
+    "upload_rate": Key(
+        _RATE, None, "the most bytes in a second that one client can send", example="10MiB/s"
+    ),
+    "download_rate": Key(
+        _RATE, None, "the most bytes in a second that one client can be sent", example="10MiB/s"
+    ),
+    "fallback": Key(
+        OUTCOME,
+        "close",
+        "where the client is led when no server can be reached. A fallback may have one, too; a circle is an error",
+    ),
+}
+"""The keys of ``[backend NAME]``."""

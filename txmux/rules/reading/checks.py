@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_text
-from txmux.rules.model import Check
+from txmux.rules.model import Check, Ejection
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
 from txmux.rules.reading.options import read_options
 from txmux.rules.reading.values import boolean, positive_duration, split_words, whole_number
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import CheckKind
 
-__all__ = ["check"]
+__all__ = ["check", "ejection"]
 
 _STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
 _PATH = re.compile(r"/[!-~]*")
@@ -51,6 +51,23 @@ def check(text: str) -> Check:
     if kind == "exchange" and not expect:
         raise InvalidValueError("send= needs the answer it hopes for; add expect=TEXT")
     return Check(kind, **found)
+
+
+def ejection(text: str) -> Ejection | None:
+    """Read the value of ``eject``, ``failures=3 within=10s for=10s`` or ``off``; ``None`` is never."""
+    words = split_words(text)
+    if words == ["off"]:
+        return None
+    if "off" in words:
+        raise InvalidValueError("off goes with nothing else; keep it alone, or remove it")
+    readers = {
+        "failures": whole_number(1, 1000),
+        "within": positive_duration,
+        "for": positive_duration,
+    }
+    found = read_options(words, readers, of="eject")
+    seconds = found.pop("for", Ejection().seconds)
+    return Ejection(**found, seconds=seconds)
 
 
 def _unknown(word: str) -> str:

@@ -85,11 +85,14 @@ class FileReader:
     Args:
         main: The rules file.
         known: Is read instead of what is on the disk, if it is given.
+
+    Attributes:
+        folder: That of the rules file.
     """
 
     def __init__(self, main: Source, known: Files | None = None) -> None:
         self._main = Path(main.path)
-        self._folder = self._main.parent
+        self.folder = self._main.parent
         self._known = known
         self._seen: set[Path] = set()
         self._texts = {main.path: main.text}
@@ -142,10 +145,10 @@ class FileReader:
 
     def _paths(self, pattern: str) -> list[Path]:
         if not any(c in pattern for c in "*?["):
-            return [self._folder / pattern]
+            return [self.folder / pattern]
         # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
-        names = sorted(glob.glob(pattern, root_dir=self._folder))  # noqa: PTH207
-        paths = [self._folder / name for name in names]
+        names = sorted(glob.glob(pattern, root_dir=self.folder))  # noqa: PTH207
+        paths = [self.folder / name for name in names]
         # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it tells.
         return [path for path in paths if path.is_file() or not path.exists()]
 
@@ -156,7 +159,7 @@ class FileReader:
             return "let the user that txmux runs as read it"
         if Path(pattern).is_absolute():
             return "correct the path, or create the file"
-        folder = str(self._folder.resolve())
+        folder = str(self.folder.resolve())
         return f"a relative path starts at the folder of the rules file, {folder!r}"
 
     def _read(self, path: Path) -> Source | None:

@@ -9,37 +9,25 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.registry import installed_matchers
-from txmux.rules.model import Backend, Clients, Listener, Refusal, Rules, Settings
-from txmux.rules.problems import (
-    InvalidValueError,
-    Problem,
-    RulesError,
-    did_you_mean,
-    joined,
-    nearest,
-    suggestion,
-    with_advice,
-)
-from txmux.rules.reading import endpoints, keys
-from txmux.rules.reading.backends import contradictions, make_backend
+from txmux.rules.model import Backend, Rules, Settings
+from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
+from txmux.rules.reading import backend, listener, route, service
 from txmux.rules.reading.conflicts import conflicts
+from txmux.rules.reading.context import REFUSALS, Reading
 from txmux.rules.reading.files import FileReader, Source, read_source
 from txmux.rules.reading.ini import read_ini
-from txmux.rules.reading.matching import read_alternative
-from txmux.rules.reading.paths import Paths
-from txmux.rules.reading.routes import circles, make_route, without_tls
-from txmux.rules.reading.values import NAME, split_words
+from txmux.rules.reading.sections import HEADERS, missing_keys, read_keys
+from txmux.rules.reading.values import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import Alternative, Files, Outcome, Route, Section
+    from txmux.rules.model import Files, Listener, Outcome, Route, Section
 
 __all__ = ["is_as_read", "load", "parse", "read_again"]
 
 _LONGEST_WAY = 20
-_REFUSALS = {refusal.value: refusal for refusal in Refusal}
 
 
 def load(path: Path | str, matchers: Mapping[str, IProtocolMatcher] | None = None) -> Rules:
@@ -118,26 +106,16 @@ class _Parser:
     ) -> None:
         self._path = main.path
         self._files = FileReader(main, known)
-        self._paths = Paths(main.path, self._files, on_disk=on_disk)
-        self._matchers = installed_matchers() if matchers is None else matchers
-        self._problems: list[Problem] = []
+        if matchers is None:
+            matchers = installed_matchers()
+        self._reading = Reading(self._files, matchers, self._backend_called, on_disk=on_disk)
+        self._problems = self._reading.problems
         self._not_text: list[Problem] = []
-        self._sections: dict[str, dict[str, list[Section]]] = {kind: {} for kind in keys.HEADERS}
+        self._sections = self._reading.sections
+        self._sections.update((kind, {}) for kind in HEADERS)
         self._backends: dict[str, Backend] = {}
         # Backends that are being read, each the fallback of the one before.
         self._begun: list[str] = []
-        self._tables = {
-            "txmux": keys.settings_keys(self._paths.access_log, self._files.include),
-            "listen": keys.listener_keys(self._outcome, self._paths.networks),
-            "route": keys.route_keys(
-                self._alternative,
-                self._outcome,
-                self._place_name,
-                self._paths.networks,
-                self._paths.pem,
-            ),
-            "backend": keys.backend_keys(self._paths.pem, self._outcome),
-        }
         self._add(main)
 
     def rules(self) -> Rules:
@@ -150,28 +128,21 @@ class _Parser:
                 self._backend(name, section)
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
-        first = {name: same[0] for name, same in self._sections["route"].items()}
-        self._problems += circles(routes, first)
+        self._problems += route.circles(routes)
         self._problems += conflicts(same[0] for same in self._sections["listen"].values())
         if not self._sections["listen"] and not self._not_text:
             message = (
                 "there is no [listen NAME] section; add one, with 'endpoint = :443' for example"
             )
             self._problems.append(Problem(self._path, 1, "", "", message))
+        files = self._files.files()
         not_text = {(problem.path, problem.line) for problem in self._not_text}
-        found = [*self._problems, *self._paths.problems]
-        problems = [p for p in found if (p.path, p.line) not in not_text] + self._not_text
+        problems = [p for p in self._problems if (p.path, p.line) not in not_text] + self._not_text
         if problems:
-            order = {path: number for number, path in enumerate(self._files.files().texts)}
+            order = {path: number for number, path in enumerate(files.texts)}
             raise RulesError(sorted(problems, key=lambda p: (order[p.path], p.line)))
-        return Rules(
-            Path(self._path),
-            settings,
-            listeners,
-            routes,
-            {name: self._backends[name] for name in self._sections["backend"]},
-            self._files.files(),
-        )
+        backends = {name: self._backends[name] for name in self._sections["backend"]}
+        return Rules(Path(self._path), settings, listeners, routes, backends, files)
 
     def _add(self, source: Source) -> None:
         sections, problems = read_ini(source.text, source.path)
@@ -185,7 +156,7 @@ class _Parser:
                 message = self._header_message(kind, name)
             else:
                 hint = f"; did you mean {kind!r}?" if kind else ""
-                there_are = ", ".join(keys.HEADERS.values())
+                there_are = ", ".join(HEADERS.values())
                 message = f"unknown section{hint} (there are {there_are})"
             if message:
                 self._problems.append(section.problem(message))
@@ -196,10 +167,10 @@ class _Parser:
         if kind == "txmux":
             message = "takes no name; write [txmux]" if name else ""
         elif not name:
-            message = f"needs a name; write {keys.HEADERS[kind]}"
+            message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
             message = f"{name!r} is no name; use letters, digits, '.', '_' and '-' only"
-        elif kind == "backend" and name in _REFUSALS:
+        elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:
             message = ""
@@ -221,17 +192,15 @@ class _Parser:
         if section is None:
             return Settings()
         found = self._read("txmux", name, section)
-        if "group" in section.entries and "user" not in section.entries:
-            message = "needs 'user' beside it; add that, or remove this"
-            self._problems.append(section.problem(message, "group"))
-        for source in itertools.chain.from_iterable(found.pop("include", ())):
+        self._problems += service.contradictions(section)
+        for source in itertools.chain.from_iterable(found.get("include", ())):
             self._add(source)
-        return Settings(section=section, **found)
+        return service.make_settings(section, found)
 
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
-        self._problems += contradictions(section, found)
-        return make_backend(name, section, found)
+        self._problems += backend.contradictions(section, found)
+        return backend.make_backend(name, section, found)
 
     def _backend_called(self, name: str) -> Backend | None:
         """Give the backend of a name, which is read now if it is another one's fallback."""
@@ -249,63 +218,22 @@ class _Parser:
         return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
-        found = self._read("listen", name, section)
-        clients = Clients(found.pop("allow", None), found.pop("deny", None))
-        return Listener(name, clients=clients, section=section, **found)
+        return listener.make_listener(name, section, self._read("listen", name, section))
 
     def _route(self, name: str, section: Section) -> Route:
         found = self._read("route", name, section)
-        self._problems += without_tls(section)
-        return make_route(name, section, found)
+        self._problems += route.contradictions(section)
+        return route.make_route(name, section, found)
 
     def _read(self, kind: str, name: str, section: Section) -> dict[str, Any]:
         # The outcome of a section may be a backend that is read in between, from another folder.
-        outer, self._paths.folder = self._paths.folder, Path(section.path).parent
-        found = keys.read_keys(section, kind, self._tables, self._problems)
-        self._paths.folder = outer
+        outer, self._reading.folder = self._reading.folder, Path(section.path).parent
+        found = read_keys(section, kind, self._reading)
+        self._reading.folder = outer
         # What a second section of the same name has not, it may have in the first.
         if section is self._sections[kind][name][0]:
-            self._problems += keys.missing_keys(section, kind, self._tables[kind])
+            self._problems += missing_keys(section, kind)
         return found
-
-    def _alternative(self, text: str) -> Alternative:
-        return read_alternative(text, self._matchers)
-
-    def _place_name(self, text: str) -> str:
-        listeners, routes = self._sections["listen"], self._sections["route"]
-        over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
-        if text in listeners and text in over:
-            raise InvalidValueError(
-                f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
-            )
-        if text in listeners or text in over:
-            return text
-        if text in routes:
-            raise InvalidValueError(
-                f"[route {text}] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, or name a listener"
-            )
-        hint = suggestion(text, [*listeners, *over])
-        raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
-
-    def _outcome(self, text: str) -> Outcome:
-        refusal = _REFUSALS.get(text)
-        if refusal is not None:
-            return refusal
-        backend = self._backend_called(text)
-        if backend is not None:
-            return backend
-        if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
-            hint = did_you_mean(text, (*self._sections["backend"], *_REFUSALS))
-            advice = (
-                f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(_REFUSALS))}"
-            )
-            raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
-        server = endpoints.server(text)
-        if len(split_words(text)) > 1:
-            raise InvalidValueError(
-                f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
-            )
-        return Backend(text, (server,))
 
 
 def _way(outcome: Outcome | None) -> int:
@@ -315,7 +243,7 @@ def _way(outcome: Outcome | None) -> int:
 
 def _meant(word: str) -> str:
     """Give the kind of section that the first word of a header means, or nothing."""
-    if word in keys.HEADERS:
+    if word in HEADERS:
         return word
-    begun = (kind for kind in keys.HEADERS if word.casefold().startswith(kind))
-    return nearest(word, keys.HEADERS) or next(begun, "")
+    begun = (kind for kind in HEADERS if word.casefold().startswith(kind))
+    return nearest(word, HEADERS) or next(begun, "")

@@ -28,15 +28,13 @@ class NetworkLists:
 
     Args:
         files: Gives what is in them; other people's lists may have any bytes in their comments.
-
-    Attributes:
-        problems: What is wrong in them; of each file only the first few.
+        problems: Where what is wrong in them is added; of each file only the first few.
     """
 
-    def __init__(self, files: FileReader) -> None:
+    def __init__(self, files: FileReader, problems: list[Problem]) -> None:
         self._files = files
         self._known: dict[Path, NetworkSet] = {}
-        self.problems: list[Problem] = []
+        self._problems = problems
 
     def __call__(self, path: Path) -> NetworkSet:
         """Give the networks of a file.
@@ -66,11 +64,11 @@ class NetworkLists:
             except InvalidValueError as error:
                 wrong.append(number)
                 if len(wrong) <= _MOST_PROBLEMS:
-                    self.problems.append(Problem(str(path), number, "", "", _told(item, error)))
+                    self._problems.append(Problem(str(path), number, "", "", _told(item, error)))
         if len(wrong) > _MOST_PROBLEMS:
             message = f"is no network, either; there are {len(wrong)} such lines in this file"
             first_hidden = wrong[_MOST_PROBLEMS]
-            self.problems.append(Problem(str(path), first_hidden, "", "", message))
+            self._problems.append(Problem(str(path), first_hidden, "", "", message))
 
 
 def _told(item: str, error: InvalidValueError) -> str:

@@ -1,0 +1,122 @@
+"""The section ``[listen NAME]``: who may come in, and how long it may take to recognise them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.rules.model import Clients, Listener, Senders, Unix
+from txmux.rules.reading import endpoints, values
+from txmux.rules.reading.context import NETWORKS, OUTCOME
+from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, Key, Kind, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.rules.model import IPNetwork, NetworkSet, Section
+    from txmux.rules.reading.context import Reading
+
+__all__ = ["KEYS", "make_listener"]
+
+
+def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> Listener:
+    """Make the listener of a section.
+
+    Args:
+        name: Its name.
+        section: What stands in the file.
+        found: The values that could be read, by their fields.
+    """
+    fields = dict(found)
+    clients = Clients(fields.pop("allow", None), fields.pop("deny", None))
+    return Listener(name, clients=clients, section=section, **fields)
+
+
+def _sender(reading: Reading, text: str) -> IPNetwork | NetworkSet | Unix:
+    return Unix.UNIX if text == Unix.UNIX.value else reading.networks(text)
+
+
+_ENDPOINT = Kind(endpoints.listening, "one a line", "lines")
+_PEEK = Kind(values.size(1, 1024**2), "`1` to `1MiB`")
+_SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
+_CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
+
+KEYS: Mapping[str, Key] = {
+    "endpoint": Key(
+        _ENDPOINT,
+        None,
+        "where to listen, [see below](#where-to-listen)",
+        example=":443",
+        field="endpoints",
+        required=True,
+    ),
+    "detect_timeout": Key(
+        DURATION,
+        "5s",
+        "how long a client has to become recognisable, from the moment it was accepted",
+    ),
+    "peek_limit": Key(
+        _PEEK,
+        "32KiB",
+        "the most bytes that are looked at. With so many a decision falls, whatever is undecided",
+    ),
+    "silent": Key(
+        OUTCOME, "close", "where a client is led that has said nothing within `detect_timeout`"
+    ),
+    "default": Key(
+        OUTCOME, "close", "where a client is led that has said something, but matched no route"
+    ),
+    "accept_proxy_from": Key(
+        _SENDERS,
+        None,
+        "who must begin with a PROXY protocol header, [see below](#proxy-protocol-headers-of-those-in-front)",
+        example="10.0.0.1",
+    ),
+    "proxy_timeout": Key(
+        DURATION,
+        "3s",
+        "how long they have for that header, from the moment the connection was accepted",
+    ),
+    "allow": Key(
+        NETWORKS,
+        None,
+        "if given, only clients from these networks are let in",
+        example="10.0.0.0/8",
+    ),
+    "deny": Key(
+        NETWORKS,
+        None,
+        "clients from these networks are not let in, even if `allow` names them",
+        example="10.0.0.0/8",
+    ),
+    "max_connections": Key(
+        CONNECTIONS,
+        "0",
+        "connections of this listener; `0` is no limit. Further clients are closed at once",
+        example="10000",
+    ),
+    "max_connections_per_source": Key(
+        CONNECTIONS,
+        "0",
+        "connections of each [source](#sources); `0` is no limit. Further clients are closed at once",
+        example="100",
+    ),
+    "max_undecided_per_source": Key(
+        CONNECTIONS,
+        "0",
+        "the same, but only those that have not been recognised yet count",
+        example="20",
+    ),
+    "connection_rate_per_source": Key(
+        _CONNECTION_RATE,
+        None,
+        "how fast each source may make connections: `20/s burst=40`, [see below](#sources)",
+        example="20/s burst=40",
+    ),
+    "backlog": Key(
+        number(1, 65535),
+        "1024",
+        "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own",
+    ),
+    "keepalive": Key(BOOLEAN, "yes", "TCP keepalive, on the connections to clients and to servers"),
+}
+"""The keys of ``[listen NAME]``."""

@@ -1,0 +1,193 @@
+"""The section ``[route NAME]``: which clients are led to which backend, and how routes stand under each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.rules.model import Clients, Refusal, Route, TlsEnd
+from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS
+from txmux.rules.reading.during import period
+from txmux.rules.reading.key import BOOLEAN, PROTOCOLS, Key, Kind, words
+from txmux.rules.reading.matching import read_alternative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from txmux.rules.model import Alternative, Section
+    from txmux.rules.problems import Problem
+    from txmux.rules.reading.context import Reading
+
+__all__ = ["KEYS", "circles", "contradictions", "make_route"]
+
+_TLS_FIELDS = {"alpn": "alpn", "tls_client_ca": "client_ca", "tls_minimum": "minimum"}
+
+
+def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
+    """Make the route of a section.
+
+    Args:
+        name: Its name.
+        section: What stands in the file.
+        found: The values that could be read, by their fields. Where something required is missing, a stand-in
+            lets the rest be checked.
+    """
+    fields = {"alternatives": (), **found}
+    tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
+    files = fields.pop("terminate_tls", None)
+    if files:
+        fields["terminate_tls"] = TlsEnd(files, **tls)
+    clients = Clients(fields.pop("from", None), fields.pop("not_from", None))
+    fields.setdefault("outcome", None if "terminate_tls" in section.entries else Refusal.CLOSE)
+    return Route(name, clients=clients, section=section, **fields)
+
+
+def contradictions(section: Section) -> Iterator[Problem]:
+    """Find keys that would wrongly make their reader believe that TLS is ended.
+
+    Args:
+        section: That of a route.
+    """
+    for key in _TLS_FIELDS:
+        if key in section.entries and "terminate_tls" not in section.entries:
+            message = "does nothing without 'terminate_tls'; add that, or remove this"
+            yield section.problem(message, key)
+
+
+def circles(routes: Sequence[Route]) -> Iterator[Problem]:
+    """Find routes that are under themselves, at once or over others.
+
+    Yields:
+        One problem for each circle, at the route that comes first.
+    """
+    sections = {route.name: route.section for route in reversed(routes)}
+    under = {r.name: r.under for r in routes if "terminate_tls" in sections[r.name].entries}
+    done: set[str] = set()
+    for name in under:
+        way = _way_back(name, under) if name not in done else []
+        if way:
+            done.update(way)
+            told = "stands under itself"
+            if len(way) > 1:
+                told = f"stands under itself: {' -> '.join((*way, name))}"
+            yield sections[name].problem(
+                f"{told}; put it under a listener, or leave 'under' out", "under"
+            )
+
+
+def _alternative(reading: Reading, text: str) -> Alternative:
+    return read_alternative(text, reading.matchers)
+
+
+def _under(reading: Reading, text: str) -> str:
+    """Read the name of a listener, or of a route that ends TLS."""
+    listeners, routes = reading.sections["listen"], reading.sections["route"]
+    over = [name for name, same in routes.items() if "terminate_tls" in same[0].entries]
+    if text in listeners and text in over:
+        raise InvalidValueError(
+            f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
+        )
+    if text in listeners or text in over:
+        return text
+    if text in routes:
+        raise InvalidValueError(
+            f"[route {text}] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, or name a listener"
+        )
+    hint = suggestion(text, [*listeners, *over])
+    raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
+
+
+def _way_back(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
+    """Find a way from a route over what it is under to itself again; nothing if there is none."""
+    ways = [[name]]
+    seen: set[str] = set()
+    for way in ways:
+        for above in under[way[-1]]:
+            if above == name:
+                return way
+            if above in under and above not in seen:
+                seen.add(above)
+                ways.append([*way, above])
+    return []
+
+
+_MATCH = Kind(_alternative, "one a line", "lines", in_context=True)
+_DURING = Kind(period, "one a line", "lines")
+_UNDER = Kind(_under, "list of names", "list", in_context=True)
+
+KEYS: Mapping[str, Key] = {
+    "match": Key(
+        _MATCH,
+        None,
+        "what the client has to say, [see below](#match); one line that matches is enough",
+        example="ssh",
+        field="alternatives",
+        required=True,
+    ),
+    "backend": Key(
+        OUTCOME,
+        None,
+        "where the client is led then. Not required with `terminate_tls`",
+        example="127.0.0.1:22",
+        field="outcome",
+        required=True,
+        unless="terminate_tls",
+    ),
+    "from": Key(
+        NETWORKS,
+        None,
+        "if given, the route serves only clients from these networks",
+        example="10.0.0.0/8",
+    ),
+    "not_from": Key(
+        NETWORKS,
+        None,
+        "the route does not serve clients from these networks, even if `from` names them",
+        example="10.0.0.0/8",
+    ),
+    "during": Key(
+        _DURING,
+        None,
+        "if given, the route serves clients only at these times, [see below](#during); one line that fits is enough",
+        example="mon-fri 08:00-18:00",
+    ),
+    "under": Key(
+        _UNDER,
+        None,
+        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot stand under itself, nor under a route that stands under it",
+        example="public",
+    ),
+    "terminate_tls": Key(
+        PEMS,
+        None,
+        "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)",
+        example="cert.pem, key.pem",
+    ),
+    "alpn": Key(
+        PROTOCOLS,
+        None,
+        "for `terminate_tls`: the protocols that are spoken, in the order of preference: `h2, http/1.1`. Without it no protocol is agreed on",
+        example="h2, http/1.1",
+    ),
+    "tls_client_ca": Key(
+        PEM,
+        None,
+        "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them",
+        example="clients-ca.pem",
+    ),
+    "tls_minimum": Key(
+        words("1.2", "1.3"),
+        "1.2",
+        "for `terminate_tls`: the oldest version of TLS that is spoken",
+        example="1.3",
+    ),
+    "log": Key(
+        BOOLEAN, "yes", "whether the connections that it takes get a line in the access log"
+    ),
+    "dry_run": Key(
+        BOOLEAN,
+        "no",
+        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log says at the stop how many there were",
+    ),
+}
+"""The keys of ``[route NAME]``."""

@@ -1,0 +1,144 @@
+"""The section ``[txmux]``: what holds for the whole service."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from txmux.rules.model import Settings
+from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.reading import values
+from txmux.rules.reading.key import CONNECTIONS, Key, Kind, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from txmux.rules.model import Section
+    from txmux.rules.problems import Problem
+    from txmux.rules.reading.context import Reading
+    from txmux.rules.reading.files import Source
+
+__all__ = ["KEYS", "contradictions", "make_settings"]
+
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
+_MOST_WORKERS = 1000
+_NO_PATHS = frozenset(
+    {"none", "on", "off", "no", "yes", "stdout", "stderr", "syslog", "true", "false"}
+)
+
+
+def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
+    """Make the settings of a section.
+
+    Args:
+        section: What stands in the file.
+        found: The values that could be read, by their fields.
+    """
+    fields = {name: value for name, value in found.items() if name != "include"}
+    return Settings(section=section, **fields)
+
+
+def contradictions(section: Section) -> Iterator[Problem]:
+    """Find values that are right by themselves, but not together."""
+    if "group" in section.entries and "user" not in section.entries:
+        yield section.problem("needs 'user' beside it; add that, or remove this", "group")
+
+
+def _include(reading: Reading, text: str) -> list[Source]:
+    return reading.files.include(text)
+
+
+def _account(text: str) -> str:
+    if not _ACCOUNT.fullmatch(text):
+        raise InvalidValueError(f"{text!r} is no name or number of one; write for example txmux")
+    return text
+
+
+_RELAYS = words("auto", "portable", "kernel")
+
+
+def _relay(text: str) -> str:
+    if text == "kernel" and not (sys.platform == "linux" and hasattr(os, "splice")):
+        raise InvalidValueError("kernel needs epoll and splice of Linux; write auto or portable")
+    return str(_RELAYS.read(text))
+
+
+def _workers(text: str) -> int:
+    if text == "auto":
+        # Not every system can tie a process to some of its processors.
+        mine = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+        return min(len(mine), _MOST_WORKERS)
+    try:
+        return values.whole_number(1, _MOST_WORKERS)(text)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"must be auto or a whole number from 1 to {_MOST_WORKERS}, not {text!r}{did_you_mean(text, ('auto',))}"
+        ) from None
+
+
+def _access_log(reading: Reading, text: str) -> Path | Literal["-"] | None:
+    """Read where the access log goes; ``None`` is nowhere."""
+    if text == "-":
+        return "-"
+    if text != "off" and text.casefold() in _NO_PATHS:
+        raise InvalidValueError(
+            f"{text!r} is no path; write 'off' for no log, '-' for the service's own log, "
+            f"or './{text}' for a file of that name"
+        )
+    return None if text == "off" else reading.home / values.file_path(text)
+
+
+_INCLUDE = Kind(_include, "list of paths or patterns", "list", in_context=True)
+_RELAY = Kind(_relay, _RELAYS.shape)
+_WORKERS = Kind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
+_DRAIN = Kind(values.duration, "duration, also `0s`")
+_ACCESS_LOG = Kind(_access_log, "`-`, `off` or a path", in_context=True)
+_USER = Kind(_account, "a user's name or number")
+_GROUP = Kind(_account, "a group's name or number")
+
+KEYS: Mapping[str, Key] = {
+    "include": Key(
+        _INCLUDE, None, "more files, [see below](#included-files)", example="rules.d/*.ini"
+    ),
+    "relay": Key(_RELAY, "auto", "what carries the bytes of a connection: see [Relays](#relays)"),
+    "workers": Key(
+        _WORKERS,
+        "1",
+        "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use",
+        example="auto",
+    ),
+    "max_connections": Key(
+        CONNECTIONS,
+        "0",
+        "connections of all listeners together; `0` is no limit. Further clients are closed at once",
+        example="10000",
+    ),
+    "drain_timeout": Key(
+        _DRAIN, "30s", "when the service stops: how long the connections that there are may go on"
+    ),
+    "access_log": Key(
+        _ACCESS_LOG,
+        "-",
+        "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`",
+        example="/var/log/txmux.log",
+    ),
+    "access_log_format": Key(
+        words("text", "json"), "text", "how a line of it is written", example="json"
+    ),
+    "user": Key(
+        _USER,
+        None,
+        "whom the process becomes, with all workers, once it listens, [see below](#user-and-group). Only root can",
+        example="txmux",
+    ),
+    "group": Key(
+        _GROUP,
+        None,
+        "its group then; without it that of `user`, without which it is an error",
+        example="txmux",
+    ),
+}
+"""The keys of ``[txmux]``."""
