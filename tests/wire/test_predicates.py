@@ -1,0 +1,120 @@
+"""The predicates and the plain matcher that authors of plugins begin with."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.automaton import PatternError, compile_pattern
+from txmux.testing import check_matcher, check_predicate
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Either, Fields, Pattern, Prefix
+
+if TYPE_CHECKING:
+    from txmux.wire.cursor import Cursor
+
+
+def read_numbers(cursor: Cursor) -> None:
+    """Read a type, a length of two bytes, and a magic number."""
+    cursor.one_of((1, 7))
+    cursor.number(2, 4, 0x1FF)
+    cursor.literal(b"\xca\xfe")
+
+
+class PredicateTests(SynchronousTestCase):
+    """They keep the contract, and tell of themselves what is true."""
+
+    def test_prefix(self) -> None:
+        """A prefix is a match at its last byte, and a no at the first that differs."""
+        predicate = Prefix(b"JDWP")
+        check_predicate(predicate, [(b"JDWP-", 4)], [(b"JDBC", 3)], undecided=[b"JDW"])
+        self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("J")}))
+
+    def test_pattern(self) -> None:
+        """A pattern is a match at the end of the shortest one."""
+        predicate = Pattern(rb"(?:GET|PUT) /+\n", within=9)
+        matches = [(b"GET /\n", 6), (b"PUT ////\n", 9)]
+        check_predicate(predicate, matches, [(b"POST", 2), (b"GET /////", 9)], undecided=[b"PUT /"])
+        self.assertEqual((predicate.longest, predicate.first_bytes), (9, frozenset(b"GP")))
+
+    def test_fields(self) -> None:
+        """Fields are a match when all are there, and a no at the first byte that none allows."""
+        predicate = Fields(read_numbers, longest=5)
+        others = [(b"\x02", 1), (b"\x01\x02", 2), (b"\x01\x00\x03", 3), (b"\x07\x01\x00\xcb", 4)]
+        check_predicate(predicate, [(b"\x07\x01\xff\xca\xfe", 5)], others)
+        self.assertEqual(predicate.first_bytes, {1, 7})
+
+    def test_either(self) -> None:
+        """One of two is enough, and a no needs both."""
+        predicate = Either(Prefix(b"ab"), Pattern(rb"a[cd]{3}|\x80"))
+        check_predicate(
+            predicate, [(b"ab", 2), (b"acdc", 4), (b"\x80", 1)], [(b"b", 1), (b"ae", 2)]
+        )
+        self.assertEqual((predicate.longest, predicate.first_bytes), (4, {ord("a"), 0x80}))
+
+    def test_any_first_byte(self) -> None:
+        """Where all bytes may come first, none is named."""
+        self.assertIsNone(Pattern(rb"(?s).").first_bytes)
+
+
+class LongestTests(SynchronousTestCase):
+    """The most bytes of a match, found in the pattern."""
+
+    def test_limited(self) -> None:
+        """It is that of the longest alternative."""
+        for expression, longest in ((rb"a", 1), (rb"ab?c{2,3}", 5), (rb"a|b(?:cd){0,4}e|f", 10)):
+            self.assertEqual(Pattern(expression).longest, longest, expression)
+
+    def test_endless(self) -> None:
+        """A pattern without a limit needs one from its author."""
+        self.assertIsNone(compile_pattern(rb"a+b").longest)
+        error = self.assertRaises(ValueError, lambda: Pattern(rb"a+b").longest)
+        self.assertIn("set one by within=", str(error))
+        self.assertEqual(Pattern(rb"a+b", within=7).longest, 7)
+
+    def test_unusable(self) -> None:
+        """An expression that cannot be used is an error once it is compiled."""
+        self.assertRaises(PatternError, Pattern(b"a$").compile)
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.recursive(
+            st.sampled_from(["a", "b", "[ab]"]),
+            lambda inner: st.one_of(
+                st.tuples(inner, inner).map("".join),
+                st.tuples(inner, inner).map(lambda two: f"(?:{two[0]}|{two[1]})"),
+                st.tuples(inner, st.integers(0, 2)).map(
+                    lambda two: f"(?:{two[0]}){{1,{two[1] + 1}}}"
+                ),
+            ),
+            max_leaves=5,
+        ),
+        st.text("ab", min_size=1, max_size=40),
+    )
+    def test_never_longer(self, expression: str, text: str) -> None:
+        """Whatever `re` matches as a whole is not longer."""
+        longest = compile_pattern(expression.encode()).longest
+        assert longest is not None
+        if re.fullmatch(expression, text):
+            self.assertLessEqual(len(text), longest)
+        self.assertIsNone(re.fullmatch(expression, "a" * (longest + 1)))
+
+
+class PlainMatcherTests(SynchronousTestCase):
+    """A matcher as data."""
+
+    def test_contract(self) -> None:
+        """It is a matcher without options, which gives its predicate."""
+        predicate = Prefix(b"HELLO")
+        matcher = PlainMatcher("greeting", "clients that say HELLO", predicate, source="none")
+        check_matcher(matcher, [(b"HELLO", 5)], [(b"HELP", 4)])
+        self.assertIs(matcher.predicate({}), predicate)
+        self.assertEqual((matcher.options, matcher.source), ((), "none"))
+
+    def test_module(self) -> None:
+        """It is from the module in which it is written down."""
+        self.assertEqual(PlainMatcher("x", "y", Prefix(b"z")).__module__, __name__)
