@@ -1,4 +1,4 @@
-"""What clients are told that are led nowhere, in their own protocols."""
+"""What clients are told that are turned away, in their own protocols."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class Http1Tests(SynchronousTestCase):
         self.assertTrue(head.endswith(b"\r\n\r\n"))
 
     def test_no_request(self) -> None:
-        """What is no request has no response."""
+        """What is not a request has no response."""
         self.assertEqual(answer(b"GET / RTSP/1.0\r\n"), NOTHING)
 
 

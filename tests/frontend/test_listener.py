@@ -144,8 +144,8 @@ class EndingTest(MuxTestCase):
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    async def test_tls_without_goodbye(self) -> None:
-        """A client over TLS that does not say goodbye is not waited for without end."""
+    async def test_tls_without_close_notify(self) -> None:
+        """A client over TLS that sends no close-notify is not waited for without end."""
         self.mux()
         port = reactor.listenSSL(0, self.factory, certificate(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -180,7 +180,7 @@ class AddressTest(SynchronousTestCase):
         self.assertEqual(address.host.version, 4)
 
     def test_texts(self) -> None:
-        """IPv6 stands in brackets, UNIX sockets by their path, if they have one."""
+        """IPv6 is in brackets, UNIX sockets by their path, if they have one."""
         self.assertEqual(text_of(IPv6Address("TCP", "2001:db8::1", 80)), "[2001:db8::1]:80")
         self.assertEqual(text_of(UNIXAddress(b"/run/x")), "unix:/run/x")
         self.assertEqual(text_of(UNIXAddress(None)), "unix")

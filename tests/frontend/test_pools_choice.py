@@ -71,7 +71,7 @@ class CheckedTest(PoolCase):
         self.assertEqual(told, [("down", name(ports[0])), ("up", name(ports[0]))])
 
     async def test_all_down(self) -> None:
-        """When checks find nobody well, clients are turned away at once."""
+        """When checks find no server healthy, clients are turned away at once."""
         check = Check("tcp", interval=1.0, timeout=1.0, rise=2, fall=1)
         self.serve(backend_at(free_port(), check=check))
         (upstream,) = self.factory.upstreams._upstreams.values()

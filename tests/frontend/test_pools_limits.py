@@ -1,4 +1,4 @@
-"""Backends that take only so many clients at a time, or so much data."""
+"""Backends that take only some clients at a time, or some data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txmux.rules.model import Backend, Check
 
 
 class QueueTest(PoolCase):
-    """A backend that takes only so many at a time."""
+    """A backend that takes only some at a time."""
 
     async def full(self, **settings: Any) -> tuple[Peer, Peer]:
         """Serve with room for one, and let it be taken."""

@@ -149,7 +149,7 @@ class HowTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="denied")
 
     async def test_in_pieces(self) -> None:
-        """What the answer hangs on may come after the decision."""
+        """What the answer depends on may come after the decision."""
         self.client = await self.connect(self.mux([route("any", REJECT)]))
         for byte in GET:
             self.client.send(bytes([byte]))

@@ -44,7 +44,7 @@ class RelayedTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="client-reset")
 
     async def test_server_closes_at_once(self) -> None:
-        """A server that closes without a word ends the connection in good order."""
+        """A server that closes without a word ends the connection cleanly."""
         client, peer = await self.relayed()
         peer.close()
         await client.is_lost()

@@ -22,10 +22,10 @@ class RelayTests(TerminationCase):
         """What the client says inside of TLS is told apart, and the log tells what was agreed on."""
         client, server = await self.relayed()
         self.assertEqual(bytes(server.received), SSH)
-        client.goodbye()
+        client.close_notify()
         await server.has_all()
         server.close()
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         record = await self.logged()
         self.assert_story(
             record,
@@ -51,55 +51,55 @@ class RelayTests(TerminationCase):
         server = await self.backend.peer()
         await server.has(1_000_000)
         server.close()
-        client.goodbye()
+        client.close_notify()
         await self.logged()
 
     async def test_half_close(self) -> None:
         """The client's close-notify is a half-close: the answer still comes, in full."""
         client, server = await self.relayed()
-        client.goodbye()
+        client.close_notify()
         await server.has_all()
         answer = b"x" * 500_000
         server.send(answer)
         server.close()
         await client.has(5 + len(answer))
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_out=5 + len(answer))
 
     async def test_half_close_of_both_layers(self) -> None:
         """So it is if the client shuts down its TCP connection as well."""
         client, server = await self.relayed()
-        client.goodbye()
+        client.close_notify()
         client.finish()
         await server.has_all()
         server.send(b"x" * 500_000)
         server.close()
         await client.has(500_005)
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done")
 
     async def test_server_finishes(self) -> None:
         """A server that has finished is a close-notify for the client, which can go on sending."""
         client, server = await self.relayed()
         server.finish()
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         self.assertIsNone(client.lost)
         client.send(b"y" * 300_000)
         await server.has(len(SSH) + 300_000)
-        client.goodbye()
+        client.close_notify()
         await server.is_lost()
         self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH) + 300_000)
 
     async def test_client_just_closes(self) -> None:
-        """After the server's goodbye a client may close without one of its own."""
+        """After the server's close-notify a client may close without one of its own."""
         client, server = await self.relayed()
         server.close()
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         client.close()
         self.assert_story(await self.logged(), reason="done")
 
     async def test_client_leaves(self) -> None:
-        """A client that closes without any goodbye, as many do, has finished."""
+        """A client that closes without a close-notify, as many do, has finished."""
         client, server = await self.relayed()
         client.close()
         await server.has_all()
@@ -115,7 +115,7 @@ class RelayTests(TerminationCase):
         server.send(b"x" * 500_000)
         server.close()
         await client.has(500_005)
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_out=500_005)
 
     async def test_server_resets(self) -> None:
@@ -123,7 +123,7 @@ class RelayTests(TerminationCase):
         client, server = await self.relayed()
         server.reset()
         await self.is_broken(client)
-        self.assertFalse(client.told_goodbye)
+        self.assertFalse(client.told_close_notify)
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset")
 
@@ -160,7 +160,7 @@ class RelayTests(TerminationCase):
         await client.has(5 + len(down))
         self.assertEqual(bytes(server.received), SSH + up)
         self.assertEqual(bytes(client.received), b"hello" + down)
-        client.goodbye()
+        client.close_notify()
         await server.is_lost()
         await self.logged()
 
@@ -188,12 +188,12 @@ class RelayTests(TerminationCase):
         server = await inside.peer()
         await server.has(len(SSH))
         self.assertEqual(server.transport.getPeer().host, "127.0.0.1")
-        client.goodbye()
+        client.close_notify()
         await server.has_all()
         server.send(b"answer")
         server.close()
         await client.has(6)
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH), bytes_out=6)
 
 
@@ -203,7 +203,7 @@ class LeakTests(TerminationCase):
     async def test_nothing_left(self) -> None:
         """No transport outlives its connection, however that ended, even without the garbage collector."""
         port = self.mux([self.tls_route(), self.inner()])
-        endings = ("close", "reset", "goodbye", "fail", "leave")
+        endings = ("close", "reset", "close_notify", "fail", "leave")
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)

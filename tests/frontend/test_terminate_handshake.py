@@ -229,7 +229,7 @@ class HandshakeTests(TerminationCase):
         )
 
     async def test_gone(self) -> None:
-        """A client may leave in the middle of it, in good order or not."""
+        """A client may leave in the middle of it, cleanly or not."""
         for leave in ("finish", "close", "reset"):
             port = self.mux([self.tls_route()])
             client = await self.connect(port)

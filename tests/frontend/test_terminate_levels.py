@@ -47,10 +47,10 @@ class LevelTests(TerminationCase):
         await client.has(13)
 
     async def test_refused(self) -> None:
-        """Where nothing leads anywhere, TLS is closed in good order."""
+        """Where nothing leads anywhere, TLS is closed cleanly."""
         client = await self.client(self.mux([self.tls_route(), self.inner()]))
         client.send(b"GET / HTTP/1.1\r\n")
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         client.close()
         self.assert_story(await self.logged(), reason="no-route", route="tls", backend=None)
 
@@ -82,12 +82,12 @@ class LevelTests(TerminationCase):
         client.send(SSH)
         server = await self.backend.peer()
         await server.has(len(SSH))
-        client.goodbye()
+        client.close_notify()
         await server.has_all()
         server.send(b"x" * 200_000)
         server.close()
         await client.has(200_000)
-        await client.until(lambda: client.told_goodbye)
+        await client.until(lambda: client.told_close_notify)
         client.close()
         record = await self.logged()
         self.assert_story(record, reason="done", route="ssh", bytes_in=len(SSH), bytes_out=200_000)
@@ -108,7 +108,7 @@ class LevelTests(TerminationCase):
         server.reset()
         await self.is_broken(client)
         self.assertTrue(client.was_reset())
-        self.assertFalse(client.told_goodbye)
+        self.assertFalse(client.told_close_notify)
         self.assert_story(await self.logged(), reason="server-reset")
 
     async def test_passed_through(self) -> None:
@@ -151,7 +151,7 @@ class LevelTests(TerminationCase):
         server = await self.backend.peer()
         await server.has(len(startup))
         self.assertEqual(bytes(server.received), startup)
-        client.goodbye()
+        client.close_notify()
         await server.is_lost()
         self.assert_story(await self.logged(), route="pg", reason="done")
 

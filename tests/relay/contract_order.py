@@ -53,7 +53,7 @@ class OrderContract(RelayCase):
     async def test_server_half_close(self) -> None:
         """A server that has finished sending still hears the client out."""
         client, server = await self.start()
-        server.send(b"goodbye")
+        server.send(b"close_notify")
         server.finish()
         await client.has_all()
         client.send(b"one more thing")

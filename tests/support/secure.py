@@ -56,13 +56,13 @@ class SecurePeer(Peer):
 
     Attributes:
         failure: Why there was no TLS.
-        told_goodbye: The innermost TLS has got a close-notify.
+        told_close_notify: The innermost TLS has got a close-notify.
     """
 
     def __init__(self, *layers: tuple[ssl.SSLContext, str | None]) -> None:
         super().__init__()
         self.failure: ssl.SSLError | None = None
-        self.told_goodbye = False
+        self.told_close_notify = False
         self.layers: list[_Layer] = []
         for context, name in layers:
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -118,7 +118,7 @@ class SecurePeer(Peer):
         except ssl.SSLZeroReturnError:
             pass
         if depth + 1 == len(self.layers):
-            self.told_goodbye = True
+            self.told_close_notify = True
 
     def _flush(self) -> None:
         for layer, below in zip(self.layers[:0:-1], self.layers[-2::-1], strict=True):
@@ -131,7 +131,7 @@ class SecurePeer(Peer):
         self.tls.write(data)
         self._flush()
 
-    def goodbye(self) -> None:
+    def close_notify(self) -> None:
         """Say by TLS that nothing more will come."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()

@@ -52,7 +52,7 @@ class KeyPairTests(SynchronousTestCase):
         self.assertEqual(self.read(path), [("all.pem", ["a.example"], ["Test Authority"])])
 
     def test_two_files(self) -> None:
-        """The key can be in a file of its own, wherever that stands."""
+        """The key can be in a file of its own, wherever that is."""
         chain = self.file("chain.pem", self.own.pem, authority().pem)
         key = self.file("key.pem", self.own.key_pem())
         other = self.file("other.pem", self.other.pem, self.other.key_pem())

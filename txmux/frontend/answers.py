@@ -1,4 +1,4 @@
-"""What a client is told that is led nowhere: a short answer in its own protocol. Pure."""
+"""What a client is told that is turned away: a short answer in its own protocol. Pure."""
 
 from __future__ import annotations
 

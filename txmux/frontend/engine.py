@@ -43,7 +43,7 @@ class Engine:
     Attributes:
         clock: Tells the time, and has the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
-        undecided: So many connections may each need a socket to a server yet.
+        undecided: The number of connections that may each need a socket to a server yet.
     """
 
     def __init__(self, reactor: Any, relay: Literal["auto", "portable", "kernel"] = "auto") -> None:

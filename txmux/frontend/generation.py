@@ -25,7 +25,7 @@ __all__ = ["Branch", "Generation", "Level"]
 
 @attrs.frozen(eq=False)
 class Branch(Route):
-    """A route, with what its words stand for in this process.
+    """A route, with the backend and the TLS of this process that it names.
 
     Attributes:
         destination: Where it leads; ``None`` if it says nothing of that.
@@ -95,19 +95,15 @@ class Generation:
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
         """
-        branches = {}
         known = tuple(routes)
 
         def branch(route: Route) -> Branch:
-            # A route may be at several levels.
-            if id(route) not in branches:
-                words: dict[str, Any] = attrs.asdict(route, recurse=False)
-                branches[id(route)] = Branch(
-                    **words,
-                    destination=None if route.outcome is None else upstreams.to(route.outcome),
-                    termination=terminations.of(route) if route.terminate_tls else None,
-                )
-            return branches[id(route)]
+            words: dict[str, Any] = attrs.asdict(route, recurse=False)
+            return Branch(
+                **words,
+                destination=None if route.outcome is None else upstreams.to(route.outcome),
+                termination=terminations.of(route) if route.terminate_tls else None,
+            )
 
         def detector(place: Listener | Route) -> Detector[Branch]:
             own = [branch(route) for route in known if route.stands_under(place)]
@@ -123,13 +119,8 @@ class Generation:
                     to = route.destination
                     inside[route.name] = Level(detector(route), to or silent, to or default)
                     waiting.append(inside[route.name])
-        return cls(
-            settings,
-            admission,
-            partial(engine.dial, keepalive=settings.keepalive),
-            top,
-            inside,
-        )
+        dial = partial(engine.dial, keepalive=settings.keepalive)
+        return cls(settings, admission, dial, top, inside)
 
     @property
     def levels(self) -> list[Level]:

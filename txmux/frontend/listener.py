@@ -1,4 +1,4 @@
-"""What stands behind a listening port: who is let in, and the connections there are."""
+"""What serves a listening port: the rules for the next client, and the connections there are."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ class MuxFactory(ServerFactory):
         self._stopping = self.upstreams.stop()
 
     def stopped(self) -> Deferred[None]:
-        """Wait until what was stopped has come to rest."""
+        """Wait until all that was stopped has ended."""
         return self._stopping

@@ -99,7 +99,7 @@ class Client(Protocol):
         """Relay to a server that is connected, whose end is `server`."""
 
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
-        """Lead the client nowhere; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
+        """Close the connection, with or without an answer; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
 
     def over(self, reason: EndReason) -> None:
         """Note that nothing is left of the connection. Only the first call counts."""
@@ -161,20 +161,16 @@ class _Over(Stage):
     """The connection is over, and nothing that happens counts any more."""
 
     @override
-    def data(self, data: bytes) -> None:
-        pass
+    def data(self, data: bytes) -> None: ...
 
     @override
-    def finished(self) -> None:
-        pass
+    def finished(self) -> None: ...
 
     @override
-    def lost(self, reason: Failure) -> None:
-        pass
+    def lost(self, reason: Failure) -> None: ...
 
     @override
-    def abort(self, reason: AbortReason) -> None:
-        pass
+    def abort(self, reason: AbortReason) -> None: ...
 
 
 _nobody: Any = None

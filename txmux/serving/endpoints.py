@@ -139,7 +139,7 @@ class PlainEndpoint:
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:
-    """Close a port, whatever comes in between: the others are to be closed in good order all the same."""
+    """Close a port, whatever comes in between: the others are to be closed cleanly all the same."""
     stop: Any = port.stopListening
     stopping: Deferred[None] = maybeDeferred(stop)
     return stopping.addErrback(_log_trouble)

@@ -80,7 +80,7 @@ def open_sockets(address: ListenAddress, count: int) -> list[socket.socket]:
 
     Args:
         address: Where; all of them have the port that the first was given.
-        count: So many.
+        count: The number of sockets.
 
     Raises:
         OSError: One cannot be opened; then none is left open.

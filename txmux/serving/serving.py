@@ -37,7 +37,7 @@ class Serving:
 
     Attributes:
         ports: Where clients come in; whoever opens one adds it.
-        factories: What stands behind the listeners, in the order in which they were added.
+        factories: What serves the listeners, in the order in which they were added.
     """
 
     _log = Logger()
@@ -57,7 +57,7 @@ class Serving:
         self.factories: list[MuxFactory] = []
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
-        """Make what stands behind a listener.
+        """Make what serves a listener.
 
         Args:
             listener: One of the rules.

@@ -10,9 +10,11 @@ from txmux.tls.contexts import Contexts
 from txmux.tls.pem import TLSFileError
 
 if TYPE_CHECKING:
-    from txmux.rules.model import Route, Rules
+    from collections.abc import Callable, Iterator
 
-__all__ = ["problem_with", "unusable_files"]
+    from txmux.rules.model import Route, Rules, TlsEnd
+
+__all__ = ["errors", "unusable_files"]
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
@@ -26,24 +28,27 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     """
     wrong: list[Problem] = []
     forbidden: list[Problem] = []
-    for route in rules.routes:
-        error = _error_of(route)
-        if error is not None:
-            (forbidden if error.forbidden else wrong).append(problem_with(rules, route, error))
+    for error, problem in errors(rules, lambda _, end: Contexts(end)):
+        (forbidden if error.forbidden else wrong).append(problem)
     return wrong, forbidden
 
 
-def _error_of(route: Route) -> TLSFileError | None:
-    try:
-        if route.terminate_tls is not None:
-            Contexts(route.terminate_tls)
-    except TLSFileError as error:
-        return error
-    return None
+def errors(
+    rules: Rules, read: Callable[[Route, TlsEnd], object]
+) -> Iterator[tuple[TLSFileError, Problem]]:
+    """Read the files of all routes that end TLS, and give each error, also with the line that names the file.
 
-
-def problem_with(rules: Rules, route: Route, error: TLSFileError) -> Problem:
-    """Tell of a file with the place in the rules that names it."""
-    if route.section is NOWHERE:
-        return Problem(str(rules.path), 0, f"route {route.name}", error.key, str(error))
-    return route.section.problem(str(error), error.key)
+    Args:
+        rules: Without errors.
+        read: Reads those of one route.
+    """
+    for route in rules.routes:
+        try:
+            if route.terminate_tls is not None:
+                read(route, route.terminate_tls)
+        except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
+            if route.section is NOWHERE:
+                header = f"route {route.name}"
+                yield error, Problem(str(rules.path), 0, header, error.key, str(error))
+            else:
+                yield error, route.section.problem(str(error), error.key)

@@ -1,4 +1,4 @@
-"""What OpenSSL needs to end the TLS of clients, and which certificate is shown to whom."""
+"""What OpenSSL needs to end the TLS of clients, and which certificate each client is shown."""
 
 from __future__ import annotations
 

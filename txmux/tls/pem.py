@@ -120,7 +120,7 @@ def read_identity(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def read_key_pairs(key: str, paths: Iterable[Path]) -> list[KeyPair]:
-    """Read certificates with their keys, each of which stands in the same file or in one without certificates.
+    """Read certificates with their keys, each of which is in the same file or in one without certificates.
 
     Args:
         key: The key that names the files in the rules.
@@ -184,7 +184,7 @@ def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
             if kind == b"CERTIFICATE"
             for certificate in [x509.load_pem_x509_certificate(block)]
         ]
-    except Exception:  # noqa: BLE001 - what is raised hangs on what is damaged
+    except Exception:  # noqa: BLE001 - what is raised depends on what is damaged
         message = f"'{path}': a certificate is damaged; {_name(wanted)}"
         raise TLSFileError(key, message) from None
     private = [block for kind, block in blocks if keys and kind.endswith(b"PRIVATE KEY")]
@@ -197,7 +197,7 @@ def _private(key: str, path: Path, block: bytes, wanted: str) -> Any:
         return load_pem_private_key(block, None)
     except TypeError:
         message = f"'{path}': the private key is encrypted; write it without a passphrase"
-    except Exception:  # noqa: BLE001 - what a damaged key raises hangs on its kind
+    except Exception:  # noqa: BLE001 - what a damaged key raises depends on its kind
         message = f"'{path}': the private key is damaged; {_name(wanted)}"
     raise TLSFileError(key, message)
 

@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from txmux.errors import MuxError
 from txmux.rules.problems import RulesError
-from txmux.tls.check import problem_with
+from txmux.tls.check import errors
 from txmux.tls.pem import TLSFileError
 from txmux.tls.store import CertificateStore
 
@@ -62,13 +62,7 @@ class Terminations:
         Raises:
             RulesError: Files cannot be used; all are named.
         """
-        problems = []
-        for route in rules.routes:
-            try:
-                if route.terminate_tls is not None:
-                    self._of(route, route.terminate_tls)
-            except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
-                problems.append(problem_with(rules, route, error))
+        problems = [problem for _, problem in errors(rules, self._of)]
         if problems:
             raise RulesError(problems)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Refused", "Tally"]
 
 
-class Refused(Exception):  # noqa: N818 - it is no error
+class Refused(Exception):  # noqa: N818 - it is not an error
     """A client is not let in.
 
     Attributes:
@@ -39,8 +39,8 @@ class Tally:
     """How many connections there are, among listeners that share a limit.
 
     Attributes:
-        limit: At most so many; 0 is no limit.
-        count: So many there are in this process.
+        limit: The highest number; 0 is no limit.
+        count: The number in this process.
     """
 
     limit: int = 0

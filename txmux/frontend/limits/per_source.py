@@ -49,10 +49,10 @@ class SourceLimits:
     """What one source may have; 0 is no limit.
 
     Attributes:
-        connections: At most so many connections.
-        undecided: At most so many that have not been recognised yet.
-        interval: For each connection that was let in, a source has to wait so many nanoseconds in the long run.
-        burst: So many connections it may make without having waited.
+        connections: The highest number of connections.
+        undecided: The highest number of those that have not been recognised yet.
+        interval: Nanoseconds that a source has to wait, in the long run, for each connection that was let in.
+        burst: Connections that it may make without having waited.
     """
 
     connections: int = 0
@@ -80,7 +80,7 @@ class SourceTable:
 
     Args:
         memory: `size` bytes, all 0 at first.
-        columns: So many processes.
+        columns: The number of processes.
     """
 
     def __init__(self, memory: Any, columns: int = 1) -> None:
@@ -116,7 +116,7 @@ class SourceTable:
             now: The time.
 
         Returns:
-            Where it begins; ``None`` if there is none to be had, because all have connections.
+            Where it begins; ``None`` if none is free, because all have connections.
         """
         numbers, width = self.numbers, self.width
         # Multiplied once, neighbours would come at regular distances, which may be those of few sets.
@@ -180,8 +180,8 @@ class PerSource:
     def enter(self, source: int) -> Permit | None:
         """Let a connection in, unless a limit is reached; then it changes nothing.
 
-        If so many sources have connections that there is no slot for this one, it is let in without being counted:
-        who has so many addresses is not held by limits for each, and nobody else is to suffer.
+        If there is no slot for the source, because too many others have connections, it is let in without being counted:
+        limits for each address do not stop whoever has that many, and nobody else is to suffer.
 
         Args:
             source: See `source_of`.

@@ -1,4 +1,4 @@
-"""A stage: the connection of a client that is led nowhere is being closed."""
+"""A stage: the connection of a client that is turned away is being closed."""
 
 from __future__ import annotations
 

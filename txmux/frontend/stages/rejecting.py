@@ -27,7 +27,7 @@ _NOT_ALLOWED = frozenset({"denied", "no-route", "silent"})
 
 @attrs.define(eq=False, slots=False)
 class Rejecting(Stage):
-    """Tells the client that it is led nowhere, and closes the connection once it has heard.
+    """Tells the client that it is turned away, and closes the connection once it has heard.
 
     To close a socket with unread bytes in it is to send a reset, which destroys what the client has not read yet. So
     what it still sends is read, until it closes its side, but neither for long nor without end.
