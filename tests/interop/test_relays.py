@@ -119,7 +119,19 @@ class RelayTests(_Base):
     def test_both_ways_at_once(self) -> None:
         """Streams that fill both directions are carried at the same time."""
         port = str(self.mux.ports["iperf3"])
-        command = ("iperf3", "-c", "127.0.0.1", "-p", port, "--bidir", "-P", "2", "-t", "2", "-J")
+        command = (
+            "iperf3",
+            "-c",
+            "127.0.0.1",
+            "-p",
+            port,
+            "--bidir",
+            "-P",
+            "2",
+            "-n",
+            "400M",
+            "-J",
+        )
         report = json.loads(output_of(*command))["end"]
         for way in ("sum_received", "sum_received_bidir_reverse"):
             self.assertGreater(report[way]["bytes"], 100 * _MIB)
