@@ -99,13 +99,67 @@ class RelayTests(TerminationCase):
         self.assert_story(await self.logged(), reason="done")
 
     async def test_client_leaves(self) -> None:
-        """A client that closes without a close-notify, as many do, has finished."""
+        """A client that closes without a close-notify, as many do, has finished; the log tells that there was none."""
         client, server = await self.relayed()
         client.close()
         await server.has_all()
         self.assertFalse(server.was_reset())
         await server.is_lost()
-        self.assert_story(await self.logged(), reason="done")
+        record = await self.logged()
+        self.assert_story(record, reason="done")
+        self.assertEqual(record.facts["tls_truncated"], "yes")
+
+    async def test_strict(self) -> None:
+        """With ``tls_strict`` such a client has broken off, whether it still listens or not; its bytes get there before."""
+        for leave in ("close", "finish"):
+            client, server = await self.relayed(tls_strict=True)
+            client.send(b"x" * 100_000)
+            getattr(client, leave)()
+            await server.has(len(SSH) + 100_000)
+            while server.lost is None:
+                self.time.advance(0.05)
+                await self.turn()
+            self.assertTrue(server.was_reset())
+            record = await self.logged(len(self.records) or 1)
+            self.assert_story(record, reason="client-reset", bytes_in=len(SSH) + 100_000)
+            self.assertEqual(record.facts["tls_truncated"], "yes")
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_strict_and_close_notify(self) -> None:
+        """One with a close-notify, or whose server was closed first, has not."""
+        for first in ("client", "server"):
+            client, server = await self.relayed(tls_strict=True)
+            if first == "client":
+                client.close_notify()
+                client.finish()
+                await server.has_all()
+                server.send(b"answer")
+                server.close()
+                await client.has(11)
+            else:
+                server.close()
+                await client.until(lambda c=client: c.told_close_notify)  # type: ignore[misc]
+            client.close()
+            record = await self.logged()
+            self.assert_story(record, reason="done")
+            self.assertNotIn("tls_truncated", record.facts)
+            self.assertFalse(server.was_reset())
+            self.records.clear()
+            self.backend.peers.clear()
+
+    async def test_strict_before_a_server(self) -> None:
+        """It is led nowhere while there is no server yet; without ``tls_strict`` it is led on with what it has said."""
+        for strict in (True, False):
+            port = self.mux([self.tls_route(), self.inner("ssh")], tls_strict=strict)
+            client = await self.client(port)
+            client.send(b"SSH")
+            await self.seen(3)
+            client.finish()
+            record = await self.logged()
+            self.assert_story(record, reason="client-gone" if strict else "no-route")
+            self.assertEqual(record.facts["tls_truncated"], "yes")
+            self.records.clear()
 
     async def test_half_close_below(self) -> None:
         """It may even still want to hear the answer."""

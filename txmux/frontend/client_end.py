@@ -62,6 +62,10 @@ class ClientEnd(End, Client):
             self.record.client = str(self._source)
             self.record.local = str(self._destination)
 
+    def truncated(self) -> None:
+        """Note that its TLS, which is ended here, has no proper end."""
+        self.record.facts = {**self.record.facts, "tls_truncated": "yes"}
+
     @override
     def elapsed_ms(self) -> float:
         return (self.engine.clock.seconds() - self._accepted_at) * 1000

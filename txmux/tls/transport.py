@@ -24,13 +24,18 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     Two things are otherwise than in Twisted's. The client's close-notify only tells that no more will come, as TLS 1.3
     has it (RFC 8446, section 6.1), and what is left for the client is still sent; so it is with the end of the
-    TCP connection's one direction, since many clients send no close-notify. And to break the connection off
-    sends no close-notify, since that would make a cut answer look complete.
+    TCP connection's one direction, since many clients send no close-notify, unless `strict`. And to break the connection
+    off sends no close-notify, since that would make a cut answer look complete.
+
+    Whoever it is made with is told by a method ``truncated()``, if it has one, when the client's direction of the TCP
+    connection ends without a close-notify before one was sent to the client: anybody on the way could have cut it.
 
     Attributes:
+        strict: Whether such an end breaks the connection.
         distrusted: What OpenSSL has against the client's certificate, if anything.
     """
 
+    strict = False
     distrusted: Distrusted | None = None
     wrappedProtocol: Any
     transport: Any
@@ -85,12 +90,23 @@ class TLSTransport(TLSMemoryBIOProtocol):
         """Learn that the connection below sends no more."""
         if self._has_finished or self._lostTLSConnection:
             return
-        if self._handshakeDone:
-            self._finished()
-        else:
+        if not self._handshakeDone or (self._is_truncated() and self.strict):
             self._reason = Failure(CONNECTION_LOST)
             self._lostTLSConnection = True
             self.transport.abortConnection()
+        else:
+            self._finished()
+
+    def _is_truncated(self) -> bool:
+        """Tell whether the client ends without a close-notify where there should be one, having told of it."""
+        inner = self.wrappedProtocol
+        # With TLS inside of TLS, the innermost one says whether all has come.
+        if isinstance(inner, TLSTransport) or self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
+            return False
+        tell = getattr(inner, "truncated", None)
+        if tell is not None:
+            tell()
+        return True
 
     def writeConnectionLost(self) -> None:
         """Learn that a half-close of the connection below was carried out, which nobody asks for."""

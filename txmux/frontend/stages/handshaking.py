@@ -51,6 +51,7 @@ class Handshaking(Stage):
         below: Any = client.transport
         self.wait(client.generation.settings.detect_timeout, self._too_late)
         self._tls = tls = TLSTransport(self._termination.factory, self, _connectWrapped=False)
+        tls.strict = client.generation.settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
         else:

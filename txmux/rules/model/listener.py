@@ -46,6 +46,7 @@ class Listener:
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.
         connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
+        tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
         section: Where it stands in a file; `NOWHERE` if it was made in Python.
     """
 
@@ -64,4 +65,5 @@ class Listener:
     connection_rate_per_source: Rate | None = None
     backlog: int = 1024
     keepalive: bool = True
+    tls_strict: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -118,5 +118,10 @@ KEYS: Mapping[str, Key] = {
         "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own",
     ),
     "keepalive": Key(BOOLEAN, "yes", "TCP keepalive, on the connections to clients and to servers"),
+    "tls_strict": Key(
+        BOOLEAN,
+        "no",
+        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify has broken off, so that the server's connection is reset",
+    ),
 }
 """The keys of ``[listen NAME]``."""
