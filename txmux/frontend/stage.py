@@ -72,7 +72,7 @@ class Client(Protocol):
         """Tell how long ago the client was accepted, in milliseconds."""
 
     def is_introduced(self, header: Header) -> None:
-        """Take note of what a PROXY protocol header says of it."""
+        """Take note of what a PROXY protocol header says of it; `InvalidHeader` if a field cannot be read."""
 
     def detection_deadline(self) -> IDelayedCall:
         """Begin to count the time that detection has."""
@@ -84,7 +84,7 @@ class Client(Protocol):
         """Find out what the client speaks, by the routes of a level; `deadline` may have begun, or even run out."""
 
     def decided(self, level: Level, branch: Branch | None) -> None:
-        """Go where the routes of a level lead the client; `branch` takes it, or ``None`` does."""
+        """Go where the routes of a level lead the client: `branch` takes it, or none of them if that is ``None``."""
 
     def lead(self, destination: Destination, reason: EndReason) -> None:
         """Go to a destination; `reason` is for the log, should that be a refusal."""
@@ -99,7 +99,7 @@ class Client(Protocol):
         """Relay to a server that is connected, whose end is `server`."""
 
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
-        """Close the connection, with or without an answer; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
+        """Close the connection; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""
 
     def over(self, reason: EndReason) -> None:
         """Note that nothing is left of the connection. Only the first call counts."""
