@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
+from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
@@ -21,6 +22,7 @@ from txmux.wire.http_head import (
     host_without_port,
     parse_request,
 )
+from txmux.wire.http_upgrade import parse_upgrade
 from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class _HttpPredicate:
     host: Globs | None
     path: Globs | None
     version: Globs | None
+    upgrade: Globs | None
     key: Key | None
 
     @property
@@ -49,7 +52,7 @@ class _HttpPredicate:
 
     @property
     def longest(self) -> int:
-        http1 = HEAD_LIMIT if self.host else LINE_LIMIT
+        http1 = HEAD_LIMIT if self.host or self.upgrade else LINE_LIMIT
         http2 = OPENING_LIMIT if self._asks else len(PREFACE)
         return max(http1 * self.http1, http2 * self.http2)
 
@@ -65,7 +68,16 @@ class _HttpPredicate:
                 return self._ask(_http2_request(peeked.parsed(parse_opening)))
             if preface is not Verdict.NO:
                 return preface
-        return self._ask(peeked.parsed(parse_request)) if self.http1 else Verdict.NO
+        if not self.http1:
+            return Verdict.NO
+        request = peeked.parsed(parse_request)
+        verdict = self._ask(request)
+        if self.upgrade is None or verdict is Verdict.NO or request.stage < Stage.FIELDS:
+            return verdict
+        upgrade = peeked.parsed(parse_upgrade)
+        if any(map(self.upgrade.matches, upgrade.protocols)):
+            return verdict
+        return Verdict.NO if upgrade.done else Verdict.NEED_MORE
 
     def _ask(self, request: Request) -> Verdict:
         if request.stage is Stage.REFUSED or not self._fits(request):
@@ -140,6 +152,9 @@ class HttpMatcher:
     With ``method=``, ``host=`` or ``path=``, HTTP/2 is undecided until its first HEADERS frame is there (section 8.3.1).
     A client may wait for the server's SETTINGS before it sends that one. What it has sent by then is also how a client
     begins that does not wait, so no answer but *undecided* can hold for both.
+
+    With ``upgrade=`` it is HTTP/1 alone: HTTP/2 has no such field (section 8.6), and a client asks for another protocol
+    there only when the server has said that it may (RFC 8441, section 3).
     """
 
     name = "http"
@@ -149,6 +164,7 @@ class HttpMatcher:
         Option("path", "globs of the path, as sent and without the query", "/api/*,/health"),
         Option("method", "globs of the method", "GET,HEAD"),
         Option("version", "globs of the version: 1.0 1.1 2", "1.*"),
+        Option("upgrade", "globs of protocols that the client offers to change to", "websocket"),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
@@ -161,20 +177,29 @@ class HttpMatcher:
         version = option_globs(options, "version", read_version)
         http1 = version is None or any(map(version.matches, _VERSIONS_1))
         http2 = version is None or version.matches(_VERSION_2) or version.matches("2.0")
+        upgrade = option_globs(options, "upgrade", _protocols)
+        if upgrade and not http1:
+            raise OptionError("upgrade", "is of HTTP/1 alone; take it out, or write version=1.*")
         host = option_globs(options, "host", hosts)
         method = option_globs(options, "method", partial(names, known=sorted(METHODS)))
         return _HttpPredicate(
             http1=http1,
-            http2=http2,
+            http2=http2 and upgrade is None,
             methods=frozenset(filter(method.matches, METHODS)) if method else None,
             host=host,
             key=host.key(_host) if host else None,
             path=option_globs(options, "path"),
             version=version,
+            upgrade=upgrade,
         )
 
 
 http = HttpMatcher()
+
+
+def _protocols(text: str) -> Globs:
+    """Read patterns of protocols, which are compared in lower case (RFC 9110, section 7.8)."""
+    return names(text if text.startswith("~") else text.lower())
 
 
 def _method_fits(methods: frozenset[str], request: Request) -> bool:

@@ -12,6 +12,7 @@ __all__ = [
     "HEAD_LIMIT",
     "LINE_LIMIT",
     "METHODS",
+    "MOST_FIELDS",
     "Request",
     "Stage",
     "host_without_port",
@@ -36,6 +37,8 @@ LINE_LIMIT = 16 * 1024
 """The most bytes up to the end of the request line."""
 HEAD_LIMIT = 64 * 1024
 """The most bytes up to the end of the line that names the host."""
+MOST_FIELDS = 1000
+"""The most fields up to the one that is looked for; servers take a hundred or a few."""
 
 _BEGINNINGS = frozenset(method[:length] for method in METHODS for length in range(len(method) + 1))
 _METHOD = re.compile(rb"(?:\r\n){0,2}([A-Z_-]+) ")
@@ -47,8 +50,8 @@ _ABSOLUTE_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^?#]*)")
 # What nearly all clients send, in one packet; anything else takes the long way.
 _USUAL = re.compile(
     rb"([A-Z]+) (/[!-~]*) HTTP/1\.([0-9])\r\n"
-    rb"(?:(?![Hh][Oo][Ss][Tt]:)[^\r\n]+\r\n)*"
-    rb"[Hh][Oo][Ss][Tt]:[ \t]*([A-Za-z0-9._-]+)(?::[0-9]*)?[ \t]*\r\n"
+    rb"(?:(?![Hh][Oo][Ss][Tt]:)[^\r\n]+\r\n){0,%d}"
+    rb"[Hh][Oo][Ss][Tt]:[ \t]*([A-Za-z0-9._-]+)(?::[0-9]*)?[ \t]*\r\n" % (MOST_FIELDS - 1)
 )
 _LONGEST_HOST = 255
 _HOST_BEGUN = re.compile(rb"[a-zA-Z0-9._-]*")
@@ -92,6 +95,8 @@ class Request:
     """Where what comes next begins."""
     _searched: int = 0
     """Its end is not before this."""
+    _fields: int = 0
+    """How many fields came before it."""
 
     @property
     def path(self) -> str | None:
@@ -155,12 +160,12 @@ class Request:
     def _read_fields(self, head: bytes) -> None:
         while (end := head.find(b"\n", self._searched)) >= 0:
             line = head[self._at : end].removesuffix(b"\r")
+            self._fields += 1
             self._next(Stage.FIELDS if line else Stage.DONE, end + 1)
-            if not line:
-                return
             name, colon, value = line.partition(b":")
             if colon and name.lower() == b"host":
                 self.host = host_without_port(value.strip(b" \t").decode("latin-1"))
+            if not line or self.host is not None or self._fields == MOST_FIELDS:
                 self.stage = Stage.DONE
                 return
         if head[self._at : self._at + 5].lower() == b"host:":

@@ -1,0 +1,72 @@
+"""The Upgrade field of the first HTTP/1 request of a stream, read as far as it has come."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+
+import attrs
+
+from txmux.wire.http_head import HEAD_LIMIT, MOST_FIELDS
+
+__all__ = ["Upgrade", "parse_upgrade"]
+
+_REQUEST_LINE = re.compile(rb"(?:\r\n){0,2}[^\n]*\n")
+_MOST_PROTOCOLS = 16
+"""More are not looked at; clients offer one or two."""
+
+
+@attrs.define
+class Upgrade:
+    """How far it has come; not changed any more once `parse_upgrade` has given it.
+
+    Attributes:
+        protocols: The names of the protocols that are offered, in lower case and without their versions.
+        done: Whether these are all of them.
+    """
+
+    protocols: tuple[str, ...] = ()
+    done: bool = False
+
+    _at: int = 0
+    """Where the line begins that comes next."""
+    _searched: int = 0
+    """Its end is not before this."""
+    _fields: int = 0
+    """How many fields came before it."""
+
+    def read(self, head: bytes) -> None:
+        """Go on with more bytes of the same stream, all of them from its beginning."""
+        if not self._at and (line := _REQUEST_LINE.match(head)):
+            self._at = self._searched = line.end()
+        while self._at and not self.done and (end := head.find(b"\n", self._searched)) >= 0:
+            self._read_field(head[self._at : end].removesuffix(b"\r"))
+            self._at = self._searched = end + 1
+        self._searched = len(head)
+        if len(head) == HEAD_LIMIT:
+            self.done = True
+
+    def _read_field(self, line: bytes) -> None:
+        self._fields += 1
+        self.done = not line or self._fields == MOST_FIELDS
+        name, _, value = line.partition(b":")
+        if name.lower() == b"upgrade":
+            items = value.decode("latin-1").split(",", _MOST_PROTOCOLS)
+            names = (item.partition("/")[0].strip(" \t").lower() for item in items)
+            found = itertools.chain(self.protocols, filter(None, names))
+            self.protocols = tuple(itertools.islice(found, _MOST_PROTOCOLS))
+
+
+def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
+    """Read the protocols that a client offers to change to (RFC 9110, section 7.8); for `Peeked.parsed`.
+
+    Args:
+        data: The bytes so far, of a request whose first line is known to be right.
+        earlier: The answer for fewer bytes of the same stream.
+    """
+    if earlier is not None and earlier.done:
+        return earlier
+    upgrade = copy.copy(earlier) if earlier else Upgrade()
+    upgrade.read(data[:HEAD_LIMIT])
+    return upgrade
