@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _NO_BARE_LINE = frozenset({"payload", "regex"})
 _FEW_VALUES = frozenset({"method", "version"})
+_NO_PATTERNS = frozenset({("sunrpc", "program")})
 _PLAIN = re.compile(r"[A-Za-z0-9_/][A-Za-z0-9_./-]*")
 
 INSTALLED = installed_matchers()
@@ -58,7 +59,10 @@ def _with_facts(name: str, streams: Iterable[bytes]) -> Iterator[str]:
             if _PLAIN.fullmatch(facts.get(option.name, ""))
         }
         for option, value in met.items():
-            yield from (f"{name} {option}={value}", f"{name} {option}=*")
+            yield f"{name} {option}={value}"
+            if (name, option) in _NO_PATTERNS:
+                continue
+            yield f"{name} {option}=*"
             if option not in _FEW_VALUES:
                 yield f"{name} {option}={value[:2]}*"
             if "." in value.strip(".") and option not in _FEW_VALUES:
