@@ -200,119 +200,56 @@ _RESOLVE = Kind(_at_least_a_second, "duration, at least `1s`")
 _TLS_NAME = Kind(host_name, "host name or address")
 _RATE = Kind(values.rate, "rate")
 
+# fmt: off
 KEYS: Mapping[str, Key] = {
-    "server": Key(
-        _SERVER,
-        None,
-        "where to connect, [see below](#servers)",
-        example="127.0.0.1:22",
-        field="servers",
-        required=True,
-    ),
-    "balance": Key(
-        words("round-robin", "least-connections", "random", "source-hash", "first"),
-        "round-robin",
-        "which of several servers a client is led to, [see below](#balance)",
-        example="least-connections",
-    ),
-    "proxy_protocol": Key(
-        words("off", "v1", "v2"),
-        "off",
-        "whether the server is told of the client's address, by a PROXY protocol header of that version, which goes before everything else, TLS too. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS",
-        example="v2",
-    ),
-    "proxy_tlvs": Key(
-        _TLVS,
-        None,
-        "what the header tells beside the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`",
-        example="authority, unique-id",
-    ),
-    "source": Key(
-        _SOURCE,
-        None,
-        "local addresses to connect from, used in turn; of each server those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings",
-        example="192.0.2.1",
-    ),
-    "connect_timeout": Key(
-        DURATION, "5s", "how long one attempt to connect may take, with the handshake of TLS"
-    ),
-    "retries": Key(
-        number(0, 1000), "2", "how many further servers are tried when one cannot be connected"
-    ),
-    "idle_timeout": Key(
-        DURATION,
-        "1h",
-        "the connection is closed when no byte has come from either side for so long. A peer that is slow, but still taking bytes, is not idle",
-    ),
-    "half_close_timeout": Key(DURATION, "1m", "the same, once one side has finished sending"),
-    "max_duration": Key(
-        _MAX_DURATION,
-        "none",
-        "the connection is ended after so long, whatever it is doing",
-        example="1d",
-    ),
-    "check": Key(
-        _CHECK,
-        None,
-        "what each server is asked, again and again, to find out whether it is well",
-        example="http path=/health",
-    ),
-    "eject": Key(
-        _EJECT,
-        "failures=3 within=10s for=10s",
-        "when so many connections to a server could not be made within so much time, it gets none for so long, [see below](#when-servers-fail)",
-    ),
-    "resolve": Key(_RESOLVE, "30s", "the longest time until a host name is looked up again"),
-    "tls": Key(
-        BOOLEAN,
-        "no",
-        "whether TLS is spoken to the servers; the name in their certificates is verified",
-        example="yes",
-    ),
-    "tls_name": Key(
-        _TLS_NAME,
-        None,
-        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. A UNIX socket or an endpoint string has none, so it needs this",
-        example="www.example.com",
-    ),
-    "tls_ca": Key(
-        PEM,
-        None,
-        "a PEM file with the certificates that are trusted, instead of those of the system. This and the next: a relative path starts at the folder of the rules file",
-        example="ca.pem",
-    ),
-    "tls_client_certificate": Key(
-        PEMS,
-        None,
-        "PEM files with the certificate chain and the key that txmux shows to the server",
-        example="client.pem",
-    ),
-    "alpn": Key(
-        PROTOCOLS,
-        None,
-        "what is offered to the server by ALPN: `h2, http/1.1`",
-        example="h2, http/1.1",
-    ),
-    "max_connections": Key(
-        CONNECTIONS, "0", "connections of all servers together; `0` is no limit", example="1000"
-    ),
-    "queue": Key(
-        CONNECTIONS,
-        "0",
-        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these nobody waits. They are served in the order in which they came, those before newcomers; who waits for a server that is still full holds up nobody who can be led to another",
-        example="100",
-    ),
-    "queue_timeout": Key(DURATION, "5s", "how long each of them waits at most"),
-    "upload_rate": Key(
-        _RATE, None, "the most bytes in a second that one client can send", example="10MiB/s"
-    ),
-    "download_rate": Key(
-        _RATE, None, "the most bytes in a second that one client can be sent", example="10MiB/s"
-    ),
-    "fallback": Key(
-        OUTCOME,
-        "close",
-        "where the client is led when no server can be reached. A fallback may have one, too; a circle is an error",
-    ),
+    "server": Key(_SERVER, None, example="127.0.0.1:22", field="servers", required=True, meaning=
+        "where to connect, [see below](#servers)"),
+    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "first"), "round-robin", example="least-connections", meaning=
+        "which of several servers a client is led to, [see below](#balance)"),
+    "proxy_protocol": Key(words("off", "v1", "v2"), "off", example="v2", meaning=
+        "whether the server is told of the client's address, by a PROXY protocol header of that version, which goes before everything else, TLS too. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
+    "proxy_tlvs": Key(_TLVS, None, example="authority, unique-id", meaning=
+        "what the header tells beside the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`"),
+    "source": Key(_SOURCE, None, example="192.0.2.1", meaning=
+        "local addresses to connect from, used in turn; of each server those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
+    "connect_timeout": Key(DURATION, "5s", meaning=
+        "how long one attempt to connect may take, with the handshake of TLS"),
+    "retries": Key(number(0, 1000), "2", meaning=
+        "how many further servers are tried when one cannot be connected"),
+    "idle_timeout": Key(DURATION, "1h", meaning=
+        "the connection is closed when no byte has come from either side for so long. A peer that is slow, but still taking bytes, is not idle"),
+    "half_close_timeout": Key(DURATION, "1m", meaning=
+        "the same, once one side has finished sending"),
+    "max_duration": Key(_MAX_DURATION, "none", example="1d", meaning=
+        "the connection is ended after so long, whatever it is doing"),
+    "check": Key(_CHECK, None, example="http path=/health", meaning=
+        "what each server is asked, again and again, to find out whether it is well"),
+    "eject": Key(_EJECT, "failures=3 within=10s for=10s", meaning=
+        "when so many connections to a server could not be made within so much time, it gets none for so long, [see below](#when-servers-fail)"),
+    "resolve": Key(_RESOLVE, "30s", meaning=
+        "the longest time until a host name is looked up again"),
+    "tls": Key(BOOLEAN, "no", example="yes", meaning=
+        "whether TLS is spoken to the servers; the name in their certificates is verified"),
+    "tls_name": Key(_TLS_NAME, None, example="www.example.com", meaning=
+        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. A UNIX socket or an endpoint string has none, so it needs this"),
+    "tls_ca": Key(PEM, None, example="ca.pem", meaning=
+        "a PEM file with the certificates that are trusted, instead of those of the system. This and the next: a relative path starts at the folder of the rules file"),
+    "tls_client_certificate": Key(PEMS, None, example="client.pem", meaning=
+        "PEM files with the certificate chain and the key that txmux shows to the server"),
+    "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
+        "what is offered to the server by ALPN: `h2, http/1.1`"),
+    "max_connections": Key(CONNECTIONS, "0", example="1000", meaning=
+        "connections of all servers together; `0` is no limit"),
+    "queue": Key(CONNECTIONS, "0", example="100", meaning=
+        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these nobody waits. They are served in the order in which they came, those before newcomers; who waits for a server that is still full holds up nobody who can be led to another"),
+    "queue_timeout": Key(DURATION, "5s", meaning=
+        "how long each of them waits at most"),
+    "upload_rate": Key(_RATE, None, example="10MiB/s", meaning=
+        "the most bytes in a second that one client can send"),
+    "download_rate": Key(_RATE, None, example="10MiB/s", meaning=
+        "the most bytes in a second that one client can be sent"),
+    "fallback": Key(OUTCOME, "close", meaning=
+        "where the client is led when no server can be reached. A fallback may have one, too; a circle is an error"),
 }
+# fmt: on
 """The keys of ``[backend NAME]``."""

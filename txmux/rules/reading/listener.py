@@ -40,88 +40,40 @@ _PEEK = Kind(values.size(1, 1024**2), "`1` to `1MiB`")
 _SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
 _CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
 
+# fmt: off
 KEYS: Mapping[str, Key] = {
-    "endpoint": Key(
-        _ENDPOINT,
-        None,
-        "where to listen, [see below](#where-to-listen)",
-        example=":443",
-        field="endpoints",
-        required=True,
-    ),
-    "detect_timeout": Key(
-        DURATION,
-        "5s",
-        "how long a client has to become recognisable, from the moment it was accepted",
-    ),
-    "peek_limit": Key(
-        _PEEK,
-        "32KiB",
-        "the most bytes that are looked at. With so many a decision falls, whatever is undecided",
-    ),
-    "silent": Key(
-        OUTCOME, "close", "where a client is led that has said nothing within `detect_timeout`"
-    ),
-    "default": Key(
-        OUTCOME, "close", "where a client is led that has said something, but matched no route"
-    ),
-    "accept_proxy_from": Key(
-        _SENDERS,
-        None,
-        "who must begin with a PROXY protocol header, [see below](#proxy-protocol-headers-of-those-in-front)",
-        example="10.0.0.1",
-    ),
-    "proxy_timeout": Key(
-        DURATION,
-        "3s",
-        "how long they have for that header, from the moment the connection was accepted",
-    ),
-    "allow": Key(
-        NETWORKS,
-        None,
-        "if given, only clients from these networks are let in",
-        example="10.0.0.0/8",
-    ),
-    "deny": Key(
-        NETWORKS,
-        None,
-        "clients from these networks are not let in, even if `allow` names them",
-        example="10.0.0.0/8",
-    ),
-    "max_connections": Key(
-        CONNECTIONS,
-        "0",
-        "connections of this listener; `0` is no limit. Further clients are closed at once",
-        example="10000",
-    ),
-    "max_connections_per_source": Key(
-        CONNECTIONS,
-        "0",
-        "connections of each [source](#sources); `0` is no limit. Further clients are closed at once",
-        example="100",
-    ),
-    "max_undecided_per_source": Key(
-        CONNECTIONS,
-        "0",
-        "the same, but only those that have not been recognised yet count",
-        example="20",
-    ),
-    "connection_rate_per_source": Key(
-        _CONNECTION_RATE,
-        None,
-        "how fast each source may make connections: `20/s burst=40`, [see below](#sources)",
-        example="20/s burst=40",
-    ),
-    "backlog": Key(
-        number(1, 65535),
-        "1024",
-        "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own",
-    ),
-    "keepalive": Key(BOOLEAN, "yes", "TCP keepalive, on the connections to clients and to servers"),
-    "tls_strict": Key(
-        BOOLEAN,
-        "no",
-        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify has broken off, so that the server's connection is reset",
-    ),
+    "endpoint": Key(_ENDPOINT, None, example=":443", field="endpoints", required=True, meaning=
+        "where to listen, [see below](#where-to-listen)"),
+    "detect_timeout": Key(DURATION, "5s", meaning=
+        "how long a client has to become recognisable, from the moment it was accepted"),
+    "peek_limit": Key(_PEEK, "32KiB", meaning=
+        "the most bytes that are looked at. With so many a decision falls, whatever is undecided"),
+    "silent": Key(OUTCOME, "close", meaning=
+        "where a client is led that has said nothing within `detect_timeout`"),
+    "default": Key(OUTCOME, "close", meaning=
+        "where a client is led that has said something, but matched no route"),
+    "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=
+        "who must begin with a PROXY protocol header, [see below](#proxy-protocol-headers-of-those-in-front)"),
+    "proxy_timeout": Key(DURATION, "3s", meaning=
+        "how long they have for that header, from the moment the connection was accepted"),
+    "allow": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+        "if given, only clients from these networks are let in"),
+    "deny": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+        "clients from these networks are not let in, even if `allow` names them"),
+    "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
+        "connections of this listener; `0` is no limit. Further clients are closed at once"),
+    "max_connections_per_source": Key(CONNECTIONS, "0", example="100", meaning=
+        "connections of each [source](#sources); `0` is no limit. Further clients are closed at once"),
+    "max_undecided_per_source": Key(CONNECTIONS, "0", example="20", meaning=
+        "the same, but only those that have not been recognised yet count"),
+    "connection_rate_per_source": Key(_CONNECTION_RATE, None, example="20/s burst=40", meaning=
+        "how fast each source may make connections: `20/s burst=40`, [see below](#sources)"),
+    "backlog": Key(number(1, 65535), "1024", meaning=
+        "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own"),
+    "keepalive": Key(BOOLEAN, "yes", meaning=
+        "TCP keepalive, on the connections to clients and to servers"),
+    "tls_strict": Key(BOOLEAN, "no", meaning=
+        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify has broken off, so that the server's connection is reset"),
 }
+# fmt: on
 """The keys of ``[listen NAME]``."""

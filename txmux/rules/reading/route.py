@@ -115,79 +115,32 @@ _MATCH = Kind(_alternative, "one a line", "lines", in_context=True)
 _DURING = Kind(period, "one a line", "lines")
 _UNDER = Kind(_under, "list of names", "list", in_context=True)
 
+# fmt: off
 KEYS: Mapping[str, Key] = {
-    "match": Key(
-        _MATCH,
-        None,
-        "what the client has to say, [see below](#match); one line that matches is enough",
-        example="ssh",
-        field="alternatives",
-        required=True,
-    ),
-    "backend": Key(
-        OUTCOME,
-        None,
-        "where the client is led then. Not required with `terminate_tls`",
-        example="127.0.0.1:22",
-        field="outcome",
-        required=True,
-        unless="terminate_tls",
-    ),
-    "from": Key(
-        NETWORKS,
-        None,
-        "if given, the route serves only clients from these networks",
-        example="10.0.0.0/8",
-    ),
-    "not_from": Key(
-        NETWORKS,
-        None,
-        "the route does not serve clients from these networks, even if `from` names them",
-        example="10.0.0.0/8",
-    ),
-    "during": Key(
-        _DURING,
-        None,
-        "if given, the route serves clients only at these times, [see below](#during); one line that fits is enough",
-        example="mon-fri 08:00-18:00",
-    ),
-    "under": Key(
-        _UNDER,
-        None,
-        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot stand under itself, nor under a route that stands under it",
-        example="public",
-    ),
-    "terminate_tls": Key(
-        PEMS,
-        None,
-        "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)",
-        example="cert.pem, key.pem",
-    ),
-    "alpn": Key(
-        PROTOCOLS,
-        None,
-        "for `terminate_tls`: the protocols that are spoken, in the order of preference: `h2, http/1.1`. Without it no protocol is agreed on",
-        example="h2, http/1.1",
-    ),
-    "tls_client_ca": Key(
-        PEM,
-        None,
-        "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them",
-        example="clients-ca.pem",
-    ),
-    "tls_minimum": Key(
-        words("1.2", "1.3"),
-        "1.2",
-        "for `terminate_tls`: the oldest version of TLS that is spoken",
-        example="1.3",
-    ),
-    "log": Key(
-        BOOLEAN, "yes", "whether the connections that it takes get a line in the access log"
-    ),
-    "dry_run": Key(
-        BOOLEAN,
-        "no",
-        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log says at the stop how many there were",
-    ),
+    "match": Key(_MATCH, None, example="ssh", field="alternatives", required=True, meaning=
+        "what the client has to say, [see below](#match); one line that matches is enough"),
+    "backend": Key(OUTCOME, None, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
+        "where the client is led then. Not required with `terminate_tls`"),
+    "from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+        "if given, the route serves only clients from these networks"),
+    "not_from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
+        "the route does not serve clients from these networks, even if `from` names them"),
+    "during": Key(_DURING, None, example="mon-fri 08:00-18:00", meaning=
+        "if given, the route serves clients only at these times, [see below](#during); one line that fits is enough"),
+    "under": Key(_UNDER, None, example="public", meaning=
+        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot stand under itself, nor under a route that stands under it"),
+    "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
+        "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)"),
+    "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
+        "for `terminate_tls`: the protocols that are spoken, in the order of preference: `h2, http/1.1`. Without it no protocol is agreed on"),
+    "tls_client_ca": Key(PEM, None, example="clients-ca.pem", meaning=
+        "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them"),
+    "tls_minimum": Key(words("1.2", "1.3"), "1.2", example="1.3", meaning=
+        "for `terminate_tls`: the oldest version of TLS that is spoken"),
+    "log": Key(BOOLEAN, "yes", meaning=
+        "whether the connections that it takes get a line in the access log"),
+    "dry_run": Key(BOOLEAN, "no", meaning=
+        "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log says at the stop how many there were"),
 }
+# fmt: on
 """The keys of ``[route NAME]``."""

@@ -99,46 +99,26 @@ _ACCESS_LOG = Kind(_access_log, "`-`, `off` or a path", in_context=True)
 _USER = Kind(_account, "a user's name or number")
 _GROUP = Kind(_account, "a group's name or number")
 
+# fmt: off
 KEYS: Mapping[str, Key] = {
-    "include": Key(
-        _INCLUDE, None, "more files, [see below](#included-files)", example="rules.d/*.ini"
-    ),
-    "relay": Key(_RELAY, "auto", "what carries the bytes of a connection: see [Relays](#relays)"),
-    "workers": Key(
-        _WORKERS,
-        "1",
-        "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use",
-        example="auto",
-    ),
-    "max_connections": Key(
-        CONNECTIONS,
-        "0",
-        "connections of all listeners together; `0` is no limit. Further clients are closed at once",
-        example="10000",
-    ),
-    "drain_timeout": Key(
-        _DRAIN, "30s", "when the service stops: how long the connections that there are may go on"
-    ),
-    "access_log": Key(
-        _ACCESS_LOG,
-        "-",
-        "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`",
-        example="/var/log/txmux.log",
-    ),
-    "access_log_format": Key(
-        words("text", "json"), "text", "how a line of it is written", example="json"
-    ),
-    "user": Key(
-        _USER,
-        None,
-        "whom the process becomes, with all workers, once it listens, [see below](#user-and-group). Only root can",
-        example="txmux",
-    ),
-    "group": Key(
-        _GROUP,
-        None,
-        "its group then; without it that of `user`, without which it is an error",
-        example="txmux",
-    ),
+    "include": Key(_INCLUDE, None, example="rules.d/*.ini", meaning=
+        "more files, [see below](#included-files)"),
+    "relay": Key(_RELAY, "auto", meaning=
+        "what carries the bytes of a connection: see [Relays](#relays)"),
+    "workers": Key(_WORKERS, "1", example="auto", meaning=
+        "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
+    "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
+        "connections of all listeners together; `0` is no limit. Further clients are closed at once"),
+    "drain_timeout": Key(_DRAIN, "30s", meaning=
+        "when the service stops: how long the connections that there are may go on"),
+    "access_log": Key(_ACCESS_LOG, "-", example="/var/log/txmux.log", meaning=
+        "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`"),
+    "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
+        "how a line of it is written"),
+    "user": Key(_USER, None, example="txmux", meaning=
+        "whom the process becomes, with all workers, once it listens, [see below](#user-and-group). Only root can"),
+    "group": Key(_GROUP, None, example="txmux", meaning=
+        "its group then; without it that of `user`, without which it is an error"),
 }
+# fmt: on
 """The keys of ``[txmux]``."""
