@@ -28,7 +28,7 @@ _MOST_LISTED = 20
 
 @attrs.frozen
 class Problem:
-    """One thing that is wrong in a rules file, or that is hardly meant.
+    """One thing that is wrong in a rules file, or that is probably a mistake.
 
     Its ``str()`` is one printable line, ``FILE:LINE: [section] key: message``, without the parts that are absent, and
     with ``warning:`` behind the line if it is one.

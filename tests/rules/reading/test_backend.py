@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.rules.reading.backend_case import BackendTestCase
+from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Server, ServerTLS
 
@@ -287,3 +287,32 @@ class FallbackTests(BackendTestCase):
         first, second = self.complaints("[backend b]\nserver = h:1\nfallback = c")
         self.assertIn("6 : is already at etc/rules.ini:4", first)
         self.assertIn("8 fallback: there is no [backend c]", second)
+
+
+class FieldsTests(ReadingTestCase):
+    """``proxy_tlvs =``."""
+
+    def test_proxy_tlvs(self) -> None:
+        """They need version 2."""
+        backend = "[backend b]\nserver = a:1\n"
+        good = f"{self.listen}{backend}proxy_protocol = v2\nproxy_tlvs = authority, alpn, unique-id, crc32c, ssl\n"
+        self.assertEqual(
+            self.read(good).backends["b"].proxy_tlvs,
+            ("authority", "alpn", "unique-id", "crc32c", "ssl"),
+        )
+        needs = "needs 'proxy_protocol = v2'; write that, or remove this"
+        for text, told in {
+            "proxy_tlvs = ssl": [f"5 proxy_tlvs: {needs}"],
+            "proxy_tlvs = ssl\nproxy_protocol = v1": [f"5 proxy_tlvs: {needs}"],
+            "proxy_tlvs = ssl, ssl\nproxy_protocol = v2": [
+                "5 proxy_tlvs: 'ssl' is given twice; keep one"
+            ],
+            "proxy_tlvs = sll\nproxy_protocol = v2": [
+                "5 proxy_tlvs: must be authority, alpn, unique-id, crc32c or ssl, not 'sll'; did you mean 'ssl'?"
+            ],
+            "proxy_tlvs = ssl\nproxy_protocol = v3": [
+                "6 proxy_protocol: must be off, v1 or v2, not 'v3'"
+            ],
+        }.items():
+            found = self.complaints(f"{self.listen}{backend}{text}\n")
+            self.assertEqual(found, told)

@@ -8,7 +8,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rules.reading.backend_case import BackendTestCase
+from tests.rules.reading.cases import BackendTestCase
 from txmux.rules.model import Server
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.endpoints import server

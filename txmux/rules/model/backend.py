@@ -150,7 +150,7 @@ class Backend:
         upload_rate: From the client; ``None`` is no limit.
         download_rate: To the client; ``None`` is no limit.
         fallback: Where a client is led when no server can be reached.
-        section: Where it stands in a file; `NOWHERE` if it was made in Python.
+        section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     name: str

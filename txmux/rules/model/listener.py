@@ -47,7 +47,7 @@ class Listener:
         max_undecided_per_source: The same, only those that detection has not decided about yet.
         connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
         tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
-        section: Where it stands in a file; `NOWHERE` if it was made in Python.
+        section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     name: str

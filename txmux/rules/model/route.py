@@ -50,7 +50,7 @@ class Route:
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
         log: Whether its connections get a line in the access log.
         dry_run: Whether it only tells what it would have taken.
-        section: Where it stands in a file; `NOWHERE` if it was made in Python.
+        section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What stands in a rules file, with the number of each line."""
+"""The form of a rules file: sections, keys and values, with the number of each line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Section:
 
     Attributes:
         path: The file, as the user named it.
-        line: Where its header stands.
+        line: The line of its header.
         header: The text between the brackets.
         entries: By key, in the order of the file.
         unread: The lines of it that could not be read, so that what seems to be missing may stand there.
@@ -58,7 +58,7 @@ class Section:
             message: What is wrong, and what would be right.
             key: The key that is meant; none is the section as a whole.
             number: Which line of its value, from 0; ``None`` is the key itself.
-            line: Where it stands, if not where these say.
+            line: The line, if it is not that of these.
         """
         if not line:
             entry = self.entries.get(key)

@@ -21,15 +21,15 @@ class Settings:
     """The ``[txmux]`` section.
 
     Attributes:
-        relay: Which relay carries the bytes once a connection stands.
+        relay: Which relay carries the bytes once a connection is established.
         workers: Processes that share the listening ports.
         max_connections: For the whole service; 0 is no limit.
         drain_timeout: Seconds that old connections may go on when the service stops.
         access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
         access_log_format: How an access log line is written.
-        user: Whom the process becomes once it listens, by name or number; ``None`` is nobody else.
-        group: The same for its group; ``None`` is that of `user`.
-        section: Where it stands in a file; `NOWHERE` if it was made in Python.
+        user: The user to switch to once all ports are open, by name or number; ``None`` is no change.
+        group: The group to switch to; ``None`` is that of `user`.
+        section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     relay: Literal["auto", "portable", "kernel"] = "auto"

@@ -43,7 +43,7 @@ def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backe
 
     Args:
         name: Its name.
-        section: What stands in the file.
+        section: Its text in the file.
         found: The values that could be read, by their fields.
     """
     fields = {"servers": (), **found}
@@ -56,7 +56,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     """Find values that are right by themselves, but not together.
 
     Args:
-        section: What stands in the file.
+        section: Its text in the file.
         found: The values that could be read, by their fields. Of what could not, nothing is told here.
     """
     messages = [

@@ -23,7 +23,7 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
 
     Args:
         name: Its name.
-        section: What stands in the file.
+        section: Its text in the file.
         found: The values that could be read, by their fields.
     """
     fields = dict(found)
@@ -47,7 +47,7 @@ KEYS: Mapping[str, Key] = {
     "detect_timeout": Key(DURATION, "5s", meaning=
         "how long a client has to become recognisable, from the moment it was accepted"),
     "peek_limit": Key(_PEEK, "32KiB", meaning=
-        "the most bytes that are looked at. With so many a decision falls, whatever is undecided"),
+        "the most bytes that are looked at. Once that many have come, there is a decision, whatever is undecided"),
     "silent": Key(OUTCOME, "close", meaning=
         "where a client is led that has said nothing within `detect_timeout`"),
     "default": Key(OUTCOME, "close", meaning=

@@ -28,7 +28,7 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
 
     Args:
         name: Its name.
-        section: What stands in the file.
+        section: Its text in the file.
         found: The values that could be read, by their fields. Where something required is missing, a stand-in
             lets the rest be checked.
     """
@@ -128,7 +128,7 @@ KEYS: Mapping[str, Key] = {
     "during": Key(_DURING, None, example="mon-fri 08:00-18:00", meaning=
         "if given, the route serves clients only at these times, [see below](#during); one line that fits is enough"),
     "under": Key(_UNDER, None, example="public", meaning=
-        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot stand under itself, nor under a route that stands under it"),
+        "if given, the route belongs only to these listeners, and to these routes that end TLS: what is inside of it is what its clients have to say. It cannot be under itself, nor under a route that is under it"),
     "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
         "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=

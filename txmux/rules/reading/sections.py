@@ -58,7 +58,7 @@ def read_keys(section: Section, kind: str, reading: Reading) -> dict[str, Any]:
     """Read all values of a section.
 
     Args:
-        section: What stands in the file.
+        section: Its text in the file.
         kind: What kind of section it is.
         reading: Is told of all that is wrong.
 

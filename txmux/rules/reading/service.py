@@ -34,7 +34,7 @@ def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
     """Make the settings of a section.
 
     Args:
-        section: What stands in the file.
+        section: Its text in the file.
         found: The values that could be read, by their fields.
     """
     fields = {name: value for name, value in found.items() if name != "include"}
@@ -116,9 +116,9 @@ KEYS: Mapping[str, Key] = {
     "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
         "how a line of it is written"),
     "user": Key(_USER, None, example="txmux", meaning=
-        "whom the process becomes, with all workers, once it listens, [see below](#user-and-group). Only root can"),
+        "the user that the process, with all workers, switches to once it listens, [see below](#user-and-group). Only root can"),
     "group": Key(_GROUP, None, example="txmux", meaning=
-        "its group then; without it that of `user`, without which it is an error"),
+        "the group that it switches to; without it that of `user`, without which it is an error"),
 }
 # fmt: on
 """The keys of ``[txmux]``."""

@@ -1,4 +1,4 @@
-"""How many workers a rules file asks for."""
+"""Tests of the section ``[txmux]``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
@@ -42,3 +43,29 @@ class WorkersTest(SynchronousTestCase):
                 workers(value)
             message = f"must be auto or a whole number from 1 to 1000, not '{value}'{hint}"
             self.assertIn(message, str(caught.exception))
+
+
+class AccountTests(ReadingTestCase):
+    """``user =`` and ``group =``."""
+
+    def test_accounts(self) -> None:
+        """A user and a group have names or numbers; whether they are there the start tells."""
+        for name in ("txmux", "www-data", "_x", "host$", "1000"):
+            settings = self.read(f"[txmux]\nuser = {name}\ngroup = {name}\n{self.listen}").settings
+            self.assertEqual((settings.user, settings.group), (name, name))
+        settings = self.read(self.listen).settings
+        self.assertEqual((settings.user, settings.group), (None, None))
+
+    def test_bad_accounts(self) -> None:
+        """What can be no name, and a group alone."""
+        self.assertEqual(
+            self.complaints(f"[txmux]\nuser = a b\ngroup = -x\n{self.listen}"),
+            [
+                "2 user: 'a b' is no name or number of one; write for example txmux",
+                "3 group: '-x' is no name or number of one; write for example txmux",
+            ],
+        )
+        self.assertEqual(
+            self.complaints(f"[txmux]\ngroup = x\n{self.listen}"),
+            ["2 group: needs 'user' beside it; add that, or remove this"],
+        )

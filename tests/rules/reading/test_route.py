@@ -1,4 +1,4 @@
-"""Routes that end TLS, and routes that stand under each other."""
+"""Tests of the section ``[route NAME]``: times, TLS that ends here, and routes under each other."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from tempfile import TemporaryDirectory
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.fakes import MATCHERS
+from tests.rules.reading.cases import ReadingTestCase
 from txmux.rules.lint.scopes import scopes
-from txmux.rules.model import Refusal, Rules, TlsEnd
+from txmux.rules.model import Period, Refusal, Rules, TlsEnd
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.parser import load, parse
@@ -32,6 +33,19 @@ def complaints(text: str) -> list[str]:
     except RulesError as found:
         error = found
     return [f"{p.line} [{p.section}] {p.key}: {p.message}" for p in error.problems]
+
+
+class DuringTests(ReadingTestCase):
+    """``during =``."""
+
+    def test_during(self) -> None:
+        """Each line is one period."""
+        (route,) = self.read(
+            f"{self.listen}[route r]\nmatch = any\nbackend = close\nduring = mon,tue 08:00-12:00\n  22:00-06:00\n"
+        ).routes
+        self.assertEqual(
+            route.during, (Period(frozenset({0, 1}), 480, 720), Period(start=1320, end=360))
+        )
 
 
 class KeyTests(SynchronousTestCase):

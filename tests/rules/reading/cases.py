@@ -1,4 +1,4 @@
-"""Files with one backend."""
+"""Reading rules from a text, and what is said of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,22 @@ from txmux.rules.reading.parser import parse
 if TYPE_CHECKING:
     from txmux.rules.model import Backend, Rules
 
-__all__ = ["BackendTestCase"]
+__all__ = ["BackendTestCase", "ReadingTestCase"]
+
+
+class ReadingTestCase(SynchronousTestCase):
+    """Reads rules with the fake matchers."""
+
+    listen = "[listen a]\nendpoint = :1\n"
+
+    def read(self, text: str) -> Rules:
+        """Read rules."""
+        return parse(text, "x.ini", MATCHERS)
+
+    def complaints(self, text: str) -> list[str]:
+        """Give what is said."""
+        error = self.assertRaises(RulesError, self.read, text)
+        return [f"{p.line} {p.key}: {p.message}" for p in error.problems]
 
 
 class BackendTestCase(SynchronousTestCase):

@@ -1,0 +1,78 @@
+"""Tests of the section ``[listen NAME]``."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from tests.rules.reading.cases import ReadingTestCase
+from txmux.rules.model import NetworkSet, Rate
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Listener
+
+
+class ListenerTests(ReadingTestCase):
+    """The keys of ``[listen NAME]``."""
+
+    def listener(self, text: str) -> Listener:
+        """Read the keys of a listener."""
+        return self.read(f"[listen a]\nendpoint = :1\n{text}\n").listeners[0]
+
+    def test_values(self) -> None:
+        """Each sets what it says."""
+        found = self.listener(
+            "accept_proxy_from = 10.0.0.0/8, ::1\nproxy_timeout = 250ms\nmax_connections_per_source = 5\n"
+            "max_undecided_per_source = 6\nconnection_rate_per_source = 20/s burst=40\n"
+        )
+        assert found.accept_proxy_from is not None
+        networks = NetworkSet(map(ip_network, ("10.0.0.0/8", "::1")))
+        self.assertEqual(sorted(map(str, found.accept_proxy_from)), sorted(map(str, networks)))
+        self.assertEqual(
+            (
+                found.proxy_timeout,
+                found.max_connections_per_source,
+                found.max_undecided_per_source,
+                found.connection_rate_per_source,
+            ),
+            (0.25, 5, 6, Rate(20.0, 40)),
+        )
+
+    def test_defaults(self) -> None:
+        """Nothing is limited, and nobody sends headers."""
+        found = self.listener("")
+        self.assertEqual(
+            (
+                found.accept_proxy_from,
+                found.proxy_timeout,
+                found.max_connections_per_source,
+                found.max_undecided_per_source,
+                found.connection_rate_per_source,
+            ),
+            (None, 3.0, 0, 0, None),
+        )
+
+    def test_rates(self) -> None:
+        """They count by seconds, minutes or hours; without a burst it is their number."""
+        for text, rate in {
+            "20/s": Rate(20.0, 20),
+            "30/m": Rate(0.5, 30),
+            "3600/h burst=1": Rate(1.0, 1),
+        }.items():
+            found = self.listener(f"connection_rate_per_source = {text}")
+            self.assertEqual(found.connection_rate_per_source, rate)
+
+    def test_bad_rates(self) -> None:
+        """What is no rate says how one is written."""
+        forms = "is no rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        for text, told in {
+            "20": f"'20' {forms}",
+            "0/s": f"'0/s' {forms}",
+            "20/d": f"'20/d' {forms}",
+            "20 / s": f"'20 / s' {forms}",
+            "20/s burst=0": "burst: must be a whole number from 1 to 1000000, not '0'",
+            "20/s bust=1": "unknown option 'bust=1'; did you mean 'burst'? (a rate takes burst=)",
+            "20/s 40": "unknown option '40' (a rate takes burst=)",
+        }.items():
+            file = f"[listen a]\nendpoint = :1\nconnection_rate_per_source = {text}"
+            self.assertEqual(self.complaints(file), [f"3 connection_rate_per_source: {told}"])
