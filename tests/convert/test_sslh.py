@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import attempt, converted, rules_of
+from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
@@ -78,7 +78,7 @@ class ListenTests(SynchronousTestCase):
         text = 'listen: ( { host: "::"; port: "1"; }, { host: "::"; port: "2"; is_udp: true; } );'
         found = converted(text)
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("[::]:1",))
-        self.assertIn("x.cfg:1: listen :::2: is left out; txmux has no UDP", found.warnings)
+        self.assertIn("line 1: listen :::2: is left out; txmux has no UDP", looks(found))
 
     def test_own_sections(self) -> None:
         """A limit, keepalive or PROXY headers of one endpoint make a listener of its own."""
@@ -113,7 +113,7 @@ class ListenTests(SynchronousTestCase):
     def test_no_group(self) -> None:
         """What is no group is left out with a warning."""
         found = converted('listen: ( "x", { host: "::1"; port: "1"; } );')
-        self.assertIn("x.cfg:1: 'x' is left out: it should be a group in braces", found.warnings)
+        self.assertIn("line 1: 'x' is left out: it should be a group in braces", looks(found))
 
 
 class ProtocolTests(SynchronousTestCase):
@@ -143,14 +143,14 @@ class ProtocolTests(SynchronousTestCase):
         found = with_protocol('name: "gopher";')
         self.assertEqual(len(rules_of(found).routes), 1)
         self.assertIn("# match = gopher\n", found.text)
-        self.assertIn("x.cfg:2: match = gopher: unknown matcher 'gopher'", found.warnings[0])
+        self.assertIn("line 2: match = gopher: unknown matcher 'gopher'", looks(found)[0])
 
     def test_udp(self) -> None:
         """UDP has no counterpart."""
         for settings in ('name: "wireguard";', 'name: "regex"; is_udp: true;'):
             found = with_protocol(settings)
             self.assertEqual(len(rules_of(found).routes), 1)
-            self.assertIn("is left out; txmux has no UDP", found.warnings[0])
+            self.assertIn("is left out; txmux has no UDP", looks(found)[0])
 
     def test_tls(self) -> None:
         """Names and protocols become options of one line."""
@@ -193,7 +193,7 @@ class ProtocolTests(SynchronousTestCase):
     def test_refused_regex(self) -> None:
         """A pattern that txmux refuses becomes a comment; the route stays as long as it has others."""
         found = with_protocol('name: "regex"; regex_patterns: [ "^a$", "^b" ];')
-        self.assertIn("looks past the end of its own match", found.warnings[0])
+        self.assertIn("looks past the end of its own match", looks(found)[0])
         self.assertEqual(len(rules_of(found).routes), 2)
         only = with_protocol('name: "regex"; regex_patterns: [ "^a(?=b)" ];')
         self.assertEqual(len(rules_of(only).routes), 1)
@@ -222,7 +222,6 @@ class ProtocolTests(SynchronousTestCase):
     def test_no_counterpart(self) -> None:
         """What has no counterpart is a comment and a warning with its line."""
         for setting in (
-            'service: "x";',
             "fork: true;",
             "tfo_ok: true;",
             "minlength: 9;",
@@ -243,10 +242,29 @@ class ProtocolTests(SynchronousTestCase):
             with_protocol(f'name: "http"; {settings} transparent: false;').warnings, ()
         )
 
-    def test_taken_away_header(self) -> None:
-        """A header cannot be taken away yet."""
-        found = with_protocol('name: "http"; proxyprotocol: 0;')
-        self.assertIn("proxyprotocol: 0", found.warnings[0])
+    def test_service(self) -> None:
+        """Whom hosts.allow and hosts.deny keep out is to be looked at."""
+        found = with_protocol('name: "http"; service: "x";')
+        self.assertIn("service: hosts.allow and hosts.deny are not read", looks(found)[0])
+
+    def test_passed_header(self) -> None:
+        """A header that comes in goes on to the servers that are not said to get none, or one of a version."""
+        listen = 'listen: ( { host: "::1"; port: "1"; proxyprotocol: true; } );'
+        found = converted(
+            f"""
+            {listen}
+            protocols: (
+                {{ name: "ssh"; host: "::1"; port: "22"; proxyprotocol: 0; }},
+                {{ name: "http"; host: "::1"; port: "80"; proxyprotocol: 1; }},
+                {{ name: "tls"; host: "::1"; port: "443"; }}
+            );
+            """
+        )
+        backends = rules_of(found).backends
+        self.assertEqual([b.proxy_protocol for b in backends.values()], ["off", "v1", "v2"])
+        (look,) = looks(found)
+        self.assertIn("the header that comes in goes on to this server", look)
+        self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
 
     def test_wrong_kinds(self) -> None:
         """A value of a wrong kind, and an unknown option, are warnings."""
@@ -308,7 +326,6 @@ class TopLevelTests(SynchronousTestCase):
         """What has no counterpart is a comment and a warning."""
         for setting in (
             "foreground: false;",
-            "inetd: true;",
             "numeric: true;",
             'user: "nobody";',
             'pidfile: "/x";',
@@ -325,6 +342,10 @@ class TopLevelTests(SynchronousTestCase):
                 f"x.cfg:1: {setting.partition(':')[0]}: has no counterpart", found.warnings[0]
             )
             self.assertIn(found.warnings[0].partition(": ")[2], found.text)
+
+    def test_inetd(self) -> None:
+        """Where inetd listens, a person has to look."""
+        self.assertIn("inetd listens for it", looks(with_protocols(more="inetd: true;"))[0])
 
     def test_verbose(self) -> None:
         """All that is about the amount of logging is told at once."""
@@ -395,7 +416,7 @@ class FileTests(SynchronousTestCase):
                 raise ModuleNotFoundError(name)
             return original(name, *arguments)
 
-        with patch("txmux.convert.libconfig.import_module", without):
+        with patch("txmux.convert.sslh.libconfig.import_module", without):
             error = self.assertRaises(ConvertError, converted, _LISTEN, "sslh")
         self.assertIn("pip install 'txmux[convert]'", str(error))
 

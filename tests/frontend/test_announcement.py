@@ -162,7 +162,7 @@ class HelloTest(AnnouncedTestCase):
         """Nobody is connected for a client that leaves."""
         client = await self.waiting()
         client.reset()
-        self.assert_story(await self.logged(), reason="client-gone", bytes_in=20, backend="backend")
+        self.assert_story(await self.logged(), reason="client-gone", bytes_in=20)
         self.assertEqual(self.backend.peers, [])
 
     async def test_drained(self) -> None:

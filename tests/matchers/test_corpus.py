@@ -10,7 +10,6 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
-from tests.matchers.documented_order import documented_order
 from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
@@ -20,6 +19,7 @@ from txmux.interfaces import Peeked, Verdict
 from txmux.rules.model import Refusal, Route
 
 _TESTS = Path(__file__).parent.parent
+_PAGE = _TESTS.parent / "docs/reference/matchers.md"
 _CONFIGURED = {"payload", "regex"}
 """These match what their line says, not a protocol."""
 _TAKES_ALL = {"random", "any"}
@@ -46,9 +46,16 @@ def streams() -> tuple[dict[str, Any], ...]:
     return tuple({**stream, "data": bytes.fromhex(stream["hex"])} for stream in found)
 
 
+@functools.cache
+def order() -> tuple[str, ...]:
+    """Give the matchers in the order that the reference recommends."""
+    section = _PAGE.read_text().partition("\n## Ambiguities\n")[2]
+    return tuple(section.partition("```text\n")[2].partition("```")[0].split())
+
+
 def routes() -> list[Route]:
     """Make a route for each of them, which is named after it."""
-    return [route(name, Refusal.CLOSE, name=name) for name in documented_order()]
+    return [route(name, Refusal.CLOSE, name=name) for name in order()]
 
 
 def expected(stream: dict[str, Any]) -> set[str]:
@@ -70,26 +77,22 @@ class OrderTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """It has every matcher once, and what takes all at its end."""
-        self.assertEqual(
-            sorted(documented_order()), sorted(installed_matchers().keys() - _CONFIGURED)
-        )
-        self.assertEqual(documented_order()[-2:], ("random", "any"))
+        self.assertEqual(sorted(order()), sorted(installed_matchers().keys() - _CONFIGURED))
+        self.assertEqual(order()[-2:], ("random", "any"))
 
     def test_ambiguities(self) -> None:
         """Of two that share clients, the one that has to come first does."""
         for pair in AMBIGUITIES:
-            self.assertLess(
-                documented_order().index(pair.first), documented_order().index(pair.second), pair
-            )
+            self.assertLess(order().index(pair.first), order().index(pair.second), pair)
 
     def test_nobody_waits(self) -> None:
         """No matcher takes or holds a client whose own comes later, but for the ambiguities."""
         matchers = installed_matchers()
         ambiguous = {(pair.first, pair.second) for pair in AMBIGUITIES}
         for protocol, samples in all_samples().items():
-            if protocol not in documented_order():
+            if protocol not in order():
                 continue
-            for before in documented_order()[: documented_order().index(protocol)]:
+            for before in order()[: order().index(protocol)]:
                 if (before, protocol) in ambiguous:
                     continue
                 predicate = matchers[before].predicate({})

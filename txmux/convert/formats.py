@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from txmux.convert.haproxy import convert_haproxy
-from txmux.convert.sslh import convert_sslh
+from txmux.convert.haproxy.converter import convert_haproxy
+from txmux.convert.sslh.converter import convert_sslh
 from txmux.convert.writer import ConvertError, Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from txmux.interfaces import IProtocolMatcher
 
@@ -24,6 +25,13 @@ PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy")
 
 _SSLH = re.compile(rb"^\s*(listen|protocols)\s*[:=]", re.MULTILINE)
 _HAPROXY = re.compile(rb"^\s*(global|defaults|(frontend|backend|listen)\s+\S)", re.MULTILINE)
+_PLAIN = {
+    "-": "\xad\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
+    '"': "\u201c\u201d\u201e\xab\xbb",
+    "'": "\u2018\u2019\u201a",
+    " ": "\xa0\u2002\u2003\u2007\u2009\u202f\u200b",
+}
+_TYPOGRAPHIC = re.compile(f"[{''.join(_PLAIN.values())}]")
 
 
 @attrs.frozen
@@ -61,12 +69,33 @@ def convert(
         ConvertError: Nothing of it can be converted.
     """
     draft = Draft(path)
-    if (program or _guess(data, path)) == "sslh":
-        convert_sslh(data, path, draft, matchers, port_of)
-    else:
-        convert_haproxy(data, path, draft, matchers)
+    typographic = list(_typographic(data))
+    for line, message in typographic:
+        draft.look(line, message)
+    try:
+        if (program or _guess(data, path)) == "sslh":
+            convert_sslh(data, path, draft, matchers, port_of)
+        else:
+            convert_haproxy(data, path, draft, matchers)
+    except ConvertError as error:
+        for line, message in typographic[:1]:
+            raise ConvertError(f"{error}; line {line} {message}") from None
+        raise
     text = draft.finish(matchers)
     return Conversion(text, draft.warnings, draft.has_looks)
+
+
+def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
+    """Find what a word processor or a web page has made of hyphens, quotes and blanks."""
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
+        found = _TYPOGRAPHIC.search(line.partition("#")[0])
+        if found:
+            meant = next(plain for plain, signs in _PLAIN.items() if found[0] in signs)
+            name = unicodedata.name(found[0])
+            yield (
+                number,
+                f"has U+{ord(found[0]):04X} ({name}), which is not {meant!r}; correct it there",
+            )
 
 
 def _guess(data: bytes, path: str) -> Program:

@@ -178,22 +178,21 @@ class MuxProtocol(ClientEnd):
         if isinstance(destination, Refusal):
             self.turn_away(destination, reason)
         elif isinstance(destination, InProcess):
-            self.record.backend = destination.name
             self.hand_over(destination)
+        elif destination.backend.proxy_tlvs and lacks_hello(self, destination):
+            self.enter(AwaitingHello(self, destination))
         else:
-            self.record.backend = destination.backend.name
-            if destination.backend.proxy_tlvs and lacks_hello(self, destination):
-                self.enter(AwaitingHello(self, destination))
-            else:
-                self.connect(destination)
+            self.connect(destination)
 
     def hand_over(self, destination: InProcess) -> None:
         """Give the connection to a protocol of this process."""
         self._settle()
+        self.record.backend = destination.name
         self.enter(HandedOver(self, destination))
 
     @override
     def connect(self, upstream: Upstream) -> None:
+        self.record.backend = upstream.backend.name
         self.enter(Connecting(self, upstream))
 
     @override

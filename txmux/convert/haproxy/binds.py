@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.convert.haproxy_lines import Line
+    from txmux.convert.haproxy.lines import Line
     from txmux.convert.writer import Draft, Section
 
 __all__ = ["address", "bind", "ports", "unix_path"]

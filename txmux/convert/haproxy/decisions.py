@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_terms import (
+from txmux.convert.haproxy.terms import (
     ALWAYS,
     Condition,
     InexpressibleError,
@@ -23,9 +23,9 @@ from txmux.convert.haproxy_terms import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.convert.haproxy_conditions import Question
-    from txmux.convert.haproxy_lines import Line
-    from txmux.convert.haproxy_terms import Term
+    from txmux.convert.haproxy.conditions import Question
+    from txmux.convert.haproxy.lines import Line
+    from txmux.convert.haproxy.terms import Term
 
     Lost = Callable[[Line, str], None]
 

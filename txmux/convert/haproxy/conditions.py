@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_acls import PREDEFINED, read_acl
-from txmux.convert.haproxy_terms import (
+from txmux.convert.haproxy.acls import PREDEFINED, read_acl
+from txmux.convert.haproxy.terms import (
     ALWAYS,
     NEVER,
     Condition,
@@ -20,7 +20,7 @@ from txmux.convert.haproxy_terms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from txmux.convert.haproxy_lines import Line
+    from txmux.convert.haproxy.lines import Line
 
 __all__ = ["Question", "Tests", "read_acls", "read_question"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy_terms import Condition, InexpressibleError, Term
+from txmux.convert.haproxy.terms import Condition, InexpressibleError, Term
 from txmux.convert.matching import regex_text, searched
 
 if TYPE_CHECKING:

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_admission import admitted, as_lists
-from txmux.convert.haproxy_binds import bind
-from txmux.convert.haproxy_conditions import read_acls, read_question
-from txmux.convert.haproxy_decisions import CLOSE, Choice, Decisions, asked
-from txmux.convert.haproxy_lines import duration
-from txmux.convert.haproxy_terms import ALWAYS, Condition, InexpressibleError, both, negated
+from txmux.convert.haproxy.admission import admitted, as_lists
+from txmux.convert.haproxy.binds import bind
+from txmux.convert.haproxy.conditions import read_acls, read_question
+from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions, asked
+from txmux.convert.haproxy.lines import duration
+from txmux.convert.haproxy.terms import ALWAYS, Condition, InexpressibleError, both, negated
 from txmux.convert.matching import refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.convert.haproxy_conditions import Question
-    from txmux.convert.haproxy_lines import Line, Proxy
-    from txmux.convert.haproxy_terms import Term
+    from txmux.convert.haproxy.conditions import Question
+    from txmux.convert.haproxy.lines import Line, Proxy
+    from txmux.convert.haproxy.terms import Term
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 

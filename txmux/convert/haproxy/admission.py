@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy_terms import (
+from txmux.convert.haproxy.terms import (
     ALWAYS,
     NEVER,
     Condition,

@@ -6,9 +6,6 @@ import re
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from txmux.convert.libconfig import Setting, read_libconfig
 from txmux.convert.matching import (
     glob_as_regex,
     is_searched,
@@ -17,6 +14,8 @@ from txmux.convert.matching import (
     regex_text,
     searched,
 )
+from txmux.convert.sslh.group import Group
+from txmux.convert.sslh.libconfig import read_libconfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,52 +41,6 @@ _NO_COUNTERPART = {
 }
 
 
-@attrs.define
-class _Group:
-    """Settings, of which those that nobody has asked for are told in the end."""
-
-    draft: Draft
-    settings: dict[str, Setting]
-    line: int
-    section: Section | None = None
-
-    @classmethod
-    def read(cls, draft: Draft, value: Any, line: int) -> _Group | None:
-        if not isinstance(value, dict):
-            draft.warn(line, f"{value!r} is left out: it should be a group in braces")
-            return None
-        lines = [setting.line for setting in value.values()]
-        return cls(draft, dict(value), min(lines, default=line))
-
-    def warn(self, message: str, line: int = 0) -> None:
-        self.draft.warn(line or self.line, message, self.section)
-
-    def take(self, kind: type, *names: str, default: Any = None) -> Any:
-        for name in names:
-            setting = self.settings.pop(name, None)
-            if setting is None:
-                continue
-            value = setting.value
-            if kind is list and isinstance(value, tuple):
-                value = list(value)
-            if kind is str and isinstance(value, int):
-                value = str(value)
-            if isinstance(value, kind) and not (isinstance(value, int) and value < 0):
-                self.line = setting.line
-                return value
-            self.warn(f"{name}: {value!r} is not what it takes", setting.line)
-        return default
-
-    def leave_out(self, name: str, reason: str = "", *, harmless: bool = False) -> None:
-        setting = self.settings.pop(name, None)
-        if setting is not None and setting.value != harmless:
-            self.warn(f"{name}: has no counterpart{reason and f'; {reason}'}", setting.line)
-
-    def rest(self) -> None:
-        for name, setting in self.settings.items():
-            self.warn(f"{name}: is no option of sslh that is known here", setting.line)
-
-
 def convert_sslh(
     data: bytes,
     path: str,
@@ -107,7 +60,7 @@ def convert_sslh(
     Raises:
         ConvertError: It is no such file.
     """
-    _Sslh(draft, matchers, port_of).convert(_Group(draft, dict(read_libconfig(data, path)), line=1))
+    _Sslh(draft, matchers, port_of).convert(Group(draft, dict(read_libconfig(data, path)), line=1))
 
 
 class _Sslh:
@@ -120,14 +73,16 @@ class _Sslh:
         self._draft = draft
         self._matchers = matchers
         self._port_of = port_of
+        self._takes_headers = False
 
-    def convert(self, top: _Group) -> None:
+    def convert(self, top: Group) -> None:
         listen, protocols = top.take(list, "listen", default=[]), top.settings.get("protocols")
         line = protocols.line if protocols else 0
         silent = top.take(str, "on-timeout", "on_timeout", default="ssh")
         timeout = top.take(int, "timeout", default=5)
         transparent = top.take(bool, "transparent", default=False)
         entries = top.take(list, "protocols", default=[])
+        self._takes_headers = any(map(_takes_header, listen))
         targets = list(self._targets(entries, line, transparent=transparent))
         self._draft.notes.append(
             "sslh never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
@@ -141,8 +96,10 @@ class _Sslh:
                 listener.add("default", targets[-1][1].name)
         self._top_level(top)
 
-    def _top_level(self, top: _Group) -> None:
-        top.leave_out("inetd", "txmux listens itself, also on sockets of systemd")
+    def _top_level(self, top: Group) -> None:
+        top.need_look(
+            "inetd", "inetd listens for it; txmux listens itself, also on sockets of systemd"
+        )
         top.leave_out("foreground", "'twist' stays in the foreground", harmless=True)
         for name, reason in _NO_COUNTERPART.items():
             top.leave_out(name, reason)
@@ -158,7 +115,7 @@ class _Sslh:
     def _listeners(self, entries: list[Any], line: int) -> list[Section]:
         found: dict[object, Section] = {}
         for number, entry in enumerate(entries):
-            group = _Group.read(self._draft, entry, line)
+            group = Group.read(self._draft, entry, line)
             if group is None:
                 continue
             endpoint, at = self._endpoint(group), group.line
@@ -172,7 +129,7 @@ class _Sslh:
                 if section is None:
                     section = found[kind] = self._draft.section("listen", "public", at)
                     if proxy:
-                        section.add("accept_proxy_from", "0.0.0.0/0, ::/0", at)
+                        section.add("accept_proxy_from", "0.0.0.0/0, ::/0, unix", at)
                     if most:
                         section.add("max_connections", str(most), at)
                     if not keepalive:
@@ -182,11 +139,11 @@ class _Sslh:
             group.rest()
         return list(found.values())
 
-    def _endpoint(self, group: _Group) -> str:
+    def _endpoint(self, group: Group) -> str:
         host, unix = group.take(str, "host", default=""), group.take(bool, "is_unix", default=False)
         port = group.take(str, "port", default="")
         if group.take(bool, "is_udp", default=False):
-            group.warn(f"listen {host}:{port}: is left out; txmux has no UDP")
+            group.look(f"listen {host}:{port}: is left out; txmux has no UDP")
             return ""
         if unix:
             return f"unix:{host}"
@@ -194,7 +151,7 @@ class _Sslh:
         if ":" in bare:
             return f"[{bare}]:{number}"
         if re.search("[A-Za-z]", bare):
-            group.warn(f"{bare!r} is a name; only its IPv4 address is listened on")
+            group.look(f"{bare!r} is a name; only its IPv4 address is listened on")
             return f"tcp:{number}:interface={bare}"
         return f"{bare}:{number}"
 
@@ -205,12 +162,12 @@ class _Sslh:
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
     ) -> Iterator[tuple[str, Section]]:
-        groups = [_Group.read(self._draft, entry, line) for entry in entries]
-        targets: list[tuple[str, _Group]] = []
+        groups = [Group.read(self._draft, entry, line) for entry in entries]
+        targets: list[tuple[str, Group]] = []
         for group in filter(None, groups):
             name = group.take(str, "name", default="")
             if group.take(bool, "is_udp", default=False) or name in _UDP_ONLY:
-                group.warn(f"protocol {name!r}: is left out; txmux has no UDP")
+                group.look(f"protocol {name!r}: is left out; txmux has no UDP")
             else:
                 targets.append((name, group))
         for number, (name, group) in enumerate(targets):
@@ -225,7 +182,7 @@ class _Sslh:
             group.rest()
             yield name, section
 
-    def _backend(self, group: _Group, section: Section, *, transparent: bool) -> None:
+    def _backend(self, group: Group, section: Section, *, transparent: bool) -> None:
         host, port = group.take(str, "host", default=""), group.take(str, "port", default="")
         at = group.line
         if group.take(bool, "is_unix", default=False):
@@ -237,8 +194,13 @@ class _Sslh:
         version = group.take(int, "proxyprotocol", "proxy_protocol")
         if version in {1, 2}:
             section.add("proxy_protocol", f"v{version}", group.line)
-        elif version is not None:
-            group.warn(f"proxyprotocol: {version}: a header that comes in cannot be taken away yet")
+        elif version is None and self._takes_headers:
+            message = (
+                "proxyprotocol: the header that comes in goes on to this server, of version 1 or 2; txmux writes a new "
+                "one: name its version in proxy_protocol"
+            )
+            section.add("proxy_protocol", "v2", group.line)
+            group.look(message)
         if group.take(bool, "transparent", default=transparent):
             section.add("source", "client", group.line)
         most = group.take(int, "max_connections", default=0)
@@ -250,12 +212,13 @@ class _Sslh:
         group.leave_out("fork", "one process serves all connections")
         group.leave_out("tfo_ok", "servers are connected without TCP Fast Open")
         group.leave_out("udp_timeout", "txmux has no UDP")
-        group.leave_out(
-            "service", "if hosts.allow or hosts.deny name it, write from or not_from in [route]"
+        group.need_look(
+            "service",
+            "hosts.allow and hosts.deny are not read; if they name it, write from or not_from in [route]",
         )
         group.leave_out("minlength", "routes wait for as many bytes as they need")
 
-    def _route(self, name: str, group: _Group, backend: Section) -> None:
+    def _route(self, name: str, group: Group, backend: Section) -> None:
         section = self._draft.section("route", name, group.line)
         at, group.section = group.line, section
         lines = list(self._lines(name, group))
@@ -269,13 +232,13 @@ class _Sslh:
             section.add("log", "no", group.line)
         group.section = backend
 
-    def _refused(self, line: str, group: _Group) -> str:
+    def _refused(self, line: str, group: Group) -> str:
         why = refusal(line, self._matchers)
         if why:
-            group.warn(f"match = {line}: {why}")
+            group.look(f"match = {line}: {why}")
         return why
 
-    def _lines(self, name: str, group: _Group) -> Iterator[str]:
+    def _lines(self, name: str, group: Group) -> Iterator[str]:
         matcher = _MATCHERS.get(name, name)
         if name == "regex":
             for pattern in self._strings(group, "regex_patterns"):
@@ -289,10 +252,10 @@ class _Sslh:
         else:
             yield match_line(matcher, [])
 
-    def _strings(self, group: _Group, name: str) -> list[str]:
+    def _strings(self, group: Group, name: str) -> list[str]:
         return [value for value in group.take(list, name, default=[]) if isinstance(value, str)]
 
-    def _regex(self, pattern: str, group: _Group) -> str:
+    def _regex(self, pattern: str, group: Group) -> str:
         text = regex_text(pattern)
         if not text:
             return "any"
@@ -302,6 +265,12 @@ class _Sslh:
                 "begin it with ^ if it is at the beginning"
             )
         return match_line("regex", [("pattern", searched(text))])
+
+
+def _takes_header(entry: object) -> bool:
+    """Tell whether an endpoint expects PROXY headers."""
+    names = ("proxyprotocol", "proxy_protocol")
+    return isinstance(entry, dict) and any(n in entry and entry[n].value is True for n in names)
 
 
 def _patterns(globs: list[str]) -> list[str]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy_backends import fill_backend
-from txmux.convert.haproxy_frontends import Frontend, Made
-from txmux.convert.haproxy_lines import read_haproxy
+from txmux.convert.haproxy.backends import fill_backend
+from txmux.convert.haproxy.frontends import Frontend, Made
+from txmux.convert.haproxy.lines import read_haproxy
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txmux.convert.haproxy_lines import Config, Line, Proxy
+    from txmux.convert.haproxy.lines import Config, Line, Proxy
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 

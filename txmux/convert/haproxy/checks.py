@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy_lines import duration, seconds
-from txmux.convert.haproxy_probes import WeakerError, question
+from txmux.convert.haproxy.lines import duration, seconds
+from txmux.convert.haproxy.probes import WeakerError, question
 from txmux.convert.matching import option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from txmux.convert.haproxy_lines import Proxy
-    from txmux.convert.haproxy_servers import Server
+    from txmux.convert.haproxy.lines import Proxy
+    from txmux.convert.haproxy.servers import Server
     from txmux.convert.writer import Draft, Section
 
 __all__ = ["add_check"]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_binds import address, ports, unix_path
+from txmux.convert.haproxy.binds import address, ports, unix_path
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.convert.haproxy_lines import Line, Proxy
+    from txmux.convert.haproxy.lines import Line, Proxy
     from txmux.convert.writer import Draft, Section
 
 __all__ = ["Server", "add_servers"]

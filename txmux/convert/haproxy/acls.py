@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy_payload import payload
-from txmux.convert.haproxy_terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
+from txmux.convert.haproxy.payload import payload
+from txmux.convert.haproxy.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
 from txmux.convert.matching import regex_text, searched
 
 if TYPE_CHECKING:

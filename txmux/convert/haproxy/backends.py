@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy_binds import address
-from txmux.convert.haproxy_checks import add_check
-from txmux.convert.haproxy_lines import duration, seconds
-from txmux.convert.haproxy_servers import add_servers
+from txmux.convert.haproxy.binds import address
+from txmux.convert.haproxy.checks import add_check
+from txmux.convert.haproxy.lines import duration, seconds
+from txmux.convert.haproxy.servers import add_servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.convert.haproxy_lines import Line, Proxy
-    from txmux.convert.haproxy_servers import Server
+    from txmux.convert.haproxy.lines import Line, Proxy
+    from txmux.convert.haproxy.servers import Server
     from txmux.convert.writer import Draft, Section
 
 __all__ = ["fill_backend"]

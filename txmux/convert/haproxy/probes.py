@@ -12,7 +12,7 @@ from txmux.convert.matching import option
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from txmux.convert.haproxy_lines import Line, Proxy
+    from txmux.convert.haproxy.lines import Line, Proxy
 
 __all__ = ["WeakerError", "question"]
 

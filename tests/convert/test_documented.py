@@ -1,0 +1,28 @@
+"""The how-to about the conversion shows what comes out."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.convert.formats import convert
+from txmux.detection.registry import installed_matchers
+
+_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-sslh-or-haproxy.md"
+
+
+class DocumentedTests(SynchronousTestCase):
+    """The two examples."""
+
+    def test_examples(self) -> None:
+        """Each configuration becomes the rules and the warnings that stand below it."""
+        page = _PAGE.read_text()
+        for name in ("sslh.cfg", "haproxy.cfg"):
+            example = page.partition(f"`{name}`" if name == "haproxy.cfg" else f"`/etc/{name}`")[2]
+            source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
+            found = convert(source.encode(), name, installed_matchers(), socket.getservbyname)
+            self.assertEqual(found.text, rules)
+            self.assertEqual(printed.splitlines()[1:], list(found.warnings))

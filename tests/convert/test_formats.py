@@ -1,0 +1,38 @@
+"""Tests of what holds for the configurations of all programs."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks
+from txmux.convert.writer import ConvertError
+
+_LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:1 "
+
+
+class TypographyTests(SynchronousTestCase):
+    """What a word processor has made of a configuration."""
+
+    def test_signs(self) -> None:
+        """A hyphen, a quote and a blank that are none are named, with their line."""
+        for text, sign, plain in (
+            ("send\u2013proxy", "U+2013 (EN DASH)", "-"),
+            ("send\u2011proxy", "U+2011 (NON-BREAKING HYPHEN)", "-"),
+            ("\u2212check", "U+2212 (MINUS SIGN)", "-"),
+            ("\u201cx\u201d", "U+201C (LEFT DOUBLE QUOTATION MARK)", '"'),
+            ("\u2019x", "U+2019 (RIGHT SINGLE QUOTATION MARK)", "'"),
+            ("weight\xa03", "U+00A0 (NO-BREAK SPACE)", " "),
+        ):
+            found = looks(converted(f"# a \u2013 b\n{_LISTEN}{text} # \u2013\n"))
+            self.assertIn(f"line 4: has {sign}, which is not {plain!r}; correct it there", found)
+
+    def test_unreadable(self) -> None:
+        """Where nothing can be read for that, the error says so."""
+        error = self.assertRaises(
+            ConvertError, converted, "listen: ( { host: \u201cx\u201d; } );\n", "sslh"
+        )
+        self.assertIn("line 1 has U+201C (LEFT DOUBLE QUOTATION MARK)", str(error))
+
+    def test_others(self) -> None:
+        """Other letters are nobody's business."""
+        self.assertEqual(looks(converted(f"{_LISTEN}id 3\n    description \u00e9\u4e2d\n")), [])

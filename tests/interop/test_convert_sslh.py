@@ -1,0 +1,105 @@
+"""sslh, and txmux with its converted configuration, side by side: the same clients reach the same servers."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.originals import (
+    CLOSED,
+    HELLO,
+    HTTP,
+    Named,
+    client_hello,
+    said_to,
+    start_converted,
+)
+
+if TYPE_CHECKING:
+    from txmux.convert.formats import Conversion
+
+_SSLH = """
+foreground: true;
+timeout: 1;
+on-timeout: "{on_timeout}";
+listen: ( {{ host: "127.0.0.1"; port: "{port}"; }} );
+protocols: (
+{protocols}
+);
+"""
+
+
+class SslhTests(InteropTestCase):
+    """One configuration, two programs."""
+
+    found: Conversion
+
+    def both(self, *protocols: str, on_timeout: str = "ssh") -> tuple[int, int]:
+        """Start sslh, and txmux with what its configuration becomes; give their ports."""
+        ports = (free_port(), free_port())
+        entries = ",\n".join(f"    {{ {entry} }}" for entry in protocols)
+        texts = [_SSLH.format(port=p, protocols=entries, on_timeout=on_timeout) for p in ports]
+        file = Path(tempfile.mkdtemp(dir=self.folder)) / "sslh.cfg"
+        file.write_text(texts[0])
+        original = Child("sslh", f"-F{file}")
+        self.addCleanup(original.end)
+        eventually(lambda: said_to_quietly(ports[0]), "sslh listens")
+        self.found = start_converted(self, texts[1], "sslh")
+        return ports
+
+    def assert_same(self, ports: tuple[int, int], expected: dict[bytes, str]) -> None:
+        """Check that clients are led to the same servers by both."""
+        for port, program in zip(ports, ("sslh", "txmux"), strict=True):
+            found = {data: said_to(port, data) for data in expected}
+            self.assertEqual(found, expected, f"{program}: {self.found.text}")
+
+    def entry(self, name: str, more: str = "") -> str:
+        """Start a server, and give the entry that leads there."""
+        port = Named(self, name).port
+        return f'name: "{name}"; host: "127.0.0.1"; port: "{port}"; {more}'
+
+    def test_probes(self) -> None:
+        """What a client says leads it, and what says nothing and what nobody knows have places of their own."""
+        ports = self.both(
+            self.entry("ssh"),
+            self.entry("regex", r'regex_patterns: [ "^PING", "^\x01\x02" ];'),
+            self.entry("tls", 'sni_hostnames: [ "x.example" ];'),
+            self.entry("http"),
+            self.entry("anyprot"),
+        )
+        self.assert_same(
+            ports,
+            {
+                b"": "ssh",
+                b"SSH-2.0-x\r\n": "ssh",
+                b"PING\r\n": "regex",
+                b"\1\2\3\4\5\6\7\n": "regex",
+                client_hello("x.example"): "tls",
+                HELLO: "anyprot",
+                HTTP: "http",
+                b"\xff\xfe\xfd what\r\n": "anyprot",
+            },
+        )
+        self.assertEqual(self.found.has_looks, False)
+
+    def test_on_timeout(self) -> None:
+        """Who says nothing is led to where ``on-timeout`` says."""
+        ports = self.both(self.entry("ssh"), self.entry("http"), on_timeout="http")
+        self.assert_same(ports, {b"": "http", b"SSH-2.0-x\r\n": "ssh"})
+
+    def test_route_without_server(self) -> None:
+        """Clients of a server that could not be converted are led to no other."""
+        http = self.entry("http").replace("127.0.0.1", "127.1")
+        ports = self.both(self.entry("ssh"), http, self.entry("anyprot"))
+        self.assertTrue(self.found.has_looks)
+        self.assertEqual([said_to(port, HTTP) for port in ports], ["http", CLOSED])
+        self.assertEqual(
+            [said_to(port, b"\xff\xfe\xfd what\r\n") for port in ports], ["anyprot"] * 2
+        )
+
+
+def said_to_quietly(port: int) -> bool:
+    """Tell whether somebody listens."""
+    return said_to(port, b"SSH-2.0-x\r\n") != CLOSED

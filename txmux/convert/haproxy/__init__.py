@@ -1,0 +1,1 @@
+"""The TCP part of an ``haproxy.cfg`` as rules."""

@@ -1,0 +1,1 @@
+"""An ``sslh.cfg`` as rules."""
