@@ -14,7 +14,7 @@ from txmux.rules.reading.parser import is_as_read, load, read_again
 
 MAIN = """
 [txmux]
-include = more/*.ini
+include = more/*.ini, more/x.ini, more/*.ini
 access_log = logs/access.log
 workers = 2
 [listen public]
@@ -24,7 +24,7 @@ endpoint =
 
     :0
 deny = @lists/deny.txt
-allow = @lists/deny.txt, 10.0.0.0/8
+allow = @more/../lists/deny.txt, 10.0.0.0/8
 accept_proxy_from = unix, @lists/empty.txt
 [route ssh]
 match = ssh

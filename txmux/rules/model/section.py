@@ -49,6 +49,11 @@ class Section:
     entries: Mapping[str, Entry]
     unread: Sequence[int] = ()
 
+    def items(self, key: str) -> Sequence[Item]:
+        """Give the lines of a value; none if the key is not there."""
+        entry = self.entries.get(key)
+        return entry.items if entry else ()
+
     def problem(
         self, message: str, key: str = "", number: int | None = None, *, line: int = 0
     ) -> Problem:

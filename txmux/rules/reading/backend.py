@@ -67,8 +67,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
     ]
     for key, message in messages:
         yield section.problem(message, key)
-    servers = section.entries["server"].items if "server" in section.entries else ()
-    for line, item in enumerate(servers):
+    for line, item in enumerate(section.items("server")):
         for message in _of_server(item.text, found):
             yield section.problem(message, "server", line)
 

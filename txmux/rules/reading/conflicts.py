@@ -35,8 +35,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
     """
     first: dict[tuple[object, ...], str] = {}
     for section in sections:
-        endpoints = section.entries["endpoint"].items if "endpoint" in section.entries else ()
-        for number, item in enumerate(endpoints):
+        for number, item in enumerate(section.items("endpoint")):
             claimed, refused = _claims(item.text)
             other = next((first[claim] for claim in refused if claim in first), None)
             if other:
