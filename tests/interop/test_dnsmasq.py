@@ -71,9 +71,9 @@ class DnsmasqTests(InteropTestCase):
         """Say what addresses there are."""
         self.hosts.write_text("\n".join([*lines, ""]))
 
-    def start_dnsmasq(self) -> Child:
+    def start_dnsmasq(self, *options: str) -> Child:
         """Start the name server."""
-        return self.own(start_dnsmasq(self.hosts, before=self.network.command))
+        return self.own(start_dnsmasq(self.hosts, *options, before=self.network.command))
 
     def change(self, dnsmasq: Child, *lines: str) -> None:
         """Have the name server give other answers."""
@@ -123,6 +123,22 @@ class DnsmasqTests(InteropTestCase):
         mux = Mux(self.folder, pool_rules("web:9001", more="resolve = 1s"), before=self.before)
         self.addCleanup(mux.stop)
         self.assertEqual(self.said(mux), ["127.0.1.1"])
+
+    def test_resolvers(self) -> None:
+        """The name server may be another than the system's: for a backend, or for all of them, also in short form."""
+        self.start_dnsmasq("--port=8600")
+        key = "resolvers = 127.0.0.1:8600"
+        short = pool_rules("127.0.0.1:1", more="").replace(
+            "backend = pool", "backend = web.test:9001"
+        )
+        for settings, rules in (
+            ("", pool_rules("web.test:9001", more=key)),
+            (key, pool_rules("web.test:9001", more="")),
+            (f"workers = 2\n{key}", short),
+        ):
+            mux = Mux(self.folder, rules, settings, before=self.before)
+            self.addCleanup(mux.stop)
+            self.assertEqual(self.said(mux), ["127.0.1.1"])
 
     def test_large_answer(self) -> None:
         """All addresses of an answer are taken, of one that is too long for UDP as well."""

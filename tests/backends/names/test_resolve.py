@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 class AnswerTests(NamesTestCase):
     """What the members of a pool are."""
 
+    async def test_name_servers_of_the_backend(self) -> None:
+        """A backend with name servers of its own asks those; the same name may be another host for others."""
+        self.zone[HOST] = a("10.0.0.1")
+        other = self.name_server()
+        other.zone[HOST] = a("10.0.0.2")
+        for _ in range(2):
+            await self.found(self.pool(resolvers=(other.place,)), "10.0.0.2:80")
+            await self.found(self.pool(), "10.0.0.1:80")
+        for server in (self.server, other):
+            self.assertEqual(server.asked[HOST, dns.A], 1)
+
     async def test_all_addresses(self) -> None:
         """Before the first answer there is no member; then every address of both families is one."""
         self.zone[HOST] = a("127.0.0.1", "127.0.0.2") + aaaa("fd00::1")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.rules.reading.cases import BackendTestCase, ReadingTestCase
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Server, ServerTLS
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.endpoints import name_server
 
 
 class MeaningTests(BackendTestCase):
@@ -64,6 +70,32 @@ class MeaningTests(BackendTestCase):
         """The client's own address can be the source, for servers of both families."""
         found = self.backend("source = client", servers="10.0.0.1:80\n  [::1]:80\n  web:80")
         self.assertEqual(found.source, ("client",))
+
+    def test_resolvers(self) -> None:
+        """Name servers are addresses with ports; those of ``[txmux]`` are for backends that name none, in short form too."""
+        rules = self.rules(
+            "resolvers = 10.0.0.53, ::1, [fd00::53],10.0.0.53:53\n  [fd00::53]:8600\n"
+            "[backend other]\nserver = other.example.com:1\nfallback = short.example.com:1\n"
+            "[txmux]\nresolvers = 127.0.0.1:8600"
+        )
+        self.assertEqual(
+            rules.backends["b"].resolvers,
+            (("10.0.0.53", 53), ("::1", 53), ("fd00::53", 53), ("fd00::53", 8600)),
+        )
+        other = rules.backends["other"]
+        self.assertEqual(other.resolvers, (("127.0.0.1", 8600),))
+        self.assertEqual(getattr(other.fallback, "resolvers", None), other.resolvers)
+
+    @given(st.text(max_size=30))
+    def test_any_resolver(self, text: str) -> None:
+        """Whatever is written for a name server, it is an address and a port, or an error."""
+        try:
+            host, port = name_server(text)
+        except InvalidValueError as error:
+            self.assertTrue(error.messages)
+        else:
+            ipaddress.ip_address(host)
+            self.assertIn(port, range(1, 65536))
 
     def test_eject(self) -> None:
         """Its parts stand in any order, and each has a default."""
@@ -132,6 +164,12 @@ class MistakeTests(BackendTestCase):
             ],
             "resolve = 999ms": [
                 "6 resolve: must be at least 1s; name servers are not to be asked more often"
+            ],
+            "resolvers = ns.example.com, 10.0.0.1:, [10.0.0.1, 10.0.0.1:0": [
+                "6 resolvers: 'ns.example.com' is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53",
+                "6 resolvers: a port must be a whole number from 1 to 65535, not ''",
+                "6 resolvers: '[10.0.0.1' is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53",
+                "6 resolvers: a port must be a whole number from 1 to 65535, not '0'",
             ],
             "tls = yes\ntls_name = a_.-\nalpn = \x7f, " + "x" * 256: [
                 "7 tls_name: 'a_.-' is no host name; write one such as www.example.com, or an IP address",

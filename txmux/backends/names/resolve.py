@@ -15,15 +15,16 @@ from txmux.backends.names.question import LookupFailedError
 from txmux.backends.pool.pool import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.backends.names.addresses import Found
+    from txmux.backends.names.question import Place
     from txmux.backends.pool.member import ResolvedAddress
     from txmux.backends.pool.pool import Pool
-    from txmux.rules.model import Server
+    from txmux.rules.model import Backend, Server
 
 __all__ = ["Names"]
 
@@ -40,13 +41,13 @@ class Names:
 
     Args:
         reactor: Sends, receives and tells the time.
-        lookup: Looks names up; as the system is configured, if not given.
+        lookup: Looks names up where the rules name no name servers; as the system is configured, if not given.
     """
 
     def __init__(self, reactor: Any, lookup: Lookup | None = None) -> None:
         self._reactor = reactor
-        self._lookup = lookup or Lookup(reactor)
-        self._names: dict[tuple[str, str, float], _Name] = {}
+        self._lookups: dict[tuple[Place, ...], Lookup] = {(): lookup or Lookup(reactor)}
+        self._names: dict[Hashable, _Name] = {}
         self._unanswered: set[_Name] = set()
         self._waiting: list[Deferred[None]] = []
 
@@ -59,17 +60,23 @@ class Names:
         """Look up the names of a pool's servers, from now on."""
         for server in pool.backend.servers:
             if is_name(server):
-                self._name(server, pool.backend.resolve).add(pool, server)
+                self._name(server, pool.backend).add(pool, server)
 
-    def _name(self, server: Server, resolve: float) -> _Name:
-        key = (server.kind, server.host.lower(), resolve)
+    def _name(self, server: Server, backend: Backend) -> _Name:
+        key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers)
         name = self._names.get(key)
         if name is None:
-            name = _Name(self._reactor, self._lookup, server, resolve, self._looked_up)
+            lookup = self._lookup(backend.resolvers)
+            name = _Name(self._reactor, lookup, server, backend.resolve, self._looked_up)
             self._names[key] = name
             self._unanswered.add(name)
             name.begin()
         return name
+
+    def _lookup(self, resolvers: tuple[Place, ...]) -> Lookup:
+        if resolvers not in self._lookups:
+            self._lookups[resolvers] = Lookup(self._reactor, resolvers)
+        return self._lookups[resolvers]
 
     def _looked_up(self, name: _Name) -> None:
         self._unanswered.discard(name)

@@ -144,6 +144,7 @@ class Backend:
         check: ``None`` is no check.
         eject: ``None`` is never.
         resolve: The longest time until a host name is looked up again.
+        resolvers: The IP addresses and ports of the name servers that are asked; none is those of the system.
         tls: How TLS is spoken to the servers; ``None`` is not at all.
         max_connections: 0 is no limit.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
@@ -167,6 +168,7 @@ class Backend:
     check: Check | None = None
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: float = 30.0
+    resolvers: tuple[tuple[str, int], ...] = ()
     tls: ServerTLS | None = None
     max_connections: int = 0
     queue: int = 0

@@ -27,6 +27,7 @@ class Settings:
         drain_timeout: Seconds that old connections may go on when the service stops.
         access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
         access_log_format: How an access log line is written.
+        resolvers: The name servers of backends that name none; these have them already.
         user: The user to switch to once all ports are open, by name or number; ``None`` is no change.
         group: The group to switch to; ``None`` is that of `user`.
         section: Its section of a file; `NOWHERE` if it was made in Python.
@@ -38,6 +39,7 @@ class Settings:
     drain_timeout: float = 30.0
     access_log: Path | Literal["-"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
+    resolvers: tuple[tuple[str, int], ...] = ()
     user: str | None = None
     group: str | None = None
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

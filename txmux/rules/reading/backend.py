@@ -9,7 +9,7 @@ from txmux.rules.model import Backend, ServerTLS
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection
-from txmux.rules.reading.context import OUTCOME, PEM, PEMS
+from txmux.rules.reading.context import OUTCOME, PEM, PEMS, RESOLVERS
 from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.key import (
     BOOLEAN,
@@ -227,6 +227,8 @@ KEYS: Mapping[str, Key] = {
         "when so many connections to a server could not be made within so much time, it gets none for so long, [see below](#when-servers-fail)"),
     "resolve": Key(_RESOLVE, "30s", meaning=
         "the longest time until a host name is looked up again"),
+    "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
+        "the name servers that are asked for the addresses of this backend's servers, in this order, [see below](#how-names-are-looked-up). Without it those of `[txmux]`"),
     "tls": Key(BOOLEAN, "no", example="yes", meaning=
         "whether TLS is spoken to the servers; the name in their certificates is verified"),
     "tls_name": Key(_TLS_NAME, None, example="www.example.com", meaning=

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
     from txmux.rules.reading.files import FileReader
 
-__all__ = ["NETWORKS", "OUTCOME", "PEM", "PEMS", "REFUSALS", "Reading"]
+__all__ = ["NETWORKS", "OUTCOME", "PEM", "PEMS", "REFUSALS", "RESOLVERS", "Reading"]
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes that are no backends, by their words."""
@@ -44,6 +44,7 @@ class Reading:
         folder: That of the file which is being read.
         problems: All that is wrong so far.
         sections: By kind and name; several of one name are an error already.
+        resolvers: The name servers of backends that say nothing of theirs.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Reading:
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
         self.sections: dict[str, dict[str, list[Section]]] = {}
+        self.resolvers: tuple[tuple[str, int], ...] = ()
         self._backend = backend
         self._on_disk = on_disk
         self._lists = NetworkLists(files, self.problems)
@@ -99,7 +101,7 @@ class Reading:
             raise InvalidValueError(
                 f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
             )
-        return Backend(text, (server,))
+        return Backend(text, (server,), resolvers=self.resolvers)
 
 
 def _together(networks: Iterable[IPNetwork | NetworkSet]) -> NetworkSet:
@@ -112,5 +114,11 @@ def _together(networks: Iterable[IPNetwork | NetworkSet]) -> NetworkSet:
 
 NETWORKS = Kind(Reading.networks, "list of networks", "list", _together, in_context=True)
 OUTCOME = Kind(Reading.outcome, "[outcome](#outcomes)", in_context=True)
+RESOLVERS = Kind(
+    endpoints.name_server,
+    "list of `ADDRESS` or `ADDRESS:PORT`",
+    "list",
+    lambda places: tuple(dict.fromkeys(places)),
+)
 PEM = Kind(Reading.pem, "path", in_context=True)
 PEMS = Kind(Reading.pem, "list of paths", "list", in_context=True)

@@ -30,13 +30,14 @@ from txmux.rules.reading.values import file_path, split_words, whole_number
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["listening", "no_proxy_protocol", "server", "short_form"]
+__all__ = ["listening", "name_server", "no_proxy_protocol", "server", "short_form"]
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+_NAME_SERVER_PORT = 53
 _MOST_WEIGHT = 65535  # as in an SRV record
 
 _listening_port = whole_number(0, 65535, "a port")
@@ -123,6 +124,26 @@ def server(text: str) -> Server:
     if messages:
         raise InvalidValueError(*messages)
     return attrs.evolve(found, **options)
+
+
+def name_server(text: str) -> tuple[str, int]:
+    """Read the place of a name server: an IP address, alone or with a port.
+
+    Args:
+        text: ``ADDRESS``, ``ADDRESS:PORT``, ``V6`` or ``[V6]:PORT``.
+
+    Raises:
+        InvalidValueError: What is wrong with it.
+    """
+    if is_address(text):
+        return text, _NAME_SERVER_PORT
+    short = _SHORT.fullmatch(text)
+    host = (short["v6"] or short["host"]) if short else text.strip("[]")
+    if not is_address(host) or (short is None and text != f"[{host}]"):
+        raise InvalidValueError(
+            f"{text!r} is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53"
+        )
+    return host, _server_port(short["port"]) if short else _NAME_SERVER_PORT
 
 
 def no_proxy_protocol(text: str) -> str:

@@ -120,6 +120,7 @@ class _Parser:
 
     def rules(self) -> Rules:
         settings = self._settings()
+        self._reading.resolvers = settings.resolvers
         # Outcomes name backends, so these are read first.
         for name, section in self._named("backend"):
             if section is self._sections["backend"][name][0]:
@@ -200,7 +201,7 @@ class _Parser:
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
         self._problems += backend.contradictions(section, found)
-        return backend.make_backend(name, section, found)
+        return backend.make_backend(name, section, {"resolvers": self._reading.resolvers, **found})
 
     def _backend_called(self, name: str) -> Backend | None:
         """Give the backend of a name, which is read now if it is another one's fallback."""

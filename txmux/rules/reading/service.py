@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from txmux.rules.model import Settings
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import values
+from txmux.rules.reading.context import RESOLVERS
 from txmux.rules.reading.key import CONNECTIONS, Key, Kind, words
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ KEYS: Mapping[str, Key] = {
         "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`"),
     "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
         "how a line of it is written"),
+    "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
+        "the name servers that are asked for the addresses of servers, [see below](#how-names-are-looked-up), unless the backend names others. Without it those of the system"),
     "user": Key(_USER, None, example="txmux", meaning=
         "the user that the process, with all workers, switches to once it listens, [see below](#user-and-group). Only root can"),
     "group": Key(_GROUP, None, example="txmux", meaning=
