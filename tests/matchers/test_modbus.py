@@ -20,8 +20,11 @@ SAMPLES: tuple[bytes, ...] = (
     bytes.fromhex("0000 0000 000f 01 17 0003 0006 000e 0002 04 00ff00ff"),
     bytes.fromhex("0000 0000 0002 01 11"),
     bytes.fromhex("0000 0000 0006 01 01 0013 07d0"),
+    bytes.fromhex("0000 0000 000a 01 14 07 06 0004 0001 0002"),
+    bytes.fromhex("0000 0000 000e 01 15 0b 06 0004 0007 0002 06af04be"),
+    bytes.fromhex("0501 0000 0006 01 03 0000 0001"),
 )
-ENDS = (12, 12, 12, 13, 8, 13, 8, 17, 8, 12)
+ENDS = (12, 12, 12, 13, 9, 13, 8, 17, 8, 12, 9, 9, 12)
 
 
 class ContractTests(SynchronousTestCase):
@@ -50,6 +53,14 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("0001 0000 000d 11 10 0010 0003 05"), 13),
                 (bytes.fromhex("0001 0000 000e 11 10 0010 0003 06"), 13),
                 (bytes.fromhex("0001 0000 000d 11 11"), 8),
+                (bytes.fromhex("0001 0000 0009 01 14"), 8),
+                (bytes.fromhex("0001 0000 000a 01 14 06"), 9),
+                (bytes.fromhex("0001 0000 000b 01 15"), 8),
+                (bytes.fromhex("0001 0000 0005 01 2b 0f"), 9),
+                # Functions for serial lines.
+                (bytes.fromhex("0001 0000 0002 01 07"), 8),
+                (bytes.fromhex("0001 0000 0006 01 08"), 8),
+                (bytes.fromhex("0001 0000 0002 01 0b"), 8),
                 # STUN without attributes, MongoDB, and Radmin.
                 (bytes.fromhex("0001 0000 2112a442"), 5),
                 (bytes.fromhex("3b010000 00000000"), 6),

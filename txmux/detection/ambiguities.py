@@ -51,6 +51,12 @@ AMBIGUITIES = (
         "client sends first; behind kafka, an smpp route would lose its transceivers.",
     ),
     Ambiguity(
+        "socks5",
+        "modbus",
+        "A request of Modbus with the number 1281 begins with a whole greeting of SOCKS 5; behind modbus, such a greeting "
+        "would wait for more.",
+    ),
+    Ambiguity(
         "memcached",
         "redis",
         "Text commands such as `get key` belong to both; most clients of Redis send arrays, which memcached leaves to "

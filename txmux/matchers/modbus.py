@@ -1,7 +1,8 @@
 """Matches the first request of a Modbus client over TCP.
 
 The header: any number of the transaction, protocol 0, the length, and any unit. Then a public function, with the length
-that its request has; of functions that read and write, with the addresses, the quantity and the value that come next.
+that its request has, and with the quantity, the value or the kind of thing that comes next and has to agree with it. Functions
+for serial lines alone are a *no*: MongoDB, whose numbers have their least byte first, could look the same.
 """
 
 from __future__ import annotations
@@ -19,33 +20,22 @@ __all__ = ["modbus"]
 
 _PROTOCOL = b"\x00\x00"
 _LONGEST_REQUEST = 254
-_READS = {1: 2000, 2: 2000, 3: 125, 4: 125}
-"""Functions that read, and how many they read at most."""
-_WRITE_COIL, _WRITE_REGISTER, _WRITE_COILS, _WRITE_REGISTERS, _READ_AND_WRITE = 5, 6, 15, 16, 23
-_OTHERS = {
-    7: (2, 2),  # read exception status
-    8: (6, _LONGEST_REQUEST),  # diagnostics
-    11: (2, 2),  # get counter of events
-    12: (2, 2),  # get log of events
-    17: (2, 2),  # report server ID
-    20: (10, _LONGEST_REQUEST),  # read file record
-    21: (12, _LONGEST_REQUEST),  # write file record
-    22: (8, 8),  # mask write register
-    24: (4, 4),  # read FIFO queue
-    43: (3, _LONGEST_REQUEST),  # encapsulated interface, as for device identification
+_READ = {1: 2000, 2: 2000, 3: 125, 4: 125}
+"""Functions that read coils or registers, and how many at most."""
+_WRITE = {15: (1968, 1), 16: (123, 16)}
+"""Functions that write them, how many at most, and how many bits each has."""
+_WRITE_COIL, _WRITE_REGISTER, _REPORT_ID, _MASK, _READ_AND_WRITE, _QUEUE = 5, 6, 17, 22, 23, 24
+_LENGTHS = {
+    **dict.fromkeys((*_READ, _WRITE_COIL, _WRITE_REGISTER), 6),
+    _REPORT_ID: 2,
+    _MASK: 8,
+    _QUEUE: 4,
 }
-"""Functions that are not looked into, and the least and the greatest length behind the header."""
-_FUNCTIONS = frozenset(
-    {
-        *_READS,
-        *_OTHERS,
-        _WRITE_COIL,
-        _WRITE_REGISTER,
-        _WRITE_COILS,
-        _WRITE_REGISTERS,
-        _READ_AND_WRITE,
-    }
-)
+"""Functions whose requests have one length, and that length."""
+_FILE_RECORDS = {20: 7, 21: 9}
+"""Functions on records of files, and the least length of what they say."""
+_ENCAPSULATED, _INTERFACES = 43, frozenset({13, 14})
+_FUNCTIONS = frozenset({*_LENGTHS, *_WRITE, _READ_AND_WRITE, *_FILE_RECORDS, _ENCAPSULATED})
 _ON, _OFF = 0xFF00, 0
 
 
@@ -55,28 +45,24 @@ def _read_request(cursor: Cursor) -> None:
     length = cursor.number(2, 2, _LONGEST_REQUEST)
     cursor.take(1)
     function = cursor.one_of(_FUNCTIONS)
-    if function in _OTHERS:
-        least, most = _OTHERS[function]
-        _require(least <= length <= most)
-        return
-    address = 2
-    if function in _READS:
-        _require(length == 6)
-        cursor.take(address)
-        cursor.number(2, 1, _READS[function])
+    _require(length == _LENGTHS.get(function, length))
+    if function in _FILE_RECORDS:
+        _require(length - 3 >= _FILE_RECORDS[function])
+        cursor.number(1, length - 3, length - 3)
+    elif function == _ENCAPSULATED:
+        cursor.one_of(_INTERFACES)
+    elif function in _READ:
+        cursor.take(2)
+        cursor.number(2, 1, _READ[function])
     elif function == _WRITE_COIL:
-        _require(length == 6)
-        cursor.take(address)
+        cursor.take(2)
         _require(cursor.number(2, _OFF, _ON) in {_OFF, _ON})
-    elif function == _WRITE_REGISTER:
-        _require(length == 6)
     elif function == _READ_AND_WRITE:
-        cursor.take(address)
+        cursor.take(2)
         cursor.number(2, 1, 125)
         _read_values(cursor, length - 4, 121, 16)
-    else:
-        most, bits = (1968, 1) if function == _WRITE_COILS else (123, 16)
-        _read_values(cursor, length, most, bits)
+    elif function in _WRITE:
+        _read_values(cursor, length, *_WRITE[function])
 
 
 def _read_values(cursor: Cursor, length: int, most: int, bits: int) -> None:
