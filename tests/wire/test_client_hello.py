@@ -241,7 +241,7 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(length, 5 + message.index(bad) + at + 1, bad)
 
     def test_too_many(self) -> None:
-        """A hello with more than 512 extensions and names ends at the first one too many, however long it is."""
+        """A hello with more than 128 extensions and names ends at the first one too many, however long it is."""
         many = range(100, 15_100)
         for parts in (
             [alpn(*[b"x"] * 15_000)],
@@ -250,12 +250,12 @@ class FormTests(SynchronousTestCase):
         ):
             message = client_hello(*parts)
             _, length = byte_by_byte(records(message))
-            self.assertLess(length, 512 * 4 + 100)
+            self.assertLess(length, 128 * 4 + 100)
             self.assertTrue(read(message).malformed)
 
     def test_many(self) -> None:
-        """512 of them are not too many."""
-        offers = [b"%d" % number for number in range(511)]
+        """128 of them are not too many."""
+        offers = [b"%d" % number for number in range(127)]
         self.assertEqual(
             offered(alpn(*offers)), ClientHello(None, tuple(map(bytes.decode, offers)), "1.2")
         )

@@ -37,7 +37,7 @@ _HEADER = 4
 _LONGEST_BODY = 0xFFFF
 LONGEST_HELLO = (5 + 1) * (_HEADER + _LONGEST_BODY)
 """The most bytes of the stream that a hello can take: in records of one byte each."""
-_MOST_ELEMENTS = 512
+_MOST_ELEMENTS = 128
 """The most extensions, and names in those that are looked into; clients have about thirty."""
 
 _SERVER_NAME, _ALPN, _SUPPORTED_VERSIONS = 0, 16, 43
