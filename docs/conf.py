@@ -32,7 +32,10 @@ napoleon_use_ivar = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(twisted|collections|pathlib)\..*"),
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
-    (r"py:.*", r"Failure|Iterable|Mapping|Path|Section|T|TLSMinimum|ZoneInfo"),
+    (
+        r"py:.*",
+        r"Failure|Iterable|Mapping|MakeSides|OnOver|Path|(txmux\.relay\.relay\.)?RelaySide|Section|T|TLSMinimum|ZoneInfo",
+    ),
 ]
 
 
