@@ -133,14 +133,36 @@ class PortTests(MuxTestCase):
 
     timeout = 120
 
-    async def test_port(self) -> None:
-        """Every client that sends its stream and is done is led to a route that it is for."""
+    async def assert_led(self, size: int) -> None:
+        """Send every stream in pieces of so many bytes, each when the one before has been read, up to the decision."""
         port = self.mux(routes())
         for stream in streams():
             self.records.clear()
             client = await self.connect(port)
-            client.send(stream["data"])
-            client.finish()
+            client.transport.setTcpNoDelay(True)
+            data = stream["data"]
+            for start in range(0, len(data), size):
+                client.send(data[start : start + size])
+                await self.heard(min(start + size, len(data)))
+                if self.records:
+                    break
+            else:
+                client.finish()
             record = await self.logged()
             self.assertIn(record.route, expected(stream), stream["source"])
             await client.is_lost()
+
+    async def heard(self, count: int) -> None:
+        """Wait until so many bytes of the only client have been read, or it has been led somewhere."""
+        while not self.records:
+            if any(known.record.bytes_in >= count for known in self.factory.connections):
+                return
+            await self.turn()
+
+    async def test_whole(self) -> None:
+        """Every client that sends its stream at once is led to a route that it is for."""
+        await self.assert_led(1 << 16)
+
+    async def test_cut(self) -> None:
+        """And every client that sends it byte by byte."""
+        await self.assert_led(1)
