@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _BACKENDS = """
 backend a
-    server a 127.0.0.1:1
+    server a 127.0.0.1:9
 backend b
     server b 127.0.0.1:2
 """

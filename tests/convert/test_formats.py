@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import converted, looks
 from txmux.convert.writer import ConvertError
 
-_LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:1 "
+_LISTEN = "listen x\n    bind :1\n    server s 127.0.0.1:9 "
 
 
 class TypographyTests(SynchronousTestCase):

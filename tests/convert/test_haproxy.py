@@ -18,7 +18,7 @@ from txmux.rules.model import Backend, Refusal
 
 _BACKENDS = """
 backend a
-    server a 127.0.0.1:1
+    server a 127.0.0.1:9
 backend b
     server b 127.0.0.1:2
 """
@@ -218,7 +218,7 @@ class DecisionTests(SynchronousTestCase):
                 tcp-request inspect-delay 2s
                 tcp-request content reject if { req_ssl_sni x }
                 tcp-request content reject if !{ src 10.0.0.0/8 }
-                server s 127.0.0.1:1
+                server s 127.0.0.1:9
             backend b
                 server s 127.0.0.1:2
             """
@@ -236,7 +236,7 @@ class DecisionTests(SynchronousTestCase):
                 default_backend a
             backend a
                 tcp-request content reject if !{ src 10.0.0.0/8 }
-                server s 127.0.0.1:1
+                server s 127.0.0.1:9
             """
         )
         self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
@@ -276,7 +276,7 @@ class FileTests(SynchronousTestCase):
         """A backend that a frontend leads to is converted, whatever its mode; another one is left out."""
         found = converted(
             "frontend f\n    bind :1\n    default_backend x\n"
-            "backend x\n    mode http\n    server s 127.0.0.1:1\nbackend y\n    mode http\n"
+            "backend x\n    mode http\n    server s 127.0.0.1:9\nbackend y\n    mode http\n"
         )
         self.assertEqual(list(rules_of(found).backends), ["x"])
         self.assertEqual(found.warnings, ("x.cfg:7: backend y: is left out; mode http",))

@@ -245,8 +245,8 @@ class BackendTests(SynchronousTestCase):
         """Timeouts, also of the frontend; the shorter one of a pair counts, and that of tunnels before them."""
         found = converted(
             "defaults\n    timeout connect 4s\n    timeout client 1m\n    timeout client-fin 9s\n"
-            "listen x\n    bind :1\n    server s 127.0.0.1:1\n    timeout server 50s\n    retries 7\n"
-            "listen y\n    bind :2\n    server s 127.0.0.1:1\n    timeout server 50s\n    timeout tunnel 1h\n"
+            "listen x\n    bind :1\n    server s 127.0.0.1:9\n    timeout server 50s\n    retries 7\n"
+            "listen y\n    bind :2\n    server s 127.0.0.1:9\n    timeout server 50s\n    timeout tunnel 1h\n"
         )
         x, y = rules_of(found).backends.values()
         self.assertEqual(

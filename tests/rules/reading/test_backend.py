@@ -207,12 +207,12 @@ class MistakeTests(BackendTestCase):
 
     def test_sources(self) -> None:
         """A source that servers cannot be reached from."""
-        servers = "10.0.0.1:1\n  [::1]:1\n  web:1\n  unix:/x\n  tcp:h:1:timeout=4"
+        servers = "10.0.0.1:1\n  [2001:db8::1]:1\n  web:1\n  unix:/x\n  tcp:h:1:timeout=4"
         alone = "or put that server into a [backend] of its own"
         self.assertEqual(
             self.complaints("source = 192.0.2.1", servers=servers),
             [
-                f"10 source: '[::1]:1' is IPv6, but no address here is; add one, {alone}",
+                f"10 source: '[2001:db8::1]:1' is IPv6, but no address here is; add one, {alone}",
                 (
                     "10 source: 'unix:/x' is a UNIX socket, which is connected to from no address; "
                     f"remove this, {alone}"
@@ -224,7 +224,7 @@ class MistakeTests(BackendTestCase):
             ],
         )
         self.assertEqual(
-            self.complaints("source = ::1, client, ::1", servers="[::1]:1\n  oops")[1:],
+            self.complaints("source = ::1, client, ::1", servers="[2001:db8::1]:1\n  oops")[1:],
             [
                 "7 source: '::1' is given twice; keep one",
                 "7 source: client goes with no address beside it; keep the one or the others",

@@ -277,8 +277,7 @@ class MeaningTests(SynchronousTestCase):
     def test_many_routes(self) -> None:
         """A file with very many routes is read all the same."""
         routes = "".join(
-            f"[route r{n}]\nmatch = tls sni=h{n}\nbackend = 127.0.0.1:{n + 1}\n"
-            for n in range(2000)
+            f"[route r{n}]\nmatch = tls sni=h{n}\nbackend = 10.0.0.1:{n + 1}\n" for n in range(2000)
         )
         self.assertEqual(len(read(LISTEN + routes).routes), 2000)
 

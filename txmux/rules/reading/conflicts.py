@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from txmux.rules.model import Section
     from txmux.rules.problems import Problem
 
-__all__ = ["conflicts"]
+__all__ = ["Claims", "claims", "conflicts", "of_port"]
 
-_Claims = set[tuple[object, ...]]
+Claims = set[tuple[object, ...]]
+"""Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
+
 _EVERY_ADDRESS = {"": (4, 6), "0.0.0.0": (4,), "::": (6,)}  # noqa: S104 - compared, not opened
 _DEFAULT_INTERFACE = {"tcp": "0.0.0.0", "ssl": "0.0.0.0", "tls": "0.0.0.0", "tcp6": "::"}  # noqa: S104
 
@@ -36,7 +38,7 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
     first: dict[tuple[object, ...], str] = {}
     for section in sections:
         for number, item in enumerate(section.items("endpoint")):
-            claimed, refused = _claims(item.text)
+            claimed, refused = claims(item.text)
             other = next((first[claim] for claim in refused if claim in first), None)
             if other:
                 message = (
@@ -48,17 +50,17 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
                 first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
 
 
-def _claims(text: str) -> tuple[_Claims, _Claims]:
-    """Give what an endpoint takes, and what nothing before it may have taken."""
+def claims(text: str) -> tuple[Claims, Claims]:
+    """Give what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
     try:
         listening(text)
         short = short_form(text)
-        return _of_port(*short) if short else _of_string(text)
+        return of_port(*short) if short else _of_string(text)
     except InvalidValueError:
         return set(), set()
 
 
-def _of_string(text: str) -> tuple[_Claims, _Claims]:
+def _of_string(text: str) -> tuple[Claims, Claims]:
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
     if kind == "haproxy":
@@ -71,19 +73,20 @@ def _of_string(text: str) -> tuple[_Claims, _Claims]:
     if kind == "systemd":
         return _one(kind, given.get("index"), given.get("name"))
     host = given.get("interface") or _DEFAULT_INTERFACE[kind]
-    return _of_port(host, int(given["port"])) if "port" in given else (set(), set())
+    return of_port(host, int(given["port"])) if "port" in given else (set(), set())
 
 
-def _one(*claim: object) -> tuple[_Claims, _Claims]:
+def _one(*claim: object) -> tuple[Claims, Claims]:
     return {claim}, {claim}
 
 
-def _of_port(host: str, port: int) -> tuple[_Claims, _Claims]:
+def of_port(host: str, port: int) -> tuple[Claims, Claims]:
+    """Give what a port of an address, or of every address, takes, and what nothing before it may have taken."""
     if not port:
         return set(), set()
     every = _EVERY_ADDRESS.get(host)
     if every:
-        some: _Claims = {(port, family, "some") for family in every}
+        some: Claims = {(port, family, "some") for family in every}
         return some | {(port, family, "every") for family in every}, some
     family, address = _address(host)
     this: tuple[object, ...] = (port, family, address)

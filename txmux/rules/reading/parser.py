@@ -16,6 +16,7 @@ from txmux.rules.reading.conflicts import conflicts
 from txmux.rules.reading.context import REFUSALS, Reading
 from txmux.rules.reading.files import FileReader, Source, read_source
 from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.loops import loops
 from txmux.rules.reading.sections import HEADERS, missing_keys, read_keys
 from txmux.rules.reading.values import NAME
 
@@ -130,6 +131,7 @@ class _Parser:
         listeners = tuple(self._listener(*named) for named in self._named("listen"))
         routes = tuple(self._route(*named) for named in self._named("route"))
         self._problems += route.circles(routes)
+        self._problems += loops(listeners, routes)
         self._problems += conflicts(same[0] for same in self._sections["listen"].values())
         if not self._sections["listen"] and not self._not_text:
             message = (

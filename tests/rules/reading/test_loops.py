@@ -1,0 +1,95 @@
+"""Servers that are the listener itself."""
+
+from __future__ import annotations
+
+from tests.rules.reading.cases import ReadingTestCase
+from txmux.rules.problems import RulesError
+
+
+class LoopTests(ReadingTestCase):
+    """What leads clients back to where they came in."""
+
+    def loops(self, endpoints: str, server: str, more: str = "") -> bool:
+        """Tell whether a route is refused that leads from these endpoints to that server."""
+        text = (
+            f"[listen a]\nendpoint = {endpoints}\n[route r]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = {server}\n{more}"
+        )
+        try:
+            self.read(text)
+        except RulesError as error:
+            self.assertEqual([(p.section, p.key) for p in error.problems], [("route r", "backend")])
+            return True
+        return False
+
+    def test_where_it_can_be_seen(self) -> None:
+        """Literal addresses, every-address listeners, addresses inside of others, this machine's name, and paths."""
+        for endpoints, server in (
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("127.0.0.1:80", "0.0.0.0:80"),
+            ("127.0.0.1:80\n  [::1]:80", "LOCALHOST.:80"),
+            ("[::1]:80", "[::]:80"),
+            ("127.0.0.1:80", "[::ffff:127.0.0.1]:80"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[2001:db8::1]:80", "[2001:DB8:0::1]:80"),
+            (":80", "127.0.0.1:80"),
+            (":80", "127.9.9.9:80"),
+            (":80", "[::1]:80"),
+            (":80", "[::ffff:127.0.0.1]:80"),
+            (":80", "localhost:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("tcp:80", "127.0.0.1:80"),
+            ("tcp:80:interface=10.0.0.1", "tcp:10.0.0.1:80"),
+            ("127.0.0.1:81\n  127.0.0.1:80", "10.0.0.9:80\n  127.0.0.1:80"),
+            ("unix:/run/x.sock", "unix:/run/./x.sock"),
+        ):
+            self.assertTrue(self.loops(endpoints, server), (endpoints, server))
+
+    def test_what_is_something_else(self) -> None:
+        """Another port, another address, one that may be another machine's, and servers that are down or spoken to by TLS."""
+        for endpoints, server, more in (
+            ("127.0.0.1:80", "127.0.0.1:81", ""),
+            ("127.0.0.1:80", "127.0.0.2:80", ""),
+            ("127.0.0.1:80", "[::1]:80", ""),
+            (":80", "10.0.0.1:80", ""),
+            (":80", "web.example.com:80", ""),
+            ("0.0.0.0:80", "[::1]:80", ""),
+            ("127.0.0.1:0", "127.0.0.1:80", ""),
+            ("0.0.0.0:80", "localhost:80", ""),
+            ("127.0.0.1:80", "127.0.0.1:80 down\n  127.0.0.1:81", ""),
+            ("127.0.0.1:80", "localhost:80", "tls = yes"),
+            ("unix:/run/x.sock", "unix:/run/y.sock", ""),
+        ):
+            self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
+
+    def test_all_ways(self) -> None:
+        """Whatever leads there is told: a short form, `silent`, `default`, a fallback's fallback, each once."""
+        self.assertEqual(
+            self.complaints(
+                "[listen a]\nendpoint = :1\nsilent = 127.0.0.1:1\ndefault = b\n"
+                "[listen c]\nendpoint = :2\n"
+                "[route r]\nmatch = any\nbackend = 127.0.0.1:2\n"
+                "[backend b]\nserver = 10.0.0.1:1\nfallback = d\n"
+                "[backend d]\nserver = 10.0.0.1:1\nfallback = 127.0.0.1:1"
+            ),
+            [
+                f"{line} {key}: leads back to [listen {name}], which listens at '127.0.0.1:{port}'; "
+                "write the address and port of the server itself"
+                for line, key, name, port in (
+                    (3, "silent", "a", 1),
+                    (4, "default", "a", 1),
+                    (9, "backend", "c", 2),
+                )
+            ],
+        )
+
+    def test_other_listeners(self) -> None:
+        """From one listener to another is no loop, nor is the way back from inside of TLS, or of a route that runs dry."""
+        self.read(
+            "[listen a]\nendpoint = :1\n[listen c]\nendpoint = :2\n"
+            "[route r]\nmatch = any\nunder = a\nbackend = 127.0.0.1:2\n"
+            "[route dry]\nmatch = any\nunder = c\nbackend = 127.0.0.1:2\ndry_run = yes\n"
+            "[route secure]\nmatch = any\nunder = c\nterminate_tls = x.pem\n"
+            "[route inside]\nmatch = any\nunder = secure\nbackend = 127.0.0.1:2"
+        )

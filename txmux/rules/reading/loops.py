@@ -1,0 +1,87 @@
+"""Servers that are the very listener whose clients are led to them."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+from typing import TYPE_CHECKING
+
+from txmux.rules.model import Backend
+from txmux.rules.model.networks import is_address, unmapped
+from txmux.rules.reading.conflicts import Claims, claims, of_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from txmux.rules.model import Listener, Outcome, Route, Server
+    from txmux.rules.problems import Problem
+
+__all__ = ["loops"]
+
+_THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not opened
+
+
+def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Problem]:
+    """Find what leads the clients of a listener to the same listener, where they would go round and round.
+
+    Only what can be seen in the file: a server with the listener's address, or one of this machine by whatever name
+    where it listens on every address. Where TLS begins or ends on the way, other routes decide the second time.
+
+    Args:
+        listeners: All of them.
+        routes: The same.
+
+    Yields:
+        A problem for each key that leads there.
+    """
+    told: set[tuple[str, str]] = set()
+    for listener in listeners:
+        own: Claims = set()
+        for text in listener.endpoints:
+            own |= claims(text)[0]
+        led: list[tuple[str, Outcome | None, Listener | Route]] = [
+            ("silent", listener.silent, listener),
+            ("default", listener.default, listener),
+        ]
+        led += [
+            ("backend", route.outcome, route)
+            for route in routes
+            if route.stands_under(listener) and not (route.terminate_tls or route.dry_run)
+        ]
+        for key, outcome, owner in led:
+            server = next((one for one in _servers(outcome) if _is_among(one, own)), None)
+            if server is not None and (owner.section.header, key) not in told:
+                told.add((owner.section.header, key))
+                message = (
+                    f"leads back to [listen {listener.name}], which listens at {server.text!r}; "
+                    "write the address and port of the server itself"
+                )
+                yield owner.section.problem(message, key)
+
+
+def _servers(outcome: Outcome | None) -> Iterator[Server]:
+    """Give the servers that bytes are led to as they are."""
+    while isinstance(outcome, Backend):
+        if outcome.tls is None:
+            yield from (server for server in outcome.servers if not server.down)
+        outcome = outcome.fallback
+
+
+def _is_among(server: Server, own: Claims) -> bool:
+    """Tell whether all connections to a server come to a listener that takes this."""
+    if server.kind == "unix":
+        return ("unix", posixpath.normpath(server.path)) in own
+    if server.kind != "tcp":
+        return False
+    host = server.host.lower().rstrip(".")
+    if host == "localhost":
+        return all(own & _places(one, server.port) for one in ("127.0.0.1", "::1"))
+    return bool(own & _places(_THIS_MACHINE.get(host, host), server.port))
+
+
+def _places(host: str, port: int) -> Claims:
+    """Give what a listener takes one of, if connections to an address come to it."""
+    _, places = of_port(host, port)
+    is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
+    # Of other addresses it cannot be seen whether they are this machine's.
+    return {place for place in places if place[2] != "every" or is_loopback}
