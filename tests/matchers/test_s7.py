@@ -8,12 +8,13 @@ from txmux.matchers.s7 import s7
 from txmux.testing import check_matcher
 
 # Recorded from python-snap7 3.3.0; the others are made by hand: the same with the parameters in the order of Snap7 in C, an
-# operator's panel, Micro/WIN with an S7-200, and the name of an S7-1500.
+# operator's panel, Micro/WIN and another client with an S7-200, and the name of an S7-1500.
 SAMPLES: tuple[bytes, ...] = (
     bytes.fromhex("03000016 11 e0 0000 0001 00 c1020100 c2020101 c0010a"),
     bytes.fromhex("03000016 11 e0 0000 0001 00 c0010a c1020100 c2020102"),
     bytes.fromhex("03000016 11 e0 0000 0002 00 c0010a c1020200 c2020201"),
     bytes.fromhex("03000016 11 e0 0000 0001 00 c1024d57 c2024d57 c00109"),
+    bytes.fromhex("03000016 11 e0 0000 0001 00 c1021000 c2021700 c0010a"),
     bytes.fromhex("03000024 1f e0 0000 0001 00 c0010a c1020600 c210") + b"SIMATIC-ROOT-ES\0",
 )
 
@@ -25,7 +26,7 @@ class ContractTests(SynchronousTestCase):
         """What begins like this, and at which byte it is decided."""
         check_matcher(
             s7,
-            samples=[*zip(SAMPLES, (18, 21, 21, 19, 28), strict=True)],
+            samples=[*zip(SAMPLES, (18, 21, 21, 19, 18, 28), strict=True)],
             not_samples=[
                 (b"\3\1", 2),
                 (bytes.fromhex("0300000e"), 4),
@@ -41,7 +42,7 @@ class ContractTests(SynchronousTestCase):
                 (bytes.fromhex("03000013 0e e0 0000 0000 00 01000800"), 12),
                 (bytes.fromhex("03000016 11 e0 0000 0001 00 c1020001 c2020001"), 18),
                 (bytes.fromhex("03000031 02 70"), 5),
-                (bytes.fromhex("03000016 11 e0 0000 0001 00 c1020100 c20211"), 18),
+                (bytes.fromhex("03000016 11 e0 0000 0001 00 c1020100 c20218"), 18),
                 (bytes.fromhex("03000016 11 e0 0000 0001 00 c1024d57 c2024d56"), 19),
                 (
                     bytes.fromhex("03000024 1f e0 0000 0001 00 c0010a c1020600 c210") + b"SIMATIK",
@@ -51,7 +52,7 @@ class ContractTests(SynchronousTestCase):
             undecided=[
                 *(
                     sample[: at - 1]
-                    for sample, at in zip(SAMPLES, (18, 21, 21, 19, 28), strict=True)
+                    for sample, at in zip(SAMPLES, (18, 21, 21, 19, 18, 28), strict=True)
                 )
             ],
         )

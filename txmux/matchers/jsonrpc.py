@@ -20,7 +20,7 @@ _OTHER = rb"[-+.0-9A-Za-z]+"
 
 
 def _value(depth: int) -> bytes:
-    """Describe a value whose arrays and objects are nested so many times at most; commas may be missing."""
+    """Describe a value whose arrays and objects are at most `depth` levels deep; commas may be missing."""
     scalar = rb"%b|%b" % (_STRING, _OTHER)
     if not depth:
         return scalar

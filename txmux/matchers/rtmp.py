@@ -1,7 +1,7 @@
 """Matches the handshake with which an RTMP client begins.
 
-Version 3 (C0), then of C1 the time, four bytes, and zero, or the version of the player there, as Flash Player 9 and later
-and FFmpeg have it. RTMPE, which is obfuscated, has another version and is a *no*; RTMPS is TLS, and RTMPT is HTTP.
+Version 3 (C0), then of C1 the time, four bytes, and zero, or the version of the player there, as Flash Player 9 and later,
+FFmpeg and OBS have it. RTMPE, which is obfuscated, has another version and is a *no*; RTMPS is TLS, and RTMPT is HTTP.
 """
 
 from __future__ import annotations
@@ -17,5 +17,5 @@ rtmp = PlainMatcher(
     "rtmp",
     "RTMP, by the client's handshake",
     Pattern(rb"(?s:\x03.{4}(?:\x00{4}|%b))" % _PLAYER),
-    source="\"Adobe's Real Time Messaging Protocol\" 1.0, sections 5.2.2 and 5.2.3; write_client_version of FFmpeg's rtmpproto.c",
+    source='"Adobe\'s Real Time Messaging Protocol" 1.0, sections 5.2.2 and 5.2.3; rtmp.h of FFmpeg and handshake.h of librtmp',
 )

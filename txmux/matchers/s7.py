@@ -2,8 +2,9 @@
 
 It is that of ISO transport over TCP, class 0: TPKT, the request, and its parameters, in any order, up to the transport
 selector of the one who is called. In S7 that has two bytes, the first of which says what the connection is for: 1 is a
-programming device, 2 an operator's panel, 3 to 16 are others; ``MW`` is Micro/WIN's for an S7-200. Newer controllers have names instead
-that begin with ``SIMATIC-``. Others over the same transport, such as MMS with its selector 00 01, are a *no*.
+programming device, 2 an operator's panel, 3 to 16 are others, and up to 23 the connections of an S7-200, whose ``MW`` is for
+Micro/WIN. Newer controllers have names instead that begin with ``SIMATIC-``. Others over the same transport, such as MMS
+with its selector 00 01, are a *no*.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _LONGEST = _TPKT + 1 + 254
 _CONNECTION_REQUEST = 0xE0
 _TPDU_SIZE, _CALLING, _CALLED = 0xC0, 0xC1, 0xC2
 _SELECTOR = 2
-_LAST_PURPOSE = 0x10
+_LAST_PURPOSE = 0x17
 _MICRO_WIN, _NAME = b"MW", b"SIMATIC-"
 
 
@@ -55,5 +56,5 @@ s7 = PlainMatcher(
     "s7",
     "Siemens S7 controllers (ISO on TCP), by the connection request",
     Fields(_read_connection_request, longest=_LONGEST),
-    source='RFC 1006, section 6; RFC 905, section 13.3; "Snap7", "Connection types" and "TSAP"',
+    source='RFC 1006, section 6; RFC 905, section 13.3; "Snap7", "PLC connection"; "CP 243-1", section 4; libnodave',
 )

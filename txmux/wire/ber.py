@@ -23,7 +23,7 @@ def read_length(cursor: Cursor, least: int, end: int) -> int:
         end: The place where the element is over at the latest.
 
     Raises:
-        MalformedError: It is no such length.
+        MalformedError: There is not such a length.
         ShortError: It is not there in full.
     """
     first = cursor.number(1, 0, _INDEFINITE + 4)
