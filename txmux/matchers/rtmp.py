@@ -1,7 +1,7 @@
 """Matches the handshake with which an RTMP client begins.
 
-Version 3 (C0), then of C1 the time, four bytes, and zero, or the version of the player there, as Flash Player 9 and later,
-FFmpeg and OBS have it. RTMPE, which is obfuscated, has another version and is a *no*; RTMPS is TLS, and RTMPT is HTTP.
+Version 3 (C0), then of C1 the time, four bytes, and zero, or the version of the player there, as Flash Player 9 and later
+and FFmpeg have it. RTMPE, which is obfuscated, has another version and is a *no*; RTMPS is TLS, and RTMPT is HTTP.
 """
 
 from __future__ import annotations
