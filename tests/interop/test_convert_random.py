@@ -1,0 +1,127 @@
+"""Frontends that chance has written, served by HAProxy and by txmux: whatever has no ``# LOOK:`` is served alike."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from tests.interop.children import Child, InteropTestCase, free_port
+from tests.interop.mux import Mux
+from tests.interop.originals import HALF_HELLO, HELLO, HTTP, Named, client_hello, said_to
+from txmux.convert.formats import convert
+from txmux.detection.registry import installed_matchers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.convert.formats import Conversion
+
+_COUNT = 40
+_SEED = 11
+_DEFAULTS = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+"""
+_ACLS = """
+    acl ssl req_ssl_hello_type 1
+    acl x req_ssl_sni x.example
+    acl lan src 127.0.0.2
+    acl pay req.payload(0,3) -m bin 474554
+    acl other req.payload(0,1) -m bin 00
+    acl other req.payload(0,1) -m bin 01
+    acl some req.len gt 0
+    acl get method GET
+"""
+_TESTS = ("ssl", "x", "lan", "pay", "other", "some", "get", "HTTP")
+_CLIENTS = (b"", HTTP, HELLO, HALF_HELLO, client_hello("x.example"), b"\0\1\2\3\r\n", b"GE")
+_SOURCES = ("127.0.0.1", "127.0.0.2")
+_BACKENDS = ("a", "b", "c")
+
+
+class Writer:
+    """Writes frontends, the same ones for the same seed."""
+
+    def __init__(self, servers: Mapping[str, int]) -> None:
+        self._servers = servers
+        self._random = random.Random(_SEED)
+
+    def frontend(self, number: int, port: int) -> str:
+        """Write a frontend with backends of its own."""
+        choice = self._random.choice
+        lines = [
+            f"frontend f{number}\n    bind 127.0.0.1:{port}\n    tcp-request inspect-delay 400ms",
+            # So that nothing depends on what has arrived when HAProxy looks.
+            "    tcp-request content reject if WAIT_END FALSE",
+            _ACLS,
+        ]
+        for _ in range(choice((0, 0, 0, 1))):
+            layer, action = choice(("connection", "session")), choice(("accept", "reject"))
+            lines.append(f"    tcp-request {layer} {action} {choice(('if', 'unless'))} lan")
+        lines += self._content(choice((0, 0, 1, 2)))
+        for _ in range(choice((0, 1, 2, 3))):
+            lines.append(f"    use_backend {choice(_BACKENDS)}{number} {self._condition()}")
+        if choice((True, True, True, False)):
+            lines.append(f"    default_backend {choice(_BACKENDS)}{number}")
+        for name in _BACKENDS:
+            lines.append(f"backend {name}{number}")
+            if name == "c":
+                lines += [_ACLS, *self._content(1)]
+            lines.append(f"    server s 127.0.0.1:{self._servers[name]}")
+        return "\n".join([*lines, ""])
+
+    def _content(self, count: int) -> list[str]:
+        actions = ("accept", "reject", "reject")
+        return [
+            f"    tcp-request content {self._random.choice(actions)} {self._condition()}"
+            for _ in range(count)
+        ]
+
+    def _condition(self) -> str:
+        choice = self._random.choice
+        groups = [
+            " ".join(choice(("", "", "!")) + choice(_TESTS) for _ in range(choice((1, 1, 2))))
+            for _ in range(choice((1, 1, 1, 2)))
+        ]
+        return f"{choice(('if', 'if', 'if', 'unless'))} {' or '.join(groups)}"
+
+
+class RandomTests(InteropTestCase):
+    """Many frontends at once."""
+
+    def test_alike(self) -> None:
+        """Each client of each frontend reaches the same server, or none, through both."""
+        servers = {name: Named(self, name).port for name in _BACKENDS}
+        ports = [[free_port() for _ in range(_COUNT)] for _ in range(2)]
+        texts = [self.texts(Writer(servers), some) for some in ports]
+        file = self.folder / "haproxy.cfg"
+        file.write_text(_DEFAULTS + "".join(texts[0]))
+        original = Child("haproxy", "-W", "-db", "-f", file)
+        self.addCleanup(original.end)
+        original.wait_for("Loading success")
+        mux = Mux(self.folder, self.converted("".join(texts[1])).text.replace("# LOOK:", "#"))
+        self.addCleanup(mux.stop)
+        sure = [n for n in range(_COUNT) if not self.converted(texts[1][n]).has_looks]
+        self.assertGreater(len(sure), _COUNT / 3)
+        asked = [(n, data, source) for n in sure for data in _CLIENTS for source in _SOURCES]
+        with ThreadPoolExecutor(30) as threads:
+            heard = [
+                list(threads.map(lambda a, p=some: said_to(p[a[0]], a[1], a[2]), asked))
+                for some in ports
+            ]
+        for one, theirs, ours in zip(asked, *heard, strict=True):
+            number, data, source = one
+            self.assertEqual(ours, theirs, f"{data[:9]!r} from {source} to\n{texts[1][number]}")
+
+    def texts(self, writer: Writer, ports: list[int]) -> list[str]:
+        """Write all frontends."""
+        return [writer.frontend(number, port) for number, port in enumerate(ports)]
+
+    def converted(self, text: str) -> Conversion:
+        """Convert some of them."""
+        return convert(
+            (_DEFAULTS + text).encode(), "x.cfg", installed_matchers(), lambda _: None, "haproxy"
+        )
