@@ -247,6 +247,35 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }")
         self.assertIn("\naccept_proxy_from = 10.0.0.0/8\n", found.text)
 
+    def test_expect_proxy_of_all(self) -> None:
+        """Where everybody sends a header, that is everybody."""
+        found = frontend("tcp-request connection expect-proxy layer4")
+        self.assertIn("\naccept_proxy_from = 0.0.0.0/0\n    ::/0\n    unix\n", found.text)
+
+    def test_nothing_is_called_lost(self) -> None:
+        """What is written is not said to be left out, however many accept it."""
+        lines = (
+            "tcp-request content accept if { req_ssl_hello_type 1 }",
+            "tcp-request content accept if HTTP",
+            "tcp-request content reject",
+            "use_backend a if HTTP",
+            "default_backend b",
+        )
+        self.assertEqual(routes(*lines), [(["tls"], "b"), (["http"], "a")])
+        self.assertEqual(frontend(*lines).warnings, ())
+
+    def test_all_lines_lost(self) -> None:
+        """Where rules cannot be had together, each of them is told."""
+        many = " ".join(f"10.{n // 100}.{n % 100}.1" for n in range(300))
+        lines = (
+            f"tcp-request connection accept if {{ src {many} }}",
+            "tcp-request connection reject if { src 10.0.0.0/8 }",
+        )
+        found = frontend(*lines, "default_backend a")
+        self.assertEqual(len(looks(found)), 2)
+        for look in looks(found):
+            self.assertIn("the clients that it keeps out come in: would take too many", look)
+
     def test_under(self) -> None:
         """With several frontends, each route belongs to the listeners of its own."""
         found = converted(
@@ -263,13 +292,20 @@ class FileTests(SynchronousTestCase):
         """The limit of connections is kept, the rest has no counterpart."""
         found = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
         self.assertEqual(rules_of(found).settings.max_connections, 9)
+        waits = "HAProxy lets further clients wait, and txmux closes them"
         self.assertEqual(
-            found.warnings, ("x.cfg:3: daemon: has no counterpart; see 'Run as a service'",)
+            found.warnings,
+            (
+                f"x.cfg:2: maxconn 9: {waits}",
+                "x.cfg:3: daemon: has no counterpart; see 'Run as a service'",
+            ),
         )
 
     def test_listener_keys(self) -> None:
         """So are the limits of a frontend."""
-        listener = rules_of(frontend("maxconn 7", "backlog 8")).listeners[0]
+        found = frontend("maxconn 7", "backlog 8")
+        listener = rules_of(found).listeners[0]
+        self.assertIn("txmux closes them", found.warnings[0])
         self.assertEqual((listener.max_connections, listener.backlog), (7, 8))
 
     def test_backend_of_another_mode(self) -> None:
@@ -361,6 +397,31 @@ class FileTests(SynchronousTestCase):
         ):
             found = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
             self.assertEqual(rules_of(found).routes[0].alternatives[0].text, line)
+
+    def test_taken_back(self) -> None:
+        """``no`` takes back what the defaults say, and ``enabled`` that a proxy is out of use."""
+        found = converted(
+            "defaults\n    option allbackups\n    disabled\n    maxconn 7\n"
+            "listen x\n    bind :9\n    enabled\n    no option allbackups\n    no maxconn\n"
+            "    server a 127.0.0.1:1\n    server b 127.0.0.1:2 backup\n    server c 127.0.0.1:3 backup\n"
+        )
+        self.assertIn("\nbalance = first\n", found.text)
+        self.assertEqual((found.warnings, "max_connections" in found.text), ((), False))
+
+    def test_disabled_backend(self) -> None:
+        """Clients of a backend that is out of use are closed."""
+        found = converted(
+            "frontend f\n    bind :1\n    default_backend x\nbackend x\n    disabled\n    server a 127.0.0.1:1\n"
+        )
+        self.assertIn("or it is disabled; these clients are closed", looks(found)[0])
+        self.assertNotIn("\ndefault = ", found.text)
+
+    def test_environment(self) -> None:
+        """What depends on the environment is not known here."""
+        for line in ('acl x req_ssl_sni "${NAME}"', ".if defined(X)", ".endif"):
+            found = frontend(line, "use_backend a if HTTP")
+            self.assertIn("depends on the environment", looks(found)[0])
+            self.assertEqual(len(found.warnings), 1, found.warnings)
 
     def test_no_section(self) -> None:
         """A line before any section is a clear error."""

@@ -51,6 +51,12 @@ PREDEFINED: Mapping[str, Condition] = {
 _VERSIONS = {300: "ssl3", 301: "1.0", 302: "1.1", 303: "1.2,1.3"}
 """By the ``client_version`` of a hello, in which TLS 1.3 passes for 1.2 (RFC 8446, section 4.1.2)."""
 
+_PLAIN_METHODS = frozenset({"", "bool", "int", "ip"})
+_TRUE_OR_FALSE = frozenset(
+    {"rdp_cookie_cnt", "req.rdp_cookie_cnt", "req.proto_http", "req_proto_http"}
+)
+"""What is a test without a value, too."""
+
 _OPERATORS = {
     "eq": lambda value, low, high: low <= value <= high,
     "ge": lambda value, low, _: value >= low,
@@ -88,7 +94,12 @@ def read_acl(words: Sequence[str]) -> Condition:
         InexpressibleError: txmux cannot ask for that.
     """
     test = _criterion(words)
+    needs_value = test.method != "found" and not test.name.startswith("always_")
+    if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
+        raise InexpressibleError(f"{words[0]} is compared with nothing")
     if test.name in _READERS:
+        if "payload" not in test.name and (test.converters or test.method not in _PLAIN_METHODS):
+            raise InexpressibleError(f"{words[0]} is changed before it is compared")
         return _READERS[test.name](test)
     host = test.args.strip("\"'").lower() == "host"
     if test.name in _NAMED and (host or not test.name.endswith("hdr")):
@@ -234,7 +245,22 @@ def _payload(test: _Criterion) -> Condition:
 
 
 def _hello_type(test: _Criterion) -> Condition:
-    return (Term("tls"),) if "1" in test.values else NEVER
+    types = _compared(test, range(32))
+    if types not in ([1], []) and 0 in types:
+        raise InexpressibleError("asks for more than a ClientHello")
+    return (Term("tls"),) if 1 in types else NEVER
+
+
+def _http(test: _Criterion) -> Condition:
+    if set(test.values) - {"1", "true"}:
+        raise InexpressibleError("asks whether it is not HTTP; write !HTTP")
+    return PREDEFINED["HTTP"]
+
+
+def _cookies(test: _Criterion) -> Condition:
+    if test.values and _compared(test, range(3)) != [1, 2]:
+        raise InexpressibleError("counts cookies otherwise than by gt 0")
+    return PREDEFINED["RDP_COOKIE"]
 
 
 def _source(test: _Criterion) -> Condition:
@@ -245,15 +271,15 @@ _READERS: Mapping[str, Callable[[_Criterion], Condition]] = {
     "always_true": lambda _: ALWAYS,
     "always_false": lambda _: NEVER,
     "payload": _payload,
-    "rdp_cookie_cnt": lambda _: PREDEFINED["RDP_COOKIE"],
+    "rdp_cookie_cnt": _cookies,
     "req.len": _length,
     "req.payload": _payload,
-    "req.proto_http": lambda _: PREDEFINED["HTTP"],
-    "req.rdp_cookie_cnt": lambda _: PREDEFINED["RDP_COOKIE"],
+    "req.proto_http": _http,
+    "req.rdp_cookie_cnt": _cookies,
     "req.ssl_hello_type": _hello_type,
     "req.ssl_ver": _version,
     "req_len": _length,
-    "req_proto_http": lambda _: PREDEFINED["HTTP"],
+    "req_proto_http": _http,
     "req_ssl_hello_type": _hello_type,
     "req_ssl_ver": _version,
     "src": _source,

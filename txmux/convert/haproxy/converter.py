@@ -20,6 +20,8 @@ __all__ = ["convert_haproxy"]
 
 _UNDERSTOOD = (
     "mode",
+    "disabled",
+    "enabled",
     "acl",
     "description",
     "option splice-",
@@ -113,12 +115,15 @@ class _Haproxy:
                 f"{self._path}: nothing in it can be converted: there is no frontend or listen in mode tcp"
             )
         self._global()
+        for line in self._config.changing:
+            message = f"{line}: what it says depends on the environment; write what is meant"
+            self._draft.look(line.number, message)
         wanted = {name for front in fronts for name in _leads_to(front)}
         # A backend speaks what leads there, whatever its own mode.
         listed = [
             p
             for p in self._config.proxies
-            if p.kind == "backend" and (p.name in wanted or self._is_tcp(p))
+            if p.kind == "backend" and ((p.name in wanted and not p.is_disabled) or self._is_tcp(p))
         ]
         listed += [front for front in fronts if front.all("server")]
         for proxy in listed:
@@ -136,10 +141,10 @@ class _Haproxy:
         self._rest([*fronts, *(proxy for proxy in listed if proxy not in fronts)])
 
     def _is_tcp(self, proxy: Proxy) -> bool:
-        if proxy.mode == "tcp" and not proxy.all("disabled"):
+        if proxy.mode == "tcp" and not proxy.is_disabled:
             return True
-        if proxy.all("disabled") or proxy.kind == "backend":
-            why = "it is disabled" if proxy.all("disabled") else f"mode {proxy.mode}"
+        if proxy.is_disabled or proxy.kind == "backend":
+            why = "it is disabled" if proxy.is_disabled else f"mode {proxy.mode}"
             self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
         else:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
@@ -151,6 +156,8 @@ class _Haproxy:
             if line.begins("maxconn") and len(line.words) > 1:
                 section = self._draft.section("txmux", line=line.number)
                 section.add("max_connections", line.words[1])
+                message = f"{line}: HAProxy lets further clients wait, and txmux closes them"
+                self._draft.warn(line.number, message, section)
             else:
                 self._no_counterpart(line, None)
 
@@ -159,7 +166,8 @@ class _Haproxy:
         for proxy in proxies:
             section = self._made.backends.get(proxy.name) if proxy.kind != "frontend" else None
             for line in proxy.lines:
-                if line.number not in self._made.used and not str(line).startswith(_UNDERSTOOD):
+                understood = str(line).startswith(_UNDERSTOOD) or line in self._config.changing
+                if line.number not in self._made.used and not understood:
                     self._no_counterpart(line, None if line.number in defaults else section)
 
     def _no_counterpart(self, line: Line, section: Section | None) -> None:

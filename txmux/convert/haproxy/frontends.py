@@ -28,6 +28,7 @@ __all__ = ["Frontend", "Made"]
 _OPEN = ", and so the clients that it keeps out come in"
 _REFUSING = frozenset({"reject", "silent-drop"})
 _DECIDING = frozenset({"accept", *_REFUSING})
+_EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
 _LEADING = ("use_backend", "default_backend")
 _LAYERS = ("connection", "session")
 
@@ -143,9 +144,7 @@ class Frontend:
         own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
         line = self.proxy.value("default_backend")
         if line:
-            found = self._to_backend(line, line.words[1])
-            if found.otherwise != CLOSE or own is None:
-                return found
+            return self._to_backend(line, line.words[1])
         return Decisions(otherwise=own.name) if own else Decisions()
 
     def _to_backend(self, line: Line, name: str) -> Decisions:
@@ -153,7 +152,7 @@ class Frontend:
         self.made.used.add(line.number)
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
         if section is None or proxy is None:
-            why = f"there is no backend {name!r} in the file"
+            why = f"there is no backend {name!r} in the file, or it is disabled"
             if "%[" in name:
                 why = "a name that is put together for each client has no counterpart"
             self.made.draft.look(
@@ -174,6 +173,11 @@ class Frontend:
                 for listener in self.listeners:
                     if key not in listener.entries:
                         listener.add(key, line.words[1], line.number)
+                    if name == "maxconn":
+                        message = (
+                            f"{line}: HAProxy lets further clients wait, and txmux closes them"
+                        )
+                        self.made.draft.warn(line.number, message, listener)
         led = {line.words[1] for w in _LEADING for line in self.proxy.all(w) if line.words[1:]}
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in led)]
         delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
@@ -189,19 +193,16 @@ class Frontend:
 
     def _admission(self, refused: Iterable[Choice]) -> None:
         """Write who is let in at all."""
-        lines: dict[str, list[Line]] = {}
-        conditions: list[tuple[str, Condition, Line]] = []
-        for layer in _LAYERS:
-            found = self._admitted(layer, lines.setdefault(layer, []))
-            if lines[layer]:
-                conditions.append((layer, found, lines[layer][-1]))
-        conditions += [("content", negated(c.condition), c.line) for c in refused]
+        layers = [(layer, *self._admitted(layer)) for layer in _LAYERS]
+        layers += [("content", negated(c.condition), [c.line]) for c in refused]
         for listener in self.listeners:
-            self._let_in(listener, conditions)
+            self._let_in(listener, [layer for layer in layers if layer[2]])
 
-    def _admitted(self, layer: str, lines: list[Line]) -> Condition:
+    def _admitted(self, layer: str) -> tuple[Condition, list[Line]]:
+        """Read whom the rules of a layer let in, and which these are."""
         acls = read_acls(self.proxy.all("acl"))
         rules: list[tuple[bool, Condition]] = []
+        lines: list[Line] = []
         for line in self.proxy.all("tcp-request", layer):
             action = line.words[2] if len(line.words) > 2 else ""
             if action not in {*_DECIDING, "expect-proxy"}:
@@ -220,46 +221,51 @@ class Frontend:
                 rules.append((action == "accept", condition))
                 lines.append(line)
         try:
-            return admitted(rules)
+            return admitted(rules), lines
         except InexpressibleError as error:
-            self._lost(lines[-1], str(error), _OPEN)
-            return ALWAYS
+            self._all_lost(lines, str(error))
+            return ALWAYS, []
+
+    def _all_lost(self, lines: Iterable[Line], why: str) -> None:
+        for line in lines:
+            self._lost(line, why, _OPEN)
 
     def _expect_proxy(self, line: Line, condition: Condition) -> None:
         try:
-            networks, excluded = as_lists(condition)
+            networks, excluded = (_EVERYBODY, []) if condition == ALWAYS else as_lists(condition)
         except InexpressibleError as error:
             self._lost(line, str(error))
             return
         if excluded or not networks:
             self._lost(line, "accept_proxy_from has a list of networks only")
+            return
         for listener in self.listeners:
-            for network in networks if not excluded else ():
+            for network in networks:
                 listener.add("accept_proxy_from", network, line.number)
 
-    def _let_in(self, listener: Section, conditions: list[tuple[str, Condition, Line]]) -> None:
+    def _let_in(
+        self, listener: Section, layers: Iterable[tuple[str, Condition, list[Line]]]
+    ) -> None:
         found = ALWAYS
-        for layer, condition, line in conditions:
+        kept: list[Line] = []
+        for layer, condition, lines in layers:
             if layer == "connection" and "accept_proxy_from" in listener.entries:
-                self._lost(
-                    line,
-                    "it asks for the proxy's address, and allow and deny for the client's",
-                    _OPEN,
-                )
+                why = "it asks for the proxy's address, and allow and deny for the client's"
+                self._all_lost(lines, why)
                 continue
             try:
                 found = both(found, condition)
+                kept += lines
             except InexpressibleError as error:
-                self._lost(line, str(error), _OPEN)
-        number = conditions[-1][2].number if conditions else 0
+                self._all_lost(lines, str(error))
         try:
             allow, deny = as_lists(found)
         except InexpressibleError as error:
-            self._lost(conditions[-1][2], str(error), _OPEN)
+            self._all_lost(kept, str(error))
             return
         for key, networks in (("allow", allow), ("deny", deny)):
             for network in networks:
-                listener.add(key, network, number)
+                listener.add(key, network, kept[-1].number)
 
     def _silence(self, decisions: Decisions) -> None:
         silent = decisions.outcome_of_silence()
@@ -293,7 +299,7 @@ class Frontend:
         for term in choice.condition:
             why = refusal(str(term), self.made.matchers)
             if why:
-                message = f"{choice.line}: without what becomes of it, match = {term}: {why}"
+                message = f"{choice.line}: match = {term} is left out: {why}"
                 consequence = _OPEN if choice.outcome == CLOSE else ""
                 self.made.draft.look(choice.line.number, message + consequence, self.listeners[0])
             else:

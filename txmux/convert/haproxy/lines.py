@@ -12,7 +12,7 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ["Config", "Line", "Proxy", "duration", "read_haproxy", "seconds"]
 
@@ -31,6 +31,7 @@ _PIECE = re.compile(
     re.VERBOSE,
 )
 _IN_WEAK = re.compile(r"""\\(["\\$ #'])""")
+_VARIABLE = re.compile(r"\$\{\w|^\$\w")
 _TIME = re.compile("([0-9]{1,12})(us|ms|s|m|h|d)?")
 
 
@@ -78,6 +79,12 @@ class Proxy:
         line = self.value("mode")
         return line.words[1] if line else "tcp"
 
+    @property
+    def is_disabled(self) -> bool:
+        """Whether it is out of use."""
+        found = [line for line in self.lines if line.words in {("disabled",), ("enabled",)}]
+        return bool(found) and found[-1].words == ("disabled",)
+
 
 @attrs.frozen
 class Config:
@@ -88,12 +95,14 @@ class Config:
         proxies: In their order.
         defaults: All lines of ``defaults``.
         others: The headers of sections that are neither.
+        changing: What depends on the environment: variables, and ``.if``.
     """
 
     settings: tuple[Line, ...]
     proxies: tuple[Proxy, ...]
     defaults: tuple[Line, ...]
     others: tuple[Line, ...]
+    changing: tuple[Line, ...] = ()
 
 
 def read_haproxy(data: bytes, path: str) -> Config:
@@ -108,7 +117,10 @@ def read_haproxy(data: bytes, path: str) -> Config:
     defaults: dict[str, list[Line]] = {}
     current: list[Line] | None = None
     latest = ""
+    changing: list[Line] = []
     for line in _lines(data):
+        if line.words[0].startswith(".") or any(_VARIABLE.search(word) for word in line.words):
+            changing.append(line)
         word, name = line.words[0], line.words[1] if len(line.words) > 1 else ""
         if word in _PROXIES:
             current = []
@@ -131,7 +143,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
             current.append(line)
     made = tuple(_proxy(header, (*start, *own)) for header, start, own in proxies)
     every = {line.number: line for lines in defaults.values() for line in lines}
-    return Config(tuple(settings), made, tuple(every.values()), tuple(others))
+    return Config(tuple(settings), made, tuple(every.values()), tuple(others), tuple(changing))
 
 
 def _named_after(line: Line, word: str) -> str:
@@ -144,7 +156,18 @@ def _proxy(header: Line, lines: tuple[Line, ...]) -> Proxy:
     # An old form: the address beside the name.
     if kind != "backend" and rest and rest[0] not in {"", "from"}:
         lines = (*lines, Line(header.number, ("bind", *rest[:-1])))
-    return Proxy(kind, name, header.number, lines)
+    return Proxy(kind, name, header.number, tuple(_left(lines)))
+
+
+def _left(lines: Iterable[Line]) -> list[Line]:
+    """Leave out what a later line takes back, with ``no`` before it."""
+    found: list[Line] = []
+    for line in lines:
+        if line.words[0] == "no":
+            found = [other for other in found if not other.begins(*line.words[1:])]
+        else:
+            found.append(line)
+    return found
 
 
 def _lines(data: bytes) -> Iterator[Line]:
