@@ -85,7 +85,7 @@ class RelayedTest(MuxTestCase):
         """Both sides have keepalive, and no small message waits for another."""
         await self.relayed()
         (connection,) = self.factory.connections
-        transports: list[Any] = [connection.transport, connection.stage._relay._server.transport]  # type: ignore[attr-defined]
+        transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]  # type: ignore[attr-defined]
         for transport in transports:
             self.assertTrue(transport.getTcpKeepAlive())
             self.assertTrue(transport.getTcpNoDelay())

@@ -207,6 +207,23 @@ class Upstreams:
         """Give what clients are led to by an outcome."""
         return self.of(outcome) if isinstance(outcome, Backend) else outcome
 
+    def adopt(self, backend: str, server: str) -> tuple[Upstream, Member] | None:
+        """Count a connection that another process has made.
+
+        Args:
+            backend: The backend's name.
+            server: The text of the server's target.
+
+        Returns:
+            Whose it is now, and the server, whose pool has to be told of its end; ``None`` if there is none like that.
+        """
+        for upstream in self._upstreams.values():
+            if upstream.backend.name == backend:
+                member = upstream.pool.adopt(server)
+                if member is not None:
+                    return upstream, member
+        return None
+
     def add(self, rules: Rules) -> None:
         """Make all that there are in the rules.
 

@@ -13,7 +13,7 @@ from txmux.rules.model.networks import unmapped
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["ip_address_of", "text_of", "twisted_address"]
+__all__ = ["address_in", "ip_address_of", "text_of", "twisted_address"]
 
 
 def ip_address_of(peer: IAddress) -> Address | None:
@@ -33,6 +33,15 @@ def twisted_address(end: Address) -> IAddress:
     """Give an address as Twisted has it."""
     form = address.IPv4Address if end.host.version == 4 else address.IPv6Address
     return form("TCP", str(end.host), end.port)
+
+
+def address_in(text: str) -> Address | None:
+    """Read what `text_of` has written; ``None`` if it is not an IP address and a port."""
+    host, _, port = text.rpartition(":")
+    try:
+        return Address(ip_address(host.strip("[]")), int(port))
+    except ValueError:
+        return None
 
 
 def text_of(peer: IAddress) -> str:

@@ -9,6 +9,7 @@ A connection is at one *stage* at a time, and goes from each to others by the me
 
     Introduction, Peeking, AwaitingHello, Connecting, lead: turn away ──> Closing or Rejecting ──> over
     any stage: the client is gone ──> over
+    Relaying: suspend ──> let go, and Adopted in another process; or resume
 
 A stage tells what it has found out, not where to go. What it waits for itself ends when it is left.
 """
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
-from txmux.frontend.addresses import text_of
+from txmux.backends.connect.client import ProxyClient
+from txmux.frontend.addresses import address_in, text_of
 from txmux.frontend.client_end import ClientEnd
 from txmux.frontend.limits.admission import Refused
+from txmux.frontend.moving import MovedConnection
 from txmux.frontend.stage import OVER
 from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.frontend.stages.closing import Closing
@@ -31,18 +34,18 @@ from txmux.frontend.stages.handshaking import Handshaking
 from txmux.frontend.stages.introduction import Introduction, is_sender
 from txmux.frontend.stages.peeking import Peeking
 from txmux.frontend.stages.rejecting import Rejecting
-from txmux.frontend.stages.relaying import Relaying
+from txmux.frontend.stages.relaying import Adopted, Relaying
 from txmux.rules.model import InProcess, Refusal
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.limits.per_source import Permit
+    from txmux.frontend.moving import Sockets
     from txmux.frontend.stage import Stage
     from txmux.observe.reasons import ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
@@ -203,7 +206,60 @@ class MuxProtocol(ClientEnd):
     def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
         self._settle()
         self.engine.prepare(server.transport, keepalive=self.generation.settings.keepalive)
-        self.enter(Relaying(self, self, upstream, member, server))
+        self.enter(Relaying(self, self, server, upstream, member))
+
+    # To another process, and from one.
+
+    def suspend(self) -> tuple[MovedConnection, Sockets] | None:
+        """Stand still, and give what another process needs to go on; `resume` or `let_go` is next.
+
+        Returns:
+            ``None`` if it cannot be moved: it is not relayed between plain sockets.
+        """
+        stage = self.stage
+        if not isinstance(stage, Relaying | Adopted):
+            return None
+        relay = stage.relay
+        state = relay.suspend()
+        if state is None:
+            return None
+        age = self.elapsed_ms() / 1000
+        return MovedConnection(self.record, age, self.logged, relay.timeouts, state), stage.sockets
+
+    def resume(self, moved: MovedConnection) -> None:
+        """Go on after all."""
+        assert isinstance(self.stage, Relaying | Adopted)  # noqa: S101 - it was suspended there
+        self.stage.relay.resume(moved.relay)
+
+    def let_go(self) -> None:
+        """Forget a connection that goes on elsewhere, and is logged there."""
+        stage = self.stage
+        assert isinstance(stage, Relaying | Adopted)  # noqa: S101 - as above
+        stage.relay.let_go()
+        stage.release()
+        self.logged = False
+        self.over("done")
+
+    def adopt(
+        self, moved: MovedConnection, sockets: Sockets, led_to: tuple[Upstream, Member] | None
+    ) -> None:
+        """Go on where another process stopped.
+
+        Args:
+            moved: What it has told.
+            sockets: They belong to this connection from now on.
+            led_to: The server among those that are known here.
+        """
+        engine = self.engine
+        self._accepted_at = engine.clock.seconds() - moved.age
+        self.logged = moved.logged
+        self.permit = self.generation.admission.adopt(address_in(moved.record.client))
+        self.admitted = True
+        server = ProxyClient()
+        for end, connected in zip((self, server), sockets, strict=True):
+            engine.transport(connected).belong_to(end)
+        self._owner.opened(self)
+        self.enter(Adopted(self, self, server, led_to, moved))
 
     # The end.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import resource
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.backends.connect.dial import dial
+from txmux.errors import MuxError
 from txmux.relay.kernel import can_relay, is_supported, kernel_relay
 from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
@@ -17,7 +19,6 @@ from txmux.sockets.timers import Timers
 from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
+_NOWHERE: dict[int, Any] = {
+    socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nobody listens there
+    socket.AF_INET6: ("::", 0),
+    socket.AF_UNIX: "",
+}
 _SPARE = 16  # descriptors for logs, look-ups and the like
 
 
@@ -75,6 +81,25 @@ class Engine:
         )
         port.startListening()
         return port
+
+    def check_adopting(self) -> None:
+        """See whether this process can go on with connections of another.
+
+        Raises:
+            MuxError: It serves no plain sockets beside the reactor.
+        """
+        if self._poller is None:
+            raise MuxError("connections can be taken over by the kernel relay alone")
+
+    def transport(self, connected: socket.socket) -> SocketTransport:
+        """Make a transport on a socket that another process has connected; see `check_adopting`."""
+        assert self._poller is not None  # noqa: S101 - it has been checked
+        try:
+            peer = connected.getpeername()
+        except OSError:  # it has been reset; whoever reads hears of that
+            peer = _NOWHERE[connected.family]
+        connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        return SocketTransport(self._poller, connected, int(connected.family), peer)
 
     def _is_last(self, descriptor: int) -> bool:
         """Tell whether descriptors, of which the lowest is always given first, are needed for those already let in."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IListeningPort
 
+    from txmux.frontend.moving import MovedConnection, Sockets
     from txmux.observe.access_log import AccessLog
     from txmux.observe.reasons import AbortReason
     from txmux.rules.model import Route
@@ -105,6 +106,22 @@ class MuxFactory(ServerFactory):
         name = generation.settings.name
         record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
         return MuxProtocol(self, generation, self.engine, record)
+
+    def adopt(self, moved: MovedConnection, sockets: Sockets) -> None:
+        """Go on with a connection that another process has begun to relay.
+
+        Args:
+            moved: What it has told.
+            sockets: Of both ends; they belong to the connection from now on.
+
+        Raises:
+            MuxError: It cannot be taken over here; the sockets are still the caller's.
+        """
+        self.engine.check_adopting()
+        record = moved.record
+        led_to = self.upstreams.adopt(record.backend or "", record.server or "")
+        connection = MuxProtocol(self, self.generation, self.engine, record)
+        connection.adopt(moved, sockets, led_to)
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""

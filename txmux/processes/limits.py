@@ -67,8 +67,13 @@ class SharedTally(Tally):
             self._counts[self._worker] = self.count
             return free
 
+    def add(self) -> None:
+        """Count one more, whatever the limit."""
+        self.count += 1
+        self._counts[self._worker] = self.count
+
     def give_back(self) -> None:
-        """Count one less. For each `take` that said yes, once."""
+        """Count one less. For each `add`, and each `take` that said yes, once."""
         self.count -= 1
         self._counts[self._worker] = self.count
 

@@ -111,6 +111,11 @@ class Relay:
 
     # Moving to another relay, in this process or in another one.
 
+    @property
+    def timeouts(self) -> Timeouts:
+        """When it gives up."""
+        return self._timeouts
+
     def suspend(self) -> RelayState | None:
         """Touch neither socket any more, and give what another relay needs to go on with them.
 

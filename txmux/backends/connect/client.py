@@ -34,11 +34,11 @@ class ProxyClient(End):
     """The server's end of a connection. Made by `ProxyClientFactory`.
 
     Args:
-        maker: Is told how it goes.
+        maker: Is told how it goes; nobody, if another process has made the connection.
     """
 
-    def __init__(self, maker: ProxyClientFactory) -> None:
-        self._maker: ProxyClientFactory | None = maker
+    def __init__(self, maker: ProxyClientFactory | None = None) -> None:
+        self._maker = maker
 
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""

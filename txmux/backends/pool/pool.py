@@ -129,6 +129,22 @@ class Pool:
                 return [member for member in untried if member.has_room()]
         return None
 
+    def adopt(self, server: str) -> Member | None:
+        """Count a connection that another process has made; `released` tells of its end.
+
+        Args:
+            server: The text of the member's target.
+
+        Returns:
+            The member; ``None`` if there is none like that.
+        """
+        for member in self.members:
+            if member.target.text == server:
+                member.connections += 1
+                self.connections += 1
+                return member
+        return None
+
     def connected(self, member: Member) -> None:
         """Note that a connection is established."""
         if member.state is State.PROBING:

@@ -53,8 +53,12 @@ class Tally:
         self.count += 1
         return True
 
+    def add(self) -> None:
+        """Count one more, whatever the limit."""
+        self.count += 1
+
     def give_back(self) -> None:
-        """Count one less. For each `take` that said yes, once."""
+        """Count one less. For each `add`, and each `take` that said yes, once."""
         self.count -= 1
 
 
@@ -122,6 +126,21 @@ class Admission:
         if permit is None:
             raise Refused("limit")
         return permit
+
+    def adopt(self, client: Address | None) -> Permit | None:
+        """Count a client that another process has let in. It has to `leave`, too.
+
+        Args:
+            client: Its real address, if it has one.
+
+        Returns:
+            As `enter` does.
+        """
+        for tally in self._tallies:
+            tally.add()
+        if client is None or self._per_source is None:
+            return None
+        return self._per_source.adopt(source_of(client.host))
 
     def leave(self, permit: Permit | None) -> None:
         """Note that a client that was let in is gone.

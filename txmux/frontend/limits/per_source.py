@@ -211,6 +211,21 @@ class PerSource:
                     return None
             return Permit(numbers, slot + self._count)
 
+    def adopt(self, source: int) -> Permit:
+        """Count a connection that another process has let in, and that is recognised already.
+
+        Args:
+            source: See `source_of`.
+        """
+        with self._lock:
+            slot = self._table.find(source, int(self._seconds() * _SECOND))
+            if slot is None:
+                permit = Permit(self._elsewhere, 0)
+            else:
+                permit = Permit(self._table.numbers, slot + self._count)
+        permit.settle()
+        return permit
+
 
 class Permit:
     """Counts one connection, from now on.

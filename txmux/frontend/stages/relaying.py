@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from typing_extensions import override
@@ -13,45 +13,96 @@ if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
+    from txmux.frontend.moving import MovedConnection, Sockets
     from txmux.observe.reasons import AbortReason
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult
+    from txmux.relay.relay import Relay
 
-__all__ = ["Relaying"]
+__all__ = ["Adopted", "Relaying"]
 
 
 @attrs.define(eq=False, slots=False)
-class Relaying(Stage):
-    """Waits for the relay, which is told itself what happens at both ends.
+class _BothEnds(Stage):
+    """A relay carries the bytes, and is told itself what happens at both ends.
 
     Args:
         end: The client's, for the relay.
-        upstream: Whose server it is.
-        member: The server.
         server: The server's end.
     """
 
     _end: End
+    _server: ProxyClient
+    relay: Relay = attrs.field(init=False)
+
+    @override
+    def abort(self, reason: AbortReason) -> None:
+        self.relay.abort(reason)
+
+    def _over(self, result: RelayResult) -> None:
+        record = self._client.record
+        record.bytes_in += result.bytes_in
+        record.bytes_out += result.bytes_out
+        self.release()
+        self._client.over(result.reason)
+
+    def release(self) -> None:
+        """Tell the pool that the server has a connection less."""
+
+    @property
+    def sockets(self) -> Sockets:
+        """Those of both ends."""
+        client: Any = self._end.transport.getHandle()
+        server: Any = self._server.transport.getHandle()
+        return client, server
+
+
+@attrs.define(eq=False, slots=False)
+class Relaying(_BothEnds):
+    """The server has just been connected.
+
+    Args:
+        upstream: Whose server it is.
+        member: The server.
+    """
+
     _upstream: Upstream
     _member: Member
-    _server: ProxyClient
 
     @override
     def begin(self) -> None:
         client, end, server, upstream = self._client, self._end, self._server, self._upstream
-        self._relay = relay = client.engine.relay(
+        self.relay = relay = client.engine.relay(
             end, server, upstream.timeouts, self._over, upstream.rates
         )
         said, client.said = client.said, b""
         relay.start(end, server, said, client_finished=client.has_finished)
 
     @override
-    def abort(self, reason: AbortReason) -> None:
-        self._relay.abort(reason)
-
-    def _over(self, result: RelayResult) -> None:
-        record = self._client.record
-        record.bytes_in += result.bytes_in
-        record.bytes_out += result.bytes_out
+    def release(self) -> None:
         self._upstream.pool.released(self._member)
-        self._client.over(result.reason)
+
+
+@attrs.define(eq=False, slots=False)
+class Adopted(_BothEnds):
+    """Another process has relayed the connection until now.
+
+    Args:
+        led_to: Whose server it is and the server, if these rules have such.
+        moved: What the other process has told.
+    """
+
+    _led_to: tuple[Upstream, Member] | None
+    _moved: MovedConnection
+
+    @override
+    def begin(self) -> None:
+        end, server, moved = self._end, self._server, self._moved
+        self.relay = self._client.engine.relay(end, server, moved.timeouts, self._over)
+        self.relay.adopt(end, server, moved.relay)
+
+    @override
+    def release(self) -> None:
+        if self._led_to is not None:
+            upstream, member = self._led_to
+            upstream.pool.released(member)
