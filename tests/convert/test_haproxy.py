@@ -60,8 +60,11 @@ class DecisionTests(SynchronousTestCase):
             (("default_backend a",), 0.001),
             ((asks,), 5),
         ):
-            listener = rules_of(frontend(*lines)).listeners[0]
-            self.assertEqual(listener.detect_timeout, expected)
+            found = frontend(*lines)
+            self.assertEqual(rules_of(found).listeners[0].detect_timeout, expected)
+            self.assertEqual(
+                "HAProxy decides by what has come at once" in found.text, expected == 5
+            )
 
     def test_accepted(self) -> None:
         """To accept only ends the waiting, which routes do by themselves."""

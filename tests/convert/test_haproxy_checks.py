@@ -54,12 +54,15 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(self.check(*lines), f"{kind} {_USUAL}")
 
     def test_weaker(self) -> None:
-        """What else is asked becomes a connection, with a word."""
+        """Whether a protocol is spoken becomes a connection, with a word."""
+        for option in ("mysql-check user x", "ldap-check", "smtpchk EHLO a", "ssl-hello-chk"):
+            self.assertEqual(self.check(f"option {option}", warnings=1), f"tcp {_USUAL}")
+            found = backend(f"option {option}", server="server s 127.0.0.1:1 check")
+            self.assertEqual(looks(found), [])
+
+    def test_weaker_steps(self) -> None:
+        """Steps of one's own, which may tell a primary from a replica, are to be looked at."""
         for lines in (
-            ("option mysql-check user x",),
-            ("option ldap-check",),
-            ("option smtpchk EHLO a.example",),
-            ("option ssl-hello-chk",),
             ("option external-check",),
             ("option tcp-check", "tcp-check send x", "tcp-check expect rstring ^y"),
             ("option tcp-check", "tcp-check connect port 2"),
@@ -76,6 +79,8 @@ class CheckTests(SynchronousTestCase):
             ("option httpchk", "http-check send hdr X %[date]"),
         ):
             self.assertEqual(self.check(*lines, warnings=1), f"tcp {_USUAL}", lines)
+            found = backend(*lines, server="server s 127.0.0.1:1 check")
+            self.assertIn("check = tcp, which only connects: no counterpart of", looks(found)[0])
 
     def test_http(self) -> None:
         """The request is the same, with its method, its version and its headers."""

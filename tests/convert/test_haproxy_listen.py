@@ -241,6 +241,11 @@ class BackendTests(SynchronousTestCase):
         found = backend(server="server s 127.0.0.1:1 cookie x slowstart 5s")
         self.assertIn("127.0.0.1:1: no counterpart of cookie, slowstart", found.warnings[0])
 
+    def test_marked_down(self) -> None:
+        """Connections that HAProxy would end when a server goes down are to be looked at."""
+        found = backend(server="server s 127.0.0.1:1 check on-marked-down shutdown-sessions")
+        self.assertIn("txmux leaves connections alone", looks(found)[0])
+
     def test_times(self) -> None:
         """Timeouts, also of the frontend; the shorter one of a pair counts, and that of tunnels before them."""
         found = converted(

@@ -12,6 +12,7 @@ from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.mux import Twist
 from tests.interop.originals import (
     CLOSED,
     HALF_HELLO,
@@ -225,6 +226,13 @@ class ServerTests(SideBySideTestCase):
             """
         )
         self.assertTrue(self.found.has_looks)
+        file = self.folder / "unseen.ini"
+        file.write_text(self.found.text)
+        unseen = Twist("--rules", file).child
+        self.assertEqual(unseen.wait(), 78)  # EX_CONFIG
+        self.assertRegex(
+            unseen.output, rf"unseen\.ini:[0-9]+: LOOK: line [0-9]+: server a 0\.0\.0\.0:{a.port}"
+        )
         self.assertEqual([said_to(port, HTTP) for port in ports], ["a", CLOSED])
         self.assertEqual([said_to(port, HELLO) for port in ports], ["b", "b"])
 

@@ -27,6 +27,9 @@ _LOST = {
     "check-via-socks4": "it goes by a SOCKS proxy",
     "track": "it is that of another server",
 }
+_OF_PROTOCOLS = frozenset({"ldap-check", "mysql-check", "smtpchk", "spop-check", "ssl-hello-chk"})
+"""Whether the server speaks a protocol, and no more."""
+
 _SAME = ("check", "port", "check-ssl", "check-sni", "check-send-proxy")
 _LONGEST = {"inter": _INTER, "rise": "2", "fall": "3"}
 _COUNT = re.compile("[0-9]{1,4}")
@@ -62,7 +65,9 @@ def add_check(
         words = ["tcp"]
         line = kind or first.line
         message = f"{line}: check = tcp, which only connects: no counterpart of {why}"
-        draft.warn(line.number, message, section)
+        # Own steps may tell a primary from a replica, which a connection does not.
+        only_protocol = kind is not None and kind.words[1] in _OF_PROTOCOLS
+        (draft.warn if only_protocol else draft.look)(line.number, message, section)
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
         message = f"{first.line}: its check is left out: {why_lost}"

@@ -190,6 +190,10 @@ class Frontend:
                 listener.add("detect_timeout", "1ms")
             elif delays:
                 listener.add("detect_timeout", duration(delays[0].words[2]), delays[0].number)
+            else:
+                listener.notes.append(
+                    "without inspect-delay, HAProxy decides by what has come at once; txmux waits for detect_timeout"
+                )
 
     def _admission(self, refused: Iterable[Choice]) -> None:
         """Write who is let in at all."""

@@ -42,7 +42,9 @@ _ELSEWHERE = frozenset(
 )
 """What `haproxy_checks` and `haproxy_backends` look at."""
 
-_UNDERSTOOD = frozenset({*_KEYS, *_SPEAKS, *_ELSEWHERE, "backup", "disabled", "enabled", "id"})
+_UNDERSTOOD = frozenset(
+    {*_KEYS, *_SPEAKS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "on-marked-down"}
+)
 _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen there
 
 
@@ -172,6 +174,12 @@ def _add(server: Server, port: int | None, section: Section, draft: Draft) -> bo
     text += " backup" if "backup" in server.parameters else ""
     text += " down" if server.is_down else ""
     section.add("server", text, number)
+    if "on-marked-down" in server.parameters:
+        message = (
+            f"{server.address}: on-marked-down {server.parameters['on-marked-down']}: "
+            "txmux leaves connections alone when a server goes down"
+        )
+        draft.look(number, message, section)
     unknown = [name for name in server.parameters if name not in _UNDERSTOOD]
     if unknown:
         message = f"{server.address}: no counterpart of {', '.join(unknown)}"
