@@ -96,6 +96,15 @@ class CodeBlockTests(SynchronousTestCase):
         for page in (_ROOT / "README.md", _REFERENCE / "rules.md"):
             self.assertIn(complete, _blocks(page, "ini"), f"copy examples/rules.ini to {page}")
 
+    def test_examples(self) -> None:
+        """Pages that are about an example show it as it is."""
+        shown = {block for page in _PAGES for block in _blocks(page, "ini")}
+        told = "".join(page.read_text() for page in _PAGES)
+        for file in sorted((_ROOT / "examples").rglob("*.ini")):
+            name = str(file.relative_to(_ROOT))
+            if f"This is [`{name}`]" in told:
+                self.assertIn(file.read_text(), shown, f"copy {name} to its page")
+
     def test_python(self) -> None:
         """Every Python program can be compiled, and imports from txmux only what is there."""
         for page in _PAGES:

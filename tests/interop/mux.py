@@ -8,15 +8,18 @@ import signal
 import socket
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from tests.interop.children import Child, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Mux", "Record", "Twist", "twist_command"]
+__all__ = ["LoggingTwist", "Mux", "Record", "Twist", "twist_command"]
 
 Record = dict[str, Any]
 """A line of the access log."""
@@ -64,46 +67,16 @@ class Twist:
             raise AssertionError(f"exit status {status}, having said:\n{output}")
 
 
-class Mux(Twist):
-    """A running service.
+class LoggingTwist(Twist, ABC):
+    """A service with an access log."""
 
-    Args:
-        folder: Where a folder for its files is made.
-        rules: All sections but ``[txmux]``.
-        settings: Lines of ``[txmux]`` besides those of the access log.
-        before: A command that runs the rest of its arguments as a command.
-
-    Attributes:
-        log: The access log's file.
-        ports: The TCP ports of the listeners, by name.
-    """
-
-    def __init__(
-        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
-    ) -> None:
-        own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
-        self.log = own / "access.log"
-        file = own / "rules.ini"
-        file.write_text(
-            f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
-        )
-        super().__init__("--rules", file, before=before)
+    def __init__(self, *options: str | Path, before: Sequence[str] = ()) -> None:
+        super().__init__(*options, before=before)
         self._taken: dict[str, int] = {}
-        self.ports: dict[str, int] = {}
-        for name in _names_of_listeners(rules):
-            found = self.child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")
-            self.ports[name] = int(found[1])
-        self.child.wait_for("Starting reactor")
 
-    @property
-    def port(self) -> int:
-        """The port of the only listener."""
-        (port,) = self.ports.values()
-        return port
-
-    def connect(self) -> socket.socket:
-        """Connect a plain socket to it."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    @abstractmethod
+    def lines(self, listener: str = "") -> list[Record]:
+        """Give all lines of the access log so far, or those of one listener."""
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
         """Wait for so many lines of the access log that were not taken before, and give them.
@@ -128,8 +101,49 @@ class Mux(Twist):
         """Wait for the one new line of the access log."""
         return self.take(1, listener)[0]
 
+
+class Mux(LoggingTwist):
+    """A running service.
+
+    Args:
+        folder: Where a folder for its files is made.
+        rules: All sections but ``[txmux]``.
+        settings: Lines of ``[txmux]`` besides those of the access log.
+        before: A command that runs the rest of its arguments as a command.
+
+    Attributes:
+        log: The access log's file.
+        ports: The TCP ports of the listeners, by name.
+    """
+
+    def __init__(
+        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
+    ) -> None:
+        own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
+        self.log = own / "access.log"
+        file = own / "rules.ini"
+        file.write_text(
+            f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
+        )
+        super().__init__("--rules", file, before=before)
+        self.ports: dict[str, int] = {}
+        for name in _names_of_listeners(rules):
+            found = self.child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")
+            self.ports[name] = int(found[1])
+        self.child.wait_for("Starting reactor")
+
+    @property
+    def port(self) -> int:
+        """The port of the only listener."""
+        (port,) = self.ports.values()
+        return port
+
+    def connect(self) -> socket.socket:
+        """Connect a plain socket to it."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    @override
     def lines(self, listener: str = "") -> list[Record]:
-        """Give all lines of the access log so far, or those of one listener."""
         whole, _, _ = self.log.read_text().rpartition("\n")
         lines = map(json.loads, whole.splitlines())
         return [line for line in lines if listener in ("", line["listener"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
 import sys
@@ -19,19 +20,20 @@ __all__ = ["Namespace", "cable"]
 
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
+_CLONE_NEWNET = 0x40000000
 
 
 class Namespace:
     """A network of its own, with nothing in it but a loopback interface.
 
     Args:
-        test: When it ends, the namespace is removed with all that is in it.
+        test: When it ends, or all tests of the class, the namespace is removed with all that is in it.
 
     Attributes:
         name: Its name, as ``ip netns`` shows it.
     """
 
-    def __init__(self, test: TestCase) -> None:
+    def __init__(self, test: TestCase | type[TestCase]) -> None:
         require_program("ip")
         self.name = f"txmux-{os.getpid()}-{next(_numbers)}"
         made = run("ip", "netns", "add", self.name)
@@ -40,7 +42,8 @@ class Namespace:
             if os.environ.get("TXMUX_REQUIRE_SERVERS"):
                 raise AssertionError(f"no network namespace can be made: {said}")
             raise SkipTest(f"no network namespace can be made: {said}")
-        test.addCleanup(run, "ip", "netns", "del", self.name)
+        self._clean = test.addClassCleanup if isinstance(test, type) else test.addCleanup
+        self._clean(run, "ip", "netns", "del", self.name)
         self.ip("link set lo up")
 
     def ip(self, command: str) -> None:
@@ -51,6 +54,11 @@ class Namespace:
     def command(self) -> tuple[str, ...]:
         """What goes before a command that is to run in it."""
         return (require_program("ip"), "netns", "exec", self.name)
+
+    def enter(self) -> None:
+        """Have the tests themselves, and all programs that they start from now on, be in it."""
+        self._clean(_enter, os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+        _enter(os.open(f"/run/netns/{self.name}", os.O_RDONLY))
 
     def set(self, name: str, value: str) -> None:
         """Set a parameter of the kernel for it."""
@@ -80,3 +88,12 @@ def cable(
             # An IPv6 address would have to wait until nobody else claims it.
             namespace.ip(f"addr add {address} dev {end}" + (" nodad" if ":" in address else ""))
         namespace.ip(f"link set {end} up")
+
+
+def _enter(descriptor: int) -> None:
+    # os.setns() is there since Python 3.12 only.
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(descriptor)

@@ -71,7 +71,7 @@ class SshServer:
 
 
 _SSHD = """\
-ListenAddress 127.0.0.1:{port}
+ListenAddress {address}:{port}
 HostKey {folder}/host
 AuthorizedKeysFile {folder}/user.pub
 PidFile none
@@ -87,15 +87,15 @@ Subsystem sftp internal-sftp
 """
 
 
-def start_sshd(folder: Path) -> SshServer:
+def start_sshd(folder: Path, port: int | None = None, address: str = "127.0.0.1") -> SshServer:
     """Start an SSH server to which the user who runs the tests can log in."""
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # what its service unit does
     for name in ("host", "user"):
         output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
-    port = free_port()
+    port = port or free_port()
     configuration = folder / "sshd_config"
-    configuration.write_text(_SSHD.format(port=port, folder=folder))
+    configuration.write_text(_SSHD.format(address=address, port=port, folder=folder))
     child = Child("sshd", "-D", "-e", "-f", configuration)
     child.wait_for("Server listening on")
     known_hosts = folder / "known_hosts"
@@ -218,9 +218,9 @@ class RedisServer:
         self.child.end()
 
 
-def start_redis(folder: Path) -> RedisServer:
+def start_redis(folder: Path, port: int | None = None) -> RedisServer:
     """Start a Redis server that keeps everything in memory."""
-    port, socket = free_port(), folder / "redis.sock"
+    port, socket = port or free_port(), folder / "redis.sock"
     child = Child(
         "redis-server",
         *("--bind", "127.0.0.1", "--port", str(port), "--unixsocket", socket),

@@ -1,0 +1,92 @@
+"""An example as it is: in a network of its own, which has every address and port that the file names."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from tests.interop.children import InteropTestCase
+from tests.interop.mux import LoggingTwist
+from tests.interop.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.interop.mux import Record
+
+__all__ = ["EXAMPLES", "Example", "ScenarioTestCase"]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+_LINE = re.compile(r"(?<= )(id=\S+ listener=.*)")
+
+
+class Example(LoggingTwist):
+    """A service with an example as its rules.
+
+    Args:
+        rules: The file.
+        folders: What the service finds at some paths of the system in place of what is there.
+        log: The access log's file; without it, lines are in the service's own log.
+    """
+
+    def __init__(
+        self, rules: Path, folders: Mapping[str, Path] | None = None, log: Path | None = None
+    ) -> None:
+        mounts = [
+            shlex.join(("mount", "--bind", str(there), place))
+            for place, there in (folders or {}).items()
+        ]
+        script = " && ".join((*mounts, 'exec "$@"'))
+        before = ("unshare", "--mount", "sh", "-c", script, "sh") if mounts else ()
+        super().__init__("--rules", rules, before=before)
+        self._log = log
+        self.child.wait_for("Starting reactor")
+
+    @override
+    def lines(self, listener: str = "") -> list[Record]:
+        text = self._log.read_text() if self._log else self.child.output
+        whole, _, _ = text.rpartition("\n")
+        lines = [_record(found[1]) for found in _LINE.finditer(whole)]
+        return [line for line in lines if listener in ("", line["listener"])]
+
+
+class ScenarioTestCase(InteropTestCase):
+    """Tests of an example, which run in a network of their own, where all its ports are free.
+
+    Attributes:
+        addresses: Those that the network has beside its loopback addresses.
+    """
+
+    addresses: ClassVar[tuple[str, ...]] = ()
+    network: ClassVar[Namespace]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the network, and go there."""
+        super().setUpClass()
+        cls.network = Namespace(cls)
+        for address in cls.addresses:
+            cls.network.ip(f"addr add {address}/32 dev lo")
+        cls.network.enter()
+
+    @classmethod
+    def make_folder(cls, name: str) -> Path:
+        """Make a folder for some of the files."""
+        folder = cls.folder / name
+        folder.mkdir(parents=True)
+        return folder
+
+
+def _record(line: str) -> Record:
+    fields = dict(word.split("=", 1) for word in shlex.split(line))
+    facts = {
+        name.removeprefix("facts."): fields.pop(name)
+        for name in list(fields)
+        if name.startswith("facts.")
+    }
+    return {**fields, "facts": facts}
