@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -39,6 +40,19 @@ class CrashTest(WorkersTestCase):
         self.kill(mux, pids_of(mux.child.pid)[0])
         os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
+
+    def test_no_descriptor(self) -> None:
+        """One that cannot be started for want of a descriptor is started as soon as there is one."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (3, 2**10))
+        os.kill(pids_of(mux.child.pid)[0], signal.SIGKILL)
+        mux.child.wait_for(
+            "worker 1 cannot be started: Too many open files; another one is started in 1 s"
+        )
+        resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (2**10, 2**10))
+        eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two workers again")
+        mux.child.wait_for("(workers that serve: 2(.|\n)*){2}")
 
 
 class StopTest(WorkersTestCase):

@@ -60,7 +60,7 @@ class OrderContract(RelayCase):
         client.close()
         result = await self.over(client, server)
         self.assertEqual(bytes(server.received), b"one more thing")
-        self.assertEqual(result, RelayResult("done", bytes_in=14, bytes_out=7))
+        self.assertEqual(result, RelayResult("done", bytes_in=14, bytes_out=12))
 
     async def test_client_finished_before(self) -> None:
         """A half-close that came before the relay is passed on, after the pending bytes."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from tests.relay.contract import RelayCase
 from tests.relay.contract_order import OrderContract
 from tests.relay.contract_resets import ResetContract
 from tests.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring
+from tests.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
 from txmux.relay.kernel import is_supported, kernel_relay
+from txmux.relay.kernel_side import KernelSide
 from txmux.sockets.poller import Poller
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.relay.wiring import Wiring
     from txmux.relay.interface import Timeouts
     from txmux.relay.relay import Relay
@@ -51,3 +57,56 @@ class KernelLeanUnixTest(_Kernel, OrderContract, TestCase):
 
     def make_wiring(self) -> Wiring:
         return LeanUnixWiring(reactor, self)
+
+
+class _After:
+    """A relay that starts after something else was done."""
+
+    def __init__(self, relay: Relay, before: Callable[[], object]) -> None:
+        self._relay = relay
+        self._before = before
+        self.abort = relay.abort
+
+    def start(self, *arguments: Any, **named: Any) -> None:
+        self._before()
+        self._relay.start(*arguments, **named)
+
+
+class KernelScarceTest(_Kernel, RelayCase, TestCase):
+    """Where the system lacks what it takes, or something goes wrong as a relay begins."""
+
+    def make_wiring(self) -> Wiring:
+        return LeanTcpWiring(reactor)
+
+    def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
+        relay: Any = _After(super().make_relay(clock, timeouts, on_over), self.before)
+        return relay  # type: ignore[no-any-return]
+
+    async def assert_ended(self) -> None:
+        """Find that a relay that cannot begin ends both connections, and leaves no timer."""
+        clock = Clock()
+        client, server = await self.start(b"pending", clock=clock)
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_unwatchable(self) -> None:
+        """A side that cannot be watched ends the pair."""
+
+        def before() -> None:
+            make_scarce(
+                self, Poller.of(reactor)
+            ).room = 0  # the client's end is paused, and so not watched
+
+        self.before = before
+        await self.assert_ended()
+
+    async def test_raises(self) -> None:
+        """Whatever is raised as the relay begins ends the pair."""
+
+        def begin(_side: object, *, reading: bool) -> None:
+            raise MemoryError(reading)
+
+        self.before = lambda: self.patch(KernelSide, "begin", begin)
+        await self.assert_ended()
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)

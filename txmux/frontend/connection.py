@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from txmux.tls.termination import Termination
 
 __all__ = ["MuxProtocol", "Owner"]
+
+_log = Logger()
 
 
 class Owner(Protocol):
@@ -138,7 +141,12 @@ class MuxProtocol(ClientEnd):
         """Go on to the next stage."""
         self.stage.leave()
         self.stage = self.receiver = stage
-        stage.begin()
+        try:
+            stage.begin()
+        except Exception:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
+            _log.failure("{id} could not go on", id=self.record.id)
+            self.transport.abortConnection()
+            self.over("error")
 
     @override
     def peek(self, level: Level, deadline: IDelayedCall | None = None) -> None:

@@ -51,7 +51,7 @@ class Channel(LineOnlyReceiver):
 
     def close(self) -> None:
         """Send what there is to send, and close."""
-        if self.is_open:
+        if self.is_open and self.transport is not None:
             self.transport.loseConnection()
 
     @override

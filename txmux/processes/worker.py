@@ -83,18 +83,21 @@ class Worker(ProcessProtocol):
             "access": self._accessed,
         }
         channel = self._channel = Channel(handlers, lambda: None)
-        own, other = socket.socketpair()
         try:
-            with other:
-                self._spawn([other.fileno(), *self._descriptors])
+            self._begin(channel)
         except OSError as problem:
             self._channel = None
             self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
-        if self._channel is not channel:  # it may have ended already
-            own.close()
-            return
-        attach(self._reactor, channel, own)
-        self.tell("start", **self._parent.start_message())
+        if self._channel is channel:
+            self.tell("start", **self._parent.start_message())
+        else:  # it may have ended already
+            channel.close()
+
+    def _begin(self, channel: Channel) -> None:
+        own, other = socket.socketpair()
+        with own, other:
+            attach(self._reactor, channel, own)
+            self._spawn([other.fileno(), *self._descriptors])
 
     def _spawn(self, descriptors: list[int]) -> None:
         arguments = [str(self._number + 1), type(self._reactor).__module__]

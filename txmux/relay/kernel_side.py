@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 from typing import TYPE_CHECKING, Any, cast
@@ -78,8 +79,17 @@ class KernelSide(RelaySide):
     def begin(self, *, reading: bool) -> None:
         self._held = leave(self.transport)
         self._reading = reading
-        self._events = (READ if reading else 0) | (WRITE if self._held else 0)
-        self._poller.watch(self._descriptor, self._events, self._ready)
+        self._watch((READ if reading else 0) | (WRITE if self._held else 0))
+
+    def _watch(self, events: int) -> None:
+        try:
+            self._poller.watch(self._descriptor, events, self._ready)
+        except OSError as problem:
+            # Nobody would ever hear of it again, so it ends; later, since whoever asks does not expect it.
+            self._events = _UNWATCHED
+            self._poller.call_soon(functools.partial(self._end, Failure(problem)))
+        else:
+            self._events = events
 
     @override
     def data(self, data: bytes) -> None:
@@ -332,8 +342,7 @@ class KernelSide(RelaySide):
 
     def resume(self) -> None:
         """Watch the socket again, if only for trouble."""
-        self._events = self._wanted()
-        self._poller.watch(self._descriptor, self._events, self._ready)
+        self._watch(self._wanted())
 
     def adopt(self, state: SideState) -> None:
         """Take the descriptor over, with what another side knew."""
@@ -369,8 +378,7 @@ class KernelSide(RelaySide):
         events = self._wanted()
         if self._events == _UNWATCHED:
             if events:
-                self._poller.watch(self._descriptor, events, self._ready)
-                self._events = events
+                self._watch(events)
         elif events != self._events:
             self._poller.change(self._descriptor, events)
             self._events = events

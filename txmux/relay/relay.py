@@ -6,6 +6,7 @@ import abc
 from typing import TYPE_CHECKING
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
+from twisted.logger import Logger
 
 from txmux.relay.interface import RelayResult, RelayState
 
@@ -26,6 +27,8 @@ __all__ = ["Relay", "RelaySide"]
 
 _TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
 _TAKEN_YET_AT_MOST = 1.0
+
+_log = Logger()
 
 
 class Relay:
@@ -89,6 +92,15 @@ class Relay:
         """
         self.last_byte_at = self.seconds()
         upstream, downstream = self._take(client, server)
+        try:
+            self._begin(upstream, downstream, pending, client_finished=client_finished)
+        except Exception:  # noqa: BLE001 - whatever it is, no pair may be left that nothing ends
+            _log.failure("a relay could not begin")
+            self.abort("error")
+
+    def _begin(
+        self, upstream: RelaySide, downstream: RelaySide, pending: bytes, *, client_finished: bool
+    ) -> None:
         # Both can be held back before the first byte is forwarded: without that a transport's buffer has no bound.
         upstream.begin(reading=not client_finished)
         downstream.begin(reading=True)

@@ -90,8 +90,8 @@ class SocketConnector:
             OSError: There is no socket to be had.
         """
         for source in sources or (None,):
-            self._socket = self._open(keepalive=keepalive, eager=eager)
-            number, why = self._begin(source)
+            self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            number, why = self._begin(source, keepalive=keepalive, eager=eager)
             if number != errno.EADDRNOTAVAIL:
                 break
             self._socket.close()
@@ -102,20 +102,11 @@ class SocketConnector:
         else:
             self._wait(number, timeout)
 
-    def _open(self, *, keepalive: bool, eager: bool) -> socket.socket:
-        opened = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        if self._family != socket.AF_UNIX:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if keepalive:
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if eager and _QUICKACK is not None:
-                # The acknowledgement that ends the handshake goes with the first bytes.
-                opened.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
-        return opened
-
-    def _begin(self, source: Binding | None) -> tuple[int, str]:
+    def _begin(self, source: Binding | None, *, keepalive: bool, eager: bool) -> tuple[int, str]:
         """Try to connect, and give the number of the error and what it means."""
         try:
+            if self._family != socket.AF_UNIX:
+                self._set_options(keepalive=keepalive, eager=eager)
             if source is not None:
                 source.bind(self._socket)
             number = self._socket.connect_ex(self._name)
@@ -127,6 +118,14 @@ class SocketConnector:
             return number, "all ports of all addresses in source are in use towards this server"
         return number, os.strerror(number)
 
+    def _set_options(self, *, keepalive: bool, eager: bool) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if keepalive:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if eager and _QUICKACK is not None:
+            # The acknowledgement that ends the handshake goes with the first bytes.
+            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
+
     def disconnect(self) -> None:
         """Give up; the factory is told nothing any more."""
         self._stop_waiting()
@@ -137,7 +136,10 @@ class SocketConnector:
         if number == errno.EAGAIN and self._family == socket.AF_UNIX:
             self._retry = self._clock.callLater(_AGAIN, self._try_again)
         else:
-            self._poller.watch(self._socket.fileno(), WRITE, self._ready)
+            try:
+                self._poller.watch(self._socket.fileno(), WRITE, self._ready)
+            except OSError as problem:
+                self._fail(problem.errno or errno.ENOMEM, str(problem.strerror))
 
     def _try_again(self) -> None:
         self._retry = None
@@ -198,6 +200,10 @@ class SocketConnector:
             self._fail(errno.ECONNREFUSED, OWN_PEER)
             return
         self._stop_waiting()
-        protocol = self._factory.buildProtocol(_address_of(self._family, self._name))
+        try:
+            protocol = self._factory.buildProtocol(_address_of(self._family, self._name))
+        except Exception:  # noqa: BLE001 - whatever it is, the attempt is over, and its maker is told
+            self._end(Failure())
+            return
         transport = SocketTransport(self._poller, self._socket, self._family, self._name)
         transport.begin(protocol)

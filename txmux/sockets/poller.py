@@ -7,6 +7,7 @@ a whole batch of sockets, without what the reactor does for each.
 from __future__ import annotations
 
 import select
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.python.failure import Failure
 
@@ -29,6 +30,7 @@ READ, TROUBLE = 1 | FINISHED, ERROR | 16
 
 _ROUNDS = 8  # so often is the epoll object asked before the reactor has its turn
 _BATCH = 256
+_LONGEST = 0.005  # seconds after which the reactor has its turn in any case: timers, signals, other descriptors
 
 _log = Logger()
 _pollers: WeakKeyDictionary[Any, Poller] = WeakKeyDictionary()
@@ -62,6 +64,8 @@ class Poller:
         self._soon: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
         self._polling = False
+        # What is left of a batch that took too long. The epoll object would tell of the same ones first again.
+        self._left: dict[int, int] = {}
 
     @classmethod
     def of(cls, reactor: Any) -> Poller:
@@ -78,17 +82,32 @@ class Poller:
             descriptor: It may be watched already; then the old handler is told nothing more.
             events: `READ`, `WRITE`, both, or 0 for nothing but `TROUBLE`, which is always told.
             handler: Is told what the descriptor is ready for.
+
+        Raises:
+            OSError: The system lacks what it takes (ENOSPC, ENOMEM, EMFILE); then the descriptor is not watched.
         """
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self.reactor.addReader(self)
-        self._handlers[descriptor] = handler
         before = self._events.get(descriptor)
         if before is None:
-            self._epoll.register(descriptor, events)
+            self._register(descriptor, events)
         elif before != events:
             self._epoll.modify(descriptor, events)
+        self._handlers[descriptor] = handler
         self._events[descriptor] = events
+
+    def _register(self, descriptor: int, events: int) -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            try:
+                self.reactor.addReader(self)
+            except OSError:
+                self._epoll.close()
+                self._epoll = None
+                raise
+        try:
+            self._epoll.register(descriptor, events)
+        except OSError:
+            self._stop_if_unused()
+            raise
 
     def change(self, descriptor: int, events: int) -> None:
         """Watch a descriptor for something else from now on."""
@@ -99,6 +118,7 @@ class Poller:
         """Watch a descriptor, which stays open, no longer."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
+            self._left.pop(descriptor, None)
             self._epoll.unregister(descriptor)
             self._stop_if_unused()
 
@@ -106,6 +126,7 @@ class Poller:
         """Watch a descriptor no longer that is closed next: closing takes it out of the epoll object."""
         if self._events.pop(descriptor, None) is not None:
             del self._handlers[descriptor]
+            self._left.pop(descriptor, None)
             self._stop_if_unused()
 
     def _stop_if_unused(self) -> None:
@@ -147,28 +168,40 @@ class Poller:
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready."""
+        """Serve the sockets that are ready, for some milliseconds at most."""
         self._polling = True
-        handlers, poll, soon = self._handlers, self._epoll.poll, self._soon
+        until = time.monotonic() + _LONGEST
+        poll = self._epoll.poll
+        ready, self._left = [*self._left.items()], {}
         try:
             for _ in range(_ROUNDS):
-                ready = poll(0, _BATCH)
                 if not ready:
+                    ready = poll(0, _BATCH)
+                if not ready or not self._serve(ready, until):
                     break
-                for descriptor, events in ready:
-                    handler = handlers.get(descriptor)
-                    if handler is None:
-                        continue
-                    try:
-                        handler(events)
-                    except Exception:  # noqa: BLE001 - one socket's trouble must not become that of the others
-                        _log.failure("what serves a socket raised")
-                    if soon:
-                        self._catch_up()
+                ready = []
             self._finish()
         finally:
             self._polling = False
         self._stop_if_unused()
+
+    def _serve(self, ready: Sequence[tuple[int, int]], until: float) -> bool:
+        """Serve a batch, and tell whether there is time for another one."""
+        handlers, soon, now = self._handlers, self._soon, time.monotonic
+        for position, (descriptor, events) in enumerate(ready, 1):
+            handler = handlers.get(descriptor)
+            if handler is None:
+                continue
+            try:
+                handler(events)
+            except Exception:  # noqa: BLE001 - one socket's trouble must not become that of the others
+                _log.failure("what serves a socket raised")
+            if soon:
+                self._catch_up()
+            if now() > until:
+                self._left = dict(ready[position:])
+                return False
+        return True
 
     def logPrefix(self) -> str:
         """Name it in logs."""

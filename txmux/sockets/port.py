@@ -79,9 +79,13 @@ class SocketPort:
 
     def startListening(self) -> None:
         """Begin to accept."""
+        try:
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+        except OSError:
+            self._socket.close()
+            raise
         self._listening = True
         self._factory.doStart()
-        self._poller.watch(self._socket.fileno(), READ, self._ready)
 
     def stopListening(self) -> Deferred[None]:
         """Accept no more, and close the socket."""
@@ -135,6 +139,8 @@ class SocketPort:
             return
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.begin(protocol)
+        if transport.trouble is not None and self._listening:
+            self._wait(str(transport.trouble.strerror))
 
     def _wait(self, shortage: str) -> None:
         """Leave clients in the queue until there is room for them again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,12 @@ class SocketTransport(tcp.Connection):
         family: Its family.
         peer: The other end's address, as the socket module gives it.
         host: This end's; the socket is asked when somebody wants to know, if it is not given.
+
+    Attributes:
+        trouble: Why the socket cannot be watched, so that the connection is about to end.
     """
+
+    trouble: OSError | None = None
 
     _tlsClientDefault = False
 
@@ -150,11 +156,20 @@ class SocketTransport(tcp.Connection):
             return
         self._events = events
         if not before:
-            self._poller.watch(self._descriptor, events, self._ready)
+            self._watch(events)
         elif events:
             self._poller.change(self._descriptor, events)
         else:
             self._poller.forget(self._descriptor)
+
+    def _watch(self, events: int) -> None:
+        try:
+            self._poller.watch(self._descriptor, events, self._ready)
+        except OSError as problem:
+            # Nobody would ever hear of it again, so it ends: later, as whoever wants to read or write does not expect it.
+            self._events = 0
+            self.trouble = problem
+            self._poller.call_soon(functools.partial(self.connectionLost, Failure(problem)))
 
     def _ready(self, events: int) -> None:
         """Do what the reactor does for a descriptor that is ready."""

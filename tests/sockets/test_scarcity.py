@@ -1,0 +1,181 @@
+"""What happens to sockets that the system cannot watch, and how long a poller keeps its reactor."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import ClientFactory
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.sockets.scarcity import ScarceEpoll, make_scarce
+from tests.support.peers import PeerFactory, connect, make_stalled_port, reactor
+from txmux.sockets.client import SocketConnector
+from txmux.sockets.poller import READ, WRITE, Poller
+from txmux.sockets.port import SocketPort
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+
+class _Failing(ClientFactory):
+    """Waits for a failure."""
+
+    noisy = False
+
+    def __init__(self) -> None:
+        self.failed: Deferred[Failure] = Deferred()
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.failed.callback(reason)
+
+
+def descriptors() -> int:
+    """Count the sockets and epoll objects that this process has open."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that the list is read with
+            count += str(path.readlink()).startswith(("socket:", "anon_inode:[eventpoll]"))
+    return count
+
+
+class ScarcityTest(TestCase):
+    """``epoll_ctl`` fails: ENOSPC."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.poller = Poller.of(reactor)
+        self.factory = PeerFactory()
+        listening = socket.create_server(("127.0.0.1", 0))
+        port: Any = SocketPort(self.poller, listening, self.factory)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        self.number: int = port.getHost().port
+        self.epoll: ScarceEpoll = make_scarce(self, self.poller)
+
+    async def test_client(self) -> None:
+        """A client that cannot be watched is ended; those after it wait until there is room."""
+        handlers, before = len(self.poller._handlers), descriptors()
+        self.epoll.room = 0
+        first, second = await connect(self, self.number), await connect(self, self.number)
+        await first.is_lost()
+        self.assertEqual(len(self.factory.peers), 1)
+        (await self.factory.peer(0)).transport = None
+        self.assertEqual(len(self.poller._handlers), handlers)
+        self.assertEqual(descriptors(), before + 1)  # the second client's own
+        self.epoll.room = None
+        second.send(b"x")
+        await (await self.factory.peer(1)).has(1)
+
+    async def test_connecting(self) -> None:
+        """A connection that cannot be waited for fails at once, and leaves neither handler, timer nor descriptor."""
+        clock, failing = Clock(), _Failing()
+        name = ("127.0.0.1", make_stalled_port(self))
+        handlers, before = len(self.poller._handlers), descriptors()
+        self.epoll.room = 0
+        connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
+        connector.connect(5, keepalive=True)
+        problem: Any = await self.assertFailure(failing.failed, ConnectError)
+        self.assertEqual(problem.osError, errno.ENOSPC)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual((len(self.poller._handlers), descriptors()), (handlers, before))
+
+    async def test_resumed(self) -> None:
+        """A connection that was paused, and cannot be watched again, is ended."""
+        client = await connect(self, self.number)
+        server = await self.factory.peer()
+        server.transport.pauseProducing()
+        self.epoll.room = 0
+        server.transport.resumeProducing()
+        await server.is_lost()
+        await client.is_lost()
+
+    async def test_raising_factory(self) -> None:
+        """When no protocol can be made for a connection, its maker is told, and nothing is left."""
+        failing = _Failing()
+        handlers = len(self.poller._handlers)
+        failing.buildProtocol = None  # type: ignore[assignment]
+        name = ("127.0.0.1", self.number)
+        SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(
+            5, keepalive=False
+        )
+        await self.assertFailure(failing.failed, TypeError)
+        await (await self.factory.peer()).is_lost()
+        self.assertEqual(len(self.poller._handlers), handlers)
+
+
+class FirstTest(SynchronousTestCase):
+    """A poller that watches nothing yet."""
+
+    def test_reader(self) -> None:
+        """If the reactor cannot watch the poller, nothing is left of the attempt, and the next one may succeed."""
+
+        class Full:
+            def __init__(self) -> None:
+                self.is_full = True
+
+            def addReader(self, _reader: object) -> None:
+                if self.is_full:
+                    raise OSError
+
+            def removeReader(self, _reader: object) -> None:
+                pass
+
+        full = Full()
+        poller = Poller(full)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            before = descriptors()
+            self.assertRaises(OSError, poller.watch, ours.fileno(), READ, print)
+            self.assertEqual(descriptors(), before)
+            full.is_full = False
+            seen: list[int] = []
+            poller.watch(ours.fileno(), WRITE, seen.append)
+            poller.doRead()
+            poller.forget(ours.fileno())
+            self.assertEqual((set(seen), descriptors()), ({WRITE}, before))
+
+
+class BudgetTest(TestCase):
+    """How long a poller keeps the reactor."""
+
+    timeout = 20
+    sockets = 40
+    work = 0.002
+
+    async def test_turns(self) -> None:
+        """Sockets that make work without end leave the reactor its turn after some milliseconds, and all get theirs."""
+        poller = Poller.of(reactor)
+        calls: list[int] = []
+
+        def busy(number: int, _events: int) -> None:
+            calls.append(number)
+            until = time.perf_counter() + self.work
+            while time.perf_counter() < until:
+                pass
+
+        pairs = [socket.socketpair() for _ in range(self.sockets)]
+        for number, (ours, theirs) in enumerate(pairs):
+            self.addCleanup(ours.close)
+            self.addCleanup(theirs.close)
+            poller.watch(ours.fileno(), WRITE, functools.partial(busy, number))
+            self.addCleanup(poller.forget, ours.fileno())
+        most = turns = 0
+        while len(set(calls)) < self.sockets:
+            before = len(calls)
+            await deferLater(reactor, 0)
+            most = max(most, len(calls) - before)
+            turns += 1
+            self.assertLess(turns, 2 * self.sockets)
+        # In 5 ms three begin; a timer may see two turns of the poller.
+        self.assertLessEqual(most, 6)
+        self.assertLessEqual(max(map(calls.count, calls)), 2)
