@@ -292,7 +292,8 @@ class AccessLogTests(PageTestCase):
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
-        code = (_ROOT / "txmux/frontend/stages/connecting.py").read_text()
+        stages = ("txmux/frontend/stages/connecting.py", "txmux/frontend/connection.py")
+        code = "".join((_ROOT / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)

@@ -16,7 +16,7 @@ A stage tells what it has found out, not where to go. What it waits for itself e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.logger import Logger
 from typing_extensions import override
@@ -24,6 +24,7 @@ from typing_extensions import override
 from txmux.backends.connect.client import ProxyClient
 from txmux.frontend.addresses import address_in, text_of
 from txmux.frontend.client_end import ClientEnd
+from txmux.frontend.hops import MOST_HOPS
 from txmux.frontend.limits.admission import Refused
 from txmux.frontend.moving import MovedConnection
 from txmux.frontend.stage import OVER
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
+    from txmux.frontend.hops import Connection
     from txmux.frontend.limits.per_source import Permit
     from txmux.frontend.moving import Sockets
     from txmux.frontend.stage import Stage
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MuxProtocol", "Owner"]
 
-_log = Logger()
+_log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 
 class Owner(Protocol):
@@ -88,6 +90,7 @@ class MuxProtocol(ClientEnd):
     admitted = False
     permit: Permit | None = None
     _settled = True
+    _hop = 0
 
     def __init__(
         self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
@@ -103,7 +106,9 @@ class MuxProtocol(ClientEnd):
     @override
     def connectionMade(self) -> None:
         transport, generation = self.transport, self.generation
-        self.record.local = text_of(transport.getHost())
+        host: Any = transport.getHost()
+        self.record.local = text_of(host)
+        self.engine.hops.ports.add(getattr(host, "port", 0))
         senders = generation.settings.accept_proxy_from
         if senders is not None and is_sender(transport.getPeer(), senders):
             # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
@@ -204,7 +209,25 @@ class MuxProtocol(ClientEnd):
     @override
     def connect(self, upstream: Upstream) -> None:
         self.record.backend = upstream.backend.name
-        self.enter(Connecting(self, upstream))
+        hops = self.engine.hops.of(self.transport)
+        if hops < MOST_HOPS:
+            self.enter(Connecting(self, upstream))
+            return
+        self.record.facts["hops"] = str(hops)
+        _log.warn(
+            "[{listener}] {client}: this connection has come back {hops} times, so it is not sent on to backend {backend}, "
+            "which leads to this service",
+            listener=self.record.listener,
+            client=self.record.client,
+            hops=hops,
+            backend=self.record.backend,
+        )
+        self.turn_away(Refusal.RESET, "limit")
+
+    @override
+    def note_server(self, transport: Connection) -> None:
+        self.engine.hops.forget(self._hop)
+        self._hop = self.engine.hops.note(transport, self.transport)
 
     @override
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
@@ -287,6 +310,7 @@ class MuxProtocol(ClientEnd):
         record.reason = reason
         record.duration_ms = self.elapsed_ms()
         self._settle()
+        self.engine.hops.forget(self._hop)
         self.stage.leave()
         self.stage = self.receiver = OVER
         self.said = b""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
+from txmux.frontend.hops import Hops
 from txmux.relay.kernel import can_relay, is_supported, kernel_relay
 from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
@@ -45,15 +46,23 @@ class Engine:
         reactor: In which all runs.
         relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
             the reactor, where the system can.
+        hops: Shared with other processes that serve the same; by default its own.
 
     Attributes:
         clock: Tells the time, and has the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
+        hops: Recognises connections that come back.
         undecided: The number of connections that may each need a socket to a server yet.
     """
 
-    def __init__(self, reactor: Any, relay: Literal["auto", "portable", "kernel"] = "auto") -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        relay: Literal["auto", "portable", "kernel"] = "auto",
+        hops: Hops | None = None,
+    ) -> None:
         self.reactor = reactor
+        self.hops = hops or Hops()
         self.clock = Timers(reactor)
         self.undecided = 0
         self._limit = _descriptor_limit()
@@ -71,6 +80,8 @@ class Engine:
             factory: Is told of each client.
             keepalive: Whether the system looks from time to time if a client is still there.
         """
+        if opened.family in {socket.AF_INET, socket.AF_INET6}:
+            self.hops.ports.add(opened.getsockname()[1])
         if self._poller is None:
             adopted: IListeningPort = self.reactor.adoptStreamPort(
                 opened.fileno(), opened.family, factory

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
+    from txmux.frontend.hops import Connection
     from txmux.interfaces import Exchange
     from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
@@ -91,6 +92,9 @@ class Client(Protocol):
 
     def connect(self, upstream: Upstream) -> None:
         """Connect to a server of a backend."""
+
+    def note_server(self, transport: Connection) -> None:
+        """Take note of a connection to a server, before anything is sent on it."""
 
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
         """Go where clients are led when no server of a backend can be reached."""

@@ -90,7 +90,7 @@ class Child:
         access_log = open_log(
             rules.settings, after_turn(self._reactor), account.owner if account else None
         )
-        serving = Serving(rules, access_log, self._reactor, checking=False)
+        serving = Serving(rules, access_log, self._reactor, checking=False, hops=limits.hops)
         for listener in rules.listeners:
             factory = serving.add(listener, admission(listener))
             for _ in listener.endpoints:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
+from txmux.frontend.hops import Hops
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
 
@@ -82,13 +83,16 @@ class SharedLimits:
     """All limits that the listeners of rules have.
 
     The memory has a row of counts for the service and for each listener, with a column for each worker, and then a
-    `SourceTable` for each listener that limits sources. A worker changes only its own column and the slots of sources, so
+    `SourceTable` for each listener that limits sources, and `Hops`. A worker changes only its own column and the slots of sources, so
     what a worker that ended by itself leaves behind can be cleared.
 
     Args:
         rules: The same in all processes.
         workers: The number of processes.
         descriptor: Of the file that the parent has made; closed by `close`.
+
+    Attributes:
+        hops: Recognises connections that come back, to whichever worker.
     """
 
     def __init__(self, rules: Rules, workers: int, descriptor: int) -> None:
@@ -100,14 +104,16 @@ class SharedLimits:
         by_source = [one.name for one in rules.listeners if SourceLimits.of(one) is not None]
         counts = (1 + len(self._rows)) * workers * _SIZE
         table = SourceTable.size(workers)
-        size = counts + len(by_source) * table
+        tables = counts + len(by_source) * table
+        size = tables + Hops.SIZE
         os.ftruncate(descriptor, size)
         memory = memoryview(mmap.mmap(descriptor, size))  # given back with the last that uses it
         self._counts = memory[:counts].cast("Q")
         self._tables = {
             name: SourceTable(memory[start : start + table], workers)
-            for name, start in zip(by_source, range(counts, size, table), strict=True)
+            for name, start in zip(by_source, range(counts, tables, table), strict=True)
         }
+        self.hops = Hops(memory[tables:])
 
     @classmethod
     def make(cls, rules: Rules, workers: int) -> SharedLimits:

@@ -57,7 +57,9 @@ class HeaderFirst:
             # Already gone when one HeaderFirst wraps another.
             vars(protocol).pop("makeConnection", None)
             header = self._header
-            transport.write(header if isinstance(header, bytes) else header(transport))
+            data = header if isinstance(header, bytes) else header(transport)
+            if data:
+                transport.write(data)
             make_connection(transport)
 
         protocol.makeConnection = write_header_first

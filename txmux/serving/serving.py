@@ -16,6 +16,7 @@ from txmux.tls.termination import Terminations
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
+    from txmux.frontend.hops import Hops
     from txmux.frontend.limits.admission import Admission
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Listener, Rules
@@ -31,6 +32,7 @@ class Serving:
         access_log: Is told of each connection when it has ended.
         reactor: Connects and tells the time.
         checking: Whether servers are checked here; otherwise `check_found` is told of what another process finds.
+        hops: Shared with other processes that serve the same rules, if there are any.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
@@ -43,12 +45,18 @@ class Serving:
     _log = Logger()
 
     def __init__(
-        self, rules: Rules, access_log: AccessLog | None, reactor: Any, *, checking: bool = True
+        self,
+        rules: Rules,
+        access_log: AccessLog | None,
+        reactor: Any,
+        *,
+        checking: bool = True,
+        hops: Hops | None = None,
     ) -> None:
         self._rules = rules
         self._access_log = access_log
         self._reactor = reactor
-        self._engine = engine = Engine(reactor, rules.settings.relay)
+        self._engine = engine = Engine(reactor, rules.settings.relay, hops)
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, checking=checking)
         self._upstreams.add(rules)
         self._terminations = Terminations(reactor)

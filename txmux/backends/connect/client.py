@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import ECONNREFUSED
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -42,10 +42,12 @@ class ProxyClient(End):
 
     def connectionMade(self) -> None:
         """Report the connection, unless there is a handshake to come first."""
+        maker = self._maker
+        if maker is not None and maker.on_open is not None:
+            maker.on_open(self.transport)
         if isinstance(self.transport, SocketTransport):
             self._established()
         elif self._is_own_peer():
-            maker = self._maker
             self.give_up()
             if maker is not None:
                 maker.failed(Failure(error.ConnectionRefusedError(ECONNREFUSED, OWN_PEER)))
@@ -108,12 +110,14 @@ class ProxyClientFactory(ClientFactory):
         on_failed: Given why the connection could not be made.
 
     Attributes:
+        on_open: Given the transport when there is a connection, before the protocol does anything with it.
         requests: What a server has to be asked before it counts as connected.
         client: The protocol, from when it is made until the connection is established.
     """
 
     noisy = False
     requests: Sequence[Exchange] = ()
+    on_open: Callable[[Any], object] | None = None
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class BackendConnector:
     Attributes:
         tried: The servers that could not be reached, and why.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
+        on_open: Given the transport of each attempt that has led to a connection, before anything is sent.
         requests: What the client has been answered already, and a server is asked again before anything else.
     """
 
@@ -76,6 +77,7 @@ class BackendConnector:
         "_upstream",
         "_waiter",
         "alpn",
+        "on_open",
         "requests",
         "tried",
     )
@@ -107,6 +109,7 @@ class BackendConnector:
         self._stop_dialling: Callable[[], None] | None = None
         self._waiter: Waiter | None = None
         self.alpn: tuple[bytes, ...] = ()
+        self.on_open: Callable[[Any], object] | None = None
         self.requests: tuple[Exchange, ...] = ()
         self.tried: dict[Member, ConnectFailure] = {}
 
@@ -192,8 +195,10 @@ class BackendConnector:
         if upstream.tls is not None or target.kind == "endpoint" or self.requests:
             # The end of dialling is only that of the TCP connection; what comes after it counts as well.
             self._deadline = self._clock.callLater(timeout, self._too_late)
-        if self._header:
-            factory = HeaderFirst(factory, self._header)
+        if self._header or upstream.tls is not None:
+            factory = HeaderFirst(factory, self._opened)
+        else:
+            client.on_open = self.on_open
         eager = self._eager or factory is not client or bool(self.requests)
         try:
             if upstream.sources is not None and target.host:
@@ -204,6 +209,12 @@ class BackendConnector:
             return
         if self._factory is client:  # it is not over yet
             self._stop_dialling = stop_dialling
+
+    def _opened(self, transport: object) -> bytes:
+        """Give what goes before TLS, and before all else."""
+        if self.on_open is not None:
+            self.on_open(transport)
+        return self._header
 
     def _let_go(self) -> None:
         """Forget an attempt that is over."""

@@ -52,6 +52,7 @@ class Connecting(Stage):
             on_connected=self._connected,
             on_failed=self._failed,
         )
+        connector.on_open = client.note_server
         if client.asked:
             connector.requests = client.asked
         if upstream.tls is not None:

@@ -1,0 +1,49 @@
+"""Rules that lead clients back to where they came in, in a way that the file does not show."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.interop.children import InteropTestCase, free_port
+from tests.interop.mux import Mux
+
+_TWO = """
+[listen one]
+endpoint = 127.0.0.1:{port}
+
+[listen two]
+endpoint = 127.0.0.1:{other}
+
+[route there]
+match   = any
+under   = one
+backend = pool
+
+[route back]
+match   = any
+under   = two
+backend = 127.0.0.1:{port}
+
+[backend pool]
+server         = 127.0.0.1:{other}
+proxy_protocol = v2
+"""
+
+
+class LoopTests(InteropTestCase):
+    """The client is broken off soon."""
+
+    def test_two_listeners(self) -> None:
+        """Two listeners that lead to each other, with one process and with several."""
+        for workers in (1, 2):
+            port, other = free_port(), free_port()
+            rules = _TWO.format(port=port, other=other)
+            mux = self.own(Mux(self.folder, rules, f"workers = {workers}"))
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(b"x")
+                with self.assertRaises(ConnectionResetError):
+                    client.recv(10)
+            lines = mux.take(9)
+            self.assertEqual([line["reason"] for line in lines].count("limit"), 1)
+            self.assertEqual({line["reason"] for line in lines}, {"limit", "server-reset"})
+            mux.child.wait_for("has come back 8 times")
