@@ -495,7 +495,7 @@ class FileTests(SynchronousTestCase):
     @given(
         st.lists(
             st.sampled_from(
-                "\n,listen,frontend,backend,defaults,global,x,bind,:1,127.0.0.1:2,ssl,server,use_backend,default_backend,if,unless,or,!,{,},acl,HTTP,src,10.0.0.0/8,req.payload(0\\,2),-m,-i,reg,bin,1603,^a$,req_ssl_sni,req.ssl_ver,req.len,gt,0,tcp-request,connection,content,session,reject,accept,inspect-delay,expect-proxy,mode,tcp,timeout,client,check,source,usesrc,weight,send-proxy,option,httpchk,balance,retries,maxconn,from,disabled".replace(
+                "\n,listen,frontend,backend,defaults,global,x,bind,:1,127.0.0.1:2,ssl,server,use_backend,default_backend,if,unless,or,!,{,},acl,HTTP,src,10.0.0.0/8,req.payload(0\\,2),-m,-i,reg,bin,1603,^a$,req_ssl_sni,req.ssl_ver,req.len,gt,0,tcp-request,connection,content,session,reject,accept,inspect-delay,expect-proxy,mode,tcp,timeout,client,check,source,usesrc,weight,send-proxy,option,httpchk,balance,retries,maxconn,from,disabled,enabled,no,silent-drop,backup,port,8008,check-ssl,check-sni,addr,:+1,0.0.0.0:1,inter,rise,fall,5,0,tcp-check,http-check,expect,send,status,200-399,rstatus,string,meth,uri,hdr,on-marked-down,default-server,stick,use-server,${X},.if".replace(
                     "\\,", ";"
                 ).split(",")
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import tempfile
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.children import Child, InteropTestCase, eventually, free_port, run
 from tests.interop.mux import Twist
 from tests.interop.originals import (
     CLOSED,
@@ -45,6 +46,9 @@ _CLIENTS: Mapping[str, bytes] = {
     "half": HALF_HELLO,
     "other": b"\0\1\2\3\r\n",
 }
+_MYSQL = b"\x0a5.5.5-fake\0" + bytes(4) + b"saltsalt\0" + bytes(30) + b"\n"
+"""What a MySQL server says first (MySQL internals, HandshakeV10)."""
+
 _ELSEWHERE = "127.0.0.2"
 """Another address that clients come from."""
 
@@ -236,6 +240,18 @@ class ServerTests(SideBySideTestCase):
         self.assertEqual([said_to(port, HTTP) for port in ports], ["a", CLOSED])
         self.assertEqual([said_to(port, HELLO) for port in ports], ["b", "b"])
 
+    def test_typography(self) -> None:
+        """What HAProxy refuses for a hyphen that is none, nobody runs by accident."""
+        text = (
+            _DEFAULTS + "listen f\n    bind 127.0.0.1:1\n    server s 127.0.0.1:2 send\u2013proxy\n"
+        )
+        file = self.folder / "typography.cfg"
+        file.write_text(text)
+        self.assertNotEqual(run("haproxy", "-c", "-f", file).returncode, 0)
+        found = run(sys.executable, "-m", "txmux", "convert", file)
+        self.assertEqual(found.returncode, 2)
+        self.assertIn(b":9: LOOK: has U+2013 (EN DASH)", found.stderr)
+
     def test_weightless(self) -> None:
         """A server of weight 0 gets nobody."""
         a, b = Named(self, "a"), Named(self, "b")
@@ -375,6 +391,25 @@ class CheckTests(SideBySideTestCase):
             self.assertEqual(len({_asked(request) for request in service.heard}), 1, service.heard)
             for port in ports:
                 self.assertEqual(said_to(port, HTTP).partition("\r\n")[0], "HTTP/1.0 401 Denied")
+
+    def test_protocol(self) -> None:
+        """A server that speaks a protocol which only HAProxy asks for stays up."""
+        asked: list[bool] = []
+
+        def greet(connection: socket.socket) -> None:
+            asked.append(True)
+            connection.sendall(len(_MYSQL).to_bytes(3, "little") + b"\0" + _MYSQL)
+            while connection.recv(4096):
+                pass
+
+        service = Named(self, answer=greet)
+        ports = self.listen(
+            "option mysql-check", server=f"127.0.0.1:{service.port} check inter 100"
+        )
+        eventually(lambda: len(asked) >= 12, "the server is asked")
+        for port in ports:
+            self.assertIn("5.5.5", said_to(port))
+        self.assertIn("check = tcp, which only connects", self.found.warnings[0])
 
     def test_slow(self) -> None:
         """A server that takes its time for an answer has as much of it."""
