@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
-from txmux.backends.pool.member import ResolvedAddress, State
+from txmux.backends.pool.member import ResolvedAddress
+from txmux.backends.pool.standing import State
 from txmux.backends.upstream import Upstreams
 from txmux.rules.model import Backend, Check
 

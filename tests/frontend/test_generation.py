@@ -50,7 +50,7 @@ class GenerationTest(MuxTestCase):
         self.assert_story(await self.logged(2), route="old", reason="done")
 
     async def test_same_backend(self) -> None:
-        """A backend that has not changed keeps its servers' counters; one that has begins anew."""
+        """A backend keeps its servers' counters, and so does one of the same name that has changed."""
         port = self.backend_port()
         listener = self.mux([route("ssh", backend_at(port), name="old")])
         client = await self.connect(listener)
@@ -62,7 +62,7 @@ class GenerationTest(MuxTestCase):
             [member.connections for member in upstream.pool.members]  # type: ignore[union-attr]
             for upstream in (same, other)
         ]
-        self.assertEqual(active, [[1], [0]])
+        self.assertEqual(active, [[1], [1]])
 
     def test_fallback(self) -> None:
         """Where a backend falls back to may be a factory that has no hash."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
@@ -12,9 +13,9 @@ from txmux.backends.connect.source import Sources, check_transparent
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checks import HealthChecks, apply_result, key_of
 from txmux.backends.names.resolve import Names
-from txmux.backends.pool.member import State
 from txmux.backends.pool.pool import Pool, is_name
 from txmux.backends.pool.queue import Queue
+from txmux.backends.pool.standing import Standings, State
 from txmux.errors import MuxError
 from txmux.relay.interface import Timeouts
 from txmux.relay.rates import Rates
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     Publish = Callable[[str, str, bool, str], None]
 
-__all__ = ["Destination", "Upstream", "Upstreams"]
+__all__ = ["Destination", "PreparedUpstreams", "Upstream", "Upstreams"]
 
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
 
@@ -48,6 +49,7 @@ class Upstream:
         fallback: Where a client is led when no server can be reached.
         first_names: Gives what fires when names have been looked up for the first time; ``None`` if they have.
         checking: Whether its servers are checked in this process, which then tells of what is found.
+        standings: How its servers are, under whichever rules.
 
     Raises:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
@@ -73,13 +75,14 @@ class Upstream:
         first_names: Callable[[], Deferred[None] | None] = lambda: None,
         *,
         checking: bool = True,
+        standings: Standings | None = None,
     ) -> None:
         self.backend = backend
         self.fallback = fallback
         self._checking = checking
         self._early: dict[str, list[str]] = {}
         self.first_names = first_names
-        self.pool = Pool(backend, clock.seconds, self._changed)
+        self.pool = Pool(backend, clock.seconds, self._changed, standings=standings)
         self.pool.on_shortage = self._short
         if not checking:
             self.pool.on_members = self._apply_early
@@ -96,18 +99,27 @@ class Upstream:
             )
             self.pool.on_room = self.queue.serve
         self.sources = Sources(backend.source) if backend.source else None
-        try:
-            if "client" in backend.source:
-                check_transparent()
-            self.tls = BackendTLS(backend.tls) if backend.tls else None
-        except MuxError as problem:
-            key = getattr(problem, "key", "source")
-            raise MuxError(f"[backend {backend.name}] {key}: {problem}") from problem
+        self.tls = self.read_tls()
         self.asks_who = (
             backend.proxy_protocol != "off"
             or backend.balance == "source-hash"
             or self.sources is not None
         )
+
+    def read_tls(self) -> BackendTLS | None:
+        """Read the files for TLS, and see whether there are the privileges that it needs.
+
+        Raises:
+            MuxError: A file cannot be used, or a privilege is missing.
+        """
+        backend = self.backend
+        try:
+            if "client" in backend.source:
+                check_transparent()
+            return BackendTLS(backend.tls) if backend.tls else None
+        except MuxError as problem:
+            key = getattr(problem, "key", "source")
+            raise MuxError(f"[backend {backend.name}] {key}: {problem}") from problem
 
     def _changed(self, member: Member, before: State) -> None:
         """Log a change, but not each attempt to let a server back in, nor what another process logs."""
@@ -129,6 +141,10 @@ class Upstream:
             backend=self.backend.name,
         )
 
+    def has(self, key: str) -> bool:
+        """Tell whether a server is known, of whichever address; the key is that of `apply`."""
+        return any(key_of(member) == key for member in self.pool.members)
+
     def apply(self, key: str, *, ok: bool, why: str) -> None:
         """Take in what a check has found.
 
@@ -138,7 +154,7 @@ class Upstream:
             ok: Whether it is healthy.
             why: What is wrong.
         """
-        if any(key_of(member) == key for member in self.pool.members):
+        if self.has(key):
             apply_result(self.pool, key, ok=ok, why=why)
         elif ok:
             self._early.pop(key, None)
@@ -184,7 +200,9 @@ class Upstreams:
         self._publish = publish
         self._checking = checking
         self._upstreams: dict[Backend, Upstream] = {}
-        self._checks: list[HealthChecks] = []
+        self._standings: WeakValueDictionary[str, Standings] = WeakValueDictionary()
+        self._checks: dict[Upstream, HealthChecks] = {}
+        self._prepared: PreparedUpstreams | None = None
         self._names: Names | None = None
         self._users = 0
 
@@ -198,8 +216,11 @@ class Upstreams:
                 self.to(backend.fallback),
                 self.first_names,
                 checking=self._checking,
+                standings=self._standings.setdefault(backend.name, Standings()),
             )
-            if self._users:
+            if self._prepared is not None:
+                self._prepared.made.append(upstream)
+            elif self._users:
                 self._begin(upstream)
         return upstream
 
@@ -233,6 +254,46 @@ class Upstreams:
         for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
             self.of(backend)
 
+    def prepare(self, rules: Rules) -> PreparedUpstreams:
+        """Make what rules need that is not there yet, and read the files for TLS; nothing of what there is changes.
+
+        Returns:
+            What ends this by `commit` or `abandon`, both of which have to be called before anything is prepared again. Its
+            ``problems`` tell what cannot be used; then only `abandon` is left.
+        """
+        prepared = self._prepared = PreparedUpstreams(self)
+        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+            try:
+                upstream = self.of(backend)
+                if backend.tls is not None and upstream not in prepared.made:
+                    prepared.tls[upstream] = upstream.read_tls()
+            except MuxError as problem:  # noqa: PERF203 - all are to be told
+                prepared.problems.append(str(problem))
+            else:
+                prepared.kept.add(upstream)
+        return prepared
+
+    def commit(self, prepared: PreparedUpstreams) -> None:
+        """See `PreparedUpstreams.commit`."""
+        self._prepared = None
+        for upstream, tls in prepared.tls.items():
+            upstream.tls = tls
+        # First, so that names which both have are looked up on and on.
+        for upstream in prepared.made:
+            if self._users:
+                self._begin(upstream)
+        for upstream in [*self._upstreams.values()]:
+            if upstream not in prepared.kept:
+                self._end(upstream)
+        for upstream in prepared.made:
+            upstream.pool.take_over()
+
+    def abandon(self, prepared: PreparedUpstreams) -> None:
+        """See `PreparedUpstreams.abandon`."""
+        self._prepared = None
+        for upstream in prepared.made:
+            del self._upstreams[upstream.backend]
+
     def down(self) -> list[dict[str, Any]]:
         """Give what somebody who is new has to `apply` to know which servers are down."""
         return [
@@ -260,7 +321,7 @@ class Upstreams:
         self._users -= 1
         if self._users:
             return succeed(None)
-        for checks in self._checks:
+        for checks in self._checks.values():
             checks.stop()
         self._checks.clear()
         names, self._names = self._names, None
@@ -276,10 +337,10 @@ class Upstreams:
                 pool,
                 check,
                 self._on_result(upstream),
-                wrap=upstream.tls.wrap if upstream.tls else None,
+                wrap=partial(_wrap, upstream) if upstream.tls else None,
             )
             pool.on_members = checks.refresh
-            self._checks.append(checks)
+            self._checks[upstream] = checks
             checks.start()
         # A parent of workers has no connections of its own, and needs no addresses but to check them.
         idle = self._publish is not None and check is None
@@ -287,6 +348,16 @@ class Upstreams:
             if self._names is None:
                 self._names = Names(self._reactor)
             self._names.watch(pool)
+
+    def _end(self, upstream: Upstream) -> None:
+        """Leave a backend to the connections that it has."""
+        del self._upstreams[upstream.backend]
+        checks = self._checks.pop(upstream, None)
+        if checks is not None:
+            checks.stop()
+        if self._names is not None:
+            self._names.forget(upstream.pool)
+        upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
         """Connect a check from where clients' connections would come, but for their own addresses."""
@@ -314,12 +385,45 @@ class Upstreams:
             ok: Whether it is healthy.
             why: What is wrong.
         """
-        for upstream in self._upstreams.values():
-            if upstream.backend.name == backend:
-                upstream.apply(key, ok=ok, why=why)
+        named = [one for one in self._upstreams.values() if one.backend.name == backend]
+        # Whoever has the same server hears of it.
+        for upstream in [one for one in named if one.has(key)][:1] or named:
+            upstream.apply(key, ok=ok, why=why)
 
     def first_names(self) -> Deferred[None] | None:
         """Give what fires when all names have been looked up once; ``None`` if they have."""
         if self._names is None or not self._names.unanswered:
             return None
         return self._names.first_answer()
+
+
+class PreparedUpstreams:
+    """What backends will be.
+
+    Attributes:
+        made: Those that are new.
+        kept: All that the rules have, new or not.
+        tls: What was read from the files of those that are not new.
+        problems: What cannot be used.
+    """
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+        self.made: list[Upstream] = []
+        self.kept: set[Upstream] = set()
+        self.tls: dict[Upstream, BackendTLS | None] = {}
+        self.problems: list[str] = []
+
+    def commit(self) -> None:
+        """Look names up and check servers of what is new, and no more of what the rules do not have."""
+        self._upstreams.commit(self)
+
+    def abandon(self) -> None:
+        """Forget what is new."""
+        self._upstreams.abandon(self)
+
+
+def _wrap(upstream: Upstream, *args: Any, **options: Any) -> Any:
+    """Have a check speak TLS, by the files that were read last."""
+    assert upstream.tls is not None  # noqa: S101 - that does not change while it runs
+    return upstream.tls.wrap(*args, **options)

@@ -10,8 +10,8 @@ from tests.backends.names.nameserver import SILENCE, a, aaaa, cname
 from tests.backends.names.resolve_case import FAR, HOST, CountingPool, NamesTestCase
 from tests.backends.pool.pools import servers
 from txmux.backends.names.addresses import MOST_ADDRESSES
-from txmux.backends.pool.member import State
 from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.standing import State
 
 if TYPE_CHECKING:
     from txmux.rules.model import Server

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.internet.task import Clock
 
-from txmux.backends.pool.member import Member, State
+from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Pool
+from txmux.backends.pool.standing import State
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
 

@@ -16,8 +16,9 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
-from txmux.backends.pool.member import Member, ResolvedAddress, State
+from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.standing import State
 from txmux.rules.model import Check, Ejection, Outcome, Refusal
 
 _NAME = "db.example.com:80"
@@ -55,7 +56,7 @@ class PoolMachine(RuleBasedStateMachine):
     def is_out(self, member: Member) -> bool:
         """Tell whether a member may not be chosen."""
         if member.state is State.EJECTED:
-            return member.out_until > self.watched.clock.seconds()
+            return member.standing.out_until > self.watched.clock.seconds()
         return member.state is not State.UP
 
     @rule(

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import SPARE, Watched, servers
-from txmux.backends.pool.member import ResolvedAddress, State
+from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.standing import State
 from txmux.rules.model import Check, Ejection
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.logger import Logger
 
 from txmux.backends.health.asking import Asking
-from txmux.backends.pool.member import State
+from txmux.backends.pool.standing import State
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime

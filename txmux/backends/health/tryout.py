@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.asking import Asking
-from txmux.backends.pool.member import State
+from txmux.backends.pool.standing import State
 from txmux.backends.upstream import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of

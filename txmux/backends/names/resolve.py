@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -50,6 +51,7 @@ class Names:
         self._names: dict[Hashable, _Name] = {}
         self._unanswered: set[_Name] = set()
         self._waiting: list[Deferred[None]] = []
+        self._ending: list[Deferred[None]] = []
 
     @property
     def unanswered(self) -> int:
@@ -61,6 +63,19 @@ class Names:
         for server in pool.backend.servers:
             if is_name(server):
                 self._name(server, pool.backend).add(pool, server)
+
+    def forget(self, pool: Pool) -> None:
+        """Leave a pool as it is, and look up no more what nobody else asks for."""
+        for key, name in [*self._names.items()]:
+            name.remove(pool)
+            if not name.is_used:
+                del self._names[key]
+                ending = name.stop()
+                self._ending.append(ending)
+                ending.addCallback(partial(self._ended, ending))
+
+    def _ended(self, ending: Deferred[None], _: None) -> None:
+        self._ending.remove(ending)
 
     def _name(self, server: Server, backend: Backend) -> _Name:
         key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers)
@@ -102,7 +117,7 @@ class Names:
         """Look nothing up any more. Then no timer and no socket is left."""
         names = [*self._names.values()]
         self._names.clear()
-        await DeferredList([name.stop() for name in names])
+        await DeferredList([*self._ending, *(name.stop() for name in names)])
 
 
 class _State(enum.Enum):
@@ -141,6 +156,15 @@ class _Name:
         """Keep one server of a pool up to date as well."""
         self._users.append((pool, server))
         self._tell(pool, server)
+
+    def remove(self, pool: Pool) -> None:
+        """Leave a pool as it is."""
+        self._users = [(known, server) for known, server in self._users if known is not pool]
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there is a pool that it is looked up for."""
+        return bool(self._users)
 
     def begin(self) -> None:
         """Look it up now, and again from time to time."""

@@ -55,10 +55,11 @@ def _smooth(members: Sequence[Member]) -> Member:
     most = -math.inf
     for member in members:
         total += member.weight
-        member.credit = credit = member.credit + member.weight
+        standing = member.standing
+        standing.credit = credit = standing.credit + member.weight
         if credit > most:
             best, most = member, credit
-    best.credit -= total
+    best.standing.credit -= total
     return best
 
 
@@ -77,7 +78,7 @@ class _LeastConnections:
         pass
 
     def pick(self, members: Sequence[Member], _: str, /) -> Member:
-        loads = [member.connections / member.weight for member in members]
+        loads = [member.standing.connections / member.weight for member in members]
         least = min(loads)
         if loads.count(least) == 1:
             return members[loads.index(least)]

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import enum
-from collections import deque
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.backends.pool.standing import Standing, State
+
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
-__all__ = ["Member", "ResolvedAddress", "State"]
-
-
-class State(enum.Enum):
-    """Whether connections are led to a member."""
-
-    UP = "up"
-    DOWN = "down"
-    """Its checks fail."""
-    EJECTED = "ejected"
-    """Connections to it failed, so it is left alone for a while."""
-    PROBING = "probing"
-    """After that while: one connection tries it."""
-    DISABLED = "disabled"
-    """The rules say ``down``."""
+__all__ = ["Member", "ResolvedAddress"]
 
 
 @attrs.frozen
@@ -58,13 +44,7 @@ class Member:
         name: The host name of it, which TLS verifies; empty if there is none.
         weight: Its share.
         rank: Only when none of a lower one is up, it is used.
-        state: Whether connections are led to it.
-        connections: Those that are established or being made.
-        why: What led to the state.
-        credit: What it is owed by the balancer.
-        failed_at: When the last connections failed; no more of them than ejection counts.
-        out_until: When an ejection is over.
-        contrary: Checks in a row that say otherwise than the state.
+        standing: How it is.
         seed: Its part in the choice by the client's address; the same in every process.
     """
 
@@ -73,20 +53,29 @@ class Member:
     name: str
     weight: int = 1
     rank: tuple[bool, int] = (False, 0)
-    state: State = State.UP
-    connections: int = 0
-    why: str = ""
-    credit: int = 0
-    failed_at: deque[float] = attrs.field(factory=deque)
-    out_until: float = 0.0
-    contrary: int = 0
+    standing: Standing = attrs.field(factory=Standing)
     seed: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         digest = blake2b(self.target.text.encode(), digest_size=8).digest()
         self.seed = int.from_bytes(digest, "big")
 
+    @property
+    def state(self) -> State:
+        """Whether connections are led to it."""
+        return State.DISABLED if self.server.down else self.standing.state
+
+    @property
+    def connections(self) -> int:
+        """How many are established or being made."""
+        return self.standing.connections
+
+    @property
+    def why(self) -> str:
+        """What led to the state."""
+        return self.standing.why
+
     def has_room(self) -> bool:
         """Tell whether its own limit leaves room for a connection."""
         most = self.server.max_connections
-        return not most or self.connections < most
+        return not most or self.standing.connections < most

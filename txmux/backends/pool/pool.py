@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.backends.pool.balance import balancer
-from txmux.backends.pool.member import Member, State
+from txmux.backends.pool.member import Member
+from txmux.backends.pool.standing import Standings, State
 from txmux.backends.pool.tiers import Tiers, is_due
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
@@ -44,10 +45,10 @@ class Pool:
         seconds: Tells the time, which never goes back.
         on_change: Told of a member whose state has changed, with the state before. Its ``why`` tells the cause.
         random: Where chance comes from.
+        standings: What other pools know of the same servers, which have them by other rules; nothing if not given.
 
     Attributes:
         backend: Whose servers they are.
-        connections: Those that are established or being made.
         on_members: Called when a name has led to other members.
         on_shortage: Called when no member is up any more, so that those that are ejected are used as a last resort.
         on_room: Called when there may be room, or none any more to wait for: see `txmux.backends.pool.queue`.
@@ -59,9 +60,11 @@ class Pool:
         seconds: Callable[[], float],
         on_change: Callable[[Member, State], None] = lambda _member, _before: None,
         random: Random | None = None,
+        standings: Standings | None = None,
     ) -> None:
         self.backend = backend
-        self.connections = 0
+        self._standings = standings or Standings()
+        self._standings.join(self)
         self.on_room: Callable[[], None] | None = None
         self.on_members: Callable[[], None] | None = None
         self.on_shortage: Callable[[], None] | None = None
@@ -70,7 +73,7 @@ class Pool:
         self._pick = balancer(backend.balance, random or Random()).pick  # noqa: S311 - not for secrets
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
-            server: [] if is_name(server) else [_member(server, server)]
+            server: [] if is_name(server) else [self._member(server, server)]
             for server in backend.servers
         }
         # Those that no name leads to any more, but connections do.
@@ -80,6 +83,11 @@ class Pool:
         self._has_last_resort = isinstance(backend.fallback, Refusal)
         self._in_shortage = False
         self._arrange()
+
+    @property
+    def connections(self) -> int:
+        """How many are established or being made."""
+        return self._standings.connections
 
     @property
     def members(self) -> list[Member]:
@@ -101,11 +109,11 @@ class Pool:
         if not members:
             return Unavailable.NO_SERVER if members is None else Unavailable.FULL
         most = self.backend.max_connections
-        if most and self.connections >= most:
+        if most and self._standings.connections >= most:
             return Unavailable.FULL
         member = members[0] if len(members) == 1 else self._pick(members, client)
-        member.connections += 1
-        self.connections += 1
+        member.standing.connections += 1
+        self._standings.connections += 1
         if member.state is State.EJECTED and is_due(member, self._seconds()):
             self._change(member, State.PROBING, "its time is over, and a connection tries it")
         return member
@@ -140,8 +148,8 @@ class Pool:
         """
         for member in self.members:
             if member.target.text == server:
-                member.connections += 1
-                self.connections += 1
+                member.standing.connections += 1
+                self._standings.connections += 1
                 return member
         return None
 
@@ -200,12 +208,13 @@ class Pool:
         if check is None or member.state is State.DISABLED:
             return
         is_down = member.state is State.DOWN
-        member.contrary = member.contrary + 1 if ok is is_down else 0
-        if member.contrary < (check.rise if is_down else check.fall):
+        standing = member.standing
+        standing.contrary = standing.contrary + 1 if ok is is_down else 0
+        if standing.contrary < (check.rise if is_down else check.fall):
             return
-        member.contrary = 0
+        standing.contrary = 0
         if is_down:
-            member.failed_at.clear()
+            standing.failed_at.clear()
             self._change(member, State.UP, f"checks that succeeded: {check.rise}")
         else:
             self._change(
@@ -232,7 +241,8 @@ class Pool:
         # Those that stay keep their order, whatever the order of the answer.
         for place in dict.fromkeys((*(place for place in known if place in wanted), *wanted)):
             address = wanted[place]
-            member = known.get(place) or _member(server, _target(server, address))
+            member = known.get(place) or self._member(server, _target(server, address))
+            self._free(member)
             member.name = address.name or server.host
             member.weight = server.weight * max(1, address.weight)
             member.rank = (server.backup, priorities.index(address.priority))
@@ -256,7 +266,7 @@ class Pool:
         if not eject.lone and self._is_lone(member):
             return
         now = self._seconds()
-        failed_at = member.failed_at
+        failed_at = member.standing.failed_at
         failed_at.append(now)
         if member.state is State.PROBING:
             why = "the connection that tried it failed"
@@ -265,16 +275,24 @@ class Pool:
         else:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
         failed_at.clear()
-        member.out_until = now + eject.seconds
+        member.standing.out_until = now + eject.seconds
         self._change(member, State.EJECTED, why)
 
     def _is_lone(self, member: Member) -> bool:
         return all(m is member or m.state is State.DISABLED for m in self.members)
 
     def _change(self, member: Member, state: State, why: str) -> None:
-        before, member.state, member.why = member.state, state, why
+        before, standing = member.state, member.standing
+        standing.state, standing.why = state, why
         self._arrange()
         self._on_change(member, before)
+        self._look_for_shortage()
+        for other in self._standings.others(self):
+            other.rearrange()
+
+    def rearrange(self) -> None:
+        """Note that a server has changed its state, which another pool tells of."""
+        self._arrange()
         self._look_for_shortage()
 
     def _look_for_shortage(self) -> None:
@@ -286,24 +304,48 @@ class Pool:
         self._tiers = Tiers.of(self.members, self._seconds(), has_last_resort=self._has_last_resort)
 
     def _leave(self, member: Member) -> None:
-        member.connections -= 1
-        self.connections -= 1
+        member.standing.connections -= 1
+        self._standings.connections -= 1
         if self._leaving and not member.connections and member in self._leaving:
             self._leaving.remove(member)
 
     def _room(self) -> None:
         if self.on_room is not None:
             self.on_room()
+        if self._standings.is_shared:
+            for other in self._standings.others(self):
+                if other.on_room is not None:
+                    other.on_room()
+
+    def take_over(self) -> None:
+        """Begin to lead connections; until then, pools of older rules did."""
+        for member in self.members:
+            self._free(member)
+        self._arrange()
+        self._room()
+
+    def retire(self) -> None:
+        """Go on for the connections of older rules alone; another pool tells what happens to the servers."""
+        self.on_shortage = self.on_members = None
+
+    def _free(self, member: Member) -> None:
+        """Let a server in again that was kept out by what the rules do not ask for any more."""
+        standing = member.standing
+        if standing.state is State.DOWN:
+            is_kept_out = self.backend.check is not None
+        else:
+            is_kept_out = self.backend.eject is not None
+        if not is_kept_out:
+            standing.state, standing.why = State.UP, ""
+
+    def _member(self, server: Server, target: Server) -> Member:
+        standing = self._standings.of((server.text, target.text))
+        return Member(server, target, server.host, server.weight, (server.backup, 0), standing)
 
 
 def is_name(server: Server) -> bool:
     """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
     return server.kind == "srv" or (server.kind == "tcp" and not is_address(server.host))
-
-
-def _member(server: Server, target: Server) -> Member:
-    state = State.DISABLED if server.down else State.UP
-    return Member(server, target, server.host, server.weight, (server.backup, 0), state)
 
 
 def _target(server: Server, address: ResolvedAddress) -> Server:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.backends.pool.member import State
+from txmux.backends.pool.standing import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,13 +60,16 @@ class Tiers:
             has_last_resort
             and bool(usable or suspect)
             and all(member.state is not State.UP for member in usable),
-            min((m.out_until for m in suspect if m.state is State.EJECTED), default=math.inf),
+            min(
+                (m.standing.out_until for m in suspect if m.state is State.EJECTED),
+                default=math.inf,
+            ),
         )
 
 
 def is_due(member: Member, now: float) -> bool:
     """Tell whether a member's ejection is over, so that one connection may try it."""
-    return member.state is State.EJECTED and member.out_until <= now
+    return member.state is State.EJECTED and member.standing.out_until <= now
 
 
 def _groups(members: Iterable[Member]) -> list[list[Member]]:
