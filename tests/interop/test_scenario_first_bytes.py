@@ -1,0 +1,89 @@
+"""`first-bytes.ini` with nginx, OpenSSH, Redis, PostgreSQL and Gearman."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, output_of
+from tests.interop.postgres import start_postgres
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import start_nginx, start_redis, start_sshd
+
+if TYPE_CHECKING:
+    from tests.interop.servers import SshServer
+
+_SITE = """
+server {
+    listen 127.0.0.1:8080;
+    location / { return 200 "the site\\n"; }
+}
+"""
+
+
+class FirstBytesTests(ScenarioTestCase):
+    """The example file, with every server on its usual port."""
+
+    ssh: ClassVar[SshServer]
+    mux: ClassVar[Example]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start all servers and txmux."""
+        super().setUpClass()
+        cls.share(start_nginx(cls.folder, _SITE))
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        cls.share(start_redis(cls.folder, 6379))
+        cls.folder.chmod(0o755)
+        cls.share(start_postgres(cls.make_folder("postgres"), 5432))
+        jobs = cls.share(
+            Child("gearmand", "--listen=127.0.0.1", "--log-file=stderr", "--verbose=INFO")
+        )
+        jobs.wait_for("Listening on")
+        cls.mux = cls.share(Example(EXAMPLES / "first-bytes.ini"))
+
+    def assert_logged(self, route: str, server: str) -> None:
+        """Check the route and the server of the one new line of the log."""
+        line = self.mux.take_one()
+        self.assertEqual((line["route"], line["server"]), (route, server))
+
+    def test_http(self) -> None:
+        """A browser reaches the site."""
+        self.assertEqual(output_of("curl", "-q", "-sS", "http://127.0.0.1:9000/"), b"the site\n")
+        self.assert_logged("web", "127.0.0.1:8080")
+
+    def test_ssh(self) -> None:
+        """An SSH client runs a command."""
+        options = (*self.ssh.options, "-p", "9000")
+        self.assertEqual(output_of("ssh", *options, "127.0.0.1", "echo hello"), b"hello\n")
+        self.assert_logged("ssh", "127.0.0.1:22")
+
+    def test_redis(self) -> None:
+        """A Redis client is answered."""
+        self.assertEqual(output_of("redis-cli", "-p", "9000", "PING"), b"PONG\n")
+        self.assert_logged("cache", "127.0.0.1:6379")
+
+    def test_postgres(self) -> None:
+        """A PostgreSQL client asks a question."""
+        place = "postgresql://postgres:secret@127.0.0.1:9000/postgres?sslmode=disable"
+        self.assertEqual(output_of("psql", "-X", "-At", "-c", "SELECT 6 * 7", place), b"42\n")
+        self.assert_logged("database", "127.0.0.1:5432")
+
+    def test_gearman(self) -> None:
+        """A worker and a client of Gearman find each other, by one of the beginnings; an administrator uses another."""
+        place = ("-h", "127.0.0.1", "-p", "9000", "-f", "shout")
+        worker = Child("gearman", *place, "-w", "-c", "1", "--", "tr", "a-z", "A-Z")
+        self.assertEqual(output_of("gearman", *place, "hello"), b"HELLO")
+        worker.end()
+        said = output_of("gearadmin", "--host=127.0.0.1", "--port=9000", "--status")
+        self.assertEqual(said, b"shout\t0\t0\t0\n.\n")
+        for line in self.mux.take(3):
+            self.assertEqual((line["route"], line["server"]), ("jobs", "127.0.0.1:4730"))
+
+    def test_short_client(self) -> None:
+        """A client that sends less than the shortest beginning, and more than nothing, is turned away when its time is over."""
+        with socket.create_connection(("127.0.0.1", 9000), timeout=20) as client:
+            client.sendall(b"st")
+            self.assertEqual(client.recv(1), b"")
+        line = self.mux.take_one()
+        self.assertEqual((line["reason"], line["bytes_in"]), ("no-route", "2"))
