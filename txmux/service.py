@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from txmux.errors import MuxError
 from txmux.frontend.addresses import text_of
 from txmux.frontend.limits.admission import Admission, Tally
 from txmux.observe.access_log import open_log
@@ -21,14 +22,15 @@ from txmux.processes.signals import SignalWatch
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import load
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
+from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
+from txmux.serving.store import ListeningSockets
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
-    from txmux.errors import MuxError
     from txmux.frontend.listener import MuxFactory
     from txmux.processes.account import Account
     from txmux.rules.model import Listener, Rules
@@ -61,6 +63,7 @@ class MuxService(Service):
         self.factories: list[MuxFactory] = []
         self.failure: MuxError | None = None
         self._account: Account | None = None
+        self._sockets = ListeningSockets(reactor)
         self._opened: Serving | Parent | None = None
         self._on_hangup = SignalWatch(reactor, self.reopen_files, signal.SIGHUP)
 
@@ -108,6 +111,7 @@ class MuxService(Service):
             )
             # The watch is there before anything is waited for.
             second_signal.start()
+            self._sockets.close()
             await opened.drain()
             second_signal.stop()
             self._opened = None
@@ -129,7 +133,7 @@ class MuxService(Service):
         return self._opened
 
     def _parent(self) -> Parent:
-        parent = Parent(self.rules, self._reactor, self._fail)
+        parent = Parent(self.rules, self._reactor, self._sockets, self._fail)
         parent.open(self._account.owner if self._account else None)
         return parent
 
@@ -140,12 +144,21 @@ class MuxService(Service):
         )
         serving = Serving(self.rules, access_log, self._reactor)
         self.ports, self.factories = serving.ports, serving.factories
+        try:
+            self._sockets.open(self.rules.listeners)
+        except MuxError:
+            serving.give_up()
+            raise
+        sockets = self._sockets.sockets()
         tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:
             admission = Admission(listener, self._reactor.seconds, service=tally)
             factory = serving.add(listener, admission)
-            for text in listener.endpoints:
-                self._listen(serving, listener, text, factory)
+            for place in places_of(listener):
+                if place.is_plain:
+                    serving.listen(factory, sockets[place.key])
+                else:
+                    self._listen(serving, listener, place.text, factory)
         return serving
 
     def _listen(self, serving: Serving, listener: Listener, text: str, factory: MuxFactory) -> None:
@@ -170,6 +183,7 @@ class MuxService(Service):
         opening.addErrback(failures.append)
         if failures:
             serving.give_up()
+            self._sockets.close()
             raise listen_error(listener, text, failures[0].value) from failures[0].value
         # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
         opening.addCallback(fail_late)

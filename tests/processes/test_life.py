@@ -7,31 +7,92 @@ import resource
 import signal
 import socket
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, pids_of, worker_of
+from tests.processes.running import RULES, WorkersTestCase, pids_of
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Mux
+
+
+def has_connection(pid: int, end: socket.socket) -> bool:
+    """Tell whether a process has the other end of a connection."""
+    port = f":{end.getpeername()[1]:04X}"
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    inodes = {words[9] for words in map(str.split, lines) if words[1].endswith(port)}
+    links = map(os.path.realpath, Path(f"/proc/{pid}/fd").iterdir())
+    return any(link.endswith(f"socket:[{inode}]") for link in links for inode in inodes)
 
 
 class CrashTest(WorkersTestCase):
     """A worker that ends without having been told to."""
 
     def test_queue_survives(self) -> None:
-        """Clients that wait for a worker which then crashes are served by its successor; others notice nothing."""
+        """Clients that wait while nobody serves are served by whoever comes next."""
         mux = self.start()
         self.addCleanup(mux.stop)
-        pid, other = pids_of(mux.child.pid)
-        os.kill(pid, signal.SIGSTOP)
-        clients = [self.client(mux) for _ in range(40)]
-        for client in clients:
-            client.sendall(b"x")
-        self.kill(mux, pid)
+        pids = pids_of(mux.child.pid)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        clients = self.speaking(mux)
+        for pid in pids:
+            self.kill(mux, pid)
         for client in clients:
             self.assertEqual(client.recv(1), b"")
-        self.assertEqual(len({worker_of(line["id"]) for line in mux.take(40)}), 2)
-        self.assertIn(other, pids_of(mux.child.pid))
+        mux.take(40)
         mux.child.wait_for(
             r"worker 1 was ended by signal 9 \(SIGKILL\); another one is started at once"
         )
+
+    def speaking(self, mux: Mux) -> list[socket.socket]:
+        """Connect forty clients that have said something."""
+        clients = [self.client(mux) for _ in range(40)]
+        for client in clients:
+            client.sendall(b"x")
+        return clients
+
+    def assert_all_served(self, mux: Mux) -> None:
+        """See forty new clients served within a second."""
+        begun = time.monotonic()
+        for client in self.speaking(mux):
+            self.assertEqual(client.recv(1), b"")
+        self.assertLess(time.monotonic() - begun, 1)
+        mux.take(40)
+
+    def test_stopped(self) -> None:
+        """While one worker does nothing, whatever the reason, the other serves all."""
+        mux = self.start()
+        self.addCleanup(mux.stop)
+        first, second = pids_of(mux.child.pid)
+        os.kill(first, signal.SIGSTOP)
+        self.assert_all_served(mux)
+        os.kill(first, signal.SIGCONT)
+        self.kill(mux, first)
+        os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
+        mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
+        self.assertEqual(pids_of(mux.child.pid), [second])
+        self.assert_all_served(mux)
+
+    def test_draining(self) -> None:
+        """So it is while one drains."""
+        listening = self.backend()
+        mux = self.start(
+            f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n"
+        )
+        client = self.client(mux)
+        client.sendall(b"SSH-2.0-x\r\n")
+        server, _ = listening.accept()
+        self.addCleanup(server.close)
+        pid = next(pid for pid in pids_of(mux.child.pid) if has_connection(pid, server))
+        os.kill(pid, signal.SIGTERM)
+        mux.child.wait_for("open connections: 1")
+        self.assert_all_served(mux)
+        self.assertEqual(len(pids_of(mux.child.pid)), 2)
+        server.close()
+        client.close()
+        mux.take_one()
 
     def test_back_off(self) -> None:
         """One that crashes again soon has to wait."""

@@ -63,10 +63,10 @@ backend = reset
         """Where there is no IPv6, `:PORT` is every IPv4 address."""
         real = listening._open
 
-        def without_ipv6(address: listening.ListenAddress, sharing: Any) -> socket.socket:
+        def without_ipv6(address: listening.ListenAddress) -> socket.socket:
             if address.family == socket.AF_INET6:
                 socket.socket(socket.AF_PACKET + 1000)  # EAFNOSUPPORT
-            return real(address, sharing)
+            return real(address)
 
         self.patch(listening, "_open", without_ipv6)
         (port,) = self.run_service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n")
@@ -226,7 +226,7 @@ class StartFailureTest(ServiceTestCase):
             "server_endpoint",
             lambda *_: type("Endpoint", (), {"listen": lambda *_: waiter})(),
         )
-        self.run_service("[listen x]\nendpoint = :0\n", use=late)
+        self.run_service("[listen x]\nendpoint = tls:x:0\n", use=late)
         with capturedLogs() as events:
             waiter.errback(CannotListenError("", 1, OSError(1, "no")))
         self.assertTrue(late.stopped)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import has_ipv6
-from txmux.serving import listening
-from txmux.serving.listening import ListenAddress, listen_address, open_socket, open_sockets
-
-LOCAL = ListenAddress(socket.AF_INET, "127.0.0.1", 0, 128)
+from txmux.serving.listening import ListenAddress, listen_address, open_socket
 
 
 class PlaceTest(SynchronousTestCase):
@@ -36,26 +32,27 @@ class PlaceTest(SynchronousTestCase):
             self.assertEqual((text, listen_address(text, 7)), (text, wanted))
 
 
-class SharingTest(SynchronousTestCase):
-    """Sockets for several processes."""
+class NameTest(SynchronousTestCase):
+    """What makes two addresses the same."""
 
-    def open(self, address: ListenAddress, count: int) -> list[socket.socket]:
-        """Open sockets until the test ends."""
-        opened = open_sockets(address, count)
-        for one in opened:
-            self.addCleanup(one.close)
-        return opened
+    def test_names(self) -> None:
+        """However an address is written, its name is one."""
+        for text, wanted in [
+            (":443", "[::]:443"),
+            ("tcp6:443", "[::]:443"),
+            ("[::]:443", "[::]:443"),
+            ("[0:0::1]:443", "[::1]:443"),
+            ("tcp:443", "0.0.0.0:443"),
+            ("0.0.0.0:443", "0.0.0.0:443"),
+            ("tcp:443:interface=127.0.0.1:backlog=3", "127.0.0.1:443"),
+        ]:
+            address = listen_address(text, 7)
+            assert address is not None
+            self.assertEqual((text, address.name), (text, wanted))
 
-    def test_spread(self) -> None:
-        """All have the port that the first was given, and each gets some of the clients."""
-        opened = self.open(LOCAL, 3)
-        names = {one.getsockname() for one in opened}
-        self.assertEqual(len(names), 1)
-        (name,) = names
-        for _ in range(100):
-            self.addCleanup(socket.create_connection(name).close)
-        for one in opened:
-            one.accept()[0].close()
+
+class OpenTest(SynchronousTestCase):
+    """A socket."""
 
     def test_not_with_others(self) -> None:
         """The port of another program is not shared, even if that program would share it."""
@@ -64,35 +61,14 @@ class SharingTest(SynchronousTestCase):
             other.bind(("127.0.0.1", 0))
             other.listen()
             address = ListenAddress(socket.AF_INET, "127.0.0.1", other.getsockname()[1], 16)
-            for count in (1, 2):
-                with self.assertRaises(OSError) as caught:
-                    open_sockets(address, count)
-                self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
-
-    def test_one_fails(self) -> None:
-        """If one cannot be opened, none is left open."""
-        real, ports = listening._open, []
-
-        def open_first(address: ListenAddress, sharing: listening._Sharing) -> socket.socket:
-            if sharing == "further":
-                ports.append(address.port)
-                raise OSError(errno.EMFILE, "no more")
-            return real(address, sharing)
-
-        self.patch(listening, "_open", open_first)
-        self.assertRaises(OSError, open_sockets, LOCAL, 2)
-        open_socket(ListenAddress(socket.AF_INET, "127.0.0.1", ports[0], 16)).close()
+            with self.assertRaises(OSError) as caught:
+                open_socket(address)
+            self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
 
     def test_every_address(self) -> None:
-        """Sockets on every address take IPv4 and IPv6 clients."""
+        """One on every address takes IPv4 and IPv6 clients."""
         if not has_ipv6():
             self.skipTest("no IPv6 on the loopback")
-        first, _ = self.open(ListenAddress(socket.AF_INET6, "::", 0, 16, both=True), 2)
-        for host in ("127.0.0.1", "::1"):
-            socket.create_connection((host, first.getsockname()[1])).close()
-
-    def test_elsewhere(self) -> None:
-        """Where the system does not spread clients, all have one socket."""
-        self.patch(sys, "platform", "other")
-        first, second = self.open(LOCAL, 2)
-        self.assertIs(first, second)
+        with open_socket(ListenAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
+            for host in ("127.0.0.1", "::1"):
+                socket.create_connection((host, opened.getsockname()[1])).close()

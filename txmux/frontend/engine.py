@@ -18,6 +18,7 @@ from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
 from txmux.sockets.transport import SocketTransport
+from txmux.sockets.unixport import SharedUNIXPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,8 @@ _NOWHERE: dict[int, Any] = {
     socket.AF_INET6: ("::", 0),
     socket.AF_UNIX: "",
 }
+_AT_ONCE = 64  # connections accepted before others have their turn
+_SHARED_AT_ONCE = 4  # the rest is for whichever process is free
 _SPARE = 16  # descriptors for logs, look-ups and the like
 
 
@@ -47,6 +50,7 @@ class Engine:
         relay: ``portable`` for Twisted's own transports and nothing else; otherwise plain sockets are served beside
             the reactor, where the system can.
         hops: Shared with other processes that serve the same; by default its own.
+        shared: Whether other processes accept from the same sockets.
 
     Attributes:
         clock: Tells the time, and has the timers of connections.
@@ -60,9 +64,12 @@ class Engine:
         reactor: Any,
         relay: Literal["auto", "portable", "kernel"] = "auto",
         hops: Hops | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         self.reactor = reactor
         self.hops = hops or Hops()
+        self._shared = shared
         self.clock = Timers(reactor)
         self.undecided = 0
         self._limit = _descriptor_limit()
@@ -83,12 +90,21 @@ class Engine:
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
             self.hops.ports.add(opened.getsockname()[1])
         if self._poller is None:
+            if opened.family == socket.AF_UNIX:
+                unix = SharedUNIXPort(opened, factory, self.reactor)
+                unix.startListening()
+                return unix
             adopted: IListeningPort = self.reactor.adoptStreamPort(
                 opened.fileno(), opened.family, factory
             )
             return adopted
         port = SocketPort(
-            self._poller, opened.dup(), factory, keepalive=keepalive, is_last=self._is_last
+            self._poller,
+            opened.dup(),
+            factory,
+            keepalive=keepalive,
+            at_once=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
+            is_last=self._is_last,
         )
         port.startListening()
         return port

@@ -19,7 +19,6 @@ from txmux.processes.channel import Channel, attach
 from txmux.processes.forwarding import Forwarding
 from txmux.processes.limits import SharedLimits
 from txmux.processes.signals import SignalWatch
-from txmux.processes.unixport import SharedUNIXPort
 from txmux.processes.worker import CHANNEL
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import read_again
@@ -29,9 +28,6 @@ from txmux.sockets.poller import after_turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IListeningPort
-
-    from txmux.frontend.listener import MuxFactory
 
 __all__ = ["Child", "main"]
 
@@ -97,17 +93,10 @@ class Child:
                 with socket.socket(fileno=next(descriptors)) as opened:
                     # It is so already, but Python does not know, and would make a duplicate wait for clients.
                     opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-                    serving.ports.append(self._listen(opened, factory))
+                    serving.listen(factory, opened)
         if account is not None:
             account.become()
         return serving
-
-    def _listen(self, opened: socket.socket, factory: MuxFactory) -> IListeningPort:
-        if opened.family != socket.AF_UNIX:
-            return factory.listen(opened)
-        port = SharedUNIXPort(opened, factory, self._reactor)
-        port.startListening()
-        return port
 
     def stop(self) -> None:
         """Let connections finish, and end the process."""

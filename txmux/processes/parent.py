@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import gatherResults, succeed
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
@@ -13,17 +13,18 @@ from txmux.errors import ListenError, MuxError
 from txmux.frontend.engine import Engine
 from txmux.observe.access_log import open_log
 from txmux.processes.limits import SharedLimits
-from txmux.processes.sockets import WorkerSockets
 from txmux.processes.worker import Worker
 from txmux.rules.reading.parser import is_as_read
+from txmux.serving.places import places_of
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IDelayedCall
 
-    from txmux.rules.model import Rules
+    from txmux.rules.model import Listener, Rules
+    from txmux.serving.store import ListeningSockets
 
 __all__ = ["Parent", "WorkersError"]
 
@@ -41,17 +42,24 @@ class Parent:
     Args:
         rules: They say how many workers there are.
         reactor: The process's own; workers use one of the same kind.
+        sockets: Where clients come in; whoever owns them closes them.
         failed: Is told once if a worker cannot start while the service does.
     """
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, reactor: Any, failed: Callable[[MuxError], object]) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        reactor: Any,
+        sockets: ListeningSockets,
+        failed: Callable[[MuxError], object],
+    ) -> None:
         self._rules = rules
         self._reactor = reactor
         self._failed = failed
         self._failing = False
-        self._sockets = WorkerSockets(reactor, rules.settings.workers)
+        self._sockets = sockets
         self._workers: list[Worker] = []
         self._deadline: IDelayedCall | None = None
         engine = Engine(reactor, rules.settings.relay)
@@ -77,20 +85,14 @@ class Parent:
         access_log = open_log(self._rules.settings, owner=owner)
         if access_log is not None:
             access_log.close()
-        try:
-            for listener in self._rules.listeners:
-                self._sockets.open(listener)
-        except ListenError:
-            Deferred.fromCoroutine(self._sockets.close())
-            raise
+        check_shareable(self._rules.listeners)
+        self._sockets.open(self._rules.listeners)
 
     def start(self) -> None:
         """Start the workers."""
         count = self._rules.settings.workers
         self._limits = SharedLimits.make(self._rules, count)
-        for number in range(count):
-            descriptors = [self._limits.descriptor, *self._sockets.descriptors(number)]
-            self._workers.append(Worker(self, number, descriptors, self._reactor))
+        self._workers = [Worker(self, number, self._reactor) for number in range(count)]
         for worker in self._workers:
             worker.start()
         # A server is checked once, however many workers lead connections to it.
@@ -99,6 +101,12 @@ class Parent:
     def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
         for worker in self._workers:
             worker.tell("check", backend=backend, key=key, ok=ok, why=why)
+
+    def descriptors(self) -> list[int]:
+        """Give what a worker inherits: the memory that all share, and the sockets in the order of the endpoints."""
+        sockets = self._sockets.sockets()
+        places = [place for listener in self._rules.listeners for place in places_of(listener)]
+        return [self._limits.descriptor, *(sockets[place.key].fileno() for place in places)]
 
     def start_message(self) -> dict[str, Any]:
         """Give what every worker has to know."""
@@ -129,9 +137,8 @@ class Parent:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = self._reactor.callLater(seconds, self._kill_all)
-        closing = Deferred.fromCoroutine(self._sockets.close())
         checks = self._upstreams.stop() if self._workers else succeed(None)
-        await gatherResults([closing, checks, *(worker.stop() for worker in self._workers)])
+        await gatherResults([checks, *(worker.stop() for worker in self._workers)])
         if self._deadline.active():
             self._deadline.cancel()
         if self._workers:
@@ -152,3 +159,18 @@ class Parent:
         """Open the access log's file, and read all certificates, again in every worker."""
         for worker in self._workers:
             worker.tell("reopen")
+
+
+def check_shareable(listeners: Iterable[Listener]) -> None:
+    """See whether several processes can accept from all endpoints.
+
+    Raises:
+        ListenError: One is for Twisted to open.
+    """
+    for listener in listeners:
+        for place in places_of(listener):
+            if not place.is_plain:
+                raise ListenError(
+                    f"[listen {listener.name}] endpoint {place.text}: several workers cannot share an endpoint of type "
+                    f"{place.kind!r}; write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1"
+                )

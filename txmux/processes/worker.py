@@ -35,6 +35,7 @@ _access = Logger(namespace="txmux.access")
 class _Parent(Protocol):
     """What a worker needs of its parent."""
 
+    def descriptors(self) -> list[int]: ...
     def start_message(self) -> dict[str, Any]: ...
     def ready(self) -> None: ...
     def ended(self, number: int, /) -> None: ...
@@ -47,7 +48,6 @@ class Worker(ProcessProtocol):
     Args:
         parent: Is told what happens to it.
         number: Counted from 0; people are told one more.
-        descriptors: What it inherits.
         reactor: Starts the process.
 
     Attributes:
@@ -58,10 +58,9 @@ class Worker(ProcessProtocol):
 
     transport: IProcessTransport
 
-    def __init__(self, parent: _Parent, number: int, descriptors: list[int], reactor: Any) -> None:
+    def __init__(self, parent: _Parent, number: int, reactor: Any) -> None:
         self._parent = parent
         self._number = number
-        self._descriptors = descriptors
         self._reactor = reactor
         self._back_off = BackOff()
         self._channel: Channel | None = None
@@ -97,7 +96,7 @@ class Worker(ProcessProtocol):
         own, other = socket.socketpair()
         with own, other:
             attach(self._reactor, channel, own)
-            self._spawn([other.fileno(), *self._descriptors])
+            self._spawn([other.fileno(), *self._parent.descriptors()])
 
     def _spawn(self, descriptors: list[int]) -> None:
         arguments = [str(self._number + 1), type(self._reactor).__module__]

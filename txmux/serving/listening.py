@@ -1,18 +1,19 @@
-"""Listening TCP sockets, opened without a reactor, so that they can be handed to other processes, too."""
+"""Listening TCP sockets, opened without a reactor, so that several processes can accept from one."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
-import sys
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any
 
 import attrs
 
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
-__all__ = ["ListenAddress", "listen_address", "open_socket", "open_sockets"]
+__all__ = ["ListenAddress", "listen_address", "open_socket"]
 
 
 @attrs.frozen
@@ -32,6 +33,18 @@ class ListenAddress:
     port: int
     backlog: int
     both: bool = False
+
+    @property
+    def name(self) -> str:
+        """What two addresses have in common that are the same to the system: ``192.0.2.1:443``, ``[::]:443``."""
+        host = self.host or "0.0.0.0"  # noqa: S104 - every address of the family
+        with suppress(OSError):
+            host = str(socket.getaddrinfo(host, None, self.family, socket.SOCK_STREAM)[0][4][0])
+        if self.family == socket.AF_INET:
+            return f"{host}:{self.port}"
+        with suppress(ValueError):
+            host = ipaddress.IPv6Address(host).compressed
+        return f"[{host}]:{self.port}"
 
 
 def listen_address(text: str, backlog: int) -> ListenAddress | None:
@@ -70,61 +83,23 @@ def open_socket(address: ListenAddress) -> socket.socket:
     Raises:
         OSError: It cannot be opened.
     """
-    return _open_anyhow(address, "")
-
-
-def open_sockets(address: ListenAddress, count: int) -> list[socket.socket]:
-    """Open sockets for processes that share a port. The system spreads new connections over them evenly.
-
-    Where it does not (only Linux is known to), all are one socket, and whoever accepts first has the connection.
-
-    Args:
-        address: Where; all of them have the port that the first was given.
-        count: The number of sockets.
-
-    Raises:
-        OSError: One cannot be opened; then none is left open.
-    """
-    if sys.platform != "linux":
-        return [open_socket(address)] * count
-    first = _open_anyhow(address, "first")
-    opened = [first]
     try:
-        same = attrs.evolve(address, family=first.family, port=first.getsockname()[1])
-        opened += [_open_anyhow(same, "further") for _ in range(1, count)]
-    except OSError:
-        for one in opened:
-            one.close()
-        raise
-    return opened
-
-
-_Sharing = Literal["", "first", "further"]
-
-
-def _open_anyhow(address: ListenAddress, sharing: _Sharing) -> socket.socket:
-    """Open a socket; without IPv6 in this system, one on every IPv4 address instead of every address."""
-    try:
-        return _open(address, sharing)
+        return _open(address)
     except OSError as problem:
         if not address.both or problem.errno != errno.EAFNOSUPPORT:
             raise
-    return _open(attrs.evolve(address, family=socket.AF_INET, host="", both=False), sharing)
+    # Without IPv6 in this system, every IPv4 address is every address.
+    return _open(attrs.evolve(address, family=socket.AF_INET, host="", both=False))
 
 
-def _open(address: ListenAddress, sharing: _Sharing) -> socket.socket:
+def _open(address: ListenAddress) -> socket.socket:
     opened = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.both:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        if sharing == "further":
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         opened.bind(_address(address))
-        if sharing == "first":
-            # Before `bind`, it would also share the port with another program that allows it.
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         opened.listen(address.backlog)
     except OSError:
         opened.close()

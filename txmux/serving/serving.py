@@ -14,6 +14,8 @@ from txmux.serving.endpoints import stop_listening
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
+    import socket
+
     from twisted.internet.interfaces import IListeningPort
 
     from txmux.frontend.hops import Hops
@@ -56,7 +58,9 @@ class Serving:
         self._rules = rules
         self._access_log = access_log
         self._reactor = reactor
-        self._engine = engine = Engine(reactor, rules.settings.relay, hops)
+        self._engine = engine = Engine(
+            reactor, rules.settings.relay, hops, shared=rules.settings.workers > 1
+        )
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, checking=checking)
         self._upstreams.add(rules)
         self._terminations = Terminations(reactor)
@@ -82,6 +86,10 @@ class Serving:
         )
         self.factories.append(factory)
         return factory
+
+    def listen(self, factory: MuxFactory, opened: socket.socket) -> None:
+        """Accept the clients of a socket, of which a duplicate is taken."""
+        self.ports.append(factory.listen(opened))
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""

@@ -28,7 +28,6 @@ __all__ = ["SHORTAGE", "SocketPort"]
 SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """Numbers of errors that say that this machine lacks what a connection takes."""
 
-_AT_ONCE = 64  # connections accepted before others have their turn
 _BREATH = 0.1  # seconds until accepting is tried again
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
@@ -47,6 +46,7 @@ class SocketPort:
         listening: The socket, which the port closes when it stops.
         factory: Makes the protocols.
         keepalive: Whether the system looks from time to time if a client is still there.
+        at_once: Connections accepted before others have their turn.
         is_last: Told the descriptor of a client that has been accepted; says whether there is room for no more.
     """
 
@@ -57,6 +57,7 @@ class SocketPort:
         factory: IProtocolFactory,
         *,
         keepalive: bool = False,
+        at_once: int = 64,
         is_last: Callable[[int], bool] = lambda _descriptor: False,
     ) -> None:
         listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -73,6 +74,7 @@ class SocketPort:
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
         self._pause: IDelayedCall | None = None
+        self._at_once = at_once
         self._is_last = is_last
         self._short = False
         self._listening = False
@@ -105,7 +107,7 @@ class SocketPort:
         return address_of(self._family, self._socket.getsockname())
 
     def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, accepting tells
-        for _ in range(_AT_ONCE):
+        for _ in range(self._at_once):
             try:
                 accepted, peer = self._socket.accept()
             except BlockingIOError:

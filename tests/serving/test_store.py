@@ -1,0 +1,170 @@
+"""Listening sockets that outlive the rules."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from txmux.errors import ListenError
+from txmux.rules.model import Listener
+from txmux.serving.places import places_of
+from txmux.serving.store import ListeningSockets, close_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
+    """Tell which object each socket is."""
+    return {key: os.fstat(opened.fileno()).st_ino for key, opened in sockets.items()}
+
+
+def is_refused(name: object) -> bool:
+    """Tell whether nobody listens there."""
+    with socket.socket() as client:
+        return bool(client.connect_ex(name))  # type: ignore[arg-type]
+
+
+class StoreTest(SynchronousTestCase):
+    """`ListeningSockets`."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.store = ListeningSockets(reactor)
+        self.addCleanup(self.store.close)
+
+    def listener(self, *endpoints: str, name: str = "x", backlog: int = 16) -> Listener:
+        """Make a listener."""
+        return Listener(name, endpoints, backlog=backlog)
+
+    def free(self) -> int:
+        """Give a port that is free."""
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port: int = probe.getsockname()[1]
+            return port
+
+    def test_same_objects(self) -> None:
+        """Who names the same address again, in other words and under another name, gets the same socket."""
+        port, path = self.free(), self.folder / "x.sock"
+        self.store.open([self.listener(f"127.0.0.1:{port}", f"unix:{path}")])
+        before = inodes(self.store.sockets())
+        again = self.listener(f"unix:{path}:mode=600", f"tcp:{port}:interface=127.0.0.1", name="y")
+        prepared = self.store.prepare([again])
+        self.assertEqual(prepared.opened, [])
+        self.assertEqual(prepared.commit(), {})
+        self.assertEqual(inodes(self.store.sockets()), before)
+
+    def test_any_port(self) -> None:
+        """Each line that asks for any port gets one of its own, and keeps it."""
+        listener = self.listener("127.0.0.1:0", "127.0.0.1:0")
+        self.store.open([listener])
+        before = inodes(self.store.sockets())
+        self.assertEqual(len(set(before.values())), 2)
+        self.store.open([listener])
+        self.assertEqual(inodes(self.store.sockets()), before)
+
+    def test_new_and_gone(self) -> None:
+        """New ones are opened first; those that are gone are open, with who waits in them, until they are closed."""
+        old, new = self.listener("127.0.0.1:0", name="old"), self.listener("127.0.0.1:0")
+        self.store.open([old])
+        (name,) = (one.getsockname() for one in self.store.sockets().values())
+        prepared = self.store.prepare([new])
+        self.assertEqual([place.listener for place in prepared.opened], ["x"])
+        self.assertEqual(len(self.store.sockets()), 1)
+        ((key, gone),) = prepared.commit().items()
+        with socket.create_connection(name) as waiting:
+            accepted, peer = gone.accept()
+            self.assertEqual(peer, waiting.getsockname())
+            accepted.close()
+        close_socket(key, gone)
+        self.assertTrue(is_refused(name))
+        (kept,) = self.store.sockets().values()
+        self.assertFalse(is_refused(kept.getsockname()))
+
+    def test_failure(self) -> None:
+        """If one cannot be opened, those that were new are closed, and nothing else has changed."""
+        self.store.open([self.listener("127.0.0.1:0")])
+        before = inodes(self.store.sockets())
+        port, path = self.free(), self.folder / "new.sock"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+            listener = self.listener("127.0.0.1:0", f"127.0.0.1:{port}", f"unix:{path}", endpoint)
+            with self.assertRaisesRegex(ListenError, "Address already in use"):
+                self.store.prepare([listener])
+        self.assertEqual(inodes(self.store.sockets()), before)
+        self.assertTrue(is_refused(("127.0.0.1", port)))
+        self.assertFalse(path.exists())
+        self.assertFalse(
+            any(is_refused(one.getsockname()) for one in self.store.sockets().values())
+        )
+
+    def test_abandoned(self) -> None:
+        """What was prepared for nothing is closed again."""
+        port = self.free()
+        self.store.prepare([self.listener(f"127.0.0.1:{port}")]).abandon()
+        self.assertTrue(is_refused(("127.0.0.1", port)))
+        self.assertEqual(self.store.sockets(), {})
+
+    def test_twice(self) -> None:
+        """One address cannot have two listeners."""
+        port = self.free()
+        with self.assertRaisesRegex(ListenError, "named twice"):
+            self.store.prepare(
+                [self.listener(f"127.0.0.1:{port}", f"tcp:{port}:interface=127.0.0.1")]
+            )
+        self.assertTrue(is_refused(("127.0.0.1", port)))
+
+    def test_adopted(self) -> None:
+        """A socket of another process is taken for its address; one that nobody needs is closed."""
+        wanted, unwanted = self.listener("127.0.0.1:0"), self.listener("127.0.0.1:0", name="gone")
+        given = {}
+        for listener in (wanted, unwanted):
+            (place,) = places_of(listener)
+            given[place.key] = socket.create_server(("127.0.0.1", 0))
+            self.store.adopt(place.key, given[place.key])
+        taken, closed = given.values()
+        name = closed.getsockname()
+        self.store.open([wanted])
+        self.assertEqual(list(self.store.sockets().values()), [taken])
+        self.assertTrue(is_refused(name))
+
+    def test_adopted_for_a_failure(self) -> None:
+        """What was adopted is still there when something else could not be opened."""
+        (place,) = places_of(self.listener("127.0.0.1:0"))
+        adopted = socket.create_server(("127.0.0.1", 0))
+        self.store.adopt(place.key, adopted)
+        with self.assertRaises(ListenError):
+            self.store.prepare([self.listener("127.0.0.1:0", "192.0.2.1:0")])
+        self.assertFalse(is_refused(adopted.getsockname()))
+
+    def test_backlog(self) -> None:
+        """A changed backlog holds for the same socket."""
+        endpoint = f"127.0.0.1:{self.free()}"
+        self.store.open([self.listener(endpoint, backlog=16)])
+        before = inodes(self.store.sockets())
+        self.store.open([self.listener(endpoint, backlog=1)])
+        self.assertEqual(inodes(self.store.sockets()), before)
+        (opened,) = self.store.sockets().values()
+        self.assertEqual(self.longest_queue(opened), 1)
+
+    def longest_queue(self, opened: socket.socket) -> int:
+        """Ask the system for the backlog of a socket: tcpi_sacked of a socket that listens (tcp(7), tcp_get_info)."""
+        info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int.from_bytes(info[28:32], "little")
+
+    def test_unix_file(self) -> None:
+        """The file of a UNIX socket has the mode that is asked for, and goes with the socket unless it is to stay."""
+        path = self.folder / "x.sock"
+        self.store.open([self.listener(f"unix:{path}:mode=640")])
+        self.assertEqual(path.stat().st_mode & 0o777, 0o640)
+        self.store.close(keep_files=True)
+        self.assertTrue(path.exists())
+        self.store.open([self.listener(f"unix:{path}")])
+        self.assertEqual(path.stat().st_mode & 0o777, 0o666)
+        self.store.close()
+        self.assertFalse(path.exists())

@@ -1,0 +1,94 @@
+"""Where listeners listen, and what makes two such places the same."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.serving.listening import listen_address, open_socket
+from txmux.serving.unix import open_unix_socket, unix_path
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from txmux.rules.model import Listener
+
+__all__ = ["Place", "open_place", "places_of"]
+
+
+@attrs.frozen
+class Place:
+    """One line of ``endpoint =``.
+
+    Attributes:
+        listener: The name of its listener.
+        text: The line.
+        backlog: Connections that may wait to be accepted.
+        key: The same for all lines that name the same address, path, or socket of systemd.
+        kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
+            Twisted to open.
+    """
+
+    listener: str
+    text: str
+    backlog: int
+    key: str
+    kind: str
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a socket, and nothing more, to accept from."""
+        return self.kind in {"tcp", "unix", "systemd"}
+
+
+def places_of(listener: Listener) -> list[Place]:
+    """Give the places of a listener, in their order."""
+    return [_place(listener, text, number) for number, text in enumerate(listener.endpoints)]
+
+
+def _place(listener: Listener, text: str, number: int) -> Place:
+    address = listen_address(text, listener.backlog)
+    if address is not None:
+        # Each that is to have any free port has one of its own.
+        own = "" if address.port else f" {listener.name} {number}"
+        key = f"tcp:{address.name}{own}"
+        return Place(listener.name, text, address.backlog, key, "tcp")
+    arguments = split_arguments(text)
+    kind = arguments.kind.lower()
+    backlog = listener.backlog
+    if kind == "unix":
+        key = f"unix:{unix_path(arguments)}"
+        backlog = int(arguments.named.get("backlog", backlog))
+    elif kind == "systemd":
+        named = SERVER[kind].check(arguments)
+        key = f"systemd:{named.get('index', '')}:{named.get('name', '')}"
+    else:
+        key = text
+    return Place(listener.name, text, backlog, key, kind)
+
+
+def open_place(place: Place, reactor: Any) -> socket.socket:
+    """Open the socket of a plain place.
+
+    Raises:
+        OSError: It cannot be opened.
+        LookupError: systemd has passed no such socket.
+    """
+    address = listen_address(place.text, place.backlog)
+    if address is not None:
+        return open_socket(address)
+    if place.kind == "unix":
+        return open_unix_socket(split_arguments(place.text), place.backlog)
+    named = serverFromString(reactor, place.text)
+    assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - as Twisted has it for systemd
+    # The descriptor of systemd stays open, and can be asked for again. What family it has is the socket's to say:
+    # systemd makes an IPv6 socket of `ListenStream=443`, whatever the endpoint's `domain` says.
+    with socket.socket(fileno=named.fileno) as inherited:
+        opened = inherited.dup()
+        inherited.detach()
+    opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    return opened

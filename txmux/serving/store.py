@@ -1,0 +1,164 @@
+"""The listening sockets of a service: each is opened once, and open as long as the rules name it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.frontend.addresses import text_of
+from txmux.serving.endpoints import listen_error
+from txmux.serving.places import open_place, places_of
+from txmux.sockets.transport import address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from txmux.rules.model import Listener
+    from txmux.serving.places import Place
+
+__all__ = ["ListeningSockets", "PreparedSockets", "close_socket"]
+
+_log = Logger()
+
+
+class ListeningSockets:
+    """Keeps sockets open over changes of the rules, and over the ends of workers that accept from them.
+
+    The system keeps clients that wait in a queue which belongs to the socket object. So nobody who waits is turned away as long
+    as the same object is open somewhere.
+
+    Args:
+        reactor: Knows the sockets that systemd has passed.
+
+    Attributes:
+        open_place: Opens the socket of a place.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.open_place: Callable[[Place], socket.socket] = lambda place: open_place(place, reactor)
+        self._sockets: dict[str, socket.socket] = {}
+        self._adopted: dict[str, socket.socket] = {}
+
+    def adopt(self, key: str, opened: socket.socket) -> None:
+        """Take a socket that another process has opened; the next `commit` closes it if the rules do not name it."""
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._adopted[key] = opened
+
+    def sockets(self) -> Mapping[str, socket.socket]:
+        """Give all that are open, by the keys of their places."""
+        return dict(self._sockets)
+
+    def prepare(self, listeners: Iterable[Listener]) -> PreparedSockets:
+        """Open what is not open yet; nothing else is touched. Places that are not plain are left out.
+
+        Raises:
+            ListenError: A socket cannot be opened; none that is new is left open.
+        """
+        prepared = PreparedSockets(self)
+        for listener in listeners:
+            for place in filter(lambda place: place.is_plain, places_of(listener)):
+                failure = prepared.add(place)
+                if failure is not None:
+                    prepared.abandon()
+                    raise listen_error(listener, place.text, failure) from failure
+        return prepared
+
+    def open(self, listeners: Iterable[Listener]) -> None:
+        """Open all that listeners need, at the start; see `prepare`."""
+        for key, unused in self.prepare(listeners).commit().items():
+            close_socket(key, unused)
+
+    def close(self, *, keep_files: bool = False) -> None:
+        """Close all of them.
+
+        Args:
+            keep_files: Whether the files of UNIX sockets stay, because somebody else has these sockets open, too.
+        """
+        for key, opened in (*self._sockets.items(), *self._adopted.items()):
+            close_socket(key, opened, keep_file=keep_files)
+        self._sockets.clear()
+        self._adopted.clear()
+
+
+@attrs.define
+class PreparedSockets:
+    """What the sockets will be; ends by `commit` or `abandon`.
+
+    Attributes:
+        sockets: All that the listeners need, by the keys of their places; they belong to the store.
+        opened: The places that were not open before.
+    """
+
+    _store: ListeningSockets
+    sockets: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
+    opened: list[Place] = attrs.field(factory=list, init=False)
+    _places: list[Place] = attrs.field(factory=list, init=False)
+
+    def add(self, place: Place) -> Exception | None:
+        """Have the socket of a place, too, or give why it cannot be opened."""
+        store = self._store
+        try:
+            if place.key in self.sockets:
+                return OSError(errno.EADDRINUSE, "the same address is named twice: remove one")
+            known = store._sockets.get(place.key) or store._adopted.get(place.key)
+            self.sockets[place.key] = known or store.open_place(place)
+        except (OSError, LookupError) as problem:
+            return problem
+        self._places.append(place)
+        if place.key not in store._sockets:
+            self.opened.append(place)
+        return None
+
+    def commit(self) -> dict[str, socket.socket]:
+        """Make these the sockets of the service.
+
+        Returns:
+            Those that are not needed any more, by their keys. Whoever accepts from them has to be finished, and then
+            `close_socket` closes them.
+        """
+        store = self._store
+        for place in self.opened:
+            _log.info(
+                "listening on {address} for [listen {name}]",
+                address=_shown(self.sockets[place.key]),
+                name=place.listener,
+            )
+        for place in self._places:
+            if place not in self.opened and place.kind != "systemd":
+                self.sockets[place.key].listen(place.backlog)  # it may be another one now
+        had = {**store._adopted, **store._sockets}
+        store._sockets, store._adopted = self.sockets, {}
+        return {key: opened for key, opened in had.items() if key not in self.sockets}
+
+    def abandon(self) -> None:
+        """Close what was opened for it."""
+        for place in self.opened:
+            if place.key not in self._store._adopted and place.key in self.sockets:
+                close_socket(place.key, self.sockets[place.key])
+
+
+def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) -> None:
+    """Close a socket, and remove the file of a UNIX socket.
+
+    Args:
+        key: That of its place.
+        opened: The socket.
+        keep_file: Whether the file stays.
+    """
+    if key.startswith("unix:") and not keep_file:
+        try:
+            Path(opened.getsockname()).unlink(missing_ok=True)
+        except OSError as problem:
+            # It is in a folder that belongs to root, of whom `user` has taken the rights.
+            _log.warn("a listening socket cannot be tidied up: {why}", why=problem)
+    opened.close()
+
+
+def _shown(opened: socket.socket) -> str:
+    name = opened.getsockname()
+    return text_of(address_of(opened.family, name if opened.family == socket.AF_UNIX else name[:2]))

@@ -1,0 +1,64 @@
+"""Listening UNIX sockets, opened without a reactor."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+
+from txmux.rules.reading.endpointstrings import SERVER, Arguments
+
+__all__ = ["open_unix_socket", "unix_path"]
+
+_MODE = "666"
+
+
+def unix_path(arguments: Arguments) -> Path:
+    """Tell where a ``unix:`` endpoint listens."""
+    return Path(SERVER["unix"].check(arguments)["address"])
+
+
+def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
+    """Open the socket of a ``unix:`` endpoint; a file that nobody listens on any more is replaced.
+
+    Args:
+        arguments: Those of the endpoint. ``lockfile`` means nothing: the socket itself tells whether it is in use.
+        backlog: Connections that may wait to be accepted, unless the arguments say otherwise.
+
+    Raises:
+        OSError: It cannot be opened, since something else is in the way, for one.
+    """
+    named = SERVER["unix"].check(arguments)
+    path = Path(named["address"])
+    _clear(path)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        opened.bind(str(path))
+        # Nobody can connect before `listen`.
+        path.chmod(int(named.get("mode", _MODE), 8))
+        opened.listen(int(named.get("backlog", backlog)))
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _clear(path: Path) -> None:
+    """Remove a UNIX socket that nobody listens on any more, and only such a one."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise OSError(
+            errno.EEXIST,
+            "something that is no socket is there: move it away or choose another path",
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(
+        errno.EADDRINUSE, "another program listens there: stop that one or choose another path"
+    )
