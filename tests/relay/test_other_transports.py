@@ -100,7 +100,7 @@ class TlsServerTest(MuxTestCase):
         await self.relayed()
         (connection,) = self.factory.connections
         relay: Any = connection.stage
-        self.assertEqual(unsent(relay._relay._server.transport), 0)
+        self.assertEqual(unsent(relay.relay._server.transport), 0)
 
 
 class UnixTest(MuxTestCase):
