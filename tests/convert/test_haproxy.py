@@ -255,6 +255,30 @@ class DecisionTests(SynchronousTestCase):
         found = frontend("tcp-request connection expect-proxy layer4")
         self.assertIn("\naccept_proxy_from = 0.0.0.0/0\n    ::/0\n    unix\n", found.text)
 
+    def test_expect_proxy_of_others(self) -> None:
+        """A header of all but some is to be looked at."""
+        found = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")
+        self.assertIn("accept_proxy_from has a list of networks only", looks(found)[0])
+        self.assertNotIn("\naccept_proxy_from", found.text)
+
+    def test_holes(self) -> None:
+        """What is let in may have a part of a network taken out of it, and all of another."""
+        found = frontend(
+            "tcp-request connection accept if { src ::1 }",
+            "tcp-request connection accept if { src 10.0.0.0/30 192.0.2.1 } !{ src 10.0.0.1 192.0.2.0/24 }",
+            "tcp-request connection reject",
+        )
+        listener = rules_of(found).listeners[0]
+        for address, is_in in (
+            ("::1", True),
+            ("10.0.0.0", True),
+            ("10.0.0.1", False),
+            ("10.0.0.3", True),
+            ("192.0.2.1", False),
+            ("127.0.0.1", False),
+        ):
+            self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
+
     def test_nothing_is_called_lost(self) -> None:
         """What is written is not said to be left out, however many accept it."""
         lines = (

@@ -94,7 +94,7 @@ class CheckTests(SynchronousTestCase):
                 r"send='HEAD /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
             ),
             (
-                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example",),
+                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example comment x",),
                 "path=/h host=a.example",
             ),
             (

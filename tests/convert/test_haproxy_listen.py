@@ -241,6 +241,12 @@ class BackendTests(SynchronousTestCase):
         found = backend(server="server s 127.0.0.1:1 cookie x slowstart 5s")
         self.assertIn("127.0.0.1:1: no counterpart of cookie, slowstart", found.warnings[0])
 
+    def test_refused_options(self) -> None:
+        """A weight that cannot be is to be looked at."""
+        found = backend(server="server s 127.0.0.1:1 weight 70000")
+        self.assertIn("server = 127.0.0.1:1 weight=70000: ", looks(found)[0])
+        self.assertIn("\nserver = 127.0.0.1:1\n", found.text)
+
     def test_marked_down(self) -> None:
         """Connections that HAProxy would end when a server goes down are to be looked at."""
         found = backend(server="server s 127.0.0.1:1 check on-marked-down shutdown-sessions")
