@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Pool
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.standing import Standings, State
 from txmux.rules.model import Backend
 from txmux.rules.reading.endpoints import server
 
@@ -37,11 +37,11 @@ class Watched:
         members: Those of the beginning.
     """
 
-    def __init__(self, *of: Server, **options: Any) -> None:
+    def __init__(self, *of: Server, standings: Standings | None = None, **options: Any) -> None:
         self.clock = Clock()
         self.told: list[str] = []
         backend = Backend("b", of or servers("10.0.0.1:80", "10.0.0.2:80"), **options)
-        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1))
+        self.pool = Pool(backend, self.clock.seconds, self._changed, Random(1), standings)
         self.pool.on_shortage = lambda: self.told.append("short")
         self.members = self.pool.members
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
-from txmux.backends.pool.standing import State
+from txmux.backends.pool.standing import Standings, State
 from txmux.rules.model import Check, Ejection
 
 
@@ -201,6 +201,19 @@ class LastResortTests(SynchronousTestCase):
         pool.take_out(first)
         self.assertIs(pool.pick(), second)
         self.assertIs(pool.pool.pick(), Unavailable.FULL)
+
+    def test_other_rules(self) -> None:
+        """A pool of newer rules goes on where no server is up, and what it finds the older one knows."""
+        standings = Standings()
+        old = self.shortage(standings=standings)
+        new = Watched(eject=Ejection(1), standings=standings)
+        new.pool.take_over()
+        self.assertEqual(new.told, ["short"])
+        first, second = new.members
+        new.pool.connected(new.pick(second))
+        self.assertEqual(first.state, State.UP)
+        self.assertIs(old.pick(), old.members[0])
+        self.assertIs(old.pick(), old.members[0])
 
     def test_other_addresses(self) -> None:
         """So it is when a name loses the last server that is up."""

@@ -158,7 +158,7 @@ class Pool:
         if member.state is State.PROBING:
             self._change(member, State.UP, "the connection that tried it stands")
             self._room()
-        elif member.state is State.EJECTED and self._in_shortage:
+        elif member.state is State.EJECTED and self._tiers.in_shortage:
             self._change(member, State.UP, "a connection to it stands")
             self._room()
 
@@ -321,7 +321,7 @@ class Pool:
         """Begin to lead connections; until then, pools of older rules did."""
         for member in self.members:
             self._free(member)
-        self._arrange()
+        self.rearrange()
         self._room()
 
     def retire(self) -> None:
