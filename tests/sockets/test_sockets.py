@@ -273,6 +273,24 @@ class SocketsTest(TestCase):
         with self.assertRaises(TwistedRefused):
             await self.connect(name)
 
+    async def test_paused(self) -> None:
+        """While a port is paused, clients wait in the queue; then they are served, in a shortage as well."""
+        name = self.listen(is_last=lambda _descriptor: True)
+        self.port.stopReading()
+        first, second = await self.connect(name), await self.connect(name)
+        for _ in range(10):
+            await deferLater(reactor, 0)
+        self.assertEqual(self.factory.peers, [])
+        self.port.startReading()
+        await self.factory.peer(0)
+        self.port.stopReading()  # it would go on by itself otherwise
+        self.port.startReading()
+        await self.factory.peer(1)
+        del first, second
+        await self.port.stopListening()
+        self.port.stopReading()
+        self.port.startReading()
+
     async def test_descriptors_that_are_not_there(self) -> None:
         """When the system has no descriptors left, clients wait as well."""
         name = self.listen()

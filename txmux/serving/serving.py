@@ -34,6 +34,7 @@ class Serving:
         access_log: Is told of each connection when it has ended.
         reactor: Connects and tells the time.
         checking: Whether servers are checked here; otherwise `check_found` is told of what another process finds.
+        accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         hops: Shared with other processes that serve the same rules, if there are any.
 
     Raises:
@@ -53,6 +54,7 @@ class Serving:
         reactor: Any,
         *,
         checking: bool = True,
+        accepting: bool = True,
         hops: Hops | None = None,
     ) -> None:
         self._rules = rules
@@ -65,6 +67,7 @@ class Serving:
         self._upstreams.add(rules)
         self._terminations = Terminations(reactor)
         self._terminations.add(rules)
+        self._accepting = accepting
         self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
 
@@ -89,7 +92,24 @@ class Serving:
 
     def listen(self, factory: MuxFactory, opened: socket.socket) -> None:
         """Accept the clients of a socket, of which a duplicate is taken."""
-        self.ports.append(factory.listen(opened))
+        port: Any = factory.listen(opened)
+        if not self._accepting:
+            port.stopReading()
+        self.ports.append(port)
+
+    def accept(self) -> None:
+        """Accept clients, after `pause`."""
+        self._accepting = True
+        ports: list[Any] = self.ports
+        for port in ports:
+            port.startReading()
+
+    def pause(self) -> None:
+        """Leave new clients in the queues of the sockets, for another process or until `accept`."""
+        self._accepting = False
+        ports: list[Any] = self.ports
+        for port in ports:
+            port.stopReading()
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""

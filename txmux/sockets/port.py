@@ -93,14 +93,29 @@ class SocketPort:
         """Accept no more, and close the socket."""
         if self._listening:
             self._listening = False
-            if self._pause is not None:
-                self._pause.cancel()
-                self._pause = None
+            self._cancel_pause()
             # Another process may have the same socket, so that closing it here does not end the watch.
             self._poller.forget(self._socket.fileno())
             self._socket.close()
             self._factory.doStop()
         return succeed(None)
+
+    def stopReading(self) -> None:
+        """Leave clients in the queue, until `startReading`. Ports of Twisted have the same."""
+        if self._listening:
+            self._cancel_pause()
+            self._poller.watch(self._socket.fileno(), 0, self._ready)
+
+    def startReading(self) -> None:
+        """Accept again."""
+        if self._listening:
+            self._cancel_pause()
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+
+    def _cancel_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def getHost(self) -> IAddress:
         """Give the address it listens on."""
