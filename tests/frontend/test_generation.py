@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,12 +13,14 @@ from tests.frontend.terminate_case import TerminationCase
 from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import outcome, route
 from txmux.frontend.generation import Generation
+from txmux.rules.model import Rules, Settings
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.rules.model import Route
+    from txmux.tls.termination import PreparedTerminations
 
 
 class GenerationTest(MuxTestCase):
@@ -87,3 +90,32 @@ class TerminationsTest(TerminationCase):
         self.assertIs(terminations.of(self.tls_route(match="any")), made)
         self.assertIsNot(terminations.of(self.tls_route("other")), made)
         self.assertIsNot(terminations.of(self.tls_route(alpn=("h2",))), made)
+
+    def prepared(self, *routes: Route) -> PreparedTerminations:
+        """Get ready for rules with these routes."""
+        return self.terminations.prepare(Rules(Path("rules"), Settings(), (), routes))
+
+    def test_change(self) -> None:
+        """A change of the rules keeps what ends TLS as before, and forgets what they do not have."""
+        self.terminations = Terminations(Clock())
+        kept, gone = self.tls_route("kept"), self.tls_route("gone")
+        self.prepared(kept, gone).commit()
+        made = self.terminations.of(kept)
+        self.prepared(kept, self.tls_route("new")).commit()
+        self.assertIs(self.terminations.of(kept), made)
+        self.assertEqual([name for name, _ in self.terminations._made], ["kept", "new"])
+
+    def test_abandoned(self) -> None:
+        """If one file cannot be used, clients are served as before, and the problem is told with its route."""
+        self.terminations = Terminations(Clock())
+        route = self.tls_route()
+        self.prepared(route).commit()
+        context = self.terminations.of(route).store.context()
+        assert route.terminate_tls is not None
+        missing = attrs.evolve(route.terminate_tls, files=(Path("missing.pem"),))
+        new = attrs.evolve(route, name="new")
+        prepared = self.prepared(route, new, attrs.evolve(route, name="bad", terminate_tls=missing))
+        self.assertEqual([problem.section for problem in prepared.problems], ["route bad"])
+        prepared.abandon()
+        self.assertEqual([name for name, _ in self.terminations._made], [route.name])
+        self.assertIs(self.terminations.of(route).store.context(), context)

@@ -87,12 +87,12 @@ class MovingTest(MuxTestCase):
         client, server = await self.relayed(max_connections=1, max_connections_per_source=1)
         self.move(max_connections=1, max_connections_per_source=1)
         admission = self.factory.generation.admission
-        self.assertEqual([tally.count for tally in admission._tallies], [1])
-        self.assertEqual([tally.count for tally in self.old.generation.admission._tallies], [0])
+        self.assertEqual([tally.count for tally in admission._tallies], [1, 1])
+        self.assertEqual([tally.count for tally in self.old.generation.admission._tallies], [0, 0])
         client.close()
         await server.is_lost()
         await self.logged()
-        self.assertEqual([tally.count for tally in admission._tallies], [0])
+        self.assertEqual([tally.count for tally in admission._tallies], [0, 0])
 
     async def test_time_outs_go_on(self) -> None:
         """Quiet seconds before the move count, too."""

@@ -107,6 +107,25 @@ class MuxFactory(ServerFactory):
         record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
         return MuxProtocol(self, generation, self.engine, record)
 
+    def change(self, generation: Generation, access_log: AccessLog | None) -> None:
+        """Accept the next clients under other rules; those that there are keep theirs.
+
+        Args:
+            generation: These rules.
+            access_log: Is told of every connection that ends from now on.
+        """
+        before, self.generation, self._access_log = self.generation, generation, access_log
+        if self.numPorts:
+            # In this order, so that what both have goes on.
+            for outcome in generation.in_process:
+                outcome.factory.doStart()
+            for outcome in before.in_process:
+                outcome.factory.doStop()
+
+    def older(self) -> list[MuxProtocol]:
+        """Give the connections that were accepted under older rules."""
+        return [one for one in self.connections if one.generation is not self.generation]
+
     def adopt(self, moved: MovedConnection, sockets: Sockets) -> None:
         """Go on with a connection that another process has begun to relay.
 

@@ -64,19 +64,19 @@ class SharedTally(Tally):
         """Count one more, unless the limit is reached; tell which."""
         with self._lock:
             free = sum(self._counts) < self.limit
-            self.count += free
-            self._counts[self._worker] = self.count
+            self._counter.count += free
+            self._counts[self._worker] = self._counter.count
             return free
 
     def add(self) -> None:
         """Count one more, whatever the limit."""
-        self.count += 1
-        self._counts[self._worker] = self.count
+        self._counter.count += 1
+        self._counts[self._worker] = self._counter.count
 
     def give_back(self) -> None:
         """Count one less. For each `add`, and each `take` that said yes, once."""
-        self.count -= 1
-        self._counts[self._worker] = self.count
+        self._counter.count -= 1
+        self._counts[self._worker] = self._counter.count
 
 
 class SharedLimits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.logger import Logger
 
 from txmux.tls.contexts import Contexts
@@ -17,10 +18,23 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import TlsEnd
 
-__all__ = ["CertificateStore"]
+__all__ = ["CertificateStore", "PreparedContexts"]
 
 _PAUSE = 1.0
 """Seconds between two looks at the files, at least."""
+
+
+@attrs.frozen
+class PreparedContexts:
+    """What was read from the files of a route.
+
+    Attributes:
+        contexts: What clients are served with.
+        states: Of the files, when they were read.
+    """
+
+    contexts: Contexts
+    states: object
 
 
 class CertificateStore:
@@ -61,21 +75,40 @@ class CertificateStore:
         """Read the files, changed or not."""
         self._read(self._states())
 
+    def prepare(self) -> PreparedContexts:
+        """Read the files, changed or not, for `take`.
+
+        Files that this process may not read any more need not be read if nobody has changed them.
+
+        Raises:
+            TLSFileError: A file cannot be used.
+        """
+        states = self._states()
+        try:
+            return PreparedContexts(Contexts(self._end), states)
+        except TLSFileError as problem:
+            if problem.forbidden and states == self._seen:
+                return PreparedContexts(self._contexts, states)
+            raise
+
+    def take(self, prepared: PreparedContexts) -> None:
+        """Serve the next clients with what was read."""
+        self._contexts, self._seen = prepared.contexts, prepared.states
+        self._log.info(
+            "[route {route}] terminate_tls: the certificates have been read again",
+            route=self._route,
+        )
+
     def _read(self, states: object) -> None:
         self._seen = states
         try:
-            self._contexts = Contexts(self._end)
+            self.take(PreparedContexts(Contexts(self._end), states))
         except TLSFileError as problem:
             self._log.error(
                 "[route {route}] {key}: {problem}; clients get the certificates that were read before",
                 route=self._route,
                 key=problem.key,
                 problem=problem,
-            )
-        else:
-            self._log.info(
-                "[route {route}] terminate_tls: the certificates have been read again",
-                route=self._route,
             )
 
     def _states(self) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from txmux.rules.model import Route, Rules, TlsEnd
+    from txmux.rules.problems import Problem
+    from txmux.tls.store import PreparedContexts
 
-__all__ = ["Termination", "Terminations"]
+__all__ = ["PreparedTerminations", "Termination", "Terminations"]
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -85,7 +88,54 @@ class Terminations:
             made = self._made[route.name, end] = Termination(store, self._reactor)
         return made
 
+    def prepare(self, rules: Rules) -> PreparedTerminations:
+        """Read all files that rules name; nothing of what there is changes.
+
+        Returns:
+            What ends this by `commit` or `abandon`. Its ``problems`` tell what cannot be used; then only `abandon` is left.
+        """
+        prepared = PreparedTerminations(self._made)
+
+        def read(route: Route, end: TlsEnd) -> None:
+            key = (route.name, end)
+            if key in self._made:
+                termination = self._made[key]
+                prepared.read[termination] = termination.store.prepare()
+            else:
+                prepared.made[key] = self._of(route, end)
+            prepared.kept.add(key)
+
+        prepared.problems = [problem for _, problem in errors(rules, read)]
+        return prepared
+
     def reread(self) -> None:
         """Read all certificates again, changed or not."""
         for termination in self._made.values():
             termination.store.reread()
+
+
+@attrs.define
+class PreparedTerminations:
+    """What the ends of TLS will be.
+
+    Attributes:
+        problems: What cannot be used.
+    """
+
+    _all: dict[tuple[str, TlsEnd], Termination]
+    made: dict[tuple[str, TlsEnd], Termination] = attrs.field(factory=dict, init=False)
+    kept: set[tuple[str, TlsEnd]] = attrs.field(factory=set, init=False)
+    read: dict[Termination, PreparedContexts] = attrs.field(factory=dict, init=False)
+    problems: list[Problem] = attrs.field(factory=list, init=False)
+
+    def commit(self) -> None:
+        """Serve the next clients with what was read, and forget what the rules do not have."""
+        for termination, contexts in self.read.items():
+            termination.store.take(contexts)
+        for key in [key for key in self._all if key not in self.kept]:
+            del self._all[key]
+
+    def abandon(self) -> None:
+        """Forget what is new."""
+        for key in self.made:
+            del self._all[key]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Listener
 
-__all__ = ["Admission", "Refused", "Tally"]
+__all__ = ["Admission", "Counter", "Refused", "Tally"]
 
 
 class Refused(Exception):  # noqa: N818 - it is not an error
@@ -35,31 +35,43 @@ class Refused(Exception):  # noqa: N818 - it is not an error
 
 
 @attrs.define
+class Counter:
+    """The number of connections in this process, among listeners that share a limit."""
+
+    count: int = 0
+
+
 class Tally:
     """How many connections there are, among listeners that share a limit.
 
-    Attributes:
+    Args:
         limit: The highest number; 0 is no limit.
-        count: The number in this process.
+        counter: Has the number; another one is made if not given.
     """
 
-    limit: int = 0
-    count: int = 0
+    def __init__(self, limit: int = 0, counter: Counter | None = None) -> None:
+        self.limit = limit
+        self._counter = counter or Counter()
+
+    @property
+    def count(self) -> int:
+        """The number in this process."""
+        return self._counter.count
 
     def take(self) -> bool:
         """Count one more, unless the limit is reached; tell which."""
-        if 0 < self.limit <= self.count:
+        if 0 < self.limit <= self._counter.count:
             return False
-        self.count += 1
+        self._counter.count += 1
         return True
 
     def add(self) -> None:
         """Count one more, whatever the limit."""
-        self.count += 1
+        self._counter.count += 1
 
     def give_back(self) -> None:
         """Count one less. For each `add`, and each `take` that said yes, once."""
-        self.count -= 1
+        self._counter.count -= 1
 
 
 class Admission:
@@ -87,9 +99,8 @@ class Admission:
         if per_source is None and limits is not None:
             per_source = PerSource(limits, seconds)
         self._per_source = per_source
-        tallies = (service or Tally(), listener or Tally(settings.max_connections))
-        # What limits nobody costs nothing.
-        self._tallies = [tally for tally in tallies if tally.limit]
+        # Without a limit, too: the next rules may have one.
+        self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
         self._asks_who = self._clients.limited or per_source is not None
 
     def enter(self, client: Address | None, peer: IAddress) -> Permit | None:
