@@ -5,11 +5,16 @@ or else of ``rules.ini`` beside this file.
 """
 
 import os
+import time
 from pathlib import Path
 
 from twisted.application.service import Application
+from twisted.internet import reactor
 
 from txmux import MuxService
+
+# Before anything is scheduled: timers must not depend on the time of day, which may be set.
+reactor.seconds = time.monotonic
 
 rules = os.environ.get("TXMUX_RULES") or Path(__file__).with_name("rules.ini")
 

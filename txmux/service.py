@@ -18,7 +18,7 @@ from txmux.frontend.limits.admission import Admission, Tally
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.parent import Parent
-from txmux.processes.signals import SignalWatch
+from txmux.processes.signals import SignalWatch, StopSignals
 from txmux.rules.lint.warnings import lint
 from txmux.rules.reading.parser import load
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
@@ -65,6 +65,7 @@ class MuxService(Service):
         self._account: Account | None = None
         self._sockets = ListeningSockets(reactor)
         self._opened: Serving | Parent | None = None
+        self._stop_signals = StopSignals(reactor)
         self._on_hangup = SignalWatch(reactor, self.reopen_files, signal.SIGHUP)
 
     @classmethod
@@ -96,6 +97,7 @@ class MuxService(Service):
         if self._account is not None and self._account.become():
             self._log.info("the process is user {user} from now on", user=self._account.user)
         super().startService()
+        self._stop_signals.start()
         self._on_hangup.start()
 
     def stopService(self) -> Deferred[None]:
@@ -106,15 +108,14 @@ class MuxService(Service):
     async def _stop(self) -> None:
         opened = self._opened
         if opened is not None:
-            second_signal = SignalWatch(
-                self._reactor, opened.end_all, signal.SIGTERM, signal.SIGINT
-            )
-            # The watch is there before anything is waited for.
-            second_signal.start()
+            self._stop_signals.hurry = opened.end_all
             self._sockets.close()
-            await opened.drain()
-            second_signal.stop()
+            draining = Deferred.fromCoroutine(opened.drain())
+            if self._stop_signals.is_urgent:
+                opened.end_all()
+            await draining
             self._opened = None
+        self._stop_signals.stop()
         self._on_hangup.stop()
 
     def reopen_files(self) -> None:

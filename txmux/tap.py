@@ -13,6 +13,7 @@ from twisted.python import usage
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 from txmux.rules.reading.parser import load
+from txmux.sockets.clock import use_monotonic_time
 
 if TYPE_CHECKING:
     from twisted.application.service import IService
@@ -93,6 +94,9 @@ def makeService(options: Options) -> IService:
     from txmux.demo.service import demo_service  # noqa: PLC0415
     from txmux.service import MuxService  # noqa: PLC0415
 
+    if options.parent is not None:
+        # The program `twist` runs nothing else; who runs a service in a program of their own keeps their clock.
+        use_monotonic_time(options.parent["reactor"])
     top = _StoppingService()
     service: Any = (
         demo_service(options["demo-port"]) if options["demo"] else MuxService(options.rules)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import Child, InteropTestCase, eventually, free_port
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx, start_sshd
+from tests.support.echo import EchoServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +124,39 @@ class DrainTests(InteropTestCase):
         self.assertLess(time.monotonic() - begun, 5)
         self.assertEqual(session.wait(), 255)
         self.assertEqual(mux.take_one()["reason"], "drained")
+
+
+class SameMomentTests(InteropTestCase):
+    """Two signals to stop that come before the first has been acted on."""
+
+    def test_both(self) -> None:
+        """They mean at once, as two that come one after the other."""
+        for workers in (1, 2):
+            echo = self.own(EchoServer())
+            rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{echo.port}\n"
+            mux = Mux(self.folder, rules, f"workers = {workers}")
+            self.addCleanup(mux.child.end)
+            with mux.connect() as client:
+                client.sendall(b"x")
+                self.assertEqual(client.recv(1), b"x")
+                begun = time.monotonic()
+                for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+                    mux.child.process.send_signal(number)
+                self.assertRaises(ConnectionResetError, client.recv, 1)
+            # Python handles the one with the lower number first.
+            self.assertEqual(mux.child.wait(), -signal.SIGINT)
+            self.assertLess(time.monotonic() - begun, 5)
+            self.assertNotIn("Traceback", mux.child.output)
+            self.assertEqual(mux.take_one()["reason"], "drained")
+
+    def test_many(self) -> None:
+        """However many come, until the very end, none is an error."""
+        mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
+        self.addCleanup(mux.child.end)
+        mux.terminate()
+        while mux.child.process.poll() is None:
+            mux.terminate()
+        mux.assert_stopped()
 
 
 class HangUpTests(InteropTestCase):

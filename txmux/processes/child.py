@@ -23,6 +23,7 @@ from txmux.processes.worker import CHANNEL
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import read_again
 from txmux.serving.serving import Serving
+from txmux.sockets.clock import use_monotonic_time
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def main() -> None:
     from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
 
     reactor: Any = installed
+    use_monotonic_time(reactor)
     child = Child(int(number), reactor)
     globalLogBeginner.beginLoggingTo([Forwarding(child.channel)], redirectStandardIO=False)
     attach(reactor, child.channel, socket.socket(fileno=CHANNEL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SignalWatch"]
+__all__ = ["SignalWatch", "StopSignals"]
 
 
 class SignalWatch:
@@ -44,3 +45,66 @@ class SignalWatch:
 
     def _arrived(self, *_: object) -> None:
         self._reactor.callFromThread(self._action)
+
+
+class StopSignals:
+    """Tells the signals that hurry a service from the one that stops it.
+
+    The reactor, or whoever else has a handler, is given the first signal. Those that come while the service
+    stops are for the service, and so are those that come after the first one and before the reactor has acted on it: to the
+    reactor it would be an error to be stopped again.
+
+    Args:
+        reactor: The process's own.
+
+    Attributes:
+        hurry: Is called, in the reactor, by a signal that comes while the service stops; ``None`` while it does not.
+        is_urgent: Whether a further signal came before the service began to stop.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._handlers: dict[int, Any] = {}
+        self._wanted = False
+        self.hurry: Callable[[], object] | None = None
+        self.is_urgent = False
+
+    def start(self) -> None:
+        """Watch, as soon as the reactor has its own handlers."""
+        self._wanted = True
+        self.hurry, self.is_urgent = None, False
+        self._reactor.callWhenRunning(self._watch)
+
+    def _watch(self) -> None:
+        if self._wanted and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._arrived)
+
+    def stop(self) -> None:
+        """Watch no longer, unless the reactor stops, too: what comes now is for nobody."""
+        self._wanted = False
+        self.hurry = _nothing
+        if not self._is_reactor_told():
+            for number, handler in self._handlers.items():
+                if signal.getsignal(number) == self._arrived:  # and not somebody else's by now
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _is_reactor_told(self) -> bool:
+        """Tell whether a signal has told the reactor to stop, which it may not have done yet."""
+        return getattr(self._reactor, "_exitSignal", None) is not None
+
+    def _arrived(self, number: int, frame: Any) -> None:
+        handler, is_told = self._handlers[number], self._is_reactor_told()
+        if self.hurry is not None and (self._wanted or is_told):
+            self._reactor.callFromThread(self.hurry)
+        elif is_told:
+            self.is_urgent = True
+        elif callable(handler):
+            handler(number, frame)
+        elif handler != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def _nothing() -> None:
+    """What signals do that come after the service has stopped."""

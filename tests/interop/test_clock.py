@@ -1,0 +1,114 @@
+"""The time of day is set while connections are open."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from tests.interop.children import InteropTestCase
+from tests.interop.mux import Mux
+from tests.support.echo import EchoServer
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+_SHIM = """
+import os
+import time
+
+real = time.time
+
+
+def stepped():
+    with open(os.environ["CLOCK_STEP"]) as step:
+        return real() + float(step.read())
+
+
+time.time = stepped
+"""
+"""What every Python of the service runs first: the time of day is as far off as a file says."""
+
+_TWO_HOURS = 7200.0
+
+
+class ClockTests(InteropTestCase):
+    """Two hours on, two hours back."""
+
+    relay = "auto"
+    workers = 1
+
+    def setUp(self) -> None:
+        """Start an echo server, and txmux under a clock that can be set."""
+        shims = self.folder / "shims"
+        shims.mkdir(exist_ok=True)
+        (shims / "sitecustomize.py").write_text(_SHIM)
+        self.step_file: Path = self.folder / "step"
+        self.step(0)
+        path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
+        self.patch(
+            os, "environ", {**os.environ, "PYTHONPATH": path, "CLOCK_STEP": str(self.step_file)}
+        )
+        echo = self.own(EchoServer())
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
+            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+        )
+        settings = f"workers = {self.workers}\nrelay = {self.relay}"
+        self.mux = self.own(Mux(self.folder, rules, settings))
+        if self.workers > 1:
+            self.mux.child.wait_for("workers that serve: ")
+
+    def step(self, seconds: float) -> None:
+        """Set the clock."""
+        fresh = self.step_file.with_suffix(".new")
+        fresh.write_text(str(seconds))
+        fresh.replace(self.step_file)
+
+    def client(self) -> socket.socket:
+        """Connect a client."""
+        client = self.mux.connect()
+        self.addCleanup(client.close)
+        return client
+
+    def echo(self, client: socket.socket) -> None:
+        """Find that a client is served."""
+        client.sendall(b"x")
+        self.assertEqual(client.recv(1), b"x")
+
+    def wake(self) -> None:
+        """Let every process have something to do, whereupon it looks at its timers."""
+        for _ in range(10):
+            self.echo(self.client())
+            self.echo(self.client())
+
+    def test_forward(self) -> None:
+        """Connections that are quiet, but not for long, go on."""
+        quiet = [self.client() for _ in range(4)]
+        for client in quiet:
+            self.echo(client)
+        self.step(_TWO_HOURS)
+        self.wake()
+        for client in quiet:
+            self.echo(client)
+
+    def test_back(self) -> None:
+        """Clients that say nothing are dealt with in time."""
+        silent = [self.client() for _ in range(4)]
+        self.wake()  # so that they have been accepted
+        self.step(-_TWO_HOURS)
+        self.wake()
+        for client in silent:
+            self.assertRaises(ConnectionResetError, client.recv, 1)
+
+
+class WorkersClockTests(ClockTests):
+    """The same with several processes, of which each has a clock."""
+
+    workers = 2
+
+
+class PortableClockTests(ClockTests):
+    """The same by Twisted's own means."""
+
+    relay = "portable"

@@ -1,0 +1,40 @@
+"""A server that gives back what it is sent, in threads of the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+__all__ = ["EchoServer"]
+
+
+class EchoServer:
+    """Serves any number of clients until it is ended.
+
+    Attributes:
+        port: Where, at 127.0.0.1.
+    """
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.port: int = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self._listening.accept()
+                threading.Thread(target=self._serve, args=[accepted], daemon=True).start()
+
+    @staticmethod
+    def _serve(accepted: socket.socket) -> None:
+        with accepted, contextlib.suppress(OSError):
+            while data := accepted.recv(2**16):
+                accepted.sendall(data)
+
+    def end(self) -> None:
+        """Accept nobody any more."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()

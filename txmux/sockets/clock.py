@@ -1,0 +1,21 @@
+"""The time that timers go by."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+__all__ = ["use_monotonic_time"]
+
+
+def use_monotonic_time(reactor: Any) -> None:
+    """Have a reactor, and all that asks it for the time, go by a clock that nobody sets.
+
+    Twisted's own choice is the time of day: when it is set forward, everything runs out at once, and when it is set back,
+    nothing does.
+
+    Args:
+        reactor: The process's own. If something has been scheduled already, it keeps its clock.
+    """
+    if not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
