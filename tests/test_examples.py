@@ -25,7 +25,7 @@ class RulesTests(SynchronousTestCase):
 
     def test_no_errors(self) -> None:
         """It has no errors."""
-        files = sorted(_EXAMPLES.glob("*.ini"))
+        files = sorted(_EXAMPLES.rglob("*.ini"))
         self.assertTrue(files)
         for file in files:
             load(file)

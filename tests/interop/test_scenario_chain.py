@@ -1,0 +1,99 @@
+"""`chain`: three services, one behind the other, with nginx and OpenSSH at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import output_of
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import make_certificate, start_nginx, start_sshd
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Record
+    from tests.interop.servers import Certificate, SshServer
+
+_SITE = """
+server {{
+    listen 127.0.0.1:8443 ssl proxy_protocol;
+    set_real_ip_from 127.0.0.0/8;
+    real_ip_header   proxy_protocol;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    location / {{ return 200 "$remote_addr $remote_port\\n"; }}
+}}
+"""
+
+_NAME = "www.example.com"
+_PUBLIC = "192.0.2.1"
+_CLIENT = "203.0.113.7"
+_SOURCES = tuple(f"10.0.{machine}.{number}" for machine in (1, 2) for number in (1, 2, 3))
+_PORTS = 20
+
+
+class ChainTests(ScenarioTestCase):
+    """The example files."""
+
+    addresses = (_CLIENT, *(f"192.0.2.{number}" for number in (1, 2, 3)), *_SOURCES)
+    certificate: ClassVar[Certificate]
+    ssh: ClassVar[SshServer]
+    chain: ClassVar[list[Example]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start everything, from the end of the chain."""
+        super().setUpClass()
+        cls.network.set("ipv4/ip_local_port_range", f"40000 {40000 + _PORTS - 1}")
+        cls.certificate = make_certificate(cls.folder, _NAME)
+        cls.share(start_nginx(cls.folder, _SITE.format(certificate=cls.certificate)))
+        cls.ssh = cls.share(start_sshd(cls.folder, 22))
+        files = [EXAMPLES / "chain" / f"{name}.ini" for name in ("last", "middle", "first")]
+        cls.chain = [cls.share(Example(file)) for file in files]
+
+    def take(self, count: int = 1) -> list[list[Record]]:
+        """Give the new lines of all three logs, the first one's first."""
+        return [mux.take(count) for mux in reversed(self.chain)]
+
+    def test_site(self) -> None:
+        """The site knows the client's address; all three logs have it, and the last two the first one's ID."""
+        said = output_of(
+            *("curl", "-q", "-sS", "--cacert", self.certificate.chain, "--interface", _CLIENT),
+            *("--resolve", f"{_NAME}:443:{_PUBLIC}", f"https://{_NAME}/"),
+        ).decode()
+        first, middle, last = (lines[0] for lines in self.take())
+        self.assertEqual(first["client"], said.strip().replace(" ", ":"))
+        self.assertTrue(first["client"].startswith(f"{_CLIENT}:"))
+        self.assertEqual((last["route"], last["backend"]), ("site", "web"))
+        for line in (middle, last):
+            self.assertEqual(line["client"], first["client"])
+            self.assertEqual(line["facts"]["unique_id"], first["id"])
+
+    def test_ssh(self) -> None:
+        """An SSH client is let in by its own network, and another one is not."""
+        options = (*self.ssh.options, "-p", "443")
+        said = output_of("ssh", *options, "-b", _CLIENT, _PUBLIC, "echo hello")
+        self.assertEqual(said, b"hello\n")
+        self.assertEqual(self.take()[-1][0]["route"], "ssh")
+        with socket.create_connection((_PUBLIC, 443), 20, ("192.0.2.2", 0)) as stranger:
+            stranger.sendall(b"SSH-2.0-stranger\r\n")
+            self.assertEqual(stranger.recv(1), b"")
+        self.assertEqual(self.take()[-1][0]["reason"], "no-route")
+
+    def test_ports(self) -> None:
+        """Each hop has more connections at once than one address has ports, and takes its addresses in turn."""
+        secure = ssl.create_default_context(cafile=self.certificate.chain)
+        count = 2 * _PORTS + 5
+        with contextlib.ExitStack() as clients:
+            for number in range(count):
+                port = 20_000 + number
+                plain = socket.create_connection((_PUBLIC, 443), 20, (_CLIENT, port))
+                client = clients.enter_context(secure.wrap_socket(plain, server_hostname=_NAME))
+                client.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
+                self.assertIn(f"{_CLIENT} {port}\n".encode(), client.recv(4096))
+        _, middle, last = self.take(count)
+        for lines, machine in ((middle, 1), (last, 2)):
+            peers = [line["facts"]["proxy_peer"].rpartition(":")[0] for line in lines]
+            for number in (1, 2, 3):
+                self.assertEqual(peers.count(f"10.0.{machine}.{number}"), count // 3)
