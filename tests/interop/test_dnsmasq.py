@@ -97,8 +97,8 @@ class DnsmasqTests(InteropTestCase):
             self.assertEqual(self.said(mux), ["127.0.1.1"])
             self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
             eventually(
-                lambda m=mux: set(self.said(m, 8)) == {"127.0.1.2", "127.0.1.3"},  # type: ignore[misc]
-                "clients are led to the new addresses",
+                lambda m=mux: set(self.said(m, 32)) == {"127.0.1.2", "127.0.1.3"},  # type: ignore[misc]
+                "clients of every worker are led to the new addresses",
             )
             self.change(dnsmasq, "127.0.1.9 other.test")
             mux.child.wait_for("cannot find the addresses of web.test, it keeps those it had: 2; ")
