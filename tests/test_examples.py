@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.pools_case import pool_rules
 from tests.programs import require_program
-from txmux import load
+from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,7 @@ class RulesTests(SynchronousTestCase):
         files = sorted(_EXAMPLES.rglob("*.ini"))
         self.assertTrue(files)
         for file in files:
-            load(file)
+            parse(file.read_text(), file)
 
 
 class TacTests(InteropTestCase):
