@@ -126,6 +126,50 @@ deadline  after 5s, or when the client finishes sending: default, reset
             out,
         )
 
+    def of_listener(self, *lines: str) -> str:
+        """Explain what becomes of a client from 192.0.2.1 that says nothing, with other keys of the listener."""
+        before = "silent   = ssh-server\ndefault  = reset\n"
+        self.rules = self.write("rules.ini", RULES.replace(before, "\n".join([*lines, ""])))
+        out = self.explain("--text", "", "--from", "192.0.2.1")
+        return out.partition("\ndecision  ")[2]
+
+    def test_silent_lines(self) -> None:
+        """The first line of `silent` for the client counts, with its own time, and a race is told."""
+        self.assertEqual(
+            self.of_listener(
+                "race = yes",
+                "silent = reset from=10.0.0.0/8 after=1s",
+                "  127.0.0.1:3306 after=300ms",
+            ),
+            "no byte: undecided, waits for more\n"
+            "deadline  after 0.3s: silent, to 127.0.0.1:3306\n"
+            "          if the client finishes sending before that: close\n"
+            "race      its server is connected at once; what that says is held back until then\n",
+        )
+        self.assertIn(
+            "after 5s: silent, close\n", self.of_listener("silent = reset from=10.0.0.0/8")
+        )
+
+    def test_at_once(self) -> None:
+        """With `first = server`, or where no route looks at a byte, `default` has the client before it says anything."""
+        at_once = "at once, before any byte: default, to 127.0.0.1:25\n"
+        self.assertEqual(self.of_listener("first = server", "default = 127.0.0.1:25"), at_once)
+        decision = self.explain_json("--text", "SSH-2.0-", "--from", "192.0.2.1")["decision"]
+        self.assertEqual((decision["at"], decision["by"]), (0, "default"))
+        plain = "[listen a]\nendpoint = :1\ndefault = 127.0.0.1:25\n"
+        ssh = "[route ssh]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = close\n"
+        for rules, found in (
+            (plain, at_once),
+            (plain + ssh, at_once),
+            (plain + "silent = reset\n", "no byte: undecided"),
+            (plain + ssh.replace("10.0.0.0/8", "192.0.2.0/24"), "no byte: undecided"),
+            (plain.replace("127.0.0.1:25", "reset") + ssh, "no byte: undecided"),
+            (plain + ssh.replace("from = 10.0.0.0/8", "dry_run = yes"), "no byte: undecided"),
+        ):
+            self.rules = self.write("rules.ini", rules)
+            out = self.explain("--text", "", "--from", "192.0.2.1").partition("\ndecision  ")[2]
+            self.assertEqual(out[: len(found)], found)
+
     def test_default(self) -> None:
         """When all say no, it is the last of them that decides; a short form is one server."""
         self.assertIn("\ndecision  at byte 1: default, reset\n", self.explain("--hex", "00"))

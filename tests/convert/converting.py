@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from txmux.convert.formats import Conversion, convert
 from txmux.convert.writer import ConvertError
 from txmux.detection.registry import installed_matchers
+from txmux.rules.model import Refusal
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.convert.formats import Program
-    from txmux.rules.model import Rules
+    from txmux.rules.model import Listener, Outcome, Rules
 
-__all__ = ["PORTS", "attempt", "converted", "looks", "rules_of"]
+__all__ = ["PORTS", "attempt", "converted", "looks", "rules_of", "silent_of"]
 
 PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 
@@ -53,3 +54,8 @@ def attempt(text: str, program: Program) -> None:
     except ConvertError as error:
         if "\n" in str(error):
             raise AssertionError("an error is one line") from error
+
+
+def silent_of(listener: Listener) -> Outcome:
+    """Give where all of a listener's clients are led that say nothing."""
+    return listener.silent[0].outcome if listener.silent else Refusal.CLOSE

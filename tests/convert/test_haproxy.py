@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import attempt, converted, looks, rules_of
+from tests.convert.converting import attempt, converted, looks, rules_of, silent_of
 from tests.convert.haproxy_pieces import frontend, routes
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
@@ -33,7 +33,7 @@ class DecisionTests(SynchronousTestCase):
     def test_default(self) -> None:
         """The default backend has silent clients, too."""
         listener = rules_of(frontend("default_backend a")).listeners[0]
-        for outcome in (listener.silent, listener.default):
+        for outcome in (silent_of(listener), listener.default):
             assert isinstance(outcome, Backend)
             self.assertEqual(outcome.name, "a")
 
@@ -89,7 +89,9 @@ class DecisionTests(SynchronousTestCase):
             lines = (rejection, "use_backend a if { req_ssl_sni x }", "default_backend b")
             self.assertEqual(routes(*lines), [(["tls sni=x"], "a"), (["tls"], "b")])
             listener = rules_of(frontend(*lines)).listeners[0]
-            self.assertEqual((listener.silent, listener.default), (Refusal.CLOSE, Refusal.CLOSE))
+            self.assertEqual(
+                (silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE)
+            )
 
     def test_all_others_rejected(self) -> None:
         """If all others are rejected, who is accepted has routes, and the default is to close."""
@@ -106,7 +108,7 @@ class DecisionTests(SynchronousTestCase):
         )
         found = frontend(*lines)
         listener = rules_of(found).listeners[0]
-        self.assertEqual((listener.silent, listener.default), (Refusal.CLOSE, Refusal.CLOSE))
+        self.assertEqual((silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE))
         (look,) = looks(found)
         self.assertIn("use_backend a if { req_ssl_sni x }: not for those of tcp-request", look)
 
@@ -199,7 +201,7 @@ class DecisionTests(SynchronousTestCase):
             self.assertEqual(self.networks(*text), expected, lines)
             listener = rules_of(frontend(*text)).listeners[0]
             self.assertEqual(
-                (str(listener.silent), str(listener.default)), (str(listener.default),) * 2
+                (str(silent_of(listener)), str(listener.default)), (str(listener.default),) * 2
             )
 
     def test_proxied(self) -> None:

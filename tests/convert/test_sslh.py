@@ -285,9 +285,10 @@ class DecisionTests(SynchronousTestCase):
 
     def outcomes(self, more: str = "", *protocols: str) -> tuple[str, str]:
         listener = rules_of(with_protocols(*protocols, more=more)).listeners[0]
-        assert isinstance(listener.silent, Backend)
+        (silence,) = listener.silent
+        assert isinstance(silence.outcome, Backend)
         assert isinstance(listener.default, Backend)
-        return listener.silent.name, listener.default.name
+        return silence.outcome.name, listener.default.name
 
     def test_last(self) -> None:
         """The last protocol has what no probe knows, and SSH who says nothing."""
@@ -376,7 +377,7 @@ class FileTests(SynchronousTestCase):
         found = converted(example.read_bytes(), name="example.cfg")
         rules = rules_of(found)
         self.assertGreater(len(rules.routes), 5)
-        self.assertIsInstance(rules.listeners[0].silent, Backend)
+        self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
 
     def test_measured_setup(self) -> None:
         """A file that tells HTTP and Redis from all else, which has the silent clients, too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from twisted.internet.task import Clock, deferLater
@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.embedding import route
+from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
 from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
@@ -67,6 +68,7 @@ class MuxTestCase(TestCase):
     """Each test may run one multiplexer; whatever it logs is in `records`."""
 
     timeout = 20
+    relay: Literal["auto", "portable"] = "auto"
 
     def setUp(self) -> None:
         self.log = ListLog()
@@ -91,7 +93,7 @@ class MuxTestCase(TestCase):
             routes,
             Listener("public", **settings),
             access_log=self.log,
-            reactor=reactor or self.time,
+            engine=Engine(reactor or self.time, self.relay),
         )
         host = f"[{interface}]" if ":" in interface else interface
         address = listen_address(f"{host}:0", 1024)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.rules.model import Backend, InProcess, Refusal
+from txmux.rules.model import Backend, InProcess, Refusal, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -143,10 +143,17 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
         yield "decision", f"at once: the listener's 'allow' or 'deny' keeps {sample.client} out"
         return
     timeout = f"{listener.detect_timeout:g}s"
+    silence = _silence(sample, trace)
+    if silence is None:
+        yield "decision", f"at once, before any byte: {leads}"
+        return
+    silent_for = f"{silence.after or listener.detect_timeout:g}s"
     if leads.by == "silent":
         yield "decision", "no byte: undecided, waits for more"
-        yield "deadline", f"after {timeout}: {leads}"
+        yield "deadline", f"after {silent_for}: {leads}"
         yield "", "if the client finishes sending before that: close"
+        if listener.race and isinstance(silence.outcome, Backend):
+            yield "race", "its server is connected at once; what that says is held back until then"
     elif found.decided_at is not None:
         limit = ", which is peek_limit" if found.decided_at == listener.peek_limit else ""
         yield "decision", f"at byte {found.decided_at}{limit}: {leads}"
@@ -166,12 +173,12 @@ def _conclusion(sample: Sample, trace: Trace) -> Iterator[tuple[str, str]]:
     if sample.stream and sample.stream.gap:
         yield "note", f"the capture lacks what the client sent after byte {len(sample.data)}"
     if sample.stream and sample.stream.server_first:
-        silent = _Leads("silent", None, listener.silent)
+        silent = _Leads("silent", None, silence.outcome)
         yield (
             "note",
             "the server spoke first; a client that waits for that says nothing here:",
         )
-        yield "", f"after {timeout}: {silent}"
+        yield "", f"after {silent_for}: {silent}"
 
 
 @attrs.frozen
@@ -209,17 +216,35 @@ def _leads(sample: Sample, trace: Trace) -> _Leads:
     listener, client = trace.listener, sample.client
     if client is not None and not listener.clients.serves(client):
         return _Leads("denied", None, Refusal.CLOSE)
+    silence = _silence(sample, trace)
+    if silence is None:
+        return _Leads("default", None, listener.default)
     if not sample.data:
-        return _Leads("silent", None, listener.silent)
+        return _Leads("silent", None, silence.outcome)
     route = trace.found.decision.route
     if route is None:
         return _Leads("default", None, listener.default)
     return _Leads("route", route.name, None if route.terminate_tls else route.outcome)
 
 
+def _silence(sample: Sample, trace: Trace) -> Silence | None:
+    """Tell what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
+    listener = trace.listener
+    asked = [its.route for its in trace.found.routes if its.excluded_by is None]
+    fits = [line for line in listener.silent if line.clients.serves(sample.client)]
+    unwritten: Outcome = Refusal.CLOSE
+    if all(route.dry_run for route in asked):
+        unwritten = listener.default
+    silence = fits[0] if fits else Silence(unwritten)
+    is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
+    at_once = listener.first == "server" or (is_same and not asked)
+    return None if at_once else silence
+
+
 def _trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
     leads = _leads(sample, trace)
-    at = 0 if leads.by == "denied" else trace.found.decided_at
+    at_once = leads.by == "denied" or _silence(sample, trace) is None
+    at = 0 if at_once else trace.found.decided_at
     return {
         "listener": trace.listener.name,
         "from": _text(sample.client),

@@ -52,6 +52,7 @@ class Detector(Generic[R]):
 
     Attributes:
         asks_who: Whether any route depends on the client's address.
+        decides_always: Whether some route can take clients from anywhere, at any time.
         would_have_taken: For each route that runs dry, by name, how many clients it would have taken.
     """
 
@@ -61,6 +62,9 @@ class Detector(Generic[R]):
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
         self.asks_who = any(route.clients.limited for route in self.routes)
+        self.decides_always = any(
+            not (route.dry_run or route.clients.limited or route.during) for route in self.routes
+        )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int, Plan[R]] = {}
         self._reported: set[str] = set()
@@ -134,6 +138,16 @@ class Detection(Generic[R]):
         self._peeked: Peeked | None = None
         self._broken: set[int] = set()  # alternatives, by id, whose matcher raised
         self.answered: tuple[Exchange, ...] = ()
+
+    def can_decide(self) -> bool:
+        """Tell whether any route can take this client."""
+        return self._detector.decides_always or any(
+            not route.dry_run and self._serves(route) for route in self._detector.routes
+        )
+
+    def can_look(self) -> bool:
+        """Tell whether any route looks at what this client says, if only to tell what it would do."""
+        return any(self._serves(route) for route in self._detector.routes)
 
     def feed(self, data: bytes) -> Decision[R] | None:
         """Look at what the client has sent.

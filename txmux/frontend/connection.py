@@ -12,6 +12,8 @@ A connection is at one *stage* at a time, and goes from each to others by the me
     Relaying: suspend ──> let go, and Adopted in another process; or resume
 
 A stage tells what it has found out, not where to go. What it waits for itself ends when it is left.
+
+While a client has said nothing, Peeking may have a server connected already (a race). That one goes on to Connecting, or is dropped.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing_extensions import override
 from txmux.backends.connect.client import ProxyClient
 from txmux.frontend.addresses import address_in, text_of
 from txmux.frontend.client_end import ClientEnd
+from txmux.frontend.dialling import race_for
 from txmux.frontend.hops import MOST_HOPS
 from txmux.frontend.limits.admission import Refused
 from txmux.frontend.moving import MovedConnection
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from txmux.frontend.hops import Connection
     from txmux.frontend.limits.per_source import Permit
     from txmux.frontend.moving import Sockets
+    from txmux.frontend.race import Held
     from txmux.frontend.stage import Stage
     from txmux.observe.reasons import ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
@@ -207,11 +211,17 @@ class MuxProtocol(ClientEnd):
         self.enter(HandedOver(self, destination))
 
     @override
+    def run_ahead(self, upstream: Upstream) -> None:
+        if self.engine.hops.of(self.transport) < MOST_HOPS:
+            self.race = race_for(self, upstream)
+
+    @override
     def connect(self, upstream: Upstream) -> None:
         self.record.backend = upstream.backend.name
         hops = self.engine.hops.of(self.transport)
         if hops < MOST_HOPS:
-            self.enter(Connecting(self, upstream))
+            race, self.race = self.race, None
+            self.enter(Connecting(self, upstream, race))
             return
         self.record.facts["hops"] = str(hops)
         _log.warn(
@@ -234,10 +244,12 @@ class MuxProtocol(ClientEnd):
         self.lead(upstream.fallback, cause)
 
     @override
-    def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
+    def relay(
+        self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
+    ) -> None:
         self._settle()
         self.engine.prepare(server.transport, keepalive=self.generation.settings.keepalive)
-        self.enter(Relaying(self, self, server, upstream, member))
+        self.enter(Relaying(self, self, server, upstream, member, held))
 
     # To another process, and from one.
 

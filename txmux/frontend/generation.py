@@ -9,9 +9,11 @@ import attrs
 
 from txmux.detection.detector import Detector
 from txmux.rules.model import InProcess, Route
+from txmux.rules.model.clients import EVERY_CLIENT, Clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination, Upstreams
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
     from txmux.tls.termination import Termination, Terminations
 
-__all__ = ["Branch", "Generation", "Level"]
+__all__ = ["Branch", "Generation", "Level", "Silent"]
 
 
 @attrs.frozen(eq=False)
@@ -36,19 +38,51 @@ class Branch(Route):
     termination: Termination | None = None
 
 
+@attrs.frozen
+class Silent:
+    """Where clients are led that say nothing, and when.
+
+    Attributes:
+        destination: Where.
+        clients: Which clients.
+        after: Seconds without a byte; ``None`` is ``detect_timeout``.
+    """
+
+    destination: Destination
+    clients: Clients = EVERY_CLIENT
+    after: float | None = None
+
+
 @attrs.frozen(eq=False)
 class Level:
     """The routes that clients are told apart by, before any TLS is ended, or inside of TLS that a route has ended.
 
     Attributes:
         detector: Has them.
-        silent: Where a client is led that says nothing.
+        silent: Where clients are led that say nothing; the first that fits counts.
         default: Where a client is led that none of them takes.
+        server_first: Whether all are led to `default` at once.
+        race: Whether the server that silence leads to is connected before that is certain.
+        asks_who: Whether anything depends on the client's address.
     """
 
     detector: Detector[Branch]
-    silent: Destination
+    silent: tuple[Silent, ...]
     default: Destination
+    server_first: bool = False
+    race: bool = False
+    asks_who: bool = attrs.field(init=False)
+
+    @asks_who.default
+    def _asks_who(self) -> bool:
+        return self.detector.asks_who or any(one.clients.limited for one in self.silent)
+
+    def silent_for(self, address: IPv4Address | IPv6Address | None) -> Silent | None:
+        """Find where a client is led that says nothing; ``None`` if the rules do not say."""
+        for silent in self.silent:
+            if silent.clients.serves(address):
+                return silent
+        return None
 
 
 @attrs.frozen(eq=False)
@@ -109,15 +143,20 @@ class Generation:
             own = [branch(route) for route in known if route.stands_under(place)]
             return Detector(own, settings.peek_limit)
 
-        silent, default = upstreams.to(settings.silent), upstreams.to(settings.default)
-        top = Level(detector(settings), silent, default)
+        silent = tuple(
+            Silent(upstreams.to(line.outcome), line.clients, line.after) for line in settings.silent
+        )
+        default, race = upstreams.to(settings.default), settings.race
+        top = Level(detector(settings), silent, default, settings.first == "server", race)
         inside: dict[str, Level] = {}
         waiting = [top]
         for level in waiting:
             for route in level.detector.routes:
                 if route.termination is not None and route.name not in inside:
                     to = route.destination
-                    inside[route.name] = Level(detector(route), to or silent, to or default)
+                    inside[route.name] = Level(
+                        detector(route), (Silent(to),) if to else silent, to or default, race=race
+                    )
                     waiting.append(inside[route.name])
         dial = partial(engine.dial, keepalive=settings.keepalive)
         return cls(settings, admission, dial, top, inside)
@@ -133,7 +172,8 @@ class Generation:
         to: list[object] = [
             route.outcome for level in self.levels for route in level.detector.routes
         ]
-        to += [self.settings.silent, self.settings.default]
+        to += [line.outcome for line in self.settings.silent]
+        to.append(self.settings.default)
         return [outcome for outcome in to if isinstance(outcome, InProcess)]
 
     @property

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.hops import Connection
+    from txmux.frontend.race import Held, Race
     from txmux.interfaces import Exchange
     from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
@@ -43,6 +44,7 @@ class Client(Protocol):
         asked: Requests that were answered here, and that its server is to be asked again.
         tlvs: Fields of the PROXY protocol header that it began with.
         ended_tls: What is known of its TLS, if that is ended here, as fields for such a header.
+        race: A connection that it gets if it says nothing.
     """
 
     transport: IRelayTransport
@@ -54,6 +56,7 @@ class Client(Protocol):
     asked: tuple[Exchange, ...] = ()
     tlvs: tuple[Tlv, ...] = ()
     ended_tls: tuple[Tlv, ...] = ()
+    race: Race | None = None
 
     @property
     def address(self) -> Address | None:
@@ -90,6 +93,9 @@ class Client(Protocol):
     def lead(self, destination: Destination, reason: EndReason) -> None:
         """Go to a destination; `reason` is for the log, should that be a refusal."""
 
+    def run_ahead(self, upstream: Upstream) -> None:
+        """Begin to connect to a server that the client is led to if it says nothing."""
+
     def connect(self, upstream: Upstream) -> None:
         """Connect to a server of a backend."""
 
@@ -99,8 +105,10 @@ class Client(Protocol):
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
         """Go where clients are led when no server of a backend can be reached."""
 
-    def relay(self, upstream: Upstream, member: Member, server: ProxyClient) -> None:
-        """Relay to a server that is connected, whose end is `server`."""
+    def relay(
+        self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
+    ) -> None:
+        """Relay to a server that is connected, whose end is `server`, and that may have said something already."""
 
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
         """Close the connection; `reason` is for the log, and the answer of `Refusal.REJECT` depends on it, too."""

@@ -149,6 +149,37 @@ FILES = {
             "raise that, or look at fewer"
         )
     ],
+    # who speaks first
+    "{listen}first = server\nsilent = h:1\nrace = yes\n": [
+        "3: [listen l] first: 'default' leads to no server that could speak; name one there",
+        "4: [listen l] silent: does nothing with 'first = server', which leads every client to 'default'; remove one of the two",
+        "5: [listen l] race: does nothing with 'first = server', which leads every client to 'default'; remove one of the two",
+    ],
+    "{listen}first = server\ndefault = h:1\n[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\nunder = l\n{to}": [
+        "3: [listen l] first: nothing is asked of [route a], [route b]: every client is led to 'default' at once; remove one of the two"
+    ],
+    "{listen}race = yes\ndefault = h:1\nsilent = reset\n[route a]\nmatch = ssh\n{to}": [
+        "3: [listen l] race: 'silent' leads to no server that could be connected; name one there"
+    ],
+    # lines of `silent`
+    "{listen}silent = h:1\n  h:2 from=10.0.0.0/8\n": [
+        (
+            "4: [listen l] silent: no client is left for this line: earlier ones have them all, or 'allow' and 'deny' "
+            "keep them out; put it first, or remove it"
+        )
+    ],
+    "{listen}allow = 10.0.0.0/8\nsilent = h:1 from=192.0.2.0/24\n  h:2\n": [
+        (
+            "4: [listen l] silent: no client is left for this line: earlier ones have them all, or 'allow' and 'deny' "
+            "keep them out; put it first, or remove it"
+        )
+    ],
+    "{listen}silent = h:1 from=10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n": [
+        (
+            "3: [listen l] silent: clients that 'from' and 'not_from' of [route a] keep away come to the same server if "
+            "they say nothing; keep them out by 'allow' or 'deny' here, or lead elsewhere"
+        )
+    ],
     # backends
     "[backend b]\nserver = h:1\n{listen}default = h:1\n": [
         "1: [backend b]: nothing leads to it; name it in a route, or remove it"
@@ -179,6 +210,10 @@ FINE = (
     "{listen}silent = h:1\nallow = 10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n[route b]\nmatch = tls\nbackend = h:1\n",
     "{listen}silent = h:1\n[route a]\nmatch = ssh\nfrom = 0.0.0.0/0, ::/0\nbackend = h:1\n",
+    "{listen}silent = h:1 from=10.1.0.0/16\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nbackend = h:1\n",
+    # who speaks first: a route that another listener asks, or that is inside of TLS; a race inside of TLS
+    "{listen}first = server\ndefault = h:1\n[listen m]\nendpoint = :2\n[route a]\nmatch = ssh\n{to}",
+    "{listen}race = yes\nsilent = h:1 from=10.0.0.0/8\n  h:2 after=1s\n[route a]\nmatch = ssh\n{to}",
     # a default that is more than is looked at
     "{listen}peek_limit = 10\n[route a]\nmatch = regex pattern=a\n{to}",
 )

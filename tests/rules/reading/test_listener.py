@@ -6,10 +6,17 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from tests.rules.reading.cases import ReadingTestCase
-from txmux.rules.model import NetworkSet, Rate
+from txmux.rules.model import Backend, NetworkSet, Rate, Refusal
 
 if TYPE_CHECKING:
-    from txmux.rules.model import Listener
+    from txmux.rules.model import Listener, Outcome
+
+
+def _name(outcome: Outcome) -> str:
+    if isinstance(outcome, Backend):
+        return outcome.name
+    assert isinstance(outcome, Refusal)
+    return outcome.value
 
 
 class ListenerTests(ReadingTestCase):
@@ -36,6 +43,33 @@ class ListenerTests(ReadingTestCase):
                 found.connection_rate_per_source,
             ),
             (0.25, 5, 6, Rate(20.0, 40)),
+        )
+
+    def test_silent(self) -> None:
+        """Each line has an outcome, and maybe networks and a time."""
+        found = self.listener(
+            "silent = 127.0.0.1:3306 from=10.0.0.0/8,::1 after=300ms\n  b after=1s\n  reset\n"
+            "first = server\nrace = yes\n[backend b]\nserver = 127.0.0.1:25"
+        )
+        networks = NetworkSet(map(ip_network, ("10.0.0.0/8", "::1")))
+        self.assertEqual(
+            [(_name(line.outcome), line.clients.allowed, line.after) for line in found.silent],
+            [("127.0.0.1:3306", networks, 0.3), ("b", None, 1.0), ("reset", None, None)],
+        )
+        self.assertEqual((found.first, found.race), ("server", True))
+        self.assertEqual(self.listener("").silent, ())
+
+    def test_silent_wrong(self) -> None:
+        """What is wrong in a line is told, all of it."""
+        text = "[listen a]\nendpoint = :1\nsilent = reset\n  closed form=10.0.0.0/8 after=0s\n  reset from=,\n"
+        self.assertEqual(
+            self.complaints(text),
+            [
+                "4 silent: there is no [backend closed]; did you mean 'close'? Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject",
+                "4 silent: unknown option 'form=10.0.0.0/8'; did you mean 'from'? (a line of 'silent' takes from=, after=)",
+                "4 silent: after: must be more than 0; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d",
+                "5 silent: from: names no network; write for example from=10.0.0.0/8",
+            ],
         )
 
     def test_defaults(self) -> None:

@@ -99,6 +99,14 @@ class ProxyClient(End):
         self.receiver = NOBODY
         self.transport.abortConnection()
 
+    def put_away(self) -> None:
+        """Close a connection that is established, but that nobody has any use for."""
+        self.receiver = NOBODY
+        if ISSLTransport.providedBy(self.transport):
+            self.transport.abortConnection()  # TLS would wait for the server's close-notify
+        else:
+            self.transport.loseConnection()
+
 
 class ProxyClientFactory(ClientFactory):
     """Makes one connection to one server on behalf of one client.

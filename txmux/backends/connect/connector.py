@@ -134,6 +134,15 @@ class BackendConnector:
         else:
             self._on_failed("no-server")
 
+    def is_like(self, other: BackendConnector) -> bool:
+        """Tell whether another one would make a connection that its server cannot tell from this one's."""
+        return (
+            self._upstream is other._upstream
+            and self._header == other._header
+            and self.requests == other.requests
+            and self.alpn == other.alpn
+        )
+
     def cancel(self) -> None:
         """Give up: neither callable will be called any more."""
         self._given_up = True

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import attrs
 from typing_extensions import override
 
-from txmux.backends.connect.connector import BackendConnector
-from txmux.frontend.announcing import header_for
+from txmux.frontend.dialling import connector_for
 from txmux.frontend.stage import Stage
-from txmux.proxyprotocol.header import TlvType
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
     from txmux.backends.connect.client import ProxyClient
+    from txmux.backends.connect.connector import BackendConnector
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
+    from txmux.frontend.race import Race
     from txmux.observe.reasons import ConnectFailure
 
 __all__ = ["Connecting"]
@@ -28,39 +28,29 @@ class Connecting(Stage):
 
     Args:
         upstream: Whose servers are tried.
+        race: A connection that was begun before it was known where the client belongs; maybe to elsewhere.
     """
 
     _upstream: Upstream
+    _race: Race | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
     _paused = False
 
     @override
     def begin(self) -> None:
         client, upstream = self._client, self._upstream
-        header, address = b"", None
-        if upstream.asks_who:
-            address = client.address
-            if upstream.backend.proxy_protocol != "off":
-                header = header_for(client, upstream.backend)
-        self._connector = connector = BackendConnector(
-            upstream,
-            client.generation.dial,
-            client.engine.clock,
-            header,
-            address,
-            eager=bool(client.said),
-            on_connected=self._connected,
-            on_failed=self._failed,
-        )
-        connector.on_open = client.note_server
-        if client.asked:
-            connector.requests = client.asked
-        if upstream.tls is not None:
-            agreed = (tlv.value for tlv in client.ended_tls if tlv.type == TlvType.ALPN)
-            connector.alpn = tuple(agreed)
+        connector = connector_for(client, upstream, self._connected, self._failed)
         # Reading goes on for as long as there is room, because a socket that is not read does not tell
         # that its peer is gone.
         self.on_data()
+        race = self._race
+        if race is not None and race.suits(connector):
+            self._connector = race.connector
+            race.hand_over(self._connected, self._failed)
+            return
+        if race is not None:
+            race.drop()
+        self._connector = connector
         connector.start()
 
     @override
@@ -85,7 +75,8 @@ class Connecting(Stage):
         record.server = member.target.text
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._done()
-        client.relay(self._upstream, member, server)
+        held = self._race.take_held() if self._race is not None else None
+        client.relay(self._upstream, member, server, held)
 
     def _failed(self, cause: ConnectFailure) -> None:
         tried = self._done()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 from typing_extensions import override
 
+from txmux.backends.upstream import Upstream
+from txmux.frontend.generation import Silent
 from txmux.frontend.stage import Stage
 from txmux.rules.model import Refusal
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
 
 __all__ = ["Peeking"]
+
+_CLOSE = Silent(Refusal.CLOSE)
+"""Where silence leads if the rules do not say."""
 
 
 @attrs.define(eq=False, slots=False)
@@ -32,23 +37,66 @@ class Peeking(Stage):
     _level: Level
     _deadline: IDelayedCall | None = None
     _answers = 0  # given to the client
+    _since = 0.0  # in milliseconds after the client was accepted
+    _has_own_time = False  # while the client is silent
 
     @override
     def begin(self) -> None:
-        client, detector = self._client, self._level.detector
-        address = client.address if detector.asks_who else None
-        self._detection = detector.begin(address.host if address else None, client.record.time)
-        deadline = self._deadline
-        if deadline is None:
-            self.wait(client.generation.settings.detect_timeout, self.too_late)
+        client, level = self._client, self._level
+        address = client.address if level.asks_who else None
+        host = address.host if address else None
+        self._detection = detection = level.detector.begin(host, client.record.time)
+        self._silent = silent = level.silent_for(host) or _CLOSE
+        can_decide = detection.can_decide()
+        if silent is _CLOSE and not can_decide:
+            self._silent = silent = Silent(level.default)
+        if level.server_first or (
+            not can_decide and _is_decided(level, silent) and not detection.can_look()
+        ):
+            client.lead(level.default, "no-route")
             return
-        if client.said:
-            self.on_data()
-        if self._deadline is deadline and not deadline.active():
-            self.too_late()
+        if level.race and not client.said and isinstance(silent.destination, Upstream):
+            client.run_ahead(silent.destination)
+        self._wait_for_bytes(silent)
+
+    def _wait_for_bytes(self, silent: Silent) -> None:
+        client, deadline = self._client, self._deadline
+        if silent.after is not None and not client.said:
+            is_first = self._level is client.generation.top
+            self._since = 0.0 if is_first else client.elapsed_ms()
+            self._has_own_time = True
+            self._wait_until(silent.after)
+        elif deadline is None:
+            self.wait(client.generation.settings.detect_timeout, self.too_late)
+        else:
+            if client.said:
+                self.on_data()
+            if self._deadline is deadline and not deadline.active():
+                self.too_late()
+
+    def _wait_until(self, seconds: float) -> None:
+        """Decide so many seconds after the client came to this level, if nothing is decided before."""
+        self.wait(max(0.0, seconds - self._passed()), self.too_late)
+
+    def _passed(self) -> float:
+        return (self._client.elapsed_ms() - self._since) / 1000
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        race = self._client.race
+        if race is not None:
+            self._client.race = None
+            race.drop()
 
     @override
     def on_data(self) -> None:
+        if self._has_own_time:
+            # It is not silent. What it says has the time that is usual; who was silent for longer has what is left.
+            self._has_own_time = False
+            usual = self._client.generation.settings.detect_timeout
+            if usual > self._passed():
+                self._wait_until(usual)
         decision = self._detection.feed(self._client.said)
         if self._detection.answered:
             self._answer(self._detection.answered)
@@ -75,7 +123,7 @@ class Peeking(Stage):
         if self._client.said:
             self._decided(self._detection.finish())
         else:
-            self._client.lead(self._level.silent, "silent")
+            self._client.lead(self._silent.destination, "silent")
 
     def _decided(self, decision: Decision[Branch]) -> None:
         client = self._client
@@ -85,3 +133,8 @@ class Peeking(Stage):
             client.asked = tuple(exchange for exchange in answered if exchange.repeat)
             client.said = client.said[sum(len(exchange.request) for exchange in answered) :]
         client.decided(self._level, decision.route)
+
+
+def _is_decided(level: Level, silent: Silent) -> bool:
+    """Tell whether a client that no route looks at is led to the same server whether it speaks or not."""
+    return not isinstance(level.default, Refusal) and silent.destination == level.default

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
     from txmux.frontend.moving import MovedConnection, Sockets
+    from txmux.frontend.race import Held
     from txmux.observe.reasons import AbortReason
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult
@@ -64,10 +65,12 @@ class Relaying(_BothEnds):
     Args:
         upstream: Whose server it is.
         member: The server.
+        held: What the server has said already; ``None`` is nothing.
     """
 
     _upstream: Upstream
     _member: Member
+    _held: Held | None = None
 
     @override
     def begin(self) -> None:
@@ -77,6 +80,9 @@ class Relaying(_BothEnds):
         )
         said, client.said = client.said, b""
         relay.start(end, server, said, client_finished=client.has_finished)
+        if self._held is not None and not relay.ending:
+            self._held.pass_to(server.receiver)
+        self._held = None
 
     @override
     def release(self) -> None:

@@ -13,6 +13,7 @@ from txmux.rules.lint.access import proxy_listeners, tls_ends
 from txmux.rules.lint.coverage import read_line
 from txmux.rules.lint.reach import reach
 from txmux.rules.lint.scopes import scopes
+from txmux.rules.lint.silence import server_first, silence, silent_clients
 from txmux.rules.lint.spans import NOBODY, WITH_ADDRESS, set_of
 from txmux.rules.model import Backend, Listener
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from txmux.rules.lint.scopes import Scope
+    from txmux.rules.lint.spans import ClientSet
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
@@ -44,6 +46,8 @@ def lint(rules: Rules) -> list[Problem]:
         *_beyond_peek_limit(rules),
         *proxy_listeners(rules),
         *tls_ends(rules),
+        *server_first(rules),
+        *silence(rules),
         *_unused_backends(rules),
         *_idle_servers(rules),
         *_idle_queues(rules),
@@ -75,29 +79,30 @@ def _open_to_all(rules: Rules) -> Iterator[Problem]:
     """Find backends that routes keep from some clients, but to which their silence leads them, or anything they say."""
     for scope in scopes(rules):
         owner = scope.owner
-        led: tuple[tuple[str, Outcome | None, str], ...]
+        led: list[tuple[str, int | None, Outcome | None, str, ClientSet]]
         if isinstance(owner, Listener):
             keeps = "'allow' or 'deny'"
-            led = (
-                ("silent", owner.silent, "say nothing"),
-                ("default", owner.default, "match no route"),
-            )
+            led = [
+                ("silent", number, line.outcome, "say nothing", clients)
+                for number, (line, clients) in enumerate(silent_clients(owner, scope.clients))
+            ]
+            led.append(("default", None, owner.default, "match no route", scope.clients))
         else:
             keeps = "'from' or 'not_from'"
-            led = (("backend", owner.outcome, "match no route under this one"),)
-        for key, outcome, condition in led:
-            guards = _guards(rules, scope, outcome)
+            led = [("backend", None, owner.outcome, "match no route under this one", scope.clients)]
+        for key, number, outcome, condition, clients in led:
+            guards = _guards(rules, scope, outcome, clients)
             if guards:
                 names = " and ".join(f"[route {route.name}]" for route in guards)
                 message = (
                     f"clients that 'from' and 'not_from' of {names} keep away come to the same server if they {condition}; "
                     f"keep them out by {keeps} here, or lead elsewhere"
                 )
-                yield owner.section.problem(message, key)
+                yield owner.section.problem(message, key, number)
 
 
-def _guards(rules: Rules, scope: Scope, outcome: Outcome | None) -> list[Route]:
-    """Give the routes that lead to an outcome, if together they serve not all clients of a scope."""
+def _guards(rules: Rules, scope: Scope, outcome: Outcome | None, clients: ClientSet) -> list[Route]:
+    """Give the routes that lead to an outcome, if together they serve not all of some clients of a scope."""
     servers = _servers(outcome)
     routes = [
         route
@@ -107,7 +112,7 @@ def _guards(rules: Rules, scope: Scope, outcome: Outcome | None) -> list[Route]:
     served = NOBODY
     for route in routes:
         served |= set_of(route.clients)
-    return routes if (scope.clients & WITH_ADDRESS) - served else []
+    return routes if (clients & WITH_ADDRESS) - served else []
 
 
 def _servers(outcome: Outcome | None) -> set[object]:

@@ -22,6 +22,7 @@ from txmux.rules.model.rules import Rules
 from txmux.rules.model.section import NOWHERE, Entry, Item, Section
 from txmux.rules.model.senders import Senders, Unix
 from txmux.rules.model.settings import Settings
+from txmux.rules.model.silence import Silence
 from txmux.rules.model.tls import TlsEnd, TLSMinimum
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Server",
     "ServerTLS",
     "Settings",
+    "Silence",
     "TLSMinimum",
     "TlsEnd",
     "Unix",

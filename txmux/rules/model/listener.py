@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.model.refusal import Refusal
 from txmux.rules.model.section import NOWHERE
+from txmux.rules.model.silence import Silence, silences
 
 if TYPE_CHECKING:
     from txmux.rules.model.backend import Outcome
@@ -38,6 +39,9 @@ class Listener:
     Attributes:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
             as written.
+        first: Who speaks first. ``server``: clients are led to `default` as soon as they are accepted.
+        silent: Where clients are led that say nothing: the first line that fits counts; one outcome is for all of them.
+        race: Whether the server that silence leads to is connected at once, in case the client says nothing.
         accept_proxy_from: Who has to begin with a header of the PROXY protocol; ``None`` is nobody. Who comes by a
             UNIX socket has to only if these are `Senders` that say so.
         proxy_timeout: For that header.
@@ -54,7 +58,9 @@ class Listener:
     endpoints: tuple[str, ...] = ()
     detect_timeout: float = 5.0
     peek_limit: int = 32 * 1024
-    silent: Outcome = Refusal.CLOSE
+    first: Literal["client", "server"] = "client"
+    silent: tuple[Silence, ...] = attrs.field(default=(), converter=silences)
+    race: bool = False
     default: Outcome = Refusal.CLOSE
     accept_proxy_from: NetworkSet | None = None
     proxy_timeout: float = 3.0

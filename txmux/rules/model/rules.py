@@ -43,7 +43,7 @@ class Rules:
         """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
         found = [route.outcome for route in self.routes if route.outcome is not None]
         for listener in self.listeners:
-            found += [listener.silent, listener.default]
+            found += [*(line.outcome for line in listener.silent), listener.default]
         found += [backend.fallback for backend in self.backends.values()]
         return iter(found)
 

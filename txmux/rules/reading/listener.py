@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Clients, Listener, Senders, Unix
+from txmux.rules.model import Clients, Listener, NetworkSet, Senders, Silence, Unix
+from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import NETWORKS, OUTCOME
-from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, Key, Kind, number
+from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, Key, Kind, number, words
+from txmux.rules.reading.options import read_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.rules.model import IPNetwork, NetworkSet, Section
+    from txmux.rules.model import IPNetwork, Section
     from txmux.rules.reading.context import Reading
 
 __all__ = ["KEYS", "make_listener"]
@@ -35,9 +37,44 @@ def _sender(reading: Reading, text: str) -> IPNetwork | NetworkSet | Unix:
     return Unix.UNIX if text == Unix.UNIX.value else reading.networks(text)
 
 
+def _silence(reading: Reading, text: str) -> Silence:
+    """Read ``OUTCOME [from=NETWORKS] [after=DURATION]``."""
+    place, *rest = text.split(None, 1)
+    messages: list[str] = []
+    found: dict[str, Any] = {}
+    try:
+        outcome = reading.outcome(place)
+    except InvalidValueError as error:
+        messages += error.messages
+    readers = {
+        "from": lambda value: _networks(reading, value),
+        "after": values.positive_duration,
+    }
+    try:
+        found = read_options(values.split_words("".join(rest)), readers, of="a line of 'silent'")
+    except InvalidValueError as error:
+        messages += error.messages
+    if messages:
+        raise InvalidValueError(*messages)
+    return Silence(outcome, Clients(found.get("from")), found.get("after"))
+
+
+def _networks(reading: Reading, text: str) -> NetworkSet:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InvalidValueError("names no network; write for example from=10.0.0.0/8")
+    return NetworkSet(reading.networks(part) for part in parts)
+
+
 _ENDPOINT = Kind(endpoints.listening, "one a line", "lines")
 _PEEK = Kind(values.size(1, 1024**2), "`1` to `1MiB`")
 _SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
+_SILENT = Kind(
+    _silence,
+    "[outcome](#outcomes) `[from=NETWORKS]` `[after=DURATION]`, one a line",
+    "lines",
+    in_context=True,
+)
 _CONNECTION_RATE = Kind(values.connection_rate, "rate of connections")
 
 # fmt: off
@@ -48,8 +85,12 @@ KEYS: Mapping[str, Key] = {
         "how long a client has to become recognisable, from the moment it was accepted"),
     "peek_limit": Key(_PEEK, "32KiB", meaning=
         "the most bytes that are looked at. Once that many have come, there is a decision, whatever is undecided"),
-    "silent": Key(OUTCOME, "close", meaning=
-        "where a client is led that has said nothing within `detect_timeout`"),
+    "first": Key(words("client", "server"), "client", meaning=
+        "who speaks first. `server`: every client is led to `default` as soon as it is accepted, and the server's greeting passes at once, [see below](#when-the-server-speaks-first)"),
+    "silent": Key(_SILENT, None, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", meaning=
+        "where a client is led that has said nothing within `detect_timeout`. The first line that fits the client counts; without one it is `close`. [See below](#when-the-server-speaks-first)"),
+    "race": Key(BOOLEAN, "no", meaning=
+        "whether the server of `silent` is connected while the client has said nothing yet, [see below](#when-the-server-speaks-first)"),
     "default": Key(OUTCOME, "close", meaning=
         "where a client is led that has said something, but matched no route"),
     "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=

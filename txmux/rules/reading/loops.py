@@ -40,7 +40,7 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
         for text in listener.endpoints:
             own |= claims(text)[0]
         led: list[tuple[str, Outcome | None, Listener | Route]] = [
-            ("silent", listener.silent, listener),
+            *(("silent", line.outcome, listener) for line in listener.silent),
             ("default", listener.default, listener),
         ]
         led += [

@@ -1,0 +1,78 @@
+"""Warnings about who speaks first, and where silence leads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txmux.rules.lint.spans import set_of
+from txmux.rules.model import Backend, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.rules.lint.spans import ClientSet
+    from txmux.rules.model import Listener, Route, Rules, Silence
+    from txmux.rules.problems import Problem
+
+__all__ = ["server_first", "silence", "silent_clients"]
+
+
+def server_first(rules: Rules) -> Iterator[Problem]:
+    """Find what does nothing because clients are led to ``default`` before they can say anything."""
+    for listener in rules.listeners:
+        if listener.first != "server":
+            continue
+        section = listener.section
+        if isinstance(listener.default, Refusal):
+            message = "'default' leads to no server that could speak; name one there"
+            yield section.problem(message, "first")
+        for key in ("silent", "race"):
+            if key in section.entries:
+                message = "does nothing with 'first = server', which leads every client to 'default'; remove one of the two"
+                yield section.problem(message, key)
+        never = [route.name for route in rules.routes_of(listener) if _is_never_asked(route, rules)]
+        if never:
+            names = ", ".join(f"[route {name}]" for name in never)
+            message = f"nothing is asked of {names}: every client is led to 'default' at once; remove one of the two"
+            yield section.problem(message, "first")
+
+
+def _is_never_asked(route: Route, rules: Rules) -> bool:
+    """Tell whether all that a route belongs to are listeners that ask no route."""
+    listeners = [listener for listener in rules.listeners if route.stands_under(listener)]
+    if not set(route.under) <= {listener.name for listener in listeners}:
+        return False
+    return all(listener.first == "server" for listener in listeners)
+
+
+def silence(rules: Rules) -> Iterator[Problem]:
+    """Find lines of ``silent`` that no client comes to, and races without a server."""
+    for listener in rules.listeners:
+        section, everyone = listener.section, set_of(listener.clients)
+        for number, (_, clients) in enumerate(silent_clients(listener, everyone)):
+            if everyone and not clients:
+                message = (
+                    "no client is left for this line: earlier ones have them all, or 'allow' and 'deny' keep them out; "
+                    "put it first, or remove it"
+                )
+                yield section.problem(message, "silent", number)
+        if listener.race and listener.first != "server" and not _has_runner(rules, listener):
+            message = "'silent' leads to no server that could be connected; name one there"
+            yield section.problem(message, "race")
+
+
+def silent_clients(listener: Listener, clients: ClientSet) -> Iterator[tuple[Silence, ClientSet]]:
+    """Give the lines of ``silent``, each with those of a listener's clients that it applies to."""
+    for line in listener.silent:
+        fit = set_of(line.clients)
+        yield line, clients & fit
+        clients -= fit
+
+
+def _has_runner(rules: Rules, listener: Listener) -> bool:
+    """Tell whether silence leads to a server; inside of TLS, that is the backend of the route that ends it."""
+    outcomes = [line.outcome for line in listener.silent]
+    if not listener.silent:
+        outcomes.append(listener.default)  # where all routes are for other clients
+    outcomes += [route.outcome for route in rules.routes if route.terminate_tls and route.outcome]
+    return any(isinstance(outcome, Backend) for outcome in outcomes)
