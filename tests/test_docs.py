@@ -98,9 +98,10 @@ class CodeBlockTests(SynchronousTestCase):
 
     def test_examples(self) -> None:
         """Pages that are about an example show it as it is."""
-        shown = {block for page in _PAGES for block in _blocks(page, "ini")}
+        languages = ("ini", "python")
+        shown = {block for page in _PAGES for name in languages for block in _blocks(page, name)}
         told = "".join(page.read_text() for page in _PAGES)
-        for file in sorted((_ROOT / "examples").rglob("*.ini")):
+        for file in sorted(_ROOT.glob("examples/**/*.*")):
             name = str(file.relative_to(_ROOT))
             if f"This is [`{name}`]" in told:
                 self.assertIn(file.read_text(), shown, f"copy {name} to its page")

@@ -18,6 +18,7 @@ __all__ = [
     "make_certificate",
     "start_dnsmasq",
     "start_haproxy",
+    "start_mariadb",
     "start_nginx",
     "start_nginx_stream",
     "start_redis",
@@ -228,3 +229,20 @@ def start_redis(folder: Path, port: int | None = None) -> RedisServer:
     )
     child.wait_for("[Rr]eady to accept connections")
     return RedisServer(child, port, socket)
+
+
+def start_mariadb(folder: Path, *options: str, address: str = "127.0.0.1") -> Child:
+    """Start a database server on port 3306 of an address; its user ``tests`` needs no password."""
+    own: tuple[str | Path, ...] = ("--no-defaults", f"--datadir={folder}/data")
+    if os.geteuid() == 0:
+        own = (*own, "--user=root")
+    output_of("mariadb-install-db", *own, "--auth-root-authentication-method=normal")
+    first = folder / "first.sql"
+    first.write_text("CREATE USER tests@'%';\n")
+    child = Child(
+        "mariadbd",
+        *(*own, f"--init-file={first}", f"--socket={folder}/socket"),
+        *(f"--bind-address={address}", "--port=3306", "--skip-name-resolve", *options),
+    )
+    child.wait_for("ready for connections")
+    return child

@@ -81,6 +81,15 @@ class ChainTests(ScenarioTestCase):
             self.assertEqual(stranger.recv(1), b"")
         self.assertEqual(self.take()[-1][0]["reason"], "no-route")
 
+    def test_silent(self) -> None:
+        """A client that says nothing is led on at once by the first two, and by the last one to its SSH server."""
+        with socket.create_connection((_PUBLIC, 443), timeout=20) as client:
+            self.assertEqual(client.recv(8), b"SSH-2.0-")
+        first, middle, last = (lines[0] for lines in self.take())
+        for line in (first, middle):
+            self.assertLess(float(line["detect_ms"]), 500)
+        self.assertEqual((last["route"], last["server"]), ("-", "127.0.0.1:22"))
+
     def test_ports(self) -> None:
         """Each hop has more connections at once than one address has ports, and takes its addresses in turn."""
         secure = ssl.create_default_context(cafile=self.certificate.chain)

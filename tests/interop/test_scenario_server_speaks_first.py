@@ -1,0 +1,111 @@
+"""`server-speaks-first.ini` with MariaDB, vsftpd, TigerVNC and nginx."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, output_of
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import start_mariadb, start_nginx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SITE = """
+server { listen 127.0.0.1:8080; location / { return 200 "the site\\n"; } }
+"""
+
+_FTP = """\
+listen=YES
+listen_address=192.0.2.1
+background=NO
+anonymous_enable=YES
+no_anon_password=YES
+anon_root={folder}
+secure_chroot_dir={folder}
+seccomp_sandbox=NO
+pasv_min_port=50000
+pasv_max_port=50009
+pasv_promiscuous=YES
+"""
+
+_PUBLIC = "192.0.2.1"
+_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", _PUBLIC: "203.0.113.7"}
+
+
+class ServerSpeaksFirstTests(ScenarioTestCase):
+    """The example file, with every server on its usual port.
+
+    Clients cannot be told to use an address of their own, so each has another address to connect to, and the way there begins
+    at its own.
+    """
+
+    addresses = (*_CLIENTS, *_CLIENTS.values())
+    files: ClassVar[Path]
+    mux: ClassVar[Example]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start all servers and txmux."""
+        super().setUpClass()
+        for address, client in _CLIENTS.items():
+            cls.network.ip(f"route replace local {address} dev lo src {client} table local")
+        cls.share(start_nginx(cls.folder, _SITE))
+        proxies = "--proxy-protocol-networks=127.0.0.1"
+        cls.share(start_mariadb(cls.make_folder("database"), proxies))
+        cls.folder.chmod(0o755)
+        cls.files = cls.make_folder("files")
+        configuration = cls.folder / "vsftpd.conf"
+        configuration.write_text(_FTP.format(folder=cls.files))
+        cls.share(Child("vsftpd", configuration))
+        desktop = Child(
+            *("Xtigervnc", ":77", "-rfbport", "5900", "-interface", "127.0.0.1"),
+            *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
+        )
+        cls.share(desktop).wait_for("Listening for VNC connections")
+        cls.mux = cls.share(Example(EXAMPLES / "server-speaks-first.ini"))
+
+    def assert_logged(self, backend: str, client: str) -> None:
+        """Check the backend and the client's address in the one new line."""
+        line = self.mux.take_one()
+        self.assertEqual((line["backend"], line["client"].rpartition(":")[0]), (backend, client))
+
+    def test_mariadb(self) -> None:
+        """A MariaDB client asks a question, and the server knows its address."""
+        said = output_of(
+            *("mariadb", "--no-defaults", "--protocol=tcp", "-h", "192.0.2.11", "-P", "443"),
+            *("-u", "tests", "-N", "-e", "SELECT user()"),
+        )
+        self.assertEqual(said, b"tests@10.1.0.5\n")
+        self.assert_logged("mysql", "10.1.0.5")
+
+    def test_vnc(self) -> None:
+        """A VNC client takes a picture of the desktop."""
+        picture = self.folder / "picture.jpg"
+        # This client adds 5900 to what it calls a display, and takes the sum for a port, which has 16 bits.
+        display = 443 - 5900 + 2**16
+        options = ("-quiet", "-allowblank", "-encodings", "hextile")
+        output_of("vncsnapshot", *options, f"192.0.2.12:{display}", picture)
+        self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
+        self.assert_logged("vnc", "10.2.0.5")
+
+    def test_ftp(self) -> None:
+        """Files are fetched in both kinds of passive mode; their bytes do not come through txmux."""
+        content = os.urandom(2**20)
+        (self.files / "file").write_bytes(content)
+        url = f"ftp://{_PUBLIC}:443/file"
+        for options in (("--disable-epsv",), ()):
+            self.assertEqual(output_of("curl", "-q", "-sS", *options, url), content)
+            line = self.mux.take_one()
+            self.assertEqual((line["backend"], line["reason"]), ("ftp", "done"))
+            self.assertLess(int(line["bytes_out"]), 2**12)
+
+    def test_site(self) -> None:
+        """From every network a browser reaches the site, and waits for nothing."""
+        for address, client in _CLIENTS.items():
+            said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
+            self.assertEqual(said, b"the site\n")
+            line = self.mux.take_one()
+            self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
+            self.assertLess(float(line["detect_ms"]), 400)

@@ -1,0 +1,70 @@
+"""`tcp-proxy.ini` and `tcp-proxy.py` with two MariaDB servers, which speak first."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, output_of
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import start_mariadb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PUBLIC = "192.0.2.1"
+_SERVERS = ("10.0.0.1", "10.0.0.2")
+
+
+class TcpProxyTests(ScenarioTestCase):
+    """Both examples lead to the same servers."""
+
+    addresses = (_PUBLIC, *_SERVERS)
+    servers: ClassVar[list[Child]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers."""
+        super().setUpClass()
+        cls.servers = [cls.share(cls.start_server(address)) for address in _SERVERS]
+
+    @classmethod
+    def start_server(cls, address: str) -> Child:
+        """Start a server at an address."""
+        return start_mariadb(Path(mkdtemp(dir=cls.folder)), address=address)
+
+    def ask(self, port: int) -> str:
+        """Ask whoever is reached for its address."""
+        options = ("--no-defaults", "--protocol=tcp", "-h", _PUBLIC, "-u", "tests", "-N")
+        query = ("-e", "SELECT @@bind_address")
+        return output_of("mariadb", *options, "-P", str(port), *query).decode().strip()
+
+    def greetings(self, port: int, count: int) -> Iterator[bytes]:
+        """Connect as often, and give the beginning of what each silent client hears at once."""
+        for _ in range(count):
+            with socket.create_connection((_PUBLIC, port), timeout=3) as client:
+                yield client.recv(100)[4:6]
+
+    def test_rules(self) -> None:
+        """A service leads clients to both servers, without waiting for their first byte."""
+        mux = self.own(Example(EXAMPLES / "tcp-proxy.ini"))
+        self.assertEqual({self.ask(3306) for _ in range(4)}, {*_SERVERS})
+        for line in mux.take(4):
+            self.assertEqual((line["backend"], line["reason"]), ("database", "done"))
+            self.assertLess(float(line["detect_ms"]), 1000)
+        self.assertEqual(list(self.greetings(3306, 2)), 2 * [b"\x0a5"])
+
+    def test_library(self) -> None:
+        """So does a program of a few lines; when a server is gone, the other one has all clients."""
+        targets = [f"{address}:3306" for address in _SERVERS]
+        child = self.own(Child(sys.executable, EXAMPLES / "tcp-proxy.py", "tcp:3307", *targets))
+        child.wait_for("leads to")
+        self.assertEqual([self.ask(3307) for _ in range(4)], 2 * [*_SERVERS])
+        self.assertEqual(list(self.greetings(3307, 2)), 2 * [b"\x0a5"])
+        first = self.servers[0]
+        first.end()
+        self.addCleanup(lambda: self.share(self.start_server(_SERVERS[0])))
+        self.assertEqual({self.ask(3307) for _ in range(4)}, {_SERVERS[1]})
