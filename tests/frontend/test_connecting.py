@@ -14,6 +14,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 
 from tests.relay.test_other_transports import certificate
+from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from txmux.backends.connect.connector import _cause
@@ -51,6 +52,33 @@ class ServersTest(MuxTestCase):
         peer.close()
         record = await self.logged()
         self.assert_story(record, reason="done", server=f"127.0.0.1:{ports[2]}")
+
+    async def test_server_local(self) -> None:
+        """The log has the address that the server saw, whatever the transport is made of."""
+        path = str(make_folder(self) / "socket")
+        port = self.backend_port()
+        unix = reactor.listenUNIX(path, self.backend)
+        self.addCleanup(unix.stopListening)
+        texts = (
+            f"127.0.0.1:{port}",
+            f"localhost:{port}",
+            f"tcp:127.0.0.1:{port}",
+            f"unix:{path}",
+        )
+        for number, text in enumerate(texts):
+            backend = Backend("b", (server(text),))
+            mux = self.mux([route("any", backend)], reactor=reactor)
+            client = await self.connect(mux)
+            client.send(b"x")
+            peer = await self.backend.peer(number)
+            await peer.has(1)
+            seen = peer.transport.getPeer()
+            client.close()
+            peer.close()
+            await client.is_lost()
+            record = await self.logged(number + 1)
+            wanted = None if number == 3 else f"{seen.host}:{seen.port}"
+            self.assertEqual((text, record.server_local), (text, wanted))
 
     async def test_retries(self) -> None:
         """No more servers are tried than the retries allow."""

@@ -45,7 +45,7 @@ backend = 127.0.0.1:{server}
 """
 
 _PRETENCE = (
-    b"[txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- bytes_in=0 "
+    b"[txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- server_local=- bytes_in=0 "
     b"bytes_out=0 detect_ms=- connect_ms=- duration_ms=0 reason=denied "
 )
 _STARTUP = (

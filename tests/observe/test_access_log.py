@@ -35,6 +35,7 @@ KEYS = [
     "route",
     "backend",
     "server",
+    "server_local",
     "bytes_in",
     "bytes_out",
     "detect_ms",
@@ -73,7 +74,7 @@ class FormatTest(SynchronousTestCase):
         self.assertEqual(
             line,
             "time=2026-09-21T14:13:20.062Z id=ab-1 listener=public client=192.0.2.1:5000 local=- "
-            "route=r backend=- server=- bytes_in=0 bytes_out=0 detect_ms=- connect_ms=- "
+            "route=r backend=- server=- server_local=- bytes_in=0 bytes_out=0 detect_ms=- connect_ms=- "
             "duration_ms=- reason=done facts.sni=x.example facts.client=me",
         )
 

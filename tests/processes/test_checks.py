@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
-default  = pool
+
+[route all]
+match   = any
+backend = pool
 
 [backend pool]
 server  = {server}

@@ -65,7 +65,7 @@ def as_text(record: ConnectionRecord) -> str:
         f"time={_moment(record.time)} id={record.id} listener={record.listener}"
         f" client={_quoted(record.client)} local={_text_value(record.local)}"
         f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
-        f" server={_text_value(record.server)}"
+        f" server={_text_value(record.server)} server_local={_plain_value(record.server_local)}"
         f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
         f" detect_ms={_tenths(record.detect_ms)} connect_ms={_tenths(record.connect_ms)}"
         f" duration_ms={_tenths(record.duration_ms)} reason={record.reason or '-'}{facts}"
@@ -109,6 +109,10 @@ def _quoted(text: str) -> str:
 @functools.lru_cache(maxsize=1024)  # most are the same again and again
 def _text_value(text: str | None) -> str:
     return "-" if text is None else _quoted(text)
+
+
+def _plain_value(text: str | None) -> str:
+    return "-" if text is None else _quoted(text)  # hardly ever the same
 
 
 _FORMATS = {"text": as_text, "json": as_json}

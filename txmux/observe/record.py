@@ -25,6 +25,7 @@ class ConnectionRecord:
         route: The route that won, if one did.
         backend: Where the connection was led.
         server: The server that took it.
+        server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
         bytes_in: Bytes from the client.
         bytes_out: Bytes to the client.
         detect_ms: From accept to the decision.
@@ -42,6 +43,7 @@ class ConnectionRecord:
     route: str | None = None
     backend: str | None = None
     server: str | None = None
+    server_local: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
     detect_ms: float | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import attrs
+from twisted.internet.address import IPv4Address, IPv6Address
 from typing_extensions import override
 
+from txmux.frontend.addresses import text_of
 from txmux.frontend.dialling import connector_for
 from txmux.frontend.stage import Stage
 from txmux.rules.model import Refusal
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.frontend.race import Race
     from txmux.observe.reasons import ConnectFailure
+    from txmux.relay.ends import IRelayTransport
 
 __all__ = ["Connecting"]
 
@@ -73,6 +76,7 @@ class Connecting(Stage):
         client = self._client
         record = client.record
         record.server = member.target.text
+        record.server_local = _local_end(server.transport)
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._done()
         held = self._race.take_held() if self._race is not None else None
@@ -94,3 +98,9 @@ class Connecting(Stage):
         attempts = [f"{member.target.text} {cause}" for member, cause in connector.tried.items()]
         facts["tried"] = ", ".join(before + attempts)
         return [*connector.tried]
+
+
+def _local_end(server: IRelayTransport) -> str | None:
+    """Give the address that a server sees."""
+    host = server.getHost()
+    return text_of(host) if isinstance(host, IPv4Address | IPv6Address) else None
