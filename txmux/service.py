@@ -167,6 +167,7 @@ class MuxService(Service):
             return server_endpoint(self._reactor, text, listener.backlog).listen(factory)
 
         def listening(port: IListeningPort) -> None:
+            factory.engine.gate(port)
             serving.ports.append(port)
             self._log.info(
                 "listening on {address} for [listen {name}]",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import tempfile
 from pathlib import Path
@@ -15,12 +14,14 @@ from twisted.internet.error import TimeoutError as TwistedTimeout
 from twisted.internet.interfaces import IListeningPort, ITCPTransport
 from twisted.internet.protocol import ClientFactory
 from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
 from txmux.sockets.client import SocketConnector
+from txmux.sockets.descriptors import Descriptors
 from txmux.sockets.poller import READ, Poller, after_turn
 from txmux.sockets.port import SocketPort
 
@@ -253,48 +254,45 @@ class SocketsTest(TestCase):
         self.assertEqual(len(client.received), 10_000_000)
 
     async def test_shortage(self) -> None:
-        """Where there is room for no more, clients wait, which is said once."""
-        last = [True]
-        name = self.listen(is_last=lambda _descriptor: last[0])
-        first, second = await self.connect(name), await self.connect(name)
-        await self.factory.peer(0)
-        self.assertEqual(len(self.factory.peers), 1)
-        last[0] = False
-        await self.factory.peer(1)
-        del first, second
+        """Where there is room for no more, clients wait, which is said once, and so is the end of it."""
+        limit = [100]
+        open_now = [100 - 16 - 4]  # what is spared, and two clients with their servers
+        scarce = Descriptors(lambda: open_now[0] + 2 * len(self.factory.peers), lambda: limit[0])
+        self.factory.build = lambda: scarce.let_in() or Peer()  # type: ignore[func-returns-value]
+        given_back: list[int] = []
+        scarce.add_giver(lambda: given_back.append(1))
+        with capturedLogs() as events:
+            name = self.listen(descriptors=scarce)
+            clients = [await self.connect(name) for _ in range(4)]
+            await self.factory.peer(1)
+            await deferLater(reactor, 0.15)
+            self.assertEqual(len(self.factory.peers), 2)
+            self.assertTrue(given_back)
+            limit[0] = 102
+            scarce.freed()
+            await self.factory.peer(2)
+            limit[0] = 200
+            await self.factory.peer(3)
+            self.assertEqual(len([e for e in events if "cannot accept" in e["log_format"]]), 1)
+            await self.port.stopListening()
+        self.assertEqual(len([e for e in events if "nobody waits" in e["log_format"]]), 1)
+        del clients
 
     async def test_stops(self) -> None:
         """A port that has stopped may be told so again, also in a shortage."""
-        name = self.listen(is_last=lambda _descriptor: True)
+        name = self.listen(descriptors=Descriptors(lambda: 100, lambda: 100))
         await self.connect(name)
-        await self.factory.peer(0)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(self.factory.peers, [])
         await self.port.stopListening()
         await self.port.stopListening()
         with self.assertRaises(TwistedRefused):
             await self.connect(name)
 
-    async def test_paused(self) -> None:
-        """While a port is paused, clients wait in the queue; then they are served, in a shortage as well."""
-        name = self.listen(is_last=lambda _descriptor: True)
-        self.port.stopReading()
-        first, second = await self.connect(name), await self.connect(name)
-        for _ in range(10):
-            await deferLater(reactor, 0)
-        self.assertEqual(self.factory.peers, [])
-        self.port.startReading()
-        await self.factory.peer(0)
-        self.port.stopReading()  # it would go on by itself otherwise
-        self.port.startReading()
-        await self.factory.peer(1)
-        del first, second
-        await self.port.stopListening()
-        self.port.stopReading()
-        self.port.startReading()
-
     async def test_descriptors_that_are_not_there(self) -> None:
         """When the system has no descriptors left, clients wait as well."""
         name = self.listen()
-        self.port._wait(os.strerror(errno.EMFILE))
+        self.port._wait(errno.ENFILE)
         client = await self.connect(name)
         client.send(b"x")
         await (await self.factory.peer()).has(1)

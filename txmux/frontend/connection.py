@@ -134,7 +134,7 @@ class MuxProtocol(ClientEnd):
 
     def _opened(self) -> None:
         self._settled = False
-        self.engine.undecided += 1
+        self.engine.descriptors.reserved += 1
         self.engine.prepare(self.transport, keepalive=self.generation.settings.keepalive)
         self._owner.opened(self)
 
@@ -142,7 +142,7 @@ class MuxProtocol(ClientEnd):
         """Note that it needs no further socket."""
         if not self._settled:
             self._settled = True
-            self.engine.undecided -= 1
+            self.engine.descriptors.reserved -= 1
 
     # From stage to stage.
 

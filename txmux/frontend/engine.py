@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import resource
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +12,8 @@ from txmux.frontend.hops import Hops
 from txmux.relay.kernel import can_relay, is_supported, kernel_relay
 from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
+from txmux.sockets.descriptors import DESCRIPTORS
+from txmux.sockets.gate import gate
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
@@ -39,7 +39,6 @@ _NOWHERE: dict[int, Any] = {
 }
 _AT_ONCE = 64  # connections accepted before others have their turn
 _SHARED_AT_ONCE = 4  # the rest is for whichever process is free
-_SPARE = 16  # descriptors for logs, look-ups and the like
 
 
 class Engine:
@@ -56,7 +55,7 @@ class Engine:
         clock: Tells the time, and has the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
         hops: Recognises connections that come back.
-        undecided: The number of connections that may each need a socket to a server yet.
+        descriptors: Those of this process.
     """
 
     def __init__(
@@ -71,8 +70,7 @@ class Engine:
         self.hops = hops or Hops()
         self._shared = shared
         self.clock = Timers(reactor)
-        self.undecided = 0
-        self._limit = _descriptor_limit()
+        self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()
         self._poller = Poller.of(reactor) if plain else None
         self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
@@ -93,10 +91,12 @@ class Engine:
             if opened.family == socket.AF_UNIX:
                 unix = SharedUNIXPort(opened, factory, self.reactor)
                 unix.startListening()
+                self.gate(unix)
                 return unix
             adopted: IListeningPort = self.reactor.adoptStreamPort(
                 opened.fileno(), opened.family, factory
             )
+            self.gate(adopted)
             return adopted
         port = SocketPort(
             self._poller,
@@ -104,7 +104,7 @@ class Engine:
             factory,
             keepalive=keepalive,
             at_once=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
-            is_last=self._is_last,
+            descriptors=self.descriptors,
         )
         port.startListening()
         return port
@@ -128,13 +128,9 @@ class Engine:
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
         return SocketTransport(self._poller, connected, int(connected.family), peer)
 
-    def _is_last(self, descriptor: int) -> bool:
-        """Tell whether descriptors, of which the lowest is always given first, are needed for those already let in."""
-        needed = descriptor + self.undecided + _SPARE
-        if needed < self._limit:
-            return False
-        self._limit = _descriptor_limit()  # somebody may have raised it meanwhile
-        return needed >= self._limit
+    def gate(self, port: IListeningPort) -> None:
+        """Have a port that was opened elsewhere leave clients in its queue while there is no room for them."""
+        gate(port, self.reactor, self.descriptors)
 
     @staticmethod
     def prepare(transport: IRelayTransport, *, keepalive: bool) -> None:
@@ -157,8 +153,3 @@ class Engine:
         if self._poller is not None and can_relay(client) and can_relay(server):
             return kernel_relay(self.clock, timeouts, on_over, self._poller)
         return portable_relay(self.clock, timeouts, on_over)
-
-
-def _descriptor_limit() -> float:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if limit == resource.RLIM_INFINITY else limit

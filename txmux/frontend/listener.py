@@ -102,6 +102,7 @@ class MuxFactory(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> MuxProtocol:
         """Make the end of a client's connection, which lets it in or refuses it."""
         assert addr is not None  # noqa: S101 - accepted connections have one
+        self.engine.descriptors.let_in()
         generation = self.generation
         name = generation.settings.name
         record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
@@ -156,6 +157,7 @@ class MuxFactory(ServerFactory):
             self.connections.discard(connection)
             if not self.connections:
                 self.engine.clock.drop_idle()
+        self.engine.descriptors.freed()
         if connection.admitted:
             connection.generation.admission.leave(connection.permit)
         if self._access_log is not None and connection.logged:

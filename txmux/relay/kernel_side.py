@@ -17,6 +17,7 @@ from txmux.relay.interface import SideState
 from txmux.relay.pipes import PIPE_SIZE, PipePool
 from txmux.relay.progress import queued_in
 from txmux.relay.relay import RelaySide
+from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
 from txmux.sockets.transport import CLOSED, LOST, leave
 
@@ -38,6 +39,7 @@ _UNWATCHED = -1
 _TURNS = 4  # pipefuls that one side moves before the others have their turn
 
 _pipes = PipePool()
+DESCRIPTORS.add_giver(_pipes.clear)
 
 
 class KernelSide(RelaySide):

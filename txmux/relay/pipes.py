@@ -6,10 +6,14 @@ import contextlib
 import fcntl
 import os
 
+from txmux.sockets.descriptors import DESCRIPTORS, Descriptors
+
 __all__ = ["PIPE_SIZE", "Pipe", "PipePool", "can_splice"]
 
 PIPE_SIZE = 256 * 1024
 """Bytes that a pipe may hold."""
+
+_ENDS = 2
 
 
 def can_splice() -> bool:
@@ -48,24 +52,34 @@ class PipePool:
     Args:
         in_use: The most that are given out at a time: each takes two descriptors, which connections need too.
         idle: The most that are kept.
+        descriptors: Tell whether there is room for a pipe.
     """
 
-    def __init__(self, in_use: int = 256, idle: int = 16) -> None:
+    def __init__(
+        self, in_use: int = 256, idle: int = 16, descriptors: Descriptors = DESCRIPTORS
+    ) -> None:
         self._in_use = in_use
         self._idle_limit = idle
         self._given = 0
         self._idle: list[Pipe] = []
+        self._descriptors = descriptors
 
     def take(self) -> Pipe | None:
         """Give an empty pipe; ``None`` if there is none to be had at present."""
         if self._given >= self._in_use:
             return None
         try:
-            pipe = self._idle.pop() if self._idle else Pipe()
+            pipe = self._idle.pop() if self._idle else self._make()
         except OSError:
+            return None
+        if pipe is None:
             return None
         self._given += 1
         return pipe
+
+    def _make(self) -> Pipe | None:
+        # Connections need descriptors, and do without a pipe.
+        return Pipe() if self._descriptors.can_spare(_ENDS) else None
 
     def give_back(self, pipe: Pipe) -> None:
         """Take a pipe back. One that is not empty must not carry a stranger's bytes, and is closed."""

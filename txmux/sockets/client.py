@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet import error
 from twisted.python.failure import Failure
 
+from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.poller import WRITE
 from txmux.sockets.transport import SocketTransport, address_of
 
@@ -90,7 +91,7 @@ class SocketConnector:
             OSError: There is no socket to be had.
         """
         for source in sources or (None,):
-            self._socket = socket.socket(self._family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            self._socket = self._open()
             number, why = self._begin(source, keepalive=keepalive, eager=eager)
             if number != errno.EADDRNOTAVAIL:
                 break
@@ -101,6 +102,14 @@ class SocketConnector:
             self._connected()
         else:
             self._wait(number, timeout)
+
+    def _open(self) -> socket.socket:
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        try:
+            return socket.socket(self._family, kind)
+        except OSError:
+            DESCRIPTORS.reclaim()
+            return socket.socket(self._family, kind)
 
     def _begin(self, source: Binding | None, *, keepalive: bool, eager: bool) -> tuple[int, str]:
         """Try to connect, and give the number of the error and what it means."""

@@ -12,23 +12,18 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from txmux.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
 from txmux.sockets.poller import READ
+from txmux.sockets.shortage import Pause
 from txmux.sockets.transport import SocketTransport, address_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
+    from twisted.internet.interfaces import IAddress, IProtocolFactory
 
     from txmux.sockets.poller import Poller
 
-__all__ = ["SHORTAGE", "SocketPort"]
-
-SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""Numbers of errors that say that this machine lacks what a connection takes."""
-
-_BREATH = 0.1  # seconds until accepting is tried again
+__all__ = ["SocketPort"]
 
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 
@@ -47,7 +42,7 @@ class SocketPort:
         factory: Makes the protocols.
         keepalive: Whether the system looks from time to time if a client is still there.
         at_once: Connections accepted before others have their turn.
-        is_last: Told the descriptor of a client that has been accepted; says whether there is room for no more.
+        descriptors: Tell whether there is room for a client.
     """
 
     def __init__(
@@ -58,7 +53,7 @@ class SocketPort:
         *,
         keepalive: bool = False,
         at_once: int = 64,
-        is_last: Callable[[int], bool] = lambda _descriptor: False,
+        descriptors: Descriptors = DESCRIPTORS,
     ) -> None:
         listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
         if listening.family != socket.AF_UNIX:
@@ -68,15 +63,14 @@ class SocketPort:
         self._socket = listening
         self._family = int(listening.family)
         name = listening.getsockname()
-        self._name = name if self._family == socket.AF_UNIX else f"port {name[1]}"
         # Which of several addresses a client came to is known to its own socket alone.
         every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
         self._host = None if every else address_of(self._family, name)
         self._factory = factory
-        self._pause: IDelayedCall | None = None
+        label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
+        self._pause = Pause(poller.reactor, descriptors, label, listening.fileno, self.startReading)
         self._at_once = at_once
-        self._is_last = is_last
-        self._short = False
+        self._room = descriptors.room
         self._listening = False
 
     def startListening(self) -> None:
@@ -93,7 +87,7 @@ class SocketPort:
         """Accept no more, and close the socket."""
         if self._listening:
             self._listening = False
-            self._cancel_pause()
+            self._pause.end()
             # Another process may have the same socket, so that closing it here does not end the watch.
             self._poller.forget(self._socket.fileno())
             self._socket.close()
@@ -103,43 +97,39 @@ class SocketPort:
     def stopReading(self) -> None:
         """Leave clients in the queue, until `startReading`. Ports of Twisted have the same."""
         if self._listening:
-            self._cancel_pause()
+            self._pause.cancel()
             self._poller.watch(self._socket.fileno(), 0, self._ready)
 
     def startReading(self) -> None:
         """Accept again."""
         if self._listening:
-            self._cancel_pause()
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
-
-    def _cancel_pause(self) -> None:
-        if self._pause is not None:
             self._pause.cancel()
-            self._pause = None
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
 
     def getHost(self) -> IAddress:
         """Give the address it listens on."""
         return address_of(self._family, self._socket.getsockname())
 
     def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, accepting tells
+        room = self._room
         for _ in range(self._at_once):
+            if not room():
+                self._wait(errno.EMFILE)
+                return
             try:
                 accepted, peer = self._socket.accept()
             except BlockingIOError:
-                self._enough()
+                self._pause.enough()
                 return
             except OSError as problem:
                 if problem.errno in SHORTAGE:
-                    self._wait(os.strerror(problem.errno))
+                    self._wait(problem.errno)
                 # Anything else was the trouble of a client that has gone again.
                 return
-            # Asked first, since the descriptor is closed again if the client is refused.
-            is_last = self._is_last(accepted.fileno())
             self._open(accepted, peer)
-            if not self._listening:  # any more, as somebody who heard of the client wanted
-                return
-            if is_last:
-                self._wait(os.strerror(errno.EMFILE))
+            if (
+                not self._listening or self._pause.is_on
+            ):  # as somebody who heard of the client wanted
                 return
 
     def _open(self, accepted: socket.socket, peer: Any) -> None:
@@ -157,30 +147,13 @@ class SocketPort:
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.begin(protocol)
         if transport.trouble is not None and self._listening:
-            self._wait(str(transport.trouble.strerror))
+            self._wait(transport.trouble.errno or errno.ENOMEM)
 
-    def _wait(self, shortage: str) -> None:
+    def _wait(self, number: int) -> None:
         """Leave clients in the queue until there is room for them again."""
         # Still watched, for nothing: otherwise the epoll object might be closed, and not be had again.
         self._poller.watch(self._socket.fileno(), 0, self._ready)
-        self._pause = self._poller.reactor.callLater(_BREATH, self._go_on)
-        if not self._short:
-            self._short = True
-            _log.error(
-                "{name} cannot accept: {shortage}; clients wait until connections end: "
-                "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
-                name=self._name,
-                shortage=shortage,
-            )
-
-    def _enough(self) -> None:
-        if self._short:
-            self._short = False
-            _log.info("{name}: nobody waits any more", name=self._name)
-
-    def _go_on(self) -> None:
-        self._pause = None
-        self._poller.watch(self._socket.fileno(), READ, self._ready)
+        self._pause.begin(os.strerror(number))
 
 
 def _with_zone(peer: tuple[Any, ...]) -> tuple[Any, ...]:

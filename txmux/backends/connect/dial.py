@@ -14,8 +14,8 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 
 from txmux.sockets.client import SocketConnector
+from txmux.sockets.descriptors import SHORTAGE
 from txmux.sockets.poller import Poller, is_available
-from txmux.sockets.port import SHORTAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
