@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,15 @@ from tests.interop.mux import Mux
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["RULES", "WorkersTestCase", "pids_of", "worker_of"]
+__all__ = [
+    "RULES",
+    "WorkersTestCase",
+    "has_connection",
+    "listening_inode",
+    "open_files",
+    "pids_of",
+    "worker_of",
+]
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
@@ -37,6 +46,41 @@ def is_gone(pid: int) -> bool:
 def worker_of(connection_id: str) -> str:
     """Tell the processes that gave connections their names apart."""
     return connection_id.partition("-")[0]
+
+
+def open_files(pid: int) -> set[str]:
+    """Give what a process has open, as the system names it."""
+    found = set()
+    with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(str(link.readlink()))
+    return found
+
+
+def has_connection(pid: int, end: socket.socket) -> bool:
+    """Tell whether a process has the other end of a connection."""
+    inodes = [
+        words[9] for words in _tcp_sockets() if words[1].endswith(_port(end.getpeername()[1]))
+    ]
+    files = open_files(pid)
+    return any(f"socket:[{inode}]" in files for inode in inodes)
+
+
+def listening_inode(port: int) -> str:
+    """Tell which socket listens on a port of 127.0.0.1."""
+    (inode,) = (
+        words[9] for words in _tcp_sockets() if words[1].endswith(_port(port)) and words[3] == "0A"
+    )
+    return inode
+
+
+def _port(number: int) -> str:
+    return f":{number:04X}"
+
+
+def _tcp_sockets() -> list[list[str]]:
+    return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
 
 
 class WorkersTestCase(InteropTestCase):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.peers import reactor
-from txmux.processes.channel import Channel, attach
+from txmux.errors import MuxError
+from txmux.processes.channel import Channel, ChannelError, GoneError, attach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -25,15 +32,20 @@ def nothing(*_: object) -> None:
     """Do nothing."""
 
 
+def channel(**handlers: Callable[..., object]) -> Channel:
+    """Make a channel that nobody else hears of."""
+    made = Channel(handlers, nothing, Clock())
+    made.makeConnection(StringTransport())
+    return made
+
+
 class FramingTest(SynchronousTestCase):
     """Messages in a stream of bytes."""
 
     @given(st.lists(JSON, max_size=5), st.data())
     def test_any_cut(self, values: list[Any], data: st.DataObject) -> None:
         """However the stream is cut, each message arrives once and in its order."""
-        wire = StringTransport()
-        sender = Channel({}, nothing)
-        sender.makeConnection(wire)
+        sender = channel()
         for value in values:
             sender.send("told", value=value)
         received: list[Any] = []
@@ -41,9 +53,8 @@ class FramingTest(SynchronousTestCase):
         def told(*, value: Any) -> None:
             received.append(value)
 
-        receiver = Channel({"told": told}, nothing)
-        receiver.makeConnection(StringTransport())
-        stream = wire.value()
+        receiver = channel(told=told)
+        stream = sender.transport.value()
         cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
         for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
             receiver.dataReceived(stream[start:end])
@@ -52,32 +63,158 @@ class FramingTest(SynchronousTestCase):
     def test_unknown_kind(self) -> None:
         """A message of a kind that is not known is overlooked."""
         received: list[int] = []
-        channel = Channel({"known": received.append}, nothing)
-        channel.makeConnection(StringTransport())
-        channel.dataReceived(b'{"kind":"other","x":1}\n')
+        channel(known=received.append).dataReceived(b'{"kind":"other","x":1}\n')
         self.assertEqual(received, [])
 
+    def test_unknown_field(self) -> None:
+        """So is a value that is not known."""
+        received: list[int] = []
 
-class EndTest(TestCase):
+        def keep(x: int) -> None:
+            received.append(x)
+
+        known = channel(known=keep)
+        known.dataReceived(b'{"kind":"known","x":1,"y":2}\n')
+        self.assertEqual(received, [1])
+
+    def test_unknown_answer(self) -> None:
+        """So is an answer to what nobody has asked, or has waited for long enough."""
+        asking = channel()
+        failed = self.failureResultOf(self.asked_in_vain(asking), ChannelError)
+        self.assertEqual(failed.getErrorMessage(), "no answer to 'x' in 3 s")
+        asking.dataReceived(b'{"kind":"answer","to":1,"value":2}\n{"kind":"answer","to":7}\n')
+
+    def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
+        """Ask until the time is over."""
+        answer = asking.ask("x", seconds=3)
+        clock: Any = asking._clock
+        clock.advance(2.9)
+        self.assertNoResult(answer)
+        clock.advance(0.1)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        return answer
+
+
+class PairTest(TestCase):
     """Two ends of a channel."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.heard: list[Any] = []
+        self.is_lost: Deferred[None] = Deferred()
+        one, other = socket.socketpair()
+        self.here = Channel({}, lambda: self.is_lost.callback(None), reactor)
+        self.there = Channel({}, nothing, reactor)
+        attach(reactor, self.here, one)
+        attach(reactor, self.there, other)
+        self.addCleanup(self.here.close)
+        self.addCleanup(self.there.close)
 
     async def test_other_end_closes(self) -> None:
         """All that was sent before arrives; then the loss is told, and nothing more can be sent."""
-        one, other = socket.socketpair()
-        received: list[str] = []
-        lost: Deferred[None] = Deferred()
 
-        def heard(*, text: str) -> None:
-            received.append(text)
+        def hear(text: str) -> None:
+            self.heard.append(text)
 
-        here = Channel({"text": heard}, lambda: lost.callback(None))
-        there = Channel({}, nothing)
-        attach(reactor, here, one)
-        attach(reactor, there, other)
-        there.send("text", text="x" * 2**20)
-        there.close()
-        await lost
-        self.assertEqual([len(text) for text in received], [2**20])
-        self.assertFalse(here.is_open)
-        here.send("late")
-        here.close()
+        self.here.handlers["text"] = hear
+        self.there.send("text", text="x" * 2**20)
+        self.there.close()
+        await self.is_lost
+        self.assertEqual([len(text) for text in self.heard], [2**20])
+        self.assertFalse(self.here.is_open)
+        self.here.send("late")
+        self.here.close()
+        self.failureResultOf(self.here.ask("late"), GoneError)
+
+    async def test_answers(self) -> None:
+        """Each question gets its own answer, in whatever order these come."""
+        waiting: dict[int, Deferred[int]] = {}
+
+        def double(number: int) -> Deferred[int]:
+            return waiting.setdefault(number, Deferred())
+
+        async def triple(number: int) -> int:
+            return 3 * number
+
+        self.there.handlers.update(double=double, triple=triple)
+        first, second = (self.here.ask("double", number=number, seconds=20) for number in (1, 2))
+        self.assertEqual(await self.here.ask("triple", number=5), 15)
+        waiting[2].callback(4)
+        self.assertEqual(await second, 4)
+        waiting[1].callback(2)
+        self.assertEqual(await first, 2)
+
+    async def test_refusals(self) -> None:
+        """Who asks hears why not, and that nobody knows what it means."""
+
+        def refuse() -> None:
+            raise MuxError("not today")
+
+        def fail() -> None:
+            raise ZeroDivisionError("oh")
+
+        self.there.handlers.update(refuse=refuse, fail=fail)
+        for kind, why in [("refuse", "not today"), ("fail", "oh"), ("x", "'x' is not known here")]:
+            with self.assertRaises(ChannelError) as caught:
+                await self.here.ask(kind)
+            self.assertEqual(str(caught.exception), why)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def test_gone(self) -> None:
+        """What is asked of a process that ends is answered by its end."""
+        self.there.handlers["wait"] = Deferred
+        answer = self.here.ask("wait", seconds=20)
+        self.there.close()
+        with self.assertRaises(GoneError):
+            await answer
+
+    async def test_descriptors(self) -> None:
+        """Descriptors arrive with their message, more than one system call takes, too; no others are left open."""
+
+        def read(descriptors: Sequence[int]) -> list[str]:
+            texts = []
+            for descriptor in descriptors:
+                self.assertFalse(os.get_inheritable(descriptor))
+                with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+                    texts.append(os.pread(file.fileno(), 100, 0).decode())
+            return texts
+
+        self.there.handlers["read"] = read
+        self.there.handlers["ignore"] = nothing
+        files = []
+        for number in range(300):
+            memory = os.memfd_create("test")
+            os.write(memory, b"%d" % number)
+            files.append(memory)
+        answer, ignored = (
+            self.here.ask("read", descriptors=files),
+            self.here.ask("ignore", descriptors=files[:3]),
+        )
+        unknown = self.here.ask("unknown", descriptors=files[:3])
+        again = self.here.ask("read", descriptors=files[7:8])
+        for memory in files:
+            os.close(memory)
+        self.assertEqual(await answer, [str(number) for number in range(300)])
+        await ignored
+        with self.assertRaises(ChannelError):
+            await unknown
+        self.assertEqual(await again, ["7"])
+        self.assertEqual(open_files(), [])
+
+    async def test_descriptors_lost(self) -> None:
+        """What was to be sent when the other end closes is closed."""
+        memory = os.memfd_create("test")
+        answer = self.here.ask("x", descriptors=[memory, memory])
+        os.close(memory)
+        self.assertEqual(len(open_files()), 2)
+        self.here.transport.abortConnection()
+        await self.is_lost
+        self.failureResultOf(answer, GoneError)
+        self.assertEqual(open_files(), [])
+
+
+def open_files() -> list[str]:
+    """Give the files in memory that this process has open, once for each descriptor."""
+    links = [os.path.realpath(link) for link in Path("/proc/self/fd").iterdir()]
+    return [link for link in links if "memfd:test" in link]

@@ -7,23 +7,20 @@ import resource
 import signal
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase, pids_of
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    has_connection,
+    listening_inode,
+    open_files,
+    pids_of,
+)
 
 if TYPE_CHECKING:
     from tests.interop.mux import Mux
-
-
-def has_connection(pid: int, end: socket.socket) -> bool:
-    """Tell whether a process has the other end of a connection."""
-    port = f":{end.getpeername()[1]:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    inodes = {words[9] for words in map(str.split, lines) if words[1].endswith(port)}
-    links = map(os.path.realpath, Path(f"/proc/{pid}/fd").iterdir())
-    return any(link.endswith(f"socket:[{inode}]") for link in links for inode in inodes)
 
 
 class CrashTest(WorkersTestCase):
@@ -124,9 +121,10 @@ class StopTest(WorkersTestCase):
         listening = self.backend()
         mux = self.start(self.relaying(listening))
         client, server = self.relayed(mux, listening)
+        pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
         mux.terminate()
         mux.child.wait_for(r"worker \d: open connections: 1; .*\b30 s\b")
-        eventually(lambda: self.is_refused(mux.port), "clients are refused")
+        self.assert_refused(mux, inode, [mux.child.pid, *pids])
         self.finish(client, server)
         mux.assert_stopped()
         self.assertIn('"reason":"done"', mux.log.read_text())
@@ -137,6 +135,14 @@ class StopTest(WorkersTestCase):
         self.assertEqual(server.recv(1), b"y")
         client.close()
         server.close()
+
+    def assert_refused(self, mux: Mux, inode: str, pids: list[int]) -> None:
+        """Wait until no process has the listening socket open, without coming as a client meanwhile."""
+        eventually(
+            lambda: not any(f"socket:[{inode}]" in open_files(pid) for pid in pids),
+            "the socket is closed",
+        )
+        self.assertTrue(self.is_refused(mux.port))
 
     def is_refused(self, port: int) -> bool:
         """Tell whether nobody listens there."""
@@ -182,9 +188,9 @@ class StopTest(WorkersTestCase):
         listening = self.backend()
         mux = self.start(self.relaying(listening))
         client, server = self.relayed(mux, listening)
-        pids = pids_of(mux.child.pid)
+        pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()
-        eventually(lambda: self.is_refused(mux.port), "clients are refused")
+        self.assert_refused(mux, inode, pids)
         self.finish(client, server)
         self.assert_gone(pids)
         self.assertIn('"reason":"done"', mux.log.read_text())

@@ -171,11 +171,19 @@ class ChildTest(SynchronousTestCase):
             file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 3)],
         )
         other.close()
-        start = {"kind": "start", "rules": {"texts": {"rules.ini": "[listen x]\n"}}, "workers": 1}
-        with own, own.makefile("rw") as channel:
-            channel.write(json.dumps(start) + "\n")
-            channel.flush()
+        start = {
+            "kind": "start",
+            "ask": 7,
+            "descriptors": 1,
+            "rules": {"texts": {"rules.ini": "[listen x]\n"}},
+            "workers": 1,
+            "sockets": [],
+        }
+        memory = os.memfd_create("test")
+        socket.send_fds(own, [json.dumps(start).encode() + b"\n"], [memory])
+        os.close(memory)
+        with own, own.makefile() as channel:
             (told,) = map(json.loads, channel)
-        self.assertEqual(told["kind"], "failed")
-        self.assertIn("endpoint: is missing", told["message"])
+        self.assertEqual((told["kind"], told["to"]), ("answer", 7))
+        self.assertIn("endpoint: is missing", told["error"])
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 1)

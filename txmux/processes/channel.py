@@ -2,46 +2,85 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
 import json
+import os
 import socket
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IFileDescriptorReceiver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from typing_extensions import override
+from zope.interface import implementer
+
+from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IAddress, ITransport
+    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-__all__ = ["Channel", "attach"]
+__all__ = ["Channel", "ChannelError", "GoneError", "attach"]
 
 
+class ChannelError(MuxError):
+    """What was asked cannot be had: the other process says why, took too long, or is gone."""
+
+
+class GoneError(ChannelError):
+    """There is no other process any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the other process is gone")
+
+
+@implementer(IFileDescriptorReceiver)
 class Channel(LineOnlyReceiver):
     """One end of it.
 
-    A message is ``{"kind": KIND, NAME: VALUE, …}``. Who does not know a kind overlooks it.
+    A message is ``{"kind": KIND, NAME: VALUE, …}``. One with ``"ask": NUMBER`` is answered by ``{"kind": "answer", "to": NUMBER,
+    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, so many come along
+    (SCM_RIGHTS, unix(7)). Who does not know a kind or a name overlooks it, since the other process may be of another version.
 
     Args:
-        handlers: What is called, by kinds; the other values are its keyword arguments.
+        handlers: What is called, by kinds; the other values are its keyword arguments, and ``descriptors``, if it has an
+            argument of that name: then it has to close them. What it returns, or what its Deferred or coroutine comes to, is
+            the answer if somebody has asked; a `MuxError` is told as it is.
         lost: Is called when the other process has closed its end, most likely because it has ended.
+        clock: For time limits.
 
     Attributes:
         handlers: What is called; more may be added.
         is_open: Whether anybody is at the other end.
     """
 
+    _log = Logger()
+
     delimiter = b"\n"
-    transport: ITransport
+    transport: Any
     MAX_LENGTH = 2**30  # all of the rules are one message
 
     def __init__(
-        self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
+        self,
+        handlers: dict[str, Callable[..., object]],
+        lost: Callable[[], object],
+        clock: IReactorTime,
     ) -> None:
         self.handlers = handlers
         self._lost = lost
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Deferred[Any]] = {}
+        self._received: deque[int] = deque()
+        # The transport sends them later, so that they must not be closed before.
+        self._sent: dict[int, list[int]] = {}
+        self._arguments: dict[Callable[..., object], frozenset[str] | None] = {}
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
@@ -49,23 +88,138 @@ class Channel(LineOnlyReceiver):
         if self.is_open:
             self.sendLine(json.dumps({"kind": kind, **values}).encode())
 
+    def ask(
+        self,
+        kind: str,
+        *,
+        seconds: float | None = None,
+        descriptors: Sequence[int] = (),
+        **values: Any,
+    ) -> Deferred[Any]:
+        """Ask the other process for something.
+
+        Args:
+            kind: What.
+            seconds: How long the answer may take; ``None`` is as long as there is another process.
+            descriptors: What it gets a duplicate of each; they may be closed at once.
+            values: What goes with it.
+
+        Returns:
+            The answer; fails with a `ChannelError`.
+        """
+        number = next(self._numbers)
+        answer: Deferred[Any] = Deferred()
+        if not self.is_open:
+            answer.errback(GoneError())
+            return answer
+        self._asked[number] = answer
+        if seconds is not None:
+            limit = self._clock.callLater(seconds, self._too_late, number, kind, seconds)
+            answer.addBoth(_cancelled, limit)
+        duplicates = [os.dup(descriptor) for descriptor in descriptors]
+        for duplicate in duplicates:
+            self.transport.sendFileDescriptor(duplicate)
+        if duplicates:
+            # They travel one with each byte, so there have to be enough of these.
+            values |= {"descriptors": len(duplicates), "": " " * len(duplicates)}
+            self._sent[number] = duplicates
+        self.send(kind, ask=number, **values)
+        return answer
+
     def close(self) -> None:
         """Send what there is to send, and close."""
         if self.is_open and self.transport is not None:
             self.transport.loseConnection()
 
+    def fileDescriptorReceived(self, descriptor: int) -> None:
+        """Keep a descriptor for the message that it belongs to."""
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
+        self._received.append(descriptor)
+
     @override
     def lineReceived(self, line: bytes) -> None:
         values = json.loads(line)
-        handler = self.handlers.get(values.pop("kind"))
+        kind, number = values.pop("kind"), values.pop("ask", None)
+        descriptors = [self._received.popleft() for _ in range(values.pop("descriptors", 0))]
+        if kind == "answer":
+            self._answered(**self._taken(self._answered, values))
+            return
+        handler = self.handlers.get(kind)
         if handler is not None:
+            values = self._taken(handler, {**values, "descriptors": descriptors})
+        if "descriptors" not in values:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        if number is not None:
+            self._answer(number, kind, handler, values)
+        elif handler is not None:
             handler(**values)
+
+    def _answer(
+        self, number: int, kind: str, handler: Callable[..., object] | None, values: dict[str, Any]
+    ) -> None:
+        if handler is None:
+            self.send("answer", to=number, error=f"{kind!r} is not known here")
+            return
+
+        def failed(failure: Failure) -> None:
+            if not failure.check(MuxError):
+                self._log.failure("what another process has asked for failed", failure)
+            self.send("answer", to=number, error=failure.getErrorMessage())
+
+        answer = maybeDeferred(_called, handler, values)
+        answer.addCallback(lambda value: self.send("answer", to=number, value=value))
+        answer.addErrback(failed)
+
+    def _answered(self, to: int, value: Any = None, error: str | None = None) -> None:
+        for descriptor in self._sent.pop(to, ()):
+            os.close(descriptor)
+        asked = self._asked.pop(to, None)
+        if asked is None:  # any more
+            return
+        if error is None:
+            asked.callback(value)
+        else:
+            asked.errback(ChannelError(error))
+
+    def _too_late(self, number: int, kind: str, seconds: float) -> None:
+        asked = self._asked.pop(number)
+        asked.errback(ChannelError(f"no answer to {kind!r} in {seconds:g} s"))
+
+    def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what a handler has no argument for."""
+        if handler not in self._arguments:
+            found = inspect.signature(handler).parameters
+            takes_all = any(one.kind is one.VAR_KEYWORD for one in found.values())
+            self._arguments[handler] = None if takes_all else frozenset(found)
+        names = self._arguments[handler]
+        if names is None:
+            return values
+        return {name: value for name, value in values.items() if name in names}
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.is_open = False
+        asked, self._asked = self._asked, {}
+        for answer in asked.values():
+            answer.errback(GoneError())
+        for descriptor in itertools.chain(*self._sent.values(), self._received):
+            os.close(descriptor)
+        self._sent.clear()
+        self._received.clear()
         self._lost()
+
+
+def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
+    answer = handler(**values)
+    return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
+
+
+def _cancelled(result: Any, limit: IDelayedCall) -> Any:
+    if limit.active():
+        limit.cancel()
+    return result
 
 
 class _Only(Factory):

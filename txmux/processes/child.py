@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import socket
 import sys
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
-from txmux.errors import MuxError
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
@@ -22,12 +20,13 @@ from txmux.processes.signals import SignalWatch
 from txmux.processes.worker import CHANNEL
 from txmux.rules.model import Files
 from txmux.rules.reading.parser import read_again
+from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
 from txmux.sockets.clock import use_monotonic_time
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 __all__ = ["Child", "main"]
@@ -56,32 +55,47 @@ class Child:
         handlers: dict[str, Callable[..., object]] = {
             "start": self._start,
             "stop": self.stop,
+            "ping": _answer,
         }
-        self.channel = Channel(handlers, self._alone)
+        self.channel = Channel(handlers, self._alone, reactor)
 
     def _start(
-        self, rules: dict[str, Any], workers: int, down: Sequence[dict[str, Any]] = ()
+        self,
+        descriptors: Sequence[int],
+        rules: dict[str, Any],
+        workers: int,
+        sockets: Sequence[str],
+        down: Sequence[dict[str, Any]] = (),
     ) -> None:
+        """Serve.
+
+        Args:
+            descriptors: The memory that all workers share, and the listening sockets.
+            rules: What was in their files.
+            workers: The number of them.
+            sockets: The keys of the places of the sockets, in their order.
+            down: What checks have found so far.
+        """
+        memory, *opened = descriptors
         try:
-            serving = self._serving = self._serve(Files(**rules), workers)
+            serving = self._serving = self._serve(
+                Files(**rules), workers, memory, dict(zip(sockets, opened, strict=True))
+            )
             for finding in down:
                 serving.check_found(**finding)
-        except Exception as problem:  # noqa: BLE001 - whatever it is, it stops the start
-            if not isinstance(problem, MuxError):
-                self._log.failure("it cannot start")
-            self.channel.send("failed", message=str(problem))
+        except Exception:
             self.status = 1
-            self._over()
-        else:
-            self.channel.handlers.update(
-                end_all=serving.end_all, reopen=serving.reopen_files, check=serving.check_found
-            )
-            self.channel.send("ready")
+            self._reactor.callLater(0, self._over)  # once the parent is told
+            raise
+        self.channel.handlers.update(
+            end_all=serving.end_all, reopen=serving.reopen_files, check=serving.check_found
+        )
 
-    def _serve(self, files: Files, workers: int) -> Serving:
+    def _serve(
+        self, files: Files, workers: int, memory: int, sockets: Mapping[str, int]
+    ) -> Serving:
         rules = read_again(files)
-        descriptors = itertools.count(CHANNEL + 1)
-        limits = SharedLimits(rules, workers, next(descriptors))
+        limits = SharedLimits(rules, workers, memory)
         admission = limits.admissions(self._number - 1, self._reactor.seconds)
         account = account_of(rules)
         access_log = open_log(
@@ -90,8 +104,8 @@ class Child:
         serving = Serving(rules, access_log, self._reactor, checking=False, hops=limits.hops)
         for listener in rules.listeners:
             factory = serving.add(listener, admission(listener))
-            for _ in listener.endpoints:
-                with socket.socket(fileno=next(descriptors)) as opened:
+            for place in places_of(listener):
+                with socket.socket(fileno=sockets[place.key]) as opened:
                     # It is so already, but Python does not know, and would make a duplicate wait for clients.
                     opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
                     serving.listen(factory, opened)
@@ -123,6 +137,10 @@ class Child:
         else:
             self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
             self.stop()
+
+
+def _answer() -> None:
+    """Show that this process does its work."""
 
 
 def main() -> None:

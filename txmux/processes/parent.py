@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import gatherResults, succeed
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from txmux.serving.store import ListeningSockets
 
 __all__ = ["Parent", "WorkersError"]
+
+_PING = 1.0
+"""Seconds between two questions to a worker whether it does its work."""
 
 _GRACE = 5.0
 """Seconds that a worker has to end, beyond those that its connections have."""
@@ -62,6 +66,8 @@ class Parent:
         self._sockets = sockets
         self._workers: list[Worker] = []
         self._deadline: IDelayedCall | None = None
+        self._pinging = LoopingCall(self._ping)
+        self._pinging.clock = reactor
         engine = Engine(reactor, rules.settings.relay)
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, publish=self._publish)
 
@@ -95,6 +101,7 @@ class Parent:
         self._workers = [Worker(self, number, self._reactor) for number in range(count)]
         for worker in self._workers:
             worker.start()
+        self._pinging.start(_PING, now=False)
         # A server is checked once, however many workers lead connections to it.
         self._upstreams.start()
 
@@ -102,20 +109,28 @@ class Parent:
         for worker in self._workers:
             worker.tell("check", backend=backend, key=key, ok=ok, why=why)
 
-    def descriptors(self) -> list[int]:
-        """Give what a worker inherits: the memory that all share, and the sockets in the order of the endpoints."""
-        sockets = self._sockets.sockets()
-        places = [place for listener in self._rules.listeners for place in places_of(listener)]
-        return [self._limits.descriptor, *(sockets[place.key].fileno() for place in places)]
-
     def start_message(self) -> dict[str, Any]:
         """Give what every worker has to know."""
         settings = self._rules.settings
         return {
             "rules": attrs.asdict(self._rules.files),
             "workers": settings.workers,
+            "sockets": list(self._sockets.sockets()),
             "down": self._upstreams.down(),
         }
+
+    def descriptors(self) -> list[int]:
+        """Give what goes with that: the memory that all share, and the listening sockets."""
+        sockets = self._sockets.sockets().values()
+        return [self._limits.descriptor, *(opened.fileno() for opened in sockets)]
+
+    def _ping(self) -> None:
+        for worker in self._workers:
+            worker.ping()
+
+    def is_served(self) -> bool:
+        """Tell whether any worker serves."""
+        return any(worker.ready for worker in self._workers)
 
     def ready(self) -> None:
         """Note that a worker serves."""
@@ -137,6 +152,8 @@ class Parent:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
         seconds = self._rules.settings.drain_timeout + _GRACE
         self._deadline = self._reactor.callLater(seconds, self._kill_all)
+        if self._pinging.running:
+            self._pinging.stop()
         checks = self._upstreams.stop() if self._workers else succeed(None)
         await gatherResults([checks, *(worker.stop() for worker in self._workers)])
         if self._deadline.active():

@@ -16,7 +16,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 
 from txmux.processes.backoff import BackOff
-from txmux.processes.channel import Channel, attach
+from txmux.processes.channel import Channel, GoneError, attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["CHANNEL", "Worker"]
 
 CHANNEL = 3
-"""The worker's first descriptor that is not one of the standard three; what is counted together and its sockets follow."""
+"""The only descriptor that a worker inherits beside the standard three."""
+
+_MOST_SILENT = 10
+"""Seconds without an answer after which a worker that serves is replaced."""
+_MOST_SILENT_STARTING = 60
+_LONGEST_OUTAGE = 0.5
+"""Seconds that a worker waits for its start, at most, while nobody serves."""
 
 _access = Logger(namespace="txmux.access")
 
@@ -37,6 +43,7 @@ class _Parent(Protocol):
 
     def descriptors(self) -> list[int]: ...
     def start_message(self) -> dict[str, Any]: ...
+    def is_served(self) -> bool: ...
     def ready(self) -> None: ...
     def ended(self, number: int, /) -> None: ...
     def start_failed(self, message: str, /) -> None: ...
@@ -68,27 +75,33 @@ class Worker(ProcessProtocol):
         self._stopped: Deferred[None] | None = None
         self._has_served = False
         self._problem = ""
+        self._silent = 0
+        self._asked = False
+        self._hung = False
         self.ready = False
 
     def start(self) -> None:
         """Start the process."""
         self._restart = None
         self._problem = ""
+        self._silent = 0
+        self._asked = self._hung = False
         self._started_at = self._reactor.seconds()
         handlers: dict[str, Callable[..., object]] = {
-            "ready": self._is_ready,
-            "failed": self._has_failed,
             "log": self._logged,
             "access": self._accessed,
         }
-        channel = self._channel = Channel(handlers, lambda: None)
+        channel = self._channel = Channel(handlers, lambda: None, self._reactor)
         try:
             self._begin(channel)
         except OSError as problem:
             self._channel = None
             self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
         if self._channel is channel:
-            self.tell("start", **self._parent.start_message())
+            starting = channel.ask(
+                "start", descriptors=self._parent.descriptors(), **self._parent.start_message()
+            )
+            starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
         else:  # it may have ended already
             channel.close()
 
@@ -96,9 +109,9 @@ class Worker(ProcessProtocol):
         own, other = socket.socketpair()
         with own, other:
             attach(self._reactor, channel, own)
-            self._spawn([other.fileno(), *self._parent.descriptors()])
+            self._spawn(other.fileno())
 
-    def _spawn(self, descriptors: list[int]) -> None:
+    def _spawn(self, channel: int) -> None:
         arguments = [str(self._number + 1), type(self._reactor).__module__]
         with Path(os.devnull).open() as nothing:
             self._reactor.spawnProcess(
@@ -106,7 +119,7 @@ class Worker(ProcessProtocol):
                 sys.executable,
                 [sys.executable, "-m", "txmux.processes.child", *arguments],
                 env=_environment(),
-                childFDs=dict(enumerate([nothing.fileno(), 1, 2, *descriptors])),
+                childFDs=dict(enumerate([nothing.fileno(), 1, 2, channel])),
             )
 
     def tell(self, kind: str, **values: Any) -> None:
@@ -124,18 +137,54 @@ class Worker(ProcessProtocol):
         self.tell("stop")
         return self._stopped
 
+    @property
+    def answers(self) -> bool:
+        """Whether it has answered lately, or is not there to be asked."""
+        return self._silent <= 1
+
+    def ping(self) -> None:
+        """See whether it does its work, and replace it if it does not. To be called each second."""
+        channel = self._channel
+        if channel is None or self._stopped is not None or self._hung:
+            return
+        # Counted by calls, so that a machine that was asleep does not take it for silence.
+        self._silent += 1
+        limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
+        if self._silent > limit:
+            self._log.error(
+                "worker {number} has not answered for {seconds} s; it is killed, and another one is started at once",
+                number=self._number + 1,
+                seconds=limit,
+            )
+            self._hung = True
+            self._end()
+        elif not self._asked:
+            self._asked = True
+            channel.ask("ping").addCallbacks(lambda _: self._has_answered(channel), lambda _: None)
+
+    def _has_answered(self, channel: Channel) -> None:
+        if self._channel is channel:
+            self._asked = False
+            self._silent = 0
+
     def kill(self) -> None:
         """End it, whatever it is doing."""
         if self._channel is not None:
             self._log.warn("worker {number} does not end; it is killed", number=self._number + 1)
-            with suppress(ProcessExitedAlready):
-                self.transport.signalProcess("KILL")
+            self._end()
+
+    def _end(self) -> None:
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
 
     def processEnded(self, reason: Failure) -> None:
         """Start another one, unless it was to end."""
         self._channel = None
         self.ready = False
         self._parent.ended(self._number)
+        if self._hung and self._stopped is None:
+            self.start()
+            return
         if self._stopped is not None:
             self._stopped.callback(None)
             return
@@ -151,6 +200,8 @@ class Worker(ProcessProtocol):
             self._parent.start_failed(f"{name} {how}")
             return
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
+        if not self._parent.is_served():
+            delay = min(delay, _LONGEST_OUTAGE)
         self._log.error(
             "{name} {how}; another one is started {when}",
             name=name,
@@ -165,8 +216,9 @@ class Worker(ProcessProtocol):
         self.ready = self._has_served = True
         self._parent.ready()
 
-    def _has_failed(self, message: str) -> None:
-        self._problem = message
+    def _has_failed(self, failure: Failure) -> None:
+        if not failure.check(GoneError):  # or it is known how it ended
+            self._problem = failure.getErrorMessage()
 
     def _logged(self, level: str, text: str) -> None:
         number = self._number + 1

@@ -1,0 +1,218 @@
+"""Workers are asked whether they do their work, and replaced if they do not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import capturedLogs
+
+from tests.interop.children import eventually
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    has_connection,
+    listening_inode,
+    open_files,
+    pids_of,
+)
+from tests.support.peers import reactor
+from tests.support.service import ServiceTestCase
+from txmux.processes.parent import Parent
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from tests.interop.mux import Mux
+
+
+class _Time:
+    """The real reactor, but for its clock, which a test moves."""
+
+    __module__ = type(reactor).__module__  # workers get one of the same kind
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.callLater = self.clock.callLater
+        self.seconds = self.clock.seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+
+class SilentTest(ServiceTestCase):
+    """Real workers, and a clock that the test moves."""
+
+    async def test_stopped(self) -> None:
+        """One that has not answered for ten seconds is killed and replaced at once; the others are left alone."""
+        time = _Time()
+        parent = await self.start(time)
+        before = pids_of(os.getpid())
+        await self.pass_by(time, parent, 12)
+        self.assertEqual(pids_of(os.getpid()), before)
+        os.kill(before[0], signal.SIGSTOP)
+        with capturedLogs() as events:
+            await self.pass_by(time, parent, 10, but=0)
+            self.assertEqual(pids_of(os.getpid()), before)
+            self.assertTrue(parent._workers[1].answers)
+            self.assertFalse(parent._workers[0].answers)
+            time.clock.advance(1)
+            while not parent._workers[0].answers or not parent._workers[0].ready:
+                await deferLater(reactor, 0)
+        said = [event["log_format"].format(**event) for event in events if "seconds" in event]
+        self.assertEqual(
+            said,
+            [
+                "worker 1 has not answered for 10 s; it is killed, and another one is started at once"
+            ],
+        )
+        after = pids_of(os.getpid())
+        self.assertEqual(set(before) - set(after), {before[0]})
+        self.assertEqual(len(after), 2)
+
+    async def test_asleep(self) -> None:
+        """A machine that was asleep for an hour has no silent workers."""
+        time = _Time()
+        parent = await self.start(time)
+        before = pids_of(os.getpid())
+        time.clock.advance(3600)
+        await self.pass_by(time, parent, 1)
+        self.assertEqual(pids_of(os.getpid()), before)
+
+    async def start(self, time: _Time) -> Parent:
+        """Start a service with two workers, and wait until they serve."""
+        service = self.service(
+            "[txmux]\nworkers = 2\n[listen x]\nendpoint = 127.0.0.1:0\n", use=time
+        )
+        service.startService()
+        self.addCleanup(self.end, service)
+        parent = service._opened
+        assert isinstance(parent, Parent)
+        while not all(worker.ready for worker in parent._workers):
+            await deferLater(reactor, 0)
+        return parent
+
+    def end(self, service: Any) -> Deferred[None]:
+        """Stop it."""
+        stopped: Deferred[None] = service.stopService()
+        return stopped
+
+    async def pass_by(
+        self, time: _Time, parent: Parent, seconds: int, but: int | None = None
+    ) -> None:
+        """Let seconds pass, in each of which all workers, or all but one, have the time to answer."""
+        for _ in range(seconds):
+            time.clock.advance(1)
+            while not all(
+                worker._silent == 0
+                for number, worker in enumerate(parent._workers)
+                if number != but
+            ):
+                await deferLater(reactor, 0)
+
+
+class KilledTest(WorkersTestCase):
+    """Workers are killed under load."""
+
+    def test_ten_times(self) -> None:
+        """Only the connections of the killed one end, and no new client waits for more than a second."""
+        listening = self.backend()
+        port = listening.getsockname()[1]
+        rules = f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{port}\n"
+        mux = self.start(rules, "workers = 3")
+        self.addCleanup(mux.stop)
+        load = [Load(mux.port) for _ in range(4)]
+        for one in load:
+            one.start()
+        for number in range(10):
+            held = [self.held(mux, listening) for _ in range(12)]
+            eventually_serve(mux, 2)
+            pids = pids_of(mux.child.pid)
+            victim = pids[number % len(pids)]
+            owned = [has_connection(victim, server) for _, server in held]
+            os.kill(victim, signal.SIGKILL)
+            for (client, server), was_owned in zip(held, owned, strict=True):
+                self.assertEqual(goes_on(client, server), not was_owned)
+                client.close()
+                server.close()
+        for one in load:
+            one.stop()
+        slowest = max(one.slowest for one in load)
+        self.assertLess(slowest, 1)
+        # A client whose connection was already the victim's is cut off; nobody else is.
+        self.assertLessEqual(sum(one.cut for one in load), 10 * len(load))
+        self.assertGreater(sum(one.served for one in load), 100)
+
+    def held(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
+        """Have a connection relayed."""
+        client = self.client(mux)
+        client.sendall(b"SSH-2.0-x\r\n")
+        server, _ = listening.accept()
+        self.addCleanup(server.close)
+        server.settimeout(20)
+        self.assertEqual(server.recv(100), b"SSH-2.0-x\r\n")
+        return client, server
+
+
+def goes_on(client: socket.socket, server: socket.socket) -> bool:
+    """Tell whether a connection carries bytes both ways."""
+    try:
+        client.sendall(b"y")
+        server.sendall(b"z")
+        return (client.recv(1), server.recv(1)) == (b"z", b"y")
+    except OSError:
+        return False
+
+
+def eventually_serve(mux: Mux, count: int) -> None:
+    """Wait until so many workers accept."""
+    inode = listening_inode(mux.port)
+    eventually(
+        lambda: (
+            sum(f"socket:[{inode}]" in open_files(pid) for pid in pids_of(mux.child.pid)) >= count
+        ),
+        f"{count} workers serve",
+    )
+
+
+class Load(threading.Thread):
+    """A client that comes again as soon as it has been served.
+
+    Args:
+        port: Where it comes to.
+
+    Attributes:
+        served: How often.
+        cut: How often its connection was cut off.
+        slowest: The longest that it took to be served, in seconds.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._stopped = threading.Event()
+        self.served = self.cut = 0
+        self.slowest = 0.0
+
+    def run(self) -> None:
+        while not self._stopped.wait(0.005):
+            begun = time.monotonic()
+            with socket.create_connection(("127.0.0.1", self._port), timeout=20) as client:
+                try:
+                    client.sendall(b"x")
+                    assert client.recv(1) == b""
+                except ConnectionError:
+                    self.cut += 1
+                else:
+                    self.served += 1
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+
+    def stop(self) -> None:
+        """Come no more."""
+        self._stopped.set()
+        self.join(30)
