@@ -71,19 +71,20 @@ class ChainTests(ScenarioTestCase):
             self.assertEqual(line["facts"]["unique_id"], first["id"])
 
     def test_ssh(self) -> None:
-        """An SSH client is let in by its own network, and another one is not."""
+        """An SSH client is let in by its own network; another one is not, whether it speaks or is silent."""
         options = (*self.ssh.options, "-p", "443")
         said = output_of("ssh", *options, "-b", _CLIENT, _PUBLIC, "echo hello")
         self.assertEqual(said, b"hello\n")
         self.assertEqual(self.take()[-1][0]["route"], "ssh")
-        with socket.create_connection((_PUBLIC, 443), 20, ("192.0.2.2", 0)) as stranger:
-            stranger.sendall(b"SSH-2.0-stranger\r\n")
-            self.assertEqual(stranger.recv(1), b"")
-        self.assertEqual(self.take()[-1][0]["reason"], "no-route")
+        for said, reason in ((b"SSH-2.0-stranger\r\n", "no-route"), (b"", "silent")):
+            with socket.create_connection((_PUBLIC, 443), 20, ("192.0.2.2", 0)) as stranger:
+                stranger.sendall(said)
+                self.assertEqual(stranger.recv(1), b"")
+            self.assertEqual(self.take()[-1][0]["reason"], reason)
 
     def test_silent(self) -> None:
         """A client that says nothing is led on at once by the first two, and by the last one to its SSH server."""
-        with socket.create_connection((_PUBLIC, 443), timeout=20) as client:
+        with socket.create_connection((_PUBLIC, 443), 20, (_CLIENT, 0)) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         first, middle, last = (lines[0] for lines in self.take())
         for line in (first, middle):

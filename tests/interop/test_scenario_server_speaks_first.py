@@ -60,7 +60,7 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         configuration.write_text(_FTP.format(folder=cls.files))
         cls.share(Child("vsftpd", configuration))
         desktop = Child(
-            *("Xtigervnc", ":77", "-rfbport", "5900", "-interface", "127.0.0.1"),
+            *("Xtigervnc", "-displayfd", "1", "-rfbport", "5900", "-interface", "127.0.0.1"),
             *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
         )
         cls.share(desktop).wait_for("Listening for VNC connections")
