@@ -117,7 +117,7 @@ class Client(Protocol):
         """Note that nothing is left of the connection. Only the first call counts."""
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False)
 class Stage:
     """What a connection is at: it is told what happens at the client's end, until the connection goes on.
 

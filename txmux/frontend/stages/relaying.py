@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Adopted", "Relaying"]
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False)
 class _BothEnds(Stage):
     """A relay carries the bytes, and is told itself what happens at both ends.
 
@@ -58,7 +58,7 @@ class _BothEnds(Stage):
         return client, server
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False)
 class Relaying(_BothEnds):
     """The server has just been connected.
 
@@ -89,7 +89,7 @@ class Relaying(_BothEnds):
         self._upstream.pool.released(self._member)
 
 
-@attrs.define(eq=False, slots=False)
+@attrs.define(eq=False)
 class Adopted(_BothEnds):
     """Another process has relayed the connection until now.
 
