@@ -31,17 +31,18 @@ pasv_promiscuous=YES
 """
 
 _PUBLIC = "192.0.2.1"
-_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", _PUBLIC: "203.0.113.7"}
+_CLIENT = "203.0.113.7"
+_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5"}
 
 
 class ServerSpeaksFirstTests(ScenarioTestCase):
     """The example file, with every server on its usual port.
 
-    Clients cannot be told to use an address of their own, so each has another address to connect to, and the way there begins
-    at its own.
+    Not all clients can be told to use an address of their own, so those have another address to connect to, and the way there
+    begins at their own.
     """
 
-    addresses = (*_CLIENTS, *_CLIENTS.values())
+    addresses = (_PUBLIC, _CLIENT, *_CLIENTS, *_CLIENTS.values())
     files: ClassVar[Path]
     mux: ClassVar[Example]
 
@@ -96,9 +97,11 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         (self.files / "file").write_bytes(content)
         url = f"ftp://{_PUBLIC}:443/file"
         for options in (("--disable-epsv",), ()):
-            self.assertEqual(output_of("curl", "-q", "-sS", *options, url), content)
+            said = output_of("curl", "-q", "-sS", "--interface", _CLIENT, *options, url)
+            self.assertEqual(said, content)
             line = self.mux.take_one()
             self.assertEqual((line["backend"], line["reason"]), ("ftp", "done"))
+            self.assertTrue(line["client"].startswith(f"{_CLIENT}:"))
             self.assertLess(int(line["bytes_out"]), 2**12)
 
     def test_site(self) -> None:
