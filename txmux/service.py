@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,24 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from txmux.control import Report
 from txmux.errors import MuxError
 from txmux.frontend.addresses import text_of
-from txmux.frontend.limits.admission import Admission, Tally
+from txmux.frontend.limits.counted import Counted
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.parent import Parent
 from txmux.processes.signals import SignalWatch, StopSignals
+from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
+from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.serving.endpoints import check_servers, listen_error, server_endpoint
+from txmux.serving.coalescing import Coalescing
+from txmux.serving.door import Forwarding
+from txmux.serving.endpoints import check_servers, listen_error, server_endpoint, stop_listening
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
-from txmux.serving.store import ListeningSockets
+from txmux.serving.store import ListeningSockets, close_socket
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from txmux.frontend.listener import MuxFactory
     from txmux.processes.account import Account
     from txmux.rules.model import Listener, Rules
+    from txmux.serving.places import Place
 
 __all__ = ["MuxService"]
 
@@ -50,6 +57,7 @@ class MuxService(Service):
         ports: The listening ports, once started; none with several workers, which have them.
         factories: What serves the listeners, in the order of the rules; none with several workers.
         failure: Why it stopped the reactor, if it did.
+        last_reload: When the rules were last asked to be read again, in seconds since 1970, and what came of it.
     """
 
     _log = Logger()
@@ -65,8 +73,14 @@ class MuxService(Service):
         self._account: Account | None = None
         self._sockets = ListeningSockets(reactor)
         self._opened: Serving | Parent | None = None
+        self._counted = Counted(reactor.seconds)
+        self._reloading = Coalescing(self._reload)
+        self._given: Rules | None = None
+        self._folder = Path.cwd()
+        self._stopping = False
+        self.last_reload: tuple[float, Report] | None = None
         self._stop_signals = StopSignals(reactor)
-        self._on_hangup = SignalWatch(reactor, self.reopen_files, signal.SIGHUP)
+        self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -106,6 +120,8 @@ class MuxService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._stopping = True
+        await self._reloading.idle()
         opened = self._opened
         if opened is not None:
             self._stop_signals.hurry = opened.end_all
@@ -123,8 +139,131 @@ class MuxService(Service):
         if self._opened is not None:
             self._opened.reopen_files()
 
+    def _hung_up(self) -> None:
+        Deferred.fromCoroutine(self.reload())
+
+    async def reload(self, rules: Rules | None = None) -> Report:
+        """Go on under rules that have changed. Connections that there are keep theirs, and no client is turned away.
+
+        Everything is read and opened first; if anything is wrong, nothing changes. The access log's file is opened again
+        in any case. What is asked for while this is under way is done once, after it.
+
+        Args:
+            rules: Those that are to hold; without them, the files are read again.
+        """
+        if rules is not None:
+            self._given = rules
+        return await self._reloading.ask()
+
+    async def _reload(self) -> Report:
+        opened, given, self._given = self._opened, self._given, None
+        if opened is None or self._stopping:
+            return Report.refused("the service does not run")
+        if given is None and not self.rules.files.texts:
+            opened.reopen_files()
+            return Report(ok=True, changes="nothing changed: the rules were made in Python")
+        try:
+            report = await self._change(opened, given or self._read())
+        except MuxError as problem:
+            report = Report.refused(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, whoever asked has to know
+            self._log.failure("the rules cannot be reloaded")
+            report = Report.refused(repr(problem))
+        if report.ok:
+            self._log.info("rules reloaded: {changes}", changes=report.changes)
+        else:
+            opened.reopen_log()
+            self._log.error(
+                "rules not reloaded, all goes on as before: {errors}",
+                errors="\n".join(report.errors),
+            )
+        self.last_reload = (time.time(), report)
+        return report
+
+    def _read(self) -> Rules:
+        path = self.rules.path
+        if Path.cwd() != self._folder:  # whoever runs the service went elsewhere after it was made
+            path = self._folder / path
+        return load(path)
+
+    async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
+        old = self.rules
+        problems = unchangeable(old.settings, rules.settings)
+        if problems:
+            raise RulesError(problems)
+        self._account = account_of(rules)
+        check_servers(self._reactor, rules.servers())
+        different = changes(old, rules)
+        if isinstance(opened, Parent) or rules.settings.workers != 1:
+            raise MuxError("with workers, rules cannot be reloaded yet: restart the service")
+        await self._change_serving(opened, rules, afresh=bool(str(different)))
+        self.rules = rules
+        if not str(different):
+            return Report(ok=True, changes="nothing changed")
+        for warning in lint(rules):
+            self._log.warn("{warning}", warning=str(warning))
+        if rules.settings.drain_removed:
+            opened.end_removed(different.routes.gone, different.backends.gone)
+        older = len(opened.older())
+        go_on = f"{older} connection{' goes' if older == 1 else 's go'} on under older rules"
+        return Report(ok=True, changes=f"{different}; {go_on}" if older else str(different))
+
+    async def _change_serving(self, serving: Serving, rules: Rules, *, afresh: bool) -> None:
+        """Have this process serve other rules.
+
+        Raises:
+            MuxError: It cannot; nothing has changed.
+        """
+        settings = rules.settings
+        owner = self._account.owner if self._account else None
+        others: dict[str, tuple[IListeningPort, Forwarding]] = {}
+        with ExitStack() as undo:
+            sockets = self._sockets.prepare(rules.listeners)
+            undo.callback(sockets.abandon)
+            access_log = open_log(settings, after_turn(self._reactor), owner)
+            if access_log is not None:
+                undo.callback(access_log.close)
+            prepared = serving.prepare(
+                rules,
+                sockets.sockets,
+                lambda listener: self._counted.admission(listener, settings.max_connections),
+                access_log,
+                afresh=afresh,
+            )
+            undo.callback(prepared.abandon)
+            await self._open_others(serving, rules, others)
+            undo.pop_all()
+        unused = sockets.commit()
+        for key, (port, forwarding) in others.items():
+            forwarding.lead(prepared.places[key])
+            serving.enter(key, port, forwarding)
+        prepared.commit()
+        for key, opened in unused.items():
+            close_socket(key, opened)
+
+    async def _open_others(
+        self,
+        serving: Serving,
+        rules: Rules,
+        others: dict[str, tuple[IListeningPort, Forwarding]],
+    ) -> None:
+        """Open the ports that are for Twisted to open, and are new."""
+        for listener in rules.listeners:
+            for place in places_of(listener):
+                if place.is_plain or serving.has(place.key):
+                    continue
+                forwarding = Forwarding()
+                try:
+                    endpoint = server_endpoint(self._reactor, place.text, listener.backlog)
+                    others[place.key] = (await endpoint.listen(forwarding), forwarding)
+                except Exception as problem:
+                    for port, _ in others.values():
+                        await stop_listening(port)
+                    raise listen_error(listener, place.text, problem) from problem
+
     def _open(self) -> Serving | Parent:
         if self._opened is None:
+            self._stopping = False
             for warning in lint(self.rules):
                 self._log.warn("{warning}", warning=str(warning))
             self._account = account_of(self.rules)
@@ -151,24 +290,28 @@ class MuxService(Service):
             serving.give_up()
             raise
         sockets = self._sockets.sockets()
-        tally = Tally(settings.max_connections)
         for listener in self.rules.listeners:
-            admission = Admission(listener, self._reactor.seconds, service=tally)
+            admission = self._counted.admission(listener, settings.max_connections)
             factory = serving.add(listener, admission)
             for place in places_of(listener):
                 if place.is_plain:
-                    serving.listen(factory, sockets[place.key])
+                    serving.listen(factory, place.key, sockets[place.key])
                 else:
-                    self._listen(serving, listener, place.text, factory)
+                    self._listen(serving, listener, place, factory)
         return serving
 
-    def _listen(self, serving: Serving, listener: Listener, text: str, factory: MuxFactory) -> None:
+    def _listen(
+        self, serving: Serving, listener: Listener, place: Place, factory: MuxFactory
+    ) -> None:
+        text = place.text
+        forwarding = Forwarding()
+        forwarding.lead(factory)
+
         def listen() -> Deferred[IListeningPort]:
-            return server_endpoint(self._reactor, text, listener.backlog).listen(factory)
+            return server_endpoint(self._reactor, text, listener.backlog).listen(forwarding)
 
         def listening(port: IListeningPort) -> None:
-            factory.engine.gate(port)
-            serving.ports.append(port)
+            serving.enter(place.key, port, forwarding)
             self._log.info(
                 "listening on {address} for [listen {name}]",
                 address=text_of(port.getHost()),

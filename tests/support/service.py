@@ -11,6 +11,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import MuxService
 from txmux.rules.reading.parser import parse
+from txmux.serving.serving import Serving
 
 
 class ServiceTestCase(TestCase):
@@ -38,6 +39,9 @@ class ServiceTestCase(TestCase):
         if self.running.running:
             for factory in self.running.factories:
                 factory.abort("killed")
+            opened = self.running._opened
+            if isinstance(opened, Serving):
+                opened.end_all()  # those of older rules
             await self.running.stopService()
 
     def stop(self) -> Deferred[None]:

@@ -98,6 +98,7 @@ class Generation:
         dial: Connects to a server.
         top: Where detection begins.
         inside: Where it goes on inside of TLS, by the name of the route that has ended that.
+        number: Of the version of the rules, counted from 1.
     """
 
     settings: Listener
@@ -105,6 +106,7 @@ class Generation:
     dial: Dial
     top: Level
     inside: Mapping[str, Level]
+    number: int = 1
 
     @classmethod
     def make(
@@ -115,6 +117,7 @@ class Generation:
         engine: Engine,
         upstreams: Upstreams,
         terminations: Terminations,
+        number: int = 1,
     ) -> Generation:
         """Make one.
 
@@ -125,6 +128,7 @@ class Generation:
             engine: Connects.
             upstreams: Has the backends.
             terminations: Ends TLS.
+            number: Of the version of the rules.
 
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
@@ -159,7 +163,7 @@ class Generation:
                     )
                     waiting.append(inside[route.name])
         dial = partial(engine.dial, keepalive=settings.keepalive)
-        return cls(settings, admission, dial, top, inside)
+        return cls(settings, admission, dial, top, inside, number)
 
     @property
     def levels(self) -> list[Level]:

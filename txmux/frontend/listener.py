@@ -108,14 +108,9 @@ class MuxFactory(ServerFactory):
         record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
         return MuxProtocol(self, generation, self.engine, record)
 
-    def change(self, generation: Generation, access_log: AccessLog | None) -> None:
-        """Accept the next clients under other rules; those that there are keep theirs.
-
-        Args:
-            generation: These rules.
-            access_log: Is told of every connection that ends from now on.
-        """
-        before, self.generation, self._access_log = self.generation, generation, access_log
+    def change(self, generation: Generation) -> None:
+        """Accept the next clients under other rules; those that there are keep theirs."""
+        before, self.generation = self.generation, generation
         if self.numPorts:
             # In this order, so that what both have goes on.
             for outcome in generation.in_process:
@@ -123,9 +118,9 @@ class MuxFactory(ServerFactory):
             for outcome in before.in_process:
                 outcome.factory.doStop()
 
-    def older(self) -> list[MuxProtocol]:
-        """Give the connections that were accepted under older rules."""
-        return [one for one in self.connections if one.generation is not self.generation]
+    def log_to(self, access_log: AccessLog | None) -> None:
+        """Tell this log of every connection that ends from now on."""
+        self._access_log = access_log
 
     def adopt(self, moved: MovedConnection, sockets: Sockets) -> None:
         """Go on with a connection that another process has begun to relay.
@@ -180,9 +175,10 @@ class MuxFactory(ServerFactory):
     def abort(self, reason: AbortReason) -> None:
         """End every connection."""
         for connection in list(self.connections):
-            self._abort(connection, reason)
+            self.end(connection, reason)
 
-    def _abort(self, connection: MuxProtocol, reason: AbortReason) -> None:
+    def end(self, connection: MuxProtocol, reason: AbortReason) -> None:
+        """End one of the connections."""
         try:
             connection.stage.abort(reason)
         except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others

@@ -101,14 +101,16 @@ class Child:
         access_log = open_log(
             rules.settings, after_turn(self._reactor), account.owner if account else None
         )
-        serving = Serving(rules, access_log, self._reactor, checking=False, hops=limits.hops)
+        serving = Serving(
+            rules, access_log, self._reactor, checking=False, shared=True, hops=limits.hops
+        )
         for listener in rules.listeners:
             factory = serving.add(listener, admission(listener))
             for place in places_of(listener):
                 with socket.socket(fileno=sockets[place.key]) as opened:
                     # It is so already, but Python does not know, and would make a duplicate wait for clients.
                     opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-                    serving.listen(factory, opened)
+                    serving.listen(factory, place.key, opened)
         if account is not None:
             account.become()
         return serving

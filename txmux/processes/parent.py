@@ -172,6 +172,10 @@ class Parent:
         for worker in self._workers:
             worker.kill()
 
+    def reopen_log(self) -> None:
+        """Open the access log's file again in every worker."""
+        self.reopen_files()
+
     def reopen_files(self) -> None:
         """Open the access log's file, and read all certificates, again in every worker."""
         for worker in self._workers:

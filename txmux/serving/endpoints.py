@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Server
 
 __all__ = [
+    "accept_waiting",
     "check_servers",
     "listen_error",
     "server_endpoint",
     "stop_listening",
 ]
+
+_MOST_WAITING = 1 << 16
 
 _log = Logger()
 
@@ -66,6 +70,18 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
                 clientFromString(reactor, server.text)
             except Exception as problem:
                 raise ListenError(f"server {server.text} cannot be used: {problem}") from problem
+
+
+def accept_waiting(port: IListeningPort) -> None:
+    """Accept the clients that wait in the queue of a port, which is about to be closed."""
+    any_port: Any = port
+    waiting = select.poll()
+    waiting.register(any_port.fileno(), select.POLLIN)
+    # No more than can have waited: others may come all the time.
+    for _ in range(_MOST_WAITING):
+        if not waiting.poll(0):
+            break
+        any_port.doRead()
 
 
 def stop_listening(port: IListeningPort) -> Deferred[None]:

@@ -106,6 +106,15 @@ class SocketPort:
             self._pause.cancel()
             self._poller.watch(self._socket.fileno(), READ, self._ready)
 
+    def fileno(self) -> int:
+        """Give the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """Accept some of those who wait, as a reactor has it."""
+        if self._listening:
+            self._ready(READ)
+
     def getHost(self) -> IAddress:
         """Give the address it listens on."""
         return address_of(self._family, self._socket.getsockname())

@@ -25,6 +25,7 @@ class Settings:
         workers: Processes that share the listening ports.
         max_connections: For the whole service; 0 is no limit.
         drain_timeout: Seconds that old connections may go on when the service stops.
+        drain_removed: Whether that holds, too, for connections of what a reload has removed.
         access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
         access_log_format: How an access log line is written.
         resolvers: The name servers of backends that name none; these have them already.
@@ -37,6 +38,7 @@ class Settings:
     workers: int = 1
     max_connections: int = 0
     drain_timeout: float = 30.0
+    drain_removed: bool = False
     access_log: Path | Literal["-"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
     resolvers: tuple[tuple[str, int], ...] = ()

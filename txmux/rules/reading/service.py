@@ -11,7 +11,7 @@ from txmux.rules.model import Settings
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import values
 from txmux.rules.reading.context import RESOLVERS
-from txmux.rules.reading.key import CONNECTIONS, Key, Kind, words
+from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, Key, Kind, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,6 +112,8 @@ KEYS: Mapping[str, Key] = {
         "connections of all listeners together; `0` is no limit. Further clients are closed at once"),
     "drain_timeout": Key(_DRAIN, "30s", meaning=
         "when the service stops: how long the connections that there are may go on"),
+    "drain_removed": Key(BOOLEAN, "no", meaning=
+        "after a reload: whether connections of routes and backends that are no more have `drain_timeout` to end; otherwise they may go on"),
     "access_log": Key(_ACCESS_LOG, "-", example="/var/log/txmux.log", meaning=
         "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`"),
     "access_log_format": Key(words("text", "json"), "text", example="json", meaning=

@@ -1,0 +1,150 @@
+"""What is different between two versions of rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.rules.model import Backend, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from txmux.rules.model import Listener, Route, Rules, Settings
+    from txmux.rules.problems import Problem
+
+__all__ = ["Changes", "changes", "unchangeable"]
+
+_FOR_GOOD = ("user", "group", "relay")
+"""Keys of ``[txmux]`` that hold until the process ends."""
+
+_NOWHERE = Refusal.CLOSE
+
+
+@attrs.frozen
+class _Names:
+    """What has become of the sections of one kind."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    gone: tuple[str, ...]
+
+    @classmethod
+    def of(cls, old: Mapping[str, object], new: Mapping[str, object]) -> _Names:
+        return cls(
+            tuple(name for name in new if name not in old),
+            tuple(name for name in new if name in old and new[name] != old[name]),
+            tuple(name for name in old if name not in new),
+        )
+
+    def told(self, kind: str) -> str:
+        """Say it as ``2 routes new (a, b), 1 changed (c)``; nothing if there is nothing."""
+        parts: list[str] = []
+        for names, what in ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone")):
+            if names:
+                noun = "" if parts else f" {kind}{'' if len(names) == 1 else 's'}"
+                parts.append(f"{len(names)}{noun} {what} ({', '.join(names)})")
+        return ", ".join(parts)
+
+
+@attrs.frozen
+class Changes:
+    """What is different.
+
+    Attributes:
+        routes: By their names; their order is told apart.
+        reordered: Whether routes that both have are in another order.
+        backends: By their names.
+        listeners: By their names.
+        settings: The keys of ``[txmux]``.
+    """
+
+    routes: _Names
+    reordered: bool
+    backends: _Names
+    listeners: _Names
+    settings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say all of it on one line; nothing if there is nothing."""
+        return "; ".join(filter(None, self._parts()))
+
+    def _parts(self) -> Iterator[str]:
+        yield self.routes.told("route")
+        if self.reordered:
+            yield "the order of routes changed"
+        yield self.backends.told("backend")
+        for names, what in (
+            (self.listeners.new, "opened"),
+            (self.listeners.changed, "changed"),
+            (self.listeners.gone, "closed"),
+        ):
+            if names:
+                yield f"listener{'' if len(names) == 1 else 's'} {', '.join(names)} {what}"
+        if self.settings:
+            yield f"{', '.join(self.settings)} of [txmux] changed"
+
+
+def changes(old: Rules, new: Rules) -> Changes:
+    """Compare two versions of rules.
+
+    Args:
+        old: Those before.
+        new: Those that come.
+    """
+    routes = {route.name: _route(route) for route in old.routes}
+    routes_now = {route.name: _route(route) for route in new.routes}
+    kept = [name for name in routes if name in routes_now]
+    return Changes(
+        _Names.of(routes, routes_now),
+        kept != [name for name in routes_now if name in routes],
+        _Names.of(_backends(old), _backends(new)),
+        _Names.of(
+            {one.name: _listener(one) for one in old.listeners},
+            {one.name: _listener(one) for one in new.listeners},
+        ),
+        tuple(_different(old.settings, new.settings)),
+    )
+
+
+def unchangeable(old: Settings, new: Settings) -> list[Problem]:
+    """Find what cannot be changed while the service runs."""
+    return [
+        new.section.problem("cannot change while the service runs; restart it for that", key)
+        for key in _different(old, new)
+        if key in _FOR_GOOD
+    ]
+
+
+def _different(old: Settings, new: Settings) -> Iterable[str]:
+    names = [field.name for field in attrs.fields(type(old)) if field.eq]
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def _route(route: Route) -> object:
+    return (
+        attrs.evolve(route, alternatives=(), outcome=None),
+        [(line.text, line.negated) for line in route.alternatives],
+        _called(route.outcome),
+    )
+
+
+def _listener(listener: Listener) -> object:
+    silent = [attrs.evolve(line, outcome=_NOWHERE) for line in listener.silent]
+    led_to = [_called(line.outcome) for line in listener.silent]
+    plain: Any = {"silent": (), "default": None}
+    return attrs.evolve(listener, **plain), silent, led_to, _called(listener.default)
+
+
+def _backends(rules: Rules) -> dict[str, object]:
+    plain: Any = {"fallback": None}
+    return {
+        name: (attrs.evolve(backend, **plain), _called(backend.fallback))
+        for name, backend in rules.backends.items()
+    }
+
+
+def _called(outcome: object) -> object:
+    """Give what an outcome is told apart by: a backend by its name, since it is compared itself."""
+    return outcome.name if isinstance(outcome, Backend) else outcome
