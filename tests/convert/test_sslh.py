@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.convert.converting import attempt, converted, looks, rules_of
 from tests.programs import require_program
 from txmux.convert.writer import ConvertError
-from txmux.rules.model import Backend
+from txmux.rules.model import Backend, Keepalive
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ class ListenTests(SynchronousTestCase):
         )
         listeners = rules_of(found).listeners
         self.assertEqual([one.max_connections for one in listeners], [5, 0, 0, 0])
-        self.assertEqual([one.keepalive for one in listeners], [True, False, True, True])
+        self.assertEqual(
+            [one.keepalive for one in listeners], [Keepalive(), None, Keepalive(), Keepalive()]
+        )
         self.assertEqual(
             [one.accept_proxy_from is not None for one in listeners], [False, False, False, True]
         )

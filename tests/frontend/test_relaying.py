@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from typing import Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint
@@ -14,6 +15,7 @@ from txmux.frontend.stages.closing import Closing
 from txmux.frontend.stages.connecting import Connecting
 from txmux.frontend.stages.peeking import Peeking
 from txmux.proxyprotocol.decode import Decoded, decode
+from txmux.rules.model import Keepalive
 
 
 class RelayedTest(MuxTestCase):
@@ -81,14 +83,38 @@ class RelayedTest(MuxTestCase):
         await peer.is_lost()
         self.assert_story(await self.logged(), reason="drained", bytes_in=1)
 
-    async def test_socket_options(self) -> None:
-        """Both sides have keepalive, and no small message waits for another."""
-        await self.relayed()
+    async def options(self, **settings: Any) -> list[tuple[int, ...]]:
+        """Relay a connection, and give the options of keepalive of both sides; no small message waits for another."""
+        port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
+        client = await self.connect(port)
+        client.send(b"x")
+        server = await self.backend.peer()
+        await server.has(1)
         (connection,) = self.factory.connections
         transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]  # type: ignore[attr-defined]
+        found = []
         for transport in transports:
-            self.assertTrue(transport.getTcpKeepAlive())
             self.assertTrue(transport.getTcpNoDelay())
+            its = transport.getHandle()
+            names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            times = [its.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+            found.append((its.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *times))
+        client.close()
+        server.close()
+        await client.is_lost()
+        while self.factory.connections:
+            await self.turn()
+        self.backend.peers.clear()
+        return found
+
+    async def test_socket_options(self) -> None:
+        """Both sides have keepalive with the times of the rules, whichever transports they have."""
+        for self.relay in ("auto", "portable"):
+            self.assertEqual(await self.options(), [(1, 60, 15, 4)] * 2)
+            keepalive = Keepalive(7, 8, 9)
+            self.assertEqual(await self.options(keepalive=keepalive), [(1, 7, 8, 9)] * 2)
+            off = [options[0] for options in await self.options(keepalive=None)]
+            self.assertEqual(off, [0, 0])
 
     async def test_proxy_header(self) -> None:
         """The backend is told of its client before it gets the client's bytes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import shutil
 import signal
@@ -61,7 +60,7 @@ class ChecksTestCase(InteropTestCase, TestCase):
             return with_header(factory, proxy_protocol)
 
         engine = Engine(reactor)
-        checking.start(functools.partial(engine.dial, keepalive=False), target, wrap)
+        checking.start(engine.dial, target, wrap)
         finding = await found
         while not checking._is_over:
             await deferLater(reactor, 0.005)

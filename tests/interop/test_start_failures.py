@@ -70,7 +70,7 @@ class StartFailureTests(InteropTestCase):
         self.assertEqual(
             self.failure(f"[listen public]\nendpoint = {endpoint}"),
             f"[listen public] endpoint {endpoint}: cannot listen: Cannot assign requested address; "
-            "no interface of this machine has that address: see `ip address`\n",
+            "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'\n",
         )
 
     def test_access_log(self) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import socket
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import has_ipv6
+from txmux.rules.model import Listener
 from txmux.serving.listening import ListenAddress, listen_address, open_socket
+from txmux.serving.places import open_place, places_of
 
 
 class PlaceTest(SynchronousTestCase):
@@ -64,6 +67,25 @@ class OpenTest(SynchronousTestCase):
             with self.assertRaises(OSError) as caught:
                 open_socket(address)
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+
+    def test_freebind(self) -> None:
+        """An address that this machine does not have is an error, or with freebind none."""
+        for family, host in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+            if family == socket.AF_INET6 and not has_ipv6():
+                continue
+            address = ListenAddress(family, host, 0, 16)
+            with self.assertRaises(OSError) as caught:
+                open_socket(address)
+            self.assertEqual(caught.exception.errno, errno.EADDRNOTAVAIL)
+            with open_socket(attrs.evolve(address, freebind=True)) as opened:
+                self.assertEqual(opened.getsockname()[0], host)
+
+    def test_freebind_in_rules(self) -> None:
+        """The key of the rules reaches each address of its listener."""
+        listener = Listener("l", ("192.0.2.1:0", "tcp:0:interface=192.0.2.2"), freebind=True)
+        for place in places_of(listener):
+            with open_place(place, None) as opened:
+                self.assertTrue(opened.getsockname()[0].startswith("192.0.2."))
 
     def test_every_address(self) -> None:
         """One on every address takes IPv4 and IPv6 clients."""

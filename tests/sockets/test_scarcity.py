@@ -83,7 +83,7 @@ class ScarcityTest(TestCase):
         handlers, before = len(self.poller._handlers), descriptors()
         self.epoll.room = 0
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, failing)
-        connector.connect(5, keepalive=True)
+        connector.connect(5)
         problem: Any = await self.assertFailure(failing.failed, ConnectError)
         self.assertEqual(problem.osError, errno.ENOSPC)
         self.assertEqual(clock.getDelayedCalls(), [])
@@ -105,9 +105,7 @@ class ScarcityTest(TestCase):
         handlers = len(self.poller._handlers)
         failing.buildProtocol = None  # type: ignore[assignment]
         name = ("127.0.0.1", self.number)
-        SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(
-            5, keepalive=False
-        )
+        SocketConnector(self.poller, Clock(), socket.AF_INET, name, failing).connect(5)
         await self.assertFailure(failing.failed, TypeError)
         await (await self.factory.peer()).is_lost()
         self.assertEqual(len(self.poller._handlers), handlers)

@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.descriptors import Descriptors
+from txmux.sockets.options import keepalive_options
 from txmux.sockets.poller import READ, Poller, after_turn
 from txmux.sockets.port import SocketPort
 
@@ -88,7 +89,7 @@ class SocketsTest(TestCase):
         """Connect."""
         client = _Client()
         self.connector = SocketConnector(self.poller, clock, family, name, client)
-        self.connector.connect(5, keepalive=True, **options)
+        self.connector.connect(5, options=keepalive_options(60, 15, 4), **options)
         peer = await client.connected
 
         async def end() -> None:
@@ -203,7 +204,7 @@ class SocketsTest(TestCase):
         client = _Client()
         name = ("127.0.0.1", make_stalled_port(self))
         connector = SocketConnector(self.poller, clock, socket.AF_INET, name, client)
-        connector.connect(5, keepalive=False)
+        connector.connect(5)
         connector.disconnect()
         self.assertEqual(clock.getDelayedCalls(), [])
         self.assertFalse(client.connected.called)

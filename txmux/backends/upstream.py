@@ -364,7 +364,7 @@ class Upstreams:
         sources = upstream.sources
         if sources is not None and server.host:
             options["sources"] = sources.towards(server.host, None)
-        return self._dial(server, *args, keepalive=False, **options)
+        return self._dial(server, *args, **options)
 
     def _on_result(self, upstream: Upstream) -> OnResult:
         name = upstream.backend.name

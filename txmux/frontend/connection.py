@@ -135,7 +135,7 @@ class MuxProtocol(ClientEnd):
     def _opened(self) -> None:
         self._settled = False
         self.engine.descriptors.reserved += 1
-        self.engine.prepare(self.transport, keepalive=self.generation.settings.keepalive)
+        self.engine.prepare(self.transport, self.generation.options)
         self._owner.opened(self)
 
     def _settle(self) -> None:
@@ -248,7 +248,7 @@ class MuxProtocol(ClientEnd):
         self, upstream: Upstream, member: Member, server: ProxyClient, held: Held | None = None
     ) -> None:
         self._settle()
-        self.engine.prepare(server.transport, keepalive=self.generation.settings.keepalive)
+        self.engine.prepare(server.transport, self.generation.options)
         self.enter(Relaying(self, self, server, upstream, member, held))
 
     # To another process, and from one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
 from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.gate import gate
+from txmux.sockets.options import set_options
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
@@ -21,7 +23,7 @@ from txmux.sockets.transport import SocketTransport
 from txmux.sockets.unixport import SharedUNIXPort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.rates import Rates
     from txmux.relay.relay import Relay
+    from txmux.sockets.options import SocketOption
 
 __all__ = ["Engine"]
 
@@ -76,14 +79,14 @@ class Engine:
         self.dial = partial(dial, reactor, clock=self.clock, poller=self._poller)
 
     def listen(
-        self, opened: socket.socket, factory: IProtocolFactory, *, keepalive: bool
+        self, opened: socket.socket, factory: IProtocolFactory, options: Sequence[SocketOption]
     ) -> IListeningPort:
         """Accept the connections of a socket.
 
         Args:
             opened: Listens already. The port works on a duplicate, so this one stays the caller's to close.
             factory: Is told of each client.
-            keepalive: Whether the system looks from time to time if a client is still there.
+            options: Of the clients' sockets, if they are of TCP; see `prepare`.
         """
         if opened.family in {socket.AF_INET, socket.AF_INET6}:
             self.hops.ports.add(opened.getsockname()[1])
@@ -102,7 +105,7 @@ class Engine:
             self._poller,
             opened.dup(),
             factory,
-            keepalive=keepalive,
+            options=options,
             at_once=_SHARED_AT_ONCE if self._shared else _AT_ONCE,
             descriptors=self.descriptors,
         )
@@ -133,11 +136,13 @@ class Engine:
         gate(port, self.reactor, self.descriptors)
 
     @staticmethod
-    def prepare(transport: IRelayTransport, *, keepalive: bool) -> None:
+    def prepare(transport: IRelayTransport, options: Sequence[SocketOption]) -> None:
         """Set the options of a socket, whether a client's or a server's, that does not have them from its port."""
         if not isinstance(transport, SocketTransport) and hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(enabled=True)
-            transport.setTcpKeepAlive(keepalive)
+            below: Any = transport  # TLS passes on what it does not have
+            with contextlib.suppress(OSError):  # it is gone already
+                set_options(below.socket, options)
 
     def relay(
         self,

@@ -10,16 +10,18 @@ import attrs
 from txmux.detection.detector import Detector
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.sockets.options import NO_KEEPALIVE, keepalive_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.backends.connect.dial import Dial
     from txmux.backends.upstream import Destination, Upstreams
     from txmux.frontend.engine import Engine
     from txmux.frontend.limits.admission import Admission
-    from txmux.rules.model import Listener
+    from txmux.rules.model import Keepalive, Listener
+    from txmux.sockets.options import SocketOption
     from txmux.tls.termination import Termination, Terminations
 
 __all__ = ["Branch", "Generation", "Level", "Silent"]
@@ -95,6 +97,7 @@ class Generation:
     Attributes:
         settings: The listener's.
         admission: Decides who may come in.
+        options: Of the sockets of clients and servers.
         dial: Connects to a server.
         top: Where detection begins.
         inside: Where it goes on inside of TLS, by the name of the route that has ended that.
@@ -103,6 +106,7 @@ class Generation:
 
     settings: Listener
     admission: Admission
+    options: Sequence[SocketOption]
     dial: Dial
     top: Level
     inside: Mapping[str, Level]
@@ -162,8 +166,9 @@ class Generation:
                         detector(route), (Silent(to),) if to else silent, to or default, race=race
                     )
                     waiting.append(inside[route.name])
-        dial = partial(engine.dial, keepalive=settings.keepalive)
-        return cls(settings, admission, dial, top, inside, number)
+        options = _options_of(settings.keepalive)
+        dial = partial(engine.dial, options=options)
+        return cls(settings, admission, options, dial, top, inside, number)
 
     @property
     def levels(self) -> list[Level]:
@@ -184,3 +189,9 @@ class Generation:
     def dry_runs(self) -> list[tuple[str, int]]:
         """The routes that only tell what they would have taken, and how many connections that is."""
         return [found for level in self.levels for found in level.detector.would_have_taken.items()]
+
+
+def _options_of(keepalive: Keepalive | None) -> Sequence[SocketOption]:
+    if keepalive is None:
+        return NO_KEEPALIVE
+    return keepalive_options(keepalive.idle, keepalive.interval, keepalive.count)

@@ -140,7 +140,7 @@ class MuxFactory(ServerFactory):
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
-        return self.engine.listen(opened, self, keepalive=self.generation.settings.keepalive)
+        return self.engine.listen(opened, self, self.generation.options)
 
     def opened(self, connection: MuxProtocol) -> None:
         """Note a connection that is going to be served, as far as is known."""

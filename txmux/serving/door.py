@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from txmux.frontend.connection import MuxProtocol
     from txmux.frontend.listener import MuxFactory
+    from txmux.rules.model import Keepalive
 
 __all__ = ["Door", "Forwarding"]
 
@@ -57,11 +58,11 @@ class Door:
     Attributes:
         port: Accepts the clients.
         factory: The listener that they are led to.
-        keepalive: Whether its connections have TCP keepalive.
+        keepalive: What its connections inherit.
         forwarding: What leads them there, if Twisted has opened the port.
     """
 
     port: Any
     factory: MuxFactory
-    keepalive: bool
+    keepalive: Keepalive | None
     forwarding: Forwarding | None = None

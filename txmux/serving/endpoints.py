@@ -99,7 +99,7 @@ def _log_trouble(failure: Failure) -> None:
 _HINTS = {
     errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
-    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'",
 }
 
 

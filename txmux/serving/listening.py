@@ -15,6 +15,9 @@ from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
 __all__ = ["ListenAddress", "listen_address", "open_socket"]
 
+_FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+"""IP_FREEBIND and IPV6_FREEBIND: ip(7), ``linux/in.h``, ``linux/in6.h``."""
+
 
 @attrs.frozen
 class ListenAddress:
@@ -26,6 +29,7 @@ class ListenAddress:
         port: 0 is any that is free.
         backlog: Connections that may wait to be accepted.
         both: Whether an IPv6 socket takes IPv4 clients, too; otherwise the system's settings decide.
+        freebind: Whether the address need not be one of this machine.
     """
 
     family: socket.AddressFamily
@@ -33,6 +37,7 @@ class ListenAddress:
     port: int
     backlog: int
     both: bool = False
+    freebind: bool = False
 
     @property
     def name(self) -> str:
@@ -99,6 +104,8 @@ def _open(address: ListenAddress) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.both:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if address.freebind:
+            opened.setsockopt(*_FREEBIND[address.family], 1)
         opened.bind(_address(address))
         opened.listen(address.backlog)
     except OSError:

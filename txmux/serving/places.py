@@ -29,6 +29,7 @@ class Place:
         text: The line.
         backlog: Connections that may wait to be accepted.
         key: The same for all lines that name the same address, path, or socket of systemd.
+        freebind: Whether its address need not be one of this machine.
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
             Twisted to open.
     """
@@ -38,6 +39,7 @@ class Place:
     backlog: int
     key: str
     kind: str
+    freebind: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -56,7 +58,7 @@ def _place(listener: Listener, text: str, number: int) -> Place:
         # Each that is to have any free port has one of its own.
         own = "" if address.port else f" {listener.name} {number}"
         key = f"tcp:{address.name}{own}"
-        return Place(listener.name, text, address.backlog, key, "tcp")
+        return Place(listener.name, text, address.backlog, key, "tcp", listener.freebind)
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
     backlog = listener.backlog
@@ -80,7 +82,7 @@ def open_place(place: Place, reactor: Any) -> socket.socket:
     """
     address = listen_address(place.text, place.backlog)
     if address is not None:
-        return open_socket(address)
+        return open_socket(attrs.evolve(address, freebind=place.freebind))
     if place.kind == "unix":
         return open_unix_socket(split_arguments(place.text), place.backlog)
     named = serverFromString(reactor, place.text)

@@ -137,7 +137,7 @@ class Serving:
         """
         assert forwarding.to is not None  # noqa: S101 - whoever opens it says so
         self._engine.gate(port)
-        self._enter(key, Door(port, forwarding.to, keepalive=True, forwarding=forwarding))
+        self._enter(key, Door(port, forwarding.to, keepalive=None, forwarding=forwarding))
 
     def has(self, key: str) -> bool:
         """Tell whether there is a port of this key."""

@@ -13,6 +13,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 
 from txmux.sockets.descriptors import DESCRIPTORS
+from txmux.sockets.options import set_options
 from txmux.sockets.poller import WRITE
 from txmux.sockets.transport import SocketTransport, address_of
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+    from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
 __all__ = ["OWN_PEER", "Binding", "SocketConnector"]
@@ -75,7 +77,7 @@ class SocketConnector:
         self,
         timeout: float,
         *,
-        keepalive: bool,
+        options: Sequence[SocketOption] = (),
         eager: bool = False,
         sources: Sequence[Binding] = (),
     ) -> None:
@@ -83,7 +85,7 @@ class SocketConnector:
 
         Args:
             timeout: Seconds that it may take.
-            keepalive: Whether the system looks from time to time if the server is still there.
+            options: Of the socket, if it is one of TCP.
             eager: Whether there are bytes to be sent as soon as the connection is established.
             sources: Where it may come from; the next one is taken if one has no port left.
 
@@ -92,7 +94,7 @@ class SocketConnector:
         """
         for source in sources or (None,):
             self._socket = self._open()
-            number, why = self._begin(source, keepalive=keepalive, eager=eager)
+            number, why = self._begin(source, options, eager=eager)
             if number != errno.EADDRNOTAVAIL:
                 break
             self._socket.close()
@@ -111,11 +113,13 @@ class SocketConnector:
             DESCRIPTORS.reclaim()
             return socket.socket(self._family, kind)
 
-    def _begin(self, source: Binding | None, *, keepalive: bool, eager: bool) -> tuple[int, str]:
+    def _begin(
+        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
+    ) -> tuple[int, str]:
         """Try to connect, and give the number of the error and what it means."""
         try:
             if self._family != socket.AF_UNIX:
-                self._set_options(keepalive=keepalive, eager=eager)
+                self._set_options(options, eager=eager)
             if source is not None:
                 source.bind(self._socket)
             number = self._socket.connect_ex(self._name)
@@ -127,10 +131,9 @@ class SocketConnector:
             return number, "all ports of all addresses in source are in use towards this server"
         return number, os.strerror(number)
 
-    def _set_options(self, *, keepalive: bool, eager: bool) -> None:
+    def _set_options(self, options: Sequence[SocketOption], *, eager: bool) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if keepalive:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        set_options(self._socket, options)
         if eager and _QUICKACK is not None:
             # The acknowledgement that ends the handshake goes with the first bytes.
             self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)

@@ -13,14 +13,18 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
+from txmux.sockets.options import set_options
 from txmux.sockets.poller import READ
 from txmux.sockets.shortage import Pause
 from txmux.sockets.transport import SocketTransport, address_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IAddress, IProtocolFactory
 
+    from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
 __all__ = ["SocketPort"]
@@ -40,7 +44,7 @@ class SocketPort:
         poller: Watches the socket and its connections.
         listening: The socket, which the port closes when it stops.
         factory: Makes the protocols.
-        keepalive: Whether the system looks from time to time if a client is still there.
+        options: Further options.
         at_once: Connections accepted before others have their turn.
         descriptors: Tell whether there is room for a client.
     """
@@ -51,14 +55,14 @@ class SocketPort:
         listening: socket.socket,
         factory: IProtocolFactory,
         *,
-        keepalive: bool = False,
+        options: Iterable[SocketOption] = (),
         at_once: int = 64,
         descriptors: Descriptors = DESCRIPTORS,
     ) -> None:
         listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
         if listening.family != socket.AF_UNIX:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, keepalive)
+            set_options(listening, options)
         self._poller = poller
         self._socket = listening
         self._family = int(listening.family)

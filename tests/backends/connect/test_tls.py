@@ -257,7 +257,7 @@ class HandshakeTests(TLSCase):
             connector = SocketConnector(
                 poller, reactor, socket.AF_INET, listening.getsockname(), factory
             )
-            connector.connect(10, keepalive=False)
+            connector.connect(10)
             client: Any = made.client
             client.give_up()
             client.receiver = LastReceiver()

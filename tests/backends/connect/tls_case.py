@@ -71,7 +71,7 @@ class TLSCase(TestCase):
         poller = Poller.of(reactor)
         name = ("127.0.0.1", port)
         connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
-        connector.connect(10, keepalive=False)
+        connector.connect(10)
         client = await done
         self.addCleanup(self.end, client)
         return client

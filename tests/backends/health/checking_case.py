@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
@@ -44,7 +43,7 @@ class CheckingTestCase(TestCase):
 
     def engines(self) -> list[Dial]:
         """Give all ways to connect."""
-        return [functools.partial(engine.dial, keepalive=False) for engine in self._engines]
+        return [engine.dial for engine in self._engines]
 
     def check(
         self,

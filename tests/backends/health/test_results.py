@@ -60,7 +60,7 @@ class FlappingTests(TestCase):
         check = Check("redis", interval=1, timeout=0.5, rise=2, fall=3)
         self.watched = Watched(server_at(self.port), check=check)
         self.engine = Engine(self.time)
-        dial = functools.partial(self.engine.dial, keepalive=False)
+        dial = self.engine.dial
         take = functools.partial(apply_result, self.watched.pool)
         clock = self.time.clock
         self.checks = HealthChecks(dial, clock, self.watched.pool, check, take, random=Random(1))

@@ -49,7 +49,7 @@ BAD_FILES = {
         (
             "3: [listen public] quux: unknown key (there are endpoint, detect_timeout, peek_limit, first, "
             "silent, race, default, accept_proxy_from, proxy_timeout, allow, deny, max_connections, "
-            "max_connections_per_source, max_undecided_per_source, connection_rate_per_source, backlog, keepalive, tls_strict)"
+            "max_connections_per_source, max_undecided_per_source, connection_rate_per_source, backlog, keepalive, freebind, tls_strict)"
         ),
         "5: [listen public] backlog: takes one value; remove this line",
         "6: [listen public] backlog: takes one value; remove this line",

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from tests.rules.reading.cases import ReadingTestCase
-from txmux.rules.model import Backend, NetworkSet, Rate, Refusal
+from txmux.rules.model import Backend, Keepalive, NetworkSet, Rate, Refusal
 
 if TYPE_CHECKING:
     from txmux.rules.model import Listener, Outcome
@@ -85,6 +85,29 @@ class ListenerTests(ReadingTestCase):
             ),
             (None, 3.0, 0, 0, None),
         )
+
+    def test_keepalive(self) -> None:
+        """It may be written out; what is left out is as usual."""
+        for text, wanted in (
+            ("yes", Keepalive(60, 15, 4)),
+            ("no", None),
+            ("idle=60s interval=20s count=3", Keepalive(60, 20, 3)),
+            ("count=1 idle=1h", Keepalive(3600, 15, 1)),
+        ):
+            self.assertEqual(self.listener(f"keepalive = {text}").keepalive, wanted)
+        self.assertEqual(self.listener("").keepalive, Keepalive())
+        self.assertEqual(self.listener("freebind = yes").freebind, True)
+
+    def test_bad_keepalive(self) -> None:
+        """What the system cannot take is told."""
+        for text, told in {
+            "idle=1500ms": "idle: must be whole seconds, 32767s at most, not '1500ms'",
+            "interval=1d": "interval: must be whole seconds, 32767s at most, not '1d'",
+            "count=128": "count: must be a whole number from 1 to 127, not '128'",
+            "yes idle=1s": "unknown option 'yes' (keepalive takes idle=, interval=, count=)",
+        }.items():
+            file = f"[listen a]\nendpoint = :1\nkeepalive = {text}"
+            self.assertEqual(self.complaints(file), [f"3 keepalive: {told}"])
 
     def test_rates(self) -> None:
         """They count by seconds, minutes or hours; without a burst it is their number."""

@@ -183,7 +183,7 @@ class MeaningTests(SynchronousTestCase):
                     ),
                     max_connections=7,
                     backlog=5,
-                    keepalive=False,
+                    keepalive=None,
                 ),
                 Listener("other", (":444",)),
             ),

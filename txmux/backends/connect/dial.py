@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.connect.source import Source
     from txmux.rules.model import Server
+    from txmux.sockets.options import SocketOption
 
 __all__ = ["OWN_TROUBLE", "Dial", "dial"]
 
@@ -42,7 +43,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     *,
     clock: IReactorTime,
     poller: Poller | None = None,
-    keepalive: bool = True,
+    options: Sequence[SocketOption] = (),
     eager: bool = False,
     sources: Sequence[Source] = (),
 ) -> Callable[[], None]:
@@ -55,7 +56,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         timeout: Seconds that it may take in all.
         clock: For time limits.
         poller: Watches plain sockets; without it they are the reactor's.
-        keepalive: Whether the system looks from time to time if the server is still there.
+        options: Of plain sockets; who has those of Twisted sets them by itself.
         eager: Whether there are bytes to be sent as soon as the connection is established.
         sources: Addresses of its family to connect from, in the order in which they are tried; none if the system
             is to choose. They need sockets of our own, which find out that an address has no port left.
@@ -68,7 +69,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     name = _socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
         connecting = SocketConnector(poller, clock, *name, factory)
-        connecting.connect(timeout, keepalive=keepalive, eager=eager, sources=sources)
+        connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "unix":
         connector = reactor.connectUNIX(server.path, factory, timeout)

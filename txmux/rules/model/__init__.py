@@ -13,6 +13,7 @@ from txmux.rules.model.backend import (
 )
 from txmux.rules.model.clients import Clients
 from txmux.rules.model.files import Files
+from txmux.rules.model.keepalive import Keepalive
 from txmux.rules.model.listener import Listener, Rate
 from txmux.rules.model.networks import IPAddress, IPNetwork, NetworkSet
 from txmux.rules.model.period import Period
@@ -40,6 +41,7 @@ __all__ = [
     "IPNetwork",
     "InProcess",
     "Item",
+    "Keepalive",
     "Listener",
     "NetworkSet",
     "Outcome",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.rules.model.keepalive import Keepalive
 from txmux.rules.model.refusal import Refusal
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.model.silence import Silence, silences
@@ -50,6 +51,8 @@ class Listener:
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.
         connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
+        keepalive: Of the connections to clients and to servers; ``None`` is none.
+        freebind: Whether addresses are listened on that this machine does not have, or not yet.
         tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -70,6 +73,7 @@ class Listener:
     max_undecided_per_source: int = 0
     connection_rate_per_source: Rate | None = None
     backlog: int = 1024
-    keepalive: bool = True
+    keepalive: Keepalive | None = attrs.field(factory=Keepalive)
+    freebind: bool = False
     tls_strict: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Clients, Listener, NetworkSet, Senders, Silence, Unix
+from txmux.rules.model import Clients, Keepalive, Listener, NetworkSet, Senders, Silence, Unix
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.context import NETWORKS, OUTCOME
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from txmux.rules.reading.context import Reading
 
 __all__ = ["KEYS", "make_listener"]
+
+_LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the like of Linux
 
 
 def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> Listener:
@@ -66,9 +69,36 @@ def _networks(reading: Reading, text: str) -> NetworkSet:
     return NetworkSet(reading.networks(part) for part in parts)
 
 
+def _keepalive(text: str) -> Keepalive | None:
+    """Read ``yes``, ``no`` or options; ``None`` is no keepalive."""
+    if "=" not in text:
+        return Keepalive() if values.boolean(text) else None
+    readers = {
+        "idle": _seconds,
+        "interval": _seconds,
+        "count": values.whole_number(1, _MOST_QUESTIONS),
+    }
+    return Keepalive(**read_options(values.split_words(text), readers, of="keepalive"))
+
+
+def _seconds(text: str) -> int:
+    seconds = values.positive_duration(text)
+    if seconds != int(seconds) or seconds > _LONGEST_QUIET:
+        raise InvalidValueError(f"must be whole seconds, {_LONGEST_QUIET}s at most, not {text!r}")
+    return int(seconds)
+
+
+def _freebind(text: str) -> bool:
+    wanted = values.boolean(text)
+    if wanted and sys.platform != "linux":
+        raise InvalidValueError("needs Linux; remove it")
+    return wanted
+
+
 _ENDPOINT = Kind(endpoints.listening, "one a line", "lines")
 _PEEK = Kind(values.size(1, 1024**2), "`1` to `1MiB`")
 _SENDERS = Kind(_sender, "list of networks, and `unix`", "list", Senders, in_context=True)
+_KEEPALIVE = Kind(_keepalive, "`yes`, `no`, or `idle=` `interval=` `count=` in any order")
 _SILENT = Kind(
     _silence,
     "[outcome](#outcomes) `[from=NETWORKS]` `[after=DURATION]`, one a line",
@@ -111,8 +141,10 @@ KEYS: Mapping[str, Key] = {
         "how fast each source may make connections: `20/s burst=40`, [see below](#sources)"),
     "backlog": Key(number(1, 65535), "1024", meaning=
         "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own"),
-    "keepalive": Key(BOOLEAN, "yes", meaning=
-        "TCP keepalive, on the connections to clients and to servers"),
+    "keepalive": Key(_KEEPALIVE, "yes", example="idle=60s interval=20s count=3", meaning=
+        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is asked every `interval=` whether it is there, and after `count=` questions without an answer the connection is broken. `yes` is `idle=60s interval=15s count=4`, and what is left out is so, too"),
+    "freebind": Key(Kind(_freebind, BOOLEAN.shape), "no", meaning=
+        "listen on an IP address although this machine does not have it, or not yet: a virtual address that comes and goes. Only Linux can"),
     "tls_strict": Key(BOOLEAN, "no", meaning=
         "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify has broken off, so that the server's connection is reset"),
 }

@@ -1,0 +1,43 @@
+"""Options of TCP sockets."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["NO_KEEPALIVE", "SocketOption", "keepalive_options", "set_options"]
+
+SocketOption: TypeAlias = tuple[int, int, int]
+"""Level, name and value, as ``setsockopt()`` takes them."""
+
+NO_KEEPALIVE: tuple[SocketOption, ...] = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
+
+_IDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # macOS
+
+
+def keepalive_options(idle: int, interval: int, count: int) -> tuple[SocketOption, ...]:
+    """Give the options that have the system find out whether a quiet peer is still there (RFC 9293, section 3.8.4).
+
+    Args:
+        idle: Seconds without a byte before it is asked.
+        interval: Seconds between one question and the next.
+        count: Questions without an answer after which the connection is broken.
+    """
+    times = (
+        (_IDLE, idle),
+        (getattr(socket, "TCP_KEEPINTVL", None), interval),
+        (getattr(socket, "TCP_KEEPCNT", None), count),
+    )
+    return (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        *((socket.IPPROTO_TCP, name, value) for name, value in times if name is not None),
+    )
+
+
+def set_options(its: socket.socket, options: Iterable[SocketOption]) -> None:
+    """Set options of a socket."""
+    for option in options:
+        its.setsockopt(*option)
