@@ -234,6 +234,39 @@ class HandOverTest(MuxTestCase):
         self.assertTrue(server.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 
+    async def _reset_with_much_to_take(self, kind: type[Peer]) -> None:
+        self.backend = PeerFactory(kind)
+        client = await self.handed(self.backend)
+        client.transport.pauseProducing()
+        server = await self.backend.peer()
+        await server.has(5)
+        client.reset()
+        await server.has_all()
+        self.assertIsNotNone(server.lost)
+        self.assert_story(await self.logged(), reason="client-reset")
+
+    async def test_reset_while_it_closes(self) -> None:
+        """A client that breaks off is gone, though the protocol only waits until it has taken all."""
+
+        class Closes(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.write(bytes(16 * 1024 * 1024))
+                self.transport.loseConnection()
+
+        await self._reset_with_much_to_take(Closes)
+
+    async def test_reset_while_it_pauses(self) -> None:
+        """A client that breaks off is gone, though the protocol does not read while it writes."""
+
+        class Pauses(Peer):
+            def dataReceived(self, data: bytes) -> None:
+                super().dataReceived(data)
+                self.transport.write(bytes(16 * 1024 * 1024))
+                self.transport.pauseProducing()
+
+        await self._reset_with_much_to_take(Pauses)
+
     async def test_aborts(self) -> None:
         """It may break the connection off itself."""
         client = await self.handed(self.backend)

@@ -250,6 +250,21 @@ class RelayTests(TerminationCase):
         await client.until(lambda: client.told_close_notify)
         self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH), bytes_out=6)
 
+    async def test_in_process_after_its_end(self) -> None:
+        """What a client still says to a protocol that has closed is not kept."""
+        inside = PeerFactory()
+        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
+        client = await self.client(self.mux([self.tls_route(), made]))
+        client.send(SSH)
+        server = await inside.peer()
+        await server.has(len(SSH))
+        server.close()
+        await client.until(lambda: client.told_close_notify)
+        client.send(bytes(100_000))
+        await self.seen(100_000)
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.said, b"")
+
 
 class LeakTests(TerminationCase):
     """What is left when connections are over."""

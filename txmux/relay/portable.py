@@ -8,7 +8,7 @@ from twisted.internet import interfaces
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.relay.progress import unsent
+from txmux.relay.progress import below_tls, unsent
 from txmux.relay.relay import Relay, RelaySide
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class PortableSide(RelaySide):
     def __init__(self, relay: Relay, end: End) -> None:
         super().__init__(relay)
         self.transport: IRelayTransport = end.transport
+        # What came before a reset is still passed on; if there is no room for it, in the end the relay gives up.
+        below_tls(self.transport).reads_later = True
 
     def begin(self, *, reading: bool) -> None:
         """Let the other side be held back when this one's buffer is full."""

@@ -18,9 +18,17 @@ except ImportError:  # pragma: no cover - no such thing on Windows
 if TYPE_CHECKING:
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["queued_in", "unsent"]
+__all__ = ["below_tls", "queued_in", "unsent"]
 
 _TCP_CLOSE = 7  # the state, as Linux counts them
+
+
+def below_tls(transport: IRelayTransport) -> Any:
+    """Give the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
+    bottom: Any = transport
+    while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
+        bottom = bottom.transport
+    return bottom
 
 
 def unsent(transport: IRelayTransport) -> int:
@@ -31,9 +39,7 @@ def unsent(transport: IRelayTransport) -> int:
     Returns:
         A number of bytes; 0 where it cannot be known.
     """
-    bottom: Any = transport
-    while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
-        bottom = bottom.transport
+    bottom = below_tls(transport)
     waiting: int = len(getattr(bottom, "dataBuffer", b"")) - getattr(bottom, "offset", 0)
     waiting += getattr(bottom, "_tempDataLen", 0)
     handle = bottom.getHandle()

@@ -80,9 +80,12 @@ class SocketTransport(tcp.Connection):
 
     Attributes:
         trouble: Why the socket cannot be watched, so that the connection is about to end.
+        reads_later: Whether somebody who does not read at present will do so, or end the connection. Otherwise a write that
+            fails ends it then.
     """
 
     trouble: OSError | None = None
+    reads_later = False
 
     _tlsClientDefault = False
 
@@ -226,7 +229,8 @@ class SocketTransport(tcp.Connection):
 
     def _is_broken(self) -> bool:
         """Note that the peer takes nothing any more; tell whether what it sent before is still to be read."""
-        if self._read_to_end:
+        nobody_reads = self.disconnecting or not (self._events & READ or self.reads_later)
+        if self._read_to_end or nobody_reads:
             return False
         self._broken = True
         _take_unsent(self)

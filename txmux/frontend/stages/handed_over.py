@@ -94,9 +94,12 @@ class HandedOver(Stage):
     @override
     def on_data(self) -> None:
         # The protocol is told what it has not been told, as long as it wants to hear.
-        if self._paused or self._closing():
-            return
         client = self._client
+        if self._closing():
+            client.said = b""  # TLS reads on until the other side's close-notify
+            return
+        if self._paused:
+            return
         data, client.said = client.said, b""
         if data:
             self._run(self.protocol.dataReceived, data)
