@@ -19,8 +19,12 @@ from txmux.frontend.addresses import text_of
 from txmux.frontend.limits.counted import Counted
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
+from txmux.processes.changeover import Changeover
+from txmux.processes.exchange import OneProcess
 from txmux.processes.parent import Parent
+from txmux.processes.pidfile import PidFile
 from txmux.processes.signals import SignalWatch, StopSignals
+from txmux.processes.successor import UpgradeError
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
     from txmux.frontend.listener import MuxFactory
     from txmux.processes.account import Account
+    from txmux.processes.exchange import Exchange
     from txmux.rules.model import Listener, Rules
     from txmux.serving.places import Place
 
@@ -52,6 +57,8 @@ class MuxService(Service):
         rules: As `txmux.rules.parser.load` gives them, or made in Python. With several workers they have to
             come from a file, and the reactor has to be the process's own.
         reactor: Listens, connects and tells the time; the process's own if not given.
+        pidfile: A file that has the ID of the process that serves.
+        upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
 
     Attributes:
         ports: The listening ports, once started; none with several workers, which have them.
@@ -62,7 +69,14 @@ class MuxService(Service):
 
     _log = Logger()
 
-    def __init__(self, rules: Rules, *, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        *,
+        reactor: Any = None,
+        pidfile: str | Path | None = None,
+        upgrades: bool = False,
+    ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
@@ -80,7 +94,12 @@ class MuxService(Service):
         self._stopping = False
         self.last_reload: tuple[float, Report] | None = None
         self._stop_signals = StopSignals(reactor)
+        self._changeover = Changeover(
+            reactor, self._sockets, PidFile(pidfile) if pidfile else None, self._fail
+        )
         self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
+        signals = [signal.SIGUSR2] if upgrades else []
+        self._on_upgrade = SignalWatch(reactor, self._asked_to_upgrade, *signals)
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -113,6 +132,37 @@ class MuxService(Service):
         super().startService()
         self._stop_signals.start()
         self._on_hangup.start()
+        self._on_upgrade.start()
+        if isinstance(opened, Serving):
+            self._reactor.callWhenRunning(self._can_serve)
+
+    async def upgrade(self) -> None:
+        """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended.
+
+        Raises:
+            UpgradeError: The new process does not serve, and this one does as before.
+        """
+        await self._reloading.idle()
+        opened = self._opened
+        if opened is None or not self.running:
+            raise UpgradeError("the service does not run")
+        await self._changeover.upgrade(
+            self.rules.listeners, self._exchange(), {"down": opened.down()}
+        )
+        self._end()
+
+    def _asked_to_upgrade(self) -> None:
+        Deferred.fromCoroutine(self.upgrade()).addErrback(self._upgrade_failed)
+
+    def _upgrade_failed(self, failure: Failure) -> None:
+        if not failure.check(UpgradeError):  # which has been told
+            self._log.failure("the upgrade failed", failure)
+
+    def _exchange(self) -> Exchange:
+        assert self._opened is not None  # noqa: S101 - it has been started
+        if isinstance(self._opened, Parent):
+            return self._opened.exchange
+        return OneProcess(self._opened, self._reactor)
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
@@ -123,9 +173,10 @@ class MuxService(Service):
         self._stopping = True
         await self._reloading.idle()
         opened = self._opened
+        self._on_upgrade.stop()
+        self._changeover.stop()
         if opened is not None:
             self._stop_signals.hurry = opened.end_all
-            self._sockets.close()
             draining = Deferred.fromCoroutine(opened.drain())
             if self._stop_signals.is_urgent:
                 opened.end_all()
@@ -159,6 +210,8 @@ class MuxService(Service):
         opened, given, self._given = self._opened, self._given, None
         if opened is None or self._stopping:
             return Report.refused("the service does not run")
+        if self._changeover.is_under_way:
+            return Report.refused("an upgrade is under way, which reads the rules itself")
         if given is None and not self.rules.files.texts:
             opened.reopen_files()
             return Report(ok=True, changes="nothing changed: the rules were made in Python")
@@ -264,28 +317,52 @@ class MuxService(Service):
     def _open(self) -> Serving | Parent:
         if self._opened is None:
             self._stopping = False
-            for warning in lint(self.rules):
-                self._log.warn("{warning}", warning=str(warning))
-            self._account = account_of(self.rules)
-            check_servers(self._reactor, self.rules.servers())
-            alone = self.rules.settings.workers == 1
-            self._opened = self._serving() if alone else self._parent()
+            self._changeover.find_predecessor()
+            try:
+                self._opened = self._made()
+                for finding in self._changeover.down:
+                    self._opened.check_found(**finding)
+            except Exception as problem:
+                self._changeover.cannot_serve(problem)
+                raise
         return self._opened
 
+    def _made(self) -> Serving | Parent:
+        for warning in lint(self.rules):
+            self._log.warn("{warning}", warning=str(warning))
+        self._account = account_of(self.rules)
+        check_servers(self._reactor, self.rules.servers())
+        alone = self.rules.settings.workers == 1
+        return self._serving() if alone else self._parent()
+
     def _parent(self) -> Parent:
-        parent = Parent(self.rules, self._reactor, self._sockets, self._fail)
-        parent.open(self._account.owner if self._account else None)
+        parent = Parent(
+            self.rules,
+            self._reactor,
+            self._sockets,
+            self._fail,
+            served=self._can_serve,
+            accepting=not self._changeover.is_waiting,
+        )
+        parent.check(self._account.owner if self._account else None)
+        self._changeover.open(self.rules.listeners)
         return parent
+
+    def _can_serve(self) -> None:
+        if self._opened is not None:  # any more
+            self._changeover.can_serve(self._exchange())
 
     def _serving(self) -> Serving:
         settings = self.rules.settings
         access_log = open_log(
             settings, after_turn(self._reactor), self._account.owner if self._account else None
         )
-        serving = Serving(self.rules, access_log, self._reactor)
+        serving = Serving(
+            self.rules, access_log, self._reactor, accepting=not self._changeover.is_waiting
+        )
         self.ports, self.factories = serving.ports, serving.factories
         try:
-            self._sockets.open(self.rules.listeners)
+            self._changeover.open(self.rules.listeners)
         except MuxError:
             serving.give_up()
             raise
@@ -336,5 +413,9 @@ class MuxService(Service):
     def _fail(self, error: MuxError) -> None:
         self.failure = error
         self._log.critical("{error}; stopping", error=error)
+        self._changeover.cannot_serve(error)
+        self._end()
+
+    def _end(self) -> None:
         with suppress(ReactorNotRunning):  # it may be about to stop for another reason
             self._reactor.stop()

@@ -35,6 +35,7 @@ class Options(usage.Options):
     longdesc = "Puts many protocols on one TCP port, told apart by what the client says first."
     optParameters = [  # noqa: RUF012 - usage.Options reads it
         ["rules", "r", None, "The rules file."],
+        ["pidfile", None, None, "A file that has the process ID while clients are served."],
         ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
     ]
     optFlags = [  # noqa: RUF012
@@ -99,7 +100,9 @@ def makeService(options: Options) -> IService:
         use_monotonic_time(options.parent["reactor"])
     top = _StoppingService()
     service: Any = (
-        demo_service(options["demo-port"]) if options["demo"] else MuxService(options.rules)
+        demo_service(options["demo-port"])
+        if options["demo"]
+        else MuxService(options.rules, pidfile=options["pidfile"], upgrades=True)
     )
     service.setServiceParent(top)
     made: IService = top

@@ -110,22 +110,30 @@ class Mux(LoggingTwist):
         rules: All sections but ``[txmux]``.
         settings: Lines of ``[txmux]`` besides those of the access log.
         before: A command that runs the rest of its arguments as a command.
+        options: Further options of txmux.
 
     Attributes:
+        file: The rules file.
         log: The access log's file.
         ports: The TCP ports of the listeners, by name.
     """
 
     def __init__(
-        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
+        self,
+        folder: Path,
+        rules: str,
+        settings: str = "",
+        *,
+        before: Sequence[str] = (),
+        options: Sequence[str | Path] = (),
     ) -> None:
         own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
         self.log = own / "access.log"
-        file = own / "rules.ini"
+        file = self.file = own / "rules.ini"
         file.write_text(
             f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
         )
-        super().__init__("--rules", file, before=before)
+        super().__init__("--rules", file, *options, before=before)
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
             found = self.child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")

@@ -14,6 +14,7 @@ from twisted.logger import Logger, globalLogBeginner
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
+from txmux.processes.exchange import OneProcess
 from txmux.processes.forwarding import Forwarding
 from txmux.processes.limits import SharedLimits
 from txmux.processes.signals import SignalWatch
@@ -66,6 +67,7 @@ class Child:
         workers: int,
         sockets: Sequence[str],
         down: Sequence[dict[str, Any]] = (),
+        accepting: bool = True,  # noqa: FBT001, FBT002 - a message's field
     ) -> None:
         """Serve.
 
@@ -75,12 +77,15 @@ class Child:
             workers: The number of them.
             sockets: The keys of the places of the sockets, in their order.
             down: What checks have found so far.
+            accepting: Whether clients are accepted yet.
         """
         memory, *opened = descriptors
         try:
             serving = self._serving = self._serve(
                 Files(**rules), workers, memory, dict(zip(sockets, opened, strict=True))
             )
+            if not accepting:
+                serving.pause()
             for finding in down:
                 serving.check_found(**finding)
         except Exception:
@@ -88,7 +93,10 @@ class Child:
             self._reactor.callLater(0, self._over)  # once the parent is told
             raise
         self.channel.handlers.update(
-            end_all=serving.end_all, reopen=serving.reopen_files, check=serving.check_found
+            end_all=serving.end_all,
+            reopen=serving.reopen_files,
+            check=serving.check_found,
+            **OneProcess(serving, self._reactor).handlers,
         )
 
     def _serve(

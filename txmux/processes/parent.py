@@ -13,6 +13,7 @@ from txmux.backends.upstream import Upstreams
 from txmux.errors import ListenError, MuxError
 from txmux.frontend.engine import Engine
 from txmux.observe.access_log import open_log
+from txmux.processes.exchange import Workers
 from txmux.processes.limits import SharedLimits
 from txmux.processes.worker import Worker
 from txmux.rules.reading.parser import is_as_read
@@ -48,6 +49,11 @@ class Parent:
         reactor: The process's own; workers use one of the same kind.
         sockets: Where clients come in; whoever owns them closes them.
         failed: Is told once if a worker cannot start while the service does.
+        served: Is told when all serve, or could if they accepted clients.
+        accepting: Whether they do from the first moment.
+
+    Attributes:
+        exchange: How they take the place of others, and others theirs.
     """
 
     _log = Logger()
@@ -58,27 +64,32 @@ class Parent:
         reactor: Any,
         sockets: ListeningSockets,
         failed: Callable[[MuxError], object],
+        *,
+        served: Callable[[], object] = lambda: None,
+        accepting: bool = True,
     ) -> None:
         self._rules = rules
         self._reactor = reactor
         self._failed = failed
+        self._served = served
         self._failing = False
         self._sockets = sockets
         self._workers: list[Worker] = []
+        self.exchange = Workers(self._workers, accepting=accepting)
         self._deadline: IDelayedCall | None = None
         self._pinging = LoopingCall(self._ping)
         self._pinging.clock = reactor
         engine = Engine(reactor, rules.settings.relay)
         self._upstreams = Upstreams(reactor, engine.clock, engine.dial, publish=self._publish)
 
-    def open(self, owner: tuple[int, int] | None = None) -> None:
-        """Open all sockets, and check what would stop every worker.
+    def check(self, owner: tuple[int, int] | None = None) -> None:
+        """Check what would stop every worker, before the sockets are opened.
 
         Args:
             owner: The user and group IDs that the workers run as, if not those of this process.
 
         Raises:
-            ListenError: A socket cannot be opened; none is left open.
+            ListenError: Several processes cannot accept from an endpoint.
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
         """
@@ -92,13 +103,12 @@ class Parent:
         if access_log is not None:
             access_log.close()
         check_shareable(self._rules.listeners)
-        self._sockets.open(self._rules.listeners)
 
     def start(self) -> None:
         """Start the workers."""
         count = self._rules.settings.workers
         self._limits = SharedLimits.make(self._rules, count)
-        self._workers = [Worker(self, number, self._reactor) for number in range(count)]
+        self._workers += [Worker(self, number, self._reactor) for number in range(count)]
         for worker in self._workers:
             worker.start()
         self._pinging.start(_PING, now=False)
@@ -116,8 +126,17 @@ class Parent:
             "rules": attrs.asdict(self._rules.files),
             "workers": settings.workers,
             "sockets": list(self._sockets.sockets()),
-            "down": self._upstreams.down(),
+            "accepting": self.exchange.accepting,
+            "down": self.down(),
         }
+
+    def down(self) -> list[dict[str, Any]]:
+        """Give what another process has to know of servers; see `Upstreams.down`."""
+        return self._upstreams.down()
+
+    def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Take in what a check of another process has found; see `Upstreams.apply`."""
+        self._upstreams.apply(backend, key, ok=ok, why=why)
 
     def descriptors(self) -> list[int]:
         """Give what goes with that: the memory that all share, and the listening sockets."""
@@ -136,6 +155,7 @@ class Parent:
         """Note that a worker serves."""
         if all(worker.ready for worker in self._workers):
             self._log.info("workers that serve: {count}", count=len(self._workers))
+            self._served()
 
     def ended(self, number: int) -> None:
         """Forget the connections of a worker that has ended."""

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 
 from txmux.processes.backoff import BackOff
 from txmux.processes.channel import Channel, GoneError, attach
+from txmux.processes.ending import how_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IProcessTransport
     from twisted.python.failure import Failure
@@ -127,6 +127,14 @@ class Worker(ProcessProtocol):
         if self._channel is not None:
             self._channel.send(kind, **values)
 
+    def ask(
+        self, kind: str, *, seconds: float | None = None, descriptors: Sequence[int] = ()
+    ) -> Deferred[Any]:
+        """Ask it something; see `Channel.ask`."""
+        if self._channel is None:
+            return fail(GoneError())
+        return self._channel.ask(kind, seconds=seconds, descriptors=descriptors)
+
     def stop(self) -> Deferred[None]:
         """Let its connections finish, and wait for its end."""
         if self._restart is not None:
@@ -190,7 +198,7 @@ class Worker(ProcessProtocol):
             return
         ending: Any = reason.value
         early = "" if self._has_served else " before it had served"
-        how = f"cannot start: {self._problem}" if self._problem else f"{_how(ending)}{early}"
+        how = f"cannot start: {self._problem}" if self._problem else f"{how_ended(ending)}{early}"
         self._missing(how, is_hopeless=ending.signal is None)
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
@@ -233,9 +241,3 @@ def _environment() -> dict[str, str]:
     """Let it find what this process finds, and no more."""
     places = [place or str(Path.cwd()) for place in sys.path]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
-
-
-def _how(ending: Any) -> str:
-    if ending.signal is None:
-        return f"ended by itself with exit status {ending.exitCode}"
-    return f"was ended by signal {ending.signal} ({signal.Signals(ending.signal).name})"

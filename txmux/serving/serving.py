@@ -12,7 +12,9 @@ from txmux.backends.upstream import Upstreams
 from txmux.errors import MuxError
 from txmux.frontend.engine import Engine
 from txmux.frontend.generation import Generation
+from txmux.frontend.limits.admission import Admission
 from txmux.frontend.listener import MuxFactory
+from txmux.rules.model import Listener
 from txmux.serving.door import Door
 from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.places import places_of
@@ -27,9 +29,8 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import PreparedUpstreams
     from txmux.frontend.connection import MuxProtocol
     from txmux.frontend.hops import Hops
-    from txmux.frontend.limits.admission import Admission
     from txmux.observe.access_log import AccessLog
-    from txmux.rules.model import Listener, Rules
+    from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
     from txmux.tls.termination import PreparedTerminations
 
@@ -148,6 +149,18 @@ class Serving:
             door.port.stopReading()
         self._doors[key] = door
         self.ports.append(door.port)
+
+    def factory_of(self, listener: str) -> MuxFactory:
+        """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
+        for factory in self.factories:
+            if factory.generation.settings.name == listener:
+                return factory
+        gone = Listener(listener)
+        return self.add(gone, Admission(gone, self._reactor.seconds))
+
+    def connections(self) -> list[MuxProtocol]:
+        """Give all that are not over."""
+        return [one for factory in self._all() for one in factory.connections]
 
     def accept(self) -> None:
         """Accept clients, after `pause`."""
@@ -281,7 +294,7 @@ class Serving:
 
     def older(self) -> list[MuxProtocol]:
         """Give the connections that were accepted under older rules."""
-        return [one for one in self._connections() if one.generation.number < self.number]
+        return [one for one in self.connections() if one.generation.number < self.number]
 
     def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections that there are of routes and backends that are no more, after ``drain_timeout``."""
@@ -305,9 +318,6 @@ class Serving:
 
     # The end.
 
-    def _connections(self) -> list[MuxProtocol]:
-        return [one for factory in self._all() for one in factory.connections]
-
     def _all(self) -> list[MuxFactory]:
         return [*self.factories, *self._retiring]
 
@@ -323,7 +333,7 @@ class Serving:
         await gatherResults(map(stop_listening, self.ports))
         self.ports.clear()
         self._doors.clear()
-        open_connections = len(self._connections())
+        open_connections = len(self.connections())
         if open_connections:
             self._log.info(
                 "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
@@ -381,6 +391,10 @@ class Serving:
         self.factories.clear()
         if self._access_log is not None:
             self._access_log.close()
+
+    def down(self) -> list[dict[str, Any]]:
+        """Give what another process has to know of servers; see `Upstreams.down`."""
+        return self._upstreams.down()
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
         """Take in what a check of another process has found; see `Upstreams.apply`."""

@@ -1,0 +1,54 @@
+"""The file that names the process."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.processes.pidfile import PidFile, PidFileError
+
+
+class PidFileTest(SynchronousTestCase):
+    """Written, replaced and removed."""
+
+    def setUp(self) -> None:
+        """Choose a place."""
+        self.folder = make_folder(self)
+        self.path = self.folder / "txmux.pid"
+
+    def test_life(self) -> None:
+        """It has this process's ID, takes the place of another one's, and is gone at the end; nothing else is left."""
+        self.path.write_text("1\n")
+        file = PidFile(self.path)
+        file.write()
+        self.assertEqual(self.path.read_text(), f"{os.getpid()}\n")
+        self.assertEqual(list(self.folder.iterdir()), [self.path])
+        file.remove()
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_of_another(self) -> None:
+        """One that names another process stays."""
+        file = PidFile(self.path)
+        file.write()
+        self.path.write_text("1\n")
+        file.remove()
+        self.assertEqual(self.path.read_text(), "1\n")
+
+    def test_gone(self) -> None:
+        """It does not matter if somebody has removed it."""
+        PidFile(self.path).remove()
+
+    def test_no_folder(self) -> None:
+        """Where it cannot be written, the message names it."""
+        file = PidFile(self.folder / "none" / "txmux.pid")
+        self.assertRaisesRegex(
+            PidFileError, r"--pidfile /.*/none/txmux\.pid: No such file", file.write
+        )
+
+    def test_not_a_file(self) -> None:
+        """If the name is that of a folder, nothing is left beside it."""
+        self.path.mkdir()
+        self.assertRaises(PidFileError, PidFile(self.path).write)
+        self.assertEqual(list(self.folder.iterdir()), [self.path])

@@ -1,0 +1,112 @@
+"""A service that is upgraded: the processes, one after another."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.interop.children import eventually
+from tests.interop.mux import Mux
+from tests.processes.running import is_gone
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Upgrading"]
+
+
+class Upgrading(Mux):
+    """A running service with a file that names its process.
+
+    Args:
+        folder: Where a folder for its files is made.
+        rules: All sections but ``[txmux]``.
+        settings: Lines of ``[txmux]`` besides those of the access log.
+        before: A command that runs the rest of its arguments as a command.
+
+    Attributes:
+        pid: The process that serves.
+    """
+
+    def __init__(
+        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
+    ) -> None:
+        self._pidfile = folder / f"{os.urandom(4).hex()}.pid"
+        super().__init__(
+            folder, rules, settings, before=before, options=("--pidfile", self._pidfile)
+        )
+        eventually(self._pidfile.exists, "it serves")
+        self.pid = self._named()
+        self._pids = [self.pid]
+
+    def _named(self) -> int:
+        return int(self._pidfile.read_text())
+
+    def ask(self) -> None:
+        """Ask for an upgrade."""
+        os.kill(self.pid, signal.SIGUSR2)
+
+    def switched(self) -> int:
+        """Wait until a new process serves, and give the old one."""
+        old = self.pid
+        eventually(lambda: self._named() != old, "another process serves")
+        self.pid = self._named()
+        self._pids.append(self.pid)
+        return old
+
+    def upgrade(self) -> None:
+        """Have a new process serve, and wait until the old one has handed all over and has ended."""
+        self.ask()
+        old = self.switched()
+        eventually(lambda: is_gone(old), "the old process has ended")
+
+    def refuse(self, why: str) -> None:
+        """Ask for an upgrade that fails, for this reason."""
+        count = len(self._refusals(why))
+        self.ask()
+        eventually(lambda: len(self._refusals(why)) > count, f"the upgrade fails: {why}")
+        if self._named() != self.pid:
+            raise AssertionError("another process serves")
+
+    def _refusals(self, why: str) -> list[str]:
+        pattern = rf"no upgrade, the old process goes on: (?:.*\n)*?.*{why}"
+        return re.findall(pattern, self.child.output)
+
+    def terminate(self) -> None:
+        """Send the signal that stops it."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def assert_stopped(self) -> None:
+        """Wait for its end, and check that it has said nothing that it should not."""
+        eventually(lambda: all(map(is_gone, self._pids)), "all processes have ended")
+        self.child.wait()
+        output = self.child.output
+        if "Traceback" in output or "Unhandled" in output:
+            raise AssertionError(f"it has said:\n{output}")
+
+    def stop(self) -> None:
+        """Stop it, unless it has been stopped, and see to it that all is well with it."""
+        if not is_gone(self.pid):
+            self.terminate()
+        self.assert_stopped()
+
+    end = stop
+
+    def kill(self) -> None:
+        """End all of it, whatever has become of it."""
+        for pid in self._pids:
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def descriptors(self) -> int:
+        """Count what the process that serves has open."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def inodes(self) -> set[str]:
+        """Give the sockets that listen at its ports."""
+        ports = {f"{port:04X}" for port in self.ports.values()}
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return {row[9] for row in rows if row[3] == "0A" and row[1].partition(":")[2] in ports}

@@ -1,0 +1,144 @@
+"""A new process of the same program, which is started to go on with what this one does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+
+from txmux.errors import MuxError
+from txmux.processes.channel import Channel, ChannelError, GoneError, attach
+from txmux.processes.ending import how_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from twisted.internet.interfaces import IProcessTransport
+    from twisted.python.failure import Failure
+
+__all__ = ["ENDS", "VERSION", "Successor", "UpgradeError"]
+
+ENDS = "TXMUX_PREDECESSOR"
+"""The environment variable that tells the new process which of its descriptors leads to the old one."""
+
+VERSION = 1
+"""Of what the two processes tell each other. Who does not know a field leaves it out, so this changes only if that is not enough."""
+
+_STDERR, _CHANNEL = 2, 3
+_ENDING = 5.0  # seconds that it has to end, when it has closed the channel
+_SAID = 2**16  # bytes of what it says that are kept
+
+
+class UpgradeError(MuxError):
+    """The new process did not take over, and the old one goes on."""
+
+
+class Successor(ProcessProtocol):
+    """A new process, from its start until it serves.
+
+    What it writes to its standard error stream until it has read its rules is kept, to be told if it ends. Then it takes that of
+    this process, and tells by the channel why it cannot serve.
+
+    Args:
+        reactor: Starts it.
+        command: The program and its arguments; as this process was started if not given.
+
+    Attributes:
+        channel: Leads to it.
+    """
+
+    transport: IProcessTransport
+
+    def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
+        self._reactor = reactor
+        self._command = list(command or sys.orig_argv)
+        self._said = b""
+        self._ended: Deferred[str] = Deferred()
+        self.channel = Channel({}, lambda: None, reactor)
+
+    async def begin(
+        self, sockets: Mapping[str, socket.socket], state: dict[str, Any], seconds: float
+    ) -> dict[str, Any]:
+        """Start the process, hand it what it begins with, and wait until it could serve.
+
+        Args:
+            sockets: Those that listen, by the keys of their places.
+            state: What is known of servers, and the like.
+            seconds: How long it may take.
+
+        Returns:
+            What it tells of itself.
+
+        Raises:
+            UpgradeError: It could not, and has ended.
+        """
+        own, other = socket.socketpair()
+        with own, other:
+            attach(self._reactor, self.channel, own)
+            try:
+                self._spawn(other.fileno())
+            except OSError as problem:
+                self.channel.close()
+                raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
+        try:
+            answer: dict[str, Any] = await self.channel.ask(
+                "begin",
+                seconds=seconds,
+                descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
+                version=VERSION,
+                sockets=[*sockets],
+                state=state,
+            )
+        except ChannelError as problem:
+            is_gone = isinstance(problem, GoneError)
+            kill = self._reactor.callLater(_ENDING if is_gone else 0, self.end)
+            how = await self._ended
+            if kill.active():
+                kill.cancel()
+            why = how if is_gone else str(problem)
+            raise UpgradeError(
+                "\n".join(filter(None, [f"the new process {why}", self.said]))
+            ) from problem
+        return answer
+
+    def _spawn(self, descriptor: int) -> None:
+        with Path(os.devnull).open() as nothing:
+            self._reactor.spawnProcess(
+                self,
+                self._command[0],
+                self._command,
+                env={**os.environ, ENDS: str(_CHANNEL)},
+                childFDs={0: nothing.fileno(), 1: 1, 2: "r", _CHANNEL: descriptor},
+            )
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+        pid: int = self.transport.pid
+        return pid
+
+    @property
+    def said(self) -> str:
+        """What it has written to its standard error stream."""
+        return self._said.decode(errors="replace").strip()
+
+    def errReceived(self, data: bytes) -> None:
+        """Keep the end of what it says."""
+        self._said = (self._said + data)[-_SAID:]
+
+    def processEnded(self, reason: Failure) -> None:
+        """Note how it ended."""
+        self.channel.close()
+        self._ended.callback(how_ended(reason.value))
