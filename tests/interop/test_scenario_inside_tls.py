@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
+from tests.programs import require_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,7 @@ class InsideTlsTests(ScenarioTestCase):
 
     def test_websocket(self) -> None:
         """A WebSocket client at the tunnel's path reaches what is behind websockify."""
+        require_program("wsdump")  # it is of the same package as the client
         said = output_of("/usr/bin/python3", "-c", _WEBSOCKET, _PUBLIC, _NAME, self.authority)
         self.assertEqual(said, b"+PONG\r\n")
         self.assertEqual(self.logged(), ("tunnel", "127.0.0.1:6080", _NAME))

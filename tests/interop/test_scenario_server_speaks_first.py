@@ -1,4 +1,4 @@
-"""`server-speaks-first.ini` with MariaDB, vsftpd, TigerVNC and nginx."""
+"""`server-speaks-first.ini` with MariaDB, TigerVNC, aiosmtpd, vsftpd and nginx."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tests.interop.children import Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_mariadb, start_nginx
+from tests.programs import require_program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ pasv_promiscuous=YES
 
 _PUBLIC = "192.0.2.1"
 _CLIENT = "203.0.113.7"
-_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5"}
+_CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", "192.0.2.13": "10.3.0.5"}
 
 
 class ServerSpeaksFirstTests(ScenarioTestCase):
@@ -44,6 +45,7 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
 
     addresses = (_PUBLIC, _CLIENT, *_CLIENTS, *_CLIENTS.values())
     files: ClassVar[Path]
+    mail: ClassVar[Child]
     mux: ClassVar[Example]
 
     @classmethod
@@ -65,6 +67,9 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
             *("-SecurityTypes", "None", "-geometry", "320x200", "-depth", "24"),
         )
         cls.share(desktop).wait_for("Listening for VNC connections")
+        smtp = (require_program("aiosmtpd"), "-n", "-dd", "-l", "127.0.0.1:25")
+        cls.mail = cls.share(Child("env", "PYTHONUNBUFFERED=1", *smtp))
+        cls.mail.wait_for("Starting asyncio loop")
         cls.mux = cls.share(Example(EXAMPLES / "server-speaks-first.ini"))
 
     def assert_logged(self, backend: str, client: str) -> None:
@@ -90,6 +95,16 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
         output_of("vncsnapshot", *options, f"192.0.2.12:{display}", picture)
         self.assertTrue(picture.read_bytes().startswith(b"\xff\xd8\xff"))
         self.assert_logged("vnc", "10.2.0.5")
+
+    def test_smtp(self) -> None:
+        """A mail is delivered."""
+        output_of(
+            *("curl", "-q", "-sS", "smtp://192.0.2.13:443", "--upload-file", "-"),
+            *("--mail-from", "a@example.com", "--mail-rcpt", "b@example.com"),
+            stdin=b"Subject: greetings\r\n\r\nhello\r\n",
+        )
+        self.mail.wait_for("^Subject: greetings$")
+        self.assert_logged("smtp", "10.3.0.5")
 
     def test_ftp(self) -> None:
         """Files are fetched in both kinds of passive mode; their bytes do not come through txmux."""
