@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import MultiService
@@ -12,6 +13,7 @@ from twisted.python import usage
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
+from txmux.observe.servicelog import ServiceLog
 from txmux.rules.reading.parser import load
 from txmux.sockets.clock import use_monotonic_time
 
@@ -96,8 +98,11 @@ def makeService(options: Options) -> IService:
     from txmux.service import MuxService  # noqa: PLC0415
 
     if options.parent is not None:
-        # The program `twist` runs nothing else; who runs a service in a program of their own keeps their clock.
-        use_monotonic_time(options.parent["reactor"])
+        # The program `twist` runs nothing else; who runs a service in a program of their own keeps their clock and log.
+        twist = options.parent
+        use_monotonic_time(twist["reactor"])
+        with suppress(OSError):  # it is none that has a descriptor
+            twist["logFile"] = ServiceLog(twist["logFile"], twist["reactor"])
     top = _StoppingService()
     service: Any = (
         demo_service(options["demo-port"])

@@ -14,6 +14,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.observe.lines import LineWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,17 +169,14 @@ class FileAccessLog:
         self._format = _FORMATS[form]
         self._later = later
         self._owner = owner
-        self._lines: list[str] = []
-        self._failing = False
-        self._torn = (
-            b""  # what has to come before the next line, if the last was not written as a whole
-        )
+        self._lines: list[bytes] = []
         try:
             self._file: int | None = self._open()
         except OSError as problem:
             raise AccessLogError(
                 f"access_log: {path} cannot be opened for appending: {problem.strerror}"
             ) from problem
+        self._writer = LineWriter(self._file, self._fail, self._mended)
 
     def _open(self) -> int:
         if self._path.is_fifo() or self._path.is_socket():
@@ -193,7 +191,7 @@ class FileAccessLog:
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""
-        self._lines.append(self._format(record))
+        self._lines.append(f"{self._format(record)}\n".encode())
         if self._later is None:
             self._flush()
         elif len(self._lines) == 1:
@@ -201,30 +199,23 @@ class FileAccessLog:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        if not lines or self._file is None:
-            return
-        # One write for all, so that the lines of several processes do not mix.
-        data = self._torn + "\n".join([*lines, ""]).encode()
-        try:
-            written = os.write(self._file, data)
-        except OSError as problem:
-            self._fail(str(problem.strerror))
-            return
-        whole = written == len(data)
-        self._torn = b"" if whole else b"\n"
-        if whole:
-            self._failing = False
-        else:
-            self._fail(os.strerror(errno.ENOSPC))
+        if lines and self._file is not None:
+            # One write for all, so that the lines of several processes do not mix.
+            self._writer.write(lines)
 
     def _fail(self, problem: str) -> None:
-        if not self._failing:
-            self._failing = True
-            self._log.error(
-                "access log {path}: {problem}; lines are lost until this is mended",
-                path=self._path,
-                problem=problem,
-            )
+        self._log.error(
+            "access log {path}: {problem}; lines are lost until this is mended",
+            path=self._path,
+            problem=problem,
+        )
+
+    def _mended(self, lost: int) -> None:
+        self._log.info(
+            "access log {path}: lines are written again; {count} were lost",
+            path=self._path,
+            count=lost,
+        )
 
     def reopen(self) -> None:
         """Open the file again under its name; keep the old one if that fails."""
@@ -237,14 +228,19 @@ class FileAccessLog:
                 problem=problem.strerror,
             )
             return
-        self.close()
-        self._file = fresh
-        self._torn = b""
+        self._flush()
+        old, self._file = self._file, fresh
+        self._writer.move(fresh)
+        self._close(old)
 
     def close(self) -> None:
         """Close the file."""
         self._flush()
         file, self._file = self._file, None
+        self._writer.close()
+        self._close(file)
+
+    def _close(self, file: int | None) -> None:
         if file is None:
             return
         try:

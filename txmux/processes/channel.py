@@ -126,6 +126,14 @@ class Channel(LineOnlyReceiver):
         self.send(kind, ask=number, **values)
         return answer
 
+    def backlog(self) -> int:
+        """Count the bytes that wait here, since the other process takes no more at present."""
+        if not self.is_open or self.transport is None:
+            return 0
+        transport: Any = self.transport
+        waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return waiting
+
     def close(self) -> None:
         """Send what there is to send, and close."""
         if self.is_open and self.transport is not None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.observe.access_log import open_log
+from txmux.observe.servicelog import ServiceLog
 from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
 from txmux.processes.exchange import OneProcess
@@ -165,7 +166,8 @@ def main() -> None:
     reactor: Any = installed
     use_monotonic_time(reactor)
     child = Child(int(number), reactor)
-    globalLogBeginner.beginLoggingTo([Forwarding(child.channel)], redirectStandardIO=False)
+    alone: Any = ServiceLog(sys.stderr, reactor)
+    globalLogBeginner.beginLoggingTo([Forwarding(child.channel, alone)], redirectStandardIO=False)
     attach(reactor, child.channel, socket.socket(fileno=CHANNEL))
     # systemd sends it to every process of a service.
     SignalWatch(reactor, child.stop, signal.SIGTERM).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import ILogObserver, LogLevel, eventAsText, textFileLogObserver
 from zope.interface import implementer
@@ -15,20 +15,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Forwarding"]
 
+_MOST = 4 * 1024 * 1024
+"""Bytes that may wait for the parent, which a busy worker may write in a moment without anything being wrong."""
+
 
 @implementer(ILogObserver)
 class Forwarding:
     """Sends events over a channel; when that is closed, they go to the standard error stream.
 
-    What Twisted says of its own doings is left out, unless it is a warning or worse.
+    What the parent does not take is kept, up to a limit; further events are lost, and the next one that is not tells how
+    many. What Twisted says of its own doings is left out, unless it is a warning or worse.
 
     Args:
         channel: Leads to the parent.
+        alone: Takes the place of the standard error stream.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, alone: Any = None) -> None:
         self._channel = channel
-        self._alone = textFileLogObserver(sys.stderr)
+        self._lost = 0
+        self._alone = textFileLogObserver(alone or sys.stderr)
 
     def __call__(self, event: LogEvent) -> None:
         """Take an event."""
@@ -38,7 +44,20 @@ class Forwarding:
             return
         if not self._channel.is_open:
             self._alone(event)
-        elif namespace == "txmux.access":
+        elif self._channel.backlog() > _MOST:
+            self._lost += 1
+        else:
+            self._tell_of_lost()
+            self._send(event, level, namespace)
+
+    def _tell_of_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        if lost:
+            text = f"the parent process took no lines for a while; {lost} are lost"
+            self._channel.send("log", level="warn", text=text)
+
+    def _send(self, event: LogEvent, level: Any, namespace: str) -> None:
+        if namespace == "txmux.access":
             self._channel.send("access", line=event["line"])
         else:
             text = eventAsText(event, includeTimestamp=False, includeSystem=False)

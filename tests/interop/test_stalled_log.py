@@ -1,0 +1,97 @@
+"""Nobody reads what the service writes to its standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.interop.children import InteropTestCase
+from tests.interop.mux import twist_command
+
+_CLIENTS = 2000
+
+
+class StalledLogTests(InteropTestCase):
+    """The access log goes to the service's own log, and that to a pipe."""
+
+    def served(self, port: int) -> bool:
+        """Tell whether a client is closed when it has said something."""
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"x")
+            return client.recv(1) == b""
+
+    def stall(self, form: str, workers: int) -> None:
+        """Serve many clients without reading a line, stop, and read then."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            f"[txmux]\naccess_log = -\nworkers = {workers}\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route all]\nmatch = any\nbackend = close\n"
+        )
+        reading, writing = os.pipe()
+        command = [*twist_command(), f"--log-format={form}", "txmux", "--rules", str(rules)]
+        with subprocess.Popen(command, stdout=writing) as process, contextlib.ExitStack() as stack:
+            stack.callback(process.kill)  # nothing, if it has ended
+            os.close(writing)
+            with os.fdopen(reading, "rb", buffering=0) as output:
+                said = b""
+                ready = b"workers that serve: " if workers > 1 else b"Starting reactor"
+                while ready not in said.replace(b"{count}", b""):
+                    said += output.read(2**16)
+                found = re.search(rb"listening on 127\.0\.0\.1:(\d+)|\"127\.0\.0\.1:(\d+)\"", said)
+                assert found is not None
+                port = int(found[1] or found[2])
+                with ThreadPoolExecutor(20) as threads:
+                    served = sum(threads.map(lambda _: self.served(port), range(_CLIENTS)))
+                self.assertEqual(served, _CLIENTS)
+                while b" are lost" not in said:  # it is read at last
+                    said += output.read(2**20)
+                process.send_signal(signal.SIGTERM)
+                said += output.read()
+            self.assertEqual(process.wait(20), -signal.SIGTERM)
+        self.assertNotIn(b"Traceback", said)
+        lines = len(re.findall(rb" reason=no-route| reason=denied", said))
+        self.assertLess(lines, _CLIENTS)
+        if form == "text":
+            lost = re.findall(rb"for a while; (\d+) are lost", said)
+            self.assertEqual(lines + sum(map(int, lost)), _CLIENTS)
+            for line in said.splitlines():
+                self.assertTrue(line.startswith(b"20"), line)
+
+    def test_text(self) -> None:
+        """All clients are served, the signal is heard, and the lines that are lost are counted."""
+        self.stall("text", 1)
+
+    def test_json(self) -> None:
+        """The same in the other format."""
+        self.stall("json", 1)
+
+    def test_workers(self) -> None:
+        """The same with several processes."""
+        self.stall("text", 2)
+
+    def test_stop(self) -> None:
+        """The signal is heard while nobody reads."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(
+            "[txmux]\naccess_log = -\n[listen public]\nendpoint = 127.0.0.1:0\n"
+            "[route all]\nmatch = any\nbackend = close\n"
+        )
+        command = [*twist_command(), "--log-format=text", "txmux", "--rules", str(rules)]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE) as process,
+            contextlib.ExitStack() as stack,
+        ):
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            found = None
+            while found is None:
+                found = re.search(rb"listening on \S+:(\d+)", process.stdout.readline())
+            for _ in range(400):
+                self.assertTrue(self.served(int(found[1])))
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(process.wait(20), -signal.SIGTERM)

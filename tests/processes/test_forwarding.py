@@ -1,0 +1,53 @@
+"""A worker's log, when the parent takes nothing for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import reactor
+from txmux.processes.channel import Channel, attach
+from txmux.processes.forwarding import Forwarding
+
+
+class ForwardingTest(TestCase):
+    """Lines that nobody takes."""
+
+    timeout = 20
+
+    async def test_stalled_parent(self) -> None:
+        """They are kept up to a limit; how many are lost is told; other messages are never lost."""
+        parent, own = socket.socketpair()
+        self.addCleanup(parent.close)
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, own)
+        log = Logger(namespace="txmux.access", observer=Forwarding(channel))
+        count, line = 12_000, "x" * 1000
+        for _ in range(count):
+            log.info("{line}", line=line)
+        self.assertLess(channel.backlog(), 5 * 2**20)
+        channel.send("ready")
+        received = await self.read_until(parent, b"", b'"ready"')
+        log.info("{line}", line="last")
+        received = await self.read_until(parent, received, b'"last"')
+        messages: list[dict[str, Any]] = [*map(json.loads, received.splitlines())]
+        (told,) = [message["text"] for message in messages if message["kind"] == "log"]
+        lines = sum(message["kind"] == "access" for message in messages)
+        self.assertRegex(told, rf"\b{count + 1 - lines} are lost")
+        channel.close()
+        await deferLater(reactor, 0)
+
+    async def read_until(self, parent: socket.socket, received: bytes, end: bytes) -> bytes:
+        """Read on until something has come."""
+        parent.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        while end not in received[-2000:]:
+            await deferLater(reactor, 0)
+            with contextlib.suppress(BlockingIOError):
+                received += parent.recv(2**20)
+        return received

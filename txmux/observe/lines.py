@@ -1,0 +1,192 @@
+"""Writing lines to a descriptor without ever waiting for whoever reads them."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import threading
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["LineWriter"]
+
+_HELD = 256 * 1024  # bytes that are held for a reader that is slow
+_AT_ONCE = 256  # lines
+_SURE = 512  # bytes that a pipe or a terminal takes at once when it says that it takes some (POSIX, PIPE_BUF)
+
+
+class LineWriter:
+    """Writes whole lines, or none of a line.
+
+    What a pipe, a terminal or a socket does not take at once is held, up to a limit; what is more is lost. What a file does
+    not take, since the disk is full, is lost, and a line that was begun is cut off again. May be used by several
+    threads, and by handlers of signals.
+
+    Args:
+        descriptor: Where to; it stays the caller's.
+        trouble: Is told why, when the first line is lost.
+        mended: Is told how many lines were lost, when all goes well again.
+        limit: Bytes that are held at most.
+
+    Attributes:
+        lost: The number of lines that were lost since all went well.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        trouble: Callable[[str], object],
+        mended: Callable[[int], object],
+        limit: int = _HELD,
+    ) -> None:
+        self._trouble = trouble
+        self._mended = mended
+        self._limit = limit
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._begun = 0  # bytes of the first line that were written already
+        self._writing = threading.Lock()
+        self.lost = 0
+        self._descriptor = descriptor
+        self._put, self._close = _way_to(descriptor)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether something is still to be written."""
+        return bool(self._lines)
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Write lines, each with what ends it; never raises, and never waits."""
+        for line in lines:
+            if self._size + len(line) > self._limit:
+                self._lose(1, "nobody reads it")
+            else:
+                self._size += len(line)
+                self._lines.append(line)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Write what is held, and tell whether all is written."""
+        stalled = False
+        # Whoever comes while somebody writes leaves the lines to them.
+        while self._lines and not stalled and self._writing.acquire(blocking=False):
+            stalled = not self._try()
+            self._writing.release()
+        if self._lines or stalled:
+            return False
+        self._size = 0
+        lost, self.lost = self.lost, 0
+        if lost:
+            self._mended(lost)
+        return True
+
+    def finish(self, seconds: float) -> None:
+        """Write what is held, and wait for that, but no longer than so many seconds."""
+        if not self.flush():
+            queue = select.poll()
+            queue.register(self._descriptor, select.POLLOUT)
+            pause = 50
+            for _ in range(int(seconds * 1000 / pause)):
+                queue.poll(pause)
+                if self.flush():
+                    return
+
+    def move(self, descriptor: int) -> None:
+        """Go on with another descriptor, which stays the caller's as well."""
+        self.flush()
+        with self._writing:
+            self._close()
+            self._descriptor = descriptor
+            self._put, self._close = _way_to(descriptor)
+        self.flush()
+
+    def close(self) -> None:
+        """Write no more. What is still held is lost."""
+        self.flush()
+        self._close()
+
+    def _try(self) -> bool:
+        try:
+            return self._write_some()
+        except OSError as problem:
+            self._give_up(str(problem.strerror))
+            return False
+
+    def _write_some(self) -> bool:
+        """Write some of the lines, and tell whether more can be written."""
+        written = self._put(b"".join(list(islice(self._lines, _AT_ONCE))))
+        left = written
+        while left and len(self._lines[0]) <= left:
+            line = self._lines.popleft()
+            left -= len(line)
+            self._size -= len(line)
+            self._begun = 0
+        if left:
+            self._lines[0] = self._lines[0][left:]
+            self._size -= left
+            self._begun += left
+        return written > 0
+
+    def _give_up(self, why: str) -> None:
+        """Lose what is held."""
+        self._lose(len(self._lines), why)
+        self._lines.clear()
+        self._size = 0
+        if self._begun and not self._cut():
+            self._lines.append(b"\n")  # so that the next line is one of its own
+        self._begun = 0
+
+    def _cut(self) -> bool:
+        """Take what was written of a line away again, unless somebody has written behind it."""
+        try:
+            end = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            if os.fstat(self._descriptor).st_size != end:
+                return False
+            os.ftruncate(self._descriptor, end - self._begun)
+            os.lseek(self._descriptor, end - self._begun, os.SEEK_SET)
+        except OSError:  # it is not a file
+            return False
+        return True
+
+    def _lose(self, lines: int, why: str) -> None:
+        if lines:
+            self.lost += lines
+            if self.lost == lines:
+                self._trouble(why)
+
+
+def _way_to(descriptor: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
+    """Give what writes to a descriptor without waiting, and tells how many bytes it took; and what ends that."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):  # a file is never waited for
+        return lambda data: os.write(descriptor, data), lambda: None
+    if stat.S_ISSOCK(mode):
+        own = socket.socket(fileno=os.dup(descriptor))
+        return lambda data: _tried(own.send, data, socket.MSG_DONTWAIT), own.close
+    try:
+        # Not to block is a property of what was opened, which others have as well; so it is opened once more.
+        again = os.open(
+            f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        )
+    except OSError:
+        return lambda data: _sure(descriptor, data), lambda: None
+    return lambda data: _tried(os.write, again, data), lambda: os.close(again)
+
+
+def _tried(write: Callable[..., int], *arguments: object) -> int:
+    try:
+        return write(*arguments)
+    except BlockingIOError:
+        return 0
+
+
+def _sure(descriptor: int, data: bytes) -> int:
+    queue = select.poll()
+    queue.register(descriptor, select.POLLOUT)
+    return os.write(descriptor, data[:_SURE]) if queue.poll(0) else 0
