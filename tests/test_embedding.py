@@ -35,7 +35,7 @@ class RouteTest(SynchronousTestCase):
             ([], "close", "needs a match line"),
             ("shh", "close", "did you mean 'ssh'"),
             ("ssh", "nowhere", "HOST:PORT"),
-            ("ssh", 22, "no protocol factory"),
+            ("ssh", 22, "not a protocol factory"),
         ]:
             bad: Any = backend
             with self.assertRaisesRegex(MuxError, message):

@@ -76,7 +76,9 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
         return Backend(backend, (server(backend),))
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)
-    raise MuxError(f"{backend!r} is no protocol factory, server, 'close', 'reset' or 'reject'")
+    raise MuxError(
+        f"{backend!r} is not a protocol factory, a server such as '127.0.0.1:22', 'close', 'reset' or 'reject'"
+    )
 
 
 @cache

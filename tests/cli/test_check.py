@@ -124,6 +124,12 @@ class ProgramTests(CheckTestCase):
         """It says its version."""
         self.assertEqual(self.run_main("--version"), (0, f"txmux {txmux.__version__}\n", ""))
 
+    def test_no_command(self) -> None:
+        """Without a command, the error names them all."""
+        code, _, err = self.run_main()
+        self.assertEqual(code, 2)
+        self.assertIn("required: {check,convert,explain,matchers}", err)
+
     def test_wrong_usage(self) -> None:
         """Without a command, with an unknown one, or without a file, it exits with 2."""
         for arguments in ((), ("chekc",), ("check",)):

@@ -245,12 +245,12 @@ class ReadTests(CommandTestCase):
             try:
                 self.read(data[:at] + junk + data[at + len(junk) :])
             except MuxError as error:
-                self.assertRegex(str(error), "is no capture|kind of network")
+                self.assertRegex(str(error), "is not a capture|kind of network")
 
     def test_refused(self) -> None:
-        """What is no capture, or from a network that cannot be read, is an error that tells a way."""
-        self.assertRaisesRegex(MuxError, "x.pcap is no capture; .*tcpdump", self.read, b"")
-        self.assertRaisesRegex(MuxError, "is no capture", self.read, b"SSH-2.0" * 99)
+        """What is not a capture, or from a network that cannot be read, is an error that tells a way."""
+        self.assertRaisesRegex(MuxError, "x.pcap is not a capture; .*tcpdump", self.read, b"")
+        self.assertRaisesRegex(MuxError, "is not a capture", self.read, b"SSH-2.0" * 99)
         wifi = capture(link=105)
         self.assertRaisesRegex(MuxError, r"link type 105\); capture on", self.read, wifi)
 

@@ -77,7 +77,8 @@ class OrderTests(SynchronousTestCase):
 
     def test_all(self) -> None:
         """It has every matcher once, and what takes all at its end."""
-        self.assertEqual(sorted(order()), sorted(installed_matchers().keys() - _CONFIGURED))
+        duty = "each matcher has its place in the order under *Ambiguities* of docs/reference/matchers.md"
+        self.assertEqual(sorted(order()), sorted(installed_matchers().keys() - _CONFIGURED), duty)
         self.assertEqual(order()[-2:], ("random", "any"))
 
     def test_ambiguities(self) -> None:

@@ -67,24 +67,3 @@ from txmux.matchers.x11 import x11
 from txmux.matchers.xmpp import xmpp
 from txmux.matchers.zabbix import zabbix
 from txmux.matchers.zookeeper import zookeeper
-
-__all__ = [
-    "ajp",
-    "dcerpc",
-    "dicom",
-    "elasticsearch",
-    "fastcgi",
-    "hl7",
-    "jsonrpc",
-    "kerberos",
-    "modbus",
-    "opcua",
-    "pptp",
-    "rmi",
-    "rtmp",
-    "s7",
-    "smpp",
-    "sunrpc",
-    "thrift",
-    "zabbix",
-]

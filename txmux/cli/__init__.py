@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="txmux", description="Tools around txmux; 'twist txmux' runs it."
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(required=True)
     for command in _COMMANDS:
         command_parser = commands.add_parser(
             command.NAME, help=command.SUMMARY, description=command.SUMMARY

@@ -63,7 +63,7 @@ def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
         name: For messages.
 
     Raises:
-        MuxError: `dpkt` is not installed; it is no capture, or one of an unknown kind of network.
+        MuxError: `dpkt` is not installed; it is not a capture, or one of an unknown kind of network.
     """
     try:
         dpkt = import_module("dpkt")
@@ -76,7 +76,7 @@ def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
         reader = dpkt.pcap.UniversalReader(file)
     except damaged:
         raise MuxError(
-            f"{name} is no capture; write one in pcap or pcapng form, with 'tcpdump -w FILE' for example"
+            f"{name} is not a capture; write one in pcap or pcapng form, with 'tcpdump -w FILE' for example"
         ) from None
     read_packet = _layers(dpkt).get(reader.datalink())
     if read_packet is None:

@@ -9,8 +9,8 @@ from typing import Any
 from txmux.demo.hints import hints
 from txmux.demo.page import PageSite
 from txmux.demo.servers import ECHO, REDIS, SSH
-from txmux.embedding import outcome, route
-from txmux.rules.model import Listener, Rules, Settings
+from txmux.embedding import route
+from txmux.rules.model import InProcess, Listener, Rules, Settings
 from txmux.service import MuxService
 
 __all__ = ["demo_service"]
@@ -34,13 +34,18 @@ def demo_service(port: int) -> MuxService:
     endpoints = [f"127.0.0.1:{port}"]
     if port and _has_ipv6_loopback():
         endpoints.append(f"[::1]:{port}")
+    ssh = InProcess("demo-ssh", SSH)
     listener = Listener(
         "demo",
         tuple(endpoints),
-        silent=outcome(SSH),
-        default=outcome(ECHO),
+        silent=ssh,
+        default=InProcess("demo-echo", ECHO),
     )
-    routes = (route("ssh", SSH), route("http", PageSite()), route("redis", REDIS))
+    routes = (
+        route("ssh", ssh),
+        route("http", InProcess("demo-page", PageSite())),
+        route("redis", InProcess("demo-redis", REDIS)),
+    )
     return _DemoService(Rules(Path("demo"), Settings(drain_timeout=2.0), (listener,), routes))
 
 

@@ -107,10 +107,10 @@ class AccountTests(SynchronousTestCase):
         return list(map(str, missing_privileges(parse(text, "x.ini"), privileges)))
 
     def test_root(self) -> None:
-        """Root without an heir is told, wherever ``[txmux]`` is, and even without one."""
+        """Root without a user to switch to is warned of, wherever ``[txmux]`` is, and even without one."""
         message = (
             "[txmux] user: txmux is run as root, and stays root; "
-            "write 'user = NAME' for whom it becomes once it listens"
+            "write 'user = NAME' for the user to switch to once it listens"
         )
         self.assertEqual(self.found("workers = 1", 0), [f"x.ini:1: warning: {message}"])
         bare = parse("[listen a]\nendpoint = :0\n", "x.ini")

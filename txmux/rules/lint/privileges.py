@@ -148,7 +148,7 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     section = rules.settings.section
     if user is None:
         if privileges.user == _ROOT:
-            message = "txmux is run as root, and stays root; write 'user = NAME' for whom it becomes once it listens"
+            message = "txmux is run as root, and stays root; write 'user = NAME' for the user to switch to once it listens"
             path = next(iter(rules.files.texts))
             yield Problem(path, section.line, "txmux", "user", message)
         return
