@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from pathlib import Path
-from tempfile import mkdtemp
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
@@ -23,18 +21,13 @@ class TcpProxyTests(ScenarioTestCase):
     """Both examples lead to the same servers."""
 
     addresses = (_PUBLIC, *_SERVERS)
-    servers: ClassVar[list[Child]]
 
     @classmethod
     def setUpClass(cls) -> None:
         """Start the servers."""
         super().setUpClass()
-        cls.servers = [cls.share(cls.start_server(address)) for address in _SERVERS]
-
-    @classmethod
-    def start_server(cls, address: str) -> Child:
-        """Start a server at an address."""
-        return start_mariadb(Path(mkdtemp(dir=cls.folder)), address=address)
+        for address in _SERVERS:
+            cls.share(start_mariadb(cls.make_folder(address), address=address))
 
     def ask(self, port: int) -> str:
         """Ask whoever is reached for its address."""
@@ -57,14 +50,20 @@ class TcpProxyTests(ScenarioTestCase):
             self.assertLess(float(line["detect_ms"]), 1000)
         self.assertEqual(list(self.greetings(3306, 2)), 2 * [b"\x0a5"])
 
-    def test_library(self) -> None:
-        """So does a program of a few lines; when a server is gone, the other one has all clients."""
-        targets = [f"{address}:3306" for address in _SERVERS]
-        child = self.own(Child(sys.executable, EXAMPLES / "tcp-proxy.py", "tcp:3307", *targets))
+    def run_program(self, *addresses: str) -> None:
+        """Run the program with servers at these addresses."""
+        targets = [f"{address}:3306" for address in addresses]
+        program = EXAMPLES / "tcp-proxy.py"
+        child = self.own(Child(sys.executable, program, "tcp:3307", *targets))
         child.wait_for("leads to")
+
+    def test_library(self) -> None:
+        """A program of a few lines does so, too."""
+        self.run_program(*_SERVERS)
         self.assertEqual([self.ask(3307) for _ in range(4)], 2 * [*_SERVERS])
         self.assertEqual(list(self.greetings(3307, 2)), 2 * [b"\x0a5"])
-        first = self.servers[0]
-        first.end()
-        self.addCleanup(lambda: self.share(self.start_server(_SERVERS[0])))
+
+    def test_server_is_gone(self) -> None:
+        """Where one of its servers is gone, the other one has all clients."""
+        self.run_program(_PUBLIC, _SERVERS[1])
         self.assertEqual({self.ask(3307) for _ in range(4)}, {_SERVERS[1]})
