@@ -55,12 +55,7 @@ class Upstream:
         MuxError: A file for TLS cannot be used, or the privilege for ``source = client`` is missing.
 
     Attributes:
-        backend: The same.
-        fallback: The same.
-        first_names: The same.
-        pool: Its servers.
         queue: Clients that wait for room in it; ``None`` if none may.
-        timeouts: Of its connections.
         rates: How fast they may be; ``None`` for no limit.
         sources: Where they come from; ``None`` if the system chooses.
         tls: What makes them speak TLS; ``None`` if they do not.
@@ -230,10 +225,6 @@ class Upstreams:
 
     def adopt(self, backend: str, server: str) -> tuple[Upstream, Member] | None:
         """Count a connection that another process has made.
-
-        Args:
-            backend: The backend's name.
-            server: The text of the server's target.
 
         Returns:
             Whose it is now, and the server, whose pool has to be told of its end; ``None`` if there is none like that.

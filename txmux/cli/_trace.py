@@ -202,7 +202,6 @@ class _Leads:
 
     @property
     def servers(self) -> list[str]:
-        """As the rules file names them."""
         return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
 
     def as_json(self, at: int | None) -> dict[str, Any]:

@@ -188,7 +188,6 @@ class _Gathering:
         )
 
     def add(self, segment: Segment) -> None:
-        """Take a segment of either direction."""
         if segment.payload and segment.source != self._client:
             self._server_spoke = True
         elif segment.payload:

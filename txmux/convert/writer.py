@@ -84,11 +84,7 @@ _Place = tuple[Section, str, Item | None]
 
 
 class Draft:
-    """A rules file that is being made.
-
-    Args:
-        path: The file that is converted.
-    """
+    """A rules file that is being made."""
 
     def __init__(self, path: str) -> None:
         self._warnings: set[tuple[int, str]] = set()

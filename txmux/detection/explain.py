@@ -46,7 +46,6 @@ class RouteAnswer(Generic[R]):
     """What a route says.
 
     Attributes:
-        route: The route.
         excluded_by: The key by which the client, or the time, is none of its; such a route is not asked.
         answer: What its lines come to; ``None`` when it is not asked.
         lines: What each of its alternatives says, in their order; empty when it is not asked.

@@ -95,11 +95,7 @@ R = TypeVar("R", bound=RouteLike)
 class Plan(Generic[R]):
     """The routes that streams with the same first byte can match, in their order.
 
-    Args:
-        routes: As `can_begin_with` leaves them.
-
     Attributes:
-        routes: The same.
         learners: One predicate of each kind that can tell what it saw.
         dry_runs: The positions of those that decide nothing.
         conversing: What finds the requests that a route may want to be answered, by its position.
@@ -152,10 +148,6 @@ class Plan(Generic[R]):
 
 class _Index:
     """Finds, among many routes that differ by a name, those that a name leaves.
-
-    Args:
-        routes: All routes, in their order.
-        read: Reads the name.
 
     Attributes:
         keyed: For each route, whether it is keyed by it; any name may meet the others.

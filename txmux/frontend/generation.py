@@ -45,8 +45,6 @@ class Silent:
     """Where clients are led that say nothing, and when.
 
     Attributes:
-        destination: Where.
-        clients: Which clients.
         after: Seconds without a byte; ``None`` is ``detect_timeout``.
     """
 
@@ -95,7 +93,6 @@ class Generation:
     so that the next generation finds those that have not changed.
 
     Attributes:
-        settings: The listener's.
         admission: Decides who may come in.
         options: Of the sockets of clients and servers.
         dial: Connects to a server.

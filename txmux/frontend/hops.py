@@ -55,11 +55,7 @@ class Hops:
         self.ports: set[int] = set()
 
     def of(self, client: Connection) -> int:
-        """Tell how often a client's connection has come back.
-
-        Args:
-            client: Leads to it.
-        """
+        """Tell how often a client's connection has come back."""
         peer: Any = client.getPeer()
         slot = self._slots[peer.port] if _has_port(peer) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):

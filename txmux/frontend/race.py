@@ -23,7 +23,6 @@ class Held:
     """What a server has said that its client has not heard; the receiver of the server's end.
 
     Args:
-        server: The server's end.
         most: Bytes after which nothing more is read.
         on_lost: Called when the server is gone.
     """

@@ -44,7 +44,6 @@ class _Request:
     """What the header of a binary request may say.
 
     Attributes:
-        opcodes: For which requests.
         extras: The lengths that its extras may have, in bytes.
         keys: The least and the greatest length of its key.
         value: Whether a value comes behind the key.

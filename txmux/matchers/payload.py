@@ -108,10 +108,6 @@ def _offset(text: str) -> int:
 def bytes_from_hex(name: str, text: str) -> bytes:
     """Read pairs of hex digits, which blanks and colons may part.
 
-    Args:
-        name: The option, for the message.
-        text: Its value.
-
     Raises:
         OptionError: It is something else.
     """

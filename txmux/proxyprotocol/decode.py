@@ -46,7 +46,6 @@ class Decoded:
     """A whole header.
 
     Attributes:
-        header: What it says.
         length: How many bytes it took; those behind it are the client's.
     """
 

@@ -87,12 +87,7 @@ class Changes:
 
 
 def changes(old: Rules, new: Rules) -> Changes:
-    """Compare two versions of rules.
-
-    Args:
-        old: Those before.
-        new: Those that come.
-    """
+    """Compare two versions of rules."""
     routes = {route.name: _route(route) for route in old.routes}
     routes_now = {route.name: _route(route) for route in new.routes}
     kept = [name for name in routes if name in routes_now]

@@ -20,9 +20,6 @@ __all__ = ["errors", "unusable_files"]
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     """Read the files of all routes that end TLS.
 
-    Args:
-        rules: Without errors.
-
     Returns:
         What is wrong with them, and apart from that which of them this process may not read, though another may.
     """

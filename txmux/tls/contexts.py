@@ -27,11 +27,7 @@ _OPTIONS = (
 
 
 class NoCommonProtocolError(SSL.Error):
-    """A client offers by ALPN only what is not spoken; OpenSSL tells it so by an alert (RFC 7301, section 3.2).
-
-    Args:
-        message: What is wrong.
-    """
+    """A client offers by ALPN only what is not spoken; OpenSSL tells it so by an alert (RFC 7301, section 3.2)."""
 
     def __init__(self, message: str) -> None:
         super().__init__([("", "", message)])  # as errors of OpenSSL's are
@@ -39,9 +35,6 @@ class NoCommonProtocolError(SSL.Error):
 
 class Contexts:
     """The certificates that were read from files at one time, each in a context of OpenSSL's.
-
-    Args:
-        end: What the rules say.
 
     Raises:
         TLSFileError: A file cannot be used.

@@ -52,9 +52,7 @@ class KeyPair:
 
     Attributes:
         path: Where the certificate is from.
-        certificate: The certificate.
         chain: Those that lead from it to its authority.
-        key: The key.
     """
 
     path: Path

@@ -31,7 +31,6 @@ class Termination:
     """The TLS that one route ends.
 
     Args:
-        store: The certificates.
         reactor: The clock that Twisted's factory wants.
 
     Attributes:
@@ -49,11 +48,7 @@ class Termination:
 
 
 class Terminations:
-    """All TLS that a process ends; its certificates are read once, however many listeners show them.
-
-    Args:
-        reactor: Tells the time.
-    """
+    """All TLS that a process ends; its certificates are read once, however many listeners show them."""
 
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor

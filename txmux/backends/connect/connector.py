@@ -46,7 +46,6 @@ class BackendConnector:
 
     Args:
         upstream: Whose servers are tried: one, and after failures up to ``retries`` others.
-        dial: Connects.
         clock: For time limits.
         header: Bytes that go before all others on the connection; empty for none.
         client: The client's address; ``None`` if it has none.

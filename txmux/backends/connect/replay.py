@@ -27,7 +27,6 @@ class Replay:
     """Listens to a server until it has given all answers, which go no further.
 
     Args:
-        transport: The server's.
         exchanges: What it is asked, and the only answers that will do.
         done: Is called when it has given them.
         failed: Is told why it has not; the connection is broken off then.

@@ -173,7 +173,6 @@ class _Ended(Protocol):
         self._reason = reason
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass bytes on."""
         self._protocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
@@ -191,7 +190,6 @@ class _Unverified:
         self._context = made.getContext()
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:  # noqa: ARG002
-        """Make a connection."""
         connection = SSL.Connection(self._context, None)
         if self._name:
             connection.set_tlsext_host_name(self._name)
@@ -219,7 +217,6 @@ class _Guarded(ClientFactory):
         return _Handshake(self._factory.buildProtocol(addr), self._name, self._explain)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
-        """Pass it on."""
         self._factory.clientConnectionFailed(connector, reason)
 
 
@@ -241,7 +238,6 @@ class _Handshake(Protocol):
         self._refusal: Exception | None = None
 
     def connectionMade(self) -> None:
-        """Let the protocol know its transport."""
         self._protocol.makeConnection(self.transport)
 
     def handshakeCompleted(self) -> None:

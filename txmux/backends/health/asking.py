@@ -34,7 +34,6 @@ class Asking:
 
     Args:
         backend: Says which header there is.
-        check: What is asked.
         wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
             ``None`` if clients' connections speak none.
     """

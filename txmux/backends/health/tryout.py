@@ -28,8 +28,6 @@ class Tried:
     """What became of a try.
 
     Attributes:
-        backend: The backend's name.
-        server: The server's address.
         problem: Why it could not be reached, or is not healthy; empty if it is.
     """
 
@@ -39,12 +37,7 @@ class Tried:
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
-    """Try each server that is not ``down``, all at the same time, as the backend's ``check`` does, or just to connect.
-
-    Args:
-        rules: With the backends.
-        reactor: Connects and tells the time.
-    """
+    """Try each server that is not ``down``, all at the same time, as the backend's ``check`` does, or just to connect."""
 
     def connect(*args: Any, **options: Any) -> Any:
         return dial(reactor, *args, clock=reactor, **options)

@@ -43,12 +43,7 @@ class Found:
 
 
 class AddressFinder:
-    """Looks one name up, and remembers what was answered last, for the time when only a part is answered.
-
-    Args:
-        lookup: Looks names up.
-        server: Has the name.
-    """
+    """Looks one name up, and remembers what was answered last, for the time when only a part is answered."""
 
     def __init__(self, lookup: Lookup, server: Server) -> None:
         self._lookup = lookup

@@ -149,15 +149,12 @@ class _Datagrams:
         reactor.addReader(self)
 
     def fileno(self) -> int:
-        """Tell the descriptor."""
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        """Name this in logs."""
         return "names"
 
     def doRead(self) -> None:
-        """Take one datagram."""
         try:
             data = self._socket.recv(65_535)
         except BlockingIOError:  # its checksum was wrong
@@ -179,7 +176,6 @@ class _Datagrams:
         self.answer.errback(_NoAnswerError(os.strerror(number or errno.ECONNREFUSED)))
 
     def close(self) -> None:
-        """Be over."""
         self._reactor.removeReader(self)
         self._socket.close()
 
@@ -193,17 +189,14 @@ class _Stream(Int16StringReceiver):
         self._question = question
 
     def connectionMade(self) -> None:
-        """Ask."""
         self.sendString(self._question.encoded())
 
     def stringReceived(self, string: bytes) -> None:
-        """Take a message."""
         message = self._question.answer(string)
         if message is not None and not self.answer.called:
             self.answer.callback(message)
 
     def connectionLost(self, reason: Failure | None = None) -> None:  # noqa: ARG002 - the interface's
-        """Be over."""
         if not self.answer.called:
             self.answer.errback(_NoAnswerError("has closed the connection"))
         self.gone.callback(None)

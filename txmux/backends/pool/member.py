@@ -21,7 +21,6 @@ class ResolvedAddress:
 
     Attributes:
         host: An IP address.
-        port: A TCP port.
         weight: Its share among the addresses of the name, as in an SRV record (RFC 2782).
         priority: Only when none with a lower number is up, it is used.
         name: The host that has the address, which TLS verifies; empty is the server's own.
@@ -42,9 +41,7 @@ class Member:
         server: What the rules say.
         target: The same with an IP address for a name: what is connected to. Its ``text`` is for logs.
         name: The host name of it, which TLS verifies; empty if there is none.
-        weight: Its share.
         rank: Only when none of a lower one is up, it is used.
-        standing: How it is.
         seed: Its part in the choice by the client's address; the same in every process.
     """
 

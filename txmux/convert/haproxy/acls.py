@@ -76,7 +76,6 @@ class _Criterion:
         converters: What changes the sample.
         method: After ``-m``, or implied by the name; else nothing.
         ignore_case: ``-i`` stands there.
-        values: What is looked for.
     """
 
     name: str

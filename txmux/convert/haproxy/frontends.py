@@ -38,8 +38,6 @@ class Made:
     """What is made of a file so far.
 
     Attributes:
-        draft: The rules.
-        matchers: The matchers there are, by name.
         proxies: The backends of the file that are converted, by name.
         backends: Their sections, by the same names.
         used: The numbers of the lines that need no more to be told of.
@@ -57,8 +55,6 @@ class Frontend:
     """A frontend while it is converted.
 
     Attributes:
-        proxy: It.
-        made: What is made of the file.
         several: There are others.
     """
 
@@ -196,7 +192,6 @@ class Frontend:
                 )
 
     def _admission(self, refused: Iterable[Choice]) -> None:
-        """Write who is let in at all."""
         layers = [(layer, *self._admitted(layer)) for layer in _LAYERS]
         layers += [("content", negated(c.condition), [c.line]) for c in refused]
         for listener in self.listeners:

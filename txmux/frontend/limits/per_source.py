@@ -158,7 +158,6 @@ class PerSource:
         limits: What a source may have.
         seconds: Tells the time.
         table: Where it is counted; one for this process alone if not given.
-        column: Which process this is.
         lock: Is held while the table is changed by more than this process's own counts.
     """
 
@@ -228,12 +227,7 @@ class PerSource:
 
 
 class Permit:
-    """Counts one connection, from now on.
-
-    Args:
-        numbers: Where, and
-        at: at which index.
-    """
+    """Counts one connection, from now on."""
 
     __slots__ = ("_at", "_numbers", "_undecided")
 

@@ -52,7 +52,6 @@ class Case:
     """A matcher with one pattern for each option that it has here.
 
     Attributes:
-        name: The matcher.
         options: Names of options and their patterns.
         compared: Whether it can be compared with other cases, and not only be the same.
         negated: Whether ``not`` stands before it.
@@ -73,9 +72,7 @@ class Line:
 
     Attributes:
         text: It, as written.
-        name: The matcher.
         options: Its options as written.
-        cases: What it matches.
         predicate: What the matcher made of it.
         negated: Whether ``not`` stands before it.
     """
@@ -175,10 +172,6 @@ class Index(Generic[T]):
 
     def covering(self, case: Case, predicate: Predicate) -> Iterator[tuple[Case | None, list[T]]]:
         """Find what covers a case.
-
-        Args:
-            case: The case.
-            predicate: That of its line.
 
         Yields:
             Each case that covers it and the owners of the lines that have it; ``None`` for lines with ``not``.

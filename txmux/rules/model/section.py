@@ -37,7 +37,6 @@ class Section:
 
     Attributes:
         path: The file, as the user named it.
-        line: The line of its header.
         header: The text between the brackets.
         entries: By key, in the order of the file.
         unread: The lines of it that could not be read, so that what seems to be missing may stand there.

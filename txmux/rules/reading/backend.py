@@ -39,13 +39,7 @@ _TLS_FIELDS = {
 
 
 def make_backend(name: str, section: Section, found: Mapping[str, Any]) -> Backend:
-    """Make the backend of a section.
-
-    Args:
-        name: Its name.
-        section: Its text in the file.
-        found: The values that could be read, by their fields.
-    """
+    """Make the backend of a section from the values that could be read, by their fields."""
     fields = {"servers": (), **found}
     tls = {field: fields.pop(key) for key, field in _TLS_FIELDS.items() if key in fields}
     fields["tls"] = ServerTLS(**tls) if fields.get("tls") else None

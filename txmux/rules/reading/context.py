@@ -35,7 +35,6 @@ class Reading:
 
     Args:
         files: Reads the files that values name.
-        matchers: By name.
         backend: Gives the backend of a section, if there is one of this name.
         on_disk: Whether files have to be there that only the service needs.
 

@@ -38,7 +38,6 @@ class Key:
     """A key of a section.
 
     Attributes:
-        kind: What it takes.
         default: What it is if it is not written, in the words of a rules file; ``None`` is nothing. The model has it, too.
         meaning: What it does, for the reference page, in Markdown.
         example: A value that works, for messages; by default the default.

@@ -24,13 +24,7 @@ _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the
 
 
 def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> Listener:
-    """Make the listener of a section.
-
-    Args:
-        name: Its name.
-        section: Its text in the file.
-        found: The values that could be read, by their fields.
-    """
+    """Make the listener of a section from the values that could be read, by their fields."""
     fields = dict(found)
     clients = Clients(fields.pop("allow", None), fields.pop("deny", None))
     return Listener(name, clients=clients, section=section, **fields)

@@ -27,10 +27,6 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
     Only what can be seen in the file: a server with the listener's address, or one of this machine by whatever name
     where it listens on every address. Where TLS begins or ends on the way, other routes decide the second time.
 
-    Args:
-        listeners: All of them.
-        routes: The same.
-
     Yields:
         A problem for each key that leads there.
     """

@@ -43,11 +43,7 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
 
 
 def contradictions(section: Section) -> Iterator[Problem]:
-    """Find keys that would wrongly make their reader believe that TLS is ended.
-
-    Args:
-        section: That of a route.
-    """
+    """Find keys that would wrongly make their reader believe that TLS is ended."""
     for key in _TLS_FIELDS:
         if key in section.entries and "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
