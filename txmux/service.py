@@ -15,12 +15,14 @@ from twisted.logger import Logger
 
 from txmux.control import Report
 from txmux.errors import MuxError
+from txmux.files import use_helper
 from txmux.frontend.addresses import text_of
 from txmux.frontend.limits.counted import Counted
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.changeover import Changeover
 from txmux.processes.exchange import OneProcess
+from txmux.processes.opener import Opener, opener_of
 from txmux.processes.parent import Parent
 from txmux.processes.pidfile import PidFile
 from txmux.processes.signals import SignalWatch, StopSignals
@@ -28,7 +30,7 @@ from txmux.processes.successor import UpgradeError
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import load
+from txmux.rules.reading.parser import load, read_again
 from txmux.serving.coalescing import Coalescing
 from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint, stop_listening
@@ -86,6 +88,7 @@ class MuxService(Service):
         self.failure: MuxError | None = None
         self._account: Account | None = None
         self._sockets = ListeningSockets(reactor)
+        self._opener: Opener | None = None
         self._opened: Serving | Parent | None = None
         self._counted = Counted(reactor.seconds)
         self._reloading = Coalescing(self._reload)
@@ -182,6 +185,10 @@ class MuxService(Service):
                 opened.end_all()
             await draining
             self._opened = None
+        if self._opener is not None:
+            use_helper(None)
+            self._opener.close()
+            self._opener = None
         self._stop_signals.stop()
         self._on_hangup.stop()
 
@@ -234,6 +241,8 @@ class MuxService(Service):
         return report
 
     def _read(self) -> Rules:
+        if self._opener is not None:
+            return read_again(self._opener.read_rules())
         path = self.rules.path
         if Path.cwd() != self._folder:  # whoever runs the service went elsewhere after it was made
             path = self._folder / path
@@ -251,6 +260,8 @@ class MuxService(Service):
             raise MuxError("with workers, rules cannot be reloaded yet: restart the service")
         await self._change_serving(opened, rules, afresh=bool(str(different)))
         self.rules = rules
+        if self._opener is not None:
+            self._opener.commit()
         if not str(different):
             return Report(ok=True, changes="nothing changed")
         for warning in lint(rules):
@@ -332,14 +343,24 @@ class MuxService(Service):
             self._log.warn("{warning}", warning=str(warning))
         self._account = account_of(self.rules)
         check_servers(self._reactor, self.rules.servers())
+        if self._account is not None and not self._account.is_current:
+            self._start_opener()
         alone = self.rules.settings.workers == 1
         return self._serving() if alone else self._parent()
+
+    def _start_opener(self) -> None:
+        """Keep somebody who may open files and ports after the privilege is gone."""
+        if self.rules.files.texts and self._opener is None:
+            opener = self._opener = Opener.start(self.rules.path)
+            use_helper(opener.open_file)
+            self._sockets.open_place = opener_of(self._sockets.open_place, opener)
 
     def _parent(self) -> Parent:
         parent = Parent(
             self.rules,
             self._reactor,
             self._sockets,
+            self._opener,
             self._fail,
             served=self._can_serve,
             accepting=not self._changeover.is_waiting,

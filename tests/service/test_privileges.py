@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
+from tests.processes.running import is_gone
+from tests.support.certificates import make_authority
 from txmux.processes.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
 
@@ -46,6 +49,32 @@ def ids_of(pid: int) -> dict[str, list[int]]:
 def children_of(pid: int) -> list[int]:
     """Give the processes that a process has started."""
     return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def python_for_everybody() -> tuple[str, ...]:
+    """Give a command that runs another one so that its Python, if it is at home with root, can be run by all."""
+    python = Path(sys.executable).resolve()
+    closed = [folder for folder in python.parents if not folder.stat().st_mode & 0o001]
+    if not closed:
+        return ()
+    top = closed[-1]
+    home = top / python.relative_to(top).parts[0]
+    script = (
+        'held=$(mktemp -d) && mount --bind "$2" "$held" && mount -t tmpfs -o mode=755 tmpfs "$1" && '
+        'mkdir "$2" && mount --bind "$held" "$2" && umount "$held" && shift 2 && exec "$@"'
+    )
+    return ("unshare", "--mount", "sh", "-c", script, "sh", str(top), str(home))
+
+
+def free_low_port() -> int:
+    """Give a port below 1024 that nobody listens on."""
+    with socket.socket() as probe:
+        return next(port for port in range(1000, 1024) if probe.connect_ex(("127.0.0.1", port)))
+
+
+def command_of(pid: int) -> str:
+    """Give the command line of a process."""
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def ask(port: int) -> bytes:
@@ -86,10 +115,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_low_port(self) -> None:
         """A port below 1024 is opened before, and served after."""
-        with socket.socket() as probe:
-            for port in range(1000, 1024):
-                if probe.connect_ex(("127.0.0.1", port)):
-                    break
+        port = free_low_port()
         mux = self.mux(rules=_RULES.replace(":0", f":{port}"))
         self.assertIn(b"403 Forbidden", ask(port))
         self.assert_nobody(mux.child.pid)
@@ -103,7 +129,7 @@ class DroppingTests(SynchronousTestCase):
         """Workers are that user as well, and so is their parent."""
         mux = self.mux("workers = 2")
         mux.child.wait_for("workers that serve: 2")
-        workers = children_of(mux.child.pid)
+        workers = self.workers_of(mux)
         self.assertEqual(len(workers), 2)
         for pid in (mux.child.pid, *workers):
             self.assert_nobody(pid)
@@ -124,15 +150,110 @@ class DroppingTests(SynchronousTestCase):
         mux.take_one()
 
     def test_log_in_a_closed_folder(self) -> None:
-        """Where the folder does not allow it, that is said, and the old file is kept."""
+        """Where the folder does not allow it, the helper that kept the privilege does it, for the same owner."""
         mux = self.mux()
-        old = mux.log.rename(mux.log.with_name("old"))
+        mux.log.rename(mux.log.with_name("old"))
         mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(
-            f"access log {mux.log} cannot be reopened: Permission denied; lines still go to the old file"
-        )
+        eventually(mux.log.exists, "the log is there again")
         ask(mux.port)
-        eventually(lambda: "no-route" in old.read_text(), "the old file has the line")
+        mux.take_one()
+        self.assertEqual(mux.log.stat().st_uid, _NOBODY.pw_uid)
+
+    def test_helper(self) -> None:
+        """The helper is still root, and ends with the service, however that ends."""
+        for settings in ("", "workers = 2"):
+            mux = Mux(self.folder, _RULES, f"user = nobody\n{settings}")
+            self.addCleanup(mux.child.end)
+            mux.child.wait_for(
+                "workers that serve: 2" if settings else "is user nobody from now on"
+            )
+            helper = self.helper_of(mux)
+            self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
+            os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
+            ask(mux.port)
+            mux.child.process.kill()
+            eventually(lambda pid=helper: is_gone(pid), "the helper has ended")  # type: ignore[misc]
+
+    def helper_of(self, mux: Mux) -> int:
+        """Find it."""
+        pids = children_of(mux.child.pid)
+        (helper,) = (pid for pid in pids if "txmux.processes.opener" in command_of(pid))
+        return helper
+
+    def secret(self, path: Path, name: str) -> None:
+        """Write a certificate with a key that only root can read, in a folder that only root can look into."""
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        make_authority().issue(name).write(path, key=True)
+        path.chmod(0o600)
+
+    def secure(self, path: Path) -> str:
+        """Give rules that end TLS with that certificate."""
+        return f"{_RULES}[route secure]\nmatch = tls\nterminate_tls = {path}\n"
+
+    def shown(self, mux: Mux) -> bytes:
+        """Give the name in the certificate that clients are shown."""
+        done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
+        found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
+        return found[1] if found else done.stderr
+
+    def test_crash(self) -> None:
+        """A worker that crashes comes back as that user, with a key that only root can read."""
+        path = self.folder / "keys/site.pem"
+        self.secret(path, "old.example")
+        mux = Mux(
+            self.folder,
+            self.secure(path),
+            "user = nobody\nworkers = 2",
+            before=python_for_everybody(),
+        )
+        self.addCleanup(mux.stop)
+        mux.child.wait_for("workers that serve: 2")
+        workers = self.workers_of(mux)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: mux.child.output.count("workers that serve: 2") > 1, "others serve")
+        successors = self.workers_of(mux)
+        self.assertEqual(set(workers) & set(successors), set())
+        for pid in successors:
+            self.assert_nobody(pid)
+        self.assertEqual(self.shown(mux), b"old.example")
+
+    def test_new_certificate(self) -> None:
+        """A certificate that is renewed later, and that only root can read, is shown after a signal."""
+        path = self.folder / "keys/site.pem"
+        for settings in ("", "workers = 2"):
+            self.secret(path, "old.example")
+            mux = self.mux(settings, self.secure(path))
+            self.assertEqual(self.shown(mux), b"old.example")
+            self.secret(path, "new.example")
+            mux.child.process.send_signal(signal.SIGHUP)
+            eventually(lambda m=mux: self.shown(m) == b"new.example", "the new one is shown")  # type: ignore[misc]
+
+    def test_reload(self) -> None:
+        """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
+        mux = self.mux()
+        rules = mux.log.with_name("rules.ini")
+        before = rules.read_text()
+        path = self.folder / "keys/new.pem"
+        port = free_low_port()
+        self.secret(path, "new.example")
+        changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
+        rules.write_text(
+            f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
+        )
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for("rules not reloaded, all goes on as before: .*missing.pem")
+        rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
+        self.assertIn(b"403 Forbidden", ask(port))
+        self.assertEqual(self.shown(mux), b"new.example")
+        self.assert_nobody(mux.child.pid)
+
+    def workers_of(self, mux: Mux) -> list[int]:
+        """Find the workers."""
+        pids = children_of(mux.child.pid)
+        return [pid for pid in pids if "txmux.processes.child" in command_of(pid)]
 
     def test_own_log(self) -> None:
         """A file that is there already keeps its owner."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
@@ -14,6 +13,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.files import open_log as open_log_file
 from txmux.observe.lines import LineWriter
 
 if TYPE_CHECKING:
@@ -179,15 +179,7 @@ class FileAccessLog:
         self._writer = LineWriter(self._file, self._fail, self._mended)
 
     def _open(self) -> int:
-        if self._path.is_fifo() or self._path.is_socket():
-            raise OSError(errno.EINVAL, "it is neither a file nor a device")
-        # Who came and what they asked for is nobody else's business.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        made = not self._path.exists()
-        file = os.open(self._path, flags, 0o640)
-        if made and self._owner is not None and os.geteuid() == 0:
-            os.fchown(file, *self._owner)
-        return file
+        return open_log_file(self._path, self._owner)
 
     def write(self, record: ConnectionRecord) -> None:
         """Append one line. A disk that is full costs lines, never connections."""

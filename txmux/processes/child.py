@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
+from txmux.files import use_helper
 from txmux.observe.access_log import open_log
 from txmux.observe.servicelog import ServiceLog
 from txmux.processes.account import account_of
@@ -18,6 +19,7 @@ from txmux.processes.channel import Channel, attach
 from txmux.processes.exchange import OneProcess
 from txmux.processes.forwarding import Forwarding
 from txmux.processes.limits import SharedLimits
+from txmux.processes.opener import Opener
 from txmux.processes.signals import SignalWatch
 from txmux.processes.worker import CHANNEL
 from txmux.rules.model import Files
@@ -69,18 +71,23 @@ class Child:
         sockets: Sequence[str],
         down: Sequence[dict[str, Any]] = (),
         accepting: bool = True,  # noqa: FBT001, FBT002 - a message's field
+        *,
+        opener: bool = False,
     ) -> None:
         """Serve.
 
         Args:
-            descriptors: The memory that all workers share, and the listening sockets.
+            descriptors: The memory that all workers share, the listening sockets, and what leads to the opener.
             rules: What was in their files.
             workers: The number of them.
             sockets: The keys of the places of the sockets, in their order.
             down: What checks have found so far.
             accepting: Whether clients are accepted yet.
+            opener: Whether there is a helper that opens files.
         """
         memory, *opened = descriptors
+        if opener:
+            use_helper(Opener(socket.socket(fileno=opened.pop())).open_file)
         try:
             serving = self._serving = self._serve(
                 Files(**rules), workers, memory, dict(zip(sockets, opened, strict=True))

@@ -21,10 +21,12 @@ from txmux.serving.places import places_of
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IDelayedCall
 
+    from txmux.processes.opener import Opener
     from txmux.rules.model import Listener, Rules
     from txmux.serving.store import ListeningSockets
 
@@ -48,6 +50,7 @@ class Parent:
         rules: They say how many workers there are.
         reactor: The process's own; workers use one of the same kind.
         sockets: Where clients come in; whoever owns them closes them.
+        opener: Opens what workers may not open any more, if there is such a helper.
         failed: Is told once if a worker cannot start while the service does.
         served: Is told when all serve, or could if they accepted clients.
         accepting: Whether they do from the first moment.
@@ -63,6 +66,7 @@ class Parent:
         rules: Rules,
         reactor: Any,
         sockets: ListeningSockets,
+        opener: Opener | None,
         failed: Callable[[MuxError], object],
         *,
         served: Callable[[], object] = lambda: None,
@@ -74,6 +78,7 @@ class Parent:
         self._served = served
         self._failing = False
         self._sockets = sockets
+        self._opener = opener
         self._workers: list[Worker] = []
         self.exchange = Workers(self._workers, accepting=accepting)
         self._deadline: IDelayedCall | None = None
@@ -142,6 +147,14 @@ class Parent:
         """Give what goes with that: the memory that all share, and the listening sockets."""
         sockets = self._sockets.sockets().values()
         return [self._limits.descriptor, *(opened.fileno() for opened in sockets)]
+
+    def opener(self) -> socket.socket | None:
+        """Give what leads a worker to the helper that opens files, if there is one."""
+        try:
+            return None if self._opener is None else self._opener.another()
+        except OSError as problem:
+            self._log.error("{problem}", problem=problem.strerror)
+            return None
 
     def _ping(self) -> None:
         for worker in self._workers:

@@ -17,6 +17,7 @@ from twisted.logger import Logger, LogLevel
 from txmux.processes.backoff import BackOff
 from txmux.processes.channel import Channel, GoneError, attach
 from txmux.processes.ending import how_ended
+from txmux.processes.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ class _Parent(Protocol):
 
     def descriptors(self) -> list[int]: ...
     def start_message(self) -> dict[str, Any]: ...
+    def opener(self) -> socket.socket | None: ...
     def is_served(self) -> bool: ...
     def ready(self) -> None: ...
     def ended(self, number: int, /) -> None: ...
@@ -98,12 +100,19 @@ class Worker(ProcessProtocol):
             self._channel = None
             self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
         if self._channel is channel:
-            starting = channel.ask(
-                "start", descriptors=self._parent.descriptors(), **self._parent.start_message()
-            )
+            starting = self._ask_to_start(channel)
             starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
         else:  # it may have ended already
             channel.close()
+
+    def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
+        message, descriptors = self._parent.start_message(), self._parent.descriptors()
+        opener = self._parent.opener()
+        if opener is None:
+            return channel.ask("start", descriptors=descriptors, **message)
+        with opener:
+            descriptors.append(opener.fileno())
+            return channel.ask("start", descriptors=descriptors, opener=True, **message)
 
     def _begin(self, channel: Channel) -> None:
         own, other = socket.socketpair()
@@ -118,7 +127,7 @@ class Worker(ProcessProtocol):
                 self,
                 sys.executable,
                 [sys.executable, "-m", "txmux.processes.child", *arguments],
-                env=_environment(),
+                env=environment(),
                 childFDs=dict(enumerate([nothing.fileno(), 1, 2, channel])),
             )
 
@@ -235,9 +244,3 @@ class Worker(ProcessProtocol):
 
     def _accessed(self, line: str) -> None:
         _access.info("{line}", line=line)
-
-
-def _environment() -> dict[str, str]:
-    """Let it find what this process finds, and no more."""
-    places = [place or str(Path.cwd()) for place in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}

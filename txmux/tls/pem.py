@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from OpenSSL import crypto
 
 from txmux.errors import MuxError
+from txmux.files import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -167,7 +168,7 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
 
 def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as problem:
         advice = _name(wanted)
         if isinstance(problem, PermissionError):

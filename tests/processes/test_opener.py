@@ -1,0 +1,202 @@
+"""The helper that keeps the privilege."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.files import open_log, read_bytes, use_helper
+from txmux.processes.opener import Opener, OpenerError, opener_of
+from txmux.rules.reading.parser import read_again
+from txmux.serving.places import Place, places_of
+
+
+class OpenerTest(SynchronousTestCase):
+    """A real helper; what it may do is a matter of the rules, whoever runs it."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.rules = self.folder / "rules.ini"
+        self.key = self.folder / "key.pem"
+        self.key.write_text("precious")
+        self.write("127.0.0.1:0")
+        self.opener = Opener.start(self.rules)
+        self.addCleanup(self.opener.close)
+
+    def write(self, endpoint: str, key: str = "key.pem") -> None:
+        """Write the rules file."""
+        self.rules.write_text(
+            f"[txmux]\naccess_log = {self.folder}/log\n[listen public]\nendpoint = {endpoint}\n"
+            f"[route secure]\nmatch = tls\nterminate_tls = {key}\n"
+        )
+
+    def place(self) -> Place:
+        """Give the first place of the rules as the helper reads them now."""
+        return places_of(read_again(self.opener.read_rules()).listeners[0])[0]
+
+    def assert_denied(self, path: Path, flags: int = os.O_RDONLY) -> None:
+        """See a file denied."""
+        with self.assertRaises(PermissionError) as caught:
+            self.opener.open_file(path, flags)
+        self.assertIn("the rules do not name", str(caught.exception))
+
+    def text(self, path: Path) -> str:
+        """Read a file by the helper."""
+        with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
+            return file.read()
+
+    def test_files(self) -> None:
+        """What the rules name can be read, whatever else there is cannot, nor can anything be written."""
+        self.assertEqual(self.text(self.key), "precious")
+        self.assertEqual(self.text(self.rules), self.rules.read_text())
+        other = self.folder / "other"
+        other.write_text("x")
+        link = self.folder / "link"
+        link.symlink_to(self.key)
+        for path in (other, link, self.folder, self.folder / "log"):
+            self.assert_denied(path)
+        for path in (self.key, self.rules, other):
+            self.assert_denied(path, os.O_WRONLY)
+        self.assertEqual(self.key.read_text(), "precious")
+
+    def test_missing(self) -> None:
+        """A file that is named and not there is missing, as it is without a helper."""
+        self.text(self.key)  # it has read the rules
+        self.key.unlink()
+        with self.assertRaises(FileNotFoundError):
+            self.opener.open_file(self.key)
+
+    def test_log(self) -> None:
+        """The access log is appended to, and made if it is not there."""
+        log = self.folder / "log"
+        for text in (b"one\n", b"two\n"):
+            descriptor = self.opener.open_file(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, text)
+            os.close(descriptor)
+        self.assertEqual(log.read_text(), "one\ntwo\n")
+        self.assertEqual(log.stat().st_mode & 0o777, 0o640)
+
+    def test_sockets(self) -> None:
+        """It listens where the rules say, and nowhere else."""
+        place = self.place()
+        with self.opener.bind(place) as opened:
+            socket.create_connection(opened.getsockname()).close()
+            self.assertFalse(opened.getblocking())
+        for text in ("127.0.0.1:1", "unix:/tmp/x", "systemd:domain=INET:index=0"):
+            with self.assertRaises(PermissionError):
+                self.opener.bind(Place("public", text, 5, text, "tcp"))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.write(f"127.0.0.1:{taken.getsockname()[1]}")
+            with self.assertRaises(OSError) as caught:
+                self.opener.bind(self.place())
+            self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+
+    def test_only_where_needed(self) -> None:
+        """It is asked for a socket only if this process may not open it."""
+        place = self.place()
+
+        def forbidden(_: Place) -> socket.socket:
+            raise PermissionError(errno.EACCES, "no")
+
+        with opener_of(forbidden, self.opener)(place) as opened:
+            self.assertTrue(opened.getsockname()[1])
+        with socket.socket() as own:
+            self.assertIs(opener_of(lambda _: own, self.opener)(place), own)
+
+    def test_changed_rules(self) -> None:
+        """Of changed rules, it opens what they name as soon as they are read; and what those before name, until these hold."""
+        new = self.folder / "new.pem"
+        new.write_text("new")
+        self.text(self.key)  # it has read the rules
+        self.write("127.0.0.1:0", "new.pem")
+        self.assert_denied(new)
+        self.opener.read_rules()
+        self.assertEqual((self.text(new), self.text(self.key)), ("new", "precious"))
+        self.opener.commit()
+        self.assertEqual(self.text(new), "new")
+        self.assert_denied(self.key)
+
+    def test_given_up(self) -> None:
+        """Rules that were read for nothing name nothing any more once others are read."""
+        new = self.folder / "new.pem"
+        new.write_text("new")
+        self.text(self.key)
+        self.write("127.0.0.1:0", "new.pem")
+        self.opener.read_rules()
+        self.write("127.0.0.1:0")
+        self.opener.read_rules()
+        self.assert_denied(new)
+        self.assertEqual(self.text(self.key), "precious")
+
+    def test_bad_rules(self) -> None:
+        """Rules with errors are told as such, and change nothing."""
+        self.text(self.key)
+        self.rules.write_text("[listen x]\n")
+        with self.assertRaisesRegex(OpenerError, r"rules.ini:1: \[listen x\] endpoint: is missing"):
+            self.opener.read_rules()
+        self.assertEqual(self.text(self.key), "precious")
+
+    def test_another(self) -> None:
+        """Another process may be given a way to it, by which only files can be had."""
+        other = Opener(self.opener.another())
+        with open(other.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
+            self.assertEqual(file.read(), "precious")
+        for ask in (other.read_rules, other.commit, other.another):
+            with self.assertRaisesRegex(OpenerError, "not what this helper does"):
+                ask()
+        other.close()
+        self.assertEqual(self.text(self.key), "precious")
+
+    def test_gone(self) -> None:
+        """If it is gone, that is told."""
+        process = self.opener._process
+        assert process is not None
+        process.kill()
+        process.wait()
+        with self.assertRaisesRegex(OSError, "the helper that opens files"):
+            self.opener.open_file(self.key)
+
+    def test_nonsense(self) -> None:
+        """Who sends anything else is not listened to any more; others are."""
+        with self.opener.another() as other:
+            other.send(b"nonsense")
+            self.assertEqual(other.recv(100), b"")
+        self.assertEqual(self.text(self.key), "precious")
+
+
+class FilesTest(SynchronousTestCase):
+    """Files that are opened by whoever may."""
+
+    def test_helper(self) -> None:
+        """Only what this process is not permitted to open is asked of the helper."""
+        folder = make_folder(self)
+        own, other = folder / "own", folder / "other"
+        own.write_text("own")
+        other.write_text("other")
+        asked = []
+
+        def helper(path: Path, flags: int) -> int:
+            asked.append(path)
+            return os.open(path, flags)
+
+        def denied(path: Path, *_: object) -> bytes:
+            if path == other:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return b"own"
+
+        self.patch(Path, "read_bytes", denied)
+        self.assertRaises(PermissionError, read_bytes, other)
+        use_helper(helper)
+        self.addCleanup(use_helper, None)
+        self.assertEqual((read_bytes(own), read_bytes(other)), (b"own", b"other"))
+        self.assertEqual(asked, [other])
+        self.patch(Path, "is_fifo", lambda path: denied(path) == b"")
+        os.close(open_log(other))
+        os.close(open_log(folder / "log"))
+        self.assertEqual(asked, [other, other])
+        self.assertRaises(PermissionError, open_log, other, alone=True)

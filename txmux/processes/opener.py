@@ -1,0 +1,359 @@
+"""A helper that keeps the privilege: it opens files and ports that the rules name, and does nothing else.
+
+Started before the rest of the service becomes the user of the rules (privilege separation), so that a worker that is started later
+reads the same keys, and changed rules may name a port below 1024 or a certificate that only root can read. It reads the rules itself,
+and what they do not name it refuses.
+
+Both sides talk over a pair of sockets of packets (``SOCK_SEQPACKET``, unix(7)): a JSON object each way, and the descriptor that
+was asked for with the answer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.errors import MuxError
+from txmux.files import open_log
+from txmux.processes.account import account_of
+from txmux.processes.environment import environment
+from txmux.rules.model import Backend, Files
+from txmux.rules.reading.parser import load
+from txmux.serving.places import open_place, places_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from txmux.rules.model import Rules
+    from txmux.serving.places import Place
+
+__all__ = ["Helper", "Opener", "OpenerError", "main", "opener_of"]
+
+_PACKET = 65536  # bytes
+_PATIENCE = 10.0  # seconds that the helper has for an answer
+
+
+class OpenerError(MuxError):
+    """The helper refuses what is not its work, or says what is wrong with the rules."""
+
+
+class Opener:
+    """Asks the helper.
+
+    Args:
+        connection: Leads to it.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(_PATIENCE)
+        self._connection = connection
+        self._folder = Path.cwd()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(cls, path: Path) -> Opener:
+        """Start a helper, with the privilege that this process has now.
+
+        Args:
+            path: The rules file, seen from where this process is.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            opener = cls(own)
+            opener._process = subprocess.Popen(  # noqa: S603 - this very program
+                [
+                    sys.executable,
+                    "-m",
+                    "txmux.processes.opener",
+                    str(other.fileno()),
+                    str(path),
+                ],
+                stdin=subprocess.DEVNULL,
+                env=environment(),
+                pass_fds=[other.fileno()],
+            )
+        return opener
+
+    def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
+        """Open a file that the rules name: the access log to be appended to, anything else to be read.
+
+        Returns:
+            Its descriptor.
+
+        Raises:
+            OSError: It cannot be opened, or the rules do not name it (``EACCES``).
+        """
+        return self._descriptor(
+            do="open",
+            path=os.path.abspath(self._folder / path),  # noqa: PTH100 - links stay
+            write=flags & os.O_ACCMODE != os.O_RDONLY,
+        )
+
+    def bind(self, place: Place) -> socket.socket:
+        """Open the listening socket of an endpoint that the rules name.
+
+        Raises:
+            OSError: It cannot be opened, or the rules do not name it (``EACCES``).
+        """
+        descriptor = self._descriptor(do="bind", listener=place.listener, text=place.text)
+        opened = socket.socket(fileno=descriptor)
+        opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        return opened
+
+    def read_rules(self) -> Files:
+        """Have the helper read the rules file again; what either these or the rules before name may be opened until `commit`.
+
+        Returns:
+            What was in the files.
+
+        Raises:
+            OpenerError: All that is wrong with the rules.
+        """
+        with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            return Files(**json.load(file))
+
+    def commit(self) -> None:
+        """Have only what the rules that were read last name opened from now on."""
+        with suppress(OSError):  # who asks next is told
+            self._ask(do="commit")
+
+    def another(self) -> socket.socket:
+        """Give what an `Opener` of another process can be made of, by which only files can be opened."""
+        return socket.socket(fileno=self._descriptor(do="another"))
+
+    def close(self) -> None:
+        """Part with the helper, which ends when nobody else needs it."""
+        self._connection.close()
+        if self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
+
+    def _descriptor(self, **question: Any) -> int:
+        (descriptor,) = self._ask(**question)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
+        return descriptor
+
+    def _ask(self, **question: Any) -> list[int]:
+        try:
+            self._connection.send(json.dumps(question).encode())
+            packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+        except OSError as problem:
+            raise OSError(
+                errno.EPIPE, f"the helper that opens files cannot be asked: {problem}"
+            ) from problem
+        if not packet:
+            raise OSError(errno.EPIPE, "the helper that opens files is gone: restart the service")
+        answer = json.loads(packet)
+        if "refused" in answer:
+            raise OpenerError(answer["refused"])
+        if "errno" in answer:
+            raise OSError(answer["errno"], answer["error"])
+        return list(descriptors)
+
+
+def opener_of(
+    open_itself: Callable[[Place], socket.socket], opener: Opener
+) -> Callable[[Place], socket.socket]:
+    """Give what opens the socket of a place, by the helper where this process may not."""
+
+    def open_place(place: Place) -> socket.socket:
+        try:
+            return open_itself(place)
+        except PermissionError:
+            return opener.bind(place)
+
+    return open_place
+
+
+@attrs.define
+class _Named:
+    """What rules name.
+
+    Attributes:
+        files: That may be read.
+        log: That may be appended to.
+        places: Where may be listened, by listener and text.
+    """
+
+    files: frozenset[str]
+    log: str | None
+    places: dict[tuple[str, str], Place]
+    owner: tuple[int, int] | None
+
+    @classmethod
+    def by(cls, rules: Rules) -> _Named:
+        """Look through rules."""
+        ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
+        files: list[Path | None] = [path for end in ends for path in (*end.files, end.client_ca)]
+        for backend in (*rules.backends.values(), *rules.outcomes()):
+            if isinstance(backend, Backend) and backend.tls is not None:
+                files += [backend.tls.ca, *backend.tls.certificate]
+        log = rules.settings.access_log
+        account = account_of(rules)
+        return cls(
+            frozenset([*rules.files.texts, *(os.path.abspath(path) for path in files if path)]),  # noqa: PTH100 - links stay
+            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100
+            {(place.listener, place.text): place for place in _places(rules)},
+            account.owner if account else None,
+        )
+
+
+def _places(rules: Rules) -> Iterable[Place]:
+    for listener in rules.listeners:
+        yield from places_of(listener)
+
+
+class Helper:
+    """Answers.
+
+    Args:
+        path: The rules file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._named: list[_Named] = []
+        self._files = Files()
+        self._poll = select.poll()
+        self._connections: dict[int, socket.socket] = {}
+        self._first = -1
+
+    def serve(self, connection: socket.socket) -> None:
+        """Answer until nobody is left who could ask.
+
+        Args:
+            connection: Leads to the one who may ask for everything.
+        """
+        self._first = connection.fileno()
+        self._add(connection)
+        with suppress(MuxError):  # who starts the service is told by another process
+            self._read()
+        while self._connections:
+            for descriptor, _ in self._poll.poll():
+                self._serve(self._connections[descriptor])
+
+    def _add(self, connection: socket.socket) -> None:
+        self._connections[connection.fileno()] = connection
+        self._poll.register(connection, select.POLLIN)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            packet = connection.recv(_PACKET)
+            if not packet:
+                raise ConnectionError
+            answer, descriptors = self.answer(
+                json.loads(packet), may_all=connection.fileno() == self._first
+            )
+            connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
+        except (OSError, ValueError):
+            self._poll.unregister(connection)
+            del self._connections[connection.fileno()]
+            connection.close()
+        else:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def answer(
+        self, question: dict[str, Any], *, may_all: bool
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Do what is asked for, if the rules name it.
+
+        Args:
+            question: As `Opener` asks.
+            may_all: Whether it may be asked for more than files.
+
+        Returns:
+            The answer, and the descriptor that goes with it.
+        """
+        does: dict[str, Callable[..., list[int]]] = {"open": self._open}
+        if may_all:
+            does |= {
+                "bind": self._bind,
+                "rules": self._rules,
+                "commit": self._commit,
+                "another": self._another,
+            }
+        do = does.get(question.pop("do"))
+        if do is None:
+            return {"refused": "that is not what this helper does"}, []
+        try:
+            return {}, do(**question)
+        except OSError as problem:
+            return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
+        except MuxError as problem:
+            return {"refused": str(problem)[: _PACKET // 2]}, []
+
+    def _open(self, path: str, *, write: bool) -> list[int]:
+        if write:
+            return [self._open_log(path)]
+        if not any(path in named.files for named in self._named):
+            raise _not_named(path)
+        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC)]
+
+    def _open_log(self, path: str) -> int:
+        for named in self._named:
+            if named.log == path:
+                return open_log(Path(path), named.owner, alone=True)
+        raise _not_named(path)
+
+    def _bind(self, listener: str, text: str) -> list[int]:
+        for named in reversed(self._named):
+            place = named.places.get((listener, text))
+            if place is not None and place.kind in {"tcp", "unix"}:
+                return [open_place(place, None).detach()]
+        raise _not_named(text)
+
+    def _rules(self) -> list[int]:
+        self._read()
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+            json.dump(attrs.asdict(self._files), file)
+            file.flush()
+            file.seek(0)
+            return [os.dup(file.fileno())]
+
+    def _read(self) -> None:
+        rules = load(self._path)
+        self._files = rules.files
+        self._named = [*self._named[:1], _Named.by(rules)]
+
+    def _commit(self) -> list[int]:
+        del self._named[:-1]
+        return []
+
+    def _another(self) -> list[int]:
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._add(own)
+        return [other.detach()]
+
+
+def _not_named(what: str) -> OSError:
+    return OSError(errno.EACCES, f"Permission denied, and the rules do not name {what!r}")
+
+
+def main() -> None:
+    """Run the helper: ``python -m txmux.processes.opener DESCRIPTOR RULES``."""
+    # systemd and terminals send them to all processes of a service; this one ends with those that it serves.
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(ignored, signal.SIG_IGN)
+    descriptor, path = sys.argv[1:]
+    Helper(Path(path)).serve(socket.socket(fileno=int(descriptor)))
+
+
+if __name__ == "__main__":
+    main()
