@@ -87,10 +87,10 @@ class Successor(ProcessProtocol):
             except OSError as problem:
                 self.channel.close()
                 raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
+        late = self._reactor.callLater(seconds, self.end)
         try:
             answer: dict[str, Any] = await self.channel.ask(
                 "begin",
-                seconds=seconds,
                 descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
                 version=VERSION,
                 sockets=[*sockets],
@@ -103,9 +103,14 @@ class Successor(ProcessProtocol):
             if kill.active():
                 kill.cancel()
             why = how if is_gone else str(problem)
+            if late.called:
+                why = f"was not ready within {seconds:g} s"
             raise UpgradeError(
                 "\n".join(filter(None, [f"the new process {why}", self.said]))
             ) from problem
+        finally:
+            if late.active():
+                late.cancel()
         return answer
 
     def _spawn(self, descriptor: int) -> None:
@@ -122,6 +127,10 @@ class Successor(ProcessProtocol):
         """End it, whatever it is doing."""
         with suppress(ProcessExitedAlready):
             self.transport.signalProcess("KILL")
+
+    def ended(self) -> Deferred[str]:
+        """Wait until it has ended."""
+        return self._ended
 
     @property
     def pid(self) -> int:

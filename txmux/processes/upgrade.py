@@ -72,6 +72,7 @@ class Upgrade:
         except ChannelError as problem:
             successor.end()
             await exchange.accept()
+            await successor.ended()
             raise UpgradeError(f"the new process cannot serve: {problem}") from problem
         self._is_committed = True
         _log.info("process {pid} serves from now on", pid=successor.pid)

@@ -1,0 +1,146 @@
+"""A new process that does not come to serve."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import reactor
+from txmux.processes.successor import Successor, UpgradeError
+from txmux.processes.upgrade import Upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_READS = """\
+import json, os, socket
+end = socket.socket(fileno=int(os.environ["TXMUX_PREDECESSOR"]))
+stream = end.makefile("rb")
+def answer(**answer):
+    number = json.loads(stream.readline())["ask"]
+    end.sendall(json.dumps({"kind": "answer", "to": number, **answer}).encode() + b"\\n")
+"""
+_READY = f"{_READS}answer(value={{'version': 1}})\n"
+
+
+class Old:
+    """What the old process does, noted."""
+
+    processes = 1
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    async def pause(self) -> None:
+        self.done.append("pause")
+
+    async def accept(self) -> None:
+        self.done.append("accept")
+
+    async def hand_over(self, ends: Sequence[socket.socket]) -> int:
+        raise AssertionError
+
+    async def adopt(self, ends: Sequence[socket.socket]) -> None:
+        raise AssertionError
+
+
+class FailureTest(TestCase):
+    """Each way to fail: the old process is told why, and goes on."""
+
+    timeout = 60
+
+    async def why(self, program: str, *, seconds: float = 30, command: Sequence[str] = ()) -> str:
+        """Try to upgrade to this program, and give what is said."""
+        self.old = Old()
+        upgrade = Upgrade(self.old, reactor, command or [sys.executable, "-c", program], seconds)
+        with (
+            socket.create_server(("127.0.0.1", 0)) as opened,
+            self.assertRaises(UpgradeError) as caught,
+        ):
+            await upgrade.run({"key": opened}, {"down": []})
+        return str(caught.exception)
+
+    async def test_import_error(self) -> None:
+        """A broken installation: what Python says is told."""
+        why = await self.why("import txmux_of_which_half_is_missing")
+        self.assertIn("the new process ended by itself with exit status 1", why)
+        self.assertIn("ModuleNotFoundError: No module named 'txmux_of_which_half_is_missing'", why)
+        self.assertEqual(self.old.done, [])
+
+    async def test_exits(self) -> None:
+        """One that ends without a word."""
+        why = await self.why("raise SystemExit(3)")
+        self.assertEqual(why, "the new process ended by itself with exit status 3")
+
+    async def test_killed(self) -> None:
+        """One that crashes."""
+        why = await self.why("import os; os.kill(os.getpid(), 11)")
+        self.assertEqual(why, "the new process was ended by signal 11 (SIGSEGV)")
+
+    async def test_hangs(self) -> None:
+        """One that takes too long is ended, and what it has said is told."""
+        why = await self.why(
+            "import sys, time; print('still looking', file=sys.stderr, flush=True); time.sleep(100)",
+            seconds=1,
+        )
+        self.assertEqual(why, "the new process was not ready within 1 s\nstill looking")
+
+    async def test_lets_go(self) -> None:
+        """One that closes the channel, and goes on otherwise, is ended."""
+        self.patch(sys.modules["txmux.processes.successor"], "_ENDING", 0.1)
+        why = await self.why(f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)")
+        self.assertEqual(why, "the new process was ended by signal 9 (SIGKILL)")
+
+    async def test_long_speech(self) -> None:
+        """Of what it says, the end is kept."""
+        why = await self.why("import sys; sys.exit('x' * 2**20 + 'the reason')")
+        self.assertLess(len(why), 2**17)
+        self.assertTrue(why.endswith("the reason"))
+
+    async def test_no_program(self) -> None:
+        """The program itself is not there any more."""
+        why = await self.why("", command=["/nowhere/python", "-m", "twisted"])
+        self.assertEqual(why, "/nowhere/python: No such file or directory")
+
+    async def test_does_not_begin(self) -> None:
+        """One that was ready, but ends instead of accepting clients: the old one accepts them again."""
+        why = await self.why(_READY)
+        self.assertEqual(why, "the new process cannot serve: the other process is gone")
+        self.assertEqual(self.old.done, ["pause", "accept"])
+
+    async def test_refuses_to_begin(self) -> None:
+        """One that says that it cannot begin is ended."""
+        why = await self.why(f"{_READY}answer(error='no')\nstream.read()")
+        self.assertEqual(why, "the new process cannot serve: no")
+        self.assertEqual(self.old.done, ["pause", "accept"])
+
+    async def test_stopped_meanwhile(self) -> None:
+        """If the old process is to stop, the new one is ended."""
+        upgrade = Upgrade(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
+        running = Deferred.fromCoroutine(upgrade.run({}, {}))
+        upgrade.give_up()
+        failure: Any = await self.assertFailure(running, UpgradeError)
+        self.assertEqual(str(failure), "the new process was ended by signal 9 (SIGKILL)")
+
+
+class OldVersionTest(TestCase):
+    """One that takes over sockets and nothing else."""
+
+    timeout = 60
+
+    async def test_sockets_alone(self) -> None:
+        """It serves, and the old process keeps its connections."""
+        program = f"{_READY}answer(value=None)\nstream.read()"
+        old = Old()
+        upgrade = Upgrade(old, reactor, [sys.executable, "-c", program])
+        await upgrade.run({}, {})
+        self.assertEqual(old.done, ["pause"])
+        upgrade.give_up()  # it serves, so that is too late
+        successor: Successor = upgrade._successor
+        self.assertTrue(successor.channel.is_open)
+        successor.channel.close()
+        await successor.ended()
