@@ -76,8 +76,10 @@ class LineWriter:
         stalled = False
         # Whoever comes while somebody writes leaves the lines to them.
         while self._lines and not stalled and self._writing.acquire(blocking=False):
-            stalled = not self._try()
-            self._writing.release()
+            try:
+                stalled = not self._try()
+            finally:
+                self._writing.release()
         if self._lines or stalled:
             return False
         self._size = 0

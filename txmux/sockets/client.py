@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
-__all__ = ["OWN_PEER", "Binding", "SocketConnector"]
+__all__ = ["OWN_PEER", "Binding", "SocketConnector", "reset_on_close"]
 
 OWN_PEER = "nobody listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.
@@ -40,6 +41,12 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
+
+
+def reset_on_close(connecting: socket.socket) -> None:
+    """Have closing a socket break its connection off, if it is established without our having noticed."""
+    with contextlib.suppress(OSError):
+        connecting.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
 class Binding(Protocol):
@@ -141,6 +148,7 @@ class SocketConnector:
     def disconnect(self) -> None:
         """Give up; the factory is told nothing any more."""
         self._stop_waiting()
+        reset_on_close(self._socket)
         self._socket.close()
 
     def _wait(self, number: int, timeout: float) -> None:
@@ -203,12 +211,12 @@ class SocketConnector:
     def _end(self, why: Failure) -> None:
         self._stop_waiting()
         self._poller.closing(self._socket.fileno())
+        reset_on_close(self._socket)
         self._socket.close()
         self._factory.clientConnectionFailed(self, why)
 
     def _connected(self) -> None:
         if self._family != socket.AF_UNIX and self._is_own_peer():
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._fail(errno.ECONNREFUSED, OWN_PEER)
             return
         self._stop_waiting()

@@ -13,7 +13,7 @@ from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 
-from txmux.sockets.client import SocketConnector
+from txmux.sockets.client import SocketConnector, reset_on_close
 from txmux.sockets.descriptors import SHORTAGE
 from txmux.sockets.poller import Poller, is_available
 
@@ -77,7 +77,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     bind_address = (sources[0].address, 0) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = reactor.connectTCP(server.host, server.port, factory, timeout, bind_address)
-        return connector.disconnect  # type: ignore[no-any-return]
+        return functools.partial(_break_off, connector)
     if server.kind == "tcp":
         endpoint: Any = HostnameEndpoint(
             reactor, server.host, server.port, bindAddress=bind_address
@@ -99,6 +99,15 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
     if kind == "tcp" and isIPv6Address(host):
         return socket.AF_INET6, (host, port)
     return None
+
+
+def _break_off(connector: Any) -> None:
+    """Cancel an attempt of Twisted's, so that a server which has accepted it already sees no orderly, empty stream."""
+    connecting = getattr(connector.transport, "socket", None)
+    if connecting is not None:
+        reset_on_close(connecting)
+        connector.transport._shouldShutdown = False  # or it would end the stream before it closes
+    connector.disconnect()
 
 
 def _timed_out(result: object, seconds: float) -> NoReturn:  # noqa: ARG001 - Twisted's signature
