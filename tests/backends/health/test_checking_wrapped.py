@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import ssl
+from twisted.internet.task import deferLater
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from tests.backends.health.checking_case import WELL, CheckingTestCase, ill
@@ -144,6 +145,26 @@ class TlsTests(CheckingTestCase):
         why = "it closed the connection instead of answering with TLS"
         self.assertEqual(await self.finding(), ill(why))
         self.assert_nothing_left()
+
+    async def test_hangs(self) -> None:
+        """One that says nothing any more, not even to end TLS, is broken off when the time is up."""
+        for number, (answer, finding) in enumerate(
+            ((b"", ill("timed out after 1 s")), (b"+PONG\r\n", WELL))
+        ):
+            self.check_tls("redis")
+            peer = await self.server.peer(number)
+            await peer.has(14)
+            peer.transport.pauseProducing()
+            if answer:
+                peer.send(answer)
+                await self.finding()
+            self.time.advance(1)
+            self.assertEqual(await self.finding(), finding)
+            await deferLater(reactor, 0)
+            peer.transport.resumeProducing()
+            await peer.has_all()
+            self.assertTrue(peer.was_reset())
+            await self.is_over()
 
     async def test_closes(self) -> None:
         """One that leaves in the middle, with a goodbye or without, is ill."""

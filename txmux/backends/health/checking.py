@@ -177,6 +177,8 @@ class Checking:
         self._deadline = None
         if self._transport is None:
             self._give_up()
+        elif self._is_tls():
+            self._transport.abortConnection()  # one that hangs would never end TLS
         else:
             self._transport.loseConnection()
         why = self._time_is_up()
