@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tests.matchers.asking import verdicts_of
 from txmux.matchers.http import http
-from txmux.testing import Decided, decided
 
 __all__ = ["HOST_END", "LINE_END", "PREFACE", "REQUEST", "said", "with_fields"]
 
@@ -14,10 +14,7 @@ LINE_END = REQUEST.index(b"\n") + 1
 HOST_END = REQUEST.index(b"\r\nX:") + 2
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(http.predicate(options), data)
+said = verdicts_of(http)
 
 
 def with_fields(*fields: str) -> bytes:

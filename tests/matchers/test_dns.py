@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.dns import dns
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -49,10 +50,7 @@ SAMPLES = (
     message(b"\0\0\2\0\1"),
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(dns.predicate(options), data)
+said = verdicts_of(dns)
 
 
 class ContractTests(SynchronousTestCase):

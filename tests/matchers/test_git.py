@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.git import git
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -28,15 +29,8 @@ FETCH = pkt_line(b"git-upload-pack /team/project.git\0host=Git.Example.com.:9418
 PATH_END = FETCH.index(b"\0") + 1
 HOST_END = FETCH.index(b"\0\0") + 1
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(git.predicate(options), data)
-
-
-def learnt(data: bytes) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(git.predicate({}), Peeked(data))
+said = verdicts_of(git)
+learnt = facts_of(git)
 
 
 class ContractTests(SynchronousTestCase):

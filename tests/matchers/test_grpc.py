@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Verdict
 from txmux.matchers.grpc import grpc
-from txmux.testing import Decided, check_matcher, decided
+from txmux.testing import check_matcher
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -16,10 +17,7 @@ SAMPLES = (h2.NODE, h2.GRPC_PYTHON)
 
 POST = ((":method", "POST"), (":scheme", "http"), (":path", "/pkg.Service/Call"))
 
-
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(grpc.predicate({}), data)
+said = verdicts_of(grpc)
 
 
 def typed(*content_types: str) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from txmux.interfaces import Verdict
 from txmux.matchers.memcached import memcached
-from txmux.testing import Decided, check_matcher, decided
+from txmux.testing import check_matcher
 
 NO = Verdict.NO
 
@@ -47,10 +48,7 @@ SAMPLES: tuple[bytes, ...] = (
     binary(0x21, b"PLAIN"),
 )
 
-
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(memcached.predicate({}), data)
+said = verdicts_of(memcached)
 
 
 class ContractTests(SynchronousTestCase):

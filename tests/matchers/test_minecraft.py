@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.minecraft import minecraft
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -51,15 +52,8 @@ SAMPLES = (
     b"\xfe\x01\xfa",
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(minecraft.predicate(options), data)
-
-
-def learnt(data: bytes) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(minecraft.predicate({}), Peeked(data))
+said = verdicts_of(minecraft)
+learnt = facts_of(minecraft)
 
 
 class ContractTests(SynchronousTestCase):

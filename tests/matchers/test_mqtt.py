@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.mqtt import mqtt
 from txmux.testing import (
-    Decided,
     calls_in,
     check_matcher,
     check_predicate,
-    decided,
     facts,
     in_pieces,
 )
@@ -64,10 +63,7 @@ SAMPLES = (
     b"\x10\x18\x00\x04MQTT\x05\x02\x00<\x03!\x00\x14\x00\x08sensor-1",
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(mqtt.predicate(options), data)
+said = verdicts_of(mqtt)
 
 
 class ContractTests(SynchronousTestCase):

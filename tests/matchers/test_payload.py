@@ -6,17 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.payload import payload
-from txmux.testing import Decided, check_matcher, decided
+from txmux.testing import Decided, check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(payload.predicate(options), data)
+said = verdicts_of(payload)
 
 
 class ContractTests(SynchronousTestCase):

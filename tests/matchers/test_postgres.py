@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.postgres import postgres
-from txmux.testing import Decided, calls_in, check_matcher, decided, facts
+from txmux.testing import calls_in, check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -45,15 +46,8 @@ SAMPLES: tuple[bytes, ...] = (
     startup(b"_pq_.compression", b"on", b"user", b"alice"),
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(postgres.predicate(options), data)
-
-
-def learnt(data: bytes, **options: str) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(postgres.predicate(options), Peeked(data))
+said = verdicts_of(postgres)
+learnt = facts_of(postgres)
 
 
 class ContractTests(SynchronousTestCase):
@@ -61,19 +55,12 @@ class ContractTests(SynchronousTestCase):
 
     def test_contract(self) -> None:
         """What begins like this, and at which byte it is decided."""
+        requests = (SSL_REQUEST, GSSENC_REQUEST, cancel(bytes(4)), cancel(bytes(256)))
         check_matcher(
             postgres,
             samples=[
                 # The code of a request is a match.
-                *(
-                    (request, 8)
-                    for request in (
-                        SSL_REQUEST,
-                        GSSENC_REQUEST,
-                        cancel(bytes(4)),
-                        cancel(bytes(256)),
-                    )
-                ),
+                *((request, 8) for request in requests),
                 # The name of the first parameter is one, with the NUL behind it, in any minor
                 # version.
                 (PSQL, 13),
@@ -110,15 +97,7 @@ class ContractTests(SynchronousTestCase):
                 (bytes(24), 4),  # adb,
             ],
             undecided=[
-                *(
-                    request[:7]
-                    for request in (
-                        SSL_REQUEST,
-                        GSSENC_REQUEST,
-                        cancel(bytes(4)),
-                        cancel(bytes(256)),
-                    )
-                ),
+                *(request[:7] for request in requests),
                 PSQL[:12],
             ],
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.interfaces import Peeked
+from tests.matchers.asking import facts_of
 from txmux.matchers.proxy import proxy
-from txmux.testing import check_matcher, facts
+from txmux.testing import check_matcher
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 SAMPLES = (
@@ -21,10 +21,7 @@ SAMPLES = (
     b"PROXY UNKNOWN\r\n",
 )
 
-
-def learnt(data: bytes) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(proxy.predicate({}), Peeked(data))
+learnt = facts_of(proxy)
 
 
 class ContractTests(SynchronousTestCase):

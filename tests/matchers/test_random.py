@@ -9,9 +9,10 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
+from tests.matchers.asking import verdicts_of
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.random import ENOUGH, random
-from txmux.testing import Decided, check_matcher, decided
+from txmux.testing import check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -21,10 +22,7 @@ _MOST_REFUSED = 20
 # What the first flights of Shadowsocks (AEAD), BIP 324 and Message Stream Encryption look like: random bytes.
 SAMPLES = tuple(Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
 
-
-def said(data: bytes) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(random.predicate({}), data)
+said = verdicts_of(random)
 
 
 class ContractTests(SynchronousTestCase):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Verdict
 from txmux.matchers.rdp import rdp
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -39,15 +40,8 @@ SAMPLES = (
 )
 COOKIE, TOKEN, RAW_TOKEN = SAMPLES[:3]
 
-
-def learnt(data: bytes) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(rdp.predicate({}), Peeked(data))
-
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(rdp.predicate(options), data)
+learnt = facts_of(rdp)
+said = verdicts_of(rdp)
 
 
 class ContractTests(SynchronousTestCase):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import facts_of, verdicts_of
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Verdict
 from txmux.matchers.ssh import ssh
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -20,15 +21,8 @@ SAMPLES = (
     b"SSH-2.0-Go\r\n",
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(ssh.predicate(options), data)
-
-
-def learnt(data: bytes, **options: str) -> dict[str, str]:
-    """Give the facts of a sample."""
-    return facts(ssh.predicate(options), Peeked(data))
+said = verdicts_of(ssh)
+learnt = facts_of(ssh)
 
 
 class ContractTests(SynchronousTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -16,7 +17,7 @@ from tests.wire.hello_builder import (
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
-from txmux.testing import Decided, check_matcher, check_predicate, decided, facts
+from txmux.testing import check_matcher, check_predicate, facts
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
 
@@ -39,10 +40,7 @@ SAMPLES = (
     ),
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(tls.predicate(options), data)
+said = verdicts_of(tls)
 
 
 def end_of(part: bytes) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from tests.wire.hello_builder import (
     alpn,
     client_hello,
@@ -15,7 +16,7 @@ from tests.wire.hello_builder import (
 from txmux.errors import OptionError
 from txmux.interfaces import Key, Peeked, Verdict
 from txmux.matchers.tls import tls
-from txmux.testing import Decided, check_predicate, decided, facts
+from txmux.testing import check_predicate, facts
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
 
@@ -25,10 +26,7 @@ NAMELESS = records(client_hello(alpn(b"h2"), PADDING))
 ENCRYPTED = records(client_hello(ECH, SNI, PADDING))
 NAMELESS_JA4 = "t12i0102h2_0f2cb44170f4_4298e3b3ed58"
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(tls.predicate(options), data)
+said = verdicts_of(tls)
 
 
 def end_of(part: bytes, data: bytes) -> int:

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.xmpp import xmpp
-from txmux.testing import Decided, calls_in, check_matcher, decided, facts, in_pieces
+from txmux.testing import calls_in, check_matcher, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -29,10 +30,7 @@ SAMPLES = (
     b'<?xml version="1.0" encoding="UTF-8"?><stream:stream to="b.example" xmlns="jabber:server">',
 )
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(xmpp.predicate(options), data)
+said = verdicts_of(xmpp)
 
 
 class ContractTests(SynchronousTestCase):

@@ -6,20 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import verdicts_of
 from tests.wire.hello_builder import byte_by_byte, sslv2_hello
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.tls import tls
-from txmux.testing import Decided, decided, facts
+from txmux.testing import facts
 from txmux.wire.client_hello import ClientHello, parse_client_hello
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
 HELLO = sslv2_hello()
 
-
-def said(data: bytes, **options: str) -> Decided:
-    """Give the verdict on a sample and the byte it came at."""
-    return decided(tls.predicate(options), data)
+said = verdicts_of(tls)
 
 
 class HelloTests(SynchronousTestCase):
