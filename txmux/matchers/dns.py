@@ -148,11 +148,7 @@ class DnsMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of ``name=`` or the size of ``within=`` cannot be used.
-        """
+        """Make the predicate."""
         name = option_globs(options, "name", hosts)
         sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
         within = option_size(options, "within", _DEFAULT_WITHIN, sizes)

@@ -130,11 +130,7 @@ class GitMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of an option cannot be used.
-        """
+        """Make the predicate."""
         host = option_globs(options, "host", hosts)
         return _GitPredicate(
             host=host,

@@ -168,11 +168,7 @@ class HttpMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of an option cannot be used.
-        """
+        """Make the predicate."""
         read_version = partial(names, known=("1.0", "1.1", "2", "2.0"))
         version = option_globs(options, "version", read_version)
         http1 = version is None or any(map(version.matches, _VERSIONS_1))

@@ -132,11 +132,7 @@ class MinecraftMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of ``host=`` cannot be used.
-        """
+        """Make the predicate."""
         host = option_globs(options, "host", hosts)
         return _MinecraftPredicate(host, host.key(_host) if host else None)
 

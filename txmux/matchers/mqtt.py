@@ -71,11 +71,7 @@ class MqttMatcher:
     options = (Option("client_id", "globs of the client identifier", "sensor-*,meter-*"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of ``client_id=`` cannot be used.
-        """
+        """Make the predicate."""
         return _MqttPredicate(option_globs(options, "client_id"))
 
 

@@ -90,11 +90,7 @@ class SshMatcher:
     options = (Option("software", "globs of the client's software version", "OpenSSH_*,libssh-*"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of ``software=`` cannot be used.
-        """
+        """Make the predicate."""
         return _SshPredicate(option_globs(options, "software"))
 
 

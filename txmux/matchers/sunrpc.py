@@ -76,11 +76,7 @@ class SunrpcMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: There is an item that is not a program.
-        """
+        """Make the predicate."""
         if "program" not in options:
             return _SunrpcPredicate(None)
         return _SunrpcPredicate(frozenset(map(_program, options["program"].split(","))))

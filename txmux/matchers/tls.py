@@ -126,11 +126,7 @@ class TlsMatcher:
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of an option cannot be used.
-        """
+        """Make the predicate."""
         if not options:
             return _TlsPredicate()
         return _ClientHelloPredicate(

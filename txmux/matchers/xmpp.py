@@ -110,11 +110,7 @@ class XmppMatcher:
     options = (Option("to", "globs of the domain that is asked for", "example.com,*.example.org"),)
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate.
-
-        Raises:
-            OptionError: The patterns of ``to=`` cannot be used.
-        """
+        """Make the predicate."""
         to = option_globs(options, "to", hosts)
         return _XmppPredicate(to, to.key(_domain) if to else None)
 
