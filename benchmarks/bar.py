@@ -11,8 +11,6 @@ from benchmarks.results import FIGURES
 if TYPE_CHECKING:
     from benchmarks.results import Results
 
-__all__ = ["BAR", "OURS", "STRETCH", "Goal"]
-
 OURS = "txmux"
 """The configuration that is judged: the one that users get."""
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from benchmarks.proxies import Proxy, Running
     from benchmarks.servers import Servers
 
-__all__ = ["Bench", "Figure", "Measure"]
-
 
 @attrs.frozen
 class Figure:

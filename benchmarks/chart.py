@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Figure
     from benchmarks.results import Results
 
-__all__ = ["chart"]
-
 _SHOWN = (
     "bulk.cpu",
     "bulk.rate",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from benchmarks.proxies import Proxy
 
-__all__ = ["described"]
-
 _TOOLS = (("redis-server", "--version"), ("iperf3", "--version"), ("wrk", "-v"))
 
 

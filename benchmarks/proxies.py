@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from benchmarks.servers import Servers
 
-__all__ = ["PROXIES", "Proxy", "Running", "chosen", "running"]
-
 
 @attrs.frozen
 class Proxy:

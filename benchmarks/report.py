@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Figure
     from benchmarks.results import Results
 
-__all__ = ["markdown"]
-
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _NONE = "\N{EN DASH}"
 _NAMES = {"haproxy": "HAProxy", "sslh": "sslh-select", "envoy": "Envoy", "nginx": "nginx"}

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Figure
     from benchmarks.proxies import Proxy
 
-__all__ = ["FIGURES", "Results"]
-
 FIGURES: dict[str, Figure] = {
     figure.key: figure for measure in MEASURES for figure in measure.FIGURES
 }

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["SERVICES", "Servers", "find_program", "running_servers"]
-
 SERVICES = ("HTTP", "REDIS", "IPERF")
 """What the proxies lead to, as the templates call it."""
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["KINDS", "PATIENCE", "SoakError", "run_clients", "serve"]
-
 PATIENCE = 20.0
 """Seconds that one connection may take."""
 

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["fill"]
-
 _TEMPLATES = Path(__file__).with_name("peers")
 
 

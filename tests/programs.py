@@ -12,8 +12,6 @@ from twisted.internet.utils import getProcessOutputAndValue
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-__all__ = ["require_program", "run_program"]
-
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where servers are; an ordinary user's PATH does not have them."""
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-__all__ = ["FIGURES", "NAME", "measure"]
-
 NAME = "bulk"
 FIGURES = (
     Figure("bulk.cpu", "bulk, CPU", "s/GiB", 3),

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-__all__ = ["FIGURES", "NAME", "measure"]
-
 NAME = "held"
 FIGURES = (Figure("held", "connections held, of 9,000", "", 0, more_is_better=True),)
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-__all__ = ["CONNECTIONS", "FIGURES", "NAME", "RATE", "measure"]
-
 NAME = "latency"
 FIGURES = (
     Figure("latency.p50", "latency added, 50th percentile", "µs", 0),

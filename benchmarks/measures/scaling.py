@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-__all__ = ["FIGURES", "NAME", "measure"]
-
 NAME = "scaling"
 FIGURES = (
     Figure(

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-__all__ = ["FIGURES", "NAME", "measure"]
-
 NAME = "small"
 FIGURES = (
     Figure("small.cpu", "small request and reply, CPU", "µs"),

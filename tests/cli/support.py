@@ -14,8 +14,6 @@ from txmux.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CommandTestCase", "Terminal"]
-
 
 class Terminal(StringIO):
     """An output that says it is a terminal."""

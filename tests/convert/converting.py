@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.convert.formats import Program
     from txmux.rules.model import Listener, Outcome, Rules
 
-__all__ = ["PORTS", "attempt", "converted", "looks", "rules_of", "silent_of"]
-
 PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 
 

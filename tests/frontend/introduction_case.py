@@ -12,8 +12,6 @@ from txmux.rules.model import NetworkSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LINE", "SENDERS", "IntroducedTestCase"]
-
 SENDERS = NetworkSet([ip_network("127.0.0.1")])
 LINE = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Backend
 
-__all__ = ["AT_ONCE", "Leaving", "PoolCase", "name"]
-
 AT_ONCE = Ejection(failures=1, within=10.0, seconds=10.0, lone=True)
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Backend
 
-__all__ = ["GREETING", "Greeter", "ServerFirstCase"]
-
 GREETING = b"220 mail.example ESMTP\r\n"
 
 

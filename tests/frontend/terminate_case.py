@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tests.support.peers import Peer
     from txmux.rules.model import Route
 
-__all__ = ["SSH", "TerminationCase"]
-
 SSH = b"SSH-2.0-test\r\n"
 
 

@@ -23,18 +23,6 @@ from tests.programs import require_program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Child",
-    "InteropTestCase",
-    "eventually",
-    "free_port",
-    "has_ipv6",
-    "leave_unmeasured",
-    "output_of",
-    "run",
-]
-
-
 _PORTS = 1000
 _FIRST_PORT = 10_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
 _ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid()))

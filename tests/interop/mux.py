@@ -19,8 +19,6 @@ from tests.interop.children import Child, eventually
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LoggingTwist", "Mux", "Record", "Twist", "twist_command"]
-
 Record = dict[str, Any]
 """A line of the access log."""
 

@@ -16,8 +16,6 @@ from tests.programs import require_program
 if TYPE_CHECKING:
     from unittest import TestCase
 
-__all__ = ["Namespace", "cable"]
-
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
 _CLONE_NEWNET = 0x40000000

@@ -18,17 +18,6 @@ if TYPE_CHECKING:
     from tests.interop.children import InteropTestCase
     from txmux.convert.formats import Conversion, Program
 
-__all__ = [
-    "CLOSED",
-    "HALF_HELLO",
-    "HELLO",
-    "HTTP",
-    "Named",
-    "client_hello",
-    "said_to",
-    "start_converted",
-]
-
 CLOSED = ""
 """What a client hears that is led nowhere."""
 

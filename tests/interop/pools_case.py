@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["pool_rules"]
-
 
 def pool_rules(*servers: str, more: str = "") -> str:
     """Write rules that lead every client to a pool of these servers, with more lines for it."""

@@ -10,8 +10,6 @@ from typing import Any
 from tests.interop.children import Child, output_of
 from tests.programs import require_program
 
-__all__ = ["postgres_program", "start_postgres"]
-
 
 def postgres_program(name: str) -> Path:
     """Find a program of the PostgreSQL server, which Debian keeps away from the PATH."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tests.interop.mux import Record
 
-__all__ = ["EXAMPLES", "Example", "ScenarioTestCase"]
-
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 _LINE = re.compile(r"(?<= )(id=\S+ listener=.*)")

@@ -11,20 +11,6 @@ import attrs
 from tests.interop.children import Child, free_port, output_of
 from tests.support.certificates import make_authority
 
-__all__ = [
-    "Certificate",
-    "RedisServer",
-    "SshServer",
-    "make_certificate",
-    "start_dnsmasq",
-    "start_haproxy",
-    "start_mariadb",
-    "start_nginx",
-    "start_nginx_stream",
-    "start_redis",
-    "start_sshd",
-]
-
 
 @attrs.frozen
 class Certificate:

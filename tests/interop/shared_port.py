@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from tests.interop.mux import Record
 
-__all__ = ["SharedPortTestCase"]
-
 _MATCHERS = (
     *("adb", "amqp", "bitcoin", "bittorrent", "cassandra", "erlang", "git"),
     *("grpc", "http2", "http"),

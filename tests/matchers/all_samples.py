@@ -7,8 +7,6 @@ from importlib import import_module
 
 from tests import matchers
 
-__all__ = ["all_samples"]
-
 _PREFIX = "test_"
 
 

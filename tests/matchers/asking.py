@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
     from txmux.testing import Decided
 
-__all__ = ["facts_of", "verdicts_of"]
-
 
 def verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Decided]:
     """Make a function that gives the verdict on a sample, and the byte it came at; options are named arguments."""

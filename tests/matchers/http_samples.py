@@ -5,8 +5,6 @@ from __future__ import annotations
 from tests.matchers.asking import verdicts_of
 from txmux.matchers.http import http
 
-__all__ = ["HOST_END", "LINE_END", "PREFACE", "REQUEST", "said", "with_fields"]
-
 REQUEST = (
     b"GET /api/x?q=1 HTTP/1.1\r\nAccept: */*\r\nhOst:  WWW.Example.com.:8080 \r\nX: y\r\n\r\nbody"
 )

@@ -15,16 +15,6 @@ from tests.interop.mux import Mux
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "RULES",
-    "WorkersTestCase",
-    "has_connection",
-    "listening_inode",
-    "open_files",
-    "pids_of",
-    "worker_of",
-]
-
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
 

@@ -15,8 +15,6 @@ from tests.processes.running import is_gone
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Upgrading"]
-
 
 class Upgrading(Mux):
     """A running service with a file that names its process.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["BUFFERS", "Endless", "RelayCase"]
-
 BUFFERS = 2**16
 """What each socket is told to keep at most in either direction, in tests that fill them; Linux doubles it."""
 

@@ -9,8 +9,6 @@ from twisted.internet.task import Clock
 from tests.relay.contract import RelayCase
 from txmux.relay.interface import RelayResult, Timeouts
 
-__all__ = ["OrderContract"]
-
 
 class OrderContract(RelayCase):
     """Bytes, half-closes, slow readers, and time."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from tests.relay.contract import RelayCase
 from txmux.relay.interface import Timeouts
 
-__all__ = ["ResetContract"]
-
 _MiB = 2**20
 
 

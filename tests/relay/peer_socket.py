@@ -12,8 +12,6 @@ from tests.relay.schedules import LONGEST
 if TYPE_CHECKING:
     from tests.relay.schedules import Step, Who
 
-__all__ = ["PeerSocket"]
-
 _SENT = memoryview(random.Random(4).randbytes(LONGEST + 2**20))  # all that a peer may send
 _BREAK_OFF = struct.pack("ii", 1, 0)  # SO_LINGER of socket(7): close sends a reset
 _PER_TURN = 2**18

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     RelayMaker = Callable[[Any, Timeouts, Callable[[RelayResult], None]], Relay]
 
-__all__ = ["Player"]
-
 _STILL = 1.0
 """Seconds without anything, after which a story is taken to have come to a standstill."""
 _TICK = 0.01

@@ -11,8 +11,6 @@ from twisted.internet.selectreactor import SelectReactor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PrivateReactor"]
-
 
 class PrivateReactor:
     """A reactor that is not installed.

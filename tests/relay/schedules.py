@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["LONGEST", "Act", "Schedule", "Step", "Who", "schedules"]
-
 Who = Literal["client", "server"]
 
 Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "drain", "move"]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from twisted.internet.protocol import ClientFactory, ServerFactory
     from twisted.trial.unittest import SynchronousTestCase
 
-__all__ = ["LeanTcpWiring", "LeanUnixWiring", "TcpWiring", "UnixWiring", "Wiring"]
-
 
 class Wiring(Protocol):
     """One way, on one reactor.

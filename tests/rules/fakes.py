@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Peeked, Predicate
 
-__all__ = ["MATCHERS", "FakeMatcher", "FakePredicate"]
-
 
 @attrs.frozen
 class FakePredicate:

@@ -13,8 +13,6 @@ from tests.support.service import ServiceTestCase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HEAD", "PUBLIC", "BackendsCase"]
-
 HEAD = "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
 PUBLIC = "[listen public]\nendpoint = 127.0.0.1:0\n"
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.sockets.poller import Poller
 
-__all__ = ["ScarceEpoll", "make_scarce"]
-
 
 class ScarceEpoll:
     """A real epoll object that takes no more descriptors when there is no room.

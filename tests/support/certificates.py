@@ -15,8 +15,6 @@ from twisted.internet.ssl import PrivateCertificate
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Identity", "make_authority"]
-
 _DAY = timedelta(days=1)
 
 

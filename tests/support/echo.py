@@ -6,8 +6,6 @@ import contextlib
 import socket
 import threading
 
-__all__ = ["EchoServer"]
-
 
 class EchoServer:
     """Serves any number of clients until it is ended.

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase
 
-__all__ = ["make_folder"]
-
 
 def make_folder(test: SynchronousTestCase) -> Path:
     """Make an empty folder, which is gone when the test ends; its path is short, as those of UNIX sockets have to be."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Route
 
-__all__ = ["ListLog", "MuxTestCase", "VirtualTime", "backend_at", "server_at"]
-
 
 class ListLog:
     """An access log that keeps what it is told."""

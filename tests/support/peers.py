@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
     from twisted.trial.unittest import TestCase
 
-__all__ = ["Peer", "PeerFactory", "connect", "listen", "reactor"]
-
 reactor: Any = _reactor
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.trial.unittest import TestCase
 
-__all__ = ["SecurePeer", "client_context", "connect_tls"]
-
 
 def client_context(ca: Path | None, *, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
     """Make a context that trusts one authority, or all the world."""

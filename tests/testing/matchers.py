@@ -12,8 +12,6 @@ from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, V
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["HELLO", "KEY", "OPTION", "Greeting", "Matcher"]
-
 HELLO = b"HELLO\n"
 
 

@@ -12,19 +12,6 @@ from txmux.wire.client_hello import HelloReader, parse_client_hello
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "PADDING",
-    "alpn",
-    "byte_by_byte",
-    "client_hello",
-    "extension",
-    "records",
-    "server_name",
-    "sized",
-    "sslv2_hello",
-    "versions",
-]
-
 PADDING = 21
 """An extension that says nothing (RFC 7685)."""
 

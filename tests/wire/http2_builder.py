@@ -9,20 +9,6 @@ from hpack import Encoder
 
 from txmux.wire.http2_opening import PREFACE
 
-__all__ = [
-    "CURL",
-    "GRPC_PYTHON",
-    "NODE",
-    "PING",
-    "SETTINGS",
-    "WINDOW_UPDATE",
-    "frame",
-    "headers",
-    "opening",
-    "request",
-    "settings",
-]
-
 
 def frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0) -> bytes:
     """Make any frame."""

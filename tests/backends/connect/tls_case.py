@@ -22,8 +22,6 @@ from txmux.sockets.poller import Poller
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
-__all__ = ["LastReceiver", "TLSCase", "authority"]
-
 
 @cache
 def authority() -> Identity:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Server
 
-__all__ = ["Checked", "Dialled"]
-
 REFUSED = Failure(error.ConnectionRefusedError(111, "Connection refused"))
 
 

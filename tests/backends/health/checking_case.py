@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.rules.model import Server
 
-__all__ = ["WELL", "CheckingTestCase", "ill"]
-
 WELL = Finding(ok=True)
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from tests.backends.names.nameserver import NameServer
 
-__all__ = ["HOST", "LookupTestCase"]
-
 HOST = "host.test"
 
 

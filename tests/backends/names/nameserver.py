@@ -23,19 +23,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.question import Place
 
-__all__ = [
-    "GARBAGE",
-    "HANG_UP",
-    "SILENCE",
-    "NameServer",
-    "NameServerTestCase",
-    "a",
-    "aaaa",
-    "cname",
-    "srv",
-    "temporary_folder",
-]
-
 SILENCE = -1
 """Instead of a response code: no answer at all."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.pool.member import ResolvedAddress
 
-__all__ = ["FAR", "HOST", "SERVICE", "CountingLookup", "CountingPool", "NamesTestCase", "service"]
-
 HOST = "host.test"
 SERVICE = "_ssh._tcp.host.test"
 FAR = 3600

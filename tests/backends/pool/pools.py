@@ -17,8 +17,6 @@ from txmux.rules.reading.endpoints import server
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
-__all__ = ["SPARE", "Watched", "servers"]
-
 
 def servers(*texts: str, **options: Any) -> tuple[Server, ...]:
     """Make servers that all have the same options."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from txmux.frontend.limits.per_source import SourceTable
 
-__all__ = ["SECOND", "memory"]
-
 SECOND = 10**9
 
 

@@ -13,8 +13,6 @@ from txmux.rules.reading.parser import parse
 if TYPE_CHECKING:
     from txmux.rules.model import Backend, Rules
 
-__all__ = ["BackendTestCase", "ReadingTestCase"]
-
 
 class ReadingTestCase(SynchronousTestCase):
     """Reads rules with the fake matchers."""
