@@ -107,6 +107,50 @@ class OrderContract(RelayCase):
         self.assertEqual(result.reason, "idle-timeout")
         self.assertEqual(clock.getDelayedCalls(), [])
 
+    async def one_way(self, timeouts: Timeouts, *, upload: bool) -> None:
+        """Let one side be quiet while the other goes on."""
+        clock = Clock()
+        client, server = await self.start(timeouts=timeouts, clock=clock)
+        watched, other = (client, server) if upload else (server, client)
+        clock.advance(9)
+        watched.send(b"x")
+        await other.has(1)
+        for count in range(1, 4):
+            clock.advance(3)
+            other.send(b"y")
+            await watched.has(count)
+        self.assertEqual(self.results, [])
+        clock.advance(1.1)
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "idle-timeout")
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_idle_upload(self) -> None:
+        """The client may have a time of its own, whatever the server sends."""
+        await self.one_way(Timeouts(idle=100, upload_idle=10), upload=True)
+
+    async def test_idle_download(self) -> None:
+        """So may the server."""
+        await self.one_way(Timeouts(idle=100, download_idle=10), upload=False)
+
+    async def test_idle_upload_with_a_slow_server(self) -> None:
+        """Who is not read is not idle in its own direction, as long as its peer has something to take."""
+        clock = Clock()
+        client, server = await self.start(timeouts=Timeouts(upload_idle=10), clock=clock)
+        server.transport.pauseProducing()
+        client.send(b"x" * 20_000_000)
+        await self.standstill(client)
+        clock.advance(10.1)
+        await self.turn(5)
+        self.assertEqual(self.results, [])
+        server.transport.resumeProducing()
+        await server.has(20_000_000)
+        clock.advance(9.9)
+        self.assertEqual(self.results, [])
+        clock.advance(0.2)
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "idle-timeout")
+
     async def test_half_closed_and_silent(self) -> None:
         """After one side has finished, the other may not be silent for long."""
         clock = Clock()

@@ -82,7 +82,11 @@ class Upstream:
         if not checking:
             self.pool.on_members = self._apply_early
         self.timeouts = Timeouts(
-            backend.idle_timeout, backend.half_close_timeout, backend.max_duration
+            backend.idle_timeout,
+            backend.half_close_timeout,
+            backend.max_duration,
+            backend.upload_idle_timeout,
+            backend.download_idle_timeout,
         )
         self.rates: Rates | None = None
         if backend.upload_rate or backend.download_rate:

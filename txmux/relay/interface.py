@@ -20,11 +20,21 @@ class Timeouts:
         idle: Without a byte either way.
         half_close: Without a byte either way, after one side has finished sending.
         max_duration: In all; ``None`` for as long as it likes.
+        upload_idle: Without a byte from the client; ``None`` is no limit.
+        download_idle: Without a byte from the server; ``None`` is no limit.
     """
 
     idle: float = 3600.0
     half_close: float = 60.0
     max_duration: float | None = None
+    upload_idle: float | None = None
+    download_idle: float | None = None
+
+    @property
+    def shortest_idle(self) -> float:
+        """The time after which the first of them may apply."""
+        limits = (self.idle, self.upload_idle, self.download_idle)
+        return min(limit for limit in limits if limit is not None)
 
 
 @attrs.frozen
@@ -53,6 +63,7 @@ class SideState:
         is_reading: Whether its peer may still send something that somebody takes.
         is_half_closing: Whether its peer is to be told, after what is held, that the other sends no more.
         is_unwritable: Whether its peer takes nothing any more.
+        quiet: Seconds since its peer's last byte; ``None`` if that is not known.
     """
 
     received: int
@@ -61,6 +72,7 @@ class SideState:
     is_reading: bool = True
     is_half_closing: bool = False
     is_unwritable: bool = False
+    quiet: float | None = None
 
 
 @attrs.frozen

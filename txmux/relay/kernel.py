@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult, Timeouts
-    from txmux.relay.relay import RelaySide
+    from txmux.relay.side import RelaySide
     from txmux.sockets.poller import Poller
 
 __all__ = ["can_relay", "is_supported", "kernel_relay"]

@@ -16,7 +16,7 @@ from txmux.relay.ends import NOBODY
 from txmux.relay.interface import SideState
 from txmux.relay.pipes import PIPE_SIZE, PipePool
 from txmux.relay.progress import queued_in
-from txmux.relay.relay import RelaySide
+from txmux.relay.side import RelaySide
 from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
 from txmux.sockets.transport import CLOSED, LOST, leave
@@ -157,7 +157,7 @@ class KernelSide(RelaySide):
             return False
         self.received += count
         relay = self._relay
-        relay.last_byte_at = relay.seconds()
+        self.last_byte_at = relay.seconds()
         self._much = count == _FULL
         # What nothing but the end follows waits for it in the kernel, and leaves with it in one packet.
         flags = _MORE if end_is_near and not self._much else 0
@@ -192,7 +192,7 @@ class KernelSide(RelaySide):
                 return
             pipe.level = count
             self.received += count
-            relay.last_byte_at = relay.seconds()
+            self.last_byte_at = relay.seconds()
             if not self.other._drain(pipe):
                 return
             if count < _FEW:

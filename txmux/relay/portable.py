@@ -9,7 +9,8 @@ from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.relay.progress import below_tls, unsent
-from txmux.relay.relay import Relay, RelaySide
+from txmux.relay.relay import Relay
+from txmux.relay.side import RelaySide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,7 @@ class PortableSide(RelaySide):
             self.received += len(data)
             relay = self._relay
             if not relay.ending:
-                relay.last_byte_at = relay.seconds()
+                self.last_byte_at = relay.seconds()
             self.other.transport.write(data)
 
     @override

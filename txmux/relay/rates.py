@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
-    from txmux.relay.relay import RelaySide
+    from txmux.relay.side import RelaySide
 
 __all__ = ["Paced", "Rates", "paced_relay"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import abc
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from txmux.observe.reasons import RelayReason
     from txmux.relay.ends import End
-    from txmux.relay.interface import SideState, Timeouts
+    from txmux.relay.interface import Timeouts
+    from txmux.relay.side import RelaySide
 
     OnOver = Callable[[RelayResult], None]
-    MakeSides = Callable[["Relay", End, End], tuple["RelaySide", "RelaySide"]]
+    MakeSides = Callable[["Relay", End, End], tuple[RelaySide, RelaySide]]
 
-__all__ = ["Relay", "RelaySide"]
+__all__ = ["Relay"]
 
 _TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
 _TAKEN_YET_AT_MOST = 1.0
@@ -46,8 +47,6 @@ class Relay:
 
     Attributes:
         seconds: Gives the clock's time.
-        last_byte_at: When the last byte came, in the clock's seconds. Kept up by whoever carries the bytes,
-            while the relay is not `ending`.
         ending: Whether one side is gone and the other being ended.
     """
 
@@ -59,11 +58,11 @@ class Relay:
         "_on_over",
         "_reason",
         "_server",
+        "_since",
         "_timeouts",
         "_timer",
         "_unsent",
         "ending",
-        "last_byte_at",
         "seconds",
     )
 
@@ -90,7 +89,7 @@ class Relay:
             pending: Bytes from the client that the server has not been sent.
             client_finished: Whether the client has already finished sending.
         """
-        self.last_byte_at = self.seconds()
+        self._since = self.seconds()
         upstream, downstream = self._take(client, server)
         try:
             self._begin(upstream, downstream, pending, client_finished=client_finished)
@@ -108,7 +107,7 @@ class Relay:
             downstream.write(pending)
         if downstream.gone:
             return
-        self._timer = self._clock.callLater(self._timeouts.idle, self._check)
+        self._timer = self._clock.callLater(self._timeouts.shortest_idle, self._check)
         if self._timeouts.max_duration is not None:
             self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
         if client_finished:
@@ -148,7 +147,9 @@ class Relay:
             self._end.cancel()
             self._end = None
         self._stop_watching()
-        return RelayState(client, server, max(0.0, now - self.last_byte_at), left)
+        client = attrs.evolve(client, quiet=max(0.0, now - self._heard_at(self._client)))
+        server = attrs.evolve(server, quiet=max(0.0, now - self._heard_at(self._server)))
+        return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
     def resume(self, state: RelayState) -> None:
         """Go on after all.
@@ -183,7 +184,13 @@ class Relay:
             side.resume()
 
     def _set_timers(self, state: RelayState) -> None:
-        self.last_byte_at = self.seconds() - state.quiet
+        now = self.seconds()
+        self._since = now - state.quiet
+        sides = (self._client, state.client), (self._server, state.server)
+        for side, its in sides:
+            if its.quiet is not None:
+                side.last_byte_at = now - its.quiet
+                self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
             self._end = self._clock.callLater(state.left, self._lasted)
         self._watch()
@@ -245,11 +252,11 @@ class Relay:
         now = self.seconds()
         pause = min(2 * paused, _TAKEN_YET_AT_MOST)
         if moved:
-            self.last_byte_at = now
+            self._since = now
         if self._unsent == 0:
             end()
             self._watch()
-        elif not moved and now - self.last_byte_at >= self._timeouts.half_close:
+        elif not moved and now - self._last_byte_at() >= self._timeouts.half_close:
             side.abort()
         else:
             self._timer = self._clock.callLater(pause, self._end_when_taken, side, end, pause)
@@ -290,7 +297,7 @@ class Relay:
         """Give the connection all the time again that it has without a byte."""
         if self._client.gone and self._server.gone:
             return
-        self.last_byte_at = self.seconds()
+        self._since = self.seconds()
         # No sum and difference of times, so that all connections' timers are of one length.
         self._set_timer(self._patience())
 
@@ -301,7 +308,7 @@ class Relay:
     def _watch(self) -> None:
         """Set the timer to the next moment at which something may have taken too long."""
         if not (self._client.gone and self._server.gone):
-            self._set_timer(max(0.0, self.last_byte_at + self._patience() - self.seconds()))
+            self._set_timer(max(0.0, self._due() - self.seconds()))
 
     def _set_timer(self, delay: float) -> None:
         if self._timer is None:
@@ -315,18 +322,52 @@ class Relay:
             self._timer = None
 
     def _patience(self) -> float:
-        closing = self.ending or self._client.has_finished or self._server.has_finished
-        return self._timeouts.half_close if closing else self._timeouts.idle
+        return self._timeouts.half_close if self._is_closing() else self._timeouts.shortest_idle
+
+    def _is_closing(self) -> bool:
+        return self.ending or self._client.has_finished or self._server.has_finished
+
+    def _heard_at(self, side: RelaySide) -> float:
+        """Tell when a side's last byte came, or whatever else counts as one."""
+        return max(self._since, side.last_byte_at)
+
+    def _last_byte_at(self) -> float:
+        return max(self._since, self._client.last_byte_at, self._server.last_byte_at)
+
+    def _directions(self) -> list[tuple[RelaySide, float]]:
+        """Give the sides that have a limit of their own, while both may send."""
+        limits = self._timeouts.upload_idle, self._timeouts.download_idle
+        if limits == (None, None) or self._is_closing():
+            return []
+        sides = zip((self._client, self._server), limits, strict=True)
+        return [(side, limit) for side, limit in sides if limit is not None]
+
+    def _due(self) -> float:
+        """Tell when something has taken too long if nothing comes until then."""
+        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
+        dues = [self._heard_at(side) + own for side, own in self._directions()]
+        return min([self._last_byte_at() + limit, *dues])
 
     def _check(self) -> None:
         self._timer = None
         now = self.seconds()
-        quiet = now - self.last_byte_at >= self._patience()
-        if self._still_sending() and quiet:
-            # A slow reader has taken something meanwhile.
-            self.last_byte_at = now
+        if self._due() > now:
+            self._still_sending()
             self._watch()
-        elif not quiet:
+            return
+        for side, limit in self._directions():
+            if now - self._heard_at(side) >= limit:
+                if not side.other.is_taking():
+                    self._close_both("idle-timeout")
+                    return
+                # A slow reader has taken something meanwhile.
+                side.last_byte_at = now
+        limit = self._timeouts.half_close if self._is_closing() else self._timeouts.idle
+        moved = self._still_sending()
+        if now - self._last_byte_at() < limit:
+            self._watch()
+        elif moved:
+            self._since = now
             self._watch()
         elif self.ending:
             self.abort(self._reason or "error")
@@ -340,96 +381,3 @@ class Relay:
         before = self._unsent
         self._unsent = sum(side.unsent() for side in (self._client, self._server) if not side.gone)
         return self._unsent > 0 and self._unsent != before
-
-
-class RelaySide(abc.ABC):
-    """One end as the relay sees it; the receiver of that end. Implements `txmux.relay.ends.Receiver`.
-
-    Args:
-        relay: To which it belongs.
-
-    Attributes:
-        other: The side to which its bytes go.
-        received: Bytes that came from its peer and were passed on.
-        has_finished: Whether its peer sends no more.
-        gone: Whether its connection is over.
-    """
-
-    __slots__ = ("_relay", "gone", "has_finished", "other", "received")
-
-    other: RelaySide
-
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self.received = 0
-        self.has_finished = False
-        self.gone = False
-
-    # What comes from its peer.
-
-    @abc.abstractmethod
-    def data(self, data: bytes) -> None:
-        """Pass bytes to the other side."""
-
-    def finished(self) -> None:
-        """Note that this side's peer sends no more."""
-        if not self.has_finished:
-            self.has_finished = True
-            self._relay.side_finished(self)
-
-    def lost(self, reason: Failure) -> None:
-        """Note that this side is gone."""
-        self.gone = True
-        self._relay.side_lost(self, reason)
-
-    # What the relay wants of it.
-
-    @abc.abstractmethod
-    def begin(self, *, reading: bool) -> None:
-        """Begin to carry bytes; `other` is known by now."""
-
-    @abc.abstractmethod
-    def write(self, data: bytes) -> None:
-        """Send bytes to its peer, before any that come from the other side."""
-
-    @abc.abstractmethod
-    def stop_reading(self) -> None:
-        """Read no more, for good."""
-
-    @abc.abstractmethod
-    def half_close(self) -> None:
-        """Tell its peer that the other will send no more, after all that is held for it."""
-
-    @abc.abstractmethod
-    def close(self) -> None:
-        """Close cleanly, now that its peer has taken everything."""
-
-    @abc.abstractmethod
-    def close_when_sent(self) -> None:
-        """Close cleanly as soon as all that is held has been sent."""
-
-    @abc.abstractmethod
-    def abort(self) -> None:
-        """Break the connection off."""
-
-    # Moving to another relay. A side that can be moved overrides all of them.
-
-    def suspend(self) -> SideState | None:
-        """Touch the socket no more, and give the state; ``None`` if this kind of side cannot be moved."""
-        return None
-
-    def resume(self) -> None:
-        """Go on after all, or after `adopt`."""
-        raise NotImplementedError
-
-    def adopt(self, state: SideState) -> None:
-        """Take over a socket, and what another side held for its peer; `resume` follows."""
-        raise NotImplementedError
-
-    def let_go(self) -> None:
-        """Close this process's descriptor of the socket, which lives on."""
-        raise NotImplementedError
-
-    @abc.abstractmethod
-    def unsent(self) -> int:
-        """Count the bytes that its peer has yet to take."""

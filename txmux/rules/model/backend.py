@@ -146,6 +146,8 @@ class Backend:
         resolve: The longest time until a host name is looked up again.
         resolvers: The IP addresses and ports of the name servers that are asked; none is those of the system.
         tls: How TLS is spoken to the servers; ``None`` is not at all.
+        upload_idle_timeout: Without a byte from the client; ``None`` is no limit of its own.
+        download_idle_timeout: The same from the server.
         max_connections: 0 is no limit.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
         upload_rate: From the client; ``None`` is no limit.
@@ -163,6 +165,8 @@ class Backend:
     connect_timeout: float = 5.0
     retries: int = 2
     idle_timeout: float = 3600.0
+    upload_idle_timeout: float | None = None
+    download_idle_timeout: float | None = None
     half_close_timeout: float = 60.0
     max_duration: float | None = None
     check: Check | None = None

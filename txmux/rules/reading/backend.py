@@ -211,6 +211,10 @@ KEYS: Mapping[str, Key] = {
         "how many further servers are tried when one cannot be connected"),
     "idle_timeout": Key(DURATION, "1h", meaning=
         "the connection is closed when no byte has come from either side for so long. A peer that is slow, but still taking bytes, is not idle"),
+    "upload_idle_timeout": Key(DURATION, None, example="10m", meaning=
+        "the same for one direction: no byte from the client for so long, whatever the server sends"),
+    "download_idle_timeout": Key(DURATION, None, example="10m", meaning=
+        "the same for the other: no byte from the server for so long, whatever the client sends"),
     "half_close_timeout": Key(DURATION, "1m", meaning=
         "the same, once one side has finished sending"),
     "max_duration": Key(_MAX_DURATION, "none", example="1d", meaning=
