@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["open_log", "read_bytes", "use_helper"]
-
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _MODE = 0o640  # who came and what they asked for is nobody else's business
 

@@ -14,8 +14,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Automaton"]
-
 _Jumps = tuple[tuple[int, int], ...]
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from txmux.automaton.syntax import Node
 
-__all__ = ["MAX_STATES", "build"]
-
 MAX_STATES = 5_000
 """More than a pattern written by hand needs, and few enough that none takes long to build or to follow."""
 

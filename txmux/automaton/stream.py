@@ -15,8 +15,6 @@ from txmux.interfaces import Verdict
 if TYPE_CHECKING:
     from txmux.automaton.automaton import Automaton
 
-__all__ = ["MAX_KEPT", "Progress", "StreamPattern", "compile_pattern"]
-
 MAX_KEPT = 1_000
 """How many deterministic states a pattern keeps before it begins anew: some could have billions."""
 

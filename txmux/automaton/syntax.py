@@ -16,20 +16,6 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = [
-    "EVERY_BYTE",
-    "NEWLINE",
-    "WORD",
-    "Assertion",
-    "Choice",
-    "Node",
-    "OneByte",
-    "PatternError",
-    "Repeat",
-    "Sequence",
-    "parse",
-]
-
 _parser: Any = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
 
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     Publish = Callable[[str, str, bool, str], None]
 
-__all__ = ["Destination", "PreparedUpstreams", "Upstream", "Upstreams"]
-
 _MOST_EARLY = 1000  # servers; names that change and change must not fill the memory
 
 _log = Logger()

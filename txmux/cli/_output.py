@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "Row"]
-
 Row = tuple[Sequence[str], str]
 """The cells of a row, and its style in the terms of `rich`: ``green``, ``dim``, nothing."""
 

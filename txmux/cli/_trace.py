@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.detection.explain import Answer, Explanation, RouteAnswer
     from txmux.rules.model import Listener, Outcome, Route
 
-__all__ = ["Sample", "Trace", "as_json", "write"]
-
 _SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 _STYLES = {Verdict.MATCH: "green", Verdict.NO: "dim", Verdict.NEED_MORE: "yellow"}
 _SHOWN_BYTES = 48

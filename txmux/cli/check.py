@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Rules
 
-__all__ = ["NAME", "SUMMARY", "configure", "run"]
-
 NAME = "check"
 SUMMARY = "Report all errors and warnings of rules files, one a line; nothing is started."
 

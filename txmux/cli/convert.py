@@ -13,8 +13,6 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["NAME", "SUMMARY", "configure", "run"]
-
 NAME = "convert"
 SUMMARY = "Write an sslh.cfg, or the TCP part of an haproxy.cfg, as a rules file."
 

@@ -24,8 +24,6 @@ from txmux.rules.reading.parser import load
 if TYPE_CHECKING:
     from txmux.rules.model import Listener, Rules
 
-__all__ = ["NAME", "SUMMARY", "configure", "run"]
-
 NAME = "explain"
 SUMMARY = (
     "Tell what each route says of a client's first bytes, at which byte it knew, and who wins."

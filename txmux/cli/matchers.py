@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher, Option
     from txmux.rules.model import Alternative
 
-__all__ = ["NAME", "SUMMARY", "configure", "run"]
-
 NAME = "matchers"
 SUMMARY = "List the matchers that are installed; with a name, tell how that one is used."
 

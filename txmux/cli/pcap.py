@@ -15,8 +15,6 @@ from txmux.proxyprotocol.header import Address
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Segment", "Stream", "client_streams", "read_segments"]
-
 _SEQUENCE_NUMBERS = 1 << 32
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = ["PROGRAMS", "Conversion", "Program", "convert"]
-
 Program = Literal["sslh", "haproxy"]
 PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy")
 

@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = [
-    "glob_as_regex",
-    "is_searched",
-    "match_line",
-    "option",
-    "refusal",
-    "regex_text",
-    "searched",
-]
-
 _PIECE = re.compile(rb"(\\[ -~])|\\?([^ -~])", re.DOTALL)
 _FLAGS = re.compile(r"\(\?([aimsx]+)\)")
 _TRANSLATED = re.compile(r"\(\?s:(.*)\)\\[Zz]", re.DOTALL)

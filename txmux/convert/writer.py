@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.problems import Problem
 
-__all__ = ["ConvertError", "Draft", "Item", "Section", "shown"]
-
 _LOOK = "# LOOK:"
 _ORDER = ("txmux", "listen", "route", "backend")
 _NO_NAMES = frozenset({"close", "reset", "reject"})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from txmux.demo.servers import GOODBYE, IDENTIFICATION
 
-__all__ = ["examples", "hints"]
-
 
 def examples(port: int) -> list[tuple[str, str]]:
     """Give commands to try, each with what will be seen.

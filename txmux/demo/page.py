@@ -12,8 +12,6 @@ from txmux.demo.hints import examples
 if TYPE_CHECKING:
     from twisted.web.http import Request
 
-__all__ = ["PageSite"]
-
 
 class _Page(Resource):
     isLeaf = True

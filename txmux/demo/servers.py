@@ -13,8 +13,6 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["ECHO", "GOODBYE", "IDENTIFICATION", "REDIS", "SSH"]
-
 IDENTIFICATION = b"SSH-2.0-txmux_demo\r\n"
 """RFC 4253, section 4.2."""
 

@@ -13,8 +13,6 @@ from txmux.embedding import route
 from txmux.rules.model import InProcess, Listener, Rules, Settings
 from txmux.service import MuxService
 
-__all__ = ["demo_service"]
-
 
 class _DemoService(MuxService):
     """Says what to try when it has started."""

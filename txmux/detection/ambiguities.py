@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["AMBIGUITIES", "Ambiguity"]
-
 
 @attrs.frozen
 class Ambiguity:

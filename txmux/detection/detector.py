@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from txmux.detection.plan import AlternativeLike, RouteLike
     from txmux.interfaces import Exchange, Predicate
 
-__all__ = ["Decision", "Detection", "Detector", "serves_at"]
-
 
 @attrs.frozen
 class Decision(Generic[R]):

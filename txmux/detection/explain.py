@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from txmux.detection.plan import AlternativeLike, RouteLike
 
-__all__ = ["Answer", "Explanation", "RouteAnswer", "explain"]
-
 
 @attrs.frozen
 class Answer:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Exchange, Key, Peeked, Predicate
 
-__all__ = ["Plan", "RouteLike", "can_begin_with"]
-
 _WORTH_AN_INDEX = 8
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["adb"]
-
 _CONNECT = (
     rb"(?s)(?:\x00{20}\xff{4})?"
     rb"CNXN[\x00\x01]\x00\x00\x01"

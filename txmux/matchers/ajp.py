@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["ajp"]
-
 _MAGIC = b"\x12\x34"
 _FORWARD_REQUEST, _CPING = 0x02, 0x0A
 _PROTOCOL = b"\x00\x08HTTP/"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["amqp"]
-
 _AMQP_1_0 = rb"[\x00\x02\x03]\x01\x00\x00"
 _AMQP_0 = rb"\x00\x00\x09\x01|\x01\x01(?:\x00[\x09\x0a]|\x08\x00)"
 

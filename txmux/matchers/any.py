@@ -7,8 +7,6 @@ import attrs
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire.plain import PlainMatcher
 
-__all__ = ["any_client"]
-
 
 @attrs.frozen
 class _FirstByte:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["bitcoin"]
-
 _MAIN = rb"\xf9\xbe\xb4\xd9"
 _TESTNET3 = rb"\x0b\x11\x09\x07"
 _TESTNET4 = rb"\x1c\x16\x3f\x28"

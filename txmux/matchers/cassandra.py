@@ -15,8 +15,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["cassandra"]
-
 _DSE_1, _DSE_2 = 0x41, 0x42
 _VERSIONS = frozenset({3, 4, 5, _DSE_1, _DSE_2})
 _BETA = 0x10

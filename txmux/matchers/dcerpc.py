@@ -15,8 +15,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["dcerpc"]
-
 _VERSION = 5
 _BIND = 0x0B
 _ONLY_FRAGMENT = 0x03

@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["dicom"]
-
 _ASSOCIATE_REQUEST = b"\x01\x00"
 _FIXED_PART = 2 + 2 + 16 + 16 + 32
 _LONGEST_REQUEST = 1 << 20

@@ -17,8 +17,6 @@ from txmux.wire.sizes import option_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DnsMatcher", "dns"]
-
 _HEADER = 12
 _LONGEST_NAME = 255
 _LONGEST_LABEL = 63

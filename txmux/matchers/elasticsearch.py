@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["elasticsearch"]
-
 _HEADER = 8 + 1 + 4
 _LONGEST_MESSAGE = 1 << 30
 _COMPRESSED, _HANDSHAKE = 0x04, 0x08

@@ -13,8 +13,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
-__all__ = ["erlang"]
-
 _LONGEST_NAME = 255 * 4
 _LONGEST_MESSAGE = 2047
 _NOT_IN_NAME = re.compile(rb"[\x00-\x20\x7f]")

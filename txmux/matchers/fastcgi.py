@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["fastcgi"]
-
 _BEGIN_REQUEST = b"\x01\x01"
 _CONTENT = 8
 _RESPONDER, _FILTER = 1, 3

@@ -16,8 +16,6 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["GitMatcher", "git"]
-
 _COMMANDS = (b"git-upload-pack ", b"git-receive-pack ", b"git-upload-archive ")
 _SHORTEST = 4 + min(map(len, _COMMANDS)) + 1
 _LONGEST = 0x1FFF

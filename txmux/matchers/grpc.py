@@ -15,8 +15,6 @@ from txmux.interfaces import Peeked, Verdict
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, parse_opening
 from txmux.wire.plain import PlainMatcher
 
-__all__ = ["grpc"]
-
 _TRUE_BINARY_METADATA = 0xFE03
 _CONTENT_TYPE = re.compile(r"application/grpc(?:[+; \t].*)?", re.IGNORECASE | re.DOTALL)
 

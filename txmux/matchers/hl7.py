@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["hl7"]
-
 hl7 = PlainMatcher(
     "hl7",
     "HL7 version 2 over MLLP, by the first segment",

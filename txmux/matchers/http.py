@@ -28,8 +28,6 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HttpMatcher", "http"]
-
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
 _VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))

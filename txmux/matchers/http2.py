@@ -6,8 +6,6 @@ from txmux.wire.http2_opening import PREFACE
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 
-__all__ = ["http2"]
-
 http2 = PlainMatcher(
     "http2",
     "HTTP/2 without TLS, gRPC included, by its preface",

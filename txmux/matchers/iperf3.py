@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["iperf3"]
-
 iperf3 = PlainMatcher(
     "iperf3",
     "iperf3, by the cookie that begins its connections",

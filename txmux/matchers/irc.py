@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["irc"]
-
 _WORD = rb"[^\x00\r\n :][^\x00\r\n ]*"
 _TEXT = rb"[^\x00\r\n]+"
 _LINES = b"|".join(

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 
-__all__ = ["jdwp"]
-
 jdwp = PlainMatcher(
     "jdwp",
     "Java debuggers (JDWP)",

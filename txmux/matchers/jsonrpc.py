@@ -10,8 +10,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["jsonrpc"]
-
 _LONGEST_BEGINNING = 4096
 _DEEPEST = 3
 _BLANK = rb"[ \t\r\n]*"

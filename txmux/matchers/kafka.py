@@ -17,8 +17,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["kafka"]
-
 _HEADER = 2 + 2 + 4 + 2
 _LONGEST_REQUEST = (1 << 24) - 1
 _PRODUCE, _METADATA = 0, 3

@@ -16,8 +16,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["kerberos"]
-
 _TYPES = {0x6A: 10, 0x6C: 12}
 """AS-REQ and TGS-REQ: their tags, and the types that they tell of themselves."""
 _SEQUENCE = 0x30

@@ -15,8 +15,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["ldap"]
-
 _SEQUENCE, _INTEGER = 0x30, 0x02
 _REQUESTS = frozenset(
     {

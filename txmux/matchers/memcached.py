@@ -17,8 +17,6 @@ from txmux.wire.predicates import Either, Fields, Pattern
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["memcached"]
-
 _TEXT = rb"""(?x:
     (?: (?: gets? | delete | m[adeg] ) \ %(KEY)b
       | gats? \ %(TIME)b \ %(KEY)b

@@ -18,8 +18,6 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MinecraftMatcher", "minecraft"]
-
 _LONGEST_HOST = 3 * 255
 _PORT_AND_STATE = 3
 _SHORTEST_PACKET = 1 + 1 + 1 + 1 + _PORT_AND_STATE

@@ -16,8 +16,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["modbus"]
-
 _PROTOCOL = b"\x00\x00"
 _LONGEST_REQUEST = 254
 _READ = {1: 2000, 2: 2000, 3: 125, 4: 125}

@@ -16,8 +16,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["mongodb"]
-
 _HEADER = 4 * 4
 _SHORTEST_MESSAGE = _HEADER + 4 + 1 + 5
 _OP_QUERY, _OP_MSG = 2004, 2013

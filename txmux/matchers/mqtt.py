@@ -16,8 +16,6 @@ from txmux.wire.globs import Globs, option_globs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["MqttMatcher", "mqtt"]
-
 _MORE, _LAST = rb"[\x80-\xff]", rb"[\x01-\x7f]"
 _REMAINING_LENGTH = rb"(?:[\x0c-\x7f]|%b{1,3}%b)" % (_MORE, _LAST)
 _PROTOCOL = rb"\x00(?:\x04MQTT[\x04\x05\x84]|\x06MQIsdp[\x03\x83])"

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["opcua"]
-
 opcua = PlainMatcher(
     "opcua",
     "OPC UA (opc.tcp), by the client's Hello",

@@ -14,8 +14,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
-__all__ = ["openvpn"]
-
 _V1, _V2, _V3 = (opcode << 3 for opcode in (1, 7, 10))
 """P_CONTROL_HARD_RESET_CLIENT_V1 to V3 in the high five bits, key ID 0 in the low three."""
 _PLAIN = 1 + 8 + 1 + 4

@@ -16,8 +16,6 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PayloadMatcher", "bytes_from_hex", "bytes_from_text", "payload"]
-
 _LARGEST_OFFSET = 65536
 _PIECE = re.compile(r"\\x[0-9A-Fa-f]{2}|\\.?|[^\\]+", re.DOTALL)
 _ESCAPES = {r"\r": b"\r", r"\n": b"\n", r"\t": b"\t", r"\0": b"\0", r"\\": b"\\"}

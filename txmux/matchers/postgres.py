@@ -23,8 +23,6 @@ from txmux.wire.postgres_tls import LONGEST_TLS_START, parse_tls_start
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["PostgresMatcher", "postgres"]
-
 
 @attrs.frozen
 class _PostgresPredicate:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 
-__all__ = ["pptp"]
-
 pptp = PlainMatcher(
     "pptp",
     "PPTP, by the request that starts the control connection",

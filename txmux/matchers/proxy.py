@@ -13,8 +13,6 @@ from txmux.proxyprotocol.decode import Decoded, Incomplete, decode
 from txmux.proxyprotocol.header import InvalidHeader
 from txmux.wire.plain import PlainMatcher
 
-__all__ = ["proxy"]
-
 _LONGEST_LINE = 107
 _START_OF_V2 = 16
 

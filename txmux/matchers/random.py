@@ -27,8 +27,6 @@ from txmux.wire.plain import PlainMatcher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ENOUGH", "random"]
-
 ENOUGH = 48
 """The number of bytes that decide.
 

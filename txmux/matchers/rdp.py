@@ -18,8 +18,6 @@ from txmux.wire.predicates import verdict_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RdpMatcher", "rdp"]
-
 _HEADER = 4 + 7
 _LONGEST = 5 + 254
 _NEGOTIATION_REQUEST = 0x01

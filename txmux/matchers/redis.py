@@ -14,8 +14,6 @@ import attrs
 from txmux.interfaces import Peeked, Verdict
 from txmux.wire.plain import PlainMatcher
 
-__all__ = ["redis"]
-
 _COMMANDS = frozenset(
     b"""
     ACL APPEND ASKING AUTH BGREWRITEAOF BGSAVE BITCOUNT BITFIELD BITFIELD_RO BITOP BITPOS BLMOVE BLMPOP BLPOP

@@ -15,8 +15,6 @@ from txmux.wire.sizes import option_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["RegexMatcher", "regex"]
-
 _DEFAULT_WITHIN = 256
 _LARGEST_WITHIN = 64 * 1024
 

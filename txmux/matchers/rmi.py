@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["rmi"]
-
 rmi = PlainMatcher(
     "rmi",
     "Java RMI, by the header of the connection",

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["rtmp"]
-
 _PLAYER = rb"[\x09-\x20].{3}|\x80\x00[\x00-\x0f]{2}"
 
 rtmp = PlainMatcher(

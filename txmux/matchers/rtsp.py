@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["rtsp"]
-
 _METHODS = b"|".join(
     b"""
     ANNOUNCE DESCRIBE GET_PARAMETER OPTIONS PAUSE PLAY PLAY_NOTIFY RECORD REDIRECT SETUP SET_PARAMETER TEARDOWN

@@ -18,8 +18,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["s7"]
-
 _TPKT = 4
 _FIXED_PART = 7
 _LONGEST = _TPKT + 1 + 254

@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["smb"]
-
 _MESSAGE, _SESSION_REQUEST = 0x00, 0x81
 _SMB1, _SMB2 = 0xFF, 0xFE
 _SMB1_NEGOTIATE = b"\x72"

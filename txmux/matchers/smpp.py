@@ -15,8 +15,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["smpp"]
-
 _HEADER = 16
 _SHORTEST_BIND = _HEADER + 7
 _LONGEST_BIND = 255

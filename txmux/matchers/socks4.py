@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["socks4"]
-
 _REQUEST = (
     rb"(?s)\x04[\x01\x02](?:[^\x00].|\x00[^\x00])"
     rb"(?:"

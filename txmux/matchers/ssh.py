@@ -16,8 +16,6 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SshMatcher", "ssh"]
-
 _MAGIC = b"SSH-"
 _LONGEST_LINE = 255
 _COMPLETE = re.compile(rb"SSH-[0-9.]+-([!-~]+)[ \r\n]")

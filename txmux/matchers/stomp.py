@@ -8,8 +8,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["stomp"]
-
 stomp = PlainMatcher(
     "stomp",
     "STOMP, by the command of the first frame",

@@ -14,8 +14,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
-__all__ = ["stun"]
-
 _BINDING, _ALLOCATE, _CONNECTION_BIND = 0x001, 0x003, 0x00B
 _LARGEST = 0x0FFC
 _MAGIC_COOKIE = 0x2112A442

@@ -15,8 +15,6 @@ from txmux.wire.predicates import verdict_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SunrpcMatcher", "sunrpc"]
-
 _LAST_FRAGMENT = 1 << 31
 _SHORTEST_CALL = 6 * 4 + 2 * 8
 _LONGEST_CALL = (1 << 24) - 1

@@ -14,8 +14,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["tds"]
-
 _PRELOGIN, _END_OF_MESSAGE = 0x12, 0x01
 _HEADER = 8
 _OPTION = 5

@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["telnet"]
-
 telnet = PlainMatcher(
     "telnet",
     "Telnet clients that begin with the negotiation of options",

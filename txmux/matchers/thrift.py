@@ -10,8 +10,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["thrift"]
-
 _FRAME = rb"(?:\x00[\x00-\xff]{3})?"
 _BINARY = rb"\x80\x01\x00[\x01\x04]\x00\x00\x00[\x01-\xff]"
 _COMPACT = rb"\x82[\x21\x81][\x80-\xff]{0,4}[\x00-\x7f](?:[\x01-\x7f]|[\x80-\xff]\x01)"

@@ -10,8 +10,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["tinc"]
-
 tinc = PlainMatcher(
     "tinc",
     "tinc, by the ID request",

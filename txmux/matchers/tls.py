@@ -26,8 +26,6 @@ from txmux.wire.sslv2_hello import read_sslv2_beginning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["TlsMatcher", "tls"]
-
 
 class _TlsBase:
     """What all TLS predicates have: how a stream begins, and what it tells of the hello as far as it has come."""

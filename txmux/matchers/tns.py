@@ -16,8 +16,6 @@ from txmux.wire.predicates import Fields
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["tns"]
-
 _HEADER = 8
 _SHORTEST_PACKET = _HEADER + 26
 _LONGEST_PACKET = 1024

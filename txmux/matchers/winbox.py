@@ -15,8 +15,6 @@ from txmux.wire.cursor import Cursor, MalformedError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Fields
 
-__all__ = ["winbox"]
-
 _LONGEST_CHUNK = 255
 _SHORTEST_PLAIN_CHUNK = 2 + 2 + 10
 """The length, ``M2``, and whom the message is for: a type of 4 bytes, a count of 2, and at least one number of 4."""

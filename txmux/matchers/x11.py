@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["x11"]
-
 x11 = PlainMatcher(
     "x11",
     "X11, by the connection setup",

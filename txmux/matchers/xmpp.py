@@ -16,8 +16,6 @@ from txmux.wire.globs import Globs, hosts, option_globs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["XmppMatcher", "xmpp"]
-
 _LONGEST_START = 256
 _LONGEST_HEADER = 4096
 

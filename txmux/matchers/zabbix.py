@@ -9,8 +9,6 @@ from __future__ import annotations
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-__all__ = ["zabbix"]
-
 zabbix = PlainMatcher(
     "zabbix",
     "Zabbix senders, agents, proxies and servers, by the header",

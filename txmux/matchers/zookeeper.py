@@ -15,8 +15,6 @@ from txmux.wire.predicates import Either, Fields, Pattern
 if TYPE_CHECKING:
     from txmux.wire.cursor import Cursor
 
-__all__ = ["zookeeper"]
-
 _WORDS = rb"""(?x:
     cons | crst | dirs | envi | gtmk | hash | icfg | isro | mntr | ruok | srst | srvr | stmk | sysp | wchc | wchp | wchs
     | (?: conf | dump | stat ) \r?\n )"""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["crc32c"]
-
 _POLYNOMIAL = 0x82F63B78  # 0x1EDC6F41 with its bits reversed
 
 

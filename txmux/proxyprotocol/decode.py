@@ -27,8 +27,6 @@ from txmux.proxyprotocol.header import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Decoded", "Incomplete", "decode", "parse_ssl"]
-
 
 @attrs.frozen
 class Incomplete:

@@ -16,8 +16,6 @@ from txmux.proxyprotocol.header import (
     TlvType,
 )
 
-__all__ = ["SIGNATURE", "encode_ssl", "encode_v1", "encode_v2"]
-
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """How every version 2 header begins."""
 

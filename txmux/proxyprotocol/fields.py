@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.proxyprotocol.header import Header
 
-__all__ = ["carried", "told_by"]
-
 _NAMES = {
     TlvType.AUTHORITY: "authority",
     TlvType.ALPN: "alpn",

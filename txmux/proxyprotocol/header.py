@@ -9,19 +9,6 @@ import attrs
 
 from txmux.errors import MuxError
 
-__all__ = [
-    "LARGEST_HEADER",
-    "LARGEST_UNIQUE_ID",
-    "Address",
-    "Command",
-    "Header",
-    "InvalidHeader",
-    "SslClient",
-    "SslInfo",
-    "Tlv",
-    "TlvType",
-]
-
 LARGEST_HEADER = 4096
 """The most bytes of a version 2 header that txmux sends or takes; nginx takes no more either."""
 

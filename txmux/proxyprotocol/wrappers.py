@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IConnector, IProtocol, ITransport
     from twisted.python.failure import Failure
 
-__all__ = ["HeaderFirst"]
-
 
 @implementer(IProtocolFactory)
 class HeaderFirst:

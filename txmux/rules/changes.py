@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Route, Rules, Settings
     from txmux.rules.problems import Problem
 
-__all__ = ["Changes", "changes", "unchangeable"]
-
 _FOR_GOOD = ("user", "group", "relay")
 """Keys of ``[txmux]`` that hold until the process ends."""
 

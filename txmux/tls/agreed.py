@@ -10,8 +10,6 @@ from cryptography import x509
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
-__all__ = ["AgreedTLS"]
-
 
 @attrs.frozen
 class AgreedTLS:

@@ -11,8 +11,6 @@ from txmux.tls.contexts import NoCommonProtocolError
 if TYPE_CHECKING:
     from cryptography import x509
 
-__all__ = ["Distrusted", "cause_of"]
-
 Distrusted = tuple[int, "x509.Certificate"]
 """The number of OpenSSL's that tells why (``X509_V_ERR_*``), and the certificate that it is about."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Route, Rules, TlsEnd
 
-__all__ = ["errors", "unusable_files"]
-
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     """Read the files of all routes that end TLS.

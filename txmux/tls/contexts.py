@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import TlsEnd
     from txmux.tls.pem import KeyPair
 
-__all__ = ["Contexts", "NoCommonProtocolError"]
-
 _CIPHERS = (
     b"ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all have forward secrecy (RFC 9325, section 4.2)
 )

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["KeyPair", "TLSFileError", "read_authorities", "read_identity", "read_key_pairs"]
-
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import TlsEnd
 
-__all__ = ["CertificateStore", "PreparedContexts"]
-
 _PAUSE = 1.0
 """Seconds between two looks at the files, at least."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
     from txmux.tls.store import PreparedContexts
 
-__all__ = ["PreparedTerminations", "Termination", "Terminations"]
-
 
 @implementer(IOpenSSLServerConnectionCreator)
 class Termination:

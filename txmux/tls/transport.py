@@ -15,8 +15,6 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from txmux.tls.causes import Distrusted
 
-__all__ = ["TLSTransport"]
-
 
 @implementer(IHalfCloseableProtocol)
 class TLSTransport(TLSMemoryBIOProtocol):

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     _Awaited = tuple[Callable[["ProxyClient"], None], Callable[[Failure], None]]
 
-__all__ = ["ProxyClient", "ProxyClientFactory"]
-
 
 @implementer(IHandshakeListener)
 class ProxyClient(End):

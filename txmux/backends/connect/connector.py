@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from txmux.proxyprotocol.header import Address, Tlv
     from txmux.rules.model import Backend
 
-__all__ = ["BackendConnector", "proxy_header"]
-
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Server
     from txmux.sockets.options import SocketOption
 
-__all__ = ["OWN_TROUBLE", "Dial", "dial"]
-
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["Replay", "RequestRefusedError"]
-
 _SHOWN = 40  # bytes
 
 

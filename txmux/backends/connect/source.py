@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Backend, Server
 
-__all__ = ["Source", "Sources", "check_transparent", "transparent_hints"]
-
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12
 _TABLE = 100  # of the routes in the hints; the number that other proxies' documentation has, too

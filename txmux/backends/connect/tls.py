@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import ServerTLS
 
-__all__ = ["BackendTLS", "HandshakeError"]
-
 _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless names come and go
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL

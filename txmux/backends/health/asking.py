@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     Wrap = Callable[[Any, str], Any]
 
-__all__ = ["Asking", "Wrap"]
-
 
 class Asking:
     """Asks the servers of a backend as the rules say.

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from txmux.backends.health.probes import Probe
     from txmux.rules.model import Server
 
-__all__ = ["LONGEST_ANSWER", "Checking", "Finding", "with_header"]
-
 LONGEST_ANSWER = 64 * 1024
 """The most bytes of an answer that are looked at."""
 

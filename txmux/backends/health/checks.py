@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Check
 
-__all__ = ["HealthChecks", "OnResult", "apply_result", "key_of"]
-
 _SOON = 3.0
 """Seconds within which a new server is asked for the first time, however long the interval."""
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Check
 
-__all__ = ["Probe", "UnhealthyError", "probe", "shown"]
-
 
 class UnhealthyError(Exception):
     """The answer shows that the server is not healthy; the message says why, in a few words for logs."""

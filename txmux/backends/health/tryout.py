@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.rules.model import Backend, Rules
 
-__all__ = ["Tried", "try_servers"]
-
 
 @attrs.frozen
 class Tried:

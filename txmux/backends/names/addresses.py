@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.backends.names.lookup import HostAnswer, Lookup
     from txmux.rules.model import Server
 
-__all__ = ["MOST_ADDRESSES", "AddressFinder", "Found"]
-
 MOST_ADDRESSES = 1000
 """Of one name; which of more are taken, is the same each time."""
 

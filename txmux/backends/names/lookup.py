@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.names.question import Place
 
-__all__ = ["HostAnswer", "Lookup", "Service", "ServiceAnswer", "all_settled"]
-
 _MOST_QUESTIONS = 8
 """For one name, when servers answer with another name only."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["LookupFailedError", "NameServers", "Place", "ServerFailureError"]
-
 Place = tuple[str, int]
 """The IP address and the port of a name server."""
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Backend, Server
 
-__all__ = ["Names"]
-
 _SHORTEST = 1.0
 """Seconds between two look-ups of a name, at least."""
 

@@ -16,8 +16,6 @@ from txmux.rules.model.networks import is_address
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ResolvConf", "has_route", "listed_addresses"]
-
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 _MOST_DOTS = 15

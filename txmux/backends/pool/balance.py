@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
     from txmux.rules.model import Balance
 
-__all__ = ["Balancer", "balancer"]
-
 _MOST_REMEMBERED = 4096
 
 

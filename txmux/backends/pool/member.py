@@ -12,8 +12,6 @@ from txmux.backends.pool.standing import Standing, State
 if TYPE_CHECKING:
     from txmux.rules.model import Server
 
-__all__ = ["Member", "ResolvedAddress"]
-
 
 @attrs.frozen
 class ResolvedAddress:

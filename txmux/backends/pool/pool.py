@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.backends.pool.member import ResolvedAddress
     from txmux.rules.model import Backend, Server
 
-__all__ = ["Pool", "Unavailable", "is_name"]
-
 
 class Unavailable(enum.Enum):
     """Why there is no member for a connection."""

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Queue", "Waiter"]
-
 
 class _Timer(Protocol):
     def cancel(self) -> None: ...

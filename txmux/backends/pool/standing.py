@@ -12,8 +12,6 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Standing", "Standings", "State"]
-
 
 class State(enum.Enum):
     """Whether connections are led to a member."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.backends.pool.member import Member
 
-__all__ = ["Tiers", "is_due"]
-
 _SUSPECT = {State.EJECTED, State.PROBING}
 """What connections have found of a member, not its checks."""
 

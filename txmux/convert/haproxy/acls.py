@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import IPNetwork
 
-__all__ = ["PREDEFINED", "read_acl"]
-
 _FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
 _DERIVED = re.compile(r"(?P<name>.+)_(?P<method>beg|dir|dom|end|len|reg|sub)")
 _NAMED = {

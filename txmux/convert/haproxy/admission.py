@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.networks import IPNetwork
 
-__all__ = ["admitted", "as_lists"]
-
 _MOST_NETWORKS = 256
 _NOBODY = "255.255.255.255/32"
 """No client has this address; and who comes by a UNIX socket is outside of every network."""

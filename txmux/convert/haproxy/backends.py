@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.convert.haproxy.servers import Server
     from txmux.convert.writer import Draft, Section
 
-__all__ = ["fill_backend"]
-
 _BALANCE = {
     "roundrobin": "round-robin",
     "static-rr": "round-robin",

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from txmux.convert.haproxy.lines import Line
     from txmux.convert.writer import Draft, Section
 
-__all__ = ["address", "bind", "ports", "unix_path"]
-
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
 _VALUES = frozenset(
     {

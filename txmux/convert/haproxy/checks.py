@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.convert.haproxy.servers import Server
     from txmux.convert.writer import Draft, Section
 
-__all__ = ["add_check"]
-
 _INTER = "2s"
 _LOST = {
     "addr": "it is at another address",

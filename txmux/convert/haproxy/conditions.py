@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from txmux.convert.haproxy.lines import Line
 
-__all__ = ["Question", "Tests", "read_acls", "read_question"]
-
 
 @attrs.frozen
 class Tests:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = ["convert_haproxy"]
-
 _UNDERSTOOD = (
     "mode",
     "disabled",

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Lost = Callable[[Line, str], None]
 
-__all__ = ["CLOSE", "Choice", "Decisions", "asked"]
-
 CLOSE = "close"
 _MOST_CHOICES = 400
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = ["Frontend", "Made"]
-
 _OPEN = ", and so the clients that it keeps out come in"
 _REFUSING = frozenset({"reject", "silent-drop"})
 _DECIDING = frozenset({"accept", *_REFUSING})

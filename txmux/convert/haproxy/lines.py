@@ -14,8 +14,6 @@ from txmux.rules.reading import values
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Config", "Line", "Proxy", "duration", "read_haproxy", "seconds"]
-
 _PROXIES = frozenset({"frontend", "backend", "listen"})
 _OTHERS = frozenset(
     {

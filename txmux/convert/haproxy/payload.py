@@ -11,8 +11,6 @@ from txmux.convert.matching import regex_text, searched
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["payload"]
-
 _LONGEST = 65536
 _WITHIN = 256
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.convert.haproxy.lines import Line, Proxy
 
-__all__ = ["WeakerError", "question"]
-
 _KINDS = {"redis-check": "redis", "pgsql-check": "postgres", "tcp-check": "tcp"}
 _EVERY_STATUS = range(100, 600)
 

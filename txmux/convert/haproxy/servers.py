@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.convert.haproxy.lines import Line, Proxy
     from txmux.convert.writer import Draft, Section
 
-__all__ = ["Server", "add_servers"]
-
 _FLAGS = frozenset(
     {
         *("agent-check", "allow-0rtt", "backup", "check", "check-send-proxy", "check-ssl"),

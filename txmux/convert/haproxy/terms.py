@@ -15,17 +15,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.networks import IPNetwork
 
-__all__ = [
-    "ALWAYS",
-    "NEVER",
-    "Condition",
-    "InexpressibleError",
-    "Term",
-    "both",
-    "negated",
-    "of_networks_only",
-]
-
 _MOST_TERMS = 256
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
 _FIRST_BYTES: Mapping[str, frozenset[int]] = {

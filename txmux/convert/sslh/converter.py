@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 
-__all__ = ["convert_sslh"]
-
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _UDP_ONLY = frozenset({"wireguard", "teamspeak"})
 _NO_COUNTERPART = {

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from txmux.convert.sslh.libconfig import Setting
     from txmux.convert.writer import Draft, Section
 
-__all__ = ["Group"]
-
 
 @attrs.define
 class Group:

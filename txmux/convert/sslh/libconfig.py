@@ -13,8 +13,6 @@ from txmux.convert.writer import ConvertError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Setting", "read_libconfig"]
-
 
 @attrs.frozen
 class Setting:

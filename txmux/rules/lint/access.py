@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Route, Rules, TlsEnd
     from txmux.rules.problems import Problem
 
-__all__ = ["proxy_listeners", "tls_ends"]
-
 _HANDSHAKE = 0x16  # how every record of a TLS client begins that is not spoken to yet (RFC 8446, section 5.1)
 _HTTP2 = frozenset({"http2", "grpc"})
 _EVERY_ADDRESS = {"IPv4": "0.0.0.0/0", "IPv6": "::/0"}

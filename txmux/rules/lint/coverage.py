@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import Predicate
     from txmux.rules.model import Alternative
 
-__all__ = ["HOST_OPTIONS", "Case", "Index", "Line", "read_line"]
-
 T = TypeVar("T")
 
 HOST_OPTIONS = frozenset(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-__all__ = ["Privileges", "missing_privileges", "own_privileges"]
-
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0

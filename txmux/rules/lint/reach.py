@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Route, Rules
     from txmux.rules.problems import Problem
 
-__all__ = ["reach"]
-
 _MOST_NAMED = 5
 
 

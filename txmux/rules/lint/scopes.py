@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from txmux.rules.lint.spans import ClientSet
     from txmux.rules.model import Listener, Route, Rules
 
-__all__ = ["Scope", "scopes"]
-
 
 @attrs.frozen
 class Scope:

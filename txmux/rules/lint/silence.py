@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Route, Rules, Silence
     from txmux.rules.problems import Problem
 
-__all__ = ["server_first", "silence", "silent_clients"]
-
 
 def server_first(rules: Rules) -> Iterator[Problem]:
     """Find what does nothing because clients are led to ``default`` before they can say anything."""

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Clients, NetworkSet
 
-__all__ = ["EVERYONE", "NOBODY", "WITH_ADDRESS", "ClientSet", "set_of"]
-
 _Span = tuple[int, int]
 
 # All clients on one line of numbers: those without an IP address, as on a UNIX socket; IPv4; IPv6.

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
 
-__all__ = ["lint", "warnings"]
-
 
 def lint(rules: Rules) -> list[Problem]:
     """Find what is probably a mistake.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Section, Server
     from txmux.rules.problems import Problem
 
-__all__ = ["KEYS", "contradictions", "make_backend"]
-
 _TLS_FIELDS = {
     "tls_name": "name",
     "tls_ca": "ca",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import CheckKind
 
-__all__ = ["check", "ejection"]
-
 _STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[!-.0-~]+")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Section
     from txmux.rules.problems import Problem
 
-__all__ = ["Claims", "claims", "conflicts", "of_port"]
-
 Claims = set[tuple[object, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 

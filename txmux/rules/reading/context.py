@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
     from txmux.rules.reading.files import FileReader
 
-__all__ = ["NETWORKS", "OUTCOME", "PEM", "PEMS", "REFUSALS", "RESOLVERS", "Reading"]
-
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
 """Outcomes that are no backends, by their words."""
 

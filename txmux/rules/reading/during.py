@@ -8,8 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from txmux.rules.model.period import MIDNIGHT, WEEK, Period
 from txmux.rules.problems import InvalidValueError, did_you_mean, with_advice
 
-__all__ = ["period"]
-
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIMES = re.compile(r"([0-9]{1,2}):([0-9]{2})-([0-9]{1,2}):([0-9]{2})")
 _AROUND = re.compile(r"\s*([,-])\s*")

@@ -30,8 +30,6 @@ from txmux.rules.reading.values import file_path, split_words, whole_number
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["listening", "name_server", "no_proxy_protocol", "server", "short_form"]
-
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")

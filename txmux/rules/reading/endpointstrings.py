@@ -15,8 +15,6 @@ import attrs
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import choice, socket_path, whole_number
 
-__all__ = ["CLIENT", "SERVER", "Arguments", "Form", "host_name", "split_arguments"]
-
 _ARGUMENT = re.compile(
     r"(?P<first>(?:\\.|[^\\:=])*)(?:=(?P<value>(?:\\.|[^\\:])*))?:", flags=re.DOTALL
 )

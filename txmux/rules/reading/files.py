@@ -11,8 +11,6 @@ import attrs
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError, Problem
 
-__all__ = ["FileReader", "Source", "check_file", "read_source"]
-
 
 @attrs.frozen
 class Source:

@@ -13,8 +13,6 @@ import re
 from txmux.rules.model.section import Entry, Item, Section
 from txmux.rules.problems import Problem
 
-__all__ = ["read_ini"]
-
 _COMMENT = ("#", ";")
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
 """A comment that `txmux convert` writes where a person has to decide."""

@@ -11,8 +11,6 @@ from txmux.rules.reading import values
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["BOOLEAN", "CONNECTIONS", "DURATION", "PROTOCOLS", "Key", "Kind", "number", "words"]
-
 
 @attrs.frozen
 class Kind:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork, Section
     from txmux.rules.reading.context import Reading
 
-__all__ = ["KEYS", "make_listener"]
-
 _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the like of Linux
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Outcome, Route, Server
     from txmux.rules.problems import Problem
 
-__all__ = ["loops"]
-
 _THIS_MACHINE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not opened
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher, Predicate
 
-__all__ = ["read_alternative"]
-
 _SERVER_FIRST = frozenset({"mysql", "smtp", "imap", "pop3", "ftp", "vnc", "nats"})
 """Protocols in which the client waits for the server, so that nothing of it can be recognised."""
 

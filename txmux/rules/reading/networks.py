@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import IPNetwork
     from txmux.rules.reading.files import FileReader
 
-__all__ = ["NetworkLists"]
-
 _COMMENT = re.compile("[#;]")
 _MOST_PROBLEMS = 5
 _LONGEST_SHOWN = 60

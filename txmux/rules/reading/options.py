@@ -9,8 +9,6 @@ from txmux.rules.problems import InvalidValueError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["read_options"]
-
 
 def read_options(
     words: Iterable[str],

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Files, Listener, Outcome, Route, Section
 
-__all__ = ["is_as_read", "load", "parse", "read_again"]
-
 _LONGEST_WAY = 20
 
 

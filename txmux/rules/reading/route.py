@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
 
-__all__ = ["KEYS", "circles", "contradictions", "make_route"]
-
 _TLS_FIELDS = {"alpn": "alpn", "tls_client_ca": "client_ca", "tls_minimum": "minimum"}
 
 

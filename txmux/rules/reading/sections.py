@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from txmux.rules.reading.context import Reading
     from txmux.rules.reading.key import Key
 
-__all__ = ["HEADERS", "NOT_YET", "TABLES", "missing_keys", "read_keys"]
-
 HEADERS = {
     "txmux": "[txmux]",
     "listen": "[listen NAME]",

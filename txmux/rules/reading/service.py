@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.rules.reading.context import Reading
     from txmux.rules.reading.files import Source
 
-__all__ = ["KEYS", "contradictions", "make_settings"]
-
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\$?|[0-9]{1,10}")
 _MOST_WORKERS = 1000
 _NO_PATHS = frozenset(

@@ -18,24 +18,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import IPNetwork
 
-__all__ = [
-    "NAME",
-    "boolean",
-    "choice",
-    "connection_rate",
-    "duration",
-    "file_path",
-    "network",
-    "positive_duration",
-    "positive_duration_or_none",
-    "protocol_name",
-    "rate",
-    "size",
-    "socket_path",
-    "split_words",
-    "whole_number",
-]
-
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
