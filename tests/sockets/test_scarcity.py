@@ -18,11 +18,16 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.sockets.scarcity import ScarceEpoll, make_scarce
 from tests.support.peers import PeerFactory, connect, make_stalled_port, reactor
+from txmux.sockets import poller as poller_module
 from txmux.sockets.client import SocketConnector
+from txmux.sockets.descriptors import Descriptors
+from txmux.sockets.gate import gate
 from txmux.sockets.poller import READ, WRITE, Poller
 from txmux.sockets.port import SocketPort
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from twisted.python.failure import Failure
 
 
@@ -177,3 +182,55 @@ class BudgetTest(TestCase):
         # In 5 ms three begin; a timer may see two turns of the poller.
         self.assertLessEqual(most, 6)
         self.assertLessEqual(max(map(calls.count, calls)), 2)
+
+
+class MemoryTest(TestCase):
+    """There is no memory left, not even to log that."""
+
+    timeout = 20
+
+    def run_short(self, *_: object, **__: object) -> None:
+        raise MemoryError
+
+    async def test_poller(self) -> None:
+        """The poller is asked again when there is some, and all that was ready is served then."""
+        poller = Poller.of(reactor)
+        factory = PeerFactory()
+        port: Any = SocketPort(poller, socket.create_server(("127.0.0.1", 0)), factory)
+        port.startListening()
+        self.addCleanup(port.stopListening)
+        with (
+            replaced(poller_module._log, "failure", self.run_short),
+            replaced(poller, "_finish", self.run_short),
+        ):
+            poller.call_soon(self.run_short)
+            client = await connect(self, port.getHost().port)
+            await deferLater(reactor, 0.01)
+        client.send(b"x")
+        await (await factory.peer()).has(1)
+
+    async def test_gate(self) -> None:
+        """A port of Twisted's is not closed, and accepts again later."""
+        factory = PeerFactory()
+        port: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        real = port.doRead
+        fails = [True]
+        port.doRead = lambda: self.run_short() if fails else real()
+        gate(port, reactor, Descriptors())
+        client = await connect(self, port.getHost().port)
+        await deferLater(reactor, 0.01)
+        self.assertEqual(factory.peers, [])
+        fails.clear()
+        client.send(b"x")
+        await (await factory.peer()).has(1)
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute for a while."""
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)

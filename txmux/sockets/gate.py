@@ -50,7 +50,11 @@ class _Gate:
             return None
         port.numberAccepts = min(port.numberAccepts, room)
         before = port.sessionno
-        why = self._read()
+        try:
+            why = self._read()
+        except Exception:  # noqa: BLE001 - out of memory, even to log that: the reactor would close the port
+            self._wait(errno.ENOMEM)
+            return None
         if port.connected and (self._pause.is_short or port.sessionno == before):
             if not self._pause.has_clients():
                 self._pause.enough()

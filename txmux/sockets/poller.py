@@ -6,6 +6,7 @@ a whole batch of sockets, without what the reactor does for each.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
 from collections import deque
@@ -159,7 +160,7 @@ class Poller:
             try:
                 call()
             except Exception:  # noqa: BLE001 - the others have to be called all the same
-                _log.failure("what is done for a socket raised")
+                _report("what is done for a socket raised")
 
     # What the reactor asks for.
 
@@ -168,7 +169,13 @@ class Poller:
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Serve the sockets that are ready, for some milliseconds at most."""
+        """Serve the sockets that are ready, for some milliseconds at most; never raises, or the reactor would not ask again."""
+        try:
+            self._serve_ready()
+        except Exception:  # noqa: BLE001 - out of memory, even to log that; whoever is ready is told of again
+            _report("sockets could not be served")
+
+    def _serve_ready(self) -> None:
         self._polling = True
         until = time.monotonic() + _LONGEST
         poll = self._epoll.poll
@@ -195,7 +202,7 @@ class Poller:
             try:
                 handler(events)
             except Exception:  # noqa: BLE001 - one socket's trouble must not become that of the others
-                _log.failure("what serves a socket raised")
+                _report("what serves a socket raised")
             if soon:
                 self._catch_up()
             if now() > until:
@@ -209,3 +216,8 @@ class Poller:
 
     def connectionLost(self, reason: Failure) -> None:
         """Do nothing: the sockets' owners end them when the reactor stops."""
+
+
+def _report(what: str) -> None:
+    with contextlib.suppress(Exception):  # there may be no memory left for it
+        _log.failure(what)

@@ -1,0 +1,66 @@
+"""A service whose address space is used up recovers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+from pathlib import Path
+
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.mux import Mux
+from tests.support.echo import EchoServer
+
+_CLIENTS = 400
+_ROOM = 2 * 2**20
+
+
+class AddressSpaceTests(InteropTestCase):
+    """Many clients that send more than there is memory for."""
+
+    def exhaust(self, relay: str) -> None:
+        """Take all memory, give it back, and find that everything is as before."""
+        echo = self.own(EchoServer())
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\n"
+            f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
+        )
+        mux = Mux(self.folder, rules, f"relay = {relay}")
+        self.addCleanup(mux.child.end)
+        self.assertTrue(self.is_served(mux))
+        pid = mux.child.process.pid
+        found = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        assert found is not None
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(
+            pid, resource.RLIMIT_AS, (int(found[1]) * 1024 + _ROOM, resource.RLIM_INFINITY)
+        )
+        clients = [mux.connect() for _ in range(_CLIENTS)]
+        for client in clients:
+            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            with contextlib.suppress(OSError):
+                client.send(bytes(2**18))
+        self.is_served(mux)  # or not: the service has looked at all of them by then
+        for client in clients:
+            client.close()
+        resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
+        eventually(lambda: self.is_served(mux), "clients are served again")
+        self.assertTrue(all(self.is_served(mux) for _ in range(20)))
+        eventually(
+            lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) < 64, "descriptors are free again"
+        )
+
+    def is_served(self, mux: Mux) -> bool:
+        """Tell whether a client gets its answer."""
+        with contextlib.suppress(OSError), mux.connect() as client:
+            client.sendall(b"x")
+            return client.recv(1) == b"x"
+        return False
+
+    def test_kernel(self) -> None:
+        """The kernel relay."""
+        self.exhaust("kernel")
+
+    def test_portable(self) -> None:
+        """The portable relay."""
+        self.exhaust("portable")
