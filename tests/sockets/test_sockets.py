@@ -55,6 +55,8 @@ def free_port(family: int, host: str) -> int:
 class _From:
     """A local address and port to connect from."""
 
+    tries = 1
+
     def __init__(self, host: str, port: int) -> None:
         self.name = (host, port)
 

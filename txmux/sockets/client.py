@@ -35,6 +35,8 @@ A port of the range from which the system takes local ports can be the local por
 there, that is a simultaneous open (RFC 9293, section 3.5) with itself, and succeeds.
 """
 
+IN_USE = "all ports of all addresses in source are in use towards this server"
+_NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
@@ -50,7 +52,15 @@ def reset_on_close(connecting: socket.socket) -> None:
 
 
 class Binding(Protocol):
-    """Where a connection comes from."""
+    """Where a connection comes from.
+
+    Attributes:
+        tries: How often it is worth binding anew because a port is in use.
+    """
+
+    @property
+    def tries(self) -> int:
+        """See above."""
 
     def bind(self, unbound: socket.socket, /) -> None:
         """Bind a socket that is to be connected; raises `OSError`."""
@@ -100,11 +110,9 @@ class SocketConnector:
             OSError: There is no socket to be had.
         """
         for source in sources or (None,):
-            self._socket = self._open()
-            number, why = self._begin(source, options, eager=eager)
-            if number != errno.EADDRNOTAVAIL:
+            number, why = self._begin_at(source, options, eager=eager)
+            if number not in _NO_PORT:
                 break
-            self._socket.close()
         if number not in _UNDER_WAY:
             self._fail(number, why)
         elif self._is_connected():
@@ -120,6 +128,20 @@ class SocketConnector:
             DESCRIPTORS.reclaim()
             return socket.socket(self._family, kind)
 
+    def _begin_at(
+        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
+    ) -> tuple[int, str]:
+        """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
+        for _ in range(source.tries if source is not None else 1):
+            self._socket = self._open()
+            number, why = self._begin(source, options, eager=eager)
+            if number not in _NO_PORT:
+                break
+            self._socket.close()
+            if why != IN_USE:  # it is no address of this machine
+                break
+        return number, why
+
     def _begin(
         self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
@@ -131,11 +153,13 @@ class SocketConnector:
                 source.bind(self._socket)
             number = self._socket.connect_ex(self._name)
         except OSError as problem:
+            if problem.errno == errno.EADDRINUSE:
+                return problem.errno, IN_USE
             return problem.errno or errno.EINVAL, problem.strerror or str(problem)
         if number in _UNDER_WAY:
             return number, ""
         if number == errno.EADDRNOTAVAIL and source is not None:
-            return number, "all ports of all addresses in source are in use towards this server"
+            return number, IN_USE
         return number, os.strerror(number)
 
     def _set_options(self, options: Sequence[SocketOption], *, eager: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import sys
 from ipaddress import ip_address
@@ -16,7 +17,7 @@ from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
 from txmux.backends.connect import dial as dialling
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import dial
+from txmux.backends.connect.dial import OWN_TROUBLE, dial
 from txmux.backends.connect.source import Source, Sources, check_transparent, transparent_hints
 from txmux.errors import MuxError
 from txmux.proxyprotocol.header import Address
@@ -99,6 +100,83 @@ class OfTheClientTests(SynchronousTestCase):
         """An IPv4 server cannot be reached from an IPv6 address."""
         error = self.assertRaises(ConnectBindError, self.chosen, "192.0.2.1", client("2001:db8::7"))
         self.assertIn("the client's address is IPv6, and this server's IPv4", str(error))
+
+
+class PortRangeTests(TestCase):
+    """Ranges of ports to connect from."""
+
+    timeout = 10
+
+    def setUp(self) -> None:
+        self.peers = PeerFactory()
+        self.port = listen(self, self.peers)
+
+    def free_ports(self, count: int) -> range:
+        """Find ports in a row that nobody has."""
+        for first in range(20000, 30000, count):
+            held = [socket.socket() for _ in range(count)]
+            try:
+                for number, one in enumerate(held):
+                    one.bind(("127.0.0.1", first + number))
+            except OSError:
+                continue
+            finally:
+                for one in held:
+                    one.close()
+            return range(first, first + count)
+        raise AssertionError("no ports in a row are free")
+
+    def connect(self, sources: Sources, port: int) -> Deferred[Any]:
+        """Connect from the next port; the connection is ended with the test."""
+        done: Deferred[Any] = Deferred()
+        factory = ProxyClientFactory(done.callback, done.errback)
+        found = sources.towards("127.0.0.1", None)
+        target = server_at(port)
+        dial(reactor, target, factory, 5, clock=reactor, poller=Poller.of(reactor), sources=found)
+        return done
+
+    async def ended(self, ends: list[Any]) -> None:
+        """Break connections off, and wait until their peers know."""
+        for end in ends:
+            end.put_away()
+        for peer in self.peers.peers:
+            await peer.is_lost()
+
+    async def test_in_turn(self) -> None:
+        """Connections come from all ports of the range, each once, and then there is none left."""
+        ports = self.free_ports(5)
+        sources = Sources((f"127.0.0.1:{ports[0]}-{ports[-1]}",))
+        ends = [await self.connect(sources, self.port) for _ in ports]
+        used = [end.transport.getHost().port for end in ends]
+        self.assertEqual(sorted(used), list(ports))
+        steps = {(after - before) % len(ports) for before, after in itertools.pairwise(used)}
+        self.assertEqual(steps, {1})
+        with self.assertRaises(ConnectError) as caught:
+            await self.connect(sources, self.port)
+        self.assertIn("all ports of all addresses in source are in use", str(caught.exception))
+        self.assertIn(caught.exception.osError, OWN_TROUBLE)
+        other = listen(self, self.peers)
+        ends.append(await self.connect(sources, other))
+        self.assertIn(ends[-1].transport.getHost().port, ports)
+        await self.ended(ends)
+
+    async def test_port_of_somebody_else(self) -> None:
+        """A port that another program has is passed over."""
+        ports = self.free_ports(2)
+        sources = Sources((f"127.0.0.1:{ports[0]}-{ports[1]}",))
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", ports[0]))
+            taken.listen()
+            end = await self.connect(sources, self.port)
+            self.assertEqual(end.transport.getHost().port, ports[1])
+            await self.ended([end])
+
+    async def test_not_ours(self) -> None:
+        """An address that this machine does not have is not tried with all of its ports; the next source is taken."""
+        sources = Sources(("192.0.2.1:20000-30000", "127.0.0.1"))
+        ends = [await self.connect(sources, self.port) for _ in range(2)]
+        self.assertEqual({end.transport.getHost().host for end in ends}, {"127.0.0.1"})
+        await self.ended(ends)
 
 
 class DialTests(TestCase):

@@ -354,3 +354,24 @@ class FieldsTests(ReadingTestCase):
         }.items():
             found = self.complaints(f"{self.listen}{backend}{text}\n")
             self.assertEqual(found, told)
+
+
+class SourceTests(BackendTestCase):
+    """Addresses to connect from."""
+
+    def test_ports(self) -> None:
+        """Each may have a range of ports, or one."""
+        text = "192.0.2.1:40000-50000, 192.0.2.2:40000, 192.0.2.3"
+        self.assertEqual(self.backend(f"source = {text}").source, tuple(text.split(", ")))
+        found = self.backend("source = [2001:db8::1]:1-65535", servers="[2001:db8::9]:1")
+        self.assertEqual(found.source, ("[2001:db8::1]:1-65535",))
+
+    def test_wrong_ports(self) -> None:
+        """Ports that are not there, and the wrong family, are told."""
+        for ports in ("0", "5-4", "1-65536", "70000"):
+            (told,) = self.complaints(f"source = 192.0.2.1:{ports}")
+            self.assertIn(
+                "has no ports that there are; write them as in 192.0.2.1:40000-50000", told
+            )
+        (told,) = self.complaints("source = [2001:db8::1]:1-2")
+        self.assertIn("is IPv4, but no address here is", told)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Dial = Callable[..., Callable[[], None]]
 """Starts to connect: takes a server, a client factory and seconds; returns what cancels the attempt. See `dial`."""
 
-OWN_TROUBLE = SHORTAGE | {errno.EADDRNOTAVAIL}
+OWN_TROUBLE = SHORTAGE | {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 """Numbers of errors that say nothing of a server: this machine lacks what a connection takes."""
 
 
@@ -72,7 +72,7 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
     if server.kind == "unix":
         connector = reactor.connectUNIX(server.path, factory, timeout)
         return connector.disconnect  # type: ignore[no-any-return]
-    bind_address = (sources[0].address, 0) if sources else None
+    bind_address = (sources[0].address, sources[0].port()) if sources else None
     if server.kind == "tcp" and name is not None:
         connector = reactor.connectTCP(server.host, server.port, factory, timeout, bind_address)
         return functools.partial(_break_off, connector)

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections import deque
 from ipaddress import ip_address
+from random import randrange
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,6 +17,7 @@ from twisted.internet.error import ConnectBindError
 
 from txmux.errors import MuxError
 from txmux.rules.model.networks import is_address
+from txmux.rules.model.source import split_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +27,25 @@ if TYPE_CHECKING:
 
 _IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75  # ip(7), ipv6(7)
 _IP_BIND_ADDRESS_NO_PORT = 24  # ip(7); Python knows it only since 3.12
+_MOST_TRIES = 500  # to find a port of a range that is free; each costs some microseconds
 _TABLE = 100  # of the routes in the hints; the number that other proxies' documentation has, too
+
+
+class Ports:
+    """A range of ports, of which each is the next one's turn after the one before.
+
+    Args:
+        ports: The range; it is begun anywhere, since other processes may have the same.
+    """
+
+    def __init__(self, ports: range) -> None:
+        self.count = len(ports)
+        start = randrange(self.count)  # noqa: S311 - not for secrets
+        self._turns: Iterator[int] = itertools.cycle((*ports[start:], *ports[:start]))
+
+    def next(self) -> int:
+        """Give the next one."""
+        return next(self._turns)
 
 
 @attrs.frozen
@@ -35,25 +55,39 @@ class Source:
     Attributes:
         address: An IP address.
         transparent: Whether it is not this machine's.
+        ports: The ports to connect from, which all connections from here take in turn; ``None`` if the system chooses.
     """
 
     address: str
     transparent: bool = False
+    ports: Ports | None = None
+
+    @property
+    def tries(self) -> int:
+        """How often it is worth binding anew because a port is in use."""
+        return 1 if self.ports is None else min(self.ports.count, _MOST_TRIES)
+
+    def port(self) -> int:
+        """Give the port of the next connection; 0 if the system chooses."""
+        return 0 if self.ports is None else self.ports.next()
 
     def bind(self, unbound: socket.socket) -> None:
         """Bind a TCP socket of the address's family.
 
-        Its port is chosen only when it connects: then ports in use for other servers do not count.
+        Unless it has ports of its own, the port is chosen only when it connects: then ports in use for other servers do
+        not count. They do not count for a port that it is given either, as long as all who use it allow that.
 
         Raises:
             OSError: It may not be bound so.
         """
-        if sys.platform == "linux":
+        if self.ports is not None:
+            unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif sys.platform == "linux":
             unbound.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         if self.transparent:
             _make_transparent(unbound)
         try:
-            unbound.bind((self.address, 0))
+            unbound.bind((self.address, self.port()))
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise
@@ -81,7 +115,12 @@ class Sources:
         if self._of_client:
             return
         for version in (4, 6):
-            own = deque(Source(text) for text in source if _version(text) == version)
+            known = [split_source(text) for text in source]
+            own = deque(
+                Source(address, ports=Ports(ports) if ports else None)
+                for address, ports in known
+                if _version(address) == version
+            )
             turns = []
             for _ in range(len(own)):
                 turns.append(tuple(own))

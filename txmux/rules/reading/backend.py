@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Backend, ServerTLS
+from txmux.rules.model.source import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import endpoints, values
 from txmux.rules.reading.checks import check, ejection
@@ -25,9 +26,10 @@ from txmux.rules.reading.key import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from txmux.rules.model import Section, Server
+    from txmux.rules.model import IPAddress, Section, Server
     from txmux.rules.problems import Problem
 
+_PORTS_END = 1 << 16
 _TLS_FIELDS = {
     "tls_name": "name",
     "tls_ca": "ca",
@@ -119,7 +121,7 @@ def _not_from(source: Sequence[str], server: Server) -> str:
     if server.kind == "endpoint":
         return "is left to Twisted, which knows nothing of this; write it as HOST:PORT"
     version = _version(server.host)
-    if "client" in source or version in {0, *map(_version, source)}:
+    if "client" in source or version in {0, *(_version(split_source(text)[0]) for text in source)}:
         return ""
     return f"is IPv{version}, but no address here is; add one"
 
@@ -156,8 +158,13 @@ def _source(text: str) -> str:
     """Read an address to connect from, or the word ``client``."""
     if text == "client":
         return text
+    address, ports = split_source(text)
+    if ports is not None and not (ports and 0 < ports[0] <= ports[-1] < _PORTS_END):
+        raise InvalidValueError(
+            f"{text!r} has no ports that there are; write them as in {text.rpartition(':')[0]}:40000-50000"
+        )
     try:
-        found = ipaddress.ip_address(text)
+        found = ipaddress.ip_address(address)
     except ValueError:
         hint = did_you_mean(text, ("client",))
         raise InvalidValueError(
@@ -170,7 +177,14 @@ def _source(text: str) -> str:
         raise InvalidValueError(
             f"{text!r} is no address to connect from; write one of this machine's, such as 192.0.2.1"
         )
-    return str(found)
+    if ports is None:
+        return str(found)
+    own = f"-{ports[-1]}" if len(ports) > 1 else ""
+    return f"{_bracketed(found)}:{ports[0]}{own}"
+
+
+def _bracketed(address: IPAddress) -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _at_least_a_second(text: str) -> float:
@@ -183,7 +197,9 @@ def _at_least_a_second(text: str) -> float:
 _FIELDS = words("authority", "alpn", "unique-id", "crc32c", "ssl")
 _SERVER = Kind(endpoints.server, "one a line", "lines")
 _TLVS = Kind(_FIELDS.read, f"list of {_FIELDS.shape}", "list")
-_SOURCE = Kind(_source, "list of addresses, or `client`", "list")
+_SOURCE = Kind(
+    _source, "list of addresses, each with a range of ports if wanted, or `client`", "list"
+)
 _MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = Kind(check, "[check](#checks)")
 _EJECT = Kind(ejection, "`failures=` `within=` `for=` in any order, or `off`")
