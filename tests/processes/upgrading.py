@@ -103,8 +103,15 @@ class Upgrading(Mux):
         """Count what the process that serves has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
 
+    def established(self) -> list[list[str]]:
+        """Give the connections at its ports, as /proc/net/tcp has them."""
+        return self._sockets("01")
+
     def inodes(self) -> set[str]:
         """Give the sockets that listen at its ports."""
+        return {row[9] for row in self._sockets("0A")}
+
+    def _sockets(self, state: str) -> list[list[str]]:
         ports = {f"{port:04X}" for port in self.ports.values()}
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        return {row[9] for row in rows if row[3] == "0A" and row[1].partition(":")[2] in ports}
+        return [row for row in rows if row[3] == state and row[1].partition(":")[2] in ports]
