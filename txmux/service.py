@@ -139,27 +139,32 @@ class MuxService(Service):
         if isinstance(opened, Serving):
             self._reactor.callWhenRunning(self._can_serve)
 
-    async def upgrade(self) -> None:
-        """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended.
-
-        Raises:
-            UpgradeError: The new process does not serve, and this one does as before.
-        """
+    async def upgrade(self) -> Report:
+        """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
         await self._reloading.idle()
+        try:
+            changes = await self._upgraded()
+        except UpgradeError as problem:
+            self._log.error("no upgrade, the old process goes on: {why}", why=problem)
+            return Report.refused(problem)
+        self._log.info("upgraded: {changes}", changes=changes)
+        # Whoever asked is told first.
+        self._reactor.callLater(0, self._end)
+        return Report(ok=True, changes=changes)
+
+    async def _upgraded(self) -> str:
         opened = self._opened
         if opened is None or not self.running:
             raise UpgradeError("the service does not run")
-        await self._changeover.upgrade(
+        return await self._changeover.upgrade(
             self.rules.listeners, self._exchange(), {"down": opened.down()}
         )
-        self._end()
 
     def _asked_to_upgrade(self) -> None:
         Deferred.fromCoroutine(self.upgrade()).addErrback(self._upgrade_failed)
 
     def _upgrade_failed(self, failure: Failure) -> None:
-        if not failure.check(UpgradeError):  # which has been told
-            self._log.failure("the upgrade failed", failure)
+        self._log.failure("the upgrade failed", failure)
 
     def _exchange(self) -> Exchange:
         assert self._opened is not None  # noqa: S101 - it has been started
@@ -217,8 +222,6 @@ class MuxService(Service):
         opened, given, self._given = self._opened, self._given, None
         if opened is None or self._stopping:
             return Report.refused("the service does not run")
-        if self._changeover.is_under_way:
-            return Report.refused("an upgrade is under way, which reads the rules itself")
         if given is None and not self.rules.files.texts:
             opened.reopen_files()
             return Report(ok=True, changes="nothing changed: the rules were made in Python")
@@ -249,6 +252,8 @@ class MuxService(Service):
         return load(path)
 
     async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
+        if self._changeover.is_under_way:
+            raise MuxError("an upgrade is under way, and the new process reads the rules")
         old = self.rules
         problems = unchangeable(old.settings, rules.settings)
         if problems:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
@@ -134,3 +138,81 @@ class BrokenTest(UpgradeTestCase):
         self.over(client, server)
         mux.take_one()
         mux.stop()
+
+
+class MeanwhileTest(UpgradeTestCase):
+    """What happens while the new process starts, which it does when the test lets it."""
+
+    def slow(self, settings: str = "") -> tuple[Upgrading, socket.socket, socket.socket]:
+        """Start a service with a connection, and then ask for an upgrade that waits."""
+        folder = self.folder / f"site-{os.urandom(4).hex()}"
+        folder.mkdir()
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), settings)
+        client, server = self.relayed(mux, listening)
+        self.gate = folder / "gate"
+        before = pids_of(mux.pid)
+        (folder / "sitecustomize.py").write_text(
+            "import os, time\n"
+            f"while 'TXMUX_PREDECESSOR' in os.environ and not os.path.exists({str(self.gate)!r}):\n"
+            "    time.sleep(0.01)\n"
+        )
+        mux.ask()
+        eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
+        (self.new,) = set(pids_of(mux.pid)) - set(before)
+        return mux, client, server
+
+    def let_start(self, mux: Upgrading) -> None:
+        """Let the new process start, and the old one end."""
+        self.gate.touch()
+        old = mux.switched()
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assertEqual(mux.pid, self.new)
+
+    def test_stop(self) -> None:
+        """If the service is stopped, the new process ends, too, and connections may finish as ever."""
+        mux, client, server = self.slow()
+        mux.terminate()
+        eventually(lambda: is_gone(self.new), "the new process has ended")
+        self.answers(client, server)
+        self.over(client, server)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.assert_stopped()
+
+    def test_reload(self) -> None:
+        """A reload is refused: the new process reads the rules. So is another upgrade."""
+        mux, client, server = self.slow()
+        os.kill(mux.pid, signal.SIGHUP)
+        mux.child.wait_for("rules not reloaded.*: an upgrade is under way")
+        mux.refuse("an upgrade is under way already")
+        self.let_start(mux)
+        self.answers(client, server)
+        self.over(client, server)
+        mux.take_one()
+        mux.stop()
+
+    def test_worker_killed(self) -> None:
+        """A worker that crashes loses its own connections; the upgrade goes on, and so do the others."""
+        mux, client, server = self.slow("workers = 2")
+        workers = [pid for pid in pids_of(mux.pid) if pid != self.new]
+        port = client.getsockname()[1]
+        (idle,) = (pid for pid in workers if not self.has(pid, port))
+        os.kill(idle, signal.SIGKILL)
+        self.let_start(mux)
+        self.answers(client, server)
+        self.over(client, server)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.stop()
+
+    def has(self, pid: int, port: int) -> bool:
+        """Tell whether a process has a socket that is connected to a port of this machine."""
+        remote = f":{port:04X}"
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        inodes = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(remote)}
+        links = set()
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                links.add(str(path.readlink()))
+        return bool(inodes & links)

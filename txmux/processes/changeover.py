@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from twisted.logger import Logger
-
 from txmux.processes.predecessor import Predecessor
 from txmux.processes.successor import UpgradeError
 from txmux.processes.upgrade import Upgrade
@@ -39,8 +37,6 @@ class Changeover:
         has_successor: Whether another process serves already.
         down: What the old process has found out about servers; see `Upstreams.down`.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -142,13 +138,16 @@ class Changeover:
 
     async def upgrade(
         self, listeners: Iterable[Listener], exchange: Exchange, state: dict[str, Any]
-    ) -> None:
+    ) -> str:
         """Have this program started again, and hand it all that can be; then this process may end.
 
         Args:
             listeners: What clients come in by.
             exchange: What serves.
             state: What the new process is to know.
+
+        Returns:
+            What is different now.
 
         Raises:
             UpgradeError: The new process does not serve, and this one does as before.
@@ -160,21 +159,20 @@ class Changeover:
         self._upgrade = Upgrade(exchange, self._reactor)
         try:
             _check(listeners)
-            await self._upgrade.run(self._sockets.sockets(), state)
-        except UpgradeError as problem:
-            self._log.error("no upgrade, the old process goes on: {why}", why=problem)
-            raise
+            changes = await self._upgrade.run(self._sockets.sockets(), state)
+            self.has_successor = True
         finally:
             self._upgrade = None
-        self.has_successor = True
+        return changes
 
     # The end.
 
     def stop(self) -> None:
         """End a new process that does not serve yet, and close the sockets; their files stay if another process has them."""
-        if self._upgrade is not None:
-            self._upgrade.give_up()
         shared = self.is_waiting or self.has_successor
+        if self._upgrade is not None:
+            shared = shared or self._upgrade.is_committed
+            self._upgrade.give_up()
         self._sockets.close(keep_files=shared)
         for key, unneeded in self._unneeded.items():
             close_socket(key, unneeded, keep_file=True)

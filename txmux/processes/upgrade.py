@@ -40,6 +40,9 @@ class Upgrade:
         reactor: Starts the new process.
         command: That which starts it, if not the one that started this.
         seconds: How long the new process may take to get ready.
+
+    Attributes:
+        is_committed: Whether the new process serves.
     """
 
     def __init__(
@@ -52,14 +55,17 @@ class Upgrade:
         self._exchange = exchange
         self._seconds = seconds
         self._successor = Successor(reactor, command)
-        self._is_committed = False
+        self.is_committed = False
 
-    async def run(self, sockets: Mapping[str, socket.socket], state: dict[str, Any]) -> None:
+    async def run(self, sockets: Mapping[str, socket.socket], state: dict[str, Any]) -> str:
         """Let a new process serve.
 
         Args:
             sockets: Those that listen, by the keys of their places.
             state: What the new process is to know.
+
+        Returns:
+            What is different now.
 
         Raises:
             UpgradeError: It does not, and this one serves as before.
@@ -74,14 +80,14 @@ class Upgrade:
             await exchange.accept()
             await successor.ended()
             raise UpgradeError(f"the new process cannot serve: {problem}") from problem
-        self._is_committed = True
-        _log.info("process {pid} serves from now on", pid=successor.pid)
+        self.is_committed = True
+        changes = f"process {successor.pid} serves from now on"
         try:
             moved = await self._hand_over(itself.get("processes", 0))
         except ChannelError as problem:
-            _log.warn("not all connections could be handed over: {why}", why=problem)
-        else:
-            _log.info("connections handed over: {count}", count=moved)
+            _log.warn("connections cannot be handed over, and end here: {why}", why=problem)
+            moved = 0
+        return f"{changes}; connections handed over: {moved}"
 
     async def _hand_over(self, processes: int) -> int:
         """Have the connections of each old process go to the new ones.
@@ -108,5 +114,5 @@ class Upgrade:
 
     def give_up(self) -> None:
         """End the new process, unless it serves: this one is to stop."""
-        if not self._is_committed:
+        if not self.is_committed:
             self._successor.end()
