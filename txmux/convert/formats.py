@@ -60,7 +60,7 @@ def convert(
         data: What is in the file.
         path: Its name.
         matchers: The matchers there are, by name.
-        port_of: Gives the TCP port of a service, or ``None``.
+        port_of: Gives the TCP port of a service, as ``/etc/services`` has it, or ``None``.
         program: Whose configuration it is; by default that is guessed.
 
     Raises:

@@ -62,14 +62,7 @@ def ports(line: Line) -> list[str]:
 
 
 def bind(line: Line, name: str, listeners: list[Section], draft: Draft) -> None:
-    """Write where a line listens.
-
-    Args:
-        line: The line.
-        name: Of the frontend.
-        listeners: Its sections so far; one with PROXY headers, and one without.
-        draft: Where sections are made.
-    """
+    """Write where a line of the frontend of that name listens, into its sections so far or a new one."""
     flags: dict[str, str] = {}
     rest = list(line.words[2:])
     while rest:

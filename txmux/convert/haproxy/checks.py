@@ -36,15 +36,7 @@ _COUNT = re.compile("[0-9]{1,4}")
 def add_check(
     proxy: Proxy, section: Section, servers: Sequence[Server], draft: Draft, used: set[int]
 ) -> None:
-    """Write ``check``.
-
-    Args:
-        proxy: The backend.
-        section: Its section.
-        servers: Those that are in it.
-        draft: Where the section belongs.
-        used: The numbers of the lines that need no more to be told of.
-    """
+    """Write ``check`` for the servers that are in a section; see `fill_backend`."""
     kinds = [line for line in proxy.all("option") if line.words[1:2] and _is_check(line.words[1])]
     steps = [*proxy.all("http-check"), *proxy.all("tcp-check")]
     used.update(line.number for line in (*kinds, *steps, *proxy.all("timeout", "check")))

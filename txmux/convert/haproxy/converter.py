@@ -81,13 +81,7 @@ _REASONS = {
 def convert_haproxy(
     data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
 ) -> None:
-    """Make rules of an ``haproxy.cfg``.
-
-    Args:
-        data: What is in the file.
-        path: Its name.
-        draft: Where the rules go.
-        matchers: The matchers there are, by name.
+    """Make rules of an ``haproxy.cfg`` for `txmux.convert.formats.convert`.
 
     Raises:
         ConvertError: No frontend speaks TCP.

@@ -77,14 +77,7 @@ class Server:
 def add_servers(
     proxy: Proxy, section: Section, clients: Sequence[Proxy], draft: Draft, used: set[int]
 ) -> list[Server]:
-    """Write the servers.
-
-    Args:
-        proxy: Whose.
-        section: The ``[backend]``.
-        clients: Whose clients are led there.
-        draft: Where the section belongs.
-        used: The numbers of the lines that need no more to be told of.
+    """Write the servers; see `fill_backend`.
 
     Returns:
         Those that are written.

@@ -46,14 +46,7 @@ def convert_sslh(
     matchers: Mapping[str, IProtocolMatcher],
     port_of: Callable[[str], int | None],
 ) -> None:
-    """Make rules of an ``sslh.cfg``.
-
-    Args:
-        data: What is in the file.
-        path: Its name.
-        draft: Where the rules go.
-        matchers: The matchers there are, by name.
-        port_of: Gives the TCP port of a service, as ``/etc/services`` has it.
+    """Make rules of an ``sslh.cfg`` for `txmux.convert.formats.convert`.
 
     Raises:
         ConvertError: It is no such file.
