@@ -48,13 +48,26 @@ class OpenSshTests(InteropTestCase):
         return output_of("ssh", *self.ssh.options, "-p", port, "127.0.0.1", command, stdin=stdin)
 
     def test_login(self) -> None:
-        """A login by key runs a command, with its input, output and exit status."""
+        """A login by key runs a command, with its input, output and exit status; each connection is one line in the log."""
         self.assertEqual(self.command("tr a-z A-Z", b"hello\n"), b"HELLO\n")
         port = str(self.mux.port)
         done = run("ssh", *self.ssh.options, "-p", port, "127.0.0.1", "exit 7")
         self.assertEqual(done.returncode, 7)
-        for line in self.mux.take(2):
-            self.assertEqual((line["route"], line["reason"]), ("ssh", "done"))
+        lines = self.mux.take(2)
+        for line in lines:
+            self.assertEqual(
+                (line["listener"], line["route"], line["backend"], line["server"]),
+                ("public", "ssh", "ssh-server", f"127.0.0.1:{self.ssh.port}"),
+            )
+            self.assertEqual((line["reason"], line["local"]), ("done", f"127.0.0.1:{port}"))
+            self.assertRegex(line["client"], r"^127\.0\.0\.1:\d+$")
+            self.assertGreater(line["bytes_in"], 0)
+            self.assertGreater(line["bytes_out"], 0)
+            self.assertGreaterEqual(
+                line["duration_ms"], line["detect_ms"] + line["connect_ms"] - 0.2
+            )
+            self.assertRegex(line["facts"]["software"], "^OpenSSH_")
+        self.assertNotEqual(lines[0]["id"], lines[1]["id"])
 
     def test_copies(self) -> None:
         """Files of 50 MiB are copied whole, there and back."""
