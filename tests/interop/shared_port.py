@@ -1,4 +1,4 @@
-"""One port with a route for every protocol, to see which of them a client is led to."""
+"""One port with a route for every protocol, in the order of the reference, to see which of them a client is led to."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
+from tests.matchers.test_corpus import order
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.interop.mux import Record
-
-_MATCHERS = (
-    *("adb", "amqp", "bitcoin", "bittorrent", "cassandra", "erlang", "git"),
-    *("grpc", "http2", "http"),
-    *("irc", "jdwp", "kafka", "ldap", "memcached", "minecraft", "mqtt", "openvpn", "postgres"),
-    *("proxy", "rdp", "rsync", "rtsp", "sip", "smb", "socks4", "socks5", "mongodb"),
-    *("ssh", "stomp", "stun", "syslog", "tds", "telnet", "tinc", "tls", "tns", "winbox"),
-    *("x11", "xmpp", "zookeeper", "dns", "iperf3", "redis", "random"),
-)
-"""All that know a protocol, in the order of the alphabet but for those of which the documentation asks for another."""
 
 # With such a timeout no client reaches its route only because an earlier one has given up waiting.
 _LISTEN = """\
@@ -57,7 +48,7 @@ class SharedPortTestCase(InteropTestCase):
     def setUpClass(cls) -> None:
         """Start txmux."""
         super().setUpClass()
-        routes = (_ROUTE.format(name=name) for name in _MATCHERS)
+        routes = (_ROUTE.format(name=name) for name in order())
         cls.mux = cls.share(Mux(cls.folder, "".join((_LISTEN, *routes))))
         cls.port = str(cls.mux.port)
         cls.address = f"127.0.0.1:{cls.port}"
