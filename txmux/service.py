@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -15,22 +16,22 @@ from twisted.logger import Logger
 
 from txmux.control import Report
 from txmux.errors import MuxError
-from txmux.files import use_helper
 from txmux.frontend.addresses import text_of
 from txmux.frontend.limits.counted import Counted
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.changeover import Changeover
 from txmux.processes.exchange import OneProcess
-from txmux.processes.opener import Opener, opener_of
+from txmux.processes.notify import Notifier
 from txmux.processes.parent import Parent
 from txmux.processes.pidfile import PidFile
+from txmux.processes.privilege import Privilege
 from txmux.processes.signals import SignalWatch, StopSignals
 from txmux.processes.successor import UpgradeError
 from txmux.rules.changes import changes, unchangeable
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
-from txmux.rules.reading.parser import load, read_again
+from txmux.rules.reading.parser import load
 from txmux.serving.coalescing import Coalescing
 from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import check_servers, listen_error, server_endpoint, stop_listening
@@ -61,6 +62,7 @@ class MuxService(Service):
         reactor: Listens, connects and tells the time; the process's own if not given.
         pidfile: A file that has the ID of the process that serves.
         upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
+        notifies: Whether systemd is told how the service is, and keeps its sockets.
 
     Attributes:
         ports: The listening ports, once started; none with several workers, which have them.
@@ -78,6 +80,7 @@ class MuxService(Service):
         reactor: Any = None,
         pidfile: str | Path | None = None,
         upgrades: bool = False,
+        notifies: bool = False,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -88,7 +91,7 @@ class MuxService(Service):
         self.failure: MuxError | None = None
         self._account: Account | None = None
         self._sockets = ListeningSockets(reactor)
-        self._opener: Opener | None = None
+        self._privilege = Privilege(self._sockets)
         self._opened: Serving | Parent | None = None
         self._counted = Counted(reactor.seconds)
         self._reloading = Coalescing(self._reload)
@@ -97,8 +100,13 @@ class MuxService(Service):
         self._stopping = False
         self.last_reload: tuple[float, Report] | None = None
         self._stop_signals = StopSignals(reactor)
+        self._notifier = Notifier(os.environ if notifies else {}, reactor)
         self._changeover = Changeover(
-            reactor, self._sockets, PidFile(pidfile) if pidfile else None, self._fail
+            reactor,
+            self._sockets,
+            PidFile(pidfile) if pidfile else None,
+            self._fail,
+            self._notifier,
         )
         self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
         signals = [signal.SIGUSR2] if upgrades else []
@@ -190,10 +198,7 @@ class MuxService(Service):
                 opened.end_all()
             await draining
             self._opened = None
-        if self._opener is not None:
-            use_helper(None)
-            self._opener.close()
-            self._opener = None
+        self._privilege.give_up()
         self._stop_signals.stop()
         self._on_hangup.stop()
 
@@ -225,6 +230,7 @@ class MuxService(Service):
         if given is None and not self.rules.files.texts:
             opened.reopen_files()
             return Report(ok=True, changes="nothing changed: the rules were made in Python")
+        self._notifier.reloading()
         try:
             report = await self._change(opened, given or self._read())
         except MuxError as problem:
@@ -240,16 +246,20 @@ class MuxService(Service):
                 "rules not reloaded, all goes on as before: {errors}",
                 errors="\n".join(report.errors),
             )
+        self._notifier.keep(self._sockets.sockets())
+        self._notifier.ready(
+            f"serving; rules reloaded: {report.changes}"
+            if report.ok
+            else f"serving; rules not reloaded: {report.errors[0]}"
+        )
         self.last_reload = (time.time(), report)
         return report
 
     def _read(self) -> Rules:
-        if self._opener is not None:
-            return read_again(self._opener.read_rules())
         path = self.rules.path
         if Path.cwd() != self._folder:  # whoever runs the service went elsewhere after it was made
             path = self._folder / path
-        return load(path)
+        return self._privilege.read(path)
 
     async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
         if self._changeover.is_under_way:
@@ -265,8 +275,7 @@ class MuxService(Service):
             raise MuxError("with workers, rules cannot be reloaded yet: restart the service")
         await self._change_serving(opened, rules, afresh=bool(str(different)))
         self.rules = rules
-        if self._opener is not None:
-            self._opener.commit()
+        self._privilege.commit()
         if not str(different):
             return Report(ok=True, changes="nothing changed")
         for warning in lint(rules):
@@ -348,24 +357,16 @@ class MuxService(Service):
             self._log.warn("{warning}", warning=str(warning))
         self._account = account_of(self.rules)
         check_servers(self._reactor, self.rules.servers())
-        if self._account is not None and not self._account.is_current:
-            self._start_opener()
+        self._privilege.keep(self.rules, self._account)
         alone = self.rules.settings.workers == 1
         return self._serving() if alone else self._parent()
-
-    def _start_opener(self) -> None:
-        """Keep somebody who may open files and ports after the privilege is gone."""
-        if self.rules.files.texts and self._opener is None:
-            opener = self._opener = Opener.start(self.rules.path)
-            use_helper(opener.open_file)
-            self._sockets.open_place = opener_of(self._sockets.open_place, opener)
 
     def _parent(self) -> Parent:
         parent = Parent(
             self.rules,
             self._reactor,
             self._sockets,
-            self._opener,
+            self._privilege.opener,
             self._fail,
             served=self._can_serve,
             accepting=not self._changeover.is_waiting,
@@ -376,7 +377,7 @@ class MuxService(Service):
 
     def _can_serve(self) -> None:
         if self._opened is not None:  # any more
-            self._changeover.can_serve(self._exchange())
+            self._changeover.can_serve(self._exchange(), self._opened.answers)
 
     def _serving(self) -> Serving:
         settings = self.rules.settings

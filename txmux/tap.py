@@ -107,7 +107,7 @@ def makeService(options: Options) -> IService:
     service: Any = (
         demo_service(options["demo-port"])
         if options["demo"]
-        else MuxService(options.rules, pidfile=options["pidfile"], upgrades=True)
+        else MuxService(options.rules, pidfile=options["pidfile"], upgrades=True, notifies=True)
     )
     service.setServiceParent(top)
     made: IService = top

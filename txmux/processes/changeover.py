@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from txmux.processes.notify import Notifier, sockets_from_store
 from txmux.processes.predecessor import Predecessor
 from txmux.processes.successor import UpgradeError
 from txmux.processes.upgrade import Upgrade
@@ -31,6 +33,7 @@ class Changeover:
         sockets: Those of the service.
         pidfile: Names the process that serves, if it is wanted.
         failed: Is told if the old process ends before this one serves.
+        notifier: Leads to systemd, which may have kept sockets.
 
     Attributes:
         is_waiting: Whether another process serves yet.
@@ -44,11 +47,13 @@ class Changeover:
         sockets: ListeningSockets,
         pidfile: PidFile | None,
         failed: Callable[[MuxError], object],
+        notifier: Notifier,
     ) -> None:
         self._reactor = reactor
         self._sockets = sockets
         self._pidfile = pidfile
         self._failed = failed
+        self._notifier = notifier
         self._predecessor: Predecessor | None = None
         self._is_told = False
         self._unneeded: dict[str, socket.socket] = {}
@@ -69,7 +74,13 @@ class Changeover:
             self.is_waiting = True
             for key, opened in predecessor.sockets.items():
                 self._sockets.adopt(key, opened)
+            self._notifier.taken(predecessor.sockets)
             self.down = predecessor.state.get("down", ())
+            return
+        kept = sockets_from_store(self._reactor, os.environ)
+        self._notifier.taken(kept)
+        for key, opened in kept.items():
+            self._sockets.adopt(key, opened)
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Open all sockets; what the old process has, but is not needed any more, is not closed before it is certain.
@@ -91,25 +102,26 @@ class Changeover:
         if self._predecessor is not None and not self._is_told:
             self._predecessor.fail(why)
 
-    def can_serve(self, exchange: Exchange) -> None:
+    def can_serve(self, exchange: Exchange, is_well: Callable[[], bool]) -> None:
         """Tell the old process, if there is one; otherwise this one serves from now on. Only the first call counts.
 
         Args:
             exchange: What would serve. It does not accept yet, if there is an old process.
+            is_well: Tells whether all of it works.
         """
         if self._is_told:
             return
         self._is_told = True
         predecessor = self._predecessor
         if predecessor is None:
-            self._serves()
+            self._serves(is_well)
             return
 
         async def accept() -> None:
             self._close_unneeded()
             await exchange.accept()
             self.is_waiting = False
-            self._serves()
+            self._serves(is_well)
 
         async def take_over(descriptors: Sequence[int]) -> None:
             await exchange.adopt([socket.socket(fileno=descriptor) for descriptor in descriptors])
@@ -121,9 +133,12 @@ class Changeover:
             exchange.processes,
         )
 
-    def _serves(self) -> None:
+    def _serves(self, is_well: Callable[[], bool]) -> None:
         if self._pidfile is not None:
             self._pidfile.write()
+        self._notifier.keep(self._sockets.sockets())
+        self._notifier.ready("serving", is_new_main=self._predecessor is not None)
+        self._notifier.watch(is_well)
 
     def _alone(self) -> None:
         if self.is_waiting:
@@ -163,6 +178,7 @@ class Changeover:
             self.has_successor = True
         finally:
             self._upgrade = None
+        self._notifier.stop()
         return changes
 
     # The end.
@@ -173,7 +189,10 @@ class Changeover:
         if self._upgrade is not None:
             shared = shared or self._upgrade.is_committed
             self._upgrade.give_up()
-        self._sockets.close(keep_files=shared)
+        if not shared:
+            self._notifier.stopping()
+        self._notifier.stop()
+        self._sockets.close(keep_files=shared or self._notifier.keeps)
         for key, unneeded in self._unneeded.items():
             close_socket(key, unneeded, keep_file=True)
         if self._pidfile is not None:

@@ -160,6 +160,10 @@ class Parent:
         for worker in self._workers:
             worker.ping()
 
+    def answers(self) -> bool:
+        """Tell whether some worker serves, and each that is there does its work."""
+        return self.is_served() and all(worker.answers for worker in self._workers)
+
     def is_served(self) -> bool:
         """Tell whether any worker serves."""
         return any(worker.ready for worker in self._workers)

@@ -1,0 +1,283 @@
+"""What systemd is told, and keeps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import eventually
+from tests.interop.mux import Mux
+from tests.processes.manager import Manager
+from tests.processes.running import RULES, WorkersTestCase, is_gone, listening_inode, pids_of
+from tests.processes.upgrading import Upgrading
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from txmux.processes.notify import Notifier, _name, sockets_from_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class NotifierTest(SynchronousTestCase):
+    """Single messages."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(self.listening.close)
+        self.listening.settimeout(20)
+        self.address = f"txmux-test-{os.urandom(8).hex()}"
+        self.listening.bind(f"\0{self.address}")
+
+    def notifier(self, **more: str) -> Notifier:
+        """Make one that speaks to an abstract address."""
+        return Notifier({"NOTIFY_SOCKET": f"@{self.address}", **more}, self.clock)
+
+    def told(self) -> str:
+        """Give the next message."""
+        return self.listening.recv(65536).decode()
+
+    def assert_silent(self) -> None:
+        """See that nothing has been told."""
+        self.listening.settimeout(0)
+        self.assertRaises(BlockingIOError, self.listening.recv, 1)
+        self.listening.settimeout(20)
+
+    def test_states(self) -> None:
+        """Each state has its message; a status is one line."""
+        notifier = self.notifier()
+        notifier.ready("serving;\nall of it")
+        self.assertEqual(self.told(), "READY=1\nSTATUS=serving; all of it")
+        notifier.ready("serving", is_new_main=True)
+        self.assertEqual(self.told(), f"MAINPID={os.getpid()}\nREADY=1\nSTATUS=serving")
+        before = time.monotonic()
+        notifier.reloading()
+        first, second = self.told().split("\n")
+        self.assertEqual(first, "RELOADING=1")
+        moment = int(second.removeprefix("MONOTONIC_USEC=")) / 1e6
+        self.assertTrue(before - 0.001 <= moment <= time.monotonic() + 0.001)
+        notifier.stopping()
+        self.assertEqual(self.told(), "STOPPING=1\nSTATUS=stopping: connections finish")
+
+    def test_watchdog(self) -> None:
+        """The watchdog is told ten times in its time, as long as all is well, and until the end."""
+        notifier = self.notifier(WATCHDOG_USEC="30000000")
+        well = [True]
+        notifier.watch(lambda: well[0])
+        self.assertEqual(self.told(), "WATCHDOG=1")
+        self.clock.advance(2.9)
+        self.assert_silent()
+        self.clock.advance(0.1)
+        self.assertEqual(self.told(), "WATCHDOG=1")
+        well[0] = False
+        self.clock.advance(3)
+        self.assert_silent()
+        well[0] = True
+        self.clock.advance(3)
+        self.assertEqual(self.told(), "WATCHDOG=1")
+        notifier.stop()
+        self.clock.advance(3)
+        self.assert_silent()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_watchdog(self) -> None:
+        """Without a watchdog, nothing runs."""
+        for notifier in (self.notifier(), Notifier({"WATCHDOG_USEC": "5"}, self.clock)):
+            notifier.watch(lambda: True)
+            notifier.stop()
+        self.assert_silent()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_keeps(self) -> None:
+        """Sockets are kept once each, and given up when they are gone; those of systemd itself are left out."""
+        notifier = self.notifier(FDSTORE="7")
+        self.assertTrue(notifier.keeps)
+        one, two = socket.socket(), socket.socket()
+        with one, two:
+            notifier.keep({"tcp:[::]:443": one, "systemd:0:": two})
+            packet, descriptors, _, _ = socket.recv_fds(self.listening, 65536, 5)
+            self.assertEqual(packet, b"FDSTORE=1\nFDNAME=txmux.tcp%3A[%3A%3A]%3A443")
+            (kept,) = descriptors
+            self.assertTrue(os.path.sameopenfile(kept, one.fileno()))
+            os.close(kept)
+            notifier.keep({"tcp:[::]:443": one})
+            self.assert_silent()
+            notifier.taken(["unix:/run/x"])
+            notifier.keep({"unix:/" + "x" * 300: two})
+            removed = {self.told(), self.told()}
+        self.assertEqual(
+            removed,
+            {
+                "FDSTOREREMOVE=1\nFDNAME=txmux.tcp%3A[%3A%3A]%3A443",
+                "FDSTOREREMOVE=1\nFDNAME=txmux.unix%3A/run/x",
+            },
+        )
+        self.assert_silent()
+
+    def test_nobody(self) -> None:
+        """Without systemd nothing is told; one that does not listen is a warning, and no more."""
+        silent = Notifier({}, self.clock)
+        silent.ready("x")
+        silent.keep({"tcp:x": self.listening})
+        self.assertFalse(silent.keeps)
+        Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}, self.clock).ready("x")
+
+    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+    def test_names(self, key: str) -> None:
+        """Any key is a name that systemd takes: printable ASCII without blanks and colons."""
+        name = _name(key)
+        self.assertTrue(all("!" <= character <= "~" and character != ":" for character in name))
+
+    def test_not_passed_to_this(self) -> None:
+        """Descriptors that were passed to another process are left alone."""
+        for environment in ({"LISTEN_PID": "1", "LISTEN_FDNAMES": "txmux.x:y"}, {}):
+            self.assertEqual(sockets_from_store(reactor, environment), {})
+
+
+class ServiceTestCase(WorkersTestCase):
+    """Services with a stand-in for systemd."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.own_folder = make_folder(self)
+        self.manager = Manager(self.own_folder)
+        self.addCleanup(self.manager.close)
+
+    def service(self, settings: str, rules: str = RULES, **more: str) -> Mux:
+        """Start a service."""
+        mux = Mux(self.folder, rules, settings, before=self.manager.environment(**more))
+        self.addCleanup(mux.child.end)
+        return mux
+
+
+class LifeTest(ServiceTestCase):
+    """From start to stop."""
+
+    def test_life(self) -> None:
+        """It is ready when it serves, reloads between two messages, and stops."""
+        for settings in ("", "workers = 2"):
+            mux = self.service(settings)
+            self.manager.wait_for(READY="1", STATUS="serving")
+            self.be_closed(mux)
+            mux.child.process.send_signal(signal.SIGHUP)
+            self.assertIn("MONOTONIC_USEC", self.manager.wait_for(RELOADING="1"))
+            self.assertIn("STATUS", self.manager.wait_for(READY="1"))
+            rules = mux.log.with_name("rules.ini")
+            rules.write_text(f"nonsense\n{rules.read_text()}")
+            mux.child.process.send_signal(signal.SIGHUP)
+            self.manager.wait_for(RELOADING="1")
+            said = self.manager.wait_for(READY="1")["STATUS"]
+            self.assertTrue(said.startswith(f"serving; rules not reloaded: {rules}:1: "), said)
+            mux.stop()
+            self.manager.wait_for(STOPPING="1")
+
+    def test_watchdog(self) -> None:
+        """The watchdog hears of it, and not while a worker does nothing."""
+        mux = self.service("workers = 2", WATCHDOG_USEC="2000000")
+        self.manager.wait_for(WATCHDOG="1")
+        self.manager.wait_for(WATCHDOG="1")
+        os.kill(pids_of(mux.child.pid)[0], signal.SIGSTOP)
+        mux.child.wait_for("has not answered for 10 s; it is killed")
+        self.manager.told.clear()
+        self.manager.wait_for(WATCHDOG="1")
+        mux.stop()
+
+    def test_upgrade(self) -> None:
+        """A new process is the main one, and the old one says nothing any more."""
+        mux = Upgrading(
+            self.folder, RULES, before=self.manager.environment(WATCHDOG_USEC="3000000")
+        )
+        self.addCleanup(mux.kill)
+        self.manager.wait_for(READY="1")
+        mux.upgrade()
+        self.assertEqual(self.manager.wait_for(READY="1")["MAINPID"], str(mux.pid))
+        self.manager.wait_for(WATCHDOG="1")
+        self.assertEqual([told for told in self.manager.told if "STOPPING" in told], [])
+        self.assertEqual(len(self.manager.store), 1)
+        mux.stop()
+        self.manager.wait_for(STOPPING="1")
+
+
+class StoreTest(ServiceTestCase):
+    """Sockets that systemd keeps."""
+
+    def wait_for_clients(self, names: Mapping[str, object]) -> list[socket.socket]:
+        """Connect a client to each while nobody serves."""
+        clients = []
+        for name in names.values():
+            family = socket.AF_UNIX if isinstance(name, str) else socket.AF_INET
+            client = socket.socket(family)
+            self.addCleanup(client.close)
+            client.settimeout(20)
+            client.connect(name)  # type: ignore[arg-type]
+            client.sendall(b"x")
+            clients.append(client)
+        return clients
+
+    def test_next_process(self) -> None:
+        """After a crash of the parent, and after a restart, nobody has been refused, and the sockets are the same."""
+        for settings in ("", "workers = 2"):
+            path = self.own_folder / "x.sock"
+            rules = f"{RULES}    unix:{path}\n"
+            mux = self.service(settings, rules)
+            self.manager.wait_for(READY="1")
+            inode = listening_inode(mux.port)
+            names = {"tcp": ("127.0.0.1", mux.port), "unix": str(path)}
+            for end in (signal.SIGKILL, signal.SIGTERM):
+                self.end(mux, end)
+                clients = self.wait_for_clients(names)
+                mux = self.service(settings, rules)
+                self.assertEqual(names["tcp"], ("127.0.0.1", mux.port))
+                self.assertEqual(listening_inode(mux.port), inode)
+                for client in clients:
+                    self.assertEqual(client.recv(1), b"")
+                self.manager.wait_for(READY="1")
+                self.assertEqual(len(self.manager.store), 2)
+            mux.stop()
+            self.drop()
+            path.unlink()
+
+    def end(self, mux: Mux, number: signal.Signals) -> None:
+        """End a service, and wait until all of its processes are gone."""
+        pids = pids_of(mux.child.pid)
+        mux.child.process.send_signal(number)
+        mux.child.process.wait(20)
+        eventually(lambda: all(map(is_gone, pids)), "all have ended")
+
+    def drop(self) -> None:
+        """Keep nothing any more, as after a stop."""
+        for descriptor in self.manager.store.values():
+            os.close(descriptor)
+        self.manager.store.clear()
+
+    def test_changed(self) -> None:
+        """What the rules do not name any more is given up; a UNIX socket whose file is gone is made anew."""
+        path, other = self.own_folder / "x.sock", self.own_folder / "y.sock"
+        mux = self.service("", f"{RULES}    unix:{path}\n    unix:{other}\n")
+        self.manager.wait_for(READY="1")
+        self.assertEqual(len(self.manager.store), 3)
+        self.end(mux, signal.SIGKILL)
+        path.unlink()
+        mux = self.service("", f"[listen new]\nendpoint = 127.0.0.1:0\n    unix:{path}\n")
+        self.manager.wait_for(READY="1")
+        self.assertEqual(len(self.manager.store), 2)
+        self.be_reached(path)
+        self.assertFalse(other.exists())
+        mux.stop()
+
+    def be_reached(self, path: Path) -> None:
+        """See a client served."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(20)
+            client.connect(str(path))
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")

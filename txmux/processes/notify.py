@@ -1,0 +1,182 @@
+"""What systemd is told of the service, and keeps for it (sd_notify(3), systemd's FILE_DESCRIPTOR_STORE)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    quoteStringArgument,
+    serverFromString,
+)
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["Notifier", "sockets_from_store"]
+
+_PREFIX = "txmux."
+_LONGEST_NAME = 255
+_PATIENCE = 5.0  # seconds that systemd has to take a message
+_PINGS = 10  # in the time after which systemd takes the service for dead
+
+
+class Notifier:
+    """Tells ``$NOTIFY_SOCKET`` how the service is; does nothing where there is none.
+
+    Args:
+        environment: That of the process.
+        clock: For the watchdog.
+
+    Attributes:
+        keeps: Whether systemd keeps descriptors for the next process of the service.
+    """
+
+    _log = Logger()
+
+    def __init__(self, environment: Mapping[str, str], clock: IReactorTime) -> None:
+        self._address = environment.get("NOTIFY_SOCKET", "")
+        self._clock = clock
+        self._watchdog: LoopingCall | None = None
+        self._interval = _seconds(environment.get("WATCHDOG_USEC", ""))
+        self._kept: set[str] = set()
+        self._given: set[str] = set()
+        self.keeps = bool(self._address) and environment.get("FDSTORE", "0") != "0"
+
+    def ready(self, status: str, *, is_new_main: bool = False) -> None:
+        """Tell that the service serves.
+
+        Args:
+            status: What it does, in a few words.
+            is_new_main: Whether this process has taken the place of another one.
+        """
+        main = [f"MAINPID={os.getpid()}"] if is_new_main else []
+        self._send(*main, "READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """Tell that the rules are read again; `ready` ends this."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}")
+
+    def stopping(self) -> None:
+        """Tell that the service ends."""
+        self._send("STOPPING=1", "STATUS=stopping: connections finish")
+
+    def watch(self, is_well: Callable[[], bool]) -> None:
+        """Show systemd from now on that the service works.
+
+        Args:
+            is_well: Asked each time; if it says no, systemd hears nothing, and restarts the service when it has heard nothing for
+                too long.
+        """
+        if self._address and self._interval:
+            self._watchdog = LoopingCall(self._show, is_well)
+            self._watchdog.clock = self._clock
+            self._watchdog.start(self._interval / _PINGS)
+
+    def _show(self, is_well: Callable[[], bool]) -> None:
+        if is_well():
+            self._send("WATCHDOG=1")
+
+    def stop(self) -> None:
+        """Show nothing any more."""
+        if self._watchdog is not None and self._watchdog.running:
+            self._watchdog.stop()
+
+    def taken(self, keys: Iterable[str]) -> None:
+        """Note what systemd may have kept of an earlier process."""
+        self._kept.update(keys)
+
+    def keep(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Have systemd keep these sockets, and no others, for the next process of the service.
+
+        Args:
+            sockets: By the keys of their places. Those that systemd has opened itself are left out.
+        """
+        if not self._address:
+            return
+        wanted = {
+            key: opened
+            for key, opened in sockets.items()
+            if not key.startswith("systemd:") and len(_name(key)) <= _LONGEST_NAME
+        }
+        for key in self._kept - wanted.keys():
+            self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
+        # What it has already it does not take twice.
+        for key in wanted.keys() - self._given:
+            self._send("FDSTORE=1", f"FDNAME={_name(key)}", descriptors=[wanted[key].fileno()])
+        self._kept = self._given = set(wanted)
+
+    def _send(self, *lines: str, descriptors: Sequence[int] = ()) -> None:
+        if not self._address:
+            return
+        address = self._address
+        if address.startswith("@"):  # in the abstract namespace (unix(7))
+            address = f"\0{address[1:]}"
+        text = "\n".join(" ".join(line.split()) for line in lines)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(_PATIENCE)
+                sender.connect(address)
+                socket.send_fds(sender, [text.encode()], descriptors)
+        except OSError as problem:
+            self._log.warn(
+                "systemd cannot be told {text}: {problem}", text=text, problem=problem.strerror
+            )
+
+
+def sockets_from_store(reactor: Any, environment: Mapping[str, str]) -> dict[str, socket.socket]:
+    """Take the sockets that systemd has kept for this process, by the keys of their places (sd_listen_fds_with_names(3)).
+
+    Args:
+        reactor: The process's own.
+        environment: That of the process.
+    """
+    found = {}
+    for name in set(environment.get("LISTEN_FDNAMES", "").split(":")):
+        descriptor = _passed(reactor, name) if name.startswith(_PREFIX) else None
+        if descriptor is not None:
+            key = unquote(name.removeprefix(_PREFIX))
+            kept = socket.socket(fileno=descriptor)
+            kept.set_inheritable(False)
+            if _is_usable(key, kept):
+                found[key] = kept
+            else:
+                kept.close()
+    return found
+
+
+def _passed(reactor: Any, name: str) -> int | None:
+    """Give the descriptor of a name, if it was passed to this process: only Twisted knows, which has read the variables before."""
+    try:
+        named = serverFromString(reactor, f"systemd:domain=UNIX:name={quoteStringArgument(name)}")
+    except LookupError:
+        return None
+    return named.fileno if isinstance(named, AdoptedStreamServerEndpoint) else None
+
+
+def _is_usable(key: str, kept: socket.socket) -> bool:
+    """Tell whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
+    with suppress(OSError):
+        if not kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        return kept.family != socket.AF_UNIX or os.path.exists(key.removeprefix("unix:"))  # noqa: PTH110 - a text
+    return False
+
+
+def _name(key: str) -> str:
+    """Write a key so that it can be the name of a descriptor: printable ASCII without colons and blanks."""
+    return _PREFIX + quote(key, safe="/.[]")
+
+
+def _seconds(microseconds: str) -> float:
+    return int(microseconds) / 1e6 if microseconds.isdecimal() else 0.0
