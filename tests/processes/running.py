@@ -95,7 +95,7 @@ class WorkersTestCase(InteropTestCase):
     def relaying(self, listening: socket.socket, listener: str = "") -> str:
         """Give rules by which every client is led to that server."""
         port = listening.getsockname()[1]
-        return f"{RULES}{listener}\ndefault = 127.0.0.1:{port}\n"
+        return f"{RULES}{listener}\n[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
 
     def relayed(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
         """Connect a client through the service to the server, and give both ends."""

@@ -70,7 +70,7 @@ class UpgradeTest(UpgradeTestCase):
     def service(self, settings: str = "", routes: str = "") -> Upgrading:
         """Start a service that leads everybody to one server."""
         listening = self.backend()
-        mux = self.upgrading(self.relaying(listening) + routes, settings)
+        mux = self.upgrading(self.relaying(listening, routes), settings)
         self.backend_of[mux] = listening
         return mux
 
