@@ -72,12 +72,12 @@ class FingerMatcher:
         """Make the predicate.
 
         Raises:
-            OptionError: ``user=`` has something that is no name.
+            OptionError: ``user=`` has something that is not a name.
         """
         if "user" not in options:
             return _FingerPredicate(None)
         users = options["user"].split(",")
         for user in users:
             if not _USER.fullmatch(user):
-                raise OptionError("user", f"{user!r} is no name; write names such as alice,bob")
+                raise OptionError("user", f"{user!r} is not a name; write names such as alice,bob")
         return _FingerPredicate(frozenset(users))

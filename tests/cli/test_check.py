@@ -17,7 +17,7 @@ from txmux.rules.lint.privileges import Privileges
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
 BAD = "[listen a]\nendpoint = 443\nbacklgo = 5\n"
 BAD_LINES = (
-    "{0}:2: [listen a] endpoint: '443' is no address and port; did you mean ':443'?\n"
+    "{0}:2: [listen a] endpoint: '443' is not an address and port; did you mean ':443'?\n"
     "{0}:3: [listen a] backlgo: unknown key; did you mean 'backlog'?\n"
 )
 

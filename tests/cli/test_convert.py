@@ -71,7 +71,7 @@ class ConvertTests(SynchronousTestCase):
         """Whose file it is is seen by its content, else by its name."""
         self.assertEqual(self.convert("a", _SSLH)[0], 0)
         self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
-        self.assertIn("is no file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
+        self.assertIn("is not a file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
         self.assertIn("stands before the first section", self.convert("haproxy.cfg", "x")[2])
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
         code, out, err = self.convert("a", "x")

@@ -374,7 +374,7 @@ class WrongTests(ExplainTestCase):
         for arguments, message in (
             (("--hex", "5"), "--hex: '5' is not hex; write pairs"),
             (("--text", r"\q"), r"--text: \q is not an escape; there are"),
-            (("--text", "\udcff"), r"--text: is no valid UTF-8; write such bytes as \xNN"),
+            (("--text", "\udcff"), r"--text: is not valid UTF-8; write such bytes as \xNN"),
             (("--file", "no/such"), "no/such cannot be read: No such file or directory"),
             (("--pcap", "no/such"), "no/such cannot be read: No such file or directory"),
             (
@@ -435,7 +435,7 @@ class TimeTests(ExplainTestCase):
         """What is no time is an error of the arguments."""
         code, _, err = self.run_main("explain", self.rules, "--text", "x", "--at", "noon")
         self.assertEqual(code, 2)
-        self.assertIn("'noon' is no time; write one as 2026-11-20T14:30", err)
+        self.assertIn("'noon' is not a time; write one as 2026-11-20T14:30", err)
 
     def test_tls(self) -> None:
         """A route that ends TLS leads inside of it, wherever others go then."""

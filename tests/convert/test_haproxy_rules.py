@@ -258,4 +258,4 @@ class ConditionTests(SynchronousTestCase):
 
     def test_no_condition(self) -> None:
         """Another word than ``if`` and ``unless`` is none."""
-        self.assertIn("is no condition", frontend("use_backend a when HTTP").warnings[0])
+        self.assertIn("is not a condition", frontend("use_backend a when HTTP").warnings[0])

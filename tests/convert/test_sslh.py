@@ -364,7 +364,9 @@ class TopLevelTests(SynchronousTestCase):
     def test_unknown(self) -> None:
         """An unknown option is a warning."""
         found = with_protocols(more="nonsense: 1;")
-        self.assertIn("x.cfg:1: nonsense: is no option of sslh that is known here", found.warnings)
+        self.assertIn(
+            "x.cfg:1: nonsense: is not an option of sslh that is known here", found.warnings
+        )
 
 
 class FileTests(SynchronousTestCase):
@@ -408,7 +410,7 @@ class FileTests(SynchronousTestCase):
             "listen: " + "(" * 3000,
         ):
             error = self.assertRaises(ConvertError, converted, text, "sslh")
-            self.assertIn("is no file that libconfig reads", str(error))
+            self.assertIn("is not a file that libconfig reads", str(error))
 
     def test_no_package(self) -> None:
         """Without libconf the error says how to install it."""

@@ -105,7 +105,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
         return unmapped(ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no IP address; write one as 192.0.2.1 or 2001:db8::1"
+            f"{text!r} is not an IP address; write one as 192.0.2.1 or 2001:db8::1"
         ) from None
 
 
@@ -114,7 +114,7 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
+            f"{text!r} is not a time; write one as 2026-11-20T14:30 or 2026-11-20T14:30+00:00"
         ) from None
 
 
@@ -147,7 +147,7 @@ def _bytes(arguments: argparse.Namespace, limit: int) -> bytes:
     except OptionError as error:
         raise MuxError(f"--{error}") from None
     except UnicodeEncodeError:
-        raise MuxError(r"--text: is no valid UTF-8; write such bytes as \xNN") from None
+        raise MuxError(r"--text: is not valid UTF-8; write such bytes as \xNN") from None
     if arguments.file == "-":
         return sys.stdin.buffer.read(limit)
     with Path(arguments.file).open("rb") as file:

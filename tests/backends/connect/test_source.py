@@ -252,7 +252,7 @@ class DialTests(TestCase):
         """If none can be used, it is said why."""
         target = server_at(listen(self, self.peers))
         error = await self.assertFailure(self.dial(target, [Source("192.0.2.1")]), ConnectError)
-        self.assertIn("192.0.2.1 is no address of this machine", str(error))
+        self.assertIn("192.0.2.1 is not an address of this machine", str(error))
         self.assertEqual(error.osError, errno.EADDRNOTAVAIL)
 
     async def test_wrong_family(self) -> None:

@@ -129,22 +129,22 @@ class MistakeTests(BackendTestCase):
             ],
             "source = eth0, clinet": [
                 (
-                    "6 source: 'eth0' is no IP address; write one of this machine's, or client for the "
+                    "6 source: 'eth0' is not an IP address; write one of this machine's, or client for the "
                     "client's own"
                 ),
                 (
-                    "6 source: 'clinet' is no IP address; write one of this machine's, or client for the "
+                    "6 source: 'clinet' is not an IP address; write one of this machine's, or client for the "
                     "client's own; did you mean 'client'?"
                 ),
             ],
             "source = 0.0.0.0\n  ::ffff:192.0.2.1\n  fe80::1%eth0": [
                 (
-                    "6 source: '0.0.0.0' is no address to connect from; write one of this machine's, "
+                    "6 source: '0.0.0.0' is not an address to connect from; write one of this machine's, "
                     "such as 192.0.2.1"
                 ),
                 "7 source: '::ffff:192.0.2.1' is IPv4 inside IPv6; write '192.0.2.1'",
                 (
-                    "8 source: 'fe80::1%eth0' is no address to connect from; write one of this machine's, "
+                    "8 source: 'fe80::1%eth0' is not an address to connect from; write one of this machine's, "
                     "such as 192.0.2.1"
                 ),
             ],
@@ -154,10 +154,10 @@ class MistakeTests(BackendTestCase):
             "eject = failures=0 within=5 for": [
                 "6 eject: failures: must be a whole number from 1 to 1000, not '0'",
                 (
-                    "6 eject: within: '5' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+                    "6 eject: within: '5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
                     "did you mean '5s'?"
                 ),
-                "6 eject: 'for' is no option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=)",
+                "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=)",
             ],
             "eject = off for=1s": [
                 "6 eject: off goes with nothing else; keep it alone, or remove it"
@@ -172,9 +172,9 @@ class MistakeTests(BackendTestCase):
                 "6 resolvers: a port must be a whole number from 1 to 65535, not '0'",
             ],
             "tls = yes\ntls_name = a_.-\nalpn = \x7f, " + "x" * 256: [
-                "7 tls_name: 'a_.-' is no host name; write one such as www.example.com, or an IP address",
-                "8 alpn: '\\x7f' is no protocol of ALPN; write for example h2 or http/1.1",
-                f"8 alpn: '{'x' * 256}' is no protocol of ALPN; write for example h2 or http/1.1",
+                "7 tls_name: 'a_.-' is not a host name; write one such as www.example.com, or an IP address",
+                "8 alpn: '\\x7f' is not a protocol of ALPN; write for example h2 or http/1.1",
+                f"8 alpn: '{'x' * 256}' is not a protocol of ALPN; write for example h2 or http/1.1",
             ],
         }.items():
             self.assertEqual(self.complaints(text), complaints)

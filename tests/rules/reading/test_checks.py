@@ -64,9 +64,9 @@ class CheckTests(SynchronousTestCase):
                 f"{begin}'path=/x'; what is asked comes first, as in http path=/health or tcp interval=5s",
             ),
             "http path=x expect=2x host='a b' rise=0": (
-                "path: 'x' is no path of HTTP; write one such as /health, with %20 for a blank",
-                "expect: '2x' is no HTTP status; write for example 2xx,3xx or 204",
-                "host: 'a b' is no host; write a name such as www.example.com",
+                "path: 'x' is not a path of HTTP; write one such as /health, with %20 for a blank",
+                "expect: '2x' is not an HTTP status; write for example 2xx,3xx or 204",
+                "host: 'a b' is not a host; write a name such as www.example.com",
                 "rise: must be a whole number from 1 to 1000, not '0'",
             ),
             "redis path=/": (
@@ -81,10 +81,10 @@ class CheckTests(SynchronousTestCase):
             "http send=x path=/": ("path: is a part of what send= says; write it there",),
             "http send=x host=a": ("host: is a part of what send= says; write it there",),
             "http expect=300-200": (
-                "expect: '300-200' is no range of HTTP statuses; write for example 200-399",
+                "expect: '300-200' is not a range of HTTP statuses; write for example 200-399",
             ),
             "http expect=2xx-3xx": (
-                "expect: '2xx-3xx' is no range of HTTP statuses; write for example 200-399",
+                "expect: '2xx-3xx' is not a range of HTTP statuses; write for example 200-399",
             ),
             "tcp sni=a": ("sni: is sent with TLS only; add tls=yes, or remove this",),
             "tcp sni=a tls=no": ("sni: is sent with TLS only; add tls=yes, or remove this",),
@@ -126,12 +126,12 @@ class RateTests(SynchronousTestCase):
         """What is probably meant is suggested."""
         forms = "write bytes in a second as 500000/s, 512KiB/s or 10MiB/s"
         for text, message in {
-            "10MiB": f"'10MiB' is no rate; {forms}; did you mean '10MiB/s'?",
-            "10 mb/s": f"'10 mb/s' is no rate; {forms}; did you mean '10MiB/s'?",
-            "5kBps": f"'5kBps' is no rate; {forms}; did you mean '5KiB/s'?",
-            "500": f"'500' is no rate; {forms}; did you mean '500/s'?",
-            "10Mbit/s": f"'10Mbit/s' is no rate; {forms}",
-            "1MiB/m": f"'1MiB/m' is no rate; {forms}",
+            "10MiB": f"'10MiB' is not a rate; {forms}; did you mean '10MiB/s'?",
+            "10 mb/s": f"'10 mb/s' is not a rate; {forms}; did you mean '10MiB/s'?",
+            "5kBps": f"'5kBps' is not a rate; {forms}; did you mean '5KiB/s'?",
+            "500": f"'500' is not a rate; {forms}; did you mean '500/s'?",
+            "10Mbit/s": f"'10Mbit/s' is not a rate; {forms}",
+            "1MiB/m": f"'1MiB/m' is not a rate; {forms}",
             "0/s": "'0/s' is out of range; from 1/s to 1024GiB/s",
             "1025GiB/s": "'1025GiB/s' is out of range; from 1/s to 1024GiB/s",
         }.items():

@@ -137,13 +137,13 @@ class RefusalTests(SynchronousTestCase):
     def test_messages(self) -> None:
         """Each says what would be right."""
         for text, told in {
-            "Mon-Fri": "'Mon' is no day; did you mean 'mon'? Write for example",
-            "mno 08:00-09:00": "'mno' is no day; did you mean 'mon'?",
-            "monday": "'monday' is no day; did you mean 'mon'?",
-            "mon-": "'' is no day; write for example 'mon-fri 08:00-18:00'",
-            "8-18": "'8-18' is no time from HH:MM to HH:MM; write for example",
-            "08:60-09:00": "'08:60' is no time of day; from 00:00 to 24:00",
-            "08:00-24:01": "'24:01' is no time of day",
+            "Mon-Fri": "'Mon' is not a day; did you mean 'mon'? Write for example",
+            "mno 08:00-09:00": "'mno' is not a day; did you mean 'mon'?",
+            "monday": "'monday' is not a day; did you mean 'mon'?",
+            "mon-": "'' is not a day; write for example 'mon-fri 08:00-18:00'",
+            "8-18": "'8-18' is not a time from HH:MM to HH:MM; write for example",
+            "08:60-09:00": "'08:60' is not a time of day; from 00:00 to 24:00",
+            "08:00-24:01": "'24:01' is not a time of day",
             "24:00-01:00": "begins when the day is over; begin it at 00:00",
             "08:00-08:00": "begins when it ends; the whole day is 00:00-24:00",
             "08:00-09:00,10:00-11:00": "is more than one time; write each in a line of its own",

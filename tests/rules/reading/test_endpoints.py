@@ -93,15 +93,15 @@ class ListeningTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """Names are refused: what they mean may change while the port is open."""
         for text, part in {
-            "www.example.com:443": "'www.example.com' is no IP address; write ADDRESS:PORT",
-            "127.0.0.300:443": "'127.0.0.300' is no IP address",
-            "[127.0.0.1]:443": "'127.0.0.1' is no IPv6 address",
+            "www.example.com:443": "'www.example.com' is not an IP address; write ADDRESS:PORT",
+            "127.0.0.300:443": "'127.0.0.300' is not an IP address",
+            "[127.0.0.1]:443": "'127.0.0.1' is not an IPv6 address",
             "localhost:443": "'localhost' is a name; a listener takes an IP address, such as 127.0.0.1:443",
             "web:443": "a listener takes an IP address, such as 127.0.0.1:443, or :443 for every address",
             "localhost:https": "there is no endpoint type 'localhost'; write ADDRESS:PORT",
             "stdio:": "there is no endpoint type 'stdio'",
-            "web": "'web' is no endpoint; write",
-            "127.0.0.1:80:90": "is no endpoint",
+            "web": "'web' is not an endpoint; write",
+            "127.0.0.1:80:90": "is not an endpoint",
         }.items():
             self.assertIn(part, self.complaint(text))
 
@@ -115,7 +115,7 @@ class ListeningTests(SynchronousTestCase):
             "tcp:443:foo=x": "tcp takes no 'foo' (it takes port, interface, backlog)",
             "tcp:443:a:5:x": "too many arguments for tcp",
             "tcp6:443:interface=::1": r"a colon that belongs to an argument is written \:",
-            "tcp:443:interface=127.0.0.300": "interface: '127.0.0.300' is no IP address",
+            "tcp:443:interface=127.0.0.300": "interface: '127.0.0.300' is not an IP address",
             "tcp:443:backlog=x": "backlog: must be a whole number",
             "unix:/x:mode=999": "mode: must be an octal number",
             "unix:/x:lockfile=yes": "lockfile: must be a whole number from 0 to 1",
@@ -232,17 +232,17 @@ class ServerTests(SynchronousTestCase):
     def test_refused(self) -> None:
         """Each message names what is wrong."""
         for text, part in {
-            "": "an empty text is no server",
-            '""': "'' is no server; write HOST:PORT",
-            "web": "'web' is no server; write HOST:PORT",
-            "127.0.0.300:80": "'127.0.0.300' is no IP address; write one such as 192.0.2.1 or 2001:db8::1",
-            "*:80": "'*' is no host name; write one such as www.example.com, or an IP address",
+            "": "an empty text is not a server",
+            '""': "'' is not a server; write HOST:PORT",
+            "web": "'web' is not a server; write HOST:PORT",
+            "127.0.0.300:80": "'127.0.0.300' is not an IP address; write one such as 192.0.2.1 or 2001:db8::1",
+            "*:80": "'*' is not a host name; write one such as www.example.com, or an IP address",
             "tcp:a:1:foo=x": "tcp takes no 'foo' (it takes host, port, timeout, bindAddress)",
-            "-web:80": "'-web' is no host name",
-            "a..b:80": "'a..b' is no host name",
-            f"{'a.' * 130}b:80": "is no host name",
+            "-web:80": "'-web' is not a host name",
+            "a..b:80": "'a..b' is not a host name",
+            f"{'a.' * 130}b:80": "is not a host name",
             "bücher.example:80": "write an international name in its xn-- form",
-            "[web]:80": "'web' is no IPv6 address",
+            "[web]:80": "'web' is not an IPv6 address",
             "web:80:90": "there is no endpoint type 'web'",
             "tcp:host": "tcp needs its 'port'; write it as tcp:HOST:PORT",
             "tcp:443": "tcp needs its 'port'",

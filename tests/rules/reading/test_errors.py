@@ -22,7 +22,7 @@ BAD_FILES = {
     ],
     "[listen]\nendpoint = :1": ["1: [listen]: needs a name; write [listen NAME]"],
     "[listen a b]\nendpoint = :1": [
-        "1: [listen a b]: 'a b' is no name; use letters, digits, '.', '_' and '-' only"
+        "1: [listen a b]: 'a b' is not a name; use letters, digits, '.', '_' and '-' only"
     ],
     "[txmux main]\n{listen}": ["1: [txmux main]: takes no name; write [txmux]"],
     "[txmux]\n{listen}[txmux]": ["4: [txmux]: is already at rules.ini:1; put all its keys there"],
@@ -65,8 +65,8 @@ BAD_FILES = {
             "3: [listen public] silent: there is no [backend Close]; did you mean 'close'? "
             "Write the name of a backend, HOST:PORT, unix:/path, close, reset or reject"
         ),
-        "4: [listen public] default: '22' is no address and port; did you mean '127.0.0.1:22'?",
-        "7: [route b] backend: '127.0.0.1' is no address and port; did you mean '127.0.0.1:PORT'?",
+        "4: [listen public] default: '22' is not an address and port; did you mean '127.0.0.1:22'?",
+        "7: [route b] backend: '127.0.0.1' is not an address and port; did you mean '127.0.0.1:PORT'?",
     ],
     "{listen}[route b]\nmatch = any\nbackend = c\nunder = pulbic,\n   b\n[backend c]": [
         "6: [route b] under: there is no [listen pulbic] and no [route pulbic]; did you mean 'public'?",
@@ -92,10 +92,10 @@ BAD_FILES = {
     "[txmux]\nmax_connections = -1\ndrain_timeout = 30\naccess_log = a\0b\n{listen}": [
         "2: [txmux] max_connections: must be a whole number from 0 to 1000000000, not '-1'",
         (
-            "3: [txmux] drain_timeout: '30' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
+            "3: [txmux] drain_timeout: '30' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
             "did you mean '30s'?"
         ),
-        "4: [txmux] access_log: 'a\\x00b' is no path: it holds a NUL character",
+        "4: [txmux] access_log: 'a\\x00b' is not a path: it holds a NUL character",
     ],
     "[txmux]\nrelay = fast\naccess_log_format = xml\n{listen}": [
         "2: [txmux] relay: must be auto, portable or kernel, not 'fast'",
@@ -120,7 +120,7 @@ BAD_FILES = {
     ],
     "{listen}backlog = 5 # few\ndetect_timeout = 5s;": [
         "3: [listen public] backlog: must be a whole number from 1 to 65535, not '5 # few'; a comment needs its own line",
-        "4: [listen public] detect_timeout: '5s;' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d",
+        "4: [listen public] detect_timeout: '5s;' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d",
     ],
     "{listen}backlog = 5\nbacklog = 6": [
         "4: [listen public] backlog: is already at line 3; keep one, with further values indented below it"
@@ -138,7 +138,7 @@ BAD_FILES = {
     ],
     "[txmux]\naccess_log = none\n{listen}keepalive = Yes # x": [
         (
-            "2: [txmux] access_log: 'none' is no path; write 'off' for no log, '-' for the service's own log, "
+            "2: [txmux] access_log: 'none' is not a path; write 'off' for no log, '-' for the service's own log, "
             "or './none' for a file of that name"
         ),
         (

@@ -116,7 +116,7 @@ class FileTests(SynchronousTestCase):
                     "rules.ini:3: [txmux] include: cannot read 'd/a.ini': No such file or directory; a relative "
                     f"path starts at the folder of the rules file, '{self.folder.resolve()}'"
                 ),
-                r"rules.ini:4: [txmux] include: 'a\x00b' is no path of a file",
+                r"rules.ini:4: [txmux] include: 'a\x00b' is not a path of a file",
             ],
         )
 

@@ -121,7 +121,7 @@ class ListenerTests(ReadingTestCase):
 
     def test_bad_rates(self) -> None:
         """What is no rate says how one is written."""
-        forms = "is no rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+        forms = "is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
         for text, told in {
             "20": f"'20' {forms}",
             "0/s": f"'0/s' {forms}",

@@ -137,7 +137,7 @@ class ProblemTests(SynchronousTestCase):
             (
                 "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
                 "option 'sni' is given twice; keep one",
-                "'h2' is no option; write OPTION=VALUE (tls takes sni=, alpn=)",
+                "'h2' is not an option; write OPTION=VALUE (tls takes sni=, alpn=)",
                 "unknown option 'x' (tls takes sni=, alpn=)",
             ),
         )
@@ -161,7 +161,7 @@ class ProblemTests(SynchronousTestCase):
         """A list that a blank cuts in two is recognised."""
         hint = "no blank may stand beside a comma, unless the value is in quotes (tls takes sni=, alpn=)"
         for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
-            self.assertEqual(self.complaints(line)[0], f"{word!r} is no option; {hint}")
+            self.assertEqual(self.complaints(line)[0], f"{word!r} is not an option; {hint}")
         self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)
 
     def test_malformed_plugin(self) -> None:

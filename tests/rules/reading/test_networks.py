@@ -126,9 +126,9 @@ class ErrorTests(ListsTestCase):
                     "list.txt:2: '10.0.0.1/8' is an address inside a network; write '10.0.0.0/8' for the network "
                     "or '10.0.0.1' for the one address"
                 ),
-                "list.txt:3: 'x' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
-                "list.txt:4: '1.2.3.4, 5.6.7.8' is no network; write one a line, and what else it is to say after '#'",
-                "list.txt:5: is no network; write one a line, such as 10.0.0.0/8, and nothing else",
+                "list.txt:3: 'x' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                "list.txt:4: '1.2.3.4, 5.6.7.8' is not a network; write one a line, and what else it is to say after '#'",
+                "list.txt:5: is not a network; write one a line, such as 10.0.0.0/8, and nothing else",
             ],
         )
 
@@ -137,7 +137,7 @@ class ErrorTests(ListsTestCase):
         found = self.complaints(f"{LISTEN}deny = @list.txt", list="x\n" * 1000)
         self.assertEqual(len(found), 6)
         self.assertEqual(
-            found[-1], "list.txt:6: is no network, either; there are 1000 such lines in this file"
+            found[-1], "list.txt:6: is not a network either; there are 1000 such lines in this file"
         )
 
     def test_no_file(self) -> None:
@@ -150,12 +150,12 @@ class ErrorTests(ListsTestCase):
                 f"cannot read 'none.txt': No such file or directory; {advice}",
                 f"cannot read '{self.folder}': Is a directory; {advice}",
                 "'@' names no file; write for example '@blocklist.txt'",
-                f"cannot read 'a\\x00b': it is no path of a file; {advice}",
+                f"cannot read 'a\\x00b': it is not a path of a file; {advice}",
                 (
-                    "'list.txt' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32; "
+                    "'list.txt' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32; "
                     "if it is a file of networks, write '@list.txt'"
                 ),
-                "'lst' is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
+                "'lst' is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32",
             ],
         )
 

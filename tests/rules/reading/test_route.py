@@ -87,7 +87,7 @@ class KeyTests(SynchronousTestCase):
         self.assertEqual(
             complaints(f"[route a]\n{TLS}alpn = h 2\ntls_minimum = 1"),
             [
-                "6 [route a] alpn: 'h 2' is no protocol of ALPN; write for example h2 or http/1.1",
+                "6 [route a] alpn: 'h 2' is not a protocol of ALPN; write for example h2 or http/1.1",
                 "7 [route a] tls_minimum: must be 1.2 or 1.3, not '1'",
             ],
         )

@@ -36,7 +36,7 @@ class SendersTests(SynchronousTestCase):
 
     def test_wrong(self) -> None:
         """Anything else is an error."""
-        with self.assertRaisesRegex(Exception, "accept_proxy_from: 'socket' is no network"):
+        with self.assertRaisesRegex(Exception, "accept_proxy_from: 'socket' is not a network"):
             self.senders("socket")
 
     def test_equal(self) -> None:

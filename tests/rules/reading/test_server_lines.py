@@ -58,11 +58,11 @@ class ServerTests(BackendTestCase):
             Server("srv:_ssh._tcp.example.com", "srv", "_ssh._tcp.example.com"),
         )
         for text, message in {
-            "ssh.example.com": "'ssh.example.com' is no name of an SRV record; write for example srv:_ssh._tcp.example.com",
-            "_ssh._tcp": "'_ssh._tcp' is no name of an SRV record; write for example srv:_ssh._tcp.example.com",
+            "ssh.example.com": "'ssh.example.com' is not a name of an SRV record; write for example srv:_ssh._tcp.example.com",
+            "_ssh._tcp": "'_ssh._tcp' is not a name of an SRV record; write for example srv:_ssh._tcp.example.com",
             "_a._udp.b": "'_a._udp.b' is for UDP; write srv:_a._tcp.b",
             "_a._tcp.b:5": "'_a._tcp.b:5': the port is in the SRV record; write srv:_a._tcp.b",
-            "_a._tcp.-": "'_a._tcp.-' is no host name; write one such as www.example.com, or an IP address",
+            "_a._tcp.-": "'_a._tcp.-' is not a host name; write one such as www.example.com, or an IP address",
         }.items():
             error = self.assertRaises(InvalidValueError, server, f"srv:{text}")
             self.assertEqual(error.messages, (message,))
@@ -74,13 +74,13 @@ class ServerTests(BackendTestCase):
                 "a port must be a whole number from 1 to 65535, not '0'",
                 "weight: would leave no client to the server; write down instead",
                 (
-                    "'backup=yes' is no option; did you mean 'backup'? "
+                    "'backup=yes' is not an option; did you mean 'backup'? "
                     "(a server takes weight=, max_connections=, backup, down)"
                 ),
             ),
             "h:1 weight weight=2 weight=x": (
                 (
-                    "'weight' is no option; did you mean 'weight=VALUE'? "
+                    "'weight' is not an option; did you mean 'weight=VALUE'? "
                     "(a server takes weight=, max_connections=, backup, down)"
                 ),
                 "option 'weight' is given twice; keep one",

@@ -61,8 +61,8 @@ class AccountTests(ReadingTestCase):
         self.assertEqual(
             self.complaints(f"[txmux]\nuser = a b\ngroup = -x\n{self.listen}"),
             [
-                "2 user: 'a b' is no name or number of one; write for example txmux",
-                "3 group: '-x' is no name or number of one; write for example txmux",
+                "2 user: 'a b' is not a name or number of one; write for example txmux",
+                "3 group: '-x' is not a name or number of one; write for example txmux",
             ],
         )
         self.assertEqual(

@@ -46,7 +46,7 @@ class DurationTests(ValueTestCase):
         """A bare number is ambiguous, and the message shows how to write it."""
         self.assertEqual(
             self.complaint(values.duration, "5"),
-            "'5' is no duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; did you mean '5s'?",
+            "'5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; did you mean '5s'?",
         )
 
     def test_blank_before_the_unit(self) -> None:
@@ -98,7 +98,7 @@ class SizeTests(ValueTestCase):
             self.assertIn(f"did you mean '{meant}'?", self.complaint(read, text))
         self.assertEqual(
             self.complaint(read, "much"),
-            "'much' is no size; write bytes as 512, 16KiB, 1MiB or 1GiB",
+            "'much' is not a size; write bytes as 512, 16KiB, 1MiB or 1GiB",
         )
 
     def test_bounds(self) -> None:
@@ -190,7 +190,7 @@ class NetworkTests(ValueTestCase):
             "10.0.0",
             "10.0.0.0-10.0.0.9",
         ):
-            self.assertIn("is no network; write", self.complaint(values.network, text))
+            self.assertIn("is not a network; write", self.complaint(values.network, text))
 
 
 class SplitWordsTests(ValueTestCase):

@@ -91,7 +91,9 @@ class Source:
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise
-            raise OSError(problem.errno, f"{self.address} is no address of this machine") from None
+            raise OSError(
+                problem.errno, f"{self.address} is not an address of this machine"
+            ) from None
 
 
 def _make_transparent(unbound: socket.socket) -> None:

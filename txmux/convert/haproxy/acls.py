@@ -107,7 +107,7 @@ def read_acl(words: Sequence[str]) -> Condition:
 def _criterion(words: Sequence[str]) -> _Criterion:
     found = _FETCH.fullmatch(words[0]) if words else None
     if found is None:
-        raise InexpressibleError("is no test")
+        raise InexpressibleError("is not a test")
     name, method, ignore_case = found["name"], "", False
     derived = _DERIVED.fullmatch(name)
     if derived and derived["name"] in _NAMED:
@@ -136,7 +136,7 @@ def _network(text: str) -> IPNetwork:
     try:
         return ipaddress.ip_network(f"{address}{slash}{mask}", strict=False)
     except ValueError:
-        raise InexpressibleError(f"{text!r} is no network") from None
+        raise InexpressibleError(f"{text!r} is not a network") from None
 
 
 def _range(text: str, unit: int) -> tuple[int, int]:
@@ -146,7 +146,7 @@ def _range(text: str, unit: int) -> tuple[int, int]:
     numbers = []
     for end, absent in zip(ends, (0, 10**9), strict=True):
         if end and not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", end):
-            raise InexpressibleError(f"{text!r} is no number")
+            raise InexpressibleError(f"{text!r} is not a number")
         whole, _, fraction = end.partition(".")
         numbers.append(int(whole) * unit + int(fraction or 0) if end else absent)
     return numbers[0], numbers[1]

@@ -90,7 +90,7 @@ def read_question(
     if not words:
         return Question((Tests(ALWAYS),))
     if words[0] not in {"if", "unless"}:
-        raise InexpressibleError(f"{words[0]!r} is no condition")
+        raise InexpressibleError(f"{words[0]!r} is not a condition")
     groups = tuple(_tests(group, acls) for group in _split(words[1:]))
     return Question(groups, unless=words[0] == "unless")
 

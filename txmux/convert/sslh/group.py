@@ -82,4 +82,4 @@ class Group:
     def rest(self) -> None:
         """Tell what nobody has asked for."""
         for name, setting in self.settings.items():
-            self.warn(f"{name}: is no option of sslh that is known here", setting.line)
+            self.warn(f"{name}: is not an option of sslh that is known here", setting.line)

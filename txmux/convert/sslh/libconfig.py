@@ -50,5 +50,5 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
         tokens = libconf.TokenStream.from_file(io.StringIO(data.decode("latin-1")), filename=path)
         settings: Mapping[str, Setting] = located(tokens).parse()
     except (libconf.ConfigParseError, ValueError, OSError, RecursionError) as error:
-        raise ConvertError(f"{path} is no file that libconfig reads: {error}") from None
+        raise ConvertError(f"{path} is not a file that libconfig reads: {error}") from None
     return settings

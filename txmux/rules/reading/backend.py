@@ -168,14 +168,14 @@ def _source(text: str) -> str:
     except ValueError:
         hint = did_you_mean(text, ("client",))
         raise InvalidValueError(
-            f"{text!r} is no IP address; write one of this machine's, or client for the client's own{hint}"
+            f"{text!r} is not an IP address; write one of this machine's, or client for the client's own{hint}"
         ) from None
     mapped = getattr(found, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")
     if "%" in text or found.is_unspecified or found.is_multicast:
         raise InvalidValueError(
-            f"{text!r} is no address to connect from; write one of this machine's, such as 192.0.2.1"
+            f"{text!r} is not an address to connect from; write one of this machine's, such as 192.0.2.1"
         )
     if ports is None:
         return str(found)

@@ -80,14 +80,14 @@ def _unknown(word: str) -> str:
 def _path(text: str) -> str:
     if not _PATH.fullmatch(text):
         raise InvalidValueError(
-            f"{text!r} is no path of HTTP; write one such as /health, with %20 for a blank"
+            f"{text!r} is not a path of HTTP; write one such as /health, with %20 for a blank"
         )
     return text
 
 
 def _host(text: str) -> str:
     if not _HOST.fullmatch(text):
-        raise InvalidValueError(f"{text!r} is no host; write a name such as www.example.com")
+        raise InvalidValueError(f"{text!r} is not a host; write a name such as www.example.com")
     return text
 
 
@@ -99,14 +99,16 @@ def _statuses_of(text: str) -> range:
     first, dash, last = text.partition("-")
     low, high = _status(first), _status(last if dash else first)
     if dash and ("xx" in text or high.stop <= low.start):
-        raise InvalidValueError(f"{text!r} is no range of HTTP statuses; write for example 200-399")
+        raise InvalidValueError(
+            f"{text!r} is not a range of HTTP statuses; write for example 200-399"
+        )
     return range(low.start, high.stop)
 
 
 def _status(text: str) -> range:
     found = _STATUS.fullmatch(text)
     if not found:
-        raise InvalidValueError(f"{text!r} is no HTTP status; write for example 2xx,3xx or 204")
+        raise InvalidValueError(f"{text!r} is not an HTTP status; write for example 2xx,3xx or 204")
     if found[2] == "xx":
         return range(int(found[1]) * 100, int(found[1]) * 100 + 100)
     return range(int(text), int(text) + 1)

@@ -47,7 +47,7 @@ def _day(text: str) -> int:
         return _DAYS.index(text)
     meant = text.lower()[:3]
     hint = f"; did you mean {meant!r}?" if meant in _DAYS else did_you_mean(text, _DAYS)
-    raise InvalidValueError(with_advice(f"{text!r} is no day{hint}", _FORMS))
+    raise InvalidValueError(with_advice(f"{text!r} is not a day{hint}", _FORMS))
 
 
 def _times(text: str) -> tuple[int, int]:
@@ -55,7 +55,7 @@ def _times(text: str) -> tuple[int, int]:
         raise InvalidValueError(f"{text!r} is more than one time; write each in a line of its own")
     found = _TIMES.fullmatch(text)
     if found is None:
-        raise InvalidValueError(f"{text!r} is no time from HH:MM to HH:MM; {_FORMS}")
+        raise InvalidValueError(f"{text!r} is not a time from HH:MM to HH:MM; {_FORMS}")
     start, end = _minutes(found[1], found[2]), _minutes(found[3], found[4])
     if start == MIDNIGHT:
         raise InvalidValueError(f"{text!r} begins when the day is over; begin it at 00:00")
@@ -67,7 +67,7 @@ def _times(text: str) -> tuple[int, int]:
 def _minutes(hours: str, minutes: str) -> int:
     found = int(hours) * 60 + int(minutes)
     if int(minutes) > 59 or found > MIDNIGHT:
-        raise InvalidValueError(f"'{hours}:{minutes}' is no time of day; from 00:00 to 24:00")
+        raise InvalidValueError(f"'{hours}:{minutes}' is not a time of day; from 00:00 to 24:00")
     return found
 
 

@@ -67,14 +67,14 @@ def listening(text: str) -> str:
     short = _SHORT.fullmatch(text)
     if short is None:
         raise InvalidValueError(
-            f"{text!r} is no endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
+            f"{text!r} is not an endpoint; write ADDRESS:PORT, [V6]:PORT, :PORT or tcp:PORT"
         )
     if short["v6"] is not None:
         _check_v6(short["v6"])
     elif short["host"] and not is_address(short["host"]):
         hint = f"; did you mean ':{short['port']}'?" if short["host"] == "*" else ""
         raise InvalidValueError(
-            f"{short['host']!r} is no IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
+            f"{short['host']!r} is not an IP address; write ADDRESS:PORT, or :PORT for every address{hint}"
         )
     _listening_port(short["port"])
     return text
@@ -108,7 +108,7 @@ def server(text: str) -> Server:
     """
     words = split_words(text)
     if not words:
-        raise InvalidValueError("an empty text is no server; write HOST:PORT or unix:/path")
+        raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
     messages: list[str] = []
     found, options = Server("", "tcp"), {}
     try:
@@ -193,7 +193,9 @@ def _server(text: str) -> Server:
     if kind and (short is None or kind in {*_BUILT_IN, "tls"} or not short["port"].isdecimal()):
         return _endpoint(text, kind, host_like=short is not None)
     if short is None:
-        raise InvalidValueError(f"{text!r} is no server; write HOST:PORT, [V6]:PORT or unix:/path")
+        raise InvalidValueError(
+            f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
+        )
     host = host_name(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
     return Server(text, "tcp", host=host, port=_server_port(short["port"]))
 
@@ -223,7 +225,7 @@ def _service_name(text: str) -> str:
         raise InvalidValueError(f"{text!r}: the port is in the SRV record; write {meant}")
     if not (_LIKE_SERVICE.fullmatch(service) and _LIKE_SERVICE.fullmatch(transport) and domain):
         raise InvalidValueError(
-            f"{text!r} is no name of an SRV record; write for example srv:_ssh._tcp.example.com"
+            f"{text!r} is not a name of an SRV record; write for example srv:_ssh._tcp.example.com"
         )
     if transport.lower() == "_udp":
         raise InvalidValueError(f"{text!r} is for UDP; write srv:{service}._tcp.{domain}")
@@ -269,7 +271,7 @@ def _refuse_slips(text: str, any_address: str) -> None:
     elif is_address(text):
         meant = f"{text}:PORT"
     if meant:
-        raise InvalidValueError(f"{text!r} is no address and port; did you mean {meant!r}?")
+        raise InvalidValueError(f"{text!r} is not an address and port; did you mean {meant!r}?")
 
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
@@ -281,7 +283,7 @@ def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn
 
 def _check_v6(text: str) -> str:
     if not _is_v6(text):
-        raise InvalidValueError(f"{text!r} is no IPv6 address; write [2001:db8::1]:PORT")
+        raise InvalidValueError(f"{text!r} is not an IPv6 address; write [2001:db8::1]:PORT")
     return text
 
 

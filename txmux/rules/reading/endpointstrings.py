@@ -70,12 +70,12 @@ def host_name(text: str) -> str:
             ipaddress.ip_address(text)
         except ValueError:
             raise InvalidValueError(
-                f"{text!r} is no IP address; write one such as 192.0.2.1 or 2001:db8::1"
+                f"{text!r} is not an IP address; write one such as 192.0.2.1 or 2001:db8::1"
             ) from None
     elif len(text) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         meant = "one such as www.example.com, or an IP address"
         hint = meant if text.isascii() else "an international name in its xn-- form"
-        raise InvalidValueError(f"{text!r} is no host name; write {hint}")
+        raise InvalidValueError(f"{text!r} is not a host name; write {hint}")
     return text
 
 

@@ -138,7 +138,7 @@ class FileReader:
                 f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
             ) from None
         except ValueError:
-            raise InvalidValueError(f"{pattern!r} is no path of a file") from None
+            raise InvalidValueError(f"{pattern!r} is not a path of a file") from None
         return [source for source in sources if source is not None]
 
     def _paths(self, pattern: str) -> list[Path]:

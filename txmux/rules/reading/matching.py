@@ -68,9 +68,9 @@ def _options(matcher: IProtocolMatcher, words: Iterable[str]) -> dict[str, str]:
         name, equals, value = word.partition("=")
         if not equals and (word.startswith(",") or before.endswith(",")):
             hint = "no blank may stand beside a comma, unless the value is in quotes"
-            messages.append(f"{word!r} is no option; {hint} ({takes})")
+            messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif not equals:
-            messages.append(f"{word!r} is no option; write OPTION=VALUE ({takes})")
+            messages.append(f"{word!r} is not an option; write OPTION=VALUE ({takes})")
         elif name not in known:
             hint = did_you_mean(name, known)
             messages.append(f"unknown option {name!r}{hint} ({takes})")

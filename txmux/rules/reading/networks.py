@@ -45,7 +45,7 @@ class NetworkLists:
             if real not in self._known:
                 self._known[real] = NetworkSet(self._networks(text, path))
         except (OSError, ValueError, RuntimeError) as error:
-            why = getattr(error, "strerror", None) or "it is no path of a file"
+            why = getattr(error, "strerror", None) or "it is not a path of a file"
             raise InvalidValueError(
                 f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
             ) from None
@@ -64,14 +64,14 @@ class NetworkLists:
                 if len(wrong) <= _MOST_PROBLEMS:
                     self._problems.append(Problem(str(path), number, "", "", _told(item, error)))
         if len(wrong) > _MOST_PROBLEMS:
-            message = f"is no network, either; there are {len(wrong)} such lines in this file"
+            message = f"is not a network either; there are {len(wrong)} such lines in this file"
             first_hidden = wrong[_MOST_PROBLEMS]
             self._problems.append(Problem(str(path), first_hidden, "", "", message))
 
 
 def _told(item: str, error: InvalidValueError) -> str:
     if len(item) > _LONGEST_SHOWN:
-        return "is no network; write one a line, such as 10.0.0.0/8, and nothing else"
+        return "is not a network; write one a line, such as 10.0.0.0/8, and nothing else"
     if len(item.replace(",", " ").split()) > 1:
-        return f"{item!r} is no network; write one a line, and what else it is to say after '#'"
+        return f"{item!r} is not a network; write one a line, and what else it is to say after '#'"
     return str(error)

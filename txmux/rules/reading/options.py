@@ -43,7 +43,7 @@ def read_options(
             messages.append(f"option {name!r} is given twice; keep one")
         elif bool(equals) is (name in flags):
             right = name if equals else f"{name}=VALUE"
-            messages.append(f"{word!r} is no option; did you mean {right!r}? ({takes})")
+            messages.append(f"{word!r} is not an option; did you mean {right!r}? ({takes})")
         else:
             try:
                 found[name] = readers[name](value) if equals else True

@@ -170,7 +170,7 @@ class _Parser:
         elif not name:
             message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
-            message = f"{name!r} is no name; use letters, digits, '.', '_' and '-' only"
+            message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only"
         elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:

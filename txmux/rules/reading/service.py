@@ -52,7 +52,7 @@ def _include(reading: Reading, text: str) -> list[Source]:
 
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
-        raise InvalidValueError(f"{text!r} is no name or number of one; write for example txmux")
+        raise InvalidValueError(f"{text!r} is not a name or number of one; write for example txmux")
     return text
 
 
@@ -84,7 +84,7 @@ def _access_log(reading: Reading, text: str) -> Path | Literal["-"] | None:
         return "-"
     if text != "off" and text.casefold() in _NO_PATHS:
         raise InvalidValueError(
-            f"{text!r} is no path; write 'off' for no log, '-' for the service's own log, "
+            f"{text!r} is not a path; write 'off' for no log, '-' for the service's own log, "
             f"or './{text}' for a file of that name"
         )
     return None if text == "off" else reading.home / values.file_path(text)

@@ -52,7 +52,7 @@ def duration(text: str) -> float:
     if found is None:
         meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else text.replace(" ", "")
         hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
-        raise InvalidValueError(f"{text!r} is no duration; {_DURATION_FORMS}{hint}")
+        raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
     seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
     if seconds > _LONGEST_DAYS * 86400:
         raise InvalidValueError(f"{text!r} is too long; at most {_LONGEST_DAYS}d")
@@ -86,7 +86,7 @@ def size(low: int, high: int) -> Callable[[str], int]:
             like = _LIKE_SIZE.fullmatch(text)
             hint = f"; did you mean '{like[1]}{like[2].upper()}iB'?" if like else ""
             raise InvalidValueError(
-                f"{text!r} is no size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
+                f"{text!r} is not a size; write bytes as 512, 16KiB, 1MiB or 1GiB{hint}"
             )
         number = int(found[1]) * _BYTES[found[2]]
         if not low <= number <= high:
@@ -114,7 +114,7 @@ def rate(text: str) -> int:
         prefix = like[2][0].upper() + "iB" if like and like[2] else ""
         hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
         raise InvalidValueError(
-            f"{text!r} is no rate; write bytes in a second as 500000/s, 512KiB/s or 10MiB/s{hint}"
+            f"{text!r} is not a rate; write bytes in a second as 500000/s, 512KiB/s or 10MiB/s{hint}"
         )
     number = int(found[1]) * _BYTES[found[2]]
     if not 1 <= number <= _FASTEST:
@@ -128,7 +128,7 @@ def connection_rate(text: str) -> Rate:
     found = _COUNT_RATE.fullmatch(words[0]) if words else None
     if found is None or not int(found[1]):
         raise InvalidValueError(
-            f"{text!r} is no rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
+            f"{text!r} is not a rate of connections; write it as 20/s, 20/s burst=40, 100/m or 1000/h"
         )
     number = int(found[1])
     burst = whole_number(1, 1_000_000)
@@ -140,7 +140,7 @@ def protocol_name(text: str) -> str:
     """Read the name of a protocol in ALPN (RFC 7301, section 3.1: 1 to 255 bytes)."""
     if not text.isascii() or not text.isprintable() or " " in text or len(text) > 255:
         raise InvalidValueError(
-            f"{text!r} is no protocol of ALPN; write for example h2 or http/1.1"
+            f"{text!r} is not a protocol of ALPN; write for example h2 or http/1.1"
         )
     return text
 
@@ -207,7 +207,7 @@ def _no_network(text: str) -> str:
     try:
         inside = ipaddress.ip_interface(text)
     except ValueError:
-        return f"{text!r} is no network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+        return f"{text!r} is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
     return (
         f"{text!r} is an address inside a network; write '{inside.network}' for the network "
         f"or '{inside.ip}' for the one address"
@@ -217,7 +217,7 @@ def _no_network(text: str) -> str:
 def file_path(text: str) -> Path:
     """Read the path of a file."""
     if "\0" in text:
-        raise InvalidValueError(f"{text!r} is no path: it holds a NUL character")
+        raise InvalidValueError(f"{text!r} is not a path: it holds a NUL character")
     return Path(text)
 
 
