@@ -220,7 +220,9 @@ class MuxProtocol(ClientEnd):
         self.record.backend = upstream.backend.name
         hops = self.engine.hops.of(self.transport)
         if hops < MOST_HOPS:
-            race, self.race = self.race, None
+            race = self.race
+            if race is not None:  # what is never set takes no memory
+                self.race = None
             self.enter(Connecting(self, upstream, race))
             return
         self.record.facts["hops"] = str(hops)
@@ -237,7 +239,9 @@ class MuxProtocol(ClientEnd):
     @override
     def note_server(self, transport: Connection) -> None:
         self.engine.hops.forget(self._hop)
-        self._hop = self.engine.hops.note(transport, self.transport)
+        noted = self.engine.hops.note(transport, self.transport)
+        if noted != self._hop:
+            self._hop = noted
 
     @override
     def fall_back(self, upstream: Upstream, cause: ConnectFailure) -> None:
