@@ -13,8 +13,6 @@ from txmux.rules.model.networks import unmapped
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["address_in", "ip_address_of", "text_of", "twisted_address"]
-
 
 def ip_address_of(peer: IAddress) -> Address | None:
     """Read a Twisted address.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from txmux.frontend.stage import Client
     from txmux.rules.model import Backend
 
-__all__ = ["header_for"]
-
 _LONGEST_NAME = 255
 _BY_TYPE = {TlvType.AUTHORITY: "authority", TlvType.ALPN: "alpn", TlvType.SSL: "ssl"}
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Peeked
 
-__all__ = ["Answer", "answer_to"]
-
 
 @attrs.frozen
 class Answer:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.proxyprotocol.header import Address, Header
 
-__all__ = ["ClientEnd"]
-
 
 class ClientEnd(End, Client):
     """The client's end of a connection, as far as it is known."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from txmux.frontend.stage import Client
     from txmux.observe.reasons import ConnectFailure
 
-__all__ = ["connector_for", "race_for"]
-
 
 def connector_for(
     client: Client,

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from txmux.relay.relay import Relay
     from txmux.sockets.options import SocketOption
 
-__all__ = ["Engine"]
-
 _NOWHERE: dict[int, Any] = {
     socket.AF_INET: ("0.0.0.0", 0),  # noqa: S104 - nobody listens there
     socket.AF_INET6: ("::", 0),

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from txmux.sockets.options import SocketOption
     from txmux.tls.termination import Termination, Terminations
 
-__all__ = ["Branch", "Generation", "Level", "Silent"]
-
 
 @attrs.frozen(eq=False)
 class Branch(Route):

@@ -13,8 +13,6 @@ from txmux.frontend.addresses import text_of
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
-__all__ = ["MOST_HOPS", "Connection", "Hops"]
-
 MOST_HOPS = 8
 """How often a connection may come back. Rules that send it on to another listener of theirs do so once or twice."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from txmux.observe.reasons import AbortReason
     from txmux.rules.model import Route
 
-__all__ = ["MuxFactory"]
-
 _log = Logger()
 
 _ids = (

@@ -11,8 +11,6 @@ import attrs
 from txmux.observe.record import ConnectionRecord
 from txmux.relay.interface import RelayState, SideState, Timeouts
 
-__all__ = ["MovedConnection", "Sockets"]
-
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 """Those of the client and of the server."""
 

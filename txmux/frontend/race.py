@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.observe.reasons import ConnectFailure
     from txmux.relay.ends import Receiver
 
-__all__ = ["Held", "Race"]
-
 
 class Held:
     """What a server has said that its client has not heard; the receiver of the server's end.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from txmux.proxyprotocol.header import Address, Header, Tlv
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["OVER", "Client", "Stage"]
-
 
 class Client(Protocol):
     """What a stage sees of a client's connection: what is known of it, and where it can go from here.

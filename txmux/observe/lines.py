@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["LineWriter"]
-
 _HELD = 256 * 1024  # bytes that are held for a reader that is slow
 _AT_ONCE = 256  # lines
 _SURE = 512  # bytes that a pipe or a terminal takes at once when it says that it takes some (POSIX, PIPE_BUF)

@@ -8,9 +8,6 @@ from twisted.logger import Logger
 
 from txmux.observe.lines import LineWriter
 
-__all__ = ["ServiceLog"]
-
-
 _AGAIN = 0.1  # seconds between two tries to write what is held
 _LAST = 1.0  # seconds that a slow reader has at the end
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
-__all__ = ["Channel", "ChannelError", "GoneError", "attach"]
-
 
 class ChannelError(MuxError):
     """What was asked cannot be had: the other process says why, took too long, or is gone."""

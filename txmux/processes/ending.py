@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-__all__ = ["how_ended"]
-
 
 def how_ended(ending: Any) -> str:
     """Say it.

@@ -6,8 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["environment"]
-
 
 def environment() -> dict[str, str]:
     """Let another Python process find what this one finds, and no more."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from txmux.processes.worker import Worker
     from txmux.serving.serving import Serving
 
-__all__ = ["Exchange", "OneProcess", "Workers"]
-
 _PATIENCE = 10.0
 """Seconds that a worker may take to stop accepting, or to begin."""
 _MOVING = 60.0

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from txmux.processes.channel import Channel
 
-__all__ = ["Forwarding"]
-
 _MOST = 4 * 1024 * 1024
 """Bytes that may wait for the parent, which a busy worker may write in a moment without anything being wrong."""
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
 
-__all__ = ["Adopting", "hand_over"]
-
 _BATCH = 100
 _HELD = 2**22
 """Bytes held by connections that are enough for a batch; a connection may hold as much as two pipes."""

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Rules
     from txmux.serving.places import Place
 
-__all__ = ["Helper", "Opener", "OpenerError", "main", "opener_of"]
-
 _PACKET = 65536  # bytes
 _PATIENCE = 10.0  # seconds that the helper has for an answer
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from txmux.errors import MuxError
 
-__all__ = ["PidFile", "PidFileError"]
-
 
 class PidFileError(MuxError):
     """The file cannot be written."""

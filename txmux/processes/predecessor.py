@@ -15,8 +15,6 @@ from txmux.processes.successor import ENDS, VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Predecessor"]
-
 _PATIENCE = 10.0
 """Seconds for the first message, which is on its way already."""
 _STDERR = 2

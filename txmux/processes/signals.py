@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SignalWatch", "StopSignals"]
-
 
 class SignalWatch:
     """Calls something in the reactor when a signal comes; handlers that were there before are put back.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProcessTransport
     from twisted.python.failure import Failure
 
-__all__ = ["ENDS", "VERSION", "Successor", "UpgradeError"]
-
 ENDS = "TXMUX_PREDECESSOR"
 """The environment variable that tells the new process which of its descriptors leads to the old one."""
 

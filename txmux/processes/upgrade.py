@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from txmux.processes.exchange import Exchange
 
-__all__ = ["Upgrade"]
-
 _READY = 60.0
 """Seconds that the new process has to get ready to serve."""
 _ACCEPTS = 15.0

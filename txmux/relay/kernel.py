@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from txmux.relay.side import RelaySide
     from txmux.sockets.poller import Poller
 
-__all__ = ["can_relay", "is_supported", "kernel_relay"]
-
 
 def is_supported() -> bool:
     """Tell whether this system has what the relay needs."""

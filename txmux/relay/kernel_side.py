@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from txmux.relay.relay import Relay
     from txmux.sockets.poller import Poller
 
-__all__ = ["KernelSide"]
-
 _BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
 _VIEW = memoryview(_BUFFER)
 _FULL = len(_BUFFER)

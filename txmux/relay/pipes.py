@@ -8,8 +8,6 @@ import os
 
 from txmux.sockets.descriptors import DESCRIPTORS, Descriptors
 
-__all__ = ["PIPE_SIZE", "Pipe", "PipePool", "can_splice"]
-
 PIPE_SIZE = 256 * 1024
 """Bytes that a pipe may hold."""
 

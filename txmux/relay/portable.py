@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
 
-__all__ = ["PortableSide", "portable_relay"]
-
 
 def portable_relay(
     clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None]

@@ -18,8 +18,6 @@ except ImportError:  # pragma: no cover - no such thing on Windows
 if TYPE_CHECKING:
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["below_tls", "queued_in", "unsent"]
-
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
 

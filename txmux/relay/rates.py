@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.side import RelaySide
 
-__all__ = ["Paced", "Rates", "paced_relay"]
-
 _BURST = 0.1  # seconds; what was not used in this time is lost
 _TICK = 0.02  # seconds; fewer would cost more, and more would be felt
 

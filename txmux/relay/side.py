@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from txmux.relay.interface import SideState
 
-__all__ = ["RelaySide", "Sides"]
-
 
 class Sides(Protocol):
     """The relay as its sides see it.

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["Coalescing"]
-
 _T = TypeVar("_T")
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from txmux.frontend.listener import MuxFactory
     from txmux.rules.model import Keepalive
 
-__all__ = ["Door", "Forwarding"]
-
 
 class Forwarding(ServerFactory):
     """Stands for a listener at a port that Twisted opens, and that has one factory for good.

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener, Server
 
-__all__ = [
-    "accept_waiting",
-    "check_servers",
-    "listen_error",
-    "server_endpoint",
-    "stop_listening",
-]
-
 _MOST_WAITING = 1 << 16
 
 _log = Logger()

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener
 
-__all__ = ["Place", "open_place", "places_of"]
-
 
 @attrs.frozen
 class Place:

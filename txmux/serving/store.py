@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener
     from txmux.serving.places import Place
 
-__all__ = ["ListeningSockets", "PreparedSockets", "close_socket"]
-
 _log = Logger()
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from txmux.rules.reading.endpointstrings import SERVER, Arguments
 
-__all__ = ["open_unix_socket", "unix_path"]
-
 _MODE = "666"
 
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
-__all__ = ["OWN_PEER", "Binding", "SocketConnector", "reset_on_close"]
-
 OWN_PEER = "nobody listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from txmux.sockets.descriptors import Descriptors
 
-__all__ = ["gate"]
-
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
     """Have a port leave clients in its queue while there is no room for them.

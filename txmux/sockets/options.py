@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["NO_KEEPALIVE", "SocketOption", "keepalive_options", "set_options"]
-
 SocketOption: TypeAlias = tuple[int, int, int]
 """Level, name and value, as ``setsockopt()`` takes them."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from twisted.python.failure import Failure
 
-__all__ = ["ERROR", "FINISHED", "READ", "TROUBLE", "WRITE", "Poller", "after_turn", "is_available"]
-
 FINISHED, WRITE, ERROR = 0x2000, 4, 8
 """What a socket is ready for, as epoll has it: EPOLLRDHUP, EPOLLOUT and EPOLLERR."""
 READ, TROUBLE = 1 | FINISHED, ERROR | 16

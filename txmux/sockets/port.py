@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
-__all__ = ["SocketPort"]
-
 _EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
 
 _log = Logger()

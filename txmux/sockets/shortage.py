@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.sockets.descriptors import Descriptors
 
-__all__ = ["Pause"]
-
 _BREATH = 0.1  # seconds until accepting is tried again, if no connection has ended before
 _CALM = 1.0  # seconds without a shortage after which it is over
 

@@ -12,8 +12,6 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Timers"]
-
 _MOST_QUEUES = 64  # with more lengths a queue is not worth its while
 
 _log = Logger()

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from txmux.sockets.poller import Poller
 
-__all__ = ["CLOSED", "LOST", "SocketTransport", "address_of", "leave"]
-
 CLOSED = Failure(main.CONNECTION_DONE)
 """Why a connection is gone that ended cleanly. One object for all, as the reactor has it."""
 

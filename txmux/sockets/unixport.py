@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
     from twisted.python.failure import Failure
 
-__all__ = ["SharedUNIXPort"]
-
 
 class SharedUNIXPort(unix.Port):
     """Leaves the mode, the backlog and the file of the socket to the process that opened it.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Listener
 
-__all__ = ["Counted"]
-
 
 class Counted:
     """Makes admissions, of which those for listeners of one name count together.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import IPAddress, Listener
 
-__all__ = ["PerSource", "Permit", "SourceLimits", "SourceTable", "source_of"]
-
 _WORD = 8  # bytes
 _WAYS = 16  # slots in which a source may be found
 _MOST_SLOTS = 1 << 17

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.frontend.stage import Client
 
-__all__ = ["AwaitingHello", "lacks_hello"]
-
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from txmux.observe.reasons import AbortReason, EndReason
 
-__all__ = ["Closing"]
-
 _CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from txmux.observe.reasons import ConnectFailure
     from txmux.relay.ends import IRelayTransport
 
-__all__ = ["Connecting"]
-
 
 @attrs.define(eq=False, slots=False)
 class Connecting(Stage):

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from txmux.observe.reasons import AbortReason, EndReason
     from txmux.rules.model import InProcess
 
-__all__ = ["HandedOver"]
-
-
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from txmux.observe.reasons import AbortReason, EndReason
     from txmux.tls.termination import Termination
 
-__all__ = ["Handshaking"]
-
 
 @implementer(IHandshakeListener)
 @attrs.define(eq=False, slots=False)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import NetworkSet
 
-__all__ = ["Introduction", "is_sender"]
-
 _START_OF_V2 = 16  # has the length of the rest
 _CUT = "the stream ended inside of the header"
 

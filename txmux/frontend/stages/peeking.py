@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from txmux.frontend.generation import Branch, Level
     from txmux.interfaces import Exchange
 
-__all__ = ["Peeking"]
-
 _CLOSE = Silent(Refusal.CLOSE)
 """Where silence leads if the rules do not say."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from txmux.observe.reasons import AbortReason, EndReason
 
-__all__ = ["Rejecting"]
-
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
 

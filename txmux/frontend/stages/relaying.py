@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from txmux.relay.interface import RelayResult
     from txmux.relay.relay import Relay
 
-__all__ = ["Adopted", "Relaying"]
-
 
 @attrs.define(eq=False)
 class _BothEnds(Stage):
