@@ -93,16 +93,19 @@ def _stop(error: MuxError, status: int) -> NoReturn:
 
 def makeService(options: Options) -> IService:
     """Make the service that Twisted's runners run."""
-    # Imported late: both install the reactor, which --reactor chooses.
+    # Imported late: all of them install the reactor, which --reactor chooses.
     from txmux.demo.service import demo_service  # noqa: PLC0415
     from txmux.service import MuxService  # noqa: PLC0415
 
-    if options.parent is not None:
-        # The program `twist` runs nothing else; who runs a service in a program of their own keeps their clock and log.
-        twist = options.parent
-        use_monotonic_time(twist["reactor"])
-        with suppress(OSError):  # it is none that has a descriptor
-            twist["logFile"] = ServiceLog(twist["logFile"], twist["reactor"])
+    program = options.parent
+    if program is not None:
+        from twisted.internet import reactor  # noqa: PLC0415
+
+        # `twist` and `twistd` run nothing else; who runs a service in a program of their own keeps their clock and log.
+        use_monotonic_time(reactor)
+        if "logFile" in program:  # of `twist`
+            with suppress(OSError):  # it is none that has a descriptor
+                program["logFile"] = ServiceLog(program["logFile"], reactor)
     top = _StoppingService()
     service: Any = (
         demo_service(options["demo-port"])
