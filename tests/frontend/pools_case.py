@@ -48,9 +48,7 @@ class PoolCase(MuxTestCase):
 
     async def client(self, data: bytes = b"x") -> Peer:
         """Connect a client, which says something."""
-        peer = await self.connect(self.port)
-        peer.send(data)
-        return peer
+        return await self.connect(self.port, data)
 
     async def finish(self, *ends: Peer) -> None:
         """Close connections, and wait until they are gone."""

@@ -87,8 +87,7 @@ class TerminationCase(MuxTestCase):
         port = self.mux([self.tls_route(), self.inner()], **settings)
         client = await self.client(port)
         client.send(SSH)
-        server = await self.backend.peer()
-        await server.has(len(SSH))
+        server = await self.backend.heard(len(SSH))
         server.send(b"hello")
         await client.has(5)
         return client, server

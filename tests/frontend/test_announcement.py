@@ -108,8 +108,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_too_slow(self) -> None:
         """A hello that does not come to its end has its time, and then the backend is connected without."""
         port = self.announcing("authority", match="tls")
-        client = await self.connect(port)
-        client.send(HELLO[:20])
+        await self.connect(port, HELLO[:20])
         await self.seen(20)
         self.time.advance(4.9)
         await self.turn(3)
@@ -120,8 +119,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_too_slow_already(self) -> None:
         """One that was not recognised in time has had it."""
         port = self.announcing("authority", match="tls sni=other")
-        client = await self.connect(port)
-        client.send(HELLO[:20])
+        await self.connect(port, HELLO[:20])
         await self.seen(20)
         self.time.advance(5)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
@@ -140,8 +138,7 @@ class HelloTest(AnnouncedTestCase):
     async def test_finished(self) -> None:
         """After the client's end nothing is waited for, and its bytes go on."""
         port = self.announcing("authority", match="tls")
-        client = await self.connect(port)
-        client.send(HELLO[:20])
+        client = await self.connect(port, HELLO[:20])
         await self.seen(20)
         client.finish()
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
@@ -153,8 +150,7 @@ class HelloTest(AnnouncedTestCase):
 
     async def waiting(self) -> Peer:
         """Give a client whose hello is being waited for."""
-        client = await self.connect(self.announcing("authority", match="tls"))
-        client.send(HELLO[:20])
+        client = await self.connect(self.announcing("authority", match="tls"), HELLO[:20])
         await self.seen(20)
         return client
 
@@ -184,8 +180,7 @@ class OwnFieldsTest(AnnouncedTestCase):
 
     async def test_checksum(self) -> None:
         """A checksum is added, and right."""
-        client = await self.connect(self.announcing("crc32c"))
-        client.send(b"x")
+        await self.connect(self.announcing("crc32c"), b"x")
         await self.heard(b"x")
         received = bytes(self.backend.peers[0].received)
         self.assertEqual(received[28:31], b"\x03\x00\x04")
@@ -212,8 +207,7 @@ class ChainTest(AnnouncedTestCase):
     async def passed_on(self, tlvs: tuple[Tlv, ...], *wanted: str) -> tuple[Tlv, ...]:
         header = Header.between(SOURCE, DESTINATION, tlvs)
         port = self.announcing(*wanted, accept_proxy_from=SENDERS)
-        client = await self.connect(port)
-        client.send(encode_v2(header) + HELLO)
+        await self.connect(port, encode_v2(header) + HELLO)
         heard = await self.heard(HELLO)
         self.assertEqual((heard.source, heard.destination), (SOURCE, DESTINATION))
         return heard.tlvs

@@ -43,8 +43,7 @@ class ServersTest(MuxTestCase):
         """When a connect fails the next server is tried, and nothing is lost."""
         ports = free_port(), make_stalled_port(self), self.backend_port()
         client = await self.lead(backend_at(*ports, connect_timeout=0.2))
-        peer = await self.backend.peer()
-        await peer.has(1)
+        peer = await self.backend.heard(1)
         client.send(b"yz")
         await peer.has(3)
         self.assertEqual(bytes(peer.received), b"xyz")
@@ -68,10 +67,8 @@ class ServersTest(MuxTestCase):
         for number, text in enumerate(texts):
             backend = Backend("b", (server(text),))
             mux = self.mux([route("any", backend)], reactor=reactor)
-            client = await self.connect(mux)
-            client.send(b"x")
-            peer = await self.backend.peer(number)
-            await peer.has(1)
+            client = await self.connect(mux, b"x")
+            peer = await self.backend.heard(1, number)
             seen = peer.transport.getPeer()
             client.close()
             peer.close()
@@ -111,8 +108,7 @@ class ServersTest(MuxTestCase):
         """A server may be a host name."""
         port = self.backend_port()
         await self.lead(Backend("named", (server(f"localhost:{port}"),)))
-        peer = await self.backend.peer()
-        await peer.has(1)
+        await self.backend.heard(1)
 
     async def test_name_and_half_close(self) -> None:
         """A server that has finished sending still hears the client out, also when it is reached by its name."""
@@ -145,8 +141,7 @@ class ServersTest(MuxTestCase):
             port = reactor.listenUNIX(path, self.backend)
             try:
                 await self.lead(Backend("unix", (server(f"unix:{path}"),)))
-                peer = await self.backend.peer()
-                await peer.has(1)
+                peer = await self.backend.heard(1)
                 self.client.close()
                 peer.close()
                 self.assert_story(await self.logged(), reason="done", server=f"unix:{path}")
@@ -164,8 +159,7 @@ class ServersTest(MuxTestCase):
         text = f"tcp:127.0.0.1:{self.backend_port()}:timeout=3"
         self.assertEqual(server(text).kind, "endpoint")
         client = await self.lead(Backend("string", (server(text),)))
-        peer = await self.backend.peer()
-        await peer.has(1)
+        peer = await self.backend.heard(1)
         client.finish()
         await peer.has_all()
         peer.send(b"half-close works")
@@ -245,8 +239,7 @@ class WaitingTest(MuxTestCase):
         for _ in range(2):
             await self.turn(3)
             self.time.advance(5)
-        peer = await self.backend.peer()
-        await peer.has(1_000_000)
+        peer = await self.backend.heard(1_000_000)
         client.close()
         peer.close()
         await self.logged()
@@ -263,8 +256,7 @@ class WaitingTest(MuxTestCase):
         """A client that has said all still gets its answer once a server is there."""
         stalled = make_stalled_port(self)
         backend = backend_at(stalled, self.backend_port(), connect_timeout=0.3)
-        client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
-        client.send(b"all")
+        client = await self.connect(self.mux([route("any", backend)], reactor=reactor), b"all")
         client.finish()
         peer = await self.backend.peer()
         await peer.has_all()
@@ -282,9 +274,7 @@ class HandshakeTest(MuxTestCase):
 
     async def lead(self, *servers: Server, **settings: Any) -> Any:
         backend = Backend("secure", servers, **settings)
-        client = await self.connect(self.mux([route("any", backend)], reactor=reactor))
-        client.send(b"x")
-        return client
+        return await self.connect(self.mux([route("any", backend)], reactor=reactor), b"x")
 
     async def test_fails(self) -> None:
         """A certificate that is not trusted is a failed connect; the next server is tried, or the cause is told."""

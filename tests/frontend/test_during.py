@@ -25,8 +25,7 @@ class DuringTest(MuxTestCase):
 
     async def test_inside(self) -> None:
         """In time a client comes to the backend, and stays there when the time is over."""
-        client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"))
-        client.send(b"SSH-2.0-a\r\n")
+        client = await self.connect(self.office_mux("2026-11-20T17:59+01:00"), b"SSH-2.0-a\r\n")
         server = await self.backend.peer()
         self.patch(
             time, "time", lambda: datetime.fromisoformat("2026-11-20T18:01+01:00").timestamp()
@@ -39,7 +38,6 @@ class DuringTest(MuxTestCase):
 
     async def test_outside(self) -> None:
         """Out of time the next route takes it."""
-        client = await self.connect(self.office_mux("2026-11-20T18:00+01:00"))
-        client.send(b"SSH-2.0-a\r\n")
+        client = await self.connect(self.office_mux("2026-11-20T18:00+01:00"), b"SSH-2.0-a\r\n")
         await client.is_lost()
         self.assert_story(await self.logged(), route="closed", reason="denied")

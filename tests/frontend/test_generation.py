@@ -38,12 +38,10 @@ class GenerationTest(MuxTestCase):
     async def test_undecided(self) -> None:
         """A client is led by the rules under which it was accepted, even if it says all of it later."""
         port = self.mux([route("ssh", backend_at(self.backend_port()), name="old")])
-        before = await self.connect(port)
-        before.send(b"SSH")
+        before = await self.connect(port, b"SSH")
         await self.seen(3)
         self.change([route("ssh", "close", name="new")])
-        after = await self.connect(port)
-        after.send(b"SSH-2.0-a\r\n")
+        after = await self.connect(port, b"SSH-2.0-a\r\n")
         await after.is_lost()
         self.assert_story(await self.logged(), route="new", reason="denied")
         before.send(b"-2.0-a\r\n")
@@ -56,8 +54,7 @@ class GenerationTest(MuxTestCase):
         """A backend keeps its servers' counters, and so does one of the same name that has changed."""
         port = self.backend_port()
         listener = self.mux([route("ssh", backend_at(port), name="old")])
-        client = await self.connect(listener)
-        client.send(b"SSH-2.0-a\r\n")
+        await self.connect(listener, b"SSH-2.0-a\r\n")
         await (await self.backend.peer()).has(11)
         self.change([route("ssh", backend_at(port)), route("redis", backend_at(port, retries=7))])
         same, other = (branch.destination for branch in self.factory.generation.top.detector.routes)

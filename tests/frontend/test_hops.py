@@ -130,8 +130,7 @@ class LoopTests(MuxTestCase):
 
     async def test_through_tls(self) -> None:
         """So it is where each time another TLS is begun, which nobody answers."""
-        client = await self.connect(self.looping(tls=ServerTLS("a.example")))
-        client.send(b"x")
+        await self.connect(self.looping(tls=ServerTLS("a.example")), b"x")
         await self.logged(MOST_HOPS + 1)
         reasons = [record.reason for record in self.records]
         self.assertEqual(reasons, ["limit", *["tls-failed"] * MOST_HOPS])

@@ -33,15 +33,12 @@ class HandOverTest(MuxTestCase):
     """A client's connection is handed over as it is."""
 
     async def handed(self, factory: Any) -> Any:
-        client = await self.connect(self.mux([route("any", factory, name="inside")]))
-        client.send(b"first")
-        return client
+        return await self.connect(self.mux([route("any", factory, name="inside")]), b"first")
 
     async def test_gets_all_bytes(self) -> None:
         """The protocol gets what was peeked at, then the rest, and its answers are counted."""
         client = await self.handed(self.backend)
-        server = await self.backend.peer()
-        await server.has(5)
+        server = await self.backend.heard(5)
         client.send(b" second")
         await server.has(12)
         self.assertEqual(bytes(server.received), b"first second")
@@ -69,8 +66,7 @@ class HandOverTest(MuxTestCase):
         client.send(b"x" * 1_000_000)
         await self.seen(1000)
         self.time.advance(5)
-        server = await self.backend.peer()
-        await server.has(1_000_000)
+        server = await self.backend.heard(1_000_000)
         client.finish()
         await server.has_all()
         server.close()
@@ -97,8 +93,7 @@ class HandOverTest(MuxTestCase):
 
     async def test_finished_before(self) -> None:
         """A half-close that led to the decision is passed on as well."""
-        client = await self.connect(self.mux(default=outcome(self.backend)))
-        client.send(b"x")
+        client = await self.connect(self.mux(default=outcome(self.backend)), b"x")
         client.finish()
         server = await self.backend.peer()
         await server.has_all()
@@ -140,8 +135,7 @@ class HandOverTest(MuxTestCase):
     async def test_another_protocol_takes_over(self) -> None:
         """A protocol may put another in its place, as some do to change to another language."""
         client = await self.handed(self.backend)
-        first = await self.backend.peer()
-        await first.has(5)
+        first = await self.backend.heard(5)
         second = Peer()
         first.transport.protocol = second
         second.makeConnection(first.transport)
@@ -238,8 +232,7 @@ class HandOverTest(MuxTestCase):
         self.backend = PeerFactory(kind)
         client = await self.handed(self.backend)
         client.transport.pauseProducing()
-        server = await self.backend.peer()
-        await server.has(5)
+        server = await self.backend.heard(5)
         client.reset()
         await server.has_all()
         self.assertIsNotNone(server.lost)
@@ -311,11 +304,9 @@ class HandOverTest(MuxTestCase):
                 raise ZeroDivisionError
 
         port = self.mux([route("payload text=bad", _Factory(Raises)), route("any", self.backend)])
-        good = await self.connect(port)
-        good.send(b"good")
+        good = await self.connect(port, b"good")
         server = await self.backend.peer()
-        bad = await self.connect(port)
-        bad.send(b"bad")
+        bad = await self.connect(port, b"bad")
         await bad.is_lost()
         self.assert_story(await self.logged(), reason="error", backend="_Factory")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -32,8 +32,7 @@ class AcceptedTest(IntroducedTestCase):
             client.send(encoded[:cut])
             await self.turn(3)
             client.send(encoded[cut:] + b"SSH-2.0-")
-            server = await self.backend.peer(number)
-            await server.has(8)
+            server = await self.backend.heard(8, number)
             self.assertEqual(bytes(server.received), b"SSH-2.0-")
             server.close()
             await client.is_lost()
@@ -64,8 +63,7 @@ class AcceptedTest(IntroducedTestCase):
         for byte in [*V2_WITH_CHECKSUM, *b"SSH-2.0-"]:
             client.send(bytes([byte]))
             await self.turn(2)
-        server = await self.backend.peer()
-        await server.has(8)
+        server = await self.backend.heard(8)
         self.assertEqual(bytes(server.received), b"SSH-2.0-")
 
     async def test_v4_mapped(self) -> None:
@@ -86,8 +84,7 @@ class AcceptedTest(IntroducedTestCase):
             route("any", "close", name="client", from_=["192.168.0.1"]),
         ]
         port = self.introduced_mux(routes)
-        client = await self.connect(port)
-        client.send(LINE + b"x")
+        client = await self.connect(port, LINE + b"x")
         await client.is_lost()
         self.assert_story(await self.logged(), route="client")
 
@@ -103,8 +100,7 @@ class AcceptedTest(IntroducedTestCase):
             1,
         ):
             port = self.introduced_mux(clients=clients)
-            client = await self.connect(port)
-            client.send(LINE + b"xxx")
+            client = await self.connect(port, LINE + b"xxx")
             await client.is_lost()
             self.assert_story(await self.logged(number), reason=reason, client=str(SOURCE))
         self.assertEqual(self.backend.peers, [])
@@ -112,18 +108,15 @@ class AcceptedTest(IntroducedTestCase):
     async def test_limit(self) -> None:
         """A connection counts from its header on, and once."""
         port = self.introduced_mux(max_connections=1)
-        first = await self.connect(port)
-        first.send(LINE + b"SSH-2.0-")
+        first = await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer()
-        second = await self.connect(port)
-        second.send(LINE)
+        second = await self.connect(port, LINE)
         await second.is_lost()
         self.assert_story(await self.logged(), reason="limit", client=str(SOURCE))
         first.close()
         (await self.backend.peer()).close()
         await self.logged(2)
-        third = await self.connect(port)
-        third.send(LINE + b"SSH-2.0-")
+        await self.connect(port, LINE + b"SSH-2.0-")
         await self.backend.peer(1)
 
     async def test_fields(self) -> None:
@@ -202,8 +195,7 @@ class AcceptedTest(IntroducedTestCase):
 
         port = self.introduced_mux([route("any", Factory())])
         for header in (Header.between(SOURCE, DESTINATION), Header()):
-            client = await self.connect(port)
-            client.send(encode_v1(header) + b"x")
+            client = await self.connect(port, encode_v1(header) + b"x")
             own = ("127.0.0.1", client.transport.getHost().port)
             await client.is_lost()
         await self.logged(2)
@@ -220,8 +212,7 @@ class AcceptedTest(IntroducedTestCase):
         routes = [route("proxy", "close", name="header"), route("ssh", "close", name="ssh")]
         port = self.mux(routes, accept_proxy_from=networks)
         for number, (said, name) in enumerate([(LINE, "header"), (b"SSH-", "ssh")], 1):
-            client = await self.connect(port)
-            client.send(said)
+            client = await self.connect(port, said)
             await client.is_lost()
             record = await self.logged(number)
             self.assert_story(record, route=name, bytes_in=len(said))

@@ -84,8 +84,7 @@ class RefusedTest(IntroducedTestCase):
     async def test_late(self) -> None:
         """A header has to be there in time, from accept, however much of it has come."""
         for count, sent in enumerate([b"", LINE[:-1]], 1):
-            client = await self.connect(self.port)
-            client.send(sent)
+            client = await self.connect(self.port, sent)
             while not self.factory.connections:
                 await self.turn()
             await self.turn(5)
@@ -101,16 +100,14 @@ class RefusedTest(IntroducedTestCase):
 
     async def test_ended_inside(self) -> None:
         """A stream that ends inside of the header has none."""
-        client = await self.connect(self.port)
-        client.send(LINE[:-1])
+        client = await self.connect(self.port, LINE[:-1])
         client.finish()
         await client.is_lost()
         self.assert_story(await self.logged(), reason="proxy-header")
 
     async def test_reset_inside(self) -> None:
         """So has one that breaks there."""
-        client = await self.connect(self.port)
-        client.send(LINE[:-1])
+        client = await self.connect(self.port, LINE[:-1])
         while not self.factory.connections:
             await self.turn()
         await self.turn(5)

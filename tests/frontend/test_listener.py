@@ -70,8 +70,7 @@ class AdmissionTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="limit")
         first.close()
         await self.logged(2)
-        third = await self.connect(port)
-        third.send(b"x")
+        third = await self.connect(port, b"x")
         await third.is_lost()
         self.assert_story(await self.logged(3), reason="no-route")
 
@@ -138,8 +137,7 @@ class EndingTest(MuxTestCase):
                 raise ZeroDivisionError
 
         self.log = Raises()
-        client = await self.connect(self.mux())
-        client.send(b"x")
+        client = await self.connect(self.mux(), b"x")
         await client.is_lost()
         await self.factory.emptied()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

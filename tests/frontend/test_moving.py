@@ -26,10 +26,8 @@ class MovingTest(MuxTestCase):
         """Have a connection relayed, and give both peers."""
         self.backend_settings = backend_at(self.backend_port(), idle_timeout=100.0)
         port = self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
-        client = await self.connect(port)
-        client.send(b"SSH-2.0-a\r\n")
-        server = await self.backend.peer()
-        await server.has(11)
+        client = await self.connect(port, b"SSH-2.0-a\r\n")
+        server = await self.backend.heard(11)
         self.old = self.factory
         return client, server
 
@@ -133,8 +131,7 @@ class MovingTest(MuxTestCase):
     async def test_undecided(self) -> None:
         """One that is not relayed yet cannot be moved."""
         port = self.mux([route("ssh", backend_at(1))])
-        client = await self.connect(port)
-        client.send(b"SS")
+        client = await self.connect(port, b"SS")
         await self.seen(2)
         (connection,) = self.factory.connections
         self.assertIsNone(connection.suspend())

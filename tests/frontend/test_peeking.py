@@ -16,8 +16,7 @@ class DecidingTest(MuxTestCase):
             client.send(bytes([byte]))
             await self.turn(3)
         client.send(b"2.0-test\r\n")
-        server = await self.backend.peer()
-        await server.has(14)
+        server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
         client.close()
         server.close()
@@ -41,19 +40,16 @@ class DecidingTest(MuxTestCase):
         port = self.mux(
             [route("payload text=GET!", "close"), route("payload text=GE", backend_at(other))]
         )
-        client = await self.connect(port)
-        client.send(b"GET")
+        client = await self.connect(port, b"GET")
         await self.seen(3)
         self.assertEqual(self.backend.peers, [])
         client.send(b"?")
-        server = await self.backend.peer()
-        await server.has(4)
+        await self.backend.heard(4)
 
     async def test_close(self) -> None:
         """A route may lead to a closed door, and the log says which."""
         port = self.mux([route("http", "close", name="no-web")])
-        client = await self.connect(port)
-        client.send(b"GET / HTTP/1.1\r\n")
+        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         self.assertFalse(client.was_reset())
         self.assert_story(await self.logged(), route="no-web", backend=None, reason="denied")
@@ -61,8 +57,7 @@ class DecidingTest(MuxTestCase):
     async def test_reset(self) -> None:
         """A route may reset the connection."""
         port = self.mux([route("http", "reset", name="no-web")])
-        client = await self.connect(port)
-        client.send(b"GET / HTTP/1.1\r\n")
+        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), route="no-web", reason="denied")
@@ -70,11 +65,9 @@ class DecidingTest(MuxTestCase):
     async def test_no_line_for_a_route(self) -> None:
         """A route with `log = no` leaves no line."""
         port = self.mux([route("http", "close", log=False), route("ssh", "close")])
-        client = await self.connect(port)
-        client.send(b"GET / HTTP/1.1\r\n")
+        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
         await client.is_lost()
-        client = await self.connect(port)
-        client.send(b"SSH-")
+        client = await self.connect(port, b"SSH-")
         self.assert_story(await self.logged(), route="ssh")
 
     async def test_from(self) -> None:
@@ -85,8 +78,7 @@ class DecidingTest(MuxTestCase):
                 route("any", "reset", not_from=["10.0.0.0/8"]),
             ]
         )
-        client = await self.connect(port)
-        client.send(b"SSH-")
+        client = await self.connect(port, b"SSH-")
         await client.is_lost()
         self.assert_story(await self.logged(), route="any")
 
@@ -94,8 +86,7 @@ class DecidingTest(MuxTestCase):
         """What was learnt is told, whether a route won or not."""
         port = self.mux([route("http host=here", "close")])
         for number, host in enumerate(["here", "there"], 1):
-            client = await self.connect(port)
-            client.send(b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
+            client = await self.connect(port, b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host.encode())
             await client.is_lost()
             record = await self.logged(number)
             self.assertEqual(record.facts["host"], host)
@@ -107,26 +98,22 @@ class UndecidedTest(MuxTestCase):
 
     async def test_default(self) -> None:
         """When all routes have said no, the default applies at once."""
-        client = await self.connect(self.ssh_mux(default=RESET))
-        client.send(b"SSX")
+        client = await self.connect(self.ssh_mux(default=RESET), b"SSX")
         await client.is_lost()
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), route=None, reason="no-route", bytes_in=3)
 
     async def test_default_backend(self) -> None:
         """The default may be a backend, which gets all bytes."""
-        client = await self.connect(self.mux(default=backend_at(self.backend_port())))
-        client.send(b"whatever")
-        server = await self.backend.peer()
-        await server.has(8)
+        client = await self.connect(self.mux(default=backend_at(self.backend_port())), b"whatever")
+        server = await self.backend.heard(8)
         client.close()
         server.close()
         self.assert_story(await self.logged(), route=None, backend="backend", reason="done")
 
     async def test_deadline(self) -> None:
         """A client that is still undecided at the deadline is the default's."""
-        client = await self.connect(self.ssh_mux(detect_timeout=5))
-        client.send(b"SS")
+        client = await self.connect(self.ssh_mux(detect_timeout=5), b"SS")
         await self.seen(2)
         self.time.advance(4.9)
         await self.turn(3)
@@ -149,8 +136,7 @@ class UndecidedTest(MuxTestCase):
     async def test_later_route_at_the_deadline(self) -> None:
         """At the deadline an undecided route counts as a no, and a later one may win."""
         port = self.mux([route("ssh", "reset"), route("payload text=SS", "close", name="second")])
-        client = await self.connect(port)
-        client.send(b"SS")
+        client = await self.connect(port, b"SS")
         await self.seen(2)
         self.time.advance(5)
         await client.is_lost()
@@ -181,10 +167,8 @@ class UndecidedTest(MuxTestCase):
 
     async def test_no_deadline_after_the_decision(self) -> None:
         """Once decided, the deadline is gone: the connection lives on."""
-        client = await self.connect(self.ssh_mux())
-        client.send(b"SSH-")
-        server = await self.backend.peer()
-        await server.has(4)
+        client = await self.connect(self.ssh_mux(), b"SSH-")
+        server = await self.backend.heard(4)
         self.time.advance(3000)
         server.send(b"still here")
         await client.has(10)
@@ -196,13 +180,11 @@ class UndecidedTest(MuxTestCase):
             peek_limit=8,
             default=backend_at(self.backend_port()),
         )
-        client = await self.connect(port)
-        client.send(b"1234567")
+        client = await self.connect(port, b"1234567")
         await self.seen(7)
         self.assertEqual(self.backend.peers, [])
         client.send(b"8x rest")
-        server = await self.backend.peer()
-        await server.has(14)
+        server = await self.backend.heard(14)
         self.assertEqual(bytes(server.received), b"12345678x rest")
 
     async def test_a_raising_matcher(self) -> None:
@@ -219,8 +201,7 @@ class UndecidedTest(MuxTestCase):
         object.__setattr__(alternative, "predicate", Raises())
         port = self.mux([broken, route("any", "close", name="next")])
         for number in (1, 2):
-            client = await self.connect(port)
-            client.send(b"x")
+            client = await self.connect(port, b"x")
             await client.is_lost()
             self.assert_story(await self.logged(number), route="next")
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
@@ -242,8 +223,7 @@ class LeavingTest(MuxTestCase):
     async def test_finished_early(self) -> None:
         """A client that finishes sending while undecided is the default's, and gets its answer."""
         port = self.mux([route("ssh", CLOSE)], default=backend_at(self.backend_port()))
-        client = await self.connect(port)
-        client.send(b"SS")
+        client = await self.connect(port, b"SS")
         client.finish()
         server = await self.backend.peer()
         await server.has_all()
@@ -257,16 +237,14 @@ class LeavingTest(MuxTestCase):
 
     async def test_reset(self) -> None:
         """A client that breaks off while undecided is gone."""
-        client = await self.connect(self.ssh_mux())
-        client.send(b"SS")
+        client = await self.connect(self.ssh_mux(), b"SS")
         await self.seen(2)
         client.reset()
         self.assert_story(await self.logged(), reason="client-gone", bytes_in=2)
 
     async def test_drained(self) -> None:
         """At the end of a drain an undecided client is reset."""
-        client = await self.connect(self.ssh_mux())
-        client.send(b"SS")
+        client = await self.connect(self.ssh_mux(), b"SS")
         await self.seen(2)
         self.factory.abort("drained")
         await client.is_lost()
@@ -276,8 +254,7 @@ class LeavingTest(MuxTestCase):
     async def test_flood(self) -> None:
         """A client that sends without end and without a match is closed, and little of it is read."""
         port = self.mux([route("payload offset=30000 text=x", CLOSE)], peek_limit=32768)
-        client = await self.connect(port)
-        client.send(bytes(8 * 1024 * 1024))
+        client = await self.connect(port, bytes(8 * 1024 * 1024))
         await client.is_lost()
         record = await self.logged()
         self.assert_story(record, reason="no-route")

@@ -28,8 +28,7 @@ class WhereTest(MuxTestCase):
 
     async def test_route(self) -> None:
         """A route may reject: the client is not allowed, and the log says which route denied it."""
-        client = await self.connect(self.mux([route("http", REJECT, name="no-web")]))
-        client.send(GET)
+        client = await self.connect(self.mux([route("http", REJECT, name="no-web")]), GET)
         await client.is_lost()
         self.assertTrue(client.received.startswith(FORBIDDEN))
         self.assertFalse(client.was_reset())
@@ -45,8 +44,7 @@ class WhereTest(MuxTestCase):
 
     async def test_default(self) -> None:
         """So may what applies when no route matches."""
-        client = await self.connect(self.mux(default=REJECT))
-        client.send(b"SSH-2.0-x\r\n")
+        client = await self.connect(self.mux(default=REJECT), b"SSH-2.0-x\r\n")
         await client.is_lost()
         self.assertIn(b"not allowed here", client.received)
         self.assert_story(await self.logged(), route=None, reason="no-route")
@@ -64,8 +62,7 @@ class WhereTest(MuxTestCase):
     async def test_fallback(self) -> None:
         """A client for whom there is no server is told so, and the log has the cause."""
         backend = backend_at(free_port(), fallback=REJECT)
-        client = await self.connect(self.mux([route("http", backend, name="web")]))
-        client.send(GET)
+        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))
         record = await self.logged()
@@ -74,8 +71,7 @@ class WhereTest(MuxTestCase):
     async def test_second_fallback(self) -> None:
         """The same behind another backend."""
         backend = backend_at(free_port(), fallback=backend_at(free_port(), fallback=REJECT))
-        client = await self.connect(self.mux([route("http", backend, name="web")]))
-        client.send(GET)
+        client = await self.connect(self.mux([route("http", backend, name="web")]), GET)
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))
 
@@ -83,8 +79,7 @@ class WhereTest(MuxTestCase):
         """A client that had to wait because it sends so much hears of it as well."""
         backend = backend_at(free_port(), fallback=REJECT)
         port = self.mux([route("http", backend)], peek_limit=100)
-        client = await self.connect(port)
-        client.send(GET + bytes(20_000))
+        client = await self.connect(port, GET + bytes(20_000))
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))
         self.assertFalse(client.was_reset())
@@ -92,8 +87,7 @@ class WhereTest(MuxTestCase):
 
     async def test_unknown_protocol(self) -> None:
         """Who speaks what there is no answer for is only closed."""
-        client = await self.connect(self.mux(default=REJECT))
-        client.send(b"\xff\xff")
+        client = await self.connect(self.mux(default=REJECT), b"\xff\xff")
         await client.is_lost()
         self.assertEqual(client.received, b"")
         self.assertFalse(client.was_reset())
@@ -176,8 +170,7 @@ class HowTest(MuxTestCase):
     async def test_finished_before(self) -> None:
         """So is one that finished before the answer was due."""
         backend = backend_at(free_port(), fallback=REJECT)
-        client = await self.connect(self.mux([route("http", backend)]))
-        client.send(GET)
+        client = await self.connect(self.mux([route("http", backend)]), GET)
         client.finish()
         await client.is_lost()
         self.assertTrue(client.received.startswith(UNAVAILABLE))

@@ -86,10 +86,8 @@ class RelayedTest(MuxTestCase):
     async def options(self, **settings: Any) -> list[tuple[int, ...]]:
         """Relay a connection, and give the options of keepalive of both sides; no small message waits for another."""
         port = self.mux([route("any", backend_at(self.backend_port()))], **settings)
-        client = await self.connect(port)
-        client.send(b"x")
-        server = await self.backend.peer()
-        await server.has(1)
+        client = await self.connect(port, b"x")
+        server = await self.backend.heard(1)
         (connection,) = self.factory.connections
         transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]  # type: ignore[attr-defined]
         found = []
@@ -127,7 +125,7 @@ class RelayedTest(MuxTestCase):
             self.backend = PeerFactory()
             backend = backend_at(self.backend_port(), proxy_protocol=version)
             port = self.mux([route("any", backend)], interface=host)
-            client = await self.connect(port, host)
+            client = await self.connect(port, host=host)
             client.send(b"payload")
             peer = await self.backend.peer()
             found = None
@@ -149,8 +147,7 @@ class ClosingTest(MuxTestCase):
 
     async def closing(self) -> Any:
         """Refuse a client that the transport still has something to write to."""
-        client = await self.connect(self.mux([route("ssh", "close")]))
-        client.send(b"SS")
+        client = await self.connect(self.mux([route("ssh", "close")]), b"SS")
         await self.seen(2)
         (connection,) = self.factory.connections
         client.transport.pauseProducing()
@@ -179,8 +176,7 @@ class EndpointTest(MuxTestCase):
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
         try:
-            client = await self.connect(port.getHost().port)
-            client.send(b"x")
+            client = await self.connect(port.getHost().port, b"x")
             await client.is_lost()
             await self.logged()
         finally:

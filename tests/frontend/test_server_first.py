@@ -70,8 +70,7 @@ class AtOnceTest(ServerFirstCase):
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
         self.time.advance(5.1)
         await self.greeted(client)
-        client = await self.connect(port)
-        client.send(b"x")
+        client = await self.connect(port, b"x")
         await (await self.backend.peer()).has(1)
 
     async def test_silent_is_the_same(self) -> None:
@@ -95,8 +94,7 @@ class AtOnceTest(ServerFirstCase):
         """A route that runs dry still sees what the client says first, and who says nothing comes to `default`."""
         dry = attrs.evolve(route("ssh", CLOSE), dry_run=True)
         port = self.mux([dry], default=self.greeting())
-        client = await self.connect(port)
-        client.send(b"SSH-")
+        client = await self.connect(port, b"SSH-")
         await self.greeted(client)
         record = await self.ended(client, self.greeter.peers[0])
         self.assertEqual(record.facts["dry_run"], "ssh")
@@ -131,15 +129,13 @@ class AtOnceTest(ServerFirstCase):
         """Behind a proxy it is the header that says who the client is, and so that no route is for it."""
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         port = self.mux(routes, accept_proxy_from=SENDERS, default=self.greeting())
-        client = await self.connect(port)
-        client.send(LINE[:-1])
+        client = await self.connect(port, LINE[:-1])
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
         client.send(LINE[-1:] + b"x")
         await self.greeted(client)
         await (await self.greeter.peer()).has(1)
-        client = await self.connect(port)
-        client.send(LINE.replace(b"192.168.0.1 ", b"127.0.0.1 "))
+        client = await self.connect(port, LINE.replace(b"192.168.0.1 ", b"127.0.0.1 "))
         await self.turn(5)
         self.assertEqual(len(self.greeter.peers), 1)
 

@@ -48,8 +48,7 @@ class RelayTests(TerminationCase):
         client.send(bytes(1_000_000))
         await self.seen(4000)
         self.time.advance(5)
-        server = await self.backend.peer()
-        await server.has(1_000_000)
+        server = await self.backend.heard(1_000_000)
         server.close()
         client.close_notify()
         await self.logged()
@@ -230,8 +229,7 @@ class RelayTests(TerminationCase):
         await peer.ready()
         peer._flush = flush  # type: ignore[method-assign]
         peer.send(SSH)
-        server = await self.backend.peer()
-        await server.has(len(SSH))
+        await self.backend.heard(len(SSH))
 
     async def test_in_process(self) -> None:
         """A protocol of this process gets the connection inside of TLS, half-close included."""
@@ -278,13 +276,11 @@ class LeakTests(TerminationCase):
         self.addCleanup(gc.enable)
         for count, ending in enumerate(endings * 2, start=1):
             if ending == "leave":
-                plain = await self.connect(port)
-                plain.send(b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+                plain = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
                 await self.seen(11)
                 plain.close()
             elif ending == "fail":
-                plain = await self.connect(port)
-                plain.send(b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100)
+                plain = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100)
             else:
                 client = await self.client(port)
                 client.send(SSH)

@@ -204,8 +204,7 @@ class HandshakeTests(TerminationCase):
     async def test_garbage(self) -> None:
         """Garbage records end the handshake at the first of them."""
         port = self.mux([self.tls_route()])
-        client = await self.connect(port)
-        client.send(b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
+        client = await self.connect(port, b"\x16\x03\x01\x40\x00\x01" + b"\xff" * 100_000)
         await client.is_lost()
         record = await self.logged()
         self.assert_story(record, reason="tls-failed", route="tls")
@@ -214,8 +213,7 @@ class HandshakeTests(TerminationCase):
     async def test_slow(self) -> None:
         """A handshake has detect_timeout."""
         port = self.mux([self.tls_route()])
-        client = await self.connect(port)
-        client.send(b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+        client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
         await self.seen(11)
         self.time.advance(4.9)
         await self.turn(3)
@@ -232,8 +230,7 @@ class HandshakeTests(TerminationCase):
         """A client may leave in the middle of it, cleanly or not."""
         for leave in ("finish", "close", "reset"):
             port = self.mux([self.tls_route()])
-            client = await self.connect(port)
-            client.send(b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
+            client = await self.connect(port, b"\x16\x03\x01\x00\x80\x01\x00\x00\x7c\x03\x03")
             await self.seen(11)
             getattr(client, leave)()
             record = await self.logged()
@@ -246,8 +243,7 @@ class HandshakeTests(TerminationCase):
     async def test_finished_before(self) -> None:
         """A client that is led here because it sends no more cannot shake hands."""
         first = route(r"payload text=\x16\x03\x01never", CLOSE, name="first")
-        client = await self.connect(self.mux([first, self.tls_route(match="any")]))
-        client.send(b"\x16\x03\x01")
+        client = await self.connect(self.mux([first, self.tls_route(match="any")]), b"\x16\x03\x01")
         client.finish()
         await client.is_lost()
         self.assert_story(await self.logged(), reason="tls-failed")

@@ -106,9 +106,12 @@ class MuxTestCase(TestCase):
         """Listen with a multiplexer that leads SSH to the test's backend."""
         return self.mux([route("ssh", backend_at(self.backend_port()), name="ssh")], **settings)
 
-    async def connect(self, port: int, host: str = "127.0.0.1") -> Peer:
-        """Connect a client."""
-        return await connect(self, port, host)
+    async def connect(self, port: int, said: bytes = b"", *, host: str = "127.0.0.1") -> Peer:
+        """Connect a client, which may say something."""
+        client = await connect(self, port, host)
+        if said:
+            client.send(said)
+        return client
 
     async def turn(self, times: int = 1) -> None:
         """Let the reactor do what it has to do."""

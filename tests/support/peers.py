@@ -142,6 +142,12 @@ class PeerFactory(ServerFactory):
         self._waiting.append((index, waiter))
         return waiter
 
+    async def heard(self, count: int, index: int = 0) -> Peer:
+        """Wait for a connection, and for as many bytes of its client."""
+        peer = await self.peer(index)
+        await peer.has(count)
+        return peer
+
 
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     """Listen on a free port until the test ends, and give its number."""
