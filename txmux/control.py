@@ -46,10 +46,10 @@ class Control(Protocol):
     def stop(self) -> None:
         """Begin to stop, as a first SIGTERM does."""
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """Tell how it is, for ``/api/status``."""
         ...
 
-    def missing(self) -> list[str]:
+    async def missing(self) -> list[str]:
         """Tell what is missing for clients to be served, one line each; nothing if all is there."""
         ...

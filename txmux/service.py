@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    FirstError,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
@@ -41,6 +47,9 @@ from txmux.serving.store import ListeningSockets, close_socket
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
     from txmux.processes.exchange import Exchange
     from txmux.rules.model import Listener, Rules
     from txmux.serving.places import Place
+    from txmux.serving.store import PreparedSockets
 
 __all__ = ["MuxService"]
 
@@ -94,6 +104,7 @@ class MuxService(Service):
         self._privilege = Privilege(self._sockets)
         self._opened: Serving | Parent | None = None
         self._counted = Counted(reactor.seconds)
+        self._retiring: list[Serving | Parent] = []
         self._reloading = Coalescing(self._reload)
         self._given: Rules | None = None
         self._folder = Path.cwd()
@@ -192,12 +203,19 @@ class MuxService(Service):
         self._on_upgrade.stop()
         self._changeover.stop()
         if opened is not None:
-            self._stop_signals.hurry = opened.end_all
-            draining = Deferred.fromCoroutine(opened.drain())
+            all_opened = [opened, *self._retiring]
+
+            def end_all() -> None:
+                for one in all_opened:
+                    one.end_all()
+
+            self._stop_signals.hurry = end_all
+            draining = gatherResults([Deferred.fromCoroutine(one.drain()) for one in all_opened])
             if self._stop_signals.is_urgent:
-                opened.end_all()
+                end_all()
             await draining
             self._opened = None
+            self._retiring.clear()
         self._privilege.give_up()
         self._stop_signals.stop()
         self._on_hangup.stop()
@@ -225,6 +243,8 @@ class MuxService(Service):
 
     async def _reload(self) -> Report:
         opened, given, self._given = self._opened, self._given, None
+        if opened is not None and self._changeover.is_under_way:
+            return Report.refused("another process is about to serve, or serves already")
         if opened is None or self._stopping:
             return Report.refused("the service does not run")
         if given is None and not self.rules.files.texts:
@@ -271,9 +291,13 @@ class MuxService(Service):
         self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
         different = changes(old, rules)
-        if isinstance(opened, Parent) or rules.settings.workers != 1:
-            raise MuxError("with workers, rules cannot be reloaded yet: restart the service")
-        await self._change_serving(opened, rules, afresh=bool(str(different)))
+        afresh = bool(str(different))
+        if isinstance(opened, Parent) != (rules.settings.workers > 1):
+            older = await self._change_kind(opened, rules)
+        elif isinstance(opened, Parent):
+            older = await self._change_workers(opened, rules, afresh=afresh)
+        else:
+            older = await self._change_serving(opened, rules, afresh=afresh)
         self.rules = rules
         self._privilege.commit()
         if not str(different):
@@ -281,13 +305,92 @@ class MuxService(Service):
         for warning in lint(rules):
             self._log.warn("{warning}", warning=str(warning))
         if rules.settings.drain_removed:
-            opened.end_removed(different.routes.gone, different.backends.gone)
-        older = len(opened.older())
+            running = [*self._retiring] if self._opened is None else [self._opened, *self._retiring]
+            for serving in running:
+                serving.end_removed(different.routes.gone, different.backends.gone)
         go_on = f"{older} connection{' goes' if older == 1 else 's go'} on under older rules"
         return Report(ok=True, changes=f"{different}; {go_on}" if older else str(different))
 
-    async def _change_serving(self, serving: Serving, rules: Rules, *, afresh: bool) -> None:
-        """Have this process serve other rules.
+    async def _change_workers(self, parent: Parent, rules: Rules, *, afresh: bool) -> int:
+        """Have the workers serve other rules, and give the number of connections that keep the older ones.
+
+        Raises:
+            MuxError: They cannot; nothing has changed.
+        """
+        owner = self._account.owner if self._account else None
+        sockets = self._sockets.prepare(rules.listeners)
+        try:
+            prepared = await parent.prepare(rules, sockets, owner, afresh=afresh)
+        except BaseException:
+            sockets.abandon()
+            raise
+        unused = sockets.commit()
+        older = await prepared.commit()
+        for key, opened in unused.items():
+            close_socket(key, opened)
+        return older
+
+    async def _change_kind(self, opened: Serving | Parent, rules: Rules) -> int:
+        """Go on in workers instead of in this process alone, or the other way round; connections stay where they are.
+
+        Raises:
+            MuxError: That cannot be; nothing has changed.
+        """
+        others: dict[str, tuple[IListeningPort, Forwarding]] = {}
+        with ExitStack() as undo:
+            sockets = self._sockets.prepare(rules.listeners)
+            undo.callback(sockets.abandon)
+            new: Serving | Parent
+            if isinstance(opened, Parent):
+                new = self._make_serving(rules)
+                undo.callback(new.give_up)
+                await self._open_others(new, rules, others)
+                self._listen_all(new, rules, sockets.sockets, others)
+                self.ports, self.factories = new.ports, new.factories
+            else:
+                new = await self._start_parent(rules, sockets)
+                self.ports, self.factories = [], []
+            undo.pop_all()
+        unused = sockets.commit()
+        self._opened = new
+        if isinstance(new, Parent):
+            await new.accept()
+        older = (await opened.status())["active"]
+        self._retiring.append(opened)
+        opened.retire().addCallback(lambda _: self._retired(opened))
+        for key, gone in unused.items():
+            close_socket(key, gone)
+        return int(older)
+
+    async def _start_parent(self, rules: Rules, sockets: PreparedSockets) -> Parent:
+        failed: Deferred[None] = Deferred()
+        parent = Parent(
+            rules,
+            self._reactor,
+            self._sockets,
+            self._privilege.opener,
+            failed.errback,
+            accepting=False,
+        )
+        parent.check(self._account.owner if self._account else None)
+        parent.start(sockets.sockets)
+        try:
+            await DeferredList(
+                [parent.all_ready(), failed], fireOnOneCallback=True, fireOnOneErrback=True
+            )
+        except FirstError as problem:
+            await parent.drain()
+            problem.subFailure.raiseException()
+        return parent
+
+    def _retired(self, opened: Serving | Parent) -> None:
+        """Close what is left of what has ended its last connection."""
+        if opened in self._retiring and not self._stopping:
+            self._retiring.remove(opened)
+            Deferred.fromCoroutine(opened.drain())
+
+    async def _change_serving(self, serving: Serving, rules: Rules, *, afresh: bool) -> int:
+        """Have this process serve other rules, and give the number of connections that keep the older ones.
 
         Raises:
             MuxError: It cannot; nothing has changed.
@@ -318,6 +421,7 @@ class MuxService(Service):
         prepared.commit()
         for key, opened in unused.items():
             close_socket(key, opened)
+        return len(serving.older())
 
     async def _open_others(
         self,
@@ -380,29 +484,41 @@ class MuxService(Service):
             self._changeover.can_serve(self._exchange(), self._opened.answers)
 
     def _serving(self) -> Serving:
-        settings = self.rules.settings
-        access_log = open_log(
-            settings, after_turn(self._reactor), self._account.owner if self._account else None
-        )
-        serving = Serving(
-            self.rules, access_log, self._reactor, accepting=not self._changeover.is_waiting
-        )
+        serving = self._make_serving(self.rules, accepting=not self._changeover.is_waiting)
         self.ports, self.factories = serving.ports, serving.factories
         try:
             self._changeover.open(self.rules.listeners)
         except MuxError:
             serving.give_up()
             raise
-        sockets = self._sockets.sockets()
-        for listener in self.rules.listeners:
-            admission = self._counted.admission(listener, settings.max_connections)
-            factory = serving.add(listener, admission)
+        self._listen_all(serving, self.rules, self._sockets.sockets(), {})
+        return serving
+
+    def _make_serving(self, rules: Rules, *, accepting: bool = True) -> Serving:
+        owner = self._account.owner if self._account else None
+        access_log = open_log(rules.settings, after_turn(self._reactor), owner)
+        return Serving(rules, access_log, self._reactor, accepting=accepting)
+
+    def _listen_all(
+        self,
+        serving: Serving,
+        rules: Rules,
+        sockets: Mapping[str, socket.socket],
+        others: Mapping[str, tuple[IListeningPort, Forwarding]],
+    ) -> None:
+        """Accept the clients of all endpoints; those that Twisted opens may be open already."""
+        most = rules.settings.max_connections
+        for listener in rules.listeners:
+            factory = serving.add(listener, self._counted.admission(listener, most))
             for place in places_of(listener):
                 if place.is_plain:
                     serving.listen(factory, place.key, sockets[place.key])
+                elif place.key in others:
+                    port, forwarding = others[place.key]
+                    forwarding.lead(factory)
+                    serving.enter(place.key, port, forwarding)
                 else:
                     self._listen(serving, listener, place, factory)
-        return serving
 
     def _listen(
         self, serving: Serving, listener: Listener, place: Place, factory: MuxFactory

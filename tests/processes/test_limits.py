@@ -65,12 +65,12 @@ for number in range(20000):
 
 # Takes and gives back as fast as it can, with as many in its hands as it gets, and tells the most of all workers.
 TALLIES = """
-tally = limits.tally(3, 0, worker)
+tally = limits.tally(3, "", worker)
 for _ in range(3000):
     taken = 0
     while tally.take():
         taken += 1
-        most = max(most, sum(limits._counts))
+        most = max(most, sum(limits._row("")))
     refused += 1
     for _ in range(taken):
         tally.give_back()
@@ -78,12 +78,14 @@ for _ in range(3000):
 
 RACER = """
 import os, random, sys, time
-from txmux.processes.limits import SharedLimits
+from txmux.processes.limits import Layout, SharedLimits
 from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners
 worker = {worker}
-limits = SharedLimits(rules, 2, os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR))
+layout = Layout(2)
+layout.extend(rules)
+limits = SharedLimits(os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR), layout)
 most = refused = 0
 print("racing", flush=True)
 sys.stdin.read(1)
@@ -100,7 +102,7 @@ class SharedLimitsTest(SynchronousTestCase):
         self.rules = parse(RULES, "x")
         self.limits = SharedLimits.make(self.rules, 2)
         self.addCleanup(self.limits.close)
-        self.made = [self.limits.admissions(worker, self.clock.seconds) for worker in (0, 1)]
+        self.made = [self.limits.admissions(worker, self.clock.seconds, 3) for worker in (0, 1)]
 
     def admissions(self, name: str) -> list[Admission]:
         """Make those of a listener in both workers."""
@@ -121,7 +123,7 @@ class SharedLimitsTest(SynchronousTestCase):
         self.patch(limits, "sys", type("Other", (), {"platform": "other"}))
         made = SharedLimits.make(self.rules, 1)
         self.addCleanup(made.close)
-        made.admissions(0, self.clock.seconds)(self.rules.listeners[1]).enter(None, CLIENT)
+        made.admissions(0, self.clock.seconds, 3)(self.rules.listeners[1]).enter(None, CLIENT)
 
     def test_per_source(self) -> None:
         """What a client has in one worker is missing in the other."""
@@ -154,6 +156,31 @@ class SharedLimitsTest(SynchronousTestCase):
         plain.enter(None, CLIENT)
         self.assert_refused(beside)
 
+    def test_other_rules(self) -> None:
+        """Connections go on counting under other rules, for listeners that have the name, and those that are new begin."""
+        (one, _), (plain, _) = self.admissions("counted"), self.admissions("plain")
+        one.enter(None, CLIENT)
+        plain.enter(None, CLIENT)
+        more = "[listen new]\nendpoint = 127.0.0.1:0\nconnection_rate_per_source = 1/s burst=1\n"
+        self.rules = parse(
+            f"{RULES.replace('[listen plain]', '[listen plain]{}max_connections = 1')}{more}".format(
+                chr(10)
+            ),
+            "x",
+        )
+        self.limits.extend(self.rules)
+        self.made = [self.limits.admissions(worker, self.clock.seconds, 0) for worker in (0, 1)]
+        _, other = self.admissions("counted")
+        other.enter(None, CLIENT)
+        self.assert_refused(other)
+        same, _ = self.admissions("plain")
+        self.assert_refused(same)
+        plain.leave(None)
+        same.enter(None, CLIENT)
+        new, beside = self.admissions("new")
+        new.enter(None, CLIENT)
+        self.assert_refused(beside)
+
     def test_worker_gone(self) -> None:
         """What a worker had that is no more is free again; what the other has is not."""
         gone, left = self.admissions("counted")
@@ -172,11 +199,9 @@ class SharedTallyTest(SynchronousTestCase):
         self.limits = SharedLimits.make(parse(RACED, "x"), 2)
         self.addCleanup(self.limits.close)
 
-    def tally(self, worker: int, row: int = 1, limit: int = 3) -> SharedTally:
+    def tally(self, worker: int, name: str = "raced", limit: int = 3) -> SharedTally:
         """Make the tally of a worker."""
-        tally = self.limits.tally(limit, row, worker)
-        assert tally is not None
-        return tally
+        return self.limits.tally(limit, name, worker)
 
     def test_limit(self) -> None:
         """What one has taken is missing for the other."""
@@ -189,8 +214,8 @@ class SharedTallyTest(SynchronousTestCase):
 
     def test_rows(self) -> None:
         """Another limit has nothing to do with it."""
-        self.assertTrue(self.tally(0, row=0, limit=1).take())
-        self.assertTrue(self.tally(0, row=1, limit=1).take())
+        self.assertTrue(self.tally(0, "", limit=1).take())
+        self.assertTrue(self.tally(0, limit=1).take())
 
     def test_worker_gone(self) -> None:
         """What was taken by a worker that is no more is free again."""

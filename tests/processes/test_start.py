@@ -176,7 +176,7 @@ class ChildTest(SynchronousTestCase):
             "ask": 7,
             "descriptors": 1,
             "rules": {"texts": {"rules.ini": "[listen x]\n"}},
-            "workers": 1,
+            "limits": {"columns": 1},
             "sockets": [],
         }
         memory = os.memfd_create("test")

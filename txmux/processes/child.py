@@ -18,7 +18,7 @@ from txmux.processes.account import account_of
 from txmux.processes.channel import Channel, attach
 from txmux.processes.exchange import OneProcess
 from txmux.processes.forwarding import Forwarding
-from txmux.processes.limits import SharedLimits
+from txmux.processes.limits import Layout, SharedLimits
 from txmux.processes.opener import Opener
 from txmux.processes.signals import SignalWatch
 from txmux.processes.worker import CHANNEL
@@ -32,6 +32,9 @@ from txmux.sockets.poller import after_turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from txmux.frontend.limits.admission import Admission
+    from txmux.rules.model import Listener, Rules
+    from txmux.serving.serving import Prepared
 
 __all__ = ["Child", "main"]
 
@@ -54,6 +57,8 @@ class Child:
         self._number = number
         self._reactor = reactor
         self._serving: Serving | None = None
+        self._limits: SharedLimits | None = None
+        self._prepared: tuple[Prepared, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
         self.status = 0
         handlers: dict[str, Callable[..., object]] = {
@@ -67,10 +72,9 @@ class Child:
         self,
         descriptors: Sequence[int],
         rules: dict[str, Any],
-        workers: int,
+        limits: dict[str, Any],
         sockets: Sequence[str],
         down: Sequence[dict[str, Any]] = (),
-        accepting: bool = True,  # noqa: FBT001, FBT002 - a message's field
         *,
         opener: bool = False,
     ) -> None:
@@ -79,10 +83,9 @@ class Child:
         Args:
             descriptors: The memory that all workers share, the listening sockets, and what leads to the opener.
             rules: What was in their files.
-            workers: The number of them.
+            limits: Where everything is in the memory.
             sockets: The keys of the places of the sockets, in their order.
             down: What checks have found so far.
-            accepting: Whether clients are accepted yet.
             opener: Whether there is a helper that opens files.
         """
         memory, *opened = descriptors
@@ -90,10 +93,11 @@ class Child:
             use_helper(Opener(socket.socket(fileno=opened.pop())).open_file)
         try:
             serving = self._serving = self._serve(
-                Files(**rules), workers, memory, dict(zip(sockets, opened, strict=True))
+                Files(**rules),
+                memory,
+                Layout(**limits),
+                dict(zip(sockets, opened, strict=True)),
             )
-            if not accepting:
-                serving.pause()
             for finding in down:
                 serving.check_found(**finding)
         except Exception:
@@ -102,23 +106,35 @@ class Child:
             raise
         self.channel.handlers.update(
             end_all=serving.end_all,
-            reopen=serving.reopen_files,
+            reopen=serving.reopen_log,
             check=serving.check_found,
+            prepare=self._prepare,
+            commit=self._commit,
+            abandon=self._abandon,
+            end_removed=serving.end_removed,
+            status=serving.status,
+            retire=self.retire,
             **OneProcess(serving, self._reactor).handlers,
         )
 
     def _serve(
-        self, files: Files, workers: int, memory: int, sockets: Mapping[str, int]
+        self, files: Files, memory: int, layout: Layout, sockets: Mapping[str, int]
     ) -> Serving:
         rules = read_again(files)
-        limits = SharedLimits(rules, workers, memory)
-        admission = limits.admissions(self._number - 1, self._reactor.seconds)
+        limits = self._limits = SharedLimits(memory, layout)
+        admission = self._admission(rules)
         account = account_of(rules)
         access_log = open_log(
             rules.settings, after_turn(self._reactor), account.owner if account else None
         )
         serving = Serving(
-            rules, access_log, self._reactor, checking=False, shared=True, hops=limits.hops
+            rules,
+            access_log,
+            self._reactor,
+            checking=False,
+            accepting=False,  # the parent says when
+            shared=True,
+            hops=limits.hops,
         )
         for listener in rules.listeners:
             factory = serving.add(listener, admission(listener))
@@ -130,6 +146,90 @@ class Child:
         if account is not None:
             account.become()
         return serving
+
+    def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
+        assert self._limits is not None  # noqa: S101 - it serves
+        most = rules.settings.max_connections
+        return self._limits.admissions(self._number - 1, self._reactor.seconds, most)
+
+    def _prepare(
+        self,
+        descriptors: Sequence[int],
+        rules: dict[str, Any],
+        limits: dict[str, Any],
+        sockets: Sequence[str],
+        *,
+        afresh: bool,
+    ) -> None:
+        """Get ready for other rules.
+
+        Args:
+            descriptors: The listening sockets.
+            rules: What was in their files.
+            limits: Where everything is in the memory, in which there may be more now.
+            sockets: The keys of the places of the sockets, in their order.
+            afresh: Whether these are other rules at all.
+        """
+        opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        try:
+            for one in opened:
+                one.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            self._abandon()
+            self._prepared = (
+                self._prepare_serving(
+                    read_again(Files(**rules)),
+                    Layout(**limits),
+                    dict(zip(sockets, opened, strict=True)),
+                    afresh=afresh,
+                ),
+                opened,
+            )
+        except Exception:
+            for one in opened:
+                one.close()
+            raise
+
+    def _prepare_serving(
+        self, rules: Rules, layout: Layout, sockets: Mapping[str, socket.socket], *, afresh: bool
+    ) -> Prepared:
+        serving, limits = self._serving, self._limits
+        assert serving is not None  # noqa: S101 - nobody asks before
+        assert limits is not None  # noqa: S101 - as above
+        limits.use(layout)
+        access_log = open_log(rules.settings, after_turn(self._reactor))
+        try:
+            return serving.prepare(
+                rules, sockets, self._admission(rules), access_log, afresh=afresh
+            )
+        except Exception:
+            if access_log is not None:
+                access_log.close()
+            raise
+
+    def _commit(self) -> int:
+        """Serve under the rules that were prepared, and tell how many connections go on under older ones."""
+        assert self._serving is not None  # noqa: S101 - nobody asks before
+        if self._prepared is not None:
+            (prepared, opened), self._prepared = self._prepared, None
+            prepared.commit()
+            for one in opened:
+                one.close()
+        return len(self._serving.older())
+
+    def _abandon(self) -> None:
+        """Go on under the rules that there are."""
+        if self._prepared is not None:
+            (prepared, opened), self._prepared = self._prepared, None
+            prepared.abandon()
+            if prepared.access_log is not None:
+                prepared.access_log.close()
+            for one in opened:
+                one.close()
+
+    def retire(self) -> None:
+        """Accept no more, and end the process when its connections have ended, however long they take."""
+        if self._serving is not None:
+            self._serving.retire().addCallback(lambda _: self.stop())
 
     def stop(self) -> None:
         """Let connections finish, and end the process."""

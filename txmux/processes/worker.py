@@ -20,7 +20,7 @@ from txmux.processes.ending import how_ended
 from txmux.processes.environment import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall, IProcessTransport
     from twisted.python.failure import Failure
@@ -42,11 +42,14 @@ _access = Logger(namespace="txmux.access")
 class _Parent(Protocol):
     """What a worker needs of its parent."""
 
+    generation: int
+
     def descriptors(self) -> list[int]: ...
     def start_message(self) -> dict[str, Any]: ...
     def opener(self) -> socket.socket | None: ...
     def is_served(self) -> bool: ...
-    def ready(self) -> None: ...
+    def ready(self, worker: Worker, /) -> None: ...
+    def retired(self, worker: Worker, /) -> None: ...
     def ended(self, number: int, /) -> None: ...
     def start_failed(self, message: str, /) -> None: ...
 
@@ -58,32 +61,55 @@ class Worker(ProcessProtocol):
         parent: Is told what happens to it.
         number: Counted from 0; people are told one more.
         reactor: Starts the process.
+        is_first: Whether the service stops if the process cannot start.
 
     Attributes:
+        number: As above.
         ready: Whether it serves.
+        generation: Of the rules that it was given.
     """
 
     _log = Logger()
 
     transport: IProcessTransport
 
-    def __init__(self, parent: _Parent, number: int, reactor: Any) -> None:
+    def __init__(
+        self, parent: _Parent, number: int, reactor: Any, *, is_first: bool = True
+    ) -> None:
         self._parent = parent
-        self._number = number
+        self._number = self.number = number
         self._reactor = reactor
         self._back_off = BackOff()
         self._channel: Channel | None = None
         self._restart: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
-        self._has_served = False
+        self._has_served = not is_first
         self._problem = ""
         self._silent = 0
         self._asked = False
         self._hung = False
+        self._retiring = False
         self.ready = False
+        self.generation = 0
+
+    @property
+    def pid(self) -> int:
+        """The number of the process; 0 if there is none."""
+        return 0 if self._channel is None else int(self.transport.pid or 0)
+
+    def retire(self) -> None:
+        """Have it accept no more and end when its connections have; then nobody succeeds it."""
+        self._retiring = True
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        if self._channel is None:
+            self._parent.retired(self)
+        else:
+            self.tell("retire")
 
     def start(self) -> None:
         """Start the process."""
+        self.generation = self._parent.generation
         self._restart = None
         self._problem = ""
         self._silent = 0
@@ -136,13 +162,12 @@ class Worker(ProcessProtocol):
         if self._channel is not None:
             self._channel.send(kind, **values)
 
-    def ask(
-        self, kind: str, *, seconds: float | None = None, descriptors: Sequence[int] = ()
-    ) -> Deferred[Any]:
-        """Ask it something; see `Channel.ask`."""
+    def ask(self, kind: str, *, seconds: float | None = 30.0, **values: Any) -> Deferred[Any]:
+        """Ask it for something; see `Channel.ask`."""
         if self._channel is None:
-            return fail(GoneError())
-        return self._channel.ask(kind, seconds=seconds, descriptors=descriptors)
+            gone: Deferred[Any] = fail(GoneError())
+            return gone
+        return self._channel.ask(kind, seconds=seconds, **values)
 
     def stop(self) -> Deferred[None]:
         """Let its connections finish, and wait for its end."""
@@ -199,6 +224,11 @@ class Worker(ProcessProtocol):
         self._channel = None
         self.ready = False
         self._parent.ended(self._number)
+        if self._retiring:
+            self._parent.retired(self)
+            if self._stopped is not None:
+                self._stopped.callback(None)
+            return
         if self._hung and self._stopped is None:
             self.start()
             return
@@ -231,7 +261,7 @@ class Worker(ProcessProtocol):
 
     def _is_ready(self) -> None:
         self.ready = self._has_served = True
-        self._parent.ready()
+        self._parent.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
         if not failure.check(GoneError):  # or it is known how it ended

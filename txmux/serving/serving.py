@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
@@ -152,7 +152,7 @@ class Serving:
 
     def factory_of(self, listener: str) -> MuxFactory:
         """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
-        for factory in self.factories:
+        for factory in self._all():
             if factory.generation.settings.name == listener:
                 return factory
         gone = Listener(listener)
@@ -320,6 +320,24 @@ class Serving:
 
     def _all(self) -> list[MuxFactory]:
         return [*self.factories, *self._retiring]
+
+    def retire(self) -> Deferred[Any]:
+        """Accept no more; what fires does so when all connections have ended, however long they take."""
+        for port in self.ports:
+            stop_listening(port)
+        self.ports.clear()
+        self._doors.clear()
+        return gatherResults([factory.emptied() for factory in self._all()])
+
+    async def status(self) -> dict[str, Any]:
+        """Count the connections, for ``/api/status``."""
+        connections = self.connections()
+        return {
+            "generation": self.number,
+            "active": len(connections),
+            "undecided": sum(one.record.detect_ms is None for one in connections),
+            "older": len(self.older()),
+        }
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
