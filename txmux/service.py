@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import (
     Deferred,
-    DeferredList,
-    FirstError,
     gatherResults,
-    maybeDeferred,
 )
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from txmux.control import Report
 from txmux.errors import MuxError
-from txmux.frontend.addresses import text_of
 from txmux.frontend.limits.counted import Counted
 from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.changeover import Changeover
+from txmux.processes.changing import change_workers, start_workers
 from txmux.processes.exchange import OneProcess
 from txmux.processes.notify import Notifier
 from txmux.processes.parent import Parent
@@ -39,26 +36,21 @@ from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.serving.coalescing import Coalescing
-from txmux.serving.door import Forwarding
-from txmux.serving.endpoints import check_servers, listen_error, server_endpoint, stop_listening
-from txmux.serving.places import places_of
+from txmux.serving.endpoints import check_servers
+from txmux.serving.opening import Opening
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets, close_socket
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
-
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
     from txmux.frontend.listener import MuxFactory
     from txmux.processes.account import Account
     from txmux.processes.exchange import Exchange
-    from txmux.rules.model import Listener, Rules
-    from txmux.serving.places import Place
-    from txmux.serving.store import PreparedSockets
+    from txmux.rules.model import Rules
+    from txmux.serving.door import Forwarding
 
 __all__ = ["MuxService"]
 
@@ -104,6 +96,7 @@ class MuxService(Service):
         self._privilege = Privilege(self._sockets)
         self._opened: Serving | Parent | None = None
         self._counted = Counted(reactor.seconds)
+        self._opening = Opening(reactor, self._sockets, self._counted, self._fail)
         self._retiring: list[Serving | Parent] = []
         self._reloading = Coalescing(self._reload)
         self._given: Rules | None = None
@@ -120,8 +113,9 @@ class MuxService(Service):
             self._notifier,
         )
         self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
-        signals = [signal.SIGUSR2] if upgrades else []
-        self._on_upgrade = SignalWatch(reactor, self._asked_to_upgrade, *signals)
+        self._on_upgrade = SignalWatch(
+            reactor, self._asked_to_upgrade, *[signal.SIGUSR2] * upgrades
+        )
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -275,6 +269,9 @@ class MuxService(Service):
         self.last_reload = (time.time(), report)
         return report
 
+    def _owner(self) -> tuple[int, int] | None:
+        return self._account.owner if self._account else None
+
     def _read(self) -> Rules:
         path = self.rules.path
         if Path.cwd() != self._folder:  # whoever runs the service went elsewhere after it was made
@@ -295,7 +292,7 @@ class MuxService(Service):
         if isinstance(opened, Parent) != (rules.settings.workers > 1):
             older = await self._change_kind(opened, rules)
         elif isinstance(opened, Parent):
-            older = await self._change_workers(opened, rules, afresh=afresh)
+            older = await change_workers(opened, self._sockets, rules, self._owner(), afresh=afresh)
         else:
             older = await self._change_serving(opened, rules, afresh=afresh)
         self.rules = rules
@@ -311,25 +308,6 @@ class MuxService(Service):
         go_on = f"{older} connection{' goes' if older == 1 else 's go'} on under older rules"
         return Report(ok=True, changes=f"{different}; {go_on}" if older else str(different))
 
-    async def _change_workers(self, parent: Parent, rules: Rules, *, afresh: bool) -> int:
-        """Have the workers serve other rules, and give the number of connections that keep the older ones.
-
-        Raises:
-            MuxError: They cannot; nothing has changed.
-        """
-        owner = self._account.owner if self._account else None
-        sockets = self._sockets.prepare(rules.listeners)
-        try:
-            prepared = await parent.prepare(rules, sockets, owner, afresh=afresh)
-        except BaseException:
-            sockets.abandon()
-            raise
-        unused = sockets.commit()
-        older = await prepared.commit()
-        for key, opened in unused.items():
-            close_socket(key, opened)
-        return older
-
     async def _change_kind(self, opened: Serving | Parent, rules: Rules) -> int:
         """Go on in workers instead of in this process alone, or the other way round; connections stay where they are.
 
@@ -342,13 +320,20 @@ class MuxService(Service):
             undo.callback(sockets.abandon)
             new: Serving | Parent
             if isinstance(opened, Parent):
-                new = self._make_serving(rules)
+                new = self._opening.make(rules, self._owner())
                 undo.callback(new.give_up)
-                await self._open_others(new, rules, others)
-                self._listen_all(new, rules, sockets.sockets, others)
+                await self._opening.open_others(new, rules, others)
+                self._opening.listen_all(new, rules, sockets.sockets, others)
                 self.ports, self.factories = new.ports, new.factories
             else:
-                new = await self._start_parent(rules, sockets)
+                new = await start_workers(
+                    rules,
+                    self._reactor,
+                    self._sockets,
+                    sockets,
+                    self._privilege.opener,
+                    self._owner(),
+                )
                 self.ports, self.factories = [], []
             undo.pop_all()
         unused = sockets.commit()
@@ -361,27 +346,6 @@ class MuxService(Service):
         for key, gone in unused.items():
             close_socket(key, gone)
         return int(older)
-
-    async def _start_parent(self, rules: Rules, sockets: PreparedSockets) -> Parent:
-        failed: Deferred[None] = Deferred()
-        parent = Parent(
-            rules,
-            self._reactor,
-            self._sockets,
-            self._privilege.opener,
-            failed.errback,
-            accepting=False,
-        )
-        parent.check(self._account.owner if self._account else None)
-        parent.start(sockets.sockets)
-        try:
-            await DeferredList(
-                [parent.all_ready(), failed], fireOnOneCallback=True, fireOnOneErrback=True
-            )
-        except FirstError as problem:
-            await parent.drain()
-            problem.subFailure.raiseException()
-        return parent
 
     def _retired(self, opened: Serving | Parent) -> None:
         """Close what is left of what has ended its last connection."""
@@ -396,7 +360,7 @@ class MuxService(Service):
             MuxError: It cannot; nothing has changed.
         """
         settings = rules.settings
-        owner = self._account.owner if self._account else None
+        owner = self._owner()
         others: dict[str, tuple[IListeningPort, Forwarding]] = {}
         with ExitStack() as undo:
             sockets = self._sockets.prepare(rules.listeners)
@@ -412,7 +376,7 @@ class MuxService(Service):
                 afresh=afresh,
             )
             undo.callback(prepared.abandon)
-            await self._open_others(serving, rules, others)
+            await self._opening.open_others(serving, rules, others)
             undo.pop_all()
         unused = sockets.commit()
         for key, (port, forwarding) in others.items():
@@ -422,26 +386,6 @@ class MuxService(Service):
         for key, opened in unused.items():
             close_socket(key, opened)
         return len(serving.older())
-
-    async def _open_others(
-        self,
-        serving: Serving,
-        rules: Rules,
-        others: dict[str, tuple[IListeningPort, Forwarding]],
-    ) -> None:
-        """Open the ports that are for Twisted to open, and are new."""
-        for listener in rules.listeners:
-            for place in places_of(listener):
-                if place.is_plain or serving.has(place.key):
-                    continue
-                forwarding = Forwarding()
-                try:
-                    endpoint = server_endpoint(self._reactor, place.text, listener.backlog)
-                    others[place.key] = (await endpoint.listen(forwarding), forwarding)
-                except Exception as problem:
-                    for port, _ in others.values():
-                        await stop_listening(port)
-                    raise listen_error(listener, place.text, problem) from problem
 
     def _open(self) -> Serving | Parent:
         if self._opened is None:
@@ -475,7 +419,7 @@ class MuxService(Service):
             served=self._can_serve,
             accepting=not self._changeover.is_waiting,
         )
-        parent.check(self._account.owner if self._account else None)
+        parent.check(self._owner())
         self._changeover.open(self.rules.listeners)
         return parent
 
@@ -484,74 +428,17 @@ class MuxService(Service):
             self._changeover.can_serve(self._exchange(), self._opened.answers)
 
     def _serving(self) -> Serving:
-        serving = self._make_serving(self.rules, accepting=not self._changeover.is_waiting)
+        serving = self._opening.make(
+            self.rules, self._owner(), accepting=not self._changeover.is_waiting
+        )
         self.ports, self.factories = serving.ports, serving.factories
         try:
             self._changeover.open(self.rules.listeners)
         except MuxError:
             serving.give_up()
             raise
-        self._listen_all(serving, self.rules, self._sockets.sockets(), {})
+        self._opening.listen_all(serving, self.rules, self._sockets.sockets(), {})
         return serving
-
-    def _make_serving(self, rules: Rules, *, accepting: bool = True) -> Serving:
-        owner = self._account.owner if self._account else None
-        access_log = open_log(rules.settings, after_turn(self._reactor), owner)
-        return Serving(rules, access_log, self._reactor, accepting=accepting)
-
-    def _listen_all(
-        self,
-        serving: Serving,
-        rules: Rules,
-        sockets: Mapping[str, socket.socket],
-        others: Mapping[str, tuple[IListeningPort, Forwarding]],
-    ) -> None:
-        """Accept the clients of all endpoints; those that Twisted opens may be open already."""
-        most = rules.settings.max_connections
-        for listener in rules.listeners:
-            factory = serving.add(listener, self._counted.admission(listener, most))
-            for place in places_of(listener):
-                if place.is_plain:
-                    serving.listen(factory, place.key, sockets[place.key])
-                elif place.key in others:
-                    port, forwarding = others[place.key]
-                    forwarding.lead(factory)
-                    serving.enter(place.key, port, forwarding)
-                else:
-                    self._listen(serving, listener, place, factory)
-
-    def _listen(
-        self, serving: Serving, listener: Listener, place: Place, factory: MuxFactory
-    ) -> None:
-        text = place.text
-        forwarding = Forwarding()
-        forwarding.lead(factory)
-
-        def listen() -> Deferred[IListeningPort]:
-            return server_endpoint(self._reactor, text, listener.backlog).listen(forwarding)
-
-        def listening(port: IListeningPort) -> None:
-            serving.enter(place.key, port, forwarding)
-            self._log.info(
-                "listening on {address} for [listen {name}]",
-                address=text_of(port.getHost()),
-                name=listener.name,
-            )
-
-        failures: list[Failure] = []
-
-        def fail_late(_: None) -> None:
-            if failures:
-                self._fail(listen_error(listener, text, failures[0].value))
-
-        opening = maybeDeferred(listen).addCallback(listening)
-        opening.addErrback(failures.append)
-        if failures:
-            serving.give_up()
-            self._sockets.close()
-            raise listen_error(listener, text, failures[0].value) from failures[0].value
-        # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
-        opening.addCallback(fail_late)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

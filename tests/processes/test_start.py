@@ -23,7 +23,7 @@ from tests.support.service import ServiceTestCase
 from txmux import MuxService, tap
 from txmux.errors import ListenError
 from txmux.observe.access_log import AccessLogError
-from txmux.processes.parent import WorkersError
+from txmux.processes.shareable import WorkersError
 from txmux.rules.model import Listener, Rules, Settings
 
 TWO = "[txmux]\nworkers = 2\n"

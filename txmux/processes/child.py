@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from txmux.frontend.limits.admission import Admission
     from txmux.rules.model import Listener, Rules
-    from txmux.serving.serving import Prepared
+    from txmux.serving.prepared import Prepared
 
 __all__ = ["Child", "main"]
 

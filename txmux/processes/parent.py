@@ -10,27 +10,26 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from txmux.backends.upstream import Upstreams
-from txmux.errors import ListenError, MuxError
+from txmux.errors import MuxError
 from txmux.frontend.engine import Engine
 from txmux.observe.access_log import open_log
 from txmux.processes.channel import GoneError
 from txmux.processes.exchange import Workers
 from txmux.processes.limits import SharedLimits
+from txmux.processes.shareable import WorkersError, check_as_read, check_shareable
 from txmux.processes.worker import Worker
-from txmux.rules.reading.parser import is_as_read
-from txmux.serving.places import places_of
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.backends.upstream import PreparedUpstreams
     from txmux.processes.opener import Opener
-    from txmux.rules.model import Listener, Rules
+    from txmux.rules.model import Rules
     from txmux.serving.store import ListeningSockets, PreparedSockets
 
 __all__ = ["Parent", "WorkersError"]
@@ -43,10 +42,6 @@ _MOST_WORKERS = 16
 
 _GRACE = 5.0
 """Seconds that a worker has to end, beyond those that its connections have."""
-
-
-class WorkersError(MuxError):
-    """Workers cannot be started, or one could not start."""
 
 
 class Parent:
@@ -433,30 +428,3 @@ async def _failures(asked: list[Deferred[Any]]) -> list[str]:
     answers = await DeferredList(asked, consumeErrors=True)
     failed: list[Any] = [answer for answered, answer in answers if not answered]
     return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
-
-
-def check_as_read(rules: Rules) -> None:
-    """See whether rules can be handed to other processes.
-
-    Raises:
-        WorkersError: They cannot.
-    """
-    if not is_as_read(rules):
-        raise WorkersError(
-            "workers: rules that are not all read from a file cannot be handed to several processes; write workers = 1"
-        )
-
-
-def check_shareable(listeners: Iterable[Listener]) -> None:
-    """See whether several processes can accept from all endpoints.
-
-    Raises:
-        ListenError: One is for Twisted to open.
-    """
-    for listener in listeners:
-        for place in places_of(listener):
-            if not place.is_plain:
-                raise ListenError(
-                    f"[listen {listener.name}] endpoint {place.text}: several workers cannot share an endpoint of type "
-                    f"{place.kind!r}; write ADDRESS:PORT, :PORT, unix: or systemd:, or workers = 1"
-                )

@@ -18,6 +18,7 @@ from txmux.rules.model import Listener
 from txmux.serving.door import Door
 from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.places import places_of
+from txmux.serving.prepared import Prepared
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
@@ -26,15 +27,13 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IListeningPort
 
-    from txmux.backends.upstream import PreparedUpstreams
     from txmux.frontend.connection import MuxProtocol
     from txmux.frontend.hops import Hops
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
-    from txmux.tls.termination import PreparedTerminations
 
-__all__ = ["Prepared", "Serving"]
+__all__ = ["Serving"]
 
 _STEPS = 100
 """The most moments at which connections are ended when their time is over."""
@@ -432,35 +431,3 @@ class Serving:
         """Open the access log's file again."""
         if self._access_log is not None:
             self._access_log.reopen()
-
-
-@attrs.define
-class Prepared:
-    """What a `Serving` will be under other rules; ends by `commit` or `abandon`.
-
-    Attributes:
-        factories: What serves the listeners, in their order.
-        generations: What those become that there are already.
-        places: What serves each place, by the place's key.
-        reserved: Descriptors that ports will be given.
-    """
-
-    _serving: Serving
-    rules: Rules
-    number: int
-    sockets: Mapping[str, socket.socket]
-    access_log: AccessLog | None
-    upstreams: PreparedUpstreams
-    terminations: PreparedTerminations
-    factories: list[MuxFactory] = attrs.field(factory=list, init=False)
-    generations: dict[MuxFactory, Generation] = attrs.field(factory=dict, init=False)
-    places: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
-    reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
-
-    def commit(self) -> None:
-        """Accept the next clients under these rules; ports that are not needed are closed when nobody waits there."""
-        self._serving.commit(self)
-
-    def abandon(self) -> None:
-        """Leave everything as it was; the access log is the caller's to close."""
-        self._serving.abandon(self)

@@ -1,0 +1,77 @@
+"""Workers under other rules, or in place of one process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList, FirstError
+
+from txmux.processes.parent import Parent
+from txmux.serving.store import close_socket
+
+if TYPE_CHECKING:
+    from txmux.processes.opener import Opener
+    from txmux.rules.model import Rules
+    from txmux.serving.store import ListeningSockets, PreparedSockets
+
+__all__ = ["change_workers", "start_workers"]
+
+
+async def change_workers(
+    parent: Parent,
+    store: ListeningSockets,
+    rules: Rules,
+    owner: tuple[int, int] | None,
+    *,
+    afresh: bool,
+) -> int:
+    """Have workers serve other rules, and give the number of connections that keep the older ones.
+
+    Args:
+        parent: Of the workers.
+        store: The sockets of the service.
+        rules: The others.
+        owner: The user and group IDs that the workers run as.
+        afresh: Whether these are others at all; otherwise only files are read again.
+
+    Raises:
+        MuxError: They cannot; nothing has changed.
+    """
+    sockets = store.prepare(rules.listeners)
+    try:
+        prepared = await parent.prepare(rules, sockets, owner, afresh=afresh)
+    except BaseException:
+        sockets.abandon()
+        raise
+    unused = sockets.commit()
+    older = await prepared.commit()
+    for key, opened in unused.items():
+        close_socket(key, opened)
+    return older
+
+
+async def start_workers(
+    rules: Rules,
+    reactor: Any,
+    store: ListeningSockets,
+    sockets: PreparedSockets,
+    opener: Opener | None,
+    owner: tuple[int, int] | None,
+) -> Parent:
+    """Start workers that could serve, but do not accept yet.
+
+    Raises:
+        MuxError: One cannot start; then none is left.
+    """
+    failed: Deferred[None] = Deferred()
+    parent = Parent(rules, reactor, store, opener, failed.errback, accepting=False)
+    parent.check(owner)
+    parent.start(sockets.sockets)
+    try:
+        await DeferredList(
+            [parent.all_ready(), failed], fireOnOneCallback=True, fireOnOneErrback=True
+        )
+    except FirstError as problem:
+        await parent.drain()
+        problem.subFailure.raiseException()
+    return parent

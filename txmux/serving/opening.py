@@ -1,0 +1,138 @@
+"""Having one process serve all that rules name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from txmux.frontend.addresses import text_of
+from txmux.observe.access_log import open_log
+from txmux.serving.door import Forwarding
+from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
+from txmux.serving.places import places_of
+from txmux.serving.serving import Serving
+from txmux.sockets.poller import after_turn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+
+    from twisted.internet.interfaces import IListeningPort
+    from twisted.python.failure import Failure
+
+    from txmux.errors import MuxError
+    from txmux.frontend.limits.counted import Counted
+    from txmux.frontend.listener import MuxFactory
+    from txmux.rules.model import Listener, Rules
+    from txmux.serving.places import Place
+    from txmux.serving.store import ListeningSockets
+
+__all__ = ["Opening"]
+
+
+class Opening:
+    """Makes what serves, and opens what is not a plain socket.
+
+    Args:
+        reactor: Opens ports.
+        sockets: Those of the service.
+        counted: What is counted over changes of the rules.
+        fail: Is told of a port that cannot be opened when it is too late to raise.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        sockets: ListeningSockets,
+        counted: Counted,
+        fail: Callable[[MuxError], object],
+    ) -> None:
+        self._reactor = reactor
+        self._sockets = sockets
+        self._counted = counted
+        self._fail = fail
+
+    def make(
+        self, rules: Rules, owner: tuple[int, int] | None, *, accepting: bool = True
+    ) -> Serving:
+        """Make what serves rules, without a port yet."""
+        access_log = open_log(rules.settings, after_turn(self._reactor), owner)
+        return Serving(rules, access_log, self._reactor, accepting=accepting)
+
+    def listen_all(
+        self,
+        serving: Serving,
+        rules: Rules,
+        sockets: Mapping[str, socket.socket],
+        others: Mapping[str, tuple[IListeningPort, Forwarding]],
+    ) -> None:
+        """Accept the clients of all endpoints; those that Twisted opens may be open already."""
+        most = rules.settings.max_connections
+        for listener in rules.listeners:
+            factory = serving.add(listener, self._counted.admission(listener, most))
+            for place in places_of(listener):
+                if place.is_plain:
+                    serving.listen(factory, place.key, sockets[place.key])
+                elif place.key in others:
+                    port, forwarding = others[place.key]
+                    forwarding.lead(factory)
+                    serving.enter(place.key, port, forwarding)
+                else:
+                    self._listen(serving, listener, place, factory)
+
+    def _listen(
+        self, serving: Serving, listener: Listener, place: Place, factory: MuxFactory
+    ) -> None:
+        text = place.text
+        forwarding = Forwarding()
+        forwarding.lead(factory)
+
+        def listen() -> Deferred[IListeningPort]:
+            return server_endpoint(self._reactor, text, listener.backlog).listen(forwarding)
+
+        def listening(port: IListeningPort) -> None:
+            serving.enter(place.key, port, forwarding)
+            self._log.info(
+                "listening on {address} for [listen {name}]",
+                address=text_of(port.getHost()),
+                name=listener.name,
+            )
+
+        failures: list[Failure] = []
+
+        def fail_late(_: None) -> None:
+            if failures:
+                self._fail(listen_error(listener, text, failures[0].value))
+
+        opening = maybeDeferred(listen).addCallback(listening)
+        opening.addErrback(failures.append)
+        if failures:
+            serving.give_up()
+            self._sockets.close()
+            raise listen_error(listener, text, failures[0].value) from failures[0].value
+        # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
+        opening.addCallback(fail_late)
+
+    async def open_others(
+        self,
+        serving: Serving,
+        rules: Rules,
+        others: dict[str, tuple[IListeningPort, Forwarding]],
+    ) -> None:
+        """Open the ports that are for Twisted to open, and are new."""
+        for listener in rules.listeners:
+            for place in places_of(listener):
+                if place.is_plain or serving.has(place.key):
+                    continue
+                forwarding = Forwarding()
+                try:
+                    endpoint = server_endpoint(self._reactor, place.text, listener.backlog)
+                    others[place.key] = (await endpoint.listen(forwarding), forwarding)
+                except Exception as problem:
+                    for port, _ in others.values():
+                        await stop_listening(port)
+                    raise listen_error(listener, place.text, problem) from problem

@@ -1,0 +1,57 @@
+"""What a process will serve under other rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from txmux.backends.upstream import PreparedUpstreams
+    from txmux.frontend.generation import Generation
+    from txmux.frontend.listener import MuxFactory
+    from txmux.observe.access_log import AccessLog
+    from txmux.rules.model import Rules
+    from txmux.tls.termination import PreparedTerminations
+
+__all__ = ["Prepared"]
+
+
+class _Serving(Protocol):
+    def commit(self, prepared: Prepared, /) -> None: ...
+    def abandon(self, prepared: Prepared, /) -> None: ...
+
+
+@attrs.define
+class Prepared:
+    """What a `Serving` will be under other rules; ends by `commit` or `abandon`.
+
+    Attributes:
+        factories: What serves the listeners, in their order.
+        generations: What those become that there are already.
+        places: What serves each place, by the place's key.
+        reserved: Descriptors that ports will be given.
+    """
+
+    _serving: _Serving
+    rules: Rules
+    number: int
+    sockets: Mapping[str, socket.socket]
+    access_log: AccessLog | None
+    upstreams: PreparedUpstreams
+    terminations: PreparedTerminations
+    factories: list[MuxFactory] = attrs.field(factory=list, init=False)
+    generations: dict[MuxFactory, Generation] = attrs.field(factory=dict, init=False)
+    places: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
+    reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
+
+    def commit(self) -> None:
+        """Accept the next clients under these rules; ports that are not needed are closed when nobody waits there."""
+        self._serving.commit(self)
+
+    def abandon(self) -> None:
+        """Leave everything as it was; the access log is the caller's to close."""
+        self._serving.abandon(self)
