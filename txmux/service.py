@@ -305,8 +305,7 @@ class MuxService(Service):
             running = [*self._retiring] if self._opened is None else [self._opened, *self._retiring]
             for serving in running:
                 serving.end_removed(different.routes.gone, different.backends.gone)
-        go_on = f"{older} connection{' goes' if older == 1 else 's go'} on under older rules"
-        return Report(ok=True, changes=f"{different}; {go_on}" if older else str(different))
+        return Report(ok=True, changes=different.told(older))
 
     async def _change_kind(self, opened: Serving | Parent, rules: Rules) -> int:
         """Go on in workers instead of in this process alone, or the other way round; connections stay where they are.

@@ -68,6 +68,12 @@ class Changes:
         """Say all of it on one line; nothing if there is nothing."""
         return "; ".join(filter(None, self._parts()))
 
+    def told(self, older: int) -> str:
+        """Say also how many connections keep the older rules."""
+        if not older:
+            return str(self)
+        return f"{self}; {older} connection{' goes' if older == 1 else 's go'} on under older rules"
+
     def _parts(self) -> Iterator[str]:
         yield self.routes.told("route")
         if self.reordered:
