@@ -20,7 +20,6 @@ from twisted.logger import Logger
 from txmux.control import Report
 from txmux.errors import MuxError
 from txmux.frontend.limits.counted import Counted
-from txmux.observe.access_log import open_log
 from txmux.processes.account import account_of
 from txmux.processes.changeover import Changeover
 from txmux.processes.changing import change_workers, start_workers
@@ -40,7 +39,6 @@ from txmux.serving.endpoints import check_servers
 from txmux.serving.opening import Opening
 from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets, close_socket
-from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
@@ -294,7 +292,7 @@ class MuxService(Service):
         elif isinstance(opened, Parent):
             older = await change_workers(opened, self._sockets, rules, self._owner(), afresh=afresh)
         else:
-            older = await self._change_serving(opened, rules, afresh=afresh)
+            older = await self._opening.change(opened, rules, self._owner(), afresh=afresh)
         self.rules = rules
         self._privilege.commit()
         if not str(different):
@@ -351,40 +349,6 @@ class MuxService(Service):
         if opened in self._retiring and not self._stopping:
             self._retiring.remove(opened)
             Deferred.fromCoroutine(opened.drain())
-
-    async def _change_serving(self, serving: Serving, rules: Rules, *, afresh: bool) -> int:
-        """Have this process serve other rules, and give the number of connections that keep the older ones.
-
-        Raises:
-            MuxError: It cannot; nothing has changed.
-        """
-        settings = rules.settings
-        owner = self._owner()
-        others: dict[str, tuple[IListeningPort, Forwarding]] = {}
-        with ExitStack() as undo:
-            sockets = self._sockets.prepare(rules.listeners)
-            undo.callback(sockets.abandon)
-            access_log = open_log(settings, after_turn(self._reactor), owner)
-            if access_log is not None:
-                undo.callback(access_log.close)
-            prepared = serving.prepare(
-                rules,
-                sockets.sockets,
-                lambda listener: self._counted.admission(listener, settings.max_connections),
-                access_log,
-                afresh=afresh,
-            )
-            undo.callback(prepared.abandon)
-            await self._opening.open_others(serving, rules, others)
-            undo.pop_all()
-        unused = sockets.commit()
-        for key, (port, forwarding) in others.items():
-            forwarding.lead(prepared.places[key])
-            serving.enter(key, port, forwarding)
-        prepared.commit()
-        for key, opened in unused.items():
-            close_socket(key, opened)
-        return len(serving.older())
 
     def _open(self) -> Serving | Parent:
         if self._opened is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -13,6 +14,7 @@ from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
+from txmux.serving.store import close_socket
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
@@ -136,3 +138,38 @@ class Opening:
                     for port, _ in others.values():
                         await stop_listening(port)
                     raise listen_error(listener, place.text, problem) from problem
+
+    async def change(
+        self, serving: Serving, rules: Rules, owner: tuple[int, int] | None, *, afresh: bool
+    ) -> int:
+        """Have this process serve other rules, and give the number of connections that keep the older ones.
+
+        Raises:
+            MuxError: It cannot; nothing has changed.
+        """
+        settings = rules.settings
+        others: dict[str, tuple[IListeningPort, Forwarding]] = {}
+        with ExitStack() as undo:
+            sockets = self._sockets.prepare(rules.listeners)
+            undo.callback(sockets.abandon)
+            access_log = open_log(settings, after_turn(self._reactor), owner)
+            if access_log is not None:
+                undo.callback(access_log.close)
+            prepared = serving.prepare(
+                rules,
+                sockets.sockets,
+                lambda listener: self._counted.admission(listener, settings.max_connections),
+                access_log,
+                afresh=afresh,
+            )
+            undo.callback(prepared.abandon)
+            await self.open_others(serving, rules, others)
+            undo.pop_all()
+        unused = sockets.commit()
+        for key, (port, forwarding) in others.items():
+            forwarding.lead(prepared.places[key])
+            serving.enter(key, port, forwarding)
+        prepared.commit()
+        for key, opened in unused.items():
+            close_socket(key, opened)
+        return len(serving.older())
