@@ -109,6 +109,7 @@ class MuxService(Service):
             PidFile(pidfile) if pidfile else None,
             self._fail,
             self._notifier,
+            self._privilege,
         )
         self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
         self._on_upgrade = SignalWatch(

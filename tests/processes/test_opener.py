@@ -152,6 +152,15 @@ class OpenerTest(SynchronousTestCase):
         other.close()
         self.assertEqual(self.text(self.key), "precious")
 
+    def test_passed_on(self) -> None:
+        """The process that takes the place of the service may ask for everything, also when the first one is gone."""
+        other = Opener(self.opener.another(may_all=True))
+        self.addCleanup(other.close)
+        self.opener.close(wait=False)
+        self.assertIn(str(self.rules), other.read_rules().texts)
+        other.bind(places_of(read_again(other.read_rules()).listeners[0])[0]).close()
+        other.commit()
+
     def test_gone(self) -> None:
         """If it is gone, that is told."""
         process = self.opener._process

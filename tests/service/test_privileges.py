@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import is_gone
+from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from txmux.processes.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
@@ -217,6 +218,32 @@ class DroppingTests(SynchronousTestCase):
         for pid in successors:
             self.assert_nobody(pid)
         self.assertEqual(self.shown(mux), b"old.example")
+
+    def test_upgrade(self) -> None:
+        """An upgraded program goes on with the helper: it reads keys that only root can read, and so do its workers."""
+        path = self.folder / "keys/site.pem"
+        self.secret(path, "old.example")
+        os.chown(self.folder, _NOBODY.pw_uid, -1)  # for the file that names the process
+        for settings in ("", "workers = 2"):
+            mux = Upgrading(
+                self.folder,
+                self.secure(path),
+                f"user = nobody\n{settings}",
+                before=python_for_everybody(),
+            )
+            self.addCleanup(mux.kill)
+            helper = self.helper_of(mux)
+            mux.log.parent.chmod(0o755)  # the new process reads the rules itself
+            mux.upgrade()
+            self.assertEqual(self.shown(mux), b"old.example")
+            self.assert_nobody(mux.pid)
+            self.assertFalse(is_gone(helper))
+            self.secret(path, "new.example")
+            os.kill(mux.pid, signal.SIGHUP)
+            eventually(lambda m=mux: self.shown(m) == b"new.example", "the new one is shown")  # type: ignore[misc]
+            self.secret(path, "old.example")
+            mux.stop()
+            eventually(lambda pid=helper: is_gone(pid), "the helper has ended")  # type: ignore[misc]
 
     def test_new_certificate(self) -> None:
         """A certificate that is renewed later, and that only root can read, is shown after a signal."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from txmux.processes.notify import Notifier, sockets_from_store
 from txmux.processes.predecessor import Predecessor
+from txmux.processes.privilege import KEY, Privilege
 from txmux.processes.successor import UpgradeError
 from txmux.processes.upgrade import Upgrade
 from txmux.serving.places import places_of
@@ -34,6 +36,7 @@ class Changeover:
         pidfile: Names the process that serves, if it is wanted.
         failed: Is told if the old process ends before this one serves.
         notifier: Leads to systemd, which may have kept sockets.
+        privilege: What the service may do beyond its user.
 
     Attributes:
         is_waiting: Whether another process serves yet.
@@ -48,12 +51,14 @@ class Changeover:
         pidfile: PidFile | None,
         failed: Callable[[MuxError], object],
         notifier: Notifier,
+        privilege: Privilege,
     ) -> None:
         self._reactor = reactor
         self._sockets = sockets
         self._pidfile = pidfile
         self._failed = failed
         self._notifier = notifier
+        self._privilege = privilege
         self._predecessor: Predecessor | None = None
         self._is_told = False
         self._unneeded: dict[str, socket.socket] = {}
@@ -73,7 +78,8 @@ class Changeover:
         if predecessor is not None:
             self.is_waiting = True
             for key, opened in predecessor.sockets.items():
-                self._sockets.adopt(key, opened)
+                take = self._privilege.take if key == KEY else partial(self._sockets.adopt, key)
+                take(opened)
             self._notifier.taken(predecessor.sockets)
             self.down = predecessor.state.get("down", ())
             return
@@ -174,7 +180,9 @@ class Changeover:
         self._upgrade = Upgrade(exchange, self._reactor)
         try:
             _check(listeners)
-            changes = await self._upgrade.run(self._sockets.sockets(), state)
+            with self._privilege.handed_over() as helper:
+                sockets = {**self._sockets.sockets(), **helper}
+                changes = await self._upgrade.run(sockets, state)
             self.has_successor = True
         finally:
             self._upgrade = None

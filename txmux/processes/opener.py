@@ -130,14 +130,22 @@ class Opener:
         with suppress(OSError):  # who asks next is told
             self._ask(do="commit")
 
-    def another(self) -> socket.socket:
-        """Give what an `Opener` of another process can be made of, by which only files can be opened."""
-        return socket.socket(fileno=self._descriptor(do="another"))
+    def another(self, *, may_all: bool = False) -> socket.socket:
+        """Give what an `Opener` of another process can be made of.
 
-    def close(self) -> None:
-        """Part with the helper, which ends when nobody else needs it."""
+        Args:
+            may_all: Whether by that more than files can be had.
+        """
+        return socket.socket(fileno=self._descriptor(do="another", may_all=may_all))
+
+    def close(self, *, wait: bool = True) -> None:
+        """Part with the helper, which ends when nobody else needs it.
+
+        Args:
+            wait: Whether nobody else does.
+        """
         self._connection.close()
-        if self._process is not None:
+        if self._process is not None and wait:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_PATIENCE)
 
@@ -229,7 +237,7 @@ class Helper:
         self._files = Files()
         self._poll = select.poll()
         self._connections: dict[int, socket.socket] = {}
-        self._first = -1
+        self._may_all: set[int] = set()
 
     def serve(self, connection: socket.socket) -> None:
         """Answer until nobody is left who could ask.
@@ -237,15 +245,16 @@ class Helper:
         Args:
             connection: Leads to the one who may ask for everything.
         """
-        self._first = connection.fileno()
-        self._add(connection)
+        self._add(connection, may_all=True)
         with suppress(MuxError):  # who starts the service is told by another process
             self._read()
         while self._connections:
             for descriptor, _ in self._poll.poll():
                 self._serve(self._connections[descriptor])
 
-    def _add(self, connection: socket.socket) -> None:
+    def _add(self, connection: socket.socket, *, may_all: bool) -> None:
+        if may_all:
+            self._may_all.add(connection.fileno())
         self._connections[connection.fileno()] = connection
         self._poll.register(connection, select.POLLIN)
 
@@ -255,12 +264,13 @@ class Helper:
             if not packet:
                 raise ConnectionError
             answer, descriptors = self.answer(
-                json.loads(packet), may_all=connection.fileno() == self._first
+                json.loads(packet), may_all=connection.fileno() in self._may_all
             )
             connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
             socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
         except (OSError, ValueError):
             self._poll.unregister(connection)
+            self._may_all.discard(connection.fileno())
             del self._connections[connection.fileno()]
             connection.close()
         else:
@@ -334,9 +344,9 @@ class Helper:
         del self._named[:-1]
         return []
 
-    def _another(self) -> list[int]:
+    def _another(self, *, may_all: bool) -> list[int]:
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._add(own)
+        self._add(own, may_all=may_all)
         return [other.detach()]
 
 
