@@ -258,24 +258,26 @@ class DroppingTests(SynchronousTestCase):
 
     def test_reload(self) -> None:
         """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
-        mux = self.mux()
-        rules = mux.log.with_name("rules.ini")
-        before = rules.read_text()
-        path = self.folder / "keys/new.pem"
-        port = free_low_port()
-        self.secret(path, "new.example")
-        changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
-        rules.write_text(
-            f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
-        )
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("rules not reloaded, all goes on as before: .*missing.pem")
-        rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
-        self.assertIn(b"403 Forbidden", ask(port))
-        self.assertEqual(self.shown(mux), b"new.example")
-        self.assert_nobody(mux.child.pid)
+        for settings in ("", "workers = 2"):
+            mux = self.mux(settings)
+            rules = mux.log.with_name("rules.ini")
+            before = rules.read_text()
+            path = self.folder / "keys/new.pem"
+            port = free_low_port()
+            self.secret(path, "new.example")
+            changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
+            rules.write_text(
+                f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
+            )
+            mux.child.process.send_signal(signal.SIGHUP)
+            mux.child.wait_for("rules not reloaded, all goes on as before: .*missing.pem")
+            rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
+            mux.child.process.send_signal(signal.SIGHUP)
+            mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
+            self.assertIn(b"403 Forbidden", ask(port))
+            self.assertEqual(self.shown(mux), b"new.example")
+            self.assert_nobody(mux.child.pid)
+            mux.stop()
 
     def workers_of(self, mux: Mux) -> list[int]:
         """Find the workers."""
