@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,12 +17,11 @@ from txmux.observe.access_log import open_log
 from txmux.processes.channel import GoneError
 from txmux.processes.exchange import Workers
 from txmux.processes.limits import SharedLimits
-from txmux.processes.shareable import WorkersError, check_as_read, check_shareable
+from txmux.processes.shareable import WorkersError, check_as_read, check_shareable, failures
 from txmux.processes.worker import Worker
 from txmux.tls.termination import Terminations
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Collection, Mapping
 
     from twisted.internet.interfaces import IDelayedCall
@@ -259,7 +259,7 @@ class Parent:
             "descriptors": [opened.fileno() for opened in sockets.sockets.values()],
         }
         prepared = PreparedWorkers(self, rules, upstreams, asked, afresh=afresh)
-        problems = await _failures([worker.ask("prepare", **message) for worker in asked])
+        problems = await failures([worker.ask("prepare", **message) for worker in asked])
         if problems:
             prepared.abandon()
             # Mostly all of them say the same.
@@ -296,7 +296,7 @@ class Parent:
         del message["down"]
         _, *descriptors = self.descriptors()
         asked = worker.ask("prepare", descriptors=descriptors, afresh=True, **message)
-        problems = await _failures([asked])
+        problems = await failures([asked])
         if problems:
             self._log.error("{problem}", problem=problems[0])
             worker.kill()
@@ -311,12 +311,35 @@ class Parent:
             worker = self._workers.pop()
             self._retiring.append(worker)
             worker.retire()
+            self._move(worker)
         while len(self._workers) < count:
             numbers = {worker.number for worker in self._all()}
             number = min(set(range(len(numbers) + 1)) - numbers)
             worker = Worker(self, number, self._reactor, is_first=False)
             self._workers.append(worker)
             worker.start()
+
+    def _move(self, worker: Worker) -> None:
+        """Have others go on with the connections of a worker, as far as these can be moved."""
+        others = [other for other in self._workers if other.ready]
+        if not others or not worker.ready:
+            return
+        own = []
+        for other in others:
+            end, far = socket.socketpair()
+            with far:
+                other.ask("take_over", descriptors=[far.fileno()]).addErrback(self._unmoved)
+            own.append(end)
+        descriptors = [end.fileno() for end in own]
+        worker.ask("hand_over", seconds=60.0, descriptors=descriptors).addErrback(self._unmoved)
+        for end in own:
+            end.close()
+
+    def _unmoved(self, failure: Failure) -> None:
+        self._log.warn(
+            "connections of a worker stay there until they end: {why}",
+            why=failure.getErrorMessage(),
+        )
 
     def retire(self) -> Deferred[Any]:
         """Have all workers end when their connections have; what this gives fires when all are gone."""
@@ -421,10 +444,3 @@ class PreparedWorkers:
         self.upstreams.abandon()
         for worker in self.workers:
             worker.tell("abandon")
-
-
-async def _failures(asked: list[Deferred[Any]]) -> list[str]:
-    """Give what workers say that cannot do it; who is gone says nothing, since its successor will begin as it has to."""
-    answers = await DeferredList(asked, consumeErrors=True)
-    failed: list[Any] = [answer for answered, answer in answers if not answered]
-    return [one.getErrorMessage() for one in failed if not one.check(GoneError)]
