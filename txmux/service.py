@@ -237,7 +237,10 @@ class MuxService(Service):
     async def _reload(self) -> Report:
         opened, given, self._given = self._opened, self._given, None
         if opened is not None and self._changeover.is_under_way:
-            return Report.refused("another process is about to serve, or serves already")
+            opened.reopen_log()
+            why = "another process is about to serve, or serves already, and reads them itself"
+            self._log.error("rules not reloaded: {why}", why=why)
+            return Report.refused(why)
         if opened is None or self._stopping:
             return Report.refused("the service does not run")
         if given is None and not self.rules.files.texts:
@@ -278,8 +281,6 @@ class MuxService(Service):
         return self._privilege.read(path)
 
     async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
-        if self._changeover.is_under_way:
-            raise MuxError("an upgrade is under way, and the new process reads the rules")
         old = self.rules
         problems = unchangeable(old.settings, rules.settings)
         if problems:

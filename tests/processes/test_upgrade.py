@@ -185,7 +185,7 @@ class MeanwhileTest(UpgradeTestCase):
         """A reload is refused: the new process reads the rules. So is another upgrade."""
         mux, client, server = self.slow()
         os.kill(mux.pid, signal.SIGHUP)
-        mux.child.wait_for("rules not reloaded.*: an upgrade is under way")
+        mux.child.wait_for("rules not reloaded: another process is about to serve")
         mux.refuse("an upgrade is under way already")
         self.let_start(mux)
         self.answers(client, server)
