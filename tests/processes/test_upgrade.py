@@ -128,7 +128,7 @@ class BrokenTest(UpgradeTestCase):
         text = mux.file.read_text()
         mux.file.write_text(text + "\ncolour = blue\n")
         mux.refuse("colour")
-        taken = listening.getsockname()[1]
+        taken = self.backend().getsockname()[1]
         mux.file.write_text(f"{text}\n[listen other]\nendpoint = 127.0.0.1:{taken}\n")
         mux.refuse(rf"\[listen other\] endpoint 127.0.0.1:{taken}: cannot listen")
         self.answers(client, server)

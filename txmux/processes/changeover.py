@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from txmux.processes.notify import Notifier, sockets_from_store
+from txmux.processes.pidfile import PidFile, PidFileError
 from txmux.processes.predecessor import Predecessor
 from txmux.processes.privilege import KEY, Privilege
 from txmux.processes.successor import UpgradeError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from txmux.errors import MuxError
     from txmux.processes.exchange import Exchange
-    from txmux.processes.pidfile import PidFile
     from txmux.rules.model import Listener
     from txmux.serving.store import ListeningSockets
 
@@ -120,10 +120,16 @@ class Changeover:
         self._is_told = True
         predecessor = self._predecessor
         if predecessor is None:
-            self._serves(is_well)
+            try:
+                self._name_process()
+            except PidFileError as problem:
+                self._failed(problem)
+            else:
+                self._serves(is_well)
             return
 
         async def accept() -> None:
+            self._name_process()  # while there is a way back
             self._close_unneeded()
             await exchange.accept()
             self.is_waiting = False
@@ -139,9 +145,11 @@ class Changeover:
             exchange.processes,
         )
 
-    def _serves(self, is_well: Callable[[], bool]) -> None:
+    def _name_process(self) -> None:
         if self._pidfile is not None:
             self._pidfile.write()
+
+    def _serves(self, is_well: Callable[[], bool]) -> None:
         self._notifier.keep(self._sockets.sockets())
         self._notifier.ready("serving", is_new_main=self._predecessor is not None)
         self._notifier.watch(is_well)
