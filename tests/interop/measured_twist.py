@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import runpy
+import signal
 import sys
 from typing import Any
 
@@ -23,5 +24,7 @@ if __name__ == "__main__":
             reactor.addSystemEventTrigger("after", "shutdown", measuring.save)
 
     main.installReactor = install_and_save
+    # Coverage would save at a signal, too, but not bear several of them.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     del sys.argv[0]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -69,7 +69,7 @@ class UpgradeTests(InteropTestCase):
                 file.write(number.to_bytes(4, "big") + block[4:])
         checksum = sha256(original.read_bytes()).hexdigest()
         # Slow enough to be under way all the time: kbit/s.
-        options = ("-q", "-l", "200000", *self.ssh.options, "-P", str(mux.port))
+        options = ("-q", "-l", "120000", *self.ssh.options, "-P", str(mux.port))
         ways = ((original, f"127.0.0.1:{there}"), (f"127.0.0.1:{original}", back))
         copies = [Child("scp", *options, *way) for way in ways]
         for copy in copies:
