@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, ClassVar
 
@@ -154,7 +156,12 @@ class SameMomentTests(InteropTestCase):
         mux = Mux(self.folder, "[listen public]\nendpoint = 127.0.0.1:0\n")
         self.addCleanup(mux.child.end)
         mux.terminate()
-        while mux.child.process.poll() is None:
+        ended = False
+        while not ended:
+            # Without a pause it would do nothing but handle signals.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                mux.child.process.wait(0.002)
+                ended = True
             mux.terminate()
         mux.assert_stopped()
 

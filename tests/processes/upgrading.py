@@ -70,8 +70,11 @@ class Upgrading(Mux):
             raise AssertionError("another process serves")
 
     def _refusals(self, why: str) -> list[str]:
-        pattern = rf"no upgrade, the old process goes on: (?:.*\n)*?.*{why}"
-        return re.findall(pattern, self.child.output)
+        # What the new process has said itself may come before the log's entry, whose further lines are indented.
+        entries = re.findall(
+            r"no upgrade, the old process goes on: .*(?:\n\t.*)*", self.child.output
+        )
+        return [entry for entry in entries if re.search(why, entry)]
 
     def terminate(self) -> None:
         """Send the signal that stops it."""
