@@ -222,7 +222,7 @@ class StartFailureTest(ServiceTestCase):
         late: Any = Late()
         waiter: Deferred[Any] = Deferred()
         self.patch(
-            __import__("txmux.service", fromlist=["x"]),
+            __import__("txmux.serving.opening", fromlist=["x"]),
             "server_endpoint",
             lambda *_: type("Endpoint", (), {"listen": lambda *_: waiter})(),
         )
