@@ -38,6 +38,12 @@ _MOST_OPTIONS = 256  # names times protocols; more than any backend has, unless 
 
 _NOT_YET_VALID, _EXPIRED, _SELF_SIGNED = 9, 10, 18  # X509_V_ERR_* of OpenSSL
 _UNKNOWN_AUTHORITY = {2, 19, 20, 21}
+_NOT_TLS = {
+    "wrong version number",
+    "packet length too long",
+    "http request",
+    "record layer failure",  # all that OpenSSL 3.2 says
+}
 
 
 class HandshakeError(MuxError):
@@ -115,7 +121,7 @@ class BackendTLS:
         if " alert " in problem:
             alert = problem.partition(" alert ")[2]
             return f"it ended the TLS handshake with the alert {alert!r}"
-        if problem in {"wrong version number", "packet length too long", "http request"}:
+        if not _NOT_TLS.isdisjoint(problems):
             return "it answered with something that is not TLS"
         return f"the TLS handshake failed: {problem}"
 
