@@ -246,7 +246,7 @@ class Detection(Generic[R]):
         return Decision(None, self._facts(plan, end, peeked), self.answered)
 
     def _facts(self, plan: Plan[R], decided: int, peeked: Peeked) -> dict[str, str]:
-        """Collect what was learnt, and which of the routes that run dry would have been first."""
+        """Collect what was learnt, and which of the dry-run routes would have been first."""
         facts = _learnt(plan.learners, peeked)
         for position in plan.dry_runs:
             route = plan.routes[position]

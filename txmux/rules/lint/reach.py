@@ -38,7 +38,7 @@ class _Owner:
 def reach(rules: Rules) -> Iterator[Problem]:
     """Find what can never decide, and pairs of matchers in the order that loses one of them.
 
-    A route is told only if it is of no use in any of its scopes. Routes that run dry take nothing from others, and those
+    A route is told only if it is of no use in any of its scopes. Dry-run routes take nothing from others, and those
     that serve only at some times nothing from those that serve at others.
     """
     yield from _Reach(rules).problems()
