@@ -30,6 +30,34 @@ class ToldTests(SynchronousTestCase):
         empty = Header(tlvs=(Tlv(TlvType.ALPN, b""), OTHER))
         self.assertEqual(told_by(empty), {})
 
+    def test_clouds(self) -> None:
+        """The fields of the clouds have names and values; those of another form or subtype have none."""
+        aws, google, azure = (
+            Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
+            Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
+            Tlv(0xEE, bytes.fromhex("0178563412")),
+        )
+        self.assertEqual(
+            told_by(Header(tlvs=(aws, google, azure))),
+            {
+                "vpc_endpoint": "vpce-08d2bf15fac5001c9",
+                "psc_connection": "81985529216486895",
+                "link_id": "305419896",
+            },
+        )
+        for wrong in (
+            Tlv(0xEA, b"\2vpce-1"),
+            Tlv(0xEA, b"\1"),
+            Tlv(0xE0, bytes(7)),
+            Tlv(0xEE, b"\1\0"),
+        ):
+            self.assertEqual(told_by(Header(tlvs=(wrong,))), {})
+
+    def test_clouds_go_on(self) -> None:
+        """The fields of the clouds go on to the server as they came, also those of another form."""
+        came = tuple(Tlv(kind, value) for kind in (0xEA, 0xE0, 0xEE) for value in (b"\1x", b""))
+        self.assertEqual(carried((), came), came)
+
     def ssl(self, client: int, verify: int, *tlvs: Tlv) -> dict[str, str]:
         return told_by(Header(tlvs=(encode_ssl(SslInfo(SslClient(client), verify, tlvs)),)))
 

@@ -25,7 +25,7 @@ from txmux.proxyprotocol.header import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 
 @attrs.frozen
@@ -139,7 +139,7 @@ def _decode_v1(data: bytes) -> Incomplete | Decoded:
     end = data[len(text) : min(len(text) + 2, _LONGEST_V1)]
     header = _read_line(text, ended=bool(end))
     if not b"\r\n".startswith(end):
-        raise InvalidHeader("version 1: the line must end in CR LF, and neither may stand alone")
+        raise InvalidHeader("version 1: the line must end in CR LF, and neither may appear alone")
     if len(text) > _LONGEST_V1 - 2:
         raise InvalidHeader(f"version 1: the line must end within {_LONGEST_V1} bytes")
     if header is None or end != b"\r\n":
@@ -187,14 +187,32 @@ _Span = tuple[int, int, int]
 _TCP = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 
 
-def _decode_v2(data: bytes) -> Incomplete | Decoded:
+_UDP = {0x12: _TCP[0x11], 0x22: _TCP[0x21]}
+
+
+def decode_datagram(data: bytes) -> Decoded | None:
+    """Read the header that a datagram begins with: version 2, whole (PROXY protocol, section 2.2).
+
+    Returns:
+        The header; ``None`` if there is none, or one that is wrong.
+    """
+    if not data.startswith(SIGNATURE):
+        return None
+    try:
+        found = _decode_v2(data, _UDP)
+    except InvalidHeader:
+        return None
+    return found if isinstance(found, Decoded) else None
+
+
+def _decode_v2(data: bytes, forms: Mapping[int, struct.Struct] = _TCP) -> Incomplete | Decoded:
     _check_start(data)
     if len(data) < _START_LENGTH:
         return Incomplete(_START_LENGTH - len(data))
     command, family = Command(data[12] & 0x0F), data[13]
     length = _START_LENGTH + int.from_bytes(data[14:16], "big")
     tlvs_at = _START_LENGTH + _ADDRESSES_LENGTHS[family >> 4]
-    form = _TCP.get(family) if command is Command.PROXY else None
+    form = forms.get(family) if command is Command.PROXY else None
     if form and length < tlvs_at:
         raise InvalidHeader("version 2: the addresses do not fit into the header's length")
     try:

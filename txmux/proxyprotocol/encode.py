@@ -22,6 +22,7 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 _VERSION = 0x20
 _UNSPEC = 0x00
 _STREAM_BY_IP_VERSION = {4: 0x11, 6: 0x21}
+_DATAGRAM_BY_IP_VERSION = {4: 0x12, 6: 0x22}
 
 
 def encode_v1(header: Header) -> bytes:
@@ -40,12 +41,13 @@ def encode_v1(header: Header) -> bytes:
     ).encode("ascii")
 
 
-def encode_v2(header: Header, *, checksum: bool = False) -> bytes:
+def encode_v2(header: Header, *, checksum: bool = False, datagrams: bool = False) -> bytes:
     """Write a header in the binary form of version 2 (PROXY protocol, section 2.2).
 
     Args:
         header: What to say.
         checksum: Whether to add a CRC32C, as the last field.
+        datagrams: Whether it goes into a datagram of UDP.
 
     Raises:
         InvalidHeader: A field is larger than receivers take, or all of it is.
@@ -53,7 +55,8 @@ def encode_v2(header: Header, *, checksum: bool = False) -> bytes:
     source, destination = header.source, header.destination
     family, addresses = _UNSPEC, b""
     if source is not None and destination is not None:
-        family = _STREAM_BY_IP_VERSION[source.host.version]
+        known = _DATAGRAM_BY_IP_VERSION if datagrams else _STREAM_BY_IP_VERSION
+        family = known[source.host.version]
         ports = struct.pack("!HH", source.port, destination.port)
         addresses = source.host.packed + destination.host.packed + ports
     if len(header.value_of(TlvType.UNIQUE_ID) or b"") > LARGEST_UNIQUE_ID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from txmux.proxyprotocol.clouds import told_by_clouds
 from txmux.proxyprotocol.decode import parse_ssl
 from txmux.proxyprotocol.header import LARGEST_HEADER, LARGEST_UNIQUE_ID, SslClient, Tlv, TlvType
 
@@ -41,6 +42,7 @@ def told_by(header: Header) -> dict[str, str]:
     """
     found = [(name, header.value_of(kind)) for kind, name in _NAMES.items()]
     told = {name: value.decode("latin-1") for name, value in found if value}
+    told.update(told_by_clouds(header))
     ssl = header.value_of(TlvType.SSL)
     if ssl is not None:
         info = parse_ssl(ssl)

@@ -68,6 +68,11 @@ def _without_zone(host: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     return IPv6Address(host.packed) if isinstance(host, IPv6Address) and host.scope_id else host
 
 
+def _is_port(_address: Address, attribute: attrs.Attribute[int], value: int) -> None:
+    if not 0 <= value <= 65_535:
+        raise ValueError(f"'{attribute.name}' must be 0 to 65535: {value}")
+
+
 @attrs.frozen
 class Address:
     """One end of a TCP connection.
@@ -78,7 +83,7 @@ class Address:
     """
 
     host: IPv4Address | IPv6Address = attrs.field(converter=_without_zone)
-    port: int = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(65535)])
+    port: int = attrs.field(validator=_is_port)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if isinstance(self.host, IPv6Address) else self.host
