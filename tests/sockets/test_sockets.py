@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -135,7 +136,7 @@ class SocketsTest(TestCase):
             port = free_port(family, host)
             with self.assertRaises(TwistedRefused) as caught:
                 await self.connect((host, port), family, sources=[_From(host, port)])
-            self.assertIn("nobody listens there", str(caught.exception))
+            self.assertIn("nothing listens there", str(caught.exception))
             with socket.socket(family) as other:
                 other.bind((host, port))
 
@@ -256,6 +257,38 @@ class SocketsTest(TestCase):
         await client.has_all()
         self.assertEqual(len(client.received), 10_000_000)
 
+    async def test_half_close(self) -> None:
+        """A direction is shut down after all that was written before it and right after it, and its protocol is told so once."""
+        for size in (0, 5, 3_000_000):
+            name = self.listen()
+            client = await self.connect(name)
+            server = await self.factory.peer(len(self.factory.peers))
+            told: list[int] = []
+            server.writeConnectionLost = lambda told=told: told.append(1)  # type: ignore[method-assign, misc]
+            server.send(bytes(size))
+            server.transport.loseWriteConnection()
+            server.transport.loseWriteConnection()
+            self.assertEqual(told, [])
+            server.send(b"then")
+            await client.has_all()
+            self.assertEqual(len(client.received), size + 4)
+            client.send(b"back")
+            await server.has(4)
+            self.assertEqual(told, [1])
+
+    async def test_half_close_of_what_ends(self) -> None:
+        """Who half-closes and then closes or breaks off gets the latter alone."""
+        for ending in ("loseConnection", "abortConnection"):
+            name = self.listen()
+            client = await self.connect(name)
+            server = await self.factory.peer(len(self.factory.peers))
+            server.writeConnectionLost = self.fail  # type: ignore[method-assign]
+            server.transport.loseWriteConnection()
+            getattr(server.transport, ending)()
+            await server.is_lost()
+            await client.is_lost()
+            self.assertEqual(client.was_reset(), ending == "abortConnection")
+
     async def test_shortage(self) -> None:
         """Where there is room for no more, clients wait, which is said once, and so is the end of it."""
         limit = [100]
@@ -278,7 +311,7 @@ class SocketsTest(TestCase):
             await self.factory.peer(3)
             self.assertEqual(len([e for e in events if "cannot accept" in e["log_format"]]), 1)
             await self.port.stopListening()
-        self.assertEqual(len([e for e in events if "nobody waits" in e["log_format"]]), 1)
+        self.assertEqual(len([e for e in events if "no client waits" in e["log_format"]]), 1)
         del clients
 
     async def test_stops(self) -> None:
@@ -295,7 +328,7 @@ class SocketsTest(TestCase):
     async def test_descriptors_that_are_not_there(self) -> None:
         """When the system has no descriptors left, clients wait as well."""
         name = self.listen()
-        self.port._wait(errno.ENFILE)
+        self.port._wait(os.strerror(errno.ENFILE))
         client = await self.connect(name)
         client.send(b"x")
         await (await self.factory.peer()).has(1)

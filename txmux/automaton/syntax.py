@@ -95,7 +95,7 @@ _ASSERTIONS = {
     "AT_NON_BOUNDARY": Assertion.NO_BOUNDARY,
 }
 
-_WRITE_WHAT_FOLLOWS = "write the bytes that have to come next as a part of the pattern"
+_WRITE_WHAT_FOLLOWS = "write the bytes that have to come next as part of the pattern"
 _LOOKS_AHEAD = f"looks past the end of its own match with (?=...) or (?!...): {_WRITE_WHAT_FOLLOWS}"
 _REFUSED = {
     "AT_END": "looks past the end of its own match with $, and a stream shows no end: "
@@ -112,9 +112,7 @@ _REFUSED = {
     "ATOMIC_GROUP": "has an atomic group (?>...): write (?:...), which takes no longer here",
     "POSSESSIVE_REPEAT": "has a possessive repeat such as a++: write a+, which takes no longer here",
 }
-_LOOKS_BACK = (
-    "looks back with (?<=...) or (?<!...): write what stands before as a part of the pattern"
-)
+_LOOKS_BACK = "looks back with (?<=...) or (?<!...): write what comes before as part of the pattern"
 
 
 def parse(pattern: bytes) -> Node:
@@ -137,11 +135,12 @@ def parse(pattern: bytes) -> Node:
         try:
             tree = _parser.parse(pattern)
         except (re.error, ValueError, OverflowError) as error:
-            raise PatternError(f"is not a regular expression: {error}") from None
+            shown = repr(pattern)[1:]
+            raise PatternError(f"{shown} is not a regular expression: {error}") from None
         except Warning as warning:
             raise PatternError(
                 f"would not mean the same to every version of Python: {warning}; "
-                "put a backslash before that character if it stands for itself"
+                "put a backslash before that character if it is literal"
             ) from None
     return _sequence(tree, _without_locale(tree.state.flags))
 

@@ -14,7 +14,7 @@ from twisted.internet import error
 from twisted.python.failure import Failure
 
 from txmux.sockets.descriptors import DESCRIPTORS
-from txmux.sockets.options import set_options
+from txmux.sockets.lean import LeanSocket
 from txmux.sockets.poller import WRITE
 from txmux.sockets.transport import SocketTransport, address_of
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from txmux.sockets.options import SocketOption
     from txmux.sockets.poller import Poller
 
-OWN_PEER = "nobody listens there, and the connection was to itself"
+OWN_PEER = "nothing listens there, and the connection was to itself"
 """Why a connection is refused whose local address is also that of its server.
 
 A port of the range from which the system takes local ports can be the local port of a connection to it. If nobody listens
@@ -38,6 +38,7 @@ _NO_PORT = {errno.EADDRNOTAVAIL, errno.EADDRINUSE}
 _UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY}
 _AGAIN = 0.02  # seconds between two tries at a UNIX socket whose queue is full
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
+_KIND = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # of Linux
 
 _address_of = functools.lru_cache(maxsize=256)(address_of)  # servers are few
@@ -105,12 +106,16 @@ class SocketConnector:
             sources: Where it may come from; the next one is taken if one has no port left.
 
         Raises:
-            OSError: There is no socket to be had.
+            OSError: No socket can be had.
         """
-        for source in sources or (None,):
-            number, why = self._begin_at(source, options, eager=eager)
-            if number not in _NO_PORT:
-                break
+        if sources:
+            for source in sources:
+                number, why = self._begin_from(source, options, eager=eager)
+                if number not in _NO_PORT:
+                    break
+        else:
+            self._socket = self._open()
+            number, why = self._begin(None, options, eager=eager)
         if number not in _UNDER_WAY:
             self._fail(number, why)
         elif self._is_connected():
@@ -119,18 +124,17 @@ class SocketConnector:
             self._wait(number, timeout)
 
     def _open(self) -> socket.socket:
-        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
         try:
-            return socket.socket(self._family, kind)
+            return LeanSocket(self._family, _KIND)
         except OSError:
             DESCRIPTORS.reclaim()
-            return socket.socket(self._family, kind)
+            return LeanSocket(self._family, _KIND)
 
-    def _begin_at(
-        self, source: Binding | None, options: Sequence[SocketOption], *, eager: bool
+    def _begin_from(
+        self, source: Binding, options: Sequence[SocketOption], *, eager: bool
     ) -> tuple[int, str]:
         """Try to connect from each port of a source that may be free; the socket is closed if there is none."""
-        for _ in range(source.tries if source is not None else 1):
+        for _ in range(source.tries):
             self._socket = self._open()
             number, why = self._begin(source, options, eager=eager)
             if number not in _NO_PORT:
@@ -161,11 +165,13 @@ class SocketConnector:
         return number, os.strerror(number)
 
     def _set_options(self, options: Sequence[SocketOption], *, eager: bool) -> None:
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        set_options(self._socket, options)
+        set_option = self._socket.setsockopt
+        set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in options:
+            set_option(*option)
         if eager and _QUICKACK is not None:
             # The acknowledgement that ends the handshake goes with the first bytes.
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 0)
+            set_option(socket.IPPROTO_TCP, _QUICKACK, 0)
 
     def disconnect(self) -> None:
         """Give up; the factory is told nothing any more."""
@@ -196,16 +202,10 @@ class SocketConnector:
     def _is_connected(self) -> bool:
         # On this machine or one that is near, it often is by now, and needs not be waited for.
         try:
-            self._socket.getpeername()
+            self._peer = self._socket.getpeername()
         except OSError:
             return False
         return True
-
-    def _is_own_peer(self) -> bool:
-        try:
-            return bool(self._socket.getsockname() == self._socket.getpeername())
-        except OSError:  # it is gone already, which its protocol will hear
-            return False
 
     def _ready(self, events: int) -> None:  # noqa: ARG002 - the socket is asked
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -238,14 +238,19 @@ class SocketConnector:
         self._factory.clientConnectionFailed(self, why)
 
     def _connected(self) -> None:
-        if self._family != socket.AF_UNIX and self._is_own_peer():
-            self._fail(errno.ECONNREFUSED, OWN_PEER)
-            return
+        host = None
+        if self._family != socket.AF_UNIX:
+            own = self._socket.getsockname()
+            if own == self._peer:
+                self._fail(errno.ECONNREFUSED, OWN_PEER)
+                return
+            host = address_of(self._family, own)
         self._stop_waiting()
+        peer = _address_of(self._family, self._name)
         try:
-            protocol = self._factory.buildProtocol(_address_of(self._family, self._name))
+            protocol = self._factory.buildProtocol(peer)
         except Exception:  # noqa: BLE001 - whatever it is, the attempt is over, and its maker is told
             self._end(Failure())
             return
-        transport = SocketTransport(self._poller, self._socket, self._family, self._name)
+        transport = SocketTransport(self._poller, self._socket, self._family, peer, host)
         transport.begin(protocol)

@@ -58,6 +58,10 @@ class Descriptors:
     def _free(self) -> int:
         return self._limit() - self._count() - self.reserved - _SPARE
 
+    def now(self) -> tuple[int, int]:
+        """Tell how many are open, and how many may be."""
+        return self._count(), self._limit()
+
     def let_in(self) -> None:
         """Note that a client has been accepted."""
         self._granted -= 1

@@ -6,12 +6,19 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import tcp, unix
+
+from txmux.sockets.memory import MEMORY
 from txmux.sockets.shortage import Pause
+from txmux.sockets.spare import SparingServer, SparingUNIXServer
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
 
     from txmux.sockets.descriptors import Descriptors
+
+
+_SPARING: dict[Any, Any] = {tcp.Server: SparingServer, unix.Server: SparingUNIXServer}
 
 
 def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
@@ -24,6 +31,9 @@ def gate(port: IListeningPort, reactor: Any, descriptors: Descriptors) -> None:
         reactor: In which it is.
         descriptors: Tell whether there is room.
     """
+    made: Any = port
+    if getattr(made, "transport", None) in _SPARING:
+        made.transport = _SPARING[made.transport]
     if hasattr(port, "numberAccepts") and hasattr(port, "sessionno"):
         _Gate(port, reactor, descriptors)
 
@@ -42,27 +52,34 @@ class _Gate:
         port.connectionLost = self._port_lost
 
     def _do_read(self) -> Any:
+        try:
+            return self._read_if_room()
+        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that: the reactor would close the port
+            if isinstance(problem, MemoryError):
+                MEMORY.lacks()
+            return None
+
+    def _read_if_room(self) -> Any:
         port, room = self._port, self._descriptors.room()
         if not room:
-            self._wait(errno.EMFILE)
+            self._wait(os.strerror(errno.EMFILE))
+            return None
+        if not MEMORY.can_grow():  # a reactor may take a connection in by half
+            self._wait(None)
             return None
         port.numberAccepts = min(port.numberAccepts, room)
         before = port.sessionno
-        try:
-            why = self._read()
-        except Exception:  # noqa: BLE001 - out of memory, even to log that: the reactor would close the port
-            self._wait(errno.ENOMEM)
-            return None
+        why = self._read()
         if port.connected and (self._pause.is_short or port.sessionno == before):
             if not self._pause.has_clients():
                 self._pause.enough()
             elif port.sessionno == before:  # something else is lacking
-                self._wait(errno.ENOBUFS)
+                self._wait(os.strerror(errno.ENOBUFS))
         return why
 
-    def _wait(self, number: int) -> None:
+    def _wait(self, shortage: str | None) -> None:
+        self._pause.begin(shortage)
         self._stop_reading()
-        self._pause.begin(os.strerror(number))
 
     def _cancel_and_stop(self) -> None:
         self._pause.cancel()

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from txmux.sockets.memory import MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -157,8 +159,8 @@ class Poller:
             call = self._soon.popleft()
             try:
                 call()
-            except Exception:  # noqa: BLE001 - the others have to be called all the same
-                _report("what is done for a socket raised")
+            except Exception as problem:  # noqa: BLE001 - the others have to be called all the same
+                _report(problem, "a socket's handler raised")
 
     # What the reactor asks for.
 
@@ -170,8 +172,8 @@ class Poller:
         """Serve the sockets that are ready, for some milliseconds at most; never raises, or the reactor would not ask again."""
         try:
             self._serve_ready()
-        except Exception:  # noqa: BLE001 - out of memory, even to log that; whoever is ready is told of again
-            _report("sockets could not be served")
+        except Exception as problem:  # noqa: BLE001 - out of memory, even to log that; whoever is ready is told of again
+            _report(problem, "sockets could not be served")
 
     def _serve_ready(self) -> None:
         self._polling = True
@@ -199,8 +201,8 @@ class Poller:
                 continue
             try:
                 handler(events)
-            except Exception:  # noqa: BLE001 - one socket's trouble must not become that of the others
-                _report("what serves a socket raised")
+            except Exception as problem:  # noqa: BLE001 - one socket's trouble must not become that of the others
+                _report(problem, "a socket's handler raised")
             if soon:
                 self._catch_up()
             if now() > until:
@@ -216,6 +218,9 @@ class Poller:
         """Do nothing: the sockets' owners end them when the reactor stops."""
 
 
-def _report(what: str) -> None:
+def _report(problem: Exception, what: str) -> None:
+    if isinstance(problem, MemoryError):
+        MEMORY.lacks()
+        return
     with contextlib.suppress(Exception):  # there may be no memory left for it
         _log.failure(what)

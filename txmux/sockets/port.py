@@ -13,6 +13,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
+from txmux.sockets.lean import LeanSocket
+from txmux.sockets.memory import MEMORY
 from txmux.sockets.options import set_options
 from txmux.sockets.poller import READ
 from txmux.sockets.shortage import Pause
@@ -64,6 +66,9 @@ class SocketPort:
         self._poller = poller
         self._socket = listening
         self._family = int(listening.family)
+        self._kind = int(listening.type), listening.proto
+        # All that `accept()` does beyond this is to ask the listening socket each time of which kind it is.
+        self._accept = listening._accept  # type: ignore[attr-defined]
         name = listening.getsockname()
         # Which of several addresses a client came to is known to its own socket alone.
         every = self._family != socket.AF_UNIX and name[0] in _EVERY_ADDRESS
@@ -125,16 +130,20 @@ class SocketPort:
         room = self._room
         for _ in range(self._at_once):
             if not room():
-                self._wait(errno.EMFILE)
+                self._wait(os.strerror(errno.EMFILE))
+                return
+            if not MEMORY.is_enough():
+                self._wait(None)
                 return
             try:
-                accepted, peer = self._socket.accept()
+                descriptor, peer = self._accept()
+                accepted = LeanSocket(self._family, *self._kind, descriptor)
             except BlockingIOError:
                 self._pause.enough()
                 return
             except OSError as problem:
                 if problem.errno in SHORTAGE:
-                    self._wait(problem.errno)
+                    self._wait(os.strerror(problem.errno))
                 # Anything else was the trouble of a client that has gone again.
                 return
             self._open(accepted, peer)
@@ -143,12 +152,13 @@ class SocketPort:
             ):  # as somebody who heard of the client wanted
                 return
 
-    def _open(self, accepted: socket.socket, peer: Any) -> None:
+    def _open(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
-        if self._family == socket.AF_INET6:
-            peer = _with_zone(peer)
+        peer = address_of(
+            self._family, _with_zone(name) if self._family == socket.AF_INET6 else name
+        )
         try:
-            protocol = self._factory.buildProtocol(address_of(self._family, peer))
+            protocol = self._factory.buildProtocol(peer)
         except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
             _log.failure("no protocol could be made for a client")
             protocol = None
@@ -158,13 +168,13 @@ class SocketPort:
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.begin(protocol)
         if transport.trouble is not None and self._listening:
-            self._wait(transport.trouble.errno or errno.ENOMEM)
+            self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
 
-    def _wait(self, number: int) -> None:
+    def _wait(self, shortage: str | None) -> None:
         """Leave clients in the queue until there is room for them again."""
+        self._pause.begin(shortage)
         # Still watched, for nothing: otherwise the epoll object might be closed, and not be had again.
         self._poller.watch(self._socket.fileno(), 0, self._ready)
-        self._pause.begin(os.strerror(number))
 
 
 def _with_zone(peer: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
+from txmux.sockets.memory import MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,15 +60,19 @@ class Pause:
         """Whether `go_on` is still to be called."""
         return self._timer is not None
 
-    def begin(self, shortage: str) -> None:
-        """Note that no more are accepted, and why; `go_on` is called after a while."""
+    def begin(self, shortage: str | None) -> None:
+        """Note that no more are accepted; `go_on` is called after a while.
+
+        Args:
+            shortage: Why, for the log; ``None`` if it has been told of already.
+        """
         if self._timer is None:
             self._timer = self._clock.callLater(_BREATH, self._over)
             self._descriptors.call_when_freed(self._hurry)
         is_new = not _short and not _end
         _stop_end()
         _short.add(self)
-        if is_new:
+        if is_new and shortage is not None:
             _log.error(
                 "{name} cannot accept: {shortage}; clients wait until connections end: "
                 "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections",
@@ -81,9 +87,13 @@ class Pause:
     def _over(self) -> None:
         self._timer = None
         self._descriptors.forget(self._hurry)
-        self._go_on()
-        if not self.has_clients():
-            self.enough()
+        try:
+            self._go_on()
+            if not self.has_clients():
+                self.enough()
+        except MemoryError:
+            MEMORY.lacks()
+            self.begin(None)  # or nobody would ever be accepted again
 
     def has_clients(self) -> bool:
         """Tell whether somebody waits in the queue."""
@@ -124,4 +134,4 @@ def _stop_end() -> None:
 
 def _say_end() -> None:
     _end.clear()
-    _log.info("nobody waits to be accepted any more")
+    _log.info("no client waits to be accepted any more")

@@ -32,6 +32,7 @@ class Timers:
         self._clock = clock
         self.seconds: Callable[[], float] = clock.seconds
         self._queues: dict[float, _Queue] = {}
+        self._in_vain = 0
 
     def callLater(
         self,
@@ -54,18 +55,19 @@ class Timers:
         if kw:
             callable = partial(callable, **kw)  # noqa: A001
         timer = Timer(self, callable, args)
-        timer.begin(delay)
+        queue = self._queues.get(delay) or self._another(delay)
+        queue.add(timer)
         return timer
 
-    def queue(self, delay: float) -> _Queue | _Alone:
-        """Give the queue of a length; if there are too many, what serves one timer alone."""
-        queue = self._queues.get(delay)
-        if queue is None:
-            if len(self._queues) >= _MOST_QUEUES:
+    def _another(self, delay: float) -> _Queue | _Alone:
+        """Make the queue of a length; if there are too many, what serves one timer alone."""
+        if len(self._queues) >= _MOST_QUEUES:
+            self._in_vain += 1  # looking each time would cost more than it saves
+            if self._in_vain % _MOST_QUEUES == 1:
                 self.drop_idle()
-            if len(self._queues) >= _MOST_QUEUES:
-                return _Alone(self._clock, delay)
-            queue = self._queues[delay] = _Queue(self._clock, delay)
+        if len(self._queues) >= _MOST_QUEUES:
+            return _Alone(self._clock, delay)
+        queue = self._queues[delay] = _Queue(self._clock, delay)
         return queue
 
     def getDelayedCalls(self) -> Sequence[IDelayedCall]:
@@ -86,37 +88,36 @@ class Timers:
 class Timer:
     """One timer. Made by `Timers.callLater`."""
 
-    __slots__ = ("_args", "_call", "_queue", "_timers", "at")
+    __slots__ = ("_args", "_call", "_timers", "at", "queue")
 
     def __init__(self, timers: Timers, call: Callable[..., object], args: tuple[Any, ...]) -> None:
         self._timers = timers
         self._call = call
         self._args = args
-        self._queue: _Queue | _Alone | None = None
+        self.queue: _Queue | _Alone | None = None
         self.at = 0.0
-
-    def begin(self, delay: float) -> None:
-        """Run out after so many seconds."""
-        self._queue = queue = self._timers.queue(delay)
-        queue.add(self)
 
     def active(self) -> bool:
         """Tell whether it has neither run out nor been cancelled."""
-        return self._queue is not None
+        return self.queue is not None
 
     def cancel(self) -> None:
         """Never call."""
-        self._stop()
+        if self.queue is not None:
+            self.queue.remove(self)
         self._call = _nothing
         self._args = ()
 
     def reset(self, delay: float) -> None:
-        """Run out so many seconds from now instead."""
-        self._stop()
-        self.begin(delay)
+        """Run out this many seconds from now instead."""
+        if self.queue is not None:
+            self.queue.remove(self)
+        timers = self._timers
+        queue = timers._queues.get(delay) or timers._another(delay)
+        queue.add(self)
 
     def delay(self, secondsLater: float) -> None:
-        """Run out so many seconds later than it would have."""
+        """Run out this many seconds later than it would have."""
         self.reset(self.at + secondsLater - self._timers.seconds())
 
     def getTime(self) -> float:
@@ -125,15 +126,10 @@ class Timer:
 
     def run_out(self) -> None:
         """Call."""
-        self._queue = None
+        self.queue = None
         call, args = self._call, self._args
         self._call, self._args = _nothing, ()
         call(*args)
-
-    def _stop(self) -> None:
-        queue, self._queue = self._queue, None
-        if queue is not None:
-            queue.remove(self)
 
 
 def _nothing() -> None:
@@ -152,29 +148,34 @@ class _Alone:
     def add(self, timer: Timer) -> None:
         timer.at = self._clock.seconds() + self._delay
         self._alarm = self._clock.callLater(self._delay, timer.run_out)
+        timer.queue = self
 
-    def remove(self, _timer: Timer) -> None:
+    def remove(self, timer: Timer) -> None:
+        timer.queue = None
         self._alarm.cancel()
 
 
 class _Queue:
     """The timers of one length, in the order in which they run out."""
 
-    __slots__ = ("_alarm", "_clock", "delay", "waiting")
+    __slots__ = ("_alarm", "_clock", "_seconds", "delay", "waiting")
 
     def __init__(self, clock: IReactorTime, delay: float) -> None:
         self._clock = clock
+        self._seconds = clock.seconds
         self.waiting: dict[Timer, None] = {}
         self._alarm: IDelayedCall | None = None
         self.delay = delay
 
     def add(self, timer: Timer) -> None:
-        timer.at = self._clock.seconds() + self.delay
+        timer.queue = self
+        timer.at = self._seconds() + self.delay
         self.waiting[timer] = None
         if self._alarm is None:
             self._alarm = self._clock.callLater(self.delay, self._ring)
 
     def remove(self, timer: Timer) -> None:
+        timer.queue = None
         del self.waiting[timer]
 
     def is_idle(self) -> bool:
@@ -187,6 +188,13 @@ class _Queue:
         return True
 
     def _ring(self) -> None:
+        try:
+            self._run_out()
+        except MemoryError:
+            self._alarm = None  # so that the next timer sets it
+            raise
+
+    def _run_out(self) -> None:
         waiting = self.waiting
         now = self._clock.seconds()
         while waiting:
@@ -198,5 +206,5 @@ class _Queue:
             try:
                 timer.run_out()
             except Exception:  # noqa: BLE001 - the other timers must run all the same
-                _log.failure("what a timer calls raised")
+                _log.failure("a timer's function raised")
         self._alarm = None

@@ -11,6 +11,7 @@ from twisted.internet import abstract, address, error, main, tcp
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.sockets.poller import READ, TROUBLE, WRITE
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ CLOSED = Failure(main.CONNECTION_DONE)
 LOST = Failure(main.CONNECTION_LOST)
 """Why a connection is gone that broke."""
 
+_ABORTED = Failure(error.ConnectionAborted())
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
 
 _log = Logger()
@@ -60,6 +62,8 @@ def leave(transport: tcp.Connection) -> bytes:
 
 def _take_unsent(transport: tcp.Connection) -> bytes:
     """Take from a transport what it was given to write and has not sent."""
+    if not transport.dataBuffer and not transport._tempDataBuffer:
+        return b""
     unsent = (transport.dataBuffer[transport.offset :], *transport._tempDataBuffer)
     transport.dataBuffer, transport.offset = b"", 0
     transport._tempDataBuffer, transport._tempDataLen = [], 0
@@ -73,7 +77,7 @@ class SocketTransport(tcp.Connection):
         poller: Watches the socket.
         connected: The socket, not blocking.
         family: Its family.
-        peer: The other end's address, as the socket module gives it.
+        peer: The other end's address.
         host: This end's; the socket is asked when somebody wants to know, if it is not given.
 
     Attributes:
@@ -84,35 +88,36 @@ class SocketTransport(tcp.Connection):
 
     trouble: OSError | None = None
     reads_later = False
+    connected = 1
 
     _tlsClientDefault = False
+    _events = 0
+    # To find out by a write takes the error away from whoever reads.
+    _broken = False
+    _read_to_end = False
 
     def __init__(
         self,
         poller: Poller,
         connected: socket.socket,
         family: int,
-        peer: Any,
+        peer: IAddress,
         host: IAddress | None = None,
     ) -> None:
         abstract.FileDescriptor.__init__(self, poller.reactor)
         self.socket = connected
         self.fileno = connected.fileno
-        self.connected = 1
         self._descriptor = connected.fileno()
         self._family = family
         self._peer = peer
         self._host = host
         self._poller = poller
-        self._events = 0
-        # To find out by a write takes the error away from whoever reads.
-        self._broken = False
-        self._read_to_end = False
 
     def begin(self, protocol: IProtocol) -> None:
         """Read for a protocol from now on."""
         self.protocol = protocol
-        self._want(READ)
+        self._events = READ
+        self._watch(READ)
         protocol.makeConnection(self)
 
     def belong_to(self, protocol: IProtocol) -> None:
@@ -131,17 +136,29 @@ class SocketTransport(tcp.Connection):
 
     def getPeer(self) -> IAddress:
         """Give the other end's address."""
-        return address_of(self._family, self._peer)
+        return self._peer
+
+    def take(self) -> bytes:
+        """Give what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
+        try:
+            return self.socket.recv(self.bufferSize)
+        except OSError:
+            return b""
 
     # What Twisted's transports ask of the reactor.
 
     def startReading(self) -> None:
         """Read when there is something."""
-        self._want(self._events | READ)
+        self._want((self._events | READ) & ~TROUBLE)
 
     def stopReading(self) -> None:
         """Read no more for the time being."""
         self._want(self._events & ~READ)
+
+    def stand_by(self) -> None:
+        """Read no more for the time being, but learn if the peer resets the connection."""
+        if self.connected:
+            self._want((self._events & ~READ) | TROUBLE)
 
     def startWriting(self) -> None:
         """Write when there is room."""
@@ -178,6 +195,10 @@ class SocketTransport(tcp.Connection):
             return
         try:
             why = self._read_and_write(events)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            self.connectionLost(OUT_OF_MEMORY)
+            return
         except Exception as problem:  # noqa: BLE001 - whatever it is, it ends this connection alone
             _log.failure("the protocol of {transport!r} raised", transport=self)
             why = problem
@@ -190,6 +211,8 @@ class SocketTransport(tcp.Connection):
 
     def _read_and_write(self, events: int) -> object:
         """Read or write or both, and give why the connection is over, if it is."""
+        if events & TROUBLE and self._events == TROUBLE:
+            return main.CONNECTION_LOST
         if events & (READ | TROUBLE) and self._events & READ:
             why = self.doRead()
             if why is main.CONNECTION_DONE and not self._broken:
@@ -246,6 +269,21 @@ class SocketTransport(tcp.Connection):
     def _close(self) -> None:
         self.connectionLost(CLOSED)
 
+    def loseWriteConnection(self) -> None:
+        """Shut down this direction when all is written; if it is, as soon as whoever asks has gone on."""
+        if self._events & WRITE or self.TLS or self.producer is not None:
+            super().loseWriteConnection()
+        elif self.connected and not self._writeDisconnecting:
+            self._writeDisconnecting = True
+            self._poller.call_soon(self._shut_down)
+
+    def _shut_down(self) -> None:
+        # What was written meanwhile is sent first. Whoever closes needs no half-close, and before a reset it would look like an end.
+        is_ending = self.disconnecting or self._aborting or not self.connected
+        if not is_ending and not self._events & WRITE:
+            self._writeDisconnected = True
+            self._closeWriteConnection()
+
     def abortConnection(self) -> None:
         """Break the connection off, as soon as whoever asks has gone on."""
         if self.connected and not self._aborting:
@@ -253,23 +291,31 @@ class SocketTransport(tcp.Connection):
             self._poller.call_soon(self._abort)
 
     def _abort(self) -> None:
-        self.connectionLost(Failure(error.ConnectionAborted()))
+        self.connectionLost(_ABORTED)
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket, and tell the protocol."""
         if self.disconnected:
             return
         self.disconnected, self.connected = 1, 0
+        try:
+            self._close_socket(reason)
+        except MemoryError:
+            MEMORY.lacks()
+            self._close_socket(reason)
+        protocol = self.protocol
+        del self.protocol, self.socket, self.fileno
+        protocol.connectionLost(reason)
+
+    def _close_socket(self, reason: Failure) -> None:
+        """Let go of the socket, of which a part may have been done already."""
         producer, self.producer = self.producer, None
         if producer is not None:
             producer.stopProducing()
         if self._events:
-            self._events = 0
             self._poller.closing(self._descriptor)
-        if reason.type is error.ConnectionAborted:
+            self._events = 0
+        if isinstance(reason.value, error.ConnectionAborted):
             # The peer is to be told by a reset that this was not a clean end.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.socket.close()
-        protocol = self.protocol
-        del self.protocol, self.socket, self.fileno
-        protocol.connectionLost(reason)

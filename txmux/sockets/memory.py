@@ -1,0 +1,144 @@
+"""Memory kept back for when there is none: to end connections, and to say so, takes some."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionAborted
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PIECES, _MOST = 8, 4
+_LEFT = 2  # pieces that are free besides
+_PIECE = 2**20  # bytes: what Python asks the system for at a time to make small objects of
+_CALM = 1.0  # seconds without a shortage after which it is over
+
+_log = Logger()
+
+
+class OutOfMemory(ConnectionAborted):
+    """A connection is broken off, since there is no memory to serve it."""
+
+    osError = errno.ENOMEM  # as Twisted's errors of connecting have it
+
+
+OUT_OF_MEMORY = Failure(OutOfMemory())
+"""Why a connection is gone that there was no memory for. One object for all, made while there is some."""
+
+
+def _new_piece() -> object:
+    """Take address space that is never written to, so that it takes no memory."""
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, _PIECE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return bytearray(_PIECE)
+
+
+class Memory:
+    """The reserve of this process. It is given back when memory runs out, and taken again as soon as there is half as much, or more.
+
+    Args:
+        new_piece: Allocates a part of it.
+        seconds: Tells the time.
+    """
+
+    def __init__(
+        self,
+        new_piece: Callable[[], object] = _new_piece,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._new_piece = new_piece
+        self._seconds = seconds
+        self._pieces: list[object] = []
+        self._since: float | None = None  # when it was lacking last; None while there is enough
+        self._ended = 0
+
+    def keep(self) -> None:
+        """Take the reserve, as a service starts."""
+        self._fill()
+
+    def is_enough(self) -> bool:
+        """Tell whether there is memory for more than to end connections."""
+        if self._since is None:
+            return True
+        is_calm = self._seconds() - self._since >= _CALM
+        if not self._fill():
+            # What has been freed may be in pieces, of which no reserve can be made: nobody is to wait for ever.
+            self._pieces.clear()
+            return is_calm
+        if is_calm:
+            self._say_end()
+        return True
+
+    def can_grow(self) -> bool:
+        """Tell whether there is enough, looking before it lacks: for what must not be left half done."""
+        if self._since is None:
+            try:
+                bytearray(_PIECE)
+            except MemoryError:
+                self.lacks()
+        return self.is_enough()
+
+    def _fill(self) -> bool:
+        """Take what lacks of the reserve, and tell whether most of it is there."""
+        with suppress(MemoryError, OSError):
+            while len(self._pieces) < _PIECES + _LEFT:
+                self._pieces.append(self._new_piece())
+        del self._pieces[-_LEFT:]  # or whoever asks next would get none
+        return len(self._pieces) >= _MOST
+
+    def note_ended(self) -> None:
+        """Count a connection that is ended since there is not enough."""
+        self._ended += 1
+
+    def lacks(self, *, ended: int = 0) -> None:
+        """Give the reserve back: somebody has asked for memory, and got none.
+
+        Args:
+            ended: Connections that are ended for it.
+        """
+        self._pieces.clear()
+        self._ended += ended
+        is_new, self._since = self._since is None, self._seconds()
+        if is_new:
+            with suppress(MemoryError):
+                _log.error(
+                    "there is no memory left: connections that need some are ended, and new clients wait: "
+                    "raise the limit (LimitAS=, ulimit -v) or set max_connections"
+                )
+
+    def _say_end(self) -> None:
+        self._since = None
+        count, self._ended = self._ended, 0
+        _log.info("there is memory again; connections ended without: {count}", count=count)
+
+
+MEMORY = Memory()
+"""That of this process."""
+
+
+def keep_running(reactor: Any) -> None:
+    """Have a reactor go on that runs out of memory, even to log that; and keep a reserve for it.
+
+    Twisted logs what goes wrong in a turn of its main loop. If there is no memory to do so, the loop ends, and the process with it.
+
+    Args:
+        reactor: The process's own.
+    """
+    MEMORY.keep()
+    once = reactor.mainLoop
+
+    def main_loop() -> None:
+        while True:
+            with suppress(MemoryError):
+                once()
+                return
+            MEMORY.lacks()
+
+    reactor.mainLoop = main_loop
