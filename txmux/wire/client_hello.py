@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import functools
 from struct import Struct
 
 import attrs
 
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.ja4 import fingerprint
+from txmux.wire.ja4 import fingerprint, fingerprint_of
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_hello
+from txmux.wire.whole_hello import WholeHello, is_grease, read_whole
 
 __all__ = [
+    "DTLS_VERSIONS",
     "LONGEST_HELLO",
     "VERSIONS",
     "ClientHello",
@@ -31,6 +34,10 @@ VERSIONS = {
 }
 """The names of the protocol versions, by their number on the wire."""
 
+DTLS_VERSIONS = {0x0302: "1.0", 0x0303: "1.2", 0x0304: "1.3"}
+"""The names of the versions of DTLS, by the version of TLS that each is made from."""
+
+_OVER_DATAGRAMS = {0xFEFF: 0x0302, 0xFEFD: 0x0303, 0xFEFC: 0x0304}  # RFC 9147, section 5.3
 _RECORD_HEADER = Struct(">BHH").unpack_from
 _HIGHEST_LEGACY_VERSION = 0x0303
 _HEADER = 4
@@ -75,6 +82,7 @@ class HelloReader:
         alpn: Its application protocols, as soon as all of them are there.
         version: Its highest version, as soon as that is certain.
         ech: Whether it has an encrypted hello with it, as soon as that is certain.
+        carrier: What the fingerprint begins with: ``t`` for TCP, ``q`` for QUIC, ``d`` for DTLS.
     """
 
     malformed: bool = False
@@ -83,6 +91,7 @@ class HelloReader:
     alpn: tuple[str, ...] | None = None
     version: str | None = None
     ech: bool | None = None
+    carrier: str = "t"
 
     _used: int = 0
     """How many bytes of the stream have been taken out of their records."""
@@ -108,11 +117,19 @@ class HelloReader:
     _seen: frozenset[int] = frozenset()
     _legacy_version: int = 0
     _ja4: str | None = None
+    _whole: WholeHello | None = None
+    """The hello, if it was read in one go."""
+
+    @property
+    def _names(self) -> dict[int, str]:
+        return DTLS_VERSIONS if self.carrier == "d" else VERSIONS
 
     def ja4(self) -> str | None:
-        """Give the JA4 fingerprint of a hello that is there in full; one in the format of SSL 2.0 has none."""
-        if self._ja4 is None and self.hello and self._end:
-            self._ja4 = fingerprint(self._message, self.hello.alpn)
+        """Give the JA4 fingerprint of a hello that is there in full; one of DTLS, or in the format of SSL 2.0, has none."""
+        if self._ja4 is None and self._whole is not None:
+            self._ja4 = fingerprint_of(self._whole, self.carrier)
+        elif self._ja4 is None and self.hello and self._end and self.carrier != "d":
+            self._ja4 = fingerprint(self._message, self.hello.alpn, self.carrier)
         return self._ja4
 
     def read(self, data: bytes) -> None:
@@ -128,6 +145,16 @@ class HelloReader:
             self._unwrap(data, self._end if whole_message else _HEADER)
             if len(self._message) >= self._wanted:
                 self._go_on()
+
+    def read_message(self, data: bytes) -> None:
+        """Go on with more bytes of a hello that is in no records (RFC 9001, section 4), all of them from its beginning."""
+        try:
+            for whole_message in (False, True):
+                self._message = data[: self._end if whole_message else _HEADER]
+                if len(self._message) >= self._wanted:
+                    self._go_on()
+        except MalformedError:
+            self.malformed = True
 
     def _read_sslv2(self, data: bytes) -> None:
         try:
@@ -179,7 +206,7 @@ class HelloReader:
             self._wanted = short.wanted
             return
         self.alpn = self.alpn or ()
-        self.version = self.version or VERSIONS[self._legacy_version]
+        self.version = self.version or self._names[self._legacy_version]
         self.ech = self.ech or False
         self.hello = ClientHello(self.sni, self.alpn, self.version, self.ech)
 
@@ -215,8 +242,9 @@ class HelloReader:
         elif self._extension == _ALPN:
             self._read_protocol(cursor)
         else:
-            known = _known_versions(cursor.take(self._list_end - cursor.at))
-            self.version = VERSIONS[max(known, default=self._legacy_version)]
+            body = cursor.take(self._list_end - cursor.at)
+            known = _known_dtls_versions(body) if self.carrier == "d" else _known_versions(body)
+            self.version = self._names[max(known, default=self._legacy_version)]
 
     def _read_extension(self, cursor: Cursor) -> None:
         """Read an extension, or its header and the length of its list if that is looked into."""
@@ -275,6 +303,9 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
         earlier: The answer for fewer bytes of the same stream.
     """
     if earlier is None:
+        whole = read_whole(data, _MOST_ELEMENTS)
+        if whole is not None:
+            return _of_whole(whole)
         reader = HelloReader()
     elif earlier.malformed or earlier.hello:
         return earlier
@@ -285,6 +316,21 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
     except MalformedError:
         reader.malformed = True
     return reader
+
+
+def _of_whole(whole: WholeHello) -> HelloReader:
+    version = VERSIONS[
+        _highest_known(whole.versions) or min(whole.legacy_version, _HIGHEST_LEGACY_VERSION)
+    ]
+    hello = ClientHello(whole.sni, whole.alpn, version, whole.ech)
+    return HelloReader(
+        hello=hello, sni=whole.sni, alpn=whole.alpn, version=version, ech=whole.ech, whole=whole
+    )
+
+
+@functools.lru_cache(256)
+def _highest_known(versions: bytes) -> int:
+    return max(_known_versions(versions), default=0)
 
 
 def read_record_header(cursor: Cursor) -> int:
@@ -313,7 +359,7 @@ def _protocols(cursor: Cursor, end: int) -> tuple[str, ...]:
     found: list[str] = []
     while cursor.at < end:
         protocol = cursor.take(cursor.number(1, 1, 0xFF))
-        if not (len(protocol) == 2 and _is_grease(int.from_bytes(protocol, "big"))):
+        if not (len(protocol) == 2 and is_grease(int.from_bytes(protocol, "big"))):
             found.append(protocol.decode("latin-1"))
     return tuple(found)
 
@@ -323,6 +369,6 @@ def _known_versions(body: bytes) -> list[int]:
     return [version for version in versions if version in VERSIONS and version >= 0x0300]
 
 
-def _is_grease(value: int) -> bool:
-    """Tell whether a client only sends this to see that it is ignored (RFC 8701)."""
-    return value & 0x0F0F == 0x0A0A and value >> 8 == value & 0xFF
+def _known_dtls_versions(body: bytes) -> list[int]:
+    versions = (int.from_bytes(body[i : i + 2], "big") for i in range(0, len(body), 2))
+    return [_OVER_DATAGRAMS[version] for version in versions if version in _OVER_DATAGRAMS]

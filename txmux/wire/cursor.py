@@ -40,6 +40,11 @@ class Cursor:
         self.data = data
         self.at = at
 
+    @property
+    def left(self) -> int:
+        """How many of the bytes are behind this place."""
+        return len(self.data) - self.at
+
     def number(self, size: int, least: int, most: int) -> int:
         """Read an unsigned number, most significant byte first.
 
@@ -86,6 +91,15 @@ class Cursor:
         if value not in allowed:
             raise MalformedError
         return value
+
+    def end(self) -> None:
+        """Check that nothing is left, of a datagram which is one message.
+
+        Raises:
+            MalformedError: There are more bytes.
+        """
+        if self.at != len(self.data):
+            raise MalformedError
 
     def take(self, size: int) -> bytes:
         """Read bytes of any value.

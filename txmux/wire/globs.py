@@ -15,7 +15,7 @@ from txmux.errors import OptionError
 from txmux.interfaces import Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from txmux.interfaces import Peeked
 
@@ -24,6 +24,8 @@ __all__ = ["Globs", "hosts", "names", "option_globs"]
 _MOST_LISTED = 12
 _UNDER = re.compile(r"\*\.[^*?]+")
 _WILDCARD = re.compile(r"[*?]")
+_NOTHING: frozenset[str] = frozenset()
+_ANY_HEAD = ("",)
 _NO_EMPTY_LABEL = r"(?!\.|(?s:.*)\.\.)"
 
 
@@ -36,6 +38,13 @@ class Globs:
     _wild: re.Pattern[str] | StreamPattern | None
     _normal: Callable[[str], str] | None
     _under: frozenset[str] | None = None
+    _has_labels: bool = False
+    _longest: int = attrs.field(init=False)
+    """Of what is in `_under`."""
+
+    @_longest.default
+    def _find_longest(self) -> int:
+        return max(map(len, self._under or ()), default=0)
 
     def matches(self, name: str) -> bool:
         """Tell whether a name matches any of the patterns."""
@@ -43,9 +52,22 @@ class Globs:
             name = self._normal(name)
         if name in self._exact:
             return True
+        if self._under:
+            return self._is_under(name)
         if isinstance(self._wild, StreamPattern):
             return self._wild.fullmatch(name.encode("utf-8", "surrogateescape"))
         return self._wild is not None and self._wild.match(name) is not None
+
+    def _is_under(self, name: str) -> bool:
+        assert self._under is not None  # noqa: S101 - nobody asks otherwise
+        if self._has_labels and (name.startswith(".") or ".." in name):
+            return False
+        at = name.find(".", max(0, len(name) - self._longest - 1))
+        while at >= 0:
+            if name[at + 1 :] in self._under:
+                return True
+            at = name.find(".", at + 1)
+        return False
 
     def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
         """Give the key of a predicate that depends on a host name which has to match.
@@ -100,7 +122,7 @@ def hosts(text: str) -> Globs:
         ValueError: A pattern is empty, or cannot match a host name.
     """
     if text.startswith("~"):
-        return _regular(f"(?i:{_unanchored(text[1:])})", _normal_host)
+        return _regular(_unanchored(text[1:]), _normal_host)
     patterns: list[str] = []
     for item in _items(text):
         pattern = _normal_host(item).removeprefix("[").removesuffix("]")
@@ -144,6 +166,8 @@ def option_globs(
 def _regular(text: str, normal: Callable[[str], str] | None) -> Globs:
     try:
         pattern = compile_pattern(text.encode())
+        if normal is not None:
+            pattern = compile_pattern(f"(?i:{text})".encode())
     except PatternError as error:
         raise ValueError(str(error)) from error
     return Globs(exact=frozenset(), heads=("",), wild=pattern, normal=normal)
@@ -183,18 +207,21 @@ def _normal_host(name: str) -> str:
 
 
 def _compiled(
-    patterns: Iterable[str], normal: Callable[[str], str] | None, regex: Callable[[str], str]
+    patterns: Collection[str], normal: Callable[[str], str] | None, regex: Callable[[str], str]
 ) -> Globs:
+    every = frozenset(patterns)
     wild = [pattern for pattern in patterns if _WILDCARD.search(pattern)]
-    return Globs(
-        exact=frozenset(patterns) - frozenset(wild),
-        heads=tuple({_WILDCARD.split(pattern, maxsplit=1)[0] for pattern in wild}),
-        wild=re.compile("|".join(map(regex, wild))) if wild else None,
-        normal=normal,
-        under=frozenset(pattern[2:] for pattern in wild)
-        if all(map(_UNDER.fullmatch, wild))
-        else None,
-    )
+    has_labels = regex is _host_regex
+    # Rules have thousands of these, so that they share what is empty.
+    if not wild:
+        return Globs(every, (), None, normal, _NOTHING, has_labels)
+    exact = every.difference(wild) or _NOTHING
+    if all(map(_UNDER.fullmatch, wild)):
+        # To look names up among thousands is faster than any expression, and to compile one takes long.
+        under = frozenset(pattern[2:] for pattern in wild)
+        return Globs(exact, _ANY_HEAD, None, normal, under, has_labels)
+    heads = tuple({_WILDCARD.split(pattern, maxsplit=1)[0] for pattern in wild})
+    return Globs(exact, heads, re.compile("|".join(map(regex, wild))), normal, None, has_labels)
 
 
 def _regex(pattern: str) -> str:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.errors import OptionError
 from txmux.interfaces import Key
+from txmux.wire.client_hello import VERSIONS
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, names, option_globs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from txmux.interfaces import Peeked
     from txmux.wire.client_hello import HelloReader
 
-__all__ = ["ServerNames", "hello_facts", "name_in", "server_names"]
+__all__ = [
+    "HelloOptions",
+    "ServerNames",
+    "hello_facts",
+    "hello_options",
+    "name_in",
+    "server_names",
+]
 
 _NO_NAME = "none"
 
@@ -33,7 +42,7 @@ class ServerNames:
     some: Globs | None
     none: bool
 
-    def key(self, read: Callable[[Peeked], str | None]) -> Key | None:
+    def key(self, read: Callable[[Any], str | None]) -> Key | None:
         """Give the key of a predicate that wants these.
 
         Args:
@@ -49,6 +58,71 @@ class ServerNames:
         if not reader.sni and self.none:
             return True
         return self.some is not None and self.some.matches(reader.sni)
+
+
+@attrs.frozen
+class HelloOptions:
+    """What a hello has to have; ``None`` is anything.
+
+    Attributes:
+        sni: The names that are wanted.
+        alpn: Application protocols, of which one is enough.
+        version: The highest version.
+        ech: Whether there is an encrypted hello with it.
+        ja4: Fingerprints.
+    """
+
+    sni: ServerNames | None = None
+    alpn: Globs | None = None
+    version: Globs | None = None
+    ech: bool | None = None
+    ja4: Globs | None = None
+
+    def fit(self, reader: HelloReader) -> bool:
+        """Tell whether all that is known so far is what is wanted; at the end all is known."""
+        if self.sni and not self.sni.fit(reader):
+            return False
+        if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
+            return False
+        if self.version and reader.version and not self.version.matches(reader.version):
+            return False
+        if self.ech is not None and reader.ech is not None and reader.ech is not self.ech:
+            return False
+        if not self.ja4 or not reader.hello:
+            return True
+        ja4 = reader.ja4()
+        return ja4 is not None and self.ja4.matches(ja4)
+
+
+def hello_options(
+    options: Mapping[str, str], versions: Iterable[str] = tuple(VERSIONS.values())
+) -> HelloOptions | None:
+    """Read the options ``sni=``, ``alpn=``, ``version=``, ``ech=`` and ``ja4=``; ``None`` if none of them is there.
+
+    Args:
+        options: Those of a line.
+        versions: The names of versions that there are.
+
+    Raises:
+        OptionError: One of them cannot be used.
+    """
+    if not options:
+        return None
+    return HelloOptions(
+        sni=server_names(options),
+        alpn=option_globs(options, "alpn"),
+        version=option_globs(options, "version", partial(names, known=tuple(versions))),
+        ech=_yes_or_no(options, "ech"),
+        ja4=option_globs(options, "ja4"),
+    )
+
+
+def _yes_or_no(options: Mapping[str, str], name: str) -> bool | None:
+    if name not in options:
+        return None
+    if options[name] not in {"yes", "no"}:
+        raise OptionError(name, f"{options[name]!r} is neither 'yes' nor 'no'; write one of them")
+    return options[name] == "yes"
 
 
 def server_names(options: Mapping[str, str]) -> ServerNames | None:

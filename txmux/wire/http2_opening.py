@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import re
 from typing import TYPE_CHECKING
 
 import attrs
-from hpack import Decoder, HPACKError
 
 from txmux.interfaces import Verdict
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
@@ -23,16 +21,12 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 OPENING_LIMIT = 32 * 1024
 """The most bytes up to the end of the first request's header section."""
-_LARGEST_HEADER_LIST = 64 * 1024
 _LARGEST_FRAME = 1 << 14  # until the server's SETTINGS allow more
 
 _PRIORITY, _SETTINGS, _PING, _WINDOW_UPDATE = 0x2, 0x4, 0x6, 0x8
 _HEADERS, _CONTINUATION = 0x1, 0x9
 _SIZES = {_PRIORITY: 5, _PING: 8, _WINDOW_UPDATE: 4}
 _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
-
-# At most two changes of the table's size begin a header section (RFC 7541, section 4.2); more only cost time.
-_TOO_MANY_UPDATES = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
 
 
 @attrs.define
@@ -94,14 +88,16 @@ class Opening:
             self.stream = stream
             self._section += payload if kind == _CONTINUATION else _fragment(payload, flags)
             if flags & _END_HEADERS:
-                self.fields = _decoded(self._section)
+                from txmux.wire.http2_fields import decoded  # noqa: PLC0415 - hpack takes a while
+
+                self.fields = decoded(self._section)
                 self._section = b""
 
 
 def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
     """Read the first request of HTTP/2 out of the first bytes of a stream; for `Peeked.parsed`.
 
-    Between the preface and the HEADERS frame stand SETTINGS, and maybe WINDOW_UPDATE, PRIORITY, PING and frames
+    Between the preface and the HEADERS frame come SETTINGS, and maybe WINDOW_UPDATE, PRIORITY, PING and frames
     of unknown types (RFC 9113, sections 3.4, 5.5 and 6). Any other frame there refuses the opening.
 
     Args:
@@ -119,7 +115,7 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
 
 
 def _fits(kind: int, size: int, flags: int, stream: int) -> bool:
-    """Tell whether a frame with this header may begin the first request, or stand before it."""
+    """Tell whether a frame with this header may begin the first request, or come before it."""
     if kind == _HEADERS:
         return stream % 2 == 1
     if kind == _SETTINGS:
@@ -140,24 +136,3 @@ def _fragment(payload: bytes, flags: int) -> bytes:
     if end < skipped:
         raise MalformedError
     return payload[skipped:end]
-
-
-def _decoded(section: bytes) -> dict[str, str]:
-    """Decode a header section (RFC 7541), and check the form of a request (RFC 9113, section 8.3)."""
-    if _TOO_MANY_UPDATES.match(section):
-        raise MalformedError
-    try:
-        listed = Decoder(_LARGEST_HEADER_LIST).decode(section, raw=True)
-    except HPACKError:
-        raise MalformedError from None
-    fields: dict[str, str] = {}
-    regular = False
-    for raw_name, raw_value in listed:
-        name, value = bytes(raw_name).decode("latin-1"), bytes(raw_value).decode("latin-1")
-        if name.startswith(":") and (regular or name in fields):
-            raise MalformedError
-        regular = not name.startswith(":")
-        fields.setdefault(name, value)
-    if ":method" not in fields:
-        raise MalformedError
-    return fields

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 
-__all__ = ["fingerprint"]
+from txmux.wire.whole_hello import WholeHello
+
+__all__ = ["fingerprint", "fingerprint_of"]
 
 _GREASE = frozenset(0x0A0A + 0x1010 * digit for digit in range(16))
 _SERVER_NAME, _ALPN, _SIGNATURE_ALGORITHMS, _SUPPORTED_VERSIONS = 0, 16, 13, 43
 _VERSIONS = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
 _NOTHING = "000000000000"
+_MOST_KEPT = 256
+"""Parts of fingerprints that are remembered: clients are many, but of few kinds."""
+_LONGEST_KEPT = 512
+"""Bytes, or numbers, in what is remembered; others are longer to do harm."""
 _two_numbers = struct.Struct(">HH").unpack_from
 
 
-def fingerprint(message: bytes, alpn: tuple[str, ...]) -> str:
-    """Compute the JA4 fingerprint of a client that speaks TLS over TCP.
+def fingerprint(message: bytes, alpn: tuple[str, ...], carrier: str = "t") -> str:
+    """Compute the JA4 fingerprint of a client that speaks TLS.
 
-    It is written after FoxIO's description of the algorithm (FoxIO-LLC/ja4, technical_details/JA4.md): ``t``, the
+    It is written after FoxIO's description of the algorithm (FoxIO-LLC/ja4, technical_details/JA4.md): the carrier, the
     highest version, whether a name is asked for, how many cipher suites and extensions there are, two characters of the
     first application protocol; and hashes of the sorted cipher suites, and of the sorted extensions and the signature
     algorithms. Values of GREASE (RFC 8701) are left out everywhere.
@@ -25,35 +32,76 @@ def fingerprint(message: bytes, alpn: tuple[str, ...]) -> str:
     Args:
         message: A ClientHello as `parse_client_hello` has found it to be right, with its header of four bytes.
         alpn: The application protocols that it offers, one character a byte.
+        carrier: ``t`` for TCP, ``q`` for QUIC.
     """
-    version = message[4] << 8 | message[5]
+    legacy_version = message[4] << 8 | message[5]
     at = 4 + 2 + 32
     at += 1 + message[at]
     end = at + 2 + (message[at] << 8 | message[at + 1])
-    cipher_suites = _numbers(message[at + 2 : end])
+    cipher_suites = message[at + 2 : end]
     at = end + 1 + message[end] + 2
-
-    extensions = []
-    signature_algorithms: list[int] = []
+    kinds = []
+    signature_algorithms = versions = b""
     while at < len(message):
         kind, size = _two_numbers(message, at)
         at += 4
         if kind == _SIGNATURE_ALGORITHMS:
-            signature_algorithms = _numbers(message[at + 2 : at + size])
+            signature_algorithms = message[at : at + size]
         elif kind == _SUPPORTED_VERSIONS:
-            version = max(_numbers(message[at + 1 : at + size]), default=0)
-        if kind not in _GREASE:
-            extensions.append(kind)
+            versions = message[at + 1 : at + size]
+        kinds.append(kind)
         at += size
-
-    named = "d" if _SERVER_NAME in extensions else "i"
-    counts = f"{min(len(cipher_suites), 99):02}{min(len(extensions), 99):02}"
-    beginning = f"t{_VERSIONS.get(version, '00')}{named}{counts}{_ends(alpn)}"
-    extensions = [kind for kind in sorted(extensions) if kind not in {_SERVER_NAME, _ALPN}]
-    lists = (
-        [extensions, signature_algorithms] if extensions and signature_algorithms else [extensions]
+    told = WholeHello(
+        len(message),
+        None,
+        alpn,
+        legacy_version,
+        versions,
+        False,  # noqa: FBT003 - it makes no difference
+        cipher_suites,
+        kinds,
+        signature_algorithms,
     )
-    return f"{beginning}_{_digest(sorted(cipher_suites))}_{_digest(*lists)}"
+    return fingerprint_of(told, carrier)
+
+
+def fingerprint_of(hello: WholeHello, carrier: str = "t") -> str:
+    """Compute the fingerprint of what is in a hello; see `fingerprint`."""
+    ordered = tuple(sorted(hello.extensions))
+    suites, algorithms = hello.cipher_suites, hello.signature_algorithms
+    if len(suites) + len(ordered) + len(algorithms) < _LONGEST_KEPT:
+        number, first = _known_suites(suites)
+        named, count, second = _known_extensions(ordered, algorithms)
+    else:
+        number, first = _of_suites(suites)
+        named, count, second = _of_extensions(ordered, algorithms)
+    version = _highest(hello.versions) if hello.versions else hello.legacy_version
+    name = f"{carrier}{_VERSIONS.get(version, '00')}{named}{number}{count}{_ends(hello.alpn)}"
+    return f"{name}_{first}_{second}"
+
+
+def _of_suites(data: bytes) -> tuple[str, str]:
+    """Give the count of cipher suites and their hash."""
+    suites = _numbers(data)
+    return _count(suites), _digest(sorted(suites))
+
+
+def _of_extensions(kinds: tuple[int, ...], body: bytes) -> tuple[str, str, str]:
+    """Give whether there is a name, the count of extensions, and the hash of them and of the signature algorithms."""
+    extensions = [kind for kind in kinds if kind not in _GREASE]
+    algorithms = _numbers(body[2:])
+    hashed = [kind for kind in extensions if kind not in {_SERVER_NAME, _ALPN}]
+    lists = [hashed, algorithms] if hashed and algorithms else [hashed]
+    return "d" if _SERVER_NAME in extensions else "i", _count(extensions), _digest(*lists)
+
+
+_known_suites = functools.lru_cache(_MOST_KEPT)(_of_suites)
+_known_extensions = functools.lru_cache(_MOST_KEPT)(_of_extensions)
+
+
+@functools.lru_cache(_MOST_KEPT)
+def _highest(versions: bytes) -> int:
+    return max(_numbers(versions), default=0)
 
 
 def _numbers(data: bytes) -> list[int]:
@@ -73,6 +121,10 @@ def _ends(alpn: tuple[str, ...]) -> str:
         return ends
     in_hex = first.encode("latin-1").hex()
     return in_hex[0] + in_hex[-1]
+
+
+def _count(numbers: list[int]) -> str:
+    return f"{min(len(numbers), 99):02}"
 
 
 def _digest(*lists: list[int]) -> str:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
+from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["PlainMatcher"]
 
@@ -26,12 +26,16 @@ class PlainMatcher:
         summary: One line that says what is recognised.
         predicate: What says so; `txmux.wire.predicates` has some to begin with.
         source: Where the first bytes of the protocol are specified, for readers of the code.
+        transports: What carries the protocol; TCP by default.
+        datagrams: The predicate for UDP, if it is another one than for TCP.
     """
 
     name: str
     summary: str
     _predicate: Predicate
     source: str = attrs.field(default="", kw_only=True)
+    transports: Collection[Transport] = attrs.field(default=(Transport.TCP,), kw_only=True)
+    _datagrams: Predicate | None = attrs.field(default=None, kw_only=True)
     options: tuple[Option, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -43,3 +47,9 @@ class PlainMatcher:
     def predicate(self, options: Mapping[str, str]) -> Predicate:  # noqa: ARG002
         """Give the predicate, the same for all lines."""
         return self._predicate
+
+    @property
+    def datagram_predicate(self) -> Callable[[Mapping[str, str]], Predicate] | None:
+        """Gives the predicate for UDP, the same for all lines; ``None`` if it has none of its own."""
+        found = self._datagrams
+        return None if found is None else lambda _options: found

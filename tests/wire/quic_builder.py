@@ -1,0 +1,124 @@
+"""Put together the packets with which a QUIC client begins, by another implementation than the one that is tested."""
+
+from __future__ import annotations
+
+import itertools
+
+from aioquic.buffer import encode_uint_var
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import INITIAL_CIPHER_SUITE, CryptoPair
+from aioquic.tls import cipher_suite_hash, hkdf_expand_label, hkdf_extract
+
+from tests.wire.hello_builder import alpn, client_hello, extension, server_name, versions
+
+V1, V2, V29 = 1, 0x6B3343CF, 0xFF00001D
+DESTINATION = bytes.fromhex("8394c8f03e515708")
+SOURCE = b"client"
+HELLO = client_hello(
+    server_name("www.Example.com"),
+    alpn(b"h3"),
+    versions(0x0304),
+    extension(0x39, b"\4\4\x80\0\xff"),
+)
+_SALT_29 = bytes.fromhex("afbfec289993d24c9e9786f19c6111e04390a899")
+_INITIAL, _ZERO_RTT = {V1: 0, V2: 1}, {V1: 1, V2: 2}
+
+
+def crypto(offset: int, data: bytes) -> bytes:
+    """Make a CRYPTO frame (RFC 9000, section 19.6)."""
+    return b"\6" + encode_uint_var(offset) + encode_uint_var(len(data)) + data
+
+
+def cut(hello: bytes, *cuts: int) -> list[bytes]:
+    """Cut a hello into CRYPTO frames."""
+    places = [0, *cuts, len(hello)]
+    return [crypto(a, hello[a:b]) for a, b in itertools.pairwise(places)]
+
+
+def initial(
+    *frames: bytes,
+    number: int = 0,
+    version: int = V1,
+    destination: bytes = DESTINATION,
+    source: bytes = SOURCE,
+    token: bytes = b"",
+    pad: int = 1200,
+    fixed: bool = True,
+) -> bytes:
+    """Make an Initial packet, with PADDING frames up to `pad` bytes in all."""
+    header = (
+        bytes([0x83 | fixed << 6 | _INITIAL.get(version, 0) << 4])
+        + version.to_bytes(4, "big")
+        + bytes([len(destination)])
+        + destination
+        + bytes([len(source)])
+        + source
+        + encode_uint_var(len(token))
+        + token
+    )
+    payload = b"".join(frames)
+    payload += bytes(max(0, 4 - len(payload), pad - len(header) - 2 - 4 - 16 - len(payload)))
+    length = 4 + len(payload) + 16
+    header += (0x4000 | length).to_bytes(2, "big") + number.to_bytes(4, "big")
+    sealed: bytes = _keys(version, destination).encrypt_packet(header, payload, number)
+    return sealed
+
+
+def _keys(version: int, destination: bytes) -> CryptoPair:
+    """Derive those of a client's Initial packets; aioquic itself does not know draft-29."""
+    keys = CryptoPair()
+    keys.setup_initial(cid=destination, is_client=True, version=version)
+    if version == V29:
+        algorithm = cipher_suite_hash(INITIAL_CIPHER_SUITE)
+        initial = hkdf_extract(algorithm, _SALT_29, destination)
+        secret = hkdf_expand_label(algorithm, initial, b"client in", b"", algorithm.digest_size)
+        keys.send.setup(cipher_suite=INITIAL_CIPHER_SUITE, secret=secret, version=V1)
+    return keys
+
+
+def long_packet(kind: int, body: bytes = bytes(40), version: int = V1) -> bytes:
+    """Make a packet of another type, which cannot be decrypted; the type as it is on the wire."""
+    return (
+        bytes([0xC0 | kind << 4])
+        + version.to_bytes(4, "big")
+        + bytes([len(DESTINATION)])
+        + DESTINATION
+        + bytes([len(SOURCE)])
+        + SOURCE
+        + encode_uint_var(len(body))
+        + body
+    )
+
+
+def zero_rtt(version: int = V1) -> bytes:
+    """Make a 0-RTT packet."""
+    return long_packet(_ZERO_RTT[version], version=version)
+
+
+def other_version(number: int = 0x1A2A3A4A, size: int = 1200) -> bytes:
+    """Make a datagram of a version that nobody knows."""
+    header = long_packet(0, b"", version=number)
+    return header + bytes(size - len(header))
+
+
+def connection(
+    version: int = V1, name: str = "www.example.com", protocols: int = 1
+) -> QuicConnection:
+    """Make a client that has a datagram to send."""
+    client = QuicConnection(
+        configuration=QuicConfiguration(
+            is_client=True,
+            alpn_protocols=["h3", *(f"protocol-{n:030}" for n in range(1, protocols))],
+            server_name=name,
+            original_version=version,
+            supported_versions=[version],
+        )
+    )
+    client.connect(("127.0.0.1", 1), now=0.0)
+    return client
+
+
+def sent(client: QuicConnection, now: float = 0.0) -> tuple[bytes, ...]:
+    """Give what a client, or a server, has to send."""
+    return tuple(datagram for datagram, _ in client.datagrams_to_send(now=now))

@@ -1,0 +1,92 @@
+"""Protocols whose first datagram is one message."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.errors import OptionError
+from txmux.interfaces import Datagrams, Option, Transport, Verdict
+from txmux.testing import check_datagrams, facts
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.globs import hosts
+from txmux.wire.messages import MessageMatcher
+
+
+class Reader:
+    """Reads ``!``, a name with its length, and nothing else; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, cursor: Cursor) -> dict[str, str]:
+        """Read a datagram."""
+        self.asked += 1
+        cursor.literal(b"!")
+        name = cursor.take(cursor.number(1, 0, 40)).decode("latin-1")
+        cursor.end()
+        return {"host": name, "secret": "x"} if name else {}
+
+
+def made() -> tuple[MessageMatcher, Reader]:
+    """Make a matcher with a reader of its own."""
+    reader = Reader()
+    options = (Option("host", "patterns of the host", "a.example"), Option("secret", "it", "x"))
+    patterns = {"host": hosts}
+    matcher = MessageMatcher(
+        "loud", "Loud", reader, options=options, patterns=patterns, facts=("host",)
+    )
+    return matcher, reader
+
+
+class MatcherTests(SynchronousTestCase):
+    """What a reader makes a matcher."""
+
+    def test_contract(self) -> None:
+        """It keeps the contract, with options and without."""
+        matcher, _ = made()
+        samples, others = [b"!\x09a.example", b"!\x03a\n\xff"], [b"!\x02a", b"!\x01ab", b"?", b"!)"]
+        check_datagrams(matcher, samples, others, examples=30)
+        check_datagrams(
+            matcher, [b"!\x09A.example"], [b"!\x01b", b"!\0"], {"host": "a.example"}, examples=30
+        )
+        self.assertEqual(matcher.transports, (Transport.UDP,))
+        self.assertEqual(matcher.__module__, __name__)
+
+    def test_first_bytes(self) -> None:
+        """The bytes that a message can begin with are those that the reader allows."""
+        matcher, _ = made()
+        self.assertEqual(getattr(matcher.predicate({}), "first_bytes", None), frozenset(b"!"))
+
+    def test_read_once(self) -> None:
+        """Many lines read a datagram once."""
+        matcher, reader = made()
+        lines = [matcher.predicate({"host": f"{number}.example"}) for number in range(20)]
+        lines.append(matcher.predicate({"host": "*.example", "secret": "x"}))
+        seen = Datagrams((b"!\x09a.example",))
+        verdicts = [line(seen) for line in lines]
+        self.assertEqual(verdicts, [Verdict.NO] * 20 + [Verdict.MATCH])
+        self.assertEqual(reader.asked, 1)
+
+    def test_facts(self) -> None:
+        """Only what is told to be a fact is one, and it is made safe."""
+        matcher, _ = made()
+        predicate = matcher.predicate({})
+        self.assertEqual(facts(predicate, Datagrams((b"!\x03a\n\xff",))), {"host": "a\\n\\xff"})
+        self.assertEqual(facts(predicate, Datagrams((b"!\0",))), {})
+        self.assertEqual(facts(predicate, Datagrams((b"?",))), {})
+
+    def test_unusable(self) -> None:
+        """Patterns that cannot be used are an error that names the option."""
+        matcher, _ = made()
+        error = self.assertRaises(OptionError, matcher.predicate, {"host": "a..b"})
+        self.assertIn("host: ", str(error))
+
+    def test_refusing(self) -> None:
+        """A reader that refuses all allows no first byte."""
+
+        def refuse(_: Cursor) -> dict[str, str]:
+            raise MalformedError
+
+        predicate = MessageMatcher("never", "Never", refuse).predicate({})
+        self.assertIs(predicate(Datagrams((b"x",))), Verdict.NO)
+        self.assertEqual(getattr(predicate, "first_bytes", None), frozenset())

@@ -1,0 +1,146 @@
+"""The frames of Initial packets, and the stream that is put together from them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.quic_builder import crypto
+from tests.wire.quic_vectors import FRAMES
+from txmux.testing import steps_in
+from txmux.wire.cursor import MalformedError
+from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, joined
+from txmux.wire.quic.frames import read_frames
+from txmux.wire.quic.header import varint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STREAM = bytes(range(256)) * 4
+
+
+@st.composite
+def cut_streams(draw: st.DrawFn) -> list[tuple[int, bytes]]:
+    """Cut a stream into pieces that overlap, some of them twice, in any order."""
+    cuts = sorted(draw(st.sets(st.integers(1, len(STREAM) - 1), max_size=8)))
+    places = [0, *cuts, len(STREAM)]
+    pieces = []
+    for start, end in itertools.pairwise(places):
+        before, behind = draw(st.integers(0, 40)), draw(st.integers(0, 40))
+        first = max(0, start - before)
+        pieces.append((first, STREAM[first : end + behind]))
+    pieces += draw(st.lists(st.sampled_from(pieces), max_size=4))
+    return draw(st.permutations(pieces))
+
+
+class FrameTests(SynchronousTestCase):
+    """`read_frames`."""
+
+    def assert_wrong(self, payload: bytes) -> None:
+        """Check that a payload is refused."""
+        self.assertRaises(MalformedError, read_frames, payload)
+
+    def test_known(self) -> None:
+        """Frames of all types that may be there are read, and the pieces given in their order."""
+        self.assertEqual(read_frames(FRAMES), [(0, FRAMES[4:])])
+        ack = b"\2\5\0\1\0" + b"\1\2"
+        ecn = b"\3\5\0\0\0" + b"\0\1\2"
+        close = b"\x1c\x41\x00\6\3bye"
+        payload = (
+            b"\0\0\1" + crypto(9, b"b") + ack + ecn + crypto(0, b"a") + b"\1" + close + bytes(9)
+        )
+        self.assertEqual(read_frames(payload), [(9, b"b"), (0, b"a")])
+        self.assertEqual(read_frames(b"\0"), [])
+
+    def test_unknown(self) -> None:
+        """Other types, and an empty packet, are wrong."""
+        for kind in set(range(0x40)) - {0, 1, 2, 3, 6, 0x1C}:
+            self.assert_wrong(bytes([kind]) + bytes(20))
+        self.assert_wrong(b"")
+
+    def test_short(self) -> None:
+        """A frame that is not there in full is wrong."""
+        for frame in (crypto(1, b"abc"), b"\2\5\0\1\0\1\2", b"\3\5\0\0\0\0\1\2", b"\x1c\1\6\3bye"):
+            for end in range(1, len(frame)):
+                self.assert_wrong(frame[:end])
+
+    def test_limits(self) -> None:
+        """There are 32 pieces, and a stream of 16 KiB; other frames are few."""
+        piece = crypto(0, b"x")
+        self.assertEqual(len(read_frames(piece * MOST_PIECES)), MOST_PIECES)
+        self.assert_wrong(piece * (MOST_PIECES + 1))
+        self.assertEqual(len(read_frames(crypto(LONGEST_STREAM - 1, b"x"))), 1)
+        self.assert_wrong(crypto(LONGEST_STREAM, b"x"))
+        self.assert_wrong(crypto((1 << 62) - 1, b"x"))
+        self.assert_wrong(b"\2\5\0\0\0" * 33)
+        self.assert_wrong(b"\2\5\0" + b"\xff" * 8 + bytes(99))
+
+    def test_cost(self) -> None:
+        """What a packet of hostile frames takes is bounded, whatever its length."""
+        for hostile in (
+            b"\0\1" * 30_000,
+            crypto(0, b"") * 20_000,
+            b"\2\0\0\0\0" * 12_000,
+            b"\1" * 60_000,
+        ):
+            self.assertLess(steps_in(partial(self._read, hostile)), 1_500)
+
+    @staticmethod
+    def _read(payload: bytes) -> None:
+        with contextlib.suppress(MalformedError):
+            read_frames(payload)
+
+    @given(st.binary(max_size=200) | st.binary(max_size=40).map(lambda data: FRAMES[:60] + data))
+    def test_any(self, payload: bytes) -> None:
+        """Any bytes are read, or are wrong."""
+        self._read(payload)
+
+
+class StreamTests(SynchronousTestCase):
+    """`joined`."""
+
+    @given(cut_streams(), st.data())
+    def test_pieces(self, pieces: Sequence[tuple[int, bytes]], data: st.DataObject) -> None:
+        """Pieces in any order, twice and overlapping, give the stream, however many come at once."""
+        self.assertEqual(joined(b"", pieces), (STREAM, ()))
+        half = data.draw(st.integers(0, len(pieces)))
+        stream, behind = joined(b"", pieces[:half])
+        self.assertTrue(STREAM.startswith(stream))
+        self.assertEqual(joined(stream, (*behind, *pieces[half:])), (STREAM, ()))
+
+    def test_gap(self) -> None:
+        """What comes behind a gap waits."""
+        self.assertEqual(joined(b"ab", [(4, b"e"), (2, b"c")]), (b"abc", ((4, b"e"),)))
+        self.assertEqual(joined(b"", [(1, b"b")]), (b"", ((1, b"b"),)))
+        self.assertEqual(joined(b"", []), (b"", ()))
+
+    @given(cut_streams(), st.integers(0, len(STREAM) - 1), st.integers(1, 255))
+    def test_conflict(self, pieces: list[tuple[int, bytes]], at: int, change: int) -> None:
+        """Two pieces that say different things of the same place are wrong, in any order."""
+        other = bytes([STREAM[at] ^ change])
+        for several in ([*pieces, (at, other)], [(at, other), *pieces]):
+            self.assertRaises(MalformedError, joined, b"", several)
+
+
+class VarintTests(SynchronousTestCase):
+    """`varint`."""
+
+    def test_sizes(self) -> None:
+        """The examples of RFC 9000, appendix A.1."""
+        for text, value in (
+            ("c2197c5eff14e88c", 151288809941952652),
+            ("9d7f3e7d", 494878333),
+            ("7bbd", 15293),
+            ("25", 37),
+            ("4025", 37),
+        ):
+            data = bytes.fromhex(text)
+            self.assertEqual(varint(b"x" + data, 1), (value, 1 + len(data)))
+            for end in range(len(data)):
+                self.assertRaises(MalformedError, varint, data[:end], 0)

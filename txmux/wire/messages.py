@@ -1,0 +1,162 @@
+"""Matchers of protocols whose clients begin with a datagram that is one whole message."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Transport, Verdict
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.facts import printable
+from txmux.wire.globs import Globs, names, option_globs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+__all__ = ["Message", "MessageMatcher"]
+
+
+@attrs.frozen
+class Message:
+    """Whether the first datagram of a flow is a message; it is all there, so the answer is never *need more*.
+
+    Attributes:
+        read: Reads the datagram to its end, and raises as `Cursor` does; one that ends too early is not such a message.
+            It looks at the first byte before anything else. It gives what the message says, by name, one character a
+            byte; the same function for all predicates of a protocol.
+        wanted: Patterns for some of these names. A message that does not have the name is a no.
+        facts: The names that are told to the access log.
+        key: The name that `wanted` depends on, if it can be looked up.
+        longest: The number of datagrams that it needs.
+    """
+
+    read: Callable[[Cursor], Mapping[str, str]]
+    wanted: Mapping[str, Globs] = attrs.field(factory=dict)
+    facts: Collection[str] = ()
+    key: Key | None = None
+    longest: int = attrs.field(default=1, init=False)
+
+    @property
+    def first_bytes(self) -> frozenset[int] | None:
+        """The bytes that `read` allows first."""
+        return _first_bytes(self.read)
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        """Say what the datagram is."""
+        found = message_in(peeked, self.read)
+        if found is None:
+            return Verdict.NO
+        for name, globs in self.wanted.items():
+            value = found.get(name)
+            if value is None or not globs.matches(value):
+                return Verdict.NO
+        return Verdict.MATCH
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        """Give the facts, made safe for the log."""
+        found = message_in(peeked, self.read) or {}
+        return {name: printable(found[name]) for name in self.facts if name in found}
+
+
+def message_in(
+    peeked: Peeked, read: Callable[[Cursor], Mapping[str, str]]
+) -> Mapping[str, str] | None:
+    """Give what a reader finds in the first datagram, which is read once for all who ask.
+
+    Args:
+        peeked: The datagrams.
+        read: As for `Message`.
+
+    Returns:
+        What it gives; ``None`` if the datagram is not such a message.
+    """
+    found: Mapping[str, str] | None = peeked.parsed(_parser(read))
+    return found
+
+
+@cache
+def _parser(
+    read: Callable[[Cursor], Mapping[str, str]],
+) -> Callable[[bytes, Any], Mapping[str, str] | None]:
+    def parse(data: bytes, _earlier: object) -> Mapping[str, str] | None:
+        try:
+            return read(Cursor(data))
+        except (ShortError, MalformedError):
+            return None
+
+    return parse
+
+
+@cache
+def _first_bytes(read: Callable[[Cursor], Mapping[str, str]]) -> frozenset[int] | None:
+    found = frozenset(byte for byte in range(256) if _may_begin(read, byte))
+    return found if len(found) < 256 else None
+
+
+def _may_begin(read: Callable[[Cursor], Mapping[str, str]], byte: int) -> bool:
+    try:
+        read(Cursor(bytes([byte])))
+    except ShortError:
+        return True
+    except MalformedError:
+        return False
+    return True
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen(slots=False)
+class MessageMatcher:
+    """A matcher for UDP: one reader, and its words.
+
+    Args:
+        name: The word after ``match =``: lower-case letters, digits and ``-``.
+        summary: One line that says what is recognised.
+        read: Reads the first datagram; see `Message`.
+        options: Each takes patterns for the name that `read` gives.
+        patterns: Reads the patterns of an option; `txmux.wire.globs.names` by default.
+        facts: The names that are told to the access log.
+        source: Where the message is specified, for readers of the code.
+    """
+
+    name: str
+    summary: str
+    read: Callable[[Cursor], Mapping[str, str]]
+    options: tuple[Option, ...] = attrs.field(default=(), kw_only=True)
+    patterns: Mapping[str, Callable[[str], Globs]] = attrs.field(factory=dict, kw_only=True)
+    facts: Collection[str] = attrs.field(default=(), kw_only=True)
+    source: str = attrs.field(default="", kw_only=True)
+    transports: Collection[Transport] = attrs.field(default=(Transport.UDP,), init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # It is from where it is written down, as a class is: `txmux matchers` tells the package by that.
+        object.__setattr__(
+            self, "__module__", sys._getframe(2).f_globals.get("__name__", "__main__")
+        )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate.
+
+        Raises:
+            OptionError: Patterns cannot be used.
+        """
+        return Message(self.read, wanted_of(options, self.patterns), self.facts)
+
+
+def wanted_of(
+    options: Mapping[str, str], patterns: Mapping[str, Callable[[str], Globs]]
+) -> dict[str, Globs]:
+    """Read the patterns of all options.
+
+    Args:
+        options: Those of a ``match =`` line.
+        patterns: What reads them, where it is not `txmux.wire.globs.names`.
+
+    Raises:
+        OptionError: Patterns cannot be used.
+    """
+    found = {name: option_globs(options, name, patterns.get(name, names)) for name in options}
+    return {name: globs for name, globs in found.items() if globs is not None}

@@ -1,0 +1,87 @@
+"""What is inside of a client's Initial packets, which everyone can read who has seen the first of them.
+
+It is protected by keys that depend on nothing but the first connection ID (RFC 9001, section 5).
+"""
+
+from __future__ import annotations
+
+import hmac
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
+
+from txmux.wire.cursor import MalformedError
+from txmux.wire.quic.header import VERSIONS, LongHeader
+
+__all__ = ["ClientKeys"]
+
+_SAMPLE_AFTER, _SAMPLE = 4, 16
+_TAG = 16
+_ECB = ECB()  # noqa: S305 - of a single block, as the RFC has it
+
+
+class ClientKeys:
+    """The keys of a client's Initial packets.
+
+    Args:
+        version: A number of `VERSIONS`.
+        destination: The connection ID that the client's first Initial packet is sent to.
+    """
+
+    __slots__ = ("_aead", "_header", "_iv")
+
+    def __init__(self, version: int, destination: bytes) -> None:
+        known = VERSIONS[version]
+        initial = hmac.digest(known.salt, destination, "sha256")
+        client = _expand(initial, b"client in", 32)
+        key, iv, header = known.labels
+        self._aead = AESGCM(_expand(client, key, 16))
+        self._iv = int.from_bytes(_expand(client, iv, 12), "big")
+        self._header = Cipher(AES(_expand(client, header, 16)), _ECB)
+
+    def unprotect(self, datagram: bytes, at: int, header: LongHeader) -> bytes:
+        """Give the frames of a packet.
+
+        Args:
+            datagram: What it is in.
+            at: Where it begins there.
+            header: Its header.
+
+        Raises:
+            MalformedError: Another has made it, or it was changed on its way.
+        """
+        number_at = header.number_at
+        sample_at = number_at + _SAMPLE_AFTER
+        sample = datagram[sample_at : sample_at + _SAMPLE]
+        if sample_at + _SAMPLE > header.end:
+            raise MalformedError
+        mask = self._header.encryptor().update(sample)
+        first = datagram[at] ^ mask[0] & 0x0F
+        size = (first & 3) + 1
+        protected = int.from_bytes(datagram[number_at : number_at + size], "big")
+        number = protected ^ int.from_bytes(mask[1 : 1 + size], "big")
+        payload_at = number_at + size
+        associated = b"".join(
+            (bytes([first]), datagram[at + 1 : number_at], number.to_bytes(size, "big"))
+        )
+        # The number is cut off on the wire (RFC 9000, section 17.1); a client's first ones are small.
+        nonce = (self._iv ^ number).to_bytes(12, "big")
+        try:
+            return self._aead.decrypt(nonce, datagram[payload_at : header.end], associated)
+        except InvalidTag:
+            raise MalformedError from None
+
+
+def _expand(secret: bytes, label: bytes, length: int) -> bytes:
+    """Derive by HKDF-Expand-Label, of at most one block of the hash (RFC 8446, section 7.1)."""
+    return hmac.digest(secret, _info(label, length), "sha256")[:length]
+
+
+@lru_cache(maxsize=16)
+def _info(label: bytes, length: int) -> bytes:
+    full = b"tls13 " + label
+    return length.to_bytes(2, "big") + bytes([len(full)]) + full + b"\0\1"

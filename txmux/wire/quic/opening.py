@@ -1,0 +1,170 @@
+"""The first datagrams of a QUIC client, read as far as they have come."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.wire.client_hello import HelloReader
+from txmux.wire.cursor import MalformedError
+from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
+from txmux.wire.quic.frames import read_frames
+from txmux.wire.quic.header import (
+    LEAST_TO_NEGOTIATE,
+    VERSIONS,
+    LongHeader,
+    Packet,
+    may_open,
+    read_long_header,
+)
+
+if TYPE_CHECKING:
+    from txmux.wire.quic.initial import ClientKeys
+
+__all__ = ["OTHER_VERSION", "Opening", "parse_opening"]
+
+OTHER_VERSION = "other"
+"""The name of all versions whose Initial packets cannot be read."""
+
+_SHORTEST_ID = 8  # which a client chooses for its first packet (RFC 9000, section 7.2)
+_LONGEST_ID = 20
+_MOST_PACKETS = 16
+_MOST_PIECES_EVER = (
+    64  # browsers cut the hello anew, into a dozen pieces or so, each time they send it again
+)
+_LONG = 0x80
+
+
+@attrs.define
+class Opening:
+    """How far the opening of a connection has come; not changed any more once `parse_opening` has given it.
+
+    Attributes:
+        refused: Whether this is not the opening of a QUIC connection, whatever follows.
+        certain: Whether it is one: a packet was found to be made by a client, or the version is another.
+        version: The name of the version, once it is known.
+        hello: The ClientHello, as far as it has come.
+    """
+
+    refused: bool = False
+    certain: bool = False
+    version: str | None = None
+    hello: HelloReader = attrs.field(factory=lambda: HelloReader(carrier="q"))
+
+    _datagrams: int = 0
+    """How many datagrams have been read."""
+    _packets: int = 0
+    """How many packets of them."""
+    _number: int = 0
+    """The version, as a number, …"""
+    _destination: bytes | None = None
+    """… and the connection ID that the first packet is sent to; both are the same in all that belong to it."""
+    _keys: ClientKeys | None = None
+    _stream: bytes = b""
+    """The beginning of the stream of CRYPTO frames, as far as it is whole, …"""
+    _behind: tuple[Piece, ...] = ()
+    """… the pieces behind a gap, …"""
+    _pieces: int = 0
+    """… and how many there were in all."""
+
+    def read(self, datagram: bytes) -> None:
+        """Go on with one more datagram.
+
+        Raises:
+            MalformedError: No QUIC client begins so.
+        """
+        pieces: list[Piece] = []
+        try:
+            self._read_packets(datagram, pieces)
+        except MalformedError:
+            # Behind a packet that is right, what cannot be read is left out, as the server does it.
+            if not self.certain:
+                raise
+        if pieces:
+            self._pieces += len(pieces)
+            if self._pieces > _MOST_PIECES_EVER:
+                raise MalformedError
+            self._stream, self._behind = joined(self._stream, (*self._behind, *pieces))
+            if len(self._behind) > MOST_PIECES:
+                raise MalformedError
+            if sum(len(data) for _, data in self._behind) + len(self._stream) > LONGEST_STREAM:
+                raise MalformedError
+            self.hello = copy.copy(self.hello)
+            self.hello.read_message(self._stream)
+
+    def _read_packets(self, datagram: bytes, pieces: list[Piece]) -> None:
+        at = 0
+        # Behind the last packet there may be padding, which has no header.
+        while at < len(datagram) and (at == 0 or datagram[at] & _LONG):
+            header = read_long_header(datagram, at)
+            if self._destination is None:
+                self._begin(header, datagram)
+                if header.kind is None:
+                    return
+            elif (header.version, header.destination) != (self._number, self._destination):
+                raise MalformedError
+            self._packets += 1
+            if self._packets > _MOST_PACKETS:
+                raise _TooManyError
+            if header.kind is Packet.INITIAL:
+                pieces += self._read_initial(datagram, at, header)
+            elif header.kind is Packet.RETRY or not (
+                header.kind is Packet.ZERO_RTT or self.certain
+            ):
+                raise MalformedError
+            at = header.end
+
+    def _begin(self, header: LongHeader, datagram: bytes) -> None:
+        """Look at the first packet of all."""
+        if not _SHORTEST_ID <= len(header.destination) <= _LONGEST_ID or not header.version:
+            raise MalformedError
+        known = VERSIONS.get(header.version)
+        if known is None:
+            too_short = len(datagram) < LEAST_TO_NEGOTIATE
+            if too_short or not header.fixed or len(header.source) > _LONGEST_ID:
+                raise MalformedError
+            self.certain = True
+            self.hello = HelloReader(malformed=True)
+        self.version = known.name if known else OTHER_VERSION
+        self._number, self._destination = header.version, header.destination
+
+    def _read_initial(self, datagram: bytes, at: int, header: LongHeader) -> list[Piece]:
+        if not (header.fixed or header.has_token):
+            raise MalformedError  # only who holds a token may clear the bit (RFC 9287, section 3.1)
+        if self._keys is None:
+            from txmux.wire.quic.initial import ClientKeys  # noqa: PLC0415 - only who needs it loads cryptography
+
+            self._keys = ClientKeys(header.version, header.destination)
+        frames = read_frames(self._keys.unprotect(datagram, at, header))
+        self.certain = True
+        return frames
+
+
+class _TooManyError(Exception):
+    """There are more packets than a client sends."""
+
+
+def parse_opening(datagrams: tuple[bytes, ...], earlier: Opening | None) -> Opening:
+    """Read the first datagrams of a QUIC client; for `Datagrams.parsed_all`.
+
+    Versions 1 and 2 and draft-29 are read down to the ClientHello. Its pieces may come in any order, cut anywhere and in
+    several packets. Of other versions only the header is read (RFC 8999).
+
+    Args:
+        datagrams: Those so far.
+        earlier: The answer for fewer datagrams of the same flow.
+    """
+    if earlier is None and not may_open(datagrams[0]):
+        return Opening(refused=True, datagrams=1)
+    opening = Opening() if earlier is None else copy.copy(earlier)
+    for datagram in datagrams[opening._datagrams :]:
+        if opening.refused or opening.hello.hello or opening.hello.malformed:
+            break
+        opening._datagrams += 1
+        try:
+            opening.read(datagram)
+        except (MalformedError, _TooManyError):
+            opening.refused = True
+    return opening
