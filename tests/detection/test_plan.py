@@ -85,3 +85,16 @@ class IndexTest(SynchronousTestCase):
         few = calls(10, "x.host9.test")
         self.assertLessEqual(calls(2000, "x.host1999.test"), few * 2)
         self.assertLessEqual(calls(2000, "none.test"), few * 2)
+
+    def test_many_labels(self) -> None:
+        """A name of thousands of labels costs no more look-ups than routes have labels."""
+        detector = Detector([route(f"tls sni=*.h{n}.example.com", "close") for n in range(20)])
+        usual = calls_in(lambda: detector.begin().feed(hello("a.h3.example.com")))
+        long = calls_in(lambda: detector.begin().feed(hello("a." * 8000 + "h3.example.com")))
+        self.assertLess(long, usual + 50)
+
+    def test_shared(self) -> None:
+        """First bytes that leave the same routes share what is known of them: a client that tries all of them costs no memory."""
+        detector = Detector([route(f"tls sni=h{n}.example.com", "close") for n in range(20)])
+        plans = {id(detector.plan(byte)) for byte in range(256)}
+        self.assertEqual(len(plans), 2)

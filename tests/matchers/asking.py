@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txmux.interfaces import Peeked
-from txmux.testing import decided, facts
+from txmux.detection.transports import datagram_predicate
+from txmux.interfaces import Datagrams, Peeked
+from txmux.testing import decided, facts, flow_decided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.interfaces import IProtocolMatcher
+    from txmux.interfaces import IProtocolMatcher, Predicate, Verdict
     from txmux.testing import Decided
 
 
@@ -22,3 +23,20 @@ def verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Decided]:
 def facts_of(matcher: IProtocolMatcher) -> Callable[..., dict[str, str]]:
     """Make a function that gives the facts of a sample; options are named arguments."""
     return lambda data, **options: facts(matcher.predicate(options), Peeked(data))
+
+
+def over_udp(matcher: IProtocolMatcher, **options: str) -> Predicate:
+    """Make the predicate that is asked about datagrams."""
+    predicate = datagram_predicate(matcher, options, matcher.predicate(options))
+    assert predicate is not None
+    return predicate
+
+
+def datagram_verdicts_of(matcher: IProtocolMatcher) -> Callable[..., Verdict]:
+    """Make a function that gives the verdict on a flow's first datagram; options are named arguments."""
+    return lambda data, **options: flow_decided(over_udp(matcher, **options), [data]).verdict
+
+
+def datagram_facts_of(matcher: IProtocolMatcher) -> Callable[..., dict[str, str]]:
+    """Make a function that gives the facts of a flow's first datagram; options are named arguments."""
+    return lambda data, **options: facts(over_udp(matcher, **options), Datagrams((data,)))

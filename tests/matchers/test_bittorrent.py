@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.bittorrent import bittorrent
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 # The reserved bytes of libtorrent (extensions, DHT, fast) and of qBittorrent; hash and peer as BEP 3 and BEP 20 say.
 SAMPLES = (
@@ -15,6 +15,22 @@ SAMPLES = (
     b"\x13BitTorrent protocol"
     + bytes(8)
     + bytes.fromhex("2b66980093bc11806fab50cb3cb41835b95a0362"),
+)
+
+
+# Recorded from libtorrent 2.0.8: to a tracker, uTP, the DHT; and the DHT from aria2 1.36.
+DATAGRAMS = (
+    bytes.fromhex("000004172710198000000000999142f3"),
+    bytes.fromhex("4100f8aade6e49650000000000000000052f0000"),
+    bytes.fromhex(
+        "64313a6164323a6273693165323a696432303a336f7421d09a438a4819632e76b1c764205c722739"
+        "3a696e666f5f6861736832303a336f7421d09a438a4819632ee110ec3a9565146165313a71393a67"
+        "65745f7065657273313a74323af02d313a76343a4c540208313a79313a7165"
+    ),
+    bytes.fromhex(
+        "64313a6164323a696432303a5e03a55bbb2ad750c17eb0518815a4017e3a2f3e65313a71343a7069"
+        "6e67313a74343a5c7052d8313a76343a41320003313a79313a7165"
+    ),
 )
 
 
@@ -37,5 +53,47 @@ class ContractTests(SynchronousTestCase):
             ],
             undecided=[
                 SAMPLES[0][:19],
+            ],
+        )
+
+
+class DatagramTests(SynchronousTestCase):
+    """Trackers, uTP and the DHT."""
+
+    def test_contract(self) -> None:
+        """Each has its form, up to the end of the datagram."""
+        tracker, utp, dht, _ = DATAGRAMS
+        node = b"2:id20:" + bytes(20)
+        check_datagrams(
+            bittorrent,
+            samples=[
+                *DATAGRAMS,
+                utp[:1] + b"\2" + utp[2:] + b"\0\x08" + bytes(8),
+                utp[:1] + b"\1" + utp[2:] + b"\2\4" + bytes(4) + b"\0\x08" + bytes(8),
+                b"d1:ad" + node + b"e1:q4:ping1:t0:1:y1:qe",
+                b"d1:ad" + node + b"1:xlld1:ai-5eeeee1:q4:ping1:t2:aa1:y1:qe",
+            ],
+            not_samples=[
+                tracker[:-1],
+                tracker + b"\0",
+                tracker[:11] + b"\1" + tracker[12:],
+                b"\x31" + utp[1:],
+                b"\x42" + utp[1:],
+                utp[:1] + b"\3" + utp[2:] + b"\0\4" + bytes(4),
+                utp[:1] + b"\2" + utp[2:],
+                utp[:8] + b"\0\0\0\1" + utp[12:],
+                utp[:19] + b"\1",
+                utp + b"\0",
+                dht[:-1],
+                dht + b"e",
+                dht.replace(b"1:y1:q", b"1:y1:r"),
+                b"d1:ad2:id19:" + bytes(19) + b"e1:q4:ping1:t2:aa1:y1:qe",
+                b"d1:ad" + node + b"e1:q4:ping1:y1:qe",
+                b"d1:a" + b"l" * 20 + b"e" * 20 + b"1:q4:ping1:t2:aa1:y1:qe",
+                b"d1:a4:spam1:q4:ping1:t2:aa1:y1:qe",
+                b"d1:ai12",
+                b"d1:ad" + node + b"1:v2048:" + bytes(2048) + b"e1:q4:ping1:t2:aa1:y1:qe",
+                b"de",
+                b"d",
             ],
         )

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.all_samples import all_samples
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.registry import installed_matchers
-from txmux.interfaces import Peeked, Verdict
+from txmux.detection.transports import transports_of
+from txmux.interfaces import Peeked, Transport, Verdict
 
 _CONFIGURED = frozenset({"any", "payload", "regex"})
 """These match what their line says, not a protocol."""
@@ -30,7 +31,7 @@ def matched() -> dict[tuple[str, str], Verdict]:
     samples = {name: streams for name, streams in all_samples().items() if name in matchers}
     table = {}
     for name, matcher in matchers.items():
-        if name not in _CONFIGURED:
+        if name not in _CONFIGURED and Transport.TCP in transports_of(matcher):
             predicate = matcher.predicate({})
             for protocol, streams in samples.items():
                 verdicts = (predicate(Peeked(stream)) for stream in streams)

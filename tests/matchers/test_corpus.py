@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import all_samples
+from tests.matchers.all_samples import all_samples, for_streams
 from tests.support.mux import MuxTestCase
 from txmux.detection.ambiguities import AMBIGUITIES
 from txmux.detection.detector import Decision, Detector
@@ -76,9 +76,9 @@ class OrderTests(SynchronousTestCase):
     """The order of the reference."""
 
     def test_all(self) -> None:
-        """It has every matcher once, and what takes all at its end."""
+        """It has every matcher for TCP once, and what takes all at its end."""
         duty = "each matcher has its place in the order under *Ambiguities* of docs/reference/matchers.md"
-        self.assertEqual(sorted(order()), sorted(installed_matchers().keys() - _CONFIGURED), duty)
+        self.assertEqual(sorted(order()), sorted(for_streams().keys() - _CONFIGURED), duty)
         self.assertEqual(order()[-2:], ("random", "any"))
 
     def test_ambiguities(self) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.asking import verdicts_of
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, over_udp, verdicts_of
 from txmux.errors import OptionError
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Datagrams, Peeked, Verdict
 from txmux.matchers.dns import dns
-from txmux.testing import check_matcher, check_predicate, facts
+from txmux.testing import check_datagrams, check_matcher, check_predicate, facts
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -51,6 +53,19 @@ SAMPLES = (
 )
 
 said = verdicts_of(dns)
+
+
+# Recorded from dig 9.18 over UDP: with a cookie, without EDNS, and with DNSSEC for the root.
+DATAGRAMS = (
+    bytes.fromhex(
+        "353b0120000100000000000103777777076578616d706c6503636f6d000001000100002904d00000"
+        "0000000c000a000859bb7ecab8e10bf0"
+    ),
+    bytes.fromhex("e81d01200001000000000000076578616d706c65036f726700000f0001"),
+    bytes.fromhex(
+        "395501200001000000000001000002000100002904d000008000000c000a0008f752f28b1db5de4e"
+    ),
+)
 
 
 class ContractTests(SynchronousTestCase):
@@ -176,7 +191,7 @@ class NameTests(SynchronousTestCase):
         root = SAMPLES[-1]
         self.assertIs(said(root, name="*").verdict, MATCH)
         self.assertIs(said(root, name="*.com").verdict, NO)
-        self.assertEqual(facts(dns.predicate({}), Peeked(root)), {"name": "."})
+        self.assertEqual(facts(dns.predicate({}), Peeked(root)), {"name": ".", "type": "NS"})
 
     def test_dots_in_labels(self) -> None:
         """A dot inside of a label parts no labels."""
@@ -184,7 +199,9 @@ class NameTests(SynchronousTestCase):
         self.assertIs(said(odd, name="*.example.com").verdict, NO)
         self.assertIs(said(odd, name="*.com").verdict, MATCH)
         backslash = message(b"\x03a\\b\0" + IN)
-        self.assertEqual(facts(dns.predicate({}), Peeked(backslash)), {"name": "a\\\\092b"})
+        self.assertEqual(
+            facts(dns.predicate({}), Peeked(backslash)), {"name": "a\\\\092b", "type": "A"}
+        )
 
     def test_key(self) -> None:
         """Names and ``*.`` patterns can be looked up."""
@@ -199,7 +216,9 @@ class NameTests(SynchronousTestCase):
     def test_learnt(self) -> None:
         """The name is learnt, in lower case."""
         predicate = dns.predicate({})
-        self.assertEqual(facts(predicate, Peeked(SAMPLES[2])), {"name": "www.example.com"})
+        self.assertEqual(
+            facts(predicate, Peeked(SAMPLES[2])), {"name": "www.example.com", "type": "AAAA"}
+        )
         self.assertEqual(facts(predicate, Peeked(QUERY[:20])), {})
 
     def test_unusable(self) -> None:
@@ -215,3 +234,98 @@ class OptionContractTests(SynchronousTestCase):
         """Any bytes at all get one answer, however they are cut."""
         for options in ({"name": "www.*"}, {"name": "*.example.com"}, {"name": "~.*[.]com"}):
             check_predicate(dns.predicate(options), more=SAMPLES, examples=30)
+
+
+class TypeTests(SynchronousTestCase):
+    """``type=`` looks at the first question, too."""
+
+    def test_type(self) -> None:
+        """Types are named without case, others by their number."""
+        for pattern in ("A,AAAA", "a", "~A+", "*"):
+            self.assertEqual(said(QUERY, type=pattern), (MATCH, len(QUERY)), pattern)
+        self.assertEqual(said(QUERY, type="MX,TYPE65280"), (NO, len(QUERY)))
+        odd = message(NAME + b"\xff\0\0\1")
+        self.assertIs(said(odd, type="TYPE65280").verdict, MATCH)
+        self.assertIs(said(QUERY, name="www.*", type="MX").verdict, NO)
+        self.assertIs(said(QUERY, name="ftp.*", type="A").verdict, NO)
+
+    def test_unusable(self) -> None:
+        """A name that no type has is an error."""
+        error = self.assertRaises(OptionError, dns.predicate, {"type": "A,AAA"})
+        self.assertIn("did you mean", str(error))
+
+
+class DatagramTests(SynchronousTestCase):
+    """Messages over UDP, which fill their datagram."""
+
+    def test_contract(self) -> None:
+        """All records are passed over, and nothing is left."""
+        plain = DATAGRAMS[1]
+        update = bytes.fromhex("0001 2800 0001 0000 0001 0000") + b"\3abc\0\0\6\0\1"
+        record = b"\1x\xc0\x0c" + bytes.fromhex("0001 0001 00000e10 0004 7f000001")
+        check_datagrams(
+            dns,
+            samples=[*DATAGRAMS, *(sample[2:] for sample in SAMPLES), update + record],
+            not_samples=[
+                plain[:-1],
+                plain + b"\0",
+                plain[:2] + b"\x81\x80" + plain[4:],
+                plain[:4] + b"\0\0" + plain[6:],
+                plain[:10] + b"\0\1" + plain[12:],
+                DATAGRAMS[0] + b"\0",
+                DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:],
+                update + b"\x40" + record,
+                update + record[:-1],
+                update[:8] + b"\1\1" + update[10:] + record * 257,
+                plain[:12] + b"\xc0\x0c" + plain[-4:],
+                b"\0\1",
+            ],
+        )
+
+    @given(
+        st.sampled_from(DATAGRAMS),
+        st.lists(st.tuples(st.integers(2, 60), st.integers(0, 255)), max_size=3),
+        st.binary(max_size=3),
+    )
+    def test_same_as_over_tcp(
+        self, datagram: bytes, changes: list[tuple[int, int]], end: bytes
+    ) -> None:
+        """A message is read as it is over TCP, with the same facts; only what is behind the question is not looked at there."""
+        changed = bytearray(datagram)
+        for at, byte in changes:
+            changed[at % len(changed)] = byte
+        message = bytes(changed) + end
+        over_tcp = len(message).to_bytes(2, "big") + message
+        found = datagram_verdicts_of(dns)(message)
+        over_tcp_too = dns.predicate({})
+        expected = over_tcp_too(Peeked(over_tcp))
+        if found is MATCH or message[6:12] == bytes(6):
+            self.assertIs(found, expected)
+        if found is MATCH:
+            self.assertEqual(datagram_facts_of(dns)(message), facts(over_tcp_too, Peeked(over_tcp)))
+
+    def test_options(self) -> None:
+        """The options are those over TCP."""
+        verdict_of = datagram_verdicts_of(dns)
+        self.assertIs(verdict_of(DATAGRAMS[0], name="*.example.com", type="A"), MATCH)
+        self.assertIs(verdict_of(DATAGRAMS[0], name="WWW.example.com."), MATCH)
+        self.assertIs(verdict_of(DATAGRAMS[0], name="*.example.com", type="MX"), NO)
+        self.assertIs(verdict_of(DATAGRAMS[1], name="*.example.com"), NO)
+        self.assertIs(verdict_of(DATAGRAMS[0], within="17"), MATCH)
+
+    def test_key(self) -> None:
+        """Names can be looked up."""
+        key = getattr(over_udp(dns, name="*.example.com"), "key", None)
+        assert key is not None
+        self.assertEqual(key.read(Datagrams((DATAGRAMS[0],))), "www.example.com")
+        self.assertEqual(key.read(Datagrams((b"x",))), "")
+        self.assertIs(getattr(over_udp(dns, type="A"), "key", 0), None)
+
+    def test_learnt(self) -> None:
+        """Name and type are learnt."""
+        learn = datagram_facts_of(dns)
+        self.assertEqual(
+            [tuple(learn(one).values()) for one in DATAGRAMS],
+            [("www.example.com", "A"), ("example.org", "MX"), (".", "NS")],
+        )
+        self.assertEqual(learn(b"x"), {})

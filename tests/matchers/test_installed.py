@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import txmux.matchers
 from txmux.detection.registry import installed_matchers
-from txmux.interfaces import Peeked, Verdict
+from txmux.detection.transports import transports_of
+from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.testing import with_example
 
 _MATCHERS = Path(txmux.matchers.__path__[0])
@@ -19,16 +20,20 @@ class InstalledMatcherTests(SynchronousTestCase):
 
     def test_built_in(self) -> None:
         """The matchers that come with txmux are among them, and each has a test file that checks its contract."""
-        for name in sorted(path.stem for path in _MATCHERS.glob("[a-z]*.py")):
-            duty = f"import the matcher `{name}` in twisted/plugins/txmux_matchers.py"
+        for path in sorted(_MATCHERS.glob("[a-z]*.py")):
+            name = path.stem.replace("_", "-")
+            duty = f"name the matcher `{name}` in twisted/plugins/txmux_matchers.py"
             self.assertIn(name, installed_matchers(), duty)
-            file = Path(__file__).with_name(f"test_{name}.py")
-            duty = f"write tests/matchers/{file.name}: SAMPLES, and a call of check_matcher"
-            self.assertTrue(file.exists() and "check_matcher(" in file.read_text(), duty)
+            file = Path(__file__).with_name(f"test_{path.stem}.py")
+            duty = f"write tests/matchers/{file.name}: SAMPLES, and a call of check_matcher; for UDP DATAGRAMS and check_datagrams"
+            text = file.read_text() if file.exists() else ""
+            self.assertTrue("check_matcher(" in text or "check_datagrams(" in text, duty)
 
     def test_silence(self) -> None:
         """None of them decides before the first byte."""
         for name, matcher in installed_matchers().items():
+            if Transport.TCP not in transports_of(matcher):
+                continue
             for option in matcher.options:
                 options = with_example(matcher, option.name)
                 assert options is not None

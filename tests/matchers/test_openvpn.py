@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import datagram_verdicts_of
+from txmux.interfaces import Verdict
 from txmux.matchers.openvpn import openvpn
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 V1, V2, V3 = b"\x08", b"\x38", b"\x50"
 SESSION = bytes.fromhex("7f3a91c4d2085be6")
@@ -54,6 +56,57 @@ SAMPLES = (
         "e69fa3ab6fbc25a0bf4e372318b96d58 34c27716ca58"
     ),
     bytes.fromhex("0161 50 c5606f8a3485d653 0f000001 6b001b76 aaa27ca6e604f3844028ae505e1545bc"),
+)
+
+
+# Recorded from OpenVPN 2.6.14 over UDP: plain, with --tls-auth by SHA-1 and by SHA-256, with --tls-crypt, with
+# --tls-crypt-v2; and the second attempts of the last four.
+DATAGRAMS = (
+    bytes.fromhex("387e789d4365a192100000000000"),
+    bytes.fromhex(
+        "38111c41a0033aa510cbc4d820f3a6236be9b65b50ba6e2bd225d55e34000000016b00fd060000000000"
+    ),
+    bytes.fromhex(
+        "3818154b51b142be757bd2e279dcaef7d6482a7c2277f3dd97a096aa93abb9de341c534be1d5bf14"
+        "49000000016b00fd0b0000000000"
+    ),
+    bytes.fromhex(
+        "388b5b57ffb3aec11b000000016b00fd0f981a82df4b4b3f4670e54f1eb3028bfef0311bba4fe0e8"
+        "b3b22657020f62d45057f6da0019"
+    ),
+    bytes.fromhex(
+        "509305aace9af37b730f0000016b00fd13778885b46e01c2c0d58e7a409ca72f8efc6e8f24188bc8"
+        "9f6814e97dba8d21291e7113d01ee4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d894"
+        "39f986872f47a6dc7d308b117672b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c06"
+        "55f161ff846a5a0145fa706af185132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232"
+        "ebe76cdcce01c9489a26c2792ace014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19a"
+        "a135126637c78faf4b661a2670eeb9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d"
+        "14441c7f4bc9eb476bd3c4bd864db2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268"
+        "973dcf0b52bc213119b7bd47678986bace4d8b2d747669c277e1b978eff0d02a28eca796adc364ee"
+        "cf03330a69f400416811308755a5c29fe99d778966240722aaeb78586f9d9b012b"
+    ),
+    bytes.fromhex(
+        "38111c41a0033aa5103e152eae0352ea9256aa24cfbceaac313ec94d53000000026b00fd060000000000"
+    ),
+    bytes.fromhex(
+        "3818154b51b142be75f90ec675ca8631cce96c1e2ce0635abf317199a5584d53868110fd79c7e05f"
+        "6d000000026b00fd0b0000000000"
+    ),
+    bytes.fromhex(
+        "388b5b57ffb3aec11b000000026b00fd0f9b7e3f0f7a5fe874280afe9f472a01c82dec9106d6583a"
+        "90680b2747d1d7b87c05f753495e"
+    ),
+    bytes.fromhex(
+        "509305aace9af37b730f0000026b00fd13d71219f380a7d78820da2fee60eeb8da0498d4bc210181"
+        "08c18618fb292e3293d895dfe3d8e4dacd69d01e02ee7a809c449dac894376c34e2c57560b35d894"
+        "39f986872f47a6dc7d308b117672b4b56f2b5e1374657d56975f9f9b49bac53f40111464202b9c06"
+        "55f161ff846a5a0145fa706af185132768521019539ba17b725239e3ddc7082eecb3c2b210cc4232"
+        "ebe76cdcce01c9489a26c2792ace014e69b419068acf00e4fb427469b5fed02c6470c42ba40ce19a"
+        "a135126637c78faf4b661a2670eeb9b7120e71eeaa764b7c8b136faeb9a9a8e517cc723cdbbd6b9d"
+        "14441c7f4bc9eb476bd3c4bd864db2a146baa3bc5c128a1aa0239e8d5041b34d07aa3463f2620268"
+        "973dcf0b52bc213119b7bd47678986bace4d8b2d747669c277e1b978eff0d02a28eca796adc364ee"
+        "cf03330a69f400416811308755a5c29fe99d778966240722aaeb78586f9d9b012b"
+    ),
 )
 
 
@@ -125,3 +178,35 @@ class ContractTests(SynchronousTestCase):
                 ),
             ],
         )
+
+
+class DatagramTests(SynchronousTestCase):
+    """The same over UDP, where a packet is a datagram."""
+
+    def test_contract(self) -> None:
+        """A client repeats its packet until it is answered, a few times."""
+        check_datagrams(
+            openvpn,
+            samples=[*DATAGRAMS, *(sample[2:] for sample in SAMPLES[:-2])],
+            not_samples=[
+                *(one + b"\0" for one in DATAGRAMS[:4]),
+                *(one[:-1] for one in DATAGRAMS[:4]),
+                *(b"\x40" + one[1:] for one in DATAGRAMS),
+                *(b"\x39" + one[1:] for one in DATAGRAMS),
+                V2 + bytes(8) + NOTHING,
+                V3 + SESSION + EARLY + TIME + random(32 + 5 + 1025),
+                b"\x48\0\0\1" + random(60),  # data
+            ],
+        )
+
+    def test_attempts(self) -> None:
+        """The eighth attempt is one, the ninth is not."""
+        verdict_of = datagram_verdicts_of(openvpn)
+        for number, verdict in ((8, Verdict.MATCH), (9, Verdict.NO)):
+            packet_id = bytes([0, 0, 0, number])
+            for packet in (
+                V2 + SESSION + packet_id + TIME + random(32 + 5),
+                V2 + SESSION + random(20) + packet_id + TIME + NOTHING,
+                V3 + SESSION + b"\x0f" + packet_id[1:] + TIME + random(32 + 5 + 299),
+            ):
+                self.assertIs(verdict_of(packet), verdict, (number, packet))

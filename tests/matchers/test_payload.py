@@ -10,7 +10,7 @@ from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Verdict
 from txmux.matchers.payload import payload
-from txmux.testing import Decided, check_matcher
+from txmux.testing import Decided, check_datagrams, check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -133,3 +133,16 @@ class OptionTests(SynchronousTestCase):
             ("a", "ffff", "has 2 bytes, but 1 byte is compared; make it as long"),
         ):
             self.assertEqual(self.refused(text=text, mask=mask), f"mask: {words}")
+
+
+class DatagramTests(SynchronousTestCase):
+    """The first datagram has to have the bytes in it."""
+
+    def test_contract(self) -> None:
+        """A datagram that ends before the bytes do is a no."""
+        check_datagrams(
+            payload,
+            samples=[b"xx\0\1", b"xx\0\1more"],
+            not_samples=[b"xx\0", b"xx", b"xx\1\0"],
+            options={"hex": "0001", "offset": "2"},
+        )

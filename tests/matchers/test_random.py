@@ -9,10 +9,10 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.matchers.all_samples import all_samples
-from tests.matchers.asking import verdicts_of
-from txmux.interfaces import Peeked, Verdict
+from tests.matchers.asking import datagram_verdicts_of, over_udp, verdicts_of
+from txmux.interfaces import Datagrams, Peeked, Verdict
 from txmux.matchers.random import ENOUGH, random
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 
@@ -23,6 +23,10 @@ _MOST_REFUSED = 20
 SAMPLES = tuple(Random(seed).randbytes(size) for seed, size in ((1, 57), (2, 64), (3, 96)))
 
 said = verdicts_of(random)
+
+
+# Shadowsocks over UDP (AEAD-2017): a salt of 32 bytes and what is encrypted, from a generator of random numbers.
+DATAGRAMS = tuple(Random(seed).randbytes(size) for seed, size in ((4, 84), (5, 1200), (6, 48)))
 
 
 class ContractTests(SynchronousTestCase):
@@ -116,3 +120,35 @@ class OtherBytesTests(SynchronousTestCase):
         self.assertEqual(said(SAMPLES[0][:30] + b"\xa7" * 9), (NO, 34))
         self.assertIs(said(bytes(range(0x80, 0xC0))).verdict, MATCH)
         self.assertIs(said(bytes(range(0x40))).verdict, NO)
+
+
+class DatagramTests(SynchronousTestCase):
+    """Datagrams that look random."""
+
+    def test_contract(self) -> None:
+        """A datagram of 48 bytes or more is judged as a stream is; a shorter one is a no."""
+        check_datagrams(
+            random,
+            samples=DATAGRAMS,
+            not_samples=[
+                DATAGRAMS[0][:47],
+                bytes(8) + DATAGRAMS[0],  # as mosh has its first number in front
+                b"a" * 100,
+                b"x",
+            ],
+        )
+
+    def test_openvpn(self) -> None:
+        """OpenVPN is not taken for random, however its packets are protected."""
+        verdict_of = datagram_verdicts_of(random)
+        for datagram in all_samples("DATAGRAMS")["openvpn"]:
+            self.assertIs(verdict_of(datagram), Verdict.NO)
+
+    def test_share(self) -> None:
+        """At least 99.9 % of random datagrams match."""
+        numbers = Random(7)
+        verdict_of = over_udp(random)
+        taken = sum(
+            verdict_of(Datagrams((numbers.randbytes(120),))) is Verdict.MATCH for _ in range(4000)
+        )
+        self.assertGreaterEqual(taken, 3996)

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Peeked, Verdict
 from txmux.matchers.regex import regex
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 from txmux.wire.predicates import Pattern
 
 
@@ -109,3 +109,16 @@ class OptionTests(SynchronousTestCase):
         for within, longest in {"1": 1, "65536": 65536, "1KiB": 1024, "64KiB": 65536}.items():
             predicate = regex.predicate({"pattern": "a", "within": within})
             self.assertEqual(predicate.longest, longest)
+
+
+class DatagramTests(SynchronousTestCase):
+    """The first datagram has to begin with a whole match."""
+
+    def test_contract(self) -> None:
+        """What is undecided in a stream is a no in a datagram."""
+        check_datagrams(
+            regex,
+            samples=[b"STATUS 12;", b"STATUS 1;and more"],
+            not_samples=[b"STATUS 12", b"STATUS ;", b"status 1;"],
+            options={"pattern": r"STATUS \d+;"},
+        )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of, facts_of, verdicts_of
+from txmux.errors import OptionError
+from txmux.interfaces import Verdict
 from txmux.matchers.stun import stun
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 # The beginning of the request of RFC 5769, section 2.1; Allocate and ConnectionBind made by hand after RFC 8656 and
 # RFC 6062.
@@ -17,6 +23,34 @@ SAMPLES = (
     bytes.fromhex("0068 0001 0054 2112a442 f3439453b698fb2950bb06ed 0006 0009 2f7049303a546f4564"),
 )
 PLAIN, FRAMED = SAMPLES[:3], SAMPLES[3]
+
+
+# Recorded from stun 0.97 (RFC 3489), and from turnutils_stunclient and turnutils_uclient of coturn 4.6.1.
+DATAGRAMS = (
+    bytes.fromhex("0001000801dee50b0fc87e263866220862185c650003000400000000"),
+    bytes.fromhex("000100002112a442ec8074330852601595d549ae"),
+    bytes.fromhex(
+        "000300202112a442fd28596ae18fd552388ce8d90019000411000000000d00040000030900180001"
+        "800000008028000477c65b1a"
+    ),
+)
+
+
+def request(kind: int, *attributes: tuple[int, bytes], fingerprint: bool = False) -> bytes:
+    """Make a message."""
+    body = b"".join(
+        struct.pack(">HH", name, len(value)) + value + bytes(-len(value) % 4)
+        for name, value in attributes
+    )
+    size = len(body) + 8 * fingerprint
+    data = struct.pack(">HHI", kind, size, 0x2112A442) + bytes(range(12)) + body
+    if fingerprint:
+        data += struct.pack(">HHI", 0x8028, 4, zlib.crc32(data) ^ 0x5354554E)
+    return data
+
+
+ICE = request(1, (6, b"a7Xq:Zk3w"), (0x24, b"\0\1\2\3"), (8, bytes(20)), fingerprint=True)
+CHANNEL = bytes.fromhex("4001 0005") + b"hello"
 
 
 class ContractTests(SynchronousTestCase):
@@ -83,3 +117,92 @@ class ContractTests(SynchronousTestCase):
                 FRAMED[:9],
             ],
         )
+
+
+class DatagramTests(SynchronousTestCase):
+    """Requests and indications over UDP."""
+
+    def test_contract(self) -> None:
+        """Lengths fit, and a fingerprint is right."""
+        check_datagrams(
+            stun,
+            samples=[
+                *DATAGRAMS,
+                ICE,
+                request(0x11),
+                request(0x16, (0x13, b"data"), (0x12, bytes(8))),
+                request(0x200),
+                CHANNEL,
+                CHANNEL + bytes(3),
+            ],
+            not_samples=[
+                ICE[:-1],
+                ICE + b"\0",
+                ICE[:-1] + bytes([ICE[-1] ^ 1]),
+                request(1, (6, b"a7Xq:Zk3v"))[:-4],
+                request(0x101),
+                request(0x111),
+                b"\x80" + ICE[1:],
+                request(1).replace(b"\x21\x12", b"\x21\x13"),
+                request(3, (3, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
+                request(1, (0x20, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
+                request(1, *((0x8022, b"") for _ in range(65))),
+                CHANNEL[:-1],
+                CHANNEL + bytes(4),
+                b"\x50" + CHANNEL[1:],
+                b"\x40\0\0\0",
+                b"\0",
+            ],
+        )
+
+    def test_fingerprint_is_last(self) -> None:
+        """Nothing comes behind a fingerprint."""
+        data = bytearray(request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:])
+        data[3] += 8
+        self.assertIs(datagram_verdicts_of(stun)(bytes(data)), Verdict.NO)
+
+    def test_method(self) -> None:
+        """Methods have names; others are numbers."""
+        verdict_of = datagram_verdicts_of(stun)
+        self.assertIs(verdict_of(DATAGRAMS[2], method="allocate"), Verdict.MATCH)
+        self.assertIs(verdict_of(DATAGRAMS[1], method="allocate,refresh"), Verdict.NO)
+        self.assertIs(verdict_of(CHANNEL, method="channel-*"), Verdict.MATCH)
+        learn = datagram_facts_of(stun)
+        self.assertEqual(
+            [learn(one)["method"] for one in (*DATAGRAMS, CHANNEL, request(0x200))],
+            ["binding", "binding", "allocate", "channel-data", "0x080"],
+        )
+
+    def test_username(self) -> None:
+        """The user name leads a call to its media server."""
+        verdict_of = datagram_verdicts_of(stun)
+        self.assertIs(verdict_of(ICE, username="a7Xq:*"), Verdict.MATCH)
+        self.assertIs(verdict_of(ICE, username="b*"), Verdict.NO)
+        self.assertIs(verdict_of(DATAGRAMS[1], username="*"), Verdict.NO)
+        self.assertEqual(
+            datagram_facts_of(stun)(ICE), {"method": "binding", "username": "a7Xq:Zk3w"}
+        )
+
+
+class StreamOptionTests(SynchronousTestCase):
+    """The options over TCP."""
+
+    def test_method(self) -> None:
+        """The method is known with the header."""
+        verdict_of = verdicts_of(stun)
+        self.assertEqual(verdict_of(ICE, method="binding"), (Verdict.MATCH, 8))
+        self.assertEqual(verdict_of(ICE, method="allocate"), (Verdict.NO, 8))
+        error = self.assertRaises(OptionError, stun.predicate, {"method": "bind"})
+        self.assertIn("did you mean 'binding'?", str(error))
+
+    def test_username(self) -> None:
+        """The user name is waited for, and its absence is known at the end."""
+        verdict_of = verdicts_of(stun)
+        framed = len(ICE).to_bytes(2, "big") + ICE
+        self.assertEqual(verdict_of(ICE, username="a7Xq:*"), (Verdict.MATCH, 33))
+        self.assertEqual(verdict_of(framed, username="a7Xq:*"), (Verdict.MATCH, 35))
+        self.assertEqual(verdict_of(ICE, username="b*"), (Verdict.NO, 33))
+        self.assertEqual(verdict_of(request(1, (0x24, b"abcd")), username="*"), (Verdict.NO, 24))
+        self.assertEqual(facts_of(stun)(framed), {"method": "binding", "username": "a7Xq:Zk3w"})
+        self.assertEqual(facts_of(stun)(framed[:10]), {"method": "binding"})
+        self.assertEqual(facts_of(stun)(b"\1\2"), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.matchers.syslog import syslog
-from txmux.testing import check_matcher
+from txmux.testing import check_datagrams, check_matcher
 
 # Recorded from logger of util-linux 2.38.1 (plain, with --octet-count, with --rfc3164), and from Python's SysLogHandler.
 SAMPLES = (
@@ -13,6 +13,17 @@ SAMPLES = (
     b'95 <13>1 2026-11-20T09:29:23.968219+00:00 vm root - - [timeQuality tzKnown="1" isSynced="0"] hello',
     b"<13>Nov 20 09:29:23 vm root: hello\n",
     b"<14>started\x00",
+)
+
+
+# Recorded from logger of util-linux 2.38.1 over UDP, in the new and in the old format.
+DATAGRAMS = (
+    bytes.fromhex(
+        "3c31333e3120323032362d31312d32315430323a30383a30312e3638333539382b30303a30302076"
+        "6d20726f6f74202d202d205b74696d655175616c69747920747a4b6e6f776e3d2231222069735379"
+        "6e6365643d2230225d2068656c6c6f"
+    ),
+    bytes.fromhex("3c3133313e4e6f762032312030323a30383a303120766d20726f6f743a2068656c6c6f206f6c64"),
 )
 
 
@@ -51,4 +62,16 @@ class ContractTests(SynchronousTestCase):
                 (b"0046git-upload-pack /", 1),
                 (b"0 node 17.7\n", 1),
             ],
+        )
+
+
+class DatagramTests(SynchronousTestCase):
+    """The same over UDP, where nothing is counted."""
+
+    def test_contract(self) -> None:
+        """The priority is in front."""
+        check_datagrams(
+            syslog,
+            samples=[*DATAGRAMS, b"<0>x", b"<191>"],
+            not_samples=[b"<192>x", b"<01>x", b"<>", b"<1", b"5 <13>a", b"13>a", b"<"],
         )

@@ -1,69 +1,88 @@
-"""The matchers that come with txmux, offered the way any other package would offer its own."""
+"""The matchers that come with txmux, offered the way any other package would offer its own.
 
-from txmux.matchers.adb import adb
-from txmux.matchers.ajp import ajp
-from txmux.matchers.amqp import amqp
-from txmux.matchers.any import any_client
-from txmux.matchers.bitcoin import bitcoin
-from txmux.matchers.bittorrent import bittorrent
-from txmux.matchers.cassandra import cassandra
-from txmux.matchers.dcerpc import dcerpc
-from txmux.matchers.dicom import dicom
-from txmux.matchers.dns import dns
-from txmux.matchers.elasticsearch import elasticsearch
-from txmux.matchers.erlang import erlang
-from txmux.matchers.fastcgi import fastcgi
-from txmux.matchers.fix import fix
-from txmux.matchers.git import git
-from txmux.matchers.grpc import grpc
-from txmux.matchers.hl7 import hl7
-from txmux.matchers.http import http
-from txmux.matchers.http2 import http2
-from txmux.matchers.iperf3 import iperf3
-from txmux.matchers.irc import irc
-from txmux.matchers.jdwp import jdwp
-from txmux.matchers.jsonrpc import jsonrpc
-from txmux.matchers.kafka import kafka
-from txmux.matchers.kerberos import kerberos
-from txmux.matchers.ldap import ldap
-from txmux.matchers.memcached import memcached
-from txmux.matchers.minecraft import minecraft
-from txmux.matchers.modbus import modbus
-from txmux.matchers.mongodb import mongodb
-from txmux.matchers.mqtt import mqtt
-from txmux.matchers.opcua import opcua
-from txmux.matchers.openvpn import openvpn
-from txmux.matchers.payload import payload
-from txmux.matchers.postgres import postgres
-from txmux.matchers.pptp import pptp
-from txmux.matchers.proxy import proxy
-from txmux.matchers.random import random
-from txmux.matchers.rdp import rdp
-from txmux.matchers.redis import redis
-from txmux.matchers.regex import regex
-from txmux.matchers.rmi import rmi
-from txmux.matchers.rsync import rsync
-from txmux.matchers.rtmp import rtmp
-from txmux.matchers.rtsp import rtsp
-from txmux.matchers.s7 import s7
-from txmux.matchers.sip import sip
-from txmux.matchers.smb import smb
-from txmux.matchers.smpp import smpp
-from txmux.matchers.socks4 import socks4
-from txmux.matchers.socks5 import socks5
-from txmux.matchers.ssh import ssh
-from txmux.matchers.stomp import stomp
-from txmux.matchers.stun import stun
-from txmux.matchers.sunrpc import sunrpc
-from txmux.matchers.syslog import syslog
-from txmux.matchers.tds import tds
-from txmux.matchers.telnet import telnet
-from txmux.matchers.thrift import thrift
-from txmux.matchers.tinc import tinc
-from txmux.matchers.tls import tls
-from txmux.matchers.tns import tns
-from txmux.matchers.winbox import winbox
-from txmux.matchers.x11 import x11
-from txmux.matchers.xmpp import xmpp
-from txmux.matchers.zabbix import zabbix
-from txmux.matchers.zookeeper import zookeeper
+They are only named here: each is imported when it is asked for.
+"""
+
+from txmux.detection.builtin import BuiltIn
+
+adb = BuiltIn("adb")
+ajp = BuiltIn("ajp")
+amqp = BuiltIn("amqp")
+any_client = BuiltIn("any", "any_client")
+bitcoin = BuiltIn("bitcoin")
+bittorrent = BuiltIn("bittorrent")
+cassandra = BuiltIn("cassandra")
+coap = BuiltIn("coap")
+dcerpc = BuiltIn("dcerpc")
+dicom = BuiltIn("dicom")
+dns = BuiltIn("dns")
+dtls = BuiltIn("dtls")
+elasticsearch = BuiltIn("elasticsearch")
+erlang = BuiltIn("erlang")
+fastcgi = BuiltIn("fastcgi")
+fix = BuiltIn("fix")
+git = BuiltIn("git")
+grpc = BuiltIn("grpc")
+hl7 = BuiltIn("hl7")
+http = BuiltIn("http")
+http2 = BuiltIn("http2")
+ike = BuiltIn("ike")
+iperf3 = BuiltIn("iperf3")
+irc = BuiltIn("irc")
+jdwp = BuiltIn("jdwp")
+jsonrpc = BuiltIn("jsonrpc")
+kafka = BuiltIn("kafka")
+kcp = BuiltIn("kcp")
+kerberos = BuiltIn("kerberos")
+ldap = BuiltIn("ldap")
+memcached = BuiltIn("memcached")
+minecraft = BuiltIn("minecraft")
+modbus = BuiltIn("modbus")
+mongodb = BuiltIn("mongodb")
+mqtt = BuiltIn("mqtt")
+ntp = BuiltIn("ntp")
+opcua = BuiltIn("opcua")
+openvpn = BuiltIn("openvpn")
+payload = BuiltIn("payload")
+postgres = BuiltIn("postgres")
+pptp = BuiltIn("pptp")
+proxy = BuiltIn("proxy")
+quic = BuiltIn("quic")
+radius = BuiltIn("radius")
+raknet = BuiltIn("raknet")
+random = BuiltIn("random")
+rdp = BuiltIn("rdp")
+redis = BuiltIn("redis")
+regex = BuiltIn("regex")
+rmi = BuiltIn("rmi")
+rsync = BuiltIn("rsync")
+rtmp = BuiltIn("rtmp")
+rtp = BuiltIn("rtp")
+rtsp = BuiltIn("rtsp")
+s7 = BuiltIn("s7")
+sip = BuiltIn("sip")
+smb = BuiltIn("smb")
+smpp = BuiltIn("smpp")
+snmp = BuiltIn("snmp")
+socks4 = BuiltIn("socks4")
+socks5 = BuiltIn("socks5")
+source_engine = BuiltIn("source-engine")
+ssh = BuiltIn("ssh")
+stomp = BuiltIn("stomp")
+stun = BuiltIn("stun")
+sunrpc = BuiltIn("sunrpc")
+syslog = BuiltIn("syslog")
+tds = BuiltIn("tds")
+teamspeak = BuiltIn("teamspeak")
+telnet = BuiltIn("telnet")
+tftp = BuiltIn("tftp")
+thrift = BuiltIn("thrift")
+tinc = BuiltIn("tinc")
+tls = BuiltIn("tls")
+tns = BuiltIn("tns")
+winbox = BuiltIn("winbox")
+wireguard = BuiltIn("wireguard")
+x11 = BuiltIn("x11")
+xmpp = BuiltIn("xmpp")
+zabbix = BuiltIn("zabbix")
+zookeeper = BuiltIn("zookeeper")

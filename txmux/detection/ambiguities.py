@@ -1,4 +1,4 @@
-"""Pairs of protocols whose first bytes can be the same, so that the order of the routes decides."""
+"""Pairs of protocols whose first bytes or datagrams can be the same, so that the order of the routes decides."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import attrs
 
 @attrs.frozen
 class Ambiguity:
-    """Two matchers that both match some streams.
+    """Two matchers that both match some streams, or some datagrams.
 
     Attributes:
         first: The name of the one whose route should come first.
@@ -66,3 +66,13 @@ AMBIGUITIES = (
         "The line `dump` is a four letter word of ZooKeeper and begins a command of Redis, where it would need a key.",
     ),
 )
+
+DATAGRAM_AMBIGUITIES = (
+    Ambiguity(
+        "rtp",
+        "random",
+        "Most of a packet of RTP looks random, and all of it if it is SRTP; behind random, calls would go where tunnels do, and in "
+        "front of it one tunnel in 600 goes astray.",
+    ),
+)
+"""The pairs over UDP; those above are over TCP."""

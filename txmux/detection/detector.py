@@ -10,16 +10,17 @@ import contextlib
 import functools
 import itertools
 import re
+from itertools import compress
 from typing import TYPE_CHECKING, Generic
 
 import attrs
 from twisted.logger import Logger
 
-from txmux.detection.plan import Plan, R, can_begin_with
-from txmux.interfaces import Peeked, Verdict
+from txmux.detection.plan import Plan, R, first_bytes
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
@@ -47,16 +48,23 @@ class Detector(Generic[R]):
     Args:
         routes: In the order of their priority.
         peek_limit: The most bytes that matchers see.
+        would_take: Told of each route that would have taken a client if it were not a dry run.
 
     Attributes:
         asks_who: Whether any route depends on the client's address.
         decides_always: Whether some route can take clients from anywhere, at any time.
-        would_have_taken: For each route that runs dry, by name, how many clients it would have taken.
+        would_have_taken: For each route with ``dry_run``, by name, how many clients it would have taken.
     """
 
     _log = Logger()
 
-    def __init__(self, routes: Iterable[R], peek_limit: int = 32 * 1024) -> None:
+    def __init__(
+        self,
+        routes: Iterable[R],
+        peek_limit: int = 32 * 1024,
+        would_take: Callable[[R], object] = lambda _: None,
+    ) -> None:
+        self.would_take = would_take
         self.routes = tuple(routes)
         self.peek_limit = peek_limit
         self.asks_who = any(route.clients.limited for route in self.routes)
@@ -65,6 +73,8 @@ class Detector(Generic[R]):
         )
         self.would_have_taken = {route.name: 0 for route in self.routes if route.dry_run}
         self._plans: dict[int, Plan[R]] = {}
+        self._plans_by_routes: dict[bytes, Plan[R]] = {}
+        self._first_bytes: list[frozenset[int] | None] | None = None
         self._reported: set[str] = set()
 
     def begin(
@@ -79,12 +89,29 @@ class Detector(Generic[R]):
         """
         return Detection(self, client, now)
 
+    def begin_flow(
+        self, client: IPv4Address | IPv6Address | None = None, now: float | None = None
+    ) -> FlowDetection[R]:
+        """Start with a new flow of datagrams. The routes have to be as `Route.over` gives them for UDP.
+
+        Args:
+            client: As for `begin`.
+            now: As for `begin`.
+        """
+        return FlowDetection(self, client, now)
+
     def plan(self, first_byte: int) -> Plan[R]:
-        """Give the routes that a stream with this first byte can match."""
+        """Give the routes that a stream, or a flow, with this first byte can match."""
         plan = self._plans.get(first_byte)
         if plan is None:
-            routes = [route for route in self.routes if can_begin_with(route, first_byte)]
-            plan = self._plans[first_byte] = Plan(routes)
+            if self._first_bytes is None:
+                self._first_bytes = [first_bytes(route) for route in self.routes]
+            # Most first bytes leave the same routes, of which there may be thousands.
+            which = bytes(first is None or first_byte in first for first in self._first_bytes)
+            plan = self._plans_by_routes.get(which)
+            if plan is None:
+                plan = self._plans_by_routes[which] = Plan(compress(self.routes, which))
+            self._plans[first_byte] = plan
         return plan
 
     def report(self, route: R, alternative: AlternativeLike) -> None:
@@ -99,8 +126,8 @@ class Detector(Generic[R]):
         )
 
 
-class Detection(Generic[R]):
-    """One client's way to a decision.
+class _Way(Generic[R]):
+    """A client's way to a decision.
 
     Args:
         detector: Where the routes come from.
@@ -147,69 +174,12 @@ class Detection(Generic[R]):
         """Tell whether any route looks at what this client says, if only to tell what it would do."""
         return any(self._serves(route) for route in self._detector.routes)
 
-    def feed(self, data: bytes) -> Decision[R] | None:
-        """Look at what the client has sent.
-
-        Args:
-            data: All bytes so far, at least one.
-
-        Returns:
-            The decision, or ``None`` when more bytes are needed for it.
-        """
-        limit = self._detector.peek_limit
-        if self._plan is None:
-            self._plan = self._detector.plan(data[0])
-        if self._plan.exchanges:
-            decision = self._converse(self._plan, data[:limit])
-            if decision is not None:
-                return decision
-        self._peeked = Peeked(data[:limit], self._peeked)
-        return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
-
     def finish(self) -> Decision[R]:
-        """Decide with the bytes there are: what is undecided now counts as a no."""
+        """Decide with what there is: what is undecided now counts as a no."""
         decision = None
         if self._plan is not None and self._peeked is not None:
             decision = self._resolve(self._plan, self._peeked, last=True)
         return decision or Decision(None, {})
-
-    def _converse(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
-        """Find which requests have to be answered, each as if no byte had come after it.
-
-        Returns:
-            The decision, if bytes before the last request make it.
-        """
-        heard = len(self._peeked) if self._peeked is not None else 0
-        ends: set[int] = set()
-        whole = Peeked(data, self._peeked)
-        for find in plan.exchanges:
-            with contextlib.suppress(Exception):  # who cannot tell a request has none answered
-                ends.update(itertools.accumulate(len(found.request) for found in find(whole)))
-        for end in sorted(ends):
-            if heard < end <= len(data):
-                self._peeked = Peeked(data[:end], self._peeked)
-                decision = self._resolve(plan, self._peeked, last=False)
-                if decision is not None:
-                    return decision
-                self._answer(plan, self._peeked)
-        return None
-
-    def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
-        """Note an answer, if a route wants it that can still win, before any that matches."""
-        count = len(self.answered)
-        for position in range(self._position, len(plan.routes)):
-            route = plan.routes[position]
-            if route.dry_run or not self._serves(route):
-                continue
-            verdict = self._ask(route, peeked)
-            if verdict is _MATCH:
-                return
-            if verdict is _NEED_MORE:
-                for find in plan.conversing.get(position, ()):
-                    exchanges = tuple(find(peeked))
-                    if len(exchanges) == count + 1 and exchanges[:count] == self.answered:
-                        self.answered = exchanges
-                        return
 
     def _resolve(self, plan: Plan[R], peeked: Peeked, *, last: bool) -> Decision[R] | None:
         # A later route is not even asked while an earlier one is undecided: it could not win yet, and its
@@ -254,6 +224,7 @@ class Detection(Generic[R]):
                 break
             if self._serves(route) and self._ask(route, peeked) is Verdict.MATCH:
                 self._detector.would_have_taken[route.name] += 1
+                self._detector.would_take(route)
                 facts["dry_run"] = route.name
                 break
         return facts
@@ -286,6 +257,128 @@ class Detection(Generic[R]):
         self._detector.report(route, alternative)
 
 
+class Detection(_Way[R]):
+    """The way of a client that sends a stream."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> Decision[R] | None:
+        """Look at what the client has sent.
+
+        Args:
+            data: All bytes so far, at least one.
+
+        Returns:
+            The decision, or ``None`` when more bytes are needed for it.
+        """
+        limit = self._detector.peek_limit
+        if self._plan is None:
+            self._plan = self._detector.plan(data[0])
+        if self._plan.exchanges:
+            decision = self._converse(self._plan, data[:limit])
+            if decision is not None:
+                return decision
+        self._peeked = Peeked(data[:limit], self._peeked)
+        return self._resolve(self._plan, self._peeked, last=len(data) >= limit)
+
+    def _converse(self, plan: Plan[R], data: bytes) -> Decision[R] | None:
+        """Find which requests have to be answered, each as if no byte had come after it.
+
+        Returns:
+            The decision, if bytes before the last request make it.
+        """
+        heard = len(self._peeked) if self._peeked is not None else 0
+        ends: set[int] = set()
+        whole = Peeked(data, self._peeked)
+        for find in plan.exchanges:
+            with contextlib.suppress(Exception):  # who cannot tell a request has none answered
+                ends.update(itertools.accumulate(len(found.request) for found in find(whole)))
+        for end in sorted(ends):
+            if heard < end <= len(data):
+                self._peeked = Peeked(data[:end], self._peeked)
+                decision = self._resolve(plan, self._peeked, last=False)
+                if decision is not None:
+                    return decision
+                self._answer(plan, self._peeked)
+        return None
+
+    def _answer(self, plan: Plan[R], peeked: Peeked) -> None:
+        """Note an answer, if a route wants it that can still win, before any that matches."""
+        count = len(self.answered)
+        for position in range(self._position, len(plan.routes)):
+            route = plan.routes[position]
+            if route.dry_run or not self._serves(route):
+                continue
+            verdict = self._ask(route, peeked)
+            if verdict is _MATCH:
+                return
+            if verdict is _NEED_MORE:
+                for find in plan.conversing.get(position, ()):
+                    exchanges = tuple(find(peeked))
+                    if len(exchanges) == count + 1 and exchanges[:count] == self.answered:
+                        self.answered = exchanges
+                        return
+
+
+class FlowDetection(_Way[R]):
+    """The way of a client that sends datagrams, the first of them to be held until there is a decision.
+
+    Attributes:
+        answered: Empty.
+    """
+
+    __slots__ = ("_seen",)
+
+    def __init__(
+        self,
+        detector: Detector[R],
+        client: IPv4Address | IPv6Address | None = None,
+        now: float | None = None,
+    ) -> None:
+        super().__init__(detector, client, now)
+        self._seen = 0
+
+    def feed(self, datagrams: Sequence[bytes]) -> Decision[R] | None:
+        """Look at what the client has sent, one datagram after the other, however many have come at once.
+
+        A first datagram that is empty says nothing, so no route takes it. With `MOST_DATAGRAMS`, or with as many bytes
+        as the limit, there is a decision.
+
+        Args:
+            datagrams: All of them so far, at least one.
+
+        Returns:
+            The decision, or ``None`` when more datagrams are needed for it.
+        """
+        for count in range(self._seen + 1, len(datagrams) + 1):
+            self._seen = count
+            decision = self._see(tuple(datagrams[:count]))
+            if decision is not None:
+                return decision
+        return None
+
+    def _see(self, datagrams: tuple[bytes, ...]) -> Decision[R] | None:
+        if self._plan is None:
+            if not datagrams[0]:
+                return Decision(None, {})
+            self._plan = self._detector.plan(datagrams[0][0])
+        earlier = self._peeked
+        assert earlier is None or isinstance(earlier, Datagrams)  # noqa: S101
+        self._peeked = peeked = Datagrams(datagrams, earlier)
+        last = is_enough(datagrams, self._detector.peek_limit)
+        return self._resolve(self._plan, peeked, last=last)
+
+
+def is_enough(datagrams: Sequence[bytes], peek_limit: int) -> bool:
+    """Tell whether no more datagrams are held for a decision.
+
+    Args:
+        datagrams: The first ones of a flow.
+        peek_limit: The most bytes; a datagram that goes beyond is still seen whole.
+    """
+    return len(datagrams) >= MOST_DATAGRAMS or sum(map(len, datagrams)) >= peek_limit
+
+
 _MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
 _FACT = re.compile(r"[^A-Za-z0-9_.-]")  # what the name of a fact has not
 _fact_name = functools.lru_cache(maxsize=256)(functools.partial(_FACT.sub, "_"))
@@ -307,8 +400,10 @@ def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
     """Collect the facts that predicates see."""
     facts: dict[str, str] = {}
     for predicate in predicates:
-        with contextlib.suppress(Exception):  # facts are worth no connection
+        try:
             learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
             for name, value in learnt.items():
                 facts[_fact_name(str(name))] = str(value)
+        except Exception:  # noqa: BLE001, PERF203, S110 - facts are worth no connection
+            pass
     return facts

@@ -1,6 +1,7 @@
 """Telling how a decision comes about: what each route says of some bytes, and at which byte it knew. Pure.
 
-The decision itself is asked of `Detector`, so it cannot differ from what the service does.
+The decision itself is asked of `Detector`, so it cannot differ from what the service does. Of a flow of datagrams all
+that counts bytes here counts datagrams.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING, Generic, Literal
 
 import attrs
 
-from txmux.detection.detector import Decision, Detector, serves_at
+from txmux.detection.detector import Decision, Detector, is_enough, serves_at
 from txmux.detection.plan import R
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Peeked, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.detection.plan import AlternativeLike, RouteLike
@@ -87,32 +88,117 @@ def explain(
         peek_limit: The most bytes that matchers see.
         now: The time, in seconds since 1970; ``None`` is outside of all times.
     """
-    routes = tuple(routes)
+    return _all(explain_in_steps(routes, data, client, peek_limit, now))
+
+
+def explain_flow(
+    routes: Iterable[R],
+    datagrams: Sequence[bytes],
+    client: IPv4Address | IPv6Address | None = None,
+    peek_limit: int = 16 * 1024,
+    now: float | None = None,
+) -> Explanation[R]:
+    """Explain what becomes of a client that has sent some datagrams.
+
+    Args:
+        routes: As `Route.over` gives them for UDP, in the order of their priority.
+        datagrams: All of them so far, maybe none; those that come too late for the decision are not looked at.
+        client: As for `explain`.
+        peek_limit: The most bytes that are held for matchers.
+        now: As for `explain`.
+    """
+    return _all(explain_flow_in_steps(routes, datagrams, client, peek_limit, now))
+
+
+def explain_in_steps(
+    routes: Iterable[R],
+    data: bytes,
+    client: IPv4Address | IPv6Address | None = None,
+    peek_limit: int = 32 * 1024,
+    now: float | None = None,
+) -> Generator[None, None, Explanation[R]]:
+    """Explain with a rest after each route, since thousands of them take a while. Otherwise as `explain`."""
     data = data[:peek_limit]
     detector = Detector(routes, peek_limit)
-    decided_at = _first(lambda n: detector.begin(client, now).feed(data[:n]) is not None, len(data))
+
+    def known(length: int) -> bool:
+        return detector.begin(client, now).feed(data[:length]) is not None
+
     detection = detector.begin(client, now)
-    decision = detection.feed(data) if data else None
+    decision = (detection.feed(data) if data else None) or detection.finish()
     seen = _Seen(cache(lambda length: Peeked(data[:length])), len(data), peek_limit)
-    return Explanation(
-        tuple(_route_answer(route, client, now, seen) for route in routes),
-        decided_at,
-        decision or detection.finish(),
+    return (
+        yield from _answers(detector.routes, _first(known, len(data)), decision, seen, client, now)
     )
+
+
+def explain_flow_in_steps(
+    routes: Iterable[R],
+    datagrams: Sequence[bytes],
+    client: IPv4Address | IPv6Address | None = None,
+    peek_limit: int = 16 * 1024,
+    now: float | None = None,
+) -> Generator[None, None, Explanation[R]]:
+    """Explain with a rest after each route. Otherwise as `explain_flow`."""
+    held: tuple[bytes, ...] = ()
+    for datagram in datagrams:
+        held = (*held, datagram)
+        if is_enough(held, peek_limit):
+            break
+    detector = Detector(routes, peek_limit)
+
+    def known(count: int) -> bool:
+        return detector.begin_flow(client, now).feed(held[:count]) is not None
+
+    detection = detector.begin_flow(client, now)
+    decision = (detection.feed(held) if held else None) or detection.finish()
+    # No route takes a flow that begins with an empty datagram, so none is asked.
+    is_asked = bool(held and held[0])
+    seen = _Seen(cache(lambda count: Datagrams(held[:count])), len(held), MOST_DATAGRAMS, is_asked)
+    return (
+        yield from _answers(detector.routes, _first(known, len(held)), decision, seen, client, now)
+    )
+
+
+def _all(steps: Generator[None, None, Explanation[R]]) -> Explanation[R]:
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        found: Explanation[R] = end.value
+        return found
+
+
+def _answers(
+    routes: Iterable[R],
+    decided_at: int | None,
+    decision: Decision[R],
+    seen: _Seen,
+    client: IPv4Address | IPv6Address | None,
+    now: float | None,
+) -> Generator[None, None, Explanation[R]]:
+    answers = []
+    for route in routes:
+        yield
+        answers.append(_route_answer(route, client, now, seen))
+    return Explanation(tuple(answers), decided_at, decision)
 
 
 @attrs.frozen
 class _Seen:
-    """The bytes that all lines are asked about.
+    """The bytes, or datagrams, that all lines are asked about.
 
     Attributes:
         prefix: Gives the first of them, by their number. The same object each time, since many lines ask the same parsers.
         length: How many there are.
+        limit: The most that matchers see.
+        is_asked: Whether routes are asked about them at all.
     """
 
     prefix: Callable[[int], Peeked]
     length: int
-    peek_limit: int
+    limit: int
+    is_asked: bool = True
 
 
 def _first(known: Callable[[int], bool], length: int) -> int | None:
@@ -125,23 +211,26 @@ def _first(known: Callable[[int], bool], length: int) -> int | None:
 def _route_answer(
     route: R, client: IPv4Address | IPv6Address | None, now: float | None, seen: _Seen
 ) -> RouteAnswer[R]:
-    excluded_by = _excluded_by(route, client, now)
-    if excluded_by is not None:
-        return RouteAnswer(route, excluded_by)
+    excluded = excluded_by(route, client, now)
+    if excluded is not None:
+        return RouteAnswer(route, excluded)
     lines = tuple(_answer(alternative, seen) for alternative in route.alternatives)
     return RouteAnswer(route, answer=_any(lines), lines=lines)
 
 
-def _excluded_by(
+def excluded_by(
     route: RouteLike, client: IPv4Address | IPv6Address | None, now: float | None
 ) -> Literal["from", "not_from", "during"] | None:
+    """Name the key by which a route is not for a client at a time; ``None`` if it is."""
     if not route.clients.serves(client):
         return "not_from" if route.clients.excludes(client) else "from"
     return None if serves_at(route, now) else "during"
 
 
 def _answer(alternative: AlternativeLike, seen: _Seen) -> Answer:
-    needs = min(alternative.predicate.longest, seen.peek_limit)
+    needs = min(alternative.predicate.longest, seen.limit)
+    if not seen.is_asked:
+        return Answer(Verdict.NO, 1, needs)
     at = _first(
         lambda length: _ask(alternative, seen.prefix(length))[0] is not Verdict.NEED_MORE,
         seen.length,

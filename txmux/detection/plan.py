@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from txmux.detection.transports import WholeDatagram
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from ipaddress import IPv4Address, IPv6Address
@@ -166,6 +168,7 @@ class _Index:
                     self._exact[name].append(position)
                 for name in key.under:
                     self._under[name].append(position)
+        self._longest = max(map(len, self._under), default=0)
 
     def named(self, peeked: Peeked) -> Collection[int] | None:
         name = self._read(peeked)
@@ -173,21 +176,31 @@ class _Index:
             return None
         found = self._exact.get(name, [])
         if self._under:
-            _, dot, parent = name.partition(".")
-            while dot:
+            # A client may send a name of many thousand labels, of which only the last can be known.
+            at = name.find(".", max(0, len(name) - self._longest - 1))
+            while at >= 0:
+                parent = name[at + 1 :]
                 if parent in self._under:
                     found = sorted({*found, *self._under[parent]})
-                _, dot, parent = parent.partition(".")
+                at = name.find(".", at + 1)
         return found
+
+
+def first_bytes(route: RouteLike) -> frozenset[int] | None:
+    """Give the bytes that a stream which matches a route can begin with; ``None`` is any."""
+    found: frozenset[int] | None = None
+    for alternative in route.alternatives:
+        first: frozenset[int] | None = _told(alternative.predicate, "first_bytes")
+        if alternative.negated or first is None:
+            return None
+        found = first if found is None else found | first
+    return frozenset() if found is None else found
 
 
 def can_begin_with(route: RouteLike, byte: int) -> bool:
     """Tell whether a stream that begins with this byte can match a route."""
-    for alternative in route.alternatives:
-        first = _told(alternative.predicate, "first_bytes")
-        if alternative.negated or first is None or byte in first:
-            return True
-    return False
+    first = first_bytes(route)
+    return first is None or byte in first
 
 
 def _plain_predicate(route: RouteLike) -> Predicate | None:
@@ -230,8 +243,9 @@ def _learners(routes: Iterable[RouteLike]) -> Iterator[Predicate]:
     for route in routes:
         for alternative in route.alternatives:
             predicate = alternative.predicate
-            if _told(predicate, "learnt") is not None and type(predicate) not in kinds:
-                kinds.add(type(predicate))
+            kind = type(predicate.of if isinstance(predicate, WholeDatagram) else predicate)
+            if _told(predicate, "learnt") is not None and kind not in kinds:
+                kinds.add(kind)
                 yield predicate
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from twisted import plugins
 from twisted.plugin import getCache
 from twisted.python.modules import getModule
 
+from txmux.detection.builtin import BuiltIn
 from txmux.errors import MuxError
 from txmux.interfaces import IProtocolMatcher
 
@@ -49,6 +49,8 @@ class PluginProblem:
 class Registry(Mapping[str, IProtocolMatcher]):
     """Matchers by name, sorted. What is wrong with some plugins does not touch the others.
 
+    One that comes with txmux is imported when it is looked up.
+
     Looking up a name that several plugins claim raises `DuplicateMatcherError`; such a name is not among the keys.
 
     Attributes:
@@ -63,7 +65,7 @@ class Registry(Mapping[str, IProtocolMatcher]):
         for problem in self.problems:
             if problem.name == name:
                 raise DuplicateMatcherError(problem.message)
-        return self.matchers[name]
+        return _itself(self.matchers[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self.matchers
@@ -81,8 +83,9 @@ class _Found:
     file: Path
 
     def __str__(self) -> str:
-        kind = type(self.matcher).__qualname__
-        return f"{self.matcher.__module__}.{kind} in {_place(self.file)}"
+        matcher = _itself(self.matcher)
+        kind = type(matcher).__qualname__
+        return f"{matcher.__module__}.{kind} in {_place(self.file)}"
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
@@ -112,11 +115,16 @@ def installed_matchers(package: ModuleType = plugins) -> Registry:
                 problems.append(_failed(dropin.moduleName, file, error))
                 break
             others = found[matcher.name]
-            if all(other.matcher is not matcher for other in others):
+            if all(_itself(other.matcher) is not _itself(matcher) for other in others):
                 others.append(_Found(matcher, file))
+        dropin.plugins.clear()  # they have it, too, and would be kept until garbage is looked for
     problems += (_claimed(name, claims) for name, claims in found.items() if len(claims) > 1)
     usable = {name: claims[0].matcher for name, claims in found.items() if len(claims) == 1}
     return Registry(dict(sorted(usable.items())), tuple(problems))
+
+
+def _itself(matcher: IProtocolMatcher) -> IProtocolMatcher:
+    return matcher.matcher if isinstance(matcher, BuiltIn) else matcher
 
 
 def _is_matcher(plugin: CachedPlugin) -> bool:
@@ -124,7 +132,9 @@ def _is_matcher(plugin: CachedPlugin) -> bool:
 
 
 def _load(plugin: CachedPlugin) -> IProtocolMatcher:
-    matcher: IProtocolMatcher = plugin.load()
+    # The plugin's own `load` would try first whether its name is that of a module, in vain and at the cost of two exceptions.
+    module = importlib.import_module(plugin.dropin.moduleName)
+    matcher: IProtocolMatcher = getattr(module, plugin.name)
     if not isinstance(matcher.name, str):
         raise TypeError(f"a matcher's name is {matcher.name!r}, not a str")
     return matcher
@@ -156,6 +166,8 @@ def _claimed(name: str, claims: list[_Found]) -> PluginProblem:
 
 def _place(file: Path) -> str:
     """Name a file, with the distribution that it was installed with if that is known."""
+    from importlib.metadata import distributions  # noqa: PLC0415 - it takes a while, and is needed for problems only
+
     for distribution in distributions():
         for installed in distribution.files or ():
             if installed.name == file.name and Path(str(installed.locate())) == file:

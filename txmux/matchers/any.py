@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.wire.plain import PlainMatcher
 
 
@@ -16,4 +16,6 @@ class _FirstByte:
         return Verdict.MATCH if peeked.data else Verdict.NEED_MORE
 
 
-any_client = PlainMatcher("any", "anything at all, from its first byte", _FirstByte())
+any_client = PlainMatcher(
+    "any", "anything at all, from its first byte", _FirstByte(), transports=tuple(Transport)
+)

@@ -1,17 +1,70 @@
-"""Matches the handshake of a BitTorrent peer.
+"""Matches the first bytes of a BitTorrent peer.
 
-That is the byte 19 and the 19 characters ``BitTorrent protocol``. Obfuscated handshakes (Message Stream Encryption)
-begin with a random public key and are none.
+Over TCP that is the byte 19 and the 19 characters ``BitTorrent protocol``. Obfuscated handshakes (Message Stream
+Encryption) begin with a random public key and are none.
+
+Over UDP there are three protocols: a request to connect to a tracker, 16 bytes with a magic number; the SYN of uTP, with
+extensions that fill the datagram, and nothing received yet; and a query of the DHT, a dictionary with the ID of a node.
 """
 
 from __future__ import annotations
 
+from txmux.interfaces import Transport
+from txmux.wire.bencode import read_dictionary
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.messages import Message
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Prefix
 
+_TRACKER = bytes.fromhex("0000041727101980 00000000")
+_SYN, _DICTIONARY = 0x41, ord("d")
+_NODE_ID = 20
+_LONGEST_QUERY = 2048
+"""Values that nodes store have at most 1000 bytes (BEP 44); a longer query would only cost time."""
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    first = cursor.one_of({_TRACKER[0], _SYN, _DICTIONARY})
+    cursor.at = 0
+    if first == _SYN:
+        _read_syn(cursor)
+    elif first == _DICTIONARY:
+        _read_query(cursor)
+    else:
+        cursor.literal(_TRACKER)
+        cursor.take(4)
+    cursor.end()
+    return {}
+
+
+def _read_syn(cursor: Cursor) -> None:
+    cursor.take(1)
+    extension = cursor.number(1, 0, 2)
+    cursor.take(2 + 4)
+    cursor.number(4, 0, 0)  # how long a packet of the other's took
+    cursor.take(4 + 2)
+    cursor.number(2, 0, 0)  # what has come
+    while extension:
+        extension = cursor.number(1, 0, 0xFF)
+        cursor.take(cursor.number(1, 1, 0xFF))
+
+
+def _read_query(cursor: Cursor) -> None:
+    if cursor.left > _LONGEST_QUERY:
+        raise MalformedError
+    message = read_dictionary(cursor)
+    arguments = message.get(b"a", b"")
+    if message.get(b"y") != b"q" or b"q" not in message or b"t" not in message:
+        raise MalformedError
+    if len(read_dictionary(Cursor(arguments)).get(b"id", b"")) != _NODE_ID:
+        raise MalformedError
+
+
 bittorrent = PlainMatcher(
     "bittorrent",
-    "BitTorrent peers, by their handshake in clear",
+    "BitTorrent peers, by their handshake in clear; over UDP also trackers' clients and the DHT",
     Prefix(b"\x13BitTorrent protocol"),
-    source='BEP 3, "peer protocol"',
+    transports=tuple(Transport),
+    datagrams=Message(_read_datagram),
+    source='BEP 3, "peer protocol"; BEP 5, "KRPC Protocol"; BEP 15, "connect"; BEP 29, "header format"',
 )

@@ -1,17 +1,27 @@
-"""The matcher for DNS over TCP."""
+"""The matcher for DNS."""
 
 from __future__ import annotations
 
 import re
+from struct import Struct
 from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
 
-from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import (
+    IProtocolMatcher,
+    Key,
+    Option,
+    Peeked,
+    Predicate,
+    Transport,
+    Verdict,
+)
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.facts import printable
-from txmux.wire.globs import Globs, hosts, option_globs
+from txmux.wire.globs import Globs, hosts, names, option_globs
+from txmux.wire.messages import Message, message_in, wanted_of
 from txmux.wire.sizes import option_size
 
 if TYPE_CHECKING:
@@ -32,9 +42,54 @@ _RECURSION_DESIRED = 0x01
 _QUERY = frozenset({0x00, _RECURSION_DESIRED})
 _NOTIFY = frozenset({0x20, 0x21, 0x24, 0x25})
 _UPDATE = frozenset({0x28})
+_ASKING = _QUERY | _NOTIFY | _UPDATE
+_header = Struct(">BBHHHH").unpack_from
+_two_numbers = Struct(">HH").unpack_from
 _AD_AND_CD = 0x30
 _CLASSES = frozenset({1, 3, 4, 254, 255})
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_PLAIN_NAME = re.compile(rb"[!-\[\]-~]*")
+_COMPRESSED = 0xC0
+_MOST_RECORDS = 256
+"""Of a datagram; a longer UPDATE comes over TCP."""
+_TYPES = {
+    "A": 1,
+    "NS": 2,
+    "CNAME": 5,
+    "SOA": 6,
+    "PTR": 12,
+    "HINFO": 13,
+    "MX": 15,
+    "TXT": 16,
+    "AAAA": 28,
+    "LOC": 29,
+    "SRV": 33,
+    "NAPTR": 35,
+    "DNAME": 39,
+    "DS": 43,
+    "SSHFP": 44,
+    "RRSIG": 46,
+    "NSEC": 47,
+    "DNSKEY": 48,
+    "NSEC3": 50,
+    "TLSA": 52,
+    "SMIMEA": 53,
+    "CDS": 59,
+    "CDNSKEY": 60,
+    "OPENPGPKEY": 61,
+    "SVCB": 64,
+    "HTTPS": 65,
+    "TKEY": 249,
+    "TSIG": 250,
+    "IXFR": 251,
+    "AXFR": 252,
+    "ANY": 255,
+    "URI": 256,
+    "CAA": 257,
+}
+"""Of the IANA registry those that are asked for; others are written as in RFC 3597."""
+_TYPE_NAMES = {number: name for name, number in _TYPES.items()}
+_OTHER_TYPE = re.compile("TYPE[0-9]{1,5}")
 
 
 @attrs.define
@@ -44,19 +99,26 @@ class _Message:
     Attributes:
         verdict: Whether it is one.
         name: The name in its question, or the labels of it that are there in full.
+        type: The type in it.
     """
 
     verdict: Verdict = Verdict.NEED_MORE
     name: str = ""
+    type: str = ""
 
     def read(self, cursor: Cursor) -> None:
-        length = cursor.number(2, _SHORTEST_MESSAGE, _LARGEST_WITHIN)
+        self.read_question(cursor, cursor.number(2, _SHORTEST_MESSAGE, _LARGEST_WITHIN))
+
+    def read_question(self, cursor: Cursor, length: int) -> int:
+        """Read the header and the question, and give the number of records behind them."""
         cursor.take(2)
         records = _read_header(cursor, length)
         self._read_name(cursor, length - _HEADER - _TYPE_AND_CLASS, records)
-        cursor.number(2, 1, 0xFFFF)
+        kind = cursor.number(2, 1, 0xFFFF)
+        self.type = _TYPE_NAMES.get(kind, f"TYPE{kind}")
         if cursor.number(2, 1, 0xFF) not in _CLASSES:
             raise MalformedError
+        return records
 
     def _read_name(self, cursor: Cursor, room: int, records: int) -> None:
         """Read the labels.
@@ -83,8 +145,9 @@ class _Message:
 
 
 @attrs.frozen
-class _DnsPredicate:
+class _StreamPredicate:
     name: Globs | None
+    type: Globs | None
     key: Key | None
     within: int
     longest: int = _LONGEST
@@ -97,18 +160,20 @@ class _DnsPredicate:
         if int.from_bytes(peeked.data[:2].ljust(2, b"\0"), "big") > self.within:
             return Verdict.NO
         message = peeked.parsed(_parse)
-        if self.name is None or message.verdict is Verdict.NO:
+        if message.verdict is Verdict.NO:
             return message.verdict
         if message.verdict is Verdict.MATCH:
-            return Verdict.MATCH if self.name.matches(message.name) else Verdict.NO
-        possible = self.name.could_match_prefix(message.name)
+            fits = self.name is None or self.name.matches(message.name)
+            fits = fits and (self.type is None or self.type.matches(message.type))
+            return Verdict.MATCH if fits else Verdict.NO
+        possible = self.name is None or self.name.could_match_prefix(message.name)
         return Verdict.NEED_MORE if possible else Verdict.NO
 
     def learnt(self, peeked: Peeked, /) -> dict[str, str]:
         message = peeked.parsed(_parse)
         if message.verdict is not Verdict.MATCH:
             return {}
-        return {"name": printable(message.name.lower() or ".")}
+        return {"name": printable(message.name.lower() or "."), "type": message.type}
 
 
 def _name(peeked: Peeked) -> str | None:
@@ -119,41 +184,139 @@ def _name(peeked: Peeked) -> str | None:
     return message.name.lower() if message.verdict is Verdict.MATCH else ""
 
 
+@attrs.frozen
+class _DatagramPredicate(Message):
+    """Learns the name as it is written for people: in lower case, the root as a dot."""
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        found = message_in(peeked, _read_datagram)
+        if found is None:
+            return {}
+        return {"name": printable(found["name"].lower() or "."), "type": found["type"]}
+
+
+def _datagram_name(peeked: Peeked) -> str:
+    """Read the name that all ``name=`` predicates for UDP depend on."""
+    found = message_in(peeked, _read_datagram)
+    return "" if found is None else found["name"].lower()
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    data = cursor.data
+    length = len(data)
+    if length < _SHORTEST_MESSAGE:
+        raise ShortError(_SHORTEST_MESSAGE)
+    flags, more, questions, *counts = _header(data, 2)
+    records = sum(counts)
+    if flags not in _ASKING or more & ~_AD_AND_CD or questions != 1 or records > _MOST_RECORDS:
+        raise MalformedError
+    if counts[0] and flags in _QUERY:
+        raise MalformedError
+    name, at = _name_in(data)
+    behind = at + _TYPE_AND_CLASS
+    left = length - behind
+    if left < records * _SHORTEST_RECORD or (left and not records):
+        raise MalformedError
+    kind, of_class = _two_numbers(data, at)
+    if not kind or of_class not in _CLASSES:
+        raise MalformedError
+    cursor.at = behind
+    for _ in range(records):
+        _pass_record(cursor)
+    cursor.end()
+    return {"name": name, "type": _TYPE_NAMES.get(kind) or f"TYPE{kind}"}
+
+
+def _name_in(data: bytes) -> tuple[str, int]:
+    """Read the name in the question of a datagram, and tell where what follows begins."""
+    at = _HEADER
+    last = min(len(data) - _TYPE_AND_CLASS, _HEADER + _LONGEST_NAME) - 1
+    labels = []
+    while size := data[at]:
+        behind = at + 1 + size
+        if size > _LONGEST_LABEL or behind > last:
+            raise MalformedError
+        labels.append(data[at + 1 : behind])
+        at = behind
+    name = b".".join(labels)
+    if _PLAIN_NAME.fullmatch(name) and name.count(b".") < max(1, len(labels)):
+        return name.decode("ascii"), at + 1
+    if _CONTROL.search(name):
+        raise MalformedError
+    return ".".join(map(_presented, labels)), at + 1
+
+
+def _pass_record(cursor: Cursor) -> None:
+    """Go behind a record of any section; its name may be compressed."""
+    while size := cursor.number(1, 0, 0xFF):
+        if size >= _COMPRESSED:
+            cursor.take(1)
+            break
+        if size > _LONGEST_LABEL:
+            raise MalformedError
+        cursor.take(size)
+    cursor.take(2 + 2 + 4)
+    cursor.take(cursor.number(2, 0, 0xFFFF))
+
+
 @implementer(IProtocolMatcher)
 class DnsMatcher:
-    """Matches the first message of a DNS client over TCP (RFC 1035, sections 4.1 and 4.2.2; RFC 7766, section 8).
+    """Matches the first message of a DNS client (RFC 1035, sections 4.1 and 4.2; RFC 7766, section 8).
 
-    That is its length in two bytes; a header that is not a response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
+    That is, over TCP, its length in two bytes; a header that is not a response, with the opcode QUERY, NOTIFY (RFC 1996) or UPDATE
     (RFC 2136) and the flags that these may have, with AD and CD (RFC 4035); and one question, whose name is not
-    compressed. The counts of the other records have to fit in the length. The end of the question decides.
+    compressed. The counts of the other records have to fit in the length. Over TCP, the end of the question decides; over
+    UDP, the other records have to fill the datagram.
 
     The length is bounded, so that few other protocols are held until the sixth byte shows that they are others. A query
     with padding (RFC 8467) and a signature (RFC 8945) has far less than 1 KiB; an UPDATE, or a TKEY query that carries a
-    ticket of Kerberos (RFC 3645), may have more.
+    ticket of Kerberos (RFC 3645), may have more. A datagram is all there at once, and needs no such bound.
     """
 
     name = "dns"
-    summary = "DNS over TCP, by the first question"
+    summary = "DNS, by the first question"
+    transports = tuple(Transport)
     options = (
         Option(
             "name", "globs of the name in the first question", "example.internal,*.example.internal"
         ),
         Option(
+            "type",
+            "patterns of the type in the first question, such as A, MX or TYPE65280",
+            "A,AAAA",
+        ),
+        Option(
             "within",
-            "a message has at most this many bytes (17 to 65535, 1KiB if left out)",
+            "a message over TCP has at most this many bytes (17 to 65535, 1KiB if left out)",
             "16KiB",
         ),
     )
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
-        """Make the predicate."""
+        """Make the predicate for TCP."""
         name = option_globs(options, "name", hosts)
         sizes = range(_SHORTEST_MESSAGE, _LARGEST_WITHIN + 1)
         within = option_size(options, "within", _DEFAULT_WITHIN, sizes)
-        return _DnsPredicate(name, name.key(_name) if name else None, within)
+        key = name.key(_name) if name else None
+        return _StreamPredicate(name, option_globs(options, "type", _types), key, within)
+
+    def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate for UDP."""
+        looked_at = {name: text for name, text in options.items() if name != "within"}
+        wanted = wanted_of(looked_at, {"name": hosts, "type": _types})
+        key = wanted["name"].key(_datagram_name) if "name" in wanted else None
+        return _DatagramPredicate(_read_datagram, wanted, key=key)
 
 
 dns = DnsMatcher()
+
+
+def _types(text: str) -> Globs:
+    for item in text.split(","):
+        name = item.strip().upper()
+        if not (name.startswith("~") or set(name) & set("*?") or _OTHER_TYPE.fullmatch(name)):
+            names(name, tuple(_TYPES))  # says which one may be meant
+    return names(text if text.startswith("~") else text.upper())
 
 
 def _parse(data: bytes, earlier: _Message | None) -> _Message:
@@ -174,7 +337,7 @@ def _parse(data: bytes, earlier: _Message | None) -> _Message:
 def _read_header(cursor: Cursor, length: int) -> int:
     """Read what comes between the identifier and the question, and give the number of records behind it."""
     flags = cursor.number(1, 0x00, max(_UPDATE))
-    if flags not in _QUERY | _NOTIFY | _UPDATE or cursor.number(1, 0, _AD_AND_CD) & ~_AD_AND_CD:
+    if flags not in _ASKING or cursor.number(1, 0, _AD_AND_CD) & ~_AD_AND_CD:
         raise MalformedError
     cursor.number(2, 1, 1)
     most = (length - _HEADER - 1 - _TYPE_AND_CLASS) // _SHORTEST_RECORD

@@ -10,6 +10,7 @@ from zope.interface import implementer
 
 from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
+from txmux.wire import http2_fields as _http2_fields  # noqa: F401 - now, not for the first client
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening

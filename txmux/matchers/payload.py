@@ -10,7 +10,7 @@ import attrs
 from zope.interface import implementer
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Verdict
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
 from txmux.wire.predicates import begins_with
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class PayloadMatcher:
     """Matches bytes that the rules file spells out."""
 
     name = "payload"
+    transports = tuple(Transport)
     summary = "given bytes at a given offset"
     options = (
         Option("offset", "how many bytes of the stream come before them, 0 to 65536 (0)", "4"),

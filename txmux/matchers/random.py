@@ -1,4 +1,4 @@
-"""Matches streams whose first 48 bytes look like random ones, as those of fully encrypted tunnels do.
+"""Matches streams and datagrams whose first 48 bytes look like random ones, as those of fully encrypted tunnels do.
 
 Such protocols (Shadowsocks, VMess, obfs4, BitTorrent's Message Stream Encryption, the version 2 transport of Bitcoin)
 have no format to know them by: the approach is that of "How the Great Firewall of China Detects and Blocks Fully
@@ -11,6 +11,9 @@ which have random numbers near their beginning.
 About 4 in 10,000 streams of random bytes are refused. Text, and messages with numbers and lengths, are refused within
 their first bytes. Other data without redundancy is not told from random bytes: compressed files, and protocols
 unknown here that begin with a key.
+
+A datagram that is shorter than 48 bytes is a *no*, and so are those of STUN, QUIC and OpenVPN, whose random numbers come as
+early as over TCP.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.interfaces import Peeked, Verdict
+from txmux.interfaces import Peeked, Transport, Verdict
 from txmux.wire.plain import PlainMatcher
 
 if TYPE_CHECKING:
@@ -47,6 +50,17 @@ _KNOWN = re.compile(
     | \x00[\x0e-\x7f][\x08\x38] | [\x01-\x05].\x50      # OpenVPN: length and opcode of the first packet
     | [\x20-\x80]\x06[!-~]+\x00                         # Winbox: length, handler, user name, public key
     | \r\n\r\n\x00\r\nQUIT\n                            # PROXY protocol, version 2
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_KNOWN_DATAGRAM = re.compile(
+    rb"""
+      [\x00-\x3f].{3}\x21\x12\xa4\x42                            # STUN
+    | [\x80-\xff](?:\x00\x00\x00\x01|\x6b\x33\x43\xcf|\xff\x00\x00.)  # QUIC: its long header with version 1, 2 or a draft's
+    | \x50.{8}[\x00\x0f]\x00\x00                                 # OpenVPN with --tls-crypt-v2
+    | [\x08\x38].{8}\x00{3}                                      # with --tls-crypt
+    | [\x08\x38].{8}(?:.{16}){1,4}\x00{3}.{5}\x00{5}\Z            # with --tls-auth, in the sizes of all digests
+    | [\x08\x38].{8}(?:.{20}|.{28}|.{36})\x00{3}.{5}\x00{5}\Z
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -104,6 +118,18 @@ class _RandomPredicate:
         return Verdict.MATCH if len(data) == ENOUGH else Verdict.NEED_MORE
 
 
+@attrs.frozen
+class _DatagramPredicate:
+    longest: int = 1
+    first_bytes: None = None
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        data = peeked.data
+        if len(data) < ENOUGH or _KNOWN_DATAGRAM.match(data) or not _uniform(data[:ENOUGH]):
+            return Verdict.NO
+        return Verdict.MATCH
+
+
 def _uniform(data: bytes) -> bool:
     """Tell whether no beginning of the data is too unlikely among random bytes."""
     most_text, most_nuls, most_bits, most_repeated = _all_bounds()
@@ -133,7 +159,9 @@ def _uniform(data: bytes) -> bool:
 
 random = PlainMatcher(
     "random",
-    "streams that look random from their first byte, such as Shadowsocks",
+    "what looks random from its first byte, such as Shadowsocks",
     _RandomPredicate(),
+    transports=tuple(Transport),
+    datagrams=_DatagramPredicate(),
     source='"How the Great Firewall of China Detects and Blocks Fully Encrypted Traffic", USENIX Security 2023',
 )

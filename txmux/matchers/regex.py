@@ -8,7 +8,7 @@ from zope.interface import implementer
 
 from txmux.automaton import PatternError
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Predicate
+from txmux.interfaces import IProtocolMatcher, Option, Predicate, Transport
 from txmux.wire.predicates import Pattern
 from txmux.wire.sizes import option_size
 
@@ -24,6 +24,7 @@ class RegexMatcher:
     """Recognises whatever a regular expression describes."""
 
     name = "regex"
+    transports = tuple(Transport)
     summary = "Bytes that a regular expression matches, from the first byte on"
     options = (
         Option(

@@ -6,6 +6,7 @@ come before it, such as a ping.
 
 from __future__ import annotations
 
+from txmux.interfaces import Transport
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
@@ -20,5 +21,6 @@ sip = PlainMatcher(
     "sip",
     "SIP, by the first request line",
     Pattern(rb"(?:\r\n){0,2}(?:%b) %b SIP/2\.0\r?\n" % (_METHODS, _URI), within=8192),
+    transports=tuple(Transport),
     source="RFC 3261, sections 7.1 and 7.5; RFC 5626, section 4.4.1",
 )

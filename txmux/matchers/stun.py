@@ -1,42 +1,265 @@
-"""Matches the first request of a STUN, TURN or ICE client over TCP.
-
-That is a Binding request, or for TURN an Allocate request or a ConnectionBind request; then the length, a multiple of
-4, and the magic cookie. No first request is near to the 4092 bytes that are taken here, and a lower bound parts it
-sooner from others that begin with a zero.
-
-The connectivity check with which ICE begins a TCP connection is a Binding request, too, behind its length in two bytes.
-Both lengths have to agree.
-"""
+"""The matcher for STUN, TURN and ICE."""
 
 from __future__ import annotations
 
-from txmux.wire.cursor import Cursor, MalformedError
-from txmux.wire.plain import PlainMatcher
-from txmux.wire.predicates import Fields
+import zlib
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import IProtocolMatcher, Option, Peeked, Predicate, Transport, Verdict
+from txmux.wire.cursor import Cursor, MalformedError, ShortError
+from txmux.wire.facts import printable
+from txmux.wire.globs import Globs, names
+from txmux.wire.messages import Message, wanted_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BINDING, _ALLOCATE, _CONNECTION_BIND = 0x001, 0x003, 0x00B
+_METHODS = {
+    _BINDING: "binding",
+    _ALLOCATE: "allocate",
+    0x004: "refresh",
+    0x006: "send",
+    0x007: "data",
+    0x008: "create-permission",
+    0x009: "channel-bind",
+    0x00A: "connect",
+    _CONNECTION_BIND: "connection-bind",
+    0x00C: "connection-attempt",
+}
+_CHANNEL_DATA = "channel-data"
 _LARGEST = 0x0FFC
 _MAGIC_COOKIE = 0x2112A442
 _HEADER = 20
+_TRANSACTION = 12
+_MOST = 0x3FFF
+_CLASS, _INDICATION = 0x110, 0x010
+_CHANNELS = range(0x40, 0x50)
+_USERNAME, _FINGERPRINT = 0x0006, 0x8028
+_LONGEST_USERNAME = 513
+_MOST_ATTRIBUTES = 64
+_SHAPE = 0x5354554E
+"""With this the sum of a FINGERPRINT is turned, so that it is not one that the payload has."""
+_CLASSIC_ATTRIBUTES = range(1, 12)
 
 
-def _read_header(cursor: Cursor) -> None:
+def _read_header(cursor: Cursor) -> tuple[str, int]:
+    """Read the beginning of a stream up to the magic cookie, and give the method and the length of the attributes."""
     request = cursor.number(2, _BINDING, _HEADER + _LARGEST)
     if request >= _HEADER and request % 4 == 0:
         length = request - _HEADER
-        cursor.number(2, _BINDING, _BINDING)
+        request = cursor.number(2, _BINDING, _BINDING)
         cursor.number(2, length, length)
     elif request in {_BINDING, _ALLOCATE, _CONNECTION_BIND}:
-        if cursor.number(2, 0, _LARGEST) % 4:
+        length = cursor.number(2, 0, _LARGEST)
+        if length % 4:
             raise MalformedError
     else:
         raise MalformedError
     cursor.number(4, _MAGIC_COOKIE, _MAGIC_COOKIE)
+    return _METHODS[request], length
 
 
-stun = PlainMatcher(
-    "stun",
-    "STUN, TURN and ICE over TCP",
-    Fields(_read_header, longest=2 + 8),
-    source="RFC 8489, sections 5 and 6.2.2; RFC 6544, section 3; RFC 4571, section 2",
-)
+@attrs.define
+class _Opening:
+    """The first request of a stream, as far as it has come.
+
+    Attributes:
+        header: Whether it has the beginning of one.
+        method: What it asks for, once that is certain.
+        username: The user name, if it is there.
+        at: Where the next attribute begins.
+        end: Where the last one ends.
+        over: Whether all is known.
+    """
+
+    header: Verdict = Verdict.NEED_MORE
+    method: str = ""
+    username: str | None = None
+    at: int = 0
+    end: int = 0
+    over: bool = False
+
+    def read(self, data: bytes) -> None:
+        if self.header is Verdict.NEED_MORE:
+            cursor = Cursor(data)
+            self.method, length = _read_header(cursor)
+            self.header = Verdict.MATCH
+            self.at = cursor.at + _TRANSACTION
+            self.end = self.at + length
+        while self.at < self.end:
+            cursor = Cursor(data, self.at)
+            kind = cursor.number(2, 0, 0xFFFF)
+            size = cursor.number(2, 0, self.end - cursor.at - 2)
+            if kind == _USERNAME:
+                self.username = cursor.take(size).decode("latin-1")
+                break
+            self.at = cursor.at + size + -size % 4
+        self.over = True
+
+
+def _parse(data: bytes, earlier: _Opening | None) -> _Opening:
+    """Go on where fewer bytes of the stream have ended; for `Peeked.parsed`."""
+    if earlier is not None and earlier.over:
+        return earlier
+    opening = _Opening() if earlier is None else attrs.evolve(earlier)
+    try:
+        opening.read(data)
+    except ShortError:
+        pass
+    except MalformedError:
+        opening.over = True
+        if opening.header is Verdict.NEED_MORE:
+            opening.header = Verdict.NO
+    return opening
+
+
+@attrs.frozen
+class _StreamPredicate:
+    """Reads as few bytes of a stream as it takes."""
+
+    wanted: Mapping[str, Globs]
+
+    @property
+    def longest(self) -> int:
+        return 2 + _HEADER + _LARGEST if "username" in self.wanted else 2 + 8
+
+    @property
+    def first_bytes(self) -> frozenset[int]:
+        return frozenset(range(((_HEADER + _LARGEST) >> 8) + 1))
+
+    def __call__(self, peeked: Peeked, /) -> Verdict:
+        opening = peeked.parsed(_parse)
+        if opening.header is not Verdict.MATCH:
+            return opening.header
+        if "method" in self.wanted and not self.wanted["method"].matches(opening.method):
+            return Verdict.NO
+        if "username" not in self.wanted:
+            return Verdict.MATCH
+        if opening.username is not None:
+            fits = self.wanted["username"].matches(opening.username)
+            return Verdict.MATCH if fits else Verdict.NO
+        return Verdict.NO if opening.over else Verdict.NEED_MORE
+
+    def learnt(self, peeked: Peeked, /) -> dict[str, str]:
+        opening = peeked.parsed(_parse)
+        facts = {"method": opening.method} if opening.method else {}
+        if opening.username is not None:
+            facts["username"] = printable(opening.username)
+        return facts
+
+
+def _read_datagram(cursor: Cursor) -> dict[str, str]:
+    first = cursor.one_of({*range((_MOST >> 8) + 1), *_CHANNELS})
+    if first in _CHANNELS:
+        cursor.take(1)
+        size = cursor.number(2, 1, 0xFFFF)
+        if not size <= cursor.left <= size + -size % 4:
+            raise MalformedError
+        return {"method": _CHANNEL_DATA}
+    cursor.at = 0
+    kind = cursor.number(2, 0, _MOST)
+    if kind & _CLASS not in {0, _INDICATION}:
+        raise MalformedError
+    length = cursor.number(2, 0, 0xFFFF)
+    if length % 4 or length != len(cursor.data) - _HEADER:
+        raise MalformedError
+    if int.from_bytes(cursor.take(4), "big") == _MAGIC_COOKIE:
+        cursor.take(_TRANSACTION)
+        return {"method": _method(kind), **_read_attributes(cursor)}
+    cursor.take(_TRANSACTION)
+    _read_classic(cursor, kind)
+    return {"method": _method(kind)}
+
+
+def _read_attributes(cursor: Cursor) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for _ in range(_MOST_ATTRIBUTES):
+        if not cursor.left:
+            break
+        start = cursor.at
+        kind = cursor.number(2, 0, 0xFFFF)
+        value = cursor.take(cursor.number(2, 0, 0xFFFF))
+        cursor.take(-len(value) % 4)
+        if kind == _USERNAME and len(value) <= _LONGEST_USERNAME:
+            found.setdefault("username", value.decode("latin-1"))
+        if kind == _FINGERPRINT:
+            expected = zlib.crc32(cursor.data[:start]) ^ _SHAPE
+            if value != expected.to_bytes(4, "big"):
+                raise MalformedError
+            cursor.end()
+    cursor.end()
+    return found
+
+
+def _read_classic(cursor: Cursor, kind: int) -> None:
+    """Read the attributes of a Binding request of RFC 3489, which has no magic cookie; there has to be one."""
+    if kind != _BINDING or not cursor.left:
+        raise MalformedError
+    for _ in _CLASSIC_ATTRIBUTES:
+        if not cursor.left:
+            break
+        if cursor.number(2, 0, 0xFFFF) not in _CLASSIC_ATTRIBUTES:
+            raise MalformedError
+        cursor.take(cursor.number(2, 0, 0xFFFF))
+    cursor.end()
+
+
+def _method(kind: int) -> str:
+    number = kind & 0x0F | kind >> 1 & 0x70 | kind >> 2 & 0xF80
+    return _METHODS.get(number, f"0x{number:03x}")
+
+
+@implementer(IProtocolMatcher)
+class StunMatcher:
+    """Matches the first request of a STUN, TURN or ICE client (RFC 8489, sections 5 and 6.2.2; RFC 8656, section 12).
+
+    Over TCP that is a Binding request, or for TURN an Allocate request or a ConnectionBind request; then the length, a
+    multiple of 4, and the magic cookie. No first request is near to the 4092 bytes that are taken here, and a lower bound
+    parts it sooner from others that begin with a zero. The connectivity check with which ICE begins a TCP connection is a
+    Binding request, too, behind its length in two bytes (RFC 6544, section 3; RFC 4571, section 2). Both lengths have to
+    agree.
+
+    Over UDP it is any request or indication whose length is that of the datagram, which its attributes fill; a FINGERPRINT
+    has to be right. A Binding request may be without the magic cookie, as of RFC 3489, if it has attributes. So may be
+    the ChannelData of TURN, by which an allocation goes on whose flow has been forgotten.
+    """
+
+    name = "stun"
+    summary = "STUN, TURN and ICE"
+    facts = ("method", "username")
+    transports = tuple(Transport)
+    options = (
+        Option("method", f"patterns of the method: {', '.join(_METHODS.values())}", "binding"),
+        Option(
+            "username",
+            "patterns of the user name, which for ICE begins with that of the server",
+            "a7Xq:*",
+        ),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate for TCP.
+
+        Raises:
+            OptionError: Patterns cannot be used.
+        """
+        return _StreamPredicate(wanted_of(options, {"method": _methods}))
+
+    def datagram_predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate for UDP.
+
+        Raises:
+            OptionError: Patterns cannot be used.
+        """
+        return Message(_read_datagram, wanted_of(options, {"method": _methods}), self.facts)
+
+
+stun = StunMatcher()
+
+
+def _methods(text: str) -> Globs:
+    return names(text, (*_METHODS.values(), _CHANNEL_DATA))

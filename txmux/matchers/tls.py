@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 from zope.interface import implementer
 
-from txmux.errors import OptionError
 from txmux.interfaces import IProtocolMatcher, Key, Option, Peeked, Predicate, Verdict
 from txmux.wire.client_hello import (
     LONGEST_HELLO,
-    VERSIONS,
-    HelloReader,
     parse_client_hello,
     read_record_header,
 )
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.globs import Globs, names, option_globs
-from txmux.wire.hello_options import ServerNames, hello_facts, name_in, server_names
+from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options, name_in
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_beginning
 
@@ -58,37 +53,18 @@ class _TlsPredicate(_TlsBase):
 
 @attrs.frozen
 class _ClientHelloPredicate(_TlsBase):
-    sni: ServerNames | None
-    alpn: Globs | None
-    version: Globs | None
-    ech: bool | None
-    ja4: Globs | None
+    wanted: HelloOptions
     longest: int = LONGEST_HELLO
 
     @property
     def key(self) -> Key | None:
-        return self.sni.key(_server_name) if self.sni else None
+        return self.wanted.sni.key(_server_name) if self.wanted.sni else None
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         reader = peeked.parsed(parse_client_hello)
-        if reader.malformed or not self._fits(reader):
+        if reader.malformed or not self.wanted.fit(reader):
             return Verdict.NO
         return Verdict.MATCH if reader.hello else Verdict.NEED_MORE
-
-    def _fits(self, reader: HelloReader) -> bool:
-        """Tell whether all that is known so far is what is wanted; at the end all is known."""
-        if self.sni and not self.sni.fit(reader):
-            return False
-        if self.alpn and reader.alpn is not None and not any(map(self.alpn.matches, reader.alpn)):
-            return False
-        if self.version and reader.version and not self.version.matches(reader.version):
-            return False
-        if self.ech is not None and reader.ech is not None and reader.ech is not self.ech:
-            return False
-        if not self.ja4 or not reader.hello:
-            return True
-        ja4 = reader.ja4()
-        return ja4 is not None and self.ja4.matches(ja4)
 
 
 def _server_name(peeked: Peeked) -> str | None:
@@ -125,25 +101,8 @@ class TlsMatcher:
 
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         """Make the predicate."""
-        if not options:
-            return _TlsPredicate()
-        return _ClientHelloPredicate(
-            sni=server_names(options),
-            alpn=option_globs(options, "alpn"),
-            version=option_globs(
-                options, "version", partial(names, known=tuple(VERSIONS.values()))
-            ),
-            ech=_yes_or_no(options, "ech"),
-            ja4=option_globs(options, "ja4"),
-        )
+        wanted = hello_options(options)
+        return _ClientHelloPredicate(wanted) if wanted else _TlsPredicate()
 
 
 tls = TlsMatcher()
-
-
-def _yes_or_no(options: Mapping[str, str], name: str) -> bool | None:
-    if name not in options:
-        return None
-    if options[name] not in {"yes", "no"}:
-        raise OptionError(name, f"{options[name]!r} is neither 'yes' nor 'no'; write one of them")
-    return options[name] == "yes"

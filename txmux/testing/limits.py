@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from txmux.interfaces import Verdict
-from txmux.testing.predicates import decided, in_pieces, shown, steps_in
+from txmux.testing.asking import shown
+from txmux.testing.predicates import decided, in_pieces, steps_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import itertools
-import re
-from typing import TYPE_CHECKING, Any
-
-from zope.interface import Invalid
-from zope.interface.verify import verifyObject
+from typing import TYPE_CHECKING
 
 from txmux.errors import OptionError
-from txmux.interfaces import IProtocolMatcher, Option, Verdict
+from txmux.interfaces import IProtocolMatcher, Transport, Verdict
+from txmux.testing.asking import shown
 from txmux.testing.limits import check_limits
-from txmux.testing.predicates import Decided, decided, shown
+from txmux.testing.predicates import Decided, decided
+from txmux.testing.words import (
+    about,
+    check_values,
+    check_words,
+    hypothesis,
+    line_of,
+    try_many,
+    with_example,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from txmux.interfaces import Predicate
 
-__all__ = ["check_matcher", "check_predicate", "with_example"]
+__all__ = ["check_matcher", "check_predicate"]
 
-_NAME = re.compile("[a-z0-9-]+")
-_OPTION_NAME = re.compile("[a-z0-9_-]+")
 _CHANGED = 2048
 """Longer samples are cut off here before they are changed at random, which changes their beginning only."""
-_ODD_VALUES = (
-    *"*?~,[\\ \0\né\u0661",
-    *("", "~(", r"\x", "-1", "1e9", "0x", "a,,b", "9" * 5000, "a" * 5000),
-)
 
 
 def check_matcher(
@@ -65,20 +62,22 @@ def check_matcher(
         ImportError: hypothesis is not installed.
     """
     options = dict(options or {})
-    _check_words(matcher)
+    check_words(matcher)
+    if Transport.TCP not in getattr(matcher, "transports", (Transport.TCP,)):
+        raise AssertionError(f"{matcher.name} is not for TCP: use check_datagrams")
     try:
         predicate = matcher.predicate(options)
     except OptionError as error:
-        raise AssertionError(f"{_line(matcher, options)} cannot be made: {error}") from error
+        raise AssertionError(f"{line_of(matcher, options)} cannot be made: {error}") from error
     matched = tuple(samples)
-    with _about(_line(matcher, options)):
+    with about(line_of(matcher, options)):
         check_predicate(predicate, matched, not_samples, undecided=undecided, examples=examples)
     streams = [_row(sample)[0] for sample in matched]
     for line, asked in _of_examples(matcher):
-        with _about(line):
+        with about(line):
             check_predicate(asked, more=streams, examples=examples)
     for option in matcher.options:
-        _check_values(matcher, option.name, examples)
+        check_values(matcher, option.name, examples)
 
 
 def check_predicate(
@@ -117,104 +116,21 @@ def check_predicate(
         _check_random(predicate, streams, examples)
 
 
-def with_example(
-    matcher: IProtocolMatcher, name: str, value: str | None = None
-) -> dict[str, str] | None:
-    """Find options with which a predicate can be made: one option, and as few examples of others as it takes.
-
-    Args:
-        matcher: The plugin.
-        name: The option; if empty, others alone.
-        value: Its value; by default its example.
-
-    Returns:
-        The options, or ``None`` if none can be used.
-    """
-    known = {option.name: option.example for option in matcher.options}
-    given = {name: known[name] if value is None else value} if name else {}
-    others = [other for other in known if other != name]
-    for count in range(len(others) + 1):
-        for chosen in itertools.combinations(others, count):
-            options = given | {other: known[other] for other in chosen}
-            with contextlib.suppress(OptionError):
-                matcher.predicate(options)
-                return options
-    return None
-
-
 def _row(sample: bytes | tuple[bytes, int]) -> tuple[bytes, int | None]:
     return (sample, None) if isinstance(sample, bytes) else sample
-
-
-def _check_words(matcher: IProtocolMatcher) -> None:
-    try:
-        verifyObject(IProtocolMatcher, matcher)
-    except Invalid as error:
-        raise AssertionError(f"{matcher!r} does not provide IProtocolMatcher: {error}") from error
-    if not (isinstance(matcher.name, str) and _NAME.fullmatch(matcher.name)):
-        raise AssertionError(
-            f"the name {matcher.name!r} must be lower-case letters, digits and '-'"
-        )
-    if matcher.name == "not":
-        raise AssertionError("'not' cannot be a matcher's name: it turns a match round")
-    _check_line(matcher.summary, f"the summary of {matcher.name}")
-    names: set[str] = set()
-    for option in matcher.options:
-        if not isinstance(option, Option):
-            raise AssertionError(f"{option!r} is not a txmux.interfaces.Option")  # noqa: TRY004
-        where = f"the option {option.name!r} of {matcher.name}"
-        if not _OPTION_NAME.fullmatch(option.name):
-            raise AssertionError(f"{where} must be lower-case letters, digits, '-' and '_'")
-        if option.name in names:
-            raise AssertionError(f"{where} is there twice")
-        names.add(option.name)
-        _check_line(option.meaning, f"the meaning of {where}")
-        _check_line(option.example, f"the example of {where}")
-
-
-def _check_line(text: object, what: str) -> None:
-    if not (isinstance(text, str) and text and text == text.strip() and text.isprintable()):
-        raise AssertionError(f"{what} must be one line of text: {text!r}")
 
 
 def _of_examples(matcher: IProtocolMatcher) -> Iterator[tuple[str, Predicate]]:
     for option in matcher.options:
         options = with_example(matcher, option.name)
         if options is None:
-            line = _line(matcher, {option.name: option.example})
+            line = line_of(matcher, {option.name: option.example})
             raise AssertionError(f"the example of {line} does not work, with no other examples")
-        yield _line(matcher, options), matcher.predicate(options)
-
-
-def _check_values(matcher: IProtocolMatcher, name: str, examples: int) -> None:
-    others = with_example(matcher, name) or {}
-
-    def check(value: str) -> None:
-        _check_value(matcher, {name: value})
-        _check_value(matcher, {**others, name: value})
-
-    for value in _ODD_VALUES:
-        check(value)
-    if examples:
-        _try_many(check, _hypothesis().strategies.text(max_size=20), examples)
-
-
-def _check_value(matcher: IProtocolMatcher, options: Mapping[str, str]) -> None:
-    try:
-        matcher.predicate(options)
-    except OptionError as error:
-        if error.option not in {None, *(option.name for option in matcher.options)}:
-            raise AssertionError(
-                f"{_line(matcher, options)}: the error names an unknown option: {error}"
-            ) from error
-    except Exception as error:
-        raise AssertionError(
-            f"{_line(matcher, options)} raised {error!r}; only OptionError may be raised"
-        ) from error
+        yield line_of(matcher, options), matcher.predicate(options)
 
 
 def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int) -> None:
-    st = _hypothesis().strategies
+    st = hypothesis().strategies
     anything = st.binary(min_size=1, max_size=40)
     strategy = anything
     if streams:
@@ -228,34 +144,7 @@ def _check_random(predicate: Predicate, streams: Sequence[bytes], examples: int)
             st.integers(0, 4),
         )
         strategy = changed.filter(bool) | anything
-    _try_many(lambda data: decided(predicate, data), strategy, examples)
-
-
-def _hypothesis() -> Any:
-    try:
-        return importlib.import_module("hypothesis")
-    except ImportError:
-        raise ImportError(
-            "check_matcher tries random bytes by hypothesis, which is not installed: install txmux[testing], "
-            "or do without them by examples=0"
-        ) from None
-
-
-def _try_many(check: Any, strategy: Any, examples: int) -> None:
-    hypothesis = _hypothesis()
-    settings = hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-
-    def try_one(value: Any) -> None:
-        check(value)
-
-    settings(hypothesis.given(strategy)(try_one))()
+    try_many(lambda data: decided(predicate, data), strategy, examples)
 
 
 def _expect(decision: Decided, verdict: Verdict, at: int | None, data: bytes) -> None:
@@ -267,19 +156,3 @@ def _expect(decision: Decided, verdict: Verdict, at: int | None, data: bytes) ->
         raise AssertionError(
             f"{verdict.name} at byte {decision.at}, but it is due at byte {at}: {shown(data)}"
         )
-
-
-@contextlib.contextmanager
-def _about(line: str) -> Iterator[None]:
-    try:
-        yield
-    except AssertionError as error:
-        raise AssertionError(f"{line}: {error}") from error
-
-
-def _line(matcher: IProtocolMatcher, options: Mapping[str, str]) -> str:
-    words = (
-        f"{name}={value if len(value) < 100 else value[:100] + '…'!r}"
-        for name, value in options.items()
-    )
-    return " ".join((matcher.name, *words))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gc
 import itertools
-import re
 import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txmux.interfaces import Exchange, Key, Peeked, Verdict
+from txmux.interfaces import Exchange, Peeked, Verdict
+from txmux.testing.asking import ask, check_first_byte, check_key, facts, fail, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import Predicate
 
-__all__ = ["Decided", "calls_in", "decided", "facts", "in_pieces", "shown", "steps_in"]
+__all__ = ["Decided", "calls_in", "decided", "in_pieces", "steps_in"]
 
 _SHORT_SAMPLE = 400
-_SHOWN = 120
-_LONGEST_FACT = 255
 
 
 class Decided(NamedTuple):
@@ -51,25 +48,25 @@ def decided(predicate: Predicate, data: bytes) -> Decided:
     reference = in_pieces(predicate, data, range(1, len(data)))
     longest = _longest(predicate)
     if reference.verdict is Verdict.NEED_MORE and len(data) >= longest:
-        _fail(f"NEED_MORE with {len(data)} bytes, but longest is {longest}", data)
+        fail(f"NEED_MORE with {len(data)} bytes, but longest is {longest}", data)
     if reference.at > longest:
-        _fail(f"{reference.verdict.name} only at byte {reference.at}, longest is {longest}", data)
-    _check_first_byte(predicate, data, reference.verdict)
+        fail(f"{reference.verdict.name} only at byte {reference.at}, longest is {longest}", data)
+    check_first_byte(predicate, Peeked(data), reference.verdict)
     exchanges = _exchanges(predicate, Peeked(data))
     learnt = facts(predicate, Peeked(data))
     named = None
     for cut in _cuts(data, reference.at):
         part = Peeked(data[:cut])
         expected = reference.verdict if cut >= reference.at else Verdict.NEED_MORE
-        _agree(_ask(predicate, part), expected, f"the first {cut} bytes at once", data)
+        _agree(ask(predicate, part), expected, f"the first {cut} bytes at once", data)
         facts(predicate, part)
-        named = _check_key(predicate, part, expected, named)
+        named = check_key(predicate, part, expected, named)
         _check_exchanges(_exchanges(predicate, part), exchanges, part.data)
         whole = Peeked(data, part)
-        _agree(_ask(predicate, whole), reference.verdict, f"all bytes, cut at byte {cut}", data)
+        _agree(ask(predicate, whole), reference.verdict, f"all bytes, cut at byte {cut}", data)
         after_cut = facts(predicate, whole)
         if after_cut != learnt:
-            _fail(f"learnt {after_cut} when cut at byte {cut}, but {learnt} when uncut", data)
+            fail(f"learnt {after_cut} when cut at byte {cut}, but {learnt} when uncut", data)
     return reference
 
 
@@ -87,39 +84,10 @@ def in_pieces(predicate: Predicate, data: bytes, cuts: Iterable[int]) -> Decided
     peeked = None
     for length in (*cuts, len(data)):
         peeked = Peeked(data[:length], peeked)
-        verdict = _ask(predicate, peeked)
+        verdict = ask(predicate, peeked)
         if verdict is not Verdict.NEED_MORE:
             return Decided(verdict, length)
     return Decided(Verdict.NEED_MORE, len(data))
-
-
-def facts(predicate: Predicate, peeked: Peeked) -> dict[str, str]:
-    """Give what a predicate has learnt, if it learns at all, and check that it is fit for a log.
-
-    Args:
-        predicate: What a matcher made of its options.
-        peeked: The first bytes of a stream.
-
-    Raises:
-        AssertionError: A name is not a word, or a value is more than 255 printable ASCII characters.
-    """
-    learnt = getattr(predicate, "learnt", None)
-    if learnt is None:
-        return {}
-    try:
-        known = learnt(peeked)
-    except Exception as error:
-        raise AssertionError(f"learnt raised {error!r} of {shown(peeked.data)}") from error
-    if not isinstance(known, Mapping):
-        _fail(f"learnt gave {known!r}, not a mapping", peeked.data)
-    for name, fact in known.items():
-        if not (isinstance(name, str) and re.fullmatch("[a-z][a-z0-9_]*", name)):
-            _fail(f"the fact {name!r} must be called by a lower-case word", peeked.data)
-        if not (isinstance(fact, str) and fact.isascii() and fact.isprintable()):
-            _fail(f"the fact {name} is {fact!r}, not printable ASCII", peeked.data)
-        if len(fact) > _LONGEST_FACT:
-            _fail(f"the fact {name} has {len(fact)} characters, more than 255", peeked.data)
-    return dict(known)
 
 
 def calls_in(action: Callable[[], object]) -> int:
@@ -164,31 +132,9 @@ def steps_in(action: Callable[[], object]) -> int:
     return calls + lines
 
 
-def shown(data: bytes) -> str:
-    """Name a sample in a message: its bytes, or the first of them and how many there are."""
-    if len(data) <= _SHOWN:
-        return repr(data)
-    return f"{data[:_SHOWN]!r}… ({len(data)} bytes)"
-
-
-def _ask(predicate: Predicate, peeked: Peeked) -> Verdict:
-    try:
-        verdict = predicate(peeked)
-    except Exception as error:
-        message = f"the predicate raised {error!r} with {len(peeked)} bytes: {shown(peeked.data)}"
-        raise AssertionError(message) from error
-    if not isinstance(verdict, Verdict):
-        _fail(f"the predicate gave {verdict!r}, not a Verdict", peeked.data)
-    return verdict
-
-
 def _agree(verdict: Verdict, expected: Verdict, when: str, data: bytes) -> None:
     if verdict is not expected:
-        _fail(f"{verdict.name} for {when}, but {expected.name} byte by byte", data)
-
-
-def _fail(message: str, data: bytes) -> None:
-    raise AssertionError(f"{message}: {shown(data)}")
+        fail(f"{verdict.name} for {when}, but {expected.name} byte by byte", data)
 
 
 def _longest(predicate: Predicate) -> int:
@@ -196,30 +142,6 @@ def _longest(predicate: Predicate) -> int:
     if not isinstance(longest, int) or longest < 1:
         raise AssertionError(f"longest is {longest!r}, not a number of bytes from 1")
     return longest
-
-
-def _check_first_byte(predicate: Predicate, data: bytes, verdict: Verdict) -> None:
-    first = getattr(predicate, "first_bytes", None)
-    if first is not None and data and data[0] not in first and verdict is not Verdict.NO:
-        _fail(f"{verdict.name}, but first_bytes has no {data[0]:#04x}", data)
-
-
-def _check_key(
-    predicate: Predicate, part: Peeked, verdict: Verdict, before: str | None
-) -> str | None:
-    """Check that the key's name, once read, stays the same, and that a strange name is a ``NO``."""
-    key: Key | None = getattr(predicate, "key", None)
-    if key is None:
-        return None
-    try:
-        name = key.read(part)
-    except Exception as error:
-        raise AssertionError(f"key.read raised {error!r} of {shown(part.data)}") from error
-    if before is not None and name != before:
-        _fail(f"key.read gave {name!r} after {before!r} for fewer bytes", part.data)
-    if name is not None and verdict is not Verdict.NO and not _is_below(name, key):
-        _fail(f"{verdict.name}, but the key has no {name!r}", part.data)
-    return name
 
 
 def _exchanges(predicate: Predicate, peeked: Peeked) -> tuple[Exchange, ...]:
@@ -230,9 +152,7 @@ def _exchanges(predicate: Predicate, peeked: Peeked) -> tuple[Exchange, ...]:
         raise AssertionError(f"exchanges raised {error!r} of {shown(peeked.data)}") from error
     requests = [exchange.request for exchange in found]
     if not all(requests) or not peeked.startswith(b"".join(requests)):
-        _fail(
-            f"exchanges gave the requests {requests!r}, with which it does not begin", peeked.data
-        )
+        fail(f"exchanges gave the requests {requests!r}, with which it does not begin", peeked.data)
     return found
 
 
@@ -241,13 +161,7 @@ def _check_exchanges(found: tuple[Exchange, ...], later: tuple[Exchange, ...], d
     ends = itertools.accumulate(len(exchange.request) for exchange in later)
     due = sum(end <= len(data) for end in ends)
     if found != later[:due]:
-        _fail(f"exchanges gave {found!r}, but {later!r} for more bytes", data)
-
-
-def _is_below(name: str, key: Key) -> bool:
-    labels = name.split(".")
-    parents = (".".join(labels[n:]) for n in range(1, len(labels)))
-    return name in key.exact or not key.under.isdisjoint(parents)
+        fail(f"exchanges gave {found!r}, but {later!r} for more bytes", data)
 
 
 def _cuts(data: bytes, deciding: int) -> Iterable[int]:

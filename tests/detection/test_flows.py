@@ -1,0 +1,245 @@
+"""The same promise for datagrams: priority, not timing; and the same datagrams, the same route."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+import attrs
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.detection.detector import Decision, Detector, is_enough
+from txmux.detection.explain import explain_flow
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Key, Transport, Verdict
+from txmux.rules.model import Alternative, Refusal, Route
+from txmux.rules.model.clients import Clients
+from txmux.rules.model.networks import NetworkSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@attrs.frozen
+class Nth:
+    """Looks for a byte at the beginning of a datagram, and says nothing before that is there."""
+
+    longest: int
+    byte: int = ord("x")
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        if len(flow.datagrams) < self.longest:
+            return Verdict.NEED_MORE
+        wanted = flow.datagrams[self.longest - 1].startswith(bytes([self.byte]))
+        return Verdict.MATCH if wanted else Verdict.NO
+
+    def learnt(self, flow: Datagrams, /) -> dict[str, str]:
+        return {"datagrams": str(len(flow.datagrams))}
+
+
+@attrs.frozen
+class Named:
+    """Takes flows whose first datagram is a name."""
+
+    name: str
+    longest: int = 1
+
+    @property
+    def key(self) -> Key:
+        return Key(_name, frozenset({self.name}))
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        return Verdict.MATCH if _name(flow) == self.name else Verdict.NO
+
+
+def _name(flow: Datagrams) -> str:
+    return flow.data.decode("latin-1")
+
+
+def asks(name: str, *predicates: object, **settings: object) -> Route:
+    """Make a route."""
+    lines = tuple(Alternative(f"{name} {one}", one) for one in predicates)  # type: ignore[arg-type]
+    return Route(name, lines, Refusal.CLOSE, **settings)  # type: ignore[arg-type]
+
+
+def name_of(decision: Decision[Route] | None) -> str | None:
+    """Give the name of the route that won."""
+    return decision.route.name if decision is not None and decision.route else None
+
+
+class FlowTests(SynchronousTestCase):
+    """`Detector.begin_flow`."""
+
+    def test_waits_for_an_earlier_route(self) -> None:
+        """A match does not win while an earlier route is undecided."""
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        self.assertIsNone(detection.feed([b"x"]))
+        self.assertEqual(name_of(detection.feed([b"x", b"x"])), "a")
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        self.assertIsNone(detection.feed([b"x"]))
+        self.assertEqual(name_of(detection.feed([b"x", b"y"])), "b")
+
+    def test_finish(self) -> None:
+        """At the deadline the undecided count as a no."""
+        detection = Detector([asks("a", Nth(2)), asks("b", Nth(1))]).begin_flow()
+        self.assertIsNone(detection.feed([b"x"]))
+        self.assertEqual(name_of(detection.finish()), "b")
+        self.assertIsNone(Detector([asks("a", Nth(1))]).begin_flow().finish().route)
+
+    def test_limits(self) -> None:
+        """It is decided with the fourth datagram, or with the one that brings as many bytes as the limit."""
+        routes = [asks("a", Nth(9)), asks("b", Nth(1))]
+        detection = Detector(routes).begin_flow()
+        self.assertIsNone(detection.feed([b"x"] * 3))
+        self.assertEqual(name_of(detection.feed([b"x"] * 4)), "b")
+        detection = Detector(routes, 10).begin_flow()
+        self.assertIsNone(detection.feed([b"x" * 9]))
+        self.assertEqual(name_of(detection.feed([b"x" * 9, b"x"])), "b")
+        self.assertTrue(is_enough([b"x"] * MOST_DATAGRAMS, 99))
+
+    def test_long(self) -> None:
+        """A datagram beyond the limit is seen whole."""
+        route = asks("a", Named("x" * 30))
+        self.assertEqual(name_of(Detector([route], 10).begin_flow().feed([b"x" * 30])), "a")
+
+    def test_empty(self) -> None:
+        """An empty first datagram belongs to no route; a later one is seen."""
+        decision = Detector([asks("a", Nth(1))]).begin_flow().feed([b""])
+        self.assertEqual(decision, Decision(None, {}))
+        detection = Detector([asks("a", Nth(3))]).begin_flow()
+        self.assertEqual(name_of(detection.feed([b"y", b"", b"x"])), "a")
+
+    def test_names(self) -> None:
+        """Of many routes that differ by a name, the name finds its own; others keep their place."""
+        routes = [asks(f"r{n}", Named(f"n{n}")) for n in range(50)]
+        routes.insert(20, asks("every", Nth(1, ord("n"))))
+        detector = Detector(routes)
+        for name, expected in (("n3", "r3"), ("n19", "r19"), ("n20", "every"), ("m", None)):
+            decision = detector.begin_flow().feed([name.encode()])
+            self.assertEqual(name_of(decision), expected)
+
+    def test_clients(self) -> None:
+        """A route that does not serve the client is not asked; a dry run tells what it would do."""
+        told: list[Route] = []
+        inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
+        routes = [
+            asks("dry", Nth(1), dry_run=True),
+            asks("a", Nth(1), clients=inside),
+            asks("b", Nth(1)),
+        ]
+        detector = Detector(routes, would_take=told.append)
+        decision = detector.begin_flow(ip_address("198.51.100.1")).feed([b"x"])
+        self.assertEqual(name_of(decision), "b")
+        assert decision is not None
+        self.assertEqual(decision.facts, {"datagrams": "1", "dry_run": "dry"})
+        self.assertEqual([route.name for route in told], ["dry"])
+
+    @given(
+        st.lists(st.sampled_from([b"x", b"y", b"", b"xx"]), min_size=1, max_size=6),
+        st.lists(st.tuples(st.integers(1, 4), st.sampled_from(b"xy")), max_size=4),
+        st.data(),
+    )
+    def test_batches(
+        self, datagrams: list[bytes], wanted: list[tuple[int, int]], data: st.DataObject
+    ) -> None:
+        """However many datagrams come at once, decision and facts are the same."""
+        routes = [asks(str(n), Nth(*which)) for n, which in enumerate(wanted)]
+        one_by_one = range(1, len(datagrams) + 1)
+        batches = data.draw(st.sets(st.sampled_from(one_by_one))) | {len(datagrams)}
+
+        def decide(counts: Sequence[int]) -> Decision[Route]:
+            detection = Detector(routes, 5).begin_flow()
+            for count in counts:
+                decision = detection.feed(datagrams[:count])
+                if decision is not None:
+                    return decision
+            return detection.finish()
+
+        self.assertEqual(decide(one_by_one), decide(sorted(batches)))
+
+
+class ExplainTests(SynchronousTestCase):
+    """`explain_flow`."""
+
+    def test_told(self) -> None:
+        """It counts datagrams: when it was decided, and when each line knew."""
+        routes = [asks("a", Nth(2, ord("z"))), asks("b", Nth(3)), asks("c", Nth(4))]
+        found = explain_flow(routes, [b"x"] * 3)
+        self.assertEqual((found.decided_at, name_of(found.decision)), (3, "b"))
+        answers = [route.answer for route in found.routes]
+        self.assertEqual(
+            [(one.verdict, one.at, one.needs) for one in answers if one],
+            [(Verdict.NO, 2, 2), (Verdict.MATCH, 3, 3), (Verdict.NEED_MORE, None, 4)],
+        )
+
+    def test_undecided(self) -> None:
+        """What comes of it if no more comes, also of nothing at all."""
+        routes = [asks("a", Nth(2)), asks("b", Nth(1))]
+        found = explain_flow(routes, [b"x"])
+        self.assertEqual((found.decided_at, name_of(found.decision)), (None, "b"))
+        nothing = explain_flow(routes, [])
+        self.assertEqual((nothing.decided_at, nothing.decision.route), (None, None))
+
+    def test_too_late(self) -> None:
+        """Datagrams that come after the limit change nothing."""
+        routes = [asks("a", Nth(9)), asks("b", Nth(1))]
+        self.assertEqual(explain_flow(routes, [b"x"] * 9), explain_flow(routes, [b"x"] * 4))
+
+
+class DatagramsTests(SynchronousTestCase):
+    """What predicates are given."""
+
+    def test_first(self) -> None:
+        """What has been parsed in the first datagram holds for the flow."""
+        calls = []
+
+        def parse(data: bytes, earlier: int | None) -> int:
+            calls.append((data, earlier))
+            return len(data)
+
+        first = Datagrams((b"abc",))
+        self.assertEqual(first.parsed(parse), 3)
+        both = Datagrams((b"abc", b"d"), first)
+        self.assertEqual((both.parsed(parse), len(both), bytes(both)), (3, 3, b"abc"))
+        self.assertEqual(calls, [(b"abc", None)])
+        self.assertEqual(repr(both), "<Datagrams of 3, 1 bytes>")
+
+    def test_all(self) -> None:
+        """A parser of all datagrams runs once for each count, and goes on with what it had."""
+        calls = []
+
+        def parse(datagrams: tuple[bytes, ...], earlier: int | None) -> int:
+            calls.append((datagrams, earlier))
+            return sum(map(len, datagrams))
+
+        first = Datagrams((b"abc",))
+        self.assertEqual([first.parsed_all(parse), first.parsed_all(parse)], [3, 3])
+        both = Datagrams((b"abc", b""), first)
+        third = Datagrams((b"abc", b"", b"de"), both)
+        self.assertEqual([third.parsed_all(parse), third.parsed_all(parse)], [5, 5])
+        self.assertEqual(calls, [((b"abc",), None), ((b"abc", b"", b"de"), 3)])
+
+
+class OverTests(SynchronousTestCase):
+    """`Route.over`."""
+
+    def test_lines(self) -> None:
+        """A route has the lines that can be there, with the predicate for that; without any it is not there."""
+        streams = Alternative("s", Nth(1))
+        both = Alternative("b", Nth(1), negated=True, datagrams=Nth(2))
+        datagrams = Alternative("d", Nth(3), datagrams=Nth(3), streams=False)
+        route = Route("a", (streams, both, datagrams), Refusal.CLOSE)
+        over = {transport: route.over(transport) for transport in Transport}
+        tcp, udp = over[Transport.TCP], over[Transport.UDP]
+        assert tcp is not None
+        assert udp is not None
+        self.assertEqual(tcp.alternatives, (streams, both))
+        self.assertEqual(
+            [(line.text, line.predicate, line.negated) for line in udp.alternatives],
+            [("b", Nth(2), True), ("d", Nth(3), False)],
+        )
+        only = Route("a", (streams,), Refusal.CLOSE)
+        self.assertIs(only.over(Transport.TCP), only)
+        self.assertIsNone(only.over(Transport.UDP))
+        self.assertIsNone(Route("a", (datagrams,), Refusal.CLOSE).over(Transport.TCP))

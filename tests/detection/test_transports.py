@@ -1,0 +1,101 @@
+"""Which predicate a matcher has for datagrams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from txmux.detection.detector import Detector
+from txmux.detection.transports import WholeDatagram, datagram_predicate, transports_of
+from txmux.interfaces import Datagrams, IProtocolMatcher, Option, Transport, Verdict
+from txmux.matchers.tls import tls
+from txmux.rules.model import Alternative, Refusal, Route
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.matching import read_alternative
+from txmux.wire.plain import PlainMatcher
+from txmux.wire.predicates import Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.interfaces import Predicate
+
+_ABC = Prefix(b"abc")
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class _Declares:
+    """Declares anything."""
+
+    transports: object
+    name: str = "declares"
+    summary: str = "for tests"
+    options: tuple[Option, ...] = ()
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Give one."""
+        return _ABC
+
+
+class TransportTests(SynchronousTestCase):
+    """What a matcher declares."""
+
+    def test_none(self) -> None:
+        """Without a declaration it is for TCP, and has no predicate for datagrams."""
+        self.assertEqual(transports_of(tls), {Transport.TCP})
+        self.assertIsNone(datagram_predicate(tls, {}, _ABC))
+
+    def test_both(self) -> None:
+        """The predicate of a matcher for both is asked about a whole datagram."""
+        matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport))
+        self.assertEqual(datagram_predicate(matcher, {}, _ABC), WholeDatagram(_ABC))
+
+    def test_another(self) -> None:
+        """It may have another one for datagrams."""
+        other = Prefix(b"x")
+        matcher = PlainMatcher("x", "x", _ABC, transports=tuple(Transport), datagrams=other)
+        self.assertIs(datagram_predicate(matcher, {}, _ABC), other)
+
+    def test_only(self) -> None:
+        """That of a matcher for UDP only is asked as it is, and never about streams."""
+        matcher = PlainMatcher("x", "x", _ABC, transports=(Transport.UDP,))
+        line = read_alternative("not x", {"x": matcher})
+        self.assertEqual(
+            line, Alternative("not x", _ABC, negated=True, datagrams=_ABC, streams=False)
+        )
+
+    def test_wrong(self) -> None:
+        """A declaration that makes no sense is a matcher that is broken."""
+        for wrong in ((), ("udp",), None):
+            error = self.assertRaises(
+                InvalidValueError,
+                read_alternative,
+                "declares",
+                {"declares": _Declares(wrong)},
+            )
+            self.assertIn("the matcher 'declares' failed", str(error))
+
+
+class WholeDatagramTests(SynchronousTestCase):
+    """A predicate for streams that is asked about datagrams."""
+
+    def test_undecided(self) -> None:
+        """What is undecided is a no, since nothing will be added."""
+        whole = WholeDatagram(_ABC)
+        for first, verdict in ((b"abcd", "MATCH"), (b"ab", "NO"), (b"x", "NO")):
+            self.assertIs(whole(Datagrams((first, b"abc"))), Verdict[verdict])
+        self.assertEqual((whole.longest, whole.first_bytes, whole.key), (1, {0x61}, None))
+        self.assertIsNone(whole.learnt)
+
+    def test_learns(self) -> None:
+        """Each kind of predicate is asked for its facts, as for streams."""
+        predicate = tls.predicate({"sni": "a.example"})
+        whole = WholeDatagram(predicate)
+        self.assertEqual(whole.key, predicate.key)  # type: ignore[attr-defined]
+        lines = (Alternative("x", WholeDatagram(_ABC)), Alternative("tls", whole))
+        plan = Detector([Route("a", lines, Refusal.CLOSE)]).plan(0x16)
+        self.assertEqual(plan.learners, (whole,))

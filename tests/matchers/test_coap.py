@@ -1,0 +1,65 @@
+"""The `coap` matcher."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.asking import datagram_facts_of
+from txmux.matchers.coap import coap
+from txmux.testing import check_datagrams
+
+facts_of = datagram_facts_of(coap)
+
+
+# Recorded from coap-client of libcoap 4.3.1: to read, to write, and to observe without confirmation.
+DATAGRAMS = (
+    bytes.fromhex("4101072201bb2e77656c6c2d6b6e6f776e04636f7265"),
+    bytes.fromhex("44034a0e746f6b32b56c69676874ff6f6e"),
+    bytes.fromhex("5101a39801605b74656d7065726174757265"),
+)
+
+
+class ContractTests(SynchronousTestCase):
+    """Requests, whose options have a meaning."""
+
+    def test_contract(self) -> None:
+        """The version, the kind, the code and all options count."""
+        check_datagrams(
+            coap,
+            samples=[
+                *DATAGRAMS,
+                bytes.fromhex("4001 0001"),
+                bytes.fromhex("4801 0001 0102030405060708 b161"),
+                bytes.fromhex("4007 0001 ff00"),
+                # Uri-Path of 20 bytes; a size, number 60; a private option.
+                bytes.fromhex("4001 0001 bd07") + b"a" * 20,
+                bytes.fromhex("4001 0001 d12f 05"),
+                bytes.fromhex("4001 0001 e1 1000 05"),
+            ],
+            not_samples=[
+                bytes.fromhex("4000 0001"),  # a ping
+                bytes.fromhex("4008 0001"),
+                bytes.fromhex("4045 0001"),
+                bytes.fromhex("6001 0001"),
+                bytes.fromhex("8001 0001"),
+                bytes.fromhex("4901 0001 010203040506070809"),
+                bytes.fromhex("4101 0001"),
+                bytes.fromhex("4001 0001 ff"),
+                bytes.fromhex("4001 0001 f1 61"),
+                bytes.fromhex("4001 0001 1f 61"),
+                bytes.fromhex("4001 0001 b2 61"),
+                bytes.fromhex("4001 0001 00"),  # option 0
+                bytes.fromhex("4001 0001 d0 14"),  # 33, which is unknown and has to be understood
+                bytes.fromhex("4001 0001 51 00"),  # If-None-Match with a value
+                bytes.fromhex("4001 0001 30"),  # Uri-Host without one
+                bytes.fromhex("4001 0001 e0 ffff e0 ffff"),
+            ],
+        )
+
+    def test_learnt(self) -> None:
+        """The method and the path are learnt."""
+        self.assertEqual(
+            [(facts["method"], facts["path"]) for facts in map(facts_of, DATAGRAMS)],
+            [("GET", "/.well-known/core"), ("PUT", "/light"), ("GET", "/temperature")],
+        )
+        self.assertEqual(facts_of(b"\x40\x05\0\0"), {"method": "FETCH", "path": "/"})

@@ -1,0 +1,363 @@
+"""The matcher `quic`."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import subprocess
+import sys
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire.hello_builder import client_hello, extension, server_name
+from tests.wire.quic_builder import (
+    HELLO,
+    V1,
+    V2,
+    V29,
+    crypto,
+    cut,
+    initial,
+    long_packet,
+    other_version,
+    zero_rtt,
+)
+from tests.wire.quic_recorded import CHROMIUM
+from tests.wire.quic_vectors import (
+    DRAFT_29,
+    FRAMES,
+    FRAMES_29,
+    RETRY_1,
+    RETRY_2,
+    SERVER_1,
+    SERVER_2,
+    VERSION_1,
+    VERSION_2,
+)
+from txmux.interfaces import Datagrams, Key, Verdict
+from txmux.matchers.quic import quic
+from txmux.testing import check_datagrams, flow_decided, steps_in
+
+MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+BIG = client_hello(extension(21, bytes(1500)), server_name("big.example.com"))
+WHOLE = initial(crypto(0, HELLO))
+FLOWS = (
+    (VERSION_1,),
+    (VERSION_2,),
+    (DRAFT_29,),
+    (WHOLE,),
+    tuple(initial(frame, number=n) for n, frame in enumerate(cut(BIG, 900))),
+    (zero_rtt(), WHOLE),
+)
+DATAGRAMS = tuple(flow[0] for flow in FLOWS[:4])
+
+
+def verdict(*datagrams: bytes, **options: str) -> Verdict:
+    """Ask about a flow, in every way."""
+    return flow_decided(quic.predicate(options), datagrams).verdict
+
+
+def facts(*datagrams: bytes) -> dict[str, str]:
+    """Give what is learnt of a flow."""
+    predicate = quic.predicate({})
+    told: dict[str, str] = predicate.learnt(Datagrams(datagrams))  # type: ignore[attr-defined]
+    return told
+
+
+class ContractTests(SynchronousTestCase):
+    """What every matcher has to keep."""
+
+    def test_plain(self) -> None:
+        """Without options the first Initial packet is enough."""
+        wrong = (b"\x40" + bytes(30), b"\x80" + bytes(1200), b"GET / HTTP/1.1\r\n\r\n", b"\xc0")
+        check_datagrams(
+            quic, FLOWS, wrong, undecided=[zero_rtt(), (zero_rtt(), zero_rtt())], examples=60
+        )
+
+    def test_sni(self) -> None:
+        """With a name the whole hello is."""
+        big = FLOWS[4]
+        check_datagrams(
+            quic,
+            [big, big[::-1], (WHOLE,)],
+            [VERSION_1, DRAFT_29],
+            {"sni": "*.example.com"},
+            undecided=[big[:1], big[1:], initial(b"\1")],
+            examples=30,
+        )
+
+
+class VectorTests(SynchronousTestCase):
+    """The examples of the RFCs."""
+
+    def test_facts(self) -> None:
+        """What they have inside is told."""
+        expected = {"sni": "example.com", "alpn": "alpn", "tls": "1.3"}
+        ja4 = "q13d0211an_62ed6f6ca7ad_4d634acda6c0"
+        self.assertEqual(facts(VERSION_1), {"quic": "1", **expected, "ja4": ja4})
+        self.assertEqual(facts(VERSION_2), {"quic": "2", **expected, "ja4": ja4})
+        self.assertEqual(
+            facts(DRAFT_29),
+            {
+                "quic": "draft-29",
+                "sni": "server",
+                "tls": "1.3",
+                "ja4": "q13d030900_55b375c5d22e_59cd3dafc54d",
+            },
+        )
+
+    def test_changed(self) -> None:
+        """A bit that is changed anywhere behind the version makes it a no."""
+        for packet in (VERSION_1, VERSION_2, DRAFT_29):
+            for at in {*range(5, 60), *range(60, 1200, 97), 1199}:
+                changed = bytearray(packet)
+                changed[at] ^= 0x10
+                self.assertIs(verdict(bytes(changed)), NO, at)
+
+    def test_built(self) -> None:
+        """What these tests build packets with makes the same of their frames."""
+        for version, frames, packet in (
+            (V1, FRAMES, VERSION_1),
+            (V2, FRAMES, VERSION_2),
+            (V29, FRAMES_29, DRAFT_29),
+        ):
+            self.assertEqual(initial(frames, number=2, version=version, source=b""), packet)
+
+    def test_of_servers(self) -> None:
+        """What a server says begins nothing, and behind a client's packet it is left out."""
+        for packet in (SERVER_1, SERVER_2, RETRY_1, RETRY_2):
+            self.assertIs(verdict(packet), NO)
+            self.assertIs(verdict(packet, version="other"), NO)
+            self.assertEqual(facts(packet), {})
+        for client, others in ((VERSION_1, SERVER_1), (VERSION_2, RETRY_2)):
+            self.assertIs(verdict(client + others, sni="example.com"), MATCH)
+
+    @settings(max_examples=80)
+    @given(st.data())
+    def test_cut(self, data: st.DataObject) -> None:
+        """Their CRYPTO frames are cut anywhere, put into any order and into several packets and datagrams."""
+        version = data.draw(st.sampled_from([V1, V2, V29]))
+        hello, name = (FRAMES_29[4:], "server") if version == V29 else (FRAMES[4:], "example.com")
+        cuts = sorted(data.draw(st.sets(st.integers(1, len(hello) - 1), max_size=9)))
+        frames = cut(hello, *cuts)
+        frames += data.draw(st.lists(st.sampled_from([*frames, b"\1", bytes(7)]), max_size=6))
+        frames = data.draw(st.permutations(frames))
+        packets = [
+            frames[start:end]
+            for start, end in itertools.pairwise(
+                [
+                    0,
+                    *sorted(data.draw(st.sets(st.integers(1, len(frames)), max_size=3))),
+                    len(frames),
+                ]
+            )
+        ]
+        coalesced = data.draw(st.booleans())
+        sealed = [
+            initial(*packet, number=number, version=version, pad=0 if coalesced else 1200)
+            for number, packet in enumerate(packets)
+        ]
+        flow = [b"".join(sealed) + bytes(100)] if coalesced else sealed
+        self.assertIs(verdict(*flow, sni=name), MATCH)
+        self.assertIs(verdict(*flow, sni="example.org"), NO)
+
+
+class RecordedTests(SynchronousTestCase):
+    """What browsers send."""
+
+    def test_chromium(self) -> None:
+        """Both datagrams of its hello are needed, in either order."""
+        for flow in (CHROMIUM, CHROMIUM[::-1]):
+            self.assertIs(verdict(*flow, sni="www.example.com", alpn="h3", version="1"), MATCH)
+            self.assertIs(verdict(*flow, sni="example.com"), NO)
+            self.assertIs(verdict(flow[0], sni="www.example.com"), NEED_MORE)
+            self.assertIs(verdict(flow[0]), MATCH)
+            told = facts(*flow)
+            self.assertEqual((told["sni"], told["alpn"]), ("www.example.com", "h3"))
+            self.assertEqual(told["ja4"], "q13d0312h3_55b375c5d22e_178839b6cec1")
+
+
+class OptionTests(SynchronousTestCase):
+    """Each option, with a hello that has it and one that has not."""
+
+    def test_names(self) -> None:
+        """`sni=` is the name that is asked for, or that there is none."""
+        nameless = initial(crypto(0, client_hello(extension(21, b""))))
+        for wanted, flow, expected in (
+            ("www.example.com", WHOLE, MATCH),
+            ("*.example.org", WHOLE, NO),
+            ("none", WHOLE, NO),
+            ("none", nameless, MATCH),
+            ("*", nameless, NO),
+        ):
+            self.assertIs(verdict(flow, sni=wanted), expected)
+
+    def test_key(self) -> None:
+        """Thousands of routes are told apart by it."""
+        key: Key = quic.predicate({"sni": "a.example,*.b.example"}).key  # type: ignore[attr-defined]
+        self.assertEqual((key.exact, key.under), ({"a.example"}, {"b.example"}))
+        for flow, name in ((WHOLE, "www.example.com"), (b"\x40", ""), (zero_rtt(), None)):
+            self.assertEqual(key.read(Datagrams((flow,))), name)
+
+    def test_others(self) -> None:
+        """`alpn=`, `ech=`, `ja4=` as for TLS."""
+        ech = initial(crypto(0, client_hello(extension(0xFE0D, b"\0\0\1"))))
+        self.assertIs(verdict(WHOLE, alpn="h2,h3"), MATCH)
+        self.assertIs(verdict(WHOLE, alpn="h2"), NO)
+        self.assertIs(verdict(WHOLE, ech="yes"), NO)
+        self.assertIs(verdict(ech, ech="yes"), MATCH)
+        self.assertIs(verdict(WHOLE, ja4="q13d*"), MATCH)
+        self.assertIs(verdict(WHOLE, ja4="t13d*"), NO)
+
+    def test_version(self) -> None:
+        """`version=` is that of QUIC, also of one that cannot be read."""
+        for name, flow in (
+            ("1", WHOLE),
+            ("2", initial(crypto(0, HELLO), version=V2)),
+            ("draft-29", DRAFT_29),
+            ("other", other_version()),
+        ):
+            self.assertIs(verdict(flow, version=name), MATCH)
+            self.assertIs(verdict(flow, version=f"{name},1,2"), MATCH)
+            others = ",".join({"1", "2", "draft-29", "other"} - {name})
+            self.assertIs(verdict(flow, version=others), NO)
+        self.assertIs(verdict(WHOLE, version="1", sni="www.example.com"), MATCH)
+
+
+class PacketTests(SynchronousTestCase):
+    """What may be around the Initial packet."""
+
+    def test_other_versions(self) -> None:
+        """Unknown versions match by their header, never by what is inside."""
+        for number in (0x1A2A3A4A, 0xFF00001C, 0x51303530, 2):
+            flow = other_version(number)
+            self.assertEqual((verdict(flow), facts(flow)), (MATCH, {"quic": "other"}))
+            for options in ({"sni": "none"}, {"sni": "*"}, {"ech": "no"}, {"alpn": "*"}):
+                self.assertIs(verdict(flow, **options), NO)
+        self.assertIs(verdict(other_version(size=1199)), NO)
+        self.assertIs(verdict(other_version(0)), NO)
+
+    def test_zero_rtt(self) -> None:
+        """0-RTT packets may come first, in the same datagram or alone, up to the fourth datagram."""
+        early = zero_rtt()
+        self.assertIs(verdict(early + WHOLE, sni="www.example.com"), MATCH)
+        self.assertIs(verdict(early, early, early, WHOLE, sni="www.example.com"), MATCH)
+        self.assertIs(verdict(early, early, early, early), NO)
+        early = zero_rtt(V2)
+        self.assertIs(verdict(early, initial(crypto(0, HELLO), version=V2)), MATCH)
+
+    def test_token(self) -> None:
+        """After a Retry the packet has a token; only with one its fixed bit may be clear."""
+        self.assertIs(verdict(initial(crypto(0, HELLO), token=b"token" * 30)), MATCH)
+        self.assertIs(verdict(initial(crypto(0, HELLO), token=b"t", fixed=False)), MATCH)
+        self.assertIs(verdict(initial(crypto(0, HELLO), fixed=False)), NO)
+
+    def test_behind(self) -> None:
+        """What is behind the packet does not count: padding, random bytes, packets that are not for this connection."""
+        short = initial(crypto(0, HELLO), pad=0)
+        stranger = initial(crypto(0, b"x"), destination=bytes(8))
+        for rest in (bytes(600), b"\xff" * 600, stranger, long_packet(2), long_packet(3), b"\xc0"):
+            self.assertIs(verdict(short + rest, sni="www.example.com"), MATCH)
+
+    def test_first(self) -> None:
+        """A client begins with none of the other types, and with a long connection ID."""
+        for packet in (long_packet(2), long_packet(3), b"\x40" + bytes(40)):
+            self.assertIs(verdict(packet), NO)
+        self.assertIs(verdict(initial(crypto(0, HELLO), destination=bytes(7))), NO)
+        self.assertIs(verdict(initial(crypto(0, HELLO), destination=bytes(20))), MATCH)
+
+    def test_stranger(self) -> None:
+        """A datagram that does not belong to it, between those that do, changes nothing."""
+        first, second = FLOWS[4]
+        forged = bytearray(second)
+        forged[-1] ^= 1
+        for stray in (b"", b"x", bytes(forged), initial(crypto(0, HELLO), destination=bytes(8))):
+            self.assertIs(verdict(first, stray, second, sni="big.example.com"), MATCH)
+
+    def test_frames(self) -> None:
+        """Frames that may not be there make it a no, even with the right tag."""
+        self.assertIs(verdict(initial(b"\x08" + bytes(9))), NO)
+
+    def test_not_a_hello(self) -> None:
+        """A stream that begins with something else is QUIC, but has no name."""
+        flow = initial(crypto(0, b"\2\0\0\x40" + bytes(90)))
+        self.assertIs(verdict(flow), MATCH)
+        self.assertIs(verdict(flow, sni="*"), NO)
+
+    def test_conflict(self) -> None:
+        """Pieces that contradict each other are a no: another server may see another name than this one."""
+        other = HELLO.replace(b"Example", b"Another")
+        self.assertIs(verdict(initial(crypto(0, HELLO[:90]), crypto(0, other)), sni="*"), NO)
+
+
+class CostTests(SynchronousTestCase):
+    """What the worst clients cost."""
+
+    def steps(self, *flow: bytes) -> int:
+        """Count the steps that a decision takes."""
+        predicate = quic.predicate({"sni": "*.example.com"})
+        predicate(Datagrams((WHOLE,)))
+
+        def ask() -> None:
+            seen = None
+            for count in range(1, len(flow) + 1):
+                seen = Datagrams(flow[:count], seen)
+                predicate(seen)
+
+        return steps_in(ask)
+
+    def test_pieces(self) -> None:
+        """64 pieces of one byte each, over four datagrams, and no more than 32 in one, or behind a gap."""
+        frames = [crypto(n, HELLO[n : n + 1]) for n in range(80)]
+        random.Random(1).shuffle(frames)
+        flow = [initial(*frames[n : n + 16], number=n) for n in range(0, 64, 16)]
+        self.assertLess(self.steps(*flow), 9_000)
+        self.assertIs(verdict(initial(*frames[:33]), sni="*"), NO)
+        late = [crypto(n, HELLO[n : n + 1]) for n in range(1, 34)]
+        self.assertIs(verdict(initial(*late[:20]), initial(*late[20:]), sni="*"), NO)
+
+    def test_again(self) -> None:
+        """A client that hears nothing sends its hello again in other pieces; the last one of four datagrams makes it whole."""
+        chance = random.Random(2)
+        for number in range(20):
+            cuts = sorted(chance.sample(range(1, len(BIG)), 15))
+            pieces = cut(BIG, *cuts)
+            hole = chance.randrange(len(pieces))
+            lacking = [*pieces[:hole], *pieces[hole + 1 :]]
+            flow = [initial(*chance.sample(lacking, len(lacking)), number=n) for n in range(3)]
+            self.assertIs(verdict(*flow, sni="big.example.com"), NEED_MORE, number)
+            flow.append(initial(*chance.sample(pieces, len(pieces)), number=3))
+            self.assertIs(verdict(*flow, sni="big.example.com"), MATCH, number)
+
+    def test_packets(self) -> None:
+        """As many small packets as a datagram can hold."""
+        small = initial(b"\1", pad=0)
+        datagram = small * (60_000 // len(small))
+        self.assertLess(self.steps(datagram), 6_000)
+        self.assertIs(verdict(datagram, sni="*"), NO)
+        early = zero_rtt() * 800
+        self.assertLess(self.steps(early), 6_000)
+
+    def test_whole_hello(self) -> None:
+        """A usual hello takes few steps, in one piece or in many."""
+        self.assertLess(self.steps(WHOLE), 1_200)
+        cuts = range(9, len(HELLO), len(HELLO) // 10)
+        self.assertLess(self.steps(initial(*cut(HELLO, *cuts)[::-1])), 1_800)
+
+
+class ImportTests(SynchronousTestCase):
+    """Who does not need it does not load it."""
+
+    def test_lazy(self) -> None:
+        """The primitives are imported when a rule with `quic` is read, not before."""
+        code = (
+            "import sys; from txmux.detection.registry import installed_matchers as i; m = i()['quic'];"
+            "before = 'txmux.wire.quic.initial' in sys.modules; m.predicate({});"
+            "print(before, 'txmux.wire.quic.initial' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=60, check=True
+        )
+        self.assertEqual(done.stdout.split(), [b"False", b"True"])

@@ -1,0 +1,80 @@
+"""The `snmp` matcher."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.matchers.asking import datagram_facts_of, datagram_verdicts_of
+from txmux.interfaces import Verdict
+from txmux.matchers.snmp import snmp
+from txmux.testing import check_datagrams
+
+verdict_of = datagram_verdicts_of(snmp)
+facts_of = datagram_facts_of(snmp)
+
+
+# Recorded from Net-SNMP 5.9.3: snmpget, snmpwalk with version 2c, snmpget with version 3, snmptrap.
+DATAGRAMS = (
+    bytes.fromhex(
+        "302902010004067075626c6963a01c020430968a52020100020100300e300c06082b060102010101000500"
+    ),
+    bytes.fromhex(
+        "30260201010406733363726574a119020469aad9fb020100020100300b300906052b060102010500"
+    ),
+    bytes.fromhex(
+        "303e020103301102042334da67020300ffe30401040201030410300e040002010002010004000400"
+        "0400301404000400a00e0204600f65220201000201003000"
+    ),
+    bytes.fromhex(
+        "304402010104057472617073a738020422b98b1b020100020100302a300f06082b06010201010300"
+        "430313ca8a3017060a2b06010603010104010006092b0601060301010501"
+    ),
+    bytes.fromhex(
+        "302602010004057472617073a41a06072b06010401bf0840047f0000010201000201004301013000"
+    ),
+)
+
+
+class ContractTests(SynchronousTestCase):
+    """Messages of three versions, in BER up to the end."""
+
+    def test_contract(self) -> None:
+        """Versions, kinds of requests and all lengths count."""
+        v1 = bytes.fromhex("3018 020100 0406 7075626c6963 a00b 020101 020100 020100 30")
+        check_datagrams(
+            snmp,
+            samples=[
+                *DATAGRAMS,
+                # Lengths may take more bytes than they need.
+                bytes.fromhex(
+                    "3082 0019 020100 0406 7075626c6963 a081 0b 020101 020100 020100 3000"
+                ),
+                v1 + b"\0",
+            ],
+            not_samples=[
+                v1,
+                v1 + b"\0\0",
+                v1.replace(b"\xa0", b"\xa2") + b"\0",  # a response
+                v1.replace(b"\xa0", b"\xa5") + b"\0",  # of version 2 only
+                v1.replace(b"\2\1\0\4", b"\2\1\2\4") + b"\0",
+                DATAGRAMS[1].replace(b"\xa1", b"\xa4"),  # of version 1 only
+                DATAGRAMS[2][:-1],
+                b"\x31" + DATAGRAMS[0][1:],
+                bytes.fromhex("300c 020103 3007 020101 020101 0400"),
+                # LDAP without a connection (RFC 1798) begins alike.
+                bytes.fromhex("300c 020101 6007 020103 0400 8000"),
+            ],
+        )
+
+    def test_learnt(self) -> None:
+        """The version is learnt; the community is a secret."""
+        self.assertEqual(
+            [facts_of(one) for one in DATAGRAMS],
+            [{"version": version} for version in ("1", "2c", "3", "2c", "1")],
+        )
+
+    def test_community(self) -> None:
+        """A community matches patterns; version 3 has none."""
+        wanted = [verdict_of(one, community="pub*,s3cret") for one in DATAGRAMS]
+        match, no = Verdict.MATCH, Verdict.NO
+        self.assertEqual(wanted, [match, match, no, no, no])

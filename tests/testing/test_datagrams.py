@@ -1,0 +1,244 @@
+"""`check_datagrams` finds what is wrong with a matcher for UDP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from txmux.interfaces import Datagrams, IProtocolMatcher, Key, Option, Transport, Verdict
+from txmux.matchers.any import any_client
+from txmux.matchers.tls import tls
+from txmux.testing import check_datagrams, check_matcher, flow_decided
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.datagrams import DatagramFields
+from txmux.wire.plain import PlainMatcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from txmux.interfaces import Predicate
+
+HELLO = b"HELLO world"
+FLOW = (b"HELLO1", b"more")
+
+
+class Greeting:
+    """A predicate without fault: a datagram that begins with ``HELLO``, or two if a 1 follows. Subclasses have one."""
+
+    longest = 2
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        """Look at the datagrams."""
+        if not flow.startswith(b"HELLO"):
+            return Verdict.NO
+        if not flow.startswith(b"HELLO1"):
+            return Verdict.MATCH
+        if len(flow.datagrams) == 1:
+            return Verdict.NEED_MORE
+        return Verdict.MATCH if flow.datagrams[1] else Verdict.NO
+
+
+@implementer(IProtocolMatcher)
+@attrs.frozen
+class Matcher:
+    """A matcher of any predicate."""
+
+    make: Callable[[Mapping[str, str]], Any] = lambda _: Greeting()
+    options: Any = ()
+    transports: Any = (Transport.UDP,)
+    name: str = "greeting"
+    summary: str = "clients that say HELLO"
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate."""
+        made: Predicate = self.make(options)
+        return made
+
+
+class CheckTests(SynchronousTestCase):
+    """Faults, each with its message."""
+
+    def assert_told(self, make: Callable[[], Any], message: str, **kwargs: Any) -> None:
+        """Check a predicate with a fault, also without random flows."""
+        kwargs = {"samples": [HELLO, FLOW], "examples": 0} | kwargs
+        error = self.assertRaises(
+            AssertionError, check_datagrams, Matcher(lambda _: make()), **kwargs
+        )
+        self.assertIn(message, str(error))
+
+    def test_sound(self) -> None:
+        """A sound matcher passes, for UDP only or for both."""
+        check_datagrams(Matcher(), [HELLO, FLOW], [b"GET", (b"HELLO1", b"")], undecided=[b"HELLO1"])
+        check_datagrams(any_client, [b"x", (b"x", b"")])
+        option = Option("word", "what is said", "HELLO")
+        check_datagrams(Matcher(options=(option,)), [HELLO], options={"word": "x"}, examples=10)
+
+    def test_expected(self) -> None:
+        """Another answer than the one that is expected is told."""
+        self.assert_told(Greeting, "greeting: MATCH, not NO: [b'HELLO world']", not_samples=[HELLO])
+        self.assert_told(Greeting, "NO, not MATCH: [b'x']", samples=[b"x"])
+
+    def test_not_a_flow(self) -> None:
+        """A sample that is something else is told, such as one with a byte at which the answer is due."""
+        self.assert_told(
+            Greeting,
+            "(b'GET', 1) is not what a client says; write the bytes",
+            not_samples=[(b"GET", 1)],
+        )
+
+    def test_other_transport(self) -> None:
+        """Each check refuses matchers of the other transport."""
+        error = self.assertRaises(AssertionError, check_datagrams, tls, [])
+        self.assertIn("tls is not for UDP", str(error))
+        error = self.assertRaises(AssertionError, check_matcher, Matcher(), [])
+        self.assertIn("greeting is not for TCP", str(error))
+        error = self.assertRaises(AssertionError, check_datagrams, Matcher(transports=()), [])
+        self.assertIn("not a collection of Transport", str(error))
+
+    def test_raises(self) -> None:
+        """A datagram that is cut off makes many raise."""
+
+        class Raises(Greeting):
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                return Verdict.MATCH if flow.data[8] else Verdict.NO
+
+        self.assert_told(Raises, "the predicate raised IndexError")
+
+    def test_no_verdict(self) -> None:
+        """It gives verdicts."""
+
+        class NoVerdict(Greeting):
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                return None  # type: ignore[return-value]
+
+        self.assert_told(NoVerdict, "gave None, not a Verdict")
+
+    def test_changes_its_mind(self) -> None:
+        """Later datagrams change no answer."""
+
+        class Last(Greeting):
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                return Verdict.MATCH if flow.datagrams[-1] == HELLO else Verdict.NO
+
+        self.assert_told(Last, "NO after MATCH for fewer datagrams", samples=[HELLO])
+
+    def test_waits(self) -> None:
+        """It is decided with `longest` datagrams, of which there are at most four."""
+
+        class Waits(Greeting):
+            longest = 1
+
+        class Long(Greeting):
+            longest = 5
+
+        self.assert_told(Waits, "NEED_MORE with 1 datagrams, but longest is 1")
+        self.assert_told(Long, "longest is 5")
+
+    def test_state(self) -> None:
+        """It remembers nothing but by a parser."""
+
+        class Counts(Greeting):
+            def __init__(self) -> None:
+                self.asked = 0
+
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                self.asked += 1
+                return Verdict.MATCH if self.asked % 2 else Verdict.NO
+
+        self.assert_told(Counts, "one by one, but not at once")
+
+    def test_told(self) -> None:
+        """First bytes, key and facts are true."""
+
+        class First(Greeting):
+            first_bytes = frozenset(b"x")
+
+        class Keyed(Greeting):
+            key = Key(lambda _: "bob", exact=frozenset({"alice"}))
+
+        class Changing(Greeting):
+            key = Key(lambda flow: str(len(flow.datagrams)), frozenset({"1", "2"}))
+
+        class Failing(Greeting):
+            key = Key(lambda flow: flow.datagrams[4])
+
+        class Facts(Greeting):
+            def learnt(self, flow: Datagrams) -> dict[str, str]:
+                return {"Bad": "x"}
+
+        class Differs(Greeting):
+            def __init__(self) -> None:
+                self.asked = 0
+
+            def learnt(self, flow: Datagrams) -> dict[str, str]:
+                self.asked += 1
+                return {"asked": str(self.asked)}
+
+        self.assert_told(First, "first_bytes has no 0x48")
+        self.assert_told(Keyed, "but the key has no 'bob'")
+        self.assert_told(Changing, "key.read gave '2' after '1'")
+        self.assert_told(Failing, "key.read raised IndexError")
+        self.assert_told(Facts, "the fact 'Bad' must be")
+        self.assert_told(Differs, "learnt other facts")
+
+    def test_cost(self) -> None:
+        """What a datagram costs grows with its bytes."""
+
+        class Square(Greeting):
+            longest = 1
+
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                for length in range(0, len(flow.data), 100):
+                    for _ in range(0, length, 100):
+                        pass
+                return Verdict.MATCH
+
+        self.assert_told(Square, "grows faster than the bytes", samples=[HELLO])
+
+    def test_options(self) -> None:
+        """The options that are checked, the examples and any values can be used."""
+
+        def picky(options: Mapping[str, str]) -> Greeting:
+            return {"": Greeting()}[options.get("word", "")]
+
+        matcher = Matcher(picky, (Option("word", "what is said", ""),))
+        error = self.assertRaises(AssertionError, check_datagrams, matcher, [], examples=0)
+        self.assertIn("must be one line of text", str(error))
+        matcher = Matcher(picky, (Option("word", "what is said", "x"),))
+        self.assertRaises(KeyError, check_datagrams, matcher, [], examples=0)
+
+    def test_random(self) -> None:
+        """Random changes find what samples do not."""
+
+        class Rare(Greeting):
+            def __call__(self, flow: Datagrams, /) -> Verdict:
+                if flow.startswith(b"HELLO") and not flow.data.isascii():
+                    raise ZeroDivisionError
+                return Verdict.MATCH
+
+        self.assert_told(Rare, "raised ZeroDivisionError", samples=[HELLO], examples=100)
+
+
+class FieldsTests(SynchronousTestCase):
+    """`DatagramFields`."""
+
+    def test_fields(self) -> None:
+        """A short field is a no, and the length of the datagram is known."""
+
+        def read(cursor: Cursor) -> None:
+            if cursor.number(2, 0, 9) != len(cursor.data) - 2:
+                raise MalformedError
+
+        matcher = PlainMatcher(
+            "x", "x", DatagramFields(read, frozenset({0})), transports=(Transport.UDP,)
+        )
+        check_datagrams(matcher, [b"\0\2ab"], [b"\0", b"\0\2a", b"\0\2abc", b"\1\0"])
+
+    def test_decided(self) -> None:
+        """`flow_decided` counts datagrams."""
+        self.assertEqual(flow_decided(Greeting(), FLOW), (Verdict.MATCH, 2))
+        self.assertEqual(flow_decided(Greeting(), [b"HELLO1"]), (Verdict.NEED_MORE, 1))
+        self.assertEqual(flow_decided(Greeting(), [b"x"] * 9), (Verdict.NO, 1))

@@ -1,0 +1,98 @@
+"""Matches the request of a CoAP client.
+
+Version 1, confirmable or not, with the code of a method, a token of at most eight bytes, and options that fill the rest up
+to the payload. Options that a server may not ignore have to be known, and options have the lengths that they may have.
+"""
+
+from __future__ import annotations
+
+from txmux.wire.cursor import Cursor, MalformedError
+from txmux.wire.messages import MessageMatcher
+
+_FIRST = frozenset(kind | size for kind in (0x40, 0x50) for size in range(9))
+_METHODS = ("GET", "POST", "PUT", "DELETE", "FETCH", "PATCH", "iPATCH")
+_MARKER = 0xFF
+_LARGEST_NUMBER = 0xFFFF
+_URI_PATH = 11
+_LENGTHS = {
+    1: (0, 8),  # If-Match
+    3: (1, 255),  # Uri-Host
+    4: (1, 8),  # ETag
+    5: (0, 0),  # If-None-Match
+    6: (0, 3),  # Observe
+    7: (0, 2),  # Uri-Port
+    9: (0, 255),  # OSCORE
+    _URI_PATH: (0, 255),
+    12: (0, 2),  # Content-Format
+    13: (0, 1),  # EDHOC
+    14: (0, 4),  # Max-Age
+    15: (0, 255),  # Uri-Query
+    16: (1, 1),  # Hop-Limit
+    17: (0, 2),  # Accept
+    19: (0, 3),  # Q-Block1
+    23: (0, 3),  # Block2
+    27: (0, 3),  # Block1
+    28: (0, 4),  # Size2
+    31: (0, 3),  # Q-Block2
+    35: (1, 1034),  # Proxy-Uri
+    39: (1, 255),  # Proxy-Scheme
+    60: (0, 4),  # Size1
+}
+"""The numbers of the IANA registry, with the least and the most bytes that each has."""
+_PRIVATE = 2048
+_MOST_OPTIONS = 64
+
+
+def _read_request(cursor: Cursor) -> dict[str, str]:
+    token = cursor.one_of(_FIRST) & 0x0F
+    method = _METHODS[cursor.number(1, 1, len(_METHODS)) - 1]
+    cursor.take(2 + token)
+    path = []
+    option = 0
+    for _ in range(_MOST_OPTIONS):
+        if not cursor.left:
+            break
+        first = cursor.number(1, 0, 0xFF)
+        if first == _MARKER:
+            if not cursor.left:
+                raise MalformedError
+            break
+        option += _extended(cursor, first >> 4)
+        value = cursor.take(_extended(cursor, first & 0x0F))
+        _check_option(option, len(value))
+        if option == _URI_PATH:
+            path.append(value.decode("latin-1"))
+    else:
+        raise MalformedError
+    return {"method": method, "path": "/" + "/".join(path)}
+
+
+def _extended(cursor: Cursor, nibble: int) -> int:
+    """Read what four bits say, or the bytes that they announce."""
+    if nibble < 13:
+        return nibble
+    if nibble == 13:
+        return cursor.number(1, 0, 0xFF) + 13
+    if nibble == 14:
+        return cursor.number(2, 0, _LARGEST_NUMBER) + 13 + 256
+    raise MalformedError
+
+
+def _check_option(number: int, size: int) -> None:
+    if not 0 < number <= _LARGEST_NUMBER:
+        raise MalformedError
+    if number in _LENGTHS:
+        least, most = _LENGTHS[number]
+        if not least <= size <= most:
+            raise MalformedError
+    elif number % 2 and number < _PRIVATE:
+        raise MalformedError
+
+
+coap = MessageMatcher(
+    "coap",
+    "CoAP without DTLS",
+    _read_request,
+    facts=("method", "path"),
+    source="RFC 7252, sections 3 and 5.10; the registry of CoAP option numbers",
+)

@@ -1,0 +1,84 @@
+"""The matcher for DTLS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import (
+    MOST_DATAGRAMS,
+    Datagrams,
+    IProtocolMatcher,
+    Key,
+    Option,
+    Predicate,
+    Transport,
+    Verdict,
+)
+from txmux.wire.client_hello import DTLS_VERSIONS
+from txmux.wire.dtls import parse_dtls
+from txmux.wire.flow_hello import server_name, verdict_on
+from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@attrs.frozen
+class _DtlsPredicate:
+    wanted: HelloOptions | None
+    first_bytes: frozenset[int] = frozenset({0x16})
+
+    @property
+    def longest(self) -> int:
+        return MOST_DATAGRAMS if self.wanted else 1
+
+    @property
+    def key(self) -> Key | None:
+        sni = self.wanted.sni if self.wanted else None
+        return sni.key(_server_name) if sni else None
+
+    def learnt(self, flow: Datagrams, /) -> dict[str, str]:
+        return hello_facts(flow.parsed_all(parse_dtls).hello)
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        opening = flow.parsed_all(parse_dtls)
+        if self.wanted is None:
+            return Verdict.MATCH if opening.certain else Verdict.NO
+        return verdict_on(opening, self.wanted, flow)
+
+
+def _server_name(flow: Datagrams) -> str | None:
+    """Read the name that all ``sni=`` predicates depend on."""
+    return server_name(flow.parsed_all(parse_dtls))
+
+
+@implementer(IProtocolMatcher)
+class DtlsMatcher:
+    """Matches the ClientHello of a DTLS client, 1.0 to 1.3 (RFC 6347, sections 4.1 and 4.2; RFC 9147, section 5.3).
+
+    Without options one datagram with a piece of it is enough. With options the whole hello is read, from as many
+    fragments, in up to four datagrams, as it takes.
+    """
+
+    name = "dtls"
+    summary = "DTLS, by what the client offers in its first message"
+    transports = (Transport.UDP,)
+    options = (
+        Option(
+            "sni",
+            "globs of the server name that is asked for; 'none' is a hello without one",
+            "www.example.com,*.example.org",
+        ),
+        Option("alpn", "globs of application protocols; one that is offered is enough", "coap"),
+        Option("version", "globs of the highest version offered: 1.0 1.2 1.3", "1.2,1.3"),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate."""
+        return _DtlsPredicate(hello_options(options, DTLS_VERSIONS.values()))
+
+
+dtls = DtlsMatcher()

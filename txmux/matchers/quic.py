@@ -1,0 +1,101 @@
+"""The matcher for QUIC."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+from zope.interface import implementer
+
+from txmux.interfaces import (
+    MOST_DATAGRAMS,
+    Datagrams,
+    IProtocolMatcher,
+    Key,
+    Option,
+    Predicate,
+    Transport,
+    Verdict,
+)
+from txmux.wire.flow_hello import server_name, verdict_on
+from txmux.wire.globs import Globs, names, option_globs
+from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options
+from txmux.wire.quic.header import VERSIONS
+from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LONG_HEADERS = frozenset(range(0x80, 0x100))
+
+
+@attrs.frozen
+class _QuicPredicate:
+    version: Globs | None
+    hello: HelloOptions | None
+    longest: int = MOST_DATAGRAMS
+    first_bytes: frozenset[int] = _LONG_HEADERS
+
+    @property
+    def key(self) -> Key | None:
+        sni = self.hello.sni if self.hello else None
+        return sni.key(_server_name) if sni else None
+
+    def learnt(self, flow: Datagrams, /) -> dict[str, str]:
+        opening = flow.parsed_all(parse_opening)
+        if not opening.certain or opening.version is None:
+            return {}
+        return {"quic": opening.version, **hello_facts(opening.hello)}
+
+    def __call__(self, flow: Datagrams, /) -> Verdict:
+        opening = flow.parsed_all(parse_opening)
+        if self.version and opening.version and not self.version.matches(opening.version):
+            return Verdict.NO
+        if self.hello is None and opening.certain:
+            return Verdict.MATCH
+        return verdict_on(opening, self.hello, flow)
+
+
+def _server_name(flow: Datagrams) -> str | None:
+    """Read the name that all ``sni=`` predicates depend on."""
+    return server_name(flow.parsed_all(parse_opening))
+
+
+@implementer(IProtocolMatcher)
+class QuicMatcher:
+    """Matches the first packets of a QUIC client (RFC 9000, RFC 9001, RFC 9369), of which HTTP/3 is the best known.
+
+    In versions 1 and 2 and draft-29, the first Initial packet has to be one that can be decrypted, and packets of type 0-RTT may come
+    before it. With options the whole ClientHello is read, from as many packets, in up to four datagrams, as it takes. Of
+    other versions there is only the header (RFC 8999), in a datagram that is long enough for a server to offer others.
+    """
+
+    name = "quic"
+    summary = "QUIC and HTTP/3, by what the client offers in its first message"
+    transports = (Transport.UDP,)
+    options = (
+        Option(
+            "sni",
+            "globs of the server name that is asked for; 'none' is a hello without one",
+            "www.example.com,*.example.org",
+        ),
+        Option("alpn", "globs of application protocols; one that is offered is enough", "h3"),
+        Option("version", "globs of the version of QUIC: 1 2 draft-29 other", "1,2"),
+        Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes"),
+        Option("ja4", "globs of the client's JA4 fingerprint", "q13d0312h3_55b375c5d22e_*"),
+    )
+
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
+        """Make the predicate."""
+        known = (*(version.name for version in VERSIONS.values()), OTHER_VERSION)
+        version = option_globs(options, "version", partial(names, known=known))
+        of_hello = {name: value for name, value in options.items() if name != "version"}
+        predicate = _QuicPredicate(version, hello_options(of_hello))
+        # Rather now than when the first client comes; and not at all where no rule needs it.
+        importlib.import_module("txmux.wire.quic.initial")
+        return predicate
+
+
+quic = QuicMatcher()

@@ -1,0 +1,218 @@
+"""The contract of a matcher for UDP as a suite of checks, for the authors of plugins."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from typing import TYPE_CHECKING
+
+from txmux.detection.transports import datagram_predicate, transports_of
+from txmux.errors import OptionError
+from txmux.interfaces import MOST_DATAGRAMS, Datagrams, Transport, Verdict
+from txmux.testing.asking import ask, check_first_byte, check_key, facts, fail, shown
+from txmux.testing.predicates import Decided, steps_in
+from txmux.testing.words import (
+    about,
+    check_values,
+    check_words,
+    hypothesis,
+    line_of,
+    try_many,
+    with_example,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from txmux.interfaces import IProtocolMatcher, Predicate
+
+__all__ = ["check_datagrams", "flow_decided"]
+
+_CHANGED = 2048
+_SIZES = (8_000, 16_000, 32_000)
+_FILLERS = (b"\0", b"a", b"\xff")
+
+
+def check_datagrams(
+    matcher: IProtocolMatcher,
+    samples: Iterable[bytes | Sequence[bytes]],
+    not_samples: Iterable[bytes | Sequence[bytes]] = (),
+    options: Mapping[str, str] | None = None,
+    *,
+    undecided: Iterable[bytes | Sequence[bytes]] = (),
+    examples: int = 100,
+) -> None:
+    """Check of a matcher for UDP what `check_matcher` checks of one for TCP.
+
+    Predicates are asked about samples, about each beginning of their datagrams, about datagrams that come twice or in
+    another order, and about any bytes at all. Nothing raises; an answer is the same however many datagrams come at once,
+    it is never changed by later ones, and it is there with ``longest`` of them; first bytes, key and facts are as they are
+    told; and what a datagram costs grows with its bytes, not with their square.
+
+    Args:
+        matcher: The plugin.
+        samples: First datagrams of clients that the predicate of `options` has to match: one, or several of a flow.
+        not_samples: Those for which it has to say ``NO``.
+        options: The options of the ``match =`` line that is checked.
+        undecided: Those that are not enough for either.
+        examples: How many random flows hypothesis makes for each predicate, and values for each option; 0 makes none, and
+            needs no hypothesis.
+
+    Raises:
+        AssertionError: The contract is broken; the message says where.
+        ImportError: hypothesis is not installed.
+    """
+    options = dict(options or {})
+    check_words(matcher)
+    if Transport.UDP not in transports_of(matcher):
+        raise AssertionError(
+            f"{matcher.name} is not for UDP: its 'transports' has no Transport.UDP"
+        )
+    expected = [
+        (verdict, _flow(sample))
+        for verdict, several in (
+            (Verdict.MATCH, samples),
+            (Verdict.NO, not_samples),
+            (Verdict.NEED_MORE, undecided),
+        )
+        for sample in several
+    ]
+    with about(line_of(matcher, options)):
+        predicate = _made(matcher, options)
+        for verdict, flow in expected:
+            found = flow_decided(predicate, flow)
+            if found.verdict is not verdict:
+                raise AssertionError(f"{found.verdict.name}, not {verdict.name}: {shown(flow)}")
+        flows = [flow for _, flow in expected]
+        _check_flows(predicate, flows, examples)
+    for option in matcher.options:
+        of_example = with_example(matcher, option.name)
+        if of_example is None:
+            line = line_of(matcher, {option.name: option.example})
+            raise AssertionError(f"the example of {line} does not work, with no other examples")
+        with about(line_of(matcher, of_example)):
+            _check_flows(_made(matcher, of_example), flows, examples)
+        check_values(matcher, option.name, examples)
+
+
+def flow_decided(predicate: Predicate, datagrams: Sequence[bytes]) -> Decided:
+    """Check the contract of a predicate for UDP on the first datagrams of a flow.
+
+    They come one by one; then several at once, and alone; all of that has to agree.
+
+    Args:
+        predicate: As it is asked about datagrams.
+        datagrams: At least one, of which the first is not empty; those after the first four are never seen.
+
+    Returns:
+        The verdict, and how many datagrams it took; for ``NEED_MORE`` all of them.
+
+    Raises:
+        AssertionError: The contract is broken; flow and answers are named.
+    """
+    flow = tuple(datagrams)[:MOST_DATAGRAMS]
+    longest = predicate.longest
+    if not isinstance(longest, int) or not 1 <= longest <= MOST_DATAGRAMS:
+        raise AssertionError(f"longest is {longest!r}, not a number of datagrams from 1 to 4")
+    found = Decided(Verdict.NEED_MORE, len(flow))
+    seen: Datagrams | None = None
+    name: str | None = None
+    for count in range(1, len(flow) + 1):
+        seen = Datagrams(flow[:count], seen)
+        verdict = ask(predicate, seen)
+        if found.verdict is Verdict.NEED_MORE and verdict is not Verdict.NEED_MORE:
+            found = Decided(verdict, count)
+        if verdict is not found.verdict:
+            fail(f"{verdict.name} after {found.verdict.name} for fewer datagrams", flow[:count])
+        if verdict is Verdict.NEED_MORE and count >= longest:
+            fail(f"NEED_MORE with {count} datagrams, but longest is {longest}", flow[:count])
+        alone = Datagrams(flow[:count])
+        if ask(predicate, alone) is not verdict:
+            fail(f"{verdict.name} one by one, but not at once", flow[:count])
+        check_first_byte(predicate, alone, verdict)
+        name = check_key(predicate, alone, verdict, name)
+        if facts(predicate, alone) != facts(predicate, seen):
+            fail("learnt other facts one by one than at once", flow[:count])
+    return found
+
+
+def _flow(sample: bytes | Sequence[bytes]) -> tuple[bytes, ...]:
+    flow = (sample,) if isinstance(sample, bytes) else tuple(sample)
+    if not all(isinstance(one, bytes) for one in flow):
+        raise AssertionError(
+            f"{sample!r} is not what a client says; write the bytes of a datagram, or a list of those of a flow"
+        )
+    return flow
+
+
+def _made(matcher: IProtocolMatcher, options: Mapping[str, str]) -> Predicate:
+    try:
+        predicate = datagram_predicate(matcher, options, matcher.predicate(options))
+    except OptionError as error:
+        raise AssertionError(f"cannot be made: {error}") from error
+    if predicate is None:
+        raise AssertionError("has no predicate for datagrams")
+    return predicate
+
+
+def _check_flows(predicate: Predicate, flows: Sequence[Sequence[bytes]], examples: int) -> None:
+    for byte in range(256):
+        flow_decided(predicate, [bytes([byte])])
+    for flow in flows:
+        _check_variants(predicate, tuple(flow))
+    for flow in flows[:8]:
+        _check_cost(predicate, flow)
+    if examples:
+        _check_random(predicate, [tuple(flow) for flow in flows], examples)
+
+
+def _check_variants(predicate: Predicate, flow: tuple[bytes, ...]) -> None:
+    """Ask about a flow with datagrams that are cut off, come twice, in another order, or not at all."""
+    shuffled = list(flow)
+    random.Random(len(flow)).shuffle(shuffled)  # noqa: S311
+    doubled = [one for one in flow for _ in range(2)]
+    for variant in (shuffled, flow[::-1], doubled, (*flow, b""), (*flow, b"\xff" * 40), flow[1:]):
+        if variant and variant[0]:
+            flow_decided(predicate, variant)
+    for number, datagram in enumerate(flow):
+        step = max(1, len(datagram) // 100)
+        for cut in (*range(1, min(len(datagram), 60)), *range(60, len(datagram), step)):
+            flow_decided(predicate, (*flow[:number], datagram[:cut], *flow[number + 1 :]))
+        flow_decided(predicate, (*flow[:number], datagram + b"\0", *flow[number + 1 :]))
+
+
+def _check_cost(predicate: Predicate, flow: Sequence[bytes]) -> None:
+    starts = {
+        flow[0][:cut] for cut in (1, len(flow[0]) // 2, len(flow[0]) - 1, len(flow[0])) if cut
+    }
+    for start in sorted(starts):
+        for filler in _FILLERS:
+            long = [Datagrams((start + filler * size,)) for size in _SIZES]
+            ask(predicate, Datagrams((long[0].data,)))
+            small, middle, large = (steps_in(partial(ask, predicate, one)) for one in long)
+            if large - middle > 3 * (middle - small) + 200:
+                fail(
+                    f"datagrams of {_SIZES} bytes take {small, middle, large} steps, which grows faster than the bytes",
+                    (start, filler),
+                )
+
+
+def _check_random(predicate: Predicate, flows: Sequence[tuple[bytes, ...]], examples: int) -> None:
+    st = hypothesis().strategies
+    anything = st.binary(max_size=60)
+    piece = anything
+    known = [one[:_CHANGED] for flow in flows for one in flow if one]
+    if known:
+        some = st.integers(0, len(known) - 1).map(lambda number: known[number])
+        changed = st.builds(
+            lambda data, cut, new, skip: (
+                data[: cut % len(data)] + new + data[cut % len(data) + skip :]
+            ),
+            some,
+            st.integers(0, 2000),
+            st.binary(max_size=8),
+            st.integers(0, 4),
+        )
+        piece = st.one_of(anything, changed, some)
+    strategy = st.lists(piece, min_size=1, max_size=MOST_DATAGRAMS).filter(lambda flow: flow[0])
+    try_many(lambda flow: flow_decided(predicate, flow), strategy, examples)
