@@ -1,0 +1,1 @@
+"""Networks that change while the service runs: of files, of CrowdSec, of a country; and bans."""

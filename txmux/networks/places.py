@@ -1,0 +1,104 @@
+"""Where addresses are: the country and the autonomous system, from files in MaxMind's format.
+
+Source: MaxMind DB File Format Specification 2.0, as the package maxminddb reads it.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from txmux.errors import MuxError
+from txmux.files import read_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from txmux.rules.model import IPAddress
+
+    Found = frozenset[tuple[str, str | int]]
+
+__all__ = ["Places"]
+
+_MOST_KEPT = 10_000
+
+
+class PlacesError(MuxError):
+    """A database cannot be read."""
+
+
+class Places:
+    """Looks addresses up. What was found is kept for a while, since a look-up reads a tree bit by bit."""
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self._paths: Sequence[Path] = ()
+        self._readers: list[Any] = []
+        self._kept: dict[IPAddress, Found] = {}
+
+    def read(self, paths: Sequence[Path]) -> None:
+        """Look up in these files from now on.
+
+        Raises:
+            PlacesError: One cannot be read; those before are still used.
+        """
+        if paths != self._paths:
+            self._readers = [_reader(path) for path in paths]
+            self._paths = paths
+            self._kept.clear()
+
+    def read_again(self) -> None:
+        """Read the same files again; if one of them is bad, nothing changes."""
+        try:
+            self._readers = [_reader(path) for path in self._paths]
+        except PlacesError as problem:
+            self._log.error("{problem}; what was in it before holds", problem=problem)
+        self._kept.clear()
+
+    def find(self, address: IPAddress) -> Found:
+        """Give all that is known of an address."""
+        found = self._kept.get(address)
+        if found is None:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            found = self._kept[address] = frozenset(
+                known for reader in self._readers for known in _known(reader, address)
+            )
+        return found
+
+
+def _known(reader: Any, address: IPAddress) -> list[tuple[str, str | int]]:
+    try:
+        record = reader.get(address)
+    except (ValueError, LookupError):  # an IPv6 address in a database of IPv4, or a damaged record
+        return []
+    found: list[tuple[str, str | int]] = []
+    for key, name in (("country", "iso_code"), ("continent", "code")):
+        with suppress(KeyError, TypeError):
+            found.append((key, str(record[key][name]).upper()))
+    with suppress(KeyError, TypeError, ValueError):
+        found.append(("as", int(record["autonomous_system_number"])))
+    return found
+
+
+def _reader(path: Path) -> Any:
+    try:
+        import maxminddb  # noqa: PLC0415 - only who needs it has it
+    except ImportError:
+        raise PlacesError(
+            "networks of places need the package maxminddb; run: pip install 'txmux[geo]'"
+        ) from None
+    try:
+        # Read as a whole: a mapped file that somebody cuts short would end the process.
+        return maxminddb.open_database(io.BytesIO(read_bytes(path)), maxminddb.MODE_FD)
+    except OSError as error:
+        raise PlacesError(f"cannot read '{path}': {error.strerror}") from None
+    except (ValueError, maxminddb.InvalidDatabaseError):
+        raise PlacesError(
+            f"'{path}' is not a database in MaxMind's format; write the path of a file ending in .mmdb"
+        ) from None
