@@ -13,8 +13,10 @@ from tests.relay.contract_resets import ResetContract
 from tests.relay.wiring import LeanTcpWiring, LeanUnixWiring, UnixWiring
 from tests.sockets.scarcity import make_scarce
 from tests.support.peers import reactor
+from txmux.relay import kernel_side
 from txmux.relay.kernel import is_supported, kernel_relay
 from txmux.relay.kernel_side import KernelSide
+from txmux.sockets.memory import MEMORY
 from txmux.sockets.poller import Poller
 
 if TYPE_CHECKING:
@@ -110,3 +112,36 @@ class KernelScarceTest(_Kernel, RelayCase, TestCase):
         self.before = lambda: self.patch(KernelSide, "begin", begin)
         await self.assert_ended()
         self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+
+    async def test_out_of_memory(self) -> None:
+        """If bytes that were read cannot be kept, the pair is broken off: no stream goes on with a gap."""
+
+        def hold(_side: object, data: bytes) -> None:
+            raise MemoryError(len(data))
+
+        self.before = lambda: self.patch(KernelSide, "_hold", hold)
+        self.patch(kernel_side._pipes, "take", lambda: None)
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        client, server = await self.start(small_buffers=True)
+        server.transport.pauseProducing()
+        client.send(bytes(2**22))
+        await client.is_lost()
+        server.transport.resumeProducing()
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")
+        self.assertTrue(client.was_reset())
+
+    async def test_out_of_memory_at_end(self) -> None:
+        """If there is no memory to pass an end on, the other side is ended all the same."""
+
+        def put_away(_side: object) -> None:
+            lacks.restore()
+            raise MemoryError
+
+        self.before = lambda: None
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        client, server = await self.start()
+        lacks = self.patch(KernelSide, "_put_pipe_away", put_away)
+        client.reset()
+        result = await self.over(client, server)
+        self.assertEqual(result.reason, "error")

@@ -1,4 +1,4 @@
-"""The two ends of a connection that txmux stands between, and who listens to them."""
+"""The two ends of a connection that txmux is between, and who listens to them."""
 
 from __future__ import annotations
 

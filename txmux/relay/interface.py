@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["RelayResult", "RelayState", "SideState", "Timeouts"]
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Timeouts:
     """How long a relay goes on, in seconds.
 
@@ -20,8 +21,8 @@ class Timeouts:
         idle: Without a byte either way.
         half_close: Without a byte either way, after one side has finished sending.
         max_duration: In all; ``None`` for as long as it likes.
-        upload_idle: Without a byte from the client; ``None`` is no limit.
-        download_idle: Without a byte from the server; ``None`` is no limit.
+        upload_idle: Without a byte from the client; ``None`` means no limit.
+        download_idle: Without a byte from the server; ``None`` means no limit.
     """
 
     idle: float = 3600.0
@@ -30,11 +31,28 @@ class Timeouts:
     upload_idle: float | None = None
     download_idle: float | None = None
 
-    @property
+    @cached_property  # each relay asks for it
     def shortest_idle(self) -> float:
         """The time after which the first of them may apply."""
         limits = (self.idle, self.upload_idle, self.download_idle)
         return min(limit for limit in limits if limit is not None)
+
+
+@attrs.frozen
+class Moved:
+    """How much has gone each way until now.
+
+    Attributes:
+        bytes_in: Bytes that came from the client.
+        bytes_out: Bytes that came from the server.
+        last_at: When something moved last, by the relay's clock; 0 is never.
+        datagrams: Of a flow the datagrams each way, in the same order.
+    """
+
+    bytes_in: int
+    bytes_out: int
+    last_at: float
+    datagrams: tuple[int, int] | None = None
 
 
 @attrs.frozen

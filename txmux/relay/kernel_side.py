@@ -14,10 +14,12 @@ from typing_extensions import override
 
 from txmux.relay.ends import NOBODY
 from txmux.relay.interface import SideState
-from txmux.relay.pipes import PIPE_SIZE, PipePool
+from txmux.relay.marks import Guard, Mark
+from txmux.relay.pipes import LARGE_SIZE, SPLICED, PipePool
 from txmux.relay.progress import queued_in
 from txmux.relay.side import RelaySide
 from txmux.sockets.descriptors import DESCRIPTORS
+from txmux.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
 from txmux.sockets.transport import CLOSED, LOST, leave
 
@@ -31,13 +33,16 @@ _BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept befo
 _VIEW = memoryview(_BUFFER)
 _FULL = len(_BUFFER)
 _FEW = 16 * 1024  # bytes for which a pipe is not worth its while
+_MUCH = 16  # times in a row that few have to come before no more pipe is taken
 _SPLICE = 1 | 2  # SPLICE_F_MOVE and SPLICE_F_NONBLOCK of splice(2)
 _MORE = getattr(socket, "MSG_MORE", 0)
 _UNWATCHED = -1
-_TURNS = 4  # pipefuls that one side moves before the others have their turn
+_TURN = 2**20  # bytes that one side moves before the others have their turn
 
 _pipes = PipePool()
+_large_pipes = PipePool(in_use=16, idle=4, size=LARGE_SIZE)
 DESCRIPTORS.add_giver(_pipes.clear)
+DESCRIPTORS.add_giver(_large_pipes.clear)
 
 
 class KernelSide(RelaySide):
@@ -49,6 +54,7 @@ class KernelSide(RelaySide):
         "_events",
         "_half_closing",
         "_held",
+        "_mark",
         "_much",
         "_pipe",
         "_poller",
@@ -67,7 +73,8 @@ class KernelSide(RelaySide):
         self._socket = cast("socket.socket", self.transport.getHandle())
         self._descriptor = self._socket.fileno()
         self._held: bytes | memoryview = b""  # for this side's peer
-        self._much = False  # whether so much comes that a pipe is worth its while
+        self._much = 0  # so often may few bytes come before a pipe is not worth its while any more
+        self._mark: Mark | None = None  # of who has sent much
         self._pipe: Pipe | None = None  # with bytes in it that are on their way to the other side
         self._reading = False  # whether there is more to come and somebody to take it
         self._half_closing = False  # to be done when nothing is held any more, like the next
@@ -103,11 +110,23 @@ class KernelSide(RelaySide):
         if self.other.gone:
             self._put_pipe_away()  # until then the other side's peer has yet to take what is in it
         self._held = b""
+        if self._mark is not None:
+            self._mark.forget()
         super().lost(reason)
 
     # What the poller tells.
 
     def _ready(self, events: int) -> None:
+        try:
+            self._serve(events)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            if not self.gone:  # what has been read may not have been kept
+                self._end(OUT_OF_MEMORY)
+            if not self.gone:  # what was to tell of the end had no memory, either
+                self.lost(OUT_OF_MEMORY)
+
+    def _serve(self, events: int) -> None:
         if events & (WRITE | TROUBLE) and self._is_full():
             self._flush()
             if self.gone:
@@ -126,10 +145,14 @@ class KernelSide(RelaySide):
                 self._events = _UNWATCHED
 
     def _read(self, events: int) -> None:
+        answered = self.other._mark
+        if answered is not None:
+            answered.answered()
         if self._much:
-            pipe = self._pipe = _pipes.take()
+            mark = self._mark = self._mark or Mark(self._socket, Guard.of(self._poller.reactor))
+            pipe = self._pipe = (_large_pipes.take() if mark.is_set else None) or _pipes.take()
             if pipe is not None:
-                self._splice(pipe)
+                self._splice(pipe, mark)
                 if not pipe.level:
                     self._put_pipe_away()
                 return
@@ -150,13 +173,13 @@ class KernelSide(RelaySide):
                 self._end(LOST)
             else:
                 self._reading = False
-                # The other side's end often follows at once. If not, the poller will tell of this one again.
                 self.finished()
+                self._update()  # or the poller would tell of the end again
             return False
         self.received += count
         relay = self._relay
         self.last_byte_at = relay.seconds()
-        self._much = count == _FULL
+        self._much = _MUCH if count == _FULL else 0
         # What nothing but the end follows waits for it in the kernel, and leaves with it in one packet.
         flags = _MORE if end_is_near and not self._much else 0
         other = self.other
@@ -172,30 +195,44 @@ class KernelSide(RelaySide):
             return False
         return bool(flags)
 
-    def _splice(self, pipe: Pipe) -> None:
-        """Send on what comes through a pipe, for some turns."""
+    def _splice(self, pipe: Pipe, mark: Mark) -> None:
+        """Send on what comes through a pipe, until there is no more or the others have their turn."""
         relay = self._relay
-        for turn in range(_TURNS):
+        moved = 0
+        while moved < _TURN:
             try:
-                count = os.splice(self._descriptor, pipe.sink, PIPE_SIZE, flags=_SPLICE)
+                count = os.splice(self._descriptor, pipe.sink, pipe.size, flags=_SPLICE)
             except BlockingIOError:
                 # An urgent byte stops splice for ever, but not recv, which passes over it.
-                self._much = turn > 0
+                if not moved:
+                    self._expect_few()
                 return
             except OSError:
                 self._end(LOST)
                 return
             if not count:
-                self._much = False  # recv tells whether it is the end, or an urgent byte
+                self._expect_few()  # recv tells whether it is the end, or an urgent byte
                 return
             pipe.level = count
+            moved += count
             self.received += count
-            self.last_byte_at = relay.seconds()
+            SPLICED.count += count
+            self.last_byte_at = now = relay.seconds()
+            mark.came(count, now)
             if not self.other._drain(pipe):
                 return
             if count < _FEW:
-                self._much = False
+                if self._much == 1:
+                    self._expect_few()
+                else:
+                    self._much -= 1
                 return
+            self._much = _MUCH
+
+    def _expect_few(self) -> None:
+        self._much = 0
+        if self._mark is not None:
+            self._mark.clear()
 
     # What is held for this side's peer.
 
@@ -318,11 +355,12 @@ class KernelSide(RelaySide):
 
     # Moving to another relay.
 
-    def suspend(self) -> SideState:
+    def suspend(self, quiet: float) -> SideState:
         """Touch the socket no more. What is in the other side's pipe is held from now on."""
         if self._events != _UNWATCHED:
             self._poller.forget(self._descriptor)
             self._events = _UNWATCHED
+        self._expect_few()
         pipe = self.other._pipe
         if pipe is not None:
             parts = [self._held]
@@ -338,6 +376,7 @@ class KernelSide(RelaySide):
             is_reading=self._reading,
             is_half_closing=self._half_closing,
             is_unwritable=self._unwritable,
+            quiet=quiet,
         )
 
     def resume(self) -> None:
@@ -368,7 +407,8 @@ class KernelSide(RelaySide):
 
     def _put_pipe_away(self) -> None:
         if self._pipe is not None:
-            _pipes.give_back(self._pipe)
+            pool = _large_pipes if self._pipe.size == LARGE_SIZE else _pipes
+            pool.give_back(self._pipe)
             self._pipe = None
 
     def _update(self) -> None:

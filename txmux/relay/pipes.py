@@ -10,8 +10,29 @@ from txmux.sockets.descriptors import DESCRIPTORS, Descriptors
 
 PIPE_SIZE = 256 * 1024
 """Bytes that a pipe may hold."""
+LARGE_SIZE = 2**20
+"""Bytes that a large one may hold: the most that Linux lets everybody have."""
 
 _ENDS = 2
+
+
+class Spliced:
+    """Counts what has passed through pipes in this process.
+
+    Attributes:
+        count: Bytes, since they were last taken.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def take(self) -> int:
+        """Give the count, and begin again."""
+        count, self.count = self.count, 0
+        return count
+
+
+SPLICED = Spliced()
 
 
 def can_splice() -> bool:
@@ -22,21 +43,26 @@ def can_splice() -> bool:
 class Pipe:
     """A pipe that does not block.
 
+    Args:
+        size: Bytes that it may hold.
+
     Attributes:
+        size: As above.
         source: Its end to read from.
         sink: Its end to write to.
         level: Bytes in it.
     """
 
-    __slots__ = ("level", "sink", "source")
+    __slots__ = ("level", "sink", "size", "source")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
         self.source, self.sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.level = 0
         with contextlib.suppress(
             OSError
         ):  # the user has many already; then it is as large as it is
-            fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+            fcntl.fcntl(self.sink, fcntl.F_SETPIPE_SZ, size)
 
     def close(self) -> None:
         """Close both ends."""
@@ -51,11 +77,17 @@ class PipePool:
         in_use: The most that are given out at a time: each takes two descriptors, which connections need too.
         idle: The most that are kept.
         descriptors: Tell whether there is room for a pipe.
+        size: Bytes that each may hold. Linux lets a user have 64 MiB of them.
     """
 
     def __init__(
-        self, in_use: int = 256, idle: int = 16, descriptors: Descriptors = DESCRIPTORS
+        self,
+        in_use: int = 192,
+        idle: int = 16,
+        descriptors: Descriptors = DESCRIPTORS,
+        size: int = PIPE_SIZE,
     ) -> None:
+        self._size = size
         self._in_use = in_use
         self._idle_limit = idle
         self._given = 0
@@ -77,7 +109,7 @@ class PipePool:
 
     def _make(self) -> Pipe | None:
         # Connections need descriptors, and do without a pipe.
-        return Pipe() if self._descriptors.can_spare(_ENDS) else None
+        return Pipe(self._size) if self._descriptors.can_spare(_ENDS) else None
 
     def give_back(self, pipe: Pipe) -> None:
         """Take a pipe back. One that is not empty must not carry a stranger's bytes, and is closed."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
-from txmux.relay.interface import RelayResult, RelayState
+from txmux.relay.interface import Moved, RelayResult, RelayState
+from txmux.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +28,7 @@ __all__ = ["Relay"]
 
 _TAKEN_YET = 0.05  # seconds between two looks at whether a peer has taken all it was sent; at first
 _TAKEN_YET_AT_MOST = 1.0
+_STEPS = 32  # lengths of timers of connections that have been moved
 
 _log = Logger()
 
@@ -137,18 +138,19 @@ class Relay:
         """
         if self.ending:
             return None
-        client, server = self._client.suspend(), self._server.suspend()
+        now = self.seconds()
+        client, server = (
+            side.suspend(max(0.0, now - self._heard_at(side)))
+            for side in (self._client, self._server)
+        )
         if client is None or server is None:
             return None
-        now = self.seconds()
         left = None
         if self._end is not None:
             left = max(0.0, self._end.getTime() - now)
             self._end.cancel()
             self._end = None
         self._stop_watching()
-        client = attrs.evolve(client, quiet=max(0.0, now - self._heard_at(self._client)))
-        server = attrs.evolve(server, quiet=max(0.0, now - self._heard_at(self._server)))
         return RelayState(client, server, max(0.0, now - self._last_byte_at()), left)
 
     def resume(self, state: RelayState) -> None:
@@ -177,11 +179,15 @@ class Relay:
             state: As `suspend` of the other relay gave it.
         """
         sides = self._take(client, server)
-        for side, its in zip(sides, (state.client, state.server), strict=True):
-            side.adopt(its)
-        self._set_timers(state)
-        for side in sides:
-            side.resume()
+        try:
+            for side, its in zip(sides, (state.client, state.server), strict=True):
+                side.adopt(its)
+            self._set_timers(state)
+            for side in sides:
+                side.resume()
+        except Exception:  # noqa: BLE001 - as in `start`
+            _log.failure("a relay could not go on")
+            self.abort("error")
 
     def _set_timers(self, state: RelayState) -> None:
         now = self.seconds()
@@ -193,7 +199,13 @@ class Relay:
                 self._since = min(self._since, side.last_byte_at)
         if state.left is not None:
             self._end = self._clock.callLater(state.left, self._lasted)
-        self._watch()
+        # Thousands come at a time, and timers of few lengths cost less. One that rings too early is set again.
+        left, step = self._due() - now, self._patience() / _STEPS
+        self._set_timer(max(0.0, left // step * step or left))
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way until now, while it is relayed."""
+        return Moved(self._client.received, self._server.received, self._last_byte_at())
 
     def abort(self, reason: RelayReason) -> None:
         """End both connections at once; bytes still under way are lost."""
@@ -220,7 +232,17 @@ class Relay:
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
         """End the other side too, once its peer has taken what is left for it."""
+        try:
+            self._side_lost(side, reason)
+        except MemoryError:
+            MEMORY.lacks()
+            self.abort("error")  # or nothing might ever end the other side
+
+    def _side_lost(self, side: RelaySide, reason: Failure) -> None:
         other = side.other
+        if reason.type is OutOfMemory and not other.gone:
+            self.abort("error")  # what is held for the other side's peer takes memory, too
+            return
         clean = reason.type is ConnectionDone
         if self._reason is None:
             # Who resets after both have said all only wants to be rid of the connection.
@@ -272,6 +294,8 @@ class Relay:
 
     def _reason_for(self, side: RelaySide, failure: Failure) -> RelayReason:
         """Say why a side was lost, which was not closed cleanly."""
+        if failure.type is OutOfMemory:
+            return "error"
         if failure.check(ConnectionClosed) or failure.type.__module__.startswith("OpenSSL"):
             return "client-reset" if side is self._client else "server-reset"
         return "error"

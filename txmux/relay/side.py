@@ -114,8 +114,12 @@ class RelaySide(abc.ABC):
 
     # Moving to another relay. A side that can be moved overrides all of them.
 
-    def suspend(self) -> SideState | None:
-        """Touch the socket no more, and give the state; ``None`` if this kind of side cannot be moved."""
+    def suspend(self, quiet: float) -> SideState | None:  # noqa: ARG002 - others tell it
+        """Touch the socket no more, and give the state; ``None`` if this kind of side cannot be moved.
+
+        Args:
+            quiet: Seconds since its peer's last byte.
+        """
         return None
 
     def resume(self) -> None:

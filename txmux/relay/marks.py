@@ -1,0 +1,161 @@
+"""Wake-ups by the megabyte: a mark on a socket from which much comes, below which the kernel does not tell of its bytes.
+
+The mark is `SO_RCVLOWAT` (socket(7)); of TCP the kernel heeds it in poll and epoll. It tells of an end, of an error and of a
+full window in any case, but not of a sender that pauses below the mark. For those there is one timer for all marks.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+LEVEL = 2**20
+"""Bytes below which a marked socket is not told of; fewer where its buffer is small."""
+RUN = 8 * LEVEL
+"""Bytes that come in a run before there is a mark: more than the messages of most who wait for an answer."""
+LONGEST_RUN = 64 * LEVEL
+"""The same for a sender that has been answered although its bytes came in runs."""
+PAUSE = 0.001
+"""Seconds without a byte after which a sender pauses. What it has sent below the mark waits for twice as long at most."""
+
+_SHARE = 4  # of a socket's buffer; with more the kernel would enlarge it, and the sender see it nearly full
+_LEAST = 2**17  # bytes; with less a mark saves nothing
+
+_guards: WeakKeyDictionary[Any, Guard] = WeakKeyDictionary()
+
+
+class Guard:
+    """Takes marks away from sockets whose senders pause. Its timer runs only while there is a mark.
+
+    Args:
+        reactor: Has the timer.
+    """
+
+    def __init__(self, reactor: IReactorTime) -> None:
+        self._reactor = reactor
+        self._marks: dict[Mark, None] = {}
+        self._timer: IDelayedCall | None = None
+
+    @classmethod
+    def of(cls, reactor: IReactorTime) -> Guard:
+        """Give the one guard of a reactor."""
+        guard = _guards.get(reactor)
+        if guard is None:
+            guard = _guards[reactor] = cls(reactor)
+        return guard
+
+    def watch(self, mark: Mark) -> None:
+        """Look after a mark from now on."""
+        self._marks[mark] = None
+        if self._timer is None:
+            self._timer = self._reactor.callLater(PAUSE, self._look)
+
+    def forget(self, mark: Mark) -> None:
+        """Look after a mark no longer."""
+        self._marks.pop(mark, None)
+        if not self._marks and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        try:
+            for mark in [*self._marks]:
+                if mark.rests():
+                    mark.give_up()
+            if self._marks:
+                self._timer = self._reactor.callLater(PAUSE, self._look)
+        except MemoryError:
+            while self._marks:  # or nobody would hear of what waits
+                next(iter(self._marks)).clear()
+
+
+class Mark:
+    """The mark of one socket, which is set while much comes from its peer in a run.
+
+    Args:
+        source: The socket. Other kinds than TCP have no mark.
+        guard: Looks after the mark.
+
+    Attributes:
+        is_set: Whether there is one.
+    """
+
+    __slots__ = ("_guard", "_needed", "_paused", "_rested", "_run", "_since", "_source", "is_set")
+
+    def __init__(self, source: socket.socket, guard: Guard) -> None:
+        self._source = source
+        self._guard = guard
+        self.is_set = False
+        self._rested = False  # when the guard looked last
+        self._paused = False  # while there was a mark, and has not been answered yet
+        self._needed = RUN
+        self._run = 0
+        self._since = 0.0
+
+    def came(self, count: int, now: float) -> None:
+        """Note that bytes have come, and set the mark if they were many in a short time.
+
+        Args:
+            count: How many.
+            now: Seconds.
+        """
+        self._rested = False
+        if self.is_set:
+            return
+        if not self._run:
+            self._since = now
+        self._run += count
+        if self._run >= self._needed:
+            # One that is slower seldom reaches the mark before it seems to pause.
+            in_time = now - self._since <= 2 * PAUSE * self._needed / LEVEL
+            self._run = 0
+            if in_time:
+                self._set()
+
+    def _set(self) -> None:
+        if self._source.family == socket.AF_UNIX:
+            return
+        room = self._source.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        level = min(LEVEL, room // _SHARE)
+        if level >= _LEAST:
+            self.is_set = True
+            self._guard.watch(self)
+            self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, level)
+
+    def rests(self) -> bool:
+        """Tell whether nothing has come since this was last asked."""
+        rested, self._rested = self._rested, True
+        return rested
+
+    def give_up(self) -> None:
+        """Take the mark away from a sender that pauses."""
+        self.clear()
+        self._paused = True
+
+    def answered(self) -> None:
+        """Note that something goes to the sender, who may have waited for that, and so may others for what it sends next.
+
+        If it was slowed down by a mark, it has to send more for the next one.
+        """
+        if self.is_set or self._paused:
+            self._needed = min(2 * self._needed, LONGEST_RUN)
+            self._paused = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Have the kernel tell of every byte, also of those that have come, and begin another run."""
+        self._run = 0
+        if self.is_set:
+            self.forget()
+            self._source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+    def forget(self) -> None:
+        """Leave the socket, which is closed, alone."""
+        if self.is_set:
+            self.is_set = False
+            self._guard.forget(self)
