@@ -29,7 +29,7 @@ class CauseTests(SynchronousTestCase):
         """A rare reason to refuse a certificate is told by its number."""
         problem = SSL.Error([("a", "b", "certificate verify failed")])
         self.assertEqual(
-            cause_of(problem, (23, authority().certificate)),
-            "the certificate of 'CN=Test Authority' is not accepted (X509_V_ERR 23 of OpenSSL)",
+            cause_of(problem, (34, authority().certificate)),
+            "the certificate of 'CN=Test Authority' is not accepted (X509_V_ERR 34 of OpenSSL)",
         )
         self.assertEqual(cause_of(problem), "the TLS handshake failed: certificate verify failed")

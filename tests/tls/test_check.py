@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,7 +16,7 @@ from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 from txmux.tls.check import unusable_files
-from txmux.tls.termination import Terminations
+from txmux.tls.terminations import Terminations
 
 _RULES = """\
 [listen public]
@@ -70,10 +69,26 @@ class FileTests(SynchronousTestCase):
         error = self.assertRaises(RulesError, terminations.add, self.rules)
         self.assertEqual(self.told(error.problems), lines)
 
+    def test_endpoints(self) -> None:
+        """So is what `ssl:` endpoints name, of which the key may be in a file of its own."""
+        rules = parse(
+            f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"
+            f"  ssl:2:privateKey={self.folder}/bare.pem\n"
+            f"  ssl:3:privateKey={self.folder}/empty.pem:certKey={self.folder}/bare.pem\n",
+            self.folder / "rules.ini",
+        )
+        self.assertEqual(
+            self.told(unusable_files(rules)[0]),
+            [
+                f"rules.ini:3: [listen a] endpoint: 'bare.pem': no private key in it; {_PAIR}",
+                f"rules.ini:4: [listen a] endpoint: 'bare.pem' and 'empty.pem': no private key in it; {_PAIR}",
+            ],
+        )
+
     def test_forbidden(self) -> None:
         """What only another user may read is told apart."""
         denied = PermissionError(13, "Permission denied")
-        with mock.patch.object(Path, "read_bytes", side_effect=denied):
+        with mock.patch("txmux.files._open_at_once", side_effect=denied):
             wrong, forbidden = unusable_files(self.rules)
         self.assertEqual(wrong, [])
         self.assertEqual(

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.connect.tls_case import authority
+from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from txmux.tls.pem import TLSFileError, read_key_pairs
+from txmux.tls.errors import TLSFileError
+from txmux.tls.pem import read_key_pairs, read_revocations
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.certificates import Identity
 
 _WANTED = "name a PEM file with a certificate and its key"
+
+
+class RevocationTests(SynchronousTestCase):
+    """`read_revocations`."""
+
+    def test_all(self) -> None:
+        """A file has one list or several; one that is damaged, empty or missing is told of."""
+        path = make_folder(self) / "crl.pem"
+        own, other = authority().revoke(), make_authority("Other").revoke()
+        path.write_bytes(own + other)
+        issuers = [one.issuer.rfc4514_string() for one in read_revocations(path)]
+        self.assertEqual(issuers, ["CN=Test Authority", "CN=Other"])
+        wanted = "name a PEM file with certificate revocation lists"
+        for data, told in (
+            (
+                b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+                f"'{path}': a list is damaged; {wanted}",
+            ),
+            (authority().pem, f"'{path}' has no list in it; {wanted}"),
+        ):
+            path.write_bytes(data)
+            self.assertEqual(str(self.assertRaises(TLSFileError, read_revocations, path)), told)
+        path.unlink()
+        error = self.assertRaises(TLSFileError, read_revocations, path)
+        self.assertEqual(
+            (error.key, str(error)),
+            ("tls_client_crl", f"cannot read '{path}': No such file or directory; {wanted}"),
+        )
 
 
 class KeyPairTests(SynchronousTestCase):
@@ -129,14 +159,11 @@ class KeyPairTests(SynchronousTestCase):
 
     def test_forbidden(self) -> None:
         """A file that may not be read says who has to be let."""
-
-        class Locked(type(self.folder)):  # type: ignore[misc]
-            def read_bytes(self) -> bytes:
-                raise PermissionError(13, "Permission denied")
-
-        error = self.assertRaises(
-            TLSFileError, read_key_pairs, "terminate_tls", [Locked("key.pem")]
-        )
+        denied = PermissionError(13, "Permission denied")
+        with mock.patch("txmux.files._open_at_once", side_effect=denied):
+            error = self.assertRaises(
+                TLSFileError, read_key_pairs, "terminate_tls", [Path("key.pem")]
+            )
         self.assertTrue(error.forbidden)
         self.assertEqual(
             str(error),

@@ -21,7 +21,7 @@ from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.rules.model import TlsEnd
 from txmux.tls.contexts import Contexts
-from txmux.tls.pem import TLSFileError
+from txmux.tls.errors import TLSFileError
 from txmux.tls.store import CertificateStore
 
 if TYPE_CHECKING:
@@ -68,6 +68,31 @@ class StoreCase(SynchronousTestCase):
             )
         )
         return path
+
+
+def is_resumed(before: SSL.Context, after: SSL.Context) -> bool:
+    """Tell whether a client's session with one context goes on with another."""
+    wanted = ssl.create_default_context()
+    wanted.check_hostname = False
+    wanted.verify_mode = ssl.CERT_NONE
+    session = None
+    for context in (before, after):
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = wanted.wrap_bio(incoming, outgoing, session=session)
+        for _ in range(3):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                client.read(1)
+            if outgoing.pending:
+                server.bio_write(outgoing.read())
+            with contextlib.suppress(SSL.WantReadError):
+                server.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                incoming.write(server.bio_read(2**16))
+        session = client.session
+    return bool(client.session_reused)
 
 
 def shown(context: SSL.Context, name: str | None = None, ciphers: str = "") -> x509.Certificate:
@@ -264,6 +289,18 @@ class StoreTests(StoreCase):
         make_authority("Other").write(ca)
         self.clock.advance(1)
         self.assertIsNot(store.context(), before)
+
+    def test_sessions(self) -> None:
+        """A client goes on with its session when the same certificates have been read again, and not when others have."""
+        path = self.pem("a.example", file="site.pem")
+        store = self.store(path, self.pem("b.example"))
+        before = store.context()
+        store.reread()
+        store.take(store.prepare())
+        self.assertTrue(is_resumed(before, store.context()))
+        self.pem("a.example", file="site.pem")
+        store.reread()
+        self.assertFalse(is_resumed(before, store.context()))
 
     def test_on_demand(self) -> None:
         """They can be read again at any time."""

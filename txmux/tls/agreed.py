@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import attrs
 from cryptography import x509
 
+from txmux.tls.allowed import alternative_names
+
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
@@ -58,5 +60,10 @@ class AgreedTLS:
             "tls_cipher": self.cipher,
             "tls_alpn": self.alpn.decode("latin-1") if self.alpn else None,
             "tls_client": self.certificate.subject.rfc4514_string() if self.certificate else None,
+            "tls_client_names": self._names(),
         }
         return {name: value for name, value in told.items() if value}
+
+    def _names(self) -> str:
+        found = alternative_names(self.certificate) if self.certificate is not None else ()
+        return ", ".join(f"{kind}:{name}" for kind, name in found)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from txmux.tls.contexts import NoCommonProtocolError
+from txmux.tls.contexts import NOT_ALLOWED, NoCommonProtocolError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -26,8 +26,13 @@ _WORDS = {
     "peer did not return a certificate": "the client has sent no certificate, but tls_client_ca wants one",
 }
 _DISTRUST = {
+    NOT_ALLOWED: "is not one of those in allow_client",
+    3: "is of an authority of which tls_client_crl has no list, {issuer!r}",
+    11: "cannot be checked: the list of {issuer!r} in tls_client_crl is not valid yet",
+    12: "cannot be checked: the list of {issuer!r} in tls_client_crl has expired",
     9: "is valid only from {begin} UTC on",
     10: "expired on {end} UTC",
+    23: "was revoked by {issuer!r}",
     18: "is self-signed, and not in tls_client_ca",
     26: "is not meant for clients",
 }
@@ -58,10 +63,10 @@ def cause_of(problem: object, distrusted: Distrusted | None = None) -> str:
 
 def _distrust(number: int, certificate: x509.Certificate) -> str:
     whose = f"the certificate of {certificate.subject.rfc4514_string()!r}"
+    issuer = certificate.issuer.rfc4514_string()
     if number in _UNKNOWN_AUTHORITY:
-        issuer = certificate.issuer.rfc4514_string()
         return f"{whose} is of an authority that is not in tls_client_ca, {issuer!r}"
     text = _DISTRUST.get(number, "is not accepted (X509_V_ERR {number} of OpenSSL)")
     times = {"begin": certificate.not_valid_before_utc, "end": certificate.not_valid_after_utc}
     shown = {name: f"{time:%Y-%m-%d %H:%M}" for name, time in times.items()}
-    return f"{whose} {text.format(number=number, **shown)}"
+    return f"{whose} {text.format(number=number, issuer=issuer, **shown)}"

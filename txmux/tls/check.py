@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux.rules.model import NOWHERE
-from txmux.rules.problems import Problem
+from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.tls.contexts import Contexts
-from txmux.tls.pem import TLSFileError
+from txmux.tls.errors import TLSFileError, errors
+from txmux.tls.pem import read_authorities, read_identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from txmux.rules.model import Route, Rules, TlsEnd
+    from txmux.rules.model import Rules, ServerTLS
+    from txmux.rules.problems import Problem
 
 
 def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
-    """Read the files of all routes that end TLS.
+    """Read the files of all routes that end TLS, of all backends that are spoken to by it, and of ``ssl:`` endpoints.
 
     Returns:
         What is wrong with them, and apart from that which of them this process may not read, though another may.
@@ -25,25 +27,37 @@ def unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
     forbidden: list[Problem] = []
     for error, problem in errors(rules, lambda _, end: Contexts(end)):
         (forbidden if error.forbidden else wrong).append(problem)
+    for backend in rules.backends.values():
+        for error in _of_backend(backend.tls) if backend.tls is not None else ():
+            problem = backend.section.problem(str(error), error.key)
+            (forbidden if error.forbidden else wrong).append(problem)
+    for listener in rules.listeners:
+        for number, endpoint in enumerate(listener.endpoints):
+            for error in _of_endpoint(endpoint):
+                problem = listener.section.problem(str(error), error.key, number)
+                (forbidden if error.forbidden else wrong).append(problem)
     return wrong, forbidden
 
 
-def errors(
-    rules: Rules, read: Callable[[Route, TlsEnd], object]
-) -> Iterator[tuple[TLSFileError, Problem]]:
-    """Read the files of all routes that end TLS, and give each error, also with the line that names the file.
+def _of_endpoint(text: str) -> Iterator[TLSFileError]:
+    if not text.lower().startswith("ssl:"):
+        return
+    given = SERVER["ssl"].check(split_arguments(text))
+    key = given.get("privateKey", "server.pem")
+    try:
+        read_identity(map(Path, dict.fromkeys((given.get("certKey", key), key))), "endpoint")
+    except TLSFileError as error:
+        yield error
 
-    Args:
-        rules: Without errors.
-        read: Reads those of one route.
-    """
-    for route in rules.routes:
-        try:
-            if route.terminate_tls is not None:
-                read(route, route.terminate_tls)
-        except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
-            if route.section is NOWHERE:
-                header = f"route {route.name}"
-                yield error, Problem(str(rules.path), 0, header, error.key, str(error))
-            else:
-                yield error, route.section.problem(str(error), error.key)
+
+def _of_backend(tls: ServerTLS) -> Iterator[TLSFileError]:
+    try:
+        if tls.ca is not None:
+            read_authorities(tls.ca)
+    except TLSFileError as error:
+        yield error
+    try:
+        if tls.certificate:
+            read_identity(tls.certificate)
+    except TLSFileError as error:
+        yield error

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
-from txmux.tls.pem import TLSFileError, read_authorities, read_key_pairs
+from txmux.tls.allowed import is_allowed
+from txmux.tls.errors import TLSFileError
+from txmux.tls.pem import read_authorities, read_key_pairs, read_revocations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from txmux.rules.model import TlsEnd
+    from txmux.rules.model.tls import AllowedClient
     from txmux.tls.pem import KeyPair
 
 _CIPHERS = (
@@ -22,6 +27,10 @@ _MINIMUM = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 _OPTIONS = (
     SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 )  # what a client could make the server work hard with, or choose badly
+
+
+NOT_ALLOWED = -1
+"""Told in place of a number of OpenSSL's: a certificate has been verified, but no line of ``allow_client`` fits it."""
 
 
 class NoCommonProtocolError(SSL.Error):
@@ -40,17 +49,34 @@ class Contexts:
     Attributes:
         default: For a client that asks for no name, or for one that nobody has; changes by itself to another
             context when the client asks for the name of that.
+        valid_until: For each certificate its file, and when it is not valid any more, in seconds since 1970.
+        content: All certificates and lists of revoked ones, to compare them with others.
     """
 
     def __init__(self, end: TlsEnd) -> None:
-        authorities = []
+        authorities, revoked = [], []
         if end.client_ca is not None:
             authorities = read_authorities(end.client_ca, "tls_client_ca")
+        if end.client_crl is not None:
+            revoked = read_revocations(end.client_crl)
         self._exact: dict[str, SSL.Context] = {}
         self._under: dict[str, SSL.Context] = {}
         made = []
-        for names, pairs in _by_names(read_key_pairs("terminate_tls", end.files)).items():
-            context = _make_context(pairs, end, authorities)
+        found = read_key_pairs("terminate_tls", end.files)
+        self.valid_until = [
+            (str(pair.path), pair.certificate.to_cryptography().not_valid_after_utc.timestamp())
+            for pair in found
+        ]
+        self.content = [
+            (number, certificate.to_cryptography().public_bytes(Encoding.DER))
+            for number, group in enumerate(
+                [authorities, *([pair.certificate, *pair.chain] for pair in found)]
+            )
+            for certificate in group
+        ]
+        self.content += [(-1, one.public_bytes(Encoding.DER)) for one in revoked]
+        for names, pairs in _by_names(found).items():
+            context = _make_context(pairs, end, authorities, revoked)
             made.append(context)
             for name in names:
                 known = self._under if name.startswith("*.") else self._exact
@@ -98,24 +124,33 @@ def _names_of(certificate: x509.Certificate) -> frozenset[str]:
 
 
 def _make_context(
-    pairs: Sequence[KeyPair], end: TlsEnd, authorities: Iterable[crypto.X509]
+    pairs: Sequence[KeyPair],
+    end: TlsEnd,
+    authorities: Iterable[crypto.X509],
+    revoked: Iterable[x509.CertificateRevocationList],
 ) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_MINIMUM[end.minimum])
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_cipher_list(_CIPHERS)
-    # Sessions are kept by the clients, in tickets. Each process has a key of its own for these, so a client that meets
-    # another worker has to shake hands in full.
+    # Sessions are kept by the clients, in tickets. Each context has keys of its own for these, which pyOpenSSL cannot set, so a
+    # client that meets another worker has to shake hands in full, as has one that comes after certificates have changed.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_session_id(b"txmux")
     if end.alpn:
         context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
     if end.client_ca is not None:
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _note_distrust)
+        verify = partial(_verified, end.allow_client)
+        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
         store: Any = context.get_cert_store()
         # Whoever is in the file is trusted, be it an authority below another one.
-        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        flags = crypto.X509StoreFlags.PARTIAL_CHAIN
+        if end.client_crl is not None:
+            flags |= crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL
+        store.set_flags(flags)
+        for one in revoked:
+            store.add_crl(one)
         for authority in authorities:
             store.add_cert(authority)
             context.add_client_ca(authority)
@@ -152,10 +187,23 @@ def _first_of(wanted: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]]
     return choose
 
 
-def _note_distrust(
-    connection: SSL.Connection, certificate: crypto.X509, number: int, _: int, ok: int
+def _verified(
+    allowed: Sequence[AllowedClient],
+    connection: SSL.Connection,
+    certificate: crypto.X509,
+    number: int,
+    depth: int,
+    ok: int,
 ) -> bool:
-    """Leave a note with the transport of why a client's certificate is not accepted."""
-    if not ok:
-        connection.get_app_data().distrusted = (number, certificate.to_cryptography())
-    return bool(ok)
+    """Say whether a client's certificate is accepted; if it is not, leave a note with the transport of why.
+
+    A client that comes back with its session is not asked again. It has been let in by the same names and the same lists of
+    revoked certificates: with others, there are other contexts, to which no session of these belongs.
+    """
+    if ok and (depth or not allowed):
+        return True
+    shown = certificate.to_cryptography()
+    if ok and is_allowed(shown, allowed):
+        return True
+    connection.get_app_data().distrusted = (NOT_ALLOWED if ok else number, shown)
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from OpenSSL import crypto
 
-from txmux.errors import MuxError
 from txmux.files import read_bytes
+from txmux.tls.errors import TLSFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,24 +24,6 @@ if TYPE_CHECKING:
 _PAIR = "a certificate and its key"
 _STRANGERS = "the private key does not belong to the certificate"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
-
-
-class TLSFileError(MuxError):
-    """A file that TLS needs cannot be used.
-
-    Args:
-        key: The key that names it in the rules.
-        message: What is wrong and what would be right, without the key.
-        cause: Why the system did not let it be read, if it did not.
-
-    Attributes:
-        forbidden: Whether only the permission to read it is missing.
-    """
-
-    def __init__(self, key: str, message: str, cause: OSError | None = None) -> None:
-        super().__init__(message)
-        self.key = key
-        self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
 
 
 @attrs.frozen
@@ -86,11 +67,38 @@ def read_authorities(path: Path, key: str = "tls_ca") -> list[crypto.X509]:
     return [crypto.X509.from_cryptography(certificate) for certificate in found]
 
 
-def read_identity(paths: Iterable[Path]) -> dict[str, Any]:
+def read_revocations(
+    path: Path, key: str = "tls_client_crl"
+) -> list[x509.CertificateRevocationList]:
+    """Read lists of certificates that were revoked (RFC 5280, section 5).
+
+    Args:
+        path: The file.
+        key: The key that names it in the rules.
+
+    Raises:
+        TLSFileError: They cannot be read.
+    """
+    wanted = "certificate revocation lists"
+    try:
+        found = [
+            x509.load_pem_x509_crl(block)
+            for kind, block in _blocks(key, path, wanted)
+            if kind == b"X509 CRL"
+        ]
+    except ValueError:
+        raise TLSFileError(key, f"'{path}': a list is damaged; {_name(wanted)}") from None
+    if not found:
+        raise TLSFileError(key, f"'{path}' has no list in it; {_name(wanted)}")
+    return found
+
+
+def read_identity(paths: Iterable[Path], key: str = "tls_client_certificate") -> dict[str, Any]:
     """Read a client's certificate, those that lead from it to its authority, and its key.
 
     Args:
-        paths: Of the key ``tls_client_certificate``; together they hold all that.
+        paths: The files; together they hold all that.
+        key: The key that names them in the rules.
 
     Returns:
         Arguments of Twisted's `CertificateOptions`.
@@ -98,7 +106,6 @@ def read_identity(paths: Iterable[Path]) -> dict[str, Any]:
     Raises:
         TLSFileError: They cannot be read, or something is not in them.
     """
-    key = "tls_client_certificate"
     files = [_read(key, path, _PAIR) for path in paths]
     shown = " and ".join(f"'{file.path}'" for file in files)
     certificates = [found for file in files for found in file.certificates]
@@ -164,7 +171,8 @@ def _pairs(file: _File, keys: dict[bytes, Any]) -> list[KeyPair]:
     ]
 
 
-def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
+def _blocks(key: str, path: Path, wanted: str) -> list[tuple[bytes, bytes]]:
+    """Give what the file holds: what each block is, and the block."""
     try:
         data = read_bytes(path)
     except OSError as problem:
@@ -173,7 +181,11 @@ def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
             advice = "let the user that txmux runs as read it"
         message = f"cannot read '{path}': {problem.strerror}; {advice}"
         raise TLSFileError(key, message, problem) from None
-    blocks = [(found[1], found[0]) for found in _BLOCK.finditer(data)]
+    return [(found[1], found[0]) for found in _BLOCK.finditer(data)]
+
+
+def _read(key: str, path: Path, wanted: str, *, keys: bool = True) -> _File:
+    blocks = _blocks(key, path, wanted)
     try:
         certificates = [
             (_public(certificate), certificate)

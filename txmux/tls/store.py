@@ -8,7 +8,7 @@ import attrs
 from twisted.logger import Logger
 
 from txmux.tls.contexts import Contexts
-from txmux.tls.pem import TLSFileError
+from txmux.tls.errors import TLSFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class CertificateStore:
         self._end = end
         self._seconds = seconds
         self._route = route
-        self._files = [*end.files, *([end.client_ca] if end.client_ca else ())]
+        self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
         # Asked before they are read, so that a change meanwhile is seen as one.
         self._seen = self._states()
         self._contexts = Contexts(end)
@@ -68,6 +68,10 @@ class CertificateStore:
             if states != self._seen:
                 self._read(states)
         return self._contexts.default
+
+    def valid_until(self) -> list[tuple[str, float]]:
+        """Give for each certificate its file, and when it is not valid any more, in seconds since 1970."""
+        return self._contexts.valid_until
 
     def reread(self) -> None:
         """Read the files, changed or not."""
@@ -91,7 +95,10 @@ class CertificateStore:
 
     def take(self, prepared: PreparedContexts) -> None:
         """Serve the next clients with what was read."""
-        self._contexts, self._seen = prepared.contexts, prepared.states
+        self._seen = prepared.states
+        # With the same certificates, clients go on with the sessions that they have.
+        if prepared.contexts.content != self._contexts.content:
+            self._contexts = prepared.contexts
         self._log.info(
             "[route {route}] terminate_tls: the certificates have been read again",
             route=self._route,

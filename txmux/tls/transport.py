@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL.SSL import SENT_SHUTDOWN, Error, WantReadError, ZeroReturnError
@@ -13,7 +15,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txmux.tls.causes import Distrusted
+
+_RECORD = 2**14
+"""The most plaintext that a record has (RFC 8446, section 5.1)."""
+_PIECE = 2**15
+"""The most that is taken at once of what is encrypted: a record and more (section 5.2)."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -40,26 +49,57 @@ class TLSTransport(TLSMemoryBIOProtocol):
     _tlsConnection: Any
     _has_finished = False
 
+    def _write(self, data: bytes) -> None:
+        """Encrypt all of it, and send it in one go. Twisted's sends each record by itself."""
+        if self._lostTLSConnection:
+            return
+        at, view, failure = 0, memoryview(data), None
+        pieces: list[bytes] = []
+        try:
+            while at < len(data):
+                at += self._tlsConnection.send(view[at : at + _RECORD])
+                # Taken at once, since OpenSSL keeps as much memory for a connection as ever waited there.
+                pieces.append(self._tlsConnection.bio_read(_PIECE))
+        except WantReadError:
+            self._bufferedWrite(data[at:])
+        except Error:
+            failure = Failure()
+        if pieces:
+            self.transport.write(b"".join(pieces))
+        if failure is not None:
+            self._tlsShutdownFinished(failure)
+
+    def _flushSendBIO(self) -> None:
+        """Send what is encrypted."""
+        data = b""
+        with contextlib.suppress(WantReadError):  # there is nothing
+            data = self._tlsConnection.bio_read(_PIECE)
+            while len(data) % _PIECE == 0:
+                data += self._tlsConnection.bio_read(_PIECE)
+        if data:
+            self.transport.write(data)
+
     def _flushReceiveBIO(self) -> None:
-        while not self._lostTLSConnection and not self._has_finished and self._receive():
+        """Pass on what has come, all records of it at once."""
+        if self._lostTLSConnection or self._has_finished:
+            return
+        pieces: list[bytes] = []
+        end: Callable[[], None] | None = None
+        try:
+            while True:
+                pieces.append(self._tlsConnection.recv(_RECORD))
+        except WantReadError:
             pass
+        except ZeroReturnError:
+            end = self._finished
+        except Error:
+            end = partial(self._tlsShutdownFinished, Failure())
+        if pieces and not self._aborted:
+            self.wrappedProtocol.dataReceived(b"".join(pieces))
+        if end is not None and not self._lostTLSConnection:
+            end()
         if self._tlsConnection is not None:  # nobody has let go of everything meanwhile
             self._flushSendBIO()
-
-    def _receive(self) -> bool:
-        """Pass some of the plaintext on; tell whether there may be more."""
-        try:
-            data = self._tlsConnection.recv(2**15)
-        except WantReadError:
-            return False
-        except ZeroReturnError:
-            self._finished()
-        except Error:
-            self._tlsShutdownFinished(Failure())
-        else:
-            if not self._aborted:
-                self.wrappedProtocol.dataReceived(data)
-        return True
 
     def _finished(self) -> None:
         """Tell that the client will send no more, unless that is all that the end was waited for."""

@@ -1,0 +1,58 @@
+"""What can be wrong with TLS; without OpenSSL, which is imported only where rules have TLS."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from txmux.errors import MuxError
+from txmux.rules.model import NOWHERE
+from txmux.rules.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from txmux.rules.model import Route, Rules, TlsEnd
+
+
+class HandshakeError(MuxError):
+    """The connection was established, but TLS could not be agreed on; the message tells why."""
+
+
+class TLSFileError(MuxError):
+    """A file that TLS needs cannot be used.
+
+    Args:
+        key: The key that names it in the rules.
+        message: What is wrong and what would be right, without the key.
+        cause: Why the system did not let it be read, if it did not.
+
+    Attributes:
+        forbidden: Whether only the permission to read it is missing.
+    """
+
+    def __init__(self, key: str, message: str, cause: OSError | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        self.forbidden = cause is not None and cause.errno in {errno.EACCES, errno.EPERM}
+
+
+def errors(
+    rules: Rules, read: Callable[[Route, TlsEnd], object]
+) -> Iterator[tuple[TLSFileError, Problem]]:
+    """Read the files of all routes that end TLS, and give each error, also with the line that names the file.
+
+    Args:
+        rules: Without errors.
+        read: Reads those of one route.
+    """
+    for route in rules.routes:
+        try:
+            if route.terminate_tls is not None:
+                read(route, route.terminate_tls)
+        except TLSFileError as error:  # noqa: PERF203 - all errors are to be told
+            if route.section is NOWHERE:
+                header = f"route {route.name}"
+                yield error, Problem(str(rules.path), 0, header, error.key, str(error))
+            else:
+                yield error, route.section.problem(str(error), error.key)
