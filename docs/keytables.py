@@ -24,7 +24,26 @@ def with_tables(page: str) -> str:
         rows = ["| key | takes | default | meaning |", "|---|---|---|---|"]
         rows += [_row(name, key) for name, key in keys.items()]
         page = before + begin + "".join(f"{row}\n" for row in rows) + end + after
-    return page
+    return _with_index(page)
+
+
+def _with_index(page: str) -> str:
+    begin, end = "<!-- all keys, by script/docs -->\n", "<!-- end -->\n"
+    before, mark, rest = page.partition(begin)
+    _, end_mark, after = rest.partition(end)
+    if not mark or not end_mark:
+        raise ValueError("the page has no place for the table of all keys")
+    sections: dict[str, list[str]] = {}
+    for kind, keys in TABLES.items():
+        for name in keys:
+            sections.setdefault(name, []).append(f"[`{HEADERS[kind]}`](#{_anchor(HEADERS[kind])})")
+    rows = ["| key | in |", "|---|---|"]
+    rows += [f"| `{name}` | {', '.join(sections[name])} |" for name in sorted(sections)]
+    return before + begin + "".join(f"{row}\n" for row in rows) + end + after
+
+
+def _anchor(header: str) -> str:
+    return header.strip("[]").lower().replace(" ", "-")
 
 
 def _row(name: str, key: Key) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import Listener, Route, Rules, Settings
     from txmux.rules.problems import Problem
 
-_FOR_GOOD = ("user", "group", "relay")
+_FOR_GOOD = ("user", "group", "relay", "sandbox")
 """Keys of ``[txmux]`` that hold until the process ends."""
 
 _NOWHERE = Refusal.CLOSE

@@ -23,7 +23,7 @@ __all__ = [
     "with_advice",
 ]
 
-_MOST_LISTED = 20
+_MOST_LISTED = 30
 
 
 @attrs.frozen

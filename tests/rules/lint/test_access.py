@@ -75,7 +75,7 @@ FILES = {
     ],
     f"{TLS}from = 10.0.0.0/8\n{INSIDE}from = 10.1.0.0/16": [],
     f"{TLS}dry_run = yes\n{INSIDE}": [
-        "9: [route x] under: nobody comes here while [route end] has 'dry_run = yes'; remove that"
+        "9: [route x] under: no client gets here while [route end] has 'dry_run = yes'; remove that"
     ],
     f"{TLS}{INSIDE}[route y]\nmatch = tls sni=x\nterminate_tls = b.pem\n{TO}": [
         "11: [route y] match: is never reached: all its clients go to the earlier [route end] (x.ini:4); put this route first, or take this away"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.matchers.all_samples import all_samples
+from tests.matchers.all_samples import all_samples, for_streams
 from tests.rules.fakes import MATCHERS
 from txmux.detection.registry import installed_matchers
 from txmux.errors import OptionError
@@ -79,7 +79,7 @@ class SoundnessTests(SynchronousTestCase):
         samples = all_samples()
         lines = {
             text: read_alternative(text, INSTALLED)
-            for name in INSTALLED
+            for name in for_streams()
             if name not in _NO_BARE_LINE
             for text in (name, f"not {name}", *_with_facts(name, samples.get(name, ())))
         }

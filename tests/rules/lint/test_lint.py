@@ -9,7 +9,7 @@ from textwrap import dedent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
-from txmux.detection.ambiguities import AMBIGUITIES
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
@@ -51,6 +51,13 @@ FILES = {
     "{listen}[route a]\nmatch = not tls\n{to}[route b]\nmatch = ssh\n{to}": [
         "7: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:4); put this route first, or take this away"
     ],
+    # what no client comes by
+    "[listen u]\nendpoint = udp:53\n[route a]\nmatch = ssh\n  dns\nbackend = udp:h:1\n": [
+        (
+            "4: [route a] match: 'ssh' is for TCP, and all clients of this route come by UDP; "
+            "put it into a route of its own, or remove it"
+        )
+    ],
     # networks
     (
         "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\n{to}[route c]\nmatch = ssh\nnot_from = 10.1.0.0/16\n{to}"
@@ -68,7 +75,7 @@ FILES = {
         "12: [route b] match: is never reached: all its clients go to the earlier [route c] (x.ini:8); put this route first, or take this away"
     ],
     "{listen}[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\nnot_from = 10.0.0.0/9, 10.128.0.0/9\n{to}": [
-        "6: [route a] not_from: excludes all that 'from' names; correct one of the two"
+        "6: [route a] not_from: excludes everything in 'from'; correct one of the two"
     ],
     "{listen}allow = 10.0.0.0/8\n[route a]\nmatch = ssh\nfrom = 192.0.2.0/24\n{to}": [
         (
@@ -83,7 +90,7 @@ FILES = {
         )
     ],
     "{listen}allow = 10.0.0.0/8\ndeny = 10.0.0.0/7\n[route a]\nmatch = ssh\nfrom = 10.0.0.0/8\n{to}": [
-        "4: [listen l] deny: lets nobody in: it has all of 'allow'; correct one of the two"
+        "4: [listen l] deny: lets no client in: it covers all of 'allow'; correct one of the two"
     ],
     # listeners
     (
@@ -151,15 +158,15 @@ FILES = {
     ],
     # who speaks first
     "{listen}first = server\nsilent = h:1\nrace = yes\n": [
-        "3: [listen l] first: 'default' leads to no server that could speak; name one there",
-        "4: [listen l] silent: does nothing with 'first = server', which leads every client to 'default'; remove one of the two",
-        "5: [listen l] race: does nothing with 'first = server', which leads every client to 'default'; remove one of the two",
+        "3: [listen l] first: 'default' has no server that could speak; name one there",
+        "4: [listen l] silent: has no effect with 'first = server', which sends every client to 'default'; remove one of the two",
+        "5: [listen l] race: has no effect with 'first = server', which sends every client to 'default'; remove one of the two",
     ],
     "{listen}first = server\ndefault = h:1\n[route a]\nmatch = ssh\n{to}[route b]\nmatch = tls\nunder = l\n{to}": [
-        "3: [listen l] first: nothing is asked of [route a], [route b]: every client is led to 'default' at once; remove one of the two"
+        "3: [listen l] first: nothing is asked of [route a], [route b]: every client goes to 'default' at once; remove one of the two"
     ],
     "{listen}race = yes\ndefault = h:1\nsilent = reset\n[route a]\nmatch = ssh\n{to}": [
-        "3: [listen l] race: 'silent' leads to no server that could be connected; name one there"
+        "3: [listen l] race: 'silent' has no server to connect to; name one there"
     ],
     # lines of `silent`
     "{listen}silent = h:1\n  h:2 from=10.0.0.0/8\n": [
@@ -182,9 +189,11 @@ FILES = {
     ],
     # backends
     "[backend b]\nserver = h:1\n{listen}default = h:1\n": [
-        "1: [backend b]: nothing leads to it; name it in a route, or remove it"
+        "1: [backend b]: nothing uses it; name it in a route, or remove it"
     ],
 }
+
+KEY = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 
 FINE = (
     # the narrower one comes first
@@ -248,6 +257,44 @@ class LintTests(SynchronousTestCase):
             self.assertEqual(self.found("{listen}" + first + second), [])
             (warning,) = self.found("{listen}" + second + first)
             self.assertIn(pair.why, warning)
+
+    def test_datagram_ambiguities(self) -> None:
+        """The same holds over UDP."""
+        listener = "[listen l]\nendpoint = udp:1\n"
+        route = "[route {0}]\nmatch = {0}\nbackend = udp:h:{1}\n"
+        for pair in DATAGRAM_AMBIGUITIES:
+            first, second = route.format(pair.first, 1), route.format(pair.second, 2)
+            self.assertEqual(self.found(listener + first + second), [])
+            (warning,) = self.found(listener + second + first)
+            self.assertIn(pair.why, warning)
+
+    def test_transports(self) -> None:
+        """A line takes clients of its transports only, and is of use if it is for any of them."""
+        both = "[listen t]\nendpoint = :1\n[listen u]\nendpoint = udp:1\n"
+        refuse = "backend = close\n"
+        for text in (
+            # What takes all over TCP leaves datagrams to the next.
+            f"[route a]\nmatch = any\nunder = t\n{refuse}[route b]\nmatch = dns\n{refuse}",
+            f"[route a]\nmatch = tls\n    quic\n{refuse}[route b]\nmatch = dns\n{refuse}",
+            # These options take what is not taken without them.
+            f"[route a]\nmatch = wireguard\n{refuse}[route b]\nmatch = wireguard reserved=1,2,3\n{refuse}",
+            f"[route a]\nmatch = dns\n{refuse}[route b]\nmatch = dns within=2KiB\n{refuse}",
+            # A datagram is looked at as a whole.
+            f"[route a]\nmatch = payload offset=20000 text=x\nunder = u\n{refuse}",
+        ):
+            self.assertEqual((text, self.found(both + text)), (text, []))
+        for text, problem in {
+            # The line for UDP is of no use where all datagrams are gone, though streams come.
+            f"[route a]\nmatch = any\nunder = u\n{refuse}[route b]\nmatch = quic\n    tls\n{refuse}": (
+                "10: [route b] match: 'quic' never decides: all its clients go to the earlier [route a] (x.ini:6); "
+                "put this route first, or take this away"
+            ),
+            f"[route a]\nmatch = wireguard\n{refuse}[route b]\nmatch = wireguard key={KEY}\n{refuse}": (
+                "9: [route b] match: is never reached: all its clients go to the earlier [route a] (x.ini:6); "
+                "put this route first, or take this away"
+            ),
+        }.items():
+            self.assertEqual(self.found(both + text), [problem])
 
     def test_documentation(self) -> None:
         """Nothing is said of the rules that readers copy."""

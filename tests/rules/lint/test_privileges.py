@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import socket
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -30,7 +31,8 @@ class LowPortTests(SynchronousTestCase):
 
     def found(self, endpoint: str, first_port: int = 1024) -> list[str]:
         """Give what is said of an endpoint."""
-        rules = parse(f"[listen a]\nendpoint = :0\n  {endpoint}\n", "x.ini")
+        first = "udp:0" if endpoint.startswith("udp:") else ":0"
+        rules = parse(f"[listen a]\nendpoint = {first}\n  {endpoint}\n", "x.ini")
         problems = missing_privileges(rules, Privileges(1000, first_port, _everything))
         return list(map(str, problems))
 
@@ -43,6 +45,8 @@ class LowPortTests(SynchronousTestCase):
             "tcp:443",
             "tcp6:1023:interface=\\:\\:1",
             "haproxy:tcp:443",
+            "udp:443",
+            "udp:[::1]:53",
         ):
             message = (
                 f"x.ini:3: warning: [listen a] endpoint: {endpoint!r}: user 1000 may not listen on ports below 1024; "
@@ -53,7 +57,13 @@ class LowPortTests(SynchronousTestCase):
 
     def test_not_low(self) -> None:
         """Other ports, and what has none."""
-        for endpoint in (":1024", "127.0.0.1:0", "unix:/run/x", "systemd:domain=INET:index=0"):
+        for endpoint in (
+            ":1024",
+            "udp:1024",
+            "127.0.0.1:0",
+            "unix:/run/x",
+            "systemd:domain=INET:index=0",
+        ):
             self.assertEqual(self.found(endpoint), [])
         self.assertEqual(self.found(":443", 443), [])
 
@@ -109,7 +119,7 @@ class AccountTests(SynchronousTestCase):
     def test_root(self) -> None:
         """Root without a user to switch to is warned of, wherever ``[txmux]`` is, and even without one."""
         message = (
-            "[txmux] user: txmux is run as root, and stays root; "
+            "[txmux] user: txmux runs as root, and stays root; "
             "write 'user = NAME' for the user to switch to once it listens"
         )
         self.assertEqual(self.found("workers = 1", 0), [f"x.ini:1: warning: {message}"])
@@ -189,3 +199,86 @@ class OwnPrivilegesTests(SynchronousTestCase):
         """Where nothing is told, nothing is refused."""
         self.assertEqual(self.first_port(None), 0)
         self.assertEqual(self.first_port("Name:\tx\n"), 0)
+
+
+class FolderTests(SynchronousTestCase):
+    """Folders of UNIX sockets."""
+
+    def test_missing(self) -> None:
+        """One that is not there is told, of listeners and servers."""
+        folder = make_folder(self)
+        text = (
+            f"[listen a]\nendpoint = unix:{folder}/no/x\n  unix:{folder}/x\n"
+            f"[backend b]\nserver = unix:{folder}/x\n  unix:{folder}/no/x\n"
+        )
+        found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
+        told = f"there is no folder '{folder}/no'; create it, or correct the path"
+        self.assertEqual(
+            list(map(str, found)),
+            [
+                f"x.ini:2: warning: [listen a] endpoint: {told}",
+                f"x.ini:6: warning: [backend b] server: {told}",
+            ],
+        )
+
+    def test_control(self) -> None:
+        """So is that of `admin` and `metrics`; a relative path starts at the folder of the rules."""
+        folder = make_folder(self)
+        text = "[txmux]\nadmin = unix:no/x\nmetrics = unix:no/y\n[listen a]\nendpoint = :1\n"
+        found = missing_privileges(parse(text, folder / "x.ini"), Privileges(1000, may=_everything))
+        told = f"there is no folder '{folder}/no'; create it, or correct the path"
+        self.assertEqual([p.message for p in found], [told, told])
+        self.assertEqual([(p.line, p.key) for p in found], [(2, "admin"), (3, "metrics")])
+
+    def test_something_else(self) -> None:
+        """What is there and is not a socket is told; a socket is what an earlier start left."""
+        folder = make_folder(self)
+        (folder / "file").touch()
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(folder / "socket"))
+            text = f"[listen a]\nendpoint = unix:{folder}/file\n  unix:{folder}/socket\n"
+            found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
+        told = f"'{folder}/file' is there already, and is not a socket; move it away, or write another path"
+        self.assertEqual(list(map(str, found)), [f"x.ini:2: warning: [listen a] endpoint: {told}"])
+
+    def test_token(self) -> None:
+        """The folder of a token is told, and one in its place."""
+        folder = make_folder(self)
+        for token, told in (
+            (
+                f"{folder}/no/token",
+                f"there is no folder '{folder}/no'; create it, or correct the path",
+            ),
+            (str(folder), f"'{folder}' is a folder; write the path of a file"),
+            (f"{folder}/token", ""),
+        ):
+            text = (
+                f"[txmux]\nadmin = 127.0.0.1:1\nadmin_token = {token}\n[listen a]\nendpoint = :2\n"
+            )
+            found = missing_privileges(parse(text, "x.ini"), Privileges(1000, may=_everything))
+            wanted = [f"x.ini:3: warning: [txmux] admin_token: {told}"] if told else []
+            self.assertEqual(list(map(str, found)), wanted)
+
+
+class InterfaceTests(SynchronousTestCase):
+    """Addresses of one link."""
+
+    def found(self, name: str, before: str = "") -> list[str]:
+        """Give what is said where only `lan0` is there."""
+        rules = parse(f"[listen a]\nendpoint = {before}[fe80::1%{name}]:1\n", "x.ini")
+        has = Privileges(1000, may=_everything, has_interface=lambda name: name == "lan0")
+        return list(map(str, missing_privileges(rules, has)))
+
+    def test_missing(self) -> None:
+        """An interface that is not there is told, over TCP and UDP."""
+        told = "this machine has no interface 'wan0'; see 'ip link' for the names there are"
+        for before in ("", "udp:"):
+            self.assertEqual(
+                self.found("wan0", before), [f"x.ini:2: warning: [listen a] endpoint: {told}"]
+            )
+            self.assertEqual(self.found("lan0", before), [])
+
+    def test_own(self) -> None:
+        """This machine has what the system says."""
+        has = Privileges(1000).has_interface
+        self.assertEqual([has("lo"), has("1"), has("no.such.link")], [True, True, False])

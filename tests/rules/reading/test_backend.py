@@ -123,7 +123,7 @@ class MistakeTests(BackendTestCase):
         for text, complaints in {
             "balance = leastconn": [
                 (
-                    "6 balance: must be round-robin, least-connections, random, source-hash or first, "
+                    "6 balance: must be round-robin, least-connections, random, source-hash, sni-hash, host-hash or first, "
                     "not 'leastconn'; did you mean 'least-connections'?"
                 )
             ],
@@ -157,13 +157,13 @@ class MistakeTests(BackendTestCase):
                     "6 eject: within: '5' is not a duration; write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d; "
                     "did you mean '5s'?"
                 ),
-                "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=)",
+                "6 eject: 'for' is not an option; did you mean 'for=VALUE'? (eject takes failures=, within=, for=, unanswered=)",
             ],
             "eject = off for=1s": [
                 "6 eject: off goes with nothing else; keep it alone, or remove it"
             ],
             "resolve = 999ms": [
-                "6 resolve: must be at least 1s; name servers are not to be asked more often"
+                "6 resolve: must be at least 1s; name servers should not be asked more often"
             ],
             "resolvers = ns.example.com, 10.0.0.1:, [10.0.0.1, 10.0.0.1:0": [
                 "6 resolvers: 'ns.example.com' is not the IP address of a name server; write for example 127.0.0.1:8600 or [::1]:53",
@@ -183,12 +183,12 @@ class MistakeTests(BackendTestCase):
         """A key that does nothing without another one."""
         for text, complaints in {
             "tls_name = a\ntls = no\ntls_ca = b": [
-                "6 tls_name: does nothing without 'tls = yes'; add that, or remove this",
-                "8 tls_ca: does nothing without 'tls = yes'; add that, or remove this",
+                "6 tls_name: has no effect without 'tls = yes'; add that, or remove this",
+                "8 tls_ca: has no effect without 'tls = yes'; add that, or remove this",
             ],
             "tls_client_certificate = a\nalpn = h2": [
-                "6 tls_client_certificate: does nothing without 'tls = yes'; add that, or remove this",
-                "7 alpn: does nothing without 'tls = yes'; add that, or remove this",
+                "6 tls_client_certificate: has no effect without 'tls = yes'; add that, or remove this",
+                "7 alpn: has no effect without 'tls = yes'; add that, or remove this",
             ],
             # what the other one says may be right after all
             "tls = ja\ntls_name = a": ["6 tls: must be yes or no, not 'ja'"],
@@ -214,7 +214,7 @@ class MistakeTests(BackendTestCase):
             [
                 f"10 source: '[2001:db8::1]:1' is IPv6, but no address here is; add one, {alone}",
                 (
-                    "10 source: 'unix:/x' is a UNIX socket, which is connected to from no address; "
+                    "10 source: 'unix:/x' is a UNIX socket, which needs no local address; "
                     f"remove this, {alone}"
                 ),
                 (
@@ -227,7 +227,7 @@ class MistakeTests(BackendTestCase):
             self.complaints("source = ::1, client, ::1", servers="[2001:db8::1]:1\n  oops")[1:],
             [
                 "7 source: '::1' is given twice; keep one",
-                "7 source: client goes with no address beside it; keep the one or the others",
+                "7 source: client cannot be combined with addresses; keep one or the other",
             ],
         )
 
@@ -370,8 +370,6 @@ class SourceTests(BackendTestCase):
         """Ports that are not there, and the wrong family, are told."""
         for ports in ("0", "5-4", "1-65536", "70000"):
             (told,) = self.complaints(f"source = 192.0.2.1:{ports}")
-            self.assertIn(
-                "has no ports that there are; write them as in 192.0.2.1:40000-50000", told
-            )
+            self.assertIn("has no valid ports; write them as in 192.0.2.1:40000-50000", told)
         (told,) = self.complaints("source = [2001:db8::1]:1-2")
         self.assertIn("is IPv4, but no address here is", told)

@@ -54,7 +54,9 @@ class CheckTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """All that is wrong is told."""
-        begin = "must begin with tcp, http, redis, postgres, ssh or send=TEXT expect=TEXT, not "
+        begin = (
+            "must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not "
+        )
         for text, messages in {
             "htpt path=/": (f"{begin}'htpt'; did you mean 'http'?",),
             "off": (f"{begin}'off'; for no check, remove the key",),
@@ -124,7 +126,7 @@ class RateTests(SynchronousTestCase):
 
     def test_mistakes(self) -> None:
         """What is probably meant is suggested."""
-        forms = "write bytes in a second as 500000/s, 512KiB/s or 10MiB/s"
+        forms = "write bytes per second as 500000/s, 512KiB/s or 10MiB/s"
         for text, message in {
             "10MiB": f"'10MiB' is not a rate; {forms}; did you mean '10MiB/s'?",
             "10 mb/s": f"'10 mb/s' is not a rate; {forms}; did you mean '10MiB/s'?",

@@ -37,6 +37,23 @@ class ConflictTests(SynchronousTestCase):
         self.assertEqual((problem.section, problem.line), ("listen c", 6))
         self.assertIn("at x.ini:2", problem.message)
 
+    def test_control(self) -> None:
+        """`admin` and `metrics` listen, too."""
+        text = (
+            "[txmux]\nadmin = 127.0.0.1:1\nmetrics = unix:/x/y\n"
+            "[listen a]\nendpoint = :1\n  unix:/x//y\n"
+        )
+        txmux, listen = read_ini(text, "x.ini")[0]
+        self.assertEqual(
+            [str(problem).partition(";")[0] for problem in conflicts([listen, txmux])],
+            [
+                "x.ini:2: [txmux] admin: '127.0.0.1:1' is taken by ':1' at x.ini:5",
+                "x.ini:3: [txmux] metrics: 'unix:/x/y' is taken by 'unix:/x//y' at x.ini:6",
+            ],
+        )
+        for words in ("admin = auto\nmetrics = off", "admin = unix:x\nmetrics = unix:x"):
+            self.assertEqual([*conflicts(read_ini(f"[txmux]\n{words}\n", "x.ini")[0])], [])
+
     def test_conflicts(self) -> None:
         """One address and port has one listener, and every address of a port includes each."""
         for one, other in (

@@ -51,8 +51,8 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual((section.header, section.line), ("route ssh", 3))
         match, log = section.entries.values()
         self.assertEqual((match.key, match.line), ("match", 4))
-        self.assertEqual(match.items, [Item(4, "ssh"), Item(7, "tls")])
-        self.assertEqual((log.line, log.items), (8, [Item(9, "yes")]))
+        self.assertEqual(match.items, (Item(4, "ssh"), Item(7, "tls")))
+        self.assertEqual((log.line, log.items), (8, (Item(9, "yes"),)))
 
     def test_header_blanks_mean_nothing(self) -> None:
         """However the header's words are spaced, it is the same header."""
@@ -62,12 +62,12 @@ class ReadingTests(SynchronousTestCase):
     def test_only_equals_separates(self) -> None:
         """A colon is part of the key, and further ``=`` are part of the value."""
         (section,) = sections("[a]\nhost:port = x=y = z\n")
-        self.assertEqual(section.entries["host:port"].items, [Item(2, "x=y = z")])
+        self.assertEqual(section.entries["host:port"].items, (Item(2, "x=y = z"),))
 
     def test_no_interpolation_and_no_inline_comments(self) -> None:
         """What other INI readers replace or cut off stays."""
         (section,) = sections("[a]\nk = 100% ${x} # ; rest\n")
-        self.assertEqual(section.entries["k"].items, [Item(2, "100% ${x} # ; rest")])
+        self.assertEqual(section.entries["k"].items, (Item(2, "100% ${x} # ; rest"),))
 
     def test_keys_keep_their_case(self) -> None:
         """Two keys that differ in case are two keys."""
@@ -78,12 +78,12 @@ class ReadingTests(SynchronousTestCase):
         """Files of other systems and editors read the same."""
         for end in ("\n", "\r\n", "\r"):
             (section,) = sections(f"\ufeff[a]{end}k = 1{end}  2{end}")
-            self.assertEqual(section.entries["k"].items, [Item(2, "1"), Item(3, "2")])
+            self.assertEqual(section.entries["k"].items, (Item(2, "1"), Item(3, "2")))
 
     def test_indented_header_continues_a_value(self) -> None:
         """As with `configparser`, what is indented below a key belongs to its value."""
         (section,) = sections("[a]\nendpoint =\n  [::1]:22\n")
-        self.assertEqual(section.entries["endpoint"].items, [Item(3, "[::1]:22")])
+        self.assertEqual(section.entries["endpoint"].items, (Item(3, "[::1]:22"),))
 
     def test_default_is_a_section_like_others(self) -> None:
         """``[DEFAULT]`` lends its keys to no one."""
@@ -109,7 +109,7 @@ class ProblemTests(SynchronousTestCase):
                 [
                     "rules.ini:1",
                     "early",
-                    "stands before the first section; put a header such as [route ssh] above it",
+                    "comes before the first section; put a header such as [route ssh] above it",
                 ],
                 ["rules.ini:3", "a header is a name between '[' and ']', as in [route ssh]"],
                 [
@@ -136,12 +136,12 @@ class ProblemTests(SynchronousTestCase):
         """It begins its section all the same, in which more may stand than can be read."""
         whole, broken, other = read_ini("[a]\nk = 1\n[route b\nk = 1\n[c]\nk\n= 1\n", "x")[0]
         self.assertEqual((broken.header, list(broken.entries)), ("route b", ["k"]))
-        self.assertEqual([s.unread for s in (whole, broken, other)], [[], [3], [6, 7]])
+        self.assertEqual([s.unread for s in (whole, broken, other)], [(), (3,), (6, 7)])
 
     def test_first_of_two_keys_stays(self) -> None:
         """The value of a key that is given twice is the first one."""
         (section,) = read_ini("[a]\nk = 1\nk = 2\n", "x")[0]
-        self.assertEqual(section.entries["k"].items, [Item(2, "1")])
+        self.assertEqual(section.entries["k"].items, (Item(2, "1"),))
 
 
 BLANKS = st.sampled_from(["", " ", "  ", "\t", "    "])

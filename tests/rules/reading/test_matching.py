@@ -107,7 +107,14 @@ class ProblemTests(SynchronousTestCase):
             "sssh": f"unknown matcher 'sssh'; did you mean 'ssh'? {there_are}",
             "not TLS sni=x": f"unknown matcher 'TLS'; did you mean 'tls'? {there_are}",
             "quux": f"unknown matcher 'quux' {there_are}",
-            "ssh, tls": f"unknown matcher 'ssh,'; write one matcher a line, without commas {there_are}",
+            "!ssh": "unknown matcher '!ssh'; write 'not ssh'",
+            "!": "unknown matcher '!'; write 'not MATCHER'",
+            "ssl sni=x": "unknown matcher 'ssl'; write 'tls sni=x'",
+            "HTTPS": "unknown matcher 'HTTPS'; write 'tls'",
+            "websocket": "unknown matcher 'websocket'; write 'http upgrade=websocket'",
+            "http3": "unknown matcher 'http3'; write 'quic alpn=h3'",
+            "not udp": "unknown matcher 'udp'; write 'any'",
+            "ssh, tls": "unknown matcher 'ssh,'; write one matcher a line, without commas",
             "''": f"unknown matcher '' {there_are}",
         }.items():
             self.assertEqual(self.complaints(line), (message,))
@@ -137,7 +144,7 @@ class ProblemTests(SynchronousTestCase):
             (
                 "unknown option 'sin'; did you mean 'sni'? (tls takes sni=, alpn=)",
                 "option 'sni' is given twice; keep one",
-                "'h2' is not an option; write OPTION=VALUE (tls takes sni=, alpn=)",
+                "'h2' is not an option; several values have commas between them: 'sni=b,h2' (tls takes sni=, alpn=)",
                 "unknown option 'x' (tls takes sni=, alpn=)",
             ),
         )
@@ -159,7 +166,7 @@ class ProblemTests(SynchronousTestCase):
 
     def test_blank_after_a_comma(self) -> None:
         """A list that a blank cuts in two is recognised."""
-        hint = "no blank may stand beside a comma, unless the value is in quotes (tls takes sni=, alpn=)"
+        hint = "blanks beside a comma need quotes around the value (tls takes sni=, alpn=)"
         for line, word in (("tls sni=a, b", "b"), ("tls sni=a ,b", ",b"), ("tls sni=a , b", ",")):
             self.assertEqual(self.complaints(line)[0], f"{word!r} is not an option; {hint}")
         self.assertEqual(len(self.complaints("tls sni=a, b, c")), 2)

@@ -51,6 +51,23 @@ class DuringTests(ReadingTestCase):
 class KeyTests(SynchronousTestCase):
     """The keys of TLS."""
 
+    def test_clients(self) -> None:
+        """Who is let in is one line after another; without authorities there is nothing to ask of."""
+        (route,) = read(
+            "[route a]\nmatch = tls\nterminate_tls = a.pem\ntls_client_ca = ca.pem\n"
+            "tls_client_crl = crl.pem\nallow_client = cn=a ou=b\n  san=c\n"
+        ).routes
+        assert route.terminate_tls is not None
+        self.assertEqual(route.terminate_tls.client_crl, Path("etc/crl.pem"))
+        self.assertEqual(
+            [one.text for one in route.terminate_tls.allow_client], ["cn=a ou=b", "san=c"]
+        )
+        told = "does nothing without 'tls_client_ca', since no client is asked for a certificate; add that, or remove this"
+        self.assertEqual(
+            complaints(f"[route a]\n{TLS}tls_client_crl = crl.pem\nallow_client = cn=a\n"),
+            [f"6 [route a] tls_client_crl: {told}", f"7 [route a] allow_client: {told}"],
+        )
+
     def test_all(self) -> None:
         """They make one value; files stand beside the rules."""
         (route,) = read(
@@ -162,9 +179,9 @@ class UnderTests(SynchronousTestCase):
                 f"[route d]\n{TLS}under = b\n[route e]\n{TLS}under = c\n[route f]\n{PLAIN}under = e\n"
             ),
             [
-                "6 [route a] under: stands under itself; put it under a listener, or leave 'under' out",
+                "6 [route a] under: is under itself; put it under a listener, or leave 'under' out",
                 (
-                    "10 [route b] under: stands under itself: b -> c -> d -> b; "
+                    "10 [route b] under: is under itself: b -> c -> d -> b; "
                     "put it under a listener, or leave 'under' out"
                 ),
             ],

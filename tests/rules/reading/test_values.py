@@ -53,9 +53,33 @@ class DurationTests(ValueTestCase):
         """The near miss is suggested."""
         self.assertIn("did you mean '10m'?", self.complaint(values.duration, "10 m"))
 
+    def test_units_of_others(self) -> None:
+        """So is the unit that is meant."""
+        for text, meant in {
+            "5S": "5s",
+            "5 sec": "5s",
+            "1hour": "1h",
+            "2 hrs": "2h",
+            "10min": "10m",
+            "3 days": "3d",
+            "1.5 seconds": "1.5s",
+            "20msec": "20ms",
+        }.items():
+            message = self.complaint(values.duration, text)
+            self.assertTrue(message.endswith(f"; did you mean {meant!r}?"), message)
+
+    def test_thousands(self) -> None:
+        """A number with a letter is written out, if it is in range then."""
+        read = values.whole_number(0, 50_000)
+        for text, hint in {"10k": "; did you mean '10000'?", "60K": "", "1m": "", "k": ""}.items():
+            self.assertEqual(
+                self.complaint(read, text),
+                f"must be a whole number from 0 to 50000, not {text!r}{hint}",
+            )
+
     def test_others_are_refused(self) -> None:
         """Signs, other units, other digits and combined forms are no durations."""
-        for text in ("", "-5s", "+5s", "5S", "5 sec", "1m30s", ".5s", "1.s", "٣s", "nan", "1e3s"):
+        for text in ("", "-5s", "+5s", "5 x", "1m30s", ".5s", "1.s", "٣s", "nan", "1e3s"):
             message = self.complaint(values.duration, text)
             self.assertTrue(message.endswith("1h or 2d"), message)
 

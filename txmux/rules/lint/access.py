@@ -80,7 +80,9 @@ def _never_ends(line: Line, tls: TlsEnd) -> str:
     if line.negated:
         return ""
     first: Any = getattr(line.predicate, "first_bytes", None)
-    if first is not None and _HANDSHAKE not in first:
+    # What answers a client's request for TLS sees the handshake after that.
+    converses = getattr(line.predicate, "exchanges", None) is not None
+    if first is not None and _HANDSHAKE not in first and not converses:
         return (
             f"{line.text!r} is never TLS, which is to be ended here; match tls, or remove this line"
         )

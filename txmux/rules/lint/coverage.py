@@ -29,10 +29,12 @@ T = TypeVar("T")
 HOST_OPTIONS = frozenset(
     {
         ("dns", "name"),
+        ("dtls", "sni"),
         ("git", "host"),
         ("http", "host"),
         ("minecraft", "host"),
         ("postgres", "sni"),
+        ("quic", "sni"),
         ("tls", "sni"),
         ("xmpp", "to"),
     }
@@ -40,6 +42,8 @@ HOST_OPTIONS = frozenset(
 """Options whose patterns are those of hosts."""
 
 _OPTIONS_THAT_COUNT_TOGETHER = frozenset({"payload", "regex"})
+_OPTIONS_THAT_CHANGE = frozenset({("dns", "within"), ("wireguard", "reserved")})
+"""Options with which a matcher takes clients that it does not take without them."""
 _MOST_CASES = 1000
 _WILDCARD = re.compile(r"[*?]")
 _NO_NAME = ""  # stands for `sni=none`; no pattern of names is empty
@@ -52,7 +56,7 @@ class Case:
     Attributes:
         options: Names of options and their patterns.
         compared: Whether it can be compared with other cases, and not only be the same.
-        negated: Whether ``not`` stands before it.
+        negated: Whether ``not`` comes before it.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Line:
         text: It, as written.
         options: Its options as written.
         predicate: What the matcher made of it.
-        negated: Whether ``not`` stands before it.
+        negated: Whether ``not`` comes before it.
     """
 
     text: str
@@ -87,8 +91,23 @@ class Line:
         return _cases(self.name, self.options, self.predicate)
 
 
+_read: dict[int, tuple[Alternative, Line]] = {}
+
+
 def read_line(alternative: Alternative) -> Line:
-    """Take a line of a file apart."""
+    """Take a line of a file apart, once until `forget_lines` is called."""
+    known = _read.get(id(alternative))
+    if known is None or known[0] is not alternative:
+        known = _read[id(alternative)] = (alternative, _apart(alternative))
+    return known[1]
+
+
+def forget_lines() -> None:
+    """Keep no line any longer."""
+    _read.clear()
+
+
+def _apart(alternative: Alternative) -> Line:
     name, *words = split_words(alternative.text)[alternative.negated :]
     options = dict(word.partition("=")[::2] for word in words)
     if alternative.negated:
@@ -110,6 +129,7 @@ def _cases(name: str, options: dict[str, str], predicate: Predicate) -> tuple[Ca
     if (
         not own
         or name in _OPTIONS_THAT_COUNT_TOGETHER
+        or any((name, option) in _OPTIONS_THAT_CHANGE for option in options)
         or math.prod(map(len, choices)) > _MOST_CASES
     ):
         return (Case(name, frozenset(options.items()), compared=False),)
@@ -136,7 +156,7 @@ def _wider(pattern: str) -> Iterator[str]:
     """Give patterns that fit all names that this one fits, itself included."""
     yield pattern
     if pattern.startswith("~"):
-        # After a comma may stand what is no part of the expression, as in `sni=~…,none`.
+        # After a comma may stand what is not part of the expression, as in `sni=~…,none`.
         yield from () if "," in pattern else ("*",)
         return
     if pattern == _NO_NAME:

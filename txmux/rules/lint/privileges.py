@@ -13,6 +13,7 @@ import attrs
 
 from txmux.rules.lint.warnings import warnings
 from txmux.rules.problems import Problem
+from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _NET_BIND_SERVICE = 1 << 10  # capabilities(7)
 _FIRST_UNPRIVILEGED_PORT = 1024
 _ROOT = 0
+_INTERFACES = Path("/sys/class/net")
 
 
 def _user_id(name: str) -> int | None:
@@ -40,9 +42,14 @@ def _group_id(name: str) -> int | None:
         return None
 
 
+def _has_interface(name: str) -> bool:
+    # Linux lists them there; a number names one, too.
+    return name.isdigit() or not _INTERFACES.is_dir() or (_INTERFACES / name).exists()
+
+
 @attrs.frozen
 class Privileges:
-    """What a process may do.
+    """What a process may do, and what its machine has.
 
     Attributes:
         user: Its effective user ID, for messages.
@@ -50,6 +57,7 @@ class Privileges:
         may: Whether it may use a file or folder; as `os.access`.
         user_id: Gives the ID of a user by its name, if there is one.
         group_id: The same of a group.
+        has_interface: Whether there is a network interface of a name.
     """
 
     user: int
@@ -57,6 +65,7 @@ class Privileges:
     may: Callable[[Path, int], bool] = os.access
     user_id: Callable[[str], int | None] = _user_id
     group_id: Callable[[str], int | None] = _group_id
+    has_interface: Callable[[str], bool] = _has_interface
 
 
 def own_privileges(proc: Path = Path("/proc")) -> Privileges:
@@ -93,6 +102,9 @@ def missing_privileges(rules: Rules, privileges: Privileges) -> list[Problem]:
         *_low_ports(rules, privileges),
         *_access_log(rules, privileges),
         *_accounts(rules, privileges),
+        *_folders(rules),
+        *_folders_of_control(rules),
+        *_interfaces(rules, privileges),
     ]
     return warnings(rules, found)
 
@@ -109,7 +121,9 @@ def _low_ports(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
 
 
 def _port(text: str) -> int:
-    """Give the TCP port of an endpoint, or 0 if it has none that is known."""
+    """Give the port of an endpoint, or 0 if it has none that is known."""
+    if is_for_datagrams(text):
+        return listening_place(text)[1]
     short = short_form(text)
     if short is not None:
         return short[1]
@@ -146,7 +160,7 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     section = rules.settings.section
     if user is None:
         if privileges.user == _ROOT:
-            message = "txmux is run as root, and stays root; write 'user = NAME' for the user to switch to once it listens"
+            message = "txmux runs as root, and stays root; write 'user = NAME' for the user to switch to once it listens"
             path = next(iter(rules.files.texts))
             yield Problem(path, section.line, "txmux", "user", message)
         return
@@ -160,3 +174,76 @@ def _accounts(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
     if group is not None and privileges.group_id(group) is None:
         message = f"there is no group {group!r} on this machine; create it, or name another one"
         yield section.problem(message, "group")
+
+
+def _folders(rules: Rules) -> Iterator[Problem]:
+    """Find UNIX sockets in folders that are not there; systemd may make one before the service starts."""
+    for listener in rules.listeners:
+        for number, endpoint in enumerate(listener.endpoints):
+            arguments = split_arguments(endpoint) if endpoint.lower().startswith("unix:") else None
+            if arguments is not None:
+                message = _no_socket(Path(SERVER["unix"].check(arguments)["address"]))
+                if message:
+                    yield listener.section.problem(message, "endpoint", number)
+    for backend in rules.backends.values():
+        for number, server in enumerate(backend.servers):
+            if server.kind == "unix" and _is_missing(Path(server.path).parent):
+                message = _no_folder(Path(server.path).parent)
+                yield backend.section.problem(message, "server", number)
+
+
+def _folders_of_control(rules: Rules) -> Iterator[Problem]:
+    """Find the same of the endpoints by which the service is watched and controlled."""
+    settings = rules.settings
+    for key, place in (("admin", settings.admin), ("metrics", settings.metrics)):
+        if place and place.startswith("unix:"):
+            message = _no_socket(Path(SERVER["unix"].check(split_arguments(place))["address"]))
+            if message:
+                yield settings.section.problem(message, key)
+    token = settings.admin_token
+    if token is not None and token.is_dir():
+        message = f"'{token}' is a folder; write the path of a file"
+        yield settings.section.problem(message, "admin_token")
+    elif token is not None and _is_missing(token.parent):
+        yield settings.section.problem(_no_folder(token.parent), "admin_token")
+
+
+def _interfaces(rules: Rules, privileges: Privileges) -> Iterator[Problem]:
+    """Find addresses of links that this machine does not have; it may get them before the service starts."""
+    for listener in rules.listeners:
+        for number, endpoint in enumerate(listener.endpoints):
+            if is_for_datagrams(endpoint):
+                address, _ = listening_place(endpoint)
+            else:
+                address, _ = short_form(endpoint) or ("", 0)
+            name = address.partition("%")[2]
+            if name and not privileges.has_interface(name):
+                message = (
+                    f"this machine has no interface {name!r}; see 'ip link' for the names there are"
+                )
+                yield listener.section.problem(message, "endpoint", number)
+
+
+def _no_socket(path: Path) -> str:
+    """Tell why there can be no socket at a path, or nothing. A relative one starts where the service does."""
+    if not path.is_absolute():
+        return ""
+    if _is_missing(path.parent):
+        return _no_folder(path.parent)
+    try:
+        if not path.exists() or path.is_socket():
+            return ""
+    except OSError:
+        return ""  # another user may see it
+    return f"'{path}' is there already, and is not a socket; move it away, or write another path"
+
+
+def _is_missing(folder: Path) -> bool:
+    try:
+        return not folder.is_dir()
+    except OSError:
+        return False  # another user may see it
+
+
+def _no_folder(folder: Path) -> str:
+    return f"there is no folder '{folder}'; create it, or correct the path"

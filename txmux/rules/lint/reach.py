@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.detection.ambiguities import AMBIGUITIES
+from txmux.detection.ambiguities import AMBIGUITIES, DATAGRAM_AMBIGUITIES
+from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import Index, read_line
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.lint.spans import set_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
 
 _MOST_NAMED = 5
+_PAIRS = (*AMBIGUITIES, *DATAGRAM_AMBIGUITIES)
+_NOBODY: dict[str, Route] = {}  # one for the many lines that nobody takes all clients of
 
 
 @attrs.frozen
@@ -105,6 +108,8 @@ class _Reach:
     def _look_at(self, scope: Scope) -> None:
         index: Index[_Owner] = Index()
         plain: dict[str, list[_Owner]] = defaultdict(list)
+        # Inside of TLS, which a route ends, there are streams.
+        over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
         for route in self._rules.routes_of(scope.owner):
             served = self._clients[route.name] & scope.clients
             if not served:
@@ -113,6 +118,7 @@ class _Reach:
             owners = [
                 _Owner(route, number, line, served)
                 for number, line in enumerate(self._lines[route.name])
+                if route.alternatives[number].over(over)
             ]
             for owner in owners:
                 self._takers[route.name, owner.number].append(_takers(index, owner))
@@ -123,7 +129,7 @@ class _Reach:
                     plain[owner.line.name].append(owner)
 
     def _find_misplaced(self, plain: dict[str, list[_Owner]], later: _Owner) -> None:
-        for pair in AMBIGUITIES if not later.line.negated else ():
+        for pair in _PAIRS if not later.line.negated else ():
             for owner in plain[pair.second] if pair.first == later.line.name else ():
                 if _leads(owner.route) != _leads(later.route) and owner.clients & later.clients:
                     message = (
@@ -149,9 +155,9 @@ class _Reach:
         mine = [scope for scope in self._scopes if route.stands_under(scope.owner)]
         dry = [scope.owner.name for scope in mine if getattr(scope.owner, "dry_run", False)]
         if not self._clients[route.name] and "not_from" in section.entries:
-            key, message = "not_from", "excludes all that 'from' names; correct one of the two"
+            key, message = "not_from", "excludes everything in 'from'; correct one of the two"
         elif not self._clients[route.name]:
-            message = "names no network, so nobody is served; add one, or remove this route"
+            message = "names no network, so no client is served; add one, or remove this route"
         elif any(scope.clients for scope in mine):
             over = [scope.owner for scope in mine if scope.clients]
             whose = "'allow' and 'deny' of a listener let in"
@@ -160,7 +166,7 @@ class _Reach:
             message = f"leaves no client that {whose}; correct one of them, or remove this route"
         elif mine and len(dry) == len(mine):
             key = "under"
-            message = f"nobody comes here while [route {dry[0]}] has 'dry_run = yes'; remove that"
+            message = f"no client gets here while [route {dry[0]}] has 'dry_run = yes'; remove that"
         else:
             return  # Scopes to which nobody comes at all are told of by themselves.
         yield section.problem(message, key)
@@ -189,7 +195,7 @@ def _takers(index: Index[_Owner], owner: _Owner) -> dict[str, Route]:
             if not left:
                 break
         if left:
-            return {}
+            return _NOBODY
     return found
 
 

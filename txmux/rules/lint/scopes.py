@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.rules.lint.spans import NOBODY, set_of
+from txmux.rules.lint.spans import NOBODY, PLACES, names_places, set_of
 
 if TYPE_CHECKING:
     from txmux.rules.lint.spans import ClientSet
@@ -30,10 +30,15 @@ class Scope:
 
 def scopes(rules: Rules) -> tuple[Scope, ...]:
     """Give all scopes, each after those that it is inside of."""
-    found = [Scope(listener, set_of(listener.clients), (listener,)) for listener in rules.listeners]
+    # Some of a place may be in whatever networks a listener lets in.
+    places = PLACES if any(names_places(route.clients) for route in rules.routes) else NOBODY
+    found = []
+    for listener in rules.listeners:
+        some = set_of(listener.clients)
+        found.append(Scope(listener, some | places if some else some, (listener,)))
     inside = {route.name: route for route in rules.routes if route.terminate_tls}
     while inside:
-        # No route stands under itself, so that there always is one whose own scopes are known.
+        # No route is under itself, so that there always is one whose own scopes are known.
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]

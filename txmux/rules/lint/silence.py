@@ -22,16 +22,16 @@ def server_first(rules: Rules) -> Iterator[Problem]:
             continue
         section = listener.section
         if isinstance(listener.default, Refusal):
-            message = "'default' leads to no server that could speak; name one there"
+            message = "'default' has no server that could speak; name one there"
             yield section.problem(message, "first")
         for key in ("silent", "race"):
             if key in section.entries:
-                message = "does nothing with 'first = server', which leads every client to 'default'; remove one of the two"
+                message = "has no effect with 'first = server', which sends every client to 'default'; remove one of the two"
                 yield section.problem(message, key)
         never = [route.name for route in rules.routes_of(listener) if _is_never_asked(route, rules)]
         if never:
             names = ", ".join(f"[route {name}]" for name in never)
-            message = f"nothing is asked of {names}: every client is led to 'default' at once; remove one of the two"
+            message = f"nothing is asked of {names}: every client goes to 'default' at once; remove one of the two"
             yield section.problem(message, "first")
 
 
@@ -55,7 +55,7 @@ def silence(rules: Rules) -> Iterator[Problem]:
                 )
                 yield section.problem(message, "silent", number)
         if listener.race and listener.first != "server" and not _has_runner(rules, listener):
-            message = "'silent' leads to no server that could be connected; name one there"
+            message = "'silent' has no server to connect to; name one there"
             yield section.problem(message, "race")
 
 

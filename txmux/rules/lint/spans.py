@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import attrs
 
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 _Span = tuple[int, int]
 
-# All clients on one line of numbers: those without an IP address, as on a UNIX socket; IPv4; IPv6.
+# All clients on one line of numbers: those without an IP address, as on a UNIX socket; IPv4; IPv6; and for each place
+# whose addresses are not known here, such as a country, a number that stands for them.
 _START = {4: 0, 6: 1 << 32}
-_FIRST, _END = -1, (1 << 32) + (1 << 128)
+_PLACES = (1 << 32) + (1 << 128)
+_FIRST, _END = -1, _PLACES + (1 << 32)
 
 
 @attrs.frozen
@@ -61,19 +64,34 @@ class ClientSet:
 @cache
 def set_of(clients: Clients) -> ClientSet:
     """Give the clients that are served. What was found is kept until `set_of.cache_clear()`."""
-    some = EVERYONE if clients.allowed is None else _of(clients.allowed)
+    some = EVERYONE
+    if clients.allowed is not None:
+        some = _of(clients.allowed) | ClientSet(tuple(_merged(_places(clients.allowed))))
+    # Who is taken out by a place is not known, so nobody is.
     return some if clients.excluded is None else some - _of(clients.excluded)
 
 
+def names_places(clients: Clients) -> bool:
+    """Tell whether some are served by where they are."""
+    return clients.allowed is not None and any(True for _ in _places(clients.allowed))
+
+
+def _places(networks: NetworkSet) -> Iterator[_Span]:
+    for one in networks.varying:
+        if one.kind == "geo":
+            number = _PLACES + crc32(one.name.encode())
+            yield number, number + 1
+
+
 def _of(networks: NetworkSet) -> ClientSet:
-    spans = networks.spans()
-    return ClientSet(
-        tuple(
-            _merged(
-                (_START[version] + first, _START[version] + end) for version, first, end in spans
-            )
+    spans = tuple(
+        _merged(
+            (_START[version] + first, _START[version] + end)
+            for version, first, end in networks.spans()
         )
     )
+    # All addresses are those of all places.
+    return WITH_ADDRESS if spans == ((0, _PLACES),) else ClientSet(spans)
 
 
 def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
@@ -90,6 +108,9 @@ def _merged(spans: Iterable[_Span]) -> Iterator[_Span]:
             end = max(end, next_end)
     yield start, end
 
+
+PLACES = ClientSet(((_PLACES, _END),))
+"""Those of all places."""
 
 EVERYONE = ClientSet(((_FIRST, _END),))
 """All clients there can be."""

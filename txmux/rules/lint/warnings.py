@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.interfaces import Transport
 from txmux.rules.lint.access import proxy_listeners, tls_ends
-from txmux.rules.lint.coverage import read_line
+from txmux.rules.lint.control import admin_reachable
+from txmux.rules.lint.coverage import forget_lines, read_line
+from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import reach
 from txmux.rules.lint.scopes import scopes
 from txmux.rules.lint.silence import server_first, silence, silent_clients
 from txmux.rules.lint.spans import NOBODY, WITH_ADDRESS, set_of
+from txmux.rules.lint.transports import lines_of_the_other
 from txmux.rules.model import Backend, Listener
 
 if TYPE_CHECKING:
@@ -24,6 +28,16 @@ if TYPE_CHECKING:
     from txmux.rules.lint.spans import ClientSet
     from txmux.rules.model import Outcome, Route, Rules
     from txmux.rules.problems import Problem
+
+
+_HELLO = 2048  # with a key share of ML-KEM, as browsers send it, and some room
+_HEAD = 1024
+_LEAST_PEEKED = {
+    "tls": dict.fromkeys(("sni", "alpn", "version", "ja4", "ech"), _HELLO),
+    "postgres": {"sni": _HELLO},
+    "http": dict.fromkeys(("host", "upgrade"), _HEAD),
+}
+"""The bytes that clients often need to tell what an option asks for."""
 
 
 def lint(rules: Rules) -> list[Problem]:
@@ -38,7 +52,10 @@ def lint(rules: Rules) -> list[Problem]:
     if not rules.files.texts:
         return []
     found = [
+        *admin_reachable(rules),
         *reach(rules),
+        *odd_patterns(rules),
+        *lines_of_the_other(rules),
         *_let_in_nobody(rules),
         *_open_to_all(rules),
         *_beyond_peek_limit(rules),
@@ -51,6 +68,7 @@ def lint(rules: Rules) -> list[Problem]:
         *_idle_queues(rules),
     ]
     set_of.cache_clear()
+    forget_lines()
     return warnings(rules, found)
 
 
@@ -66,10 +84,10 @@ def _let_in_nobody(rules: Rules) -> Iterator[Problem]:
         if set_of(listener.clients):
             continue
         if listener.clients.excluded is not None:
-            message = "lets nobody in: it has all of 'allow'; correct one of the two"
+            message = "lets no client in: it covers all of 'allow'; correct one of the two"
             yield listener.section.problem(message, "deny")
         else:
-            message = "names no network, so nobody is let in; add one, or remove this"
+            message = "names no network, so no client can connect; add one, or remove this"
             yield listener.section.problem(message, "allow")
 
 
@@ -117,7 +135,9 @@ def _servers(outcome: Outcome | None) -> set[object]:
     if not isinstance(outcome, Backend):
         return set()
     return {
-        server.text if server.kind == "endpoint" else (server.host, server.port, server.path)
+        server.text
+        if server.kind in {"consul", "endpoint"}
+        else (server.host, server.port, server.path)
         for server in outcome.servers
     }
 
@@ -126,11 +146,27 @@ def _beyond_peek_limit(rules: Rules) -> Iterator[Problem]:
     by_route: dict[str, dict[str, Listener]] = {route.name: {} for route in rules.routes}
     for scope in scopes(rules):
         for route in rules.routes_of(scope.owner):
-            by_route[route.name].update({one.name: one for one in scope.listeners})
+            # A datagram is looked at as a whole, however long it is.
+            by_route[route.name].update(
+                {one.name: one for one in scope.listeners if one.transport is Transport.TCP}
+            )
     for route in rules.routes:
         for number, alternative in enumerate(route.alternatives):
             line = read_line(alternative)
             never = line.name == "payload"
+            least = _LEAST_PEEKED.get(line.name, {})
+            needed = max((least.get(option, 0) for option in line.options), default=0)
+            small = [
+                f"{listener.peek_limit} ([listen {listener.name}])"
+                for listener in by_route[route.name].values()
+                if listener.peek_limit < needed
+            ]
+            if small:
+                message = (
+                    f"{alternative.text!r} looks at what often is in the first {needed} bytes only, but 'peek_limit' is "
+                    f"{' and '.join(small)}; raise that"
+                )
+                yield route.section.problem(message, "match", number)
             if not never and not (line.name == "regex" and "within" in line.options):
                 continue
             limits = [
@@ -151,20 +187,18 @@ def _unused_backends(rules: Rules) -> Iterator[Problem]:
     used = {outcome.name for outcome in rules.outcomes() if isinstance(outcome, Backend)}
     for backend in rules.backends.values():
         if backend.name not in used:
-            message = "nothing leads to it; name it in a route, or remove it"
+            message = "nothing uses it; name it in a route, or remove it"
             yield backend.section.problem(message)
 
 
 def _idle_servers(rules: Rules) -> Iterator[Problem]:
     for backend in rules.backends.values():
         if all(server.down for server in backend.servers):
-            message = (
-                "all of them are down, so every client is led to 'fallback'; take one 'down' away"
-            )
+            message = "all of them are down, so every client goes to 'fallback'; remove one 'down'"
             yield backend.section.problem(message, "server")
         for number, server in enumerate(backend.servers):
             if server.weight > 1 and backend.balance == "first":
-                message = "the weight does nothing with 'balance = first', which goes by the order; remove it"
+                message = "the weight has no effect with 'balance = first', which uses the order; remove it"
                 yield backend.section.problem(message, "server", number)
 
 
@@ -172,8 +206,10 @@ def _idle_queues(rules: Rules) -> Iterator[Problem]:
     for backend in rules.backends.values():
         limits = (backend.max_connections, *(server.max_connections for server in backend.servers))
         if backend.queue and not any(limits):
-            message = "nobody ever waits without 'max_connections', which is when they do; add that"
+            message = (
+                "no client ever waits without 'max_connections', which says when they do; add that"
+            )
             yield backend.section.problem(message, "queue")
         if "queue_timeout" in backend.section.entries and not backend.queue:
-            message = "nobody ever waits without 'queue', which is how many can; add that"
+            message = "no client ever waits without 'queue', which says how many can; add that"
             yield backend.section.problem(message, "queue_timeout")

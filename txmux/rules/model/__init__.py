@@ -5,6 +5,7 @@ from txmux.rules.model.backend import (
     Balance,
     Check,
     CheckKind,
+    ConsulService,
     Ejection,
     Outcome,
     Server,
@@ -15,6 +16,7 @@ from txmux.rules.model.clients import Clients
 from txmux.rules.model.files import Files
 from txmux.rules.model.keepalive import Keepalive
 from txmux.rules.model.listener import Listener, Rate
+from txmux.rules.model.logged import Logged, fewer
 from txmux.rules.model.networks import IPAddress, IPNetwork, NetworkSet
 from txmux.rules.model.period import Period
 from txmux.rules.model.refusal import InProcess, Refusal
@@ -24,16 +26,19 @@ from txmux.rules.model.section import NOWHERE, Entry, Item, Section
 from txmux.rules.model.senders import Senders, Unix
 from txmux.rules.model.settings import Settings
 from txmux.rules.model.silence import Silence
-from txmux.rules.model.tls import TlsEnd, TLSMinimum
+from txmux.rules.model.tls import AllowedClient, TlsEnd, TLSMinimum
+from txmux.rules.model.varying import Place, Varying
 
 __all__ = [
     "NOWHERE",
+    "AllowedClient",
     "Alternative",
     "Backend",
     "Balance",
     "Check",
     "CheckKind",
     "Clients",
+    "ConsulService",
     "Ejection",
     "Entry",
     "Files",
@@ -43,9 +48,11 @@ __all__ = [
     "Item",
     "Keepalive",
     "Listener",
+    "Logged",
     "NetworkSet",
     "Outcome",
     "Period",
+    "Place",
     "Rate",
     "Refusal",
     "Route",
@@ -59,5 +66,7 @@ __all__ = [
     "TLSMinimum",
     "TlsEnd",
     "Unix",
+    "Varying",
     "backends_of",
+    "fewer",
 ]

@@ -9,6 +9,7 @@ import attrs
 
 from txmux.rules.model.refusal import InProcess, Refusal
 from txmux.rules.model.section import NOWHERE
+from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ __all__ = [
     "Balance",
     "Check",
     "CheckKind",
+    "ConsulService",
     "Ejection",
     "Outcome",
     "Server",
@@ -28,12 +30,29 @@ __all__ = [
     "backends_of",
 ]
 
-Balance = Literal["round-robin", "least-connections", "random", "source-hash", "first"]
+Balance = Literal[
+    "round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"
+]
 """How one of several servers is chosen."""
 
-
-CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "exchange"]
+CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "dns", "exchange"]
 """What a server is asked; ``exchange`` is ``send=`` and ``expect=``."""
+
+
+@attrs.frozen
+class ConsulService:
+    """Which instances of a service Consul is asked for.
+
+    Attributes:
+        tags: They have all of these.
+        datacenter: Empty is that of the agent which is asked.
+        passing: Whether those are out that have a warning.
+    """
+
+    name: str
+    tags: tuple[str, ...] = ()
+    datacenter: str = ""
+    passing: bool = False
 
 
 @attrs.frozen
@@ -42,19 +61,20 @@ class Server:
 
     Attributes:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
-        kind: ``tcp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records) or
-            ``endpoint`` (`text` is a Twisted client endpoint string).
+        kind: ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
+            ``consul`` (`consul` says whose instances) or ``endpoint`` (`text` is a Twisted client endpoint string).
         host: An IP address or a host name.
-        port: A TCP port, 1 to 65535.
+        port: 1 to 65535.
         path: The path of a UNIX socket.
         weight: Its share among the servers of a backend, 1 to 65535.
         backup: Whether it is for the time when no other server is up.
-        max_connections: 0 is no limit. Where there are several addresses, for each of them.
+        max_connections: 0 means no limit. Where there are several addresses, for each of them.
         down: Whether it is out of use.
+        consul: The service whose instances it stands for.
     """
 
     text: str
-    kind: Literal["tcp", "unix", "srv", "endpoint"]
+    kind: Literal["tcp", "udp", "unix", "srv", "consul", "endpoint"]
     host: str = ""
     port: int = 0
     path: str = ""
@@ -62,11 +82,12 @@ class Server:
     backup: bool = False
     max_connections: int = 0
     down: bool = False
+    consul: ConsulService | None = None
 
 
 @attrs.frozen
 class Check:
-    """How a server is asked whether it is well. Times are seconds.
+    """How a server is asked whether it is healthy. Times are seconds.
 
     Attributes:
         kind: What is asked.
@@ -76,13 +97,14 @@ class Check:
         fall: Checks in a row that take it out.
         path: Of the HTTP request.
         host: The HTTP request's ``Host``; empty is the server's own name.
-        statuses: The HTTP statuses that are well.
+        statuses: The HTTP statuses of a healthy server.
         send: The bytes that are sent first; of an HTTP check, in place of the usual request.
         expect: The bytes that the answer has to contain.
         port: Where it is asked; 0 is the server's own port. Elsewhere there is no PROXY header, and no TLS of the
             backend.
         tls: Whether TLS is spoken; ``None`` if that is as for clients.
         sni: The name that is sent with TLS where the backend has none; empty is the server's own.
+        name: The name that a server of DNS is asked for.
     """
 
     kind: CheckKind
@@ -98,6 +120,7 @@ class Check:
     port: int = 0
     tls: bool | None = None
     sni: str = ""
+    name: str = ""
 
 
 @attrs.frozen
@@ -109,12 +132,14 @@ class Ejection:
         within: in so much time,
         seconds: take the server out for so long.
         lone: Whether also the only server of a backend is taken out, which nobody could replace.
+        unanswered: So many flows of datagrams in a row without any answer do the same; 0 is never.
     """
 
     failures: int = 3
     within: float = 10.0
     seconds: float = 10.0
     lone: bool = attrs.field(default=True, eq=False)
+    unanswered: int = 0
 
 
 @attrs.frozen
@@ -141,18 +166,23 @@ class Backend:
     Attributes:
         proxy_tlvs: What the header of the PROXY protocol, version 2, tells beside the addresses.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
-        check: ``None`` is no check.
+        check: ``None`` means no check.
         eject: ``None`` is never.
-        resolve: The longest time until a host name is looked up again.
+        resolve: The longest time until a host name is looked up again, or Consul is asked again.
         resolvers: The IP addresses and ports of the name servers that are asked; none is those of the system.
+        consul: The URL of Consul's HTTP API: ``http:``, ``https:`` or ``unix:``.
+        consul_token: The file with the token for that; ``None`` is without.
         tls: How TLS is spoken to the servers; ``None`` is not at all.
-        upload_idle_timeout: Without a byte from the client; ``None`` is no limit of its own.
+        upload_idle_timeout: Without a byte from the client; ``None`` means no limit of its own.
         download_idle_timeout: The same from the server.
-        max_connections: 0 is no limit.
+        max_connections: 0 means no limit.
         queue: How many clients may wait when `max_connections` is reached, here or for all servers.
-        upload_rate: From the client; ``None`` is no limit.
-        download_rate: To the client; ``None`` is no limit.
+        upload_rate: From the client; ``None`` means no limit.
+        download_rate: To the client; ``None`` means no limit.
         fallback: Where a client is led when no server can be reached.
+        unanswered_timeout: Of a flow of datagrams that the server has never answered.
+        answers: After so many datagrams from the server a flow is over; 0 means no such end.
+        proxy_every: Which datagrams of a flow have a header of the PROXY protocol.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
@@ -164,7 +194,7 @@ class Backend:
     source: tuple[str, ...] = ()
     connect_timeout: float = 5.0
     retries: int = 2
-    idle_timeout: float = 3600.0
+    idle_timeout: float = attrs.field()
     upload_idle_timeout: float | None = None
     download_idle_timeout: float | None = None
     half_close_timeout: float = 60.0
@@ -173,6 +203,8 @@ class Backend:
     eject: Ejection | None = attrs.field(factory=partial(Ejection, lone=False))
     resolve: float = 30.0
     resolvers: tuple[tuple[str, int], ...] = ()
+    consul: str = "http://127.0.0.1:8500"
+    consul_token: Path | None = None
     tls: ServerTLS | None = None
     max_connections: int = 0
     queue: int = 0
@@ -180,7 +212,20 @@ class Backend:
     upload_rate: int | None = None
     download_rate: int | None = None
     fallback: Outcome = Refusal.CLOSE
+    unanswered_timeout: float = 30.0
+    answers: int = 0
+    proxy_every: Literal["all", "first"] = "all"
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+
+    @idle_timeout.default
+    def _usual_idle_timeout(self) -> float:
+        return 180.0 if self.transport is Transport.UDP else 3600.0
+
+    @property
+    def transport(self) -> Transport:
+        """What its servers are spoken to by."""
+        is_udp = any(server.kind == "udp" for server in self.servers)
+        return Transport.UDP if is_udp else Transport.TCP
 
 
 Outcome = Backend | InProcess | Refusal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,7 +10,10 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Files"]
+__all__ = ["OPTIONS", "Files"]
+
+OPTIONS = "<options>"
+"""The name of what is not in a file, but was said by the options of a command."""
 
 
 @attrs.frozen
@@ -19,7 +23,15 @@ class Files:
     Attributes:
         texts: By path; the main file is the first.
         included: The paths that each item of ``include`` led to.
+        variables: Those of the environment that values name; ``None`` for one that was not set.
     """
 
     texts: Mapping[str, str] = attrs.field(factory=dict)
     included: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    variables: Mapping[str, str | None] = attrs.field(factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the texts in their order, in hexadecimal: of one file, what ``sha256sum`` says; empty if there is none."""
+        texts = "".join(self.texts.values()).encode()
+        return hashlib.sha256(texts).hexdigest() if self.texts else ""

@@ -11,9 +11,11 @@ from txmux.rules.model.keepalive import Keepalive
 from txmux.rules.model.refusal import Refusal
 from txmux.rules.model.section import NOWHERE
 from txmux.rules.model.silence import Silence, silences
+from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from txmux.rules.model.backend import Outcome
+    from txmux.rules.model.logged import Logged
     from txmux.rules.model.networks import NetworkSet
     from txmux.rules.model.section import Section
 
@@ -39,7 +41,7 @@ class Listener:
 
     Attributes:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
-            as written.
+            as written; or ``udp:`` and one of these or a port.
         first: Who speaks first. ``server``: clients are led to `default` as soon as they are accepted.
         silent: Where clients are led that say nothing: the first line that fits counts; one outcome is for all of them.
         race: Whether the server that silence leads to is connected at once, in case the client says nothing.
@@ -47,20 +49,25 @@ class Listener:
             UNIX socket has to only if these are `Senders` that say so.
         proxy_timeout: For that header.
         clients: ``allow =`` and ``deny =``: who is let in.
-        max_connections: 0 is no limit.
+        end_denied: Whether connections end whose clients are not let in any more.
+        max_connections: 0 means no limit.
         max_connections_per_source: The same, for each client's address; IPv6 addresses count by /64.
         max_undecided_per_source: The same, only those that detection has not decided about yet.
-        connection_rate_per_source: How fast new ones may come from each; ``None`` is no limit.
+        connection_rate_per_source: How fast new ones may come from each; ``None`` means no limit.
         keepalive: Of the connections to clients and to servers; ``None`` is none.
         freebind: Whether addresses are listened on that this machine does not have, or not yet.
         tls_strict: Whether a client of TLS that is ended here has to send a close-notify; without one it has broken off.
+        capture: Whether the first bytes of clients that no route takes are kept for a while, to be shown by the API.
+        log: Which of its connections get a line in the access log.
+        max_flows: The highest number of flows of datagrams; ``None`` is a part of the descriptors that there may be.
+        max_flows_per_source: The same, for each client's address; 0 means no limit.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     name: str
     endpoints: tuple[str, ...] = ()
-    detect_timeout: float = 5.0
-    peek_limit: int = 32 * 1024
+    detect_timeout: float = attrs.field()
+    peek_limit: int = attrs.field()
     first: Literal["client", "server"] = "client"
     silent: tuple[Silence, ...] = attrs.field(default=(), converter=silences)
     race: bool = False
@@ -68,6 +75,7 @@ class Listener:
     accept_proxy_from: NetworkSet | None = None
     proxy_timeout: float = 3.0
     clients: Clients = EVERY_CLIENT
+    end_denied: bool = False
     max_connections: int = 0
     max_connections_per_source: int = 0
     max_undecided_per_source: int = 0
@@ -76,4 +84,22 @@ class Listener:
     keepalive: Keepalive | None = attrs.field(factory=Keepalive)
     freebind: bool = False
     tls_strict: bool = False
+    capture: bool = True
+    log: Logged = True
+    max_flows: int | None = None
+    max_flows_per_source: int = 0
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+
+    @detect_timeout.default
+    def _usual_detect_timeout(self) -> float:
+        return 0.3 if self.transport is Transport.UDP else 5.0
+
+    @peek_limit.default
+    def _usual_peek_limit(self) -> int:
+        return 16 * 1024 if self.transport is Transport.UDP else 32 * 1024
+
+    @property
+    def transport(self) -> Transport:
+        """Whether streams come in, or datagrams."""
+        is_udp = any(text.startswith("udp:") for text in self.endpoints)
+        return Transport.UDP if is_udp else Transport.TCP

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.rules.model.backend import Backend
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
 from txmux.rules.model.listener import Listener
 from txmux.rules.model.section import NOWHERE
+from txmux.transport import Transport
 
 if TYPE_CHECKING:
     from txmux.interfaces import Predicate
     from txmux.rules.model.backend import Outcome
+    from txmux.rules.model.logged import Logged
     from txmux.rules.model.period import Period
     from txmux.rules.model.section import Section
     from txmux.rules.model.tls import TlsEnd
@@ -26,13 +29,25 @@ class Alternative:
 
     Attributes:
         text: The line as written.
-        predicate: What the matcher made of it.
-        negated: Whether ``not`` stands before it.
+        predicate: What the matcher made of it. If it is for UDP only, this is asked about datagrams.
+        negated: Whether ``not`` comes before it.
+        datagrams: What is asked about datagrams; ``None`` if the matcher is not for UDP.
+        streams: Whether the matcher is for TCP.
     """
 
     text: str
     predicate: Predicate
     negated: bool = False
+    datagrams: Predicate | None = None
+    streams: bool = True
+
+    def over(self, transport: Transport) -> Alternative | None:
+        """Give the line as it is asked under listeners of a transport; ``None`` if its matcher is not for that."""
+        if transport is Transport.TCP:
+            return self if self.streams else None
+        if self.datagrams is None:
+            return None
+        return attrs.evolve(self, predicate=self.datagrams)
 
 
 @attrs.frozen
@@ -48,7 +63,7 @@ class Route:
         during: The only times at which it serves anyone, of which one is enough; empty is always.
         terminate_tls: The TLS that it ends; ``None`` is none. What the routes under it are asked of is inside.
         under: Names of the listeners, and of routes that end TLS, that it belongs to; empty is every listener.
-        log: Whether its connections get a line in the access log.
+        log: Which of its connections get a line in the access log, unless the listener wants fewer.
         dry_run: Whether it only tells what it would have taken.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
@@ -60,11 +75,31 @@ class Route:
     during: tuple[Period, ...] = ()
     terminate_tls: TlsEnd | None = None
     under: tuple[str, ...] = ()
-    log: bool = True
+    log: Logged = True
     dry_run: bool = False
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
 
     def stands_under(self, place: Listener | Route) -> bool:
         """Tell whether it belongs to a listener, or to a route that ends TLS."""
         # No listener has the name of such a route, if any route is under that name.
-        return place.name in self.under or (not self.under and isinstance(place, Listener))
+        if self.under:
+            return place.name in self.under
+        return isinstance(place, Listener) and self.transport in {None, place.transport}
+
+    @property
+    def transport(self) -> Transport | None:
+        """What its clients come by, since TLS ends here or its servers are spoken to by that; ``None`` if it may be either."""
+        if self.terminate_tls is not None:
+            return Transport.TCP
+        return self.outcome.transport if isinstance(self.outcome, Backend) else None
+
+    def over(self, transport: Transport) -> Route | None:
+        """Give the route with the lines that are asked under listeners of a transport.
+
+        Returns:
+            The route itself, if that is all of them; ``None`` if there are none.
+        """
+        lines = tuple(line for one in self.alternatives if (line := one.over(transport)))
+        if not lines:
+            return None
+        return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)

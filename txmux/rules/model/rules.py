@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.rules.model.backend import Backend
-from txmux.rules.model.files import Files
+from txmux.rules.model.files import OPTIONS, Files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from txmux.rules.model.listener import Listener
     from txmux.rules.model.route import Route
     from txmux.rules.model.settings import Settings
+    from txmux.transport import Transport
 
 __all__ = ["Rules"]
 
@@ -28,7 +29,7 @@ class Rules:
     Attributes:
         path: The file that was read first.
         routes: In the order of the file, which is their priority.
-        backends: Those with a ``[backend]`` section, by name; short forms stand in the routes only.
+        backends: Those with a ``[backend]`` section, by name; short forms are only in the routes.
         files: What they were read from; nothing if they were made in Python.
     """
 
@@ -38,6 +39,15 @@ class Rules:
     routes: tuple[Route, ...]
     backends: dict[str, Backend] = attrs.field(factory=dict)
     files: Files = attrs.field(factory=Files, eq=False, repr=False)
+
+    @property
+    def unreadable(self) -> str:
+        """Why there is nothing that they could be read from again; nothing if there is."""
+        if not self.files.texts:
+            return "nothing changed: the rules were made in Python"
+        if str(self.path) == OPTIONS:
+            return "nothing to reload: the rules are the options that the service was started with, not a file"
+        return ""
 
     def outcomes(self) -> Iterator[Outcome]:
         """Give what routes, listeners and the fallbacks of backends lead to; some of it several times."""
@@ -56,3 +66,8 @@ class Rules:
     def routes_of(self, place: Listener | Route) -> tuple[Route, ...]:
         """Give the routes that belong to a listener, or to a route that ends TLS, in their order."""
         return tuple(route for route in self.routes if route.stands_under(place))
+
+    def asked_of(self, place: Listener | Route, transport: Transport) -> tuple[Route, ...]:
+        """Give the routes of `routes_of` with the lines that can be asked over a transport; those without any are left out."""
+        found = (route.over(transport) for route in self.routes_of(place))
+        return tuple(route for route in found if route is not None)

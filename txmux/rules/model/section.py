@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["NOWHERE", "Entry", "Item", "Section"]
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Item:
     """One line of a value, without the blanks around it."""
 
@@ -22,7 +22,7 @@ class Item:
     text: str
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class Entry:
     """A key and its value; blank lines and comments inside the value are left out."""
 

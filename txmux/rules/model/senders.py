@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.rules.model.networks import IPNetwork
+    from txmux.rules.model.varying import Varying
 
 __all__ = ["Senders", "Unix"]
 
@@ -33,7 +34,7 @@ class Senders(NetworkSet):
 
     __slots__ = ("by_unix",)
 
-    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Unix]) -> None:
+    def __init__(self, senders: Iterable[IPNetwork | NetworkSet | Varying | Unix]) -> None:
         found = list(senders)
         super().__init__(sender for sender in found if not isinstance(sender, Unix))
         self.by_unix = Unix.UNIX in found

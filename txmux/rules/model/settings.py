@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from txmux.rules.model.section import Section
+    from txmux.rules.model.store import Store
 
 __all__ = ["Settings"]
 
@@ -23,25 +24,54 @@ class Settings:
     Attributes:
         relay: Which relay carries the bytes once a connection is established.
         workers: Processes that share the listening ports.
-        max_connections: For the whole service; 0 is no limit.
+        sandbox: Whether workers give up to open files by themselves; ``"yes"`` has a worker even if one is enough.
+        max_connections: For the whole service; 0 means no limit.
         drain_timeout: Seconds that old connections may go on when the service stops.
         drain_removed: Whether that holds, too, for connections of what a reload has removed.
-        access_log: ``None`` is off, ``"-"`` the service's own log, else a file.
+        access_log: ``None`` is off, ``"-"`` the service's own log, ``"stdout"`` the standard output, else a file.
         access_log_format: How an access log line is written.
         resolvers: The name servers of backends that name none; these have them already.
-        user: The user to switch to once all ports are open, by name or number; ``None`` is no change.
+        consul: The URL of Consul's HTTP API for backends that name none; these have it already.
+        consul_token: The same of the file with the token.
+        user: The user to switch to once all ports are open, by name or number; ``None`` means no change.
         group: The group to switch to; ``None`` is that of `user`.
+        admin: The server endpoint of page, API and commands; ``"auto"`` is a UNIX socket in a folder for such files, and ``None`` is off.
+        admin_token: The file with the secret that clients by TCP have to know.
+        metrics: The server endpoint that has metrics and health, without a secret; ``None`` is off.
+        crowdsec_key: The file with the key of ``crowdsec:`` networks.
+        shared_limits: Where bans and limits are shared with other machines; ``None`` is nowhere.
+        shared_limits_password: The file with the password for that.
+        geo_databases: Files that tell of which country or autonomous system an address is.
+        watch_rules: Seconds between two looks whether the rules' files have changed; 0 means that nobody looks.
+        grace: Seconds that clients are still accepted when the service stops, while it says that it is not ready.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """
 
     relay: Literal["auto", "portable", "kernel"] = "auto"
     workers: int = 1
+    sandbox: Literal["auto", "yes", "off"] = "auto"
     max_connections: int = 0
     drain_timeout: float = 30.0
     drain_removed: bool = False
-    access_log: Path | Literal["-"] | None = "-"
+    access_log: Path | Literal["-", "stdout"] | None = "-"
     access_log_format: Literal["text", "json"] = "text"
     resolvers: tuple[tuple[str, int], ...] = ()
+    consul: str = "http://127.0.0.1:8500"
+    consul_token: Path | None = None
     user: str | None = None
     group: str | None = None
+    admin: str | None = "auto"
+    admin_token: Path | None = None
+    metrics: str | None = None
+    grace: float = 0.0
+    watch_rules: float = 0.0
+    crowdsec_key: Path | None = None
+    geo_databases: tuple[Path, ...] = ()
+    shared_limits: Store | None = None
+    shared_limits_password: Path | None = None
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether other processes than the service's own have the clients."""
+        return self.workers > 1 or self.sandbox == "yes"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from txmux.rules.model import Backend, ServerTLS
 from txmux.rules.model.source import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
-from txmux.rules.reading import endpoints, values
+from txmux.rules.reading import datagrams, endpoints, values
 from txmux.rules.reading.checks import check, ejection
-from txmux.rules.reading.context import OUTCOME, PEM, PEMS, RESOLVERS
-from txmux.rules.reading.endpointstrings import host_name
+from txmux.rules.reading.context import CONSUL, OUTCOME, PEM, PEMS, RESOLVERS, SECRET
+from txmux.rules.reading.endpointstrings import host_name, link_scope
 from txmux.rules.reading.key import (
     BOOLEAN,
     CONNECTIONS,
@@ -53,11 +53,17 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         section: Its text in the file.
         found: The values that could be read, by their fields. Of what could not, nothing is told here.
     """
+    yield from datagrams.contradictions("backend", section)
+    servers = found.get("servers", ())
+    if servers:
+        transport = Backend("", servers).transport
+        yield from datagrams.mixed_fallback(section, transport, found.get("fallback"))
     messages = [
         *_tls(section, found),
         *_tlvs(section, found),
         *_sources(found.get("source", ()), found.get("servers", ())),
         *_of_check(found),
+        *_consul(found),
     ]
     for key, message in messages:
         yield section.problem(message, key)
@@ -72,13 +78,23 @@ def _tls(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]
         return
     for key in _TLS_FIELDS:
         if key in found:
-            yield key, "does nothing without 'tls = yes'; add that, or remove this"
+            yield key, "has no effect without 'tls = yes'; add that, or remove this"
 
 
 def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     asked = found.get("check")
     if asked is None:
         return
+    is_udp = any(server.kind == "udp" for server in found.get("servers", ()))
+    if is_udp and asked.kind not in {"exchange", "dns"} and not asked.port:
+        yield (
+            "check",
+            f"{asked.kind} is for TCP; add the 'port=' of a service beside it, or write send= and expect=, or dns name=",
+        )
+    if asked.kind == "dns" and not is_udp:
+        yield "check", "dns is for servers of UDP, udp:HOST:PORT; write tcp for these"
+    elif asked.kind == "dns" and asked.port:
+        yield "check", "dns asks a server at its own port; remove 'port='"
     for server in found.get("servers", ()):
         if asked.port and server.kind in {"unix", "endpoint"}:
             yield (
@@ -90,6 +106,16 @@ def _of_check(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "check",
             "sni= is for servers that are not spoken to by TLS; write tls_name, and remove this",
         )
+
+
+def _consul(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "servers" in found and not any(one.kind == "consul" for one in found["servers"]):
+        for key in ("consul", "consul_token"):
+            if key in found and found[key] != KEYS[key].default:
+                yield (
+                    key,
+                    "has no effect without a server such as 'consul:web'; add one, or remove this",
+                )
 
 
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -107,7 +133,7 @@ def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple
         if source.count(text) > 1:
             yield "source", f"{text!r} is given twice; keep one"
     if "client" in source and set(source) != {"client"}:
-        yield "source", "client goes with no address beside it; keep the one or the others"
+        yield "source", "client cannot be combined with addresses; keep one or the other"
     for server in servers if source else ():
         why = _not_from(source, server)
         if why:
@@ -117,7 +143,7 @@ def _sources(source: Sequence[str], servers: Iterable[Server]) -> Iterator[tuple
 def _not_from(source: Sequence[str], server: Server) -> str:
     """Tell why a server cannot be reached from a source."""
     if server.kind == "unix":
-        return "is a UNIX socket, which is connected to from no address; remove this"
+        return "is a UNIX socket, which needs no local address; remove this"
     if server.kind == "endpoint":
         return "is left to Twisted, which knows nothing of this; write it as HOST:PORT"
     version = _version(server.host)
@@ -143,7 +169,7 @@ def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
     kind = server.text.partition(":")[0].lower()
     if server.kind == "endpoint" and kind in {"ssl", "tls"}:
         yield f"{server.text!r} speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'"
-    elif server.kind in {"unix", "endpoint"} and "tls_name" not in found:
+    elif server.kind in {"unix", "consul", "endpoint"} and "tls_name" not in found:
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
 
 
@@ -161,7 +187,7 @@ def _source(text: str) -> str:
     address, ports = split_source(text)
     if ports is not None and not (ports and 0 < ports[0] <= ports[-1] < _PORTS_END):
         raise InvalidValueError(
-            f"{text!r} has no ports that there are; write them as in {text.rpartition(':')[0]}:40000-50000"
+            f"{text!r} has no valid ports; write them as in {text.rpartition(':')[0]}:40000-50000"
         )
     try:
         found = ipaddress.ip_address(address)
@@ -173,7 +199,7 @@ def _source(text: str) -> str:
     mapped = getattr(found, "ipv4_mapped", None)
     if mapped is not None:
         raise InvalidValueError(f"{text!r} is IPv4 inside IPv6; write '{mapped}'")
-    if "%" in text or found.is_unspecified or found.is_multicast:
+    if "%" in text or link_scope(text) or found.is_unspecified or found.is_multicast:
         raise InvalidValueError(
             f"{text!r} is not an address to connect from; write one of this machine's, such as 192.0.2.1"
         )
@@ -190,7 +216,7 @@ def _bracketed(address: IPAddress) -> str:
 def _at_least_a_second(text: str) -> float:
     seconds = values.duration(text)
     if seconds < 1:
-        raise InvalidValueError("must be at least 1s; name servers are not to be asked more often")
+        raise InvalidValueError("must be at least 1s; name servers should not be asked more often")
     return seconds
 
 
@@ -202,7 +228,7 @@ _SOURCE = Kind(
 )
 _MAX_DURATION = Kind(values.positive_duration_or_none, "duration or `none`")
 _CHECK = Kind(check, "[check](#checks)")
-_EJECT = Kind(ejection, "`failures=` `within=` `for=` in any order, or `off`")
+_EJECT = Kind(ejection, "`failures=` `within=` `for=` `unanswered=` in any order, or `off`")
 _RESOLVE = Kind(_at_least_a_second, "duration, at least `1s`")
 _TLS_NAME = Kind(host_name, "host name or address")
 _RATE = Kind(values.rate, "rate")
@@ -211,58 +237,68 @@ _RATE = Kind(values.rate, "rate")
 KEYS: Mapping[str, Key] = {
     "server": Key(_SERVER, None, example="127.0.0.1:22", field="servers", required=True, meaning=
         "where to connect, [see below](#servers)"),
-    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "first"), "round-robin", example="least-connections", meaning=
-        "which of several servers a client is led to, [see below](#balance)"),
+    "balance": Key(words("round-robin", "least-connections", "random", "source-hash", "sni-hash", "host-hash", "first"), "round-robin", example="least-connections", meaning=
+        "which of several servers a client gets, [see below](#balance)"),
     "proxy_protocol": Key(words("off", "v1", "v2"), "off", example="v2", meaning=
-        "whether the server is told of the client's address, by a PROXY protocol header of that version, which goes before everything else, TLS too. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
+        "whether the server is sent the client's address, in a PROXY protocol header of that version, before everything else, including TLS. The server must expect it: see [Keep the client's address](../how-to/real-client-address.md). Not with a server such as `tls:HOST:PORT`: the header would go inside of TLS"),
     "proxy_tlvs": Key(_TLVS, None, example="authority, unique-id", meaning=
-        "what the header tells beside the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`"),
+        "what the header contains besides the addresses, [see below](#fields-of-the-proxy-protocol-header). Only with `proxy_protocol = v2`"),
     "source": Key(_SOURCE, None, example="192.0.2.1", meaning=
-        "local addresses to connect from, used in turn; of each server those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
+        "local addresses to connect from, used in turn; for each server, those of its family. `client` is the client's own address. Only for servers with an address, not for UNIX sockets and endpoint strings"),
     "connect_timeout": Key(DURATION, "5s", meaning=
-        "how long one attempt to connect may take, with the handshake of TLS"),
+        "how long one attempt to connect may take, including the TLS handshake"),
     "retries": Key(number(0, 1000), "2", meaning=
-        "how many further servers are tried when one cannot be connected"),
+        "how many other servers are tried when one cannot be reached"),
     "idle_timeout": Key(DURATION, "1h", meaning=
-        "the connection is closed when no byte has come from either side for so long. A peer that is slow, but still taking bytes, is not idle"),
+        "the connection is closed when neither side has sent a byte for this long. A peer that is slow, but still reading, is not idle"),
     "upload_idle_timeout": Key(DURATION, None, example="10m", meaning=
-        "the same for one direction: no byte from the client for so long, whatever the server sends"),
+        "the same for one direction: no byte from the client for this long, whatever the server sends"),
     "download_idle_timeout": Key(DURATION, None, example="10m", meaning=
-        "the same for the other: no byte from the server for so long, whatever the client sends"),
+        "the same for the other direction: no byte from the server for this long, whatever the client sends"),
     "half_close_timeout": Key(DURATION, "1m", meaning=
         "the same, once one side has finished sending"),
     "max_duration": Key(_MAX_DURATION, "none", example="1d", meaning=
-        "the connection is ended after so long, whatever it is doing"),
+        "the connection ends after this time, whatever it is doing"),
     "check": Key(_CHECK, None, example="http path=/health", meaning=
-        "what each server is asked, again and again, to find out whether it is well"),
+        "how each server's health is checked, at regular intervals"),
     "eject": Key(_EJECT, "failures=3 within=10s for=10s", meaning=
-        "when so many connections to a server could not be made within so much time, it gets none for so long, [see below](#when-servers-fail)"),
+        "after this many failed connections to a server `within` this time, it gets none `for` this time, [see below](#when-servers-fail). For UDP, `unanswered=5` does the same after five flows in a row that it has not answered"),
     "resolve": Key(_RESOLVE, "30s", meaning=
-        "the longest time until a host name is looked up again"),
+        "the longest time until a host name is looked up again, or until a question to Consul is asked again for which nothing has changed"),
     "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
-        "the name servers that are asked for the addresses of this backend's servers, in this order, [see below](#how-names-are-looked-up). Without it those of `[txmux]`"),
+        "the name servers for the addresses of this backend's servers, in this order, [see below](#how-names-are-looked-up). Without it those of `[txmux]`"),
+    "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
+        "where Consul's HTTP API is, for servers such as `consul:web`, [see below](#services-of-consul). Without it the one of `[txmux]`"),
+    "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
+        "a file with Consul's token as its only line. Without it the one of `[txmux]`"),
     "tls": Key(BOOLEAN, "no", example="yes", meaning=
-        "whether TLS is spoken to the servers; the name in their certificates is verified"),
+        "whether connections to the servers use TLS; the name in their certificates is verified"),
     "tls_name": Key(_TLS_NAME, None, example="www.example.com", meaning=
-        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. A UNIX socket or an endpoint string has none, so it needs this"),
+        "the name that is verified, and sent as SNI. Without it, it is the host of the server, or of the SRV record. UNIX sockets and endpoint strings have no host name, so they need this"),
     "tls_ca": Key(PEM, None, example="ca.pem", meaning=
         "a PEM file with the certificates that are trusted, instead of those of the system. This and the next: a relative path starts at the folder of the rules file"),
     "tls_client_certificate": Key(PEMS, None, example="client.pem", meaning=
         "PEM files with the certificate chain and the key that txmux shows to the server"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
-        "what is offered to the server by ALPN: `h2, http/1.1`"),
+        "the protocols that are offered to the server by ALPN: `h2, http/1.1`"),
     "max_connections": Key(CONNECTIONS, "0", example="1000", meaning=
-        "connections of all servers together; `0` is no limit"),
+        "connections of all servers together; `0` means no limit"),
     "queue": Key(CONNECTIONS, "0", example="100", meaning=
-        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these nobody waits. They are served in the order in which they came, those before newcomers; who waits for a server that is still full holds up nobody who can be led to another"),
+        "how many further clients wait until there is room, here or under the `max_connections=` of the servers. Without any of these limits no client waits. Waiting clients are served in the order in which they came, before new ones; a client that waits for a server which is still full does not hold up those that can use another"),
     "queue_timeout": Key(DURATION, "5s", meaning=
         "how long each of them waits at most"),
     "upload_rate": Key(_RATE, None, example="10MiB/s", meaning=
-        "the most bytes in a second that one client can send"),
+        "the most bytes per second that one client can send"),
     "download_rate": Key(_RATE, None, example="10MiB/s", meaning=
-        "the most bytes in a second that one client can be sent"),
+        "the most bytes per second that one client can receive"),
+    "unanswered_timeout": Key(DURATION, "30s", meaning=
+        "for UDP: how long a flow goes on that the server has never answered"),
+    "answers": Key(number(0, 1_000_000_000), "0", example="1", meaning=
+        "for UDP: after this many datagrams from the server a flow is over, unless the client has sent more of them; `0` means no such end. `1` is right for DNS"),
+    "proxy_every": Key(words("all", "first"), "all", example="first", meaning=
+        "for UDP: which datagrams of a flow begin with the header of `proxy_protocol = v2`. With `first`, the server does not learn the address if that datagram is lost"),
     "fallback": Key(OUTCOME, "close", meaning=
-        "where the client is led when no server can be reached. A fallback may have one, too; a circle is an error"),
+        "where the client goes when no server can be reached. A fallback can have one too; a circle is an error"),
 }
 # fmt: on
 """The keys of ``[backend NAME]``."""

@@ -9,6 +9,7 @@ from txmux.errors import OptionError
 from txmux.matchers.payload import bytes_from_text
 from txmux.rules.model import Check, Ejection
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined
+from txmux.rules.reading.endpointstrings import host_name
 from txmux.rules.reading.options import read_options
 from txmux.rules.reading.values import boolean, positive_duration, split_words, whole_number
 
@@ -38,6 +39,9 @@ def check(text: str) -> Check:
         kind, rest = "exchange", [first, *rest]
     if kind is None:
         raise InvalidValueError(_unknown(first))
+    path = next((word for word in rest if kind == "http" and word.startswith("/")), "")
+    if path:
+        raise InvalidValueError(f"{path!r} is not an option; write 'path={path}'")
     found = read_options(rest, {**_KINDS[kind], **_COMMON}, of=_CALLED.get(kind, kind))
     expect = found.get("expect")
     if kind == "http" and expect is not None:
@@ -48,6 +52,10 @@ def check(text: str) -> Check:
         raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
     if kind == "exchange" and not expect:
         raise InvalidValueError("send= needs the answer it hopes for; add expect=TEXT")
+    if kind == "dns" and not found.get("name"):
+        raise InvalidValueError(
+            "needs a name to ask for; write for example dns name=www.example.com"
+        )
     return Check(kind, **found)
 
 
@@ -62,6 +70,7 @@ def ejection(text: str) -> Ejection | None:
         "failures": whole_number(1, 1000),
         "within": positive_duration,
         "for": positive_duration,
+        "unanswered": whole_number(1, 1000),
     }
     found = read_options(words, readers, of="eject")
     seconds = found.pop("for", Ejection().seconds)
@@ -72,6 +81,8 @@ def _unknown(word: str) -> str:
     hint = did_you_mean(word, _WORDS)
     if word == "off":
         hint = "; for no check, remove the key"
+    elif word in {"yes", "on", "true"}:
+        hint = "; write tcp to see whether the server can be connected"
     elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
         hint = "; what is asked comes first, as in http path=/health or tcp interval=5s"
     return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
@@ -130,6 +141,7 @@ _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "redis": {},
     "postgres": {},
     "ssh": {},
+    "dns": {"name": host_name},
     "exchange": {"send": _text, "expect": _text},
 }
 _WORDS: Sequence[CheckKind] = [kind for kind in _KINDS if kind != "exchange"]

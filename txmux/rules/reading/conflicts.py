@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import posixpath
 from typing import TYPE_CHECKING
 
 from txmux.rules.model.networks import unmapped
 from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import listening, short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txmux.rules.model import Section
+    from txmux.rules.model import Section, Settings
     from txmux.rules.problems import Problem
 
+_KEYS = ("endpoint", "admin", "metrics")
+_SHAREABLE = frozenset({"tcp", "tcp6", "udp", "unix", "systemd"})
 Claims = set[tuple[object, ...]]
 """Ports of addresses, as ``(port, family, address)`` with ``"every"`` for every address, and paths of sockets."""
 
@@ -28,34 +32,67 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
     """Find endpoints that want what an earlier one has.
 
     Args:
-        sections: The ``[listen]`` sections, in the order of reading.
+        sections: The ``[listen]`` sections, in the order of reading, and ``[txmux]``.
 
     Yields:
         A problem for each later endpoint, which names the earlier one.
     """
     first: dict[tuple[object, ...], str] = {}
-    for section in sections:
-        for number, item in enumerate(section.items("endpoint")):
+    for section, key in itertools.product(sections, _KEYS):
+        for number, item in enumerate(section.items(key)):
             claimed, refused = claims(item.text)
+            if key != "endpoint" and item.text.startswith("unix:") and "/" not in item.text[:6]:
+                continue  # relative paths of these start elsewhere
             other = next((first[claim] for claim in refused if claim in first), None)
             if other:
                 message = (
                     f"{item.text!r} is taken by {other}; "
                     "remove one of the two, or change its port or path"
                 )
-                yield section.problem(message, "endpoint", number)
+                yield section.problem(message, key, number)
             for claim in claimed:
                 first.setdefault(claim, f"{item.text!r} at {section.path}:{item.line}")
+
+
+def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
+    """Find endpoints from which several processes cannot accept.
+
+    Args:
+        sections: The ``[listen]`` sections.
+        settings: They say whether there are several.
+    """
+    alone = "workers = 1" if settings.sandbox != "yes" else "sandbox = auto and workers = 1"
+    for section in sections if settings.has_workers else ():
+        for number, item in enumerate(section.items("endpoint")):
+            try:
+                short = short_form(listening(item.text))
+            except InvalidValueError:
+                continue
+            kind = item.text.partition(":")[0].lower()
+            if short is None and kind not in _SHAREABLE:
+                message = (
+                    f"several workers cannot share an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix: or "
+                    f"systemd:, or {alone}"
+                )
+                yield section.problem(message, "endpoint", number)
 
 
 def claims(text: str) -> tuple[Claims, Claims]:
     """Give what an endpoint takes, and what nothing before it may have taken: nothing if it cannot be read."""
     try:
         listening(text)
+        if is_for_datagrams(text):
+            claimed, refused = of_port(*listening_place(text))
+            return of_datagrams(claimed), of_datagrams(refused)
         short = short_form(text)
         return of_port(*short) if short else _of_string(text)
     except InvalidValueError:
         return set(), set()
+
+
+def of_datagrams(claims: Claims) -> Claims:
+    """Give the same of UDP: its ports are others than those of TCP."""
+    return {("udp", *claim) for claim in claims}
 
 
 def _of_string(text: str) -> tuple[Claims, Claims]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Backend, NetworkSet, Refusal
+from txmux.rules.model import Backend, NetworkSet, Refusal, Settings
 from txmux.rules.problems import InvalidValueError, did_you_mean, joined, with_advice
 from txmux.rules.reading import endpoints
+from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.files import check_file
+from txmux.rules.reading.habits import OUTCOMES
 from txmux.rules.reading.key import Kind
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.values import NAME, file_path, network, split_words
+from txmux.rules.reading.varying import CROWDSEC, PLACE, SYSTEM, crowdsec, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from txmux.interfaces import IProtocolMatcher
-    from txmux.rules.model import IPNetwork, Outcome, Section
+    from txmux.rules.model import IPNetwork, Outcome, Section, Server, Varying
     from txmux.rules.problems import Problem
     from txmux.rules.reading.files import FileReader
 
@@ -35,13 +38,14 @@ class Reading:
         files: Reads the files that values name.
         backend: Gives the backend of a section, if there is one of this name.
         on_disk: Whether files have to be there that only the service needs.
+        alone: Whether nothing else is known: other files may have what names and patterns lead to.
 
     Attributes:
         home: The folder of the main file.
         folder: That of the file which is being read.
         problems: All that is wrong so far.
         sections: By kind and name; several of one name are an error already.
-        resolvers: The name servers of backends that say nothing of theirs.
+        settings: Those of the service, which hold for backends that say nothing else.
     """
 
     def __init__(
@@ -51,26 +55,55 @@ class Reading:
         backend: Callable[[str], Backend | None],
         *,
         on_disk: bool,
+        alone: bool = False,
     ) -> None:
         self.files = files
+        self.alone = alone
         self.matchers = matchers
         self.home = self.folder = files.folder
         self.problems: list[Problem] = []
         self.sections: dict[str, dict[str, list[Section]]] = {}
-        self.resolvers: tuple[tuple[str, int], ...] = ()
+        self.settings = Settings()
         self._backend = backend
+        # Servers in short form, of which thousands of routes may name the same.
+        self._short: dict[str, Backend] = {}
         self._on_disk = on_disk
         self._lists = NetworkLists(files, self.problems)
 
     def pem(self, text: str) -> Path:
         """Read the path of a file of certificates or keys; a relative one starts at the folder of the main file."""
+        if text in {"yes", "no", "on", "off", "true", "false"}:
+            raise InvalidValueError(
+                f"takes the paths of PEM files, not {text!r}; write them, or remove this"
+            )
+        return self.beside(text, "the path of a PEM file")
+
+    def beside(self, text: str, what: str) -> Path:
+        """Read the path of a file that has to be there; a relative one starts at the folder of the main file.
+
+        Args:
+            text: The path.
+            what: What it is to be, for messages.
+        """
         path = self.home / file_path(text)
         if self._on_disk:
-            check_file(path)
+            try:
+                check_file(path, what)
+            except InvalidValueError as error:
+                hint = "write commas between several files" if len(text.split()) > 1 else ""
+                raise InvalidValueError(with_advice(str(error), hint)) from None
         return path
 
-    def networks(self, text: str) -> IPNetwork | NetworkSet:
-        """Read a network, or ``@FILE``; a relative path starts at the folder of the file that names it."""
+    def secret(self, text: str) -> Path:
+        """Read the path of a file with a secret; a relative one starts at the folder of the main file."""
+        return self.beside(text, "a file that has the secret as its only line")
+
+    def networks(self, text: str) -> IPNetwork | NetworkSet | Varying:
+        """Read a network, ``geo:``, ``as:``, or ``@FILE``; a relative path starts at the folder of the file that names it."""
+        if text.startswith((PLACE, SYSTEM)):
+            return place(text, self.settings, alone=self.alone)
+        if text.startswith(CROWDSEC):
+            raise InvalidValueError(f"{text!r} is for 'deny' alone: CrowdSec tells who is banned")
         if not text.startswith("@"):
             try:
                 return network(text)
@@ -80,28 +113,64 @@ class Reading:
         name = text[1:].strip()
         if not name:
             raise InvalidValueError("'@' names no file; write for example '@blocklist.txt'")
-        return self._lists(self.folder / name)
+        return NetworkSet([]) if self.alone else self._lists(self.folder / name)
+
+    def denied(self, text: str) -> IPNetwork | NetworkSet | Varying:
+        """Read what `networks` does, or ``crowdsec:URL``."""
+        if text.startswith(CROWDSEC):
+            return crowdsec(text, self.settings, alone=self.alone)
+        return self.networks(text)
 
     def outcome(self, text: str) -> Outcome:
-        """Read where a client is led."""
+        """Read where a client goes."""
         if text in REFUSALS:
             return REFUSALS[text]
         backend = self._backend(text)
         if backend is not None:
             return backend
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
+            if self.alone:
+                return Refusal.CLOSE
             hint = did_you_mean(text, (*self.sections["backend"], *REFUSALS))
             advice = f"write the name of a backend, HOST:PORT, unix:/path, {joined(list(REFUSALS))}"
+            if text.casefold() in OUTCOMES:
+                advice = f"to turn clients away, write {joined(list(REFUSALS))}"
+            elif text in self.sections["route"]:
+                advice = f"[route {text}] is a route; write what its 'backend' is"
             raise InvalidValueError(with_advice(f"there is no [backend {text}]{hint}", advice))
+        if endpoints.are_several(text):
+            raise InvalidValueError(
+                "takes one server; for several write a [backend] with one server a line, and its name here"
+            )
+        if "," in text and all(NAME.fullmatch(part.strip()) for part in text.split(",")):
+            raise InvalidValueError(
+                "takes one backend; put the servers of all of them into one [backend], and write its name here"
+            )
+        return self._in_short_form(text)
+
+    def _in_short_form(self, text: str) -> Backend:
+        known = self._short.get(text)
+        if known is not None:
+            return known
         server = endpoints.server(text)
         if len(split_words(text)) > 1:
             raise InvalidValueError(
                 f"{text!r}: options of a server need a [backend]; write one with this server, and its name here"
             )
-        return Backend(text, (server,), resolvers=self.resolvers)
+        made = Backend(text, (server,), **finding((server,), self.settings))
+        self._short[text] = made
+        return made
 
 
-def _together(networks: Iterable[IPNetwork | NetworkSet]) -> NetworkSet:
+def finding(servers: Iterable[Server], settings: Settings) -> dict[str, Any]:
+    """Give how servers are found, of which their backend says nothing: the values by the names of its fields."""
+    found: dict[str, Any] = {"resolvers": settings.resolvers}
+    if any(server.kind == "consul" for server in servers):
+        found |= {"consul": settings.consul, "consul_token": settings.consul_token}
+    return found
+
+
+def _together(networks: Iterable[IPNetwork | NetworkSet | Varying]) -> NetworkSet:
     found = tuple(networks)
     # A file that several keys name is kept once.
     if len(found) == 1 and isinstance(found[0], NetworkSet):
@@ -110,6 +179,7 @@ def _together(networks: Iterable[IPNetwork | NetworkSet]) -> NetworkSet:
 
 
 NETWORKS = Kind(Reading.networks, "list of networks", "list", _together, in_context=True)
+DENIED = Kind(Reading.denied, NETWORKS.shape, "list", _together, in_context=True)
 OUTCOME = Kind(Reading.outcome, "[outcome](#outcomes)", in_context=True)
 RESOLVERS = Kind(
     endpoints.name_server,
@@ -118,4 +188,6 @@ RESOLVERS = Kind(
     lambda places: tuple(dict.fromkeys(places)),
 )
 PEM = Kind(Reading.pem, "path", in_context=True)
+CONSUL = Kind(api_url, "URL: `http:`, `https:` or `unix:`")
+SECRET = Kind(Reading.secret, "path", in_context=True)
 PEMS = Kind(Reading.pem, "list of paths", "list", in_context=True)

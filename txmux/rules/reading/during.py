@@ -18,7 +18,7 @@ def period(text: str) -> Period:
     """Read one line of ``during``: ``[DAYS] [HH:MM-HH:MM] [ZONE]``.
 
     Raises:
-        InvalidValueError: It is no such line.
+        InvalidValueError: It is not such a line.
     """
     words = _AROUND.sub(r"\1", text).split()
     days, start, end, zone = WEEK, 0, MIDNIGHT, None

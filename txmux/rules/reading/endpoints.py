@@ -16,25 +16,34 @@ from twisted.plugin import getPlugins
 from txmux.rules.model import Server
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError, did_you_mean, nearest
+from txmux.rules.reading.consul import CONSUL, consul_server, with_options
+from txmux.rules.reading.datagrams import datagram_server, is_for_datagrams, listening_place
 from txmux.rules.reading.endpointstrings import (
     CLIENT,
     SERVER,
     Arguments,
     Form,
     host_name,
+    link_scope,
     split_arguments,
 )
+from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
 from txmux.rules.reading.options import read_options
 from txmux.rules.reading.values import file_path, split_words, whole_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*)):(?P<port>[^:]*)")
 _V6_AND_PORT = re.compile("::[0-9]{2,4}")  # an IPv6 address, too, but one that nobody has
 _KIND = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*")
+_SEVERAL = re.compile(r"\S+:[0-9]+\s*,")
+_LIKE_PLACE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+|[0-9]+|tcp6?:[0-9]+")
+_RANGE = re.compile(r"(?:[0-9.*]*|\[[^\[\]]*\]):[0-9]+-[0-9]+")
+_NAME_OF_SERVER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LIKE_SERVICE = re.compile(r"_[A-Za-z0-9-]+")
 _BUILT_IN = frozenset({"tcp", "ssl", "unix"})
+_NAME_OF_DATACENTER = re.compile(r"[A-Za-z0-9_-]+")
 _NAME_SERVER_PORT = 53
 _MOST_WEIGHT = 65535  # as in an SRV record
 
@@ -46,7 +55,7 @@ def listening(text: str) -> str:
     """Check where to listen.
 
     Args:
-        text: ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, or a Twisted server endpoint string.
+        text: ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``, a Twisted server endpoint string, or ``udp:`` and a place.
 
     Returns:
         The same text.
@@ -54,6 +63,10 @@ def listening(text: str) -> str:
     Raises:
         InvalidValueError: What is wrong with it.
     """
+    _refuse_habits(text)
+    if is_for_datagrams(text):
+        listening_place(text)
+        return text
     _refuse_slips(text, any_address="")
     kind = _kind_of(text)
     if kind is not None:
@@ -96,12 +109,18 @@ def short_form(text: str) -> tuple[str, int] | None:
     return (host, int(short["port"])) if not host or is_address(host) else None
 
 
+def are_several(text: str) -> bool:
+    """Tell whether a text is a list of servers, with commas between them."""
+    return _SEVERAL.match(text) is not None
+
+
 def server(text: str) -> Server:
     """Read one line of ``server``.
 
     Args:
-        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path``, ``srv:NAME`` or a Twisted client endpoint string; after it
-            ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order.
+        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path``, ``srv:NAME``, ``consul:SERVICE`` or a Twisted client endpoint
+            string; after it ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order, and after
+            ``consul:`` also ``tag=``, ``dc=`` and ``passing``.
 
     Raises:
         InvalidValueError: All that is wrong with it.
@@ -109,18 +128,25 @@ def server(text: str) -> Server:
     words = split_words(text)
     if not words:
         raise InvalidValueError("an empty text is not a server; write HOST:PORT or unix:/path")
+    if are_several(text):
+        raise InvalidValueError("takes one server a line; write them without commas")
     messages: list[str] = []
     found, options = Server("", "tcp"), {}
+    if len(words) > 1 and _NAME_OF_SERVER.fullmatch(words[0]) and _SHORT.fullmatch(words[1]):
+        messages.append(f"{words[0]!r}: a server has no name here; write {words[1]!r}")
+        del words[0]
     try:
         found = _server(words[0])
     except InvalidValueError as error:
         messages += error.messages
     try:
-        options = _server_options(words[1:])
+        options = _server_options(words[1:], words[0])
     except InvalidValueError as error:
         messages += error.messages
     if messages:
         raise InvalidValueError(*messages)
+    if found.kind == "consul":
+        found, options = with_options(found, options)
     return attrs.evolve(found, **options)
 
 
@@ -162,17 +188,20 @@ def no_proxy_protocol(text: str) -> str:
     return ""
 
 
-def _server_options(words: Sequence[str]) -> dict[str, Any]:
-    known = (*_READERS, *_FLAGS)
-    names = [word.partition("=")[0] for word in words]
+def _server_options(words: Sequence[str], place: str) -> dict[str, Any]:
+    is_consul = place.startswith(CONSUL)
+    readers = {**_READERS, **_OF_CONSUL} if is_consul else _READERS
+    flags = (*_FLAGS, "passing") if is_consul else _FLAGS
+    known = (*readers, *flags)
     strays = [
-        f"{word!r} is not expected after the server; write one server a line{did_you_mean(name, known)}"
-        for word, name in zip(words, names, strict=True)
-        if name not in known
+        f"{word!r} is not expected after the server; "
+        + (hint or f"write one server a line{did_you_mean(word.partition('=')[0], known)}")
+        for word, hint in strays_after_server(words)
+        if word.partition("=")[0] not in known
     ]
     if strays:
         raise InvalidValueError(*strays)
-    return read_options(words, _READERS, _FLAGS, of="a server")
+    return read_options(words, readers, flags, of="a server")
 
 
 def _weight(text: str) -> int:
@@ -181,11 +210,33 @@ def _weight(text: str) -> int:
     return whole_number(1, _MOST_WEIGHT)(text)
 
 
-_READERS = {"weight": _weight, "max_connections": whole_number(0, 1_000_000_000)}
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(tag.strip() for tag in text.split(","))
+    if not all(tags) or any(not tag.isprintable() or " " in tag for tag in tags):
+        raise InvalidValueError(f"{text!r} is not a list of tags; write for example tag=v1,blue")
+    return tags
+
+
+def _datacenter(text: str) -> str:
+    if not _NAME_OF_DATACENTER.fullmatch(text):
+        raise InvalidValueError(f"{text!r} is not the name of a datacenter of Consul")
+    return text
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "weight": _weight,
+    "max_connections": whole_number(0, 1_000_000_000),
+}
+_OF_CONSUL = {"tag": _tags, "dc": _datacenter}
 _FLAGS = ("backup", "down")
 
 
 def _server(text: str) -> Server:
+    if is_for_datagrams(text):
+        return datagram_server(text)
+    # A host may be called like that, too.
+    if text.startswith(CONSUL) and not text.removeprefix(CONSUL).isdecimal():
+        return consul_server(text)
     _refuse_slips(text, any_address="127.0.0.1")
     short = _SHORT.fullmatch(text)
     kind = (_kind_of(text) or "").lower()
@@ -252,11 +303,41 @@ def _refuse_name(text: str, kinds: frozenset[str]) -> None:
         )
 
 
+def _refuse_habits(text: str) -> None:
+    """Recognise what other programs have on the line where they listen."""
+    first, *rest = text.split() or [""]
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and all(map(_LIKE_PLACE.fullmatch, parts)):
+        raise InvalidValueError("takes one endpoint a line; write them without commas")
+    if rest and _LIKE_PLACE.fullmatch(first):
+        raise InvalidValueError(
+            f"{' '.join(rest)!r} is not expected after {first!r}; {stray_after_endpoint(rest)}"
+        )
+    place, _, transport = first.rpartition("/")
+    if first.lower().startswith(("udp4:", "udp6:")):
+        every = "0.0.0.0" if first[3] == "4" else "[::]"  # noqa: S104 - a hint
+        raise InvalidValueError(f"{text!r}: write 'udp:{every}:{first.rpartition(':')[2]}'")
+    if transport.lower() == "udp" and _LIKE_PLACE.fullmatch(place):
+        raise InvalidValueError(f"{text!r}: for UDP write 'udp:{place.removeprefix(':')}'")
+    if transport.lower() == "tcp" and _LIKE_PLACE.fullmatch(place):
+        raise InvalidValueError(f"{text!r}: txmux always listens on TCP; write {place!r}")
+    if _RANGE.fullmatch(first):
+        raise InvalidValueError(f"{text!r} is a range of ports; write one endpoint a line")
+
+
 def _refuse_slips(text: str, any_address: str) -> None:
     """Recognise what people write instead of an address and a port."""
     host, _, port = text.rpartition(":")
-    meant = ""
-    if text.isdecimal():
+    meant, hint = "", ""
+    url = without_scheme(text)
+    if url is not None and _kind_of(text) != "unix":
+        meant = url[0]
+        hint = (
+            " For a server with TLS, 'tls = yes' goes into a [backend]"
+            if url[1] and any_address
+            else ""
+        )
+    elif text.isdecimal():
         meant = f"{any_address}:{text}"
     elif any_address and text.startswith(":") and text[1:].isdecimal():
         meant = f"{any_address}{text}"
@@ -271,7 +352,9 @@ def _refuse_slips(text: str, any_address: str) -> None:
     elif is_address(text):
         meant = f"{text}:PORT"
     if meant:
-        raise InvalidValueError(f"{text!r} is not an address and port; did you mean {meant!r}?")
+        raise InvalidValueError(
+            f"{text!r} is not an address and port; did you mean {meant!r}?{hint}"
+        )
 
 
 def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn:
@@ -284,6 +367,11 @@ def _refuse_kind(kind: str, known: frozenset[str], short_forms: str) -> NoReturn
 def _check_v6(text: str) -> str:
     if not _is_v6(text):
         raise InvalidValueError(f"{text!r} is not an IPv6 address; write [2001:db8::1]:PORT")
+    scope = link_scope(text)
+    if scope:
+        raise InvalidValueError(
+            f"{text!r} is an address of one link; write its interface, too: [{text}{scope}]:PORT"
+        )
     return text
 
 

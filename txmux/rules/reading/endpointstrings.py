@@ -79,6 +79,37 @@ def host_name(text: str) -> str:
     return text
 
 
+def link_scope(text: str) -> str:
+    """Check that an address of one link says which; give what is missing, or nothing.
+
+    An IPv6 address of fe80::/10 is one of each link (RFC 4007, section 4), so nobody can listen or connect by it alone.
+    """
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        return ""
+    return "%eth0" if found.version == 6 and found.is_link_local and "%" not in text else ""
+
+
+def _host(text: str) -> str:
+    """Check a host name or an address that can be used by itself."""
+    scope = link_scope(host_name(text))
+    if scope:
+        meant = (text + scope).replace(":", "\\:")
+        raise InvalidValueError(
+            f"{text!r} is an address of one link; write its interface, too: {meant}"
+        )
+    return text
+
+
+def _version_6(text: str) -> str:
+    if text and ":" not in _host(text):
+        raise InvalidValueError(
+            f"{text!r} is not an IPv6 address; write one, or tcp instead of tcp6"
+        )
+    return text
+
+
 def _octal_mode(text: str) -> str:
     if not re.fullmatch("[0-7]{1,4}", text):
         raise InvalidValueError(f"must be an octal number such as 660, not {text!r}")
@@ -93,11 +124,11 @@ _LISTEN: _Checks = {"port": whole_number(0, 65535), "address": socket_path}
 _CONNECT: _Checks = {"port": whole_number(1, 65535)}
 _CHECKS: _Checks = {
     "backlog": _COUNT,
-    "bindAddress": host_name,
+    "bindAddress": _host,
     "domain": choice("INET", "INET6", "UNIX"),
-    "host": host_name,
+    "host": _host,
     "index": _COUNT,
-    "interface": lambda text: text and host_name(text),
+    "interface": lambda text: text and _host(text),
     "lockfile": _FLAG,
     "mode": _octal_mode,
     "timeout": _COUNT,
@@ -181,7 +212,12 @@ class Form:
 
 SERVER: Mapping[str, Form] = {
     "tcp": Form("tcp:443", ("port", "interface", "backlog"), ("port",)),
-    "tcp6": Form("tcp6:443", ("port", "backlog", "interface"), ("port",)),
+    "tcp6": Form(
+        "tcp6:443",
+        ("port", "backlog", "interface"),
+        ("port",),
+        checks={**_LISTEN, "interface": _version_6},
+    ),
     "unix": Form("unix:/run/x.sock", ("address", "mode", "backlog", "lockfile"), ("address",)),
     "systemd": Form(
         "systemd:domain=INET:index=0",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import glob
+import os
 from pathlib import Path
 
 import attrs
 
+from txmux.files import read_own
 from txmux.rules.model import Files
 from txmux.rules.problems import InvalidValueError, Problem
 
@@ -17,7 +19,7 @@ class Source:
     """A file that was read.
 
     Attributes:
-        path: As the user named it, or as it stands beside the file that includes it.
+        path: As the user named it, or as it is beside the file that includes it.
         text: What is in it; bytes that are not UTF-8 are replaced.
         problems: The lines that are not UTF-8.
     """
@@ -33,7 +35,16 @@ def read_source(path: Path | str) -> Source:
     Raises:
         OSError: It cannot be read.
     """
-    data = Path(path).read_bytes()
+    return source_of(path, read_own(Path(path)))
+
+
+def source_of(path: Path | str, data: bytes) -> Source:
+    """Read what is in a file.
+
+    Args:
+        path: Its name, for messages.
+        data: Its bytes.
+    """
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Source(
             str(path), "", (Problem(str(path), 1, "", "", "is UTF-16; save the file as UTF-8"),)
@@ -57,8 +68,28 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def check_file(path: Path) -> None:
+def included_paths(folder: Path, pattern: str) -> list[Path]:
+    """Give the files that one item of ``include =`` means now, in sorted order.
+
+    Args:
+        folder: That of the rules file.
+        pattern: The item; without wildcards, its file may not be there.
+    """
+    if not any(c in pattern for c in "*?["):
+        return [folder / pattern]
+    # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
+    names = sorted(glob.glob(pattern, root_dir=folder))  # noqa: PTH207
+    paths = [folder / name for name in names]
+    # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it tells.
+    return [path for path in paths if path.is_file() or not path.exists()]
+
+
+def check_file(path: Path, what: str = "the path of a PEM file") -> None:
     """Refuse a file that is not there; whether it can be used is told when it is.
+
+    Args:
+        path: Its path.
+        what: What it is to be, for messages.
 
     Raises:
         InvalidValueError: There is no such file.
@@ -74,7 +105,12 @@ def check_file(path: Path) -> None:
             f"cannot read '{path}': {error.strerror}; correct the path, or put the file into {folder!r}"
         ) from None
     if is_folder:
-        raise InvalidValueError(f"'{path}' is a folder; write the path of a PEM file")
+        raise InvalidValueError(f"'{path}' is a folder; write {what}")
+
+
+def _text(path: Path) -> str:
+    text = read_own(path).decode("utf-8-sig", "replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 class FileReader:
@@ -95,10 +131,18 @@ class FileReader:
         self._seen: set[Path] = set()
         self._texts = {main.path: main.text}
         self._included: dict[str, list[str]] = {}
+        self._variables: dict[str, str | None] = {}
 
     def files(self) -> Files:
         """Give all that was read so far."""
-        return Files(self._texts, self._included)
+        return Files(self._texts, self._included, self._variables)
+
+    def variable(self, name: str) -> str | None:
+        """Give the value of a variable of the environment; ``None`` if it is not set."""
+        known = self._known.variables if self._known else {}
+        found = known[name] if name in known else os.environ.get(name)
+        self._variables[name] = found
+        return found
 
     def text(self, path: Path) -> str:
         """Read a file that is named by a value; bytes that are not UTF-8 are replaced.
@@ -109,10 +153,7 @@ class FileReader:
         """
         name = str(path)
         if name not in self._texts:
-            known = self._known
-            self._texts[name] = (
-                known.texts[name] if known else path.read_text("utf-8-sig", "replace")
-            )
+            self._texts[name] = self._known.texts[name] if self._known else _text(path)
         return self._texts[name]
 
     def include(self, pattern: str) -> list[Source]:
@@ -132,7 +173,7 @@ class FileReader:
 
     def _matching(self, pattern: str) -> list[Source]:
         try:
-            sources = [self._read(path) for path in self._paths(pattern)]
+            sources = [self._read(path) for path in included_paths(self.folder, pattern)]
         except OSError as error:
             raise InvalidValueError(
                 f"cannot read {str(error.filename)!r}: {error.strerror}; {self._advice(error, pattern)}"
@@ -140,15 +181,6 @@ class FileReader:
         except ValueError:
             raise InvalidValueError(f"{pattern!r} is not a path of a file") from None
         return [source for source in sources if source is not None]
-
-    def _paths(self, pattern: str) -> list[Path]:
-        if not any(c in pattern for c in "*?["):
-            return [self.folder / pattern]
-        # Path.glob() takes no absolute patterns, and finds the hidden files that editors leave.
-        names = sorted(glob.glob(pattern, root_dir=self.folder))  # noqa: PTH207
-        paths = [self.folder / name for name in names]
-        # Folders and devices are left out; a link that leads nowhere is a mistake, which reading it tells.
-        return [path for path in paths if path.is_file() or not path.exists()]
 
     def _advice(self, error: OSError, pattern: str) -> str:
         if isinstance(error, IsADirectoryError):

@@ -7,18 +7,26 @@ more, where `configparser` overlooks text after the ``]``. And it reports every 
 
 from __future__ import annotations
 
-import io
 import re
+import sys
+from typing import TYPE_CHECKING
 
 from txmux.rules.model.section import Entry, Item, Section
 from txmux.rules.problems import Problem
+from txmux.rules.reading.lines import LineKind, lines_of
 
-_COMMENT = ("#", ";")
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 _LOOK = re.compile(r"[#;]\s*(LOOK:.*)")
 """A comment that `txmux convert` writes where a person has to decide."""
+_COLON = re.compile(r"([a-z_]+)\s*:(?:(?:\s*=\s*|\s+)(.*))?")
+"""A key and its value, as YAML and others write them."""
 
 
-def read_ini(text: str, path: str) -> tuple[list[Section], list[Problem]]:
+def read_ini(
+    text: str, path: str, keys: Collection[str] = ()
+) -> tuple[list[Section], list[Problem]]:
     """Read the form of a file, whatever its sections and keys mean.
 
     Two sections with the same header are both given: only who knows all included files can tell where the other is.
@@ -26,48 +34,50 @@ def read_ini(text: str, path: str) -> tuple[list[Section], list[Problem]]:
     Args:
         text: The file's text; a byte order mark and any kind of line end are accepted.
         path: Its name, for the problems.
+        keys: Words that are likely to be keys, for hints.
 
     Returns:
         The sections in their order, and what is wrong in the form.
     """
-    reader = _Reader(path)
-    for number, line in enumerate(io.StringIO(text.removeprefix("\ufeff"), newline=None), start=1):
-        stripped = line.strip()
-        if stripped and not stripped.startswith(_COMMENT):
-            reader.line(number, stripped, indent=len(line) - len(line.lstrip()))
-        elif found := _LOOK.match(stripped):
+    reader = _Reader(path, keys)
+    for line in lines_of(text):
+        if line.kind is LineKind.HEADER:
+            reader.header(line.number, line.text)
+        elif line.kind is LineKind.ENTRY:
+            reader.entry(line.number, line.text)
+        elif line.kind is LineKind.ITEM:
+            reader.item(line.number, line.text)
+        elif found := _LOOK.match(line.text):
             message = f"{found[1]}; see to that, then remove this line"
-            reader.problems.append(Problem(path, number, "", "", message))
+            reader.problems.append(Problem(path, line.number, "", "", message))
+    reader.finish()
     return reader.sections, reader.problems
 
 
 class _Reader:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, keys: Collection[str]) -> None:
+        self._keys = keys
         self.sections: list[Section] = []
         self.problems: list[Problem] = []
         self._path = path
         self._header = ""
         self._entries: dict[str, Entry] | None = None
         self._unread: list[int] = []
-        self._items: list[Item] | None = None
-        self._indent = 0
+        self._items: list[Item] = []
+        self._line = 0
+        self._key = ""  # whose lines are being read
+        self._key_line = 0
 
-    def line(self, number: int, line: str, indent: int) -> None:
-        if self._items is not None and indent > self._indent:
-            self._items.append(Item(number, line))
-            return
-        self._indent = indent
-        if line.startswith("["):
-            self._section(number, line)
-        else:
-            self._entry(number, line)
+    def item(self, number: int, line: str) -> None:
+        self._items.append(Item(number, line))
 
-    def _section(self, number: int, line: str) -> None:
+    def header(self, number: int, line: str) -> None:
+        self.finish()
         header, bracket, rest = line[1:].partition("]")
         self._header = ""
+        self._line = number
         self._entries = {}
         self._unread = []
-        self._items = None
         name = " ".join(header.split())
         if not (bracket and name):
             self._problem(number, "", "a header is a name between '[' and ']', as in [route ssh]")
@@ -79,16 +89,37 @@ class _Reader:
             self._problem(
                 number, "", "nothing may follow the header's ']'; a comment needs its own line"
             )
-        self.sections.append(Section(self._path, number, name, self._entries, self._unread))
 
-    def _entry(self, number: int, line: str) -> None:
+    def finish(self) -> None:
+        """Keep the section that has been read, and no more memory for it than it takes: there may be thousands."""
+        self._finish_entry()
+        if self._header and self._entries is not None:
+            unread = tuple(self._unread)
+            self.sections.append(
+                Section(self._path, self._line, self._header, self._entries, unread)
+            )
+        self._entries = None
+
+    def _finish_entry(self) -> None:
+        if self._key and self._entries is not None:
+            self._entries[self._key] = Entry(self._key_line, self._key, tuple(self._items))
+        self._key = ""
+
+    def entry(self, number: int, line: str) -> None:
         key, equals, value = (part.strip() for part in line.partition("="))
+        self._finish_entry()
         # Also for a line that is no entry, so that the lines that continue it are no further problems.
         self._items = []
-        if not (equals and key):
+        colon = _COLON.fullmatch(line)
+        if colon or not (equals and key):
             self._unread.append(number)
-        if not equals:
-            message = "a line needs '=', as in KEY = VALUE; to continue the value above, indent it"
+        if colon:
+            meant = f"{colon[1]} = {colon[2] or 'VALUE'}"
+            self._problem(number, "", f"a key is followed by '=', not ':'; write {meant!r}")
+        elif not equals:
+            word, _, rest = line.partition(" ")
+            meant = f"{word} = {rest.strip()}" if word in self._keys and rest else "KEY = VALUE"
+            message = f"a line needs '=', as in {meant}; to continue the value above, indent it"
             self._problem(number, "", message)
         elif not key:
             self._problem(number, "", "a key is missing before '='")
@@ -96,7 +127,7 @@ class _Reader:
             self._problem(
                 number,
                 key,
-                "stands before the first section; put a header such as [route ssh] above it",
+                "comes before the first section; put a header such as [route ssh] above it",
             )
         elif key in self._entries:
             line_before = self._entries[key].line
@@ -107,7 +138,7 @@ class _Reader:
         else:
             if value:
                 self._items.append(Item(number, value))
-            self._entries[key] = Entry(number, key, self._items)
+            self._key, self._key_line = sys.intern(key), number
 
     def _problem(self, number: int, key: str, message: str) -> None:
         self.problems.append(Problem(self._path, number, self._header, key, message))

@@ -68,6 +68,7 @@ def words(*choices: str) -> Kind:
 
 
 BOOLEAN = Kind(values.boolean, "boolean")
+LOG = Kind(values.logged, "`yes`, `no` or `errors`")
 CONNECTIONS = number(0, 1_000_000_000)
 DURATION = Kind(values.positive_duration, "duration")
 PROTOCOLS = Kind(values.protocol_name, "list of protocols", "list")

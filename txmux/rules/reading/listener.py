@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from txmux.rules.model import Clients, Keepalive, Listener, NetworkSet, Senders, Silence, Unix
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints, values
-from txmux.rules.reading.context import NETWORKS, OUTCOME
-from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, Key, Kind, number, words
+from txmux.rules.reading.context import DENIED, NETWORKS, OUTCOME
+from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, DURATION, LOG, Key, Kind, number, words
 from txmux.rules.reading.options import read_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from txmux.rules.model import IPNetwork, Section
+    from txmux.rules.model import IPNetwork, Section, Varying
     from txmux.rules.reading.context import Reading
 
 _LONGEST_QUIET, _MOST_QUESTIONS = 32767, 127  # tcp(7), MAX_TCP_KEEPIDLE and the like of Linux
@@ -28,7 +28,7 @@ def make_listener(name: str, section: Section, found: Mapping[str, Any]) -> List
     return Listener(name, clients=clients, section=section, **fields)
 
 
-def _sender(reading: Reading, text: str) -> IPNetwork | NetworkSet | Unix:
+def _sender(reading: Reading, text: str) -> IPNetwork | NetworkSet | Varying | Unix:
     return Unix.UNIX if text == Unix.UNIX.value else reading.networks(text)
 
 
@@ -62,7 +62,7 @@ def _networks(reading: Reading, text: str) -> NetworkSet:
 
 
 def _keepalive(text: str) -> Keepalive | None:
-    """Read ``yes``, ``no`` or options; ``None`` is no keepalive."""
+    """Read ``yes``, ``no`` or options; ``None`` means no keepalive."""
     if "=" not in text:
         return Keepalive() if values.boolean(text) else None
     readers = {
@@ -106,39 +106,49 @@ KEYS: Mapping[str, Key] = {
     "detect_timeout": Key(DURATION, "5s", meaning=
         "how long a client has to become recognisable, from the moment it was accepted"),
     "peek_limit": Key(_PEEK, "32KiB", meaning=
-        "the most bytes that are looked at. Once that many have come, there is a decision, whatever is undecided"),
+        "the most bytes that are inspected. When that many have arrived, a decision is made, whatever is still undecided"),
     "first": Key(words("client", "server"), "client", meaning=
-        "who speaks first. `server`: every client is led to `default` as soon as it is accepted, and the server's greeting passes at once, [see below](#when-the-server-speaks-first)"),
+        "who speaks first. `server`: every client goes to `default` as soon as it is accepted, and the server's greeting passes at once, [see below](#when-the-server-speaks-first)"),
     "silent": Key(_SILENT, None, example="127.0.0.1:3306 from=10.0.0.0/8 after=500ms", meaning=
-        "where a client is led that has said nothing within `detect_timeout`. The first line that fits the client counts; without one it is `close`. [See below](#when-the-server-speaks-first)"),
+        "where a client goes that has said nothing within `detect_timeout`. The first line that fits the client counts; without one it is `close`. [See below](#when-the-server-speaks-first)"),
     "race": Key(BOOLEAN, "no", meaning=
         "whether the server of `silent` is connected while the client has said nothing yet, [see below](#when-the-server-speaks-first)"),
     "default": Key(OUTCOME, "close", meaning=
-        "where a client is led that has said something, but matched no route"),
+        "where a client goes that has said something but matched no route"),
     "accept_proxy_from": Key(_SENDERS, None, example="10.0.0.1", meaning=
         "who must begin with a PROXY protocol header, [see below](#proxy-protocol-headers-of-those-in-front)"),
     "proxy_timeout": Key(DURATION, "3s", meaning=
         "how long they have for that header, from the moment the connection was accepted"),
     "allow": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
-        "if given, only clients from these networks are let in"),
-    "deny": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
-        "clients from these networks are not let in, even if `allow` names them"),
+        "if given, only clients from these networks may connect"),
+    "deny": Key(DENIED, None, example="10.0.0.0/8", meaning=
+        "clients from these networks may not connect, even if `allow` names them"),
+    "end_denied": Key(BOOLEAN, "no", meaning=
+        "whether connections and flows end, with the reason `denied`, when their clients may not connect any more: after a ban, or when a list of networks or the rules have changed. Otherwise only new ones are refused"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
-        "connections of this listener; `0` is no limit. Further clients are closed at once"),
+        "connections of this listener; `0` means no limit. Further clients are closed at once"),
     "max_connections_per_source": Key(CONNECTIONS, "0", example="100", meaning=
-        "connections of each [source](#sources); `0` is no limit. Further clients are closed at once"),
+        "connections of each [source](#sources); `0` means no limit. Further clients are closed at once"),
     "max_undecided_per_source": Key(CONNECTIONS, "0", example="20", meaning=
         "the same, but only those that have not been recognised yet count"),
     "connection_rate_per_source": Key(_CONNECTION_RATE, None, example="20/s burst=40", meaning=
         "how fast each source may make connections: `20/s burst=40`, [see below](#sources)"),
     "backlog": Key(number(1, 65535), "1024", meaning=
-        "connections that the system keeps waiting until they are accepted. An endpoint string may say otherwise; a socket of systemd has its own"),
+        "how many connections the system queues until they are accepted. An endpoint string may say otherwise; a systemd socket has its own"),
     "keepalive": Key(_KEEPALIVE, "yes", example="idle=60s interval=20s count=3", meaning=
-        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is asked every `interval=` whether it is there, and after `count=` questions without an answer the connection is broken. `yes` is `idle=60s interval=15s count=4`, and what is left out is so, too"),
+        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, which are also the defaults for what is left out"),
     "freebind": Key(Kind(_freebind, BOOLEAN.shape), "no", meaning=
-        "listen on an IP address although this machine does not have it, or not yet: a virtual address that comes and goes. Only Linux can"),
+        "listen on an IP address that this machine does not have, or not yet, such as a virtual address that moves between machines. Linux only"),
+    "capture": Key(BOOLEAN, "yes", meaning=
+        "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
+    "log": Key(LOG, "yes", meaning=
+        "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": Key(BOOLEAN, "no", meaning=
-        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify has broken off, so that the server's connection is reset"),
+        "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify counts as broken off, so that the server's connection is reset"),
+    "max_flows": Key(CONNECTIONS, None, example="10000", meaning=
+        "for UDP: the most flows of this listener. Beyond it, the flow that no server has answered and that has been quiet for the longest time makes room; if there is none, new flows are refused. Without it, 70 % of the descriptors that the process may have; `0` means no limit but that of the descriptors"),
+    "max_flows_per_source": Key(CONNECTIONS, "0", example="100", meaning=
+        "for UDP: the most flows of each [source](#sources); `0` means no limit. The datagrams of further ones are dropped"),
 }
 # fmt: on
 """The keys of ``[listen NAME]``."""

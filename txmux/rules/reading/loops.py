@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from txmux.rules.model import Backend
 from txmux.rules.model.networks import is_address, unmapped
-from txmux.rules.reading.conflicts import Claims, claims, of_port
+from txmux.rules.reading.conflicts import Claims, claims, of_datagrams, of_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -65,17 +65,18 @@ def _is_among(server: Server, own: Claims) -> bool:
     """Tell whether all connections to a server come to a listener that takes this."""
     if server.kind == "unix":
         return ("unix", posixpath.normpath(server.path)) in own
-    if server.kind != "tcp":
+    if server.kind not in {"tcp", "udp"}:
         return False
     host = server.host.lower().rstrip(".")
     if host == "localhost":
-        return all(own & _places(one, server.port) for one in ("127.0.0.1", "::1"))
-    return bool(own & _places(_THIS_MACHINE.get(host, host), server.port))
+        return all(own & _places(one, server) for one in ("127.0.0.1", "::1"))
+    return bool(own & _places(_THIS_MACHINE.get(host, host), server))
 
 
-def _places(host: str, port: int) -> Claims:
-    """Give what a listener takes one of, if connections to an address come to it."""
-    _, places = of_port(host, port)
+def _places(host: str, server: Server) -> Claims:
+    """Give what a listener takes one of, if what is sent to an address comes to it."""
+    _, places = of_port(host, server.port)
     is_loopback = is_address(host) and unmapped(ipaddress.ip_address(host)).is_loopback
     # Of other addresses it cannot be seen whether they are this machine's.
-    return {place for place in places if place[2] != "every" or is_loopback}
+    found = {place for place in places if place[2] != "every" or is_loopback}
+    return of_datagrams(found) if server.kind == "udp" else found

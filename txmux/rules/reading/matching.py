@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txmux.detection.registry import DuplicateMatcherError
+from txmux.detection.transports import datagram_predicate, transports_of
 from txmux.errors import OptionError
+from txmux.interfaces import Transport
 from txmux.rules.model import Alternative
 from txmux.rules.problems import InvalidValueError, did_you_mean
+from txmux.rules.reading.matchhints import misplaced, option_meant, unknown
 from txmux.rules.reading.values import split_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.interfaces import IProtocolMatcher, Predicate
-
-_SERVER_FIRST = frozenset({"mysql", "smtp", "imap", "pop3", "ftp", "vnc", "nats"})
-"""Protocols in which the client waits for the server, so that nothing of it can be recognised."""
 
 
 def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alternative:
@@ -38,39 +39,38 @@ def read_alternative(text: str, matchers: Mapping[str, IProtocolMatcher]) -> Alt
     try:
         matcher = matchers[name]
     except KeyError:
-        raise InvalidValueError(_unknown(name, matchers)) from None
+        message = unknown(name, rest, partial(_options_of, matchers), [*matchers])
+        raise InvalidValueError(message) from None
     except DuplicateMatcherError as error:
         raise InvalidValueError(str(error)) from None
-    options = _options(matcher, rest)
-    return Alternative(text, _predicate(matcher, options), negated)
+    options = _options(matcher, rest, matchers)
+    predicate, datagrams, streams = _predicates(matcher, options)
+    return Alternative(text, predicate, negated, datagrams, streams)
 
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    if name.casefold() in _SERVER_FIRST:
-        hint = (
-            "; its clients wait for the server to speak, so no byte tells them: "
-            "name its backend with 'silent =' in [listen]"
-        )
-    elif "," in name:
-        hint = "; write one matcher a line, without commas"
-    else:
-        hint = did_you_mean(name, known)
-    return f"unknown matcher {name!r}{hint} (there are {', '.join(sorted(known)) or 'none'})"
-
-
-def _options(matcher: IProtocolMatcher, words: Iterable[str]) -> dict[str, str]:
+def _options(
+    matcher: IProtocolMatcher, words: Sequence[str], matchers: Iterable[str]
+) -> dict[str, str]:
     known = _option_names(matcher)
     takes = f"{matcher.name} takes {', '.join(f'{name}=' for name in known) or 'no options'}"
+    wrong = misplaced(words, known, matchers)
+    if wrong:
+        raise InvalidValueError(f"{wrong} ({takes})")
     options: dict[str, str] = {}
     messages = []
     before = ""
     for word in words:
         name, equals, value = word.partition("=")
         if not equals and (word.startswith(",") or before.endswith(",")):
-            hint = "no blank may stand beside a comma, unless the value is in quotes"
+            hint = "blanks beside a comma need quotes around the value"
+            messages.append(f"{word!r} is not an option; {hint} ({takes})")
+        elif not equals and before.partition("=")[0] in options:
+            hint = f"several values have commas between them: '{before},{word}'"
             messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif not equals:
-            messages.append(f"{word!r} is not an option; write OPTION=VALUE ({takes})")
+            meant = option_meant(matcher.name, word) if not before else ""
+            hint = f"did you mean '{meant}'?" if meant else "write OPTION=VALUE"
+            messages.append(f"{word!r} is not an option; {hint} ({takes})")
         elif name not in known:
             hint = did_you_mean(name, known)
             messages.append(f"unknown option {name!r}{hint} ({takes})")
@@ -84,6 +84,14 @@ def _options(matcher: IProtocolMatcher, words: Iterable[str]) -> dict[str, str]:
     return options
 
 
+def _options_of(matchers: Mapping[str, IProtocolMatcher], name: str) -> list[str]:
+    """Give the options of a matcher that is only asked for a hint: nothing if it is broken."""
+    try:
+        return _option_names(matchers[name])
+    except InvalidValueError:
+        return []
+
+
 def _option_names(matcher: IProtocolMatcher) -> list[str]:
     try:
         names = [option.name for option in matcher.options]
@@ -95,19 +103,26 @@ def _option_names(matcher: IProtocolMatcher) -> list[str]:
     return names
 
 
-def _predicate(matcher: IProtocolMatcher, options: Mapping[str, str]) -> Predicate:
+def _predicates(
+    matcher: IProtocolMatcher, options: Mapping[str, str]
+) -> tuple[Predicate, Predicate | None, bool]:
+    """Make the predicates for streams and for datagrams, and tell whether it is for streams at all."""
     try:
         predicate = matcher.predicate(options)
         longest = predicate.longest
+        datagrams = datagram_predicate(matcher, options, predicate)
+        longest_flow = 1 if datagrams is None else datagrams.longest
+        streams = Transport.TCP in transports_of(matcher)
     except OptionError as error:
         raise InvalidValueError(f"{matcher.name} {error}") from None
     except Exception as error:
         raise _failed(matcher, error) from error
-    if not callable(predicate):
-        raise _broken(matcher, f"its predicate {predicate!r} cannot be called")
-    if not isinstance(longest, int):
-        raise _broken(matcher, f"its predicate's 'longest' is {longest!r}, not a whole number")
-    return predicate
+    for one, needs in ((predicate, longest), (datagrams or predicate, longest_flow)):
+        if not callable(one):
+            raise _broken(matcher, f"its predicate {one!r} cannot be called")
+        if not isinstance(needs, int):
+            raise _broken(matcher, f"its predicate's 'longest' is {needs!r}, not a whole number")
+    return predicate, datagrams, streams
 
 
 def _failed(matcher: IProtocolMatcher, error: Exception) -> InvalidValueError:

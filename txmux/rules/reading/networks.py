@@ -1,11 +1,11 @@
-"""Networks that stand in a file of their own, one a line: ``from = @blocklist.txt``."""
+"""Networks in a file of their own, one per line: ``from = @blocklist.txt``."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from txmux.rules.model import NetworkSet
+from txmux.rules.model import NetworkSet, Varying
 from txmux.rules.problems import InvalidValueError, Problem
 from txmux.rules.reading.values import network
 
@@ -32,10 +32,11 @@ class NetworkLists:
     def __init__(self, files: FileReader, problems: list[Problem]) -> None:
         self._files = files
         self._known: dict[Path, NetworkSet] = {}
+        self._named: dict[str, NetworkSet] = {}
         self._problems = problems
 
     def __call__(self, path: Path) -> NetworkSet:
-        """Give the networks of a file.
+        """Give the networks of a file, as a set of what varies: other ones may be in it later.
 
         Raises:
             InvalidValueError: It cannot be read.
@@ -49,24 +50,44 @@ class NetworkLists:
             raise InvalidValueError(
                 f"cannot read '{path}': {why}; a relative path starts at the folder of the file that names it"
             ) from None
-        return self._known[real]
+        # By its name as it is written: where a link leads may change.
+        name = str(path.absolute())
+        if name not in self._named:
+            self._named[name] = NetworkSet([Varying("file", name, self._known[real])])
+        return self._named[name]
 
     def _networks(self, text: str, path: Path) -> Iterator[IPNetwork]:
         wrong: list[int] = []
-        for number, line in enumerate(text.split("\n"), start=1):
-            item = _COMMENT.split(line, maxsplit=1)[0].strip()
-            if not item:
+        for number, found in read_lines(text):
+            if not isinstance(found, str):
+                yield found
                 continue
-            try:
-                yield network(item)
-            except InvalidValueError as error:
-                wrong.append(number)
-                if len(wrong) <= _MOST_PROBLEMS:
-                    self._problems.append(Problem(str(path), number, "", "", _told(item, error)))
+            wrong.append(number)
+            if len(wrong) <= _MOST_PROBLEMS:
+                self._problems.append(Problem(str(path), number, "", "", found))
         if len(wrong) > _MOST_PROBLEMS:
             message = f"is not a network either; there are {len(wrong)} such lines in this file"
             first_hidden = wrong[_MOST_PROBLEMS]
             self._problems.append(Problem(str(path), first_hidden, "", "", message))
+
+
+def read_lines(text: str) -> Iterator[tuple[int, IPNetwork | str]]:
+    """Read the networks of a file.
+
+    Args:
+        text: What is in it.
+
+    Yields:
+        The number of a line, counted from 1, with its network, or with what is wrong with it.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        item = _COMMENT.split(line, maxsplit=1)[0].strip()
+        if not item:
+            continue
+        try:
+            yield number, network(item)
+        except InvalidValueError as error:
+            yield number, _told(item, error)
 
 
 def _told(item: str, error: InvalidValueError) -> str:

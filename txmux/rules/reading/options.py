@@ -1,4 +1,4 @@
-"""Words of the form ``NAME=VALUE``, and words that stand for themselves, in any order."""
+"""Words of the form ``NAME=VALUE``, and words without a value, in any order."""
 
 from __future__ import annotations
 

@@ -11,14 +11,18 @@ import attrs
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
-from txmux.rules.reading import backend, listener, route, service
-from txmux.rules.reading.conflicts import conflicts
-from txmux.rules.reading.context import REFUSALS, Reading
-from txmux.rules.reading.files import FileReader, Source, read_source
+from txmux.rules.reading import backend, datagrams, listener, route, service
+from txmux.rules.reading.conflicts import conflicts, unshareable
+from txmux.rules.reading.context import REFUSALS, Reading, finding
+from txmux.rules.reading.endpointfiles import missing_files
+from txmux.rules.reading.files import FileReader, Source, read_source, source_of
+from txmux.rules.reading.foreign import foreign
+from txmux.rules.reading.habits import MEANT_SECTIONS
 from txmux.rules.reading.ini import read_ini
 from txmux.rules.reading.loops import loops
-from txmux.rules.reading.sections import HEADERS, missing_keys, read_keys
+from txmux.rules.reading.sections import HEADERS, TABLES, missing_keys, read_keys
 from txmux.rules.reading.values import NAME
+from txmux.rules.reading.variables import expand_section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,20 +31,26 @@ if TYPE_CHECKING:
     from txmux.rules.model import Files, Listener, Outcome, Route, Section
 
 _LONGEST_WAY = 20
+_KEYS = frozenset(itertools.chain.from_iterable(TABLES.values()))
 
 
-def load(path: Path | str, matchers: Mapping[str, IProtocolMatcher] | None = None) -> Rules:
+def load(
+    path: Path | str,
+    matchers: Mapping[str, IProtocolMatcher] | None = None,
+    data: bytes | None = None,
+) -> Rules:
     """Read a rules file and all that it includes.
 
     Args:
         path: The file.
         matchers: The matchers by name; by default those that are installed.
+        data: What is in it, if that has been read already.
 
     Raises:
         RulesError: All that is wrong, also a file that cannot be read.
     """
     try:
-        source = read_source(path)
+        source = read_source(path) if data is None else source_of(path, data)
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
@@ -77,6 +87,25 @@ def read_again(files: Files) -> Rules:
     return _Parser(Source(path, text), None, known=files).rules()
 
 
+def errors_alone(
+    source: Source, matchers: Mapping[str, IProtocolMatcher] | None = None
+) -> tuple[Problem, ...]:
+    """Find what is wrong in a file whatever is in others: it may be one that another file includes.
+
+    Args:
+        source: The file. No other file is read, variables of the environment neither; names are taken to be somewhere.
+        matchers: The matchers by name; by default those that are installed.
+
+    Returns:
+        What is wrong, in the order of lines.
+    """
+    try:
+        _Parser(source, matchers, alone=True).rules()
+    except RulesError as error:
+        return error.problems
+    return ()
+
+
 def is_as_read(rules: Rules) -> bool:
     """Tell whether rules are what their files say: nothing of them was made or changed in Python."""
     try:
@@ -102,12 +131,16 @@ class _Parser:
         *,
         known: Files | None = None,
         on_disk: bool = False,
+        alone: bool = False,
     ) -> None:
         self._path = main.path
+        self._alone, self._on_disk = alone, on_disk
         self._files = FileReader(main, known)
         if matchers is None:
             matchers = installed_matchers()
-        self._reading = Reading(self._files, matchers, self._backend_called, on_disk=on_disk)
+        self._reading = Reading(
+            self._files, matchers, self._backend_called, on_disk=on_disk, alone=alone
+        )
         self._problems = self._reading.problems
         self._not_text: list[Problem] = []
         self._sections = self._reading.sections
@@ -118,8 +151,15 @@ class _Parser:
         self._add(main)
 
     def rules(self) -> Rules:
+        try:
+            return self._rules()
+        finally:
+            # The two have each other: all that was read would be kept until garbage is looked for.
+            del self._reading
+
+    def _rules(self) -> Rules:
         settings = self._settings()
-        self._reading.resolvers = settings.resolvers
+        self._reading.settings = settings
         # Outcomes name backends, so these are read first.
         for name, section in self._named("backend"):
             if section is self._sections["backend"][name][0]:
@@ -130,8 +170,17 @@ class _Parser:
         routes = tuple(self._route(*named) for named in self._named("route"))
         self._problems += route.circles(routes)
         self._problems += loops(listeners, routes)
-        self._problems += conflicts(same[0] for same in self._sections["listen"].values())
-        if not self._sections["listen"] and not self._not_text:
+        self._problems += datagrams.strangers(listeners, routes)
+        opened = (*self._sections["listen"].values(), *self._sections["txmux"].values())
+        self._problems += conflicts(same[0] for same in opened)
+        sections = (same[0] for same in self._sections["listen"].values())
+        self._problems += unshareable(sections, settings)
+        if self._on_disk:
+            every = (
+                each for kind in self._sections.values() for same in kind.values() for each in same
+            )
+            self._problems += missing_files(every)
+        if not (self._sections["listen"] or self._not_text or self._alone):
             message = (
                 "there is no [listen NAME] section; add one, with 'endpoint = :443' for example"
             )
@@ -146,10 +195,18 @@ class _Parser:
         return Rules(Path(self._path), settings, listeners, routes, backends, files)
 
     def _add(self, source: Source) -> None:
-        sections, problems = read_ini(source.text, source.path)
+        sections, problems = read_ini(source.text, source.path, _KEYS)
         self._not_text += source.problems
+        other = foreign(source.text) if problems else ""
+        if other:
+            # All its lines would be wrong, and what is missing is missing for that reason.
+            self._not_text.append(Problem(source.path, 1, "", "", other))
+            return
         self._problems += problems
-        for section in sections:
+        for written in sections:
+            variable = None if self._alone else self._files.variable
+            section, problems = expand_section(written, variable)
+            self._problems += problems
             word, _, name = section.header.partition(" ")
             # A misspelt section is read as what it is meant to be, lest its absence be told too.
             kind = _meant(word)
@@ -170,7 +227,9 @@ class _Parser:
         elif not name:
             message = f"needs a name; write {HEADERS[kind]}"
         elif not NAME.fullmatch(name):
-            message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only"
+            plain = "-".join(name.strip("'\"").split())
+            hint = f"; did you mean [{kind} {plain}]?" if NAME.fullmatch(plain) else ""
+            message = f"{name!r} is not a name; use letters, digits, '.', '_' and '-' only{hint}"
         elif kind == "backend" and name in REFUSALS:
             message = f"{name!r} means to refuse the client; give the backend another name"
         else:
@@ -193,7 +252,7 @@ class _Parser:
         if section is None:
             return Settings()
         found = self._read("txmux", name, section)
-        self._problems += service.contradictions(section)
+        self._problems += service.contradictions(section, found)
         for source in itertools.chain.from_iterable(found.get("include", ())):
             self._add(source)
         return service.make_settings(section, found)
@@ -201,7 +260,9 @@ class _Parser:
     def _backend(self, name: str, section: Section) -> Backend:
         found = self._read("backend", name, section)
         self._problems += backend.contradictions(section, found)
-        return backend.make_backend(name, section, {"resolvers": self._reading.resolvers, **found})
+        return backend.make_backend(
+            name, section, {**finding(found.get("servers", ()), self._reading.settings), **found}
+        )
 
     def _backend_called(self, name: str) -> Backend | None:
         """Give the backend of a name, which is read now if it is another one's fallback."""
@@ -219,7 +280,9 @@ class _Parser:
         return self._backends.get(name)
 
     def _listener(self, name: str, section: Section) -> Listener:
-        return listener.make_listener(name, section, self._read("listen", name, section))
+        found = self._read("listen", name, section)
+        self._problems += datagrams.contradictions("listen", section)
+        return listener.make_listener(name, section, found)
 
     def _route(self, name: str, section: Section) -> Route:
         found = self._read("route", name, section)
@@ -247,4 +310,5 @@ def _meant(word: str) -> str:
     if word in HEADERS:
         return word
     begun = (kind for kind in HEADERS if word.casefold().startswith(kind))
-    return nearest(word, HEADERS) or next(begun, "")
+    meant = MEANT_SECTIONS.get(word.casefold())
+    return meant or nearest(word, HEADERS) or next(begun, "")

@@ -1,14 +1,16 @@
-"""The section ``[route NAME]``: which clients are led to which backend, and how routes stand under each other."""
+"""The section ``[route NAME]``: which clients go to which backend, and how routes are nested."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from txmux.rules.model import Clients, Refusal, Route, TlsEnd
+from txmux.rules.model.clients import EVERY_CLIENT
 from txmux.rules.problems import InvalidValueError, suggestion
+from txmux.rules.reading.certificates import allowed_client
 from txmux.rules.reading.context import NETWORKS, OUTCOME, PEM, PEMS
 from txmux.rules.reading.during import period
-from txmux.rules.reading.key import BOOLEAN, PROTOCOLS, Key, Kind, words
+from txmux.rules.reading.key import BOOLEAN, LOG, PROTOCOLS, Key, Kind, words
 from txmux.rules.reading.matching import read_alternative
 
 if TYPE_CHECKING:
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
 
-_TLS_FIELDS = {"alpn": "alpn", "tls_client_ca": "client_ca", "tls_minimum": "minimum"}
+_TLS_FIELDS = {
+    "alpn": "alpn",
+    "tls_client_ca": "client_ca",
+    "tls_client_crl": "client_crl",
+    "allow_client": "allow_client",
+    "tls_minimum": "minimum",
+}
+_OF_CLIENTS = ("tls_client_crl", "allow_client")
 
 
 def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
@@ -35,7 +44,10 @@ def make_route(name: str, section: Section, found: Mapping[str, Any]) -> Route:
     files = fields.pop("terminate_tls", None)
     if files:
         fields["terminate_tls"] = TlsEnd(files, **tls)
-    clients = Clients(fields.pop("from", None), fields.pop("not_from", None))
+    included, excluded = fields.pop("from", None), fields.pop("not_from", None)
+    clients = EVERY_CLIENT
+    if included is not None or excluded is not None:
+        clients = Clients(included, excluded)
     fields.setdefault("outcome", None if "terminate_tls" in section.entries else Refusal.CLOSE)
     return Route(name, clients=clients, section=section, **fields)
 
@@ -45,6 +57,11 @@ def contradictions(section: Section) -> Iterator[Problem]:
     for key in _TLS_FIELDS:
         if key in section.entries and "terminate_tls" not in section.entries:
             message = "does nothing without 'terminate_tls'; add that, or remove this"
+            yield section.problem(message, key)
+        elif (
+            key in section.entries and key in _OF_CLIENTS and "tls_client_ca" not in section.entries
+        ):
+            message = "does nothing without 'tls_client_ca', since no client is asked for a certificate; add that, or remove this"
             yield section.problem(message, key)
 
 
@@ -61,9 +78,9 @@ def circles(routes: Sequence[Route]) -> Iterator[Problem]:
         way = _way_back(name, under) if name not in done else []
         if way:
             done.update(way)
-            told = "stands under itself"
+            told = "is under itself"
             if len(way) > 1:
-                told = f"stands under itself: {' -> '.join((*way, name))}"
+                told = f"is under itself: {' -> '.join((*way, name))}"
             yield sections[name].problem(
                 f"{told}; put it under a listener, or leave 'under' out", "under"
             )
@@ -81,13 +98,15 @@ def _under(reading: Reading, text: str) -> str:
         raise InvalidValueError(
             f"{text!r} is a listener, and a route that ends TLS, too; give one of the two another name"
         )
-    if text in listeners or text in over:
+    if text in listeners or text in over or reading.alone:
         return text
     if text in routes:
         raise InvalidValueError(
             f"[route {text}] ends no TLS, so nothing is inside of it; add 'terminate_tls' there, or name a listener"
         )
-    hint = suggestion(text, [*listeners, *over])
+    last = text.rsplit(maxsplit=1)[-1].strip("[]")
+    known = [*dict.fromkeys((*listeners, *over))]
+    hint = f"; did you mean {last!r}?" if last in known else suggestion(text, known)
     raise InvalidValueError(f"there is no [listen {text}] and no [route {text}]{hint}")
 
 
@@ -107,6 +126,7 @@ def _way_back(name: str, under: Mapping[str, Iterable[str]]) -> list[str]:
 
 _MATCH = Kind(_alternative, "one a line", "lines", in_context=True)
 _DURING = Kind(period, "one a line", "lines")
+_ALLOW_CLIENT = Kind(allowed_client, "one a line", "lines")
 _UNDER = Kind(_under, "list of names", "list", in_context=True)
 
 # fmt: off
@@ -114,7 +134,7 @@ KEYS: Mapping[str, Key] = {
     "match": Key(_MATCH, None, example="ssh", field="alternatives", required=True, meaning=
         "what the client has to say, [see below](#match); one line that matches is enough"),
     "backend": Key(OUTCOME, None, example="127.0.0.1:22", field="outcome", required=True, unless="terminate_tls", meaning=
-        "where the client is led then. Not required with `terminate_tls`"),
+        "where the client goes then. Not required with `terminate_tls`"),
     "from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
         "if given, the route serves only clients from these networks"),
     "not_from": Key(NETWORKS, None, example="10.0.0.0/8", meaning=
@@ -126,13 +146,17 @@ KEYS: Mapping[str, Key] = {
     "terminate_tls": Key(PEMS, None, example="cert.pem, key.pem", meaning=
         "PEM files with certificates and their keys: TLS ends here, and the routes `under` this one decide on what is inside, [see below](#tls-that-ends-here)"),
     "alpn": Key(PROTOCOLS, None, example="h2, http/1.1", meaning=
-        "for `terminate_tls`: the protocols that are spoken, in the order of preference: `h2, http/1.1`. Without it no protocol is agreed on"),
+        "for `terminate_tls`: the protocols that may be negotiated, in order of preference: `h2, http/1.1`. Without it, none is negotiated"),
     "tls_client_ca": Key(PEM, None, example="clients-ca.pem", meaning=
         "for `terminate_tls`: a PEM file with authorities; a client has to show a certificate of one of them"),
+    "tls_client_crl": Key(PEM, None, example="clients-crl.pem", meaning=
+        "with `tls_client_ca`: a PEM file with the certificate revocation list of each of these authorities; revoked certificates are refused"),
+    "allow_client": Key(_ALLOW_CLIENT, None, example="cn=alice ou=ops", meaning=
+        "with `tls_client_ca`: which of these certificates are let in, by their names, [see below](#allow_client); one line that fits is enough"),
     "tls_minimum": Key(words("1.2", "1.3"), "1.2", example="1.3", meaning=
-        "for `terminate_tls`: the oldest version of TLS that is spoken"),
-    "log": Key(BOOLEAN, "yes", meaning=
-        "whether the connections that it takes get a line in the access log"),
+        "for `terminate_tls`: the oldest version of TLS that is accepted"),
+    "log": Key(LOG, "yes", meaning=
+        "which connections that it takes get a line in the access log: as for a listener. If the two differ, the one with fewer lines counts"),
     "dry_run": Key(BOOLEAN, "no", meaning=
         "the route decides nothing and delays nothing: the fact `dry_run` of the access log names it where it would have been the first to match, and the service's log says at the stop how many there were"),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.rules.model import Item
 from txmux.rules.problems import (
     InvalidValueError,
@@ -14,14 +16,15 @@ from txmux.rules.problems import (
     with_advice,
 )
 from txmux.rules.reading import backend, listener, route, service
+from txmux.rules.reading.habits import MEANT_KEYS, stands_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.rules.model import Entry, Section
     from txmux.rules.problems import Problem
     from txmux.rules.reading.context import Reading
-    from txmux.rules.reading.key import Key
+    from txmux.rules.reading.key import Key, Kind
 
 HEADERS = {
     "txmux": "[txmux]",
@@ -40,16 +43,9 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
 """The keys of each kind."""
 
 _LIKE_HEADER = re.compile(r"\[[A-Za-z][^\]:]*\]")
+_UNBRACED = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_QUOTES = "'\""
 _LIKE_COMMENT = re.compile(r"\s[#;]")
-
-
-NOT_YET: Mapping[str, Sequence[str]] = {
-    "txmux": ("admin",),
-    "listen": (),
-    "route": (),
-    "backend": (),
-}
-"""Keys whose meaning is reserved."""
 
 
 def read_keys(section: Section, kind: str, reading: Reading) -> dict[str, Any]:
@@ -64,11 +60,9 @@ def read_keys(section: Section, kind: str, reading: Reading) -> dict[str, Any]:
         The values that could be read, by the model's attributes.
     """
     keys = TABLES[kind]
-    known = (*keys, *NOT_YET[kind])
+    known = tuple(keys)
     for name in section.entries:
-        if name in NOT_YET[kind]:
-            reading.problems.append(section.problem("not supported yet; remove it", name))
-        elif name not in keys:
+        if name not in keys:
             reading.problems.append(section.problem(_unknown(name, kind), name))
     found: dict[str, Any] = {}
     for name, key in keys.items():
@@ -84,9 +78,10 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
     """Find the required keys that a section does not have, and has not meant to have either."""
     if section.unread:
         return []
-    known = (*TABLES[kind], *NOT_YET[kind])
-    meant = set()
+    known = tuple(TABLES[kind])
+    meant: set[str | None] = set()
     for entry in section.entries.values():
+        meant.update(stands_for(kind, entry.key))
         meant.add(entry.key if entry.key in known else nearest(entry.key, known))
         meant.update(_like_key(item) for item in entry.items if item.line != entry.line)
     return [
@@ -97,10 +92,12 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
 
 
 def _unknown(name: str, kind: str) -> str:
-    others = [HEADERS[other] for other in TABLES if name in {*TABLES[other], *NOT_YET[other]}]
+    others = [HEADERS[other] for other in TABLES if name in TABLES[other]]
+    if name in MEANT_KEYS[kind]:
+        return f"unknown key; {MEANT_KEYS[kind][name]}"
     if others:
         return f"unknown key; it belongs in {joined(others)}"
-    near = nearest(name, (*TABLES[kind], *NOT_YET[kind]))
+    near = nearest(name, TABLES[kind])
     return f"unknown key{suggestion(name, (near,) if near else TABLES[kind])}"
 
 
@@ -110,12 +107,27 @@ def _like_key(item: Item) -> str:
     return key.strip() if equals else ""
 
 
+def _bare(text: str) -> str:
+    """Take away what other programs want around a value: quotes, and a semicolon at the end."""
+    bare = text.removesuffix(";").rstrip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        bare = bare[1:-1]
+    return "" if bare == text else bare
+
+
+def _unbraced(text: str) -> str:
+    found = _UNBRACED.search(text)
+    return f"a variable of the environment is written ${{{found[1]}}}" if found else ""
+
+
 def _advice(entry: Entry, item: Item, known: Iterable[str]) -> str:
     if item.line != entry.line and _like_key(item) in known:
         return "unindent it if it is a key of its own"
     if item.line != entry.line and _LIKE_HEADER.fullmatch(item.text):
         return "unindent it if it is a header"
-    return "a comment needs its own line" if _LIKE_COMMENT.search(item.text) else ""
+    if _LIKE_COMMENT.search(item.text):
+        return "a comment needs its own line"
+    return _unbraced(item.text)
 
 
 def _values(
@@ -132,23 +144,78 @@ def _values(
             message = f"takes one value; {_advice(entry, item, known) or 'remove this line'}"
             problems.append(section.problem(message, entry.key, line=item.line))
         items = items[:1]
+    reader = _Reader(section, entry, kind, tuple(known), reading)
+    return [value for item in items for value in reader.read(item)]
 
-    def read(item: Item) -> list[Any]:
+
+@attrs.frozen
+class _Reader:
+    """Reads the items of one value, and tells what is wrong with each."""
+
+    section: Section
+    entry: Entry
+    kind: Kind
+    known: tuple[str, ...]
+    reading: Reading
+
+    def read(self, item: Item) -> list[Any]:
+        """Read an item; its value alone, or nothing."""
         try:
-            return [kind.read(reading, item.text) if kind.in_context else kind.read(item.text)]
+            return [self._value(item.text)]
         except InvalidValueError as error:
-            advice = _advice(entry, item, known)
-            problems.extend(
-                section.problem(with_advice(message, advice), entry.key, line=item.line)
-                for message in error.messages
-            )
+            bare = self._bare(item.text)
+            if bare:
+                self._tell(item, [f"remove {_extra(item.text)}; write {bare}"])
+                return [self._value(bare)]
+            comment = _LIKE_COMMENT.search(item.text)
+            if comment is None or (item.line != self.entry.line and _like_key(item) in self.known):
+                self._tell(item, error.messages, _advice(self.entry, item, self.known))
+                return []
+        told = item.text[comment.start() :].strip()
+        self._tell(item, [f"a comment needs its own line; put {told!r} above this one"])
+        try:
+            return [self._value(item.text[: comment.start()].strip())]
+        except InvalidValueError as error:
+            self._tell(item, error.messages)
             return []
 
-    return [value for item in items for value in read(item)]
+    def _value(self, text: str) -> Any:
+        kind = self.kind
+        return kind.read(self.reading, text) if kind.in_context else kind.read(text)
+
+    def _tell(self, item: Item, messages: Iterable[str], advice: str = "") -> None:
+        self.reading.problems.extend(
+            self.section.problem(with_advice(message, advice), self.entry.key, line=item.line)
+            for message in messages
+        )
+
+    def _bare(self, text: str) -> str:
+        """Take away what other programs want around a value, quotes and a semicolon; nothing if that is not what is wrong."""
+        bare = text.removesuffix(";").rstrip()
+        if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in _QUOTES:
+            bare = bare[1:-1]
+        if not bare or bare == text:
+            return ""
+        try:
+            self._value(bare)
+        except InvalidValueError:
+            return ""
+        return bare
+
+
+def _extra(text: str) -> str:
+    return "the ';' at the end" if text.endswith(";") else "the quotes around the value"
 
 
 def _split(items: Iterable[Item]) -> Iterator[Item]:
     for item in items:
-        for part in item.text.split(","):
-            if part.strip():
-                yield Item(item.line, part.strip())
+        yield from (Item(item.line, part) for part in split_list(item.text))
+
+
+def split_list(text: str) -> list[str]:
+    """Split a line of a list at its commas; what seems to be a comment may have commas, too."""
+    comment = _LIKE_COMMENT.search(text)
+    end = comment.start() if comment else len(text)
+    parts = text[:end].split(",")
+    parts[-1] += text[end:]
+    return [part.strip() for part in parts if part.strip()]

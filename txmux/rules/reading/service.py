@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from txmux.rules.model import Settings
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import values
-from txmux.rules.reading.context import RESOLVERS
+from txmux.rules.reading.context import CONSUL, RESOLVERS, SECRET
+from txmux.rules.reading.control import control_endpoint, is_by_tcp
 from txmux.rules.reading.key import BOOLEAN, CONNECTIONS, Key, Kind, words
+from txmux.rules.reading.store import STORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,19 +42,36 @@ def make_settings(section: Section, found: Mapping[str, Any]) -> Settings:
     return Settings(section=section, **fields)
 
 
-def contradictions(section: Section) -> Iterator[Problem]:
-    """Find values that are right by themselves, but not together."""
+def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Problem]:
+    """Find values that are right by themselves, but not together.
+
+    Args:
+        section: Its text in the file.
+        found: The values that could be read, by their fields.
+    """
+    if is_by_tcp(found.get("admin")) and "admin_token" not in section.entries:
+        message = (
+            "a TCP endpoint needs 'admin_token' beside it, since every user of this machine could connect; add for "
+            "example 'admin_token = /etc/txmux/token', which is made if it is not there, or write unix:/path"
+        )
+        yield section.problem(message, "admin")
     if "group" in section.entries and "user" not in section.entries:
         yield section.problem("needs 'user' beside it; add that, or remove this", "group")
 
 
 def _include(reading: Reading, text: str) -> list[Source]:
-    return reading.files.include(text)
+    return [] if reading.alone else reading.files.include(text)
 
 
 def _account(text: str) -> str:
     if not _ACCOUNT.fullmatch(text):
-        raise InvalidValueError(f"{text!r} is not a name or number of one; write for example txmux")
+        user, colon, group = text.partition(":")
+        hint = (
+            f"; write {user} here, and {group} as 'group'"
+            if colon and user and group
+            else "; write for example txmux"
+        )
+        raise InvalidValueError(f"{text!r} is not a name or number of one{hint}")
     return text
 
 
@@ -78,10 +97,12 @@ def _workers(text: str) -> int:
         ) from None
 
 
-def _access_log(reading: Reading, text: str) -> Path | Literal["-"] | None:
+def _access_log(reading: Reading, text: str) -> Path | Literal["-", "stdout"] | None:
     """Read where the access log goes; ``None`` is nowhere."""
     if text == "-":
         return "-"
+    if text == "stdout":
+        return "stdout"
     if text != "off" and text.casefold() in _NO_PATHS:
         raise InvalidValueError(
             f"{text!r} is not a path; write 'off' for no log, '-' for the service's own log, "
@@ -90,38 +111,94 @@ def _access_log(reading: Reading, text: str) -> Path | Literal["-"] | None:
     return None if text == "off" else reading.home / values.file_path(text)
 
 
+def _admin(reading: Reading, text: str) -> str | None:
+    return text if text == "auto" else control_endpoint(text, reading.home, ("auto", "off"))
+
+
+def _metrics(reading: Reading, text: str) -> str | None:
+    return control_endpoint(text, reading.home, ("off",))
+
+
+def _database(reading: Reading, text: str) -> Path:
+    """Read the path of a database; a relative one starts at the folder of the rules file."""
+    return reading.beside(text, "a database in MaxMind's format, such as GeoLite2-Country.mmdb")
+
+
+def _token(reading: Reading, text: str) -> Path:
+    return reading.home / values.file_path(text)
+
+
+def _watch(text: str) -> float:
+    """Read the seconds between two looks; 0 is never."""
+    seconds = 0.0 if text == "off" else values.positive_duration(text)
+    if 0 < seconds < 1:
+        raise InvalidValueError(f"must be off, or at least 1s, not {text!r}")
+    return seconds
+
+
 _INCLUDE = Kind(_include, "list of paths or patterns", "list", in_context=True)
+_WATCH = Kind(_watch, "`off` or duration")
 _RELAY = Kind(_relay, _RELAYS.shape)
 _WORKERS = Kind(_workers, f"a number from `1` to `{_MOST_WORKERS}`, or `auto`")
 _DRAIN = Kind(values.duration, "duration, also `0s`")
-_ACCESS_LOG = Kind(_access_log, "`-`, `off` or a path", in_context=True)
+_ACCESS_LOG = Kind(_access_log, "`-`, `stdout`, `off` or a path", in_context=True)
 _USER = Kind(_account, "a user's name or number")
 _GROUP = Kind(_account, "a group's name or number")
+_ADMIN = Kind(_admin, "`auto`, `off` or an endpoint", in_context=True)
+_TOKEN = Kind(_token, "path", in_context=True)
+_DATABASES = Kind(_database, "list of paths", "list", in_context=True)
+_SANDBOX = words("auto", "yes", "off")
+_METRICS = Kind(_metrics, "`off` or an endpoint", in_context=True)
+_GRACE = Kind(values.duration, "duration, also `0s`")
 
 # fmt: off
 KEYS: Mapping[str, Key] = {
     "include": Key(_INCLUDE, None, example="rules.d/*.ini", meaning=
         "more files, [see below](#included-files)"),
+    "watch_rules": Key(_WATCH, "off", example="10s", meaning=
+        "how often to look whether the rules file or an included one has changed, and to reload them then, [see below](#watching-the-rules)"),
     "relay": Key(_RELAY, "auto", meaning=
         "what carries the bytes of a connection: see [Relays](#relays)"),
     "workers": Key(_WORKERS, "1", example="auto", meaning=
         "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
+    "sandbox": Key(_SANDBOX, "auto", example="yes", meaning=
+        "whether the processes that have clients can open only what the rules name, [see below](#sandbox)"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
-        "connections of all listeners together; `0` is no limit. Further clients are closed at once"),
+        "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
     "drain_timeout": Key(_DRAIN, "30s", meaning=
-        "when the service stops: how long the connections that there are may go on"),
+        "when the service stops: how long existing connections may continue"),
     "drain_removed": Key(BOOLEAN, "no", meaning=
-        "after a reload: whether connections of routes and backends that are no more have `drain_timeout` to end; otherwise they may go on"),
+        "after a reload: whether connections of removed routes and backends get `drain_timeout` to end; otherwise they continue"),
     "access_log": Key(_ACCESS_LOG, "-", example="/var/log/txmux.log", meaning=
-        "where the [access log](access-log.md) goes: into the service's own log, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` or `stdout` is an error; a file of that name is written `./none`"),
+        "where the [access log](access-log.md) goes: into the service's own log, to standard output as bare lines, nowhere, or to a file, which is opened again on SIGHUP. A relative path starts at the folder of the rules file. A word such as `none` is an error; a file of that name is written `./none`"),
     "access_log_format": Key(words("text", "json"), "text", example="json", meaning=
-        "how a line of it is written"),
+        "the format of its lines"),
     "resolvers": Key(RESOLVERS, None, example="127.0.0.1:8600", meaning=
-        "the name servers that are asked for the addresses of servers, [see below](#how-names-are-looked-up), unless the backend names others. Without it those of the system"),
+        "the name servers for the addresses of servers, [see below](#how-names-are-looked-up), unless the backend names others. The default is the system's"),
+    "consul": Key(CONSUL, "http://127.0.0.1:8500", meaning=
+        "where Consul's HTTP API is, for servers such as `consul:web`, [see below](#services-of-consul), unless the backend names another"),
+    "consul_token": Key(SECRET, None, example="/etc/txmux/consul.token", meaning=
+        "a file with Consul's token as its only line. It is read again for each question. A relative path starts at the folder of the rules file"),
     "user": Key(_USER, None, example="txmux", meaning=
-        "the user that the process, with all workers, switches to once it listens, [see below](#user-and-group). Only root can"),
+        "the user that the process and all workers switch to once it listens, [see below](#user-and-group). Needs root"),
     "group": Key(_GROUP, None, example="txmux", meaning=
-        "the group that it switches to; without it that of `user`, without which it is an error"),
+        "the group to switch to; by default that of `user`. An error without `user`"),
+    "admin": Key(_ADMIN, "auto", example="unix:/run/txmux/admin.sock", meaning=
+        "where the [API](admin-api.md) and the commands reach the service, [see below](#admin-and-metrics): `unix:/path`, or `ADDRESS:PORT` with `admin_token`"),
+    "admin_token": Key(_TOKEN, None, example="/etc/txmux/token", meaning=
+        "a file with the secret that TCP clients must send, created with mode 0600 if it does not exist. A relative path starts at the folder of the rules file"),
+    "metrics": Key(_METRICS, "off", example="127.0.0.1:9443", meaning=
+        "an endpoint with only `/metrics`, `/healthz` and `/readyz`, without a secret"),
+    "grace": Key(_GRACE, "0s", example="10s", meaning=
+        "when the service stops: how long `/readyz` answers 503 while clients are still accepted, so that balancers in front notice"),
+    "crowdsec_key": Key(SECRET, None, example="/etc/txmux/crowdsec.key", meaning=
+        "a file with the key for [`crowdsec:` networks](#networks-that-others-tell), as `cscli bouncers add` prints it. A relative path starts at the folder of the rules file"),
+    "shared_limits": Key(STORE, None, example="redis://10.0.0.9:6379/0", meaning=
+        "a Redis by which several machines share [bans and limits](#shared-limits). While it is away, each machine counts by itself. Needs the extra `txmux[cluster]`"),
+    "shared_limits_password": Key(SECRET, None, example="/etc/txmux/redis.password", meaning=
+        "a file with the password for it. A relative path starts at the folder of the rules file"),
+    "geo_databases": Key(_DATABASES, None, example="/var/lib/GeoIP/GeoLite2-Country.mmdb", meaning=
+        "files in MaxMind's format for [`geo:` and `as:` networks](#networks-that-others-tell), which are read again when they change. Needs the extra `txmux[geo]`"),
 }
 # fmt: on
 """The keys of ``[txmux]``."""

@@ -16,7 +16,7 @@ from txmux.rules.reading.options import read_options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txmux.rules.model import IPNetwork
+    from txmux.rules.model import IPNetwork, Logged
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -28,6 +28,11 @@ _SECONDS = {
     "h": Decimal(3600),
     "d": Decimal(86400),
 }
+_LIKE_DURATION = re.compile(
+    r"([0-9.]+)\s*(ms(?:ec)?|milliseconds?|s(?:ec(?:ond)?s?)?|min(?:ute)?s?|h(?:ou)?rs?|d(?:ays?)?)",
+    re.IGNORECASE,
+)
+_UNITS = {"ms": "ms", "mi": "m", "s": "s", "se": "s", "ho": "h", "hr": "h", "d": "d", "da": "d"}
 _DURATION_FORMS = "write a duration as 250ms, 5s, 1.5s, 10m, 1h or 2d"
 _LONGEST_DAYS = 3650
 
@@ -39,10 +44,24 @@ _LIKE_RATE = re.compile(r"([0-9]{1,12})\s*([KMG]i?)?B?(?:/s|ps)?", re.IGNORECASE
 
 _COUNT_RATE = re.compile(r"([0-9]{1,6})/([smh])")
 
+_NETWORKS_MEANT = {
+    "all": "0.0.0.0/0, ::/0",
+    "any": "0.0.0.0/0, ::/0",
+    "*": "0.0.0.0/0, ::/0",
+    "localhost": "127.0.0.0/8, ::1",
+    "yes": "the addresses that it is for, such as 10.0.0.1",
+    "private": "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16",
+}
+_MOST_MEANT = 8
+
+_LIKE_NUMBER = re.compile("([0-9]{1,6})([km])", re.IGNORECASE)
+_TIMES = {"k": 1000, "m": 1_000_000}
+
 _FASTEST = 1024 * _BYTES["GiB"]
 _LONGEST_SOCKET_PATH = 107
 
 # A quoted text, or a backslash and what follows it; `kept` is such a backslash outside quotes that stays.
+_UNQUOTED = re.compile(r"[!#-&(-\[\]-~ \t\r\n]*")  # printable ASCII without quotes and backslashes
 _QUOTED = re.compile(r"""'[^']*'|"(?:\\.|[^"\\])*"|\\(?P<kept>[^ \t'"\\]|$)|\\.""")
 
 
@@ -50,7 +69,9 @@ def duration(text: str) -> float:
     """Read a duration; seconds."""
     found = _DURATION.fullmatch(text)
     if found is None:
-        meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else text.replace(" ", "")
+        like = _LIKE_DURATION.fullmatch(text)
+        meant = f"{like[1]}{_UNITS[like[2].lower()[:2]]}" if like else text.replace(" ", "")
+        meant = f"{text}s" if _DURATION.fullmatch(f"{text}s") else meant
         hint = f"; did you mean {meant!r}?" if _DURATION.fullmatch(meant) else ""
         raise InvalidValueError(f"{text!r} is not a duration; {_DURATION_FORMS}{hint}")
     seconds = float(Decimal(found[1]) * _SECONDS[found[2]])
@@ -114,7 +135,7 @@ def rate(text: str) -> int:
         prefix = like[2][0].upper() + "iB" if like and like[2] else ""
         hint = f"; did you mean '{like[1]}{prefix}/s'?" if like else ""
         raise InvalidValueError(
-            f"{text!r} is not a rate; write bytes in a second as 500000/s, 512KiB/s or 10MiB/s{hint}"
+            f"{text!r} is not a rate; write bytes per second as 500000/s, 512KiB/s or 10MiB/s{hint}"
         )
     number = int(found[1]) * _BYTES[found[2]]
     if not 1 <= number <= _FASTEST:
@@ -158,7 +179,12 @@ def whole_number(low: int, high: int, what: str = "") -> Callable[[str], int]:
         number = int(text) if re.fullmatch("[0-9]{1,12}", text) else -1
         if not low <= number <= high:
             subject = f"{what} must be" if what else "must be"
-            raise InvalidValueError(f"{subject} a whole number from {low} to {high}, not {text!r}")
+            like = _LIKE_NUMBER.fullmatch(text)
+            meant = int(like[1]) * _TIMES[like[2].lower()] if like else -1
+            hint = f"; did you mean '{meant}'?" if low <= meant <= high else ""
+            raise InvalidValueError(
+                f"{subject} a whole number from {low} to {high}, not {text!r}{hint}"
+            )
         return number
 
     return read
@@ -172,6 +198,18 @@ def boolean(text: str) -> bool:
     near = meant.get(text.lower())
     hint = f"; did you mean {near!r}?" if near else did_you_mean(text, ("yes", "no"))
     raise InvalidValueError(f"must be yes or no, not {text!r}{hint}")
+
+
+def logged(text: str) -> Logged:
+    """Read ``yes``, ``no`` or ``errors``."""
+    if text == "errors":
+        return "errors"
+    try:
+        return boolean(text)
+    except InvalidValueError as error:
+        raise InvalidValueError(
+            str(error).replace("must be yes or no", "must be yes, no or errors")
+        ) from None
 
 
 def choice(*choices: str) -> Callable[[str], str]:
@@ -207,11 +245,30 @@ def _no_network(text: str) -> str:
     try:
         inside = ipaddress.ip_interface(text)
     except ValueError:
-        return f"{text!r} is not a network; write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
+        return f"{text!r} is not a network; {_networks_meant(text)}"
     return (
         f"{text!r} is an address inside a network; write '{inside.network}' for the network "
         f"or '{inside.ip}' for the one address"
     )
+
+
+def _networks_meant(text: str) -> str:
+    first, dash, last = (part.strip() for part in text.partition("-"))
+    if text.lower() in _NETWORKS_MEANT:
+        return f"write {_NETWORKS_MEANT[text.lower()]}"
+    if len(text.split()) > 1 and not dash:
+        return "write commas between networks"
+    if re.fullmatch(r"([0-9]{1,3}\.){1,3}\*", text):
+        parts = text.split(".")[:-1]
+        return f"write {'.'.join([*parts, *['0'] * (4 - len(parts))])}/{8 * len(parts)}"
+    try:
+        ends = [ipaddress.ip_address(end) for end in (first, last)]
+        found = [*ipaddress.summarize_address_range(*ends)][: _MOST_MEANT + 1]
+    except (ValueError, TypeError):
+        found = []
+    if 0 < len(found) <= _MOST_MEANT:
+        return f"write {', '.join(map(str, found))}"
+    return "write it as 10.0.0.0/8, 192.0.2.1 or 2001:db8::/32"
 
 
 def file_path(text: str) -> Path:
@@ -237,6 +294,8 @@ def split_words(text: str) -> list[str]:
     Unlike in a shell, a backslash outside quotes escapes only blanks, quotes and backslashes and otherwise stays,
     so that ``pattern=^\d+\r\n`` needs no quotes.
     """
+    if _UNQUOTED.fullmatch(text):
+        return text.split()
     kept = _QUOTED.sub(
         lambda found: f"\\{found[0]}" if found["kept"] is not None else found[0], text
     )

@@ -1,0 +1,202 @@
+"""Options that match nothing, or other clients than they seem to."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.rules.lint.closed import closed_listeners
+from txmux.rules.lint.warnings import lint
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import parse
+
+_WHOLE = "has to match the whole value, not only its beginning; write"
+_NO_NAME = "matches nothing: clients that connect to an address send no name (RFC 6066, section 3); write sni=none"
+_NOT = "'!' has no meaning here; write 'not' before the matcher, and"
+_NO = "which is not in any name;"
+_NO_EXPRESSION = "is not a regular expression without '~' in front; write"
+
+LINES = {
+    "http path=admin": "path=: 'admin' matches nothing, since a path begins with '/'; write '/admin'",
+    "http path=/a,b/*": "path=: 'b/*' matches nothing, since a path begins with '/'; write '/b/*'",
+    "http path=~^/api": f"path=: '~^/api' {_WHOLE} '~^/api.*', or '~^/api$' if that is meant",
+    "tls sni=~^www": f"sni=: '~^www' {_WHOLE} '~^www.*', or '~^www$' if that is meant",
+    "ssh software=openssh*": "software=: case counts, and 'openssh*' does not match 'OpenSSH'; write 'OpenSSH*'",
+    "not ssh software=putty_*": "software=: case counts, and 'putty_*' does not match 'PuTTY'; write 'PuTTY_*'",
+    "tls alpn=http2": "alpn=: no client offers a protocol of the name 'http2'; write 'h2'",
+    "tls sni=192.0.2.1": f"sni=: '192.0.2.1' {_NO_NAME}",
+    "tls sni=2001:db8::1": f"sni=: '2001:db8::1' {_NO_NAME}",
+    "http host=!a.example": f"host=: {_NOT} 'a.example' here",
+    "http path=!/x": f"path=: {_NOT} '/x' here",
+    "tls alpn=!h2": f"alpn=: {_NOT} 'h2' here",
+    "ssh software=!PuTTY*": f"software=: {_NOT} 'PuTTY*' here",
+    "http path=^/api": f"path=: '^/api' {_NO_EXPRESSION} '~^/api.*'",
+    "tls sni=^www[.]a$": f"sni=: '^www[.]a$' {_NO_EXPRESSION} '~^www[.]a$'",
+    "http host=example$": f"host=: 'example$' {_NO_EXPRESSION} '~.*example$'",
+    "http path=~api/.*": "path=: '~api/.*' matches nothing, since a path begins with '/'; write '~/api/.*'",
+    "http path=.php": "path=: '.php' matches nothing, since a path begins with '/'; write '*.php'",
+    "http path=http://a.example/x": (
+        "path=: 'http://a.example/x' matches nothing, since a path begins with '/'; write '/x'"
+    ),
+    "http path=/x?y=1": "path=: '/x?y=1': a path is compared without its query; write '/x'",
+    "ssh software=SSH-2.0-OpenSSH*": "software=: it is compared with what follows 'SSH-2.0-'; write 'OpenSSH*'",
+    "ssh software=~openssh.*": "software=: case counts, and 'openssh' does not match 'OpenSSH'; write 'OpenSSH'",
+    "tls sni=[::1]": f"sni=: '[::1]' {_NO_NAME}",
+    "tls sni=a.example|b.example": f"sni=: 'a.example|b.example' has '|', {_NO} write commas between names",
+    "tls sni=a.example;b.example": f"sni=: 'a.example;b.example' has ';', {_NO} write commas between names",
+    "http host=a.example/x": f"host=: 'a.example/x' has '/', {_NO} write the name alone",
+    "xmpp to=a@b.example": f"to=: 'a@b.example' has '@', {_NO} write the name alone",
+    "tls sni=(a|b).example": (
+        f"sni=: '(a|b).example' has '(', {_NO} for a regular expression write '~' in front"
+    ),
+    "tls 'sni=a.example b.example'": (
+        "sni=: 'a.example b.example' has a blank, which is not in any name; write commas between names"
+    ),
+}
+
+FINE = (
+    "http path=/admin,*.php,?",
+    "http path=~^/api(/.*)?$",
+    "http path=~^/api.*",
+    "http host=192.0.2.1",
+    "http host=[2001:db8::1],xn--bcher-kva.example,a_b.*",
+    "http path=/x$,/a?b,*,/(x)",
+    "http path=~api|/x",
+    "http path=~a?/x",
+    "dns name=0/25.2.0.192.in-addr.arpa",
+    "regex pattern=!x",
+    "payload text=!",
+    "ssh software=~Open.*",
+    "ssh software=OpenSSH_*,Open*,ope*",
+    "tls alpn=h2 sni=~www[.].*",
+    "regex pattern=^abc",
+)
+
+
+class PatternTests(SynchronousTestCase):
+    """What is said of a line, and what is not."""
+
+    def found(self, line: str, more: str = "") -> list[str]:
+        """Give what is said of one route."""
+        text = (
+            f"[listen a]\nendpoint = :1\n{more}[route r]\nmatch = {line}\nbackend = 127.0.0.1:22\n"
+        )
+        return [problem.message for problem in lint(parse(text, "x.ini"))]
+
+    def test_told(self) -> None:
+        """Each is told, and what to write."""
+        for line, message in LINES.items():
+            self.assertEqual(self.found(line), [message])
+
+    def test_fine(self) -> None:
+        """Nothing is said of what can match."""
+        for line in FINE:
+            self.assertEqual(self.found(line), [], line)
+
+    def test_peek_limit(self) -> None:
+        """A limit below what clients send before the name is told."""
+        told = "looks at what often is in the first {} bytes only, but 'peek_limit' is 512 ([listen a]); raise that"
+        for line, least in (("tls sni=a.example", 2048), ("http host=a.example", 1024)):
+            self.assertEqual(
+                self.found(line, "peek_limit = 512\n"), [f"{line!r} {told.format(least)}"]
+            )
+            self.assertEqual(self.found(line, "peek_limit = 2KiB\n"), [])
+        self.assertEqual(self.found("tls", "peek_limit = 512\n"), [])
+
+    def test_postgres_inside_tls(self) -> None:
+        """`postgres sni=` asks for TLS itself, so a route with it may end that."""
+        text = (
+            "[listen a]\nendpoint = :1\n[route out]\nmatch = postgres sni=db.example\n{}"
+            "terminate_tls = a.pem\nbackend = 127.0.0.1:22\n"
+        )
+        self.assertEqual(lint(parse(text.format(""), "x.ini")), [])
+        (problem,) = lint(
+            parse(text.replace("postgres sni=db.example", "postgres").format(""), "x.ini")
+        )
+        self.assertIn("'postgres' is never TLS", problem.message)
+
+
+class ClosedTests(SynchronousTestCase):
+    """A listener where everything is closed."""
+
+    def found(self, text: str) -> list[str]:
+        """Give what is said of a file."""
+        return list(map(str, closed_listeners(parse(text, "x.ini"))))
+
+    def test_closed(self) -> None:
+        """It is told, of whatever kind the refusals are."""
+        told = (
+            "x.ini:1: [listen a]: every client is turned away: neither a route nor 'default' or 'silent' leads to a "
+            "server; add a route, or a server there"
+        )
+        for more in (
+            "",
+            "default = reset\n[route r]\nmatch = ssh\nbackend = close\n",
+            "[route r]\nmatch = tls\nterminate_tls = a.pem\n[route s]\nmatch = any\nunder = r\nbackend = close\n",
+        ):
+            self.assertEqual(self.found(f"[listen a]\nendpoint = :1\n{more}"), [told])
+
+    def test_open(self) -> None:
+        """One way to a server is enough."""
+        for more in (
+            "silent = 127.0.0.1:22\n",
+            "default = 127.0.0.1:22\n",
+            "[route r]\nmatch = tls\nterminate_tls = a.pem\n[route s]\nmatch = any\nunder = r\nbackend = 127.0.0.1:22\n",
+        ):
+            self.assertEqual(self.found(f"[listen a]\nendpoint = :1\n{more}"), [])
+
+
+class UnusableTests(SynchronousTestCase):
+    """What the service could not listen on or connect to."""
+
+    def complaints(self, text: str) -> list[str]:
+        """Give the errors of a file."""
+        error = self.assertRaises(RulesError, parse, text, "x.ini")
+        return [problem.message for problem in error.problems]
+
+    def test_link_local(self) -> None:
+        """An address of one link needs its interface."""
+        told = "'fe80::1' is an address of one link; write its interface, too: [fe80::1%eth0]:PORT"
+        self.assertEqual(self.complaints("[listen a]\nendpoint = [fe80::1]:1\n"), [told])
+        self.assertEqual(
+            self.complaints("[listen a]\nendpoint = :1\ndefault = [fe80::1]:1\n"), [told]
+        )
+        parse("[listen a]\nendpoint = [fe80::1%lo]:1\n", "x.ini")
+
+    def test_link_local_in_endpoint_strings(self) -> None:
+        """So does it there, and in other places that take an address; nobody can connect from one."""
+        told = "'fe80::1' is an address of one link; write its interface, too: fe80\\:\\:1%eth0"
+        self.assertEqual(
+            self.complaints(
+                "[listen a]\nendpoint = tcp6:1:interface=fe80\\:\\:1\ndefault = tcp:fe80\\:\\:1:2\n"
+            ),
+            [f"interface: {told}", f"host: {told}"],
+        )
+        parse("[listen a]\nendpoint = tcp6:1:interface=fe80\\:\\:1%lo\n", "x.ini")
+        text = "[listen a]\nendpoint = :1\ndefault = b\n[backend b]\nserver = [::1]:2\nsource = fe80::1\n"
+        self.assertEqual(
+            self.complaints(text),
+            [
+                "'fe80::1' is not an address to connect from; write one of this machine's, such as 192.0.2.1"
+            ],
+        )
+
+    def test_version_of_an_interface(self) -> None:
+        """`tcp6` has IPv6 alone."""
+        self.assertEqual(
+            self.complaints("[listen a]\nendpoint = tcp6:1:interface=127.0.0.1\n"),
+            ["interface: '127.0.0.1' is not an IPv6 address; write one, or tcp instead of tcp6"],
+        )
+
+    def test_workers(self) -> None:
+        """Several processes cannot share what Twisted opens."""
+        text = "[txmux]\nworkers = {}\n[listen a]\nendpoint = :1\n tcp:2\n unix:/x\n ssl:3:privateKey=k:certKey=c\n"
+        self.assertEqual(
+            self.complaints(text.format(2)),
+            [
+                (
+                    "several workers cannot share an endpoint of type 'ssl'; write ADDRESS:PORT, :PORT, unix: or "
+                    "systemd:, or workers = 1"
+                )
+            ],
+        )
+        parse(text.format(1), "x.ini")

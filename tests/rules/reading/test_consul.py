@@ -1,0 +1,141 @@
+"""Tests of servers that are services of Consul, and of where Consul is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.rules.reading.cases import BackendTestCase
+from txmux.rules.model import Backend, ConsulService, Server
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.consul import api_url
+from txmux.rules.reading.endpoints import server
+
+
+class ServiceTests(BackendTestCase):
+    """``server = consul:SERVICE``."""
+
+    def test_options(self) -> None:
+        """What says which instances are meant belongs to the server's name, so that two lines can be told apart."""
+        self.assertEqual(
+            server("consul:web passing weight=3 dc=dc-2 tag=v1,blue backup"),
+            Server(
+                "consul:web,tag=v1,tag=blue,dc=dc-2,passing",
+                "consul",
+                "web",
+                weight=3,
+                backup=True,
+                consul=ConsulService("web", ("v1", "blue"), "dc-2", passing=True),
+            ),
+        )
+        self.assertEqual(
+            server("consul:my_web.x"),
+            Server("consul:my_web.x", "consul", "my_web.x", consul=ConsulService("my_web.x")),
+        )
+
+    def test_host_called_consul(self) -> None:
+        """A host may be called `consul`."""
+        self.assertEqual(server("consul:8500"), Server("consul:8500", "tcp", "consul", 8500))
+
+    def test_mistakes(self) -> None:
+        """What is wrong, and what would be right."""
+        for text, messages in {
+            "consul:": [
+                "'consul:' names no service; write for example 'consul:web', and where Consul is as 'consul = URL'"
+            ],
+            "consul:web:80": [
+                "'consul:web:80': Consul knows the port of each instance; write consul:web"
+            ],
+            "consul://127.0.0.1/web tag=, dc=.": [
+                (
+                    "'consul://127.0.0.1/web' names no service; write for example 'consul:web', and where Consul is as "
+                    "'consul = URL'"
+                ),
+                "tag: ',' is not a list of tags; write for example tag=v1,blue",
+                "dc: '.' is not the name of a datacenter of Consul",
+            ],
+            "127.0.0.1:80 passing": [
+                "'passing' is not expected after the server; write one server a line"
+            ],
+        }.items():
+            with self.assertRaises(InvalidValueError) as raised:
+                server(text)
+            self.assertEqual([*raised.exception.messages], messages)
+
+    def test_needs_name(self) -> None:
+        """Instances have no names that a certificate could be verified for."""
+        [complaint] = self.complaints("tls = yes", servers="consul:web")
+        self.assertIn(
+            "'consul:web' has no name to verify the certificate for; add tls_name", complaint
+        )
+        self.backend("tls = yes\ntls_name = web.example.com", servers="consul:web")
+
+
+class PlaceTests(BackendTestCase):
+    """``consul =`` and ``consul_token =``."""
+
+    def test_forms(self) -> None:
+        """It is a URL, or what people have in CONSUL_HTTP_ADDR."""
+        for text, wanted in {
+            "http://127.0.0.1:8500": "http://127.0.0.1:8500",
+            "https://consul.example.com/": "https://consul.example.com",
+            "http://[::1]:8500": "http://[::1]:8500",
+            "127.0.0.1:8500": "http://127.0.0.1:8500",
+            "consul:8500": "http://consul:8500",
+            "unix:/run/consul.sock": "unix:/run/consul.sock",
+            "unix:///run/consul.sock": "unix:/run/consul.sock",
+        }.items():
+            self.assertEqual(api_url(text), wanted)
+
+    def test_mistakes(self) -> None:
+        """What is wrong, and what would be right."""
+        for text, part in {
+            "ftp://x": "is not a URL of Consul's API; write for example 'http://127.0.0.1:8500'",
+            "http://x:99999": "is not a URL",
+            "http://": "is not a URL",
+            "http://user:secret@x": "write the token into a file, and name it as consul_token",
+            "http://x/v1/health": "has a path",
+            "unix:": "names no socket",
+            "unix:run/x": "names no socket",
+        }.items():
+            with self.assertRaisesRegex(InvalidValueError, part):
+                api_url(text)
+
+    @given(st.text(max_size=30))
+    def test_any(self, text: str) -> None:
+        """Whatever is written, it is a URL that means the same, or an error."""
+        try:
+            url = api_url(text)
+        except InvalidValueError as error:
+            self.assertTrue(error.messages)
+        else:
+            self.assertEqual(api_url(url), url)
+            parts = urlsplit(url)
+            self.assertTrue(parts.hostname or parts.scheme == "unix")
+
+    def test_usual(self) -> None:
+        """Those of ``[txmux]`` are for backends that name none, in short form too; others do not change with them."""
+        rules = self.rules(
+            "consul = https://b.test\nconsul_token = b.token\n"
+            "[backend other]\nserver = consul:web\nfallback = consul:short\n"
+            "[backend plain]\nserver = 10.0.0.1:1\n"
+            "[txmux]\nconsul = unix:/run/consul.sock\nconsul_token = t.token",
+            servers="consul:a",
+        )
+        own, other, plain = (rules.backends[name] for name in ("b", "other", "plain"))
+        folder = rules.path.parent
+        self.assertEqual((own.consul, own.consul_token), ("https://b.test", folder / "b.token"))
+        usual = ("unix:/run/consul.sock", folder / "t.token")
+        self.assertEqual((other.consul, other.consul_token), usual)
+        assert isinstance(other.fallback, Backend)
+        self.assertEqual((other.fallback.consul, other.fallback.consul_token), usual)
+        self.assertEqual((plain.consul, plain.consul_token), (Backend("", ()).consul, None))
+
+    def test_useless(self) -> None:
+        """Without such a server they do nothing."""
+        for key in ("consul = http://127.0.0.1:8501", f"consul_token = {Path(__file__)}"):
+            [complaint] = self.complaints(key)
+            self.assertIn("has no effect without a server such as 'consul:web'", complaint)

@@ -1,0 +1,297 @@
+"""What is said of what people write by habit who come from sslh, HAProxy or nginx."""
+
+from __future__ import annotations
+
+from tests.rules.fakes import MATCHERS
+from tests.rules.reading.cases import ReadingTestCase
+from tests.support.folders import make_folder
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.habits import MEANT_KEYS, MEANT_SECTIONS
+from txmux.rules.reading.parser import load
+from txmux.rules.reading.sections import HEADERS, TABLES
+
+HAPROXY = """# main
+global
+    maxconn 4000
+frontend main  # all
+    bind *:443
+    default_backend web
+"""
+SSLH = """verbose: 0;
+listen:
+(
+    { host: "0.0.0.0"; port: "443"; }
+);
+protocols: ( { name: "ssh"; host: "localhost"; port: "22"; } );
+"""
+NGINX = (
+    "stream {\n    server {\n        listen 443;\n        proxy_pass 127.0.0.1:8443;\n    }\n}\n"
+)
+CONVERT = "not a rules file; 'txmux convert FILE > rules.ini' writes it as rules"
+WRITE = "not a rules file; write sections such as [listen public], and under them lines such as 'endpoint = :443'"
+
+
+class ForeignTests(ReadingTestCase):
+    """Whole files of others."""
+
+    def test_one_error(self) -> None:
+        """One line says what it is, and what to do, whatever else is wrong."""
+        for text, told in (
+            (HAPROXY, f"this is a configuration of HAProxy, {CONVERT}"),
+            (SSLH, f"this is a configuration of sslh, {CONVERT}"),
+            (NGINX, f"this is a configuration of nginx, {CONVERT}"),
+            ('{"listen": {}}\n', f"this is JSON, {WRITE}"),
+            ("listen:\n  endpoint: ':443'\nroutes:\n  - match: ssh\n", f"this is YAML, {WRITE}"),
+        ):
+            self.assertEqual(self.complaints(text), [f"1 : {told}"])
+
+    def test_rules(self) -> None:
+        """Rules with a mistake stay rules, also without a section, or with lines of others in comments."""
+        self.assertEqual(
+            self.complaints("endpoint: x\n")[0],
+            "1 : a key is followed by '=', not ':'; write 'endpoint = x'",
+        )
+        (told,) = self.complaints(f"# stream {{\n{self.listen}server:\n")
+        self.assertEqual(told, "4 : a key is followed by '=', not ':'; write 'server = VALUE'")
+
+
+class SectionTests(ReadingTestCase):
+    """Headers and keys that have other names here."""
+
+    def test_headers(self) -> None:
+        """The right kind is suggested, and the section is read as that."""
+        there_are = f"(there are {', '.join(HEADERS.values())})"
+        for word, kind in MEANT_SECTIONS.items():
+            told = self.complaints(f"{self.listen}[{word} x]\n")[0]
+            self.assertEqual(told, f"3 : unknown section; did you mean {kind!r}? {there_are}")
+
+    def test_quotes_in_a_header(self) -> None:
+        """They are no part of a name."""
+        self.assertEqual(
+            self.complaints('[listen "a"]\nendpoint = :1\n'),
+            [
+                (
+                    "1 : '\"a\"' is not a name; use letters, digits, '.', '_' and '-' only; "
+                    "did you mean [listen a]?"
+                )
+            ],
+        )
+
+    def test_keys(self) -> None:
+        """Each says what to write, and what it stands for is not missed as well."""
+        for kind, header in (
+            ("listen", "listen b"),
+            ("route", "route r"),
+            ("backend", "backend b"),
+        ):
+            for key, meant in MEANT_KEYS[kind].items():
+                told = self.complaints(f"{self.listen}[{header}]\n{key} = 1\n")
+                self.assertIn(f"4 {key}: unknown key; {meant}", told)
+        for key in MEANT_KEYS["txmux"]:
+            told = self.complaints(f"{self.listen}[txmux]\n{key} = 1\n")
+            self.assertEqual(len(told), 1, told)
+        self.assertEqual(
+            self.complaints("[listen a]\nport = 443\n"),
+            ["2 port: unknown key; write 'endpoint = :443'"],
+        )
+        self.assertEqual(
+            self.complaints(f"{self.listen}[route r]\nsni = a.example\nproxy_pass = h:1\n"),
+            [
+                (
+                    "4 sni: unknown key; write it as an option of the matcher: "
+                    "'match = tls sni=www.example.com'"
+                ),
+                "5 proxy_pass: unknown key; write 'backend'",
+            ],
+        )
+
+    def test_unknown_here(self) -> None:
+        """None of them is a key, or a kind of section."""
+        for kind, keys in MEANT_KEYS.items():
+            self.assertEqual(keys.keys() & TABLES[kind].keys(), set())
+        self.assertEqual(MEANT_SECTIONS.keys() & HEADERS.keys(), set())
+
+
+class ValueTests(ReadingTestCase):
+    """Values as others have them."""
+
+    def of_listener(self, line: str) -> list[str]:
+        """Give what is said of a line of a listener."""
+        return self.complaints(f"{self.listen}{line}\n")
+
+    def test_quotes_and_semicolons(self) -> None:
+        """They are told once, where the value is right without them."""
+        self.assertEqual(
+            self.of_listener('detect_timeout = "5s"\nallow = 10.0.0.0/8;'),
+            [
+                "3 detect_timeout: remove the quotes around the value; write 5s",
+                "4 allow: remove the ';' at the end; write 10.0.0.0/8",
+            ],
+        )
+        self.assertIn("is not a duration", self.of_listener('detect_timeout = "5"')[0])
+
+    def test_outcomes(self) -> None:
+        """Words for turning clients away, and names of routes."""
+        self.assertEqual(
+            self.of_listener("default = drop"),
+            [
+                "3 default: there is no [backend drop]; to turn clients away, write close, reset or reject"
+            ],
+        )
+        self.assertEqual(
+            self.of_listener("default = r\n[route r]\nmatch = ssh\nbackend = h:1"),
+            [
+                "3 default: there is no [backend r]; [route r] is a route; write what its 'backend' is"
+            ],
+        )
+
+    def test_networks(self) -> None:
+        """All of them, several with blanks, and ranges in other forms."""
+        for text, meant in {
+            "all": "0.0.0.0/0, ::/0",
+            "localhost": "127.0.0.0/8, ::1",
+            "192.168.1.*": "192.168.1.0/24",
+            "10.*": "10.0.0.0/8",
+            "10.0.0.0-10.0.0.127": "10.0.0.0/25",
+            "10.0.0.1 - 10.0.0.2": "10.0.0.1/32, 10.0.0.2/32",
+        }.items():
+            self.assertEqual(
+                self.of_listener(f"allow = {text}"),
+                [f"3 allow: {text!r} is not a network; write {meant}"],
+            )
+        self.assertEqual(
+            self.of_listener("allow = 10.0.0.0/8 ::1"),
+            ["3 allow: '10.0.0.0/8 ::1' is not a network; write commas between networks"],
+        )
+        for text in ("10.0.0.9-10.0.0.1", "10.0.0.1-::1", "1.2.3.4-5.6.7.8"):
+            self.assertIn("write it as 10.0.0.0/8", self.of_listener(f"allow = {text}")[0])
+
+    def test_endpoints(self) -> None:
+        """What others have beside the address, and lists, ranges and URLs."""
+        for text, told in {
+            ":443 accept-proxy": (
+                "'accept-proxy' is not expected after ':443'; write 'accept_proxy_from = NETWORKS' as a key"
+            ),
+            "*:443 ssl crt x.pem": (
+                "'ssl crt x.pem' is not expected after '*:443'; TLS is ended by "
+                "'terminate_tls = CERTIFICATE.pem, KEY.pem' in a [route]"
+            ),
+            "443 reuseport": (
+                "'reuseport' is not expected after '443'; write one endpoint a line, and nothing after it"
+            ),
+            ":443, [::1]:8443": "takes one endpoint a line; write them without commas",
+            ":8000-8010": "':8000-8010' is a range of ports; write one endpoint a line",
+            ":443/tcp": "':443/tcp': txmux always listens on TCP; write ':443'",
+            "http://0.0.0.0:80/": (
+                "'http://0.0.0.0:80/' is not an address and port; did you mean '0.0.0.0:80'?"
+            ),
+        }.items():
+            self.assertEqual(
+                self.complaints(f"[listen a]\nendpoint = {text}\n"), [f"2 endpoint: {told}"]
+            )
+
+    def test_servers(self) -> None:
+        """Names in front, words behind, and URLs."""
+        for text, told in {
+            "web1 10.0.0.1:80": ["'web1': a server has no name here; write '10.0.0.1:80'"],
+            "h:1 check inter 2s weight=2": [
+                "'check' is not expected after the server; write 'check = tcp' as a key",
+                "'inter' is not expected after the server; write 'check = tcp interval=2s' as a key",
+            ],
+            "h:1 send-proxy-v2": [
+                "'send-proxy-v2' is not expected after the server; write 'proxy_protocol = v2' as a key"
+            ],
+            "https://h/x": [
+                (
+                    "'https://h/x' is not an address and port; did you mean 'h:443'? "
+                    "For a server with TLS, 'tls = yes' goes into a [backend]"
+                )
+            ],
+        }.items():
+            self.assertEqual(
+                self.of_listener(f"[backend b]\nserver = {text}"),
+                [f"4 server: {one}" for one in told],
+            )
+
+    def test_nothing_but_a_semicolon(self) -> None:
+        """What is left without it is nothing, and is not read."""
+        (told,) = self.complaints(f"{self.listen}[route r]\nmatch = ;\nbackend = close\n")
+        self.assertTrue(told.startswith("4 match: unknown matcher ';'"), told)
+
+    def test_variables_without_braces(self) -> None:
+        """They are no variables here."""
+        told = "a variable of the environment is written ${PORT}"
+        self.assertEqual(
+            self.complaints("[listen a]\nendpoint = :$PORT\n"),
+            [f"2 endpoint: a port must be a whole number from 0 to 65535, not '$PORT'; {told}"],
+        )
+
+    def test_one_of_several(self) -> None:
+        """Several backends, files without commas, a user with a group, and a kind in front of a name."""
+        self.assertEqual(
+            self.of_listener("default = web, ssh"),
+            [
+                (
+                    "3 default: takes one backend; put the servers of all of them into one [backend], "
+                    "and write its name here"
+                )
+            ],
+        )
+        self.assertEqual(
+            self.of_listener("[txmux]\nuser = www:web"),
+            [
+                "4 user: 'www:web' is not a name or number of one; write www here, and web as 'group'"
+            ],
+        )
+        self.assertEqual(
+            self.of_listener("[route r]\nmatch = ssh\nbackend = close\nunder = listen a"),
+            ["6 under: there is no [listen listen a] and no [route listen a]; did you mean 'a'?"],
+        )
+        folder = make_folder(self)
+        rules = folder / "x.ini"
+        rules.write_text(
+            f"{self.listen}[route r]\nmatch = tls\nterminate_tls = a.pem b.pem\nbackend = close\n"
+        )
+        with self.assertRaisesRegex(RulesError, "; write commas between several files$"):
+            load(rules, MATCHERS)
+
+    def test_values_of_options_alone(self) -> None:
+        """The option that is most often meant is shown."""
+        for line, meant in (("tls a.example", "sni=a.example"), ("payload PING", "text=PING")):
+            (told,) = self.complaints(f"{self.listen}[route r]\nmatch = {line}\nbackend = close\n")
+            self.assertIn(f"is not an option; did you mean '{meant}'? (", told)
+
+    def test_weight(self) -> None:
+        """Numbers are written with `=`."""
+        self.assertEqual(
+            self.of_listener("[backend b]\nserver = h:1 weight 2"),
+            ["4 server: '2' is not expected after the server; write weight=2"],
+        )
+
+    def test_no_equals(self) -> None:
+        """A key and its value as others write them are shown with it."""
+        told = "a line needs '=', as in {}; to continue the value above, indent it"
+        self.assertEqual(
+            self.of_listener("[txmux]\nuser   nobody\nwhat ever"),
+            [f"4 : {told.format('user = nobody')}", f"5 : {told.format('KEY = VALUE')}"],
+        )
+
+    def test_path_of_a_check(self) -> None:
+        """It has a name here."""
+        self.assertEqual(
+            self.of_listener("[backend b]\nserver = h:1\ncheck = http /health"),
+            ["5 check: '/health' is not an option; write 'path=/health'"],
+        )
+
+    def test_booleans(self) -> None:
+        """Where files or checks are wanted."""
+        self.assertEqual(
+            self.of_listener("[backend b]\nserver = h:1\ncheck = on\ntls = yes\ntls_ca = yes"),
+            [
+                (
+                    "5 check: must begin with tcp, http, redis, postgres, ssh, dns or send=TEXT expect=TEXT, not 'on'; "
+                    "write tcp to see whether the server can be connected"
+                ),
+                "7 tls_ca: takes the paths of PEM files, not 'yes'; write them, or remove this",
+            ],
+        )

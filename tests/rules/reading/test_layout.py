@@ -1,0 +1,222 @@
+"""Tests of the one plain form of rules files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.reading.test_ini import FILES
+from txmux.rules.reading.files import Source
+from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.layout import laid_out, meaning
+from txmux.rules.reading.lines import LineKind, lines_of
+from txmux.rules.reading.parser import errors_alone, parse
+
+_EXAMPLES = Path(__file__).parents[3] / "examples"
+
+BEFORE = """\ufeff; first
+
+\t
+# second
+[ txmux ]
+include=a.ini,b.ini
+
+
+workers  =  2
+[listen   a]
+
+ endpoint = :8443
+    # an old one
+ # within
+
+    127.0.0.1:1
+ # about silent
+ silent = close
+   # indented, so of silent
+ \r
+# alone
+
+# about x
+[route x]
+match = ssh
+  regex pattern=a,b
+from = 10.0.0.0/8, 192.0.2.1,
+  ${OFFICE:-10.1.0.0/16, 10.2.0.0/16}
+# about x, too
+
+# the end
+"""
+
+AFTER = """; first
+
+# second
+[txmux]
+include = a.ini
+    b.ini
+
+workers = 2
+
+[listen a]
+endpoint = :8443
+    # an old one
+    # within
+    127.0.0.1:1
+# about silent
+silent   = close
+    # indented, so of silent
+
+# alone
+
+# about x
+[route x]
+match = ssh
+    regex pattern=a,b
+from  = 10.0.0.0/8
+    192.0.2.1
+    ${OFFICE:-10.1.0.0/16, 10.2.0.0/16}
+# about x, too
+
+# the end
+"""
+
+
+class LayoutTests(SynchronousTestCase):
+    """What becomes of a file."""
+
+    maxDiff = None
+
+    def test_all(self) -> None:
+        """Blank lines, blanks, line ends, `=` below each other, one value a line, and comments where they were."""
+        self.assertEqual(laid_out(BEFORE), AFTER)
+
+    def test_comment_right_above_a_header(self) -> None:
+        """It is about that section, so the blank line goes before it; one further up stays where it is."""
+        self.assertEqual(
+            laid_out("[a]\nk = 1\n# of b\n# of b, too\n[b]\n\n\n# of c\n[c]\n"),
+            "[a]\nk = 1\n\n# of b\n# of b, too\n[b]\n\n# of c\n[c]\n",
+        )
+
+    def test_like_a_comment(self) -> None:
+        """A value that begins with `#` stays beside its key, and no list is split before one."""
+        text = "[a]\nk = # no comment\n    b\n    # a comment\n"
+        self.assertEqual(laid_out(text), text)
+        text = "[route a]\nfrom = a,#b\n"
+        self.assertEqual(laid_out(text), text)
+
+    def test_value_below_its_key(self) -> None:
+        """It goes beside the key, unless a comment comes first."""
+        self.assertEqual(
+            laid_out("[a]\nk =\n  b\nlong =\n  # c\n  d\n"),
+            "[a]\nk    = b\nlong =\n    # c\n    d\n",
+        )
+
+    def test_complete_file(self) -> None:
+        """The file of the reference is in this form."""
+        text = (_EXAMPLES / "rules.ini").read_text()
+        self.assertEqual(laid_out(text), text)
+
+    def test_same_rules(self) -> None:
+        """Every example means the same afterwards."""
+        for path in _EXAMPLES.rglob("*.ini"):
+            text = path.read_text()
+            self.assertEqual(said(laid_out(text), path), said(text, path), path)
+
+
+def said(text: str, path: Path | str = "x.ini") -> object:
+    """Give what rules a file has, wherever in it they are."""
+    apart = {"section", "files", "predicate", "datagrams"}
+    return attrs.asdict(parse(text, path), filter=lambda one, _: one.name not in apart)
+
+
+def comments(text: str) -> list[str]:
+    """Give the comments of a file."""
+    return [line.text for line in lines_of(text) if line.kind is LineKind.COMMENT]
+
+
+NOISE = st.sampled_from(
+    ["\n", "\n\n", "\n# c\n", "\n\n\n; c\n\n", "\n    # c\n", "\r\n", "\n \t\n"]
+)
+EQUALS = st.sampled_from(["=", " = ", "  =\t"])
+VALUES = {
+    "from": st.lists(
+        st.sampled_from(["10.0.0.0/8", "::1", "${NETWORKS:-192.0.2.1, 192.0.2.2}"]), min_size=1
+    ),
+    "match": st.lists(
+        st.sampled_from(["ssh", "tls sni=a.example,*.b.example", "regex pattern='a #,b'"]),
+        min_size=1,
+    ),
+    "log": st.just(["errors"]),
+}
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> str:
+    """Give a rules file as a person might write it who does not care for its looks."""
+    text = "[listen a]" + draw(NOISE) + "endpoint" + draw(EQUALS) + ":1" + draw(NOISE)
+    for number in range(draw(st.integers(0, 3))):
+        indent = draw(st.sampled_from(["", " "]))
+        text += f"[route r{number}]{draw(NOISE)}{indent}backend{draw(EQUALS)}close"
+        for key in draw(st.permutations(["from", "match", "log"])):
+            values = draw(VALUES[key])
+            between = f",{indent}" if key == "from" and draw(st.booleans()) else ""
+            joint = between or f"{draw(NOISE)}{indent}   "
+            text += f"{draw(NOISE)}{indent}{key}{draw(EQUALS)}{joint.join(values)}"
+            # Without a match, a route has no meaning.
+        text += draw(NOISE)
+    return text
+
+
+class PropertyTests(SynchronousTestCase):
+    """What is so of every file."""
+
+    @given(FILES)
+    def test_any_form(self, text: str) -> None:
+        """It means the same, has the same comments in the same order, and stays as it is when it is laid out again."""
+        assume(not read_ini(text, "x")[1])
+        after = laid_out(text)
+        self.assertEqual(read_ini(after, "x")[1], [])
+        self.assertEqual(meaning(after), meaning(text))
+        self.assertEqual(comments(after), comments(text))
+        self.assertEqual(laid_out(after), after)
+
+    @given(routes())
+    def test_any_rules(self, text: str) -> None:
+        """So it is of what is in the values, of which some are lists."""
+        after = laid_out(text)
+        self.assertEqual(said(after), said(text))
+        self.assertEqual(comments(after), comments(text))
+        self.assertEqual(laid_out(after), after)
+
+
+class AloneTests(SynchronousTestCase):
+    """What is wrong with a file, whatever is in others."""
+
+    def found(self, text: str) -> list[str]:
+        """Give what is told."""
+        return [f"{p.line} {p.key}: {p.message}" for p in errors_alone(Source("x.ini", text))]
+
+    def test_part_of_a_whole(self) -> None:
+        """Neither a listener has to be in it, nor what it names, nor what is in the environment."""
+        text = (
+            "[txmux]\ninclude = no/such.ini\nuser = ${USER_THAT_IS_NOT_SET}\n"
+            "[route r]\nmatch = ssh\nbackend = elsewhere\nunder = there\nfrom = @nets.txt\n"
+            "terminate_tls = no.pem\n[listen l]\nendpoint = ${ADDRESS_THAT_IS_NOT_SET}:1\nsilent = there\n"
+        )
+        self.assertEqual(self.found(text), [])
+
+    def test_wrong(self) -> None:
+        """What no other file can put right is told."""
+        text = "[route r]\nmatch = shh\nbackend = 22\nfrom = ${X\nfrmo = 1\n"
+        self.assertEqual(
+            [line.partition(";")[0] for line in self.found(text)],
+            [
+                "2 match: unknown matcher 'shh'",
+                "3 backend: '22' is not an address and port",
+                "4 from: '${X' does not name a variable",
+                "5 frmo: unknown key",
+            ],
+        )

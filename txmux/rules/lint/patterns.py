@@ -1,0 +1,142 @@
+"""Options of ``match =`` lines that can be read, but that match no client, or other ones than they seem to."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from txmux.rules.lint.coverage import HOST_OPTIONS, read_line
+from txmux.rules.model.networks import is_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.rules.model import Rules
+    from txmux.rules.problems import Problem
+
+_PATHS = frozenset({("http", "path"), ("grpc", "path")})
+_PROTOCOLS = frozenset({("tls", "alpn"), ("quic", "alpn")})
+_SOFTWARE = ("OpenSSH", "PuTTY", "WinSCP", "AsyncSSH", "JSCH", "Cyberduck", "Paramiko", "libssh")
+"""Programs whose names are often written in another case than their clients send them."""
+
+_MEANT_PROTOCOLS = {
+    "http2": "h2",
+    "http/2": "h2",
+    "http/2.0": "h2",
+    "http1": "http/1.1",
+    "http1.1": "http/1.1",
+    "http/1": "http/1.1",
+    "http": "http/1.1",
+    "https": "http/1.1",
+    "http3": "h3",
+    "H2": "h2",
+    "HTTP/1.1": "http/1.1",
+}
+"""What is written for the names of protocols in ALPN (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs")."""
+
+_SSH = ("ssh", "software")
+_LEAST = 4
+_BEGINNING = re.compile(r"~\^?(?P<word>\w+)(?![?*{\w])")
+"""The word that an expression begins with, and what it matches too."""
+_NOT_IN_NAMES = re.compile(r"[^\w.*?:%\[\]-]")
+_IDENTIFICATION = re.compile(r"SSH-[0-9.]+-", re.IGNORECASE)
+
+
+def odd_patterns(rules: Rules) -> Iterator[Problem]:
+    """Find patterns that cannot match what they are compared with."""
+    for route in rules.routes:
+        for number, alternative in enumerate(route.alternatives):
+            line = read_line(alternative)
+            for option, value in line.options.items():
+                for message in _complaints(line.name, option, value):
+                    yield route.section.problem(f"{option}=: {message}", "match", number)
+
+
+def _complaints(matcher: str, option: str, value: str) -> Iterator[str]:
+    if value.startswith("~"):
+        message = _of_expression((matcher, option), value)
+        if message:
+            yield message
+        return
+    for item in value.split(","):
+        pattern = item.strip()
+        message = _of_pattern((matcher, option), pattern)
+        if message:
+            yield message
+
+
+def _of_expression(option: tuple[str, str], value: str) -> str:
+    begun = _BEGINNING.match(value)
+    if option in _PATHS and begun and "|" not in value:
+        return f"{value!r} matches nothing, since a path begins with '/'; write '~/{value[1:].lstrip('^')}'"
+    if value.startswith("~^") and not value.endswith(("$", "*", "+")):
+        return (
+            f"{value!r} has to match the whole value, not only its beginning; write '{value}.*', "
+            f"or '{value}$' if that is meant"
+        )
+    if option == _SSH and begun:
+        return _of_software(begun["word"])
+    return ""
+
+
+def _of_pattern(option: tuple[str, str], pattern: str) -> str:
+    known = option in HOST_OPTIONS or option in {*_PATHS, *_PROTOCOLS, _SSH}
+    if known and pattern.startswith("!"):
+        return f"'!' has no meaning here; write 'not' before the matcher, and {pattern[1:]!r} here"
+    begins, ends = pattern.startswith("^"), pattern.endswith("$")
+    if (known and begins) or (option in HOST_OPTIONS and ends):
+        meant = f"~{'' if begins else '.*'}{pattern}{'' if ends else '.*'}"
+        return f"{pattern!r} is not a regular expression without '~' in front; write {meant!r}"
+    if option in HOST_OPTIONS:
+        return _of_host(option, pattern)
+    if option in _PATHS:
+        return _of_path(pattern)
+    if option in _PROTOCOLS and pattern in _MEANT_PROTOCOLS:
+        return f"no client offers a protocol of the name {pattern!r}; write {_MEANT_PROTOCOLS[pattern]!r}"
+    return _of_software(pattern) if option == _SSH else ""
+
+
+def _of_path(pattern: str) -> str:
+    path, mark, query = pattern.partition("?")
+    if mark and "=" in query:
+        return f"{pattern!r}: a path is compared without its query; write {path!r}"
+    if pattern.startswith(("/", "*", "?")):
+        return ""
+    if "://" in pattern:
+        meant = f"/{pattern.partition('://')[2].partition('/')[2]}"
+    else:
+        meant = f"*{pattern}" if pattern.startswith(".") else f"/{pattern}"
+    return f"{pattern!r} matches nothing, since a path begins with '/'; write {meant!r}"
+
+
+def _of_host(option: tuple[str, str], pattern: str) -> str:
+    if re.search(r"\s", pattern):
+        return f"{pattern!r} has a blank, which is not in any name; write commas between names"
+    if option[1] == "sni" and is_address(pattern.removeprefix("[").removesuffix("]")):
+        return (
+            f"{pattern!r} matches nothing: clients that connect to an address send no name (RFC 6066, section 3); "
+            "write sni=none"
+        )
+    wrong = _NOT_IN_NAMES.search(pattern)
+    if wrong is None or option == ("dns", "name"):  # names in the DNS may have any character
+        return ""
+    if wrong[0] in "|;":
+        hint = "write commas between names"
+    elif wrong[0] in "/@":
+        hint = "write the name alone"
+    else:
+        hint = "for a regular expression write '~' in front"
+    return f"{pattern!r} has {wrong[0]!r}, which is not in any name; {hint}"
+
+
+def _of_software(pattern: str) -> str:
+    begin = _IDENTIFICATION.match(pattern)
+    if begin:
+        return f"it is compared with what follows 'SSH-2.0-'; write {pattern[begin.end() :]!r}"
+    head = re.split(r"[*?]", pattern, maxsplit=1)[0]
+    for name in _SOFTWARE:
+        length = min(len(name), len(head))
+        begun, right = head[:length], name[:length]
+        if length >= _LEAST and begun.casefold() == right.casefold() and begun != right:
+            return f"case counts, and {pattern!r} does not match {name!r}; write '{right}{pattern[length:]}'"
+    return ""

@@ -1,0 +1,176 @@
+"""The one plain form of a rules file, as ``txmux fmt`` writes it: the same rules, the same comments, in the same order."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.reading.ini import read_ini
+from txmux.rules.reading.lines import COMMENT, LineKind, lines_of
+from txmux.rules.reading.sections import TABLES, split_list
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.rules.model import Section
+
+_INDENT = "    "
+_VARIABLE = re.compile(r"\$\{")
+
+
+def laid_out(text: str) -> str:
+    """Lay a rules file out.
+
+    Args:
+        text: A file whose form has no errors; see `read_ini`.
+
+    Returns:
+        Its text with one blank line before each section, no more than one elsewhere, the ``=`` of a section below each
+        other, and one value a line where there are several, the first beside its key. Laid out again, it stays as it is.
+    """
+    layout = _Layout()
+    for line in lines_of(text):
+        if line.kind is LineKind.HEADER:
+            layout.header(line.text)
+        elif line.kind is LineKind.ENTRY:
+            layout.entry(line.text, line.indent)
+        elif line.kind is LineKind.ITEM:
+            layout.item(line.text)
+        elif line.kind is LineKind.COMMENT:
+            layout.comment(line.text, line.indent)
+        else:
+            layout.blank()
+    return "".join(f"{line}\n" for line in layout.lines())
+
+
+def meaning(text: str) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Give what two texts have in common if they are laid out differently: headers, keys, and the values of each."""
+    sections, _ = read_ini(text, "")
+    return [(section.header, [*_entries(section)]) for section in sections]
+
+
+def _entries(section: Section) -> Iterator[tuple[str, list[str]]]:
+    for key, entry in section.entries.items():
+        texts = [one for item in entry.items for one in _values(section.header, key, item.text)]
+        yield key, texts
+
+
+def _values(header: str, key: str, text: str) -> list[str]:
+    """Split a line of a value, if it is a list that can be split without changing what it means."""
+    known = TABLES.get(header.partition(" ")[0], {}).get(key)
+    if known is None or known.kind.takes != "list" or _VARIABLE.search(text):
+        return [text]  # the default of a variable may have commas
+    parts = split_list(text)
+    if not parts or any(part.startswith(COMMENT) for part in parts):
+        return [text]
+    return parts
+
+
+@attrs.define
+class _Entry:
+    """A key and its value.
+
+    Attributes:
+        begins: Whether the value begins on the line of its key, as it has to if it begins like a comment.
+        lines: Those of the value, comments among them.
+    """
+
+    key: str
+    begins: bool
+    lines: list[str]
+
+    def text(self, width: int) -> Iterator[str]:
+        """Give its lines in the file.
+
+        Args:
+            width: How many columns the keys of this section have.
+        """
+        begin, below = f"{self.key:{width}} =", self.lines
+        if below and (self.begins or not below[0].startswith(COMMENT)):
+            begin, below = f"{begin} {below[0]}", below[1:]
+        yield begin
+        yield from (f"{_INDENT}{line}" for line in below)
+
+
+class _Layout:
+    """Gathers what is in a file, line by line."""
+
+    def __init__(self) -> None:
+        self._header = ""
+        # Finished lines; `None` is a blank line that has to be.
+        self._done: list[str | None] = []
+        # What is in the section so far; blank lines are empty.
+        self._parts: list[str | _Entry] = []
+        # Comments and blank lines that may be within a value, or after it.
+        self._pending: list[str] = []
+        self._entry: _Entry | None = None
+        self._indent = 0
+
+    def header(self, text: str) -> None:
+        self._end_entry()
+        above = self._comments_above()
+        self._end_section()
+        self._header = " ".join(text[1:].partition("]")[0].split())
+        self._done += [None, *above, f"[{self._header}]"]
+
+    def entry(self, text: str, indent: int) -> None:
+        self._end_entry()
+        key, _, value = (part.strip() for part in text.partition("="))
+        lines = _values(self._header, key, value) if value else []
+        self._entry, self._indent = _Entry(key, bool(lines), lines), indent
+        self._parts.append(self._entry)
+
+    def item(self, text: str) -> None:
+        if self._entry is not None:
+            self._keep_pending(self._entry)
+            self._entry.lines += _values(self._header, self._entry.key, text)
+
+    def comment(self, text: str, indent: int) -> None:
+        if self._entry is None:
+            self._parts.append(text)
+            return
+        self._pending.append(text)
+        if indent > self._indent:
+            self._keep_pending(self._entry)
+
+    def blank(self) -> None:
+        (self._parts if self._entry is None else self._pending).append("")
+
+    def lines(self) -> Iterator[str]:
+        """Give all lines, with blank ones only where they belong."""
+        self._end_entry()
+        self._end_section()
+        before, wanted = "", False
+        for line in self._done:
+            if not line:
+                wanted = wanted or line is None or not before.startswith("[")
+                continue
+            if wanted and before:
+                yield ""
+            yield line
+            before, wanted = line, False
+
+    def _keep_pending(self, entry: _Entry) -> None:
+        entry.lines += filter(None, self._pending)
+        self._pending.clear()
+
+    def _end_entry(self) -> None:
+        self._parts += self._pending
+        self._pending.clear()
+        self._entry = None
+
+    def _comments_above(self) -> list[str]:
+        """Take the comments that are right above a header: they are about its section."""
+        found: list[str] = []
+        while self._parts and isinstance(comment := self._parts[-1], str) and comment:
+            self._parts.pop()
+            found.insert(0, comment)
+        return found
+
+    def _end_section(self) -> None:
+        width = max((len(part.key) for part in self._parts if isinstance(part, _Entry)), default=0)
+        for part in self._parts:
+            self._done += part.text(width) if isinstance(part, _Entry) else [part]
+        self._parts.clear()
