@@ -14,12 +14,13 @@ from tests.backends.pool.pools import servers
 from tests.support.folders import make_folder
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.standing import State
-from txmux.backends.upstream import Upstreams
+from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check, Ejection, Rules, ServerTLS, Settings
 
 if TYPE_CHECKING:
     from txmux.backends.pool.member import Member
-    from txmux.backends.upstream import PreparedUpstreams, Upstream
+    from txmux.backends.upstream import Upstream
+    from txmux.backends.upstreams import PreparedUpstreams
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
 

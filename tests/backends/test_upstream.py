@@ -12,7 +12,7 @@ from tests.backends.pool.pools import servers
 from txmux.backends.health.checks import key_of
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.standing import State
-from txmux.backends.upstream import Upstreams
+from txmux.backends.upstreams import Upstreams
 from txmux.rules.model import Backend, Check
 
 

@@ -32,7 +32,7 @@ class ItselfTest(TestCase):
         reactor.connectTCP("127.0.0.1", port, wrap(factory), 5, ("127.0.0.1", port))
         with self.assertRaises(TwistedRefused) as caught:
             await waiting
-        self.assertIn("nobody listens there", str(caught.exception))
+        self.assertIn("nothing listens there", str(caught.exception))
 
     async def test_plain(self) -> None:
         """It is refused."""

@@ -20,9 +20,9 @@ from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.peers import PeerFactory, reactor
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.tls import HandshakeError
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
+from txmux.tls.errors import HandshakeError
 
 
 class _Greeter(Protocol):
@@ -132,7 +132,7 @@ class HandshakeTests(TLSCase):
         for ca in (True, False):
             self.assertEqual(
                 await self.why_not(self.tls(ca=ca), port),
-                "its certificate is of an unknown authority, 'CN=Somebody Else'; tls_ca can name one to trust",
+                "its certificate comes from an unknown authority, 'CN=Somebody Else'; tls_ca can name one to trust",
             )
 
     async def test_not_for_servers(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.backends.connect.tls_case import TLSCase, authority
 from txmux.backends.connect.tls import BackendTLS
 from txmux.rules.model import ServerTLS
-from txmux.tls.pem import TLSFileError
+from txmux.tls.errors import TLSFileError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,12 @@ from tests.support.certificates import Identity, make_authority
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux.backends.connect.client import ProxyClient, ProxyClientFactory
-from txmux.backends.connect.tls import BackendTLS, HandshakeError
+from txmux.backends.connect.tls import BackendTLS
 from txmux.proxyprotocol.wrappers import HeaderFirst
 from txmux.rules.model import ServerTLS
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
+from txmux.tls.errors import HandshakeError
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure

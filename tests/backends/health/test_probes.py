@@ -161,10 +161,10 @@ class PostgresTests(ProbeTestCase):
 
     def test_no_postgres(self) -> None:
         """Anything else is shown, as soon as possible."""
-        self.assertEqual(self.said(POSTGRES, b"SSH-2.0"), ("no answer of PostgreSQL: S", 1))
-        self.assert_said(POSTGRES, b"Ecould not fork\n\0", "no answer of PostgreSQL: Ecoul")
+        self.assertEqual(self.said(POSTGRES, b"SSH-2.0"), ("not an answer from PostgreSQL: S", 1))
+        self.assert_said(POSTGRES, b"Ecould not fork\n\0", "not an answer from PostgreSQL: Ecoul")
         self.assert_said(
-            POSTGRES, message(b"R", b""), "no answer of PostgreSQL: R\\x00\\x00\\x00\\x04"
+            POSTGRES, message(b"R", b""), "not an answer from PostgreSQL: R\\x00\\x00\\x00\\x04"
         )
 
 

@@ -83,15 +83,15 @@ class NameServer(server.DNSServerFactory):
         super().__init__()
         self.noisy = False
 
-    def listen(self) -> None:
+    def listen(self, host: str = "127.0.0.1") -> None:
         """Listen on a port that is free for UDP and for TCP."""
         has_both = False
         while not has_both:
-            udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self), interface="127.0.0.1")
+            udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self), interface=host)
             self.ports.append(udp)
-            self.place = ("127.0.0.1", udp.getHost().port)
+            self.place = (host, udp.getHost().port)
             with suppress(CannotListenError):
-                self.ports.append(reactor.listenTCP(self.place[1], self, interface="127.0.0.1"))
+                self.ports.append(reactor.listenTCP(self.place[1], self, interface=host))
                 has_both = True
 
     def stop(self) -> Any:

@@ -11,12 +11,12 @@ from twisted.python.failure import Failure
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE
 from txmux.backends.connect.replay import RequestRefusedError
-from txmux.backends.connect.tls import HandshakeError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.header import Header
 from txmux.proxyprotocol.wrappers import HeaderFirst
+from txmux.tls.errors import HandshakeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ class BackendConnector:
 
     Attributes:
         tried: The servers that could not be reached, and why.
+        affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Given the transport of each attempt that has led to a connection, before anything is sent.
         requests: What the client has been answered already, and a server is asked again before anything else.
@@ -73,6 +74,7 @@ class BackendConnector:
         "_stop_dialling",
         "_upstream",
         "_waiter",
+        "affinity",
         "alpn",
         "on_open",
         "requests",
@@ -105,6 +107,7 @@ class BackendConnector:
         self._deadline: IDelayedCall | None = None
         self._stop_dialling: Callable[[], None] | None = None
         self._waiter: Waiter | None = None
+        self.affinity = ""
         self.alpn: tuple[bytes, ...] = ()
         self.on_open: Callable[[Any], object] | None = None
         self.requests: tuple[Exchange, ...] = ()
@@ -120,7 +123,7 @@ class BackendConnector:
         queue = self._upstream.queue
         if queue:  # there are some who came before
             queue.serve()
-        found = self._upstream.pool.pick(self._client_text())
+        found = self._upstream.pool.pick(self.affinity)
         if isinstance(found, Member):
             self._try(found)
         elif found is Unavailable.FULL:
@@ -138,6 +141,7 @@ class BackendConnector:
             and self._header == other._header
             and self.requests == other.requests
             and self.alpn == other.alpn
+            and self.affinity == other.affinity
         )
 
     def cancel(self) -> None:
@@ -152,10 +156,6 @@ class BackendConnector:
         if member is not None:
             self._upstream.pool.abandoned(member)
 
-    def _client_text(self) -> str:
-        # Only one way of balancing asks for it.
-        return str(self._client.host) if self._client is not None else ""
-
     # Waiting for room.
 
     def _wait(self) -> None:
@@ -168,7 +168,7 @@ class BackendConnector:
             self._on_failed(self._last_cause("limit"))
 
     def _has_turn(self) -> bool:
-        found = self._upstream.pool.pick(self._client_text(), self.tried)
+        found = self._upstream.pool.pick(self.affinity, self.tried)
         if found is Unavailable.FULL:
             return False
         self._waiter = None
@@ -247,6 +247,7 @@ class BackendConnector:
         assert member is not None  # noqa: S101 - the factory goes with the attempt
         self._let_go()
         cause = self.tried[member] = _cause(failure)
+        member.counts.failed(cause)
         found = self._next(member, cause)
         is_last = not isinstance(found, Member)
         (_log.warn if is_last else _log.debug)(
@@ -269,14 +270,19 @@ class BackendConnector:
         if cause == "error":  # this machine's trouble says nothing of the server
             pool.abandoned(member)
         elif again:
-            return pool.retry(member, self._client_text(), self.tried)
+            return pool.retry(member, self.affinity, self.tried)
         else:
             pool.failed(member)
-        return pool.pick(self._client_text(), self.tried) if again else Unavailable.NO_SERVER
+        return pool.pick(self.affinity, self.tried) if again else Unavailable.NO_SERVER
 
 
 def proxy_header(
-    backend: Backend, client: Address | None, local: Address | None, tlvs: tuple[Tlv, ...] = ()
+    backend: Backend,
+    client: Address | None,
+    local: Address | None,
+    tlvs: tuple[Tlv, ...] = (),
+    *,
+    datagrams: bool = False,
 ) -> bytes:
     """Write the PROXY protocol header that tells a backend of its client.
 
@@ -285,6 +291,7 @@ def proxy_header(
         client: The client's real address; ``None`` if it has none.
         local: The address the client connected to.
         tlvs: Further fields, for version 2.
+        datagrams: Whether it goes into a datagram of UDP.
 
     Returns:
         The header.
@@ -292,7 +299,7 @@ def proxy_header(
     header = Header.between(client, local, tlvs)
     if backend.proxy_protocol == "v1":
         return encode_v1(header)
-    return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs)
+    return encode_v2(header, checksum="crc32c" in backend.proxy_tlvs, datagrams=datagrams)
 
 
 def _cause(failure: Failure) -> ConnectFailure:

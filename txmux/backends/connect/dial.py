@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 
 from txmux.sockets.client import SocketConnector, reset_on_close
+from txmux.sockets.datagramclient import DatagramClient
 from txmux.sockets.descriptors import SHORTAGE
 from txmux.sockets.poller import Poller, is_available
+from txmux.sockets.spare import connect_tcp, connect_unix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,13 +70,21 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         connecting = SocketConnector(poller, clock, *name, factory)
         connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect
+    if server.kind == "udp":
+        asking = DatagramClient(Poller.of(reactor), server.host, server.port, factory)
+        asking.connect()
+        return asking.disconnect
     if server.kind == "unix":
-        connector = reactor.connectUNIX(server.path, factory, timeout)
-        return connector.disconnect  # type: ignore[no-any-return]
+        return connect_unix(reactor, server.path, factory, timeout).disconnect  # type: ignore[no-any-return]
     bind_address = (sources[0].address, sources[0].port()) if sources else None
     if server.kind == "tcp" and name is not None:
-        connector = reactor.connectTCP(server.host, server.port, factory, timeout, bind_address)
+        connector = connect_tcp(reactor, server.host, server.port, factory, timeout, bind_address)
         return functools.partial(_break_off, connector)
+    from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
+        HostnameEndpoint,
+        clientFromString,
+    )
+
     if server.kind == "tcp":
         endpoint: Any = HostnameEndpoint(
             reactor, server.host, server.port, bindAddress=bind_address

@@ -109,12 +109,15 @@ class Sources:
 
     Args:
         source: As in the rules: addresses, or only ``client``, or nothing.
+
+    Attributes:
+        of_client: Whether they come from the client's own address.
     """
 
     def __init__(self, source: Sequence[str]) -> None:
-        self._of_client = "client" in source
+        self.of_client = "client" in source
         self._turns: dict[int, Iterator[tuple[Source, ...]]] = {}
-        if self._of_client:
+        if self.of_client:
             return
         for version in (4, 6):
             known = [split_source(text) for text in source]
@@ -144,7 +147,7 @@ class Sources:
             ConnectBindError: There is no address of the server's family.
         """
         version = _version(host)
-        if self._of_client:
+        if self.of_client:
             return self._from_client(host, version, client)
         turns = self._turns.get(version)
         if turns is not None:
@@ -205,10 +208,10 @@ def transparent_hints(backend: Backend) -> list[str]:
     """
     if backend.source != ("client",):
         return []
-    servers = [server for server in backend.servers if server.kind in {"tcp", "srv"}]
+    servers = [server for server in backend.servers if server.kind in {"tcp", "srv", "consul"}]
     lines = [
         f"# backend {backend.name}: what its servers send to clients must come to this machine, and is for txmux;",
-        "# run this as root, also at each start of the system:",
+        "# run this as root, and again at each boot:",
     ]
     for server in servers:
         lines += _rules_for(server)
@@ -225,7 +228,7 @@ def transparent_hints(backend: Backend) -> list[str]:
 
 
 def _rules_for(server: Server) -> Iterator[str]:
-    named = server.kind == "srv" or not is_address(server.host)
+    named = server.kind in {"srv", "consul"} or not is_address(server.host)
     if named:
         yield f"# for each address of {server.host}:"
     for version in _versions(server):

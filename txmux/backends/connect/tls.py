@@ -22,8 +22,8 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from txmux.errors import MuxError
 from txmux.rules.model.networks import is_address
+from txmux.tls.errors import HandshakeError
 from txmux.tls.pem import read_authorities, read_identity
 
 if TYPE_CHECKING:
@@ -44,10 +44,6 @@ _NOT_TLS = {
     "http request",
     "record layer failure",  # all that OpenSSL 3.2 says
 }
-
-
-class HandshakeError(MuxError):
-    """The connection was established, but TLS could not be agreed on; the message tells why."""
 
 
 class BackendTLS:
@@ -144,7 +140,7 @@ class BackendTLS:
             return "its certificate is self-signed and not trusted; tls_ca can name it"
         if number in _UNKNOWN_AUTHORITY:
             issuer = _text_of(bad.issuer)
-            return f"its certificate is of an unknown authority, {issuer}; tls_ca can name one to trust"
+            return f"its certificate comes from an unknown authority, {issuer}; tls_ca can name one to trust"
         return f"{subject} is not accepted: {text}"
 
     @functools.cached_property
@@ -271,7 +267,7 @@ class _Handshake(Protocol):
 
 
 def _plain(name: str) -> str:
-    """Write a name as it stands in certificates: without a final dot, and an address without its zone."""
+    """Write a name as it is written in certificates: without a final dot, and an address without its zone."""
     return name.partition("%")[0].removesuffix(".")
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, with_header
 from txmux.backends.health.probes import probe
+from txmux.proxyprotocol.encode import encode_v2
+from txmux.proxyprotocol.header import Command, Header
 from txmux.rules.model import ServerTLS
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Asking:
         if not speaks_tls:
             self._wrap = None
         elif wrap is None:
+            from txmux.backends.connect.tls import BackendTLS  # noqa: PLC0415 - OpenSSL takes a while
+
             # Clients see to the certificate themselves. A check says nothing that is secret.
             self._wrap = BackendTLS(ServerTLS(), verified=False).wrap
 
@@ -57,8 +60,11 @@ class Asking:
             member: Which is asked.
             on_found: Called once, unless the check is cut off before.
         """
-        check, port = self._check, self._target(member).port
-        asked = probe(check, member.name, port, tls=self._wrap is not None)
+        check, target = self._check, self._target(member)
+        asked = probe(check, member.name, target.port, tls=self._wrap is not None)
+        if target.kind == "udp" and self._header == "v2":
+            header = encode_v2(Header(Command.LOCAL), datagrams=True)
+            asked = attrs.evolve(asked, request=header + asked.request)
         return Checking(clock, asked, check.timeout, on_found)
 
     def begin(self, checking: Checking, dial: Dial, member: Member) -> None:
@@ -67,10 +73,16 @@ class Asking:
         def wrapped(factory: Any) -> Any:
             if self._wrap is not None:
                 factory = self._wrap(factory, self._check.sni or member.name)
-            return with_header(factory, self._header)
+            is_udp = self._target(member).kind == "udp"  # where it is in the same datagram
+            return factory if is_udp else with_header(factory, self._header)
 
         checking.start(dial, self._target(member), wrapped)
 
     def _target(self, member: Member) -> Server:
         port = self._check.port
-        return attrs.evolve(member.target, port=port) if port else member.target
+        target = member.target
+        if not port:
+            return target
+        # What is beside a server of UDP is asked by TCP.
+        kind = "tcp" if target.kind == "udp" else target.kind
+        return attrs.evolve(target, port=port, kind=kind)

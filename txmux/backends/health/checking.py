@@ -7,8 +7,6 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from OpenSSL import SSL
-from service_identity import VerificationError
 from twisted.internet import address, error
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
@@ -245,10 +243,10 @@ def _finding(failure: Failure) -> Finding:
         return Finding(None if number in OWN_TROUBLE else False, why[:1].lower() + why[1:])
     if failure.check(error.ConnectionLost):
         return Finding(ok=False, why="connection reset")
-    # The rest is of servers whose endpoint strings have TLS of their own.
-    if failure.check(VerificationError):
+    # The rest is of servers whose endpoint strings have TLS of their own; by name, since OpenSSL takes a while to import.
+    if failure.check("service_identity.exceptions.VerificationError"):
         return Finding(ok=False, why="its certificate is for another name")
-    if failure.check(SSL.Error) and problem.args:
+    if failure.check("OpenSSL.SSL.Error") and problem.args:
         reasons = ", ".join(reason for *_, reason in problem.args[0])
         return Finding(ok=False, why=f"the TLS handshake failed: {reasons}")
     return Finding(ok=False, why=failure.getErrorMessage() or repr(problem))

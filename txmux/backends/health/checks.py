@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 from twisted.logger import Logger
 
 from txmux.backends.health.asking import Asking
-from txmux.backends.pool.standing import State
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _SOON = 3.0
 """Seconds within which a new server is asked for the first time, however long the interval."""
+
+_KEPT = 50
+"""Checks of a server whose results are kept."""
 
 _AGAIN = 1.0
 """Seconds at most between the first checks of a server that has not been healthy yet."""
@@ -50,7 +54,7 @@ class HealthChecks:
     Args:
         dial: Connects.
         clock: For intervals and time limits; the reactor, since they are of many lengths.
-        pool: Whose members are checked, but for those that the rules call down.
+        pool: Whose members are checked, but for those that are out of use.
         check: What is asked, and how often.
         on_result: Told of each result.
         wrap: Makes of a client factory one that speaks TLS to a server of a name, such as `BackendTLS.wrap`;
@@ -90,15 +94,18 @@ class HealthChecks:
         for watch in (watches or {}).values():
             watch.stop()
 
+    def last(self, member: Member) -> LastCheck | None:
+        """Give what the last check of a member has found; ``None`` if there was none yet."""
+        watch = (self._watches or {}).get(key_of(member))
+        return None if watch is None else watch.last
+
     def refresh(self) -> None:
         """Follow the pool, whose members have changed: check those that are new, and no more those that are gone."""
         watches = self._watches
         if watches is None:
             return
         members = {
-            key_of(member): member
-            for member in self._pool.members
-            if member.state is not State.DISABLED
+            key_of(member): member for member in self._pool.members if member.state.is_checked
         }
         for key in [key for key in watches if key not in members]:
             watches.pop(key).stop()
@@ -107,6 +114,39 @@ class HealthChecks:
                 watches[key].member = member
             else:
                 watches[key] = _Watch(self, key, member)
+
+
+@attrs.frozen
+class LastCheck:
+    """What the last check of a server has found.
+
+    Attributes:
+        ok: Whether it is healthy.
+        begun: When the check was begun, by the clock of the checks.
+        seconds: How long it took.
+        why: What is wrong.
+        history: Whether it was healthy, of the last checks, this one last.
+    """
+
+    ok: bool
+    begun: float
+    seconds: float
+    why: str
+    history: tuple[bool, ...]
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Give it as values of JSON, with the time in seconds since 1970.
+
+        Args:
+            now: The time by the clock of the checks.
+        """
+        return {
+            "ok": self.ok,
+            "last": time.time() - (now - self.begun),
+            "duration_ms": round(self.seconds * 1000, 1),
+            "result": "healthy" if self.ok else self.why,
+            "history": list(self.history),
+        }
 
 
 class _Watch:
@@ -119,6 +159,7 @@ class _Watch:
         self._key = key
         self.member = member
         check = checks.check
+        self.last: LastCheck | None = None
         self._is_new = True
         self._hasty = check.fall - 1
         self._checking: Checking | None = None
@@ -150,6 +191,11 @@ class _Watch:
             result="healthy" if finding.ok else finding.why,
         )
         passed = checks.clock.seconds() - self._begun
+        self.member.counts.checked(passed)
+        if finding.ok is not None:
+            before = () if self.last is None else self.last.history
+            history = (*before, finding.ok)[-_KEPT:]
+            self.last = LastCheck(finding.ok, self._begun, passed, finding.why, history)
         # Set before anybody is told, who may stop all this.
         self._timer = checks.clock.callLater(max(0.0, self._wait(finding) - passed), self._begin)
         if finding.ok is not None:

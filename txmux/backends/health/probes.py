@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Check
 
+_DNS_ID, _DNS_HEADER = b"tx", 12
+_DNS_FINE = frozenset({0, 3})  # there is such a name, or there is none: the server knows
+
 
 class UnhealthyError(Exception):
     """The answer shows that the server is not healthy; the message says why, in a few words for logs."""
@@ -49,7 +52,25 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     if check.kind == "exchange":
         expected = f"{shown(check.expect)!r} in the answer"
         return Probe(check.send, lambda answer: check.expect in answer, expected)
+    if check.kind == "dns":
+        return Probe(_dns_question(check.name), _is_dns_answer, "answer of DNS")
     return _FIXED[check.kind]
+
+
+def _dns_question(name: str) -> bytes:
+    """Ask for the address of a name (RFC 1035, section 4.1)."""
+    labels = [label.encode("ascii") for label in name.rstrip(".").split(".") if label]
+    encoded = b"".join(bytes([len(label)]) + label for label in labels)
+    return _DNS_ID + bytes.fromhex("01000001000000000000") + encoded + bytes.fromhex("0000010001")
+
+
+def _is_dns_answer(answer: bytes) -> bool:
+    if len(answer) < _DNS_HEADER or answer[:2] != _DNS_ID or not answer[2] & 0x80:
+        return False
+    code = answer[3] & 0x0F
+    if code not in _DNS_FINE:
+        raise UnhealthyError(f"the answer of DNS has the code {code}")
+    return True
 
 
 def shown(answer: bytes) -> str:
@@ -131,10 +152,10 @@ def _postgres(answer: bytes) -> bool:
     length = int.from_bytes(answer[1:_MESSAGE_HEADER], "big")
     if len(answer) < _MESSAGE_HEADER:
         if kind not in {b"", b"R", b"E"}:
-            raise UnhealthyError(f"no answer of PostgreSQL: {shown(answer)}")
+            raise UnhealthyError(f"not an answer from PostgreSQL: {shown(answer)}")
         return False
     if kind not in {b"R", b"E"} or not 8 <= length <= _LONGEST_MESSAGE:
-        raise UnhealthyError(f"no answer of PostgreSQL: {shown(answer)}")
+        raise UnhealthyError(f"not an answer from PostgreSQL: {shown(answer)}")
     if len(answer) < 1 + length:
         return False
     if kind == b"E":

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from txmux.backends.connect.dial import dial
 from txmux.backends.health.asking import Asking
 from txmux.backends.pool.standing import State
-from txmux.backends.upstream import Upstreams
+from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.rules.model import Check, backends_of
 
@@ -26,12 +26,16 @@ class Tried:
     """What became of a try.
 
     Attributes:
+        backend: The first of all that are the same but for their place in the rules.
+        server: As it is written.
         problem: Why it could not be reached, or is not healthy; empty if it is.
+        address: What its name was looked up to; empty if it is an address itself.
     """
 
-    backend: str
+    backend: Backend
     server: str
     problem: str = ""
+    address: str = ""
 
 
 async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
@@ -43,8 +47,11 @@ async def try_servers(rules: Rules, reactor: Any) -> list[Tried]:
     found: list[Tried] = []
     upstreams = Upstreams(reactor, reactor, connect, checking=False)
     upstreams.start()
-    backends = {id(b): b for b in backends_of([*rules.backends.values(), *rules.outcomes()])}
-    standing = [_upstream(backend, upstreams, found) for backend in backends.values()]
+    backends: list[Backend] = []
+    for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+        if backend not in backends:  # short forms of one server are equal
+            backends.append(backend)
+    standing = [_upstream(backend, upstreams, found) for backend in backends]
     looked_up = upstreams.first_names()
     if looked_up is not None:
         await looked_up
@@ -59,7 +66,7 @@ def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Ups
     try:
         return upstreams.of(backend)
     except MuxError as problem:
-        found.append(Tried(backend.name, backend.servers[0].text, str(problem)))
+        found.append(Tried(backend, backend.servers[0].text, str(problem)))
         return None
 
 
@@ -68,7 +75,7 @@ async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
     members = [member for member in pool.members if member.state is not State.DISABLED]
     known = {member.server for member in pool.members}
     found = [
-        Tried(backend.name, server.text, "no address was found for it")
+        Tried(backend, server.text, "no address was found for it")
         for server in backend.servers
         if server not in known
     ]
@@ -82,13 +89,14 @@ def _result(
 ) -> Deferred[Tried]:
     result: Deferred[Tried] = Deferred()
     check = backend.check or Check("tcp", timeout=backend.connect_timeout)
+    server, address = member.server.text, member.target.text
     checking: Checking
 
     def on_found(finding: Finding) -> None:
         problem = "" if finding.ok else finding.why
         # Later, since it may be found before the check has quite begun.
         reactor.callLater(0, checking.cut)
-        result.callback(Tried(backend.name, member.target.text, problem))
+        result.callback(Tried(backend, server, problem, "" if address == server else address))
 
     asking = Asking(backend, check, wrap)
     checking = asking.make(reactor, member, on_found)

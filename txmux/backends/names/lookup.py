@@ -207,7 +207,7 @@ class Lookup:
             if found.payloads or found.name == wanted or message.rCode != dns.OK:
                 return _Records(found.payloads, ttl)
             wanted = found.name
-        raise LookupFailedError("its CNAME records lead on and on")
+        raise LookupFailedError("its CNAME records form a loop or too long a chain")
 
 
 async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:

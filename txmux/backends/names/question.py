@@ -106,7 +106,7 @@ class _Question:
         return message.toStr()
 
     def answer(self, data: bytes) -> dns.Message | None:
-        """Read what has come; ``None`` if it is no answer to this."""
+        """Read what has come; ``None`` if it is not an answer to this."""
         message = _Answer()
         try:
             message.fromStr(data)

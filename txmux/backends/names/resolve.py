@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
@@ -32,11 +32,12 @@ _SHORTEST = 1.0
 
 
 class Names:
-    """Keeps the members of pools up to date with the addresses of their servers' names.
+    """Keeps the members of pools up to date with the addresses of their servers' names, and with the services of Consul.
 
     A name is looked up again when its answer is out of date, at the earliest after 1 s and at the latest after the
     backend's ``resolve``. When that fails, what was known stays, and the next attempt comes after 1, 2, 4, … seconds,
-    up to ``resolve``. Pools whose servers have the same name share its look-ups.
+    up to ``resolve``. Pools whose servers have the same name share its look-ups. A service of Consul is as a name whose
+    look-up waits for a change.
 
     Args:
         reactor: Sends, receives and tells the time.
@@ -76,15 +77,24 @@ class Names:
         self._ending.remove(ending)
 
     def _name(self, server: Server, backend: Backend) -> _Name:
-        key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers)
+        asked = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
+        key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *asked)
         name = self._names.get(key)
         if name is None:
-            lookup = self._lookup(backend.resolvers)
-            name = _Name(self._reactor, lookup, server, backend.resolve, self._looked_up)
+            finder = self._finder(server, backend)
+            name = _Name(self._reactor, finder, server, backend.resolve, self._looked_up)
             self._names[key] = name
             self._unanswered.add(name)
             name.begin()
         return name
+
+    def _finder(self, server: Server, backend: Backend) -> Finder:
+        lookup = self._lookup(backend.resolvers)
+        if server.consul is None:
+            return AddressFinder(lookup, server)
+        from txmux.backends.names.consul import ConsulFinder  # noqa: PLC0415 - few need HTTP
+
+        return ConsulFinder(self._reactor, lookup, backend, server.consul)
 
     def _lookup(self, resolvers: tuple[Place, ...]) -> Lookup:
         if resolvers not in self._lookups:
@@ -118,6 +128,20 @@ class Names:
         await DeferredList([*self._ending, *(name.stop() for name in names)])
 
 
+class Finder(Protocol):
+    """Finds the addresses of one name or service."""
+
+    async def find(self) -> Found:
+        """Find them.
+
+        Raises:
+            LookupFailedError: They cannot be found.
+        """
+
+    def spread(self) -> float:
+        """Tell how many times as long to wait after a failure, so that not all ask again in the same moment."""
+
+
 class _State(enum.Enum):
     FOUND = enum.auto()
     IN_PART = enum.auto()
@@ -132,14 +156,15 @@ class _Name:
     def __init__(
         self,
         reactor: Any,
-        lookup: Lookup,
+        finder: Finder,
         server: Server,
         resolve: float,
         on_end: Callable[[_Name], None],
     ) -> None:
         self._reactor = reactor
         self._server = server
-        self._finder = AddressFinder(lookup, server)
+        self._finder = finder
+        self._label = server.text if server.consul else server.host
         self._resolve = resolve
         self._on_end = on_end
         self._stopped = False
@@ -180,29 +205,27 @@ class _Name:
 
     def _wait(self, seconds: float) -> None:
         if not self._stopped:
-            self._due = self._reactor.callLater(self._bounded(seconds), self.begin)
+            self._due = self._reactor.callLater(seconds, self.begin)
         self._on_end(self)
 
     def _found(self, found: Found) -> float:
         self._take(found.addresses)
         self._failures = 0
         self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
-        return found.ttl
+        return self._bounded(found.ttl)
 
     def _failed(self, failure: Failure) -> float:
         if failure.check(CancelledError):
             return 0.0
         # Whatever else it is, the name is looked up again.
         if not failure.check(LookupFailedError) and not self._failures:
-            self._log.failure("looking up {name} went wrong", failure, name=self._server.host)
+            self._log.failure("looking up {name} went wrong", failure, name=self._label)
         count = len(self._addresses)
         known = f"it keeps those it had: {count}" if count else "it has none yet"
         why = failure.getErrorMessage()
-        self._note(
-            _State.FAILED, f"cannot find the addresses of {self._server.host}, {known}; {why}"
-        )
+        self._note(_State.FAILED, f"cannot find the addresses of {self._label}, {known}; {why}")
         self._failures += 1
-        return float(2 ** min(self._failures - 1, 30))
+        return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _bounded(self, seconds: float) -> float:
         return max(_SHORTEST, min(seconds, self._resolve))
@@ -214,7 +237,7 @@ class _Name:
         if trouble:
             self._log.warn("{trouble}", trouble=trouble)
         else:
-            self._log.info("the addresses of {name} are found again", name=self._server.host)
+            self._log.info("the addresses of {name} are found again", name=self._label)
 
     def _take(self, addresses: tuple[ResolvedAddress, ...]) -> None:
         if addresses == self._addresses:
@@ -222,7 +245,7 @@ class _Name:
         self._addresses = addresses
         self._log.debug(
             "addresses of {name}: {addresses}",
-            name=self._server.host,
+            name=self._label,
             addresses=", ".join(address.host for address in addresses),
         )
         for pool, server in self._users:
@@ -230,6 +253,6 @@ class _Name:
 
     def _tell(self, pool: Pool, server: Server) -> None:
         addresses = self._addresses
-        if server.kind == "tcp":
+        if server.kind in {"tcp", "udp"}:
             addresses = tuple(attrs.evolve(address, port=server.port) for address in addresses)
         pool.set_addresses(server, addresses)

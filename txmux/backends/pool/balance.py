@@ -21,13 +21,14 @@ _MOST_REMEMBERED = 4096
 class Balancer(Protocol):
     """Chooses one of the members that may be used."""
 
-    def pick(self, members: Sequence[Member], client: str, /) -> Member:
+    def pick(self, members: Sequence[Member], affinity: str, /) -> Member:
         """Choose a member.
 
         Args:
             members: At least one, in the order of the rules. Not changed while it is used: other members are
                 another sequence.
-            client: The client's IP address; empty if it has none.
+            affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`. Without it, clients
+                take turns there.
         """
         ...
 
@@ -105,29 +106,30 @@ class _Random:
         return self._members[bisect(ends, self._random() * ends[-1])]
 
 
-class _SourceHash:
-    """The member that the client's address draws the best lot for, so that one member less moves only its own clients.
+class _Hash:
+    """The member that the client's address or name draws the best lot for, so that one member less moves only its own clients.
 
-    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005).
+    This is weighted rendezvous hashing (Thaler and Ravishankar, 1998; weights by Schindelhauer and Schomaker, 2005). Which
+    member that is, is promised by ``docs/reference/consistent-choice.json``: other machines and versions choose the same one.
     """
 
     def __init__(self, _: Random) -> None:
         self._members: Sequence[Member] = ()
         self._drawn: dict[str, Member] = {}
 
-    def pick(self, members: Sequence[Member], client: str, /) -> Member:
-        if not client:
+    def pick(self, members: Sequence[Member], affinity: str, /) -> Member:
+        if not affinity:
             return _smooth(members)
         if members is not self._members or len(self._drawn) >= _MOST_REMEMBERED:
             self._members, self._drawn = members, {}
-        member = self._drawn.get(client)
+        member = self._drawn.get(affinity)
         if member is None:
-            member = self._drawn[client] = _draw(members, client)
+            member = self._drawn[affinity] = _draw(members, affinity)
         return member
 
 
-def _draw(members: Sequence[Member], client: str) -> Member:
-    key = int.from_bytes(blake2b(client.encode(), digest_size=8).digest(), "big")
+def _draw(members: Sequence[Member], affinity: str) -> Member:
+    key = int.from_bytes(blake2b(affinity.encode(), digest_size=8).digest(), "big")
     return min(members, key=lambda member: -math.log(_lot(key ^ member.seed)) / member.weight)
 
 
@@ -152,6 +154,8 @@ _BALANCERS: Mapping[Balance, Callable[[Random], Balancer]] = {
     "round-robin": _RoundRobin,
     "least-connections": _LeastConnections,
     "random": _Random,
-    "source-hash": _SourceHash,
+    "source-hash": _Hash,
+    "sni-hash": _Hash,
+    "host-hash": _Hash,
     "first": _First,
 }

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.backends.pool.standing import Standing, State
+from txmux.observe.counting.column import Column
 
 if TYPE_CHECKING:
+    from txmux.observe.counting.counts import ServerCounts
     from txmux.rules.model import Server
 
 
@@ -31,6 +33,10 @@ class ResolvedAddress:
     name: str = ""
 
 
+def _uncounted() -> ServerCounts:
+    return Column().server("", "")
+
+
 @attrs.define(eq=False)
 class Member:
     """One address that a backend's connections can be led to. `Pool` makes it and alone changes it.
@@ -39,8 +45,10 @@ class Member:
         server: What the rules say.
         target: The same with an IP address for a name: what is connected to. Its ``text`` is for logs.
         name: The host name of it, which TLS verifies; empty if there is none.
+        share: What its weight is multiplied by: its share among the addresses of the name.
         rank: Only when none of a lower one is up, it is used.
-        seed: Its part in the choice by the client's address; the same in every process.
+        counts: Counts the connections to its server.
+        seed: Its part in the choice by a hash; the same in every process and on every machine.
     """
 
     server: Server
@@ -48,7 +56,9 @@ class Member:
     name: str
     weight: int = 1
     rank: tuple[bool, int] = (False, 0)
+    share: int = 1
     standing: Standing = attrs.field(factory=Standing)
+    counts: ServerCounts = attrs.field(factory=_uncounted)
     seed: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -58,7 +68,8 @@ class Member:
     @property
     def state(self) -> State:
         """Whether connections are led to it."""
-        return State.DISABLED if self.server.down else self.standing.state
+        standing = self.standing
+        return State.DISABLED if self.server.down else standing.held or standing.state
 
     @property
     def connections(self) -> int:
@@ -68,7 +79,13 @@ class Member:
     @property
     def why(self) -> str:
         """What led to the state."""
-        return self.standing.why
+        if self.server.down:
+            return "the rules say down"
+        return "an operator asked for it" if self.standing.held else self.standing.why
+
+    def weigh(self) -> None:
+        """Have the weight that the rules and operators want."""
+        self.weight = (self.standing.weight or self.server.weight) * self.share
 
     def has_room(self) -> bool:
         """Tell whether its own limit leaves room for a connection."""

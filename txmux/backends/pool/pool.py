@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -13,6 +13,7 @@ from txmux.backends.pool.balance import balancer
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.standing import Standings, State
 from txmux.backends.pool.tiers import Tiers, is_due
+from txmux.observe.counting.column import Column
 from txmux.rules.model import Refusal
 from txmux.rules.model.networks import is_address
 
@@ -35,7 +36,8 @@ class Unavailable(enum.Enum):
 class Pool:
     """Leads connections to the members of a backend, and keeps account of them.
 
-    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`.
+    A connection's way is `pick`; then `connected`, `failed` or `abandoned`; and once it is established, in the end `released`,
+    or `moved_away` and `give_back`.
     A member counts it from `pick` on, so that no limit is exceeded by connections that are being made.
 
     Args:
@@ -44,6 +46,7 @@ class Pool:
         on_change: Told of a member whose state has changed, with the state before. Its ``why`` tells the cause.
         random: Where chance comes from.
         standings: What other pools know of the same servers, which have them by other rules; nothing if not given.
+        column: What this process counts.
 
     Attributes:
         backend: Whose servers they are.
@@ -59,8 +62,10 @@ class Pool:
         on_change: Callable[[Member, State], None] = lambda _member, _before: None,
         random: Random | None = None,
         standings: Standings | None = None,
+        column: Column | None = None,
     ) -> None:
         self.backend = backend
+        self._column = column or Column()
         self._standings = standings or Standings()
         self._standings.join(self)
         self.on_room: Callable[[], None] | None = None
@@ -79,7 +84,7 @@ class Pool:
         self._tiers = Tiers()
         # Where there is a fallback, its servers are left.
         self._has_last_resort = isinstance(backend.fallback, Refusal)
-        self._in_shortage = False
+        self._in_shortage = self._is_retired = False
         self._arrange()
 
     @property
@@ -88,15 +93,20 @@ class Pool:
         return self._standings.connections
 
     @property
+    def has_server_up(self) -> bool:
+        """Whether clients are led to a server of which nothing bad is known."""
+        return any(member.state is State.UP for member in self.members)
+
+    @property
     def members(self) -> list[Member]:
         """All members there are, in the order of the rules."""
         return [member for members in self._members.values() for member in members]
 
-    def pick(self, client: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
+    def pick(self, affinity: str = "", tried: Collection[Member] = ()) -> Member | Unavailable:
         """Choose a member for a connection.
 
         Args:
-            client: The client's IP address; empty if it has none.
+            affinity: What the client is led by where that is a hash; empty if it has nothing.
             tried: The members that this connection has tried already.
         """
         # Most backends have nobody out, so that most connections need not ask for the time.
@@ -109,7 +119,7 @@ class Pool:
         most = self.backend.max_connections
         if most and self._standings.connections >= most:
             return Unavailable.FULL
-        member = members[0] if len(members) == 1 else self._pick(members, client)
+        member = members[0] if len(members) == 1 else self._pick(members, affinity)
         member.standing.connections += 1
         self._standings.connections += 1
         if member.state is State.EJECTED and is_due(member, self._seconds()):
@@ -135,29 +145,36 @@ class Pool:
                 return [member for member in untried if member.has_room()]
         return None
 
-    def adopt(self, server: str) -> Member | None:
+    def adopt(self, server: str, *, is_established: bool = True) -> Member | None:
         """Count a connection that another process has made; `released` tells of its end.
 
         Args:
             server: The text of the member's target.
+            is_established: Whether it is. Otherwise it goes on as after `pick`.
 
         Returns:
             The member; ``None`` if there is none like that.
         """
         for member in self.members:
             if member.target.text == server:
-                member.standing.connections += 1
-                self._standings.connections += 1
+                self._standings.adopt(member.standing)
+                if is_established:
+                    member.counts.adopted()
                 return member
         return None
 
     def connected(self, member: Member) -> None:
         """Note that a connection is established."""
-        if member.state is State.PROBING:
-            self._change(member, State.UP, "the connection that tried it stands")
+        member.counts.connected()
+        member.standing.unanswered = 0
+        state = member.standing.state
+        if state is State.UP:
+            return
+        if state is State.PROBING:
+            self._change(member, State.UP, "the connection that tried it succeeded")
             self._room()
-        elif member.state is State.EJECTED and self._tiers.in_shortage:
-            self._change(member, State.UP, "a connection to it stands")
+        elif state is State.EJECTED and self._tiers.in_shortage:
+            self._change(member, State.UP, "a connection to it succeeded")
             self._room()
 
     def failed(self, member: Member) -> None:
@@ -167,30 +184,63 @@ class Pool:
         self._room()
 
     def retry(
-        self, member: Member, client: str = "", tried: Collection[Member] = ()
+        self, member: Member, affinity: str = "", tried: Collection[Member] = ()
     ) -> Member | Unavailable:
         """Note that a connection could not be made, and choose the next member before anyone who waits does.
 
         Args:
             member: Where it failed.
-            client: As for `pick`.
+            affinity: As for `pick`.
             tried: As for `pick`, with this member.
         """
         self._leave(member)
         self._count_failure(member)
-        found = self.pick(client, tried)
+        found = self.pick(affinity, tried)
         self._room()
         return found
 
     def abandoned(self, member: Member) -> None:
         """Note that a connection was given up before it stood, which says nothing of the member."""
         self._leave(member)
-        if member.state is State.PROBING:
+        if member.standing.state is State.PROBING:
             self._change(member, State.EJECTED, "the connection that tried it was given up")
         self._room()
 
+    def unanswered(self, member: Member) -> None:
+        """Note that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
+        standing, eject = member.standing, self.backend.eject
+        standing.unanswered += 1
+        if eject is not None and 0 < eject.unanswered <= standing.unanswered:
+            if standing.state is State.UP and (eject.lone or not self._is_lone(member)):
+                standing.out_until = self._seconds() + eject.seconds
+                why = f"flows in a row that it has not answered: {standing.unanswered}"
+                self._change(member, State.EJECTED, why)
+            standing.unanswered = 0
+        self.abandoned(member)
+
     def released(self, member: Member) -> None:
         """Note that a connection that stood is over."""
+        member.counts.released()
+        self._leave(member)
+        self._room()
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is a limit, so that a place that is kept keeps others out."""
+        return self._limited or self.backend.max_connections > 0
+
+    def moved_away(self, member: Member) -> None:
+        """Note that a connection that stood goes on in another process, or has ended there: its place is kept until `give_back`."""
+        member.counts.released()
+
+    def give_back(self, member: Member, free: Callable[[], None]) -> None:
+        """Note that the place of such a connection is not needed any more.
+
+        Args:
+            member: Where it was led.
+            free: Called as soon as nobody has the place here: at once, unless somebody has waited for it.
+        """
+        self._standings.owe(free)
         self._leave(member)
         self._room()
 
@@ -203,10 +253,10 @@ class Pool:
             why: What is wrong, for logs.
         """
         check = self.backend.check
-        if check is None or member.state is State.DISABLED:
+        if check is None or not member.state.is_checked:
             return
-        is_down = member.state is State.DOWN
         standing = member.standing
+        is_down = standing.state is State.DOWN
         standing.contrary = standing.contrary + 1 if ok is is_down else 0
         if standing.contrary < (check.rise if is_down else check.fall):
             return
@@ -242,7 +292,8 @@ class Pool:
             member = known.get(place) or self._member(server, _target(server, address))
             self._free(member)
             member.name = address.name or server.host
-            member.weight = server.weight * max(1, address.weight)
+            member.share = max(1, address.weight)
+            member.weigh()
             member.rank = (server.backup, priorities.index(address.priority))
             members.append(member)
         self._members[server] = members
@@ -259,14 +310,15 @@ class Pool:
 
     def _count_failure(self, member: Member) -> None:
         eject = self.backend.eject
-        if eject is None or member.state not in {State.UP, State.PROBING}:
+        state = member.standing.state
+        if eject is None or state not in {State.UP, State.PROBING}:
             return
         if not eject.lone and self._is_lone(member):
             return
         now = self._seconds()
         failed_at = member.standing.failed_at
         failed_at.append(now)
-        if member.state is State.PROBING:
+        if state is State.PROBING:
             why = "the connection that tried it failed"
         elif len(failed_at) < eject.failures or now - failed_at.popleft() > eject.within:
             return
@@ -277,13 +329,14 @@ class Pool:
         self._change(member, State.EJECTED, why)
 
     def _is_lone(self, member: Member) -> bool:
-        return all(m is member or m.state is State.DISABLED for m in self.members)
+        return all(m is member or m.state.is_out for m in self.members)
 
     def _change(self, member: Member, state: State, why: str) -> None:
         before, standing = member.state, member.standing
-        standing.state, standing.why = state, why
+        standing.state, standing.why, standing.since = state, why, self._seconds()
         self._arrange()
-        self._on_change(member, before)
+        if member.state is not before:
+            self._on_change(member, before)
         self._look_for_shortage()
         for other in self._standings.others(self):
             other.rearrange()
@@ -292,6 +345,30 @@ class Pool:
         """Note that a server has changed its state, which another pool tells of."""
         self._arrange()
         self._look_for_shortage()
+
+    def reorder(self, server: str, before: State | None) -> None:
+        """Note that an operator wants something else of a server.
+
+        Args:
+            server: As the rules write it.
+            before: The state that was wanted; ``None`` is what is found out.
+        """
+        for member in self.members:
+            member.weigh()
+            if member.server.text == server and not self._is_retired:
+                state = State.DISABLED if member.server.down else before or member.standing.state
+                if member.state is not state:
+                    self._on_change(member, state)
+        self.rearrange()
+        if self.on_room is not None:
+            self.on_room()
+        if self.on_members is not None:
+            self.on_members()
+
+    def since(self, member: Member) -> float | None:
+        """Tell how long a member has been found to be as it is, in seconds; ``None`` if that has never changed."""
+        since = member.standing.since
+        return max(0.0, self._seconds() - since) if since else None
 
     def _look_for_shortage(self) -> None:
         was, self._in_shortage = self._in_shortage, self._tiers.in_shortage
@@ -314,6 +391,7 @@ class Pool:
             for other in self._standings.others(self):
                 if other.on_room is not None:
                     other.on_room()
+        self._standings.settle()
 
     def take_over(self) -> None:
         """Begin to lead connections; until then, pools of older rules did."""
@@ -325,6 +403,7 @@ class Pool:
     def retire(self) -> None:
         """Go on for the connections of older rules alone; another pool tells what happens to the servers."""
         self.on_shortage = self.on_members = None
+        self._is_retired = True
 
     def _free(self, member: Member) -> None:
         """Let a server in again that was kept out by what the rules do not ask for any more."""
@@ -333,20 +412,30 @@ class Pool:
             is_kept_out = self.backend.check is not None
         else:
             is_kept_out = self.backend.eject is not None
-        if not is_kept_out:
-            standing.state, standing.why = State.UP, ""
+        if not is_kept_out and standing.state is not State.UP:
+            standing.state, standing.why, standing.since = State.UP, "", self._seconds()
 
     def _member(self, server: Server, target: Server) -> Member:
         standing = self._standings.of((server.text, target.text))
-        return Member(server, target, server.host, server.weight, (server.backup, 0), standing)
+        rank = (server.backup, 0)
+        counts = self._column.server(self.backend.name, server.text)
+        member = Member(
+            server, target, server.host, server.weight, rank, standing=standing, counts=counts
+        )
+        member.weigh()
+        return member
 
 
 def is_name(server: Server) -> bool:
     """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
-    return server.kind == "srv" or (server.kind == "tcp" and not is_address(server.host))
+    return server.kind in {"srv", "consul"} or (
+        server.kind in {"tcp", "udp"} and not is_address(server.host)
+    )
 
 
 def _target(server: Server, address: ResolvedAddress) -> Server:
     host = f"[{address.host}]" if ":" in address.host else address.host
-    text = f"{host}:{address.port}"
-    return attrs.evolve(server, text=text, kind="tcp", host=address.host, port=address.port)
+    is_udp = server.kind == "udp"
+    text = f"{'udp:' if is_udp else ''}{host}:{address.port}"
+    kind: Literal["tcp", "udp"] = "udp" if is_udp else "tcp"
+    return attrs.evolve(server, text=text, kind=kind, host=address.host, port=address.port)

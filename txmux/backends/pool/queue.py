@@ -40,7 +40,7 @@ class Queue:
     Args:
         capacity: How many may wait.
         seconds: How long each may wait.
-        call_later: Calls a function after so many seconds, unless what it returns is cancelled.
+        call_later: Calls a function after this many seconds, unless what it returns is cancelled.
         room_in: Tells in how many seconds there may be room although nobody says so; infinite if never.
     """
 

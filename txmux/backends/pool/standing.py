@@ -5,12 +5,16 @@ from __future__ import annotations
 import enum
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Mapping
+
+
+_MOST_RECALLED = 10_000
+"""Servers; no process tells of more, unless names change and change."""
 
 
 class State(enum.Enum):
@@ -25,6 +29,20 @@ class State(enum.Enum):
     """After that while: one connection tries it."""
     DISABLED = "disabled"
     """The rules say ``down``."""
+    DRAIN = "drain"
+    """An operator wants no new connections there."""
+    MAINTENANCE = "maintenance"
+    """The same, and no checks either."""
+
+    @property
+    def is_out(self) -> bool:
+        """Whether it is out of use, whatever is found out about it."""
+        return self in {State.DISABLED, State.DRAIN, State.MAINTENANCE}
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether checks go on."""
+        return self not in {State.DISABLED, State.MAINTENANCE}
 
 
 @attrs.define(eq=False)
@@ -32,22 +50,67 @@ class Standing:
     """What is known of one address of a server. Pools alone change it.
 
     Attributes:
-        state: Whether connections are led to it, as far as the rules allow that.
+        state: Whether connections are led to it, as far as the rules and operators allow that.
+        held: The state that an operator wants; ``None`` if that is left to what is found out.
+        weight: The weight that an operator wants; ``None`` is that of the rules.
         connections: Those that are established or being made.
         why: What led to the state.
         credit: What it is owed by the balancer.
         failed_at: When the last connections failed; no more of them than ejection counts.
         out_until: When an ejection is over.
         contrary: Checks in a row that say otherwise than the state.
+        since: When the state was last changed; 0 if it never was.
+        expected: Those of its connections that another process is about to hand over.
+        unanswered: Flows of datagrams that it has not answered, since it last has answered one.
     """
 
     state: State = State.UP
+    held: State | None = None
+    weight: int | None = None
     connections: int = 0
     why: str = ""
     credit: int = 0
     failed_at: deque[float] = attrs.field(factory=deque)
     out_until: float = 0.0
     contrary: int = 0
+    since: float = 0.0
+    expected: int = 0
+    unanswered: int = 0
+
+    def told(self, now: float) -> dict[str, Any]:
+        """Give what another process needs to go on with it, as values of JSON; of its connections only the number.
+
+        Args:
+            now: The time, in the seconds of the pools. Another process has other ones, so times are told as seconds from now.
+        """
+        # The connection that tries it belongs to this process; in the other one, another connection does.
+        state = State.EJECTED if self.state is State.PROBING else self.state
+        return {
+            "state": state.value,
+            "why": self.why,
+            "age": max(0.0, now - self.since) if self.since else None,
+            "credit": self.credit,
+            "failed": [now - at for at in self.failed_at],
+            "out": max(0.0, self.out_until - now),
+            "contrary": self.contrary,
+            "connections": self.connections,
+        }
+
+    def recall(self, told: Mapping[str, Any], now: float) -> None:
+        """Go on with what another process has told; what it did not tell stays as it is.
+
+        Raises:
+            TypeError: It tells something else.
+            ValueError: It knows other states.
+        """
+        self.state = State(told.get("state", self.state.value))
+        self.why = str(told.get("why", self.why))
+        self.credit = int(told.get("credit", self.credit))
+        self.contrary = int(told.get("contrary", self.contrary))
+        self.failed_at = deque(now - float(age) for age in told.get("failed", ()))
+        self.out_until = now + float(told.get("out", 0.0))
+        age = told.get("age")
+        self.since = 0.0 if age is None else now - float(age)
 
 
 class _Pool(Protocol):
@@ -58,6 +121,9 @@ class _Pool(Protocol):
     def rearrange(self) -> None:
         """Note that a server has changed its state."""
 
+    def reorder(self, server: str, before: State | None) -> None:
+        """Note that an operator wants something else of a server than this state."""
+
 
 class Standings:
     """What the pools of one backend have in common: the one of the rules that hold, and those of older rules.
@@ -65,25 +131,96 @@ class Standings:
     Connections keep the pool of the rules under which they were accepted. So a server is counted, ejected and let in
     again by all pools together.
 
+    Args:
+        orders: What an operator wants of each server, as the rules write it: a state, or ``None``, and a weight.
+
     Attributes:
         connections: Those of all servers that are established or being made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, orders: Mapping[str, tuple[State | None, int | None]] | None = None) -> None:
+        self._orders = dict(orders or {})
         self.connections = 0
-        self._known: weakref.WeakValueDictionary[Hashable, Standing] = weakref.WeakValueDictionary()
+        self._known: weakref.WeakValueDictionary[tuple[str, str], Standing] = (
+            weakref.WeakValueDictionary()
+        )
         self._pools: list[weakref.ref[_Pool]] = []
+        self._recalled: dict[tuple[str, str], Standing] = {}
+        self._owed: deque[Callable[[], None]] = deque()
+        self._level = 0
 
-    def of(self, key: Hashable) -> Standing:
+    def of(self, key: tuple[str, str]) -> Standing:
         """Give what is known of a server; that is kept as long as somebody has it.
 
         Args:
-            key: The same for the same address.
+            key: The server as the rules write it, and its address.
         """
         standing = self._known.get(key)
         if standing is None:
-            standing = self._known[key] = Standing()
+            held, weight = self._orders.get(key[0], (None, None))
+            standing = self._known[key] = Standing(held=held, weight=weight)
         return standing
+
+    def recall(self, key: tuple[str, str], told: Mapping[str, Any], now: float) -> None:
+        """Take in how another process has found a server, which may be known here only later: see `Standing.recall`."""
+        if key not in self._recalled and len(self._recalled) >= _MOST_RECALLED:
+            return
+        standing = self._recalled[key] = self.of(key)
+        standing.recall(told, now)
+
+    def adopt(self, standing: Standing) -> None:
+        """Count a connection that another process has made, and that may have been expected."""
+        if standing.expected:
+            standing.expected -= 1
+        else:
+            standing.connections += 1
+            self.connections += 1
+
+    def expect(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Count connections that another process is about to hand over; nobody gets their places until they have come.
+
+        Args:
+            counts: Of each server, by the keys of `of`; none of the others.
+        """
+        for key, standing in self._known.items():
+            more = counts.get(key, 0) - standing.expected
+            standing.expected += more
+            standing.connections += more
+            self.connections += more
+        for known in self._pools:
+            pool = known()
+            if pool is not None and pool.on_room is not None:
+                pool.on_room()
+
+    def order(self, server: str, held: State | None, weight: int | None) -> None:
+        """Have something else be wanted of a server, and tell all pools.
+
+        Args:
+            server: As the rules write it.
+            held: See `Standing`.
+            weight: See there.
+        """
+        before, _ = self._orders.get(server, (None, None))
+        self._orders[server] = held, weight
+        for key, standing in self._known.items():
+            if key[0] == server:
+                standing.held, standing.weight = held, weight
+        for known in self._pools:
+            pool = known()
+            if pool is not None:
+                pool.reorder(server, before)
+
+    def owe(self, free: Callable[[], None]) -> None:
+        """Promise to call something when there is a connection less than now, and nobody has taken its place."""
+        if not self._owed:
+            self._level = self.connections
+        self._owed.append(free)
+
+    def settle(self) -> None:
+        """Do what was promised, as far as there are fewer connections."""
+        while self._owed and self.connections < self._level:
+            self._level -= 1
+            self._owed.popleft()()
 
     def join(self, pool: _Pool) -> None:
         """Have a pool told of changes, until nobody uses it any more."""

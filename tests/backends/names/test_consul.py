@@ -1,0 +1,368 @@
+"""Pools whose servers are services of Consul, with a stand-in that speaks its API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.backends.names.nameserver import NameServer, a
+from tests.support.consul import Consul, Instance
+from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+from txmux.backends.names.lookup import Lookup
+from txmux.backends.names.resolve import Names
+from txmux.backends.pool.pool import Pool
+from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ConsulCase(TestCase):
+    """Pools whose clock stands still until it is moved."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.consul = Consul(self, self.time)
+        nowhere = Path("/nowhere")
+        self.resolver = NameServer()
+        self.resolver.listen()
+        self.addCleanup(self.resolver.stop)
+        lookup = Lookup(self.time, [self.resolver.place], nowhere, nowhere)
+        self.names = Names(self.time, lookup)
+        captured = capturedLogs()
+        self.logs = captured.__enter__()
+        self.addCleanup(captured.__exit__, None, None, None)
+        self.said_before = 0
+        self.addCleanup(self.stop)
+
+    def stop(self) -> Deferred[None]:
+        """Ask no more; what is left then is a failure of the test."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self.names.stop()
+        held = self.consul.waiting
+        left = len(self.time.clock.getDelayedCalls())
+        self.assertEqual(left, held)  # the stand-in's own
+        self.assertEqual(self.said("warn"), [])
+
+    def pool(self, line: str = "consul:web", **options: Any) -> Pool:
+        """Make a pool that is watched."""
+        backend = Backend("b", (server(line),), **{"consul": self.consul.url, **options})
+        pool = Pool(backend, self.time.seconds, random=Random(1))
+        self.names.watch(pool)
+        return pool
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Let the reactor work until something is so."""
+        while not condition():
+            await deferLater(reactor, 0)
+
+    def texts(self, pool: Pool) -> list[str]:
+        """Give the addresses of a pool's members."""
+        return [member.target.text for member in pool.members]
+
+    async def found(self, pool: Pool, *texts: str) -> None:
+        """Wait until a pool has exactly these members."""
+        await self.until(lambda: self.texts(pool) == [*texts])
+
+    async def asks_again(self) -> float:
+        """Move the clock to the next question, and tell how far that was."""
+        before = len(self.consul.asked)
+        [call] = self.due()
+        seconds: float = call.getTime() - self.time.seconds()
+        self.time.advance(seconds)
+        await self.until(lambda: len(self.consul.asked) > before)
+        return seconds
+
+    async def rests(self) -> None:
+        """Wait until the next question has its time."""
+        await self.until(self.due)
+
+    def due(self) -> list[Any]:
+        """Give the calls that ask again."""
+        calls: Any = self.time.clock.getDelayedCalls()
+        return [call for call in calls if "begin" in str(call.func)]
+
+    def said(self, *levels: str) -> list[str]:
+        """Give what has been logged since the last time."""
+        found = [
+            event["log_format"].format(**event)
+            for event in self.logs[self.said_before :]
+            if event["log_namespace"].startswith("txmux")
+            and event["log_level"].name in (levels or ("info", "warn", "error", "critical"))
+        ]
+        self.said_before = len(self.logs)
+        return found
+
+
+class QuestionTests(ConsulCase):
+    """How Consul is asked; the stand-in complains of what is wrong with it, too."""
+
+    async def test_blocking(self) -> None:
+        """The first question is answered at once; each next one waits with the index of the last answer."""
+        self.consul.register("web", [Instance(80)])
+        pool = self.pool()
+        await self.found(pool, "127.0.0.1:80")
+        await self.rests()
+        self.assertEqual(await self.asks_again(), 1.0)
+        self.consul.register("web", [Instance(80), Instance(81)])
+        await self.found(pool, "127.0.0.1:80", "127.0.0.1:81")
+        await self.rests()
+        await self.asks_again()
+        self.assertEqual(
+            self.consul.asked,
+            [{}, {"index": ["10"], "wait": ["30s"]}, {"index": ["13"], "wait": ["30s"]}],
+        )
+        self.assertEqual(self.consul.tokens, [None] * 3)
+
+    async def test_nothing_changes(self) -> None:
+        """A question for which nothing changes is answered when its time is over, and changes nothing."""
+        self.consul.register("web", [Instance(80)])
+        pool = self.pool(resolve=2.0)
+        await self.found(pool, "127.0.0.1:80")
+        [member] = pool.members
+        for _ in range(3):
+            await self.rests()
+            await self.asks_again()
+            await self.until(lambda: self.consul.waiting)
+            self.time.advance(2)
+        await self.rests()
+        self.assertEqual(pool.members, [member])
+        self.assertEqual(self.consul.asked[-1], {"index": ["10"], "wait": ["2s"]})
+
+    async def test_options(self) -> None:
+        """Tags, all of which count, the datacenter and `passing` are asked for."""
+        instances = [
+            Instance(1, tags=("v1", "blue"), datacenter="dc2"),
+            Instance(2, tags=("v1",), datacenter="dc2"),
+            Instance(3, tags=("v1", "blue")),
+            Instance(4, tags=("v1", "blue"), datacenter="dc2", status="warning"),
+        ]
+        self.consul.register("web", instances)
+        await self.found(self.pool("consul:web tag=v1,blue dc=dc2 passing"), "127.0.0.1:1")
+        self.assertEqual(
+            self.consul.asked[-1], {"passing": ["true"], "tag": ["v1", "blue"], "dc": ["dc2"]}
+        )
+        await self.found(self.pool("consul:web tag=v1,blue"), "127.0.0.1:3")
+
+    async def test_weights(self) -> None:
+        """The weights of Consul are multiplied by the server's."""
+        self.consul.register("web", [Instance(1, weights=(5, 1)), Instance(2)])
+        pool = self.pool("consul:web weight=3")
+        await self.found(pool, "127.0.0.1:1", "127.0.0.1:2")
+        self.assertEqual([member.weight for member in pool.members], [15, 3])
+
+    async def test_shared(self) -> None:
+        """Pools with the same service share its questions; another tag is another question."""
+        self.consul.register("web", [Instance(80, tags=("a",))])
+        pools = [self.pool(), self.pool(), self.pool("consul:web tag=a")]
+        for pool in pools:
+            await self.found(pool, "127.0.0.1:80")
+        self.assertEqual(len(self.consul.asked), 2)
+
+    async def test_named_host(self) -> None:
+        """Where Consul is, may be a name."""
+        self.resolver.zone["consul.test"] = a("127.0.0.1")
+        self.consul.register("web", [Instance(80)])
+        url = self.consul.url.replace("127.0.0.1", "consul.test")
+        await self.found(self.pool(consul=url), "127.0.0.1:80")
+
+    async def test_socket(self) -> None:
+        """It may be a UNIX socket."""
+        consul = Consul(self, self.time, make_folder(self) / "consul.sock")
+        consul.register("web", [Instance(80)])
+        await self.found(self.pool(consul=consul.url), "127.0.0.1:80")
+
+    async def test_token(self) -> None:
+        """The token is sent as a header, and a new one is read from the file for the next question."""
+        file = make_folder(self) / "token"
+        file.write_text("first\n")
+        self.consul.token = "first"
+        self.consul.register("web", [Instance(80)])
+        pool = self.pool(consul_token=file)
+        await self.found(pool, "127.0.0.1:80")
+        file.write_text("second\n")
+        self.consul.token = "second"
+        await self.rests()
+        await self.asks_again()
+        self.consul.register("web", [Instance(81)])
+        await self.found(pool, "127.0.0.1:81")
+        self.assertEqual(self.consul.tokens, ["first", "second"])
+
+    async def test_stop_while_waiting(self) -> None:
+        """Nothing is left of a question that waits when nobody wants its answer any more, and nothing is told."""
+        pool = self.pool()
+        self.consul.register("web", [Instance(80)])
+        await self.found(pool, "127.0.0.1:80")
+        await self.rests()
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
+        await self.names.stop()
+        await self.until(lambda: not self.consul.waiting)
+        self.assertEqual(self.said(), [])
+
+    async def test_stop_early(self) -> None:
+        """Nor of one that is not answered, or that is just being sent."""
+        self.consul.hangs = True
+        self.pool()
+        await self.until(lambda: self.consul.asked)
+        self.pool("consul:other")
+        await self.names.stop()
+        self.assertEqual(self.said(), [])
+
+
+class TroubleTests(ConsulCase):
+    """What goes wrong."""
+
+    async def known(self, **options: Any) -> Pool:
+        """Make a pool with one member, and wait for the pause before the next question."""
+        self.consul.register("web", [Instance(80)])
+        pool = self.pool(**options)
+        await self.found(pool, "127.0.0.1:80")
+        await self.rests()
+        return pool
+
+    async def fails(self) -> str:
+        """Ask again, and give the one line that is logged."""
+        await self.asks_again()
+        logged: list[str] = []
+        await self.until(lambda: logged.extend(self.said()) or logged)  # type: ignore[func-returns-value]
+        await self.rests()
+        [line] = logged
+        return line
+
+    async def test_index_goes_back(self) -> None:
+        """After an index that has gone back the next question has none, so that no change is missed."""
+        pool = await self.known()
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
+        self.consul.restore(3)
+        await self.rests()
+        await self.asks_again()
+        await self.rests()
+        await self.asks_again()
+        self.assertEqual(
+            [query.get("index") for query in self.consul.asked], [None, ["10"], None, ["3"]]
+        )
+        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+
+    async def test_away(self) -> None:
+        """While Consul is away what was known stays; that is told once, and that it is over; waits grow up to `resolve`, spread."""
+        pool = await self.known()
+        await self.consul.stop()
+        waits = []
+        for _ in range(8):
+            before = self.time.seconds()
+            [call] = self.time.clock.getDelayedCalls()
+            waits.append(call.getTime() - before)
+            self.time.advance(waits[-1])
+            await self.rests()
+        for number, wait in enumerate(waits[1:]):
+            low = min(2**number, 30)
+            self.assertTrue(low <= wait <= 1.5 * low, waits)
+        self.assertGreater(len({wait / min(2**n, 30) for n, wait in enumerate(waits[1:])}), 3)
+        [line] = self.said()
+        self.assertRegex(
+            line,
+            r"^cannot find the addresses of consul:web, it keeps those it had: 1; Consul at http://127\.0\.0\.1:\d+: "
+            r"Connection was refused",
+        )
+        self.consul.listen()
+        self.consul.register("web", [Instance(81)])
+        await self.asks_again()
+        await self.found(pool, "127.0.0.1:81")
+        self.assertEqual(self.said(), ["the addresses of consul:web are found again"])
+        # It may have another state, so that its first question has no index.
+        self.assertEqual(self.consul.asked[-1], {})
+
+    async def test_broken_off(self) -> None:
+        """A question that is broken off is asked again, and what was known stays."""
+        pool = await self.known()
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
+        self.consul.drop()
+        await self.rests()
+        self.assertEqual(len(self.said("warn")), 1)
+        await self.asks_again()
+        await self.rests()
+        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+
+    async def test_silent(self) -> None:
+        """A Consul that never answers is given up when the question's time and some seconds are over."""
+        pool = await self.known(resolve=16.0)
+        self.consul.hangs = True
+        await self.asks_again()
+        self.time.advance(26.9)
+        self.assertEqual(self.said(), [])
+        self.time.advance(0.2)
+        await self.rests()
+        [line] = self.said()
+        self.assertIn("no answer within 27 s", line)
+        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+
+    async def test_refused(self) -> None:
+        """What Consul says is told, and where a token would help."""
+        await self.known()
+        self.consul.broken = 500, "No cluster leader\n"
+        self.assertIn("answers 500 (No cluster leader)", await self.fails())
+
+    async def test_wrong_token(self) -> None:
+        """A token that it does not know is told, and so is a file that cannot be read."""
+        self.consul.token = "right"
+        pool = self.pool()
+        await self.rests()
+        [line] = self.said()
+        self.assertIn("it has none yet; ", line)
+        self.assertIn("answers 403 (ACL not found); see 'consul_token'", line)
+        self.pool(consul_token=Path("/nowhere/token"))
+        await self.until(lambda: len(self.logs) > self.said_before)
+        [line] = self.said()
+        self.assertIn("the token in /nowhere/token cannot be read: No such file", line)
+        self.assertEqual(pool.members, [])
+
+    async def test_may_see_nothing(self) -> None:
+        """An empty answer to somebody who may not see the service is not taken for an empty service."""
+        pool = await self.known()
+        self.consul.filtered = True
+        self.consul.register("other", [])
+        line = await self.fails()  # at once, since something has changed
+        self.assertIn("its token may not read this service", line)
+        self.assertEqual(self.texts(pool), ["127.0.0.1:80"])
+
+    async def test_empty(self) -> None:
+        """A service without instances has no servers, which is told once."""
+        pool = await self.known()
+        await self.asks_again()
+        await self.until(lambda: self.consul.waiting)
+        self.consul.register("web", [Instance(80, status="critical")])
+        await self.found(pool)
+        await self.rests()
+        self.assertEqual(self.said(), ["Consul has no instance of web to lead clients to"])
+
+    async def test_named_instance(self) -> None:
+        """Instances that have a name in place of an address are left out, and told."""
+        self.consul.register("web", [Instance(80), Instance(80, address="db.example.com")])
+        pool = self.pool()
+        await self.found(pool, "127.0.0.1:80")
+        [line] = self.said()
+        self.assertIn("left out, which have a name in place of an IP address: db.example.com", line)
+
+    async def test_something_else(self) -> None:
+        """A server of HTTP that is not Consul is told to be none."""
+        self.consul.broken = 200, "<html>"
+        self.pool()
+        await self.rests()
+        [line] = self.said()
+        self.assertIn("its answer is not a list of instances", line)

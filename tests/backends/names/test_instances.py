@@ -1,0 +1,123 @@
+"""Tests of what is read from Consul's answers."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.consul import Instance
+from txmux.backends.names.instances import (
+    MOST_INSTANCES,
+    NotConsulError,
+    instances_in,
+    next_index,
+)
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(["Node", "Service", "Checks", "Address", "Port", "Weights", "Status"]),
+            inner,
+        )
+    ),
+)
+
+
+def _answer(*instances: Instance) -> bytes:
+    return json.dumps([one.told("web") for one in instances]).encode()
+
+
+def _texts(body: bytes, *, passing: bool = False) -> list[tuple[str, int, int]]:
+    found = instances_in(body, passing=passing).addresses
+    return [(one.host, one.port, one.weight) for one in found]
+
+
+class InstancesTests(SynchronousTestCase):
+    """Who clients may be led to."""
+
+    def test_addresses(self) -> None:
+        """The address of the service counts, else that of the node; the order does not depend on the answer's."""
+        instances = [
+            Instance(80, "10.0.0.9", "10.0.0.2"),
+            Instance(80, "10.0.0.1"),
+            Instance(443, "10.0.0.1"),
+            Instance(80, "10.0.0.3", "2001:DB8:0::1"),
+        ]
+        for _ in range(4):
+            Random(4).shuffle(instances)
+            self.assertEqual(
+                _texts(_answer(*instances)),
+                [
+                    ("10.0.0.1", 80, 1),
+                    ("10.0.0.1", 443, 1),
+                    ("10.0.0.2", 80, 1),
+                    ("2001:db8::1", 80, 1),
+                ],
+            )
+
+    def test_health(self) -> None:
+        """A critical instance is out, one with a warning has that weight, and with `passing` is out, too."""
+        body = _answer(
+            Instance(1, weights=(9, 2)),
+            Instance(2, weights=(9, 2), status="warning"),
+            Instance(3, status="critical"),
+            Instance(4, status="unheard-of"),
+        )
+        self.assertEqual(_texts(body), [("127.0.0.1", 1, 9), ("127.0.0.1", 2, 2)])
+        self.assertEqual(_texts(body, passing=True), [("127.0.0.1", 1, 9)])
+
+    def test_weights(self) -> None:
+        """Without weights, as from old agents, and with 0, it is 1."""
+        body = _answer(Instance(1, weights=None), Instance(2, weights=(0, 0)))
+        self.assertEqual([weight for _, _, weight in _texts(body)], [1, 1])
+
+    def test_no_place(self) -> None:
+        """Instances without a port are left out, and those with a name are told."""
+        body = _answer(Instance(0), Instance(65536), Instance(5, address="db.example.com"))
+        found = instances_in(body, passing=False)
+        self.assertEqual((found.addresses, found.named), ((), ("db.example.com",)))
+
+    def test_too_many(self) -> None:
+        """Of more than are taken, it is the same ones each time."""
+        many = [Instance(80, f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}") for n in range(10_500)]
+        found = instances_in(_answer(*many), passing=False).addresses
+        self.assertEqual(len(found), MOST_INSTANCES)
+        self.assertEqual(found, instances_in(_answer(*reversed(many)), passing=False).addresses)
+
+    @given(_JSON | st.binary())
+    def test_anything(self, said: object) -> None:
+        """Whatever is answered is instances, or told to be something else."""
+        body = said if isinstance(said, bytes) else json.dumps(said).encode()
+        try:
+            found = instances_in(body, passing=False)
+        except NotConsulError as error:
+            self.assertIn("its answer is not a list of instances", str(error))
+        else:
+            self.assertTrue(all(0 < one.port < 65536 for one in found.addresses))
+
+
+class IndexTests(SynchronousTestCase):
+    """Which index the next question has."""
+
+    def test_rules(self) -> None:
+        """It is the one that was told; one that goes back is none, and 0 becomes 1."""
+        for before, told, wanted in (
+            (0, "7", 7),
+            (7, "7", 7),
+            (7, "12", 12),
+            (12, "7", 0),
+            (0, "0", 1),
+            (5, "0", 0),
+        ):
+            self.assertEqual(next_index(before, told), wanted)
+
+    def test_none(self) -> None:
+        """An answer without one is not Consul's."""
+        for told in (None, "", "-1", "x", "\u0664"):
+            self.assertRaises(NotConsulError, next_index, 0, told)

@@ -1,0 +1,235 @@
+"""What one process tells the next of servers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.backends.pool.pools import servers
+from txmux.backends.pool.member import Member, ResolvedAddress
+from txmux.backends.pool.pool import Unavailable
+from txmux.backends.pool.standing import State
+from txmux.backends.upstreams import Upstreams
+from txmux.rules.model import Backend, Check, Ejection
+
+if TYPE_CHECKING:
+    from txmux.backends.upstream import Upstream
+
+EJECT = Ejection(failures=3, within=10, seconds=30)
+
+
+class Process:
+    """One that has a backend.
+
+    Args:
+        at: What its clock says at first.
+        keys: The keys of the backend.
+        hosts: The addresses of its servers.
+    """
+
+    def __init__(self, at: float, *hosts: str, **keys: Any) -> None:
+        self.clock = Clock()
+        self.clock.advance(at)
+        self.upstreams = Upstreams(self.clock, self.clock, _dial, checking=False)
+        backend = Backend("b", servers(*hosts or ("10.0.0.1:80", "10.0.0.2:80")), **keys)
+        self.upstream: Upstream = self.upstreams.of(backend)
+        self.pool = self.upstream.pool
+
+    def pick(self) -> Member:
+        """Lead a connection to a server."""
+        found = self.pool.pick()
+        assert isinstance(found, Member)
+        return found
+
+    def fail(self, number: int, times: int = 1) -> None:
+        """Let connections to a server fail."""
+        member = self.pool.members[number]
+        for _ in range(times):
+            others = [one for one in self.pool.members if one is not member]
+            assert self.pool.pick("", others) is member
+            self.pool.failed(member)
+
+    def states(self) -> list[State]:
+        """Give how its servers are."""
+        return [member.state for member in self.pool.members]
+
+    def told(self) -> list[dict[str, Any]]:
+        """Give what it tells, as it arrives elsewhere."""
+        told: list[dict[str, Any]] = json.loads(json.dumps(self.upstreams.told()))
+        return told
+
+
+class ToldTest(SynchronousTestCase):
+    """The clocks of the processes say different times."""
+
+    def test_ejected(self) -> None:
+        """An ejection goes on for as long as is left of it, and then a connection tries the server."""
+        old, new = Process(1000, eject=EJECT), Process(5, eject=EJECT)
+        old.fail(0, 3)
+        old.clock.advance(12)
+        new.upstreams.recall(old.told())
+        self.assertEqual(new.states(), [State.EJECTED, State.UP])
+        self.assertIn("connections that failed", new.pool.members[0].why)
+        new.clock.advance(17.9)
+        self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.2:80"})
+        new.clock.advance(0.2)
+        self.assertEqual({new.pick().target.text for _ in range(4)}, {"10.0.0.1:80", "10.0.0.2:80"})
+
+    def test_tried(self) -> None:
+        """A server that a connection of the old process tries is tried by one of the new process, too."""
+        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
+        old.fail(0, 3)
+        old.clock.advance(31)
+        while State.PROBING not in old.states():
+            old.pick()
+        new.upstreams.recall(old.told())
+        picked = {new.pick().target.text for _ in range(4)}
+        self.assertEqual(picked, {"10.0.0.1:80", "10.0.0.2:80"})
+        self.assertEqual(new.states()[0], State.PROBING)
+
+    def test_failures(self) -> None:
+        """Failures are counted on, for as long as they count."""
+        for passed, state in ((5, State.EJECTED), (11, State.UP)):
+            old, new = Process(70, eject=EJECT), Process(0, eject=EJECT)
+            old.fail(0, 2)
+            old.clock.advance(passed)
+            new.upstreams.recall(old.told())
+            new.fail(0)
+            self.assertEqual(new.states()[0], state)
+
+    def test_down(self) -> None:
+        """What checks have found holds, and checks in a row count on; since when is known."""
+        check = Check("tcp", rise=2, fall=3)
+        old, new = Process(100, check=check), Process(3, check=check)
+        for host, times in (("10.0.0.1:80", 3), ("10.0.0.2:80", 2)):
+            for _ in range(times):
+                old.upstreams.apply("b", f"{host} {host}", ok=False, why="refused")
+        old.clock.advance(60)
+        new.upstreams.recall(old.told())
+        self.assertEqual(new.states(), [State.DOWN, State.UP])
+        standing = new.pool.members[0].standing
+        self.assertEqual(new.clock.seconds() - standing.since, 60)
+        self.assertIn("refused", standing.why)
+        new.upstreams.apply("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
+        self.assertEqual(new.states(), [State.DOWN, State.DOWN])
+
+    def test_other_rules(self) -> None:
+        """What the rules of the new process do not ask for keeps no server out."""
+        old = Process(0, eject=EJECT, check=Check("tcp", rise=1, fall=1))
+        old.fail(0, 3)
+        old.upstreams.apply("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
+        new = Process(0, eject=None)
+        new.upstreams.recall(old.told())
+        self.assertEqual(new.states(), [State.UP, State.UP])
+
+    def test_turns(self) -> None:
+        """Turns go on where they were."""
+        hosts = ("10.0.0.1:80 weight=3", "10.0.0.2:80", "10.0.0.3:80 weight=2")
+        one = Process(0, *hosts)
+        wanted = [one.pick().target.text for _ in range(12)]
+        old = Process(0, *hosts)
+        found = []
+        for _ in range(12):
+            found.append(old.pick().target.text)
+            new = Process(0, *hosts)
+            new.upstreams.recall(old.told())
+            old = new
+        self.assertEqual(found, wanted)
+
+    def test_names(self) -> None:
+        """What is told of an address that a name has yet to lead to holds when it does."""
+        old, new = Process(0, "web.test:80", eject=EJECT), Process(0, "web.test:80", eject=EJECT)
+        addresses = [ResolvedAddress("10.0.0.1", 80), ResolvedAddress("10.0.0.2", 80)]
+        (server,) = old.pool.backend.servers
+        old.pool.set_addresses(server, addresses)
+        old.fail(0, 3)
+        new.upstreams.recall(old.told())
+        new.pool.set_addresses(server, addresses)
+        self.assertEqual(new.states(), [State.EJECTED, State.UP])
+
+    def test_unknown(self) -> None:
+        """What is told of other backends, or in words that this version does not know, is overlooked; the rest is not."""
+        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
+        old.fail(1, 3)
+        first, second = old.told()
+        odd = [
+            {},
+            {"backend": "other"},
+            {"backend": "b"},
+            {**first, "state": "asleep"},
+            {**first, "failed": 5},
+            {**first, "colour": "blue"},
+        ]
+        new.upstreams.recall([*odd, second])
+        self.assertEqual(new.states(), [State.UP, State.EJECTED])
+
+    def test_bounded(self) -> None:
+        """No more than so many servers are remembered."""
+        new = Process(0)
+        (told, _) = new.told()
+        new.upstreams.recall({**told, "target": str(number)} for number in range(11_000))
+        self.assertEqual(len(new.pool._standings._recalled), 10_000)
+
+
+def _dial(*_: Any, **__: Any) -> Any:
+    raise AssertionError("nothing is to be connected")
+
+
+class ExpectedTest(SynchronousTestCase):
+    """Connections that the other process is about to hand over."""
+
+    def setUp(self) -> None:
+        """Let one process have two connections to the first server; the other one has room for three in all, and hears of these."""
+        old = Process(100, balance="first")
+        for _ in range(2):
+            old.pick()
+        self.new = Process(200, max_connections=3, balance="first")
+        self.rooms: list[int] = []
+        self.new.pool.on_room = lambda: self.rooms.append(self.new.pool.connections)
+        self.new.upstreams.known.expect(old.told())
+
+    def adopt(self) -> Member:
+        """Let one come."""
+        found = self.new.upstreams.adopt("b", "10.0.0.1:80")
+        assert found is not None
+        return found[1]
+
+    def counts(self) -> list[int]:
+        """Give the number for each server, and for all."""
+        pool = self.new.pool
+        return [*(member.connections for member in pool.members), pool.connections]
+
+    def test_come(self) -> None:
+        """They have their places before they come, and no others when they have."""
+        self.assertEqual(self.counts(), [2, 0, 2])
+        self.new.pick()
+        self.assertIs(self.new.pool.pick(), Unavailable.FULL)
+        members = [self.adopt(), self.adopt()]
+        self.assertEqual(self.counts(), [3, 0, 3])
+        self.adopt()  # one more than was told
+        self.assertEqual(self.counts(), [4, 0, 4])
+        self.new.upstreams.known.expect(())
+        self.assertEqual(self.counts(), [4, 0, 4])
+        for member in members:
+            self.new.pool.released(member)
+        self.assertEqual(self.counts(), [2, 0, 2])
+
+    def test_some_do_not(self) -> None:
+        """The places of those that do not come are given to others."""
+        self.adopt()
+        self.rooms.clear()
+        self.new.upstreams.known.expect(())
+        self.assertEqual(self.counts(), [1, 0, 1])
+        self.assertEqual(self.rooms, [1])
+
+    def test_others(self) -> None:
+        """What is told of servers that are not here, or by a version that does not count, is overlooked."""
+        told: list[dict[str, Any]] = [
+            {"backend": "x", "server": "y", "target": "z", "connections": 5},
+            {"backend": "b", "server": "10.0.0.1:80", "target": "10.0.0.1:80"},
+        ]
+        self.new.upstreams.known.expect(told)
+        self.assertEqual(self.counts(), [0, 0, 0])

@@ -1,0 +1,116 @@
+"""Tests of one request over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.support.certificates import make_authority
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from txmux.web.get import Answer, RequestFailedError, get
+
+
+class GetTests(TestCase):
+    """A server that the test plays itself."""
+
+    timeout = 10
+
+    def setUp(self) -> None:
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+
+    def ask(self, port: int, *, most: int = 100, scheme: str = "http") -> Deferred[Answer]:
+        """Ask for something."""
+        url = f"{scheme}://host.test:{port}/path?x=1"
+        asking = get(self.time, url, {"X-Y": "z"}, address="127.0.0.1", seconds=5.0, most=most)
+        return Deferred.fromCoroutine(asking)
+
+    async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> Answer:
+        """Give what is made of an answer."""
+        asking = self.ask(listen(self, self.server), most=most)
+        peer = await self.server.peer(0)
+        await peer.has(20)
+        peer.send(said)
+        if closes:
+            peer.close()
+        try:
+            return await asking
+        finally:
+            await peer.is_lost()
+            self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+    async def fails(self, said: bytes, why: str, **options: Any) -> None:
+        """Find that an answer is none, and why."""
+        with self.assertRaisesRegex(RequestFailedError, why):
+            await self.answer(said, **options)
+
+    async def test_answer(self) -> None:
+        """The whole answer is given, in pieces or not; the question names the host, and asks for the connection's end."""
+        said = b"HTTP/1.1 404 X\r\nA: 1\r\na: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
+        answer = await self.answer(said)
+        self.assertEqual((answer.status, answer.body), (404, b"hello"))
+        self.assertEqual(answer.headers["a"], "2")
+        [peer] = self.server.peers
+        head, *lines = bytes(peer.received).split(b"\r\n")
+        self.assertEqual(head, b"GET /path?x=1 HTTP/1.1")
+        self.assertIn(b"x-y: z", [line.lower() for line in lines])
+        self.assertIn(b"connection: close", [line.lower() for line in lines])
+        self.assertTrue(any(line.lower().startswith(b"host: host.test:") for line in lines))
+
+    async def test_not_whole(self) -> None:
+        """An answer that is cut off is none, and so is something else than HTTP."""
+        await self.fails(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole")
+        self.server = PeerFactory()
+        await self.fails(b"HTTP/1.1 200", "no whole answer")
+        self.server = PeerFactory()
+        await self.fails(b"SSH-2.0-x\r\n\r\n", "no whole answer")
+        self.server = PeerFactory()
+        await self.fails(b"", "no whole answer")
+
+    async def test_too_long(self) -> None:
+        """An answer beyond the bound is broken off, though its end is not there."""
+        said = b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n" + b"x" * 101
+        await self.fails(said, "longer than 100 bytes", closes=False)
+
+    async def test_too_late(self) -> None:
+        """An answer that does not come in its time is given up, with its connection, at whichever byte."""
+        for said in (b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"):
+            self.server = PeerFactory()
+            asking = self.ask(listen(self, self.server))
+            peer = await self.server.peer(0)
+            await peer.has(20)
+            peer.send(said)
+            for _ in range(5):
+                await deferLater(reactor, 0.001)
+            self.time.advance(5)
+            with self.assertRaisesRegex(RequestFailedError, "no answer within 5 s"):
+                await asking
+            await peer.is_lost()
+
+    async def test_cancelled(self) -> None:
+        """When nobody waits any more, the connection is gone, one that is only being made, too."""
+        asking = self.ask(make_stalled_port(self))
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
+        asking = self.ask(listen(self, self.server))
+        peer = await self.server.peer(0)
+        await peer.has(20)
+        asking.cancel()
+        with self.assertRaises(CancelledError):
+            await asking
+        await peer.is_lost()
+
+    async def test_certificate(self) -> None:
+        """By `https`, a certificate that nobody vouches for ends it."""
+        identity = make_authority().issue("host.test")
+        port = reactor.listenSSL(
+            0, PeerFactory(), identity.private().options(), interface="127.0.0.1"
+        )
+        self.addCleanup(port.stopListening)
+        with self.assertRaisesRegex(RequestFailedError, "certificate verify failed"):
+            await self.ask(port.getHost().port, scheme="https")

@@ -1,0 +1,68 @@
+"""What is known of the servers of all backends, and wanted of them, whichever rules there were."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from txmux.backends.pool.orders import AS_RULED
+from txmux.backends.pool.standing import Standings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from txmux.backends.pool.orders import Orders
+
+__all__ = ["Known"]
+
+
+class Known:
+    """The `Standings` of each backend, as long as somebody has them, and the orders for all, which are kept."""
+
+    def __init__(self) -> None:
+        self._standings: WeakValueDictionary[str, Standings] = WeakValueDictionary()
+        self._orders: Orders = {}
+
+    def of(self, backend: str) -> Standings:
+        """Give what is known of a backend's servers, by its name."""
+        found = self._standings.get(backend)
+        if found is None:
+            wanted = {
+                server: (order.held, order.weight)
+                for (of, server), order in self._orders.items()
+                if of == backend
+            }
+            found = self._standings[backend] = Standings(wanted)
+        return found
+
+    def get(self, backend: str) -> Standings | None:
+        """Give what is known of a backend's servers, if anybody has it."""
+        return self._standings.get(backend)
+
+    def expect(self, servers: Iterable[Mapping[str, Any]]) -> None:
+        """Count the connections that another process is about to hand over; see `Standings.expect`.
+
+        Args:
+            servers: As that process has told of them; without any, no more are expected.
+        """
+        counts: dict[str, dict[tuple[str, str], int]] = {}
+        for told in servers:
+            with suppress(KeyError, TypeError, ValueError):  # of another version
+                key = told["server"], told["target"]
+                counts.setdefault(told["backend"], {})[key] = int(told["connections"])
+        for backend, standings in self._standings.items():
+            standings.expect(counts.get(backend, {}))
+
+    def obey(self, orders: Orders) -> None:
+        """Do what an operator wants of servers, and have others be again as the rules say.
+
+        Args:
+            orders: All there are.
+        """
+        before, self._orders = self._orders, orders
+        for backend, server in {*before, *orders}:
+            order = orders.get((backend, server), AS_RULED)
+            standings = self._standings.get(backend)
+            if standings is not None and order != before.get((backend, server), AS_RULED):
+                standings.order(server, order.held, order.weight)

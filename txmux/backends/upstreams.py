@@ -1,0 +1,330 @@
+"""The backends of a process while it runs, under rules that may change."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from txmux.backends.health.checks import HealthChecks
+from txmux.backends.pool.known import Known
+from txmux.backends.pool.pool import is_name
+from txmux.backends.upstream import Upstream
+from txmux.errors import MuxError
+from txmux.observe.counting.column import Column
+from txmux.rules.model import Backend, backends_of
+from txmux.rules.problems import RulesError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from txmux.backends.connect.dial import Dial
+    from txmux.backends.connect.tls import BackendTLS
+    from txmux.backends.health.checks import OnResult
+    from txmux.backends.names.resolve import Names
+    from txmux.backends.pool.member import Member
+    from txmux.backends.pool.orders import Orders
+    from txmux.backends.upstream import Destination
+    from txmux.rules.model import Outcome, Rules
+    from txmux.rules.problems import Problem
+
+    Publish = Callable[[str, str, bool, str], None]
+
+
+class Upstreams:
+    """All backends of one process.
+
+    Args:
+        reactor: In which all runs.
+        clock: For the timers of connections.
+        dial: Connects the checks.
+        publish: Tells other processes what a check found: the backend's name, the server's key, whether it is healthy and
+            what is wrong.
+        checking: Whether the checks are made here; otherwise somebody else calls `apply`.
+        column: What this process counts.
+
+    Attributes:
+        known: What is known of servers, whichever rules have them.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        clock: IReactorTime,
+        dial: Dial,
+        *,
+        publish: Publish | None = None,
+        checking: bool = True,
+        column: Column | None = None,
+    ) -> None:
+        self._column = column or Column()
+        self._reactor = reactor
+        self._clock = clock
+        self._dial = dial
+        self._publish = publish
+        self._checking = checking
+        self._upstreams: dict[Backend, Upstream] = {}
+        self.known = Known()
+        self.tell: Callable[[dict[str, Any]], object] | None = None
+        self._checks: dict[Upstream, HealthChecks] = {}
+        self._prepared: PreparedUpstreams | None = None
+        self._names: Names | None = None
+        self._users = 0
+
+    def of(self, backend: Backend) -> Upstream:
+        """Give what there is of a backend; the same object for all that are equal."""
+        upstream = self._upstreams.get(backend)
+        if upstream is None:
+            upstream = self._upstreams[backend] = Upstream(
+                backend,
+                self._clock,
+                self.to(backend.fallback),
+                self.first_names,
+                checking=self._checking,
+                standings=self.known.of(backend.name),
+                tell=self._told,
+                column=self._column,
+            )
+            if self._prepared is not None:
+                self._prepared.made.append(upstream)
+            elif self._users:
+                self._begin(upstream)
+        return upstream
+
+    def obey(self, orders: Orders) -> None:
+        """Do what an operator wants of servers; see `Known.obey`."""
+        self.known.obey(orders)
+
+    def all(self) -> list[Upstream]:
+        """Give those of the rules that hold."""
+        return [*self._upstreams.values()]
+
+    def _told(self, event: dict[str, Any]) -> None:
+        if self.tell is not None:
+            self.tell(event)
+
+    def last_check(self, upstream: Upstream, member: Member) -> dict[str, Any] | None:
+        """Tell what the last check of a server has found, as values of JSON; ``None`` if there was none here."""
+        checks = self._checks.get(upstream)
+        last = None if checks is None else checks.last(member)
+        return None if last is None else last.as_json(self._reactor.seconds())
+
+    def to(self, outcome: Outcome) -> Destination:
+        """Give what clients are led to by an outcome."""
+        return self.of(outcome) if isinstance(outcome, Backend) else outcome
+
+    def adopt(
+        self, backend: str, server: str, *, is_established: bool = True
+    ) -> tuple[Upstream, Member] | None:
+        """Count a connection that another process has made; see `Pool.adopt`.
+
+        Returns:
+            Whose it is now, and the server, whose pool has to be told of its end; ``None`` if there is none like that.
+        """
+        for one in self._upstreams.values():
+            is_its = one.backend.name == backend
+            if is_its and (member := one.pool.adopt(server, is_established=is_established)):
+                return one, member
+        return None
+
+    def add(self, rules: Rules) -> None:
+        """Make all that there are in the rules.
+
+        Raises:
+            RulesError: Files for TLS cannot be used; all are named.
+            MuxError: One cannot be used.
+        """
+        problems: list[Problem] = []
+        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+            try:
+                self.of(backend)
+            except RulesError as error:  # noqa: PERF203 - all are to be told
+                problems += error.problems
+        if problems:
+            raise RulesError(problems)
+
+    def prepare(self, rules: Rules) -> PreparedUpstreams:
+        """Make what rules need that is not there yet, and read the files for TLS; nothing of what there is changes.
+
+        Returns:
+            What ends this by `commit` or `abandon`, both of which have to be called before anything is prepared again. Its
+            ``problems`` tell what cannot be used; then only `abandon` is left.
+        """
+        prepared = self._prepared = PreparedUpstreams(self)
+        for backend in backends_of([*rules.backends.values(), *rules.outcomes()]):
+            try:
+                upstream = self.of(backend)
+                if backend.tls is not None and upstream not in prepared.made:
+                    prepared.tls[upstream] = upstream.read_tls()
+            except MuxError as problem:  # noqa: PERF203 - all are to be told
+                prepared.problems.append(str(problem))
+            else:
+                prepared.kept.add(upstream)
+        return prepared
+
+    def commit(self, prepared: PreparedUpstreams) -> None:
+        """See `PreparedUpstreams.commit`."""
+        self._prepared = None
+        for upstream, tls in prepared.tls.items():
+            upstream.tls = tls
+        # First, so that names which both have are looked up on and on.
+        for upstream in prepared.made:
+            if self._users:
+                self._begin(upstream)
+        for upstream in [*self._upstreams.values()]:
+            if upstream not in prepared.kept:
+                self._end(upstream)
+        for upstream in prepared.made:
+            upstream.pool.take_over()
+
+    def abandon(self, prepared: PreparedUpstreams) -> None:
+        """See `PreparedUpstreams.abandon`."""
+        self._prepared = None
+        for upstream in prepared.made:
+            del self._upstreams[upstream.backend]
+
+    def told(self) -> list[dict[str, Any]]:
+        """Give what another process needs to go on with all servers, as values of JSON; see `Standing.told`."""
+        now = self._clock.seconds()
+        return [
+            {
+                "backend": upstream.backend.name,
+                "server": member.server.text,
+                "target": member.target.text,
+                **member.standing.told(now),
+            }
+            for upstream in self._upstreams.values()
+            for member in upstream.pool.members
+        ]
+
+    def recall(self, servers: Iterable[dict[str, Any]]) -> None:
+        """Go on with servers as another process has found them, those of backends that this one has, too."""
+        now = self._clock.seconds()
+        for told in servers:
+            standings = self.known.get(told.get("backend", ""))
+            if standings is not None:
+                with suppress(KeyError, TypeError, ValueError):  # of another version
+                    standings.recall((told["server"], told["target"]), told, now)
+        for upstream in self._upstreams.values():
+            upstream.pool.take_over()
+
+    def start(self) -> None:
+        """Begin to look names up and to check servers. Each of several users calls it."""
+        self._users += 1
+        if self._users == 1:
+            for upstream in [*self._upstreams.values()]:
+                self._begin(upstream)
+
+    def stop(self) -> Deferred[None]:
+        """Stop when the last user has called this."""
+        self._users -= 1
+        if self._users:
+            return succeed(None)
+        for checks in self._checks.values():
+            checks.stop()
+        self._checks.clear()
+        names, self._names = self._names, None
+        return succeed(None) if names is None else Deferred.fromCoroutine(names.stop())
+
+    def _begin(self, upstream: Upstream) -> None:
+        pool = upstream.pool
+        check = upstream.backend.check
+        if check is not None and self._checking:
+            checks = HealthChecks(
+                partial(self._dial_check, upstream),
+                self._reactor,
+                pool,
+                check,
+                self._on_result(upstream),
+                wrap=partial(_wrap_by, upstream) if upstream.tls else None,
+            )
+            pool.on_members = checks.refresh
+            self._checks[upstream] = checks
+            checks.start()
+        # A parent of workers has no connections of its own, and needs no addresses but to check them.
+        idle = self._publish is not None and check is None
+        if not idle and any(map(is_name, upstream.backend.servers)):
+            if self._names is None:
+                from txmux.backends.names.resolve import Names  # noqa: PLC0415 - few need it
+
+                self._names = Names(self._reactor)
+            self._names.watch(pool)
+
+    def _end(self, upstream: Upstream) -> None:
+        """Leave a backend to the connections that it has."""
+        del self._upstreams[upstream.backend]
+        checks = self._checks.pop(upstream, None)
+        if checks is not None:
+            checks.stop()
+        if self._names is not None:
+            self._names.forget(upstream.pool)
+        upstream.pool.retire()
+
+    def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
+        """Connect a check from where clients' connections would come, but for their own addresses."""
+        sources = upstream.sources
+        if sources is not None and server.host:
+            options["sources"] = sources.towards(server.host, None)
+        return self._dial(server, *args, **options)
+
+    def _on_result(self, upstream: Upstream) -> OnResult:
+        def on_result(key: str, *, ok: bool, why: str) -> None:
+            upstream.apply(key, ok=ok, why=why)
+            if self._publish is not None:
+                self._publish(upstream.backend.name, key, ok, why)
+
+        return on_result
+
+    def apply(self, backend: str, key: str, *, ok: bool, why: str) -> None:
+        """Take in what a check of another process has found.
+
+        Args:
+            backend: The backend's name.
+            key: The server's, of `txmux.backends.health.checks.key_of`.
+            ok: Whether it is healthy.
+            why: What is wrong.
+        """
+        named = [one for one in self._upstreams.values() if one.backend.name == backend]
+        # Whoever has the same server hears of it.
+        for upstream in [one for one in named if one.has(key)][:1] or named:
+            upstream.apply(key, ok=ok, why=why)
+
+    def first_names(self) -> Deferred[None] | None:
+        """Give what fires when all names have been looked up once; ``None`` if they have."""
+        if self._names is None or not self._names.unanswered:
+            return None
+        return self._names.first_answer()
+
+
+def _wrap_by(upstream: Any, *args: Any, **options: Any) -> Any:
+    return upstream.tls.wrap(*args, **options)  # by the files that were read last
+
+
+class PreparedUpstreams:
+    """What backends will be.
+
+    Attributes:
+        made: Those that are new.
+        kept: All that the rules have, new or not.
+        tls: What was read from the files of those that are not new.
+        problems: What cannot be used.
+    """
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+        self.made: list[Upstream] = []
+        self.kept: set[Upstream] = set()
+        self.tls: dict[Upstream, BackendTLS | None] = {}
+        self.problems: list[str] = []
+
+    def commit(self) -> None:
+        """Look names up and check servers of what is new, and no more of what the rules do not have."""
+        self._upstreams.commit(self)
+
+    def abandon(self) -> None:
+        """Forget what is new."""
+        self._upstreams.abandon(self)

@@ -1,0 +1,206 @@
+"""One request over HTTP, on a connection of its own, of which nothing is left when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TooLateError
+from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.web.client import (
+    URI,
+    Agent,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+from txmux.errors import MuxError
+from txmux.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.internet.interfaces import IProtocolFactory
+    from twisted.internet.protocol import Factory
+    from twisted.python.failure import Failure
+
+_TO_CONNECT = 5.0  # seconds
+
+
+class RequestFailedError(MuxError):
+    """There is no answer, or not a whole one; the message tells why."""
+
+
+@attrs.frozen
+class Answer:
+    """An answer.
+
+    Attributes:
+        status: The status code.
+        headers: By name in lower case; of several of one name, the last.
+        body: All of it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def get(
+    reactor: Any,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    address: str,
+    seconds: float,
+    most: int,
+) -> Answer:
+    """Ask for a resource by GET (RFC 9110, section 9.3.1).
+
+    Args:
+        reactor: Connects and tells the time.
+        url: Of the scheme ``http`` or ``https``; by the latter, the certificate of the host is verified.
+        headers: Beside those that belong to every request.
+        address: The IP address of the host, or the path of a UNIX socket.
+        seconds: For all together.
+        most: The most bytes of the answer's body.
+
+    Raises:
+        RequestFailedError: There is no answer, or not a whole one.
+        CancelledError: Nobody waits any more. The connection is gone then, too.
+    """
+    endpoints = _Endpoints(reactor, address)
+    agent = Agent.usingEndpointFactory(reactor, endpoints)
+    sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
+    asking = Deferred.fromCoroutine(_ask(agent, url, sent, most))
+    try:
+        return await asking.addTimeout(seconds, reactor)
+    except TooLateError:
+        raise RequestFailedError(f"no answer within {seconds:g} s") from None
+    except ConnectError as error:
+        raise RequestFailedError(str(error).rstrip(".")) from None
+    finally:
+        await endpoints.left()
+
+
+async def _ask(agent: Agent, url: str, headers: Headers, most: int) -> Answer:
+    try:
+        response: Any = await agent.request(b"GET", url.encode(), headers)
+        body = _Body(most)
+        response.deliverBody(body)
+        data = await body.whole
+    except ConnectingCancelledError:
+        raise CancelledError from None
+    except (ResponseFailed, RequestTransmissionFailed) as error:
+        # How the end of a connection is told that was ended here, too.
+        if any(reason.check(CancelledError) for reason in error.reasons):
+            raise CancelledError from None
+        raise RequestFailedError(f"no whole answer: {_reason(error)}") from None
+    told = {
+        name.decode("ascii", "replace").lower(): values[-1].decode("latin-1")
+        for name, values in response.headers.getAllRawHeaders()
+    }
+    return Answer(response.code, told, data)
+
+
+def _reason(error: ResponseFailed | RequestTransmissionFailed) -> str:
+    reasons = [reason for reason in error.reasons if not reason.check(ResponseDone)]
+    return reasons[0].getErrorMessage().rstrip(".") if reasons else "it has ended early"
+
+
+class _Body(Protocol):
+    """Takes the body of an answer."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._data = bytearray()
+        self.whole: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.whole.called:
+            return
+        self._data += data
+        if len(self._data) > self._most:
+            self.whole.errback(RequestFailedError(f"its answer is longer than {self._most} bytes"))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        if self.whole.called:
+            return
+        if reason is not None and reason.check(ResponseDone):
+            self.whole.callback(bytes(self._data))
+        else:
+            self.whole.errback(RequestFailedError("its answer is not whole"))
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    """Connects to one place, whatever the URL says, and knows when that connection is gone."""
+
+    def __init__(self, reactor: Any, address: str) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._ends: list[_End] = []
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """Give where the connection goes."""
+        endpoint: Any
+        if self._address.startswith("/"):
+            endpoint = UNIXClientEndpoint(self._reactor, self._address, _TO_CONNECT)
+        else:
+            endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(optionsForClientTLS(uri.host.decode("ascii")), endpoint)
+        return _Watched(endpoint, self._ends)
+
+    async def left(self) -> None:
+        """Break off the connection that there still is, and wait until it is gone."""
+        for end in self._ends:
+            await end.leave()
+
+
+@implementer(IStreamClientEndpoint)
+class _Watched:
+    def __init__(self, endpoint: Any, ends: list[_End]) -> None:
+        self._endpoint = endpoint
+        self._ends = ends
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """Connect."""
+        factory = WrappingFactory(protocolFactory)
+        factory.noisy = False
+        factory.protocol = self._end
+        connecting: Deferred[Any] = self._endpoint.connect(factory)
+        return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
+
+    def _end(self, factory: Factory, wrapped: Protocol) -> _End:
+        end = _End(factory, wrapped)
+        self._ends.append(end)
+        return end
+
+
+class _End(ProtocolWrapper):
+    """This end of the connection."""
+
+    def __init__(self, factory: Any, wrapped: Any) -> None:
+        super().__init__(factory, wrapped)
+        self._gone: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        super().connectionLost(reason)
+        self._gone.callback(None)
+
+    async def leave(self) -> None:
+        """Break the connection off, unless it is gone."""
+        if not self._gone.called and self.transport is not None:
+            self.abortConnection()
+            await self._gone
