@@ -1,0 +1,159 @@
+"""What goes with a datagram beside its bytes: the address that was asked, and how several of one length are told apart."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Ancillary: TypeAlias = tuple[int, int, bytes]
+"""Level, type and data, as ``sendmsg()`` takes them."""
+
+SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+"""udp(7), ``linux/udp.h``."""
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+"""ip(7), ipv6(7), RFC 3542 section 6.1."""
+
+LARGEST = 65_535
+"""Bytes that can come at once: of one datagram, or of several that the system has put together."""
+MOST_AT_ONCE = 64
+"""Datagrams that the system takes at once (``UDP_MAX_SEGMENTS``)."""
+MOST_BYTES_AT_ONCE = 65_000
+"""Bytes of them, with room for the headers of IP and UDP."""
+
+SPACE = socket.CMSG_SPACE(20) + socket.CMSG_SPACE(4)
+"""Bytes that all that is read here takes."""
+
+_ADDRESS_AND_LINK = struct.Struct("=16sI")
+_SIZE = struct.Struct("=i")
+_SO_MEMINFO = 55  # asm-generic/socket.h
+_MEMINFO = struct.Struct("=I28xI")
+"""``SK_MEMINFO_RMEM_ALLOC``, and ``SK_MEMINFO_DROPS`` eight numbers behind it (linux/sock_diag.h)."""
+
+
+def ask_for_addresses(port: socket.socket) -> None:
+    """Have a port told to which of this machine's addresses each datagram came."""
+    if port.family == socket.AF_INET6:
+        port.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+    else:
+        port.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def gather(receiver: socket.socket) -> bool:
+    """Have the system put datagrams of one sender and one length together; tell whether it can (Linux 5.0)."""
+    try:
+        receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
+
+
+def gathers(receiver: socket.socket) -> bool:
+    """Tell whether the system puts datagrams of this socket together."""
+    try:
+        return receiver.getsockopt(SOL_UDP, UDP_GRO) != 0
+    except OSError:
+        return False
+
+
+def queue_of(receiver: socket.socket) -> tuple[int, int]:
+    """Tell how full the queue of a socket is.
+
+    Returns:
+        How many bytes of its buffer are taken by what waits, and how many datagrams the system has dropped until now, as there was
+        no room, modulo 2 to the 32nd; zeros if it does not tell (Linux 4.12).
+    """
+    try:
+        told = receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        waiting, dropped = _MEMINFO.unpack(told)
+    except (OSError, struct.error):
+        return 0, 0
+    return int(waiting), int(dropped)
+
+
+def since(dropped: int, before: int) -> int:
+    """Tell how many datagrams were dropped since another moment, by what `queue_of` told then."""
+    return dropped - before & 0xFFFFFFFF
+
+
+def read(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[bytes, int]:
+    """Read what came with datagrams.
+
+    Returns:
+        The address that was asked, as `answer_from` takes it: 4 bytes for IPv4, 16 for IPv6, and 20 for one that means something
+        on one link only; empty if it is not told. And the bytes of each of the datagrams but the last; 0 if there is one.
+    """
+    local, size = b"", 0
+    for level, kind, data in ancillary:
+        if level == SOL_UDP and kind == UDP_GRO:
+            size = _SIZE.unpack(data[:4])[0]
+        elif level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            local = data[4:8]
+        elif level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+            is_of_link = data[0] == 0xFE and data[1] & 0xC0 == 0x80
+            local = data[:20] if is_of_link else data[:16]
+    return local, size
+
+
+@functools.lru_cache(maxsize=1024)
+def answer_from(local: bytes) -> tuple[Ancillary, ...]:
+    """Have a datagram sent from an address of this machine.
+
+    Args:
+        local: As `read` gives it; empty leaves it to the system.
+    """
+    if len(local) == 4:
+        # The link is left to the routes; ``in_pktinfo`` is link, source, destination.
+        return ((socket.IPPROTO_IP, _IP_PKTINFO, b"\0\0\0\0" + local + b"\0\0\0\0"),)
+    if len(local) == 16:
+        info = _ADDRESS_AND_LINK.pack(local, 0)
+        return ((socket.IPPROTO_IPV6, _IPV6_PKTINFO, info),)
+    if len(local) == 20:
+        return ((socket.IPPROTO_IPV6, _IPV6_PKTINFO, local),)
+    return ()
+
+
+@functools.lru_cache(maxsize=1024)
+def address_text(local: bytes) -> str:
+    """Write an address that was asked; an IPv4 address in its own form."""
+    if len(local) == 4:
+        return socket.inet_ntop(socket.AF_INET, local)
+    if local[:12] == b"\0" * 10 + b"\xff\xff":
+        return socket.inet_ntop(socket.AF_INET, local[12:16])
+    return socket.inet_ntop(socket.AF_INET6, local[:16]) if local else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def endpoint_text(host: str, port: int) -> str:
+    """Write an address with its port."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+@functools.lru_cache(maxsize=1024)
+def cut_into(size: int) -> tuple[Ancillary, ...]:
+    """Have the system send bytes as datagrams of this length, of which the last may be shorter."""
+    return ((SOL_UDP, UDP_SEGMENT, size.to_bytes(2, "little" if _IS_LITTLE else "big")),)
+
+
+_IS_LITTLE = struct.pack("=H", 1) == b"\1\0"
+
+
+def datagrams_in(length: int, size: int) -> int:
+    """Count the datagrams in bytes that came at once.
+
+    Args:
+        length: All bytes.
+        size: As `read` gives it.
+    """
+    return -(-length // size) if 0 < size < length else 1
+
+
+def split(data: Any, size: int) -> Sequence[Any]:
+    """Give the single datagrams of bytes that came at once; the arguments are as for `datagrams_in`."""
+    if not 0 < size < len(data):
+        return (data,)
+    return [data[start : start + size] for start in range(0, len(data), size)]

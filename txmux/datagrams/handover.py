@@ -1,0 +1,210 @@
+"""Flows go on in another process, each with its socket to its server.
+
+That goes a batch at a time::
+
+    old: adopt_flows   what is told of each flow, and its socket, if it has one; the flows stand still here
+    new:               which of them go on there; the others are resumed here
+    old: end_flows     those that were ended here meanwhile
+    old: flows_done    that was all, so whoever is not known there is a new client
+
+Neither process reads a client's datagrams before it has the flow: what comes too early waits, see `txmux.datagrams.waiting`.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+from twisted.logger import Logger
+
+from txmux.datagrams.flow import Flow
+from txmux.datagrams.flows import flows_of
+from txmux.errors import MuxError
+from txmux.observe.record import ConnectionRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Upstream
+    from txmux.datagrams.port import DatagramPort
+    from txmux.frontend.listener import MuxFactory
+
+    Led = tuple[Upstream, Member | None]
+    Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
+
+    class Asked(Protocol):
+        """Leads to another process."""
+
+        def ask(
+            self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
+        ) -> Deferred[Any]:
+            """Ask it for something."""
+
+        def send(self, kind: str, **values: Any) -> None:
+            """Tell it something."""
+
+
+_BATCH = 100  # flows in a message; a message takes 253 descriptors
+_PATIENCE = 10.0  # seconds
+
+_FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
+_log = Logger()
+
+
+async def hand_over_flows(served: Iterable[object], to: Asked) -> int:
+    """Let another process go on with all flows, whatever they are doing.
+
+    Args:
+        served: What there is.
+        to: Leads to the other process.
+
+    Returns:
+        The number of those that have gone.
+
+    Raises:
+        MuxError: The other process does not answer, or does not know of flows. What it has not taken goes on here.
+    """
+    flows = [one for one in served if isinstance(one, Flow) and one.record.reason is None]
+    # The last one that was heard of first, so that they come into their places there.
+    flows.sort(key=lambda one: one.heard_at, reverse=True)
+    moved = 0
+    for start in range(0, len(flows), _BATCH):
+        batch = [one for one in flows[start : start + _BATCH] if one.record.reason is None]
+        moved += await _hand_over(batch, to)
+    return moved
+
+
+async def _hand_over(batch: Sequence[Flow], to: Asked) -> int:
+    taken: Collection[int] = ()
+    told = [one.told() for one in batch]
+    sockets = [one.server_socket for one in batch]
+    for one in batch:
+        one.stand_still()
+    try:
+        answer = await to.ask(
+            "adopt_flows",
+            seconds=_PATIENCE,
+            descriptors=[one.fileno() for one in sockets if one is not None],
+            flows=[
+                {**values, "has_socket": server is not None}
+                for values, server in zip(told, sockets, strict=True)
+            ],
+        )
+        taken = {*answer["taken"]}
+    finally:
+        over = {}
+        for index, one in enumerate(batch):
+            if index in taken:
+                late = one.let_go()
+                if late is not None:
+                    over[one.record.id] = late
+            else:
+                one.resume()
+        if over:
+            to.send("end_flows", reasons=over)
+    return len(taken)
+
+
+def adopt_flows(
+    descriptors: Sequence[int], flows: Sequence[Mapping[str, Any]], find: Find
+) -> dict[str, Any]:
+    """Go on with flows of another process.
+
+    Args:
+        descriptors: The sockets of those that have one.
+        flows: What was told of each.
+        find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
+    """
+    taken = []
+    sockets = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
+    for index, told in enumerate(flows):
+        server = next(sockets, None) if told.get("has_socket", True) else None
+        try:
+            is_taken = _adopt(told, server, find)
+        except (KeyError, TypeError, ValueError, OSError, MuxError) as problem:
+            _log.info("a flow cannot be taken over: {why}", why=repr(problem))
+            is_taken = False
+        if is_taken:
+            taken.append(index)
+        elif server is not None:
+            server.close()
+    for server in sockets:
+        server.close()
+    if len(taken) < len(flows):
+        _log.info("flows that begin anew: {count}", count=len(flows) - len(taken))
+    return {"taken": taken}
+
+
+def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
+    listener = told["record"]["listener"]
+    found = find(listener, told.get("place") or "")
+    if found is None:
+        return False
+    factory, port = found
+    record = ConnectionRecord(**{k: v for k, v in told["record"].items() if k in _FIELDS})
+    key = (tuple(told["peer"]), bytes.fromhex(told["local"]))
+    led_to = _led_to(factory, record, told, server)
+    if led_to is None and _is_led(told):
+        return False
+    newer = port.flows.get(key)
+    if isinstance(newer, Flow) and newer.record.id == record.id:
+        newer.comes_back()
+    elif isinstance(newer, Flow):  # it has begun while this one was on its way
+        newer.over("limit")
+    if server is not None:
+        factory.engine.descriptors.let_in()
+    flow = flows_of(factory).adopt(port, key, record, told)
+
+    def port_of(name: str) -> DatagramPort | None:
+        place = find(listener, name)
+        return None if place is None else place[1]
+
+    try:
+        flow.go_on(told, led_to, server, port_of)
+    except BaseException:
+        if led_to is not None and led_to[1] is not None and flow.server_socket is None:
+            pool = led_to[0].pool
+            (pool.released if told.get("answered", True) else pool.abandoned)(led_to[1])
+        flow.logged = False
+        flow.over("error")
+        raise
+    port.arrived(key, flow)
+    return True
+
+
+def _is_led(told: Mapping[str, Any]) -> bool:
+    return told.get("state", "relaying") in {"connecting", "relaying"}
+
+
+def _led_to(
+    factory: MuxFactory,
+    record: ConnectionRecord,
+    told: Mapping[str, Any],
+    server: socket.socket | None,
+) -> Led | None:
+    """Find the backend of a flow here, and its server, if it has one."""
+    if not _is_led(told):
+        return None
+    backend = record.backend or ""
+    if server is not None:
+        is_answered = told.get("answered", True)
+        return factory.upstreams.adopt(backend, record.server or "", is_established=is_answered)
+    upstreams = factory.upstreams.all()
+    upstream = next((one for one in upstreams if one.backend.name == backend), None)
+    return None if upstream is None else (upstream, None)
+
+
+def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
+    """End flows that the other process has ended while they were on their way.
+
+    Args:
+        served: What there is.
+        reasons: Why, by their IDs.
+    """
+    for one in [*served]:
+        if isinstance(one, Flow) and one.record.id in reasons:
+            one.over(reasons[one.record.id])

@@ -1,0 +1,353 @@
+"""A socket where datagrams come in, watched by a `Poller`: it tells flows apart, and sends their answers."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txmux.datagrams import ancillary
+from txmux.datagrams.waiting import Waiting
+from txmux.sockets.poller import READ
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IAddress
+
+    from txmux.sockets.poller import Poller
+
+    class Receiver(Protocol):
+        """A flow, as its port sees it."""
+
+        def from_client(self, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of the client; tell whether the flow has taken them and is not over."""
+
+        def port_is_shut(self) -> None:
+            """Note that no flow begins any more where this one has."""
+
+    class Beginning(Protocol):
+        """A listener, as its port sees it."""
+
+        def attach(self) -> None:
+            """Note that a port leads here."""
+
+        def detach(self) -> None:
+            """Note that one leads here no more."""
+
+        def take_over(self, port: Any, key: Key, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of an unknown address, if they belong to a flow that may have moved; tell whether they do."""
+
+        def begin(self, port: Any, key: Key, data: memoryview, size: int, /) -> Receiver | None:
+            """Begin the flow of a client that has none, and says this; ``None`` if it is not let in."""
+
+        def lost(self, count: int, /) -> None:
+            """Count datagrams that were dropped."""
+
+        def shed(self, count: int, /) -> None:
+            """Count datagrams of unknown clients that were dropped in favour of flows."""
+
+        def cut(self, count: int, /) -> None:
+            """Count datagrams that were longer than any that can be taken."""
+
+
+_log = Logger()
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - only looked for
+_NOTHING_TOLD = (b"", 0)
+_CUT = int(socket.MSG_TRUNC)
+_AT_ONCE = 64  # batches before others have their turn
+_WANTED_BUFFER = (
+    4 * 1024 * 1024
+)  # bytes that may wait in the socket; the system gives what it allows
+_LONG_QUEUE = 2 * 1024 * 1024  # bytes that wait, headers and all: of short datagrams some 2,700
+_NEWCOMERS = 2  # of each `_AT_ONCE` datagrams, who get a flow while the queue is long
+_UNSENDABLE = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.EOPNOTSUPP})
+
+Key = tuple[Any, bytes]
+"""The client's address as the socket gives it, and the address that was asked."""
+
+
+@implementer(IListeningPort)
+class DatagramPort:
+    """Leads datagrams to their flows.
+
+    Args:
+        poller: Watches the socket.
+        bound: The socket, which the port closes in the end.
+        to: The listener, which begins flows.
+
+    Attributes:
+        flows: By their keys.
+        is_accepting: Whether it is there for clients that have no flow.
+        lets_in: Whether they get one now.
+        place: The key of its place, by which other processes know it.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        bound: socket.socket,
+        to: Beginning,
+    ) -> None:
+        bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        name = bound.getsockname()
+        if name[0] in _EVERY_ADDRESS:
+            ancillary.ask_for_addresses(bound)
+        ancillary.gather(bound)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WANTED_BUFFER)
+        room = bound.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        self._long_queue = min(_LONG_QUEUE, room // 2)
+        # Another process may have had the socket, and counted these.
+        _, self._dropped = ancillary.queue_of(bound)
+        self._poller = poller
+        self._socket = bound
+        self._name = name
+        form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
+        self._host: IAddress = form("UDP", name[0], name[1])
+        self._to = to
+        self._buffer = memoryview(bytearray(ancillary.LARGEST))
+        self._is_reading = self._is_open = self._has_more = False
+        self.is_accepting = self.lets_in = True
+        self.flows: dict[Key, Receiver] = {}
+        self.place = ""
+        self._waiting: Waiting | None = None
+
+    def startListening(self) -> None:
+        """Begin to read."""
+        try:
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+        except OSError:
+            self._socket.close()
+            raise
+        self._is_open = self._is_reading = True
+        self._to.attach()
+
+    def lead(self, to: Beginning) -> None:
+        """Have another listener begin flows; those that there are stay where they are."""
+        before, self._to = self._to, to
+        if before is not to:
+            to.attach()
+            before.detach()
+
+    def stopListening(self) -> Deferred[None]:
+        """Begin no more flows; the socket is closed when the last one has ended."""
+        if self.is_accepting:
+            self.is_accepting = False
+            for flow in [*self.flows.values()]:
+                flow.port_is_shut()
+            self.await_no_more()
+            self._close_if_unused()
+            self._to.detach()
+        return succeed(None)
+
+    def listen_again(self, to: Beginning) -> bool:
+        """Begin flows again, after `stopListening`, if some have gone on until now; tell whether that is so.
+
+        Args:
+            to: The listener.
+        """
+        if not self._is_open or self.is_accepting:
+            return False
+        self._to = to
+        self.is_accepting = self.lets_in = True
+        self.startReading()
+        to.attach()
+        return True
+
+    def duplicate(self) -> socket.socket | None:
+        """Give a duplicate of the socket; ``None`` if it is closed."""
+        return self._socket.dup() if self._is_open else None
+
+    def _close_if_unused(self) -> None:
+        if self._is_open and not self.is_accepting and not self.flows:
+            self._is_open = self._is_reading = False
+            # Another process may have the same socket, so that closing it here does not end the watch.
+            self._poller.forget(self._socket.fileno())
+            self._socket.close()
+
+    def stopReading(self) -> None:
+        """Leave datagrams in the socket, those of flows, too."""
+        if self._is_open:
+            self._is_reading = False
+            self._poller.watch(self._socket.fileno(), 0, self._ready)
+
+    def startReading(self) -> None:
+        """Read again."""
+        if self._is_open:
+            self._is_reading = True
+            self._poller.watch(self._socket.fileno(), READ, self._ready)
+
+    def fileno(self) -> int:
+        """Give the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def doRead(self) -> None:
+        """Read what waits, as a reactor has it."""
+        if self._is_open:
+            self._ready(READ)
+
+    def getHost(self) -> IAddress:
+        """Give the address it is bound to."""
+        return self._host
+
+    def local_address(self, local: bytes) -> tuple[str, int]:
+        """Give the address and port that were asked, by the second part of a key."""
+        return ancillary.address_text(local) or self._name[0], self._name[1]
+
+    def forget(self, key: Key) -> None:
+        """Note that a flow is over."""
+        self.flows.pop(key, None)
+        self._close_if_unused()
+
+    def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
+        # A flow is begun in the time of many datagrams that only pass. So those of flows must not wait for all newcomers in a flood
+        # of them; but some are let in, as the queue may be one flow's. Those whose flows may be on their way from another process
+        # only wait.
+        had_more, self._has_more = self._has_more, False
+        is_long = had_more and self._look() > self._long_queue and self._waiting is None
+        shed = self._read(_NEWCOMERS if is_long else _AT_ONCE)
+        if had_more and not self._has_more and self._is_open:
+            self._look()
+        if shed:
+            self._to.shed(shed)
+
+    def _look(self) -> int:
+        """Tell how many bytes wait, and count what the system has dropped since the last look."""
+        waiting, dropped = ancillary.queue_of(self._socket)
+        lost, self._dropped = ancillary.since(dropped, self._dropped), dropped
+        if lost:
+            self._to.lost(lost)
+        return waiting
+
+    def _read(self, newcomers: int) -> int:
+        """Read what waits.
+
+        Args:
+            newcomers: The datagrams of those who have no flow that are taken; any others are dropped.
+
+        Returns:
+            How many were dropped.
+        """
+        receive, buffer, flows = self._socket.recvmsg_into, self._buffer, self.flows
+        buffers, space = [buffer], ancillary.SPACE
+        shed = 0
+        for _ in range(_AT_ONCE):
+            try:
+                length, told, flags, peer = receive(buffers, space)
+            except BlockingIOError:
+                return shed
+            except OSError as problem:
+                # What the system tells of datagrams that were sent; their flows hear of it by their silence.
+                _log.debug("a port for datagrams: {why}", why=problem)
+                continue
+            local, size = ancillary.read(told) if told else _NOTHING_TOLD
+            if flags & _CUT:
+                self._to.cut(1)
+                continue
+            key = (peer, local)
+            flow = flows.get(key)
+            data = buffer[:length]
+            if flow is not None and flow.from_client(data, size):
+                pass
+            elif newcomers:
+                newcomers -= 1
+                self._first(key, data, size)
+            elif not self._to.take_over(self, key, data, size):
+                shed += ancillary.datagrams_in(length, size)
+            if not self._is_reading:
+                return shed
+        self._has_more = True
+        return shed
+
+    def await_flows(self) -> None:
+        """Keep what unknown clients say: they may have flows that are on their way from another process."""
+        if self._waiting is None and self.is_accepting:
+            self._waiting = Waiting(self._poller.reactor, self.await_no_more, self._to.lost)
+
+    def await_no_more(self) -> None:
+        """Begin the flows of those who are still unknown: no other process has them."""
+        waiting, self._waiting = self._waiting, None
+        for key, data, size in () if waiting is None else waiting.end():
+            flow = self.flows.get(key)
+            if flow is None or not flow.from_client(data, size):
+                self._first(key, data, size)
+
+    def arrived(self, key: Key, flow: Receiver) -> None:
+        """Note that a flow has come from another process; it gets what has come before it."""
+        if self._waiting is not None:
+            self._waiting.arrived(key, flow)
+
+    def _first(self, key: Key, data: memoryview, size: int) -> None:
+        if self._waiting is not None:
+            self._waiting.keep(key, data, size, ancillary.datagrams_in(len(data), size))
+            return
+        if self._to.take_over(self, key, data, size):
+            return
+        flow = self._to.begin(self, key, data, size) if self.is_accepting and self.lets_in else None
+        if flow is None or not flow.from_client(data, size):
+            self._to.lost(ancillary.datagrams_in(len(data), size))
+
+    def send(self, key: Key, data: Any, size: int) -> int:
+        """Send datagrams to the client of a flow, from the address that it asked.
+
+        Args:
+            key: That of the flow.
+            data: Their bytes.
+            size: The bytes of each but the last; 0 if there is one.
+
+        Returns:
+            How many were dropped, as the queue was full or there is no way to the client.
+        """
+        peer, local = key
+        control = ancillary.answer_from(local)
+        return send(self._socket, data, size, control, peer)
+
+
+def send(
+    sender: socket.socket,
+    data: Any,
+    size: int,
+    control: tuple[ancillary.Ancillary, ...] = (),
+    peer: Any = None,
+) -> int:
+    """Send datagrams.
+
+    Args:
+        sender: The socket.
+        data: Their bytes.
+        size: The bytes of each but the last; 0 if there is one.
+        control: What goes with them.
+        peer: Where to; not needed if the socket is connected.
+
+    Returns:
+        How many were dropped.
+
+    Raises:
+        ConnectionRefusedError: Nobody is there any more, as has been heard of an earlier one.
+    """
+    many = 0 < size < len(data)
+    try:
+        if many:
+            sender.sendmsg((data,), (*control, *ancillary.cut_into(size)), 0, peer)
+        elif control:
+            sender.sendmsg((data,), control, 0, peer)
+        elif peer is not None:
+            sender.sendto(data, peer)
+        else:
+            sender.send(data)
+    except ConnectionRefusedError:
+        raise
+    except OSError as problem:
+        if many and problem.errno in _UNSENDABLE:
+            # The way there takes no datagrams at once: they are longer than its packets, or its device is a plain one.
+            return sum(send(sender, part, 0, control, peer) for part in ancillary.split(data, size))
+        return ancillary.datagrams_in(len(data), size)
+    return 0

@@ -1,0 +1,71 @@
+"""Datagrams that come before the flow that they belong to, which is on its way from another process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    class Receiver(Protocol):
+        """A flow, as this sees it."""
+
+        def from_client(self, data: memoryview, size: int, /) -> bool:
+            """Take datagrams of the client."""
+
+
+__all__ = ["LONGEST", "Waiting"]
+
+LONGEST = 5.0
+"""Seconds for which datagrams are kept at most: flows come within a fraction of one."""
+
+_MOST = 8 * 1024 * 1024  # bytes that are kept
+_EACH = 200  # what a datagram takes beside its own bytes
+
+
+class Waiting:
+    """Keeps the datagrams of unknown clients of a port, each client's in its order.
+
+    Args:
+        reactor: Tells when it has lasted too long.
+        over: Called then.
+        lost: Told of datagrams that are dropped, since there are too many.
+    """
+
+    def __init__(
+        self, reactor: Any, over: Callable[[], object], lost: Callable[[int], object]
+    ) -> None:
+        self._kept: dict[Any, list[tuple[bytes, int]]] = {}
+        self._room = _MOST
+        self._lost = lost
+        self._timer = reactor.callLater(LONGEST, over)
+
+    def keep(self, key: Any, data: memoryview, size: int, count: int) -> None:
+        """Keep datagrams, or drop them.
+
+        Args:
+            key: Of the client.
+            data: Their bytes.
+            size: The bytes of each but the last; 0 if there is one.
+            count: How many they are.
+        """
+        needed = len(data) + _EACH
+        if needed > self._room:
+            self._lost(count)
+            return
+        self._room -= needed
+        self._kept.setdefault(key, []).append((bytes(data), size))
+
+    def arrived(self, key: Any, flow: Receiver) -> None:
+        """Give a flow what has come for it."""
+        for data, size in self._kept.pop(key, ()):
+            self._room += len(data) + _EACH
+            flow.from_client(memoryview(data), size)
+
+    def end(self) -> list[tuple[Any, memoryview, int]]:
+        """Keep nothing any more, and give what nobody has taken."""
+        if self._timer.active():
+            self._timer.cancel()
+        kept, self._kept = self._kept, {}
+        return [(key, memoryview(data), size) for key, all_ in kept.items() for data, size in all_]
