@@ -32,9 +32,9 @@ class Leaving(Peer):
 class PoolCase(MuxTestCase):
     """Clients of one backend."""
 
-    def serve(self, backend: Backend) -> None:
+    def serve(self, backend: Backend, **settings: Any) -> None:
         """Lead every client that speaks to a backend."""
-        self.port = self.mux([route("any", backend)])
+        self.port = self.mux([route("any", backend)], **settings)
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
         """Wait as usual, and see that pools count nobody who is gone."""

@@ -116,6 +116,21 @@ class HelloTest(AnnouncedTestCase):
         self.time.advance(0.2)
         self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
 
+    async def test_too_slow_in_all(self) -> None:
+        """It has what is left of the time for detection, and not all of it once more."""
+        port = self.announcing("authority", match="tls")
+        client = await self.connect(port)
+        while not self.factory.connections:
+            await self.turn()
+        self.time.advance(4)
+        client.send(HELLO[:20])
+        await self.seen(20)
+        self.time.advance(0.9)
+        await self.turn(3)
+        self.assertEqual(self.backend.peers, [])
+        self.time.advance(0.2)
+        self.assertEqual((await self.heard(HELLO[:20])).tlvs, ())
+
     async def test_too_slow_already(self) -> None:
         """One that was not recognised in time has had it."""
         port = self.announcing("authority", match="tls sni=other")

@@ -14,13 +14,13 @@ from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import outcome, route
 from txmux.frontend.generation import Generation
 from txmux.rules.model import Rules, Settings
-from txmux.tls.termination import Terminations
+from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.rules.model import Route
-    from txmux.tls.termination import PreparedTerminations
+    from txmux.tls.terminations import PreparedTerminations
 
 
 class GenerationTest(MuxTestCase):

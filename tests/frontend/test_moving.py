@@ -10,7 +10,7 @@ from tests.support.mux import MuxTestCase, backend_at
 from txmux.embedding import route
 from txmux.errors import MuxError
 from txmux.frontend.listener import MuxFactory
-from txmux.frontend.moving import MovedConnection
+from txmux.frontend.moving import Unpacking, packed
 from txmux.relay.kernel import is_supported
 
 if TYPE_CHECKING:
@@ -31,16 +31,20 @@ class MovingTest(MuxTestCase):
         self.old = self.factory
         return client, server
 
+    on_the_way = 0.0
+
     def move(self, **settings: Any) -> MuxFactory:
         """Move the only connection to another listener."""
         (connection,) = self.old.connections
         suspended = connection.suspend()
         assert suspended is not None
         moved, sockets = suspended
-        message = json.loads(json.dumps(moved.as_json()))
+        message = json.loads(json.dumps(packed([moved])))
         copies: Any = tuple(one.dup() for one in sockets)
+        self.time.advance(self.on_the_way)
         self.mux([route("ssh", self.backend_settings, name="ssh")], **settings)
-        self.factory.adopt(MovedConnection.from_json(message), copies)
+        (row,) = message["rows"]
+        self.factory.adopt(Unpacking(message["names"]).read(row), copies)
         connection.let_go()
         return self.factory
 
@@ -63,6 +67,32 @@ class MovingTest(MuxTestCase):
         self.assertEqual(story.duration_ms, 5000)
         self.assertEqual(len(self.records), 1)
         self.assertEqual(self.old.connections, set())
+
+    async def test_on_the_way(self) -> None:
+        """The time that it takes to move is a part of its life, unless the clock was set meanwhile."""
+        client, server = await self.relayed()
+        self.on_the_way = 0.5
+        self.move()
+        self.time.advance(1)
+        client.close()
+        await server.is_lost()
+        self.assertEqual((await self.logged()).duration_ms, 1500)
+
+    async def test_clock_was_set(self) -> None:
+        """If the clock was set meanwhile, the time that it takes is not known, and is not counted."""
+        client, server = await self.relayed()
+        (connection,) = self.old.connections
+        self.time.advance(3)
+        suspended = connection.suspend()
+        assert suspended is not None
+        moved, _ = suspended
+        now = self.time.seconds()
+        ages = [moved.age_at(then) for then in (now, now + 2, now + 86400, now - 2)]
+        self.assertEqual(ages, [3, 5, 3, 3])
+        connection.resume(moved)
+        client.close()
+        await server.is_lost()
+        await self.logged()
 
     async def test_pools(self) -> None:
         """The old pool has a connection less, the new one a connection more, until it is over."""
@@ -162,10 +192,14 @@ class MovingTest(MuxTestCase):
         suspended = connection.suspend()
         assert suspended is not None
         moved, _ = suspended
-        values = moved.as_json() | {"of": "tomorrow"}
-        values["record"] = values["record"] | {"colour": "blue"}
-        del values["relay"]["client"]["is_unwritable"]
-        self.assertEqual(MovedConnection.from_json(values), moved)
+        message = packed([moved])
+        (row,) = message["rows"]
+        values = dict(zip(message["names"], row, strict=True))
+        values |= {"of": "tomorrow", "record.colour": "blue"}
+        del values["relay.client.is_unwritable"]
+        self.assertEqual(Unpacking([*values]).read([*values.values()]), moved)
+        del values["relay.quiet"]
+        self.assertRaises(TypeError, Unpacking([*values]).read, [*values.values()])
         connection.resume(moved)
         client.close()
         await server.is_lost()

@@ -70,6 +70,22 @@ class DecidingTest(MuxTestCase):
         client = await self.connect(port, b"SSH-")
         self.assert_story(await self.logged(), route="ssh")
 
+    async def test_lines_for_errors(self) -> None:
+        """With `log = errors` a client that leaves without a byte has no line, but one that was turned away has."""
+        port = self.mux([route("http", "close", log="errors")], log="errors")
+        client = await self.connect(port)
+        client.close()
+        await client.is_lost()
+        client = await self.connect(port, b"SSH-")
+        self.assert_story(await self.logged(), route=None, reason="no-route")
+
+    async def test_no_line_for_a_listener(self) -> None:
+        """A listener with `log = no` has none, whatever its routes say."""
+        port = self.mux([route("http", "close")], log=False)
+        client = await self.connect(port, b"GET / HTTP/1.1\r\n")
+        await client.is_lost()
+        self.assertEqual(self.log.records, [])
+
     async def test_from(self) -> None:
         """A route that does not serve the client's network is as if it were not there."""
         port = self.mux(

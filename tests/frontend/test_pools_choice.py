@@ -7,10 +7,13 @@ from typing import Any
 import attrs
 from twisted.logger import capturedLogs
 
+from tests.backends.pool.test_affinity import order
 from tests.frontend.pools_case import Leaving, PoolCase, name
 from tests.frontend.test_connecting import free_port
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import PeerFactory, listen
+from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.embedding import route
 from txmux.rules.model import Backend, Check
 
 
@@ -38,6 +41,29 @@ class ShareTest(PoolCase):
             await self.finish(await self.client())
             await self.logged(number + 1)
         self.assertEqual(len({record.server for record in self.records}), 1)
+
+    async def test_names(self) -> None:
+        """The name that is asked for leads to the published server, whoever asks; without one the address does."""
+        ports = [listen(self, PeerFactory(Leaving)) for _ in range(5)]
+        servers = {name(port): 1 for port in ports}
+        hosts = [f"{letter}.example.com" for letter in "abcdefgh"]
+        web, tls, rest = (
+            backend_at(*ports, balance=way) for way in ("host-hash", "sni-hash", "sni-hash")
+        )
+        routes = [route("http", web), route("tls", tls), route("any", rest)]
+        self.port = self.mux(routes)
+        wanted: list[str] = []
+        for host in hosts:
+            hello = records(client_hello(server_name(host)))
+            for data in (f"GET / HTTP/1.1\r\nHost: {host.upper()}\r\n\r\n".encode(), hello):
+                await self.finish(await self.client(data))
+                await self.logged(len(wanted) + 1)
+                wanted.append(order("sni-hash", host, servers)[0])
+        await self.finish(await self.client(b"\0"))
+        await self.logged(len(wanted) + 1)
+        wanted.append(order("source-hash", "127.0.0.1", servers)[0])
+        self.assertEqual([record.server for record in self.records], wanted)
+        self.assertGreater(len(set(wanted)), 2)
 
 
 class CheckedTest(PoolCase):

@@ -102,6 +102,28 @@ class QueueTest(PoolCase):
         await self.finish(waiter, peer)
         await self.logged(3)
 
+    async def test_leaves_unheard(self) -> None:
+        """So does one that is not read at present: it has said as much as is kept, or that it will say no more."""
+        self.serve(backend_at(self.backend_port(), max_connections=1, queue=1), peek_limit=1000)
+        client = await self.client(b"0")
+        peer = await self.backend.peer()
+        for number, (said, finishes) in enumerate(((1000, False), (4, True), (1000, True)), 1):
+            gone = await self.waiting(b"x" * said)
+            if finishes:
+                gone.finish()
+                await self.turn(3)
+            gone.reset()
+            while len(self.records) < number:
+                await self.turn()
+            self.assert_story(self.records[-1], reason="client-gone", bytes_in=said)
+        waiter = await self.waiting(b"s" * 1500)
+        await self.finish(client, peer)
+        peer = await self.backend.heard(1500, 1)
+        waiter.send(b"more")
+        await peer.has(1504)
+        await self.finish(waiter, peer)
+        await self.logged(5)
+
     async def test_of_a_server(self) -> None:
         """So it is with the limits of servers: one that is free again takes who waits."""
         factories = [PeerFactory(), PeerFactory()]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import tempfile
 from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.frontend.introduction_case import LINE, SENDERS
 from tests.frontend.silent_case import GREETING, ServerFirstCase
@@ -13,10 +16,40 @@ from tests.frontend.test_announcement import HELLO
 from tests.frontend.test_connecting import free_port
 from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from txmux.backends.connect.client import ProxyClient
 from txmux.embedding import route
+from txmux.frontend.race import Held
 from txmux.proxyprotocol.decode import Decoded, decode
+from txmux.relay.ends import NOBODY
 from txmux.rules.model import Backend, Clients, NetworkSet, Silence
 from txmux.rules.reading.endpoints import server
+
+
+class HeldTest(SynchronousTestCase):
+    """What a server says that nobody hears yet."""
+
+    def heard(self, *, ends: bool) -> list[object]:
+        """Pass bytes and the end on to somebody for whom all may be over with the bytes, and give what that one has heard."""
+        server = ProxyClient()
+        heard: list[object] = []
+
+        def data(said: bytes) -> None:
+            heard.append(said)
+            if ends:
+                server.receiver = NOBODY
+
+        receiver: Any = SimpleNamespace(data=data, finished=lambda: heard.append("finished"))
+        held = Held(server, 100, lambda: None)
+        held.data(b"hello")
+        held.finished()
+        server.receiver = receiver
+        held.pass_to(receiver)
+        return heard
+
+    def test_passed_on(self) -> None:
+        """Whoever gets what a server has said hears of its end, too, unless the bytes have ended all already."""
+        self.assertEqual(self.heard(ends=False), [b"hello", "finished"])
+        self.assertEqual(self.heard(ends=True), [b"hello"])
 
 
 class RaceTest(ServerFirstCase):

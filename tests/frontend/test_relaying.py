@@ -89,7 +89,7 @@ class RelayedTest(MuxTestCase):
         client = await self.connect(port, b"x")
         server = await self.backend.heard(1)
         (connection,) = self.factory.connections
-        transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]  # type: ignore[attr-defined]
+        transports: list[Any] = [connection.transport, connection.stage.relay._server.transport]
         found = []
         for transport in transports:
             self.assertTrue(transport.getTcpNoDelay())

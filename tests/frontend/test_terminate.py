@@ -217,6 +217,41 @@ class RelayTests(TerminationCase):
         await server.is_lost()
         await self.logged()
 
+    async def test_sizes(self) -> None:
+        """Writes of all sizes arrive, whole and in order: empty ones, whole records, and what just fills what is sent at once."""
+        inside = PeerFactory()
+        made = attrs.evolve(route("ssh", inside, name="ssh"), under=("tls",))
+        client = await self.client(self.mux([self.tls_route(), made]))
+        client.send(SSH)
+        server = await inside.peer()
+        record, four = 2**14, 2**16
+        edges = (0, 1, record, 2 * record, four, four + 914, four + 1024, 300_000)
+        sizes = [max(0, edge + near) for edge in edges for near in (-1, 0, 1)]
+        sent = bytearray()
+        for number, size in enumerate(sizes, start=1):
+            data = bytes([number]) * size
+            server.send(data)
+            sent += data
+        await client.has(len(sent))
+        self.assertEqual(client.received, sent)
+        client.close_notify()
+        await server.has_all()
+        server.close()
+        self.assert_story(await self.logged(), reason="done", bytes_out=len(sent))
+
+    async def test_last_words(self) -> None:
+        """What comes with the close-notify in one piece is passed on before it."""
+        client, server = await self.relayed()
+        client._flush, flush = lambda: None, client._flush  # type: ignore[method-assign]
+        client.send(bytes(50_000))
+        client.close_notify()
+        client._flush = flush  # type: ignore[method-assign]
+        client._flush()
+        await server.has_all()
+        self.assertEqual(len(server.received), len(SSH) + 50_000)
+        server.close()
+        self.assert_story(await self.logged(), reason="done")
+
     async def test_in_one_go(self) -> None:
         """What comes right behind the handshake, in the same packet, is not lost."""
         port = self.mux([self.tls_route(), self.inner()])
@@ -230,6 +265,21 @@ class RelayTests(TerminationCase):
         peer._flush = flush  # type: ignore[method-assign]
         peer.send(SSH)
         await self.backend.heard(len(SSH))
+
+    async def test_much_in_one_go(self) -> None:
+        """So it is if that is more than is read from a socket at once."""
+        port = self.mux([self.tls_route(), self.inner()])
+        context = client_context(self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        peer = SecurePeer((context, "a.example"))
+        words = SSH + bytes(range(256)) * 800
+        peer._flush, flush = lambda: None if peer.tls.version() else flush(), peer._flush  # type: ignore[method-assign]
+        await connect_tls(self, port, peer)
+        await peer.ready()
+        peer._flush = flush  # type: ignore[method-assign]
+        peer.send(words)
+        server = await self.backend.heard(len(words))
+        self.assertEqual(bytes(server.received), words)
 
     async def test_in_process(self) -> None:
         """A protocol of this process gets the connection inside of TLS, half-close included."""

@@ -11,6 +11,7 @@ from tests.support.certificates import Identity, make_authority
 from tests.support.mux import CLOSE
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from txmux.embedding import route
+from txmux.rules.reading.certificates import allowed_client
 
 
 class AgreementTests(TerminationCase):
@@ -188,6 +189,86 @@ class HandshakeTests(TerminationCase):
             port = self.mux([self.tls_route(client_ca=self.ca)])
             self.assertEqual(await self.cause(self.shown_by(identity), port), cause)
             self.records.clear()
+
+    async def test_allowed(self) -> None:
+        """With allow_client only those of the certificates are let in that it names."""
+        allowed = (allowed_client("cn=alice ou=ops"),)
+        port = self.mux([self.tls_route(client_ca=self.ca, allow_client=allowed), self.inner()])
+        for units, cause in (
+            (("dev",), "the certificate of 'CN=alice,OU=dev' is not one of those in allow_client"),
+            ((), "the certificate of 'CN=alice' is not one of those in allow_client"),
+        ):
+            peer = self.shown_by(authority().issue("alice", usage=False, units=units))
+            self.assertEqual(await self.cause(peer, port), cause)
+            self.records.clear()
+        stranger = make_authority("Stranger").issue("alice", usage=False, units=("ops",))
+        self.assertIn("an authority that", await self.cause(self.shown_by(stranger), port))
+        self.records.clear()
+        identity = authority().issue("alice", usage=False, units=("ops",))
+        client = await connect_tls(self, port, self.shown_by(identity))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+        client.reset()
+        facts = (await self.logged()).facts
+        self.assertEqual(
+            (facts["tls_client"], facts["tls_client_names"]), ("CN=alice,OU=ops", "DNS:alice")
+        )
+
+    async def test_revoked(self) -> None:
+        """A certificate that its authority has revoked is refused, and so are all while the list cannot be trusted."""
+        file = self.folder / "crl.pem"
+        good = authority().issue("good", usage=False)
+        bad = authority().issue("bad", usage=False)
+        of = "CN=Test Authority"
+        for revoked, identity, cause in (
+            (authority().revoke(bad), bad, f"was revoked by {of!r}"),
+            (
+                authority().revoke(ends=-1),
+                good,
+                f"cannot be checked: the list of {of!r} in tls_client_crl has expired",
+            ),
+            (
+                make_authority("Stranger").revoke(),
+                good,
+                f"is of an authority of which tls_client_crl has no list, {of!r}",
+            ),
+        ):
+            file.write_bytes(revoked)
+            port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+            told = await self.cause(self.shown_by(identity), port)
+            name = "bad" if identity is bad else "good"
+            self.assertEqual(told, f"the certificate of 'CN={name}' {cause}")
+            self.records.clear()
+        file.write_bytes(authority().revoke(bad))
+        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+        client = await connect_tls(self, port, self.shown_by(good))
+        await client.ready()
+        client.send(SSH)
+        await (await self.backend.peer()).has(len(SSH))
+
+    async def test_revoked_later(self) -> None:
+        """A certificate that is revoked meanwhile is refused, also to a client that comes back with its session."""
+        file = self.folder / "crl.pem"
+        file.write_bytes(authority().revoke())
+        identity = authority().issue("alice", usage=False)
+        port = self.mux([self.tls_route(client_ca=self.ca, client_crl=file), self.inner()])
+        context = client_context(self.ca)
+        context.load_cert_chain(identity.write(self.folder / "client.pem", key=True))
+        first = await connect_tls(self, port, self.peer(context=context))
+        await first.ready()
+        first.send(SSH)
+        server = await self.backend.peer()
+        server.send(b"hello")
+        await first.has(5)
+        other = self.folder / "new.pem"
+        other.write_bytes(authority().revoke(identity))
+        other.replace(file)
+        self.time.advance(1.1)
+        second = self.peer(context=context)
+        second.tls.session = first.tls.session
+        told = await self.cause(second, port)
+        self.assertEqual(told, "the certificate of 'CN=alice' was revoked by 'CN=Test Authority'")
 
     async def test_client_certificate(self) -> None:
         """A client with a good one is let in, and the log tells who it is."""

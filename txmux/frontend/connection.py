@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from typing_extensions import override
 
@@ -40,22 +41,28 @@ from txmux.frontend.stages.introduction import Introduction, is_sender
 from txmux.frontend.stages.peeking import Peeking
 from txmux.frontend.stages.rejecting import Rejecting
 from txmux.frontend.stages.relaying import Adopted, Relaying
-from txmux.rules.model import InProcess, Refusal
+from txmux.observe.recent import CAPTURED
+from txmux.rules.model import InProcess, Refusal, fewer
+from txmux.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
+    from twisted.python.failure import Failure
 
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Destination, Upstream
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.hops import Connection
+    from txmux.frontend.limits.admission import Admission
     from txmux.frontend.limits.per_source import Permit
-    from txmux.frontend.moving import Sockets
+    from txmux.frontend.moving import GiveBack, Sockets
     from txmux.frontend.race import Held
     from txmux.frontend.stage import Stage
-    from txmux.observe.reasons import ConnectFailure, EndReason
+    from txmux.observe.counting.counts import RouteCounts
+    from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
+    from txmux.rules.model import Logged
     from txmux.tls.termination import Termination
 
 __all__ = ["MuxProtocol", "Owner"]
@@ -84,25 +91,36 @@ class MuxProtocol(ClientEnd):
 
     Attributes:
         stage: What it is at.
-        logged: Whether it gets a line in the access log.
+        logged: Whether it gets a line in the access log, or only if there is something to look into.
         admitted: Whether it was let in.
         permit: What counts it for its source, if that is counted.
+        counted: What counts it for its route; ``None`` once it is over.
+        decided_after: The bytes that had come from the client when it was decided where it is led.
+        led_for: What would be the reason, if it was led to a refusal.
+        unrecognised: The first of them, if no route took it; empty if the listener forbids to keep them.
     """
 
     stage: Stage = OVER
-    logged = True
+    logged: Logged = True
     admitted = False
     permit: Permit | None = None
+    decided_after = 0
+    led_for: EndReason | None = None
+    unrecognised: bytes | None = None
     _settled = True
+    _is_out_of_memory = False
     _hop = 0
+    _counted_in = _counted_out = 0
 
     def __init__(
         self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
     ) -> None:
         self._owner = owner
         self.generation = generation
+        self.logged = generation.settings.log
         self.engine = engine
         self.record = record
+        self.counted: RouteCounts | None = generation.counts.unrouted
         self._accepted_at = engine.clock.seconds()
 
     # The beginning.
@@ -110,6 +128,7 @@ class MuxProtocol(ClientEnd):
     @override
     def connectionMade(self) -> None:
         transport, generation = self.transport, self.generation
+        generation.counts.accepted()
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.engine.hops.ports.add(getattr(host, "port", 0))
@@ -127,6 +146,8 @@ class MuxProtocol(ClientEnd):
         try:
             self.permit = self.generation.admission.enter(self._source, self.transport.getPeer())
         except Refused as refused:
+            if refused.limit is not None:
+                self.generation.counts.refused(refused.limit)
             self.turn_away(Refusal.CLOSE, refused.reason)
             return False
         self.admitted = True
@@ -152,8 +173,11 @@ class MuxProtocol(ClientEnd):
         self.stage = self.receiver = stage
         try:
             stage.begin()
-        except Exception:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
-            _log.failure("{id} could not go on", id=self.record.id)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, no connection may be left that nothing ends
+            if isinstance(problem, MemoryError):
+                MEMORY.lacks(ended=1)
+            else:
+                _log.failure("{id} could not go on", id=self.record.id)
             self.transport.abortConnection()
             self.over("error")
 
@@ -174,10 +198,16 @@ class MuxProtocol(ClientEnd):
     @override
     def decided(self, level: Level, branch: Branch | None) -> None:
         if branch is None:
+            if self.record.route is None:
+                self.unrecognised = self.said[: CAPTURED * self.generation.settings.capture]
             self.lead(level.default, "no-route")
             return
+        if self.record.route is not None and self.counted is not None:  # which ends TLS
+            self.counted.left()
+        self.counted = branch.counts
+        branch.counts.matched(self.record)
         self.record.route = branch.name
-        self.logged = branch.log
+        self.logged = fewer(self.logged, branch.log)
         if branch.termination is not None:
             self.end_tls(branch.termination, self.generation.inside[branch.name])
         elif branch.destination is not None:
@@ -191,8 +221,14 @@ class MuxProtocol(ClientEnd):
 
     @override
     def lead(self, destination: Destination, reason: EndReason) -> None:
-        if self.record.detect_ms is None:
-            self.record.detect_ms = self.elapsed_ms()
+        record = self.record
+        if record.detect_ms is None:
+            record.detect_ms = self.elapsed_ms()
+            self.decided_after = record.bytes_in
+            self.led_for = reason
+            if self.engine.events.wanted:
+                self.engine.events.decided(record)
+            self.generation.counts.decided(record)
         if self.permit is not None:
             self.permit.settle()
         if isinstance(destination, Refusal):
@@ -238,7 +274,8 @@ class MuxProtocol(ClientEnd):
 
     @override
     def note_server(self, transport: Connection) -> None:
-        self.engine.hops.forget(self._hop)
+        if self._hop:
+            self.engine.hops.forget(self._hop)
         noted = self.engine.hops.note(transport, self.transport)
         if noted != self._hop:
             self._hop = noted
@@ -270,25 +307,55 @@ class MuxProtocol(ClientEnd):
         state = relay.suspend()
         if state is None:
             return None
-        age = self.elapsed_ms() / 1000
-        return MovedConnection(self.record, age, self.logged, relay.timeouts, state), stage.sockets
+        age, now = self.elapsed_ms() / 1000, self.engine.clock.seconds()
+        number = self.generation.number
+        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
+        return moved, stage.sockets
 
     def resume(self, moved: MovedConnection) -> None:
         """Go on after all."""
         assert isinstance(self.stage, Relaying | Adopted)  # noqa: S101 - it was suspended there
         self.stage.relay.resume(moved.relay)
 
-    def let_go(self) -> None:
-        """Forget a connection that goes on elsewhere, and is logged there."""
+    @property
+    def keeps_place(self) -> bool:
+        """Whether its server has a limit, for which it counts wherever it goes on."""
+        return isinstance(self.stage, Relaying | Adopted) and self.stage.keeps_place
+
+    def count_elsewhere(self) -> Admission:
+        """Leave it to another process, which is told of it next, to count it for limits; give what has. `let_go` follows."""
+        if self.admitted:
+            self.admitted = False
+            self.generation.admission.move_away(self.permit)
+        return self.generation.admission
+
+    def let_go(self, *, keeps_place: bool = False) -> GiveBack | None:
+        """Forget a connection that goes on elsewhere, and is logged there.
+
+        Args:
+            keeps_place: Whether it still counts here for the limit of its server.
+
+        Returns:
+            What then has to be called when it has ended.
+        """
         stage = self.stage
         assert isinstance(stage, Relaying | Adopted)  # noqa: S101 - as above
+        give_back = stage.move_away() if keeps_place else None
+        self.count_bytes()
+        if self.counted is not None:
+            self.generation.counts.moved_away(self.counted)
+            self.counted = None
         stage.relay.let_go()
-        stage.release()
         self.logged = False
         self.over("done")
+        return give_back
 
     def adopt(
-        self, moved: MovedConnection, sockets: Sockets, led_to: tuple[Upstream, Member] | None
+        self,
+        moved: MovedConnection,
+        sockets: Sockets,
+        led_to: tuple[Upstream, Member] | None,
+        elsewhere: GiveBack | None = None,
     ) -> None:
         """Go on where another process stopped.
 
@@ -296,19 +363,52 @@ class MuxProtocol(ClientEnd):
             moved: What it has told.
             sockets: They belong to this connection from now on.
             led_to: The server among those that are known here.
+            elsewhere: See `Adopted`.
         """
-        engine = self.engine
-        self._accepted_at = engine.clock.seconds() - moved.age
+        engine, record = self.engine, self.record
+        now = engine.clock.seconds()
+        self._accepted_at = now - moved.age_at(now)
         self.logged = moved.logged
-        self.permit = self.generation.admission.adopt(address_in(moved.record.client))
+        self.permit = self.generation.admission.adopt(address_in(record.client))
         self.admitted = True
+        self.counted = engine.column.route(record.listener, record.route or "")
+        self.generation.counts.adopted(self.counted)
+        # The other process has counted what was moved until now.
+        self._counted_in = record.bytes_in + moved.relay.client.received
+        self._counted_out = record.bytes_out + moved.relay.server.received
         server = ProxyClient()
         for end, connected in zip((self, server), sockets, strict=True):
             engine.transport(connected).belong_to(end)
         self._owner.opened(self)
-        self.enter(Adopted(self, self, server, led_to, moved))
+        self.enter(Adopted(self, self, server, led_to, moved, elsewhere))
+
+    def count_bytes(self) -> None:
+        """Count what has been moved until now."""
+        if self.counted is not None and self.record.detect_ms is not None:
+            moved = self.stage.moved()
+            self.generation.counts.moved(
+                self.counted,
+                moved.bytes_in - self._counted_in,
+                moved.bytes_out - self._counted_out,
+            )
+            self._counted_in, self._counted_out = moved.bytes_in, moved.bytes_out
 
     # The end.
+
+    def end(self, reason: AbortReason) -> None:
+        """End it at once, whatever it is doing."""
+        try:
+            self.stage.abort(reason)
+        except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
+            _log.failure("{id} could not be ended cleanly", id=self.record.id)
+            self.transport.abortConnection()
+            self.over("error")
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if reason.type is OutOfMemory:
+            self._is_out_of_memory = True
+        super().connectionLost(reason)
 
     @override
     def turn_away(self, how: Refusal, reason: EndReason) -> None:
@@ -323,11 +423,19 @@ class MuxProtocol(ClientEnd):
         record = self.record
         if record.reason is not None:
             return
-        record.reason = reason
+        record.reason = reason = "error" if self._is_out_of_memory else reason
         record.duration_ms = self.elapsed_ms()
-        self._settle()
-        self.engine.hops.forget(self._hop)
-        self.stage.leave()
-        self.stage = self.receiver = OVER
-        self.said = b""
-        self._owner.closed(self)
+        counted, self.counted = self.counted, None
+        try:
+            if counted is not None:
+                moved_in = record.bytes_in - self._counted_in
+                moved_out = record.bytes_out - self._counted_out
+                self.generation.counts.moved(counted, moved_in, moved_out)
+                self.generation.counts.over(counted, record, reason)
+            self.engine.hops.forget(self._hop)
+            self.stage.leave()
+        finally:  # if there is no memory for that, it must not count for ever
+            self._settle()
+            self.stage = self.receiver = OVER
+            self.said = b""
+            self._owner.closed(self)

@@ -33,11 +33,12 @@ def connector_for(
         on_connected: As for the connector.
         on_failed: As for the connector.
     """
-    header, address = b"", None
+    header, address, affinity = b"", None, ""
     if upstream.asks_who:
         address = client.address
         if upstream.backend.proxy_protocol != "off":
             header = header_for(client, upstream.backend)
+        affinity = upstream.affinity(address, client.record.facts)
     connector = BackendConnector(
         upstream,
         client.generation.dial,
@@ -48,6 +49,7 @@ def connector_for(
         on_connected=on_connected,
         on_failed=on_failed,
     )
+    connector.affinity = affinity
     connector.on_open = client.note_server
     if client.asked:
         connector.requests = client.asked

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from txmux.backends.connect.dial import dial
 from txmux.errors import MuxError
 from txmux.frontend.hops import Hops
+from txmux.networks.banned import Banned
+from txmux.networks.lists import Lists
+from txmux.observe.counting.column import Column
+from txmux.observe.events import Events
+from txmux.observe.recent import Recent
 from txmux.relay.kernel import can_relay, is_supported, kernel_relay
 from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
@@ -19,7 +25,7 @@ from txmux.sockets.options import set_options
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
 from txmux.sockets.timers import Timers
-from txmux.sockets.transport import SocketTransport
+from txmux.sockets.transport import SocketTransport, address_of
 from txmux.sockets.unixport import SharedUNIXPort
 
 if TYPE_CHECKING:
@@ -27,10 +33,12 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
+    from txmux.cluster.leases import SharedRates
     from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.rates import Rates
     from txmux.relay.relay import Relay
+    from txmux.rules.model import Rules
     from txmux.sockets.options import SocketOption
 
 _NOWHERE: dict[int, Any] = {
@@ -51,12 +59,19 @@ class Engine:
             the reactor, where the system can.
         hops: Shared with other processes that serve the same; by default its own.
         shared: Whether other processes accept from the same sockets.
+        column: What this process counts; nobody else sees it by default.
 
     Attributes:
         clock: Tells the time, and has the timers of connections.
         dial: Starts to connect to a server: see `txmux.backends.connect.dial.dial`.
         hops: Recognises connections that come back.
         descriptors: Those of this process.
+        lists: Exchanges the networks of rules that change while these hold.
+        banned: Who may not come in, whatever the rules.
+        shared: What counts the rates of sources with other machines, if rules ever wanted that.
+        column: As above.
+        events: What happens to connections, for whoever listens.
+        recent: The last connections that did not end as they should.
     """
 
     def __init__(
@@ -66,11 +81,18 @@ class Engine:
         hops: Hops | None = None,
         *,
         shared: bool = False,
+        column: Column | None = None,
     ) -> None:
         self.reactor = reactor
+        self.column = column or Column()
         self.hops = hops or Hops()
+        self.recent = Recent()
+        self.lists = Lists()
+        self.banned = Banned(time.time)
+        self.shared: SharedRates | None = None
         self._shared = shared
         self.clock = Timers(reactor)
+        self.events = Events(self.clock.seconds)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()
         self._poller = Poller.of(reactor) if plain else None
@@ -110,6 +132,35 @@ class Engine:
         port.startListening()
         return port
 
+    def prepare_rules(self, rules: Rules, *, use: bool = False) -> None:
+        """Get ready for rules: keep their networks up to date, and have what they share.
+
+        Args:
+            rules: Which.
+            use: Whether to `use_rules`, too.
+
+        Raises:
+            MuxError: A database cannot be read.
+        """
+        self.lists.hold(rules)
+        if rules.settings.shared_limits is not None and self.shared is None:
+            from txmux.cluster.leases import SharedRates  # noqa: PLC0415 - few machines share
+
+            self.shared = SharedRates(self.reactor, self.clock.seconds)
+        if use:
+            self.use_rules(rules)
+
+    def use_rules(self, rules: Rules) -> None:
+        """Share limits as rules want."""
+        if self.shared is not None:
+            settings = rules.settings
+            self.shared.use(settings.shared_limits, settings.shared_limits_password)
+
+    async def share_no_more(self) -> None:
+        """Have no connection any more by which limits are shared."""
+        if self.shared is not None:
+            await self.shared.stop()
+
     def check_adopting(self) -> None:
         """See whether this process can go on with connections of another.
 
@@ -127,7 +178,8 @@ class Engine:
         except OSError:  # it has been reset; whoever reads hears of that
             peer = _NOWHERE[connected.family]
         connected.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        return SocketTransport(self._poller, connected, int(connected.family), peer)
+        family = int(connected.family)
+        return SocketTransport(self._poller, connected, family, address_of(family, peer))
 
     def gate(self, port: IListeningPort) -> None:
         """Have a port that was opened elsewhere leave clients in its queue while there is no room for them."""

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
     from txmux.backends.connect.dial import Dial
-    from txmux.backends.upstream import Destination, Upstreams
+    from txmux.backends.upstream import Destination
+    from txmux.backends.upstreams import Upstreams
     from txmux.frontend.engine import Engine
     from txmux.frontend.limits.admission import Admission
+    from txmux.observe.counting.counts import ListenerCounts, RouteCounts
     from txmux.rules.model import Keepalive, Listener
     from txmux.sockets.options import SocketOption
-    from txmux.tls.termination import Termination, Terminations
+    from txmux.tls.termination import Termination
+    from txmux.tls.terminations import Terminations
 
 
 @attrs.frozen(eq=False)
@@ -32,10 +35,12 @@ class Branch(Route):
     Attributes:
         destination: Where it leads; ``None`` if it says nothing of that.
         termination: What ends its TLS.
+        counts: Counts the clients that it takes.
     """
 
     destination: Destination | None = None
     termination: Termination | None = None
+    counts: RouteCounts = attrs.field(kw_only=True)
 
 
 @attrs.frozen
@@ -96,6 +101,7 @@ class Generation:
         dial: Connects to a server.
         top: Where detection begins.
         inside: Where it goes on inside of TLS, by the name of the route that has ended that.
+        counts: Counts the listener's connections.
         number: Of the version of the rules, counted from 1.
     """
 
@@ -105,6 +111,7 @@ class Generation:
     dial: Dial
     top: Level
     inside: Mapping[str, Level]
+    counts: ListenerCounts
     number: int = 1
 
     @classmethod
@@ -132,7 +139,10 @@ class Generation:
         Raises:
             MuxError: A backend cannot be used, or files for TLS.
         """
-        known = tuple(routes)
+        known, column = tuple(routes), engine.column
+        admission.banned = engine.banned
+        if engine.shared is not None and admission.per_source is not None:
+            admission.per_source.shared = engine.shared.of(settings.name)
 
         def branch(route: Route) -> Branch:
             words: dict[str, Any] = attrs.asdict(route, recurse=False)
@@ -140,11 +150,13 @@ class Generation:
                 **words,
                 destination=None if route.outcome is None else upstreams.to(route.outcome),
                 termination=terminations.of(route) if route.terminate_tls else None,
+                counts=column.route(settings.name, route.name),
             )
 
         def detector(place: Listener | Route) -> Detector[Branch]:
-            own = [branch(route) for route in known if route.stands_under(place)]
-            return Detector(own, settings.peek_limit)
+            under = (route for route in known if route.stands_under(place))
+            own = [branch(found) for one in under if (found := one.over(settings.transport))]
+            return Detector(own, settings.peek_limit, _would_have_taken)
 
         silent = tuple(
             Silent(upstreams.to(line.outcome), line.clients, line.after) for line in settings.silent
@@ -163,7 +175,8 @@ class Generation:
                     waiting.append(inside[route.name])
         options = _options_of(settings.keepalive)
         dial = partial(engine.dial, options=options)
-        return cls(settings, admission, options, dial, top, inside, number)
+        counts = column.listener(settings.name)
+        return cls(settings, admission, options, dial, top, inside, counts, number)
 
     @property
     def levels(self) -> list[Level]:
@@ -184,6 +197,10 @@ class Generation:
     def dry_runs(self) -> list[tuple[str, int]]:
         """The routes that only tell what they would have taken, and how many connections that is."""
         return [found for level in self.levels for found in level.detector.would_have_taken.items()]
+
+
+def _would_have_taken(branch: Branch) -> None:
+    branch.counts.would_have_matched()
 
 
 def _options_of(keepalive: Keepalive | None) -> Sequence[SocketOption]:

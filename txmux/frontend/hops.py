@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MOST_HOPS = 8
 """How often a connection may come back. Rules that send it on to another listener of theirs do so once or twice."""
 
+_WITH_PORT = IPv4Address, IPv6Address
 _PORTS = 1 << 16
 _SIZE = 8  # bytes of a slot
 
@@ -55,7 +56,7 @@ class Hops:
     def of(self, client: Connection) -> int:
         """Tell how often a client's connection has come back."""
         peer: Any = client.getPeer()
-        slot = self._slots[peer.port] if _has_port(peer) else 0
+        slot = self._slots[peer.port] if isinstance(peer, _WITH_PORT) else 0
         if slot and slot >> 8 == _checksum(peer, client.getHost()):
             return slot & 0xFF
         return 0
@@ -71,7 +72,7 @@ class Hops:
             What `forget` is to be given when it is over; 0 if it cannot come back.
         """
         peer: Any = server.getPeer()
-        if not _has_port(peer) or peer.port not in self.ports:
+        if not isinstance(peer, _WITH_PORT) or peer.port not in self.ports:
             return 0
         host: Any = server.getHost()
         count = min(self.of(client) + 1, 0xFF)
@@ -82,10 +83,6 @@ class Hops:
         """Let go of a connection to a server that is over."""
         if noted:
             self._slots[noted] = 0
-
-
-def _has_port(end: IAddress) -> bool:
-    return isinstance(end, IPv4Address | IPv6Address)
 
 
 def _checksum(one: IAddress, other: IAddress) -> int:

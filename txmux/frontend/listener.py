@@ -7,19 +7,22 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from txmux.backends.upstream import Upstreams
+from txmux.backends.upstreams import Upstreams
 from txmux.frontend.addresses import text_of
 from txmux.frontend.connection import MuxProtocol
 from txmux.frontend.engine import Engine
 from txmux.frontend.generation import Generation
 from txmux.frontend.limits.admission import Admission
+from txmux.frontend.stage import OVER
+from txmux.observe.access_log import is_wanted
 from txmux.observe.record import ConnectionRecord
 from txmux.rules.model import Listener
-from txmux.tls.termination import Terminations
+from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress, IListeningPort
 
-    from txmux.frontend.moving import MovedConnection, Sockets
+    from txmux.frontend.moving import GiveBack, MovedConnection, Sockets
+    from txmux.frontend.served import Served
     from txmux.observe.access_log import AccessLog
     from txmux.observe.reasons import AbortReason
     from txmux.rules.model import Route
@@ -37,6 +41,11 @@ _log = Logger()
 _ids = (
     f"{prefix}-{number:x}" for prefix in [secrets.token_hex(4)] for number in itertools.count(1)
 )
+
+
+def new_id() -> str:
+    """Give an ID that no other connection of any process has."""
+    return next(_ids)
 
 
 class MuxFactory(ServerFactory):
@@ -61,7 +70,8 @@ class MuxFactory(ServerFactory):
         generation: What the next clients are accepted under.
         engine: As above.
         upstreams: As above.
-        connections: Those that are not over.
+        connections: Those that are not over, each a `Served`.
+        flows: What has them, if they are flows of datagrams.
     """
 
     noisy = False
@@ -83,7 +93,9 @@ class MuxFactory(ServerFactory):
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
             engine = Engine(reactor)
         self.engine = engine
-        self.upstreams = upstreams or Upstreams(engine.reactor, engine.clock, engine.dial)
+        self.upstreams = upstreams or Upstreams(
+            engine.reactor, engine.clock, engine.dial, column=engine.column
+        )
         self.generation = Generation.make(
             routes,
             settings,
@@ -92,8 +104,10 @@ class MuxFactory(ServerFactory):
             self.upstreams,
             terminations or Terminations(engine.reactor),
         )
-        self.connections: set[MuxProtocol] = set()
+        self.connections: set[Any] = set()
+        self.flows: object = None
         self._access_log = access_log
+        self._left: list[tuple[Generation, int]] = []
         self._emptied: Deferred[None] | None = None
         self._stopping: Deferred[None] = succeed(None)
 
@@ -103,7 +117,7 @@ class MuxFactory(ServerFactory):
         self.engine.descriptors.let_in()
         generation = self.generation
         name = generation.settings.name
-        record = ConnectionRecord(time.time(), next(_ids), name, text_of(addr))
+        record = ConnectionRecord(time.time(), new_id(), name, text_of(addr))
         return MuxProtocol(self, generation, self.engine, record)
 
     def change(self, generation: Generation) -> None:
@@ -113,47 +127,89 @@ class MuxFactory(ServerFactory):
             # In this order, so that what both have goes on.
             for outcome in generation.in_process:
                 outcome.factory.doStart()
-            for outcome in before.in_process:
-                outcome.factory.doStop()
+            self._leave(before)
+
+    def _leave(self, generation: Generation) -> None:
+        """Stop what a generation leads to, when its last connection has ended."""
+        if not generation.in_process:
+            return
+        left = sum(one.generation is generation for one in self.connections)
+        if left:
+            self._left.append((generation, left))
+        else:
+            _stop(generation)
+
+    def _ended(self, ended: Generation) -> None:
+        """Note the end of a connection while some generations wait for their last ones."""
+        waiting, self._left = self._left, []
+        for generation, left in waiting:
+            if generation is not ended:
+                self._left.append((generation, left))
+            elif left > 1:
+                self._left.append((generation, left - 1))
+            else:
+                _stop(generation)
 
     def log_to(self, access_log: AccessLog | None) -> None:
         """Tell this log of every connection that ends from now on."""
         self._access_log = access_log
 
-    def adopt(self, moved: MovedConnection, sockets: Sockets) -> None:
+    def adopt(
+        self, moved: MovedConnection, sockets: Sockets, elsewhere: GiveBack | None = None
+    ) -> None:
         """Go on with a connection that another process has begun to relay.
 
         Args:
             moved: What it has told.
             sockets: Of both ends; they belong to the connection from now on.
+            elsewhere: Gives back the place that it still has in the pool of the other process, if it does.
 
         Raises:
-            MuxError: It cannot be taken over here; the sockets are still the caller's.
+            MuxError: It cannot be taken over here; the sockets are still the caller's, as with any other error.
         """
         self.engine.check_adopting()
         record = moved.record
         led_to = self.upstreams.adopt(record.backend or "", record.server or "")
-        connection = MuxProtocol(self, self.generation, self.engine, record)
-        connection.adopt(moved, sockets, led_to)
+        generation = self.generation
+        if 0 < moved.generation < generation.number:
+            generation = attrs.evolve(generation, number=moved.generation)
+        connection = MuxProtocol(self, generation, self.engine, record)
+        try:
+            connection.adopt(moved, sockets, led_to, elsewhere)
+        except BaseException:
+            if led_to is not None and connection.stage is OVER:
+                upstream, member = led_to
+                upstream.pool.released(member)
+            connection.over("error")  # so that the log tells of its end
+            raise
 
     def listen(self, opened: socket.socket) -> IListeningPort:
         """Accept the clients of a socket, of which a duplicate is taken."""
         return self.engine.listen(opened, self, self.generation.options)
 
-    def opened(self, connection: MuxProtocol) -> None:
+    def opened(self, connection: Served) -> None:
         """Note a connection that is going to be served, as far as is known."""
         self.connections.add(connection)
+        if self.engine.events.wanted:
+            self.engine.events.begun(connection.record)
 
-    def closed(self, connection: MuxProtocol) -> None:
+    def closed(self, connection: Served) -> None:
         """Tell the access log of a connection, and forget it."""
         if connection in self.connections:
             self.connections.discard(connection)
+            if self._left:
+                self._ended(connection.generation)
             if not self.connections:
                 self.engine.clock.drop_idle()
         self.engine.descriptors.freed()
         if connection.admitted:
             connection.generation.admission.leave(connection.permit)
-        if self._access_log is not None and connection.logged:
+        is_told = is_wanted(connection.record, connection.logged)
+        if self.engine.events.wanted and is_told:
+            self.engine.events.ended(connection.record)
+        if is_told and not connection.record.is_clean:
+            self.engine.recent.add(connection.record, connection.unrecognised)
+        if self._access_log is not None and is_told:
             try:
                 self._access_log.write(connection.record)
             except Exception:  # noqa: BLE001 - a log of the embedding program must not keep the service from ending
@@ -173,16 +229,7 @@ class MuxFactory(ServerFactory):
     def abort(self, reason: AbortReason) -> None:
         """End every connection."""
         for connection in list(self.connections):
-            self.end(connection, reason)
-
-    def end(self, connection: MuxProtocol, reason: AbortReason) -> None:
-        """End one of the connections."""
-        try:
-            connection.stage.abort(reason)
-        except Exception:  # noqa: BLE001 - one that cannot be ended must not save the others
-            _log.failure("{id} could not be ended cleanly", id=connection.record.id)
-            connection.transport.abortConnection()
-            connection.over("error")
+            connection.end(reason)
 
     def startFactory(self) -> None:
         """Start what routes lead to."""
@@ -191,11 +238,15 @@ class MuxFactory(ServerFactory):
             outcome.factory.doStart()
 
     def stopFactory(self) -> None:
-        """Stop it again."""
-        for outcome in self.generation.in_process:
-            outcome.factory.doStop()
+        """Stop it again, when the last connection has ended."""
+        self._leave(self.generation)
         self._stopping = self.upstreams.stop()
 
     def stopped(self) -> Deferred[None]:
         """Wait until all that was stopped has ended."""
         return self._stopping
+
+
+def _stop(generation: Generation) -> None:
+    for outcome in generation.in_process:
+        outcome.factory.doStop()

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import base64
 import socket
-from typing import Any, TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
 from txmux.observe.record import ConnectionRecord
 from txmux.relay.interface import RelayState, SideState, Timeouts
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from txmux.rules.model import Logged
+
+_LONGEST = 60.0
+"""Seconds that a connection may be on its way; more would mean that the clock was set."""
+
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 """Those of the client and of the server."""
+
+GiveBack: TypeAlias = "Callable[[Callable[[], None]], None]"
+"""Gives back the place that a connection still has in the pool of a process that it has left. Calls what it is given when
+nobody has the place there."""
 
 
 @attrs.frozen
@@ -22,49 +35,101 @@ class MovedConnection:
     Attributes:
         record: What the access log is told at the end.
         age: Seconds since the client was accepted.
-        logged: Whether the log is told.
+        logged: Whether the log is told, or only of what is to be looked into.
         timeouts: When to give up; those of the rules that led the client.
         relay: How far its bytes have come.
+        generation: The number of the version of the rules by which the client was accepted; 0 if that is not known.
+        at: When all this was so, as the clock of both processes tells it.
     """
 
     record: ConnectionRecord
     age: float
-    logged: bool
+    logged: Logged
     timeouts: Timeouts
     relay: RelayState
+    generation: int = 0
+    at: float | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Give it as values of JSON."""
-        return attrs.asdict(self, value_serializer=_plain)
+    def age_at(self, now: float) -> float:
+        """Tell the age some time later."""
+        passed = 0.0 if self.at is None else now - self.at
+        return self.age + (passed if 0 <= passed <= _LONGEST else 0.0)
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> MovedConnection:
-        """Read what `as_json` gave, in this version of txmux or in another.
 
-        Fields that this version does not know are left out, and what the other did not know has its default.
+_PARTS: dict[str, type[Any]] = {
+    "record": ConnectionRecord,
+    "timeouts": Timeouts,
+    "relay.client": SideState,
+    "relay.server": SideState,
+    "relay": RelayState,
+    "": MovedConnection,
+}
+"""What a connection is made of; a part comes before that of which it is a part."""
+
+
+def _columns() -> list[str]:
+    """Name the values of a connection that are not parts themselves."""
+    return [
+        name
+        for part, kind in _PARTS.items()
+        for field in attrs.fields(kind)
+        if (name := f"{part}.{field.name}".lstrip(".")) not in _PARTS
+    ]
+
+
+_NAMES = _columns()
+_row: Any = attrgetter(*_NAMES)
+_BYTES = [number for number, name in enumerate(_NAMES) if name.endswith(".held")]
+
+
+def packed(connections: Iterable[MovedConnection]) -> dict[str, Any]:
+    """Give connections as values of JSON.
+
+    Returns:
+        The names of columns once, and a row for each connection: with thousands of them, little is said twice.
+    """
+    rows = []
+    for connection in connections:
+        row = [*_row(connection)]
+        for number in _BYTES:
+            row[number] = base64.b64encode(row[number]).decode("ascii") if row[number] else ""
+        rows.append(row)
+    return {"names": _NAMES, "rows": rows}
+
+
+class Unpacking:
+    """Reads the rows that `packed` gave, in this version of txmux or in another.
+
+    Columns that this version does not know are left out, and what the other did not know has its default.
+
+    Args:
+        names: Those of the columns.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._parts: list[tuple[str, type[Any], list[tuple[str, int]]]] = []
+        found = {name: number for number, name in enumerate(names)}
+        for part, kind in _PARTS.items():
+            paths = {field.name: f"{part}.{field.name}".lstrip(".") for field in attrs.fields(kind)}
+            columns = [(name, found[path]) for name, path in paths.items() if path in found]
+            self._parts.append((part, kind, columns))
+        self._bytes = [number for name, number in found.items() if name.endswith(".held")]
+
+    def read(self, row: list[Any]) -> MovedConnection:
+        """Read one.
 
         Raises:
-            TypeError: A field is missing that has no default.
+            IndexError: It is too short.
+            TypeError: A column is missing that has no default.
+            ValueError: It has something else where bytes should be.
         """
-        relay = values["relay"]
-        sides = {
-            name: _made(SideState, relay[name], held=base64.b64decode(relay[name]["held"]))
-            for name in ("client", "server")
-        }
-        moved: MovedConnection = _made(
-            cls,
-            values,
-            record=_made(ConnectionRecord, values["record"]),
-            timeouts=_made(Timeouts, values["timeouts"]),
-            relay=_made(RelayState, relay, **sides),
-        )
+        for number in self._bytes:
+            row[number] = base64.b64decode(row[number]) if row[number] else b""
+        made: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for part, kind, columns in self._parts:
+            one = kind(**{name: row[number] for name, number in columns}, **made[part])
+            if part:
+                whole, _, name = part.rpartition(".")
+                made[whole][name] = one
+        moved: MovedConnection = one
         return moved
-
-
-def _plain(_: type, __: Any, value: Any) -> Any:
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-
-
-def _made(kind: type[Any], values: dict[str, Any], **read: Any) -> Any:
-    known = {field.name for field in attrs.fields(kind)}
-    return kind(**{name: values[name] for name in known & values.keys()} | read)

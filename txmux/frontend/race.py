@@ -49,10 +49,10 @@ class Held:
         self._on_lost()
 
     def pass_to(self, receiver: Receiver) -> None:
-        """Tell somebody else what was heard."""
+        """Tell somebody else, who is the server's receiver now, what was heard."""
         if self._said:
             receiver.data(self._said)
-        if self._finished:
+        if self._finished and self._server.receiver is receiver:  # or the bytes have ended all
             receiver.finished()
 
 

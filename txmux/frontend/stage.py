@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import attrs
 from typing_extensions import override
 
+from txmux.relay.interface import Moved
 from txmux.rules.model import Refusal
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from txmux.interfaces import Exchange
     from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
+    from txmux.observe.states import ConnectionState
     from txmux.proxyprotocol.header import Address, Header, Tlv
     from txmux.relay.ends import IRelayTransport
 
@@ -38,6 +40,8 @@ class Client(Protocol):
         generation: The rules under which the client was accepted.
         engine: Has the timers and the relays.
         said: What the client has said, and nobody has been given yet.
+        heard_at: When it last said something, or a protocol of this process did, by the engine's clock; 0 is never. A relay
+            does not keep it up.
         has_finished: Whether it will say no more; it may still want to hear the answer.
         asked: Requests that were answered here, and that its server is to be asked again.
         tlvs: Fields of the PROXY protocol header that it began with.
@@ -50,6 +54,7 @@ class Client(Protocol):
     generation: Generation
     engine: Engine
     said: bytes = b""
+    heard_at: float = 0.0
     has_finished: bool = False
     asked: tuple[Exchange, ...] = ()
     tlvs: tuple[Tlv, ...] = ()
@@ -121,7 +126,12 @@ class Stage:
 
     Args:
         client: The client's connection.
+
+    Attributes:
+        state: Its name.
     """
+
+    state: ClassVar[ConnectionState] = "over"
 
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)
@@ -145,6 +155,7 @@ class Stage:
         client = self._client
         client.record.bytes_in += len(data)
         client.said += data
+        client.heard_at = client.engine.clock.seconds()
         self.on_data()
 
     def on_data(self) -> None:
@@ -161,6 +172,11 @@ class Stage:
     def lost(self, reason: Failure) -> None:  # noqa: ARG002
         """Note that the client is gone."""
         self._client.over("client-gone")
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way until now."""
+        record = self._client.record
+        return Moved(record.bytes_in, record.bytes_out, self._client.heard_at)
 
     def abort(self, reason: AbortReason) -> None:
         """End the connection at once, whatever it is doing."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.frontend.addresses import ip_address_of
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, source_of
+from txmux.networks.banned import Banned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,11 +17,15 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
 
     from txmux.frontend.limits.per_source import Permit
-    from txmux.observe.reasons import EndReason
+    from txmux.observe.reasons import EndReason, LimitName
     from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Listener
 
 __all__ = ["Admission", "Counter", "Refused", "Tally"]
+
+
+_NOBODY = Banned(time.time)
+_TALLIES: tuple[LimitName, ...] = ("txmux.max_connections", "max_connections")
 
 
 class Refused(Exception):  # noqa: N818 - it is not an error
@@ -27,11 +33,13 @@ class Refused(Exception):  # noqa: N818 - it is not an error
 
     Attributes:
         reason: Why not.
+        limit: The limit that is reached; ``None`` if it was something else.
     """
 
-    def __init__(self, reason: EndReason) -> None:
+    def __init__(self, reason: EndReason, limit: LimitName | None = None) -> None:
         super().__init__(reason)
         self.reason: EndReason = reason
+        self.limit = limit
 
 
 @attrs.define
@@ -45,7 +53,7 @@ class Tally:
     """How many connections there are, among listeners that share a limit.
 
     Args:
-        limit: The highest number; 0 is no limit.
+        limit: The highest number; 0 means no limit.
         counter: Has the number; another one is made if not given.
     """
 
@@ -69,8 +77,19 @@ class Tally:
         """Count one more, whatever the limit."""
         self._counter.count += 1
 
+    def adopt(self) -> None:
+        """Count one that comes from another process, whatever the limit."""
+        self.add()
+
+    def move_away(self) -> None:
+        """Count one less, which another process adopts next."""
+        self.give_back()
+
+    def none_come(self) -> None:
+        """Note that what has moved away and was not adopted never will be."""
+
     def give_back(self) -> None:
-        """Count one less. For each `add`, and each `take` that said yes, once."""
+        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
         self._counter.count -= 1
 
 
@@ -83,7 +102,13 @@ class Admission:
         service: Counts the connections of all listeners; there is no limit for them if it is not given.
         listener: Counts those of this one, where other processes count with it.
         per_source: Counts those of each source, where other processes count with it.
+
+    Attributes:
+        per_source: What counts those of each source; ``None`` if there is no limit for them.
+        banned: Who may not come in, whatever the settings.
     """
+
+    banned: Banned = _NOBODY
 
     def __init__(
         self,
@@ -98,7 +123,7 @@ class Admission:
         limits = SourceLimits.of(settings)
         if per_source is None and limits is not None:
             per_source = PerSource(limits, seconds)
-        self._per_source = per_source
+        self.per_source = per_source
         # Without a limit, too: the next rules may have one.
         self._tallies = (service or Tally(), listener or Tally(settings.max_connections))
         self._asks_who = self._clients.limited or per_source is not None
@@ -117,7 +142,7 @@ class Admission:
             Refused: It is not let in.
         """
         permit = None
-        if self._asks_who:
+        if self._asks_who or self.banned.any:
             permit = self._check(client or ip_address_of(peer))
         for number, tally in enumerate(self._tallies):
             if not tally.take():
@@ -125,17 +150,22 @@ class Admission:
                     taken.give_back()
                 if permit is not None:
                     permit.release()
-                raise Refused("limit")
+                raise Refused("limit", _TALLIES[number])
         return permit
 
+    def serves(self, client: Address) -> bool:
+        """Tell whether an address is one that may come in, whatever the limits."""
+        return self._clients.serves(client.host) and client.host not in self.banned
+
     def _check(self, client: Address | None) -> Permit | None:
-        if not self._clients.serves(None if client is None else client.host):
+        host = None if client is None else client.host
+        if not self._clients.serves(host) or (host is not None and host in self.banned):
             raise Refused("denied")
-        if client is None or self._per_source is None:
+        if client is None or self.per_source is None:
             return None
-        permit = self._per_source.enter(source_of(client.host))
+        permit = self.per_source.enter(source_of(client.host))
         if permit is None:
-            raise Refused("limit")
+            raise Refused("limit", self.per_source.reached)
         return permit
 
     def adopt(self, client: Address | None) -> Permit | None:
@@ -148,10 +178,36 @@ class Admission:
             As `enter` does.
         """
         for tally in self._tallies:
-            tally.add()
-        if client is None or self._per_source is None:
+            tally.adopt()
+        if client is None or self.per_source is None:
             return None
-        return self._per_source.adopt(source_of(client.host))
+        return self.per_source.adopt(source_of(client.host))
+
+    def move(
+        self, permit: Permit | None, before: Address, after: Address, *, is_known: bool = False
+    ) -> Permit | None:
+        """Count a client that has another address now.
+
+        Args:
+            permit: What counts it so far, and has to be released if something else does from now on.
+            before: Its address so far.
+            after: Its address now.
+            is_known: Whether it was let in at that address before, so that it is counted there whatever the limits.
+
+        Returns:
+            What counts it now; `permit` if it is still of the same source.
+
+        Raises:
+            Refused: It may not be there, as too many are.
+        """
+        source = source_of(after.host)
+        if self.per_source is None or (permit is not None and source == source_of(before.host)):
+            return permit
+        found = self.per_source.adopt(source) if is_known else self.per_source.enter(source)
+        if found is None:
+            raise Refused("limit", self.per_source.reached)
+        found.settle()
+        return found
 
     def leave(self, permit: Permit | None) -> None:
         """Note that a client that was let in is gone.
@@ -163,3 +219,19 @@ class Admission:
             permit.release()
         for tally in self._tallies:
             tally.give_back()
+
+    def move_away(self, permit: Permit | None) -> None:
+        """Note, instead of `leave`, that another process is about to `adopt` a client. Until then it still counts for the totals.
+
+        Args:
+            permit: What `enter` gave.
+        """
+        if permit is not None:
+            permit.release()
+        for tally in self._tallies:
+            tally.move_away()
+
+    def none_come(self) -> None:
+        """Note that clients that have moved away, and nobody has adopted yet, have ended with whoever was to do that."""
+        for tally in self._tallies:
+            tally.none_come()

@@ -5,20 +5,25 @@ A source is an IPv4 address, or an IPv6 network of 64 bits, which is what one cu
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import secrets
+from array import array
 from contextlib import nullcontext
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, TypeAlias
 
+    from txmux.observe.reasons import LimitName
     from txmux.rules.model import IPAddress, Listener
+
+    _Part: TypeAlias = tuple[int, int]
 
 _WORD = 8  # bytes
 _WAYS = 16  # slots in which a source may be found
@@ -44,7 +49,7 @@ def source_of(host: IPAddress) -> int:
 
 @attrs.frozen
 class SourceLimits:
-    """What one source may have; 0 is no limit.
+    """What one source may have; 0 means no limit.
 
     Attributes:
         connections: The highest number of connections.
@@ -62,7 +67,8 @@ class SourceLimits:
     def of(cls, settings: Listener) -> SourceLimits | None:
         """Give the limits of a listener; ``None`` if it has none for a source."""
         rate = settings.connection_rate_per_source
-        limits = cls(settings.max_connections_per_source, settings.max_undecided_per_source)
+        most = settings.max_connections_per_source or settings.max_flows_per_source
+        limits = cls(most, settings.max_undecided_per_source)
         if rate is not None:
             interval = max(1, round(_SECOND / rate.per_second))
             limits = attrs.evolve(limits, interval=interval, burst=rate.burst)
@@ -79,17 +85,28 @@ class SourceTable:
     Args:
         memory: `size` bytes, all 0 at first.
         columns: The number of processes.
+        written: Gives the parts that were ever written, as where each begins and ends among the numbers; the whole if not given.
+            To read the others, too, would make the system fill shared memory with zeros.
     """
 
-    def __init__(self, memory: Any, columns: int = 1) -> None:
+    def __init__(
+        self, memory: Any, columns: int = 1, written: Callable[[], Iterable[_Part]] | None = None
+    ) -> None:
         self.width = 2 + columns
         self.numbers = memoryview(memory).cast("Q")
+        whole = [(0, len(self.numbers) - 1)]
+        self._written = written or (lambda: whole)
         sets = self.slots(columns) // _WAYS
         self._shift = 65 - sets.bit_length()
         # Nobody is to know which sources share slots.
         if not self.numbers[-1]:
             self.numbers[-1] = secrets.randbits(64) | 1
         self._factor = self.numbers[-1]
+
+    @property
+    def name(self) -> str:
+        """What tells it from any other table."""
+        return f"{self._factor:x}"
 
     @staticmethod
     def slots(columns: int) -> int:
@@ -137,16 +154,96 @@ class SourceTable:
             numbers[found + 1] = 0
         return found
 
+    def tracked(self, now: int) -> int:
+        """Count the slots that say something.
+
+        Args:
+            now: The time.
+        """
+        return sum(
+            self.numbers[slot + 1] > now or self.total(slot) > 0
+            for slot, source in self._each(0)
+            if source
+        )
+
+    def _each(self, number: int) -> Iterator[tuple[int, int]]:
+        """Give one of the numbers of each slot, with where it is, as far as that was ever written."""
+        width = self.width
+        for start, end in self._written():
+            places = range(start + (number - start) % width, end, width)
+            yield from zip(places, self.numbers[places.start : end : width].tolist(), strict=True)
+
     def total(self, slot: int) -> int:
         """Add up the counts of a slot."""
         return sum(self.numbers[slot + 2 : slot + self.width].tolist())
 
+    def buckets(self, now: int) -> bytes:
+        """Give the sources whose buckets are not full, for another table: pairs of 64 bits, a source and the time that it needs.
+
+        Args:
+            now: The time.
+        """
+        numbers = self.numbers
+        found = ((numbers[at - 1], full - now) for at, full in self._each(1) if full > now)
+        return array("Q", itertools.chain.from_iterable(found)).tobytes()
+
+    def empty(self, buckets: bytes, now: int) -> None:
+        """Take from the buckets of sources what another table tells of them.
+
+        Args:
+            buckets: As `buckets` gave them.
+            now: The time.
+        """
+        for source, needs in _pairs(buckets):
+            slot = self.find(source, now)
+            if slot is not None:
+                self.numbers[slot + 1] = max(self.numbers[slot + 1], now + needs)
+
+    def held(self) -> bytes:
+        """Give the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""
+        totals = ((source, self.total(slot) & _CONNECTIONS) for slot, source in self._each(0))
+        held = (pair for pair in totals if pair[1])
+        return array("Q", itertools.chain.from_iterable(held)).tobytes()
+
+    def expect(self, held: bytes, column: int, now: int) -> None:
+        """Count connections of another table that will come, and are adopted then.
+
+        Args:
+            held: As `held` gave it.
+            column: Where they are counted until then.
+            now: The time.
+        """
+        for source, count in _pairs(held):
+            slot = self.find(source, now)
+            if slot is not None:
+                self.numbers[slot + 2 + column] = count
+
     def clear(self, column: int) -> None:
-        """Forget the connections of a process that has ended."""
-        numbers, width = self.numbers, self.width
-        for slot in range(2 + column, len(numbers) - 1, width):
-            if numbers[slot]:
-                numbers[slot] = 0
+        """Forget the connections of a process that has ended.
+
+        Args:
+            column: That of the process.
+        """
+        for at, count in self._each(2 + column):
+            if count:
+                self.numbers[at] = 0
+
+
+def _pairs(told: bytes) -> Iterator[tuple[int, int]]:
+    """Read pairs of 64 bits."""
+    numbers = array("Q")
+    numbers.frombytes(told[: len(told) // (2 * _WORD) * 2 * _WORD])
+    return zip(numbers[::2], numbers[1::2], strict=True)
+
+
+class Shared(Protocol):
+    """What several machines count together; see `txmux.cluster.leases.Leases`."""
+
+    def take(self, source: int, used: int, interval: int, burst: int, /) -> bool:
+        """Tell whether a source may make a connection, and count it."""
+
+    def elsewhere(self, source: int, here: int, limit: int, counted: PerSource, /) -> int:
+        """Tell how many connections a source has at other machines, as far as is known."""
 
 
 class PerSource:
@@ -156,8 +253,17 @@ class PerSource:
         limits: What a source may have.
         seconds: Tells the time.
         table: Where it is counted; one for this process alone if not given.
+        column: That of this process.
         lock: Is held while the table is changed by more than this process's own counts.
+        expected: The column of connections that will come from another process; ``None`` if there is none such.
+
+    Attributes:
+        reached: The limit for which the last one was refused.
+        shared: Is asked, too, where other machines count with this one.
     """
+
+    reached: LimitName = "max_connections_per_source"
+    shared: Shared | None = None
 
     def __init__(
         self,
@@ -166,11 +272,13 @@ class PerSource:
         table: SourceTable | None = None,
         column: int = 0,
         lock: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - it has no state
+        expected: int | None = None,
     ) -> None:
         self._limits = limits
         self._seconds = seconds
         self._table = table or SourceTable(mmap.mmap(-1, SourceTable.size(1)))
         self._count = 2 + column
+        self._expected = None if expected is None else 2 + expected
         self._lock = lock
         self._elsewhere = memoryview(bytearray(_WORD)).cast("Q")
 
@@ -194,19 +302,55 @@ class PerSource:
             if slot is None:
                 return Permit(self._elsewhere, 0)
             total = table.total(slot)
-            if 0 < limits.connections <= total & _CONNECTIONS:
+            if limits.connections and limits.connections <= self._everywhere(source, total):
+                self.reached = "max_connections_per_source"
                 return None
             if 0 < limits.undecided <= total // _UNDECIDED:
+                self.reached = "max_undecided_per_source"
                 return None
             if limits.interval:
                 empty_until = now + limits.interval * limits.burst
                 # It is never further off, unless the clock was set back.
                 full_at = min(max(numbers[slot + 1], now), empty_until)
                 welcome = full_at + limits.interval <= empty_until
+                if welcome and self.shared is not None:
+                    used = (full_at - now) // limits.interval
+                    welcome = self.shared.take(source, used, limits.interval, limits.burst)
                 numbers[slot + 1] = full_at + limits.interval * welcome
                 if not welcome:
+                    self.reached = "connection_rate_per_source"
                     return None
             return Permit(numbers, slot + self._count)
+
+    def _everywhere(self, source: int, total: int) -> int:
+        here = total & _CONNECTIONS
+        if self.shared is None:
+            return here
+        return here + self.shared.elsewhere(source, here, self._limits.connections, self)
+
+    @property
+    def machine(self) -> str:
+        """What tells all processes that count with this one from those of other machines."""
+        return self._table.name
+
+    def count(self, source: int) -> int:
+        """Tell how many connections a source has on this machine."""
+        with self._lock:
+            slot = self._table.find(source, int(self._seconds() * _SECOND))
+            return 0 if slot is None else self._table.total(slot) & _CONNECTIONS
+
+    def told(self) -> bytes:
+        """Give what another process needs to go on with the rates of sources; see `SourceTable.buckets`."""
+        return self._table.buckets(int(self._seconds() * _SECOND))
+
+    def recall(self, buckets: bytes) -> None:
+        """Go on with the rates of sources that another process has told."""
+        with self._lock:
+            self._table.empty(buckets, int(self._seconds() * _SECOND))
+
+    def tracked(self) -> int:
+        """Count the sources that are kept in mind: those with connections, or whose bucket is not full."""
+        return self._table.tracked(int(self._seconds() * _SECOND))
 
     def adopt(self, source: int) -> Permit:
         """Count a connection that another process has let in, and that is recognised already.
@@ -219,7 +363,10 @@ class PerSource:
             if slot is None:
                 permit = Permit(self._elsewhere, 0)
             else:
-                permit = Permit(self._table.numbers, slot + self._count)
+                numbers = self._table.numbers
+                permit = Permit(numbers, slot + self._count)
+                if self._expected is not None and numbers[slot + self._expected]:
+                    numbers[slot + self._expected] -= 1
         permit.settle()
         return permit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from typing_extensions import override
@@ -13,6 +13,7 @@ from txmux.wire.client_hello import parse_client_hello
 if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.frontend.stage import Client
+    from txmux.observe.states import ConnectionState
 
 _HELLO = b"\x16"  # the first byte of a TLS record with a handshake message
 
@@ -36,16 +37,22 @@ def lacks_hello(client: Client, upstream: Upstream) -> bool:
 class AwaitingHello(Stage):
     """Waits for the rest of the hello; otherwise what a backend is told would depend on how the network cut it.
 
+    What is left of the client's `detect_timeout` is the limit, as it is for all that a client says before it is led anywhere.
+
     Args:
         upstream: Where the client is led.
     """
+
+    state: ClassVar[ConnectionState] = "awaiting-hello"
 
     _upstream: Upstream
 
     @override
     def begin(self) -> None:
-        self._reader = parse_client_hello(self._client.said, None)
-        self.wait(self._client.generation.settings.detect_timeout, self._go_on)
+        client = self._client
+        self._reader = parse_client_hello(client.said, None)
+        left = client.generation.settings.detect_timeout - client.elapsed_ms() / 1000
+        self.wait(max(0.0, left), self._go_on)
 
     @override
     def on_data(self) -> None:

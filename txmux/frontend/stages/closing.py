@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.interfaces import ISSLTransport
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.observe.reasons import AbortReason, EndReason
+    from txmux.observe.states import ConnectionState
 
 _CLOSE_NOTIFY = 5.0  # seconds that TLS waits for the other side's
 
@@ -27,6 +28,8 @@ class Closing(Stage):
         how: `Refusal.RESET` to break it off.
         reason: Why, for the log.
     """
+
+    state: ClassVar[ConnectionState] = "closing"
 
     _how: Refusal
     _reason: EndReason

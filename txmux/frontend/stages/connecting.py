@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.frontend.race import Race
     from txmux.observe.reasons import ConnectFailure
+    from txmux.observe.states import ConnectionState
     from txmux.relay.ends import IRelayTransport
+
+_WITH_PORT = IPv4Address, IPv6Address
 
 
 @attrs.define(eq=False, slots=False)
@@ -32,6 +35,8 @@ class Connecting(Stage):
         race: A connection that was begun before it was known where the client belongs; maybe to elsewhere.
     """
 
+    state: ClassVar[ConnectionState] = "connecting"
+
     _upstream: Upstream
     _race: Race | None = None
     _connector: BackendConnector | None = attrs.field(default=None, init=False)
@@ -41,9 +46,10 @@ class Connecting(Stage):
     def begin(self) -> None:
         client, upstream = self._client, self._upstream
         connector = connector_for(client, upstream, self._connected, self._failed)
-        # Reading goes on for as long as there is room, because a socket that is not read does not tell
-        # that its peer is gone.
-        self.on_data()
+        if len(client.said) >= client.generation.settings.peek_limit:
+            self.on_data()
+        if client.has_finished:
+            self.on_finished()
         race = self._race
         if race is not None and race.suits(connector):
             self._connector = race.connector
@@ -68,7 +74,19 @@ class Connecting(Stage):
         client = self._client
         if len(client.said) >= client.generation.settings.peek_limit:
             self._paused = True
-            client.transport.pauseProducing()
+            if not self._stand_by():
+                client.transport.pauseProducing()
+
+    @override
+    def on_finished(self) -> None:
+        self._stand_by()
+
+    def _stand_by(self) -> bool:
+        """Read no more, but hear of it if the client is gone, since it may wait for long; tell whether the transport can do that."""
+        stand_by = getattr(self._client.transport, "stand_by", None)
+        if stand_by is not None:
+            stand_by()
+        return stand_by is not None
 
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client = self._client
@@ -76,6 +94,7 @@ class Connecting(Stage):
         record.server = member.target.text
         record.server_local = _local_end(server.transport)
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
+        self._upstream.counts.connected(record.connect_ms)
         self._done()
         held = self._race.take_held() if self._race is not None else None
         client.relay(self._upstream, member, server, held)
@@ -101,4 +120,4 @@ class Connecting(Stage):
 def _local_end(server: IRelayTransport) -> str | None:
     """Give the address that a server sees."""
     host = server.getHost()
-    return text_of(host) if isinstance(host, IPv4Address | IPv6Address) else None
+    return text_of(host) if isinstance(host, _WITH_PORT) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.internet import error
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from txmux.frontend.stage import Client
     from txmux.observe.reasons import AbortReason, EndReason
+    from txmux.observe.states import ConnectionState
     from txmux.rules.model import InProcess
 
 _log = Logger()  # of the module: an event must not keep a connection's objects alive
@@ -35,6 +36,8 @@ class HandedOver(Stage):
     Attributes:
         protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
     """
+
+    state: ClassVar[ConnectionState] = "handed-over"
 
     _destination: InProcess
     _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
@@ -147,7 +150,7 @@ class _Transport:
     def __init__(self, stage: HandedOver, client: Client) -> None:
         self._stage = stage
         self._transport = client.transport
-        self._record = client.record
+        self._client = client
         self.getPeer = client.peer
         self.getHost = client.host
         directlyProvides(self, providedBy(self._transport))
@@ -166,7 +169,9 @@ class _Transport:
 
     def write(self, data: bytes) -> None:
         """Write and count."""
-        self._record.bytes_out += len(data)
+        client = self._client
+        client.record.bytes_out += len(data)
+        client.heard_at = client.engine.clock.seconds()
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:

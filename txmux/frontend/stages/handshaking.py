@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from twisted.internet.interfaces import IHandshakeListener
@@ -13,9 +13,6 @@ from zope.interface import implementer
 from txmux.frontend.stage import Stage
 from txmux.proxyprotocol.encode import encode_ssl
 from txmux.proxyprotocol.header import SslClient, SslInfo, Tlv, TlvType
-from txmux.tls.agreed import AgreedTLS
-from txmux.tls.causes import cause_of
-from txmux.tls.transport import TLSTransport
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
 
     from txmux.frontend.generation import Level
     from txmux.observe.reasons import AbortReason, EndReason
+    from txmux.observe.states import ConnectionState
+    from txmux.tls.agreed import AgreedTLS
     from txmux.tls.termination import Termination
 
 
@@ -38,6 +37,8 @@ class Handshaking(Stage):
         inside: Whose routes are asked when there is plaintext.
     """
 
+    state: ClassVar[ConnectionState] = "handshaking"
+
     _termination: Termination
     _inside: Level
     _reason: EndReason = attrs.field(default="tls-failed", init=False)
@@ -48,7 +49,7 @@ class Handshaking(Stage):
         client = self._client
         below: Any = client.transport
         self.wait(client.generation.settings.detect_timeout, self._too_late)
-        self._tls = tls = TLSTransport(self._termination.factory, self, _connectWrapped=False)
+        self._tls = tls = self._termination.transport(self)
         tls.strict = client.generation.settings.tls_strict
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = tls
@@ -64,7 +65,7 @@ class Handshaking(Stage):
     def handshakeCompleted(self) -> None:
         """Step out of the way: TLS is now the client's transport."""
         client, tls = self._client, self._tls
-        agreed = AgreedTLS.of(tls.getHandle())
+        agreed = self._termination.agreed(tls)
         inner: Any = tls
         client.transport, inner.wrappedProtocol = inner, client
         client.ended_tls = _as_fields(agreed)
@@ -82,7 +83,7 @@ class Handshaking(Stage):
     def lost(self, reason: Failure) -> None:
         client = self._client
         if self._reason == "tls-failed":
-            cause = self._cause or cause_of(reason.value, self._tls.distrusted)
+            cause = self._cause or self._termination.cause_of(reason.value, self._tls)
             client.record.facts = {**client.record.facts, "tls_error": printable(cause)}
         client.over(self._reason)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from twisted.internet.address import UNIXAddress
 from typing_extensions import override
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.failure import Failure
 
+    from txmux.observe.states import ConnectionState
     from txmux.rules.model import NetworkSet
 
 _START_OF_V2 = 16  # has the length of the rest
@@ -40,6 +41,8 @@ def is_sender(peer: IAddress, senders: NetworkSet) -> bool:
 
 class Introduction(Stage):
     """Waits for the header. Nothing else is done for the connection, because it is not known yet whose it is."""
+
+    state: ClassVar[ConnectionState] = "introduction"
 
     _detection: IDelayedCall | None = None
     _length = 0  # of the header, at least

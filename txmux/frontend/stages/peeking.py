@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from typing_extensions import override
@@ -11,6 +11,7 @@ from txmux.backends.upstream import Upstream
 from txmux.frontend.generation import Silent
 from txmux.frontend.stage import Stage
 from txmux.rules.model import Refusal
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from txmux.detection.detector import Decision
     from txmux.frontend.generation import Branch, Level
     from txmux.interfaces import Exchange
+    from txmux.observe.states import ConnectionState
 
 _CLOSE = Silent(Refusal.CLOSE)
 """Where silence leads if the rules do not say."""
@@ -32,11 +34,19 @@ class Peeking(Stage):
         deadline: Calls `too_late`, or has run out; begins now if not given.
     """
 
+    state: ClassVar[ConnectionState] = "peeking"
+
     _level: Level
     _deadline: IDelayedCall | None = None
     _answers = 0  # given to the client
     _since = 0.0  # in milliseconds after the client was accepted
     _has_own_time = False  # while the client is silent
+    _is_left = False
+
+    @property
+    def level(self) -> Level:
+        """Whose routes are asked."""
+        return self._level
 
     @override
     def begin(self) -> None:
@@ -65,15 +75,24 @@ class Peeking(Stage):
             self._has_own_time = True
             self._wait_until(silent.after)
         elif deadline is None:
-            self.wait(client.generation.settings.detect_timeout, self.too_late)
+            self._look_at_once()
+            if not self._is_left:
+                self.wait(client.generation.settings.detect_timeout, self.too_late)
         else:
             if client.said:
                 self.on_data()
             if self._deadline is deadline and not deadline.active():
                 self.too_late()
 
+    def _look_at_once(self) -> None:
+        """Look at what the client has said by now: if it decides, nothing has to be waited for."""
+        transport = self._client.transport
+        # Whatever is wrapped around a socket, as TLS is, wants to see all bytes of it first, and passes on what it does not have itself.
+        if isinstance(transport, SocketTransport) and (first := transport.take()):
+            self.data(first)
+
     def _wait_until(self, seconds: float) -> None:
-        """Decide so many seconds after the client came to this level, if nothing is decided before."""
+        """Decide this many seconds after the client came to this level, if nothing is decided before."""
         self.wait(max(0.0, seconds - self._passed()), self.too_late)
 
     def _passed(self) -> float:
@@ -82,6 +101,7 @@ class Peeking(Stage):
     @override
     def leave(self) -> None:
         super().leave()
+        self._is_left = True
         race = self._client.race
         if race is not None:
             self._client.race = None

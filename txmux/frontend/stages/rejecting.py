@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from twisted.internet.interfaces import ISSLTransport
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.observe.reasons import AbortReason, EndReason
+    from txmux.observe.states import ConnectionState
 
 _PATIENCE = 3.0  # seconds
 _MOST = 256 * 1024  # bytes
@@ -33,6 +34,8 @@ class Rejecting(Stage):
     Args:
         reason: Why, on which the answer depends.
     """
+
+    state: ClassVar[ConnectionState] = "rejecting"
 
     _reason: EndReason
     _answered = 0

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from typing_extensions import override
 
 from txmux.frontend.stage import Stage
+from txmux.relay.interface import Moved
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txmux.backends.connect.client import ProxyClient
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.frontend.moving import MovedConnection, Sockets
+    from txmux.frontend.moving import GiveBack, MovedConnection, Sockets
     from txmux.frontend.race import Held
     from txmux.observe.reasons import AbortReason
+    from txmux.observe.states import ConnectionState
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult
     from txmux.relay.relay import Relay
@@ -30,6 +35,8 @@ class _BothEnds(Stage):
         server: The server's end.
     """
 
+    state: ClassVar[ConnectionState] = "relaying"
+
     _end: End
     _server: ProxyClient
     relay: Relay = attrs.field(init=False)
@@ -38,15 +45,35 @@ class _BothEnds(Stage):
     def abort(self, reason: AbortReason) -> None:
         self.relay.abort(reason)
 
+    @override
+    def moved(self) -> Moved:
+        record, moved = self._client.record, self.relay.moved()
+        return Moved(
+            record.bytes_in + moved.bytes_in, record.bytes_out + moved.bytes_out, moved.last_at
+        )
+
     def _over(self, result: RelayResult) -> None:
         record = self._client.record
         record.bytes_in += result.bytes_in
         record.bytes_out += result.bytes_out
-        self.release()
         self._client.over(result.reason)
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        self.release()
 
     def release(self) -> None:
         """Tell the pool that the server has a connection less."""
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether its server has a limit, for which it counts wherever it goes on."""
+        return False
+
+    def move_away(self) -> GiveBack:
+        """Go on in another process, where the server's limit counts it still; what this gives is told of its end."""
+        raise NotImplementedError
 
     @property
     def sockets(self) -> Sockets:
@@ -69,6 +96,7 @@ class Relaying(_BothEnds):
     _upstream: Upstream
     _member: Member
     _held: Held | None = None
+    _has_moved: bool = attrs.field(default=False, init=False)
 
     @override
     def begin(self) -> None:
@@ -84,7 +112,19 @@ class Relaying(_BothEnds):
 
     @override
     def release(self) -> None:
-        self._upstream.pool.released(self._member)
+        if not self._has_moved:
+            self._upstream.pool.released(self._member)
+
+    @property
+    @override
+    def keeps_place(self) -> bool:
+        return self._upstream.pool.is_limited
+
+    @override
+    def move_away(self) -> GiveBack:
+        self._has_moved = True
+        self._upstream.pool.moved_away(self._member)
+        return partial(self._upstream.pool.give_back, self._member)
 
 
 @attrs.define(eq=False)
@@ -94,10 +134,13 @@ class Adopted(_BothEnds):
     Args:
         led_to: Whose server it is and the server, if these rules have such.
         moved: What the other process has told.
+        elsewhere: Gives back its place in that process, where others may wait for it; ``None`` if it has none.
     """
 
     _led_to: tuple[Upstream, Member] | None
     _moved: MovedConnection
+    _elsewhere: GiveBack | None = None
+    _has_moved: bool = attrs.field(default=False, init=False)
 
     @override
     def begin(self) -> None:
@@ -107,6 +150,40 @@ class Adopted(_BothEnds):
 
     @override
     def release(self) -> None:
-        if self._led_to is not None:
+        if self._has_moved:
+            return
+        if self._elsewhere is not None:
+            # Those who wait there have come before those who wait here.
+            self._elsewhere(partial(self._moved_away(), _nothing))
+        elif self._led_to is not None:
             upstream, member = self._led_to
             upstream.pool.released(member)
+
+    @property
+    @override
+    def keeps_place(self) -> bool:
+        is_limited = self._led_to is not None and self._led_to[0].pool.is_limited
+        return is_limited or self._elsewhere is not None
+
+    @override
+    def move_away(self) -> GiveBack:
+        self._has_moved = True
+        elsewhere, give_back = self._elsewhere, self._moved_away()
+        if elsewhere is None:
+            return give_back
+        return lambda free: give_back(partial(elsewhere, free))
+
+    def _moved_away(self) -> GiveBack:
+        if self._led_to is None:
+            return _call
+        upstream, member = self._led_to
+        upstream.pool.moved_away(member)
+        return partial(upstream.pool.give_back, member)
+
+
+def _call(what: Callable[[], None]) -> None:
+    what()
+
+
+def _nothing() -> None:
+    pass

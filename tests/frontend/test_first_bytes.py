@@ -1,0 +1,87 @@
+"""Clients that have spoken before anybody has accepted them."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from tests.support.mux import MuxTestCase
+
+_RESET = struct.pack("ii", 1, 0)
+
+
+class FirstBytesTest(MuxTestCase):
+    """What such a client has said is looked at as it is accepted."""
+
+    def early(self, said: bytes, **settings: int) -> socket.socket:
+        """Connect a client to a multiplexer, which has yet to accept it."""
+        address = "127.0.0.1", self.ssh_mux(**settings)
+        client = socket.create_connection(address)
+        self.addCleanup(client.close)
+        client.sendall(said)
+        return client
+
+    async def test_decided_at_once(self) -> None:
+        """Bytes that decide lead to a server at once, and no timer waits for more of them."""
+        client = self.early(b"SSH-2.0-test\r\n", detect_timeout=7)
+        self.listening.doRead()
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.record.route, "ssh")
+        self.assertNotIn(
+            7.0, [timer.getTime() for timer in self.factory.engine.clock.getDelayedCalls()]
+        )
+        server = await self.backend.heard(14)
+        self.assertEqual(bytes(server.received), b"SSH-2.0-test\r\n")
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+
+    async def test_more_needed(self) -> None:
+        """Bytes that do not decide leave the client the time that it would have had."""
+        client = self.early(b"SS", detect_timeout=7)
+        self.listening.doRead()
+        (connection,) = self.factory.connections
+        self.assertEqual((connection.record.route, connection.record.bytes_in), (None, 2))
+        self.time.advance(6.9)
+        await self.turn(3)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        self.assert_story(await self.logged(), reason="no-route", bytes_in=2)
+        self.assertEqual(client.recv(1), b"")
+
+    async def test_nothing_yet(self) -> None:
+        """A client that has said nothing is heard when it speaks."""
+        client = self.early(b"")
+        self.listening.doRead()
+        client.sendall(b"SSH-2.0-test\r\n")
+        server = await self.backend.heard(14)
+        client.close()
+        server.close()
+        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+
+    async def test_finished(self) -> None:
+        """A client that has finished already is led to its server, which hears of the end."""
+        client = self.early(b"SSH-2.0-test\r\n")
+        client.shutdown(socket.SHUT_WR)
+        self.listening.doRead()
+        server = await self.backend.heard(14)
+        await server.has_all()
+        server.close()
+        self.assert_story(await self.logged(), route="ssh", reason="done", bytes_in=14)
+
+    async def test_finished_silently(self) -> None:
+        """A client that has left without a byte is logged as gone, and no server hears of it."""
+        client = self.early(b"")
+        client.close()
+        self.listening.doRead()
+        self.assert_story(await self.logged(), reason="client-gone", bytes_in=0)
+        self.assertEqual(self.backend.peers, [])
+
+    async def test_reset(self) -> None:
+        """A client that has reset its connection is logged as gone, and no server hears of it."""
+        client = self.early(b"SS")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        client.close()
+        self.listening.doRead()
+        self.assert_story(await self.logged(), reason="client-gone")
+        self.assertEqual(self.backend.peers, [])

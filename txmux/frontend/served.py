@@ -1,0 +1,77 @@
+"""What a listener has of each client: a connection, or a flow of datagrams, as the service's other parts see both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from txmux.frontend.generation import Generation
+    from txmux.frontend.limits.per_source import Permit
+    from txmux.observe.reasons import AbortReason, EndReason
+    from txmux.observe.record import ConnectionRecord
+    from txmux.observe.states import ConnectionState
+    from txmux.proxyprotocol.header import Address
+    from txmux.relay.interface import Moved
+    from txmux.rules.model import Logged
+
+
+class At(Protocol):
+    """What tells how far it is."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """What it is at: one of `txmux.observe.states`."""
+
+    def moved(self) -> Moved:
+        """Tell how much has gone each way."""
+
+
+class Served(Protocol):
+    """A client's connection or flow.
+
+    Attributes:
+        record: What is known of it.
+        logged: Whether it gets a line in the access log, or only if there is something to look into.
+        admitted: Whether it was let in.
+        permit: What counts it for its source, if that is counted.
+        unrecognised: The first bytes of it, if no route took it; empty if the listener forbids to keep them.
+        decided_after: The bytes that had come from the client when it was decided where it is led.
+        led_for: What would be the reason, if it was led to a refusal.
+    """
+
+    record: ConnectionRecord
+    generation: Generation
+    logged: Logged
+    admitted: bool
+    permit: Permit | None
+    unrecognised: bytes | None
+    decided_after: int
+    led_for: EndReason | None
+
+    @property
+    def stage(self) -> At:
+        """What it is at."""
+
+    @property
+    def engine(self) -> Any:
+        """What it works with."""
+
+    @property
+    def address(self) -> Address | None:
+        """The client's real address; ``None`` if it has none."""
+
+    @property
+    def said(self) -> bytes:
+        """What the client has said, and nobody has been given yet."""
+
+    def elapsed_ms(self) -> float:
+        """Tell how long it has been there."""
+
+    def count_bytes(self) -> None:
+        """Count what has been moved until now."""
+
+    def suspend(self) -> Any:
+        """Stand still, to go on in another process; ``None`` if it cannot."""
+
+    def end(self, reason: AbortReason, /) -> None:
+        """End it at once, whatever it is doing."""
