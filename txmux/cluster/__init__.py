@@ -1,0 +1,1 @@
+"""Bans and limits that several machines share, by Redis."""
