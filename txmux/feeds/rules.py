@@ -1,0 +1,98 @@
+"""The files of the rules are looked at in time, and read again when something else is in them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from txmux.files import read_bytes
+from txmux.rules.model import Files
+from txmux.rules.reading.files import included_paths, source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from txmux.rules.model import Rules
+
+__all__ = ["RulesWatch"]
+
+_SETTLED = 1.0
+"""Seconds that files must have stayed the same: somebody may still write them."""
+
+
+class RulesWatch:
+    """Looks whether the files of the rules have changed, by what is in them: who exchanges them, and how, does not matter.
+
+    Args:
+        reactor: Tells the time.
+        reload: Has the rules read again; false if that cannot be now.
+    """
+
+    def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
+        self._reactor = reactor
+        self._reload = reload
+        self._folder = Path.cwd()
+        self._files = Files()
+        self._seconds = 0.0
+        self._known = self._found = ""
+        self._next: Any = None
+
+    def use(self, rules: Rules) -> None:
+        """Look at the files of these rules, as often as these say."""
+        self.stop()
+        self._files, self._seconds = rules.files, rules.settings.watch_rules
+        if self._seconds and not rules.unreadable:
+            self._known = self._found = _digest(_loaded(rules.files))
+            self._wait(self._seconds)
+
+    def stop(self) -> None:
+        """Look at nothing any more."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _wait(self, seconds: float) -> None:
+        self._next = self._reactor.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        before, self._found = self._found, self._now()
+        is_new = self._found != self._known
+        self._wait(min(_SETTLED, self._seconds) if is_new else self._seconds)
+        # Rules that are wrong are known from then on, too: they are told of once.
+        if is_new and self._found == before and self._reload():
+            self._known = self._found
+
+    def _now(self) -> str:
+        try:
+            return _digest(self._texts())
+        except OSError as error:  # the reload tells of it
+            return f"{error.filename}: {error.strerror}"
+
+    def _texts(self) -> Iterator[str]:
+        """Read the files in the order in which rules are read; each once, as there."""
+        main = self._folder / next(iter(self._files.texts))
+        seen: set[Path] = set()
+        found = (
+            path
+            for pattern in self._files.included
+            for path in included_paths(main.parent, pattern)
+        )
+        for path in (main, *found):
+            real = path.resolve()
+            if real not in seen:
+                seen.add(real)
+                yield source_of(path, read_bytes(path)).text
+
+
+def _loaded(files: Files) -> Iterator[str]:
+    yield next(iter(files.texts.values()))
+    for paths in files.included.values():
+        yield from (files.texts[path] for path in paths)
+
+
+def _digest(texts: Iterable[str]) -> str:
+    whole = hashlib.sha256()
+    for text in texts:
+        whole.update(hashlib.sha256(text.encode()).digest())  # so that the cuts count
+    return whole.hexdigest()
