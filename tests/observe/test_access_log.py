@@ -21,10 +21,11 @@ from txmux.observe.access_log import (
     ServiceAccessLog,
     as_json,
     as_text,
+    is_wanted,
     open_log,
 )
 from txmux.observe.record import ConnectionRecord
-from txmux.rules.model import Settings
+from txmux.rules.model import Logged, Settings, fewer
 
 KEYS = [
     "time",
@@ -178,3 +179,53 @@ class FileLogTest(SynchronousTestCase):
         self.addCleanup(os.umask, before)
         self.open()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640 & ~before)
+
+
+class WantedTests(SynchronousTestCase):
+    """Which connections get a line."""
+
+    def test_errors(self) -> None:
+        """With ``errors`` those that ended well have none, nor have clients that left without a byte."""
+        for reason, bytes_in, wanted in (
+            ("done", 5, False),
+            ("client-gone", 0, False),
+            ("client-reset", 0, False),
+            ("client-gone", 1, True),
+            ("client-reset", 1, True),
+            ("silent", 0, True),
+            ("no-server", 0, True),
+        ):
+            record = a_record(reason=reason, bytes_in=bytes_in)
+            self.assertIs(is_wanted(record, "errors"), wanted, reason)
+            for log in (True, False):
+                self.assertIs(is_wanted(record, log), log)
+
+    def test_fewer(self) -> None:
+        """Of a listener and a route, the one with fewer lines counts."""
+        ways: tuple[Logged, ...] = (False, "errors", True)
+        for one, other, wanted in ((2, 1, 1), (1, 0, 0), (2, 2, 2), (0, 2, 0)):
+            self.assertEqual(fewer(ways[one], ways[other]), ways[wanted])
+
+
+class StandardOutputTests(SynchronousTestCase):
+    """``access_log = stdout``."""
+
+    def test_bare_lines(self) -> None:
+        """Nothing but the lines is written to the standard output, and SIGHUP changes nothing."""
+        read, write = os.pipe()
+        kept = os.dup(1)
+        os.dup2(write, 1)
+        try:
+            log = open_log(Settings(access_log="stdout", access_log_format="json"))
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(write)
+        assert log is not None
+        log.write(a_record())
+        log.reopen()
+        log.write(a_record(reason="silent"))
+        log.close()
+        with os.fdopen(read, encoding="utf-8") as lines:
+            found = [json.loads(line)["reason"] for line in lines]
+        self.assertEqual(found, ["done", "silent"])

@@ -7,10 +7,12 @@ import json
 import os
 import re
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Literal, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import attrs
 from twisted.logger import Logger
+from typing_extensions import override
 
 from txmux.errors import MuxError
 from txmux.files import open_log as open_log_file
@@ -18,20 +20,23 @@ from txmux.observe.lines import LineWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from txmux.observe.record import ConnectionRecord
-    from txmux.rules.model import Settings
+    from txmux.rules.model import Logged, Settings
 
 __all__ = [
     "AccessLog",
     "AccessLogError",
     "FileAccessLog",
     "ServiceAccessLog",
+    "StandardOutputLog",
     "as_json",
     "as_text",
     "open_log",
 ]
+
+
+_LAST = 1.0  # seconds that a slow reader has at the end
 
 
 class AccessLogError(MuxError):
@@ -67,33 +72,66 @@ def as_text(record: ConnectionRecord) -> str:
         f" client={_quoted(record.client)} local={_text_value(record.local)}"
         f" route={_text_value(record.route)} backend={_text_value(record.backend)}"
         f" server={_text_value(record.server)} server_local={_plain_value(record.server_local)}"
-        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}"
+        f" bytes_in={record.bytes_in} bytes_out={record.bytes_out}{_datagrams(record)}"
         f" detect_ms={_tenths(record.detect_ms)} connect_ms={_tenths(record.connect_ms)}"
         f" duration_ms={_tenths(record.duration_ms)} reason={record.reason or '-'}{facts}"
     )
 
 
+def _datagrams(record: ConnectionRecord) -> str:
+    if record.datagrams_in is None:
+        return ""
+    return f" datagrams_in={record.datagrams_in} datagrams_out={record.datagrams_out}"
+
+
 def as_json(record: ConnectionRecord) -> str:
     """Write a record as a JSON object on one line; absent values are ``null``."""
+    return _to_json(fields_of(record))
+
+
+def fields_of(record: ConnectionRecord) -> dict[str, Any]:
+    """Give a record as values of JSON."""
     fields = attrs.asdict(record, recurse=False)
     fields["time"] = _moment(record.time)
     for name in ("detect_ms", "connect_ms", "duration_ms"):
         if fields[name] is not None:
             fields[name] = round(fields[name], 1)
-    return _to_json(fields)
+    if record.datagrams_in is None:  # it was a connection
+        del fields["datagrams_in"], fields["datagrams_out"]
+    return fields
+
+
+def is_wanted(record: ConnectionRecord, log: Logged) -> bool:
+    """Tell whether a connection that has ended gets a line.
+
+    Args:
+        record: What is known of it.
+        log: What ``log =`` says. With ``errors`` those that ended cleanly are left out, and clients that left without a byte, as
+            the checks of a balancer do.
+    """
+    if log != "errors":
+        return log
+    if not record.bytes_in and record.reason in {"client-gone", "client-reset"}:
+        return False
+    return not record.is_clean
 
 
 _to_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-@functools.lru_cache(maxsize=4)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 def _moment(time: float) -> str:
-    seconds, microseconds = divmod(round(time * 1_000_000), 1_000_000)
-    return f"{_second(seconds)}.{microseconds // 1000:03}Z"
+    return _millisecond(round(time * 1_000_000) // 1000)
+
+
+@functools.lru_cache(maxsize=16)  # several connections are accepted in the same one
+def _millisecond(number: int) -> str:
+    second, rest = divmod(number, 1000)
+    return f"{_second(second)}.{rest:03}Z"
+
+
+@functools.lru_cache(maxsize=4)
+def _second(number: int) -> str:
+    return datetime.fromtimestamp(number, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _tenths(milliseconds: float | None) -> str:
@@ -243,6 +281,36 @@ class FileAccessLog:
             )
 
 
+class StandardOutputLog(FileAccessLog):
+    """Writes bare lines to the standard output, which all processes of a service share.
+
+    Args:
+        form: How a line is written.
+        later: See `FileAccessLog`.
+    """
+
+    def __init__(
+        self,
+        form: Literal["text", "json"] = "text",
+        later: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        super().__init__(Path("stdout"), form, later)
+
+    @override
+    def _open(self) -> int:
+        return os.dup(1)
+
+    @override
+    def reopen(self) -> None:
+        """Do nothing: it has no name by which it could be opened."""
+
+    @override
+    def close(self) -> None:
+        self._flush()
+        self._writer.finish(_LAST)
+        super().close()
+
+
 def open_log(
     settings: Settings,
     later: Callable[[Callable[[], None]], None] | None = None,
@@ -253,7 +321,7 @@ def open_log(
     Args:
         settings: What is asked for.
         later: See `FileAccessLog`.
-        owner: The same.
+        owner: Who the file belongs to, if another user.
 
     Returns:
         The log; ``None`` when it is off.
@@ -265,4 +333,6 @@ def open_log(
         return None
     if settings.access_log == "-":
         return ServiceAccessLog(settings.access_log_format)
+    if settings.access_log == "stdout":
+        return StandardOutputLog(settings.access_log_format, later)
     return FileAccessLog(settings.access_log, settings.access_log_format, later, owner)

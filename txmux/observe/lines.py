@@ -29,11 +29,11 @@ class LineWriter:
     Args:
         descriptor: Where to; it stays the caller's.
         trouble: Is told why, when the first line is lost.
-        mended: Is told how many lines were lost, when all goes well again.
+        mended: Is told how many lines were lost, when it works again.
         limit: Bytes that are held at most.
 
     Attributes:
-        lost: The number of lines that were lost since all went well.
+        lost: The number of lines that were lost since it last worked.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LineWriter:
         return True
 
     def finish(self, seconds: float) -> None:
-        """Write what is held, and wait for that, but no longer than so many seconds."""
+        """Write what is held, and wait for that, but no longer than this many seconds."""
         if not self.flush():
             queue = select.poll()
             queue.register(self._descriptor, select.POLLOUT)

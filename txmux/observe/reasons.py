@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["AbortReason", "ConnectFailure", "EndReason", "RelayReason"]
+__all__ = [
+    "AbortReason",
+    "ConnectFailure",
+    "CountedReason",
+    "EndReason",
+    "LimitName",
+    "RelayReason",
+]
 
-AbortReason = Literal["drained", "killed"]
+AbortReason = Literal["drained", "killed", "denied"]
 """Why a connection is ended from outside."""
 
 RelayReason = Literal[
@@ -27,6 +34,26 @@ ConnectFailure = Literal[
 """Why no server could be reached."""
 
 EndReason = Literal[
-    RelayReason, ConnectFailure, "client-gone", "no-route", "silent", "denied", "proxy-header"
+    RelayReason,
+    ConnectFailure,
+    "client-gone",
+    "no-route",
+    "silent",
+    "proxy-header",
+    "unanswered",
 ]
 """Why a connection ended."""
+
+CountedReason = Literal[EndReason, "crashed"]
+"""Why a connection ended, for counters: those of a process that was killed or crashed have no line in the access log."""
+
+LimitName = Literal[
+    "max_connections",
+    "max_connections_per_source",
+    "max_undecided_per_source",
+    "connection_rate_per_source",
+    "txmux.max_connections",
+    "max_flows",
+    "max_flows_per_source",
+]
+"""The limits for which a client is not let in, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""

@@ -28,6 +28,8 @@ class ConnectionRecord:
         server_local: The address that the server saw it come from; ``None`` if there is none, as on a UNIX socket.
         bytes_in: Bytes from the client.
         bytes_out: Bytes to the client.
+        datagrams_in: Datagrams from the client, if it is a flow of them.
+        datagrams_out: Datagrams to the client.
         detect_ms: From accept to the decision.
         connect_ms: From the decision until a server had accepted.
         duration_ms: From accept to the end.
@@ -46,8 +48,17 @@ class ConnectionRecord:
     server_local: str | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    datagrams_in: int | None = None
+    datagrams_out: int | None = None
     detect_ms: float | None = None
     connect_ms: float | None = None
     duration_ms: float | None = None
     reason: EndReason | None = None
     facts: dict[str, str] = attrs.Factory(dict)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it ended as it should. That of a flow is seen only by its silence."""
+        return self.reason == "done" or (
+            self.datagrams_in is not None and self.reason == "idle-timeout"
+        )

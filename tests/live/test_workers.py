@@ -1,0 +1,216 @@
+"""What a service with workers tells of its connections, and how they are ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.support.folders import make_folder
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux import MuxService
+from txmux.live.filters import EVERY, Filters, Page
+from txmux.networks.lists import varying_of
+from txmux.networks.packing import pack
+from txmux.rules.model import NetworkSet
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class WorkersCase(TestCase):
+    """A service with two workers, whose parent is the process of the test."""
+
+    timeout = 120  # seconds; where the machine is busy, workers take 20 to start
+
+    def setUp(self) -> None:
+        folder = make_folder(self)
+        self.rules = folder / "rules.ini"
+        self.log = folder / "access.log"
+        self.backend = PeerFactory()
+        self.server = listen(self, self.backend)
+
+    async def begin(
+        self, more: str = "", workers: int = 2, backend: str = "", drain: str = "0s"
+    ) -> int:
+        """Start it, wait until the workers serve, and give its port."""
+        self.rules.write_text(
+            f"[txmux]\naccess_log = {self.log}\nworkers = {workers}\ndrain_timeout = {drain}\n"
+            f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
+            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{self.server}\n{backend}"
+        )
+        self.running = MuxService.from_file(self.rules)
+        self.running.startService()
+        self.addCleanup(lambda: self.running.running and self.running.stopService())
+        while not self.parent.pool.are_ready():
+            await deferLater(reactor, 0.01)
+        (opened,) = self.running._sockets.sockets().values()
+        port: int = opened.getsockname()[1]
+        return port
+
+    @property
+    def parent(self) -> Any:
+        """Give the parent of the workers."""
+        return self.running.running_now
+
+    async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
+        """Wait until the list has so many connections, and give it."""
+        while True:
+            found = await self.running.connections(Filters.read(words))
+            self.assertEqual(found.missing, [])
+            if len(found) == count:
+                return found
+            await deferLater(reactor, 0.01)
+
+    async def spread(self, port: int) -> list[Peer]:
+        """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
+        clients: list[Peer] = []
+        for halted in self.parent.pool.workers:
+            os.kill(halted.pid, signal.SIGSTOP)
+            try:
+                for _ in range(2):
+                    client = await connect(self, port)
+                    client.send(b"SSH-2.0-a\r\n")
+                    clients.append(client)
+                    while sum(b"SSH" in one.received for one in self.backend.peers) < len(clients):
+                        await deferLater(reactor, 0)
+            finally:
+                os.kill(halted.pid, signal.SIGCONT)
+        workers = [row["worker"] for row in await self.listed(len(clients), state="relaying")]
+        self.assertEqual(sorted(workers), [1, 1, 2, 2])
+        return clients
+
+
+class WorkersTest(WorkersCase):
+    """Two workers."""
+
+    async def test_all(self) -> None:
+        """The list is that of all workers, in one order, and can be read in pages over all of them."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        whole = [row["id"] for row in await self.listed(len(clients))]
+        paged: list[str] = []
+        while page := await self.running.connections(EVERY, Page(3, paged[-1] if paged else "")):
+            paged += [row["id"] for row in page]
+        self.assertEqual(paged, whole)
+        self.assertEqual(len(set(whole)), len(clients))
+        row = await self.running.connection(whole[-1])
+        assert row is not None
+        self.assertEqual(row["id"], whole[-1])
+
+    async def test_close(self) -> None:
+        """Connections are ended in whichever worker they are."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        rows = await self.listed(len(clients))
+        self.assertEqual(await self.running.close(EVERY, rows[-1]["id"]), 1)
+        await self.listed(len(clients) - 1)
+        count = await self.running.close(Filters.read({"backend": "b"}))
+        self.assertEqual(count, len(clients) - 1)
+        for client in clients:
+            await client.is_lost()
+        while (lines := self.log.read_text().count("reason=killed")) < len(clients):
+            await deferLater(reactor, 0.01)
+        self.assertEqual(lines, len(clients))
+
+    async def test_networks(self) -> None:
+        """What is in a list of networks changes in all workers, also in one that is started later; those who are denied are ended."""
+        (self.rules.parent / "list.txt").write_text("192.0.2.1\n")
+        port = await self.begin("deny = @list.txt\nend_denied = yes\n")
+        clients = await self.spread(port)
+        (name,) = {one.name for one in varying_of(self.running.rules)}
+        self.running.feed({name: pack(NetworkSet([ip_network("127.0.0.0/8")]))})
+        for client in clients:
+            await client.until(lambda client=client: client.finished)  # type: ignore[misc]
+        await self.listed(0)
+        for worker in self.parent.pool.workers:
+            os.kill(worker.pid, signal.SIGKILL)
+        while self.parent.pool.are_ready():
+            await deferLater(reactor, 0.01)
+        while not self.parent.pool.are_ready():
+            await deferLater(reactor, 0.01)
+        for _ in range(4):
+            client = await connect(self, port)
+            await client.until(lambda client=client: client.finished)  # type: ignore[misc]
+
+    async def test_silent_worker(self) -> None:
+        """A worker that does not answer in time is named; what the other has is told."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        pid = self.parent.pool.workers[1].pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = await self.running.connections()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.assertEqual({row["worker"] for row in found}, {1})
+        self.assertEqual(found.missing, ["worker 2: no answer to 'connections' in 2 s"])
+        await self.listed(len(clients))
+
+    async def test_patience(self) -> None:
+        """However much is asked of a worker that hangs, it is waited for once."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        rows = await self.listed(len(clients))
+        pid = self.parent.pool.workers[1].pid
+        for asked in (
+            self.running.backends,
+            partial(self.running.connection, rows[0]["id"]),
+            self.running.routes,
+        ):
+            os.kill(pid, signal.SIGSTOP)
+            begun = time.monotonic()
+            try:
+                await asked()
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            self.assertLess(time.monotonic() - begun, 3.5)
+
+    async def test_stopping(self) -> None:
+        """While the service stops, a worker that has ended is not among them any more."""
+        port = await self.begin(drain="30s")
+        client = await connect(self, port)
+        client.send(b"SSH-2.0-a\r\n")
+        (row,) = await self.listed(1, state="relaying")
+        stopping = self.running.stopService()
+        while len(workers := (await self.running.status())["workers"]) > 1:
+            self.assertTrue(all(worker["ready"] for worker in workers), workers)
+        self.assertEqual([worker["worker"] for worker in workers], [row["worker"]])
+        self.assertEqual(workers[0]["active"], 1)
+        client.reset()
+        await stopping
+
+    async def test_crashed_worker(self) -> None:
+        """What a crashed worker had is gone, so that nothing is missing from the list without it."""
+        port = await self.begin()
+        clients = await self.spread(port)
+        rows = await self.listed(len(clients))
+        left = [row for row in rows if row["worker"] == 1]
+        with capturedLogs():
+            os.kill(self.parent.pool.workers[1].pid, signal.SIGKILL)
+            found = await self.listed(len(left))
+            self.assertEqual([row["id"] for row in found], [row["id"] for row in left])
+            while not self.parent.pool.are_ready():
+                await deferLater(reactor, 0.01)
+
+    async def test_generation(self) -> None:
+        """A worker that was started after a reload tells the same version of the rules as the others."""
+        port = await self.begin()
+        self.rules.write_text(self.rules.read_text() + "[route http]\nmatch = http\nbackend = b\n")
+        self.assertTrue((await self.running.reload()).ok)
+        with capturedLogs():
+            os.kill(self.parent.pool.workers[1].pid, signal.SIGKILL)
+            while self.parent.pool.are_ready():
+                await deferLater(reactor, 0.01)
+            while not self.parent.pool.are_ready():
+                await deferLater(reactor, 0.01)
+        await self.spread(port)
+        rows = await self.running.connections()
+        self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})

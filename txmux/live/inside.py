@@ -1,0 +1,190 @@
+"""What one process tells of its connections, and does with them. Plain data, since the asker may be another process."""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from txmux.live.backends import addresses_told
+from txmux.live.explaining import explain_connection
+from txmux.live.filters import Filters, place_of
+from txmux.live.gauges import gauges_of
+from txmux.live.turns import Turns
+from txmux.relay.pipes import SPLICED
+from txmux.serving.serving import Serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from txmux.frontend.served import Served
+    from txmux.live.asking import Askable
+    from txmux.processes.parent import Parent
+    from txmux.relay.interface import Moved
+
+__all__ = ["Inside", "processes_of"]
+
+_OFTEN = 32  # connections looked at between two looks at the clock
+
+
+class Inside:
+    """Answers for a `Serving`, in its own process. Implements `txmux.live.asking.Askable`.
+
+    Args:
+        serving: Has the connections.
+    """
+
+    number: int | None = None
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Have events told to somebody, or with ``None`` to nobody any more."""
+        events = self._serving.engine.events
+        events.listen(sink)
+        self._serving.upstreams.tell = None if sink is None else events.server
+
+    @property
+    def handlers(self) -> Mapping[str, Callable[..., Any]]:
+        """What a worker's channel calls."""
+        return {
+            "connections": self.connections,
+            "addresses": lambda: addresses_told(self._serving.upstreams),
+            "close": self.close,
+            "explain_connection": self.explain_connection,
+            "recent": self._serving.engine.recent.told,
+            "close_server": self.close_server,
+            "obey": self._serving.obey,
+            "feed": self._serving.feed,
+            "count": self.count,
+        }
+
+    async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:  # noqa: ARG002
+        """Answer a question, as a worker does over its channel."""
+        answer = self.handlers[kind](**values)
+        return await answer if isawaitable(answer) else answer
+
+    async def connections(
+        self,
+        filters: Mapping[str, str],
+        limit: int,
+        after: str = "",
+        id: str = "",  # noqa: A002
+    ) -> list[dict[str, Any]]:
+        """List connections.
+
+        Args:
+            filters: Which, in the words of `Filters.read`.
+            limit: The most of them.
+            after: The ID behind which the list begins.
+            id: Of the only one that is wanted.
+        """
+        behind = place_of(after)
+        found = [
+            (place, one)
+            async for one in self._those(Filters.read(filters))
+            if (place := place_of(one.record.id)) > behind and id in {"", one.record.id}
+        ]
+        turns, listed = Turns(), []
+        for number, (_, one) in enumerate(nsmallest(limit, found, key=_place)):
+            listed.append(self._row(one))
+            if not number % _OFTEN:
+                await turns.pause()
+        return listed
+
+    def explain_connection(self, id: str) -> dict[str, Any] | None:  # noqa: A002
+        """Tell how the decision on a connection came about; ``None`` if there is none of that ID."""
+        for one in self._serving.connections():
+            if one.record.id == id:
+                return explain_connection(one)
+        return None
+
+    async def close(self, filters: Mapping[str, str], id: str = "") -> int:  # noqa: A002
+        """End connections, and count them; the arguments are those of `connections`."""
+        chosen = [
+            one async for one in self._those(Filters.read(filters)) if id in {"", one.record.id}
+        ]
+        turns, count = Turns(), 0
+        for one in chosen:
+            if one.record.reason is None:  # yet
+                one.end("killed")
+                count += 1
+            await turns.pause()
+        return count
+
+    async def close_server(self, backend: str, server: str) -> int:
+        """End the connections to one server, which is named as the rules write it, and count them."""
+        targets = {
+            member.target.text
+            for upstream in self._serving.upstreams.all()
+            if upstream.backend.name == backend
+            for member in upstream.pool.members
+            if member.server.text == server
+        }
+        count = 0
+        for target in {*targets, server}:
+            count += await self.close({"backend": backend, "server": target})
+        return count
+
+    def count(self, *, gauges: bool = False) -> dict[str, Any]:
+        """Count what connections have moved until now, which they do not count themselves.
+
+        Args:
+            gauges: Whether to give what is not counted.
+        """
+        for one in self._serving.connections():
+            one.count_bytes()
+        self._serving.engine.column.process.spliced(SPLICED.take())
+        return gauges_of(self._serving) if gauges else {}
+
+    async def _those(self, filters: Filters) -> AsyncIterator[Served]:
+        turns = Turns()
+        for number, one in enumerate(self._serving.connections()):
+            if not number % _OFTEN:
+                await turns.pause()
+            if one.record.reason is None and filters.fit(
+                one.record, one.stage.state, one.elapsed_ms() / 1000
+            ):
+                yield one
+
+    @staticmethod
+    def _row(one: Served) -> dict[str, Any]:
+        record, moved, age = one.record, one.stage.moved(), one.elapsed_ms()
+        idle = age
+        if moved.last_at:
+            idle = min(age, (one.engine.clock.seconds() - moved.last_at) * 1000)
+        return {
+            "id": record.id,
+            "listener": record.listener,
+            "client": record.client,
+            "local": record.local,
+            "route": record.route,
+            "backend": record.backend,
+            "server": record.server,
+            "state": one.stage.state,
+            "age_ms": round(age, 1),
+            "idle_ms": round(max(0.0, idle), 1),
+            "bytes_in": moved.bytes_in,
+            "bytes_out": moved.bytes_out,
+            **_datagrams(moved),
+            "generation": one.generation.number,
+            "worker": None,
+            "facts": dict(record.facts),
+        }
+
+
+def processes_of(running: Serving | Parent) -> Sequence[Askable]:
+    """Give all processes that have connections of what runs: this one, or workers."""
+    return [Inside(running)] if isinstance(running, Serving) else running.pool.all()
+
+
+def _datagrams(moved: Moved) -> dict[str, int]:
+    """Give the counts that only a flow of datagrams has."""
+    if moved.datagrams is None:
+        return {}
+    return dict(zip(("datagrams_in", "datagrams_out"), moved.datagrams, strict=True))
+
+
+def _place(found: tuple[tuple[str, int, str], Served]) -> tuple[str, int, str]:
+    return found[0]

@@ -1,0 +1,133 @@
+"""How fast numbers grow, now and over the last minutes."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+__all__ = ["Moment", "Rates", "Traffic"]
+
+_SAMPLES = 3
+
+_MOMENTS = 120
+"""Ten minutes, as `txmux.admin.endpoint` takes samples."""
+
+
+@attrs.frozen
+class Traffic:
+    """What comes by all listeners.
+
+    Attributes:
+        total: Clients that have connected.
+        rates: What comes in a second, by its name; nothing if that is not known yet.
+    """
+
+    total: int
+    rates: Mapping[str, float]
+
+
+@attrs.frozen
+class Moment:
+    """What was measured between a sample and the one before it.
+
+    Attributes:
+        ago: How long ago the sample was taken, in seconds.
+        connections: Clients that came in a second.
+        active: Connections that there were.
+        bytes: Bytes in a second, both ways.
+    """
+
+    ago: float
+    connections: float
+    active: int
+    bytes: float
+
+
+@attrs.frozen
+class _Sample:
+    time: float
+    totals: Mapping[str, int]
+    active: int
+
+
+class Rates:
+    """Keeps the last samples of numbers that only grow.
+
+    Args:
+        seconds: Gives the time.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._samples: deque[_Sample] = deque(maxlen=_MOMENTS + 1)
+
+    def note(self, totals: Mapping[str, int], active: int = 0) -> None:
+        """Keep a sample.
+
+        Args:
+            totals: The numbers that only grow.
+            active: Open connections.
+        """
+        self._samples.append(_Sample(self._seconds(), totals, active))
+
+    def told(self) -> list[dict[str, Any]]:
+        """Give the samples as values of JSON, for the process that goes on with what was counted."""
+        now = self._seconds()
+        return [
+            {"ago": round(now - one.time, 3), "totals": dict(one.totals), "active": one.active}
+            for one in self._samples
+        ]
+
+    def recall(self, told: Iterable[Mapping[str, Any]]) -> None:
+        """Go on after what another process has told; what cannot be read of it is left out."""
+        now, before = self._seconds(), []
+        for one in told:
+            with suppress(
+                AttributeError, KeyError, TypeError, ValueError
+            ):  # it is of another version
+                totals = {str(name): int(count) for name, count in one["totals"].items()}
+                before.append(_Sample(now - float(one["ago"]), totals, int(one["active"])))
+        samples = [*before, *self._samples]
+        self._samples.clear()
+        self._samples.extend(samples)  # the last ones, if there are too many
+
+    def history(self) -> list[Moment]:
+        """Give what was measured in the last ten minutes, the oldest first."""
+        return [*self._moments()]
+
+    def _moments(self) -> Iterator[Moment]:
+        samples, at = [*self._samples], self._seconds()
+        for before, now in itertools.pairwise(samples):
+            seconds = now.time - before.time
+            if seconds > 0:
+                grown = {
+                    name: max(0, count - before.totals.get(name, 0))
+                    for name, count in now.totals.items()
+                }
+                moved = grown.get("bytes_in", 0) + grown.get("bytes_out", 0)
+                came = grown.get("connections", 0)
+                yield Moment(at - now.time, came / seconds, now.active, moved / seconds)
+
+    def until_now(self, totals: Mapping[str, int]) -> Traffic:
+        """Tell how fast each number has grown since the oldest sample.
+
+        Args:
+            totals: The numbers as they are now.
+        """
+        now = self._seconds()
+        last = [*self._samples][-_SAMPLES:]
+        then, before = (last[0].time, last[0].totals) if last else (now, totals)
+        rates = {}
+        if now > then:
+            for name, count in totals.items():
+                # A reload may have removed what was counted.
+                grown = max(0, count - before.get(name, 0))
+                rates[name] = round(grown / (now - then), 3)
+        return Traffic(totals["connections"], rates)

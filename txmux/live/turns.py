@@ -1,0 +1,42 @@
+"""Long work in small pieces, so that the connections of the same process do not wait for it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.task import deferLater
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+T = TypeVar("T")
+
+_PIECE = 0.005
+"""Seconds that one piece takes."""
+
+
+class Turns:
+    """Lets others have their turn from time to time: those whom the process's own reactor serves."""
+
+    def __init__(self) -> None:
+        from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+        self._reactor: Any = reactor
+        self._until = perf_counter() + _PIECE
+
+    async def run(self, steps: Generator[None, None, T]) -> T:
+        """Run something step by step, and give what it comes to."""
+        try:
+            while True:
+                next(steps)
+                await self.pause()
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    async def pause(self) -> None:
+        """Let the others do their work, if this has taken its time. To be called often: it mostly does nothing."""
+        if perf_counter() >= self._until:
+            await deferLater(self._reactor, 0)
+            self._until = perf_counter() + _PIECE

@@ -1,0 +1,72 @@
+"""Which version of the rules a service has, and what came of the last reload: what it tells the next process of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.control import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.live.rates import Rates
+    from txmux.processes.parent import Parent
+    from txmux.rules.model import Rules
+    from txmux.serving.serving import Serving
+    from txmux.serving.state import Told
+
+    LastReload = tuple[float, Report] | None
+
+__all__ = ["last_reload_in", "number_in", "state_of"]
+
+
+async def state_of(
+    opened: Serving | Parent, rules: Rules, last_reload: LastReload, rates: Rates
+) -> Told:
+    """Give what the next process goes on with; see `txmux.serving.state`.
+
+    Args:
+        opened: What serves.
+        rules: Those that hold.
+        last_reload: When they were last asked to be read again, in seconds since 1970, and what came of it.
+        rates: What was measured until now.
+    """
+    when, report = last_reload or (0.0, None)
+    told = {
+        "number": opened.number,
+        "digest": _digest(rules),
+        "last_reload": None if report is None else {"time": when, **attrs.asdict(report)},
+    }
+    state = await opened.state()
+    # The next process reads files by itself.
+    networks = {
+        name: one for name, one in state["networks"].items() if name.partition(":")[0] != "file"
+    }
+    return {**state, "networks": networks, "rules": told, "history": rates.told()}
+
+
+def number_in(state: Mapping[str, Any], rules: Rules) -> int:
+    """Give the number of the version of rules that a process has read, by what the old one has told: the next one if they are others."""
+    before: Mapping[str, Any] = state.get("rules", {})
+    number = int(before.get("number", 0))
+    return number + (not number or before.get("digest") != _digest(rules))
+
+
+def last_reload_in(state: Mapping[str, Any]) -> LastReload:
+    """Give what the old process has told of its last reload; ``None`` if it has not had any."""
+    reload = state.get("rules", {}).get("last_reload")
+    with suppress(KeyError, TypeError):  # there was none, or it is of another version
+        report = Report(reload["ok"], str(reload["changes"]), tuple(reload["errors"]))
+        return float(reload["time"]), report
+    return None
+
+
+def _digest(rules: Rules) -> str:
+    """Tell texts of rules apart."""
+    texts = json.dumps(attrs.asdict(rules.files), sort_keys=True)
+    return hashlib.sha256(texts.encode()).hexdigest()

@@ -1,0 +1,77 @@
+"""What an operator wants beside the rules, until it is wanted otherwise. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from txmux.backends.pool.orders import AS_RULED, Orders, as_json, from_json
+from txmux.networks.bans import Bans
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ServerState", "Wanted"]
+
+ServerState = Literal["ready", "drain", "maintenance"]
+
+
+@attrs.frozen
+class Wanted:
+    """All of it. It goes on over reloads, upgrades, and ends of workers.
+
+    Attributes:
+        servers: See `txmux.backends.pool.orders`.
+        shut: Names of listeners whose clients are left in the queues of their sockets.
+        bans: Who may not come in.
+    """
+
+    servers: Orders = attrs.field(factory=Orders)
+    shut: frozenset[str] = frozenset()
+    bans: Bans = attrs.field(factory=Bans)
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Wanted:
+        """Read what `as_json` gave, in this version of txmux or in another."""
+        servers, bans = from_json(told.get("servers", ())), Bans.read(told.get("bans", ()))
+        return cls(servers, frozenset(told.get("shut", ())), bans)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give it as values of JSON."""
+        return {
+            "servers": as_json(self.servers),
+            "shut": sorted(self.shut),
+            "bans": self.bans.as_json(),
+        }
+
+    def with_server(
+        self,
+        backend: str,
+        server: str,
+        now: float,
+        state: ServerState | None,
+        weight: int | None,
+    ) -> Wanted:
+        """Want something else of a server.
+
+        Args:
+            backend: The backend's name.
+            server: As the rules write it.
+            now: The time, in seconds since 1970.
+            state: What it is to be; ``None`` leaves that as it is.
+            weight: What it is to have; 0 is that of the rules, ``None`` leaves it as it is.
+        """
+        order = self.servers.get((backend, server), AS_RULED)
+        if state is not None and state != order.state:
+            order = attrs.evolve(order, state=state, since=now)
+        if weight is not None:
+            order = attrs.evolve(order, weight=weight or None)
+        servers = {**self.servers, (backend, server): order}
+        if order.state == "ready" and order.weight is None:
+            del servers[backend, server]
+        return attrs.evolve(self, servers=servers)
+
+    def with_listener(self, name: str, *, accepting: bool) -> Wanted:
+        """Want the clients of a listener to be accepted, or not."""
+        return attrs.evolve(self, shut=self.shut - {name} if accepting else self.shut | {name})

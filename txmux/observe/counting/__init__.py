@@ -1,0 +1,1 @@
+"""Counters that only ever grow, in memory that all processes share."""
