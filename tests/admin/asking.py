@@ -1,0 +1,157 @@
+"""Asking a service over HTTP, by real sockets."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+)
+
+from tests.support.peers import Peer, reactor
+from tests.support.service import ServiceTestCase
+from txmux import MuxService
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
+JSON = {"Content-Type": "application/json"}
+
+
+@attrs.frozen
+class Told:
+    """An answer.
+
+    Attributes:
+        status: That of HTTP.
+        headers: By their names in lower case.
+        body: All of it.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @classmethod
+    def of(cls, received: bytes) -> Told:
+        """Read an answer, and see to it that nothing comes after it."""
+        head, _, body = received.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
+        if "content-length" in headers and int(headers["content-length"]) != len(body):
+            raise AssertionError(
+                f"{headers['content-length']} bytes are told of, and came: {body!r}"
+            )
+        return cls(int(first.split()[1]), headers, body)
+
+    @property
+    def json(self) -> Any:
+        """What it says."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """Why it says nothing else."""
+        error: str = self.json["error"]
+        return error
+
+
+def request(
+    method: str, path: str, headers: dict[str, str] | None = None, body: bytes | str = b""
+) -> bytes:
+    """Write a request that is the last one of its connection."""
+    content = body.encode() if isinstance(body, str) else body
+    has = {"Host": "localhost", "Connection": "close", **(headers or {})}
+    if content:
+        has.setdefault("Content-Length", str(len(content)))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in has.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
+
+
+class AdminCase(ServiceTestCase):
+    """Runs a service with an endpoint for `admin`, a UNIX socket unless its settings say otherwise."""
+
+    timeout = 10
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.folder / "rules.ini"
+        self.socket = self.folder / "admin.sock"
+
+    def write(self, settings: str = "", rules: str = LISTEN) -> None:
+        """Write the rules file."""
+        if "admin =" not in settings:
+            settings += f"\nadmin = unix:{self.socket}"
+        text = f"[txmux]\naccess_log = off\ndrain_timeout = 0s\n{settings}\n{rules}"
+        self.file.write_text(text)
+
+    def start(
+        self, settings: str = "", rules: str = LISTEN, *, use: Any = reactor, auto: bool = False
+    ) -> None:
+        """Start a service."""
+        self.write(settings, rules)
+        made = MuxService.from_file(self.file, reactor=use)
+        if auto:
+            made = MuxService(made.rules, reactor=use, is_administered=True)
+        self.running = made
+        self.running.startService()
+        self.addCleanup(self.stop)
+
+    def port_of(self, setting: str) -> int:
+        """Give the TCP port of an endpoint."""
+        _, port = self.running._endpoints._ports[setting]
+        found: int = port.getHost().port
+        return found
+
+    async def connect(self, to: Path | int | None = None) -> Peer:
+        """Connect to a socket, that of `admin` if no other is meant."""
+        to = to or self.socket
+        endpoint: Any = (
+            TCP4ClientEndpoint(reactor, "127.0.0.1", to)
+            if isinstance(to, int)
+            else UNIXClientEndpoint(reactor, str(to))
+        )
+        peer: Peer = await connectProtocol(endpoint, Peer())
+
+        async def gone() -> None:
+            if peer.lost is None:
+                peer.reset()
+                await peer.is_lost()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(gone()))
+        return peer
+
+    async def send(self, data: bytes, to: Path | int | None = None) -> Told:
+        """Send bytes, and give the answer when the connection has ended."""
+        peer = await self.connect(to)
+        peer.send(data)
+        await peer.is_lost()
+        return Told.of(bytes(peer.received))
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | str = b"",
+        *,
+        to: Path | int | None = None,
+    ) -> Told:
+        """Ask, and give the answer."""
+        return await self.send(request(method, path, headers, body), to)
+
+    async def get(self, path: str, **headers: str) -> Told:
+        """Read something."""
+        return await self.ask("GET", path, headers)
+
+    async def post(self, path: str, body: object = None) -> Told:
+        """Change something."""
+        return await self.ask("POST", path, JSON, b"" if body is None else json.dumps(body))

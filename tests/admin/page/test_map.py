@@ -1,0 +1,131 @@
+"""The map of the page."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.admin.page.map import ROW, WIDTH, Flow, MapRoute, MapServer, draw, health_of
+
+_SERVERS = {
+    "web": [MapServer("10.0.0.1:80", "up"), MapServer("10.0.0.2:80", "down")],
+    "db": [MapServer("10.0.0.3:5432", "down")],
+}
+
+
+class MapTests(SynchronousTestCase):
+    """`draw`."""
+
+    def test_each_has_a_box_and_a_line(self) -> None:
+        """Listeners, routes, backends and servers have boxes, and each route a line from its listeners and to its backend."""
+        drawn = draw(
+            {"public": "up", "office": "up"},
+            [MapRoute("site", backend="web"), MapRoute("sql", ("office",), "db")],
+            _SERVERS,
+        )
+        self.assertEqual(
+            [(box.kind, box.name) for box in drawn.boxes],
+            [
+                ("listener", "public"),
+                ("listener", "office"),
+                ("backend", "web"),
+                ("server", "10.0.0.2:80"),
+                ("server", "10.0.0.1:80"),
+                ("backend", "db"),
+                ("server", "10.0.0.3:5432"),
+                ("route", "site"),
+                ("route", "sql"),
+            ],
+        )
+        self.assertEqual(len(drawn.lines), 2 + 1 + 1 + 1)
+
+    def test_lines_by_transport(self) -> None:
+        """A route has lines from the listeners that it belongs to, and not from one of the other transport."""
+        flows = {"names": Flow()}
+        drawn = draw(
+            {"web": "up", "names": "up"}, [MapRoute("dns", backend="x", by_listener=flows)], {}
+        )
+        names = next(box for box in drawn.boxes if box.name == "names")
+        first, _ = drawn.lines
+        self.assertTrue(first.path.startswith(f"M{names.x + names.width:.0f},{names.middle:.0f} "))
+
+    def test_health_colours_routes(self) -> None:
+        """A route has the colour of the backend that it leads to."""
+        drawn = draw(
+            {"public": "up"},
+            [MapRoute("site", backend="web", active=1), MapRoute("sql", backend="db", active=1)],
+            _SERVERS,
+        )
+        healths = {box.name: box.health for box in drawn.boxes if box.kind == "route"}
+        self.assertEqual(healths, {"site": "partly", "sql": "down"})
+
+    def test_many_routes_are_folded(self) -> None:
+        """Of three hundred routes the busiest are shown, and those whose backend is down; the rest is counted."""
+        routes = [MapRoute(f"r{n}", backend="web", active=n % 30 == 7) for n in range(300)]
+        routes[150] = MapRoute("sql", backend="db")
+        drawn = draw({"public": "up"}, routes, _SERVERS)
+        named = [box.name for box in drawn.boxes if box.kind == "route"]
+        self.assertEqual(len(named) + drawn.folded, 300)
+        self.assertLess(len(named), 30)
+        self.assertIn("sql", named)
+        self.assertLessEqual({f"r{n}" for n in range(7, 300, 30)}, set(named))
+        self.assertEqual(named, [route.name for route in routes if route.name in named])
+
+    def test_all_can_be_shown(self) -> None:
+        """Whoever wants all three hundred gets them."""
+        routes = [MapRoute(f"r{n}", backend="web") for n in range(300)]
+        drawn = draw({"public": "up"}, routes, _SERVERS, everything=True)
+        self.assertEqual(sum(box.kind == "route" for box in drawn.boxes), 300)
+
+    def test_inner_routes_hang_below_outer_ones(self) -> None:
+        """A route under one that ends TLS is joined with that route, and not with the listener."""
+        drawn = draw(
+            {"public": "up"},
+            [MapRoute("tls"), MapRoute("site", ("tls",), "web")],
+            _SERVERS,
+        )
+        boxes = {box.name: box for box in drawn.boxes}
+        self.assertGreater(boxes["site"].x, boxes["tls"].x)
+        self.assertEqual(len(drawn.lines), 3)
+
+    @given(
+        st.lists(
+            st.builds(
+                MapRoute,
+                st.text(max_size=80),
+                st.lists(st.sampled_from(["public", "x", "nowhere"]), max_size=2),
+                st.sampled_from(["web", "db", "127.0.0.1:22", "close", ""]),
+                st.integers(0, 9000),
+                st.floats(0, 1e12),
+            ),
+            max_size=60,
+            unique_by=lambda route: route.name,
+        ),
+        st.booleans(),
+    )
+    def test_all_is_within_the_drawing(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
+        """Nothing is outside of the drawing, no two boxes cover each other, and no text is longer than its box."""
+        drawn = draw({"public": "up", "x": "drain"}, routes, _SERVERS, everything=everything)
+        taken: set[tuple[float, float]] = set()
+        for box in drawn.boxes:
+            self.assertTrue(box.x >= 0 and box.x + box.width <= WIDTH)
+            self.assertLessEqual(box.y + ROW, drawn.height)
+            column = box.x // 300
+            self.assertNotIn((column, box.y), taken)
+            taken.add((column, box.y))
+            self.assertLessEqual(len(box.label) * 6, box.width)
+        for line in drawn.lines:
+            self.assertTrue(1 <= line.width <= 10)
+
+    def test_health_of_backends(self) -> None:
+        """A backend is as its servers are."""
+        up, down, drain = (
+            MapServer("a", "up"),
+            MapServer("b", "down"),
+            MapServer("c", "drain"),
+        )
+        self.assertEqual(
+            [health_of(servers) for servers in ([], [up], [up, down], [down, drain], [drain])],
+            ["idle", "up", "partly", "down", "drain"],
+        )

@@ -1,0 +1,162 @@
+"""What the page says, without a service."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.admin.page.query import PageQuery
+from txmux.admin.page.rendering import render
+from txmux.admin.page.snapshot import Snapshot
+from txmux.admin.page.suggesting import matcher_of
+from txmux.admin.page.units import age, count, rate, size
+from txmux.admin.page.unrecognised import dump, line_for
+from txmux.admin.page.view import View
+from txmux.interfaces import Transport
+
+_STATUS: dict[str, Any] = {"listeners": [{"name": "public"}], "rules_path": "rules.ini"}
+
+
+def _page(query: dict[str, str] | None = None, **parts: Any) -> str:
+    status = {**_STATUS, **parts.pop("status", {})}
+    return render(View(Snapshot(1000.0, status, **parts), PageQuery.of(query or {})))
+
+
+class PageTests(SynchronousTestCase):
+    """The whole page."""
+
+    def test_what_needs_a_person(self) -> None:
+        """A backend without a server, a failed reload and a certificate that ends soon are said in red."""
+        page = _page(
+            missing=["[backend web]: no server is up"],
+            status={
+                "last_reload": {"time": 990, "ok": False, "errors": ["rules.ini:3: what"]},
+                "certificates": [{"route": "r", "file": "x.pem", "expires": 1000 + 86400}],
+                "descriptors": {"open": 900, "max": 1000},
+            },
+        )
+        for sentence in (
+            "Backend web: no server is up.",
+            "The last reload failed, so the rules before it hold: rules.ini:3: what",
+            "The certificate x.pem of route r ends in 1 d.",
+            "File descriptors are running out: 900 of 1000 are open.",
+        ):
+            self.assertIn(f"<li>{sentence}</li>", page)
+        self.assertIn("Nothing needs attention", _page())
+
+    def test_what_clients_name_is_text(self) -> None:
+        """Whatever a client can name comes out as text, and never as HTML."""
+        evil = "\"><script>alert(1)</script>'"
+        parts: dict[str, Any] = {
+            "connections": [{"id": "1-1", "client": evil, "route": evil, "facts": {"sni": evil}}],
+            "recent": [{"client": evil, "listener": evil, "reason": evil, "first": "3c623e"}],
+            "connection": {"id": evil, "facts": {"sni": evil}, "client": evil},
+            "warnings": [evil],
+            "explained": evil,
+        }
+        for query in ({}, {"route": evil, "client": evil, "connection": evil}):
+            page = _page(query, **parts)
+            self.assertNotIn(evil, page)
+            self.assertNotIn("<script>alert", page)
+
+    def test_cost(self) -> None:
+        """With 300 routes and 9,000 connections, of which the service lists a thousand, the page takes less than 200,000 calls."""
+        routes = [
+            {"name": f"route-{n}", "backend": f"b{n % 60}", "matches": n, "active": n % 9}
+            for n in range(300)
+        ]
+        backends = [
+            {"name": f"b{n}", "servers": [{"server": f"10.0.0.{n}:80", "state": "up"}]}
+            for n in range(60)
+        ]
+        rows = [
+            {"id": f"1-{n}", "client": f"192.0.2.1:{n}", "age_ms": n, "state": "relaying"}
+            for n in range(1000)
+        ]
+        _page()
+        calls = 0
+
+        def count_call(_frame: object, event: str, _argument: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(count_call)
+        try:
+            page = _page({"sort": "-age_ms"}, routes=routes, backends=backends, connections=rows)
+        finally:
+            sys.setprofile(before)
+        self.assertLess(calls, 200_000)
+        self.assertIn("100 of 1\N{NARROW NO-BREAK SPACE}000 connections.", page)
+
+
+class QueryTests(SynchronousTestCase):
+    """`PageQuery`."""
+
+    def test_links_keep_the_filters(self) -> None:
+        """A link changes what it is for, and keeps the rest; what the page does not know is dropped."""
+        query = PageQuery.of({"route": "a b", "evil": "x", "after": "1-1", "state": ""})
+        self.assertEqual(query.link(after="", sort="age_ms"), "./?route=a+b&sort=age_ms")
+        self.assertEqual(query.filters, {"route": "a b"})
+        self.assertEqual(query.link(route="", after=""), "./")
+
+
+class UnitTests(SynchronousTestCase):
+    """Numbers as people read them."""
+
+    def test_sizes(self) -> None:
+        """Sizes, ages, counts and rates have the unit that fits."""
+        self.assertEqual(
+            [size(0), size(999), size(1536), size(2**30 * 20)],
+            ["0 B", "999 B", "1.5 KiB", "20 GiB"],
+        )
+        self.assertEqual(
+            [age(0.25), age(59), age(5400), age(90000), age(86400 * 40)],
+            ["0.2 s", "59 s", "1 h 30 min", "1 d 1 h", "40 d"],
+        )
+        self.assertEqual(
+            [count(1234567), rate(0.25), rate(1500)],
+            ["1\u202f234\u202f567", "0.2/s", "1\u202f500/s"],
+        )
+
+
+class UnrecognisedTests(SynchronousTestCase):
+    """First bytes."""
+
+    def test_line_to_copy(self) -> None:
+        """Bytes that are plain text are matched as text, others in hex."""
+        self.assertEqual(line_for(b"HELO-there"), "match = payload text=HELO-the")
+        self.assertEqual(line_for(b"\x16\x03\x01"), "match = payload hex=160301")
+
+    def test_matcher_to_copy(self) -> None:
+        """Bytes that a matcher knows are suggested by its name; what no matcher knows is not."""
+        for data, line in (
+            (b"SSH-2.0-x\r\n", "match = ssh"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "match = http"),
+            (bytes.fromhex("1603010200010001fc0303"), "match = tls"),
+            (b"\x05\x01\x00", "match = socks5"),
+            (b"HELO-there", ""),
+            (b"", ""),
+        ):
+            self.assertEqual((data, matcher_of(data)), (data, line))
+
+    def test_matcher_of_datagrams(self) -> None:
+        """A datagram is suggested by a matcher for datagrams."""
+        query = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
+        for data, over, line in (
+            (query, Transport.UDP, "match = dns"),
+            (query, Transport.TCP, ""),
+            (b"SSH-2.0-x\r\n", Transport.UDP, ""),
+        ):
+            self.assertEqual((data, matcher_of(data, over)), (data, line))
+
+    @given(st.binary(max_size=64))
+    def test_dump_has_every_byte(self, data: bytes) -> None:
+        """The dump has every byte, sixteen on a line, and no byte that a terminal or a page would obey."""
+        lines = dump(data)
+        self.assertEqual(b"".join(bytes.fromhex(line[:47]) for line in lines), data)
+        self.assertTrue(all(line.isascii() and line.isprintable() for line in lines))

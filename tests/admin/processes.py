@@ -1,0 +1,70 @@
+"""Asking a service that is a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    @override
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect(str(self._path))
+
+
+def ask(
+    to: Path | int, method: str, path: str, body: object = None, token: str = ""
+) -> tuple[int, Any]:
+    """Ask by a UNIX socket or a TCP port, and give the status and what is told."""
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", to, timeout=60)
+        if isinstance(to, int)
+        else _Connection(to)
+    )
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if method == "POST":
+        headers["Content-Type"] = "application/json"
+    content = None if body is None else json.dumps(body)
+    connection.request(method, path, content, headers)
+    answer = connection.getresponse()
+    told = json.loads(answer.read())
+    connection.close()
+    return answer.status, told
+
+
+def text_of(path: Path, of: str) -> str:
+    """Read a page by a UNIX socket."""
+    connection = _Connection(path)
+    connection.request("GET", of)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def get(to: Path | int, path: str) -> Any:
+    """Read something that is there."""
+    status, told = ask(to, "GET", path)
+    if status != 200:
+        raise AssertionError(f"{status}: {told}")
+    return told
+
+
+def post(to: Path | int, path: str, body: object = None) -> Any:
+    """Make a change that is accepted."""
+    status, told = ask(to, "POST", path, body)
+    if status != 200:
+        raise AssertionError(f"{status}: {told}")
+    return told

@@ -1,0 +1,168 @@
+"""What a running service answers, over its own socket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+from twisted.logger import capturedLogs
+
+from tests.admin.asking import JSON, LISTEN, AdminCase
+from tests.support.peers import PeerFactory, connect, listen
+from txmux.version import __version__
+
+LED = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:PORT\n"
+
+
+class HealthTest(AdminCase):
+    """``/healthz`` and ``/readyz``."""
+
+    async def test_ready(self) -> None:
+        """A service whose listeners accept and whose backends have servers is up and ready."""
+        self.start(rules=LED.replace("PORT", "1"))
+        up, ready = await self.get("/healthz"), await self.get("/readyz")
+        self.assertEqual((up.status, up.json), (200, {"ok": True}))
+        self.assertEqual((ready.status, ready.json), (200, {"ready": True, "missing": []}))
+
+    async def test_no_server(self) -> None:
+        """A backend that clients are led to without a server that is up is named; one that nobody is led to is not."""
+        unused = "[backend unused]\nserver = 127.0.0.1:2 down\n"
+        self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
+        ready = await self.get("/readyz")
+        self.assertEqual(ready.status, 503)
+        self.assertEqual(ready.json, {"ready": False, "missing": ["[backend b]: no server is up"]})
+
+    async def test_not_accepting(self) -> None:
+        """A listener that does not accept is named."""
+        self.start()
+        opened = self.running.running_now
+        assert opened is not None
+        opened.pause()  # type: ignore[union-attr]
+        self.assertEqual(
+            (await self.get("/readyz")).json["missing"], ["[listen x]: no client is accepted"]
+        )
+
+    async def test_head(self) -> None:
+        """HEAD gives what GET does, without the body."""
+        self.start()
+        peer = await self.connect()
+        peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        await peer.is_lost()
+        self.assertTrue(peer.received.startswith(b"HTTP/1.1 200 OK\r\n"))
+        self.assertTrue(peer.received.endswith(b"Content-Length: 13\r\n\r\n"))
+
+
+class StatusTest(AdminCase):
+    """``/api/status``."""
+
+    async def test_fields(self) -> None:
+        """The service tells of itself."""
+        self.start("max_connections = 7")
+        status = (await self.get("/api/status")).json
+        self.assertLess(abs(time.time() - status.pop("started")), 60)
+        port = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        self.assertEqual(status.pop("connections")["limit"], 7)
+        wanted = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "generation": 1,
+            "workers": [],
+            "listeners": [
+                {
+                    "name": "x",
+                    "endpoints": ["127.0.0.1:0"],
+                    "addresses": [f"127.0.0.1:{port}"],
+                    "accepting": True,
+                }
+            ],
+            "last_reload": None,
+            "draining": False,
+            "rules_path": str(self.file),
+            "rules_sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
+        }
+        self.assertEqual({name: status[name] for name in wanted}, wanted)
+
+    async def test_connections(self) -> None:
+        """Connections are counted, and those that no route has taken yet."""
+        servers = PeerFactory()
+        port = listen(self, servers)
+        self.start(rules=LED.replace("PORT", str(port)).replace("any", "ssh"))
+        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        for sent in (b"SSH-2.0-a\r\n", b"SSH"):
+            (await connect(self, own)).send(sent)
+        await servers.heard(11)
+        connections = (await self.get("/api/status")).json["connections"]
+        while connections["active"] < 2:  # the other one is on its way
+            connections = (await self.get("/api/status")).json["connections"]
+        self.assertEqual((connections["active"], connections["undecided"]), (2, 1))
+        self.assertEqual(connections["total"], 2)
+
+    async def test_rates(self) -> None:
+        """The status tells what comes in a second, since the oldest of the last samples."""
+        self.start()
+        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        for _ in range(3):
+            client = await connect(self, own)
+            client.send(b"hello")
+            await client.is_lost()
+        rates = (await self.get("/api/status")).json["rates"]
+        self.assertEqual(set(rates), {"connections", "bytes_in", "bytes_out"})
+        self.assertGreater(rates["connections"], 0)
+        self.assertGreater(rates["bytes_in"], 4 * rates["connections"])
+
+
+class ChangesTest(AdminCase):
+    """``/api/reload``, ``/api/upgrade`` and ``/api/stop``."""
+
+    async def test_reload(self) -> None:
+        """A reload answers with what has changed, and so does the status from then on; the log says who asked."""
+        self.start()
+        self.write(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
+        with capturedLogs() as events:
+            told = await self.post("/api/reload")
+        self.assertEqual(
+            (told.status, told.json), (200, {"ok": True, "changes": "1 route new (a)"})
+        )
+        last = (await self.get("/api/status")).json["last_reload"]
+        self.assertLess(abs(time.time() - last.pop("time")), 60)
+        self.assertEqual(last, {"ok": True, "changes": "1 route new (a)", "errors": []})
+        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.audit"]
+        self.assertIn(f"UID {os.getuid()}", line["caller"])
+        self.assertIn(f"PID {os.getpid()}", line["caller"])
+        self.assertEqual((line["what"], line["result"]), ("POST /api/reload", "1 route new (a)"))
+
+    async def test_refused_reload(self) -> None:
+        """Rules that are wrong are refused with all that is; the log says so, and so does the status."""
+        self.start()
+        self.write("worker = 1\nuser = nobody")
+        with capturedLogs() as events:
+            told = await self.post("/api/reload", {})
+        self.assertEqual(told.status, 422)
+        (error,) = told.json["errors"]
+        self.assertIn("did you mean 'workers'?", error)
+        self.assertIn(error, told.error)
+        last = (await self.get("/api/status")).json["last_reload"]
+        self.assertEqual((last["ok"], last["errors"]), (False, [error]))
+        (line,) = [event for event in events if event["log_namespace"] == "txmux.admin.audit"]
+        self.assertIn("refused: ", line["result"])
+        self.assertEqual(line["log_level"].name, "warn")
+
+    async def test_refused_upgrade(self) -> None:
+        """An upgrade that cannot be is refused with the reason."""
+        self.start(
+            rules="[listen x]\nendpoint = ssl:0:privateKey=KEY\n".replace(
+                "ssl:0:privateKey=KEY", "haproxy:tcp:0:interface=127.0.0.1"
+            )
+        )
+        told = await self.post("/api/upgrade")
+        self.assertEqual(told.status, 409)
+        self.assertIn("cannot be handed to another process", told.error)
+
+    async def test_body(self) -> None:
+        """A change takes a JSON object, or nothing."""
+        self.start()
+        for body in ("[]", "1", '{"a"', b"\xff", "[" * 20000):
+            told = await self.ask("POST", "/api/reload", JSON, body)
+            self.assertEqual(told.status, 400, body)
+            self.assertIn("the body is not", told.error)

@@ -1,0 +1,81 @@
+"""Bans over the API."""
+
+from __future__ import annotations
+
+import time
+
+from twisted.internet.task import deferLater
+
+from tests.admin.test_live import LiveCase
+from tests.support.peers import connect, reactor
+
+
+class BansTest(LiveCase):
+    """``/api/bans``."""
+
+    async def ban(self, network: str, seconds: int | None = None, reason: str = "") -> None:
+        """Ban somebody."""
+        wanted = {"network": network, "reason": reason}
+        told = await self.post(
+            "/api/bans", wanted if seconds is None else {**wanted, "seconds": seconds}
+        )
+        self.assertEqual(told.status, 200)
+        self.assertTrue(told.json["changes"].endswith(" is banned"), told.json)
+
+    async def is_let_in(self) -> bool:
+        """Tell whether a client of this machine is."""
+        client = await connect(self, self.port)
+        count = len(self.backend.peers)
+        client.send(b"SSH-2.0-a\r\n")
+        while not client.finished and len(self.backend.peers) == count:
+            await deferLater(reactor, 0)
+        return not client.finished
+
+    async def test_ban(self) -> None:
+        """A ban is there at once, for all of a network; what was there before goes on, and it can be taken back."""
+        (client,) = await self.clients(1)
+        begun = time.time()
+        await self.ban("127.0.0.0/8", 3600, "a test")
+        self.assertFalse(await self.is_let_in())
+        self.assertFalse(client.finished)
+        (told,) = (await self.get("/api/bans")).json
+        self.assertEqual((told["network"], told["reason"]), ("127.0.0.0/8", "a test"))
+        self.assertTrue(begun <= told["since"] <= time.time())
+        self.assertEqual(round(told["until"] - told["since"]), 3600)
+        gone = await self.post("/api/bans/remove", {"network": "127.0.0.0/8"})
+        self.assertEqual(gone.json["changes"], "127.0.0.0/8 is not banned any more")
+        self.assertEqual((await self.get("/api/bans")).json, [])
+        self.assertTrue(await self.is_let_in())
+
+    async def test_others(self) -> None:
+        """Who is not banned is let in, whoever else is; a ban without an end has none."""
+        await self.ban("::ffff:127.0.0.9")
+        self.assertTrue(await self.is_let_in())
+        (told,) = (await self.get("/api/bans")).json
+        self.assertEqual((told["network"], told["until"]), ("127.0.0.9", None))
+
+    async def test_reload(self) -> None:
+        """Other rules change nothing about bans."""
+        await self.ban("127.0.0.1")
+        report = await self.running.reload()
+        self.assertTrue(report.ok)
+        self.assertFalse(await self.is_let_in())
+
+    async def test_wrong(self) -> None:
+        """What cannot be done is refused, with what to do."""
+        for body, message in (
+            ({}, "network: say whom"),
+            ({"network": "x"}, "network: 'x' is not an address"),
+            ({"network": "192.0.2.1/24"}, "network: '192.0.2.1/24' is not an address"),
+            ({"network": "::/0"}, "network: this would ban everybody"),
+            ({"network": "192.0.2.1", "seconds": 0}, "seconds: must be a whole number"),
+            ({"network": "192.0.2.1", "reason": "a\nb"}, "reason: must be one line"),
+            ({"network": "192.0.2.1", "time": 1}, "time: there is no such field"),
+        ):
+            told = await self.post("/api/bans", body)
+            self.assertEqual(told.status, 400, body)
+            self.assertIn(message, told.json["error"])
+        await self.ban("192.0.2.0/24")
+        told = await self.post("/api/bans/remove", {"network": "192.0.2.7"})
+        self.assertEqual(told.status, 404)
+        self.assertEqual(told.json["error"], "192.0.2.7 is not banned; 192.0.2.0/24 is, unban that")

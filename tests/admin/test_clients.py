@@ -1,0 +1,213 @@
+"""Clients that are slow, send too much, or come in hundreds harm nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.admin.asking import JSON, LISTEN, AdminCase, Told, request
+from tests.support.peers import PeerFactory, connect, listen
+from txmux.admin.guard import Guard
+from txmux.admin.http import Clients
+from txmux.admin.resource import Answer, Query, Resource, Stream
+from txmux.admin.site import Site
+from txmux.testing.transport import WaterMarkTransport
+
+if TYPE_CHECKING:
+    from txmux.control import Control
+
+HEALTH = request("GET", "/x").replace(b"Connection: close\r\n", b"")
+
+
+class ClientsTest(SynchronousTestCase):
+    """One endpoint, with a clock."""
+
+    def setUp(self) -> None:
+        """Make an endpoint with something that can be had, and something that never ends."""
+        self.clock = Clock()
+        self.streams: list[Stream] = []
+        control: Any = None
+        self.clients = self.make(control)
+
+    def make(self, control: Control) -> Clients:
+        """Make the endpoint."""
+
+        async def plain(_: Query) -> Answer:
+            return Answer.json({})
+
+        async def stream(_: Query) -> Answer:
+            return Answer(type="text/event-stream", stream=self.streams.append)
+
+        async def broken(_: Query) -> Answer:
+            raise ValueError("on purpose")
+
+        resources = (
+            Resource("GET", "/x", plain),
+            Resource("POST", "/x", plain),
+            Resource("GET", "/stream", stream),
+            Resource("GET", "/broken", broken),
+        )
+        guard = Guard(frozenset(), self.clock.seconds)
+        return Clients(Site(control, resources, guard, is_admin=False), self.clock)
+
+    def connected(self) -> WaterMarkTransport:
+        """Connect a client."""
+        transport = WaterMarkTransport()
+        protocol = self.clients.buildProtocol(None)
+        assert protocol is not None
+        transport.connect(protocol)
+        return transport
+
+    def test_silent(self) -> None:
+        """Who says nothing is ended after 30 seconds, and also who says nothing more."""
+        silent, served = self.connected(), self.connected()
+        served.deliver(HEALTH)
+        self.assertIn(b"200 OK", served.take())
+        self.clock.advance(29)
+        for transport in (silent, served):
+            self.assertIsNone(transport.lost)
+        self.clock.advance(2)
+        for transport in (silent, served):
+            transport.take()
+            self.assertIsNotNone(transport.lost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_byte_by_byte(self) -> None:
+        """A request has 10 seconds to arrive, however many bytes come in between; that of a body counts, too."""
+        headers, body = HEALTH, request("POST", "/x", JSON, b"{" + b" " * 30)
+        for sent in (headers, body):
+            transport = self.connected()
+            for number in range(11):
+                transport.deliver(sent[number : number + 1])
+                self.assertIsNone(transport.lost)
+                self.clock.advance(0.99)
+            self.clock.advance(0.2)
+            transport.take()
+            self.assertIsNotNone(transport.lost)
+            self.assertEqual(transport.unsent, b"")
+
+    def test_next_request(self) -> None:
+        """Each request of a connection has its own time."""
+        transport = self.connected()
+        for _ in range(5):
+            transport.deliver(HEALTH[:20])
+            self.clock.advance(9)
+            transport.deliver(HEALTH[20:])
+            self.assertIn(b"200 OK", transport.take())
+        self.assertIsNone(transport.lost)
+        transport.reset()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_most(self) -> None:
+        """Of more than 64 the one that has been idle for longest makes room; one that is being answered stays."""
+        first = self.connected()
+        first.deliver(HEALTH.replace(b"/x", b"/stream"))
+        others = [self.connected() for _ in range(63)]
+        others[0].deliver(b"G")
+        new = self.connected()
+        for transport in (first, *others):
+            transport.take()
+        self.assertIsNone(first.lost)
+        gone = [number for number, one in enumerate(others) if one.lost is not None]
+        self.assertEqual(gone, [1])
+        new.deliver(HEALTH)
+        self.assertIn(b"200 OK", new.take())
+        self.streams[0].write(b"data: x\n\n")
+        self.assertIn(b"data: x", first.take())
+
+    def test_all_busy(self) -> None:
+        """If all are being answered, a new one is turned away."""
+        busy = [self.connected() for _ in range(64)]
+        for transport in busy:
+            transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+        self.assertIsNone(self.clients.buildProtocol(None))
+        for stream in self.streams:
+            stream.finish()
+        self.assertIsNotNone(self.clients.buildProtocol(None))
+
+    def test_stream(self) -> None:
+        """Whoever writes to a stream hears of its end, and may write on without harm."""
+        ended: list[bool] = []
+        transport = self.connected()
+        transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+        (stream,) = self.streams
+        stream.on_end(lambda: ended.append(True))
+        transport.reset()
+        self.assertEqual(ended, [True])
+        stream.write(b"more")
+        stream.finish()
+
+    def test_large_body(self) -> None:
+        """A body has at most 64 KiB, whether its length is told before or not; what is beyond is not kept."""
+        whole = b"{" + b" " * 65534 + b"}"
+        chunks = b"10000\r\n" + whole + b"\r\n"
+        chunked = {**JSON, "Transfer-Encoding": "chunked", "Content-Length": ""}
+        head = request("POST", "/x", chunked).replace(b"Content-Length: \r\n", b"")
+        for sent, status in (
+            (request("POST", "/x", JSON, whole), 200),
+            (request("POST", "/x", JSON, whole + b" "), 413),
+            (head + chunks + b"0\r\n\r\n", 200),
+            (head + chunks + b"1\r\n \r\n0\r\n\r\n", 413),
+        ):
+            transport = self.connected()
+            transport.deliver(sent)
+            self.assertEqual(Told.of(transport.take()).status, status)
+
+    def test_large_headers(self) -> None:
+        """Headers have at most 16 KiB in all, whatever their lines; then the connection ends."""
+        for more in (b"A: " + b"a" * 65536, b"\r\n".join(b"A: %d" % n for n in range(9000))):
+            transport = self.connected()
+            transport.deliver(b"GET /x HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n\r\n")
+            self.assertNotIn(b"200 OK", transport.take())
+            self.assertIsNotNone(transport.lost)
+
+    def test_not_http(self) -> None:
+        """What is not HTTP is answered with an error at most."""
+        for sent in (
+            b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03" + b"\0" * 40 + b"\r\n\r\n",
+            b"SSH-2.0-x\r\n",
+            b"GET /x\r\n\r\n",
+            b"GET /x HTTP/1.1\r\nHost : x\r\n\r\n",
+            b"GET /x HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+            b"POST /x HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            b"GET /x HTTP/1.1\r\n\r\n",
+        ):
+            transport = self.connected()
+            transport.deliver(sent)
+            answer = transport.take()
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 ") or not answer, (sent, answer))
+
+    def test_broken(self) -> None:
+        """A part that fails answers 500, is logged, and leaves the connection as it was."""
+        transport = self.connected()
+        transport.deliver(HEALTH.replace(b"/x", b"/broken"))
+        self.assertIn(b"500 Internal Server Error", transport.take())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        transport.deliver(HEALTH)
+        self.assertIn(b"200 OK", transport.take())
+
+
+class StalledTest(AdminCase):
+    """Five hundred clients of the API that say nothing, or half a request."""
+
+    async def test_port_serves_on(self) -> None:
+        """The port serves on meanwhile, and so does the API itself."""
+        servers = PeerFactory()
+        port = listen(self, servers)
+        led = f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
+        self.start(rules=led)
+        stalled = [await self.connect() for _ in range(500)]
+        for peer in stalled[::2]:
+            if peer.lost is None:
+                peer.send(b"POST /api/stop HTTP/1.1\r\nHost: localhost\r\n")
+        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        client = await connect(self, own)
+        client.send(b"hello")
+        server = await servers.heard(5)
+        server.send(b"answer")
+        await client.has(6)
+        self.assertEqual((await self.get("/readyz")).status, 200)
+        self.assertLessEqual(len(self.running._endpoints._clients["admin"]._channels), 64)

@@ -1,0 +1,80 @@
+"""Flows of datagrams over the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.admin.asking import AdminCase
+from tests.support.datagrams import Talker
+from txmux.admin.page.told import bytes_told
+
+_RULES = """[listen u]
+endpoint = udp:127.0.0.1:0
+[listen t]
+endpoint = 127.0.0.1:0
+[route names]
+match = dns
+backend = udp:127.0.0.1:%d
+[route any]
+match = payload text=x
+backend = close
+"""
+_QUERY = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
+
+
+class FlowsTest(AdminCase):
+    """What the API tells of flows, and does with them."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = Talker.listening(self, answer=lambda data: data)
+        self.start(rules=_RULES % self.server.port)
+        port: Any = self.running.ports[0]
+        self.port = port.getHost().port
+
+    async def test_listed(self) -> None:
+        """A flow is in the list with its datagrams, with its explanation, and is ended from there."""
+        client = Talker.listening(self)
+        for _ in range(2):
+            await client.asks(_QUERY, self.port)
+        [row] = (await self.get("/api/connections")).json
+        self.assertEqual(
+            (row["datagrams_in"], row["datagrams_out"], row["bytes_in"]), (2, 2, 2 * len(_QUERY))
+        )
+        told = (await self.get(f"/api/connections/{row['id']}")).json["explanation"]
+        self.assertEqual(
+            [(one["route"], one["says"]) for one in told["routes"]],
+            [("names", "match"), ("any", "not asked")],
+        )
+        await self.post(f"/api/connections/{row['id']}/close", {})
+        self.assertEqual((await self.get("/api/connections")).json, [])
+        [end] = (await self.get("/api/recent")).json
+        self.assertEqual((end["reason"], end["datagrams_in"]), ("killed", 2))
+
+    async def test_not_accepting(self) -> None:
+        """A listener that does not accept goes on with its flows, begins none, and says so."""
+        client, other = Talker.listening(self), Talker.listening(self)
+        await client.asks(_QUERY, self.port)
+        told = await self.post("/api/listeners/u", {"accepting": False})
+        self.assertEqual(told.json["changes"], "listener u: begins no flows")
+        other.say(_QUERY, self.port)
+        await client.asks(_QUERY, self.port)
+        self.assertEqual(len(self.server.heard), 2)
+        await self.post("/api/listeners/u", {"accepting": True})
+        await other.asks(_QUERY, self.port)
+
+    async def test_places(self) -> None:
+        """The address of a listener for datagrams says so."""
+        first, second = (await self.get("/api/status")).json["listeners"]
+        self.assertEqual(first["addresses"], [f"udp:127.0.0.1:{self.port}"])
+        self.assertTrue(second["addresses"][0].startswith("127.0.0.1:"))
+
+    async def test_explained(self) -> None:
+        """The same bytes are explained as a datagram, and as the beginning of a stream, each for its listeners."""
+        told = (await self.post("/api/explain", {"hex": _QUERY.hex()})).json
+        self.assertEqual(
+            [(one["datagrams"], one["listeners"][0]["listener"]) for one in told["streams"]],
+            [(None, "t"), ([len(_QUERY)], "u")],
+        )
+        self.assertIn("route names, known at datagram 1", bytes_told(told))
+        self.assertIn("sure at byte 1", bytes_told(told))

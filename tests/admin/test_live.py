@@ -1,0 +1,256 @@
+"""Connections, servers and listeners over the API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+
+from tests.admin.asking import LISTEN, AdminCase, request
+from tests.support.peers import PeerFactory, connect, listen, reactor
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+
+class LiveCase(AdminCase):
+    """Runs a service that leads SSH to a backend."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.backend = PeerFactory()
+        self.server = f"127.0.0.1:{listen(self, self.backend)}"
+        self.start(
+            rules=f"{LISTEN}[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = {self.server}\n"
+        )
+        port: Any = self.running.ports[0]
+        self.port = port.getHost().port
+
+    async def clients(self, count: int) -> list[Peer]:
+        """Connect clients, and wait until they are relayed."""
+        clients = []
+        for number in range(count):
+            client = await connect(self, self.port)
+            client.send(b"SSH-2.0-a\r\n")
+            await (await self.backend.peer(number)).has(11)
+            clients.append(client)
+        return clients
+
+
+class ConnectionsTest(LiveCase):
+    """``/api/connections``."""
+
+    async def test_list(self) -> None:
+        """Connections are listed, all or those of a filter; the answer leads to the next page."""
+        await self.clients(3)
+        told = await self.get("/api/connections?state=relaying&limit=2")
+        first = told.json
+        self.assertEqual([row["bytes_in"] for row in first], [11, 11])
+        link = told.headers["link"]
+        self.assertTrue(link.endswith('>; rel="next"'), link)
+        rest = await self.get(link[1:].partition(">")[0])
+        self.assertNotIn("link", rest.headers)
+        whole = (await self.get("/api/connections")).json
+        self.assertEqual([row["id"] for row in first + rest.json], [row["id"] for row in whole])
+        self.assertEqual((await self.get("/api/connections?route=http")).json, [])
+        one = (await self.get(f"/api/connections/{whole[0]['id']}")).json
+        self.assertEqual((one["id"], one["route"]), (whole[0]["id"], "ssh"))
+
+    async def test_refused(self) -> None:
+        """A filter that cannot be read is named."""
+        for query, name in (
+            ("state=x", "state"),
+            ("older=5", "older"),
+            ("client=x", "client"),
+            ("limit=0", "limit"),
+            ("after=x", "after"),
+            ("rout=x", "rout"),
+            ("route=a&route=b", "route"),
+        ):
+            told = await self.get(f"/api/connections?{query}")
+            self.assertEqual((query, told.status), (query, 400))
+            self.assertTrue(told.error.startswith(f"{name}: "), told.error)
+        self.assertEqual((await self.get("/api/connections/5a9d7143-3")).status, 404)
+        self.assertEqual((await self.get("/api/connections/x")).status, 404)
+        self.assertEqual((await self.get("/api/connections/close")).status, 405)
+
+    async def test_close(self) -> None:
+        """One connection is ended by its ID, others by filters; the log says who has asked."""
+        clients = await self.clients(3)
+        rows = (await self.get("/api/connections")).json
+        with capturedLogs() as logs:
+            told = await self.post(f"/api/connections/{rows[0]['id']}/close")
+            self.assertEqual((told.status, told.json["closed"]), (200, 1))
+            told = await self.post(
+                "/api/connections/close", {"backend": "b", "client": "127.0.0.1"}
+            )
+            self.assertEqual(told.json, {"ok": True, "closed": 2, "changes": "2 connections ended"})
+        for client in clients:
+            await client.is_lost()
+        self.assertTrue(any("2 connections ended" in str(event) for event in logs))
+        for body, name in (({}, "say which"), ({"backend": 1}, "backend: "), ({"x": "y"}, "x: ")):
+            told = await self.post("/api/connections/close", body)
+            self.assertEqual((body, told.status), (body, 400))
+            self.assertTrue(told.error.startswith(name), told.error)
+        told = await self.post(f"/api/connections/{rows[0]['id']}/close")
+        self.assertEqual(told.status, 404)
+
+
+class ServersTest(LiveCase):
+    """``/api/backends/NAME/servers/SERVER`` and ``/api/listeners/NAME``."""
+
+    async def test_drain(self) -> None:
+        """A server drains, and its connections are ended if that is asked for."""
+        (client,) = await self.clients(1)
+        with capturedLogs():
+            told = await self.post(
+                f"/api/backends/b/servers/{self.server}",
+                {"state": "drain", "close_connections": True},
+            )
+        self.assertEqual(told.status, 200)
+        self.assertTrue(told.json["changes"].endswith("drain, 1 connection ended"))
+        await client.is_lost()
+        ready = await self.get("/readyz")
+        self.assertEqual(
+            (ready.status, ready.json["missing"]), (503, ["[backend b]: no server is up"])
+        )
+        with capturedLogs():
+            await self.post(
+                f"/api/backends/b/servers/{self.server}", {"state": "ready", "weight": 3}
+            )
+            await self.post(f"/api/backends/b/servers/{self.server}", {"weight": None})
+        self.assertEqual((await self.get("/readyz")).status, 200)
+
+    async def test_refused(self) -> None:
+        """What is not there is 404; a field that cannot be read is named."""
+        path = f"/api/backends/b/servers/{self.server}"
+        for where, body, status, message in (
+            (path, {}, 400, "say what"),
+            (path, {"state": "up"}, 400, "state: must be 'ready', 'drain' or 'maintenance'"),
+            (path, {"weight": 0}, 400, "weight: "),
+            (path, {"weight": True}, 400, "weight: "),
+            (path, {"close_connections": "no"}, 400, "close_connections: "),
+            (path, {"stat": "drain"}, 400, "stat: there is no such field; did you mean 'state'?"),
+            (f"{path}0", {"state": "drain"}, 404, "backend b has no server"),
+            ("/api/backends/c/servers/x", {"state": "drain"}, 404, "there is no backend 'c'"),
+            ("/api/listeners/x", {}, 400, "accepting: "),
+            ("/api/listeners/x", {"accepting": 0}, 400, "accepting: "),
+            ("/api/listeners/y", {"accepting": False}, 404, "there is no [listen y]"),
+        ):
+            told = await self.post(where, body)
+            self.assertEqual((body, told.status), (body, status))
+            self.assertTrue(told.error.startswith(message), told.error)
+        self.assertEqual((await self.get(path)).status, 405)
+
+    async def test_listener(self) -> None:
+        """The clients of a listener wait in its queue until they are to be accepted again."""
+        with capturedLogs():
+            told = await self.post("/api/listeners/x", {"accepting": False})
+            self.assertEqual(told.json["changes"], "listener x: leaves clients in the queue")
+            client = await connect(self, self.port)
+            client.send(b"SSH-2.0-a\r\n")
+            for _ in range(10):
+                await deferLater(reactor, 0)
+            self.assertEqual((await self.get("/api/connections")).json, [])
+            self.assertFalse((await self.get("/api/status")).json["listeners"][0]["accepting"])
+            await self.post("/api/listeners/x", {"accepting": True})
+        await (await self.backend.peer()).has(11)
+
+
+class TellingTest(LiveCase):
+    """``/api/recent``, ``/api/rules`` and ``/api/explain``."""
+
+    async def test_recent(self) -> None:
+        """What no route took is there with its first bytes, and can be explained from there."""
+        client = await connect(self, self.port)
+        client.send(b"HELLO?")
+        await client.is_lost()
+        (row,) = (await self.get("/api/recent")).json
+        self.assertEqual((row["reason"], row["first"]), ("no-route", b"HELLO?".hex()))
+        body = {"listener": "x", "from": "192.0.2.1", "hex": row["first"]}
+        told = (await self.post("/api/explain", body)).json
+        (listener,) = told["streams"][0]["listeners"]
+        self.assertEqual(listener["routes"][0]["says"], "no")
+        self.assertEqual(listener["from"], "192.0.2.1")
+
+    async def test_explained_connection(self) -> None:
+        """A live connection is told with the explanation of its decision."""
+        await self.clients(1)
+        (row,) = (await self.get("/api/connections")).json
+        told = (await self.get(f"/api/connections/{row['id']}")).json
+        self.assertEqual(told["explanation"]["routes"][0]["says"], "match")
+
+    async def test_rules(self) -> None:
+        """The rules are there as they were read."""
+        (file,) = (await self.get("/api/rules")).json
+        self.assertEqual((file["file"], file["text"]), (str(self.file), self.file.read_text()))
+        self.assertEqual(file["sections"][2]["name"], "route ssh")
+
+    async def test_refused(self) -> None:
+        """What cannot be explained is refused by name."""
+        for body, status, message in (
+            ({}, 400, "give the bytes"),
+            ({"hex": "00", "text": "x"}, 400, "give the bytes"),
+            ({"hex": "0"}, 400, "hex: "),
+            ({"hex": 1}, 400, "hex: "),
+            ({"text": "\\xq"}, 400, "text: "),
+            ({"text": "\ud800"}, 400, "text: "),
+            ({"text": "x", "from": "x"}, 400, "from: "),
+            ({"text": "x", "listener": "y"}, 404, "there is no [listen y]"),
+            ({"text": "x", "listner": "y"}, 400, "listner: "),
+        ):
+            told = await self.post("/api/explain", body)
+            self.assertEqual((body, told.status), (body, status))
+            self.assertTrue(told.error.startswith(message), told.error)
+
+
+class EventsTest(LiveCase):
+    """``/api/events``."""
+
+    async def follow(self) -> Peer:
+        """Ask for events, and wait until they are told."""
+        peer = await self.connect()
+        peer.send(request("GET", "/api/events"))
+        while b": still here" not in peer.received:
+            await deferLater(reactor, 0)
+        return peer
+
+    async def test_events(self) -> None:
+        """Events are told as they happen, in the form that browsers read, until the client goes."""
+        peer = await self.follow()
+        self.assertIn(b"Content-Type: text/event-stream\r\n", peer.received)
+        await self.clients(1)
+        while b"event: decide\n" not in peer.received:
+            await deferLater(reactor, 0)
+        (line,) = [one for one in peer.received.split(b"\n") if b'"event": "decide"' in one]
+        self.assertEqual(json.loads(line.partition(b"data: ")[2])["route"], "ssh")
+        (factory,) = self.running.factories
+        self.assertTrue(factory.engine.events.wanted)
+        peer.reset()
+        while factory.engine.events.wanted:
+            await deferLater(reactor, 0)
+
+    async def test_slow_reader(self) -> None:
+        """A client that does not read is cut off, so that nothing is held for it without end."""
+        peer = await self.follow()
+        peer.transport.pauseProducing()
+        (factory,) = self.running.factories
+        with capturedLogs():
+            for number in range(20_000):
+                self.running.events._tell({"event": "server", "number": number, "why": "x" * 100})
+                if not number % 100:
+                    await deferLater(reactor, 0)
+                if not factory.engine.events.wanted:
+                    break
+        self.assertLess(number, 19_999)
+        peer.transport.resumeProducing()
+        await peer.is_lost()
+
+    async def test_stop(self) -> None:
+        """The service stops although somebody follows it."""
+        peer = await self.follow()
+        await self.running.stopService()
+        await peer.is_lost()
+        self.assertIn(b"event: stop\n", peer.received)

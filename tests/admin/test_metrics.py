@@ -1,0 +1,286 @@
+"""``/metrics``, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from tests.admin.asking import LISTEN, AdminCase
+from tests.backends.connect.tls_case import authority
+from tests.programs import run_program
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.admin.asking import Told
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+RULES = """[listen x]
+endpoint = 127.0.0.1:0
+max_connections_per_source = 2
+
+[route greeting]
+match = regex pattern=HELLO
+backend = b
+
+[route nobody]
+match = regex pattern=BYE
+backend = down
+
+[backend b]
+server = 127.0.0.1:PORT
+
+[backend down]
+server = 127.0.0.1:1 down
+"""
+
+NAMES = frozenset(
+    {
+        "connections_total",
+        "connections_active",
+        "connections_undecided",
+        "connections_ended_total",
+        "route_matches_total",
+        "bytes_total",
+        "detect_seconds_bucket",
+        "connect_seconds_bucket",
+        "duration_seconds_bucket",
+        "detect_bytes_bucket",
+        "backend_connections_active",
+        "backend_connect_failures_total",
+        "backend_server_up",
+        "limit_refused_total",
+        "sources_tracked",
+        "relay_spliced_bytes_total",
+        "worker_restarts_total",
+        "open_descriptors",
+        "max_descriptors",
+        "reload_success",
+        "reload_timestamp_seconds",
+        "generations",
+        "build_info",
+        "rules_info",
+    }
+)
+"""Those that every service has, as the reference lists them; others need a check or a certificate."""
+
+
+class MetricsTest(AdminCase):
+    """What is told of a service with some traffic."""
+
+    async def samples(self) -> Samples:
+        """Read all numbers."""
+        told = await self.get("/metrics")
+        self.assertEqual(told.status, 200)
+        self.assertEqual(told.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8")
+        self.text = told.body
+        return {
+            (sample.name.removeprefix("txmux_"), frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(told.body.decode())
+            for sample in family.samples
+        }
+
+    def of(self, samples: Samples, name: str, **labels: str) -> float | None:
+        """Give a number, if there is one."""
+        return samples.get((name, frozenset(labels.items())))
+
+    def serve(self, factory: PeerFactory, settings: str = "") -> int:
+        """Start a service with a backend, and give its port."""
+        self.start(settings, rules=RULES.replace("PORT", str(listen(self, factory))))
+        return self.port()
+
+    def port(self) -> int:
+        """Give the listener's port."""
+        number: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        return number
+
+    async def test_traffic(self) -> None:
+        """Connections, matches, ends and bytes are there, those of live connections with them."""
+        factory = PeerFactory()
+        port = self.serve(factory)
+        held = await connect(self, port)
+        held.send(b"HELLO you")
+        server = await factory.heard(9)
+        server.send(b"hello")
+        await held.has(5)
+        lost = await connect(self, port)
+        lost.send(b"nobody knows this")
+        await lost.is_lost()
+        samples = await self.samples()
+        self.assertEqual(self.of(samples, "connections_total", listener="x"), 2)
+        self.assertEqual(self.of(samples, "connections_active", listener="x"), 1)
+        self.assertEqual(self.of(samples, "connections_undecided", listener="x"), 0)
+        self.assertEqual(self.of(samples, "route_matches_total", listener="x", route="greeting"), 1)
+        self.assertEqual(
+            self.of(samples, "connections_ended_total", listener="x", route="", reason="no-route"),
+            1,
+        )
+        moved = {"listener": "x", "route": "greeting"}
+        self.assertEqual(self.of(samples, "bytes_total", direction="in", **moved), 9)
+        self.assertEqual(self.of(samples, "bytes_total", direction="out", **moved), 5)
+        self.assertEqual(self.of(samples, "detect_seconds_count", listener="x"), 2)
+        self.assertEqual(self.of(samples, "detect_bytes_sum"), 26)
+        self.assertEqual(self.of(samples, "connect_seconds_count", backend="b"), 1)
+        self.assertEqual(self.of(samples, "duration_seconds_count", listener="x"), 1)
+        self.assertEqual(self.of(samples, "sources_tracked", listener="x"), 1)
+        self.assertGreater(self.of(samples, "max_descriptors") or 0, 100)
+        self.assertLess(
+            self.of(samples, "open_descriptors") or 0, self.of(samples, "max_descriptors") or 0
+        )
+        self.assertGreater(self.of(samples, "process_resident_memory_bytes") or 0, 1_000_000)
+        python = ".".join(map(str, sys.version_info[:3]))
+        self.assertEqual(self.of(samples, "build_info", version=__version__, python=python), 1)
+
+    async def test_limits_and_servers(self) -> None:
+        """Clients that a limit keeps out are told of by the limit, and servers by whether they are up."""
+        port = self.serve(PeerFactory())
+        await connect(self, port)
+        await connect(self, port)
+        refused = await connect(self, port)
+        await refused.is_lost()
+        samples = await self.samples()
+        limit = "max_connections_per_source"
+        self.assertEqual(self.of(samples, "limit_refused_total", listener="x", limit=limit), 1)
+        self.assertEqual(self.of(samples, "connections_undecided", listener="x"), 2)
+        up = {
+            dict(labels)["backend"]: value
+            for (name, labels), value in samples.items()
+            if name == "backend_server_up"
+        }
+        self.assertEqual(up, {"b": 1, "down": 0})
+
+    async def test_reload(self) -> None:
+        """What a reload removed is gone, and what has the same name counts on."""
+        port = self.serve(PeerFactory())
+        gone = await connect(self, port)
+        gone.send(b"nobody knows this")
+        await gone.is_lost()
+        before = await self.samples()
+        self.assertEqual(self.of(before, "reload_success"), 1)
+        digest = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        self.assertEqual(self.of(before, "rules_info", sha=digest), 1)
+        text = self.file.read_text()
+        self.file.write_text(text.replace("[route nobody]", "[route other]"))
+        await self.running.reload()
+        after = await self.samples()
+        routes = {dict(labels).get("route") for _, labels in after}
+        self.assertEqual(routes & {"nobody", "other"}, {"other"})
+        self.assertEqual(self.of(after, "connections_total", listener="x"), 1)
+        self.file.write_text("[nonsense]")
+        await self.running.reload()
+        failed = await self.samples()
+        self.assertEqual(self.of(failed, "reload_success"), 0)
+        self.assertGreater(
+            self.of(failed, "reload_timestamp_seconds") or 0,
+            self.of(before, "reload_timestamp_seconds") or 0,
+        )
+
+    async def test_names(self) -> None:
+        """The names are those of the reference, with no label but those of the rules and of txmux; promtool finds no fault."""
+        self.serve(PeerFactory())
+        samples = await self.samples()
+        names = {name for name, _ in samples}
+        self.assertEqual(NAMES - names, set())
+        labels = {label for name, found in samples for label, _ in found}
+        known = {"listener", "route", "backend", "server", "reason", "cause", "limit", "direction"}
+        self.assertEqual(labels - known, {"le", "version", "python", "sha"})
+        _, errors, status = await run_program("promtool", "check", "metrics", stdin=self.text)
+        self.assertEqual((errors.decode(), status), ("", 0))
+
+    async def test_checks(self) -> None:
+        """A server that is checked has the time that this took."""
+        port = listen(self, PeerFactory())
+        text = f"{LISTEN}default = b\n[backend b]\nserver = 127.0.0.1:{port}\ncheck = tcp\n"
+        self.start(rules=text)
+        name, labels = "backend_check_seconds", {"backend": "b", "server": f"127.0.0.1:{port}"}
+        while not self.of(await self.samples(), name, **labels):
+            await deferLater(reactor, 0.05)
+
+    async def test_certificate(self) -> None:
+        """A certificate has the time when it ends, with the route and the file that have it."""
+        identity = authority().issue("a.example")
+        pem = identity.write(self.folder / "a.pem", key=True)
+        text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
+        self.start(rules=LISTEN + text)
+        samples = await self.samples()
+        until = identity.certificate.not_valid_after_utc.timestamp()
+        name = "certificate_expiry_timestamp_seconds"
+        self.assertEqual(self.of(samples, name, route="t", file=str(pem)), until)
+
+    async def test_not_installed(self) -> None:
+        """Without the client library of Prometheus, it says what to install."""
+        self.start()
+        with patch.dict(sys.modules, {"prometheus_client": None}):
+            sys.modules.pop("txmux.admin.metrics", None)
+            told = await self.get("/metrics")
+        self.assertEqual(told.status, 501)
+        self.assertIn("pip install 'txmux[admin]'", told.error)
+
+
+class ReferenceTest(AdminCase):
+    """The reference of the metrics."""
+
+    def test_told(self) -> None:
+        """Each metric is told of."""
+        page = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
+        text = page.read_text()
+        missing = [name for name in self.bare(NAMES) if f"`txmux_{name}`" not in text]
+        self.assertEqual(missing, [])
+
+    @staticmethod
+    def bare(names: Iterable[str]) -> list[str]:
+        """Give names of histograms without those of their parts."""
+        return sorted(name.removesuffix("_bucket") for name in names)
+
+
+class StatusTest(AdminCase):
+    """What ``/api/status`` tells of processes."""
+
+    async def test_descriptors_and_certificates(self) -> None:
+        """Descriptors that are open, and the ends of certificates."""
+        identity = authority().issue("a.example")
+        pem = identity.write(self.folder / "a.pem", key=True)
+        text = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
+        self.start(rules=LISTEN + text)
+        told = (await self.get("/api/status")).json
+        self.assertLess(told["descriptors"]["open"], told["descriptors"]["max"])
+        expires = identity.certificate.not_valid_after_utc.timestamp()
+        self.assertEqual(
+            told["certificates"], [{"route": "t", "file": str(pem), "expires": expires}]
+        )
+
+
+class ManyTest(AdminCase):
+    """Very many routes."""
+
+    async def test_served_meanwhile(self) -> None:
+        """Clients are served while the numbers of 3,000 routes are written."""
+        routes = "".join(
+            f"[route r{number}]\nmatch = tls sni=r{number}.example\nbackend = b\n"
+            for number in range(3000)
+        )
+        factory = PeerFactory()
+        port = listen(self, factory)
+        self.start(rules=f"{LISTEN}default = b\n[backend b]\nserver = 127.0.0.1:{port}\n{routes}")
+        asking = Deferred.fromCoroutine(self.get("/metrics"))
+        answered: list[Told] = []
+        asking.addCallback(answered.append)
+        served = 0
+        number: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        while not answered:
+            peer = await connect(self, number)
+            peer.send(b"x")
+            await factory.heard(1, served)
+            served += 1
+        self.assertGreater(served, 1)
+        self.assertEqual(answered[0].body.count(b"txmux_route_matches_total{"), 3000)

@@ -1,0 +1,51 @@
+"""The description of the API, compared with the API."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.admin.api.openapi import description
+from txmux.admin.site import ADMIN
+
+WRITTEN = Path(__file__).parents[2] / "docs" / "reference" / "openapi.json"
+FOR_PEOPLE = ("/", "/static/{name}", "/login", "/metrics")
+
+
+class DescriptionTest(SynchronousTestCase):
+    """``/api/openapi.json``."""
+
+    def test_complete(self) -> None:
+        """It has all that there is, but for what people or Prometheus read, and nothing else."""
+        described = {
+            (method.upper(), path)
+            for path, methods in description()["paths"].items()
+            for method in methods
+        }
+        there_is = {(one.method, one.path) for one in ADMIN if one.path not in FOR_PEOPLE}
+        self.assertEqual(described, there_is)
+
+    def test_references(self) -> None:
+        """What it refers to is there, and all that is there is referred to."""
+        whole = description()
+        named = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(whole)))
+        self.assertEqual(named, set(whole["components"]["schemas"]))
+
+    def test_parameters(self) -> None:
+        """Each variable part of a path is described."""
+        for path, methods in description()["paths"].items():
+            for operation in methods.values():
+                parameters: list[dict[str, Any]] = operation.get("parameters", [])
+                named = {one["name"] for one in parameters if one["in"] == "path"}
+                self.assertEqual((path, named), (path, set(re.findall(r"{(\w+)}", path))))
+
+    def test_docs(self) -> None:
+        """The one in the documentation is the same; ``python -m txmux.admin.api.openapi`` writes it."""
+        written, told = json.loads(WRITTEN.read_text()), description()
+        for one in (written, told):
+            del one["info"]["version"]
+        self.assertEqual(written, told)

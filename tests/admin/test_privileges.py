@@ -1,0 +1,161 @@
+"""The endpoints of a service that root has started and that is nobody's by then."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.admin.processes import ask, get, post
+from tests.interop.children import eventually, leave_unmeasured
+from tests.processes.running import is_gone
+from tests.processes.upgrading import Upgrading
+from tests.service.test_privileges import (
+    free_low_port,
+    ids_of,
+    python_for_everybody,
+    require_root,
+)
+
+_RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
+
+_WITHOUT_IMPORTS = """
+import sys
+from twisted.internet import reactor
+from txmux.service import MuxService
+service = MuxService.from_file(sys.argv[1])
+service.privilegedStartService()
+sys.meta_path.clear()
+service.startService()
+print("serves")
+"""
+"""Starts a service that can import nothing once its sockets are open, as a user who may not read Python's files."""
+
+
+class UnreadableTest(SynchronousTestCase):
+    """Root's own Python, which the user of the rules may not read."""
+
+    def test_imports(self) -> None:
+        """What answers at the endpoints has been imported before root is given up."""
+        folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
+        self.addCleanup(shutil.rmtree, folder)
+        rules = folder / "rules.ini"
+        rules.write_text(f"[txmux]\nadmin = unix:{folder}/admin.sock\n{_RULES}")
+        ended = subprocess.run(
+            [sys.executable, "-c", _WITHOUT_IMPORTS, rules],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((ended.returncode, ended.stdout), (0, "serves\n"), ended.stderr)
+
+
+class DroppedTest(SynchronousTestCase):
+    """Everything that the endpoints need is in a folder that only root may look into."""
+
+    def setUp(self) -> None:
+        """Make the folder."""
+        require_root()
+        leave_unmeasured(self)
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-admin-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder.chmod(0o755)
+        os.chown(
+            self.folder, pwd.getpwnam("nobody").pw_uid, -1
+        )  # for the file that names the process
+        self.closed = self.folder / "closed"
+        self.closed.mkdir(0o700)
+        self.socket, self.token = self.closed / "admin.sock", self.closed / "token"
+
+    def start(self, settings: str) -> Upgrading:
+        """Start a service that becomes nobody."""
+        mux = Upgrading(
+            self.folder, _RULES, f"user = nobody\n{settings}", before=python_for_everybody()
+        )
+        self.addCleanup(mux.kill)
+        mux.file.parent.chmod(0o755)  # a new process reads the rules itself
+        self.assertNotIn(0, ids_of(mux.pid)["Uid"])
+        return mux
+
+    def change(self, mux: Upgrading, old: str, new: str) -> None:
+        """Change the rules."""
+        text = mux.file.read_text()
+        self.assertIn(old, text)
+        mux.file.write_text(text.replace(old, new))
+
+    def test_socket(self) -> None:
+        """The socket is opened before; a reload that changes it has the helper open the new one."""
+        for workers in ("", "workers = 2"):
+            mux = self.start(f"admin = unix:{self.socket}\n{workers}")
+            self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+            other = self.closed / "other.sock"
+            self.change(mux, str(self.socket), str(other))
+            post(self.socket, "/api/reload")
+            self.assertEqual(other.stat().st_mode & 0o777, 0o660)
+            self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
+            self.assertEqual(ask(other, "POST", "/api/reload")[1]["changes"], "nothing changed")
+            mux.stop()
+            self.socket.unlink()
+            other.unlink()
+
+    def test_token_and_low_port(self) -> None:
+        """A reload may name a port below 1024 and a token in a folder of root's, which the helper makes."""
+        mux = self.start(f"admin = unix:{self.socket}")
+        port, metrics = free_low_port(), free_low_port() + 1
+        self.change(
+            mux,
+            f"admin = unix:{self.socket}",
+            f"admin = 127.0.0.1:{port}\nadmin_token = {self.token}\nmetrics = 127.0.0.1:{metrics}",
+        )
+        told = post(self.socket, "/api/reload")
+        self.assertEqual(told["changes"], "admin, admin_token, metrics of [txmux] changed")
+        self.assertEqual(self.token.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(self.token.stat().st_uid, 0)
+        token = self.token.read_text().strip()
+        self.assertEqual(ask(port, "GET", "/api/status")[0], 401)
+        self.assertEqual(ask(port, "GET", "/api/status", token=token)[0], 200)
+        self.assertEqual(get(metrics, "/healthz"), {"ok": True})
+        self.token.write_text("another-one-that-root-has-written")
+        self.assertEqual(ask(port, "POST", "/api/reload", token=token)[0], 200)
+        self.assertEqual(ask(port, "GET", "/api/status", token=token)[0], 401)
+        mux.stop()
+
+    def test_upgrade(self) -> None:
+        """A new process, which never was root, has the same sockets, and may ask the helper for others."""
+        self.token.write_text("a-token-that-only-root-can-read")
+        token = "a-token-that-only-root-can-read"
+        port = free_low_port()
+        mux = self.start(f"admin = 127.0.0.1:{port}\nadmin_token = {self.token}")
+        self.assertEqual(ask(port, "POST", "/api/upgrade", token=token)[0], 200)
+        old = mux.switched()
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assertEqual(ask(port, "GET", "/api/status", token=token)[1]["pid"], mux.pid)
+        self.change(mux, f"admin = 127.0.0.1:{port}", f"admin = unix:{self.socket}")
+        self.assertEqual(ask(port, "POST", "/api/reload", token=token)[0], 200)
+        self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+        mux.stop()
+
+    def test_automatic(self) -> None:
+        """The socket of ``admin = auto`` stays over reloads and upgrades, in a folder that nobody may not write to."""
+        runtime = self.folder / "run"
+        runtime.mkdir(0o755)
+        os.environ["RUNTIME_DIRECTORY"] = str(runtime)
+        self.addCleanup(os.environ.pop, "RUNTIME_DIRECTORY")
+        mux = self.start("")
+        path = runtime / "rules.sock"
+        inode = path.stat().st_ino
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        post(path, "/api/reload")
+        post(path, "/api/upgrade")
+        mux.switched()
+        eventually(lambda: get(path, "/api/status")["pid"] == mux.pid, "the new process answers")
+        post(path, "/api/reload")
+        self.assertEqual(path.stat().st_ino, inode)
+        mux.stop()

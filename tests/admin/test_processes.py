@@ -1,0 +1,220 @@
+"""The API of services that are processes of their own: with workers, over upgrades, and at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from tests.admin.processes import ask, get, post
+from tests.interop.children import eventually
+from tests.processes.running import RULES, is_gone, pids_of
+from tests.processes.test_upgrade import UpgradeTestCase
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from tests.processes.upgrading import Upgrading
+
+
+class AdminProcessCase(UpgradeTestCase):
+    """Services with a UNIX socket for ``admin``, that can be upgraded."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.socket = self.folder / "admin.sock"
+
+    def service(self, settings: str = "", rules: str = RULES) -> Upgrading:
+        """Start a service."""
+        return self.upgrading(rules, f"admin = unix:{self.socket}\n{settings}")
+
+    def led(self, listening: socket.socket, more: str = "") -> str:
+        """Give rules by which all clients are led to a server, by the name of a backend."""
+        port = listening.getsockname()[1]
+        return (
+            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = 127.0.0.1:{port}\n{more}"
+        )
+
+
+def inode_of(path: Path) -> int:
+    """Tell files of the same name apart."""
+    return path.stat().st_ino
+
+
+class WorkersTest(AdminProcessCase):
+    """Several processes serve; one answers for them all."""
+
+    def test_status(self) -> None:
+        """The status counts over all workers, and names each."""
+        listening = self.backend()
+        mux = self.service("workers = 2", self.led(listening))
+        peers = [self.relayed(mux, listening) for _ in range(4)]
+        undecided = self.client(mux)
+        eventually(
+            lambda: get(self.socket, "/api/status")["connections"]["active"] == 5, "5 are counted"
+        )
+        status = get(self.socket, "/api/status")
+        self.assertEqual(status["connections"]["undecided"], 1)
+        self.assertEqual(status["pid"], mux.pid)
+        self.assertEqual({one["pid"] for one in status["workers"]}, set(pids_of(mux.pid)))
+        self.assertEqual(sum(one["active"] for one in status["workers"]), 5)
+        self.assertTrue(all(one["ready"] for one in status["workers"]))
+        undecided.close()
+        for client, server in peers:
+            self.over(client, server)
+        mux.take(5)
+        mux.stop()
+
+    def test_ready(self) -> None:
+        """The service is ready if the workers are; one that does not answer is not waited for long."""
+        mux = self.service("workers = 2", self.led(self.backend()))
+        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
+        stopped = pids_of(mux.pid)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
+        self.assertEqual(len(get(self.socket, "/api/status")["workers"]), 2)
+        os.kill(stopped, signal.SIGCONT)
+        mux.stop()
+
+    def test_not_ready(self) -> None:
+        """A backend whose only server fails its checks makes the service not ready, as the workers see it."""
+        listening = self.backend()
+        check = "check = tcp interval=100ms fall=1 rise=1\n"
+        mux = self.service("workers = 2", self.led(listening, check))
+        eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 200, "it is ready")
+        listening.close()
+        eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it is not ready")
+        _, told = ask(self.socket, "GET", "/readyz")
+        self.assertEqual(told["missing"], ["[backend b]: no server is up"])
+        mux.stop()
+
+    def test_reload(self) -> None:
+        """A reload answers when all workers have the rules; the endpoint stays the same when their number changes."""
+        mux = self.service("workers = 2")
+        inode = inode_of(self.socket)
+        text = mux.file.read_text()
+        for count in (3, 1, 2):
+            mux.file.write_text(text.replace("workers = 2", f"workers = {count}"))
+            told = post(self.socket, "/api/reload")
+            self.assertIn("workers of [txmux] changed", told["changes"])
+        self.assertEqual(inode_of(self.socket), inode)
+        mux.file.write_text("[txmux")
+        status, told = ask(self.socket, "POST", "/api/reload")
+        self.assertEqual(status, 422)
+        self.assertTrue(told["errors"])
+        self.assertFalse(get(self.socket, "/api/status")["last_reload"]["ok"])
+        mux.file.write_text(text)
+        mux.stop()
+
+
+class UpgradeTest(AdminProcessCase):
+    """The new process answers at the same socket."""
+
+    def test_upgrade(self) -> None:
+        """The one who asked is answered by the old process; whoever comes after that is by the new one."""
+        for settings in ("", "workers = 2"):
+            mux = self.service(f"{settings}\nmetrics = 127.0.0.1:0")
+            inode = inode_of(self.socket)
+            port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
+            for _ in range(2):
+                told = post(self.socket, "/api/upgrade")
+                old = mux.switched()
+                self.assertIn(f"process {mux.pid} serves from now on", told["changes"])
+                self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+                eventually(lambda old=old: is_gone(old), "the old process has ended")  # type: ignore[misc]
+                self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+                self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": []})
+            self.assertEqual(inode_of(self.socket), inode)
+            self.assertTrue(post(self.socket, "/api/reload")["ok"])
+            mux.stop()
+            self.assertFalse(self.socket.exists())
+
+    def test_refused(self) -> None:
+        """An upgrade to rules that are wrong is refused with what is wrong, and the old process answers on."""
+        mux = self.service()
+        text = mux.file.read_text()
+        mux.file.write_text(text.replace("endpoint", "endpiont"))
+        status, told = ask(self.socket, "POST", "/api/upgrade")
+        self.assertEqual(status, 409)
+        self.assertIn("did you mean 'endpoint'?", "\n".join(told["errors"]))
+        mux.file.write_text(text)
+        self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+        self.assertTrue(post(self.socket, "/api/reload")["ok"])
+        mux.stop()
+
+    def test_changed_endpoint(self) -> None:
+        """A new process whose rules name another endpoint has that one, and the old one's file is gone."""
+        mux = self.service()
+        other = self.folder / "other.sock"
+        mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(other)))
+        post(self.socket, "/api/upgrade")
+        mux.switched()
+        eventually(other.exists, "the other endpoint is there")
+        self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
+        eventually(lambda: not self.socket.exists(), "the old one is gone")
+        mux.stop()
+
+
+class StopTest(AdminProcessCase):
+    """``/api/stop``, and ``grace``."""
+
+    def test_stop(self) -> None:
+        """It answers, and then the service ends as by SIGTERM, when its connections have."""
+        listening = self.backend()
+        for settings in ("", "workers = 2"):
+            mux = self.service(settings, self.led(listening))
+            client, server = self.relayed(mux, listening)
+            self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service stops")
+            eventually(
+                lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
+            )
+            status, told = ask(self.socket, "GET", "/readyz")
+            self.assertEqual((status, told["missing"]), (503, ["the service stops"]))
+            self.assertEqual(get(self.socket, "/healthz"), {"ok": True})
+            self.answers(client, server)
+            (listener,) = get(self.socket, "/api/status")["listeners"]
+            self.assertFalse(listener["accepting"])
+            self.assertRaises(OSError, mux.connect)
+            self.over(client, server)
+            eventually(lambda mux=mux: is_gone(mux.pid), "it has ended")  # type: ignore[misc]
+            self.assertEqual(mux.child.wait(), 0)
+            self.assertFalse(self.socket.exists())
+            mux.take(1)
+
+    def test_grace(self) -> None:
+        """While it is gracious, the service is not ready but accepts clients; then it does not."""
+        listening = self.backend()
+        for settings in ("", "workers = 2"):
+            mux = self.service(f"grace = 2s\n{settings}", self.led(listening))
+            begun = time.monotonic()
+            mux.terminate()
+            eventually(
+                lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
+            )
+            client, server = self.relayed(mux, listening)
+            self.assertLess(time.monotonic() - begun, 2)
+            eventually(lambda mux=mux: not mux.inodes(), "it accepts no more")  # type: ignore[misc]
+            self.assertGreaterEqual(time.monotonic() - begun, 1.9)
+            self.answers(client, server)
+            self.over(client, server)
+            mux.assert_stopped()
+            mux.take(1)
+
+    def test_second_signal(self) -> None:
+        """A second signal ends it at once, also while it is gracious."""
+        listening = self.backend()
+        for settings in ("", "workers = 2"):
+            mux = self.service(f"grace = 1h\n{settings}", self.led(listening))
+            client, server = self.relayed(mux, listening)
+            mux.terminate()
+            eventually(
+                lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
+            )
+            mux.terminate()
+            mux.assert_stopped()
+            client.close()
+            server.close()
+            self.assertEqual(mux.take_one()["reason"], "drained")

@@ -1,0 +1,1 @@
+"""The page in a real Chromium, with real clients behind it."""

@@ -1,0 +1,173 @@
+"""Chromium, driven by its own driver."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from tests.interop.children import eventually
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webelement import WebElement
+
+_OPTIONS = (
+    "--headless=new",
+    "--no-first-run",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--hide-scrollbars",
+    # Nothing is asked outside, whatever a page wants.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+_SHOW = """
+document.querySelector(arguments[0])?.scrollIntoView({block: "center", behavior: "instant"})
+"""
+_AXE = Path(__file__).parent / "axe/axe.min.js"
+_FAULTS = """
+const done = arguments[arguments.length - 1];
+axe.run(document, {resultTypes: ["violations"]}).then((found) => done(found.violations.map((one) => ({
+    id: one.id, impact: one.impact, where: one.nodes.slice(0, 3).map((node) => node.html.slice(0, 200) + node.failureSummary),
+})))).catch((problem) => done([{id: String(problem), impact: "critical", where: []}]));
+"""
+
+
+class Browser:
+    """A Chromium of its own, with a profile of its own."""
+
+    def __init__(self) -> None:
+        self._profile = tempfile.mkdtemp(prefix="txmux-browser-")
+        options = ChromeOptions()
+        options.binary_location = require_program("chromium")
+        for option in _OPTIONS:
+            options.add_argument(option)
+        options.add_argument(f"--user-data-dir={self._profile}")
+        if os.geteuid() == 0:
+            options.add_argument("--no-sandbox")
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        self._driver = Chrome(options, Service(require_program("chromedriver")))
+        self._driver.set_page_load_timeout(20)
+        self._driver.set_script_timeout(20)
+
+    def end(self) -> None:
+        """End it."""
+        self._driver.quit()
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def tell(self, command: str, **values: Any) -> Any:
+        """Give a command of the DevTools protocol."""
+        return self._driver.execute_cdp_cmd(command, values)
+
+    def look_like(self, width: int, scheme: str, height: int = 900, scale: int = 1) -> None:
+        """Be a screen.
+
+        Args:
+            width: In CSS pixels.
+            scheme: ``light`` or ``dark``.
+            height: As the width.
+            scale: Pixels of the screen for one of these.
+        """
+        self.tell(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=False,
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.tell("Emulation.setEmulatedMedia", features=features)
+
+    def open(self, address: str) -> None:
+        """Go somewhere."""
+        self._driver.get(address)
+
+    def run(self, script: str, *values: Any) -> Any:
+        """Run a script in the page, and give what it returns."""
+        return self._driver.execute_script(script, *values)
+
+    def find(self, css: str) -> WebElement:
+        """Give the first element that is found by this selector of CSS."""
+        return self._driver.find_element(By.CSS_SELECTOR, css)
+
+    def all(self, css: str) -> list[WebElement]:
+        """Give all that are."""
+        return self._driver.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self, css: str) -> str:
+        """Give the text of what is found."""
+        found = self.run("return document.querySelector(arguments[0])?.textContent ?? ''", css)
+        return " ".join(found.split())
+
+    def click(self, css: str) -> None:
+        """Click on what is found, as a person does."""
+
+        def clicked() -> bool:
+            self.run(_SHOW, css)
+            try:
+                self.find(css).click()
+            except (NoSuchElementException, StaleElementReferenceException):
+                return False  # the page has just been updated
+            return True
+
+        eventually(clicked, f"{css} can be clicked")
+
+    def agree(self) -> None:
+        """Say yes to what a dialogue of the page asks."""
+        self._driver.switch_to.alert.accept()
+
+    def shows(self, css: str, text: str) -> None:
+        """Wait until an element has a text."""
+        eventually(lambda: text in self.text(css), f"{css} shows {text!r}")
+
+    def cookie(self) -> dict[str, Any]:
+        """Give the only cookie."""
+        (cookie,) = self.tell("Network.getAllCookies")["cookies"]
+        found: dict[str, Any] = cookie
+        return found
+
+    def forget(self) -> None:
+        """Forget all cookies."""
+        self.tell("Network.clearBrowserCookies")
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Give what axe-core finds that is serious or critical."""
+        if not self.run("return !!window.axe"):
+            self._driver.execute_script(_AXE.read_text())
+        found = self._driver.execute_async_script(_FAULTS)
+        return [one for one in found if one["impact"] in {"serious", "critical"}]
+
+    def picture(self) -> bytes:
+        """Give what the screen shows, as PNG."""
+        told = self.tell("Page.captureScreenshot", format="png", captureBeyondViewport=False)
+        return base64.b64decode(told["data"])
+
+    def asked(self) -> list[str]:
+        """Give the addresses that were asked for since this was asked last."""
+        events = [json.loads(one["message"])["message"] for one in self._log("performance")]
+        return [
+            event["params"]["request"]["url"]
+            for event in events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
+
+    def complaints(self) -> list[str]:
+        """Give the warnings and errors of the console since this was asked last."""
+        return [
+            one["message"] for one in self._log("browser") if one["level"] in {"WARNING", "SEVERE"}
+        ]
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._driver.get_log(kind)
+        return found

@@ -1,0 +1,147 @@
+"""A service with an endpoint for browsers, and real clients of it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from tests.interop.children import Child, free_port
+from tests.interop.mux import Mux
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.interop.servers import RedisServer
+
+
+class Holding:
+    """A server that takes connections, and keeps them.
+
+    Attributes:
+        port: Its port.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        self.port: int = self._socket.getsockname()[1]
+        self._taken: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._thread.start()
+
+    def _take(self) -> None:
+        with suppress(OSError):  # it has been closed
+            while True:
+                self._taken.append(self._socket.accept()[0])
+
+    def end(self) -> None:
+        """End it."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(10)
+        for one in self._taken:
+            one.close()
+
+
+class Watched:
+    """A service that browsers can watch.
+
+    Args:
+        folder: For its files.
+        rules: All sections but ``[txmux]``.
+        settings: Lines of ``[txmux]``.
+
+    Attributes:
+        mux: The process.
+        address: Of the page.
+    """
+
+    def __init__(self, folder: Path, rules: str, settings: str = "workers = 2") -> None:
+        token = folder / f"token-{free_port()}"
+        self.mux = Mux(
+            folder,
+            rules,
+            f"admin = 127.0.0.1:0\nadmin_token = {token}\ndrain_timeout = 0s\n{settings}",
+        )
+        child = self.mux.child
+        if "workers" in settings:
+            child.wait_for("workers that serve: ")
+        self._ends: list[socket.socket | Child] = []
+        port = child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
+        self.address = f"http://127.0.0.1:{port}/"
+        self.token = token.read_text().strip()
+
+    def say(self, listener: str, data: bytes) -> socket.socket:
+        """Connect a client that says something, and stays."""
+        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=20)
+        client.sendall(data)
+        self._ends.append(client)
+        return client
+
+    def use(self, *command: str | Path) -> Child:
+        """Start a real client."""
+        client = Child(*command, stdin=True)  # type: ignore[arg-type]
+        self._ends.append(client)
+        return client
+
+    def end(self) -> None:
+        """End the clients and the service."""
+        for one in self._ends:
+            one.end() if isinstance(one, Child) else one.close()
+        self.mux.stop()
+
+
+def three_routes(redis: RedisServer, web: int, gone: int) -> str:
+    """Give rules with two listeners, three routes, and a backend with a server that is not there.
+
+    Args:
+        redis: A server.
+        web: The port of another one.
+        gone: A port where nobody listens.
+    """
+    return f"""
+[listen public]
+endpoint = 127.0.0.1:0
+default = close
+[listen office]
+endpoint = 127.0.0.1:0
+[route redis]
+match = redis
+backend = redis
+[route web]
+match = http
+backend = web
+[route ssh]
+match = ssh
+under = public
+backend = ssh
+[backend redis]
+server = 127.0.0.1:{redis.port}
+check = tcp interval=200ms
+[backend web]
+server =
+    127.0.0.1:{web}
+    127.0.0.1:{gone}
+check = tcp interval=200ms
+[backend ssh]
+server = 127.0.0.1:{gone}
+check = tcp interval=200ms
+"""
+
+
+def many_routes(count: int, server: int) -> str:
+    """Give rules with so many routes, by the names of web sites, to a sixth as many backends.
+
+    Args:
+        count: How many.
+        server: The port of the server of all backends.
+    """
+    routes = "".join(
+        f"[route site-{n}]\nmatch = http host=site-{n}.example\nbackend = pool-{n % (count // 6)}\n"
+        for n in range(count)
+    )
+    backends = "".join(
+        f"[backend pool-{n}]\nserver = 127.0.0.1:{server}\n" for n in range(count // 6)
+    )
+    return f"[listen public]\nendpoint = 127.0.0.1:0\n{routes}{backends}"

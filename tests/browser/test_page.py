@@ -1,0 +1,233 @@
+"""The page in Chromium, with real clients, servers and workers behind it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.browser.driving import Browser
+from tests.browser.service import Holding, Watched, many_routes, three_routes
+from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.servers import start_redis
+
+if TYPE_CHECKING:
+    from tests.interop.servers import RedisServer
+
+EVIL = "\"><script>document.title='owned'</script><img src=x onerror=alert(1)>"
+
+
+class BrowserCase(InteropTestCase):
+    """Has a browser, and servers."""
+
+    browser: ClassVar[Browser]
+    redis: ClassVar[RedisServer]
+    holding: ClassVar[Holding]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start them."""
+        super().setUpClass()
+        cls.redis = cls.share(start_redis(cls.folder))
+        cls.holding = cls.share(Holding())
+        cls.browser = cls.share(Browser())
+
+    def log_in(self, watched: Watched) -> None:
+        """Open the page, and give the token."""
+        self.browser.forget()
+        self.browser.look_like(1024, "light")
+        self.browser.open(watched.address)
+        self.browser.find("#token").send_keys(watched.token)
+        self.browser.click("button")
+        eventually(lambda: bool(self.browser.all("#now")), "the page is there")
+        self.browser.complaints()  # of the page that asks for the token, that it is 401
+
+    def assert_quiet(self, watched: Watched) -> None:
+        """See that nothing was asked elsewhere, and that the browser had nothing to complain of."""
+        asked = {one for one in self.browser.asked() if one.startswith(("http", "ws"))}
+        self.assertEqual([one for one in asked if not one.startswith(watched.address)], [])
+        self.assertNotIn(watched.token, "".join(asked))
+        self.assertEqual(self.browser.complaints(), [])
+
+
+class PageTests(BrowserCase):
+    """Three routes."""
+
+    watched: ClassVar[Watched]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the service, and clients."""
+        super().setUpClass()
+        rules = three_routes(cls.redis, cls.holding.port, free_port())
+        cls.watched = cls.share(Watched(cls.folder, rules))
+
+    def setUp(self) -> None:
+        self.log_in(self.watched)
+
+    def tearDown(self) -> None:
+        self.assert_quiet(self.watched)
+
+    def go(self, query: str = "") -> None:
+        """Open the page."""
+        self.browser.open(self.watched.address + query)
+
+    def test_login(self) -> None:
+        """A wrong token is told so in the form; the right one gives a cookie that no script and no other site gets."""
+        cookie = self.browser.cookie()
+        self.assertTrue(cookie["httpOnly"])
+        self.assertEqual(cookie["sameSite"], "Strict")
+        self.assertNotIn(self.watched.token, cookie["value"])
+        self.browser.forget()
+        self.go()
+        self.browser.find("#token").send_keys("wrong")
+        self.browser.click("button")
+        self.browser.shows("[role=alert]", "that is not the token")
+        self.assertEqual(self.browser.faults(), [])
+        self.browser.complaints()  # of the refusals
+
+    def test_map_and_connections(self) -> None:
+        """A click on the map filters, the table is sorted, a connection is chosen, told of, and ended; what comes is shown by itself."""
+        see, browser = self.browser.shows, self.browser
+        port = str(self.watched.mux.ports["office"])
+        self.watched.use("redis-cli", "-p", port, "MONITOR").wait_for("OK")
+        self.watched.say("public", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        see("[data-live=map]", "1 active")
+        browser.click("svg.map a[aria-label^='route redis']")
+        see(".filters", "route redis")
+        see("#connections", "1 connection.")
+        self.assertIn("office", browser.text("#connections tbody tr"))
+        self.watched.use("redis-cli", "-p", port, "MONITOR").wait_for("OK")
+        see("#connections", "2 connections.")
+        browser.click("#connections th:nth-child(6) a")
+        see("#connections th[aria-sort=descending]", "age")
+        browser.click("#connections tbody a")
+        see(".chosen", "decided by route redis")
+        identity = browser.text(".chosen h3").removeprefix("Connection ")
+        browser.click(".chosen button")
+        browser.agree()
+        see(".chosen", "It has ended.")
+        see("#said", "connection")
+        browser.click(".filters a[href='./']")
+        eventually(lambda: not browser.all(".filters"), "all is shown")
+        see("#connections", "connections.")
+        self.assertNotIn(identity, browser.run("return document.body.innerHTML"))
+        browser.click("#unrecognised summary")
+        see("#unrecognised details[open]", "killed")
+
+    def test_servers(self) -> None:
+        """A server is drained and made ready again; one that does not answer is told of in red."""
+        browser = self.browser
+        browser.shows(".attention", "Backend ssh: no server is up.")
+        browser.shows("#servers", "connection refused")
+        drain = f"button[aria-label='Drain redis 127.0.0.1:{self.redis.port}']"
+        ready = drain.replace("Drain", "Ready")
+        browser.click(drain)
+        browser.shows("#said", "drain")
+        eventually(lambda: bool(browser.all(ready)), "the server is drained")
+        browser.shows(".attention", "Backend redis: no server is up.")
+        browser.click(ready)
+        eventually(lambda: bool(browser.all(drain)), "the server is ready")
+
+    def test_rules(self) -> None:
+        """Rules that cannot be read are refused with the reason; bytes are explained."""
+        browser, file = self.browser, self.watched.mux.file
+        before = file.read_text()
+        file.write_text(f"{before}[route x]\nmatch = nonsense\n")
+        self.addCleanup(file.write_text, before)
+        browser.click("#rules button[data-post='api/reload']")
+        browser.shows("#rules pre.wrong", "nonsense")
+        browser.shows(".attention", "The last reload failed")
+        file.write_text(before)
+        browser.click("#rules button[data-post='api/reload']")
+        browser.shows("#rules .fine", "Reloaded")
+        browser.find("input[name=explain]").send_keys(b"SSH-2.0-x\r\n".hex())
+        browser.click("#explain button")
+        browser.shows("#rules pre[aria-label=Explanation]", "by route ssh")
+        browser.complaints()  # of the reload that was refused
+
+    def test_unrecognised(self) -> None:
+        """What no route took is shown by its first bytes, with what each route says of it, and with a rule that is copied."""
+        browser = self.browser
+        self.watched.say("office", b"\x05\x01\x00")
+        browser.shows("#unrecognised article", "05 01 00")
+        browser.tell(
+            "Browser.grantPermissions",
+            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        )
+        browser.click("#unrecognised [data-copy='match = socks5']")
+        browser.shows("#said", "copied")
+        self.assertEqual(
+            browser.run("return navigator.clipboard.readText()"),
+            "match = socks5",
+        )
+        browser.click("#unrecognised article a")
+        browser.shows("#rules pre[aria-label=Explanation]", "no route web")
+
+    def test_names_are_text(self) -> None:
+        """Whatever a client names, it is text on the page, and no script runs."""
+        for said in (
+            f"GET /{EVIL} HTTP/1.1\r\nHost: {EVIL}\r\nUser-Agent: {EVIL}\r\n\r\n",
+            f"GET / HTTP/1.1\r\nHost: a\rb\x00{EVIL}\r\n\r\n",
+            f"{EVIL}\r\n",
+        ):
+            self.watched.say("office", said.encode())
+        self.watched.say("public", f"SSH-2.0-{EVIL}\r\n".encode())
+        # In whatever order the workers were done with them.
+        self.browser.shows("#unrecognised", '"><script>docum')
+        for query in ("", f"?route={EVIL}", f"?connection={EVIL}", f"?client={EVIL}&sort={EVIL}"):
+            self.go(query)
+            self.assertTrue(self.browser.run("return document.title").startswith("txmux"))
+            self.assertEqual(self.browser.all("img, script:not([src])"), [])
+        self.go("?route=web")
+        self.browser.click("#connections tbody a")
+        self.browser.shows(".chosen", "decided by route web")
+        self.assertTrue(self.browser.run("return document.title").startswith("txmux"))
+
+    def test_without_script(self) -> None:
+        """Without JavaScript all is there to read, filters work by links, and no button is shown that would do nothing."""
+        browser = self.browser
+        self.watched.say("public", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
+        browser.tell("Emulation.setScriptExecutionDisabled", value=True)
+        self.addCleanup(browser.tell, "Emulation.setScriptExecutionDisabled", value=False)
+        self.go()
+        self.assertEqual(
+            [one.text for one in browser.all("h2")],
+            ["Now", "Map", "Connections", "Unrecognised", "Servers", "Rules"],
+        )
+        self.assertEqual(
+            [one for one in browser.all("button[data-post]") if one.is_displayed()], []
+        )
+        self.assertTrue(browser.find("figure svg").is_displayed())
+        browser.find("svg.map a[aria-label^='route web']").click()
+        self.assertIn("route web", browser.find(".filters").text)
+
+    def test_is_accessible(self) -> None:
+        """Axe finds no serious fault, and nothing is wider than the screen, on any screen, light and dark."""
+        for width in (375, 1024, 1920):
+            for scheme in ("light", "dark"):
+                self.browser.look_like(width, scheme)
+                self.go()
+                self.assertEqual((width, scheme, self.browser.faults()), (width, scheme, []))
+                wide = self.browser.run("return document.documentElement.scrollWidth")
+                self.assertEqual(wide, width)
+
+
+class ManyRoutesTests(BrowserCase):
+    """Three hundred routes."""
+
+    def test_is_accessible(self) -> None:
+        """The map folds what is idle, axe finds no serious fault, with many connections."""
+        watched = self.own(Watched(self.folder, many_routes(300, self.holding.port)))
+        self.log_in(watched)
+        self.browser.shows("#connections", "None now.")
+        for number in range(120):
+            host = f"site-{number % 17}.example"
+            watched.say("public", f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        self.browser.shows("#connections", "The first 100 connections; there are more.")
+        self.browser.look_like(375, "dark")
+        self.browser.open(watched.address)
+        self.assertEqual(self.browser.faults(), [])
+        self.browser.click("svg.map a[aria-label*='show all']")
+        eventually(
+            lambda: len(self.browser.all("svg.map rect.route")) == 300, "all routes are shown"
+        )
+        self.assert_quiet(watched)

@@ -1,0 +1,1 @@
+"""Watching and controlling a service that runs, over HTTP."""

@@ -1,0 +1,68 @@
+"""``/api/bans``: who may not come in, beside the rules."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from txmux.admin.fields import check_names, report_of, text, whole_number
+from txmux.admin.refused import RefusedError
+from txmux.admin.resource import Answer, Query, Resource
+from txmux.networks.bans import Ban, banned_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.rules.model import IPNetwork
+
+_LONGEST = 10 * 366 * 86400  # seconds
+_LONGEST_REASON = 200
+
+
+async def _list(query: Query) -> Answer:
+    return Answer.json(query.control.bans())
+
+
+async def _ban(query: Query) -> Answer:
+    body = query.body
+    check_names(body, ("network", "seconds", "reason"))
+    network = _network(body)
+    if not network.prefixlen:
+        raise RefusedError(400, "network: this would ban everybody; stop accepting instead")
+    seconds = whole_number(body, "seconds", 1, _LONGEST)
+    reason = text(body, "reason") or ""
+    if len(reason) > _LONGEST_REASON or not reason.isprintable():
+        raise RefusedError(400, f"reason: must be one line of up to {_LONGEST_REASON} characters")
+    now = time.time()
+    until = math.inf if seconds is None else now + seconds
+    return _told(report_of(await query.control.ban(Ban(network, now, until, reason))))
+
+
+async def _unban(query: Query) -> Answer:
+    check_names(query.body, ("network",))
+    return _told(report_of(await query.control.unban(_network(query.body)), 404))
+
+
+def _told(changes: str) -> Answer:
+    return Answer.json({"ok": True, "changes": changes}, result=changes)
+
+
+def _network(body: Mapping[str, Any]) -> IPNetwork:
+    written = text(body, "network")
+    if written is None:
+        raise RefusedError(400, 'network: say whom: {"network": "192.0.2.7"} for example')
+    try:
+        return banned_network(written)
+    except ValueError:
+        shown = repr(written[:60])
+        raise RefusedError(
+            400, f"network: {shown} is not an address or a network; write for example 192.0.2.0/24"
+        ) from None
+
+
+RESOURCES = (
+    Resource("GET", "/api/bans", _list),
+    Resource("POST", "/api/bans", _ban, is_change=True),
+    Resource("POST", "/api/bans/remove", _unban, is_change=True),
+)

@@ -1,0 +1,103 @@
+"""``/api/connections``: who is connected, and the end of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from txmux.admin.fields import only_values
+from txmux.admin.refused import RefusedError
+from txmux.admin.resource import JSON, Answer, Query, Resource
+from txmux.live.filters import EVERY, FilterError, Filters, Page, is_identity
+from txmux.live.turns import Turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_AT_ONCE = 100  # connections that are written between two looks at the clock
+
+
+async def _list(query: Query) -> Answer:
+    words = only_values(query.parameters)
+    try:
+        page = Page.read(words)
+        filters = Filters.read({k: v for k, v in words.items() if k not in {"limit", "after"}})
+    except FilterError as problem:
+        raise RefusedError(400, str(problem)) from None
+    listing = await query.control.connections(filters, page)
+    headers = incomplete(listing.missing)
+    if len(listing) == page.limit:
+        following = urlencode({**words, "after": listing[-1]["id"]})
+        headers["Link"] = f'</api/connections?{following}>; rel="next"'
+    return Answer(await _written(listing), JSON, headers=headers)
+
+
+async def _written(rows: Sequence[object]) -> bytes:
+    """Write a list as JSON; thousands of connections take longer than others are to wait."""
+    turns, parts = Turns(), []
+    for start in range(0, len(rows), _AT_ONCE):
+        parts.append(json.dumps(rows[start : start + _AT_ONCE])[1:-1])
+        await turns.pause()
+    return f"[{', '.join(parts)}]\n".encode()
+
+
+async def _one(query: Query) -> Answer:
+    found = await query.control.connection(_identity(query))
+    if found is None:
+        raise _gone()
+    return Answer.json(found)
+
+
+async def _close_one(query: Query) -> Answer:
+    count = await query.control.close(EVERY, _identity(query))
+    if not count:
+        raise _gone()
+    return _closed(count)
+
+
+async def _close(query: Query) -> Answer:
+    words = query.body
+    if not words:
+        raise RefusedError(400, 'say which, by one filter at least: {"backend": "web"} for example')
+    for name, value in words.items():
+        if not isinstance(value, str):
+            raise RefusedError(400, f"{name}: must be a text, as in a query")
+    try:
+        filters = Filters.read(words)
+    except FilterError as problem:
+        raise RefusedError(400, str(problem)) from None
+    return _closed(await query.control.close(filters))
+
+
+def _closed(count: int) -> Answer:
+    told = f"{count} connection{'' if count == 1 else 's'} ended"
+    return Answer.json({"ok": True, "closed": count, "changes": told}, result=told)
+
+
+def incomplete(missing: Sequence[str]) -> dict[str, str]:
+    """Give the header of an answer that lacks what some process has not told."""
+    return {"Txmux-Missing": "; ".join(missing)} if missing else {}
+
+
+def _identity(query: Query) -> str:
+    identity = query.names["id"]
+    if identity == "close":
+        raise RefusedError(405, "use POST for this path", (), {"Allow": "POST"})
+    if not is_identity(identity):
+        raise _gone()
+    return identity
+
+
+def _gone() -> RefusedError:
+    return RefusedError(
+        404, "there is no live connection of this ID; the access log has those that have ended"
+    )
+
+
+RESOURCES = (
+    Resource("GET", "/api/connections", _list),
+    Resource("POST", "/api/connections/close", _close, is_change=True),
+    Resource("GET", "/api/connections/{id}", _one),
+    Resource("POST", "/api/connections/{id}/close", _close_one, is_change=True),
+)

@@ -1,0 +1,204 @@
+"""The endpoints ``admin`` and ``metrics``: their sockets, which last as long as the rules name them, and what answers there."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from txmux.admin.places import can_hold, control_places, folders, socket_name
+from txmux.admin.token import read_token
+from txmux.rules.reading.control import is_by_tcp
+from txmux.serving.endpoints import stop_listening
+from txmux.serving.store import ListeningSockets, close_socket
+from txmux.sockets.unixport import SharedUNIXPort
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.admin.http import Clients
+    from txmux.control import Control
+    from txmux.rules.model import Rules
+    from txmux.serving.places import Place
+    from txmux.serving.store import PreparedSockets
+
+__all__ = ["PREFIX", "Endpoints"]
+
+PREFIX = "admin "
+"""Of the keys of these sockets among all that are handed to another process."""
+_SAMPLING = 5.0
+"""Seconds between two looks at what has been counted, for the rates."""
+_ANSWERING = 5.0
+"""Seconds that clients have, at the end, to take their answers."""
+
+
+class Endpoints:
+    """Those of one service.
+
+    Args:
+        reactor: The process's own.
+        control: The service.
+        is_automatic: Whether ``admin = auto`` means anything.
+
+    Attributes:
+        store: Their sockets.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, control: Control, *, is_automatic: bool) -> None:
+        self._reactor = reactor
+        self._control = control
+        self._is_automatic = is_automatic
+        self._accepting = False
+        self._sampling = LoopingCall(self._sample)
+        self._sampling.clock = reactor
+        self._places: dict[str, str] = {}
+        self._token = ""
+        self._ports: dict[str, tuple[str, Any]] = {}
+        self._clients: dict[str, Clients] = {}
+        self._unneeded: dict[str, socket.socket] = {}
+        self.store = ListeningSockets(reactor)
+
+    def adopt(self, key: str, opened: socket.socket) -> None:
+        """Take a socket that another process has opened, by its key among all."""
+        self.store.adopt(key.removeprefix(PREFIX), opened)
+
+    def sockets(self) -> Mapping[str, socket.socket]:
+        """Give all that are open, by their keys among all."""
+        return {f"{PREFIX}{key}": opened for key, opened in self.store.sockets().items()}
+
+    def prepare(self, rules: Rules) -> PreparedEndpoints:
+        """Open what rules name and is not open yet; nothing else is touched.
+
+        Raises:
+            MuxError: A socket cannot be opened, or there is no token.
+        """
+        places = dict(control_places(rules, self._find))
+        settings = rules.settings
+        token = ""
+        if settings.admin_token is not None and is_by_tcp(settings.admin):
+            token = read_token(settings.admin_token)
+        sockets = self.store.prepare_places(places.values())
+        keys = {setting: place.key for setting, place in places.items()}
+        return PreparedEndpoints(self, sockets, keys, token)
+
+    def _find(self, automatic: list[Place]) -> Place | None:
+        """Choose where ``admin = auto`` listens: where it does already, after the privilege to choose has been given up."""
+        if not self._is_automatic:
+            return None
+        for place in automatic:
+            if self.store.has(place.key):
+                return place
+        return next(filter(can_hold, automatic), None)
+
+    def open(self, rules: Rules) -> None:
+        """Open all, at the start; see `prepare`."""
+        self.prepare(rules).commit()
+        if self._is_automatic and rules.settings.admin == "auto" and "admin" not in self._places:
+            self._log.info(
+                "no admin endpoint: no folder for its socket exists, is writable and has no other service's {name} "
+                "(looked at {folders}); create one, or set 'admin' in [txmux]",
+                folders=", ".join(map(str, folders())),
+                name=socket_name(rules.path),
+            )
+
+    def commit(self, prepared: PreparedEndpoints) -> None:
+        """See `PreparedEndpoints.commit`."""
+        self._unneeded |= prepared.sockets.commit()
+        self._places, self._token = prepared.keys, prepared.token
+        if self._places:
+            _load()  # while this process is root still: the user of the rules may not be able to read Python's files
+        if self._accepting:
+            self.accept()
+
+    def accept(self) -> None:
+        """Answer clients from now on, at the endpoints that there are now."""
+        self._accepting = True
+        self._close_unneeded()
+        sockets = self.store.sockets()
+        for setting, (key, port) in [*self._ports.items()]:
+            if self._places.get(setting) != key:
+                stop_listening(port)
+                del self._ports[setting]
+        for setting, key in self._places.items():
+            if setting not in self._ports:
+                self._ports[setting] = (key, self._listen(setting, sockets[key]))
+            self._clients[setting].site.guard.token = self._token
+        if self._ports and not self._sampling.running:
+            self._sampling.start(_SAMPLING)
+
+    def _sample(self) -> Deferred[None]:
+        sampling = Deferred.fromCoroutine(self._control.sample())
+        return sampling.addErrback(lambda why: self._log.failure("nothing is counted", why))
+
+    def _listen(self, setting: str, opened: socket.socket) -> Any:
+        Clients, make_site = _load()  # noqa: N806
+        clients = self._clients.get(setting)
+        if clients is None:
+            site = make_site(setting, self._control, self._reactor.seconds)
+            clients = self._clients[setting] = Clients(site, self._reactor)
+        if opened.family != socket.AF_UNIX:
+            return self._reactor.adoptStreamPort(opened.fileno(), opened.family, clients)
+        port = SharedUNIXPort(opened, clients, self._reactor)
+        port.startListening()
+        return port
+
+    def _close_unneeded(self) -> None:
+        for key, unneeded in self._unneeded.items():
+            close_socket(key, unneeded)
+        self._unneeded.clear()
+
+    def pause(self) -> None:
+        """Leave clients that are new to another process, or in the queues until `accept`."""
+        self._accepting = False
+        if self._sampling.running:
+            self._sampling.stop()
+        for _, port in self._ports.values():
+            stop_listening(port)
+        self._ports.clear()
+
+    async def stop(self, *, keep_files: bool) -> None:
+        """Close all, when clients have got their answers.
+
+        Args:
+            keep_files: Whether the files of UNIX sockets stay, because somebody else has these sockets open, too.
+        """
+        self.pause()
+        await gatherResults(
+            [Deferred.fromCoroutine(one.end(_ANSWERING)) for one in self._clients.values()]
+        )
+        self.store.close(keep_files=keep_files)
+        for key, unneeded in self._unneeded.items():
+            close_socket(key, unneeded, keep_file=True)
+        self._unneeded.clear()
+
+
+@attrs.define
+class PreparedEndpoints:
+    """What the endpoints will be; ends by `commit` or `abandon`."""
+
+    _endpoints: Endpoints
+    sockets: PreparedSockets
+    keys: dict[str, str]
+    token: str
+
+    def commit(self) -> None:
+        """Make them so."""
+        self._endpoints.commit(self)
+
+    def abandon(self) -> None:
+        """Close what was opened for it."""
+        self.sockets.abandon()
+
+
+def _load() -> tuple[Any, Any]:
+    """Import what answers: not before there is an endpoint, since others need no server of HTTP."""
+    from txmux.admin.http import Clients  # noqa: PLC0415
+    from txmux.admin.site import make_site  # noqa: PLC0415
+
+    return Clients, make_site

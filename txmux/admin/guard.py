@@ -1,0 +1,228 @@
+"""May this be done? Without sockets: what a client has sent, and who it is, decides."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING
+
+from txmux.admin.refused import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from txmux.admin.caller import Caller
+
+_MOST_FAILURES = 10
+_PERIOD = 60.0  # seconds
+_MOST_SOURCES = 1000
+_IPV6_NETWORK = 64  # bits that all addresses of one client may have in common
+
+
+class Tries:
+    """Counts what sources have got wrong.
+
+    Args:
+        seconds: Gives the time.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def check(self, source: str) -> None:
+        """See whether a source may try.
+
+        Raises:
+            RefusedError: It has got it wrong too often.
+        """
+        failures = self._failures.get(_network(source))
+        if failures is None or len(failures) < _MOST_FAILURES:
+            return
+        wait = failures[0] + _PERIOD - self._seconds()
+        if wait > 0:
+            raise RefusedError(
+                429,
+                "too many wrong tokens from this address; wait a minute",
+                headers={"Retry-After": str(int(wait) + 1)},
+            )
+
+    def failed(self, source: str) -> None:
+        """Note that a source has got it wrong."""
+        network = _network(source)
+        self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES)).append(self._seconds())
+        self._failures.move_to_end(network)
+        if len(self._failures) > _MOST_SOURCES:
+            self._failures.popitem(last=False)
+
+
+def _network(source: str) -> str:
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if address.version == 4 or address.ipv4_mapped:
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK), strict=False))
+
+
+class Guard:
+    """Of the endpoint ``admin``.
+
+    Args:
+        names: What this machine is called.
+        seconds: Gives the time.
+
+    Attributes:
+        token: What clients have to know that come by TCP; without one nobody is let in by TCP.
+    """
+
+    def __init__(self, names: frozenset[str], seconds: Callable[[], float]) -> None:
+        self._names = names
+        self._tries = Tries(seconds)
+        self.token = ""
+
+    def check_client(self, headers: Mapping[str, str], caller: Caller) -> None:
+        """See whether a client is where it believes to be: a name may have been rebound to the address of this endpoint.
+
+        Args:
+            headers: By their names in lower case.
+            caller: Who asks.
+
+        Raises:
+            RefusedError: It is not.
+        """
+        host = headers.get("host", "")
+        if not self._is_own(host, caller):
+            raise RefusedError(
+                403,
+                f"{host[:100]!r} is not a name of this endpoint; ask for its address, or for localhost",
+            )
+
+    def check_secret(self, headers: Mapping[str, str], caller: Caller) -> None:
+        """See whether a client knows the token.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        if caller.is_by_unix:
+            return
+        self._tries.check(caller.source)
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        cookie = _cookies(headers).get(self.cookie_name, "")
+        if scheme.lower() == "bearer" and given:
+            if self._is_token(given.strip()):
+                return
+        elif cookie:
+            if self.token and _same(cookie, self._cookie()):
+                return
+        else:
+            raise _unauthorized("send the token of 'admin_token' as 'Authorization: Bearer TOKEN'")
+        self._tries.failed(caller.source)
+        raise _unauthorized("that is not the token of 'admin_token'")
+
+    @staticmethod
+    def check_post(headers: Mapping[str, str], wanted: str) -> None:
+        """See whether a POST was made by a program or a page of this endpoint, and not by a page from elsewhere.
+
+        Args:
+            headers: By their names in lower case.
+            wanted: The type that its body has to have.
+
+        Raises:
+            RefusedError: It was not.
+        """
+        origin, host = headers.get("origin"), headers.get("host", "")
+        is_foreign = origin is not None and origin.partition("://")[2].lower() != host.lower()
+        if is_foreign or headers.get("sec-fetch-site", "same-origin") not in {
+            "same-origin",
+            "none",
+        }:
+            raise RefusedError(403, "pages of other origins may change nothing here")
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != wanted:
+            raise RefusedError(415, f"send it with 'Content-Type: {wanted}'")
+
+    def log_in(self, token: str, caller: Caller) -> str:
+        """Give what a browser has to send as its cookie from now on.
+
+        Args:
+            token: What was typed.
+            caller: By whom.
+
+        Raises:
+            RefusedError: It is not the token.
+        """
+        self._tries.check(caller.source)
+        if not self._is_token(token.strip()):
+            self._tries.failed(caller.source)
+            raise RefusedError(403, "that is not the token of 'admin_token'")
+        return f"{self.cookie_name}={self._cookie()}; Path=/; HttpOnly; SameSite=Strict"
+
+    def _is_token(self, given: str) -> bool:
+        return bool(self.token) and _same(given, self.token)
+
+    # The cookie is made of the token, so that it is valid as long as that is, whichever process serves; but it is not the token.
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of the cookie; another one for each token, since browsers send it to all ports of a host."""
+        return f"txmux-{self._derived('name')[:12]}"
+
+    def _cookie(self) -> str:
+        return self._derived("session")
+
+    def _derived(self, what: str) -> str:
+        return hmac.new(self.token.encode(), what.encode(), hashlib.sha256).hexdigest()
+
+    def _is_own(self, host: str, caller: Caller) -> bool:
+        name, port = _host_and_port(host)
+        if caller.is_by_unix:
+            # No browser comes this way, but a proxy may, with what a browser has told it.
+            return bool(name) and ("." not in name or name in self._names or _is_loopback(name))
+        if port not in {"", str(caller.port)}:
+            return False
+        local = caller.host.partition("%")[0]
+        if name in self._names or _plain(name) == _plain(local):
+            return True
+        return _is_loopback(local) and (name == "localhost" or _is_loopback(name))
+
+
+def _unauthorized(message: str) -> RefusedError:
+    return RefusedError(401, message, headers={"WWW-Authenticate": 'Bearer realm="txmux"'})
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    return {name: value for name, _, value in pairs}
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """Take apart what a ``Host`` header says (RFC 9110, section 7.2)."""
+    host, colon, port = text.rpartition(":")
+    if not colon or "]" in port:
+        host, port = text, ""
+    name = host.lower().rstrip(".")
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    return name, port
+
+
+def _plain(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(_plain(name)).is_loopback
+    except ValueError:
+        return False

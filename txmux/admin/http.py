@@ -1,0 +1,266 @@
+"""HTTP for the site, by Twisted. Clients that are slow, or send too much, or come in hundreds, take nothing from others."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.web.http import HTTPChannel, Request
+from typing_extensions import override
+
+from txmux.admin.caller import Caller
+from txmux.admin.refused import RefusedError
+from txmux.admin.resource import Answer
+from txmux.admin.site import headers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IAddress, IDelayedCall
+    from twisted.python.failure import Failure
+
+    from txmux.admin.site import Site
+
+_MOST_CONNECTIONS = 64
+_LONGEST_BODY = 65536  # bytes
+_IDLE = 30
+"""Seconds that a connection may be quiet between two requests, or not take an answer."""
+_ARRIVING = 10.0
+"""Seconds that a request may take to arrive."""
+
+
+class _Request(Request):
+    """Gathers a request and has the site answer it."""
+
+    channel: Channel
+    _length = 0
+
+    def __init__(self, channel: Channel, *_: object) -> None:
+        super().__init__(channel, parsePOSTFormSubmission=False)
+
+    @override
+    def gotLength(self, length: int | None) -> None:
+        # Nothing is written to a file, however much a client announces.
+        super().gotLength(min(length or 0, _LONGEST_BODY))
+
+    @override
+    def handleContentChunk(self, data: bytes) -> None:
+        self._length += len(data)
+        if self._length <= _LONGEST_BODY:
+            super().handleContentChunk(data)
+
+    @override
+    def process(self) -> None:
+        Deferred.fromCoroutine(self._process())
+
+    async def _process(self) -> None:
+        headers = {
+            name.decode("latin-1").lower(): b", ".join(values).decode("latin-1")
+            for name, values in self.requestHeaders.getAllRawHeaders()
+        }
+        if self._length > _LONGEST_BODY:
+            answer = Answer.refusal(
+                RefusedError(413, f"a body has at most {_LONGEST_BODY} bytes", (), _CLOSE)
+            )
+        elif self.clientproto == b"HTTP/1.1" and "host" not in headers:
+            answer = Answer.refusal(RefusedError(400, "there is no Host header"))
+        else:
+            assert self.content is not None  # noqa: S101 - it has been received
+            answer = await self.channel.site.answer(
+                self.method.decode("latin-1"),
+                self.uri.decode("latin-1"),
+                headers,
+                self.content.read(),
+                self.channel.caller,
+            )
+        if not self._disconnected:
+            self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        self.setResponseCode(answer.status)
+        for name, value in headers_of(answer).items():
+            self.setHeader(name, value)
+        if answer.stream is not None:
+            answer.stream(_Stream(self))
+            return
+        self.setHeader("Content-Length", str(len(answer.body)))
+        self.write(answer.body)
+        self.finish()
+
+
+_CLOSE = {"Connection": "close"}
+
+
+class _Stream:
+    """See `Stream`."""
+
+    def __init__(self, request: _Request) -> None:
+        self._request = request
+        self._ended = False
+        request.notifyFinish().addBoth(self._end)
+        self._callbacks: list[Callable[[], object]] = []
+
+    def write(self, data: bytes) -> None:
+        """Send more."""
+        if not self._ended:
+            self._request.write(data)
+
+    def finish(self) -> None:
+        """End the answer."""
+        if not self._ended:
+            self._request.finish()
+
+    def waiting(self) -> int:
+        """Count the bytes that the client has yet to take, as far as they wait in this process."""
+        transport: Any = self._request.channel.transport
+        if self._ended or transport is None:
+            return 0
+        count: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+        return count
+
+    def abort(self) -> None:
+        """Break the connection off."""
+        if not self._ended:
+            self._request.channel.abort()
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Have this called when the client is gone, or the answer has ended."""
+        self._callbacks.append(callback)
+
+    def _end(self, _: object) -> None:
+        self._ended = True
+        for callback in self._callbacks:
+            callback()
+
+
+class Channel(HTTPChannel):
+    """One connection.
+
+    Attributes:
+        site: Answers.
+        caller: Who is at the other end.
+    """
+
+    requestFactory: Any = _Request
+    timeOut = _IDLE
+    site: Site
+    caller: Caller
+    _arriving: IDelayedCall | None = None
+
+    def __init__(self, factory: Clients) -> None:
+        super().__init__()
+        self._clients = factory
+        self.__dict__["callLater"] = factory.reactor.callLater  # as Twisted's own factory does
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered."""
+        return bool(self._handlingRequest)
+
+    @override
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.site = self._clients.site
+        self.caller = Caller.of(self.transport)
+        self._clients.connected(self)
+
+    @override
+    def dataReceived(self, data: bytes) -> None:
+        if self._arriving is None and not self.is_busy:
+            self._arriving = self._clients.reactor.callLater(_ARRIVING, self._late)
+        self._clients.heard_of(self)
+        super().dataReceived(data)
+
+    @override
+    def allContentReceived(self) -> None:
+        self._has_arrived()
+        super().allContentReceived()
+
+    def _has_arrived(self) -> None:
+        if self._arriving is not None and self._arriving.active():
+            self._arriving.cancel()
+        self._arriving = None
+
+    def _late(self) -> None:
+        self._arriving = None
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    timeoutConnection = abort  # which the log need not mention
+
+    @override
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._has_arrived()
+        self._clients.gone(self)
+        super().connectionLost(reason)
+
+
+class Clients(ServerFactory):
+    """The connections of one endpoint.
+
+    Args:
+        site: Answers.
+        reactor: Tells the time.
+    """
+
+    noisy = False
+
+    def __init__(self, site: Site, reactor: Any) -> None:
+        self.site = site
+        self.reactor = reactor
+        self._channels: OrderedDict[Channel, None] = OrderedDict()
+        self._empty: Deferred[None] | None = None
+
+    @override
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:
+        if len(self._channels) >= _MOST_CONNECTIONS:
+            idle = next((one for one in self._channels if not one.is_busy), None)
+            if idle is None:
+                return None
+            idle.abort()
+        return Channel(self)
+
+    def connected(self, channel: Channel) -> None:
+        """Note a new connection."""
+        self._channels[channel] = None
+
+    def heard_of(self, channel: Channel) -> None:
+        """Note that a connection is not idle: the others end first, if there are too many."""
+        if channel in self._channels:
+            self._channels.move_to_end(channel)
+
+    def gone(self, channel: Channel) -> None:
+        """Forget a connection."""
+        self._channels.pop(channel, None)
+        if self._empty is not None and not self._channels:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    async def end(self, seconds: float) -> None:
+        """End all connections, those that get an answer when they have it.
+
+        Args:
+            seconds: How long that may take.
+        """
+        if not self._channels:
+            return
+        empty: Deferred[None] = Deferred()
+        self._empty = empty
+        for channel in [*self._channels]:
+            channel.persistent = 0
+            if not channel.is_busy:
+                channel.loseConnection()
+        late = self.reactor.callLater(seconds, self._abort)
+        await empty
+        if late.active():
+            late.cancel()
+
+    def _abort(self) -> None:
+        for channel in [*self._channels]:
+            channel.abort()

@@ -1,0 +1,1 @@
+"""The page: what needs a person, the map, connections, servers and rules, written by Jinja2."""

@@ -1,0 +1,361 @@
+"""The map: which listeners lead through which routes to which servers, laid out for a drawing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Health = Literal["up", "partly", "down", "drain", "idle"]
+
+WIDTH = 1000
+ROW = 26
+_GAP = 10
+_TOP = 28
+_LISTENERS = (8, 190)  # left and right edge of each column
+_ROUTES = (330, 590)
+_BACKENDS = (730, 992)
+_MOST_ROUTES = 24
+_LETTER = 7.3  # width of a letter, in the units of the drawing
+
+
+@attrs.frozen
+class Flow:
+    """What comes by a line: connections now, and bytes a second, both ways."""
+
+    active: int = 0
+    traffic: float = 0
+
+    @property
+    def weight(self) -> float:
+        """By this, lines are compared."""
+        return self.traffic + self.active
+
+
+@attrs.frozen
+class MapRoute:
+    """A route, as the map needs it.
+
+    Attributes:
+        name: As in the rules.
+        under: Listeners, and routes that end TLS, that it belongs to; none: every listener.
+        backend: Where it leads: the name of a backend, a server's short form, ``close`` or ``reset``; empty if it ends TLS and
+            other routes go on.
+        active: Connections now.
+        traffic: Bytes a second, both ways.
+        matches: Clients so far.
+        by_listener: What comes by each listener that it belongs to; where that is not told, each has all of it.
+    """
+
+    name: str
+    under: Sequence[str] = ()
+    backend: str = ""
+    active: int = 0
+    traffic: float = 0
+    matches: int = 0
+    by_listener: Mapping[str, Flow] = attrs.field(factory=dict)
+
+    @property
+    def flow(self) -> Flow:
+        """What comes by all listeners."""
+        return Flow(self.active, self.traffic)
+
+
+@attrs.frozen
+class MapServer:
+    """A server: its address, its state, and what is said of it in a few words."""
+
+    name: str
+    health: Health
+    told: str = ""
+
+
+@attrs.frozen
+class Box:
+    """A rectangle with text.
+
+    Attributes:
+        kind: ``listener``, ``route``, ``backend``, ``server`` or ``folded``.
+        name: What a click filters by.
+        label: The text, cut to fit.
+        detail: More, at the right edge.
+        health: Its colour.
+        x: Left edge.
+        y: Upper edge.
+        width: In the units of the drawing.
+        title: All of the text, for a pointer that rests on it and for screen readers.
+        of: The backend of a server.
+    """
+
+    kind: str
+    name: str
+    label: str
+    detail: str
+    health: Health
+    x: float
+    y: float
+    width: float
+    title: str
+    of: str = ""
+
+    @property
+    def middle(self) -> float:
+        """Where lines meet it."""
+        return self.y + ROW / 2 - 2
+
+
+@attrs.frozen
+class Line:
+    """A connection of two boxes: a path of SVG, its width, and its colour."""
+
+    path: str
+    width: float
+    health: Health
+
+
+@attrs.frozen
+class Map:
+    """The drawing.
+
+    Attributes:
+        boxes: From left to right, each column from its top.
+        lines: Between them.
+        height: Of the whole.
+        folded: How many routes are not shown by themselves.
+    """
+
+    boxes: Sequence[Box]
+    lines: Sequence[Line]
+    height: float
+    folded: int
+
+
+def draw(
+    listeners: Mapping[str, Health],
+    routes: Sequence[MapRoute],
+    backends: Mapping[str, Sequence[MapServer]],
+    *,
+    everything: bool = False,
+) -> Map:
+    """Lay out the map.
+
+    Where there are many routes, only the busiest are shown, and those that lead to a backend without a healthy server; the others
+    are folded into rows that say how many they are.
+
+    Args:
+        listeners: Their names, in order, and whether each accepts.
+        routes: In their order.
+        backends: By name, with their servers. What a route names beside these has a box of its own.
+        everything: Whether all routes are to be shown.
+    """
+    healths = {name: health_of(servers) for name, servers in backends.items()}
+    shown = _shown(routes, healths, everything=everything)
+    most = max((_weight(route) for route in routes), default=0)
+    drawing = _Drawing(most)
+    left = drawing.listeners(listeners, len(shown))
+    right = drawing.backends(_targets(shown), backends, healths)
+    middle = drawing.routes(shown, healths)
+    for route in routes:
+        box = middle.get(route.name)
+        if box is None:
+            continue
+        for source in _sources(route, left, middle):
+            flow = route.by_listener.get(source.name) if source.kind == "listener" else None
+            drawing.join(source, box, flow or route.flow, box.health)
+        if route.backend in right:
+            drawing.join(box, right[route.backend], route.flow, box.health)
+    folded = sum(group for group in shown if isinstance(group, int))
+    return Map(drawing.boxes, drawing.lines, drawing.height, folded)
+
+
+def health_of(servers: Iterable[MapServer]) -> Health:
+    """Tell how a backend is, by its servers."""
+    states = [server.health for server in servers]
+    if not states:
+        return "idle"
+    up = sum(state in {"up", "partly"} for state in states)
+    if up == len(states):
+        return "up"
+    if up:
+        return "partly"
+    return "drain" if all(state == "drain" for state in states) else "down"
+
+
+def _weight(route: MapRoute) -> float:
+    return route.flow.weight
+
+
+def _shown(
+    routes: Sequence[MapRoute], healths: Mapping[str, Health], *, everything: bool
+) -> list[MapRoute | int]:
+    """Give the routes to show, in their order, and between them how many are left out."""
+    if everything or len(routes) <= _MOST_ROUTES:
+        return [*routes]
+    urgent = [route.name for route in routes if healths.get(route.backend) == "down"]
+    busiest = sorted(routes, key=lambda route: (_weight(route), route.matches), reverse=True)
+    chosen = {*urgent[:_MOST_ROUTES], *(route.name for route in busiest[: _MOST_ROUTES - 4])}
+    chosen |= {name for route in routes if route.name in chosen for name in route.under}
+    shown: list[MapRoute | int] = []
+    for route in routes:
+        if route.name in chosen:
+            shown.append(route)
+        elif shown and isinstance(shown[-1], int):
+            shown[-1] += 1
+        else:
+            shown.append(1)
+    return shown
+
+
+def _targets(shown: Iterable[MapRoute | int]) -> list[str]:
+    named = [route.backend for route in shown if isinstance(route, MapRoute) and route.backend]
+    return list(dict.fromkeys(named))
+
+
+def _sources(route: MapRoute, listeners: Mapping[str, Box], routes: Mapping[str, Box]) -> list[Box]:
+    if not route.under:
+        # It is under those alone whose transport it has.
+        own = route.by_listener or listeners
+        return [box for name, box in listeners.items() if name in own]
+    both = {**routes, **listeners}
+    return [both[name] for name in route.under if name in both]
+
+
+@attrs.define
+class _Drawing:
+    most: float
+    boxes: list[Box] = attrs.field(factory=list)
+    lines: list[Line] = attrs.field(factory=list)
+    height: float = _TOP
+
+    def _box(  # noqa: PLR0913 - a box has them
+        self,
+        kind: str,
+        name: str,
+        y: float,
+        column: tuple[float, float],
+        *,
+        detail: str = "",
+        health: Health = "up",
+        inset: float = 0,
+        title: str = "",
+        of: str = "",
+    ) -> Box:
+        x, end = column[0] + inset, column[1]
+        room = int((end - x - 20) / _LETTER) - (len(detail) + 2 if detail else 0)
+        label = name if len(name) <= room else name[: max(room - 1, 1)] + "…"
+        full = f"{kind} {name}: {detail}" if detail else f"{kind} {name}"
+        box = Box(kind, name, label, detail, health, x, y, end - x, title or full, of)
+        self.boxes.append(box)
+        self.height = max(self.height, y + ROW + _GAP)
+        return box
+
+    def listeners(self, listeners: Mapping[str, Health], rows: int) -> dict[str, Box]:
+        """Put the listeners into the first column, spread over the height of the routes."""
+        step = max(ROW + _GAP, min(rows, _MOST_ROUTES) * (ROW + 4) / max(len(listeners), 1))
+        first = _TOP + (step - ROW - _GAP) / 2
+        places = (first + step * number for number in range(len(listeners)))
+        return {
+            name: self._box(
+                "listener",
+                name,
+                y,
+                _LISTENERS,
+                health=health,
+                detail="" if health == "up" else "closed",
+            )
+            for (name, health), y in zip(listeners.items(), places, strict=True)
+        }
+
+    def routes(
+        self, shown: Iterable[MapRoute | int], healths: Mapping[str, Health]
+    ) -> dict[str, Box]:
+        """Put the routes into the second column."""
+        boxes: dict[str, Box] = {}
+        y: float = _TOP
+        for route in shown:
+            if isinstance(route, int):
+                named = f"{route} more" if route > 1 else "1 more"
+                self._box("folded", named, y, _ROUTES, health="idle", title=f"{named}: show all")
+            else:
+                inner = any(name in boxes for name in route.under)
+                boxes[route.name] = self._box(
+                    "route",
+                    route.name,
+                    y,
+                    _ROUTES,
+                    detail=f"{route.active} active" if route.active else "",
+                    health=healths.get(route.backend, "up" if route.matches else "idle"),
+                    inset=20 if inner else 0,
+                )
+            y += ROW + 4
+        return boxes
+
+    def backends(
+        self,
+        names: Iterable[str],
+        backends: Mapping[str, Sequence[MapServer]],
+        healths: Mapping[str, Health],
+    ) -> dict[str, Box]:
+        """Put the backends into the third column, with their servers below them."""
+        boxes: dict[str, Box] = {}
+        y: float = _TOP
+        for name in names:
+            servers = backends.get(name, ())
+            up = sum(server.health == "up" for server in servers)
+            boxes[name] = self._box(
+                "backend",
+                name,
+                y,
+                _BACKENDS,
+                detail=f"{up}/{len(servers)} up" if servers else "",
+                health=healths.get(name, "idle"),
+            )
+            y += ROW
+            if len(servers) > 1 or (servers and servers[0].name != name):
+                y = self._servers(name, servers, y)
+            y += _GAP
+        return boxes
+
+    def _servers(self, backend: str, servers: Sequence[MapServer], y: float) -> float:
+        urgent = sorted(servers, key=lambda server: server.health == "up")
+        for server in urgent[:6]:
+            self._box(
+                "server",
+                server.name,
+                y,
+                _BACKENDS,
+                detail=server.told,
+                health=server.health,
+                inset=16,
+                of=backend,
+            )
+            y += ROW
+        if len(servers) > 6:
+            named = f"{len(servers) - 6} more"
+            self._box("folded", named, y, _BACKENDS, health="idle", inset=16, of=backend)
+            y += ROW
+        return y
+
+    def join(self, source: Box, target: Box, flow: Flow, health: Health) -> None:
+        """Draw a line between two boxes, as wide as what comes by it."""
+        x1, x2 = source.x + source.width, target.x
+        if x2 <= x1:  # a route below the one that ends TLS for it
+            x1 = source.x + 10
+            path = f"M{x1:.0f},{source.y + ROW - 4:.0f} V{target.middle:.0f} H{x2:.0f}"
+        else:
+            bend = (x2 - x1) / 2
+            path = (
+                f"M{x1:.0f},{source.middle:.0f} C{x1 + bend:.0f},{source.middle:.0f} "
+                f"{x2 - bend:.0f},{target.middle:.0f} {x2:.0f},{target.middle:.0f}"
+            )
+        colour: Health = "idle" if not flow.weight and health in {"up", "partly"} else health
+        self.lines.append(Line(path, self._thickness(flow.weight), colour))
+
+    def _thickness(self, weight: float) -> float:
+        if not weight or not self.most:
+            return 1
+        return round(1.2 + 7.8 * math.sqrt(weight / self.most), 1)

@@ -1,0 +1,59 @@
+"""What a request for the page asks to see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FILTERS = ("listener", "route", "backend", "server", "client", "state", "older")
+"""By what the connections can be filtered, as in ``GET /api/connections``."""
+
+_OTHERS = ("sort", "after", "map", "connection", "explain", "on", "from")
+_LONGEST = 8192
+_MOST_TEXT = 200
+
+
+@attrs.frozen
+class PageQuery:
+    """The part of the page's address after the question mark.
+
+    Attributes:
+        values: Only what the page knows, and only what is not empty.
+    """
+
+    values: Mapping[str, str] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, str]) -> PageQuery:
+        """Take what the page knows of a request's arguments."""
+        limits = {"explain": _LONGEST}
+        return cls(
+            {
+                name: arguments[name][: limits.get(name, _MOST_TEXT)]
+                for name in (*FILTERS, *_OTHERS)
+                if arguments.get(name)
+            }
+        )
+
+    def __getitem__(self, name: str) -> str:
+        return self.values.get(name, "")
+
+    @property
+    def filters(self) -> dict[str, str]:
+        """By what is filtered."""
+        return {name: value for name, value in self.values.items() if name in FILTERS}
+
+    def link(self, **changed: str) -> str:
+        """Give the address of the page with some values changed; an empty one is left out."""
+        values = {**self.values, **changed}
+        text = urlencode({name: value for name, value in values.items() if value})
+        return f"./?{text}" if text else "./"
+
+    def fits(self, **values: str) -> bool:
+        """Tell whether something with these names belongs to what is asked for."""
+        return all(self[name] in {"", value} for name, value in values.items())

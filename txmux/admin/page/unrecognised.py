@@ -1,0 +1,92 @@
+"""Clients that no route took: their first bytes for people, and a rule that would have taken them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.admin.page.units import age
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txmux.admin.page.query import PageQuery
+
+_ROW = 16
+_ENOUGH = 8
+_PRINTABLE = range(0x20, 0x7F)
+
+
+@attrs.frozen
+class Unrecognised:
+    """A client that no route took.
+
+    Attributes:
+        client: Its address.
+        listener: Where it came in.
+        when: How long ago it ended.
+        reason: As in the access log.
+        lines: Its first bytes as a dump; empty if they are not kept.
+        explain: A link to what each route says of them.
+        suggestion: A line for the rules.
+    """
+
+    client: str
+    listener: str
+    when: str
+    reason: str
+    lines: Sequence[str] = ()
+    explain: str = ""
+    suggestion: str = ""
+
+    @classmethod
+    def of(
+        cls, end: Mapping[str, Any], data: bytes, when: str, query: PageQuery, matcher: str
+    ) -> Unrecognised:
+        """Make one.
+
+        Args:
+            end: Of ``/api/recent``.
+            data: Its first bytes.
+            when: See above.
+            query: What the page shows now.
+            matcher: A line that would match, if a matcher is known for these bytes.
+        """
+        client = str(end.get("client", ""))
+        listener = str(end.get("listener", ""))
+        address = client.rpartition(":")[0].strip("[]")
+        return cls(
+            client,
+            listener,
+            when,
+            str(end.get("reason", "")),
+            dump(data),
+            query.link(**{"explain": data.hex(), "on": listener, "from": address}),
+            matcher or line_for(data),
+        )
+
+
+def dump(data: bytes) -> list[str]:
+    """Give bytes in hex and as text, sixteen on a line."""
+    return [
+        f"{data[start : start + _ROW].hex(' '):{3 * _ROW - 1}}  {_text(data[start : start + _ROW])}"
+        for start in range(0, len(data), _ROW)
+    ]
+
+
+def _text(data: bytes) -> str:
+    return "".join(chr(byte) if byte in _PRINTABLE else "." for byte in data)
+
+
+def line_for(data: bytes) -> str:
+    """Give a line of ``match =`` for clients that begin with the same bytes."""
+    head = data[:_ENOUGH]
+    if head and all(byte in _PRINTABLE and chr(byte) not in "'\"\\$#; " for byte in head):
+        return f"match = payload text={head.decode('ascii')}"
+    return f"match = payload hex={head.hex()}" if head else ""
+
+
+def ago(now: float, time: float | None) -> str:
+    """Tell how long ago something was."""
+    return f"{age(now - time)} ago" if time else ""

@@ -1,0 +1,313 @@
+"""The page as its template needs it. Pure: a snapshot and a query in, plain values out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.admin.page.attention import sentences
+from txmux.admin.page.charts import chart
+from txmux.admin.page.map import draw
+from txmux.admin.page.query import FILTERS
+from txmux.admin.page.routes import map_routes
+from txmux.admin.page.rulestext import files_of
+from txmux.admin.page.servers import map_servers, server_rows
+from txmux.admin.page.table import PER_PAGE, columns_of, rows_of
+from txmux.admin.page.units import age, count, rate, size
+from txmux.admin.page.unrecognised import Unrecognised, ago
+from txmux.interfaces import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from txmux.admin.page.charts import Chart
+    from txmux.admin.page.map import Box, Health, Map
+    from txmux.admin.page.query import PageQuery
+    from txmux.admin.page.snapshot import Snapshot
+
+_HINTS = {"client": "10.0.0.0/8", "older": "5m", "state": "relaying"}
+_MOST_UNRECOGNISED = 20
+
+
+@attrs.frozen
+class View:
+    """What the template is given.
+
+    Args:
+        snapshot: The answers of the API.
+        query: What is asked for.
+        matcher_of: Gives a ``match =`` line for bytes that a matcher knows, or nothing.
+    """
+
+    snapshot: Snapshot
+    query: PageQuery
+    matcher_of: Callable[[bytes, Transport], str] = lambda _, _over: ""
+
+    # The head.
+
+    @property
+    def title(self) -> str:
+        """The title of the window."""
+        return f"txmux: {self._status.get('rules_path', '')}"
+
+    @property
+    def about(self) -> str:
+        """One line on the process."""
+        status = self._status
+        since = age(self.snapshot.now - status.get("started", self.snapshot.now))
+        told = f"{status.get('version', '')}, process {status.get('pid', '')}, up {since}, {status.get('rules_path', '')}"
+        return f"{told}, draining" if status.get("draining") else told
+
+    @property
+    def filters(self) -> list[dict[str, str]]:
+        """By what the page is filtered."""
+        return [
+            {"key": key, "value": value, "without": self.query.link(**{key: "", "after": ""})}
+            for key, value in self.query.filters.items()
+        ]
+
+    @property
+    def filter_fields(self) -> list[tuple[str, str, str]]:
+        """The fields of the form: name, value, an example."""
+        return [(name, self.query[name], _HINTS.get(name, "")) for name in FILTERS]
+
+    def with_(self, **changed: str) -> str:
+        """Give a link to the page with some values of the query changed."""
+        return self.query.link(**changed)
+
+    # Now.
+
+    @property
+    def attention(self) -> list[str]:
+        """What needs a person."""
+        return sentences(self.snapshot)
+
+    @property
+    def charts(self) -> list[Chart]:
+        """The last ten minutes."""
+        history = self.snapshot.history
+        return [
+            chart("connections", "Connections a second", history.times, history.connections, rate),
+            chart("active", "Active connections", history.times, history.active, count),
+            chart("bytes", "Bytes a second", history.times, history.bytes, _bytes_a_second),
+        ]
+
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """Numbers: their names and what they are."""
+        status = self._status
+        connections = status.get("connections", {})
+        limit = connections.get("limit")
+        return [
+            (
+                "active",
+                count(connections.get("active", 0)) + (f" of {count(limit)}" if limit else ""),
+            ),
+            ("undecided", count(connections.get("undecided", 0))),
+            ("accepted", count(connections.get("total", 0))),
+            ("generation", str(status.get("generation", ""))),
+        ]
+
+    @property
+    def workers(self) -> list[dict[str, Any]]:
+        """The processes, if there are several."""
+        return [
+            {
+                "name": worker.get("worker", ""),
+                "pid": worker.get("pid", ""),
+                "state": _worker_state(worker),
+                "active": count(worker.get("active", 0)),
+            }
+            for worker in self._status.get("workers", ())
+        ]
+
+    # The map.
+
+    @property
+    def map(self) -> Map:
+        """The map."""
+        snapshot = self.snapshot
+        listeners: dict[str, Health] = {
+            one["name"]: "up" if one.get("accepting", True) else "drain"
+            for one in self._status.get("listeners", ())
+        }
+        routes = map_routes(snapshot.routes, snapshot.traffic)
+        everything = self.query["map"] == "all"
+        return draw(listeners, routes, map_servers(snapshot.backends), everything=everything)
+
+    def of_box(self, box: Box) -> str:
+        """Give the page that shows only what belongs to a box of the map."""
+        if box.kind == "folded":
+            return self.query.link(map="all") + "#map"
+        if box.kind == "server":
+            return self.query.link(backend=box.of, server=box.name, after="") + "#connections"
+        return self.query.link(**{box.kind: box.name, "after": ""}) + "#connections"
+
+    # Connections.
+
+    @property
+    def columns(self) -> Any:
+        """The head of the table."""
+        return columns_of(self.query)
+
+    @property
+    def connections(self) -> Any:
+        """The lines of the table."""
+        return rows_of(self.snapshot.connections, self.query)
+
+    @property
+    def connections_told(self) -> str:
+        """How many there are, and how many are shown."""
+        there = len(self.snapshot.connections)
+        if not there:
+            return "None match this filter." if self.query.filters else "None now."
+        shown = min(there, PER_PAGE)
+        what = "connection" if there == 1 else "connections"
+        if self.snapshot.is_cut:
+            return f"The first {count(shown)} {what}; there are more."
+        return f"{count(shown)} of {count(there)} {what}." if shown < there else f"{there} {what}."
+
+    @property
+    def next_page(self) -> str:
+        """A link to those that follow; empty if there are none, or another order is asked for."""
+        connections = self.snapshot.connections
+        if self.query["sort"] or len(connections) <= PER_PAGE:
+            return ""
+        return self.query.link(after=str(connections[PER_PAGE - 1]["id"]))
+
+    @property
+    def connection(self) -> dict[str, Any] | None:
+        """The connection that was chosen."""
+        chosen = self.snapshot.connection
+        if chosen is None:
+            return None
+        hidden = {"facts", "explained"}
+        facts = [(name, str(value)) for name, value in chosen.items() if name not in hidden]
+        facts += [(name, str(value)) for name, value in (chosen.get("facts") or {}).items()]
+        shown = [(name, value) for name, value in facts if value not in {"", "None"}]
+        if facts == [("id", chosen["id"])]:
+            return {"id": chosen["id"], "facts": (), "explained": "", "is_live": False}
+        explained = chosen.get("explained", "")
+        return {"id": chosen["id"], "facts": shown, "explained": explained, "is_live": True}
+
+    # Ends.
+
+    @property
+    def unrecognised(self) -> list[Unrecognised]:
+        """Clients that no route took, the last one first."""
+        return [
+            Unrecognised.of(
+                end,
+                data,
+                ago(self.snapshot.now, end.get("ended")),
+                self.query,
+                self.matcher_of(data, Transport.UDP if "datagrams_in" in end else Transport.TCP),
+            )
+            for end in self._recent
+            if "first" in end or end.get("unrecognised")
+            for data in [bytes.fromhex(end.get("first") or "")]
+        ][:_MOST_UNRECOGNISED]
+
+    @property
+    def ends(self) -> list[dict[str, str]]:
+        """Other connections that did not end as they should, the last one first."""
+        return [
+            {
+                "when": ago(self.snapshot.now, end.get("ended")),
+                **{
+                    name: str(end.get(name) or "-")
+                    for name in ("client", "listener", "route", "server", "reason")
+                },
+            }
+            for end in self._recent
+            if "first" not in end
+        ]
+
+    @property
+    def _recent(self) -> list[Mapping[str, Any]]:
+        return [
+            end
+            for end in self.snapshot.recent
+            if self.query.fits(
+                **{
+                    name: str(end.get(name) or "")
+                    for name in ("listener", "route", "backend", "server")
+                }
+            )
+        ]
+
+    # Servers and rules.
+
+    @property
+    def servers(self) -> Any:
+        """The table of servers."""
+        return server_rows(self.snapshot.backends, self.query, self.snapshot.now)
+
+    @property
+    def rules(self) -> Any:
+        """The rules files."""
+        return files_of(self.snapshot.rules, self.snapshot.routes)
+
+    @property
+    def reload_ok(self) -> bool:
+        """Whether the last reload was made."""
+        last = self._status.get("last_reload")
+        return not last or bool(last.get("ok"))
+
+    @property
+    def reload_told(self) -> str:
+        """What came of the last reload."""
+        last = self._status.get("last_reload")
+        if not last:
+            return "Loaded at the start, not reloaded since."
+        when = ago(self.snapshot.now, last.get("time"))
+        if not last.get("ok"):
+            return f"The last reload, {when}, failed; the rules before it hold."
+        return f"Reloaded {when}: {last.get('changes') or 'nothing changed'}."
+
+    @property
+    def reload_errors(self) -> Sequence[str]:
+        """What was wrong."""
+        return (self._status.get("last_reload") or {}).get("errors") or ()
+
+    @property
+    def listener_names(self) -> list[str]:
+        """For the form that explains bytes."""
+        return [one["name"] for one in self._status.get("listeners", ())]
+
+    @property
+    def explain_on(self) -> str:
+        """The listener that was chosen in it."""
+        return self.query["on"]
+
+    @property
+    def explain_from(self) -> str:
+        """The client's address in it."""
+        return self.query["from"]
+
+    @property
+    def explain_hex(self) -> str:
+        """The bytes in it."""
+        return self.query["explain"]
+
+    @property
+    def explained(self) -> str:
+        """What is said of them."""
+        return self.snapshot.explained
+
+    @property
+    def _status(self) -> Mapping[str, Any]:
+        return self.snapshot.status
+
+
+def _bytes_a_second(value: float) -> str:
+    return f"{size(value)}/s"
+
+
+def _worker_state(worker: Mapping[str, Any]) -> str:
+    if worker.get("retiring"):
+        return "ends with its connections"
+    if not worker.get("ready", True):
+        return "starts"
+    return "serves"

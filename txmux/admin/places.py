@@ -1,0 +1,86 @@
+"""Where the service itself is reached."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.serving.places import Place, identity
+from txmux.serving.unix import is_in_use
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from txmux.rules.model import Rules
+
+_BACKLOG = 64
+_NAMED_MODE, _OWN_MODE = "660", "600"
+_SYSTEM_FOLDER = Path("/run/txmux")
+
+
+def control_places(
+    rules: Rules, find: Callable[[list[Place]], Place | None]
+) -> Iterator[tuple[str, Place]]:
+    """Give where ``admin`` and ``metrics`` listen, as far as they do.
+
+    Args:
+        rules: Name them.
+        find: Chooses the place of ``admin = auto``.
+    """
+    admin, metrics = rules.settings.admin, rules.settings.metrics
+    place = find(automatic_places(rules.path)) if admin == "auto" else _named("admin", admin)
+    if place is not None:
+        yield "admin", place
+    place = _named("metrics", metrics)
+    if place is not None:
+        yield "metrics", place
+
+
+def _named(setting: str, text: str | None) -> Place | None:
+    if text is None:
+        return None
+    if text.startswith("unix:") and ":mode=" not in text:
+        text = f"{text}:mode={_NAMED_MODE}"
+    return _place(setting, text)
+
+
+def _place(setting: str, text: str) -> Place:
+    key, kind, backlog = identity(text, _BACKLOG, setting)
+    return Place("", text, backlog, key, kind, setting=setting)
+
+
+def socket_name(rules: Path) -> str:
+    """Give the name of the socket of a service by that of its rules: ``rules.sock``, or ``options.sock`` if there is no file."""
+    return Path(str(rules).strip("<>")).with_suffix(".sock").name
+
+
+def automatic_places(rules: Path, environment: Mapping[str, str] = os.environ) -> list[Place]:
+    """Give the places of ``admin = auto``, the best first; most of them are in folders that are not there.
+
+    Args:
+        rules: The rules file, after which the socket is named.
+        environment: Names some of the folders.
+    """
+    name = socket_name(rules)
+    places = []
+    for folder in folders(environment):
+        path = str(folder / name).replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+        places.append(_place("admin", f"unix:{path}:mode={_OWN_MODE}"))
+    return places
+
+
+def folders(environment: Mapping[str, str] = os.environ) -> list[Path]:
+    """Give the folders where sockets of services may be, whether they are there or not."""
+    found = [Path(text) for text in environment.get("RUNTIME_DIRECTORY", "").split(":") if text]
+    found.append(_SYSTEM_FOLDER)
+    own = environment.get("XDG_RUNTIME_DIR")
+    if own:
+        found.append(Path(own) / "txmux")
+    return list(dict.fromkeys(found))
+
+
+def can_hold(place: Place) -> bool:
+    """Tell whether this process may make the socket of a place of ``admin = auto``, and no other service has."""
+    path = Path(place.key.removeprefix("unix:"))
+    return os.access(path.parent, os.W_OK | os.X_OK) and not is_in_use(path)

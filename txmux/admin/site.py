@@ -1,0 +1,240 @@
+"""All that can be asked for, and who may.
+
+A new resource is a file in ``txmux/admin/api/`` with a list ``RESOURCES``, and one line in `ADMIN` here, or in `METRICS` if it is to be
+had without the token as well. Its handler is given a `Query` and gives an `Answer`, or raises `RefusedError`. It asks ``query.control``,
+and never the parts of the service. What it needs of an extra is imported in the handler: see `txmux.admin.extra`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote
+
+from twisted.logger import Logger
+
+from txmux.admin.api import (
+    bans,
+    changes,
+    connections,
+    events,
+    explaining,
+    health,
+    listeners,
+    login,
+    metrics,
+    openapi,
+    page,
+    recent,
+    routes,
+    servers,
+    status,
+)
+from txmux.admin.audit import audit
+from txmux.admin.guard import Guard
+from txmux.admin.refused import RefusedError
+from txmux.admin.resource import FORM, JSON, Answer, Query
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from txmux.admin.caller import Caller
+    from txmux.admin.resource import Resource
+    from txmux.control import Control
+
+METRICS: Sequence[Resource] = (
+    *health.RESOURCES,
+    *metrics.RESOURCES,
+)
+"""What the endpoint ``metrics`` has."""
+
+ADMIN: Sequence[Resource] = (
+    *METRICS,
+    *status.RESOURCES,
+    *connections.RESOURCES,
+    *servers.RESOURCES,
+    *bans.RESOURCES,
+    *listeners.RESOURCES,
+    *routes.RESOURCES,
+    *recent.RESOURCES,
+    *events.RESOURCES,
+    *openapi.RESOURCES,
+    *explaining.RESOURCES,
+    *changes.RESOURCES,
+    *login.RESOURCES,
+    *page.RESOURCES,
+)
+"""What the endpoint ``admin`` has."""
+
+_METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "QUERY"}
+)
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer that does not say otherwise."""
+
+
+class Site:
+    """Answers requests.
+
+    Args:
+        control: The service.
+        resources: What there is.
+        guard: Lets clients in.
+        is_admin: Whether clients have to pass the guard; otherwise they may only read.
+
+    Attributes:
+        guard: As above.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, control: Control, resources: Iterable[Resource], guard: Guard, *, is_admin: bool
+    ) -> None:
+        self._control = control
+        self._resources = [(_pattern(one.path), one) for one in resources]
+        self._guard = self.guard = guard
+        self._is_admin = is_admin
+
+    async def answer(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, caller: Caller
+    ) -> Answer:
+        """Answer one request; never raises.
+
+        Args:
+            method: As it was sent.
+            target: The path and what follows it, as they were sent.
+            headers: By their names in lower case.
+            body: All of it.
+            caller: Who asks.
+        """
+        path, _, parameters = target.partition("?")
+        try:
+            answer = await self._answer(method, path, parameters, headers, body, caller)
+        except RefusedError as refused:
+            answer = self._refusal(refused, method, path, headers)
+        except Exception:  # noqa: BLE001 - the others go on
+            self._log.failure("a request cannot be answered: {method}", method=method[:10])
+            message = "this request made txmux fail; its log says how"
+            answer = Answer.refusal(RefusedError(500, message))
+        return answer
+
+    def _refusal(
+        self, refused: RefusedError, method: str, path: str, headers: Mapping[str, str]
+    ) -> Answer:
+        if "text/html" in headers.get("accept", ""):
+            if refused.status == 401 and (method, path) == ("GET", "/"):
+                return login.form(401)
+            if (method, path) == ("POST", "/login"):
+                return login.form(refused.status, str(refused))
+        return Answer.refusal(refused)
+
+    async def _answer(
+        self,
+        method: str,
+        path: str,
+        parameters: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        caller: Caller,
+    ) -> Answer:
+        if method not in _METHODS:
+            raise RefusedError(501, "there is no such method here; use GET or POST")
+        if self._is_admin:
+            self._guard.check_client(headers, caller)
+        found = [
+            (one, match) for pattern, one in self._resources if (match := pattern.fullmatch(path))
+        ]
+        if self._is_admin and not any(one.is_open for one, _ in found):
+            self._guard.check_secret(headers, caller)
+        if not found:
+            raise RefusedError(404, "there is nothing at this path; see the reference of the API")
+        wanted = "GET" if method == "HEAD" else method
+        for one, match in found:
+            if one.method == wanted:
+                names = {name: unquote(text) for name, text in match.groupdict().items()}
+                if one.method == "POST":
+                    self._guard.check_post(headers, FORM if one.is_form else JSON)
+                query = Query(
+                    self._control,
+                    caller,
+                    self._guard,
+                    names,
+                    parse_qs(parameters, keep_blank_values=True),
+                    _read(body, one),
+                    headers,
+                    self._is_admin,
+                )
+                return await self._handle(query, one, path)
+        allowed = sorted({one.method for one, _ in found})
+        allow = ", ".join(["GET", "HEAD", *allowed[1:]] if "GET" in allowed else allowed)
+        raise RefusedError(405, f"use {' or '.join(allowed)} for this path", (), {"Allow": allow})
+
+    @staticmethod
+    async def _handle(query: Query, resource: Resource, path: str) -> Answer:
+        if not resource.is_change:
+            return await resource.handle(query)
+        what = f"{resource.method} {unquote(path)}"
+        try:
+            answer = await resource.handle(query)
+        except RefusedError as refused:
+            reasons = "; ".join(refused.errors) or str(refused)
+            audit(query.caller, what, refused.status, f"refused: {reasons}")
+            raise
+        audit(query.caller, what, answer.status, answer.result)
+        return answer
+
+
+def make_site(setting: str, control: Control, seconds: Callable[[], float]) -> Site:
+    """Make the site of ``admin`` or ``metrics``.
+
+    Args:
+        setting: Which of them.
+        control: The service.
+        seconds: Gives the time.
+    """
+    name = socket.gethostname().lower()
+    guard = Guard(frozenset({name, name.partition(".")[0]}), seconds)
+    is_admin = setting == "admin"
+    return Site(control, ADMIN if is_admin else METRICS, guard, is_admin=is_admin)
+
+
+def headers_of(answer: Answer) -> dict[str, str]:
+    """Give all headers of an answer but those of its length."""
+    return {**_HEADERS, "Content-Type": answer.type, **answer.headers}
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Make what finds a path. It is compared as it was sent, so that nothing is hidden by dots, slashes or encoding."""
+    parts = re.split(r"\{(\w+)\}", path)
+    return re.compile(
+        "".join(
+            f"(?P<{part}>[^/]+)" if number % 2 else re.escape(part)
+            for number, part in enumerate(parts)
+        )
+    )
+
+
+def _read(body: bytes, resource: Resource) -> Mapping[str, object]:
+    if resource.method != "POST" or not body:
+        return {}
+    try:
+        text = body.decode()
+        if resource.is_form:
+            return {name: values[-1] for name, values in parse_qs(text).items()}
+        found = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise RefusedError(400, "the body is not JSON") from problem
+    if not isinstance(found, dict):
+        raise RefusedError(400, "the body is not a JSON object; write for example {}")
+    return found

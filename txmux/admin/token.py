@@ -1,0 +1,57 @@
+"""The secret of clients that come by TCP."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from txmux.errors import MuxError
+from txmux.files import read_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BYTES = 32
+_SHORTEST = 16
+
+
+def read_token(path: Path) -> str:
+    """Read the secret; a file that is not there is made.
+
+    Raises:
+        MuxError: There is none.
+    """
+    with suppress(
+        OSError
+    ):  # reading it tells what is wrong, or the helper that keeps the privilege makes it
+        make_token(path)
+    try:
+        token = read_bytes(path).decode("ascii").strip()
+    except OSError as problem:
+        raise MuxError(
+            f"[txmux] admin_token: {path} can be neither read nor created: {problem.strerror}"
+        ) from problem
+    except UnicodeDecodeError:
+        token = ""
+    if len(token) < _SHORTEST or not token.isprintable() or " " in token:
+        raise MuxError(
+            f"[txmux] admin_token: {path} does not hold one line of at least {_SHORTEST} ASCII characters without blanks; "
+            "remove the file, and a new one is created"
+        )
+    return token
+
+
+def make_token(path: Path) -> None:
+    """Make the file, unless it is there.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    with open(file, "w", encoding="ascii") as made:  # noqa: PTH123 - a descriptor
+        made.write(f"{secrets.token_urlsafe(_BYTES)}\n")
