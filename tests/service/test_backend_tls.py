@@ -39,7 +39,7 @@ class TLSTest(BackendsCase):
             "selfmade": (make_authority("x", "www.example.com"), "self-signed and not trusted"),
             "unknown": (
                 make_authority("Elsewhere").issue("www.example.com"),
-                "of an unknown authority",
+                "comes from an unknown authority",
             ),
         }
         rules, servers = [HEAD, PUBLIC], {}

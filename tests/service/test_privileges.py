@@ -220,10 +220,9 @@ class DroppingTests(SynchronousTestCase):
         self.assertEqual(self.shown(mux), b"old.example")
 
     def test_upgrade(self) -> None:
-        """An upgraded program goes on with the helper: it reads keys that only root can read, and so do its workers."""
+        """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
         path = self.folder / "keys/site.pem"
         self.secret(path, "old.example")
-        os.chown(self.folder, _NOBODY.pw_uid, -1)  # for the file that names the process
         for settings in ("", "workers = 2"):
             mux = Upgrading(
                 self.folder,
@@ -233,8 +232,13 @@ class DroppingTests(SynchronousTestCase):
             )
             self.addCleanup(mux.kill)
             helper = self.helper_of(mux)
-            mux.log.parent.chmod(0o755)  # the new process reads the rules itself
+            self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
+            rules = mux.log.with_name("rules.ini")
+            rules.chmod(0o600)
+            port = free_low_port()
+            rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
             mux.upgrade()
+            self.assertIn(b"403 Forbidden", ask(port))
             self.assertEqual(self.shown(mux), b"old.example")
             self.assert_nobody(mux.pid)
             self.assertFalse(is_gone(helper))
@@ -244,6 +248,23 @@ class DroppingTests(SynchronousTestCase):
             self.secret(path, "old.example")
             mux.stop()
             eventually(lambda pid=helper: is_gone(pid), "the helper has ended")  # type: ignore[misc]
+            self.assertFalse(mux.pidfile.exists())
+
+    def test_pidfile(self) -> None:
+        """The file that names the process may be in a folder of root's, where nobody else can look."""
+        self.folder.chmod(0o700)
+        mux = Upgrading(self.folder, _RULES, "user = nobody")
+        self.addCleanup(mux.kill)
+        self.assertEqual(mux.pid, mux.child.pid)
+        mux.stop()
+        self.assertFalse(mux.pidfile.exists())
+        self.assertNotIn("Traceback", mux.child.output)
+
+    def test_python_of_root(self) -> None:
+        """That the user cannot run Python is told at the start, since no process of that user can be started later."""
+        mux = self.mux()
+        closed = not python_for_everybody()
+        self.assertNotEqual("user nobody cannot run " in mux.child.output, closed)
 
     def test_new_certificate(self) -> None:
         """A certificate that is renewed later, and that only root can read, is shown after a signal."""

@@ -3,90 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import ServerFactory as Site
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.backends.connect.tls_case import authority
+from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.mux import VirtualTime, backend_at
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
 from txmux.rules.reading.parser import parse
-
-if TYPE_CHECKING:
-    from tests.support.peers import Peer
-    from txmux.control import Report
-
-LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
-
-
-class ReloadCase(ServiceTestCase):
-    """Runs a service from a file, and changes that."""
-
-    timeout = 3
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.rules = self.folder / "rules.ini"
-
-    def write(self, text: str) -> None:
-        """Write the rules file."""
-        self.rules.write_text(text.replace("LOG", str(self.log)))
-
-    def start(self, text: str, use: Any = reactor) -> int:
-        """Start a service, and give the port of its first listener."""
-        self.write(text)
-        self.running = MuxService.from_file(self.rules, reactor=use)
-        self.running.startService()
-        self.addCleanup(self.stop)
-        return 0 if "unix:" in text else self.port()
-
-    def port(self, number: int = 0) -> int:
-        """Give the port of a listener."""
-        found: Any = self.running.ports[number]
-        port: int = found.getHost().port
-        return port
-
-    async def change(self, text: str) -> str:
-        """Reload other rules, and give what has changed."""
-        self.write(text)
-        report = await self.running.reload()
-        self.assertEqual(report.errors, ())
-        return report.changes
-
-    async def refused(self, text: str) -> str:
-        """Find that other rules are refused and leave all as it was; give what is told of that."""
-        before = (self.inodes(), self.running.rules, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
-        self.write(text)
-        report: Report = await self.running.reload()
-        self.assertEqual((report.ok, report.changes), (False, ""))
-        after = (self.inodes(), self.running.rules, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
-        self.assertEqual(after, before)
-        return "\n".join(report.errors)
-
-    def inodes(self) -> list[int]:
-        """Give what tells the listening sockets apart, whoever has them open."""
-        return [os.fstat(one.fileno()).st_ino for one in self.running._sockets.sockets().values()]
-
-    async def turn(self, times: int = 3) -> None:
-        """Let the reactor do what it has to do."""
-        for _ in range(times):
-            await deferLater(reactor, 0)
-
-    async def greeted(self, port: int, greeting: bytes = b"SSH-2.0-a\r\n") -> Peer:
-        """Connect a client that speaks."""
-        client = await connect(self, port)
-        client.send(greeting)
-        return client
 
 
 class RoutesTest(ReloadCase):
@@ -218,121 +149,6 @@ class RoutesTest(ReloadCase):
         await (await self.old.peer()).has(12)
 
 
-class ListenersTest(ReloadCase):
-    """Where clients come in."""
-
-    async def test_opened_and_closed(self) -> None:
-        """New listeners are opened; one that is gone is closed when those who waited have been served."""
-        backend = PeerFactory()
-        lead = f"default = 127.0.0.1:{listen(self, backend)}\n"
-        port = self.start(f"{LISTEN}{lead}")
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"x")
-            told = await self.change(f"[listen y]\nendpoint = 127.0.0.1:0\n{lead}")
-            self.assertIn("listener y opened; listener x closed", told)
-            await (await backend.peer()).has(1)
-            with socket.socket() as late:
-                self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
-            client.sendall(b"y")
-            await (await backend.peer()).has(2)
-        (await self.greeted(self.port())).close()
-        await (await backend.peer(1)).has(1)
-
-    async def test_renamed(self) -> None:
-        """A listener of another name at the same address has the same socket."""
-        self.start(LISTEN)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            free = probe.getsockname()[1]
-        text = f"[listen NAME]\nendpoint = 127.0.0.1:{free}\n"
-        await self.change("[txmux]\naccess_log = LOG\n" + text.replace("NAME", "a"))
-        inodes = self.inodes()
-        await self.change("[txmux]\naccess_log = LOG\n" + text.replace("NAME", "b"))
-        self.assertEqual(self.inodes(), inodes)
-        await (await self.greeted(free, b"x")).is_lost()
-        self.assertIn("listener=b ", self.log.read_text())
-
-    async def test_taken(self) -> None:
-        """An address that somebody else has leaves everything as it was, new addresses before it, too."""
-        self.start(LISTEN)
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            more = f"[listen z]\nendpoint = 127.0.0.1:{taken.getsockname()[1]}\n"
-            told = await self.refused(f"{LISTEN}[listen y]\nendpoint = 127.0.0.1:0\n{more}")
-        self.assertIn("[listen z] endpoint", told)
-        self.assertIn("another program has it", told)
-
-    async def test_keepalive(self) -> None:
-        """Options of the connections hold for the next ones."""
-        backend = PeerFactory()
-        lead = f"default = 127.0.0.1:{listen(self, backend)}\n"
-        port = self.start(LISTEN + lead)
-        await self.change(f"{LISTEN}{lead}keepalive = no\n")
-        self.assertEqual(self.port(), port)
-        await self.greeted(port)
-        await (await backend.peer()).has(1)
-        (connection,) = self.running.factories[0].connections
-        self.assertFalse(connection.transport.getTcpKeepAlive())
-
-
-class FilesTest(ReloadCase):
-    """Files beside the rules."""
-
-    async def test_access_log(self) -> None:
-        """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
-        port = self.start(f"[txmux]\naccess_log = LOG\n{LISTEN}")
-        client = await connect(self, port)
-        while not self.running.factories[0].connections:
-            await self.turn()
-        missing = self.folder / "missing" / "log"
-        told = await self.refused(f"[txmux]\naccess_log = {missing}\n{LISTEN}")
-        self.assertIn("access_log: ", told)
-        other = self.folder / "other.log"
-        await self.change(f"[txmux]\naccess_log = {other}\n{LISTEN}")
-        client.send(b"x")
-        await client.is_lost()
-        self.assertEqual((self.log.read_text(), other.read_text().count("\n")), ("", 1))
-
-    async def test_rotated(self) -> None:
-        """SIGHUP opens the access log again, whether the rules can be read or not."""
-        port = self.start(f"[txmux]\naccess_log = LOG\n{LISTEN}")
-        for text in (self.rules.read_text(), "[nonsense"):
-            self.rules.write_text(text)
-            before = self.log.read_text()
-            moved = self.log.rename(self.folder / "moved.log")
-            os.kill(os.getpid(), signal.SIGHUP)
-            while not self.log.exists():
-                await self.turn()
-            await (await self.greeted(port, b"x")).is_lost()
-            lines = self.log.read_text().count("\n")
-            self.assertEqual((moved.read_text(), lines), (before, 1))
-
-    async def test_certificates(self) -> None:
-        """Certificates are read again; if one cannot be used, clients are shown those that were."""
-        first, second = (authority().issue("a.example") for _ in range(2))
-        pem = first.write(self.folder / "a.pem", key=True)
-        ca = authority().write(self.folder / "ca.pem")
-        route = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        port = self.start(LISTEN + route)
-
-        async def shown() -> int:
-            peer = SecurePeer((client_context(ca), "a.example"))
-            await (await connect_tls(self, port, peer)).ready()
-            certificate = peer.tls.getpeercert()
-            assert certificate is not None
-            return int(str(certificate["serialNumber"]), 16)
-
-        before = await shown()
-        pem.write_text("nonsense")
-        told = await self.refused(LISTEN + route)
-        self.assertIn("[route t] terminate_tls", told)
-        self.assertEqual(await shown(), before)
-        second.write(self.folder / "a.pem", key=True)
-        self.assertEqual(await self.change(LISTEN + route), "nothing changed")
-        self.assertNotEqual(await shown(), before)
-
-
 class PendingTest(ReloadCase):
     """Clients that are in the middle of saying who they are."""
 
@@ -418,39 +234,23 @@ class AskingTest(ReloadCase):
         await self.running.reload(rules(other))
         self.assertEqual((one.numPorts, other.numPorts), (0, 1))
 
+    async def test_factory_with_connections(self) -> None:
+        """What is served in this process is stopped when the last connection has ended that older rules led there."""
+        one, other = PeerFactory(), Site()
+        self.start(LISTEN)
 
-class OtherEndpointsTest(ReloadCase):
-    """What is not a plain TCP socket."""
+        def rules(factory: Site) -> Rules:
+            listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory))
+            return Rules(Path("r.ini"), Settings(), (listener,), ())
 
-    async def test_unix(self) -> None:
-        """A UNIX socket stays, and its file is gone with it."""
-        path = self.folder / "s"
-        self.start(f"[listen u]\nendpoint = unix:{path}\n")
-        inodes = self.inodes()
-        await self.change(f"[listen v]\nendpoint = unix:{path}:mode=600\n")
-        self.assertEqual(self.inodes(), inodes)
-        await self.change(LISTEN)
-        self.assertFalse(path.exists())
-
-    async def test_of_twisted(self) -> None:
-        """A port that Twisted opens stays open for a listener of another name; new ones are opened first."""
-        pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        ssl = f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
-        text = f"[txmux]\naccess_log = LOG\n[listen NAME]\nendpoint = {ssl}\n"
-        port = self.start(text.replace("NAME", "a"))
-        await self.change(text.replace("NAME", "b"))
-        self.assertEqual(self.port(), port)
-        peer = SecurePeer((client_context(None), None))
-        await (await connect_tls(self, port, peer)).ready()
-        peer.send(b"x")
-        await peer.until(lambda: peer.told_close_notify)
-        peer.reset()
-        while "listener=b " not in self.log.read_text():
+        await self.running.reload(rules(one))
+        client = await connect(self, self.port())
+        client.send(b"hello")
+        peer = await one.peer()
+        await self.running.reload(rules(other))
+        self.assertEqual((one.numPorts, other.numPorts), (1, 1))
+        client.send(b" again")
+        await peer.has(11)
+        client.reset()
+        while one.numPorts:
             await self.turn()
-        told = await self.refused(
-            f"{LISTEN}[listen c]\nendpoint = {ssl.replace('a.pem', 'b.pem')}\n"
-        )
-        self.assertIn("[listen c] endpoint", told)
-        await self.change(f"{LISTEN}[listen c]\nendpoint = {ssl}:backlog=5\n")
-        peer = SecurePeer((client_context(None), None))
-        await (await connect_tls(self, self.port(1), peer)).ready()

@@ -176,7 +176,7 @@ class StartFailureTest(ServiceTestCase):
                 self.assertIn("another program listens there", self.failure(text))
         path.unlink()
         path.write_text("precious")
-        self.assertIn("no socket is there", self.failure(text))
+        self.assertIn("something other than a socket is there", self.failure(text))
         self.assertEqual(path.read_text(), "precious")
 
     async def test_stale_unix(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -64,6 +65,35 @@ class StopTest(ServiceTestCase):
         await stopped
         self.assertIn("reason=drained", self.log.read_text())
         self.assertEqual(time.clock.getDelayedCalls(), [])
+
+    async def test_spread(self) -> None:
+        """Many are ended at even distances over the second half of the drain time-out, none before."""
+        time, count = VirtualTime(), 40
+        backend = PeerFactory()
+        (port,) = self.run_service(
+            "[txmux]\naccess_log = LOG\ndrain_timeout = 20s\n[listen x]\nendpoint = 127.0.0.1:0\n"
+            f"default = 127.0.0.1:{listen(self, backend)}\n",
+            use=time,
+        )
+        clients = [await connect(self, port) for _ in range(count)]
+        for number, client in enumerate(clients):
+            client.send(b"x")
+            await (await backend.peer(number)).has(1)
+        (factory,) = self.running.factories
+        stopped = self.running.stopService()
+        time.advance(10)
+        left = [len(factory.connections)]
+        for _ in range(10):
+            time.clock.pump([0.1] * 10)
+            left.append(len(factory.connections))
+        self.assertEqual(left[0], count)
+        for before, after in itertools.pairwise(left):
+            self.assertLessEqual(abs(before - after - count // 10), 1)
+        time.advance(0.2)
+        for client in clients:
+            await client.is_lost()
+        await stopped
+        self.assertEqual(self.log.read_text().count("reason=drained"), count)
 
     async def test_second_signal(self) -> None:
         """Who is in a hurry sends a second signal."""

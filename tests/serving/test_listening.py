@@ -41,7 +41,7 @@ class NameTest(SynchronousTestCase):
     def test_names(self) -> None:
         """However an address is written, its name is one."""
         for text, wanted in [
-            (":443", "[::]:443"),
+            (":443", ":443"),
             ("tcp6:443", "[::]:443"),
             ("[::]:443", "[::]:443"),
             ("[0:0::1]:443", "[::1]:443"),
@@ -94,3 +94,11 @@ class OpenTest(SynchronousTestCase):
         with open_socket(ListenAddress(socket.AF_INET6, "::", 0, 16, both=True)) as opened:
             for host in ("127.0.0.1", "::1"):
                 socket.create_connection((host, opened.getsockname()[1])).close()
+
+    def test_beside_each_other(self) -> None:
+        """Every IPv6 address leaves the port of the IPv4 addresses to others."""
+        if not has_ipv6():
+            self.skipTest("no IPv6 on the loopback")
+        with open_socket(ListenAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
+            port = first.getsockname()[1]
+            open_socket(ListenAddress(socket.AF_INET6, "::", port, 16)).close()

@@ -20,7 +20,7 @@ class PauseTest(ServiceTestCase):
                 f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen x]\nendpoint = 127.0.0.1:0\n"
                 f"default = 127.0.0.1:{listen(self, backend)}\n"
             )
-            serving = self.running._opened
+            serving = self.running.running_now
             assert isinstance(serving, Serving)
             first = await connect(self, port)
             first.send(b"a")

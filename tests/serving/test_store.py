@@ -48,6 +48,43 @@ class StoreTest(SynchronousTestCase):
             port: int = probe.getsockname()[1]
             return port
 
+    def test_overlap(self) -> None:
+        """A change from one address to all of them is refused by saying what is in the way, and what to do."""
+        port = self.free()
+        self.store.open([self.listener(f"127.0.0.1:{port}")])
+        before = inodes(self.store.sockets())
+        for endpoint in (f":{port}", f"0.0.0.0:{port}"):
+            problem = self.assertRaises(ListenError, self.store.prepare, [self.listener(endpoint)])
+            self.assertIn(
+                f"cannot listen: 127.0.0.1:{port}, where the service listens now", str(problem)
+            )
+            self.assertIn("stop and start the service", str(problem))
+        self.assertEqual(inodes(self.store.sockets()), before)
+
+    def test_overlap_back(self) -> None:
+        """So is the way back, from all addresses to one of them."""
+        for every in (":{}", "0.0.0.0:{}"):
+            port = self.free()
+            store = ListeningSockets(reactor)
+            self.addCleanup(store.close)
+            store.open([self.listener(every.format(port))])
+            before = inodes(store.sockets())
+            problem = self.assertRaises(
+                ListenError, store.prepare, [self.listener(f"127.0.0.1:{port}")]
+            )
+            self.assertIn("where the service listens now", str(problem))
+            self.assertIn("stop and start the service", str(problem))
+            self.assertEqual(inodes(store.sockets()), before)
+
+    def test_one_family(self) -> None:
+        """A socket for both families does not stay where IPv6 alone is wanted, which would let IPv4 clients in."""
+        port = self.free()
+        self.store.open([self.listener(f":{port}")])
+        problem = self.assertRaises(
+            ListenError, self.store.prepare, [self.listener(f"[::]:{port}")]
+        )
+        self.assertIn(f"cannot listen: :{port}, where the service listens now", str(problem))
+
     def test_same_objects(self) -> None:
         """Who names the same address again, in other words and under another name, gets the same socket."""
         port, path = self.free(), self.folder / "x.sock"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import clientFromString, serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
-    from txmux.rules.model import Listener, Server
+    from txmux.rules.model import Server
+    from txmux.serving.places import Place
 
 _MOST_WAITING = 1 << 16
 
@@ -35,6 +36,8 @@ def server_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpo
         text: Checked by the rules parser.
         backlog: Connections that may wait to be accepted, unless the text says otherwise.
     """
+    from twisted.internet.endpoints import serverFromString  # noqa: PLC0415 - it imports all of TLS
+
     named: IStreamServerEndpoint = serverFromString(reactor, _with_backlog(text, backlog))
     return named
 
@@ -58,6 +61,8 @@ def check_servers(reactor: Any, servers: Iterable[Server]) -> None:
     """
     for server in servers:
         if server.kind == "endpoint":
+            from twisted.internet.endpoints import clientFromString  # noqa: PLC0415 - it imports all of TLS
+
             try:
                 clientFromString(reactor, server.text)
             except Exception as problem:
@@ -89,17 +94,21 @@ def _log_trouble(failure: Failure) -> None:
 
 
 _HINTS = {
+    errno.ENOENT: "its folder is not there: create it (systemd does by RuntimeDirectory=), or correct the path",
+    socket.EAI_NONAME: "write an IP address; what follows a '%' is an interface of this machine: see `ip link`",
     errno.EADDRINUSE: "another program has it (ss -ltnp shows which): stop that one or choose another port",
     errno.EACCES: "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'",
 }
 
 
-def listen_error(listener: Listener, text: str, cause: BaseException | None) -> ListenError:
+def listen_error(place: Place, cause: BaseException | None) -> ListenError:
     """Say in one line why an endpoint could not listen, and what helps."""
-    return ListenError(
-        f"[listen {listener.name}] endpoint {text}: cannot listen: {_why_not(cause)}"
-    )
+    key = "" if place.setting else "endpoint "
+    why = _why_not(cause)
+    if place.text.startswith("udp:"):
+        why = why.replace("ss -ltnp", "ss -lunp")
+    return ListenError(f"{place.section} {key}{place.text}: cannot listen: {why}")
 
 
 def _why_not(cause: object) -> str:

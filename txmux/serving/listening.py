@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 
@@ -26,8 +27,9 @@ class ListenAddress:
         host: An IP address, or a name of this machine; empty is every address of the family.
         port: 0 is any that is free.
         backlog: Connections that may wait to be accepted.
-        both: Whether an IPv6 socket takes IPv4 clients, too; otherwise the system's settings decide.
+        both: Whether an IPv6 socket takes IPv4 clients, too.
         freebind: Whether the address need not be one of this machine.
+        datagrams: Whether it is for UDP.
     """
 
     family: socket.AddressFamily
@@ -36,10 +38,13 @@ class ListenAddress:
     backlog: int
     both: bool = False
     freebind: bool = False
+    datagrams: bool = False
 
     @property
     def name(self) -> str:
-        """What two addresses have in common that are the same to the system: ``192.0.2.1:443``, ``[::]:443``."""
+        """What two addresses have in common that are the same to the system: ``192.0.2.1:443``, ``[::]:443``; ``:443`` for both families."""
+        if self.both:
+            return f":{self.port}"
         host = self.host or "0.0.0.0"  # noqa: S104 - every address of the family
         with suppress(OSError):
             host = str(socket.getaddrinfo(host, None, self.family, socket.SOCK_STREAM)[0][4][0])
@@ -60,6 +65,10 @@ def listen_address(text: str, backlog: int) -> ListenAddress | None:
     Returns:
         The address; ``None`` if the text names anything but a plain TCP socket.
     """
+    if is_for_datagrams(text):
+        host, port = listening_place(text)
+        family = _family(host) if host else socket.AF_INET6
+        return ListenAddress(family, host or "::", port, backlog, both=not host, datagrams=True)
     short = short_form(text)
     if short is not None:
         host, port = short
@@ -96,16 +105,19 @@ def open_socket(address: ListenAddress) -> socket.socket:
 
 
 def _open(address: ListenAddress) -> socket.socket:
-    opened = socket.socket(address.family, socket.SOCK_STREAM)
+    kind = socket.SOCK_DGRAM if address.datagrams else socket.SOCK_STREAM
+    opened = socket.socket(address.family, kind)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if address.both:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if not address.datagrams:  # others could take datagrams away by it
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.both)
         if address.freebind:
             opened.setsockopt(*_FREEBIND[address.family], 1)
         opened.bind(_address(address))
-        opened.listen(address.backlog)
+        if not address.datagrams:
+            opened.listen(address.backlog)
     except OSError:
         opened.close()
         raise

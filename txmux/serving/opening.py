@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from txmux.frontend.addresses import text_of
 from txmux.observe.access_log import open_log
+from txmux.observe.counting.counters import OWN
 from txmux.serving.door import Forwarding
 from txmux.serving.endpoints import listen_error, server_endpoint, stop_listening
 from txmux.serving.places import places_of
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.errors import MuxError
-    from txmux.frontend.limits.counted import Counted
+    from txmux.frontend.limits.admission import Admission
     from txmux.frontend.listener import MuxFactory
+    from txmux.observe.counting.counters import Counters
     from txmux.rules.model import Listener, Rules
     from txmux.serving.places import Place
     from txmux.serving.store import ListeningSockets
@@ -40,8 +42,13 @@ class Opening:
     Args:
         reactor: Opens ports.
         sockets: Those of the service.
-        counted: What is counted over changes of the rules.
+        admissions: Gives, for some rules, what makes the admission of a listener.
+        counters: Those of all processes.
         fail: Is told of a port that cannot be opened when it is too late to raise.
+
+    Attributes:
+        reactor: As above.
+        counters: As above.
     """
 
     _log = Logger()
@@ -50,20 +57,30 @@ class Opening:
         self,
         reactor: Any,
         sockets: ListeningSockets,
-        counted: Counted,
+        admissions: Callable[[Rules], Callable[[Listener], Admission]],
+        counters: Counters,
         fail: Callable[[MuxError], object],
     ) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
+        self.counters = counters
         self._sockets = sockets
-        self._counted = counted
+        self._admissions = admissions
         self._fail = fail
 
     def make(
         self, rules: Rules, owner: tuple[int, int] | None, *, accepting: bool = True
     ) -> Serving:
         """Make what serves rules, without a port yet."""
-        access_log = open_log(rules.settings, after_turn(self._reactor), owner)
-        return Serving(rules, access_log, self._reactor, accepting=accepting)
+        access_log = open_log(rules.settings, after_turn(self.reactor), owner)
+        serving = Serving(
+            rules,
+            access_log,
+            self.reactor,
+            accepting=accepting,
+            column=self.counters.column(OWN),
+        )
+        serving.admission = self._admissions(rules)
+        return serving
 
     def listen_all(
         self,
@@ -73,9 +90,9 @@ class Opening:
         others: Mapping[str, tuple[IListeningPort, Forwarding]],
     ) -> None:
         """Accept the clients of all endpoints; those that Twisted opens may be open already."""
-        most = rules.settings.max_connections
+        admission = self._admissions(rules)
         for listener in rules.listeners:
-            factory = serving.add(listener, self._counted.admission(listener, most))
+            factory = serving.add(listener, admission(listener))
             for place in places_of(listener):
                 if place.is_plain:
                     serving.listen(factory, place.key, sockets[place.key])
@@ -94,7 +111,7 @@ class Opening:
         forwarding.lead(factory)
 
         def listen() -> Deferred[IListeningPort]:
-            return server_endpoint(self._reactor, text, listener.backlog).listen(forwarding)
+            return server_endpoint(self.reactor, text, listener.backlog).listen(forwarding)
 
         def listening(port: IListeningPort) -> None:
             serving.enter(place.key, port, forwarding)
@@ -108,14 +125,14 @@ class Opening:
 
         def fail_late(_: None) -> None:
             if failures:
-                self._fail(listen_error(listener, text, failures[0].value))
+                self._fail(listen_error(place, failures[0].value))
 
         opening = maybeDeferred(listen).addCallback(listening)
         opening.addErrback(failures.append)
         if failures:
             serving.give_up()
             self._sockets.close()
-            raise listen_error(listener, text, failures[0].value) from failures[0].value
+            raise listen_error(place, failures[0].value) from failures[0].value
         # An endpoint may take its time; one that fails then must not leave a service that only seems to run.
         opening.addCallback(fail_late)
 
@@ -132,12 +149,12 @@ class Opening:
                     continue
                 forwarding = Forwarding()
                 try:
-                    endpoint = server_endpoint(self._reactor, place.text, listener.backlog)
+                    endpoint = server_endpoint(self.reactor, place.text, listener.backlog)
                     others[place.key] = (await endpoint.listen(forwarding), forwarding)
                 except Exception as problem:
                     for port, _ in others.values():
                         await stop_listening(port)
-                    raise listen_error(listener, place.text, problem) from problem
+                    raise listen_error(place, problem) from problem
 
     async def change(
         self, serving: Serving, rules: Rules, owner: tuple[int, int] | None, *, afresh: bool
@@ -150,15 +167,22 @@ class Opening:
         settings = rules.settings
         others: dict[str, tuple[IListeningPort, Forwarding]] = {}
         with ExitStack() as undo:
+            for key, left in serving.doors.left().items():
+                # A listener that comes back gets the socket that its flows still have.
+                if self._sockets.has(key):
+                    left.close()
+                else:
+                    self._sockets.adopt(key, left)
+                    undo.callback(self._sockets.give_up, key)
             sockets = self._sockets.prepare(rules.listeners)
             undo.callback(sockets.abandon)
-            access_log = open_log(settings, after_turn(self._reactor), owner)
+            access_log = open_log(settings, after_turn(self.reactor), owner)
             if access_log is not None:
                 undo.callback(access_log.close)
             prepared = serving.prepare(
                 rules,
                 sockets.sockets,
-                lambda listener: self._counted.admission(listener, settings.max_connections),
+                self._admissions(rules),
                 access_log,
                 afresh=afresh,
             )

@@ -6,7 +6,6 @@ import socket
 from typing import TYPE_CHECKING
 
 import attrs
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listening import listen_address, open_socket
@@ -20,16 +19,17 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class Place:
-    """One line of ``endpoint =``.
+    """One line of ``endpoint =``, or an endpoint that the service itself is reached by.
 
     Attributes:
-        listener: The name of its listener.
+        listener: The name of its listener; empty if it is of none.
         text: The line.
         backlog: Connections that may wait to be accepted.
         key: The same for all lines that name the same address, path, or socket of systemd.
         freebind: Whether its address need not be one of this machine.
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
             Twisted to open.
+        setting: The key of ``[txmux]`` that names it, if it is not of a listener.
     """
 
     listener: str
@@ -38,28 +38,48 @@ class Place:
     key: str
     kind: str
     freebind: bool = False
+    setting: str = ""
+
+    @property
+    def section(self) -> str:
+        """Who listens there, for people: ``[listen public]``, ``[txmux] admin``."""
+        return f"[txmux] {self.setting}" if self.setting else f"[listen {self.listener}]"
 
     @property
     def is_plain(self) -> bool:
         """Whether it is a socket, and nothing more, to accept from."""
-        return self.kind in {"tcp", "unix", "systemd"}
+        return self.kind in {"tcp", "udp", "unix", "systemd"}
 
 
 def places_of(listener: Listener) -> list[Place]:
     """Give the places of a listener, in their order."""
-    return [_place(listener, text, number) for number, text in enumerate(listener.endpoints)]
-
-
-def _place(listener: Listener, text: str, number: int) -> Place:
-    address = listen_address(text, listener.backlog)
-    if address is not None:
+    found = []
+    for number, text in enumerate(listener.endpoints):
         # Each that is to have any free port has one of its own.
-        own = "" if address.port else f" {listener.name} {number}"
-        key = f"tcp:{address.name}{own}"
-        return Place(listener.name, text, address.backlog, key, "tcp", listener.freebind)
+        key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
+        found.append(Place(listener.name, text, backlog, key, kind, listener.freebind))
+    return found
+
+
+def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:
+    """Give the key, the kind and the backlog of a `Place`.
+
+    Args:
+        text: Checked by the rules parser.
+        backlog: Connections that may wait to be accepted, unless the text says otherwise.
+        own: What makes it different from all others if it is to have any free port.
+    """
+    address = listen_address(text, backlog)
+    if address is not None and address.datagrams:
+        return f"udp:{address.name}{'' if address.port else f' {own}'}", "udp", backlog
+    if address is not None:
+        return (
+            f"tcp:{address.name}{'' if address.port else f' {own}'}",
+            "tcp",
+            address.backlog,
+        )
     arguments = split_arguments(text)
     kind = arguments.kind.lower()
-    backlog = listener.backlog
     if kind == "unix":
         key = f"unix:{unix_path(arguments)}"
         backlog = int(arguments.named.get("backlog", backlog))
@@ -68,7 +88,7 @@ def _place(listener: Listener, text: str, number: int) -> Place:
         key = f"systemd:{named.get('index', '')}:{named.get('name', '')}"
     else:
         key = text
-    return Place(listener.name, text, backlog, key, kind)
+    return key, kind, backlog
 
 
 def open_place(place: Place, reactor: Any) -> socket.socket:
@@ -83,6 +103,11 @@ def open_place(place: Place, reactor: Any) -> socket.socket:
         return open_socket(attrs.evolve(address, freebind=place.freebind))
     if place.kind == "unix":
         return open_unix_socket(split_arguments(place.text), place.backlog)
+    from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
+        AdoptedStreamServerEndpoint,
+        serverFromString,
+    )
+
     named = serverFromString(reactor, place.text)
     assert isinstance(named, AdoptedStreamServerEndpoint)  # noqa: S101 - as Twisted has it for systemd
     # The descriptor of systemd stays open, and can be asked for again. What family it has is the socket's to say:

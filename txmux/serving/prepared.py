@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
 
-    from txmux.backends.upstream import PreparedUpstreams
+    from txmux.backends.upstreams import PreparedUpstreams
     from txmux.frontend.generation import Generation
     from txmux.frontend.listener import MuxFactory
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Rules
-    from txmux.tls.termination import PreparedTerminations
+    from txmux.tls.terminations import PreparedTerminations
 
 __all__ = ["Prepared"]
 
 
 class _Serving(Protocol):
-    def commit(self, prepared: Prepared, /) -> None: ...
+    def commit(self, prepared: Prepared, /, *, listening: bool) -> None: ...
     def abandon(self, prepared: Prepared, /) -> None: ...
 
 
@@ -48,9 +48,13 @@ class Prepared:
     places: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
 
-    def commit(self) -> None:
-        """Accept the next clients under these rules; ports that are not needed are closed when nobody waits there."""
-        self._serving.commit(self)
+    def commit(self, *, listening: bool = True) -> None:
+        """Accept the next clients under these rules; ports that are not needed are closed when nobody waits there.
+
+        Args:
+            listening: Whether any are accepted; otherwise the connections that there are go on until they end.
+        """
+        self._serving.commit(self, listening=listening)
 
     def abandon(self) -> None:
         """Leave everything as it was; the access log is the caller's to close."""

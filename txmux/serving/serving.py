@@ -6,20 +6,28 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.logger import Logger
 
-from txmux.backends.upstream import Upstreams
+from txmux.backends.pool.orders import from_json
+from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
 from txmux.frontend.engine import Engine
 from txmux.frontend.generation import Generation
 from txmux.frontend.limits.admission import Admission
 from txmux.frontend.listener import MuxFactory
+from txmux.networks.bans import Bans
 from txmux.rules.model import Listener
+from txmux.serving.denied import Denied
 from txmux.serving.door import Door
-from txmux.serving.endpoints import accept_waiting, stop_listening
+from txmux.serving.doors import Doors
+from txmux.serving.ending import end_by_and_by
+from txmux.serving.endpoints import accept_waiting
+from txmux.serving.leading import door_at
 from txmux.serving.places import places_of
 from txmux.serving.prepared import Prepared
-from txmux.tls.termination import Terminations
+from txmux.serving.removed import removed
+from txmux.serving.state import recall_sources, sources_of, state_of
+from txmux.serving.telling import counted, missing_in, tell_of_draining, tell_of_dry_runs
+from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
     import socket
@@ -27,16 +35,15 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IListeningPort
 
-    from txmux.frontend.connection import MuxProtocol
     from txmux.frontend.hops import Hops
+    from txmux.frontend.served import Served
     from txmux.observe.access_log import AccessLog
+    from txmux.observe.counting.column import Column
     from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
+    from txmux.serving.state import Told
 
 __all__ = ["Serving"]
-
-_STEPS = 100
-"""The most moments at which connections are ended when their time is over."""
 
 
 class Serving:
@@ -50,17 +57,19 @@ class Serving:
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         shared: Whether other processes accept from the same sockets.
         hops: Shared with other processes that serve the same rules, if there are any.
+        column: What this process counts; nobody else sees it by default.
 
     Raises:
         MuxError: A backend cannot be used, or files for TLS: one is missing, say.
 
     Attributes:
-        ports: Where clients come in.
+        doors: Where clients come in.
         factories: What serves the listeners, in the order in which they were added.
         number: Of the version of the rules, counted from 1.
+        wanted: What an operator wants beside the rules.
+        engine: What it works with.
+        admission: Makes what counts connections of listeners that the rules do not have.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -72,22 +81,29 @@ class Serving:
         accepting: bool = True,
         shared: bool = False,
         hops: Hops | None = None,
+        column: Column | None = None,
     ) -> None:
         self._rules = rules
         self._access_log = access_log
         self._reactor = reactor
-        self._engine = engine = Engine(reactor, rules.settings.relay, hops, shared=shared)
-        self._upstreams = Upstreams(reactor, engine.clock, engine.dial, checking=checking)
+        self.engine = engine = Engine(
+            reactor, rules.settings.relay, hops, shared=shared, column=column
+        )
+        self._upstreams = Upstreams(
+            reactor, engine.clock, engine.dial, checking=checking, column=engine.column
+        )
         self._upstreams.add(rules)
+        engine.prepare_rules(rules, use=True)
+        self._denied = Denied(reactor, self._all)
         self._terminations = Terminations(reactor)
         self._terminations.add(rules)
-        self._accepting = accepting
-        self._doors: dict[str, Door] = {}
+        self.doors = Doors(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
         self._later: set[IDelayedCall] = set()
-        self.ports: list[IListeningPort] = []
         self.factories: list[MuxFactory] = []
         self.number = 1
+        self.wanted: Mapping[str, Any] = {}
+        self.admission: Callable[[Listener], Admission] | None = None
 
     def add(self, listener: Listener, admission: Admission) -> MuxFactory:
         """Make what serves a listener.
@@ -108,7 +124,7 @@ class Serving:
             rules.routes,
             listener,
             admission=admission,
-            engine=self._engine,
+            engine=self.engine,
             upstreams=self._upstreams,
             terminations=self._terminations,
         )
@@ -123,9 +139,7 @@ class Serving:
             key: The socket's among those of the service.
             opened: Listens already.
         """
-        self._enter(
-            key, Door(factory.listen(opened), factory, factory.generation.settings.keepalive)
-        )
+        self.doors.enter(key, self.doors.returned(key, factory) or door_at(opened, factory))
 
     def enter(self, key: str, port: IListeningPort, forwarding: Forwarding) -> None:
         """Have a port that Twisted has opened.
@@ -136,18 +150,17 @@ class Serving:
             forwarding: Leads them to a listener.
         """
         assert forwarding.to is not None  # noqa: S101 - whoever opens it says so
-        self._engine.gate(port)
-        self._enter(key, Door(port, forwarding.to, keepalive=None, forwarding=forwarding))
+        self.engine.gate(port)
+        self.doors.enter(key, Door(port, forwarding.to, keepalive=None, forwarding=forwarding))
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """Where clients come in."""
+        return self.doors.ports
 
     def has(self, key: str) -> bool:
         """Tell whether there is a port of this key."""
-        return key in self._doors
-
-    def _enter(self, key: str, door: Door) -> None:
-        if not self._accepting:
-            door.port.stopReading()
-        self._doors[key] = door
-        self.ports.append(door.port)
+        return self.doors.get(key) is not None
 
     def factory_of(self, listener: str) -> MuxFactory:
         """Give what serves a listener; where there is none of that name any more, what keeps its old connections."""
@@ -155,25 +168,22 @@ class Serving:
             if factory.generation.settings.name == listener:
                 return factory
         gone = Listener(listener)
-        return self.add(gone, Admission(gone, self._reactor.seconds))
+        admission = self.admission
+        return self.add(
+            gone, admission(gone) if admission else Admission(gone, self._reactor.seconds)
+        )
 
-    def connections(self) -> list[MuxProtocol]:
+    def connections(self) -> list[Served]:
         """Give all that are not over."""
         return [one for factory in self._all() for one in factory.connections]
 
     def accept(self) -> None:
         """Accept clients, after `pause`."""
-        self._accepting = True
-        ports: list[Any] = self.ports
-        for port in ports:
-            port.startReading()
+        self.doors.accept()
 
     def pause(self) -> None:
         """Leave new clients in the queues of the sockets, for another process or until `accept`."""
-        self._accepting = False
-        ports: list[Any] = self.ports
-        for port in ports:
-            port.stopReading()
+        self.doors.pause()
 
     # Other rules.
 
@@ -198,6 +208,7 @@ class Serving:
         Raises:
             MuxError: All that cannot be used, one line each.
         """
+        self.engine.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
         terminations = self._terminations.prepare(rules)
         number = self.number + afresh
@@ -230,7 +241,7 @@ class Serving:
                     rules.routes,
                     listener,
                     admission(listener),
-                    self._engine,
+                    self.engine,
                     self._upstreams,
                     self._terminations,
                     prepared.number,
@@ -238,51 +249,49 @@ class Serving:
             prepared.factories.append(factory)
             for place in places_of(listener):
                 prepared.places[place.key] = factory
-                if place.is_plain and self._is_other(place.key, factory, listener):
+                door = self.doors.get(place.key)
+                if place.is_plain and not (door and door.suits(factory, listener)):
                     # There will be a descriptor for it.
                     prepared.reserved[place.key] = sockets[place.key].dup()
 
-    def _is_other(self, key: str, factory: MuxFactory, listener: Listener) -> bool:
-        door = self._doors.get(key)
-        return door is None or door.factory is not factory or door.keepalive != listener.keepalive
-
-    def commit(self, prepared: Prepared) -> None:
+    def commit(self, prepared: Prepared, *, listening: bool) -> None:
         """See `Prepared.commit`."""
         prepared.upstreams.commit()
         prepared.terminations.commit()
         self._rules, self.number = prepared.rules, prepared.number
+        self.engine.use_rules(prepared.rules)
         for factory, generation in prepared.generations.items():
-            self._tell_of_dry_runs(factory)
+            tell_of_dry_runs(factory)
             factory.change(generation)
         gone = [factory for factory in self.factories if factory not in prepared.factories]
         self.factories[:] = prepared.factories
         self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
         for factory in (*self.factories, *self._retiring):
             factory.log_to(prepared.access_log)
-        self._change_doors(prepared)
+        self._change_doors(prepared, prepared.places if listening else {})
+        for unused in prepared.reserved.values():
+            unused.close()
         for factory in gone:
-            self._tell_of_dry_runs(factory)
+            tell_of_dry_runs(factory)
+        self._denied.look()
         access_log, self._access_log = self._access_log, prepared.access_log
         if access_log is not None and access_log is not prepared.access_log:
             access_log.close()
 
-    def _change_doors(self, prepared: Prepared) -> None:
-        before, self._doors = self._doors, {}
-        self.ports.clear()
-        for key, factory in prepared.places.items():
+    def _change_doors(self, prepared: Prepared, places: Mapping[str, MuxFactory]) -> None:
+        before = self.doors.take_all()
+        for key, factory in places.items():
             door = before.get(key)
             if key in prepared.reserved:
                 prepared.reserved.pop(key).close()
                 self.listen(factory, key, prepared.sockets[key])
             elif door is not None:
-                if door.forwarding is not None:
-                    door.forwarding.lead(factory)
-                    door.factory = factory
-                self._enter(key, before.pop(key))
+                door.lead(factory)
+                self.doors.enter(key, before.pop(key))
         for key, door in before.items():
-            if key not in prepared.places and self._accepting:
+            if key not in places and self.doors.accepting:
                 accept_waiting(door.port)
-            stop_listening(door.port)
+            self.doors.close(key, door)
 
     def abandon(self, prepared: Prepared) -> None:
         """See `Prepared.abandon`."""
@@ -291,26 +300,28 @@ class Serving:
         for reserved in prepared.reserved.values():
             reserved.close()
 
-    def older(self) -> list[MuxProtocol]:
+    def older(self) -> list[Served]:
         """Give the connections that were accepted under older rules."""
         return [one for one in self.connections() if one.generation.number < self.number]
 
-    def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
-        """End the connections that there are of routes and backends that are no more, after ``drain_timeout``."""
+    def end_removed(
+        self, routes: Collection[str], backends: Collection[str], *, retired: bool = False
+    ) -> None:
+        """End the connections that there are of routes and backends that are no more, after ``drain_timeout``.
+
+        Args:
+            routes: Their names.
+            backends: Their names.
+            retired: Whether this process has older rules, which still have them.
+        """
         number = self.number
 
         def end() -> None:
             self._later.discard(call)
-            # What has come back in the meantime is not removed.
-            gone = set(routes) - {route.name for route in self._rules.routes}
-            gone_backends = set(backends) - {*self._rules.backends}
-            for factory in (*self.factories, *self._retiring):
-                for one in [*factory.connections]:
-                    record = one.record
-                    if one.generation.number < number and (
-                        record.route in gone or record.backend in gone_backends
-                    ):
-                        factory.end(one, "drained")
+            is_old = retired and self.number == number
+            rules = None if is_old else self._rules
+            for one in removed(self.connections(), rules, number + is_old, routes, backends):
+                one.end("drained")
 
         call = self._reactor.callLater(self._rules.settings.drain_timeout, end)
         self._later.add(call)
@@ -320,23 +331,25 @@ class Serving:
     def _all(self) -> list[MuxFactory]:
         return [*self.factories, *self._retiring]
 
-    def retire(self) -> Deferred[Any]:
-        """Accept no more; what fires does so when all connections have ended, however long they take."""
-        for port in self.ports:
-            stop_listening(port)
-        self.ports.clear()
-        self._doors.clear()
+    def retire(self, gone: Collection[str] = ()) -> Deferred[Any]:
+        """Accept no more; what fires does so when all connections have ended, however long they take.
+
+        Args:
+            gone: The keys of sockets that will be nobody's; whoever waits there is accepted first.
+        """
+        for key, door in self.doors.take_all().items():
+            if key in gone and self.doors.accepting:
+                accept_waiting(door.port)
+            self.doors.close(key, door, is_left=key not in gone)
         return gatherResults([factory.emptied() for factory in self._all()])
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, for ``/api/status``."""
-        connections = self.connections()
-        return {
-            "generation": self.number,
-            "active": len(connections),
-            "undecided": sum(one.record.detect_ms is None for one in connections),
-            "older": len(self.older()),
-        }
+        return counted(self.connections(), self.number)
+
+    async def missing(self) -> list[str]:
+        """Tell what is missing for all clients to be served, one line each."""
+        return missing_in(self._rules, self.doors.accepted(), self._upstreams)
 
     async def drain(self) -> None:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``.
@@ -347,52 +360,25 @@ class Serving:
         # The deadline is there before anything is waited for.
         self._later.add(self._reactor.callLater(seconds / 2, self._end_by_and_by, seconds / 2))
         self._later.add(self._reactor.callLater(seconds, self.end_all))
-        await gatherResults(map(stop_listening, self.ports))
-        self.ports.clear()
-        self._doors.clear()
-        open_connections = len(self.connections())
-        if open_connections:
-            self._log.info(
-                "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
-                count=open_connections,
-                seconds=seconds,
-            )
+        await gatherResults(self.doors.close_all())
+        tell_of_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
         for call in self._later:
             if call.active():
                 call.cancel()
         self._later.clear()
+        self._denied.stop()
+        await self.engine.share_no_more()
         for factory in self.factories:
-            self._tell_of_dry_runs(factory)
+            tell_of_dry_runs(factory)
         self.factories.clear()
         self._retiring.clear()
         if self._access_log is not None:
             self._access_log.close()
 
     def _end_by_and_by(self, seconds: float) -> None:
-        """End connections at even distances; the last after so many seconds."""
-        left = [(factory, one) for factory in self._all() for one in factory.connections]
-        steps = min(len(left), _STEPS)
-
-        def end(step: int) -> None:
-            for factory, one in left[step::steps]:
-                if one in factory.connections:
-                    factory.end(one, "drained")
-
-        for step in range(steps):
-            call = self._reactor.callLater(seconds * (step + 1) / steps, end, step)
-            self._later.add(call)
-
-    def _tell_of_dry_runs(self, factory: MuxFactory) -> None:
-        generation = factory.generation
-        for name, count in generation.dry_runs:
-            self._log.info(
-                "[route {name}] would have taken {count} connections of [listen {listener}]",
-                name=name,
-                count=count,
-                listener=generation.settings.name,
-            )
+        self._later.update(end_by_and_by(self._reactor, self.connections(), seconds))
 
     @staticmethod
     def answers() -> bool:
@@ -406,17 +392,44 @@ class Serving:
 
     def give_up(self) -> None:
         """Close all ports: one of them could not be opened."""
-        for port in self.ports:
-            port.stopListening()
-        self.ports.clear()
-        self._doors.clear()
+        self.doors.close_all()
         self.factories.clear()
         if self._access_log is not None:
             self._access_log.close()
 
-    def down(self) -> list[dict[str, Any]]:
-        """Give what another process has to know of servers; see `Upstreams.down`."""
-        return self._upstreams.down()
+    async def state(self) -> Told:
+        """Give what the next process goes on with; see `txmux.serving.state`."""
+        sources, networks = sources_of(self.factories), self.engine.lists.told
+        return state_of(self.servers(), sources, self.wanted, networks)
+
+    def servers(self) -> list[dict[str, Any]]:
+        """Give the part of the state that is of servers."""
+        return self._upstreams.told()
+
+    def recall(self, state: Told) -> None:
+        """Go on with what another process has told."""
+        self.obey(state.get("wanted", self.wanted))
+        self.feed(state.get("networks", {}))
+        self._upstreams.recall(state.get("servers", ()))
+        recall_sources(state, sources_of(self.factories))
+
+    def obey(self, wanted: Mapping[str, Any]) -> None:
+        """Do what an operator wants beside the rules, as `txmux.live.wanted` tells it."""
+        self.wanted = wanted
+        self._upstreams.obey(from_json(wanted.get("servers", ())))
+        self.doors.shut(wanted.get("shut", ()))
+        if self.engine.banned.use(Bans.read(wanted.get("bans", ())).until()):
+            self._denied.look()
+
+    def feed(self, told: Mapping[str, Any]) -> None:
+        """Exchange networks of the rules; see `Lists.feed`."""
+        if self.engine.lists.feed(told):
+            self._denied.look()
+
+    @property
+    def upstreams(self) -> Upstreams:
+        """The backends."""
+        return self._upstreams
 
     def check_found(self, backend: str, key: str, *, ok: bool, why: str) -> None:
         """Take in what a check of another process has found; see `Upstreams.apply`."""

@@ -47,6 +47,12 @@ class ListeningSockets:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
         self._adopted[key] = opened
 
+    def give_up(self, key: str) -> None:
+        """Close a socket that was adopted, and is not one of the service's."""
+        opened = self._adopted.pop(key, None)
+        if opened is not None:
+            opened.close()
+
     def sockets(self) -> Mapping[str, socket.socket]:
         """Give all that are open, by the keys of their places."""
         return dict(self._sockets)
@@ -57,14 +63,37 @@ class ListeningSockets:
         Raises:
             ListenError: A socket cannot be opened; none that is new is left open.
         """
+        places = [place for listener in listeners for place in places_of(listener)]
+        return self.prepare_places(place for place in places if place.is_plain)
+
+    def prepare_places(self, places: Iterable[Place]) -> PreparedSockets:
+        """Open what is not open yet of places that are plain; see `prepare`."""
         prepared = PreparedSockets(self)
-        for listener in listeners:
-            for place in filter(lambda place: place.is_plain, places_of(listener)):
-                failure = prepared.add(place)
-                if failure is not None:
-                    prepared.abandon()
-                    raise listen_error(listener, place.text, failure) from failure
+        for place in places:
+            failure = prepared.add(place)
+            if failure is not None:
+                prepared.abandon()
+                raise listen_error(place, failure) from failure
         return prepared
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is a socket of this key, if only one that was adopted."""
+        return key in self._sockets or key in self._adopted
+
+    def why_not(self, place: Place, problem: Exception) -> Exception:
+        """Say so if what is in the way of a new socket is one of these."""
+        if getattr(problem, "errno", None) != errno.EADDRINUSE or place.kind != "tcp":
+            return problem
+        port = place.key.rpartition(":")[2]
+        for key in {**self._sockets, **self._adopted}:
+            if key.startswith("tcp:") and key.rpartition(":")[2] == port:
+                return OSError(
+                    errno.EADDRINUSE,
+                    f"{key.removeprefix('tcp:')}, where the service listens now, is in the way: the system does not let one "
+                    "socket take over from another that overlaps it; stop and start the service, or remove the old endpoint by one reload "
+                    "and add the new one by the next, between which clients are refused",
+                )
+        return problem
 
     def open(self, listeners: Iterable[Listener]) -> None:
         """Open all that listeners need, at the start; see `prepare`."""
@@ -106,7 +135,7 @@ class PreparedSockets:
             known = store._sockets.get(place.key) or store._adopted.get(place.key)
             self.sockets[place.key] = known or store.open_place(place)
         except (OSError, LookupError) as problem:
-            return problem
+            return store.why_not(place, problem)
         self._places.append(place)
         if place.key not in store._sockets:
             self.opened.append(place)
@@ -122,12 +151,12 @@ class PreparedSockets:
         store = self._store
         for place in self.opened:
             _log.info(
-                "listening on {address} for [listen {name}]",
-                address=_shown(self.sockets[place.key]),
-                name=place.listener,
+                "listening on {address} for {section}",
+                address=shown(self.sockets[place.key]),
+                section=place.section,
             )
         for place in self._places:
-            if place not in self.opened and place.kind != "systemd":
+            if place not in self.opened and place.kind not in {"systemd", "udp"}:
                 self.sockets[place.key].listen(place.backlog)  # it may be another one now
         had = {**store._adopted, **store._sockets}
         store._sockets, store._adopted = self.sockets, {}
@@ -157,6 +186,8 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
     opened.close()
 
 
-def _shown(opened: socket.socket) -> str:
+def shown(opened: socket.socket) -> str:
+    """Give the address of a socket, as the log names it; that of datagrams begins with ``udp:``."""
     name = opened.getsockname()
-    return text_of(address_of(opened.family, name if opened.family == socket.AF_UNIX else name[:2]))
+    text = text_of(address_of(opened.family, name if opened.family == socket.AF_UNIX else name[:2]))
+    return f"udp:{text}" if opened.type == socket.SOCK_DGRAM else text

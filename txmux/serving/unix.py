@@ -42,6 +42,19 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
     return opened
 
 
+def is_in_use(path: Path) -> bool:
+    """Tell whether somebody listens at a UNIX socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:  # its queue is full
+            return True
+        except OSError:
+            return False
+    return True
+
+
 def _clear(path: Path) -> None:
     """Remove a UNIX socket that nobody listens on any more, and only such a one."""
     if not path.exists():
@@ -49,7 +62,7 @@ def _clear(path: Path) -> None:
     if not path.is_socket():
         raise OSError(
             errno.EEXIST,
-            "something that is no socket is there: move it away or choose another path",
+            "something other than a socket is there: move it away or choose another path",
         )
     with socket.socket(socket.AF_UNIX) as probe:
         try:

@@ -1,0 +1,117 @@
+"""Services whose servers Consul tells: what clients, operators and commands see of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
+
+from tests.admin.asking import AdminCase
+from tests.support.consul import Consul, Instance
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+
+_RULES = """
+[listen public]
+endpoint = 127.0.0.1:0
+default = web
+[route web]
+match = any
+backend = web
+[backend web]
+server = consul:web
+retries = 9
+"""
+
+
+class ConsulTests(AdminCase):
+    """A service with a stand-in for Consul."""
+
+    timeout = 30
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.consul = Consul(self)
+        self.settings = f"consul = {self.consul.url}"
+
+    def many(self, first: Instance) -> list[Instance]:
+        """Give a thousand instances, of which this one gets nearly all clients."""
+        others = [Instance(80, f"127.1.{n >> 8}.{n & 255}") for n in range(999)]
+        return [first, *others]
+
+    async def led(self, factory: PeerFactory) -> tuple[Peer, Peer]:
+        """Connect a client, and give both ends."""
+        count = len(factory.peers)
+        [port] = [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
+        client = await connect(self, port)
+        client.send(b"x")
+        server = await factory.peer(count)
+        await server.has(1)
+        return client, server
+
+    async def listed(self) -> dict[str, Any]:
+        """Give what is told of the server in the rules."""
+        [backend] = (await self.get("/api/backends")).json
+        [server] = backend["servers"]
+        found: dict[str, Any] = server
+        return found
+
+    async def addresses(self) -> set[str]:
+        """Give the addresses that are told."""
+        return {one["address"] for one in (await self.listed())["addresses"]}
+
+    async def test_thousand(self) -> None:
+        """Of a thousand servers one is replaced: within 2 s clients go to the other one, and those of the first one stay."""
+        before, after = PeerFactory(), PeerFactory()
+        ports = [listen(self, factory) for factory in (before, after)]
+        self.consul.register("web", self.many(Instance(ports[0], weights=(65535, 1))))
+        self.start(self.settings, _RULES)
+        client, server = await self.led(before)
+        while not self.consul.waiting:
+            await deferLater(reactor, 0.01)
+        told = await self.listed()
+        self.assertEqual((told["server"], len(told["addresses"])), ("consul:web", 1000))
+        # The second change comes right after the first one, while nobody asks.
+        for port in (ports[0] + 1, ports[1]):
+            began = reactor.seconds()
+            self.consul.register("web", self.many(Instance(port, weights=(65535, 1))))
+            while f"127.0.0.1:{port}" not in await self.addresses():
+                await deferLater(reactor, 0.01)
+            self.assertLess(reactor.seconds() - began, 2.0)
+        await self.led(after)
+        server.send(b"still here")
+        await client.has(10)
+        self.assertIn("127.1.0.4:80 and 995 more", (await self.get("/")).body.decode())
+
+    async def test_consul_away(self) -> None:
+        """The first client is served at once; when Consul is away, clients are led to the servers that were known."""
+        factory = PeerFactory()
+        self.consul.register("web", [Instance(listen(self, factory))])
+        self.start(self.settings, _RULES)
+        await self.led(factory)
+        await self.consul.stop()
+        await self.led(factory)
+        self.consul.listen()
+
+    async def test_check(self) -> None:
+        """`txmux check --connect` tries the servers that Consul tells; plain `txmux check` asks nobody."""
+        port = listen(self, PeerFactory())
+        self.consul.register("web", [Instance(port)])
+        self.write(self.settings, _RULES)
+        for options, lines in ((["--connect"], 1), ([], 0)):
+            out, err, code = await getProcessOutputAndValue(
+                sys.executable, ["-m", "txmux", "check", *options, str(self.file)]
+            )
+            self.assertEqual((err, code), (b"", 0), out)
+            self.assertEqual(out.decode().count(f"127.0.0.1:{port}"), lines, out)
+            self.assertEqual(len(self.consul.asked), 1)
+
+    async def test_check_without(self) -> None:
+        """A service that Consul does not know has no server."""
+        self.write(self.settings, _RULES)
+        out, _, code = await getProcessOutputAndValue(
+            sys.executable, ["-m", "txmux", "check", "--connect", str(self.file)]
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("consul:web: no address was found for it", out.decode())

@@ -1,0 +1,252 @@
+"""Networks that change while the service runs, and what becomes of those who may not come in any more."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+
+from tests.feeds.test_decisions import decision
+from tests.service.reload_case import ReloadCase
+from tests.support.crowdsec import KEY, CrowdSecPlayed
+from tests.support.datagrams import Talker
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.support.places import country, system, write_places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
+
+
+class NetworksCase(ReloadCase):
+    """A service whose time the test moves, with a server behind it."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+        self.server = PeerFactory()
+        self.route = f"[route r]\nmatch = any\n%sbackend = 127.0.0.1:{listen(self, self.server)}\n"
+        self.list = self.folder / "list.txt"
+
+    def begin(self, listener: str = "", route: str = "", settings: str = "") -> int:
+        """Start it, and give its port."""
+        return self.start(_LISTEN % settings + listener + self.route % route, self.time)
+
+    def write_list(self, text: str) -> None:
+        """Write the list by way of another file, as those who know do."""
+        new = self.folder / "list.new"
+        new.write_text(text)
+        new.rename(self.list)
+
+    async def after(self, seconds: float, condition: Callable[[], bool]) -> None:
+        """Let time pass, at most so much, until something is so.
+
+        What the reactor does takes none of it, however busy the machine is; how long that may take, the test's own time-out says.
+        """
+        for _ in range(int(seconds * 10)):
+            self.time.advance(0.1)
+            for _ in range(5):
+                await deferLater(reactor, 0)
+            if condition():
+                return
+        while not condition():
+            await deferLater(reactor, 0)
+
+    async def is_let_in(self, port: int) -> bool:
+        """Tell whether a client comes to the server."""
+        client = await connect(self, port)
+        count = len(self.server.peers)
+        client.send(b"x")
+        while not client.finished and len(self.server.peers) == count:
+            await deferLater(reactor, 0)
+        return not client.finished
+
+    def denies(self) -> bool:
+        """Tell whether the first listener keeps this machine out."""
+        factory = self.running.factories[0]
+        return not factory.generation.settings.clients.serves(ip_address("127.0.0.1"))
+
+
+class FileTest(NetworksCase):
+    """``@FILE``."""
+
+    async def test_change(self) -> None:
+        """Within ten seconds after a list has changed, it counts; other lists, and connections, are not touched."""
+        self.write_list("192.0.2.1\n")
+        port = self.begin("deny = @list.txt\n")
+        stays = await connect(self, port)
+        stays.send(b"x")
+        await self.server.peer()
+        self.assertTrue(await self.is_let_in(port))
+        self.write_list("127.0.0.0/8\n")
+        await self.after(10, self.denies)
+        self.assertFalse(await self.is_let_in(port))
+        self.write_list("")
+        await self.after(10, lambda: not self.denies())
+        self.assertTrue(await self.is_let_in(port))
+        self.assertFalse(stays.finished)
+
+    async def test_every_key(self) -> None:
+        """A list counts for `from` as for `deny`."""
+        self.write_list("127.0.0.0/8\n")
+        port = self.begin(route="from = @list.txt\n")
+        self.assertTrue(await self.is_let_in(port))
+        self.write_list("192.0.2.1\n")
+        route = self.running.rules.routes[0]
+        await self.after(10, lambda: "192.0.2.1" in str(route.clients.allowed))
+        self.assertFalse(await self.is_let_in(port))
+
+    async def test_reload(self) -> None:
+        """A reload after a list has been read again changes nothing; one that is first to see a change reports it, and the list is watched on."""
+        self.write_list("192.0.2.1\n")
+        text = _LISTEN % "" + "deny = @list.txt\n" + self.route % ""
+        self.start(text, self.time)
+        self.write_list("127.0.0.1\n")
+        await self.after(10, self.denies)
+        self.assertEqual(await self.change(text), "nothing changed")
+        self.assertTrue(self.denies())
+        self.write_list("192.0.2.2\n")
+        self.assertEqual(await self.change(text), "listener x changed")
+        self.assertFalse(self.denies())
+        self.write_list("127.0.0.1\n")
+        await self.after(10, self.denies)
+
+    async def test_bad(self) -> None:
+        """A list that is wrong leaves all as it was, with one line in the log that says where."""
+        self.write_list("127.0.0.1\n")
+        port = self.begin("deny = @list.txt\n")
+        with capturedLogs() as events:
+            self.write_list("127.0.0.2\nnonsense\n")
+            for _ in range(150):
+                self.time.advance(0.1)
+                await deferLater(reactor, 0)
+        told = [str(e["problem"]) for e in events if "feeds" in e["log_namespace"]]
+        self.assertEqual(len(told), 1)
+        self.assertIn("list.txt:2: 'nonsense' is not a network", told[0])
+        self.assertFalse(await self.is_let_in(port))
+
+    async def test_descriptors(self) -> None:
+        """Looking at files leaves none open, and a service that has stopped looks no more."""
+        self.write_list("192.0.2.1\n")
+        self.begin("deny = @list.txt\n")
+        self.write_list("127.0.0.1\n")
+        await self.after(10, self.denies)
+        before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        self.write_list("192.0.2.1\n")
+        await self.after(10, lambda: not self.denies())
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)  # noqa: PTH208
+        await self._stop()
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+
+class EndTest(NetworksCase):
+    """``end_denied``."""
+
+    async def test_connections(self) -> None:
+        """Those who may not come in any more are ended, where the listener wants that; their lines say why."""
+        self.write_list("192.0.2.1\n")
+        port = self.begin("deny = @list.txt\nend_denied = yes\n")
+        client = await connect(self, port)
+        client.send(b"x")
+        await self.server.peer()
+        self.write_list("127.0.0.1\n")
+        await self.after(10, lambda: client.finished)
+        self.assertIn("reason=denied", self.log.read_text())
+        self.assertIn("route=r", self.log.read_text())
+
+    async def test_others(self) -> None:
+        """Those who still may come in stay, and so do all of a listener that does not want that."""
+        self.write_list("192.0.2.1\n")
+        more = "deny = @list.txt\n[listen y]\nendpoint = 127.0.0.1:0\ndeny = @list.txt\nend_denied = yes\n"
+        port = self.begin(more)
+        clients = [await connect(self, port), await connect(self, self.port(1))]
+        for client in clients:
+            client.send(b"x")
+        await self.server.peer(1)
+        self.write_list("127.0.0.9\n")
+        await self.after(10, lambda: "127.0.0.9" in str(self._denied()))
+        self.assertEqual([client.finished for client in clients], [False, False])
+        self.write_list("127.0.0.1\n")
+        await self.after(10, lambda: clients[1].finished)
+        self.assertFalse(clients[0].finished)
+
+    def _denied(self) -> Any:
+        return self.running.rules.listeners[0].clients.excluded
+
+    async def test_reload(self) -> None:
+        """Other rules that deny a client end its connection, too."""
+        port = self.begin("end_denied = yes\n")
+        client = await connect(self, port)
+        client.send(b"x")
+        await self.server.peer()
+        await self.change(_LISTEN % "" + "end_denied = yes\ndeny = 127.0.0.1\n" + self.route % "")
+        await self.after(1, lambda: client.finished)
+
+    async def test_flows(self) -> None:
+        """Flows of UDP end as connections do."""
+        self.write_list("192.0.2.1\n")
+        server = Talker.listening(self, answer=lambda data: data)
+        self.start(
+            "[txmux]\naccess_log = LOG\n[listen u]\nendpoint = udp:127.0.0.1:0\ndeny = @list.txt\n"
+            f"end_denied = yes\ndefault = udp:127.0.0.1:{server.port}\n",
+            self.time,
+        )
+        client = Talker.listening(self)
+        await client.asks(b"one", self.port())
+        flows = self.running.factories[0].connections
+        self.assertEqual(len(flows), 1)
+        self.write_list("127.0.0.1\n")
+        await self.after(10, lambda: not flows)
+        self.assertIn("reason=denied", self.log.read_text())
+
+
+class CrowdSecTest(NetworksCase):
+    """``crowdsec:``, with one that the test plays."""
+
+    async def test_decisions(self) -> None:
+        """Whom it bans is kept out, and what it takes back is let in; what it told goes on over a reload."""
+        played = CrowdSecPlayed(self)
+        (self.folder / "key").write_text(KEY)
+        listener = f"deny = 192.0.2.0/24, crowdsec:{played.url}\n"
+        settings = "crowdsec_key = key\n"
+        port = self.begin(listener, settings=settings)
+        self.assertTrue(await self.is_let_in(port))
+        await self.after(11, lambda: len(played.asked) == 2)
+        played.new = [decision("127.0.0.0/8")]
+        await self.after(11, self.denies)
+        self.assertFalse(await self.is_let_in(port))
+        played.new = None
+        await self.change(_LISTEN % settings + listener + "backlog = 7\n" + self.route % "")
+        self.assertTrue(self.denies())
+        played.deleted = [decision("127.0.0.0/8")]
+        await self.after(11, lambda: not self.denies())
+        self.assertTrue(await self.is_let_in(port))
+        self.assertEqual(played.asked.count("true"), 1)
+
+
+class PlaceTest(NetworksCase):
+    """``geo:`` and ``as:``."""
+
+    async def test_places(self) -> None:
+        """Routes serve clients by their country, listeners deny them by their system; a renewed database counts."""
+        countries, systems = self.folder / "c.mmdb", self.folder / "s.mmdb"
+        write_places(countries, {"127.0.0.0/8": country("FR")})
+        write_places(systems, {"127.0.0.0/8": system(64501)})
+        port = self.begin(
+            "deny = as:AS64500\n", "from = geo:country=FR\n", "geo_databases = c.mmdb, s.mmdb\n"
+        )
+        self.assertTrue(await self.is_let_in(port))
+        write_places(systems, {"127.0.0.0/8": system(64500)})
+        await self.after(10, self.denies)
+        self.assertFalse(await self.is_let_in(port))
+        write_places(systems, {"127.0.0.0/8": system(64501)})
+        write_places(countries, {"127.0.0.0/8": country("DE")})
+        await self.after(10, lambda: not self.denies())
+        self.assertFalse(await self.is_let_in(port))

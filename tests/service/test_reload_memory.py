@@ -1,0 +1,50 @@
+"""Reloads leave nothing behind that takes memory."""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from typing import Any
+
+from tests.service.reload_case import LISTEN, ReloadCase
+
+_READING = ("txmux.rules.reading", "txmux.detection.registry", "twisted.plugin")
+
+
+class GarbageTest(ReloadCase):
+    """What belongs to other rules is freed with them, and not only when garbage is looked for."""
+
+    def garbage(self) -> Counter[str]:
+        """Count what was made to read rules and only looking for garbage frees, by its type; services of other tests may be there."""
+        self.addCleanup(gc.set_debug, gc.get_debug())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        gc.set_debug(0)
+        kinds = [type(one) for one in gc.garbage]
+        gc.garbage.clear()
+        return Counter(
+            f"{kind.__module__}.{kind.__name__}"
+            for kind in kinds
+            if kind.__module__.startswith(_READING)
+        )
+
+    async def reload(self, number: int, error: str = "") -> None:
+        """Reload rules with a route of a new name."""
+        more = f"[route r{number}]\nmatch = ssh\nbackend = close\n"
+        self.write(f"{LISTEN}{more}{error}")
+        report: Any = await self.running.reload()
+        self.assertEqual(report.ok, not error)
+
+    async def test_freed(self) -> None:
+        """Rules, and what was made to read them, are freed without a look for garbage; so are those that have errors."""
+        self.start(LISTEN)
+        await self.reload(0)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        gc.freeze()  # other tests' services, of which the reactor may still know
+        self.addCleanup(gc.unfreeze)
+        await self.reload(1)
+        await self.reload(2, "[what]\n")
+        await self.reload(3)
+        self.assertEqual(self.garbage(), Counter())

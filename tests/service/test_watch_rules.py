@@ -1,0 +1,206 @@
+"""``watch_rules``: rules that are reloaded when their files change."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from typing_extensions import override
+
+from tests.service.reload_case import LISTEN, ReloadCase
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PERIOD = 10
+_SETTLED = 1
+_WATCHED = f"[txmux]\nwatch_rules = {_PERIOD}s\naccess_log = LOG\n"
+
+
+class WatchCase(ReloadCase):
+    """A service whose time the test moves."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+        captured = ExitStack()
+        self.events = captured.enter_context(capturedLogs())
+        self.addCleanup(captured.close)
+        self._seen = 0
+
+    def begin(self, text: str = _WATCHED + LISTEN) -> None:
+        """Start it."""
+        self.start(text, self.time)
+
+    async def after(self, seconds: float) -> None:
+        """Let time pass, and have done what is to be done then."""
+        for _ in range(round(seconds * 2)):
+            self.time.advance(0.5)
+            await deferLater(reactor, 0)
+        await self.running._reloading.idle()
+
+    def told(self) -> list[str]:
+        """Give what the log has said of reloads, since it was asked before."""
+        found: list[str] = []
+        for event in self.events:
+            text = event.get("log_format") or ""
+            if text.startswith("rules reloaded"):
+                found.append(str(event["changes"]))
+            elif text.startswith("rules not reloaded"):
+                found.append(f"no: {event['errors']}")
+        new, self._seen = found[self._seen :], len(found)
+        return new
+
+
+class FileTests(WatchCase):
+    """Files that are written."""
+
+    async def test_change(self) -> None:
+        """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""
+        self.begin()
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+        self.write(_WATCHED + LISTEN + "default = reject\n")
+        await self.after(_PERIOD + _SETTLED)
+        self.assertEqual(self.told(), ["listener x changed"])
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+
+    async def test_same_content(self) -> None:
+        """A file that is written again with the same text is not read again."""
+        self.begin()
+        self.write(self.rules.read_text())
+        os.utime(self.rules, (1, 1))
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+
+    async def test_off(self) -> None:
+        """Without the key nothing is read again; with it, from the reload on that brings it, until one that takes it away."""
+        off = _WATCHED.replace(f"{_PERIOD}s", "off")
+        self.begin(off + LISTEN)
+        self.write(_WATCHED + LISTEN)
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+        await self.running.reload()
+        self.write(off + LISTEN)
+        await self.after(_PERIOD + _SETTLED)
+        self.assertEqual(len(self.told()), 2)
+        self.write(_WATCHED + LISTEN + "default = reject\n")
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+
+    async def test_bad(self) -> None:
+        """Rules with errors change nothing and are told of once; good ones after them hold, also the same as before."""
+        good = _WATCHED + LISTEN
+        self.begin(good)
+        before = self.running.rules
+        self.write(good + "default = nowhere at all\n")
+        await self.after(5 * _PERIOD)
+        (told,) = self.told()
+        self.assertIn("'nowhere' is not a server", told)
+        self.assertIs(self.running.rules, before)
+        self.write(good)
+        await self.after(_PERIOD + _SETTLED)
+        self.assertEqual(self.told(), ["nothing changed"])
+
+    async def test_gone(self) -> None:
+        """A file that is gone changes nothing and is told of once, and is read when it is there again."""
+        self.begin()
+        self.rules.unlink()
+        await self.after(5 * _PERIOD)
+        (told,) = self.told()
+        self.assertIn("cannot be read: No such file", told)
+        self.write(_WATCHED + LISTEN + "default = reject\n")
+        await self.after(_PERIOD + _SETTLED)
+        self.assertEqual(self.told(), ["listener x changed"])
+
+    async def test_being_written(self) -> None:
+        """A file that somebody still writes is read only when it has stayed the same for a second."""
+        self.begin()
+        whole = _WATCHED + LISTEN + "default = reject\n"
+        await self.after(_PERIOD - 0.5)
+        for end in range(len(_WATCHED) + 1, len(whole), 4):
+            self.write(whole[:end])
+            await self.after(_SETTLED / 2)
+        self.assertEqual(self.told(), [])
+        self.write(whole)
+        await self.after(2 * _SETTLED)
+        self.assertEqual(self.told(), ["listener x changed"])
+
+    async def test_included(self) -> None:
+        """Included files count: one that changes, one that a pattern finds now, and one that it finds no more."""
+        include = _WATCHED.replace("access_log", "include = more/*.ini\naccess_log")
+        folder = self.folder / "more"
+        folder.mkdir()
+        self.begin(include + LISTEN)
+        first, second = folder / "a.ini", folder / "b.ini"
+        first.write_text("[route a]\nmatch = ssh\nbackend = close\n")
+        await self.after(_PERIOD + _SETTLED)
+        first.write_text("[route a]\nmatch = tls\nbackend = close\n")
+        await self.after(_PERIOD + _SETTLED)
+        second.write_text("[route b]\nmatch = dns\nbackend = close\n")
+        await self.after(_PERIOD + _SETTLED)
+        first.unlink()
+        await self.after(_PERIOD + _SETTLED)
+        await self.after(3 * _PERIOD)
+        changes = ["1 route new (a)", "1 route changed (a)", "1 route new (b)", "1 route gone (a)"]
+        self.assertEqual(self.told(), changes)
+
+    async def test_stopped(self) -> None:
+        """A service that stops looks no more, and leaves no timer."""
+        self.begin()
+        self.write(_WATCHED + "what")
+        await self.running.stopService()
+        await self.after(3 * _PERIOD)
+        self.assertEqual(self.told(), [])
+        self.assertEqual(self.time.clock.getDelayedCalls(), [])
+
+
+class ConfigMapTests(WatchCase):
+    """A folder as Kubernetes mounts a ConfigMap: each file is a link through ``..data``, a link which is exchanged for all at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mount = self.folder / "mount"
+        self.mount.mkdir()
+        self.rules = self.mount / "rules.ini"
+        self.versions = 0
+
+    @override
+    def write(self, text: str) -> None:
+        """Exchange what is in the folder, as the kubelet does."""
+        old = self._data
+        self.versions += 1
+        new = self.mount / f"..2026_{self.versions}"
+        new.mkdir()
+        (new / "rules.ini").write_text(text.replace("LOG", str(self.log)))
+        link = self.mount / "..data_tmp"
+        link.symlink_to(new.name)
+        link.rename(self.mount / "..data")
+        if old is None:
+            self.rules.symlink_to("..data/rules.ini")
+        else:
+            (old / "rules.ini").unlink()
+            old.rmdir()
+
+    @property
+    def _data(self) -> Path | None:
+        link = self.mount / "..data"
+        return link.resolve() if link.is_symlink() else None
+
+    async def test_swap(self) -> None:
+        """Rules of an exchanged folder hold; if the same rules are in it, nothing is read again; wrong ones are told of once."""
+        self.begin()
+        for outcome in ("reject", "reject", "nowhere at all", "close"):
+            self.write(f"{_WATCHED}{LISTEN}default = {outcome}\n")
+            await self.after(2 * _PERIOD)
+        first, wrong, last = self.told()
+        self.assertEqual((first, last), ("listener x changed", "listener x changed"))
+        self.assertTrue(wrong.startswith("no: "), wrong)

@@ -1,0 +1,91 @@
+"""What one process tells the next beside the sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.frontend.limits.per_source import PerSource, SourceLimits
+from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
+
+
+def told(state: str = "up", target: str = "a:1", **more: Any) -> dict[str, Any]:
+    """Give what a process tells of a server."""
+    plain: dict[str, Any] = {
+        "why": state,
+        "age": None,
+        "credit": 0,
+        "failed": [],
+        "out": 0.0,
+        "contrary": 0,
+        "connections": 0,
+    }
+    return {"backend": "b", "server": "a:1", "target": target, "state": state, **plain, **more}
+
+
+class ServersTest(SynchronousTestCase):
+    """What several processes have found of servers."""
+
+    def test_worst(self) -> None:
+        """Of each server the worst is told: down, then the longest ejection, then the most failures."""
+        ejected = told("ejected", out=3.0)
+        cases = (
+            (told(), told("down")),
+            (ejected, told("down")),
+            (told(), ejected),
+            (ejected, told("ejected", out=4.0)),
+            (told(), told(failed=[1.0])),
+        )
+        for better, worse in cases:
+            for found in ([better], [worse]), ([worse], [better]):
+                self.assertEqual(merged(found), [worse])
+
+    def test_turns(self) -> None:
+        """Turns, and checks in a row, are those of the first process, for all servers."""
+        first = [told(credit=2, contrary=1), told(target="a:2", credit=-2)]
+        second = [told("ejected", credit=-7, contrary=5, out=1.0), told(target="a:2", credit=7)]
+        found = merged([first, second])
+        self.assertEqual(
+            [(one["state"], one["credit"]) for one in found], [("ejected", 2), ("up", -2)]
+        )
+        self.assertEqual(found[0]["contrary"], 1)
+
+    def test_connections(self) -> None:
+        """Connections are those of all processes; one of an older version tells of none."""
+        older = told()
+        del older["connections"]
+        found = merged([[told(connections=2)], [told("down", connections=3)], [older]])
+        self.assertEqual([(one["state"], one["connections"]) for one in found], [("down", 5)])
+
+    def test_checks(self) -> None:
+        """Of what a parent goes on with, only checks have found something."""
+        found = found_by_checks([told("down", contrary=1), told("ejected", out=3.0, failed=[1.0])])
+        self.assertEqual([one["state"] for one in found], ["down", "up"])
+        self.assertEqual([one["out"] for one in found], [0.0, 0.0])
+        self.assertEqual(found[0]["contrary"], 1)
+
+
+class SourcesTest(SynchronousTestCase):
+    """The rates of sources."""
+
+    def counting(self, at: float) -> PerSource:
+        """Make what counts sources, at a time of its own."""
+        return PerSource(SourceLimits(interval=10**9, burst=3), lambda: at)
+
+    def test_buckets(self) -> None:
+        """Who has used its rate has used it in the next process; listeners that one of the two does not have are overlooked."""
+        old, new = self.counting(1000.0), self.counting(7.0)
+        for _ in range(2):
+            self.assertTrue(old.enter(5))
+        state = state_of([], {"x": old, "gone": old, "unlimited": None}, {}, {})
+        recall_sources(state, {"x": new, "unlimited": new, "other": new, "gone": None})
+        self.assertTrue(new.enter(5))
+        self.assertIsNone(new.enter(5))
+        self.assertTrue(new.enter(6))
+
+    def test_nothing(self) -> None:
+        """A process that tells nothing of sources leaves all as it is."""
+        new = self.counting(7.0)
+        recall_sources({}, {"x": new})
+        self.assertTrue(new.enter(5))

@@ -1,0 +1,138 @@
+"""The process of `txmux run`: from the rules to its exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger, globalLogBeginner
+
+from txmux.detection.registry import installed_matchers
+from txmux.observe.servicelog import ServiceLog
+from txmux.processes.privilege import read_by_helper
+from txmux.rules.problems import RulesError
+from txmux.rules.reading.parser import load
+from txmux.running.textlog import TextLog
+from txmux.sockets.clock import use_monotonic_time
+from txmux.sockets.memory import keep_running
+from txmux.tls.deferred import import_reactor_without_tls
+from txmux.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from txmux.errors import MuxError
+    from txmux.rules.model import Rules
+
+__all__ = ["read_rules", "run_service", "status_of"]
+
+_log = Logger(namespace="txmux")
+
+
+def read_rules(path: str | Path, data: bytes | None = None) -> Rules:
+    """Read the rules that a service starts with; what is wrong with plugins is a warning on the standard error stream.
+
+    Args:
+        path: Their file. A process that takes the place of another one may read it with the privilege of that one.
+        data: What is in it, if there is no such file.
+
+    Raises:
+        MuxError: All that is wrong.
+    """
+    matchers = installed_matchers()
+    for problem in matchers.problems:
+        sys.stderr.write(f"warning: {problem}\n")
+    return read_by_helper() or load(path, matchers, data)
+
+
+def status_of(error: MuxError) -> int:
+    """Give the exit status of a service that cannot run."""
+    # Some errors of rules are found only at the start: a file of certificates that cannot be used.
+    return os.EX_CONFIG if isinstance(error, RulesError) else 1
+
+
+def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) -> int:
+    """Serve until the process is told to stop.
+
+    Args:
+        rules: What to do.
+        level: The least important level of its log, which goes to the standard error stream.
+        pidfile: A file that has the ID of the process that serves.
+
+    Returns:
+        The exit status: 0 when it has stopped as it should. SIGINT, by which a person ends it, ends the process as a shell expects.
+
+    Raises:
+        MuxError: It cannot start.
+    """
+    import_reactor_without_tls()
+    from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+
+    from txmux.service import MuxService  # noqa: PLC0415 - the same
+
+    use_monotonic_time(reactor)
+    keep_running(reactor)
+    any_reactor: Any = reactor
+    early = _EarlySignals(any_reactor)
+    service = MuxService(rules, pidfile=pidfile, upgrades=True, notifies=True, is_administered=True)
+    # What is logged before the log begins is kept for it. A service that cannot start says only why.
+    service.startService()
+    log = TextLog(ServiceLog(sys.stderr, reactor), level)
+    globalLogBeginner.beginLoggingTo([log])
+    _log.info(
+        "txmux {version}, process {pid}, rules {rules}",
+        version=__version__,
+        pid=os.getpid(),
+        rules=rules.path,
+    )
+    any_reactor.addSystemEventTrigger("before", "shutdown", _stopping, any_reactor)
+    any_reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    any_reactor.callWhenRunning(early.begin)
+    any_reactor.run()
+    if service.failure is not None:
+        return status_of(service.failure)
+    _log.info("stopped")
+    if any_reactor._exitSignal == signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    return 0
+
+
+def _stopping(reactor: Any) -> None:
+    number = reactor._exitSignal
+    _log.info("stopping{why}", why=f": {signal.Signals(number).name}" if number else "")
+
+
+class _EarlySignals:
+    """Keeps a signal to stop that comes while the service starts; it stops as soon as it runs.
+
+    Args:
+        reactor: Stops then.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._is_running = False
+        self._kept = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._arrived)
+
+    def begin(self) -> None:
+        """Go by what has come."""
+        self._is_running = True
+        if self._kept:
+            os.kill(os.getpid(), self._kept)
+
+    def _arrived(self, number: int, frame: Any) -> None:
+        if self._is_running:  # the reactor leaves a handler of SIGINT alone
+            (self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm)(
+                number, frame
+            )
+        elif self._kept:  # whoever asks twice does not want to wait
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            self._kept = number

@@ -1,0 +1,69 @@
+"""Where datagrams come in, and whose they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+import txmux.datagrams.handover  # noqa: F401 - when it is needed, a newer version may have been installed
+from txmux.datagrams.flows import flows_of, listen
+from txmux.serving.door import Door
+from txmux.serving.endpoints import stop_listening
+
+if TYPE_CHECKING:
+    import socket
+
+    from twisted.internet.defer import Deferred
+
+    from txmux.datagrams.port import DatagramPort
+    from txmux.frontend.listener import MuxFactory
+    from txmux.rules.model import Listener
+
+
+class DatagramDoor(Door):
+    """A port for datagrams, which stays the same whatever the rules are, since its flows send their answers from it."""
+
+    is_for_datagrams = True
+
+    def __init__(self, port: DatagramPort, factory: MuxFactory) -> None:
+        super().__init__(port, factory, keepalive=None)
+
+    @override
+    def suits(self, factory: MuxFactory, listener: Listener) -> bool:
+        return True
+
+    @override
+    def let_in(self, *, is_let_in: bool) -> None:
+        self.port.lets_in = is_let_in
+
+    @override
+    def listen_again(self, factory: MuxFactory) -> bool:
+        if not self.port.listen_again(flows_of(factory)):
+            return False
+        self.factory, self.is_open = factory, True
+        return True
+
+    @override
+    def await_flows(self, *, on: bool) -> None:
+        (self.port.await_flows if on else self.port.await_no_more)()
+
+    @override
+    def stop(self, *, is_left: bool = False) -> Deferred[None]:
+        if is_left:
+            self.port.stopReading()
+        return stop_listening(self.port)
+
+    @override
+    def lead(self, factory: MuxFactory) -> None:
+        self.port.lead(flows_of(factory))
+        self.factory = factory
+
+
+def datagram_door(opened: socket.socket, factory: MuxFactory) -> DatagramDoor:
+    """Lead the datagrams of a socket, of which a duplicate is taken, to a listener.
+
+    Raises:
+        MuxError: This system cannot relay datagrams.
+    """
+    return DatagramDoor(listen(factory, opened), factory)

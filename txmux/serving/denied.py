@@ -1,0 +1,66 @@
+"""Ending the connections of clients that may not come in any more."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from txmux.frontend.addresses import address_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from twisted.internet.interfaces import IDelayedCall
+
+    from txmux.frontend.listener import MuxFactory
+
+__all__ = ["Denied"]
+
+_AT_ONCE = 200
+"""Connections that are looked at before others have their turn: about a millisecond."""
+
+
+class Denied:
+    """Looks through the connections of the listeners that want that, a few at a time.
+
+    Args:
+        reactor: Gives the others their turn.
+        factories: Gives what serves the listeners.
+    """
+
+    def __init__(self, reactor: Any, factories: Callable[[], Iterable[MuxFactory]]) -> None:
+        self._reactor = reactor
+        self._factories = factories
+        self._call: IDelayedCall | None = None
+
+    def look(self) -> None:
+        """Begin, since it may have changed who is let in. What was begun before begins anew."""
+        self.stop()
+        if any(one.generation.settings.end_denied for one in self._factories()):
+            self._call = self._reactor.callLater(0, self._go_on, self._each())
+
+    def _each(self) -> Iterator[None]:
+        for factory in self._factories():
+            generation = factory.generation
+            if not generation.settings.end_denied:
+                continue
+            for one in list(factory.connections):
+                record = one.record
+                if one.admitted and record.reason is None:
+                    # One that has moved here from another process knows its client from there.
+                    address = address_in(record.facts.get("moved_to") or record.client)
+                    if address is not None and not generation.admission.serves(address):
+                        one.end("denied")
+                yield
+
+    def _go_on(self, each: Iterator[None]) -> None:
+        self._call = None
+        done = sum(1 for _ in islice(each, _AT_ONCE))
+        if done == _AT_ONCE:
+            self._call = self._reactor.callLater(0, self._go_on, each)
+
+    def stop(self) -> None:
+        """Look no further."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None

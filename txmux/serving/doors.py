@@ -1,0 +1,187 @@
+"""All ports of a process: which of them accept clients, and which leave them in the queues of their sockets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from txmux.serving.endpoints import stop_listening
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable
+
+    from twisted.internet.interfaces import IListeningPort
+
+    from txmux.datagrams.port import DatagramPort
+    from txmux.frontend.listener import MuxFactory
+    from txmux.serving.door import Door
+
+__all__ = ["Doors"]
+
+
+class Doors:
+    """The ports by the keys of their places.
+
+    Args:
+        accepting: Whether clients are accepted from the first moment, and not only after `accept`.
+        datagrams: Whether datagrams are read, too, and not only after `take_datagrams`.
+
+    Attributes:
+        accepting: As above.
+        ports: All ports.
+        awaited: How often flows were awaited from another process.
+    """
+
+    def __init__(self, *, accepting: bool, datagrams: bool = True) -> None:
+        self.accepting = accepting
+        self._datagrams = datagrams
+        self._awaits_flows = self._is_ending = False
+        self.awaited = 0
+        self._arrived: Deferred[None] | None = None
+        self.ports: list[IListeningPort] = []
+        self._shut: frozenset[str] = frozenset()
+        self._doors: dict[str, Door] = {}
+        self._left: dict[str, Door] = {}
+
+    def get(self, key: str) -> Door | None:
+        """Give the port of a key, if there is one."""
+        return self._doors.get(key)
+
+    def enter(self, key: str, door: Door) -> None:
+        """Have a port, which listens already."""
+        self._doors[key] = door
+        self.ports.append(door.port)
+        if door.is_for_datagrams:
+            door.port.place = key
+        if self._awaits_flows:
+            door.await_flows(on=True)
+        self._apply(door)
+
+    def reader_at(self, key: str) -> DatagramPort | None:
+        """Give the port for datagrams of a place; ``None`` if another process reads them."""
+        door = self._doors.get(key)
+        return door.port if door is not None and door.is_for_datagrams and self._datagrams else None
+
+    def take_all(self) -> dict[str, Door]:
+        """Give all ports by their keys, and have none any more."""
+        taken, self._doors = self._doors, {}
+        self.ports.clear()
+        return taken
+
+    def close(self, key: str, door: Door, *, is_left: bool = False) -> None:
+        """Close a port. One for datagrams is closed when its last flow has ended.
+
+        Args:
+            key: That of its place.
+            door: The port.
+            is_left: Whether another process has the same socket.
+        """
+        door.stop(is_left=is_left)
+        if door.is_for_datagrams:
+            self._left[key] = door
+
+    def left(self) -> dict[str, socket.socket]:
+        """Give duplicates of the sockets of closed ports that still have flows, by the keys of their places."""
+        sockets = {key: door.port.duplicate() for key, door in self._left.items()}
+        return {key: one for key, one in sockets.items() if one is not None}
+
+    def returned(self, key: str, factory: MuxFactory) -> Door | None:
+        """Give a port that was to be closed, and still has flows; it leads to this listener now."""
+        door = self._left.pop(key, None)
+        return door if door is not None and door.listen_again(factory) else None
+
+    def close_all(self) -> list[Deferred[Any]]:
+        """Have no port any more; what each gives fires when it is closed."""
+        return [stop_listening(door.port) for door in self.take_all().values()]
+
+    def accept(self) -> None:
+        """Accept clients, but for those of listeners that are `shut`."""
+        self.accepting = True
+        self._apply_all()
+
+    def take_datagrams(self) -> None:
+        """Read datagrams from now on, as one of the processes that have the same sockets does."""
+        self._datagrams = True
+        self._apply_all()
+
+    def keep_flows(self) -> None:
+        """Read the datagrams of flows after `pause`, too, since this process ends with them."""
+        self._is_ending = True
+
+    def leave_datagrams(self) -> None:
+        """Read no datagrams: another process does."""
+        self._datagrams = False
+        self._apply_all()
+
+    @property
+    def reads_datagrams(self) -> bool:
+        """Whether this process is the one that reads them, if there are ports for them."""
+        return self._datagrams
+
+    def await_flows(self) -> None:
+        """Keep what unknown clients say by datagrams, since their flows may be on their way from another process."""
+        self._awaits_flows = True
+        self.awaited += 1
+        for door in self._doors.values():
+            door.await_flows(on=True)
+
+    def arrived(self) -> Deferred[None]:
+        """Wait until the flows that are awaited are here, if there are ports for them."""
+        if not self._awaits_flows or not any(one.is_for_datagrams for one in self._doors.values()):
+            return succeed(None)
+        if self._arrived is None:
+            self._arrived = Deferred()
+        return self._arrived
+
+    def flows_are_here(self, awaited: int | None = None) -> None:
+        """Begin flows of unknown clients again.
+
+        Args:
+            awaited: Which flows are here, as `awaited` was; nothing happens if others are awaited by now.
+        """
+        if awaited not in {None, self.awaited}:
+            return
+        self._awaits_flows = False
+        if self._arrived is not None:
+            arrived, self._arrived = self._arrived, None
+            arrived.callback(None)
+        for door in self._doors.values():
+            door.await_flows(on=False)
+
+    def pause(self) -> None:
+        """Leave all new clients in the queues."""
+        self.accepting = False
+        self._apply_all()
+
+    def shut(self, listeners: Iterable[str]) -> None:
+        """Leave the clients of listeners in the queues, and accept those of all others.
+
+        Args:
+            listeners: Their names, whether there are such listeners now or not.
+        """
+        self._shut = frozenset(listeners)
+        self._apply_all()
+
+    def accepted(self) -> set[str]:
+        """Give the names of the listeners whose clients are accepted."""
+        open_now = [door for door in self._doors.values() if self._has_clients(door)]
+        return {door.factory.generation.settings.name for door in open_now}
+
+    def _has_clients(self, door: Door) -> bool:
+        return self.accepting and door.factory.generation.settings.name not in self._shut
+
+    def _apply_all(self) -> None:
+        for door in self._doors.values():
+            self._apply(door)
+
+    def _apply(self, door: Door) -> None:
+        """Start or stop what is not so already: to start a port that waits for room would end its wait."""
+        open_now = self._has_clients(door)
+        if door.is_for_datagrams:
+            door.let_in(is_let_in=open_now)
+            open_now = (self.accepting or self._is_ending) and self._datagrams
+        if open_now != door.is_open:
+            door.is_open = open_now
+            (door.open if open_now else door.shut)()

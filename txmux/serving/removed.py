@@ -1,0 +1,39 @@
+"""Connections of what the rules do not have any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from txmux.frontend.served import Served
+    from txmux.rules.model import Rules
+
+
+def removed(
+    connections: Iterable[Served],
+    rules: Rules | None,
+    number: int,
+    routes: Collection[str],
+    backends: Collection[str],
+) -> list[Served]:
+    """Find the connections of routes and backends that were removed.
+
+    Args:
+        connections: All that there are.
+        rules: Those that hold now; what has come back in the meantime is not removed. ``None`` where that is not known.
+        number: Of the rules that removed them; who was accepted later does not belong to these routes.
+        routes: Their names.
+        backends: Their names.
+    """
+    gone, gone_backends = {*routes}, {*backends}
+    if rules is not None:
+        gone -= {route.name for route in rules.routes}
+        gone_backends -= {*rules.backends}
+    return [
+        one
+        for one in connections
+        if one.generation.number < number
+        and (one.record.route in gone or one.record.backend in gone_backends)
+    ]

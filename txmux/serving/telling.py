@@ -1,0 +1,96 @@
+"""What one process tells of how it serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from txmux.backends.upstreams import Upstreams
+    from txmux.frontend.listener import MuxFactory
+    from txmux.frontend.served import Served
+    from txmux.rules.model import Outcome, Rules
+
+__all__ = [
+    "counted",
+    "missing_in",
+    "tell_of_draining",
+    "tell_of_dry_runs",
+]
+
+_log = Logger()
+
+
+def missing_in(rules: Rules, accepting: Collection[str], upstreams: Upstreams) -> list[str]:
+    """Tell what is missing for all clients to be served, one line each.
+
+    Args:
+        rules: Name listeners and backends.
+        accepting: The names of listeners that accept.
+        upstreams: Has the backends.
+    """
+    return [*_closed_listeners(rules, accepting), *_idle_backends(rules, upstreams)]
+
+
+def _closed_listeners(rules: Rules, accepting: Collection[str]) -> Iterator[str]:
+    """Find the listeners that do not accept."""
+    for listener in rules.listeners:
+        if listener.name not in accepting:
+            yield f"[listen {listener.name}]: no client is accepted"
+
+
+def _idle_backends(rules: Rules, upstreams: Upstreams) -> Iterator[str]:
+    """Find the backends that clients are led to, but that have no server that is up."""
+    for name, backend in {one.name: one for one in _used(rules)}.items():
+        if not upstreams.of(backend).pool.has_server_up:
+            yield f"[backend {name}]: no server is up"
+
+
+def _used(rules: Rules) -> Iterator[Backend]:
+    found: list[Outcome | None] = [route.outcome for route in rules.routes]
+    for listener in rules.listeners:
+        found += [*(line.outcome for line in listener.silent), listener.default]
+    yield from (outcome for outcome in found if isinstance(outcome, Backend))
+
+
+def counted(connections: Sequence[Served], number: int) -> dict[str, Any]:
+    """Count connections, for ``/api/status``.
+
+    Args:
+        connections: All of the process.
+        number: Of the version of the rules.
+    """
+    return {
+        "generation": number,
+        "active": len(connections),
+        "undecided": sum(one.record.detect_ms is None for one in connections),
+        "older": sum(one.generation.number < number for one in connections),
+    }
+
+
+def tell_of_draining(count: int, seconds: float) -> None:
+    """Log how many connections there still are at a stop, and how long they have; nothing if there are none."""
+    if count:
+        _log.info(
+            "open connections: {count}; they have {seconds:g} s to finish, a second signal ends them at once",
+            count=count,
+            seconds=seconds,
+        )
+
+
+def tell_of_dry_runs(factory: MuxFactory) -> None:
+    """Log what the dry-run routes of a listener would have taken."""
+    generation = factory.generation
+    for name, count in generation.dry_runs:
+        _log.info(
+            "[route {name}] would have taken {count} {noun} of [listen {listener}]",
+            name=name,
+            count=count,
+            noun="connection" if count == 1 else "connections",
+            listener=generation.settings.name,
+        )
