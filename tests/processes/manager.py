@@ -43,6 +43,7 @@ class Manager:
         address: For the environment.
         told: All messages, each by its names.
         store: What it keeps, by names.
+        doubled: The names under which it was given another socket while it had one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +51,7 @@ class Manager:
         self.address = str(folder / f"{os.urandom(4).hex()}.notify")
         self.told: list[Mapping[str, str]] = []
         self.store: dict[str, int] = {}
+        self.doubled: list[str] = []
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._listening.bind(self.address)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -67,6 +69,8 @@ class Manager:
                 if self._has(descriptor):  # as systemd does it
                     os.close(descriptor)
                 else:
+                    if name in self.store:  # systemd would keep both, and pass both on
+                        self.doubled.append(name)
                     self.store[name] = descriptor
             elif "FDSTOREREMOVE" in message:
                 os.close(self.store.pop(name))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from tests.interop.children import InteropTestCase, eventually
 from tests.interop.mux import Mux
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 """Every client is closed as soon as it has said something."""
@@ -27,10 +28,32 @@ def pids_of(pid: int) -> list[int]:
 def is_gone(pid: int) -> bool:
     """Tell whether a process has ended, though nobody may have asked for its status yet."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return _state(pid) == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return stat.rpartition(") ")[2].startswith("Z")
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+@contextmanager
+def halted(pids: Collection[int]) -> Iterator[None]:
+    """Have processes do nothing for a while: what they share, the others get. Workers are replaced after ten seconds."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: all(_state(pid) == "T" for pid in pids), f"the processes {pids} halt")
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def resident(pid: int) -> int:
+    """Give the resident memory of a process, in bytes (proc(5))."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def worker_of(connection_id: str) -> str:
@@ -43,7 +66,7 @@ def open_files(pid: int) -> set[str]:
     found = set()
     with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, PermissionError):
                 found.add(str(link.readlink()))
     return found
 
@@ -55,6 +78,45 @@ def has_connection(pid: int, end: socket.socket) -> bool:
     ]
     files = open_files(pid)
     return any(f"socket:[{inode}]" in files for inode in inodes)
+
+
+def serves(pid: int, client: socket.socket) -> bool:
+    """Tell whether a process has accepted a client."""
+    own = _port(client.getsockname()[1])
+    inodes = [words[9] for words in _tcp_sockets() if words[2].endswith(own)]
+    files = open_files(pid)
+    return any(f"socket:[{inode}]" in files for inode in inodes)
+
+
+def holders(client: socket.socket) -> str:
+    """Tell people who has the other end of a client's connection, and how the system sees it."""
+    own = _port(client.getsockname()[1])
+    told = []
+    for words in _tcp_sockets():
+        if words[2].endswith(own):
+            state, (to_send, to_read), inode = words[3], words[4].split(":"), words[9]
+            told.append(
+                f"state {state}, to send {int(to_send, 16)}, to read {int(to_read, 16)}, inode {inode}"
+            )
+            # What nobody has accepted has no inode.
+            told += [f"  {_described(pid)}" for pid in _pids_with(f"socket:[{inode}]")]
+    return "\n".join(told) or "the system knows nothing of it"
+
+
+def _pids_with(name: str) -> list[int]:
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    readable = [pid for pid in found if os.access(f"/proc/{pid}/fd", os.R_OK)]
+    return [pid for pid in readable if name in open_files(pid)]
+
+
+def _described(pid: int) -> str:
+    folder = Path(f"/proc/{pid}")
+    with suppress(FileNotFoundError, ProcessLookupError):
+        state = _state(pid)
+        arguments = (folder / "cmdline").read_text().replace("\0", " ")
+        waits = (folder / "wchan").read_text()
+        return f"process {pid}, {state} in {waits}: {arguments}"
+    return f"process {pid}, which has ended"
 
 
 def listening_inode(port: int) -> str:
@@ -101,11 +163,30 @@ class WorkersTestCase(InteropTestCase):
         """Connect a client through the service to the server, and give both ends."""
         client = self.client(mux)
         client.sendall(b"x")
-        server, _ = listening.accept()
-        self.addCleanup(server.close)
-        server.settimeout(20)
-        self.assertEqual(server.recv(1), b"x")
-        return client, server
+        return client, self.accept_from(listening, b"x")
+
+    def accept_from(self, listening: socket.socket, said: bytes) -> socket.socket:
+        """Accept the connection by which the service sends this first.
+
+        Others on this machine may look what listens, and close without a word: they are passed over. If it was a client's connection
+        that was cut, nobody else comes, and this fails.
+        """
+        passed_over: list[object] = []
+        while True:
+            try:
+                server, peer = listening.accept()
+            except TimeoutError:
+                raise AssertionError(
+                    f"nobody came who said anything; without a word came {passed_over}"
+                ) from None
+            self.addCleanup(server.close)
+            server.settimeout(20)
+            heard = server.recv(len(said), socket.MSG_WAITALL)
+            if heard:
+                self.assertEqual(heard, said)
+                return server
+            passed_over.append(peer)
+            server.close()
 
     def client(self, mux: Mux) -> socket.socket:
         """Connect a client."""

@@ -20,6 +20,9 @@ KINDS = ("both", "client-finished", "server-finished", "stalled")
 """Bytes both ways with pauses; one end that sends a little and then no more; a client that reads nothing before the end."""
 
 _BLOCK = 1000
+_AT_ONCE = 50
+_RATE = 1000
+"""Blocks a second that all streams together send each way, more or less."""
 _SMALL = 2**14  # bytes that the socket of a stalled client takes, more or less
 
 
@@ -61,6 +64,7 @@ class Load:
 
     Args:
         streams: The number of long ones.
+        visitors: The number of clients that make short connections, one after another.
 
     Attributes:
         server: The port that everybody is led to.
@@ -69,7 +73,9 @@ class Load:
         problems: What went wrong.
     """
 
-    def __init__(self, streams: int) -> None:
+    def __init__(self, streams: int, visitors: int = 4) -> None:
+        self._visitors = visitors
+        self._pause = max(0.05, streams / _RATE)
         self.streams = [Stream(number, KINDS[number % len(KINDS)]) for number in range(streams)]
         self.short = 0
         self.problems: list[str] = []
@@ -90,7 +96,7 @@ class Load:
     def finish(self) -> None:
         """Let all streams come to their ends."""
         self._loop.call_soon_threadsafe(self._finishing.set)
-        self._thread.join(60)
+        self._thread.join(120)
         if self._thread.is_alive():
             raise AssertionError(f"not all streams have ended: {self.problems}")
 
@@ -100,12 +106,16 @@ class Load:
         self._loop.close()
 
     async def _main(self) -> None:
-        server = await asyncio.start_server(self._served, sock=self._listening)
+        server = await asyncio.start_server(self._served, sock=self._listening, backlog=1024)
         self._there = {stream.number: asyncio.Event() for stream in self.streams}
-        clients = [asyncio.create_task(self._noted(self._client(one), one)) for one in self.streams]
+        clients = []
+        for one in self.streams:
+            clients.append(asyncio.create_task(self._noted(self._client(one), one)))
+            if len(clients) % _AT_ONCE == 0:
+                await self._there[one.number].wait()
         await asyncio.gather(*(there.wait() for there in self._there.values()))
         self._begun.set()
-        visitors = [asyncio.create_task(self._visit()) for _ in range(4)]
+        visitors = [asyncio.create_task(self._visit()) for _ in range(self._visitors)]
         await asyncio.gather(*clients, *visitors)
         server.close()
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
@@ -209,7 +219,7 @@ class Load:
             if full and writer.transport.get_write_buffer_size():
                 await self._finishing.wait()
             elif not full:
-                await asyncio.sleep(chance.random() / 20)
+                await asyncio.sleep(chance.random() * self._pause)
         writer.write_eof()
 
     async def _drained(self, writer: asyncio.StreamWriter) -> None:

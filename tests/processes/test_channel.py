@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from txmux.errors import MuxError
 from txmux.processes.channel import Channel, ChannelError, GoneError, attach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -87,7 +89,7 @@ class FramingTest(SynchronousTestCase):
     def asked_in_vain(self, asking: Channel) -> Deferred[Any]:
         """Ask until the time is over."""
         answer = asking.ask("x", seconds=3)
-        clock: Any = asking._clock
+        clock: Any = asking.clock
         clock.advance(2.9)
         self.assertNoResult(answer)
         clock.advance(0.1)
@@ -202,8 +204,68 @@ class PairTest(TestCase):
         self.assertEqual(await again, ["7"])
         self.assertEqual(open_files(), [])
 
+    async def test_descriptors_too_many(self) -> None:
+        """Who may not have so many descriptors is not given a part of them; the next message has its own."""
+        self.there.handlers["count"] = self.counted
+        memory = os.memfd_create("test")
+        self.addCleanup(os.close, memory)
+        with self.at_most(50):
+            with self.assertRaisesRegex(ChannelError, "not all descriptors have arrived"):
+                await self.here.ask("count", descriptors=[memory] * 300)
+            self.assertEqual(len(open_files()), 1)
+            self.assertEqual(await self.here.ask("count", descriptors=[memory] * 9), 9)
+
+    def counted(self, descriptors: Sequence[int]) -> int:
+        """Close descriptors, and tell how many there were."""
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return len(descriptors)
+
+    @contextlib.contextmanager
+    def at_most(self, more: int) -> Iterator[None]:
+        """Have no more descriptors than some more."""
+        probe = os.dup(0)
+        os.close(probe)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + more, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    async def test_last_words(self) -> None:
+        """What the other process has said before its end is heard, though it takes nothing any more."""
+
+        def hear(text: str) -> None:
+            self.heard.append(text)
+            self.here.send("late")
+
+        self.here.handlers["text"] = hear
+        for _ in range(3):
+            self.there.send("text", text="x" * 2**16)
+        self.there.close()
+        await self.is_lost
+        self.assertEqual(len(self.heard), 3)
+
+    async def test_cut_off(self) -> None:
+        """For want of descriptors, something cannot be sent: what was to be sent before arrives, and what comes later is not taken for sent."""
+        arrived: Deferred[str] = Deferred()
+        self.there.handlers["text"] = arrived.callback
+        self.here.send("text", result="x" * 2**20)
+        memory = os.memfd_create("test")
+        self.addCleanup(os.close, memory)
+        with self.at_most(0):
+            answer = self.here.ask("x", descriptors=[memory, memory])
+        self.assertFalse(self.here.is_open)
+        self.failureResultOf(self.here.ask("y"), GoneError)
+        await self.is_lost
+        self.failureResultOf(answer, GoneError)
+        self.assertEqual(len(await arrived), 2**20)
+        self.assertEqual(len(open_files()), 1)
+
     async def test_descriptors_lost(self) -> None:
         """What was to be sent when the other end closes is closed."""
+        self.here.send("all that the system takes", text="x" * 2**20)
         memory = os.memfd_create("test")
         answer = self.here.ask("x", descriptors=[memory, memory])
         os.close(memory)

@@ -2,92 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
-from tests.support.mux import MuxTestCase, backend_at
-from tests.support.peers import connect, reactor
-from txmux.embedding import route
+from tests.processes.handover_case import HandoverCase, descriptors
+from tests.support.peers import reactor
 from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
 from txmux.processes import handover
 from txmux.processes.channel import Channel, attach
-from txmux.processes.handover import Adopting, hand_over
-from txmux.relay.kernel import is_supported
+from txmux.processes.exchange import OneProcess
+from txmux.relay.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.support.peers import Peer
     from txmux.frontend.connection import MuxProtocol
 
 
-def descriptors() -> int:
-    """Count the sockets that this process has open."""
-    count = 0
-    for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):  # the one that the list is read with
-            count += str(path.readlink()).startswith("socket:")
-    return count
-
-
-class HandoverTest(MuxTestCase):
-    """From one listener to another."""
-
-    skip = None if is_supported() else "these need Linux"
-
-    async def relayed(self, count: int = 1) -> list[tuple[Peer, Peer]]:
-        """Have connections relayed, and give the peers of each."""
-        self.backend_settings = backend_at(self.backend_port())
-        routes = [route("ssh", self.backend_settings, name="ssh")]
-        port = self.mux(routes)
-        peers = []
-        for number in range(count):
-            client = await connect(self, port)
-            client.send(b"SSH-2.0-a\r\n")
-            server = await self.backend.peer(number)
-            await server.has(11)
-            peers.append((client, server))
-        self.old = self.factory
-        self.new = MuxFactory(
-            routes, self.old.generation.settings, access_log=self.log, reactor=self.time
-        )
-        self.sockets = descriptors()
-        return peers
-
-    def channel_to(
-        self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
-    ) -> Channel:
-        """Give the old process's end of a channel to one that does this."""
-        one, other = socket.socketpair()
-        time: Any = self.time
-        here = Channel({}, lambda: None, time)
-        self.there = Channel(handlers, lost, reactor)
-        attach(reactor, self.there, other)
-        attach(reactor, here, one)
-        ended: Deferred[None] = Deferred()
-        here._lost = lambda: ended.callback(None)
-
-        def end() -> Deferred[None]:
-            here.close()
-            return ended
-
-        self.addCleanup(end)
-        return here
-
-    def adopting(self, **changed: Callable[..., object]) -> Channel:
-        """Give a channel to a process that adopts, but for some of what it does."""
-        adopting = Adopting(lambda _: self.new)
-        self.does = adopting.handlers
-        return self.channel_to({**adopting.handlers, **changed}, adopting.lost)
-
-    async def hand(self, *channels: Channel) -> int:
-        """Hand all over."""
-        return await hand_over(list(self.old.connections), channels)
+class HandoverTest(HandoverCase):
+    """All that can become of them."""
 
     async def assert_go_on(self, peers: list[tuple[Peer, Peer]], where: MuxFactory) -> None:
         """Let all say something each way, and end; each is logged once, with all its bytes."""
@@ -116,6 +54,18 @@ class HandoverTest(MuxTestCase):
         self.assertEqual(descriptors(), self.sockets + 4)
         await self.assert_go_on(peers, self.new)
 
+    async def test_freed(self) -> None:
+        """What belongs to a connection that was taken over is freed by its end, without a look for garbage."""
+        peers = await self.relayed(3)
+        await self.hand(self.adopting())
+        known: list[Any] = [weakref.ref(one) for one in self.new.connections]
+        known += [weakref.ref(one.transport) for one in self.new.connections]
+        gc.disable()
+        self.addCleanup(gc.enable)
+        await self.assert_go_on(peers, self.new)
+        await self.turn(3)
+        self.assertEqual([one() for one in known], [None] * 6)
+
     async def test_batches_of_bytes(self) -> None:
         """A connection that holds many bytes is the last of its batch."""
         self.patch(handover, "_HELD", 1)
@@ -131,12 +81,14 @@ class HandoverTest(MuxTestCase):
         channel = self.adopting()
         adopt: Any = self.does["adopt"]
 
-        def counted(connections: Any, descriptors: Any) -> object:
-            sizes.append(len(connections))
-            return adopt(connections, descriptors)
+        def counted(connections: Any, **values: Any) -> object:
+            sizes.append(len(connections["rows"]))
+            return adopt(connections=connections, **values)
 
         self.there.handlers["adopt"] = counted
-        self.assertEqual(await hand_over([first, *(self.old.connections - {first})], [channel]), 2)
+        self.assertEqual(
+            await self.hand_these([first, *(self.old.connections - {first})], channel), 2
+        )
         self.assertEqual(sizes, [1, 1])
         server.transport.resumeProducing()
         await server.has(11 + 2**23)
@@ -166,8 +118,8 @@ class HandoverTest(MuxTestCase):
         answer: Deferred[object] = Deferred()
         adopt: Any = None
 
-        def late(connections: Any, descriptors: Any) -> Deferred[object]:
-            answer.addCallback(lambda _: adopt(connections, descriptors))
+        def late(**values: Any) -> Deferred[object]:
+            answer.addCallback(lambda _: adopt(**values))
             asked.callback(None)
             return answer
 
@@ -201,8 +153,8 @@ class HandoverTest(MuxTestCase):
         channel = self.adopting()
         adopt: Any = self.does["adopt"]
 
-        def adopted(connections: Any, descriptors: Any) -> object:
-            answer = adopt(connections, descriptors)
+        def adopted(**values: Any) -> object:
+            answer = adopt(**values)
             self.there.transport.abortConnection()
             return answer
 
@@ -220,9 +172,9 @@ class HandoverTest(MuxTestCase):
         channel = self.adopting()
         adopt: Any = self.does["adopt"]
 
-        def adopted(connections: Any, descriptors: Any) -> object:
+        def adopted(**values: Any) -> object:
             one.stage.abort("killed")
-            return adopt(connections, descriptors)
+            return adopt(**values)
 
         self.there.handlers["adopt"] = adopted
         self.assertEqual(await self.hand(channel), 1)
@@ -236,15 +188,55 @@ class HandoverTest(MuxTestCase):
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
+    def process(self) -> tuple[OneProcess, Channel]:
+        """Give a process that adopts, and a channel to it."""
+        doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
+        serving: Any = SimpleNamespace(factory_of=lambda _: self.new, doors=doors)
+        process = OneProcess(serving, reactor)
+        (end,) = process.takers()
+        channel = Channel({}, lambda: None, reactor)
+        attach(reactor, channel, end)
+        self.addCleanup(channel.close)
+        return process, channel
+
+    async def test_about_to_end(self) -> None:
+        """A process that is about to end takes none: they go on where they are."""
+        peers = await self.relayed(3)
+        process, channel = self.process()
+        await process.close()
+        self.assertEqual(await self.hand(channel), 0)
+        await self.assert_go_on(peers, self.old)
+
+    async def test_about_to_end_meanwhile(self) -> None:
+        """What a process has promised to take arrives before it ends."""
+        peers = await self.relayed(3)
+        process, channel = self.process()
+        arrived: list[int] = []
+
+        async def close() -> None:
+            await process.close()
+            arrived.append(len(self.new.connections))
+
+        def close_soon() -> None:
+            if not closing:
+                closing.append(deferLater(reactor, 0, lambda: Deferred.fromCoroutine(close())))
+
+        closing: list[Deferred[Any]] = []
+        self.patch(self.new.engine, "check_adopting", close_soon)
+        self.assertEqual(await self.hand(channel), 3)
+        await closing[0]
+        self.assertEqual(arrived, [3])
+        await self.assert_go_on(peers, self.new)
+
     async def test_garbage(self) -> None:
         """What is told of a connection by a version that has too little is not taken; the rest is."""
         peers = await self.relayed(2)
         channel = self.adopting()
         adopt: Any = self.does["adopt"]
 
-        def spoilt(connections: Any, descriptors: Any) -> object:
-            del connections[0]["relay"]["quiet"]
-            return adopt(connections, descriptors)
+        def spoilt(connections: Any, **values: Any) -> object:
+            del connections["rows"][0][-1]
+            return adopt(connections=connections, **values)
 
         self.there.handlers["adopt"] = spoilt
         self.assertEqual(await self.hand(channel), 1)
@@ -256,6 +248,35 @@ class HandoverTest(MuxTestCase):
             await server.is_lost()
         await self.logged(2)
 
+    async def test_one_fails(self) -> None:
+        """One with which something goes wrong in the new process ends there, with a line in the log; the rest of its batch goes on."""
+        for where, what in ((Engine, "transport"), (Relay, "_set_timers")):
+            peers = await self.relayed(3)
+            before, kind = len(self.records), cast("Any", where)
+            as_it_is, calls = getattr(kind, what), iter([True])
+
+            def once(*values: Any, original: Any = as_it_is, calls: Any = calls) -> Any:
+                if next(calls, False):
+                    raise ZeroDivisionError
+                return original(*values)
+
+            self.patch(kind, what, once)
+            self.assertEqual(await self.hand(self.adopting()), 3)
+            await self.turn(3)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            self.assertEqual([one.reason for one in self.records[before:]], ["error"])
+            self.assertEqual(len(self.new.connections), 2)
+            ((_, upstream),) = self.new.upstreams._upstreams.items()
+            self.assertEqual(upstream.pool.connections, 2)
+            for client, server in peers:
+                if client.lost is None:
+                    client.close()
+                await server.is_lost()
+                await client.is_lost()
+            await self.logged(before + 3)
+            self.assertEqual(upstream.pool.connections, 0)
+            self.backend.peers.clear()
+
     async def test_nobody(self) -> None:
         """Without connections, or with nobody there, nothing happens."""
         peers = await self.relayed(1)
@@ -265,4 +286,4 @@ class HandoverTest(MuxTestCase):
             await self.turn()
         self.assertEqual(await self.hand(channel), 0)
         await self.assert_go_on(peers, self.old)
-        self.assertEqual(await hand_over([], [channel]), 0)
+        self.assertEqual(await self.hand_these([], channel), 0)

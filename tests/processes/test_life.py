@@ -14,6 +14,7 @@ from tests.processes.running import (
     RULES,
     WorkersTestCase,
     has_connection,
+    is_gone,
     listening_inode,
     open_files,
     pids_of,
@@ -72,24 +73,33 @@ class CrashTest(WorkersTestCase):
         self.assertEqual(pids_of(mux.child.pid), [second])
         self.assert_all_served(mux)
 
-    def test_draining(self) -> None:
-        """So it is while one drains."""
+    def test_replaced(self) -> None:
+        """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile."""
         listening = self.backend()
         mux = self.start(
-            f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n"
+            f"{RULES}detect_timeout = 60s\n"
+            f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n"
         )
         client = self.client(mux)
         client.sendall(b"SSH-2.0-x\r\n")
-        server, _ = listening.accept()
-        self.addCleanup(server.close)
-        pid = next(pid for pid in pids_of(mux.child.pid) if has_connection(pid, server))
-        os.kill(pid, signal.SIGTERM)
-        mux.child.wait_for("open connections: 1")
-        self.assert_all_served(mux)
-        self.assertEqual(len(pids_of(mux.child.pid)), 2)
+        server = self.accept_from(listening, b"SSH-2.0-x\r\n")
+        for _ in range(2):
+            workers = pids_of(mux.child.pid)
+            pid = next(pid for pid in workers if has_connection(pid, server))
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
+            mux.child.wait_for(r"worker \d was asked to end; worker \d takes its place")
+            self.assert_all_served(mux)
+            eventually(lambda p=pid: is_gone(p), "it has ended")  # type: ignore[misc]
+            eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two")
+            self.assertEqual(len(set(pids_of(mux.child.pid)) - {*workers}), 1)
+        client.sendall(b"more")
+        self.assertEqual(server.recv(4), b"more")
         server.close()
         client.close()
-        mux.take_one()
+        self.assertEqual(mux.take_one()["reason"], "done")
+        self.assertNotIn("another one is started", mux.child.output)
+        mux.stop()
 
     def test_back_off(self) -> None:
         """One that crashes again soon has to wait."""

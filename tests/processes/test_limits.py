@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from array import array
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from twisted.internet.address import IPv4Address
@@ -16,11 +18,12 @@ from txmux.frontend.limits.admission import Refused
 from txmux.frontend.limits.per_source import source_of
 from txmux.processes import limits
 from txmux.processes.limits import SharedLimits
+from txmux.proxyprotocol.header import Address
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
-    from txmux.frontend.limits.admission import Admission
-    from txmux.processes.limits import SharedTally
+    from txmux.frontend.limits.admission import Admission, Tally
+    from txmux.observe.reasons import LimitName
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -83,7 +86,7 @@ from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners
 worker = {worker}
-layout = Layout(2)
+layout = Layout(3)
 layout.extend(rules)
 limits = SharedLimits(os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR), layout)
 most = refused = 0
@@ -191,6 +194,56 @@ class SharedLimitsTest(SynchronousTestCase):
         self.assert_refused(left)
 
 
+class SparseTest(SynchronousTestCase):
+    """Of a large table, few sources are used."""
+
+    def setUp(self) -> None:
+        """Make the memory for many workers, so that slots are not of a length that pages are a multiple of."""
+        self.limits = SharedLimits.make(parse(RULES, "x"), 16)
+        self.addCleanup(self.limits.close)
+        self.clock = Clock()
+        self.clock.advance(1000)
+        make = self.limits.admissions(5, self.clock.seconds, 0)
+        *_, timed = parse(RULES.replace("max_connections = 2", ""), "x").listeners
+        self.timed = make(timed)
+
+    def enter(self, count: int) -> set[int]:
+        """Let clients of other sources in, and give these."""
+        hosts = [f"198.51.{number // 250}.{number % 250}" for number in range(count)]
+        for host in hosts:
+            self.timed.enter(None, IPv4Address("TCP", host, 40000))
+        return {source_of(ip_address(host)) for host in hosts}
+
+    def used(self) -> int:
+        """Give the bytes that the system keeps."""
+        return os.fstat(self.limits.descriptor).st_blocks * 512
+
+    def test_told(self) -> None:
+        """What is told are all those that are known, and only what was used is looked at: the memory does not grow."""
+        sources, before = self.enter(1000), self.used()
+        per_source = self.timed.per_source
+        assert per_source is not None
+        told = array("Q")
+        told.frombytes(per_source.told())
+        self.assertEqual(set(told[::2]), sources)
+        self.assertEqual(set(told[1::2]), {10**9})
+        self.assertEqual(per_source.tracked(), 1000)
+        self.limits.clear(5)
+        self.clock.advance(1)
+        self.assertEqual((per_source.told(), per_source.tracked()), (b"", 0))
+        self.assertLess(self.used() - before, 2**18)
+
+    def test_all(self) -> None:
+        """Where the system does not tell what was used, all is looked at, with the same outcome."""
+        sources = self.enter(10)
+        self.patch(limits, "os", SimpleNamespace(lseek=os.lseek, close=os.close))
+        per_source = self.timed.per_source
+        assert per_source is not None
+        told = array("Q")
+        told.frombytes(per_source.told())
+        self.assertEqual(set(told[::2]), sources)
+
+
 class SharedTallyTest(SynchronousTestCase):
     """Two workers, and a limit."""
 
@@ -199,7 +252,7 @@ class SharedTallyTest(SynchronousTestCase):
         self.limits = SharedLimits.make(parse(RACED, "x"), 2)
         self.addCleanup(self.limits.close)
 
-    def tally(self, worker: int, name: str = "raced", limit: int = 3) -> SharedTally:
+    def tally(self, worker: int, name: str = "raced", limit: int = 3) -> Tally:
         """Make the tally of a worker."""
         return self.limits.tally(limit, name, worker)
 
@@ -225,6 +278,75 @@ class SharedTallyTest(SynchronousTestCase):
         left.take()
         self.limits.clear(0)
         self.assertEqual([left.take(), left.take(), left.take()], [True, True, False])
+
+
+class ExpectedTest(SynchronousTestCase):
+    """Connections that another service will hand over."""
+
+    def setUp(self) -> None:
+        """Make the memory of two services, and let one have connections of two sources, in two processes."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.old, self.new = (self.service() for _ in range(2))
+        for worker, host in ((1, "192.0.2.1"), (2, "192.0.2.1"), (2, "192.0.2.2")):
+            self.admission(self.old, worker).enter(None, IPv4Address("TCP", host, 40000))
+        self.new.expect(self.old.told(), self.clock.seconds())
+
+    def service(self) -> SharedLimits:
+        """Make the memory of one."""
+        made = SharedLimits.make(parse(RULES, "x"), 2)
+        made.share()
+        self.addCleanup(made.close)
+        return made
+
+    def admission(self, service: SharedLimits, worker: int, most: int = 0) -> Admission:
+        """Give what lets clients in that are counted by their sources, in a worker."""
+        make = service.admissions(worker, self.clock.seconds, most)
+        return make(next(one for one in parse(RULES, "x").listeners if one.name == "counted"))
+
+    def refused(self, host: str = "192.0.2.9", most: int = 0) -> LimitName | None:
+        """Tell for which limit a client is refused; one that is let in leaves again."""
+        admission = self.admission(self.new, 1, most)
+        try:
+            permit = admission.enter(None, IPv4Address("TCP", host, 40000))
+        except Refused as refused:
+            return refused.limit
+        admission.leave(permit)
+        return None
+
+    def adopt(self, host: str) -> None:
+        """Let one of them come."""
+        self.admission(self.new, 2).adopt(Address(ip_address(host), 40000))
+
+    def test_counted(self) -> None:
+        """They count before they have come, and once when they have, whoever adopts them."""
+        come = ("192.0.2.1", "192.0.2.2", "192.0.2.1")
+        for host in ("", *come):
+            if host:
+                self.adopt(host)
+            self.assertEqual(self.refused(most=3), "txmux.max_connections")
+            self.assertIsNone(self.refused(most=4))
+            self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
+            self.assertIsNone(self.refused("192.0.2.2"))
+        self.assertEqual(self.new.told()["counts"][""], 3)
+        self.new.expect_no_more()
+        self.assertEqual(self.new.told()["counts"][""], 3)
+        self.assertEqual(self.refused("192.0.2.1"), "max_connections_per_source")
+
+    def test_some_never_come(self) -> None:
+        """What has not come when all others have is not counted any more."""
+        self.adopt("192.0.2.2")
+        self.new.expect_no_more()
+        self.assertIsNone(self.refused(most=2))
+        self.assertEqual(self.refused(most=1), "txmux.max_connections")
+        self.assertIsNone(self.refused("192.0.2.1"))
+
+    def test_more_come(self) -> None:
+        """One more than was expected counts, too."""
+        for host in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3"):
+            self.adopt(host)
+        self.assertEqual(self.refused(most=4), "txmux.max_connections")
+        self.assertIsNone(self.refused(most=5))
 
 
 class RaceTest(SynchronousTestCase):

@@ -111,14 +111,15 @@ class NotifierTest(SynchronousTestCase):
             os.close(kept)
             notifier.keep({"tcp:[::]:443": one})
             self.assert_silent()
-            notifier.taken(["unix:/run/x"])
+            notifier.taken(["unix:/run/x"], ["unix:/run/y"])
             notifier.keep({"unix:/" + "x" * 300: two})
-            removed = {self.told(), self.told()}
+            removed = {self.told(), self.told(), self.told()}
         self.assertEqual(
             removed,
             {
                 "FDSTOREREMOVE=1\nFDNAME=txmux.tcp%3A[%3A%3A]%3A443",
                 "FDSTOREREMOVE=1\nFDNAME=txmux.unix%3A/run/x",
+                "FDSTOREREMOVE=1\nFDNAME=txmux.unix%3A/run/y",
             },
         )
         self.assert_silent()
@@ -140,7 +141,7 @@ class NotifierTest(SynchronousTestCase):
     def test_not_passed_to_this(self) -> None:
         """Descriptors that were passed to another process are left alone."""
         for environment in ({"LISTEN_PID": "1", "LISTEN_FDNAMES": "txmux.x:y"}, {}):
-            self.assertEqual(sockets_from_store(reactor, environment), {})
+            self.assertEqual(sockets_from_store(reactor, environment), ({}, []))
 
 
 class ServiceTestCase(WorkersTestCase):
@@ -246,6 +247,24 @@ class StoreTest(ServiceTestCase):
             self.drop()
             path.unlink()
 
+    def test_admin(self) -> None:
+        """So is the socket at which the service is asked: who has asked meanwhile gets an answer."""
+        path = self.own_folder / "admin.sock"
+        settings = f"admin = unix:{path}"
+        mux = self.service(settings)
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            self.manager.wait_for(READY="1")
+            self.end(mux, end)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(str(path))
+                client.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                mux = self.service(settings)
+                self.assertIn(b" 200 OK\r\n", client.recv(1000))
+        self.manager.wait_for(READY="1")
+        self.assertEqual(len(self.manager.store), 2)
+        mux.stop()
+
     def end(self, mux: Mux, number: signal.Signals) -> None:
         """End a service, and wait until all of its processes are gone."""
         pids = pids_of(mux.child.pid)
@@ -271,6 +290,7 @@ class StoreTest(ServiceTestCase):
         self.manager.wait_for(READY="1")
         self.assertEqual(len(self.manager.store), 2)
         self.be_reached(path)
+        self.assertEqual(self.manager.doubled, [])
         self.assertFalse(other.exists())
         mux.stop()
 

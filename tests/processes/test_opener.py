@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import signal
 import socket
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
 from txmux.processes.opener import Opener, OpenerError, opener_of
 from txmux.rules.reading.parser import read_again
@@ -50,6 +53,31 @@ class OpenerTest(SynchronousTestCase):
         with open(self.opener.open_file(path)) as file:  # noqa: PTH123 - a descriptor
             return file.read()
 
+    def test_name(self) -> None:
+        """The file that names the process has only IDs of processes of the rules' user, and no link leads elsewhere."""
+        pidfile, other = self.folder / "txmux.pid", self.folder / "other"
+        other.write_text("x")
+        user = pwd.getpwuid(os.getuid()).pw_name
+        self.rules.write_text(self.rules.read_text().replace("[txmux]", f"[txmux]\nuser = {user}"))
+        opener = Opener.start(self.rules, pidfile)
+        self.addCleanup(opener.close)
+        opener.read_rules()
+        for link in (pidfile, self.folder / f".txmux.pid.{os.getpid()}"):
+            link.symlink_to(other)
+        opener.name(False)  # noqa: FBT003 - as `PidFile` calls it
+        self.assertEqual(pidfile.read_text(), f"{os.getpid()}\n")
+        self.assertFalse(pidfile.is_symlink())
+        self.assertEqual(other.read_text(), "x")
+        opener.name(True)  # noqa: FBT003 - as above
+        self.assertFalse(pidfile.exists())
+        self.rules.write_text(self.rules.read_text().replace(f"user = {user}", "user = bin"))
+        if os.geteuid() == 0:
+            opener.read_rules()
+            with self.assertRaises(PermissionError):
+                opener.name(False)  # noqa: FBT003 - as above
+        with self.assertRaises(PermissionError):  # nobody has asked for such a file
+            self.opener.name(False)  # noqa: FBT003 - as above
+
     def test_files(self) -> None:
         """What the rules name can be read, whatever else there is cannot, nor can anything be written."""
         self.assertEqual(self.text(self.key), "precious")
@@ -63,6 +91,21 @@ class OpenerTest(SynchronousTestCase):
         for path in (self.key, self.rules, other):
             self.assert_denied(path, os.O_WRONLY)
         self.assertEqual(self.key.read_text(), "precious")
+
+    def test_consul(self) -> None:
+        """So can tokens for Consul, those of backends and that of all of them."""
+        tokens = [self.folder / name for name in ("usual.token", "own.token", "none.token")]
+        for token in tokens:
+            token.write_text(token.name)
+        more = (
+            "[route other]\nmatch = ssh\nbackend = consul:short\n"
+            "[backend own]\nserver = consul:web\nconsul_token = own.token\n"
+        )
+        text = self.rules.read_text().replace("[txmux]", "[txmux]\nconsul_token = usual.token")
+        self.rules.write_text(text + more)
+        self.opener.read_rules()
+        self.assertEqual([self.text(token) for token in tokens[:2]], ["usual.token", "own.token"])
+        self.assert_denied(tokens[2])
 
     def test_missing(self) -> None:
         """A file that is named and not there is missing, as it is without a helper."""
@@ -161,6 +204,27 @@ class OpenerTest(SynchronousTestCase):
         other.bind(places_of(read_again(other.read_rules()).listeners[0])[0]).close()
         other.commit()
 
+    def test_late(self) -> None:
+        """An answer that comes too late is not taken for that to the next question."""
+        process = self.opener._process
+        assert process is not None
+        self.text(self.key)
+        os.kill(process.pid, signal.SIGSTOP)
+        self.opener._connection.settimeout(0.01)
+        with self.assertRaisesRegex(OSError, "cannot be asked"):
+            self.opener.open_file(self.rules)
+        os.kill(process.pid, signal.SIGCONT)
+        self.opener._connection.settimeout(10)
+        self.assertEqual(self.text(self.key), "precious")
+
+    def test_unknown_values(self) -> None:
+        """A question with values that it does not know is refused, and the next one is answered."""
+        with self.assertRaisesRegex(OpenerError, "not what this helper does"):
+            self.opener._ask(do="open", path=str(self.key), write=False, colour="red")
+        with self.assertRaisesRegex(OpenerError, "not what this helper does"):
+            self.opener._ask(colour="red")
+        self.assertEqual(self.text(self.key), "precious")
+
     def test_gone(self) -> None:
         """If it is gone, that is told."""
         process = self.opener._process
@@ -172,9 +236,14 @@ class OpenerTest(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """Who sends anything else is not listened to any more; others are."""
-        with self.opener.another() as other:
-            other.send(b"nonsense")
-            self.assertEqual(other.recv(100), b"")
+        for nonsense in (b"nonsense", b"1", b'"x"', b"[" * 50_000, b"\xff"):
+            with self.opener.another() as other:
+                other.send(nonsense)
+                self.assertEqual(other.recv(100), b"", nonsense)
+        for question in (b"{}", b'{"do": []}', b'{"do": "open", "path": [], "write": 0}'):
+            with self.opener.another() as other:
+                other.send(question)
+                self.assertIn(b"refused", other.recv(100), question)
         self.assertEqual(self.text(self.key), "precious")
 
 
@@ -198,7 +267,7 @@ class FilesTest(SynchronousTestCase):
                 raise PermissionError(errno.EACCES, "Permission denied")
             return b"own"
 
-        self.patch(Path, "read_bytes", denied)
+        self.patch(files, "read_own", denied)
         self.assertRaises(PermissionError, read_bytes, other)
         use_helper(helper)
         self.addCleanup(use_helper, None)

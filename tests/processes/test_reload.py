@@ -6,61 +6,15 @@ import os
 import re
 import signal
 import socket
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
-from tests.processes.running import WorkersTestCase, pids_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.processes.reloading import ReloadingTestCase, listening_inodes
+from tests.processes.running import RULES, halted, pids_of, serves
 
 
-def listening_inodes(pid: int) -> set[str]:
-    """Give what tells the listening TCP sockets of a process apart."""
-    table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
-    listening = {fields[9] for fields in map(str.split, table) if fields[3] == "0A"}
-    opened = [
-        str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()
-    ]
-    return {text[8:-1] for text in opened if text.startswith("socket:[")} & listening
-
-
-class ReloadTest(WorkersTestCase):
+class ReloadTest(ReloadingTestCase):
     """Services with workers, or that come to have some."""
-
-    def begin(self, workers: int = 2) -> tuple[Mux, socket.socket]:
-        """Start a service that leads to a server."""
-        server = self.backend()
-        mux = Mux(self.folder, self.relaying(server), f"workers = {workers}")
-        self.addCleanup(mux.child.end)
-        if workers > 1:
-            mux.child.wait_for("workers that serve: ")
-        self.file = next(mux.log.parent.glob("*.ini"))
-        return mux, server
-
-    def reload(self, mux: Mux, change: Callable[[str], str]) -> str:
-        """Change the file, reload it, and give what the log says of that."""
-        self.file.write_text(change(self.file.read_text()))
-        pattern = r"rules (?:not )?reloaded[:,] .*"
-        before = len(re.findall(pattern, mux.child.output))
-        os.kill(mux.child.pid, signal.SIGHUP)
-        eventually(
-            lambda: len(re.findall(pattern, mux.child.output)) > before, "the rules are reloaded"
-        )
-        return str(re.findall(pattern, mux.child.output)[-1])
-
-    def wait_for_more(self, mux: Mux, before: int) -> None:
-        """Wait for one more reload."""
-        eventually(
-            lambda: mux.child.output.count("rules reloaded") > before, "the rules are reloaded"
-        )
-
-    def lead_to(self, server: socket.socket) -> Callable[[str], str]:
-        """Lead clients to another server."""
-        port = server.getsockname()[1]
-        return lambda text: re.sub(r"backend = .*", f"backend = 127.0.0.1:{port}", text)
 
     def test_all_or_none(self) -> None:
         """All workers change, or none does; connections go on, the sockets and the processes stay."""
@@ -102,15 +56,11 @@ class ReloadTest(WorkersTestCase):
                 mux, lambda text: re.sub(r"\[listen public\]", "[listen other]", text)
             )
             self.assertIn("listener other opened; listener public closed", told)
-            end, _ = server.accept()
-            self.addCleanup(end.close)
-            self.assertEqual(end.recv(1), b"w")
+            self.accept_from(server, b"w")
         found = mux.child.wait_for(r"listening on \S+:(\d+) for \[listen other\]")
         with socket.create_connection(("127.0.0.1", int(found[1])), timeout=20) as client:
             client.sendall(b"n")
-            end, _ = server.accept()
-            self.addCleanup(end.close)
-            self.assertEqual(end.recv(1), b"n")
+            self.accept_from(server, b"n")
         with socket.socket() as late:
             self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
 
@@ -137,8 +87,26 @@ class ReloadTest(WorkersTestCase):
         self.assertEqual(listening_inodes(mux.child.pid), inodes)
         self.assertNotIn("another one is started", mux.child.output)
 
+    def test_back_again(self) -> None:
+        """A worker that was to end, but still has a connection, serves again when as many workers are wanted."""
+        mux, server = self.begin(3, "detect_timeout = 1m")
+        old = pids_of(mux.child.pid)
+        silent: list[socket.socket] = []  # who is undecided cannot be moved
+        while not all(any(serves(pid, one) for one in silent) for pid in old):
+            self.assertLess(len(silent), 200)
+            silent.append(self.client(mux))
+        for count, before in ((2, 3), (3, 2)) * 3:
+            told = self.reload(mux, self.workers(before, count))
+            self.assertIn("rules reloaded: workers of [txmux] changed", told)
+            for _ in range(6):
+                self.relayed(mux, server)
+            self.assertEqual(pids_of(mux.child.pid), old)
+        for client in silent:
+            client.sendall(b"s")
+            self.accept_from(server, b"s")
+
     def test_one_and_many(self) -> None:
-        """One process becomes several, and several become one; connections stay where they are, and so do sockets."""
+        """One process becomes several, and several become one; connections go on, and sockets stay."""
         mux, server = self.begin(1)
         pairs = [self.relayed(mux, server)]
         inodes = listening_inodes(mux.child.pid)
@@ -159,6 +127,23 @@ class ReloadTest(WorkersTestCase):
             end.close()
         eventually(lambda: not pids_of(mux.child.pid), "no worker is left")
         self.relayed(mux, server)
+
+    def test_one_and_many_know(self) -> None:
+        """What was found out and counted is known to the several processes, and to the one."""
+        mux = Mux(
+            self.folder,
+            f"{RULES}connection_rate_per_source = 3/h burst=3\n",
+            "workers = 1",
+        )
+        self.addCleanup(mux.child.end)
+        self.file = mux.file
+        for _ in range(3):
+            self.be_closed(mux)
+        mux.take(3)
+        for number, other in ((1, 2), (2, 1)):
+            self.reload(mux, lambda text: text.replace(f"workers = {number}", f"workers = {other}"))  # noqa: B023 - called at once
+            with mux.connect():
+                self.assertEqual(mux.take_one()["reason"], "limit")
 
     def test_killed_meanwhile(self) -> None:
         """A worker that is killed during a reload is succeeded by one with the rules that hold then."""
@@ -191,6 +176,71 @@ class ReloadTest(WorkersTestCase):
         self.assertLess(mux.child.output.count("rules reloaded"), 52)
         for _ in range(6):
             self.relayed(mux, other)
+
+    def test_limits_of_one_and_many(self) -> None:
+        """What is counted for limits goes on when one process becomes several, when these become one, and once more."""
+        mux, server = self.begin(1, "max_connections = 3")
+        pairs = [self.relayed(mux, server)]
+        for before, count in ((1, 2), (2, 1), (1, 3), (3, 1)):
+            self.reload(mux, self.workers(before, count))
+            if len(pairs) < 3:
+                pairs.append(self.relayed(mux, server))
+        for before, count in ((1, 2), (2, 1)):
+            owners = pids_of(mux.child.pid) if before > 1 else [mux.child.pid]
+            self.reload(mux, self.workers(before, count))
+            self.assert_moved(owners, pairs)
+            with mux.connect():
+                self.assertEqual(mux.take_one()["reason"], "limit")
+        for client, end in pairs:
+            client.close()
+            end.close()
+        mux.take(3)
+        for _ in range(3):
+            self.relayed(mux, server)
+        with mux.connect():
+            self.assertEqual(mux.take_one()["reason"], "limit")
+
+    def test_one_and_many_again(self) -> None:
+        """However often that is: what has retired but keeps a connection serves again, and listeners that are gone are served."""
+        mux, server = self.begin(1, "detect_timeout = 1m")
+        silent = [self.client(mux)]  # who is undecided cannot be moved
+        eventually(lambda: serves(mux.child.pid, silent[0]), "the client is accepted")
+        self.reload(mux, self.workers(1, 2))
+        old = pids_of(mux.child.pid)
+        while not all(any(serves(pid, one) for one in silent) for pid in old):
+            self.assertLess(len(silent), 200)
+            silent.append(self.client(mux))
+        for _ in range(3):
+            self.reload(mux, self.workers(2, 1))
+            silent.append(self.client(mux))
+            eventually(lambda: serves(mux.child.pid, silent[-1]), "the one process serves")
+            self.reload(mux, self.workers(1, 2))
+            self.assertEqual(pids_of(mux.child.pid), old)
+            for _ in range(4):
+                self.relayed(mux, server)
+        for client in silent:
+            client.sendall(b"s")
+            self.accept_from(server, b"s")
+
+    def test_last_one_meanwhile(self) -> None:
+        """The one process serves again, though the last connection that it had kept ends before the several have retired."""
+        mux, server = self.begin(1, "detect_timeout = 1m")
+        pid = mux.child.pid
+        silent = [self.client(mux)]  # who is undecided cannot be moved
+        eventually(lambda: serves(pid, silent[0]), "the client is accepted")
+        self.reload(mux, self.workers(1, 2))
+        with halted(pids_of(pid)):
+            self.file.write_text(self.workers(2, 1)(self.file.read_text()))
+            before = mux.child.output.count("rules reloaded")
+            os.kill(pid, signal.SIGHUP)
+            silent.append(self.client(mux))
+            eventually(lambda: serves(pid, silent[1]), "the one process accepts")
+            for client in silent:
+                client.close()
+            mux.take(2)
+        self.wait_for_more(mux, before)
+        eventually(lambda: not pids_of(pid), "no worker is left")
+        self.relayed(mux, server)
 
     def test_limits(self) -> None:
         """Connections of older rules, and of workers that are not needed any more, count for a new limit."""

@@ -7,14 +7,18 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
+from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from txmux.processes.channel import LateError
 from txmux.processes.successor import Successor, UpgradeError
 from txmux.processes.upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _READS = """\
 import json, os, socket
@@ -27,10 +31,15 @@ def answer(**answer):
 _READY = f"{_READS}answer(value={{'version': 1}})\n"
 
 
+async def nothing_known() -> dict[str, Any]:
+    """Give what there is to tell of servers and sources."""
+    return {}
+
+
 class Old:
     """What the old process does, noted."""
 
-    processes = 1
+    processes = holders = 1
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -41,6 +50,12 @@ class Old:
     async def accept(self) -> None:
         self.done.append("accept")
 
+    def expect(self, servers: Iterable[dict[str, Any]]) -> None:
+        raise AssertionError
+
+    def await_flows(self, *, on: bool) -> None:
+        raise AssertionError
+
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:
         raise AssertionError
 
@@ -48,20 +63,37 @@ class Old:
         raise AssertionError
 
 
+class Deaf(Old):
+    """It has a worker that does not answer."""
+
+    async def pause(self) -> None:
+        raise LateError("pause", 10)
+
+    async def accept(self) -> None:
+        raise LateError("accept", 10)
+
+
 class FailureTest(TestCase):
     """Each way to fail: the old process is told why, and goes on."""
 
     timeout = 60
 
-    async def why(self, program: str, *, seconds: float = 30, command: Sequence[str] = ()) -> str:
+    async def why(
+        self,
+        program: str,
+        *,
+        seconds: float = 30,
+        command: Sequence[str] = (),
+        old: Old | None = None,
+    ) -> str:
         """Try to upgrade to this program, and give what is said."""
-        self.old = Old()
+        self.old = old or Old()
         upgrade = Upgrade(self.old, reactor, command or [sys.executable, "-c", program], seconds)
         with (
             socket.create_server(("127.0.0.1", 0)) as opened,
             self.assertRaises(UpgradeError) as caught,
         ):
-            await upgrade.run({"key": opened}, {"down": []})
+            await upgrade.run({"key": opened}, nothing_known)
         return str(caught.exception)
 
     async def test_import_error(self) -> None:
@@ -89,6 +121,22 @@ class FailureTest(TestCase):
         )
         self.assertEqual(why, "the new process was not ready within 1 s\nstill looking")
 
+    async def test_time(self) -> None:
+        """It has a minute to get ready."""
+        time: Any = VirtualTime()
+        program = f"{_READS}print('still looking', file=os.sys.stderr, flush=True); stream.read()"
+        upgrade = Upgrade(Old(), time, [sys.executable, "-c", program])
+        running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
+        while not upgrade._successor.said:
+            await deferLater(reactor, 0.01)
+        time.advance(59.9)
+        await deferLater(reactor, 0.01)
+        self.assertFalse(running.called)
+        time.advance(0.1)
+        failure: Any = await self.assertFailure(running, UpgradeError)
+        self.assertEqual(str(failure), "the new process was not ready within 60 s\nstill looking")
+        self.assertEqual(time.clock.getDelayedCalls(), [])
+
     async def test_lets_go(self) -> None:
         """One that closes the channel, and goes on otherwise, is ended."""
         self.patch(sys.modules["txmux.processes.successor"], "_ENDING", 0.1)
@@ -112,6 +160,14 @@ class FailureTest(TestCase):
         self.assertEqual(why, "the new process cannot serve: the other process is gone")
         self.assertEqual(self.old.done, ["pause", "accept"])
 
+    async def test_nobody_answers(self) -> None:
+        """If a worker of the old process neither pauses nor accepts again, the log says so, and the new process is ended."""
+        with capturedLogs() as events:
+            why = await self.why(f"{_READY}stream.read()", old=Deaf())
+        self.assertEqual(why, "the new process cannot serve: no answer to 'pause' in 10 s")
+        (told,) = (e["why"] for e in events if "does not accept clients yet" in e["log_format"])
+        self.assertEqual(str(told), "no answer to 'accept' in 10 s")
+
     async def test_refuses_to_begin(self) -> None:
         """One that says that it cannot begin is ended."""
         why = await self.why(f"{_READY}answer(error='no')\nstream.read()")
@@ -121,7 +177,7 @@ class FailureTest(TestCase):
     async def test_stopped_meanwhile(self) -> None:
         """If the old process is to stop, the new one is ended."""
         upgrade = Upgrade(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
-        running = Deferred.fromCoroutine(upgrade.run({}, {}))
+        running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()
         failure: Any = await self.assertFailure(running, UpgradeError)
         self.assertEqual(str(failure), "the new process was ended by signal 9 (SIGKILL)")
@@ -137,7 +193,7 @@ class OldVersionTest(TestCase):
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
         upgrade = Upgrade(old, reactor, [sys.executable, "-c", program])
-        await upgrade.run({}, {})
+        await upgrade.run({}, nothing_known)
         self.assertEqual(old.done, ["pause"])
         upgrade.give_up()  # it serves, so that is too late
         successor: Successor = upgrade._successor

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from tests.interop.mux import Mux
 
 
+_LATE = """
+import os, sys, time
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade import Upgrade
+
+    hand_over = Upgrade._hand_over
+
+    def late(self, processes):
+        while not os.path.exists({gate!r}):
+            time.sleep(0.01)
+        return hand_over(self, processes)
+
+    Upgrade._hand_over = late
+"""
+
+
 class UpgradeTestCase(WorkersTestCase):
     """Services that can be upgraded."""
 
@@ -25,6 +41,16 @@ class UpgradeTestCase(WorkersTestCase):
         mux = Upgrading(self.folder, rules, settings)
         self.addCleanup(mux.kill)
         return mux
+
+    def late_hand_over(self) -> Path:
+        """Have services hand over no connections until a file is there, which this names."""
+        folder = self.folder / f"site-{os.urandom(4).hex()}"
+        folder.mkdir()
+        gate = folder / "gate"
+        (folder / "sitecustomize.py").write_text(_LATE.format(gate=str(gate)))
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        return gate
 
     def answers(self, client: socket.socket, server: socket.socket) -> None:
         """See whether bytes go both ways."""
@@ -107,9 +133,7 @@ class UpgradeTest(UpgradeTestCase):
         mux.child.wait_for("connections handed over: 0")
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
-        server, _ = self.backend_of[mux].accept()
-        self.addCleanup(server.close)
-        self.assertEqual(server.recv(1), b"x")
+        server = self.accept_from(self.backend_of[mux], b"x")
         self.answers(client, server)
         self.over(client, server)
         eventually(lambda: is_gone(old), "the old process has ended")
@@ -137,6 +161,26 @@ class BrokenTest(UpgradeTestCase):
         self.answers(client, server)
         self.over(client, server)
         mux.take_one()
+        mux.stop()
+
+    def test_pidfile(self) -> None:
+        """If the new process cannot be named, the old one accepts clients again."""
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening))
+        client, server = self.relayed(mux, listening)
+        name = mux.pidfile.read_text()
+        mux.pidfile.unlink()
+        mux.pidfile.mkdir()
+        mux.ask()
+        mux.child.wait_for(r"no upgrade, the old process goes on: .*--pidfile .*: Is a directory")
+        self.over(*self.relayed(mux, listening))
+        self.answers(client, server)
+        mux.pidfile.rmdir()
+        mux.pidfile.write_text(name)
+        mux.upgrade()
+        self.answers(client, server)
+        self.over(client, server)
+        mux.take(2)
         mux.stop()
 
 

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import os
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
 
-from tests.processes.running import WorkersTestCase
+import attrs
+
+from tests.processes.running import WorkersTestCase, pids_of, resident
 from tests.processes.streams import Load
 from tests.processes.upgrading import Upgrading
 
+if TYPE_CHECKING:
+    from tests.interop.mux import Record
+
 _UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "10"))
-_STREAMS = 50
+_STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))
+_ENOUGH = 30
+"""Upgrades after which memory tells something."""
+
+
+@attrs.define
+class _Sizes:
+    """What the processes had, one after the other, when they had taken over."""
+
+    memory: list[int] = attrs.Factory(list)
+    descriptors: list[int] = attrs.Factory(list)
+
+    def note(self, mux: Upgrading) -> None:
+        self.memory.append(sum(map(resident, [mux.pid, *pids_of(mux.pid)])))
+        self.descriptors.append(mux.descriptors())
 
 
 class LoadTest(WorkersTestCase):
@@ -17,24 +40,47 @@ class LoadTest(WorkersTestCase):
 
     def assert_unnoticed(self, settings: str, times: int) -> None:
         """Upgrade so often, and compare what the streams and the log know of each other."""
-        load = Load(_STREAMS)
+        load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"
         mux = Upgrading(self.folder, rules, settings)
         self.addCleanup(mux.kill)
         inodes = mux.inodes()
         load.start(mux.port)
+        began = time.monotonic()
+        sizes = _Sizes()
         for _ in range(times):
             mux.upgrade()
+            sizes.note(mux)
+        seconds = time.monotonic() - began
         self.assertEqual(mux.inodes(), inodes)
         load.finish()
         self.assertEqual(load.problems, [])
-        lines = {line["client"]: line for line in mux.take(_STREAMS + load.short)}
-        for stream in load.streams:
-            line = lines[stream.client]
-            self.assertEqual((line["bytes_in"], line["bytes_out"]), (stream.sent, stream.answered))
-        self.assertEqual({line["reason"] for line in lines.values()}, {"done"})
+        self.assert_told(load, mux.take(_STREAMS + load.short), seconds)
         self.assertGreater(load.short, 10 * times)
+        self.assert_flat(sizes)
+        if times >= _ENOUGH:
+            sys.stderr.write(
+                f"{times} upgrades in {seconds:.0f} s, {load.short} short connections; {load.streams[0]} and others; "
+                f"memory {sizes.memory}, descriptors {sizes.descriptors}\n"
+            )
         mux.stop()
+
+    def assert_told(self, load: Load, lines: list[Record], seconds: float) -> None:
+        """See that each connection has one line, and that those of streams have the bytes and the time of the whole life."""
+        told = {line["client"]: line for line in lines}
+        for stream in load.streams:
+            line = told[stream.client]
+            self.assertEqual((line["bytes_in"], line["bytes_out"]), (stream.sent, stream.answered))
+            self.assertGreater(line["duration_ms"], 1000 * seconds)
+        self.assertEqual({line["reason"] for line in lines}, {"done"})
+        self.assertEqual(len({line["id"] for line in lines}), len(lines))
+
+    def assert_flat(self, sizes: _Sizes) -> None:
+        """See that the last processes have no more than the first ones."""
+        if len(sizes.memory) >= _ENOUGH:
+            for values in (sizes.memory, sizes.descriptors):
+                first, last = statistics.median(values[:10]), statistics.median(values[-10:])
+                self.assertLess(last, 1.05 * first)
 
     def test_one_process(self) -> None:
         """With one process."""

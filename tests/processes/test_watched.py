@@ -52,17 +52,17 @@ class SilentTest(ServiceTestCase):
         """One that has not answered for ten seconds is killed and replaced at once; the others are left alone."""
         time = _Time()
         parent = await self.start(time)
-        before = pids_of(os.getpid())
+        before = [worker.pid for worker in parent.pool.workers]
         await self.pass_by(time, parent, 12)
-        self.assertEqual(pids_of(os.getpid()), before)
+        self.assertEqual([worker.pid for worker in parent.pool.workers], before)
         os.kill(before[0], signal.SIGSTOP)
         with capturedLogs() as events:
             await self.pass_by(time, parent, 10, but=0)
-            self.assertEqual(pids_of(os.getpid()), before)
-            self.assertTrue(parent._workers[1].answers)
-            self.assertFalse(parent._workers[0].answers)
+            self.assertEqual([worker.pid for worker in parent.pool.workers], before)
+            self.assertTrue(parent.pool.workers[1].answers)
+            self.assertFalse(parent.pool.workers[0].answers)
             time.clock.advance(1)
-            while not parent._workers[0].answers or not parent._workers[0].ready:
+            while not parent.pool.workers[0].answers or not parent.pool.workers[0].ready:
                 await deferLater(reactor, 0)
         said = [event["log_format"].format(**event) for event in events if "seconds" in event]
         self.assertEqual(
@@ -71,7 +71,7 @@ class SilentTest(ServiceTestCase):
                 "worker 1 has not answered for 10 s; it is killed, and another one is started at once"
             ],
         )
-        after = pids_of(os.getpid())
+        after = [worker.pid for worker in parent.pool.workers]
         self.assertEqual(set(before) - set(after), {before[0]})
         self.assertEqual(len(after), 2)
 
@@ -91,9 +91,9 @@ class SilentTest(ServiceTestCase):
         )
         service.startService()
         self.addCleanup(self.end, service)
-        parent = service._opened
+        parent = service.running_now
         assert isinstance(parent, Parent)
-        while not all(worker.ready for worker in parent._workers):
+        while not all(worker.ready for worker in parent.pool.workers):
             await deferLater(reactor, 0)
         return parent
 
@@ -110,7 +110,7 @@ class SilentTest(ServiceTestCase):
             time.clock.advance(1)
             while not all(
                 worker._silent == 0
-                for number, worker in enumerate(parent._workers)
+                for number, worker in enumerate(parent.pool.workers)
                 if number != but
             ):
                 await deferLater(reactor, 0)
@@ -154,11 +154,7 @@ class KilledTest(WorkersTestCase):
         """Have a connection relayed."""
         client = self.client(mux)
         client.sendall(b"SSH-2.0-x\r\n")
-        server, _ = listening.accept()
-        self.addCleanup(server.close)
-        server.settimeout(20)
-        self.assertEqual(server.recv(100), b"SSH-2.0-x\r\n")
-        return client, server
+        return client, self.accept_from(listening, b"SSH-2.0-x\r\n")
 
 
 def goes_on(client: socket.socket, server: socket.socket) -> bool:

@@ -27,21 +27,22 @@ class Upgrading(Mux):
 
     Attributes:
         pid: The process that serves.
+        pidfile: The file.
     """
 
     def __init__(
         self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
     ) -> None:
-        self._pidfile = folder / f"{os.urandom(4).hex()}.pid"
+        self.pidfile = folder / f"{os.urandom(4).hex()}.pid"
         super().__init__(
-            folder, rules, settings, before=before, options=("--pidfile", self._pidfile)
+            folder, rules, settings, before=before, options=("--pidfile", self.pidfile)
         )
-        eventually(self._pidfile.exists, "it serves")
+        eventually(self.pidfile.exists, "it serves")
         self.pid = self._named()
         self._pids = [self.pid]
 
     def _named(self) -> int:
-        return int(self._pidfile.read_text())
+        return int(self.pidfile.read_text())
 
     def ask(self) -> None:
         """Ask for an upgrade."""

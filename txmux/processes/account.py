@@ -84,7 +84,7 @@ class Account:
         with suppress(PermissionError):
             os.setuid(0)
             raise AccountError(
-                f"[txmux] user: this process became {self.user!r}, but could go back to root, and so could who breaks in; "
+                f"[txmux] user: this process became {self.user!r}, but could go back to root, and so could an intruder; "
                 "take the capability CAP_SETUID from it, or remove the key"
             )
         return True

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
+from txmux.admin.endpoint import PREFIX
+from txmux.processes.arrival import Arrival
+from txmux.processes.channel import ChannelError
+from txmux.processes.container import holds_container
+from txmux.processes.exchange import WithEndpoints
 from txmux.processes.notify import Notifier, sockets_from_store
 from txmux.processes.pidfile import PidFile, PidFileError
 from txmux.processes.predecessor import Predecessor
@@ -17,14 +23,20 @@ from txmux.serving.places import places_of
 from txmux.serving.store import close_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from txmux.admin.endpoint import Endpoints
     from txmux.errors import MuxError
+    from txmux.observe.counting.counters import Counters
+    from txmux.processes.counting import Counting
     from txmux.processes.exchange import Exchange
-    from txmux.rules.model import Listener
+    from txmux.rules.model import Listener, Rules
+    from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets
 
 __all__ = ["Changeover"]
+
+_log = Logger()
 
 
 class Changeover:
@@ -37,14 +49,18 @@ class Changeover:
         failed: Is told if the old process ends before this one serves.
         notifier: Leads to systemd, which may have kept sockets.
         privilege: What the service may do beyond its user.
+        endpoints: Those by which the service itself is reached.
+        counters: What one process counts on where the other has stopped.
+        counting: What all count for limits.
 
     Attributes:
         is_waiting: Whether another process serves yet.
         has_successor: Whether another process serves already.
-        down: What the old process has found out about servers; see `Upstreams.down`.
+        state: What the old process has told so far; see `txmux.serving.state`.
+        arrival: Of its connections.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that is handed over, by name
         self,
         reactor: Any,
         sockets: ListeningSockets,
@@ -52,19 +68,27 @@ class Changeover:
         failed: Callable[[MuxError], object],
         notifier: Notifier,
         privilege: Privilege,
+        endpoints: Endpoints,
+        *,
+        counters: Counters,
+        counting: Counting,
     ) -> None:
+        self._counters = counters
+        self._counting = counting
         self._reactor = reactor
         self._sockets = sockets
         self._pidfile = pidfile
         self._failed = failed
         self._notifier = notifier
         self._privilege = privilege
+        self._endpoints = endpoints
         self._predecessor: Predecessor | None = None
-        self._is_told = False
+        self._is_told = self._is_accepting = self._is_alone = False
         self._unneeded: dict[str, socket.socket] = {}
         self._upgrade: Upgrade | None = None
         self.is_waiting = self.has_successor = False
-        self.down: Sequence[dict[str, Any]] = ()
+        self.state: Told = {}
+        self.arrival = Arrival(reactor)
 
     # In place of another one.
 
@@ -78,23 +102,31 @@ class Changeover:
         if predecessor is not None:
             self.is_waiting = True
             for key, opened in predecessor.sockets.items():
-                take = self._privilege.take if key == KEY else partial(self._sockets.adopt, key)
-                take(opened)
+                self._take(key, opened)
             self._notifier.taken(predecessor.sockets)
-            self.down = predecessor.state.get("down", ())
+            self.state = predecessor.state
             return
-        kept = sockets_from_store(self._reactor, os.environ)
-        self._notifier.taken(kept)
+        kept, useless = sockets_from_store(self._reactor, os.environ)
+        self._notifier.taken(kept, useless)
         for key, opened in kept.items():
+            self._take(key, opened)
+
+    def _take(self, key: str, opened: socket.socket) -> None:
+        if key == KEY:
+            self._privilege.take(opened)
+        elif key.startswith(PREFIX):
+            self._endpoints.adopt(key, opened)
+        else:
             self._sockets.adopt(key, opened)
 
-    def open(self, listeners: Iterable[Listener]) -> None:
+    def open(self, rules: Rules) -> None:
         """Open all sockets; what the old process has, but is not needed any more, is not closed before it is certain.
 
         Raises:
-            ListenError: One cannot be opened.
+            MuxError: One cannot be opened.
         """
-        self._unneeded = self._sockets.prepare(listeners).commit()
+        self._unneeded = self._sockets.prepare(rules.listeners).commit()
+        self._endpoints.open(rules)
         if not self.is_waiting:
             self._close_unneeded()
 
@@ -108,12 +140,18 @@ class Changeover:
         if self._predecessor is not None and not self._is_told:
             self._predecessor.fail(why)
 
-    def can_serve(self, exchange: Exchange, is_well: Callable[[], bool]) -> None:
+    def can_serve(
+        self,
+        exchange: Exchange,
+        is_well: Callable[[], bool],
+        recall: Callable[[Told], object],
+    ) -> None:
         """Tell the old process, if there is one; otherwise this one serves from now on. Only the first call counts.
 
         Args:
             exchange: What would serve. It does not accept yet, if there is an old process.
             is_well: Tells whether all of it works.
+            recall: Is given what the old process has to tell when it accepts no more.
         """
         if self._is_told:
             return
@@ -128,34 +166,75 @@ class Changeover:
                 self._serves(is_well)
             return
 
-        async def accept() -> None:
+        async def accept(state: Told | None = None) -> None:
             self._name_process()  # while there is a way back
             self._close_unneeded()
-            await exchange.accept()
-            self.is_waiting = False
+            recall(state or {})
+            exchange.await_flows(on=True)
+            if state and "connections" in state:
+                self._counting.expect(state["connections"])
+                exchange.expect(state.get("servers", ()))
+                self.arrival.expect()
+            await self._accept(exchange)
             self._serves(is_well)
+
+        def all_here() -> None:
+            self._counting.expect_no_more()
+            exchange.expect(())
+            exchange.await_flows(on=False)
+            self.arrival.over()
 
         async def take_over(descriptors: Sequence[int]) -> None:
             await exchange.adopt([socket.socket(fileno=descriptor) for descriptor in descriptors])
 
         predecessor.attach(
             self._reactor,
-            {"accept": accept, "take_over": take_over},
-            self._alone,
+            {
+                "accept": accept,
+                "take_over": take_over,
+                "count_on": self._counters.take_over,
+                "handed_over": all_here,
+            },
+            lambda: self._alone(all_here),
             exchange.processes,
         )
+
+    async def _accept(self, exchange: Exchange) -> None:
+        """Accept clients, even if the old process ends meanwhile: then nobody else would.
+
+        Raises:
+            ChannelError: A worker does not answer, and the old process serves again.
+        """
+        self._is_accepting = True
+        try:
+            await exchange.accept()
+        except ChannelError as problem:
+            if not self._is_alone:
+                raise
+            _log.warn("a worker does not accept clients yet: {why}", why=problem)
+        finally:
+            self._is_accepting = False
+        self.is_waiting = False
 
     def _name_process(self) -> None:
         if self._pidfile is not None:
             self._pidfile.write()
 
     def _serves(self, is_well: Callable[[], bool]) -> None:
-        self._notifier.keep(self._sockets.sockets())
+        self._endpoints.accept()
+        self.keep()
         self._notifier.ready("serving", is_new_main=self._predecessor is not None)
         self._notifier.watch(is_well)
 
-    def _alone(self) -> None:
-        if self.is_waiting:
+    def keep(self) -> None:
+        """Have systemd keep all sockets."""
+        self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
+
+    def _alone(self, all_here: Callable[[], object]) -> None:
+        self._is_alone = True
+        self._counters.others_ended()
+        all_here()
+        if self.is_waiting and not self._is_accepting:
             self._failed(UpgradeError("the old process has ended before this one served"))
 
     # Another one in its place.
@@ -166,14 +245,17 @@ class Changeover:
         return self._upgrade is not None or self.is_waiting or self.has_successor
 
     async def upgrade(
-        self, listeners: Iterable[Listener], exchange: Exchange, state: dict[str, Any]
+        self,
+        listeners: Iterable[Listener],
+        exchange: Exchange,
+        state: Callable[[], Awaitable[Told]],
     ) -> str:
         """Have this program started again, and hand it all that can be; then this process may end.
 
         Args:
             listeners: What clients come in by.
             exchange: What serves.
-            state: What the new process is to know.
+            state: Gives what the new process is to know.
 
         Returns:
             What is different now.
@@ -185,12 +267,21 @@ class Changeover:
             raise UpgradeError("an upgrade is under way already")
         if self.is_waiting or self.has_successor:
             raise UpgradeError("this process is not the one that serves")
-        self._upgrade = Upgrade(exchange, self._reactor)
+        if holds_container():
+            raise UpgradeError(
+                "the container would end with this process, and cut off whoever is connected; "
+                "start a container of the new image instead"
+            )
+        self._upgrade = Upgrade(WithEndpoints(exchange, self._endpoints), self._reactor)
+
+        async def told() -> Told:
+            return {**await state(), "connections": self._counting.told()}
+
         try:
             _check(listeners)
             with self._privilege.handed_over() as helper:
-                sockets = {**self._sockets.sockets(), **helper}
-                changes = await self._upgrade.run(sockets, state)
+                sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
+                changes = await self._upgrade.run(sockets, told, self._counters)
             self.has_successor = True
         finally:
             self._upgrade = None
@@ -199,16 +290,24 @@ class Changeover:
 
     # The end.
 
-    def stop(self) -> None:
-        """End a new process that does not serve yet, and close the sockets; their files stay if another process has them."""
+    def begin_to_stop(self) -> bool:
+        """End a new process that does not serve yet, and tell whether another one does."""
         shared = self.is_waiting or self.has_successor
         if self._upgrade is not None:
             shared = shared or self._upgrade.is_committed
             self._upgrade.give_up()
         if not shared:
             self._notifier.stopping()
+        return shared
+
+    def stop(self, *, keep_files: bool) -> None:
+        """Close the sockets.
+
+        Args:
+            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
+        """
         self._notifier.stop()
-        self._sockets.close(keep_files=shared or self._notifier.keeps)
+        self._sockets.close(keep_files=keep_files)
         for key, unneeded in self._unneeded.items():
             close_socket(key, unneeded, keep_file=True)
         if self._pidfile is not None:

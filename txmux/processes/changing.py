@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 
@@ -10,8 +10,10 @@ from txmux.processes.parent import Parent
 from txmux.serving.store import close_socket
 
 if TYPE_CHECKING:
+    from txmux.processes.limits import SharedLimits
     from txmux.processes.opener import Opener
     from txmux.rules.model import Rules
+    from txmux.serving.opening import Opening
     from txmux.serving.store import ListeningSockets, PreparedSockets
 
 __all__ = ["change_workers", "start_workers"]
@@ -52,24 +54,40 @@ async def change_workers(
 
 async def start_workers(
     rules: Rules,
-    reactor: Any,
+    opening: Opening,
     store: ListeningSockets,
     sockets: PreparedSockets,
+    limits: SharedLimits,
     opener: Opener | None,
     owner: tuple[int, int] | None,
+    *,
+    generation: int,
 ) -> Parent:
-    """Start workers that could serve, but do not accept yet.
+    """Start workers that could serve, but do not accept yet; `generation` is the number of the version of the rules.
 
     Raises:
         MuxError: One cannot start; then none is left.
     """
     failed: Deferred[None] = Deferred()
-    parent = Parent(rules, reactor, store, opener, failed.errback, accepting=False)
+    parent = Parent(
+        rules,
+        opening.reactor,
+        store,
+        limits,
+        opener,
+        opening.counters,
+        failed.errback,
+        accepting=False,
+    )
+    parent.generation = generation
     parent.check(owner)
     parent.start(sockets.sockets)
     try:
         await DeferredList(
-            [parent.all_ready(), failed], fireOnOneCallback=True, fireOnOneErrback=True
+            [parent.all_ready(), failed],
+            fireOnOneCallback=True,
+            fireOnOneErrback=True,
+            consumeErrors=True,  # this alone tells of them
         )
     except FirstError as problem:
         await parent.drain()

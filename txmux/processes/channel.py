@@ -6,24 +6,22 @@ import inspect
 import itertools
 import json
 import os
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IFileDescriptorReceiver
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.protocols.basic import LineOnlyReceiver
 from typing_extensions import override
-from zope.interface import implementer
 
 from txmux.errors import MuxError
+from txmux.processes.descriptorstream import MOST, DescriptorStream
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
 
 
@@ -38,13 +36,19 @@ class GoneError(ChannelError):
         super().__init__("the other process is gone")
 
 
-@implementer(IFileDescriptorReceiver)
-class Channel(LineOnlyReceiver):
+class LateError(ChannelError):
+    """The other process has not answered in time."""
+
+    def __init__(self, kind: str, seconds: float) -> None:
+        super().__init__(f"no answer to {kind!r} in {seconds:g} s")
+
+
+class Channel(Protocol):
     """One end of it.
 
     A message is ``{"kind": KIND, NAME: VALUE, …}``. One with ``"ask": NUMBER`` is answered by ``{"kind": "answer", "to": NUMBER,
-    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, so many come along
-    (SCM_RIGHTS, unix(7)). Who does not know a kind or a name overlooks it, since the other process may be of another version.
+    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, so many come along;
+    see `DescriptorStream`. Who does not know a kind or a name overlooks it, since the other process may be of another version.
 
     Args:
         handlers: What is called, by kinds; the other values are its keyword arguments, and ``descriptors``, if it has an
@@ -55,14 +59,13 @@ class Channel(LineOnlyReceiver):
 
     Attributes:
         handlers: What is called; more may be added.
-        is_open: Whether anybody is at the other end.
+        clock: As above.
+        is_open: Whether anybody is at the other end, who gets what is sent.
     """
 
     _log = Logger()
 
-    delimiter = b"\n"
     transport: Any
-    MAX_LENGTH = 2**30  # all of the rules are one message
 
     def __init__(
         self,
@@ -72,19 +75,18 @@ class Channel(LineOnlyReceiver):
     ) -> None:
         self.handlers = handlers
         self._lost = lost
-        self._clock = clock
+        self.clock = clock
         self._numbers = itertools.count(1)
         self._asked: dict[int, Deferred[Any]] = {}
-        self._received: deque[int] = deque()
-        # The transport sends them later, so that they must not be closed before.
-        self._sent: dict[int, list[int]] = {}
+        self._received: deque[list[int]] = deque()
+        self._begun: list[bytes] = []
         self._arguments: dict[Callable[..., object], frozenset[str] | None] = {}
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
         """Tell the other process something; nothing happens if it is gone."""
         if self.is_open:
-            self.sendLine(json.dumps({"kind": kind, **values}).encode())
+            self.transport.write(_line(kind, values))
 
     def ask(
         self,
@@ -112,45 +114,62 @@ class Channel(LineOnlyReceiver):
             return answer
         self._asked[number] = answer
         if seconds is not None:
-            limit = self._clock.callLater(seconds, self._too_late, number, kind, seconds)
+            limit = self.clock.callLater(seconds, self._too_late, number, kind, seconds)
             answer.addBoth(_cancelled, limit)
-        duplicates = [os.dup(descriptor) for descriptor in descriptors]
-        for duplicate in duplicates:
-            self.transport.sendFileDescriptor(duplicate)
-        if duplicates:
-            # They travel one with each byte, so there have to be enough of these.
-            values |= {"descriptors": len(duplicates), "": " " * len(duplicates)}
-            self._sent[number] = duplicates
-        self.send(kind, ask=number, **values)
+        values["ask"] = number
+        if descriptors:
+            self.transport.send(
+                _line(kind, values | {"descriptors": len(descriptors)}), descriptors
+            )
+        else:
+            self.send(kind, **values)
         return answer
 
     def backlog(self) -> int:
         """Count the bytes that wait here, since the other process takes no more at present."""
-        if not self.is_open or self.transport is None:
-            return 0
-        transport: Any = self.transport
-        waiting: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        return waiting
+        return self.transport.backlog if self.is_open and self.transport is not None else 0
 
     def close(self) -> None:
         """Send what there is to send, and close."""
         if self.is_open and self.transport is not None:
             self.transport.loseConnection()
 
-    def fileDescriptorReceived(self, descriptor: int) -> None:
-        """Keep a descriptor for the message that it belongs to."""
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
-        self._received.append(descriptor)
+    def break_off(self) -> None:
+        """Close at once: the other process takes nothing any more."""
+        if self.is_open and self.transport is not None:
+            self.transport.abortConnection()
+
+    def descriptors_received(self, descriptors: list[int]) -> None:
+        """Keep descriptors for the message that they belong to."""
+        self._received.append(descriptors)
+
+    def cut_off(self) -> None:
+        """Note that what is sent from now on would not arrive."""
+        self.is_open = False
 
     @override
-    def lineReceived(self, line: bytes) -> None:
+    def dataReceived(self, data: bytes) -> None:
+        *lines, rest = data.split(b"\n")
+        if lines:
+            self._begun.append(lines[0])
+            lines[0] = b"".join(self._begun)
+            self._begun.clear()
+        if rest:
+            self._begun.append(rest)
+        for line in lines:
+            self._line_received(line)
+
+    def _line_received(self, line: bytes) -> None:
         values = json.loads(line)
         kind, number = values.pop("kind"), values.pop("ask", None)
-        descriptors = [self._received.popleft() for _ in range(values.pop("descriptors", 0))]
+        count = values.pop("descriptors", 0)
+        descriptors = self._descriptors(count)
         if kind == "answer":
             self._answered(**self._taken(self._answered, values))
             return
         handler = self.handlers.get(kind)
+        if len(descriptors) < count:
+            handler = _refuse
         if handler is not None:
             values = self._taken(handler, {**values, "descriptors": descriptors})
         if "descriptors" not in values:
@@ -160,6 +179,11 @@ class Channel(LineOnlyReceiver):
             self._answer(number, kind, handler, values)
         elif handler is not None:
             handler(**values)
+
+    def _descriptors(self, count: int) -> list[int]:
+        """Give the descriptors of a message; fewer if this process may have no more."""
+        groups = [self._received.popleft() for _ in range(0, count, MOST)]
+        return [*itertools.chain(*groups)]
 
     def _answer(
         self, number: int, kind: str, handler: Callable[..., object] | None, values: dict[str, Any]
@@ -178,8 +202,6 @@ class Channel(LineOnlyReceiver):
         answer.addErrback(failed)
 
     def _answered(self, to: int, value: Any = None, error: str | None = None) -> None:
-        for descriptor in self._sent.pop(to, ()):
-            os.close(descriptor)
         asked = self._asked.pop(to, None)
         if asked is None:  # any more
             return
@@ -190,7 +212,7 @@ class Channel(LineOnlyReceiver):
 
     def _too_late(self, number: int, kind: str, seconds: float) -> None:
         asked = self._asked.pop(number)
-        asked.errback(ChannelError(f"no answer to {kind!r} in {seconds:g} s"))
+        asked.errback(LateError(kind, seconds))
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
         """Leave out what a handler has no argument for."""
@@ -205,14 +227,12 @@ class Channel(LineOnlyReceiver):
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
         self.is_open = False
         asked, self._asked = self._asked, {}
         for answer in asked.values():
             answer.errback(GoneError())
-        for descriptor in itertools.chain(*self._sent.values(), self._received):
+        for descriptor in itertools.chain(*self._received):
             os.close(descriptor)
-        self._sent.clear()
         self._received.clear()
         self._lost()
 
@@ -222,24 +242,21 @@ def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
 
 
+def _line(kind: str, values: dict[str, Any]) -> bytes:
+    return b"%b\n" % json.dumps({"kind": kind, **values}, separators=(",", ":")).encode()
+
+
+def _refuse() -> None:
+    raise ChannelError("not all descriptors have arrived: the process may have no more of them")
+
+
 def _cancelled(result: Any, limit: IDelayedCall) -> Any:
     if limit.active():
         limit.cancel()
     return result
 
 
-class _Only(Factory):
-    noisy = False
-
-    def __init__(self, protocol: Protocol) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002 - there is one
-        return self._protocol
-
-
 def attach(reactor: Any, channel: Channel, end: socket.socket) -> None:
     """Let a channel speak over one of a pair of sockets, which then belongs to it."""
-    end.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    with end:  # the reactor works on a duplicate
-        reactor.adoptStreamConnection(end.fileno(), socket.AF_UNIX, _Only(channel))
+    with end:  # whoever gave it may close it, too
+        DescriptorStream(reactor, end.dup(), channel)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import mmap
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import attrs
+from typing_extensions import override
 
 from txmux.frontend.hops import Hops
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from txmux.rules.model import Listener, Rules
 
 __all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
+_MOVING, _EXPECTED = -2, -1  # the columns that are no process's
+_STEP = 1 << 17
+"""Bytes by which the memory grows: of what is not written, the system keeps nothing."""
 
 
 class FileLock:
@@ -32,28 +38,35 @@ class FileLock:
 
     Args:
         descriptor: A file.
+
+    Attributes:
+        is_needed: Whether there are other processes; otherwise nothing is done.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self.is_needed = True
 
     def __enter__(self) -> None:
         """Wait for it."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
+        if self.is_needed:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
 
     def __exit__(self, *_: object) -> None:
         """Let it go."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+        if self.is_needed:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
 
 
 class SharedTally(Tally):
     """How many connections there are, in all workers together.
 
     Args:
-        limit: The most; 0 is no limit.
+        limit: The most; 0 means no limit.
         counter: The number in this worker, under whichever rules.
-        counts: A number for each worker, which only that worker changes.
-        worker: Which this is, counted from 0.
+        counts: A number for each worker, which only that worker changes, and at last those of connections that are on their way
+            from one process to another, and of those that are expected from another service.
+        worker: Which this is; see `SharedLimits.admissions`.
         lock: Is held while the others are compared with the limit.
     """
 
@@ -86,8 +99,31 @@ class SharedTally(Tally):
         self._counter.count += 1
         self._counts[self._worker] = self._counter.count
 
+    @override
+    def adopt(self) -> None:
+        """Count one that comes from another process, and was counted as on its way, or expected."""
+        with self._lock:
+            self.add()
+            for column in (_MOVING, _EXPECTED):
+                if self._counts[column]:
+                    self._counts[column] -= 1
+                    break
+
+    @override
+    def move_away(self) -> None:
+        """Count one less here, and one more that is on its way."""
+        with self._lock:
+            self._counts[_MOVING] += 1
+            self.give_back()
+
+    @override
+    def none_come(self) -> None:
+        """Count none that is on its way."""
+        with self._lock:
+            self._counts[_MOVING] = 0
+
     def give_back(self) -> None:
-        """Count one less. For each `take` that said yes, once."""
+        """Count one less. For each `add`, `adopt`, and `take` that said yes, once."""
         self._counter.count -= 1
         self._counts[self._worker] = self._counter.count
 
@@ -97,7 +133,7 @@ class Layout:
     """Where each number is in the memory. It only ever grows, so that what counts in one place goes on.
 
     Attributes:
-        columns: The highest number of workers.
+        columns: The highest number of processes, and two more.
         rows: Where the counts of a listener begin; those of the service have no name.
         tables: Where the `SourceTable` of a listener begins.
         size: Of all, in bytes.
@@ -126,9 +162,11 @@ class Layout:
 class SharedLimits:
     """All limits that the listeners of rules have.
 
-    The memory has `Hops`, a row of counts for the service and for each listener, with a column for each worker, and a
-    `SourceTable` for each listener that limits sources. A worker changes only its own column and the slots of sources, so
-    what a worker that ended by itself leaves behind can be cleared.
+    The memory has `Hops`, a row of counts for the service and for each listener, with a column for each process, and a
+    `SourceTable` for each listener that limits sources. A process changes only its own column and the slots of sources, so
+    what a worker that ended by itself leaves behind can be cleared. The first column is that of the process that makes the
+    memory; the last one is that of connections that another service hands over, until they have come; the one before it is that of
+    connections that have left one process of this service for another; the others are those of its workers.
 
     Args:
         descriptor: Of the file that the parent has made; closed by `close`.
@@ -142,37 +180,57 @@ class SharedLimits:
         self.descriptor = descriptor
         self._lock = FileLock(descriptor)
         self._counters: dict[str, Counter] = {}
+        self._memory = memoryview(b"")
         self.use(layout)
         self.hops = Hops(self._memory[: Hops.SIZE])
 
     @classmethod
     def make(cls, rules: Rules, workers: int) -> SharedLimits:
-        """Make the memory, for the workers that inherit its descriptor.
+        """Make the memory, for this process and the workers that are given its descriptor.
 
         Args:
             rules: With which it begins.
             workers: The highest number of them, also later.
         """
         descriptor = _unnamed_file()
-        layout = Layout(workers)
+        layout = Layout(1 + workers + 2)
         layout.extend(rules)
-        os.ftruncate(descriptor, layout.size)
-        return cls(descriptor, layout)
+        _make_room(descriptor, layout)
+        made = cls(descriptor, layout)
+        made._lock.is_needed = False
+        return made
+
+    def share(self) -> None:
+        """Keep workers out while this process looks at what all count: there are some from now on."""
+        self._lock.is_needed = True
+
+    @property
+    def workers(self) -> int:
+        """The highest number of workers that can count here."""
+        return self.layout.columns - 3
 
     def extend(self, rules: Rules) -> None:
         """Make room for what other rules count, too."""
+        before = self.layout.size
         self.layout.extend(rules)
-        os.ftruncate(self.descriptor, self.layout.size)
+        if self.layout.size == before:
+            return
+        _make_room(self.descriptor, self.layout)
         self.use(self.layout)
 
     def use(self, layout: Layout) -> None:
         """Follow the parent, who has made room."""
         self.layout = layout
-        # Given back with the last that uses it.
-        self._memory = memoryview(mmap.mmap(self.descriptor, layout.size))
+        if layout.size > len(self._memory):
+            # The one before is given back with the last that uses it.
+            self._memory = memoryview(mmap.mmap(self.descriptor, 0))
         size = SourceTable.size(layout.columns)
         self._tables = {
-            name: SourceTable(self._memory[start : start + size], layout.columns)
+            name: SourceTable(
+                self._memory[start : start + size],
+                layout.columns,
+                partial(self._written, start, size - _SIZE),
+            )
             for name, start in layout.tables.items()
         }
 
@@ -182,9 +240,9 @@ class SharedLimits:
         """Give what makes the admission of a listener.
 
         Args:
-            worker: Which process this is, counted from 0.
+            worker: Which process this is: a worker's number, counted from 1; 0 is the process that makes the memory.
             seconds: Tells the time, the same in all processes.
-            most: Connections of all listeners together; 0 is no limit.
+            most: Connections of all listeners together; 0 means no limit.
         """
 
         def admission(listener: Listener) -> Admission:
@@ -198,8 +256,10 @@ class SharedLimits:
 
         return admission
 
-    def tally(self, limit: int, name: str, worker: int) -> SharedTally:
+    def tally(self, limit: int, name: str, worker: int) -> Tally:
         """Make what counts the connections of a listener, or of the service, in one of the processes."""
+        if name not in self.layout.rows:  # one that the rules do not have, but older connections
+            return Tally(limit)
         counter = self._counters.setdefault(f"{worker} {name}", Counter())
         return SharedTally(limit, counter, self._row(name), worker, self._lock)
 
@@ -214,7 +274,51 @@ class SharedLimits:
         limits = SourceLimits.of(listener)
         if limits is None:
             return None
-        return PerSource(limits, seconds, self._tables[listener.name], worker, self._lock)
+        table, expected = self._tables[listener.name], self.layout.columns - 1
+        return PerSource(limits, seconds, table, worker, self._lock, expected)
+
+    def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:
+        """Give what counts sources, by listeners, to whoever knows the rates of all processes; it lets nobody in.
+
+        Args:
+            seconds: Tells the time, the same in all processes.
+        """
+        limits = SourceLimits()
+        return {
+            name: PerSource(limits, seconds, table, 0, self._lock)
+            for name, table in self._tables.items()
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Give what another service is to expect, before this one hands its connections over, as values of JSON."""
+        return {
+            "counts": {name: sum(self._row(name)) for name in self.layout.rows},
+            "sources": {
+                name: base64.b64encode(table.held()).decode()
+                for name, table in self._tables.items()
+            },
+        }
+
+    def expect(self, told: Mapping[str, Any], now: float) -> None:
+        """Count connections that another service will hand over; each is counted where it comes to from then on.
+
+        Args:
+            told: As `told` of the other service gave it; the limits that this one has, too, count them.
+            now: The time.
+        """
+        column = self.layout.columns - 1
+        for name, count in told.get("counts", {}).items():
+            if name in self.layout.rows:
+                self._row(name)[column] = count
+        with self._lock:
+            for name, held in told.get("sources", {}).items():
+                if name in self._tables:
+                    self._tables[name].expect(base64.b64decode(held), column, int(now * 10**9))
+
+    def expect_no_more(self) -> None:
+        """Give back what has been expected and has not come: it ends where it is."""
+        with self._lock:
+            self.clear(self.layout.columns - 1)
 
     def clear(self, worker: int) -> None:
         """Forget the connections of a worker that has ended."""
@@ -223,9 +327,36 @@ class SharedLimits:
         for table in self._tables.values():
             table.clear(worker)
 
+    def none_come(self) -> None:
+        """Forget the connections that are on their way: a worker has ended that they were of, or for. Others adopt theirs all the same."""
+        with self._lock:
+            for name in self.layout.rows:
+                self._row(name)[_MOVING] = 0
+
+    def _written(self, start: int, size: int) -> Iterator[tuple[int, int]]:
+        """Give the parts of a table that were ever written; see `SourceTable`."""
+        if not hasattr(os, "SEEK_DATA"):  # not every system tells
+            yield 0, size // _SIZE
+            return
+        at, end = start, start + size
+        while at < end:
+            try:
+                at = os.lseek(self.descriptor, at, os.SEEK_DATA)
+            except OSError:  # there are no more
+                return
+            stop = min(os.lseek(self.descriptor, at, os.SEEK_HOLE), end)
+            if at < end:
+                yield (at - start) // _SIZE, -((start - stop) // _SIZE)
+            at = stop
+
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
+
+
+def _make_room(descriptor: int, layout: Layout) -> None:
+    """Let the memory be as large as it has to be, with some room for what is added later."""
+    os.ftruncate(descriptor, -(-layout.size // _STEP) * _STEP)
 
 
 def _unnamed_file() -> int:

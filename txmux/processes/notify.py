@@ -9,11 +9,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    quoteStringArgument,
-    serverFromString,
-)
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -92,9 +87,16 @@ class Notifier:
         if self._watchdog is not None and self._watchdog.running:
             self._watchdog.stop()
 
-    def taken(self, keys: Iterable[str]) -> None:
-        """Note what systemd may have kept of an earlier process."""
+    def taken(self, keys: Iterable[str], useless: Iterable[str] = ()) -> None:
+        """Note what systemd has kept of an earlier process.
+
+        Args:
+            keys: Of sockets that are used again.
+            useless: Of those that are not. It has to forget these, since it would keep them beside new ones of the same key.
+        """
         self._kept.update(keys)
+        for key in useless:
+            self._send("FDSTOREREMOVE=1", f"FDNAME={_name(key)}")
 
     def keep(self, sockets: Mapping[str, socket.socket]) -> None:
         """Have systemd keep these sockets, and no others, for the next process of the service.
@@ -134,29 +136,42 @@ class Notifier:
             )
 
 
-def sockets_from_store(reactor: Any, environment: Mapping[str, str]) -> dict[str, socket.socket]:
-    """Take the sockets that systemd has kept for this process, by the keys of their places (sd_listen_fds_with_names(3)).
+def sockets_from_store(
+    reactor: Any, environment: Mapping[str, str]
+) -> tuple[dict[str, socket.socket], list[str]]:
+    """Take the sockets that systemd has kept for this process (sd_listen_fds_with_names(3)).
 
     Args:
         reactor: The process's own.
         environment: That of the process.
+
+    Returns:
+        The sockets by the keys of their places, and the keys of those that clients cannot come by any more.
     """
     found = {}
+    useless = []
     for name in set(environment.get("LISTEN_FDNAMES", "").split(":")):
         descriptor = _passed(reactor, name) if name.startswith(_PREFIX) else None
         if descriptor is not None:
             key = unquote(name.removeprefix(_PREFIX))
             kept = socket.socket(fileno=descriptor)
             kept.set_inheritable(False)
-            if _is_usable(key, kept):
+            if _is_usable(kept):
                 found[key] = kept
             else:
                 kept.close()
-    return found
+                useless.append(key)
+    return found, useless
 
 
 def _passed(reactor: Any, name: str) -> int | None:
     """Give the descriptor of a name, if it was passed to this process: only Twisted knows, which has read the variables before."""
+    from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS
+        AdoptedStreamServerEndpoint,
+        quoteStringArgument,
+        serverFromString,
+    )
+
     try:
         named = serverFromString(reactor, f"systemd:domain=UNIX:name={quoteStringArgument(name)}")
     except LookupError:
@@ -164,12 +179,12 @@ def _passed(reactor: Any, name: str) -> int | None:
     return named.fileno if isinstance(named, AdoptedStreamServerEndpoint) else None
 
 
-def _is_usable(key: str, kept: socket.socket) -> bool:
+def _is_usable(kept: socket.socket) -> bool:
     """Tell whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
     with suppress(OSError):
         if not kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
-        return kept.family != socket.AF_UNIX or os.path.exists(key.removeprefix("unix:"))  # noqa: PTH110 - a text
+        return kept.family != socket.AF_UNIX or os.path.exists(kept.getsockname())  # noqa: PTH110 - a text
     return False
 
 

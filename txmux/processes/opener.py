@@ -1,4 +1,4 @@
-"""A helper that keeps the privilege: it opens files and ports that the rules name, and does nothing else.
+"""A helper that keeps the privilege: it opens files and ports that the rules name, writes the file of ``--pidfile``, and does nothing else.
 
 Started before the rest of the service becomes the user of the rules (privilege separation), so that a worker that is started later
 reads the same keys, and changed rules may name a port below 1024 or a certificate that only root can read. It reads the rules itself,
@@ -25,22 +25,25 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.admin.token import make_token
 from txmux.errors import MuxError
-from txmux.files import open_log
-from txmux.processes.account import account_of
+from txmux.files import open_log, open_safely
 from txmux.processes.environment import environment
-from txmux.rules.model import Backend, Files
+from txmux.processes.named import Named
+from txmux.processes.pidfile import name_process, unname_process
+from txmux.rules.model import Files
+from txmux.rules.model.files import OPTIONS
 from txmux.rules.reading.parser import load
-from txmux.serving.places import open_place, places_of
+from txmux.serving.places import open_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from txmux.rules.model import Rules
     from txmux.serving.places import Place
 
 _PACKET = 65536  # bytes
 _PATIENCE = 10.0  # seconds that the helper has for an answer
+_AS_THE_SERVICE = "--unprivileged"
 
 
 class OpenerError(MuxError):
@@ -58,30 +61,45 @@ class Opener:
         connection.settimeout(_PATIENCE)
         self._connection = connection
         self._folder = Path.cwd()
+        self._number = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, path: Path) -> Opener:
+    def start(
+        cls,
+        path: Path,
+        pidfile: Path | None = None,
+        text: str | None = None,
+        *,
+        is_privileged: bool = True,
+    ) -> Opener:
         """Start a helper, with the privilege that this process has now.
 
         Args:
             path: The rules file, seen from where this process is.
+            pidfile: The file that names the process which serves.
+            text: What is in the rules, if there is no such file.
+            is_privileged: Whether it may do more than the service, so that it follows no link that somebody else than root has made.
 
         Raises:
             OSError: It cannot be started.
         """
         own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with other:
+        with other, tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
+            stdin.write(text or "")
+            stdin.seek(0)
             opener = cls(own)
             opener._process = subprocess.Popen(  # noqa: S603 - this very program
                 [
                     sys.executable,
                     "-m",
                     "txmux.processes.opener",
+                    *([] if is_privileged else [_AS_THE_SERVICE]),
                     str(other.fileno()),
                     str(path),
+                    *([str(pidfile)] if pidfile else []),
                 ],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if text is None else stdin,
                 env=environment(),
                 pass_fds=[other.fileno()],
             )
@@ -130,6 +148,15 @@ class Opener:
         with suppress(OSError):  # who asks next is told
             self._ask(do="commit")
 
+    def name(self, remove: bool) -> None:  # noqa: FBT001 - `PidFile.by_helper`
+        """Have the file that names the process which serves name this one, or removed if it does.
+
+        Raises:
+            OSError: It cannot be written or removed.
+            OpenerError: The helper is of a version that does not do that.
+        """
+        self._ask(do="name", pid=os.getpid(), remove=remove)
+
     def another(self, *, may_all: bool = False) -> socket.socket:
         """Give what an `Opener` of another process can be made of.
 
@@ -155,21 +182,33 @@ class Opener:
         return descriptor
 
     def _ask(self, **question: Any) -> list[int]:
+        self._number += 1
         try:
-            self._connection.send(json.dumps(question).encode())
-            packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+            self._connection.send(json.dumps({**question, "number": self._number}).encode())
+            answer, descriptors = self._receive()
+            while answer.get("number") != self._number:  # that of a question which was given up
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                answer, descriptors = self._receive()
+        except (EOFError, ConnectionError):
+            raise OSError(
+                errno.EPIPE, "the helper that opens files has ended: restart the service"
+            ) from None
         except OSError as problem:
             raise OSError(
                 errno.EPIPE, f"the helper that opens files cannot be asked: {problem}"
             ) from problem
-        if not packet:
-            raise OSError(errno.EPIPE, "the helper that opens files is gone: restart the service")
-        answer = json.loads(packet)
         if "refused" in answer:
             raise OpenerError(answer["refused"])
         if "errno" in answer:
             raise OSError(answer["errno"], answer["error"])
-        return list(descriptors)
+        return descriptors
+
+    def _receive(self) -> tuple[dict[str, Any], list[int]]:
+        packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
+        if not packet:
+            raise EOFError
+        return json.loads(packet), list(descriptors)
 
 
 def opener_of(
@@ -186,54 +225,29 @@ def opener_of(
     return open_place
 
 
-@attrs.define
-class _Named:
-    """What rules name.
-
-    Attributes:
-        files: That may be read.
-        log: That may be appended to.
-        places: Where may be listened, by listener and text.
-    """
-
-    files: frozenset[str]
-    log: str | None
-    places: dict[tuple[str, str], Place]
-    owner: tuple[int, int] | None
-
-    @classmethod
-    def by(cls, rules: Rules) -> _Named:
-        """Look through rules."""
-        ends = [route.terminate_tls for route in rules.routes if route.terminate_tls is not None]
-        files: list[Path | None] = [path for end in ends for path in (*end.files, end.client_ca)]
-        for backend in (*rules.backends.values(), *rules.outcomes()):
-            if isinstance(backend, Backend) and backend.tls is not None:
-                files += [backend.tls.ca, *backend.tls.certificate]
-        log = rules.settings.access_log
-        account = account_of(rules)
-        return cls(
-            frozenset([*rules.files.texts, *(os.path.abspath(path) for path in files if path)]),  # noqa: PTH100 - links stay
-            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100
-            {(place.listener, place.text): place for place in _places(rules)},
-            account.owner if account else None,
-        )
-
-
-def _places(rules: Rules) -> Iterable[Place]:
-    for listener in rules.listeners:
-        yield from places_of(listener)
-
-
 class Helper:
     """Answers.
 
     Args:
         path: The rules file.
+        pidfile: The file that names the process which serves.
+        data: What is in the rules, if there is no such file.
+        is_privileged: See `Opener.start`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        pidfile: Path | None = None,
+        data: bytes | None = None,
+        *,
+        is_privileged: bool = True,
+    ) -> None:
+        self._is_privileged = is_privileged
         self._path = path
-        self._named: list[_Named] = []
+        self._data = data
+        self._pidfile = pidfile
+        self._named: list[Named] = []
         self._files = Files()
         self._poll = select.poll()
         self._connections: dict[int, socket.socket] = {}
@@ -263,12 +277,15 @@ class Helper:
             packet = connection.recv(_PACKET)
             if not packet:
                 raise ConnectionError
+            question = json.loads(packet)
+            number = question.pop("number", None)
             answer, descriptors = self.answer(
-                json.loads(packet), may_all=connection.fileno() in self._may_all
+                question, may_all=connection.fileno() in self._may_all
             )
+            answer["number"] = number
             connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
             socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError, RecursionError):  # gone, or it talks nonsense
             self._poll.unregister(connection)
             self._may_all.discard(connection.fileno())
             del self._connections[connection.fileno()]
@@ -296,12 +313,16 @@ class Helper:
                 "rules": self._rules,
                 "commit": self._commit,
                 "another": self._another,
+                "name": self._name,
             }
-        do = does.get(question.pop("do"))
+        do = does.get(str(question.pop("do", "")))
+        unknown = {"refused": "that is not what this helper does"}, list[int]()
         if do is None:
-            return {"refused": "that is not what this helper does"}, []
+            return unknown
         try:
             return {}, do(**question)
+        except TypeError:  # a question of another version
+            return unknown
         except OSError as problem:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:
@@ -312,7 +333,11 @@ class Helper:
             return [self._open_log(path)]
         if not any(path in named.files for named in self._named):
             raise _not_named(path)
-        return [os.open(path, os.O_RDONLY | os.O_CLOEXEC)]
+        if any(path == named.token for named in self._named):
+            make_token(Path(path))
+        if self._is_privileged:
+            return [open_safely(Path(path))[0]]
+        return [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)]
 
     def _open_log(self, path: str) -> int:
         for named in self._named:
@@ -323,7 +348,7 @@ class Helper:
     def _bind(self, listener: str, text: str) -> list[int]:
         for named in reversed(self._named):
             place = named.places.get((listener, text))
-            if place is not None and place.kind in {"tcp", "unix"}:
+            if place is not None and place.kind in {"tcp", "udp", "unix"}:
                 return [open_place(place, None).detach()]
         raise _not_named(text)
 
@@ -336,12 +361,24 @@ class Helper:
             return [os.dup(file.fileno())]
 
     def _read(self) -> None:
-        rules = load(self._path)
+        rules = load(self._path, data=self._data)
         self._files = rules.files
-        self._named = [*self._named[:1], _Named.by(rules)]
+        self._named = [*self._named[:1], Named.by(rules)]
 
     def _commit(self) -> list[int]:
         del self._named[:-1]
+        return []
+
+    def _name(self, pid: int, *, remove: bool) -> list[int]:
+        owner = self._named[-1].owner if self._named else None
+        # Whoever reads the file sends signals to that process, maybe as root.
+        if (
+            self._pidfile is None
+            or owner is None
+            or Path(f"/proc/{pid:d}").stat().st_uid != owner[0]
+        ):
+            raise OSError(errno.EACCES, "Permission denied")
+        (unname_process if remove else name_process)(self._pidfile, pid)
         return []
 
     def _another(self, *, may_all: bool) -> list[int]:
@@ -355,12 +392,17 @@ def _not_named(what: str) -> OSError:
 
 
 def main() -> None:
-    """Run the helper: ``python -m txmux.processes.opener DESCRIPTOR RULES``."""
+    """Run the helper: ``python -m txmux.processes.opener [--unprivileged] DESCRIPTOR RULES [PIDFILE]``."""
     # systemd and terminals send them to all processes of a service; this one ends with those that it serves.
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(ignored, signal.SIG_IGN)
-    descriptor, path = sys.argv[1:]
-    Helper(Path(path)).serve(socket.socket(fileno=int(descriptor)))
+    words = [word for word in sys.argv[1:] if word != _AS_THE_SERVICE]
+    is_privileged = len(words) == len(sys.argv[1:])
+    descriptor, path, *pidfile = words
+    data = sys.stdin.buffer.read() if path == OPTIONS else None
+    named = Path(*pidfile) if pidfile else None
+    helper = Helper(Path(path), named, data, is_privileged=is_privileged)
+    helper.serve(socket.socket(fileno=int(descriptor)))
 
 
 if __name__ == "__main__":

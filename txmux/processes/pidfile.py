@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class PidFileError(MuxError):
@@ -20,10 +24,15 @@ class PidFile:
 
     Args:
         path: Where it is.
+
+    Attributes:
+        path: The same, from the root of the file system.
+        by_helper: Names this process where this process may not, or with ``True`` removes its name.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self._path = Path(path).absolute()
+        self.path = Path(path).absolute()
+        self.by_helper: Callable[[bool], None] | None = None
 
     def write(self) -> None:
         """Name this process.
@@ -31,17 +40,54 @@ class PidFile:
         Raises:
             PidFileError: It cannot be written.
         """
-        new = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            new.write_text(f"{os.getpid()}\n")
-            new.replace(self._path)
+            try:
+                name_process(self.path, os.getpid())
+            except PermissionError:
+                if self.by_helper is None:
+                    raise
+                self.by_helper(False)  # noqa: FBT003 - its type is that of a callable
         except OSError as problem:
-            with suppress(OSError):
-                new.unlink()
-            raise PidFileError(f"--pidfile {self._path}: {problem.strerror}") from problem
+            raise PidFileError(f"--pidfile {self.path}: {problem.strerror}") from problem
 
     def remove(self) -> None:
         """Remove it, unless another process has been named meanwhile."""
+        with suppress(OSError, MuxError):
+            try:
+                unname_process(self.path, os.getpid())
+            except PermissionError:
+                if self.by_helper is not None:
+                    self.by_helper(True)  # noqa: FBT003 - as above
+
+
+def name_process(path: Path, pid: int) -> None:
+    """Write a process's ID to a file, which has another one's or is not there; links are not followed.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    new = path.with_name(f".{path.name}.{pid}")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor
+            file.write(f"{pid}\n")
+        new.replace(path)
+    except OSError:
         with suppress(OSError):
-            if self._path.read_text() == f"{os.getpid()}\n":
-                self._path.unlink()
+            new.unlink()
+        raise
+
+
+def unname_process(path: Path, pid: int) -> None:
+    """Remove a file that has a process's ID; one that has another stays.
+
+    Raises:
+        OSError: It cannot be read or removed.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        named = file.read(32)
+    if named == b"%d\n" % pid:
+        path.unlink()

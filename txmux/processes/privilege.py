@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twisted.logger import Logger
+
 from txmux.files import use_helper
-from txmux.processes.opener import Opener, opener_of
+from txmux.processes.opener import Opener, OpenerError, opener_of
+from txmux.processes.sandbox import sandbox_of
+from txmux.rules.model.files import OPTIONS
 from txmux.rules.reading.parser import load, read_again
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
-    from pathlib import Path
 
     from txmux.processes.account import Account
+    from txmux.processes.pidfile import PidFile
     from txmux.rules.model import Rules
     from txmux.serving.store import ListeningSockets
 
-__all__ = ["KEY", "Privilege"]
+__all__ = ["KEY", "READS_BY", "Privilege", "read_by_helper"]
 
 KEY = "opener:"
 """Of what leads to the helper, among the sockets that are handed to a new process. One that does not know it closes it."""
+
+READS_BY = "TXMUX_HELPER"
+"""The environment variable that tells a process which takes the place of another one by which descriptor it reads the rules."""
+
+
+def read_by_helper() -> Rules | None:
+    """Read the rules by the helper of the process in whose place this one is to be, who may then open what they name.
+
+    Returns:
+        The rules; ``None`` if there is no helper.
+
+    Raises:
+        MuxError: All that is wrong.
+    """
+    number = os.environ.pop(READS_BY, None)
+    if number is None:
+        return None
+    with socket.socket(fileno=int(number)) as connection:
+        try:
+            return read_again(Opener(connection).read_rules())
+        except OSError as problem:
+            raise OpenerError(problem.strerror) from problem
 
 
 class Privilege:
     """Has a helper open what the service may not open any more; without one, the service does all by itself.
 
     Args:
-        sockets: Those of the service.
+        stores: The sockets of the service.
+        pidfile: Names the process that serves, if it is wanted.
 
     Attributes:
-        opener: The helper, if there is one.
+        opener: The helper, if there is one; it may be for workers alone.
     """
 
-    def __init__(self, sockets: ListeningSockets) -> None:
-        self._sockets = sockets
-        self._is_shared = False
+    _log = Logger()
+
+    def __init__(self, *stores: ListeningSockets, pidfile: PidFile | None = None) -> None:
+        self._pidfile = pidfile
+        self._stores = stores
+        self._folder = Path.cwd()
+        self._is_shared = self._is_for_workers = False
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
@@ -46,7 +80,8 @@ class Privilege:
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
         """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`."""
-        if self.opener is None:
+        if self.opener is None or self._is_for_workers:
+            # A helper without a privilege is started again, by whatever version is installed then.
             yield {}
             return
         self._is_shared = True
@@ -54,23 +89,66 @@ class Privilege:
             yield {KEY: connection}
 
     def keep(self, rules: Rules, account: Account | None) -> None:
-        """Start the helper, if the service is going to become another user, and its rules are from a file."""
-        if account is None or account.is_current or not rules.files.texts or self.opener:
+        """Start the helper, if the service is going to become another user, or its workers open nothing by themselves.
+
+        It reads the rules from their file, so without one there is none.
+
+        Raises:
+            SandboxError: The rules want a sandbox that cannot be.
+        """
+        sandbox = sandbox_of(rules)
+        if sandbox != "off":
+            self._log.info(
+                "sandbox: workers can open only what the rules name, execute nothing, and gain no privileges"
+            )
+        if not rules.files.texts or self.opener:
             return
-        self._use(Opener.start(rules.path))
+        pidfile = self._pidfile.path if self._pidfile else None
+        text = rules.files.texts.get(OPTIONS)  # which the helper cannot read by itself
+        if account is not None and not account.is_current:
+            self._use(Opener.start(rules.path, pidfile, text))
+        elif sandbox != "off":
+            self._is_for_workers = True
+            self.opener = Opener.start(rules.path, None, text, is_privileged=False)
+
+    def given_up(self, user: str) -> None:
+        """Tell that the process is another user from now on, and what that one cannot do."""
+        self._log.info("the process is user {user} from now on", user=user)
+        if not os.access(sys.executable, os.X_OK):
+            self._log.warn(
+                "user {user} cannot run {python}: no worker can be started later, and there can be no upgrade; "
+                "install Python and txmux where that user may run them",
+                user=user,
+                python=sys.executable,
+            )
 
     def _use(self, opener: Opener) -> None:
         self.opener = opener
         use_helper(opener.open_file)
-        self._sockets.open_place = opener_of(self._sockets.open_place, opener)
+        if self._pidfile is not None:
+            self._pidfile.by_helper = opener.name
+        for store in self._stores:
+            store.open_place = opener_of(store.open_place, opener)
 
     def read(self, path: Path) -> Rules:
         """Read the rules again.
 
+        Args:
+            path: Their file, seen from where the process was at first.
+
         Raises:
             MuxError: All that is wrong.
         """
-        return load(path) if self.opener is None else read_again(self.opener.read_rules())
+        if Path.cwd() != self._folder:  # whoever runs the service went elsewhere
+            path = self._folder / path
+        if self.opener is None:
+            return load(path)
+        if self._is_for_workers:
+            load(path)  # which tells of all errors; the helper has to know what the rules name then
+        try:
+            return read_again(self.opener.read_rules())
+        except OSError as problem:
+            raise OpenerError(problem.strerror) from problem
 
     def commit(self) -> None:
         """Note that the rules that were read last are in force."""

@@ -7,6 +7,9 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -57,8 +60,10 @@ class StopSignals:
 
     Attributes:
         hurry: Is called, in the reactor, by a signal that comes while the service stops; ``None`` while it does not.
-        is_urgent: Whether a further signal came before the service began to stop.
+        is_urgent: Whether a further signal came before the service began to end connections.
     """
+
+    _log = Logger()
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -86,6 +91,22 @@ class StopSignals:
             for number, handler in self._handlers.items():
                 if signal.getsignal(number) == self._arrived:  # and not somebody else's by now
                     signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    async def wait(self, seconds: float) -> None:
+        """Let the service go on for a while after it was told to stop; a further signal ends that."""
+        if not seconds or self.is_urgent:
+            return
+        over: Deferred[None] = Deferred()
+        self._log.info("clients are accepted for another {seconds:g} s", seconds=seconds)
+
+        def hurry() -> None:
+            self.is_urgent = True
+            if call.active():
+                call.reset(0)
+
+        call = self._reactor.callLater(seconds, over.callback, None)
+        self.hurry = hurry
+        await over
 
     def _is_reactor_told(self) -> bool:
         """Tell whether a signal has told the reactor to stop, which it may not have done yet."""

@@ -16,6 +16,7 @@ from twisted.internet.protocol import ProcessProtocol
 from txmux.errors import MuxError
 from txmux.processes.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.ending import how_ended
+from txmux.processes.privilege import KEY, READS_BY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ ENDS = "TXMUX_PREDECESSOR"
 VERSION = 1
 """Of what the two processes tell each other. Who does not know a field leaves it out, so this changes only if that is not enough."""
 
-_STDERR, _CHANNEL = 2, 3
+_STDERR, _CHANNEL, _HELPER = 2, 3, 4
 _ENDING = 5.0  # seconds that it has to end, when it has closed the channel
 _SAID = 2**16  # bytes of what it says that are kept
 
@@ -52,7 +53,7 @@ class Successor(ProcessProtocol):
         channel: Leads to it.
     """
 
-    transport: IProcessTransport
+    transport: IProcessTransport | None = None
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
@@ -81,7 +82,7 @@ class Successor(ProcessProtocol):
         with own, other:
             attach(self._reactor, self.channel, own)
             try:
-                self._spawn(other.fileno())
+                self._spawn(other.fileno(), sockets.get(KEY))
             except OSError as problem:
                 self.channel.close()
                 raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
@@ -111,20 +112,26 @@ class Successor(ProcessProtocol):
                 late.cancel()
         return answer
 
-    def _spawn(self, descriptor: int) -> None:
+    def _spawn(self, descriptor: int, helper: socket.socket | None) -> None:
+        descriptors: dict[int, int | str] = {1: 1, 2: "r", _CHANNEL: descriptor}
+        environment = {**os.environ, ENDS: str(_CHANNEL)}
+        if helper is not None:
+            descriptors[_HELPER] = helper.fileno()
+            environment[READS_BY] = str(_HELPER)
         with Path(os.devnull).open() as nothing:
             self._reactor.spawnProcess(
                 self,
                 self._command[0],
                 self._command,
-                env={**os.environ, ENDS: str(_CHANNEL)},
-                childFDs={0: nothing.fileno(), 1: 1, 2: "r", _CHANNEL: descriptor},
+                env=environment,
+                childFDs={0: nothing.fileno(), **descriptors},
             )
 
     def end(self) -> None:
-        """End it, whatever it is doing."""
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+        """End it, whatever it is doing, if it has been started."""
+        if self.transport is not None:
+            with suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
 
     def ended(self) -> Deferred[str]:
         """Wait until it has ended."""
@@ -133,8 +140,8 @@ class Successor(ProcessProtocol):
     @property
     def pid(self) -> int:
         """Its process ID."""
-        pid: int = self.transport.pid
-        return pid
+        assert self.transport is not None  # noqa: S101 - nobody asks before
+        return int(self.transport.pid)
 
     @property
     def said(self) -> str:

@@ -9,21 +9,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 
+from txmux.observe.counting.counters import OWN
 from txmux.processes.backoff import BackOff
-from txmux.processes.channel import Channel, GoneError, attach
+from txmux.processes.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.ending import how_ended
 from txmux.processes.environment import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IProcessTransport
     from twisted.python.failure import Failure
+
+    from txmux.observe.counting.column import Column
+    from txmux.observe.counting.counters import Counters
 
 __all__ = ["CHANNEL", "Worker"]
 
@@ -36,13 +42,18 @@ _MOST_SILENT_STARTING = 60
 _LONGEST_OUTAGE = 0.5
 """Seconds that a worker waits for its start, at most, while nobody serves."""
 
+_AGAIN = 0.5
+"""Seconds until a worker is asked once more whether it can end."""
+
 _access = Logger(namespace="txmux.access")
 
 
 class _Parent(Protocol):
     """What a worker needs of its parent."""
 
+    counters: Counters
     generation: int
+    is_changing: bool
 
     def descriptors(self) -> list[int]: ...
     def start_message(self) -> dict[str, Any]: ...
@@ -50,8 +61,9 @@ class _Parent(Protocol):
     def is_served(self) -> bool: ...
     def ready(self, worker: Worker, /) -> None: ...
     def retired(self, worker: Worker, /) -> None: ...
-    def ended(self, number: int, /) -> None: ...
+    def ended(self, number: int, /, *, is_left: bool) -> None: ...
     def start_failed(self, message: str, /) -> None: ...
+    def replace(self, worker: Worker, /) -> None: ...
 
 
 class Worker(ProcessProtocol):
@@ -67,6 +79,7 @@ class Worker(ProcessProtocol):
         number: As above.
         ready: Whether it serves.
         generation: Of the rules that it was given.
+        is_leaving: Whether it was told to end, so that it cannot serve again.
     """
 
     _log = Logger()
@@ -82,14 +95,15 @@ class Worker(ProcessProtocol):
         self._back_off = BackOff()
         self._channel: Channel | None = None
         self._restart: IDelayedCall | None = None
+        self._sink: Callable[[dict[str, Any]], object] | None = None
         self._stopped: Deferred[None] | None = None
         self._has_served = not is_first
         self._problem = ""
         self._silent = 0
         self._asked = False
         self._hung = False
-        self._retiring = False
-        self.ready = False
+        self._retirement: object | None = None
+        self.ready = self.is_leaving = False
         self.generation = 0
 
     @property
@@ -97,18 +111,54 @@ class Worker(ProcessProtocol):
         """The number of the process; 0 if there is none."""
         return 0 if self._channel is None else int(self.transport.pid or 0)
 
-    def retire(self) -> None:
-        """Have it accept no more and end when its connections have; then nobody succeeds it."""
-        self._retiring = True
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process was told to end, and has."""
+        return self._stopped is not None and self._channel is None
+
+    @property
+    def can_return(self) -> bool:
+        """Whether it could serve again: its process has not ended, and was not told to."""
+        return self._channel is not None and self._channel.is_open and not self.is_leaving
+
+    def retire(self, gone: Sequence[str] = ()) -> None:
+        """Have it accept no more and end when its connections have; then nobody succeeds it.
+
+        Args:
+            gone: The keys of sockets that will be nobody's.
+        """
+        self._retirement = retirement = object()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         if self._channel is None:
             self._parent.retired(self)
+        elif not self.ready:
+            self._end()  # it has served nobody yet
         else:
-            self.tell("retire")
+            Deferred.fromCoroutine(self._let_leave(retirement, gone)).addErrback(_is_gone)
+
+    async def _let_leave(self, retirement: object, gone: Sequence[str]) -> None:
+        """Have it end as soon as it has no connections, unless it serves again by then."""
+        is_over = False
+        while not is_over:
+            await self.ask("retire", seconds=None, gone=[*gone])
+            if self._retirement is not retirement:
+                return
+            if not self._parent.is_changing:
+                self.is_leaving = True
+                is_over = self.is_leaving = await self.ask("leave")
+            if not is_over:  # others have handed it theirs, or it may be needed
+                await deferLater(self._reactor, _AGAIN)
+                if self._retirement is not retirement:
+                    return
+
+    def serve_again(self) -> None:
+        """Let it live on; the next rules are committed with `listening`."""
+        self._retirement = None
 
     def start(self) -> None:
         """Start the process."""
+        is_again = self.generation > 0
         self.generation = self._parent.generation
         self._restart = None
         self._problem = ""
@@ -118,20 +168,35 @@ class Worker(ProcessProtocol):
         handlers: dict[str, Callable[..., object]] = {
             "log": self._logged,
             "access": self._accessed,
+            "event": self._happened,
+            "replace": lambda: self._parent.replace(self),
         }
         channel = self._channel = Channel(handlers, lambda: None, self._reactor)
+        counters = self._parent.counters
         try:
+            own, column, life = (
+                counters.column(OWN),
+                counters.column(self.number + 1),
+                counters.life,
+            )
             self._begin(channel)
         except OSError as problem:
             self._channel = None
             self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
         if self._channel is channel:
-            starting = self._ask_to_start(channel)
+            if is_again:
+                own.process.restarted()
+            starting = self._ask_to_start(channel, column, life)
             starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
         else:  # it may have ended already
             channel.close()
 
-    def _ask_to_start(self, channel: Channel) -> Deferred[Any]:
+    def _ask_to_start(self, channel: Channel, column: Column, life: int) -> Deferred[Any]:
+        if column.descriptor is not None:
+            counting = channel.ask(
+                "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
+            )
+            counting.addErrback(lambda _: None)  # it may be of a version that does not know
         message, descriptors = self._parent.start_message(), self._parent.descriptors()
         opener = self._parent.opener()
         if opener is None:
@@ -223,8 +288,8 @@ class Worker(ProcessProtocol):
         """Start another one, unless it was to end."""
         self._channel = None
         self.ready = False
-        self._parent.ended(self._number)
-        if self._retiring:
+        self._parent.ended(self._number, is_left=self.is_leaving)
+        if self._retirement is not None:
             self._parent.retired(self)
             if self._stopped is not None:
                 self._stopped.callback(None)
@@ -272,5 +337,18 @@ class Worker(ProcessProtocol):
         named = LogLevel.lookupByName(level)
         self._log.emit(named, "worker {number}: {text}", number=number, text=text)
 
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Have its events told to somebody, or with ``None`` to nobody any more."""
+        self._sink = sink
+        self.tell("listen", on=sink is not None)
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        if self._sink is not None:
+            self._sink(event)
+
     def _accessed(self, line: str) -> None:
         _access.info("{line}", line=line)
+
+
+def _is_gone(failure: Failure) -> None:
+    failure.trap(ChannelError)  # whoever waits for its end hears of that from the system

@@ -1,0 +1,116 @@
+"""A test case with connections that go from one listener to another; both are in one process, with a channel between them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from tests.support.mux import MuxTestCase, server_at
+from tests.support.peers import connect, reactor
+from txmux.embedding import route
+from txmux.frontend.listener import MuxFactory
+from txmux.processes.channel import Channel, attach
+from txmux.processes.handover import Adopting, hand_over
+from txmux.processes.keeping import Keeping
+from txmux.relay.kernel import is_supported
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tests.support.peers import Peer
+    from txmux.frontend.connection import MuxProtocol
+
+
+def descriptors() -> int:
+    """Count the sockets that this process has open."""
+    count = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that the list is read with
+            count += str(path.readlink()).startswith("socket:")
+    return count
+
+
+class HandoverCase(MuxTestCase):
+    """From one listener to another."""
+
+    skip = None if is_supported() else "these need Linux"
+
+    async def relayed(
+        self, count: int = 1, *, of_server: int = 0, **settings: Any
+    ) -> list[tuple[Peer, Peer]]:
+        """Have connections relayed, to a backend with these settings, and give the peers of each.
+
+        Args:
+            count: How many.
+            of_server: The most for the server.
+            settings: Of the backend.
+        """
+        limited = attrs.evolve(server_at(self.backend_port()), max_connections=of_server)
+        self.routes = [route("ssh", Backend("backend", (limited,), **settings), name="ssh")]
+        port = self.mux(self.routes)
+        peers = []
+        for number in range(count):
+            client = await connect(self, port)
+            client.send(b"SSH-2.0-a\r\n")
+            server = await self.backend.peer(number)
+            await server.has(11)
+            peers.append((client, server))
+        self.old = self.factory
+        self.new = self.another()
+        self.sockets = descriptors()
+        return peers
+
+    def another(self) -> MuxFactory:
+        """Make another listener with the same rules."""
+        settings = self.old.generation.settings
+        return MuxFactory(self.routes, settings, access_log=self.log, reactor=self.time)
+
+    def channel_to(
+        self, handlers: dict[str, Callable[..., object]], lost: Callable[[], object]
+    ) -> Channel:
+        """Give the old process's end of a channel to one that does this."""
+        one, other = socket.socketpair()
+        time: Any = self.time
+        here = Channel({}, lambda: None, time)
+        self.there = Channel(handlers, lost, reactor)
+        attach(reactor, self.there, other)
+        attach(reactor, here, one)
+        ended: Deferred[None] = Deferred()
+        here._lost = lambda: ended.callback(None)
+
+        def end() -> Deferred[None]:
+            here.close()
+            return ended
+
+        self.addCleanup(end)
+        return here
+
+    def adopted_by(self, adopting: Adopting, **changed: Callable[..., object]) -> Channel:
+        """Give a channel to a process that adopts, but for some of what it does."""
+        channel = self.channel_to({**adopting.handlers, **changed}, adopting.lost)
+        adopting.channel = self.there
+        return channel
+
+    def adopting(self, **changed: Callable[..., object]) -> Channel:
+        """Give a channel to a process that adopts, but for some of what it does."""
+        adopting = Adopting(lambda _: self.new)
+        self.does = adopting.handlers
+        return self.adopted_by(adopting, **changed)
+
+    async def hand(self, *channels: Channel) -> int:
+        """Hand all over."""
+        return await self.hand_these(self.old.connections, *channels)
+
+    async def hand_these(self, connections: Iterable[MuxProtocol], *channels: Channel) -> int:
+        """Hand some over."""
+        self.kept = [Keeping() for _ in channels]
+        for keeping, channel in zip(self.kept, channels, strict=True):
+            keeping.channel = channel
+            channel.handlers.update(keeping.handlers)
+        return await hand_over(list(connections), self.kept)

@@ -1,0 +1,235 @@
+"""Counters of a service with workers, of which one is killed and all get other rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import deferLater
+
+from tests.processes.running import halted, pids_of
+from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
+from tests.support.service import ServiceTestCase
+from txmux import MuxService
+from txmux.admin.metrics import exposition
+from txmux.observe.counting.snapshot import counts_of
+from txmux.processes.parent import Parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from txmux.observe.counting.snapshot import Counts
+
+RULES = """
+[txmux]
+workers = 3
+access_log = LOG
+access_log_format = json
+
+[listen public]
+endpoint = 127.0.0.1:0
+
+[route greeting]
+match = regex pattern=HELLO
+backend = 127.0.0.1:BACKEND
+"""
+
+CHANGED = """
+[route parting]
+match = regex pattern=BYE
+backend = 127.0.0.1:BACKEND
+"""
+
+
+class Echo(Peer):
+    """Says everything twice, and finishes when its client does."""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.send(2 * data)
+
+    def readConnectionLost(self) -> None:
+        super().readConnectionLost()
+        self.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; the test's own time-out is the limit."""
+    while not condition():
+        await deferLater(reactor, 0.01)
+
+
+class AgreementTest(ServiceTestCase):
+    """Real workers, and clients that know what they have sent and got."""
+
+    timeout = 60
+
+    async def test_killed_and_reloaded(self) -> None:
+        """The counters, the access log and the clients agree to the last connection and byte."""
+        await self.start()
+        self.sent = self.got = 0
+        for _ in range(40):
+            await self.visit(b"HELLO 1")
+        for _ in range(5):
+            await self.visit(b"nobody knows this", answered=False)
+        victim, *others = pids_of(os.getpid())
+        lost = await self.hold(others)
+        kept = [peer for pid in others for peer in await self.hold({victim, *others} - {pid})]
+        before = await self.service_.counters()
+        self.assert_public(before, total=69, active=24)
+        await self.kill(victim, lost)
+        after = await self.service_.counters()
+        self.assert_public(after, total=69, active=16)
+        self.assertEqual(after.restarts, 1)
+        self.write(RULES + CHANGED)
+        report = await self.service_.reload()
+        self.assertEqual(report.changes[:21], "1 route new (parting)")
+        for peer in kept:
+            await self.say(peer, b"more")
+        for _ in range(20):
+            await self.visit(b"BYE 1")
+        for peer in kept:
+            peer.finish()
+            await peer.is_lost()
+        await self.settled()
+        await self.compare(lost=len(lost))
+
+    async def test_new_names(self) -> None:
+        """Routes whose names change with each reload take no more memory, and each is counted from nothing, while a connection of the first goes on."""
+        await self.start()
+        self.sent = self.got = 0
+        kept = await connect(self, self.port)
+        await self.say(kept, b"HELLO 1")
+        sizes = []
+        for number in range(7):
+            self.write(RULES.replace("greeting", f"r{number}"))
+            report = await self.service_.reload()
+            self.assertEqual(report.errors, ())
+            for _ in range(6):
+                await self.visit(b"HELLO 2")
+            await until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
+            sizes.append(len(self.service_.counted.layout.places))
+        self.assertEqual(sizes[3:], [sizes[3]] * 4)
+        kept.finish()
+        await kept.is_lost()
+        await self.settled()
+        self.assert_public(await self.service_.counters(), total=43, active=0)
+
+    def matches(self) -> dict[str, int]:
+        """Give what routes have taken."""
+        counts = counts_of(self.service_.counted, self.service_.rules)
+        return {one.route: one.matches for one in counts.routes}
+
+    async def start(self) -> None:
+        """Start a service, and wait until its workers serve."""
+        self.backend = listen(self, PeerFactory(Echo))
+        self.rules = self.folder / "rules.ini"
+        self.write(RULES)
+        self.service_ = MuxService.from_file(self.rules, reactor=reactor)
+        self.service_.startService()
+        self.addCleanup(self.service_.stopService)
+        parent = self.service_.running_now
+        assert isinstance(parent, Parent)
+        self.parent = parent
+        await until(lambda: all(worker.ready for worker in parent.pool.workers))
+        (opened,) = self.service_._sockets.sockets().values()
+        self.port = opened.getsockname()[1]
+
+    def write(self, text: str) -> None:
+        """Write the rules file."""
+        text = text.replace("LOG", str(self.log)).replace("BACKEND", str(self.backend))
+        self.rules.write_text(text)
+
+    async def say(self, peer: Peer, data: bytes) -> None:
+        """Send bytes, and wait for the answer."""
+        before = len(peer.received)
+        peer.send(data)
+        self.sent += len(data)
+        await peer.has(before + 2 * len(data))
+        self.got += 2 * len(data)
+
+    async def hold(self, others: Collection[int]) -> list[Peer]:
+        """Make connections that last, of which these workers get none."""
+        peers = []
+        with halted(others):
+            for _ in range(8):
+                peers.append(await connect(self, self.port))
+                await self.say(peers[-1], b"HELLO 2")
+        return peers
+
+    async def visit(self, data: bytes, *, answered: bool = True) -> None:
+        """Make a connection that ends."""
+        peer = await connect(self, self.port)
+        if answered:
+            await self.say(peer, data)
+            peer.finish()
+        else:
+            peer.send(data)
+            self.sent += len(data)
+        await peer.is_lost()
+
+    async def kill(self, victim: int, held: list[Peer]) -> None:
+        """Kill a worker, and wait for its successor and the end of the connections that it had."""
+        os.kill(victim, signal.SIGKILL)
+        await until(
+            lambda: (
+                victim not in pids_of(os.getpid())
+                and all(worker.ready for worker in self.parent.pool.workers)
+            )
+        )
+        for peer in held:
+            await peer.has_all()
+
+    async def settled(self) -> None:
+        """Wait until no connection is left."""
+        while (await self.service_.counters()).listeners[0].active:
+            await deferLater(reactor, 0.01)
+
+    def assert_public(self, counts: Counts, total: int, active: int) -> None:
+        """Compare what is told of the listener with what the clients know."""
+        (listener,) = counts.listeners
+        self.assertEqual((listener.total, listener.active), (total, active))
+        self.assertEqual((listener.bytes_in, listener.bytes_out), (self.sent, self.got))
+
+    async def compare(self, lost: int) -> None:
+        """Compare everything with everything."""
+        counts = await self.service_.counters()
+        self.assert_public(counts, total=89, active=0)
+        routes = {one.route: one for one in counts.routes}
+        self.assertEqual(
+            {name: one.matches for name, one in routes.items()},
+            {"greeting": 64, "parting": 20, "": 0},
+        )
+        self.assertEqual(sum(one.bytes_in for one in counts.routes), self.sent)
+        self.assertEqual(sum(one.bytes_out for one in counts.routes), self.got)
+        ended: dict[tuple[str, str], int] = {}
+        for one in counts.routes:
+            for reason, count in one.ended.items():
+                if count:
+                    ended[one.route, reason] = count
+        self.assertEqual(ended.pop(("greeting", "crashed")), lost)
+        records: list[dict[str, Any]] = [*map(json.loads, self.log.read_text().splitlines())]
+        logged: dict[tuple[str, str], int] = {}
+        for record in records:
+            key = record.get("route") or "", record["reason"]
+            logged[key] = logged.get(key, 0) + 1
+        self.assertEqual(logged, ended)
+        (server,) = counts.servers
+        self.assertEqual((server.total, server.active), (84, 0))
+        (listener,) = counts.listeners
+        self.assertEqual(listener.detect.count, 89)
+        self.assertEqual(listener.duration.count + lost, 89)
+        self.assertEqual(counts.connect[server.backend].count, 84)
+        status = await self.service_.status()
+        self.assertEqual(status["connections"]["total"], 89)
+        self.assertEqual(status["connections"]["active"], 0)
+        told: dict[str, float] = {}
+        for family in text_string_to_metric_families(exposition(counts).decode()):
+            for sample in family.samples:
+                told[sample.name] = told.get(sample.name, 0) + sample.value
+        self.assertEqual(told["txmux_connections_total"], 89)
+        self.assertEqual(told["txmux_connections_ended_total"], len(records) + lost)
+        self.assertEqual(told["txmux_bytes_total"], self.sent + self.got)
+        self.assertEqual(told["txmux_worker_restarts_total"], 1)

@@ -1,0 +1,114 @@
+"""What is known of flows of UDP when the program is upgraded, with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from tests.admin.processes import get
+from tests.datagrams.test_roaming import FIRST, SHORT, answer
+from tests.interop.children import eventually
+from tests.processes.datagrams import DatagramLoad
+from tests.processes.running import WorkersTestCase, pids_of
+from tests.processes.upgrading import Upgrading
+from tests.wire.quic_builder import HELLO, crypto, initial
+
+_HALF = len(HELLO) // 2
+_HALVES = initial(crypto(0, HELLO[:_HALF])), initial(crypto(_HALF, HELLO[_HALF:]), number=1)
+
+
+def _name(end: socket.socket) -> str:
+    host, port = end.getsockname()
+    return f"{host}:{port}"
+
+
+class UpgradeTest(WorkersTestCase):
+    """A server and clients of which each is one socket."""
+
+    def setUp(self) -> None:
+        self.server, self.near, self.far = (self.end() for _ in range(3))
+
+    def end(self) -> socket.socket:
+        """Give one that is closed with the test."""
+        end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end.bind(("127.0.0.1", 0))
+        end.settimeout(20)
+        self.addCleanup(end.close)
+        return end
+
+    def begin(self, rules: str, settings: str = "") -> Upgrading:
+        """Start a service that leads to the server."""
+        rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
+        mux = Upgrading(self.folder, rules, f"{settings}\ndrain_timeout = 100ms")
+        self.addCleanup(mux.kill)
+        self.to = "127.0.0.1", mux.port
+        return mux
+
+    def test_moves_afterwards(self) -> None:
+        """A QUIC client moves after an upgrade by the ID that its server has chosen before it."""
+        mux = self.begin("[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n")
+        self.near.sendto(FIRST, self.to)
+        said, seen = self.server.recvfrom(65535)
+        self.server.sendto(answer(), seen)
+        self.assertEqual((said, self.near.recv(65535)), (FIRST, answer()))
+        mux.upgrade()
+        self.far.sendto(SHORT, self.to)
+        self.assertEqual(self.server.recvfrom(65535), (SHORT, seen))
+        eventually(lambda: self.is_answered_at_other(seen), "the new address has the answers")
+        mux.stop()
+        line = mux.take_one()
+        self.assertEqual(line["client"], _name(self.near))
+        self.assertEqual(line["facts"]["moved_to"], _name(self.far))
+
+    def is_answered_at_other(self, seen: tuple[str, int]) -> bool:
+        """Have the new address speak, and the server answer; tell whether it is heard there."""
+        self.far.sendto(SHORT, self.to)
+        self.server.sendto(self.server.recv(65535), seen)
+        self.far.settimeout(0.1)
+        try:
+            return self.far.recv(65535) == SHORT
+        except TimeoutError:
+            return False
+
+    def test_undecided(self) -> None:
+        """A flow that waits for the rest of a hello gets it after the upgrade; the server gets both parts in their order, once."""
+        admin = self.folder / "admin.sock"
+        mux = self.begin(
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 1m\n"
+            "[route q]\nmatch = quic sni=www.example.com\nbackend = SERVER\n",
+            f"admin = unix:{admin}",
+        )
+        self.near.sendto(_HALVES[0], self.to)
+        eventually(
+            lambda: [one["state"] for one in get(admin, "/api/connections")] == ["peeking"],
+            "the flow waits for the rest",
+        )
+        mux.upgrade()
+        self.near.sendto(_HALVES[1], self.to)
+        heard = [self.server.recvfrom(65535) for _ in _HALVES]
+        self.assertEqual([data for data, _ in heard], [*_HALVES])
+        self.assertEqual(len({seen for _, seen in heard}), 1)
+        mux.stop()
+
+    def test_another_reader(self) -> None:
+        """The flows of the worker that reads datagrams go to the one that does in the new service, whichever each is."""
+        load = DatagramLoad(20)
+        mux = Upgrading(
+            self.folder,
+            f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{load.server}\n",
+            "workers = 2\ndrain_timeout = 1s",
+        )
+        self.addCleanup(mux.kill)
+        mux.child.wait_for("workers that serve: 2")
+        first, *_ = pids_of(mux.pid)
+        os.kill(first, signal.SIGKILL)
+        eventually(
+            lambda: len({*pids_of(mux.pid)} - {first}) == 2, "another worker takes its place"
+        )
+        load.start(mux.port)
+        mux.upgrade()
+        load.finish()
+        self.assertEqual(load.problems, [])
+        self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
+        mux.stop()

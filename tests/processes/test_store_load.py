@@ -1,0 +1,103 @@
+"""The parent is killed while clients come, and systemd starts the service again with the sockets that it has kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+
+from tests.interop.children import eventually
+from tests.processes.running import is_gone, pids_of
+from tests.processes.test_notify import ServiceTestCase
+
+_PAUSE = 0.001
+_ENOUGH = 200
+"""Clients before the parent is killed, and after there is another one."""
+
+
+class _Clients:
+    """One each millisecond, each of which says something and is to be told that all is over.
+
+    Args:
+        port: Where they connect.
+
+    Attributes:
+        outcomes: What has become of them.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.outcomes: Counter[str] = Counter()
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+
+    async def _run(self) -> None:
+        tasks = []
+        while not self._is_over.is_set():
+            tasks.append(asyncio.create_task(self._visit()))
+            await asyncio.sleep(_PAUSE)
+        await asyncio.gather(*tasks)
+
+    async def _visit(self) -> None:
+        loop = asyncio.get_running_loop()
+        step = "connect"
+        with socket.socket() as client:
+            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            try:
+                await loop.sock_connect(client, ("127.0.0.1", self._port))
+                step = "served"
+                await loop.sock_sendall(client, b"x")
+                said = await loop.sock_recv(client, 1)
+            except OSError as problem:
+                self.outcomes[f"{step}: {type(problem).__name__}"] += 1
+            else:
+                self.outcomes[f"{step}: {said!r}"] += 1
+
+    def finish(self) -> Counter[str]:
+        """Let no more come, and give what has become of them when all have been served."""
+        self._is_over.set()
+        self._thread.join(60)
+        if self._thread.is_alive():
+            raise AssertionError(f"some wait for ever: {self.outcomes}")
+        return self.outcomes
+
+
+class StoreLoadTest(ServiceTestCase):
+    """A client comes each millisecond."""
+
+    def killed(self, settings: str) -> Counter[str]:
+        """Kill the parent, start it again, and give what has become of the clients."""
+        mux = self.service(settings)
+        self.manager.wait_for(READY="1")
+        clients = _Clients(mux.port)
+        self.more(clients)
+        workers = pids_of(mux.child.pid)
+        os.kill(mux.child.pid, signal.SIGKILL)
+        mux.child.process.wait(20)
+        mux = self.service(settings)
+        self.manager.wait_for(READY="1")
+        eventually(lambda: all(map(is_gone, workers)), "the old workers have ended")
+        self.more(clients)
+        outcomes = clients.finish()
+        mux.stop()
+        return outcomes
+
+    def more(self, clients: _Clients) -> None:
+        """Wait until some more have been served."""
+        before = clients.outcomes.total()
+        eventually(lambda: clients.outcomes.total() >= before + _ENOUGH, "clients are served")
+
+    def test_workers(self) -> None:
+        """With workers nobody is refused, or cut off: what they have accepted they serve, and the rest waits."""
+        self.assertEqual({*self.killed("workers = 2")}, {"served: b''"})
+
+    def test_one_process(self) -> None:
+        """With one process nobody is refused; only those are cut off that it had accepted when it was killed."""
+        outcomes = self.killed("")
+        cut = outcomes.pop("served: ConnectionResetError", 0)
+        self.assertEqual({*outcomes}, {"served: b''"})
+        self.assertLess(cut, 64)

@@ -1,0 +1,117 @@
+"""Limits hold while connections are on their way to a new process."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+from tests.interop.children import eventually
+from tests.processes.running import RULES, is_gone, pids_of, serves
+from tests.processes.test_upgrade import UpgradeTestCase
+from txmux.cli.remote.address import Unix
+from txmux.cli.remote.ask import ask
+from txmux.cli.remote.find import Place
+
+if TYPE_CHECKING:
+    import socket
+
+    from tests.processes.upgrading import Upgrading
+
+
+class LimitsTest(UpgradeTestCase):
+    """The old process hands its connections over when the test lets it; the new one accepts clients before."""
+
+    def served(self, settings: str, listener: str) -> None:
+        """Upgrade a service with two that are relayed and one that is not, which may have three."""
+        gate = self.late_hand_over()
+        listening = self.backend()
+        ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        rules = self.relaying(listening, f"detect_timeout = 60s\n{listener}\n{ssh}")
+        mux = self.upgrading(rules, f"{settings}\ndrain_timeout = 60s")
+        peers = [self.relayed(mux, listening) for _ in range(2)]
+        undecided = self.client(mux)
+        owners = [mux.pid, *pids_of(mux.pid)]
+        eventually(lambda: any(serves(one, undecided) for one in owners), "it is accepted")
+        mux.ask()
+        old = mux.switched()
+        self.assert_refused(mux)
+        gate.touch()
+        mux.child.wait_for("connections handed over: 2")
+        os.kill(mux.pid, signal.SIGHUP)
+        mux.child.wait_for("rules reloaded")  # so the new process has heard that no more will come
+        # What has stayed in the old process does not count in the new one.
+        peers.append(self.relayed(mux, listening))
+        self.assert_refused(mux)
+        undecided.close()
+        for client, server in peers:
+            self.over(client, server)
+        self.assertEqual(len(mux.take(4)), 4)
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.over(*self.relayed(mux, listening))
+        mux.take_one()
+        mux.stop()
+
+    def assert_refused(self, mux: Upgrading) -> None:
+        """See that a client is not let in."""
+        with mux.connect() as client:
+            self.assertEqual(client.recv(1), b"")
+        self.assertEqual(mux.take_one()["reason"], "limit")
+
+    def test_of_the_service(self) -> None:
+        """The limit of the service, in one process."""
+        self.served("max_connections = 3", "")
+
+    def test_of_a_listener(self) -> None:
+        """The limit of a listener, with workers."""
+        self.served("workers = 2", "max_connections = 3")
+
+    def test_of_a_source(self) -> None:
+        """The limit for each source, with workers."""
+        self.served("workers = 2", "max_connections_per_source = 3")
+
+
+class PlacesTest(UpgradeTestCase):
+    """A server with a limit, before and after an upgrade."""
+
+    def test_of_a_server(self) -> None:
+        """Who waits in the old process gets the place of one that has moved, when that has ended; and then who waits in the new one."""
+        listening = self.backend()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        gate = self.late_hand_over()
+        mux = self.upgrading(
+            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
+            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 60s\n",
+            f"drain_timeout = 60s\nadmin = unix:{self.folder / 'admin.sock'}",
+        )
+        peers = [self.relayed(mux, listening)]
+        waiting = [self.waits(mux, "a")]
+        mux.ask()
+        old = mux.switched()
+        waiting.append(self.waits(mux, "b"))
+        self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
+        gate.touch()
+        mux.child.wait_for("connections handed over: 1")
+        for client, said in zip(waiting, (b"a", b"b"), strict=True):
+            self.assertEqual(select.select([listening], [], [], 0)[0], [], "one more is led there")
+            self.over(*peers.pop())
+            peers.append((client, self.accept_from(listening, said)))
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.over(*peers.pop())
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"done"})
+        mux.stop()
+
+    def waits(self, mux: Upgrading, said: str) -> socket.socket:
+        """Connect a client, and wait until it waits for the server."""
+        client = self.client(mux)
+        client.sendall(said.encode())
+        name = "{}:{}".format(*client.getsockname())
+        place = Place(Unix(self.folder / "admin.sock"), "", "")
+
+        def is_waiting() -> bool:
+            found = ask(place, "GET", "/api/connections?state=connecting")
+            return any(one["client"] == name for one in found)
+
+        eventually(is_waiting, "it waits")
+        return client

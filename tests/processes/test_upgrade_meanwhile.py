@@ -1,0 +1,137 @@
+"""Reloads and upgrades that are asked for while there is one of the other kind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import TYPE_CHECKING
+
+from tests.interop.children import eventually, leave_unmeasured
+from tests.processes.reloading import listening_inodes
+from tests.processes.running import is_gone, pids_of
+from tests.processes.test_upgrade import UpgradeTestCase
+from txmux.cli.remote.address import Unix
+from txmux.cli.remote.ask import ask
+from txmux.cli.remote.find import Place
+
+if TYPE_CHECKING:
+    from tests.processes.upgrading import Upgrading
+
+_OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
+
+
+class MeanwhileTest(UpgradeTestCase):
+    """One after the other, and connections go on."""
+
+    def count(self, mux: Upgrading, what: str) -> int:
+        """Count what the log says."""
+        return mux.child.output.count(what)
+
+    def test_upgrade_during_reload(self) -> None:
+        """An upgrade waits for the end of a reload, of which the new process then has the rules."""
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), "workers = 2")
+        client, server = self.relayed(mux, listening)
+        worker = pids_of(mux.pid)[0]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            mux.file.write_text(mux.file.read_text() + _OTHER)
+            os.kill(mux.pid, signal.SIGHUP)
+            eventually(lambda: len(listening_inodes(mux.pid)) == 2, "the reload has begun")
+            mux.ask()
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        old = mux.switched()
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assertIn("upgraded: ", mux.child.output.partition("rules reloaded: ")[2])
+        self.assertEqual(len(listening_inodes(mux.pid)), 2)
+        self.answers(client, server)
+        self.over(client, server)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        mux.stop()
+
+    def test_reload_during_handover(self) -> None:
+        """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""
+        admin = self.folder / "admin.sock"
+        gate = self.late_hand_over()
+        for before, after in ((1, 2), (2, 1)):
+            listening = self.backend()
+            mux = self.upgrading(
+                self.relaying(listening),
+                f"workers = {before}\ndrain_timeout = 60s\nadmin = unix:{admin}",
+            )
+            peers = [self.relayed(mux, listening) for _ in range(6)]
+            mux.ask()
+            old = mux.switched()
+            text = mux.file.read_text()
+            mux.file.write_text(text.replace(f"workers = {before}", f"workers = {after}"))
+            os.kill(mux.pid, signal.SIGHUP)
+            # When it has answered, it has heard of the signal.
+            ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+            mux.ask()
+            gate.touch()
+            mux.child.wait_for("connections handed over: 6, in")
+            eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+            mux.child.wait_for("rules reloaded")
+            mux.switched()
+            eventually(
+                lambda m=mux: self.count(m, "connections handed over: 6, in") == 2,  # type: ignore[misc]
+                "they are handed over once more",
+            )
+            self.assertEqual(len(pids_of(mux.pid)), after if after > 1 else 0)
+            self.assertEqual(self.count(mux, "rules reloaded"), 1)
+            for client, server in peers:
+                self.answers(client, server)
+                self.over(client, server)
+            lines = mux.take(6)
+            self.assertEqual({(line["reason"], line["bytes_in"]) for line in lines}, {("done", 5)})
+            mux.stop()
+            gate.unlink()
+
+    def test_stop_during_handover(self) -> None:
+        """A new process that stops does so at once, though a reload and an upgrade of it wait for the connections of the old one."""
+        admin = self.folder / "admin.sock"
+        gate = self.late_hand_over()
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 60s\nadmin = unix:{admin}")
+        client, server = self.relayed(mux, listening)
+        mux.ask()
+        old = mux.switched()
+        mux.ask()
+        ask(Place(Unix(admin), "", ""), "GET", "/api/status")  # so it has heard of the signal
+        os.kill(mux.pid, signal.SIGHUP)
+        ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+        mux.terminate()
+        eventually(lambda: is_gone(mux.pid), "the new process has ended")
+        gate.touch()
+        mux.child.wait_for("connections handed over: 0, in")
+        self.answers(client, server)
+        self.over(client, server)
+        self.assertEqual(mux.take_one()["reason"], "done")
+        eventually(lambda: is_gone(old), "the old process has ended")
+        self.assertEqual(self.count(mux, "serves from now on"), 1)
+        self.assertEqual(self.count(mux, "Starting reactor"), 2)
+        mux.assert_stopped()
+
+    def test_no_descriptors_for_handover(self) -> None:
+        """An old process that may open nothing more to hand its connections over keeps them, and ends with the last of them."""
+        leave_unmeasured(self)  # which takes a descriptor
+        for workers in (1, 2):
+            gate = self.late_hand_over()
+            listening = self.backend()
+            mux = self.upgrading(
+                self.relaying(listening), f"drain_timeout = 60s\nworkers = {workers}"
+            )
+            client, server = self.relayed(mux, listening)
+            mux.ask()
+            old = mux.switched()
+            resource.prlimit(old, resource.RLIMIT_NOFILE, (3, 2**10))
+            gate.touch()
+            mux.child.wait_for("connections cannot be handed over, and end here")
+            mux.child.wait_for("connections handed over: 0, in")
+            self.answers(client, server)
+            self.over(client, server)
+            self.assertEqual(mux.take_one()["reason"], "done")
+            eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+            mux.stop()

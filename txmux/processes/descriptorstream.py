@@ -1,0 +1,201 @@
+"""A stream of bytes to another process, some of which have descriptors with them."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import attrs
+from twisted.internet import main
+from twisted.internet.abstract import FileDescriptor
+from twisted.python.failure import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IProtocol
+
+MOST = 253
+"""Descriptors that one system call takes (SCM_MAX_FD, unix(7))."""
+
+_AT_ONCE = 2**18  # bytes of one read
+_ANCILLARY = socket.CMSG_SPACE(MOST * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class Receiving(Protocol):
+    """A protocol that is also told of descriptors."""
+
+    def descriptors_received(self, descriptors: list[int], /) -> None:
+        """Take the descriptors that came with the next bytes; fewer than were sent if this process may have no more."""
+
+    def cut_off(self) -> None:
+        """Note that nothing more is sent; the connection is closed when what waits has gone."""
+
+
+@attrs.define
+class _Waiting:
+    """Bytes that the other process has not taken yet, with the descriptors that go with the first of them."""
+
+    data: memoryview
+    descriptors: list[int] = attrs.Factory(list)
+
+
+class DescriptorStream(FileDescriptor):
+    """A transport over one of a pair of UNIX sockets. What the system takes at once is sent at once.
+
+    Descriptors go at most `MOST` with a byte (SCM_RIGHTS, unix(7)), and arrive in the same groups: if there are more, all but
+    the last group have `MOST`.
+
+    Args:
+        reactor: Watches the socket.
+        end: The socket, which belongs to this transport from now on.
+        protocol: It is told what comes; see `Receiving`.
+
+    Attributes:
+        backlog: The number of bytes that wait here, since the other process takes no more at present.
+    """
+
+    def __init__(self, reactor: Any, end: socket.socket, protocol: IProtocol) -> None:
+        super().__init__(reactor)
+        end.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._socket = end
+        self._waiting: deque[_Waiting] = deque()
+        self.backlog = 0
+        self.fileno = end.fileno  # type: ignore[method-assign]
+        self.protocol: Any = protocol
+        self._is_aborting = self._is_cut_off = False
+        self.connected = 1
+        protocol.makeConnection(self)
+        self.startReading()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self.send(data)
+
+    def send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send bytes, and descriptors with the first of them.
+
+        Args:
+            data: At least one byte for each `MOST` descriptors.
+            descriptors: The other process gets a duplicate of each; they may be closed at once.
+        """
+        if not self.connected or self._is_aborting:
+            return
+        view = memoryview(data)
+        groups = [descriptors[start : start + MOST] for start in range(0, len(descriptors), MOST)]
+        for group in groups[:-1]:
+            self._send(view[:1], group)
+            view = view[1:]
+        self._send(view, groups[-1] if groups else ())
+
+    def _send(self, data: memoryview, descriptors: Sequence[int]) -> None:
+        if self._is_cut_off:
+            return
+        if not self._waiting:
+            try:
+                sent = self._send_now(data, descriptors)
+            except OSError:
+                sent = 0  # what is wrong will show when it is tried again
+            if sent:
+                data, descriptors = data[sent:], ()
+        if data:
+            waiting = _Waiting(data)
+            try:
+                waiting.descriptors.extend(map(os.dup, descriptors))
+            except OSError:  # there may be no more; without them the rest means nothing
+                _close(waiting.descriptors)
+                self._cut_off()
+                return
+            self._waiting.append(waiting)
+            self.backlog += len(data)
+            self.startWriting()
+
+    def _cut_off(self) -> None:
+        """Send only what was to be sent before: the other process relies on it."""
+        self._is_cut_off = True
+        self.protocol.cut_off()
+        self.loseConnection()
+
+    def _send_now(self, data: memoryview, descriptors: Sequence[int]) -> int:
+        if not descriptors:
+            return self._socket.send(data)
+        rights = array.array("i", descriptors)
+        return self._socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    # What the reactor calls.
+
+    def doWrite(self) -> BaseException | None:
+        """Send what waits."""
+        while self._waiting:
+            first = self._waiting[0]
+            try:
+                sent = self._send_now(first.data, first.descriptors)
+            except BlockingIOError:
+                return None
+            except (BrokenPipeError, ConnectionResetError):
+                self._forget()  # what the other process has said before its end is still to be read
+                break
+            except OSError:
+                return main.CONNECTION_LOST
+            _close(first.descriptors)
+            first.data, first.descriptors = first.data[sent:], []
+            self.backlog -= sent
+            if first.data:
+                return None
+            self._waiting.popleft()
+        self.stopWriting()
+        return main.CONNECTION_DONE if self.disconnecting else None
+
+    def doRead(self) -> BaseException | None:
+        """Take what has come."""
+        try:
+            data, ancillary, flags, _ = self._socket.recvmsg(_AT_ONCE, _ANCILLARY, _CLOEXEC)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        received = array.array("i")
+        for level, kind, rights in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                received.frombytes(rights[: len(rights) - len(rights) % received.itemsize])
+        if received or flags & socket.MSG_CTRUNC:
+            for descriptor in () if _CLOEXEC else received:
+                os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
+            self.protocol.descriptors_received(received.tolist())
+        if not data:
+            return main.CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def _forget(self) -> None:
+        for one in self._waiting:
+            _close(one.descriptors)
+        self._waiting.clear()
+        self.backlog = 0
+
+    def abortConnection(self) -> None:
+        """Close at once; what waits is not sent any more."""
+        if self.connected and not self._is_aborting:
+            self._is_aborting = True
+            self.stopReading()
+            self.stopWriting()
+            reactor: Any = self.reactor
+            reactor.callLater(0, self.connectionLost, Failure(main.CONNECTION_LOST))
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket, and tell the protocol."""
+        if not self.connected:
+            return
+        super().connectionLost(reason)
+        self._forget()
+        self._socket.close()
+        self.protocol.connectionLost(reason)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
