@@ -11,17 +11,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.convert.formats import convert
 from txmux.detection.registry import installed_matchers
 
-_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-sslh-or-haproxy.md"
+_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "come-from-other-programs.md"
 
 
 class DocumentedTests(SynchronousTestCase):
-    """The two examples."""
+    """The examples."""
 
     def test_examples(self) -> None:
         """Each configuration becomes the rules and the warnings that stand below it."""
         page = _PAGE.read_text()
-        for name in ("sslh.cfg", "haproxy.cfg"):
-            example = page.partition(f"`{name}`" if name == "haproxy.cfg" else f"`/etc/{name}`")[2]
+        for name in ("sslh.cfg", "haproxy.cfg", "nginx.conf"):
+            path = f"/etc/{name}" if name == "sslh.cfg" else name
+            example = page.partition(f"With this `{path}`:")[2]
             source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
             found = convert(source.encode(), name, installed_matchers(), socket.getservbyname)
             self.assertEqual(found.text, rules)

@@ -409,7 +409,7 @@ class CheckTests(SideBySideTestCase):
         eventually(lambda: len(asked) >= 12, "the server is asked")
         for port in ports:
             self.assertIn("5.5.5", said_to(port))
-        self.assertIn("check = tcp, which only connects", self.found.warnings[0])
+        self.assertIn("waits for the greeting", self.found.warnings[0])
 
     def test_slow(self) -> None:
         """A server that takes its time for an answer has as much of it."""

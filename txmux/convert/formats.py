@@ -10,19 +10,36 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from txmux.convert.haproxy.converter import convert_haproxy
-from txmux.convert.sslh.converter import convert_sslh
+from txmux.convert.nginx.converter import convert_nginx
+from txmux.convert.sslh.converter import convert_arguments, convert_sslh
+from txmux.convert.traefik.converter import convert_traefik
 from txmux.convert.writer import ConvertError, Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from txmux.interfaces import IProtocolMatcher
 
-Program = Literal["sslh", "haproxy"]
-PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy")
+Program = Literal["sslh", "haproxy", "nginx", "traefik"]
+PROGRAMS: tuple[Program, ...] = ("sslh", "haproxy", "nginx", "traefik")
 
-_SSLH = re.compile(rb"^\s*(listen|protocols)\s*[:=]", re.MULTILINE)
-_HAPROXY = re.compile(rb"^\s*(global|defaults|(frontend|backend|listen)\s+\S)", re.MULTILINE)
+_LOOKS: Mapping[Program, re.Pattern[bytes]] = {
+    "sslh": re.compile(
+        rb"^\s*(listen|protocols)\s*[:=]|^[ \t]*(export[ \t]+)?DAEMON_OPTS=", re.MULTILINE
+    ),
+    "haproxy": re.compile(
+        rb"^\s*(global|defaults|(frontend|backend|listen)\s+\S)[^;{]*$", re.MULTILINE
+    ),
+    "nginx": re.compile(
+        rb"^[^#\n]*(?<!\S)(events|http|server|stream|(geo|map|split_clients|upstream)\s[^;{}]*)\s*\{",
+        re.MULTILINE,
+    ),
+    "traefik": re.compile(
+        rb"^(entryPoints|tcp|udp)\s*:|^\s*\[+\s*(entryPoints|tcp|udp)\b", re.MULTILINE
+    ),
+}
+"""What is in the files of a program."""
+
 _PLAIN = {
     "-": "\xad\u2010\u2011\u2012\u2013\u2014\u2015\u2212",
     '"': "\u201c\u201d\u201e\xab\xbb",
@@ -71,14 +88,32 @@ def convert(
     for line, message in typographic:
         draft.look(line, message)
     try:
-        if (program or _guess(data, path)) == "sslh":
+        chosen = program or _guess(data, path)
+        if chosen == "sslh":
             convert_sslh(data, path, draft, matchers, port_of)
-        else:
+        elif chosen == "haproxy":
             convert_haproxy(data, path, draft, matchers)
+        elif chosen == "nginx":
+            convert_nginx(data, path, draft, matchers)
+        else:
+            convert_traefik(data, path, draft, matchers)
     except ConvertError as error:
         for line, message in typographic[:1]:
             raise ConvertError(f"{error}; line {line} {message}") from None
         raise
+    text = draft.finish(matchers)
+    return Conversion(text, draft.warnings, draft.has_looks)
+
+
+def convert_command_line(
+    words: Sequence[str],
+    matchers: Mapping[str, IProtocolMatcher],
+    port_of: Callable[[str], int | None],
+) -> Conversion:
+    """Convert the command line of sslh, with or without the program's name; the rest is as for `convert`."""
+    draft = Draft("command line")
+    named = bool(words) and PurePath(words[0]).name.startswith("sslh")
+    convert_arguments(words[named:], draft, matchers, port_of)
     text = draft.finish(matchers)
     return Conversion(text, draft.warnings, draft.has_looks)
 
@@ -98,12 +133,13 @@ def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
 
 def _guess(data: bytes, path: str) -> Program:
     # The content first: a name may say anything.
-    sslh, haproxy = _SSLH.search(data), _HAPROXY.search(data)
-    if bool(sslh) != bool(haproxy):
-        return "sslh" if sslh else "haproxy"
+    found = [program for program in PROGRAMS if _LOOKS[program].search(data)]
+    if len(found) == 1:
+        return found[0]
     for program in PROGRAMS:
         if program in PurePath(path).name:
             return program
+    choices = " or ".join(f"--from {program}" for program in PROGRAMS)
     raise ConvertError(
-        f"{path}: neither an sslh.cfg nor an haproxy.cfg; tell which by --from sslh or --from haproxy"
+        f"{path}: neither an sslh.cfg, an haproxy.cfg, an nginx.conf nor a file of Traefik; tell which by {choices}"
     )

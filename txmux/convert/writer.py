@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 
 _LOOK = "# LOOK:"
 _ORDER = ("txmux", "listen", "route", "backend")
+_MOST_LINES = 1_000_000
+"""Of one file."""
+
 _NO_NAMES = frozenset({"close", "reset", "reject"})
+_DOLLAR = re.compile(r"\$(?=[${])")
+"""What would be read as a variable, or as one dollar sign."""
 _HINT = re.compile(r"; (remove it|did you mean .*|keep one.*)$")
 _OUTCOMES = frozenset({"backend", "silent", "default"})
 _NARROWING = frozenset({"under", "from", "not_from", "allow", "deny"})
 """Keys without which a section would serve more clients than it should."""
+
+
+_OF_NETWORKS = frozenset({"accept_proxy_from", "allow", "deny", "from", "not_from", "silent"})
+_FILE = re.compile(r"@[^\s,]+")
 
 
 class ConvertError(MuxError):
@@ -59,7 +68,7 @@ class Section:
         line: Where it comes from.
         entries: The lines of each key's value.
         notes: What is told above its keys.
-        dropped: It stands in comments only.
+        dropped: It is in comments only.
     """
 
     header: str
@@ -85,6 +94,7 @@ class Draft:
     """A rules file that is being made."""
 
     def __init__(self, path: str) -> None:
+        self._files = [path]
         self._warnings: set[tuple[int, str]] = set()
         self.notes: list[str] = []
         self.has_looks = False
@@ -94,7 +104,29 @@ class Draft:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is lost or different, in the order of the lines."""
-        return tuple(f"{self._path}:{line}: {message}" for line, message in sorted(self._warnings))
+        return tuple(
+            f"{self._path_of(line)}:{line % _MOST_LINES}: {message}"
+            for line, message in sorted(self._warnings)
+        )
+
+    def line_in(self, file: str, line: int) -> int:
+        """Number the line of a file that the configuration includes, as all here take it.
+
+        Args:
+            file: Its path.
+            line: Its number there.
+        """
+        if file not in self._files:
+            self._files.append(file)
+        return self._files.index(file) * _MOST_LINES + line
+
+    def where(self, line: int) -> str:
+        """Name a line for a comment."""
+        file = f"{self._path_of(line)} " if line >= _MOST_LINES else ""
+        return f"{file}line {line % _MOST_LINES}"
+
+    def _path_of(self, line: int) -> str:
+        return self._files[line // _MOST_LINES]
 
     def section(self, kind: str, name: str = "", line: int = 0) -> Section:
         """Begin a section; a name that is taken, or cannot be used, is changed."""
@@ -116,7 +148,7 @@ class Draft:
         if (line, message) not in self._warnings:
             self._warnings.add((line, message))
             notes = section.notes if section else self.notes
-            notes.append(f"line {line}: {message}")
+            notes.append(f"{self.where(line)}: {message}")
 
     def look(self, line: int, message: str, section: Section | None = None) -> None:
         """Tell what a person has to decide: until then the rules file is in error.
@@ -128,7 +160,7 @@ class Draft:
         if (line, f"LOOK: {message}") not in self._warnings:
             self._warnings.add((line, f"LOOK: {message}"))
             notes = section.notes if section else self.notes
-            notes.append(f"{_LOOK.removeprefix('# ')} line {line}: {message}")
+            notes.append(f"{_LOOK.removeprefix('# ')} {self.where(line)}: {message}")
 
     def finish(self, matchers: Mapping[str, IProtocolMatcher]) -> str:
         """Give the text, after what the parser refuses has become comments.
@@ -143,7 +175,7 @@ class Draft:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
             # What waits for a person's decision is no error of this program's.
-            plain = "".join(f"{'#' if line.startswith(_LOOK) else line}\n" for line, _ in lines)
+            plain = "".join(f"{_plain(line, place)}\n" for line, place in lines)
             try:
                 parse(plain, self._path, matchers)
             except RulesError as error:
@@ -155,7 +187,7 @@ class Draft:
 
     def _drop(self, problems: Iterable[Problem], places: list[_Place | None]) -> None:
         left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]
-        found = [(place, p) for p in problems if (place := places[p.line - 1])]
+        found = [(place, p) for p in problems if (place := dict(enumerate(places, 1)).get(p.line))]
         if not left or not found:
             raise ConvertError(
                 f"{self._path}: nothing in it can be converted: there is no listener that txmux could have"
@@ -207,5 +239,13 @@ class Draft:
                 yield f"# {note}", None
             for key, items in section.entries.items():
                 for n, item in enumerate(items):
-                    text = f"{key} = {item.text}" if not n else f"    {item.text}"
+                    value = _DOLLAR.sub("$$", item.text)
+                    text = f"{key} = {value}" if not n else f"    {value}"
                     yield mark + text, (place, key, item) if place else None
+
+
+def _plain(line: str, place: _Place | None) -> str:
+    """Give a line as if nobody had to look at anything, and without files, which may be on another machine."""
+    if line.startswith(_LOOK):
+        return "#"
+    return _FILE.sub("192.0.2.1", line) if place and place[1] in _OF_NETWORKS else line

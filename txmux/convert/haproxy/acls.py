@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.haproxy.criteria import PLACED, Criterion, compared, placed
 from txmux.convert.haproxy.payload import payload
-from txmux.convert.haproxy.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
 from txmux.convert.matching import regex_text, searched
+from txmux.convert.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from txmux.convert.haproxy.place import Files, Place
     from txmux.rules.model import IPNetwork
 
 _FETCH = re.compile(r"(?P<name>[\w.-]+)(?:\((?P<args>[^)]*)\))?(?P<converters>(?:,.*)?)")
@@ -43,60 +45,57 @@ PREDEFINED: Mapping[str, Condition] = {
     "HTTP_1.1": (Term("http", (("version", "1.1"),)),),
     "HTTP_2.0": (Term("http", (("version", "2"),)),),
     "METH_GET": (Term("http", (("method", "GET,HEAD"),)),),
+    **{
+        f"METH_{name}": (Term("http", (("method", name),)),)
+        for name in ("CONNECT", "DELETE", "HEAD", "OPTIONS", "POST", "PUT", "TRACE")
+    },
     "RDP_COOKIE": (Term("rdp", (("cookie", "*"),)),),
     "LOCALHOST": (Term(allowed=frozenset([ipaddress.ip_network("127.0.0.0/8")])),),
 }
 _VERSIONS = {300: "ssl3", 301: "1.0", 302: "1.1", 303: "1.2,1.3"}
 """By the ``client_version`` of a hello, in which TLS 1.3 passes for 1.2 (RFC 8446, section 4.1.2)."""
 
+_SECURED = {"ssl_fc_alpn": "alpn", "ssl_fc_has_sni": "sni", "ssl_fc_sni": "sni"}
 _PLAIN_METHODS = frozenset({"", "bool", "int", "ip"})
 _TRUE_OR_FALSE = frozenset(
-    {"rdp_cookie_cnt", "req.rdp_cookie_cnt", "req.proto_http", "req_proto_http"}
+    {
+        *("rdp_cookie_cnt", "req.proto_http", "req.rdp_cookie_cnt", "req_proto_http"),
+        *("ssl_fc", "ssl_fc_has_sni"),
+    }
 )
 """What is a test without a value, too."""
 
-_OPERATORS = {
-    "eq": lambda value, low, high: low <= value <= high,
-    "ge": lambda value, low, _: value >= low,
-    "gt": lambda value, _, high: value > high,
-    "le": lambda value, _, high: value <= high,
-    "lt": lambda value, low, _: value < low,
-}
 
+def read_acl(words: Sequence[str], place: Place) -> Condition:
+    """Read what follows the name of an ``acl``, or stands between braces.
 
-@attrs.frozen
-class _Criterion:
-    """One test, taken apart.
-
-    Attributes:
-        name: Of the fetch method.
-        args: What stands in its parentheses.
-        converters: What changes the sample.
-        method: After ``-m``, or implied by the name; else nothing.
-        ignore_case: ``-i`` stands there.
-    """
-
-    name: str
-    args: str
-    converters: tuple[str, ...]
-    method: str
-    ignore_case: bool
-    values: tuple[str, ...]
-
-
-def read_acl(words: Sequence[str]) -> Condition:
-    """Read what follows the name of an ``acl``.
+    Args:
+        words: Its words.
+        place: Where the clients come in.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.
     """
-    test = _criterion(words)
+    test = _criterion(words, place.files)
     needs_value = test.method != "found" and not test.name.startswith("always_")
     if needs_value and not test.values and test.name not in _TRUE_OR_FALSE:
         raise InexpressibleError(f"{words[0]} is compared with nothing")
+    if test.name in PLACED:
+        return placed(test, place)
+    if test.name in _SECURED:
+        return tuple(_secured(test, place))
     if test.name in _READERS:
         if "payload" not in test.name and (test.converters or test.method not in _PLAIN_METHODS):
             raise InexpressibleError(f"{words[0]} is changed before it is compared")
+        if (
+            "payload" in test.name
+            and test.method in {"reg", "sub"}
+            and not test.args.endswith(",0")
+        ):
+            place.files.pending.append(
+                f"{words[0]} -m {test.method}: HAProxy compares when all of these bytes are there, and txmux as soon "
+                "as what has come fits; see that your clients send as many"
+            )
         return _READERS[test.name](test)
     host = test.args.strip("\"'").lower() == "host"
     if test.name in _NAMED and (host or not test.name.endswith("hdr")):
@@ -104,30 +103,65 @@ def read_acl(words: Sequence[str]) -> Condition:
     raise InexpressibleError(f"{words[0]} has no counterpart")
 
 
-def _criterion(words: Sequence[str]) -> _Criterion:
+def _secured(test: Criterion, place: Place) -> Iterator[Term]:
+    """Read a test of TLS that ends where the client has come in."""
+    if place.secured is None:
+        return
+    if test.name == "ssl_fc_has_sni":
+        yield Term(hello=(("sni", "*"),))
+        return
+    option = _SECURED[test.name]
+    if option == "alpn" and test.method not in {"", "str"}:
+        raise InexpressibleError(f"-m {test.method} of {test.name} has no counterpart")
+    if option == "alpn":
+        for value in test.values:
+            yield Term(hello=((option, value.lower() if test.ignore_case else value),))
+        return
+    named = attrs.evolve(test, name="req.ssl_sni")
+    for term in _named(named):
+        yield Term(hello=term.options)
+
+
+def _criterion(words: Sequence[str], files: Files) -> Criterion:
     found = _FETCH.fullmatch(words[0]) if words else None
     if found is None:
         raise InexpressibleError("is not a test")
     name, method, ignore_case = found["name"], "", False
     derived = _DERIVED.fullmatch(name)
-    if derived and derived["name"] in _NAMED:
+    if derived and derived["name"] in {*_NAMED, *_SECURED}:
         name, method = derived["name"], derived["method"]
     rest = list(words[1:])
+    values: list[str] = []
     while rest and rest[0].startswith("-"):
         flag = rest.pop(0)
         if flag == "--":
             break
-        if flag in {"-f", "-M"}:
-            raise InexpressibleError(f"reads a file with {flag}; write what is in it")
+        if flag == "-M":
+            raise InexpressibleError("reads a map with -M; write what is in it")
+        if flag == "-f" and rest:
+            values += _listed(rest.pop(0), name, files)
         if flag in {"-m", "-u"} and rest:
             argument = rest.pop(0)
             method = argument if flag == "-m" else method
         ignore_case |= flag == "-i"
     converters = tuple(filter(None, found["converters"].split(",")))
-    return _Criterion(name, found["args"] or "", converters, method, ignore_case, tuple(rest))
+    return Criterion(name, found["args"] or "", converters, method, ignore_case, (*values, *rest))
 
 
-def _network(text: str) -> IPNetwork:
+def _listed(path: str, name: str, files: Files) -> list[str]:
+    """Give what is in a file of values; that of networks is left to txmux, which reads it again at each reload."""
+    if name == "src":
+        return [f"@{path}"]
+    try:
+        return files.lines(path)
+    except OSError as error:
+        why = error.strerror or error
+        raise InexpressibleError(f"reads {path}, which cannot be read here: {why}") from None
+
+
+def _network(text: str) -> IPNetwork | str:
+    if text.startswith("@"):
+        return text
     address, slash, mask = text.partition("/")
     if ":" not in address and re.fullmatch(r"\d+(\.\d+){0,2}", address):
         # As inet_aton() has it: what is missing is zero, and comes before the last part.
@@ -139,37 +173,16 @@ def _network(text: str) -> IPNetwork:
         raise InexpressibleError(f"{text!r} is not a network") from None
 
 
-def _range(text: str, unit: int) -> tuple[int, int]:
-    """Read a number, a range of them, or decimals, which are numbers times `unit`."""
-    low, colon, high = text.partition(":")
-    ends = (low, high) if colon else (low, low)
-    numbers = []
-    for end, absent in zip(ends, (0, 10**9), strict=True):
-        if end and not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", end):
-            raise InexpressibleError(f"{text!r} is not a number")
-        whole, _, fraction = end.partition(".")
-        numbers.append(int(whole) * unit + int(fraction or 0) if end else absent)
-    return numbers[0], numbers[1]
-
-
-def _compared(test: _Criterion, numbers: Iterable[int], unit: int = 1) -> list[int]:
-    """Give those of the numbers that a test is true of."""
-    values = list(test.values)
-    compare = _OPERATORS[values.pop(0) if values and values[0] in _OPERATORS else "eq"]
-    ranges = [_range(value, unit) for value in values]
-    return [n for n in numbers if any(compare(n, low, high) for low, high in ranges)]
-
-
-def _version(test: _Criterion) -> Condition:
-    wanted = _compared(test, _VERSIONS, 100)
+def _version(test: Criterion) -> Condition:
+    wanted = compared(test, _VERSIONS, 100)
     if len(wanted) == len(_VERSIONS):
         return (Term("tls"),)
     names = ",".join(_VERSIONS[version] for version in wanted)
     return (Term("tls", (("version", names),)),) if names else NEVER
 
 
-def _length(test: _Criterion) -> Condition:
-    lengths = _compared(test, range(1024))
+def _length(test: Criterion) -> Condition:
+    lengths = compared(test, range(1024))
     least = min(lengths, default=0)
     if not least or lengths != list(range(least, 1024)):
         raise InexpressibleError("asks for few bytes, and more of them may be on their way")
@@ -178,7 +191,7 @@ def _length(test: _Criterion) -> Condition:
     return (Term("regex", (("pattern", f"(?s:.{{{least}}})"), ("within", str(least)))),)
 
 
-def _named(test: _Criterion) -> Iterator[Term]:
+def _named(test: Criterion) -> Iterator[Term]:
     matcher, option = _NAMED[test.name]
     if set(test.converters) - {"lower", "upper"}:
         raise InexpressibleError(f"the converter {test.converters[0]} has no counterpart")
@@ -203,7 +216,7 @@ def _patterns(method: str, value: str) -> list[str]:
     if method not in {"beg", "dom", "end", "found", "str", "sub"}:
         raise InexpressibleError(f"-m {method} has no counterpart")
     if set(value) & set("*?,~"):
-        raise InexpressibleError(f"{value!r} stands for itself, and would be a pattern in txmux")
+        raise InexpressibleError(f"{value!r} is literal, and would be a pattern in txmux")
     forms = {
         "beg": ["{}*"],
         "dom": ["{}", "*.{}", "{}.*", "*.{}.*"],
@@ -235,36 +248,36 @@ def _alternatives(pattern: str) -> list[str]:
     return parts
 
 
-def _payload(test: _Criterion) -> Condition:
+def _payload(test: Criterion) -> Condition:
     return payload(
         test.args, test.converters, test.method, test.values, ignore_case=test.ignore_case
     )
 
 
-def _hello_type(test: _Criterion) -> Condition:
-    types = _compared(test, range(32))
+def _hello_type(test: Criterion) -> Condition:
+    types = compared(test, range(32))
     if types not in ([1], []) and 0 in types:
         raise InexpressibleError("asks for more than a ClientHello")
     return (Term("tls"),) if 1 in types else NEVER
 
 
-def _http(test: _Criterion) -> Condition:
+def _http(test: Criterion) -> Condition:
     if set(test.values) - {"1", "true"}:
         raise InexpressibleError("asks whether it is not HTTP; write !HTTP")
     return PREDEFINED["HTTP"]
 
 
-def _cookies(test: _Criterion) -> Condition:
-    if test.values and _compared(test, range(3)) != [1, 2]:
+def _cookies(test: Criterion) -> Condition:
+    if test.values and compared(test, range(3)) != [1, 2]:
         raise InexpressibleError("counts cookies otherwise than by gt 0")
     return PREDEFINED["RDP_COOKIE"]
 
 
-def _source(test: _Criterion) -> Condition:
+def _source(test: Criterion) -> Condition:
     return (Term(allowed=frozenset(map(_network, test.values))),)
 
 
-_READERS: Mapping[str, Callable[[_Criterion], Condition]] = {
+_READERS: Mapping[str, Callable[[Criterion], Condition]] = {
     "always_true": lambda _: ALWAYS,
     "always_false": lambda _: NEVER,
     "payload": _payload,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy.terms import (
+from txmux.convert.terms import (
     ALWAYS,
     NEVER,
     Condition,
@@ -18,6 +18,7 @@ from txmux.convert.haproxy.terms import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from txmux.convert.terms import Networks
     from txmux.rules.model.networks import IPNetwork
 
 _MOST_NETWORKS = 256
@@ -28,7 +29,7 @@ _ALL = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def admitted(rules: Sequence[tuple[bool, Condition]]) -> Condition:
-    """Give whom rules let in, of which the first that fits decides; who meets none is let in.
+    """Give the clients that rules let in: the first rule that fits decides, and clients that none fits are let in.
 
     Args:
         rules: Of each, whether it accepts, and which networks.
@@ -65,12 +66,18 @@ def as_lists(condition: Condition) -> tuple[list[str], list[str]]:
 
 def _networks_of(term: Term) -> list[IPNetwork]:
     """Give all networks of a term, after those that it excludes have been cut out of them."""
-    left: list[IPNetwork] = list(_ALL if term.allowed is None else term.allowed)
-    for hole in term.excluded:
+    left = [_plain(network) for network in (_ALL if term.allowed is None else term.allowed)]
+    for hole in map(_plain, term.excluded):
         left = [part for network in left for part in _without(network, hole)]
         if len(left) > _MOST_NETWORKS:
             raise InexpressibleError("would take too many networks")
     return left
+
+
+def _plain(network: Networks) -> IPNetwork:
+    if isinstance(network, str):
+        raise InexpressibleError(f"takes a part of the networks of {network}")
+    return network
 
 
 def _without(network: IPNetwork, hole: IPNetwork) -> Iterable[IPNetwork]:
@@ -81,5 +88,5 @@ def _without(network: IPNetwork, hole: IPNetwork) -> Iterable[IPNetwork]:
     return network.address_exclude(hole)  # type: ignore[arg-type] # of one version, since they overlap
 
 
-def _texts(networks: Iterable[IPNetwork]) -> list[str]:
+def _texts(networks: Iterable[Networks]) -> list[str]:
     return sorted({str(network) for network in networks})

@@ -24,6 +24,7 @@ _BALANCE = {
     "random": "random",
     "first": "first",
 }
+_BY_SOURCE = frozenset({("stick", "on", "src"), ("stick", "match", "src")})
 _WITHOUT_LIMIT = 1_000_000
 """As many clients wait in HAProxy as there are."""
 
@@ -72,8 +73,15 @@ def _balance(
             "keep one, or let them take turns"
         )
         draft.look(backups[1].line.number, message, section)
-    if len(active) > 1 or (not active and len(servers) > 1):
+    sticks = [one for one in proxy.lines if one.words in _BY_SOURCE]
+    if sticks and len(active) > 1 and len(proxy.all("stick")) == 1:
+        used.update(one.number for one in (*sticks, *proxy.all("stick-table")))
+        message = f"{sticks[0]}: clients are led by a hash of their address, and nothing is remembered of them"
+        draft.warn(sticks[0].number, message, section)
+        section.add("balance", "source-hash", sticks[0].number)
+    elif len(active) > 1 or (not active and len(servers) > 1):
         name = line.words[1].partition("(")[0] if line else "roundrobin"
+        name = "source" if line and line.words[1:] == ("hash", "src") else name
         number = line.number if line else proxy.number
         if name in _BALANCE:
             section.add("balance", _BALANCE[name], number)
@@ -95,8 +103,9 @@ def _source(
         return
     for text, number in wanted.items():
         where, _, client = text.partition(" usesrc ")
-        found = address(where)
-        host = found[0] if found else where
+        host, ports = address(where) or (where, "")
+        if "-" in ports:
+            host = f"[{host}]:{ports}" if ":" in host else f"{host}:{ports}"
         if text:
             at = number if text != whole or line is None else line.number
             section.add("source", "client" if client else host, at)
@@ -138,12 +147,17 @@ def _times(proxy: Proxy, section: Section, clients: Sequence[Proxy], used: set[i
         return sorted(found, key=lambda pair: seconds(pair[0]))
 
     idle = lines("client", "server")
-    for key, given in (
-        ("connect_timeout", lines("connect")),
+    used.update(line.number for line in proxy.all("option", "independent-streams"))
+    given = {
+        "connect_timeout": lines("connect"),
         # Once bytes go both ways, the one for tunnels is the only one.
-        ("idle_timeout", lines("tunnel") or idle),
-        ("half_close_timeout", lines("client-fin", "server-fin")),
-        ("queue_timeout", lines("queue")),
-    ):
-        for text, line in given[:1]:
+        "idle_timeout": lines("tunnel") or idle,
+        "half_close_timeout": lines("client-fin", "server-fin"),
+        "queue_timeout": lines("queue"),
+    }
+    if proxy.all("option", "independent-streams") and not lines("tunnel"):
+        given["upload_idle_timeout"] = lines("client")
+        given["download_idle_timeout"] = lines("server")
+    for key, found in given.items():
+        for text, line in found[:1]:
             section.add(key, text, line.number)

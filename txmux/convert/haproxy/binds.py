@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import attrs
+
+from txmux.convert.haproxy.place import Place, Secured
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.convert.haproxy.lines import Line
+    from txmux.convert.haproxy.place import Files
     from txmux.convert.writer import Draft, Section
 
 _ADDRESS = re.compile(r"(?:(?:ipv[46]|tcp[46]?)@)?(?P<host>.*):(?P<port>[^:]*)")
@@ -16,20 +21,36 @@ _VALUES = frozenset(
     {
         *("alpn", "backlog", "ca-file", "ciphers", "ciphersuites", "crl-file", "crt", "crt-list"),
         *("ecdhe", "gid", "group", "id", "interface", "level", "maxconn", "mode", "mss", "name"),
-        *("namespace", "nbconn", "nice", "npn", "process", "proto", "ssl-max-ver", "ssl-min-ver"),
+        *(
+            "ca-sign-file",
+            "namespace",
+            "nbconn",
+            "nice",
+            "npn",
+            "process",
+            "proto",
+            "shards",
+            "ssl-max-ver",
+            "ssl-min-ver",
+        ),
         *("tcp-ut", "thread", "uid", "user", "verify"),
     }
 )
+_ANY = frozenset({"", "*", "0.0.0.0"})  # noqa: S104 - it is compared
 _UNDERSTOOD = frozenset(
     {"accept-proxy", "v4v6", "v6only", "name", "id", "backlog", "maxconn", "defer-accept", "mode"}
 )
+_OF_TLS = frozenset({"alpn", "ca-file", "crt", "crt-list", "ssl", "ssl-min-ver", "verify"})
+_MOST_PORTS = 200
 _NARROWING = {
     "accept-netscaler-cip": "its clients begin with a header that txmux does not know",
     "gid": "who may connect to the socket",
     "group": "who may connect to the socket",
     "interface": "it would listen on every interface",
     "namespace": "it is in another network namespace",
-    "ssl": "TLS ends there; a route with terminate_tls does that, see 'End TLS'",
+    "ca-sign-file": "it makes certificates by itself",
+    "crl-file": "certificates of clients may have been revoked",
+    "strict-sni": "clients of other names are turned away; name those that are served in match = tls sni=",
     "transparent": "it listens on addresses of others",
     "uid": "who may connect to the socket",
     "user": "who may connect to the socket",
@@ -61,30 +82,103 @@ def ports(line: Line) -> list[str]:
     return [found[1] if (found := address(text)) else "" for text in texts]
 
 
-def bind(line: Line, name: str, listeners: list[Section], draft: Draft) -> None:
-    """Write where a line of the frontend of that name listens, into its sections so far or a new one."""
-    flags: dict[str, str] = {}
+@attrs.frozen
+class Bind:
+    """One address to listen on.
+
+    Attributes:
+        line: Where it stands.
+        address: As it stands there.
+        flags: What follows, each with its values.
+    """
+
+    line: Line
+    address: str
+    flags: Mapping[str, tuple[str, ...]]
+
+    def last(self, flag: str) -> str:
+        """Give the last value of a flag, or nothing."""
+        return self.flags.get(flag, ("",))[-1]
+
+
+def read_binds(lines: Iterable[Line]) -> Iterator[Bind]:
+    """Read the addresses of ``bind`` lines, of which each may have several, and ranges of ports."""
+    binds = [bind for line in lines for bind in _of_line(line)]
+    found = [(bind, address(bind.address) or ("", "")) for bind in binds]
+    with_ipv4 = {port for _, (host, port) in found if host in _ANY}
+    for bind, (host, port) in found:
+        # Where IPv4 has no socket of its own, that of IPv6 has its clients, too, as Linux is set up.
+        alone = host == "::" and port not in with_ipv4 and "v6only" not in bind.flags
+        yield attrs.evolve(bind, flags={**bind.flags, "v4v6": ("",)}) if alone else bind
+
+
+def _of_line(line: Line) -> Iterator[Bind]:
+    flags: dict[str, tuple[str, ...]] = {}
     rest = list(line.words[2:])
     while rest:
         flag = rest.pop(0)
-        flags[flag] = rest.pop(0) if flag in _VALUES and rest else ""
-    lost = [f"{flag}: {why}" for flag, why in _NARROWING.items() if flag in flags]
-    if lost:
-        draft.look(line.number, f"{line}: is left out; {'; '.join(lost)}")
-        return
-    section: Section | None = None
+        flags[flag] = (*flags.get(flag, ()), rest.pop(0) if flag in _VALUES and rest else "")
     for text in line.words[1].split(",") if len(line.words) > 1 else ():
-        section = _listener(line, name, listeners, draft, proxied="accept-proxy" in flags)
-        section.add("endpoint", _endpoint(text, flags), line.number)
-        if "accept-proxy" in flags and unix_path(text):
-            section.add("accept_proxy_from", "unix", line.number)
-    unknown = [flag for flag in flags if flag not in _UNDERSTOOD]
+        for one in _each_port(text):
+            yield Bind(line, one, flags)
+
+
+def _each_port(text: str) -> list[str]:
+    before, _, ports = text.rpartition(":")
+    low, _, high = ports.partition("-")
+    if not (
+        low.isdecimal() and high.isdecimal() and int(low) <= int(high) < int(low) + _MOST_PORTS
+    ):
+        return [text]
+    return [f"{before}:{port}" for port in range(int(low), int(high) + 1)]
+
+
+def lost(bind: Bind) -> list[str]:
+    """Tell why txmux cannot listen there as HAProxy does."""
+    why = [f"{flag}: {reason}" for flag, reason in _NARROWING.items() if flag in bind.flags]
+    if "ssl" in bind.flags and not {"crt", "crt-list"} & bind.flags.keys():
+        why.append("ssl: it names no certificate")
+    if "ssl" in bind.flags and bind.last("verify") == "optional":
+        why.append("verify optional: a client shows a certificate, or is turned away")
+    return why
+
+
+def place_of(bind: Bind, files: Files) -> Place:
+    """Give where clients come in.
+
+    Raises:
+        OSError: A list of certificates cannot be read.
+    """
+    host, port = address(bind.address) or ("", "")
+    secured = None
+    if "ssl" in bind.flags:
+        named = [*bind.flags.get("crt", ())]
+        for path in bind.flags.get("crt-list", ()):
+            named += [line.split()[0] for line in files.lines(path)]
+        secured = Secured(
+            tuple(dict.fromkeys(file for path in named for file in files.certificates(path))),
+            tuple(filter(None, bind.last("alpn").split(","))),
+            bind.last("ca-file") if bind.last("verify") == "required" else "",
+            bind.last("ssl-min-ver").removeprefix("TLSv"),
+        )
+    return Place(files, secured, host.replace("*", ""), port)
+
+
+def listen(bind: Bind, name: str, listeners: list[Section], draft: Draft) -> None:
+    """Write where the frontend of that name listens, into its sections so far or a new one."""
+    flags, line = bind.flags, bind.line
+    section = _listener(line, name, listeners, draft, proxied="accept-proxy" in flags)
+    section.add("endpoint", _endpoint(bind.address, flags), line.number)
+    if "accept-proxy" in flags and unix_path(bind.address):
+        section.add("accept_proxy_from", "unix", line.number)
+    known = _UNDERSTOOD | (_OF_TLS if "ssl" in flags else frozenset())
+    unknown = [flag for flag in flags if flag not in known]
     if unknown:
         draft.warn(line.number, f"{line}: no counterpart of {', '.join(unknown)}", section)
     for flag, key in (("backlog", "backlog"), ("maxconn", "max_connections")):
-        if flag in flags and section:
+        if flag in flags:
             section.entries.pop(key, None)
-            section.add(key, flags[flag], line.number)
+            section.add(key, bind.last(flag), line.number)
 
 
 def _listener(
@@ -100,10 +194,10 @@ def _listener(
     return listener
 
 
-def _endpoint(text: str, flags: Mapping[str, str]) -> str:
+def _endpoint(text: str, flags: Mapping[str, tuple[str, ...]]) -> str:
     path, found = unix_path(text), address(text)
     if path:
-        return f"unix:{path}:mode={flags['mode']}" if "mode" in flags else f"unix:{path}"
+        return f"unix:{path}:mode={flags['mode'][-1]}" if "mode" in flags else f"unix:{path}"
     if found is None:
         return text
     host, port = found
@@ -112,4 +206,4 @@ def _endpoint(text: str, flags: Mapping[str, str]) -> str:
     if ":" in host:
         return f"[{host}]:{port}"
     # An address that is left out is that of IPv4 only.
-    return f"{'0.0.0.0' if host in {'', '*'} else host}:{port}"  # noqa: S104 - it is written, not opened
+    return f"{'0.0.0.0' if host in _ANY else host}:{port}"  # noqa: S104 - it is written, not opened

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from txmux.convert.haproxy.lines import duration, seconds
-from txmux.convert.haproxy.probes import WeakerError, question
+from txmux.convert.haproxy.probes import WEAKER, WeakerError, question
+from txmux.convert.haproxy.servertls import header
 from txmux.convert.matching import option
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LOST = {
     "check-via-socks4": "it goes by a SOCKS proxy",
     "track": "it is that of another server",
 }
-_OF_PROTOCOLS = frozenset({"ldap-check", "mysql-check", "smtpchk", "spop-check", "ssl-hello-chk"})
+_OF_PROTOCOLS = frozenset({"spop-check"})
 """Whether the server speaks a protocol, and no more."""
 
 _SAME = ("check", "port", "check-ssl", "check-sni", "check-send-proxy")
@@ -58,6 +59,9 @@ def add_check(
         # Own steps may tell a primary from a replica, which a connection does not.
         only_protocol = kind is not None and kind.words[1] in _OF_PROTOCOLS
         (draft.warn if only_protocol else draft.look)(line.number, message, section)
+    if kind and kind.words[1] in WEAKER:
+        message = f"{kind}: check = {' '.join(words)}, which {WEAKER[kind.words[1]]}"
+        draft.warn(kind.number, message, section)
     why_lost = _lost(live, only_connects=words == ["tcp"])
     if why_lost:
         message = f"{first.line}: its check is left out: {why_lost}"
@@ -82,7 +86,7 @@ def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
             if name in server.parameters:
                 return f"{name}: {why}"
         given = server.parameters
-        if "check-send-proxy" in given and ("port" in given or server.proxy_protocol == "off"):
+        if "check-send-proxy" in given and ("port" in given or not header(given)):
             return "check-send-proxy: its header is another one than that of clients"
     for name in _SAME:
         found = {server.parameters.get(name) for server in live}
@@ -98,9 +102,9 @@ def _elsewhere(live: Iterable[Server]) -> bool:
 def _place(server: Server) -> list[str]:
     given = server.parameters
     words = [f"port={given['port']}"] if "port" in given else []
-    if "check-ssl" in given:
+    if "check-ssl" in given and ("ssl" not in given or "port" in given):
         words.append("tls=yes")
-        if "check-sni" in given:
+        if "check-sni" in given and "ssl" not in given:
             words.append(option("sni", given["check-sni"]))
     return words
 

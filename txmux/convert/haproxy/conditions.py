@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy.acls import PREDEFINED, read_acl
-from txmux.convert.haproxy.terms import (
+from txmux.convert.terms import (
     ALWAYS,
     NEVER,
     Condition,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.lines import Line
+    from txmux.convert.haproxy.place import Place
 
 
 @attrs.frozen
@@ -59,14 +60,15 @@ class Question:
         return negated(found) if self.unless else found
 
 
-def read_acls(lines: Iterable[Line]) -> dict[str, Condition | InexpressibleError]:
+def read_acls(lines: Iterable[Line], place: Place) -> dict[str, Condition | InexpressibleError]:
     """Read the ``acl`` lines of a section; several of one name are alternatives."""
     acls: dict[str, Condition | InexpressibleError] = {}
     for line in lines:
         name = line.words[1] if len(line.words) > 1 else ""
         before = acls.get(name, NEVER)
         try:
-            found = read_acl(line.words[2:])
+            found = read_acl(line.words[2:], place)
+            place.files.told_at(line.number)
         except InexpressibleError as error:
             if not isinstance(before, InexpressibleError):
                 acls[name] = InexpressibleError(f"acl {name}: {error}")
@@ -76,13 +78,14 @@ def read_acls(lines: Iterable[Line]) -> dict[str, Condition | InexpressibleError
 
 
 def read_question(
-    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]
+    words: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], place: Place
 ) -> Question:
     """Read a condition with its ``if`` or ``unless``; without one it is always true.
 
     Args:
         words: The words of it.
         acls: What the names mean, or why they mean nothing.
+        place: Where the clients come in.
 
     Raises:
         InexpressibleError: txmux cannot ask for that.
@@ -91,17 +94,18 @@ def read_question(
         return Question((Tests(ALWAYS),))
     if words[0] not in {"if", "unless"}:
         raise InexpressibleError(f"{words[0]!r} is not a condition")
-    groups = tuple(_tests(group, acls) for group in _split(words[1:]))
+    groups = tuple(_tests(group, acls, place) for group in _split(words[1:]))
     return Question(groups, unless=words[0] == "unless")
 
 
 def _tests(
     group: Sequence[tuple[bool, Sequence[str]]],
     acls: Mapping[str, Condition | InexpressibleError],
+    place: Place,
 ) -> Tests:
     passed, failed = ALWAYS, NEVER
     for negative, test in group:
-        one = _one(test, acls)
+        one = _one(test, acls, place)
         if negative and of_networks_only(one):
             passed = both(passed, negated(one))
         elif negative:
@@ -133,8 +137,10 @@ def _split(words: Sequence[str]) -> list[list[tuple[bool, Sequence[str]]]]:
     return found
 
 
-def _one(test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError]) -> Condition:
+def _one(
+    test: Sequence[str], acls: Mapping[str, Condition | InexpressibleError], place: Place
+) -> Condition:
     known = acls.get(test[0], PREDEFINED.get(test[0])) if len(test) == 1 else None
     if isinstance(known, InexpressibleError):
         raise known
-    return read_acl(test) if known is None else known
+    return read_acl(test, place) if known is None else known

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.convert.haproxy.backends import fill_backend
-from txmux.convert.haproxy.frontends import Frontend, Made
+from txmux.convert.haproxy.frontends import convert_frontend
+from txmux.convert.haproxy.leading import Made
 from txmux.convert.haproxy.lines import read_haproxy
+from txmux.convert.haproxy.place import Files
+from txmux.convert.haproxy.process import add_process
+from txmux.convert.haproxy.references import with_references
+from txmux.convert.haproxy.servers import PLACES
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
@@ -31,7 +37,6 @@ _UNDERSTOOD = (
     "option contstats",
 )
 _LOOK = (
-    "dispatch",
     "filter",
     "force-persist",
     "ignore-persist",
@@ -64,15 +69,20 @@ _TELLING_ONLY = (
 )
 """Actions of ``tcp-request`` after which everything goes on as before."""
 
+_SERVICE = "see 'Run as a service'"
+_LOG = "access_log in [txmux] says where it goes; by default it is a part of the service's log"
 _REASONS = {
-    "daemon": "see 'Run as a service'",
-    "user": "the service manager chooses the user; see 'Run as a service'",
-    "group": "the service manager chooses the group; see 'Run as a service'",
-    "option dontlognull": "log = no in [route] keeps a route out of the access log",
+    "chroot": f"the service manager can narrow what it sees; {_SERVICE}",
+    "daemon": _SERVICE,
+    "master-worker": _SERVICE,
+    "option dontlognull": "log = errors in [listen] leaves out clients that said nothing, and those without an error",
     "option httplog": "access_log_format in [txmux] says how it is written",
+    "option log-health-checks": "a change of a server's state is in the service's log anyway",
     "option tcplog": "access_log_format in [txmux] says how it is written",
-    "log": "access_log and access_log_format in [txmux] say where the log goes",
-    "pidfile": "'twist' writes none; see 'Run as a service'",
+    "log": _LOG,
+    "log-format": "access_log_format in [txmux] is text or json",
+    "pidfile": "write 'txmux run --pidfile=FILE'",
+    "stats socket": "'txmux status' and its like ask the admin endpoint, which is there by itself; see admin in [txmux]",
     "stick-table": "nothing is remembered of a client",
     "http-request": "txmux does not look into HTTP beyond the first request",
 }
@@ -93,31 +103,36 @@ class _Haproxy:
     def __init__(
         self, config: Config, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
     ) -> None:
-        self._config = config
+        self._config = with_references(config)
         self._path = path
         self._draft = draft
         self._made = Made(draft, matchers)
 
     def convert(self) -> None:
         for line in self._config.others:
+            if line.words[0] == "resolvers":
+                continue  # their servers are told with who asks them
             self._draft.warn(line.number, f"{line}: the section has no counterpart")
         fronts = [p for p in self._config.proxies if p.kind != "backend" and self._is_tcp(p)]
         if not fronts:
             raise ConvertError(
                 f"{self._path}: nothing in it can be converted: there is no frontend or listen in mode tcp"
             )
-        self._global()
+        add_process(
+            self._config.settings, self._draft, lambda line: self._no_counterpart(line, None)
+        )
         for line in self._config.changing:
-            message = f"{line}: what it says depends on the environment; write what is meant"
+            message = f"{line}: what it says depends on the environment; write what is meant, or ${{NAME}} as rules have it"
             self._draft.look(line.number, message)
         wanted = {name for front in fronts for name in _leads_to(front)}
         # A backend speaks what leads there, whatever its own mode.
         listed = [
             p
             for p in self._config.proxies
-            if p.kind == "backend" and ((p.name in wanted and not p.is_disabled) or self._is_tcp(p))
+            if p.kind == "backend"
+            and ((p.name in wanted and not p.is_disabled) or self._is_served(p))
         ]
-        listed += [front for front in fronts if front.all("server")]
+        listed += [front for front in fronts if any(map(front.all, PLACES))]
         for proxy in listed:
             self._made.proxies[proxy.name] = proxy
             self._made.backends[proxy.name] = self._draft.section(
@@ -128,9 +143,20 @@ class _Haproxy:
             fill_backend(
                 proxy, self._made.backends[proxy.name], clients, self._draft, self._made.used
             )
+        self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
+        files = Files(Path(self._path).parent)
         for front in fronts:
-            Frontend(front, self._made, len(fronts) > 1).convert()
+            convert_frontend(front, self._made, files, several=len(fronts) > 1)
+        for number, message in files.notes:
+            self._draft.look(number, message)
+        for name in dict.fromkeys(files.read):
+            message = f"is written into the rules as it is now; when {name} changes, convert again"
+            self._draft.warn(self._draft.line_in(name, 1), message)
         self._rest([*fronts, *(proxy for proxy in listed if proxy not in fronts)])
+
+    def _is_served(self, proxy: Proxy) -> bool:
+        """Tell whether a backend may be needed; one that only has a table of clients is not."""
+        return self._is_tcp(proxy) and (any(map(proxy.all, PLACES)) or not proxy.all("stick-table"))
 
     def _is_tcp(self, proxy: Proxy) -> bool:
         if proxy.mode == "tcp" and not proxy.is_disabled:
@@ -142,16 +168,6 @@ class _Haproxy:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
             self._draft.look(proxy.number, message)
         return False
-
-    def _global(self) -> None:
-        for line in self._config.settings:
-            if line.begins("maxconn") and len(line.words) > 1:
-                section = self._draft.section("txmux", line=line.number)
-                section.add("max_connections", line.words[1])
-                message = f"{line}: HAProxy lets further clients wait, and txmux closes them"
-                self._draft.warn(line.number, message, section)
-            else:
-                self._no_counterpart(line, None)
 
     def _rest(self, proxies: Sequence[Proxy]) -> None:
         defaults = {line.number for line in self._config.defaults}

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.haproxy.terms import (
+from txmux.convert.terms import (
     ALWAYS,
     Condition,
     InexpressibleError,
     both,
+    common,
     negated,
     of_networks_only,
 )
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from txmux.convert.haproxy.conditions import Question
     from txmux.convert.haproxy.lines import Line
-    from txmux.convert.haproxy.terms import Term
+    from txmux.convert.terms import Networks, Term
 
     Lost = Callable[[Line, str], None]
 
@@ -40,10 +41,6 @@ class Choice:
     condition: Condition
     outcome: str
     line: Line = attrs.field(eq=False)
-
-    def takes_silence(self) -> bool:
-        """Tell whether a client that says nothing may be one of these."""
-        return any(not term.matcher for term in self.condition)
 
 
 @attrs.frozen
@@ -72,10 +69,35 @@ class Decisions:
                 choices.append(attrs.evolve(choice, condition=new))
         return Decisions(tuple(choices), self.otherwise)
 
-    def outcome_of_silence(self) -> str | None:
-        """Give where a client is led that says nothing; ``None`` if that is not the same for all networks."""
-        silent = [c for c in self.choices if c.takes_silence()]
-        return self.otherwise if all(c.outcome == self.otherwise for c in silent) else None
+    def shortened(self) -> Decisions:
+        """Leave out what comes after a choice that takes everybody."""
+        for number, choice in enumerate(self.choices):
+            if ALWAYS[0] in choice.condition:
+                return Decisions(self.choices[:number], choice.outcome)
+        return self
+
+    def are_of_networks(self) -> bool:
+        """Tell whether it does not matter to anybody what the client says."""
+        return all(of_networks_only(choice.condition) for choice in self.choices)
+
+    def silence(self) -> list[tuple[frozenset[Networks] | None, str]]:
+        """Give where clients are led that say nothing, by their networks: the first that fits counts; ``None`` is all.
+
+        Raises:
+            InexpressibleError: The networks have no common part that could be named.
+        """
+        found: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
+        for choice in reversed(self.choices):
+            for term in reversed([term for term in choice.condition if not term.matcher]):
+                # Those that it excludes are led to where they are led without it.
+                holes = [
+                    (common(common(networks, term.excluded), term.allowed), outcome)
+                    for networks, outcome in found
+                    if term.excluded
+                ]
+                rest = found if term.allowed is not None else []
+                found = [*holes, (term.allowed, choice.outcome), *rest]
+        return found
 
     def turned_away(self) -> tuple[tuple[Choice, ...], Decisions]:
         """Take away whom it closes for their networks alone, where nothing that comes before is for them."""
@@ -105,7 +127,7 @@ def asked(question: Question, line: Line, yes: Decisions, no: Decisions, lost: L
 
     Args:
         question: The condition.
-        line: Where it stands.
+        line: Where it is.
         yes: What becomes of those that meet it.
         no: What becomes of the others.
         lost: Told of choices that cannot be had together with the condition: what they are, and why.
@@ -136,7 +158,11 @@ def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: 
         others = Choice(negated(condition), no.otherwise, line)
         return Decisions((others, *yes.choices), yes.otherwise)
     choices: list[Choice] = []
+    otherwise = yes.otherwise
     for choice in yes.choices:
+        if set(condition) <= set(choice.condition):
+            otherwise = choice.outcome  # nobody is left for what comes later
+            break
         try:
             narrowed = both(condition, choice.condition)
         except InexpressibleError as error:
@@ -144,5 +170,5 @@ def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: 
             continue
         if narrowed:
             choices.append(attrs.evolve(choice, condition=narrowed))
-    choices.append(Choice(condition, yes.otherwise, line))
+    choices.append(Choice(condition, otherwise, line))
     return Decisions(tuple(dict.fromkeys((*choices, *no.choices))), no.otherwise)

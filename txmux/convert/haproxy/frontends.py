@@ -2,161 +2,100 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.convert.haproxy.admission import admitted, as_lists
-from txmux.convert.haproxy.binds import bind
-from txmux.convert.haproxy.conditions import read_acls, read_question
-from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions, asked
+from txmux.convert.haproxy.binds import listen, lost, place_of, read_binds
+from txmux.convert.haproxy.conditions import read_acls
+from txmux.convert.haproxy.decisions import CLOSE, Choice, Decisions
+from txmux.convert.haproxy.leading import DECIDING, OPEN, Leading, refuses
 from txmux.convert.haproxy.lines import duration
-from txmux.convert.haproxy.terms import ALWAYS, Condition, InexpressibleError, both, negated
-from txmux.convert.matching import refusal
+from txmux.convert.haproxy.regions import regions
+from txmux.convert.matching import match_line, refusal
+from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, both, negated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from txmux.convert.haproxy.conditions import Question
+    from txmux.convert.haproxy.binds import Bind
+    from txmux.convert.haproxy.leading import Made
     from txmux.convert.haproxy.lines import Line, Proxy
-    from txmux.convert.haproxy.terms import Term
-    from txmux.convert.writer import Draft, Section
-    from txmux.interfaces import IProtocolMatcher
+    from txmux.convert.haproxy.place import Files, Place, Secured
+    from txmux.convert.terms import Hello, Term
+    from txmux.convert.writer import Section
 
-_OPEN = ", and so the clients that it keeps out come in"
-_REFUSING = frozenset({"reject", "silent-drop"})
-_DECIDING = frozenset({"accept", *_REFUSING})
 _EVERYBODY = ["0.0.0.0/0", "::/0", "unix"]
+_PLACE = re.compile(r"\bdst(_port)?\b")
+_KEEPALIVE = {"clitcpka-idle": "idle", "clitcpka-intvl": "interval", "clitcpka-cnt": "count"}
 _LEADING = ("use_backend", "default_backend")
 _LAYERS = ("connection", "session")
 
 
-@attrs.frozen
-class Made:
-    """What is made of a file so far.
-
-    Attributes:
-        proxies: The backends of the file that are converted, by name.
-        backends: Their sections, by the same names.
-        used: The numbers of the lines that need no more to be told of.
-    """
-
-    draft: Draft
-    matchers: Mapping[str, IProtocolMatcher]
-    proxies: dict[str, Proxy] = attrs.field(factory=dict)
-    backends: dict[str, Section] = attrs.field(factory=dict)
-    used: set[int] = attrs.field(factory=set)
-
-
 @attrs.define
-class Frontend:
+class Frontend(Leading):
     """A frontend while it is converted.
 
     Attributes:
         several: There are others.
     """
 
-    proxy: Proxy
-    made: Made
     several: bool
-    listeners: list[Section] = attrs.field(factory=list)
 
     def convert(self) -> None:
         """Write its listeners and routes."""
-        for line in self.proxy.all("bind"):
-            self.made.used.add(line.number)
-            bind(line, self.proxy.name, self.listeners, self.made.draft)
-        if not self.listeners:
-            message = f"{self.proxy.kind} {self.proxy.name}: is left out; it listens nowhere"
-            self.made.draft.look(self.proxy.number, message)
-            for word in ("acl", "use_backend", "default_backend", "tcp-request"):
-                self.made.used.update(line.number for line in self.proxy.all(word))
-            return
-        refused, decisions = self._decisions().distinct().turned_away()
+        refused, decisions = self.decisions().distinct().turned_away()
         self._listener_keys(decisions)
         self._admission(refused)
-        self._silence(decisions)
-        self._routes(decisions)
+        if self.place.secured:
+            self._end_tls(self.place.secured, decisions)
+        else:
+            self._silence(decisions)
+            self._routes(decisions)
 
-    def _lost(self, line: Line, why: str, consequence: str = "") -> None:
-        message = f"{line}: is left out{consequence}: {why}"
-        self.made.draft.look(line.number, message, self.listeners[0])
-
-    def _question(
-        self, line: Line, start: int, acls: Mapping[str, Condition | InexpressibleError]
-    ) -> Question | None:
-        """Read a condition; if it has no counterpart, say so."""
-        self.made.used.add(line.number)
+    def _end_tls(self, secured: Secured, decisions: Decisions) -> None:
+        """Write the routes that end TLS, and those for what is inside of it."""
         try:
-            return read_question(line.words[start:], acls)
+            split = regions(decisions, secured.alpn)
         except InexpressibleError as error:
-            self._lost(line, str(error), _OPEN if _refuses(line) else "")
-            return None
+            split = [((), Decisions())]
+            for line in dict.fromkeys(choice.line for choice in decisions.choices):
+                self.lost(line, f"{error}; all clients are closed")
+        for hello, inside in split:
+            if inside.are_of_networks():
+                for networks, outcome in inside.silence():
+                    section = self._secure(secured, hello, outcome)
+                    for network in sorted(map(str, networks or ())):
+                        section.add("from", network)
+                continue
+            section = self._secure(secured, hello, inside.otherwise)
+            if len(inside.silence()) > 1:
+                line = inside.choices[0].line
+                self.lost(
+                    line,
+                    "clients that say nothing inside of TLS are led by the route's backend alone",
+                )
+            self._routes(inside, section.name)
 
-    def _asked(
-        self,
-        line: Line,
-        start: int,
-        acls: Mapping[str, Condition | InexpressibleError],
-        yes: Decisions,
-        no: Decisions,
-    ) -> Decisions:
-        question = self._question(line, start, acls)
-        if question is None:
-            return no
-
-        def lost(other: Line, why: str) -> None:
-            message = f"{other}: not for those of {line}: {why}"
-            self.made.draft.look(other.number, message, self.listeners[0])
-
-        try:
-            return asked(question, line, yes, no, lost)
-        except InexpressibleError as error:
-            self._lost(line, str(error), _OPEN if _refuses(line) else "")
-            return no
-
-    def _decisions(self) -> Decisions:
-        """Read who is led where, from the end on."""
-        acls = read_acls(self.proxy.all("acl"))
-        found = self._default()
-        for line in reversed(self.proxy.all("use_backend")):
-            if len(line.words) > 1:
-                found = self._asked(line, 2, acls, self._to_backend(line, line.words[1]), found)
-        return self._by_content(self.proxy, acls, found)
-
-    def _by_content(
-        self, proxy: Proxy, acls: Mapping[str, Condition | InexpressibleError], accepted: Decisions
-    ) -> Decisions:
-        found = accepted
-        for line in reversed(proxy.all("tcp-request", "content")):
-            if len(line.words) > 2 and line.words[2] in _DECIDING:
-                yes = Decisions() if _refuses(line) else accepted
-                found = self._asked(line, 3, acls, yes, found)
-        return found
-
-    def _default(self) -> Decisions:
-        own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
-        line = self.proxy.value("default_backend")
-        if line:
-            return self._to_backend(line, line.words[1])
-        return Decisions(otherwise=own.name) if own else Decisions()
-
-    def _to_backend(self, line: Line, name: str) -> Decisions:
-        """Lead to a backend, or to where its own rules lead."""
-        self.made.used.add(line.number)
-        section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
-        if section is None or proxy is None:
-            why = f"there is no backend {name!r} in the file, or it is disabled"
-            if "%[" in name:
-                why = "a name that is put together for each client has no counterpart"
-            self.made.draft.look(
-                line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
-            )
-            return Decisions()
-        found = Decisions(otherwise=section.name)
-        if proxy is self.proxy:
-            return found
-        return self._by_content(proxy, read_acls(proxy.all("acl")), found)
+    def _secure(self, secured: Secured, hello: Hello, outcome: str) -> Section:
+        line = self.listeners[0].line
+        section = self.made.draft.section("route", f"{self.proxy.name}-tls", line)
+        section.add("match", match_line("tls", hello))
+        if self.several:
+            for listener in self.listeners:
+                section.add("under", listener.name)
+        section.add("terminate_tls", ", ".join(secured.certificates))
+        for key, value in (
+            ("alpn", ", ".join(secured.alpn)),
+            ("tls_client_ca", secured.client_ca),
+            ("tls_minimum", secured.minimum),
+        ):
+            if value:
+                section.add(key, value)
+        section.add("backend", outcome)
+        return section
 
     def _listener_keys(self, decisions: Decisions) -> None:
         pairs = (("maxconn", "max_connections"), ("backlog", "backlog"))
@@ -172,22 +111,39 @@ class Frontend:
                             f"{line}: HAProxy lets further clients wait, and txmux closes them"
                         )
                         self.made.draft.warn(line.number, message, listener)
+        self._options()
         led = {line.words[1] for w in _LEADING for line in self.proxy.all(w) if line.words[1:]}
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in led)]
         delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
         self.made.used.update(line.number for line in delays)
         for listener in self.listeners:
-            if not decisions.choices:
-                listener.notes.append(
-                    "no route: nobody is kept waiting for the client's first byte"
-                )
-                listener.add("detect_timeout", "1ms")
-            elif delays:
+            if decisions.are_of_networks():
+                continue  # nobody is kept waiting for the client's first byte
+            if delays:
                 listener.add("detect_timeout", duration(delays[0].words[2]), delays[0].number)
             else:
                 listener.notes.append(
                     "without inspect-delay, HAProxy decides by what has come at once; txmux waits for detect_timeout"
                 )
+
+    def _options(self) -> None:
+        for line in self.proxy.all("option", "dontlog-normal"):
+            self.made.used.add(line.number)
+            for listener in self.listeners:
+                listener.entries.pop("log", None)
+                listener.add("log", "errors", line.number)
+        words = []
+        for name, option in _KEEPALIVE.items():
+            setting = self.proxy.value(name)
+            if setting:
+                self.made.used.add(setting.number)
+                text = setting.words[1]
+                if option != "count":
+                    text = f"{text}s" if text.isdecimal() else duration(text)
+                words.append(f"{option}={text}")
+        for listener in self.listeners if words else ():
+            if "keepalive" not in listener.entries:
+                listener.add("keepalive", " ".join(words))
 
     def _admission(self, refused: Iterable[Choice]) -> None:
         layers = [(layer, *self._admitted(layer)) for layer in _LAYERS]
@@ -196,20 +152,20 @@ class Frontend:
             self._let_in(listener, [layer for layer in layers if layer[2]])
 
     def _admitted(self, layer: str) -> tuple[Condition, list[Line]]:
-        """Read whom the rules of a layer let in, and which these are."""
-        acls = read_acls(self.proxy.all("acl"))
+        """Read which clients the rules of a layer let in, and the lines of these rules."""
+        acls = read_acls(self.proxy.all("acl"), self.place)
         rules: list[tuple[bool, Condition]] = []
         lines: list[Line] = []
         for line in self.proxy.all("tcp-request", layer):
             action = line.words[2] if len(line.words) > 2 else ""
-            if action not in {*_DECIDING, "expect-proxy"}:
+            if action not in {*DECIDING, "expect-proxy"} or self.limits(line, self.proxy):
                 continue
-            question = self._question(line, 4 if action == "expect-proxy" else 3, acls)
+            question = self.question(line, 4 if action == "expect-proxy" else 3, acls)
             try:
                 condition = question.networks() if question else None
             except InexpressibleError as error:
                 condition = None
-                self._lost(line, str(error), _OPEN if _refuses(line) else "")
+                self.lost(line, str(error), OPEN if refuses(line) else "")
             if condition is None:
                 continue
             if action == "expect-proxy":
@@ -225,16 +181,16 @@ class Frontend:
 
     def _all_lost(self, lines: Iterable[Line], why: str) -> None:
         for line in lines:
-            self._lost(line, why, _OPEN)
+            self.lost(line, why, OPEN)
 
     def _expect_proxy(self, line: Line, condition: Condition) -> None:
         try:
             networks, excluded = (_EVERYBODY, []) if condition == ALWAYS else as_lists(condition)
         except InexpressibleError as error:
-            self._lost(line, str(error))
+            self.lost(line, str(error))
             return
         if excluded or not networks:
-            self._lost(line, "accept_proxy_from has a list of networks only")
+            self.lost(line, "accept_proxy_from has a list of networks only")
             return
         for listener in self.listeners:
             for network in networks:
@@ -265,21 +221,33 @@ class Frontend:
                 listener.add(key, network, kept[-1].number)
 
     def _silence(self, decisions: Decisions) -> None:
-        silent = decisions.outcome_of_silence()
-        if silent is None:
-            silent = CLOSE
-            line = next(c.line for c in decisions.choices if c.takes_silence())
+        lines: list[str] = []
+        # Who is led by networks alone does not have to say anything; nor where there is no route at all.
+        after = " after=1ms" if decisions.are_of_networks() else ""
+        try:
+            for networks, outcome in decisions.silence():
+                if networks is None:
+                    lines.append(outcome)
+                    break
+                if networks:
+                    lines.append(f"{outcome} from={','.join(sorted(map(str, networks)))}{after}")
+        except InexpressibleError as error:
+            lines = [CLOSE]
+            line = next(c.line for c in decisions.choices if not c.condition[0].matcher)
             message = (
-                f"{line}: clients that say nothing are led by silent, which knows no networks, and are closed; "
+                f"{line}: where clients are led that say nothing has no counterpart: {error}; they are closed; "
                 "name in silent where they may go"
             )
             self.made.draft.look(line.number, message, self.listeners[0])
+        while len(lines) > 1 and lines[-2].split()[0] == lines[-1]:
+            del lines[-2]
         for listener in self.listeners:
-            for key, outcome in (("silent", silent), ("default", decisions.otherwise)):
-                if outcome != CLOSE:
-                    listener.add(key, outcome)
+            for silent in lines if lines != [CLOSE] and decisions.choices else ():
+                listener.add("silent", silent)
+            if decisions.otherwise != CLOSE:
+                listener.add("default", decisions.otherwise)
 
-    def _routes(self, decisions: Decisions) -> None:
+    def _routes(self, decisions: Decisions, under: str = "") -> None:
         choices = list(decisions.choices)
         # What HAProxy is only asked to wait for needs no route.
         while (
@@ -289,15 +257,15 @@ class Frontend:
         ):
             choices.pop()
         for choice in choices:
-            self._route(choice)
+            self._route(choice, under)
 
-    def _route(self, choice: Choice) -> None:
+    def _route(self, choice: Choice, under: str) -> None:
         groups: dict[tuple[object, object], list[Term]] = {}
         for term in choice.condition:
             why = refusal(str(term), self.made.matchers)
             if why:
                 message = f"{choice.line}: match = {term} is left out: {why}"
-                consequence = _OPEN if choice.outcome == CLOSE else ""
+                consequence = OPEN if choice.outcome == CLOSE else ""
                 self.made.draft.look(choice.line.number, message + consequence, self.listeners[0])
             else:
                 groups.setdefault((term.allowed, term.excluded), []).append(term)
@@ -309,11 +277,36 @@ class Frontend:
             for key, networks in (("from", first.allowed), ("not_from", first.excluded)):
                 for network in sorted(map(str, networks or ())):
                     section.add(key, network)
-            if self.several:
-                for listener in self.listeners:
-                    section.add("under", listener.name)
+            for name in [under] if under else [one.name for one in self.listeners if self.several]:
+                section.add("under", name)
             section.add("backend", choice.outcome)
 
 
-def _refuses(line: Line) -> bool:
-    return line.begins("tcp-request") and line.words[2:3] != () and line.words[2] in _REFUSING
+def convert_frontend(proxy: Proxy, made: Made, files: Files, *, several: bool) -> None:
+    """Write the listeners and routes of a frontend, for each kind of place where its clients come in."""
+    places: dict[Place, list[Bind]] = {}
+    lines = proxy.all("bind")
+    made.used.update(line.number for line in lines)
+    asks = any(_PLACE.search(word) for line in proxy.lines for word in line.words)
+    for bind in read_binds(lines):
+        why = lost(bind)
+        try:
+            place = place_of(bind, files)
+        except OSError as error:
+            why = [f"{bind.last('crt-list')} cannot be read here: {error.strerror or error}"]
+        if why:
+            made.draft.look(bind.line.number, f"{bind.line}: is left out; {'; '.join(why)}")
+            continue
+        if not asks:
+            place = attrs.evolve(place, host="", port="")
+        places.setdefault(place, []).append(bind)
+    for place, binds in places.items():
+        listeners: list[Section] = []
+        for bind in binds:
+            listen(bind, proxy.name, listeners, made.draft)
+        Frontend(proxy, made, place, listeners, several or len(places) > 1).convert()
+    if not places:
+        message = f"{proxy.kind} {proxy.name}: is left out; it listens nowhere"
+        made.draft.look(proxy.number, message)
+        for word in ("acl", "use_backend", "default_backend", "tcp-request"):
+            made.used.update(line.number for line in proxy.all(word))

@@ -12,7 +12,7 @@ from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 _PROXIES = frozenset({"frontend", "backend", "listen"})
 _OTHERS = frozenset(
@@ -92,14 +92,14 @@ class Config:
         settings: The lines of ``global``.
         proxies: In their order.
         defaults: All lines of ``defaults``.
-        others: The headers of sections that are neither.
+        others: The headers of sections that are neither, with their lines.
         changing: What depends on the environment: variables, and ``.if``.
     """
 
     settings: tuple[Line, ...]
     proxies: tuple[Proxy, ...]
     defaults: tuple[Line, ...]
-    others: tuple[Line, ...]
+    others: Mapping[Line, tuple[Line, ...]]
     changing: tuple[Line, ...] = ()
 
 
@@ -107,10 +107,10 @@ def read_haproxy(data: bytes, path: str) -> Config:
     """Read the sections of a file; each character of the words stands for one byte.
 
     Raises:
-        ConvertError: A line stands before the first section.
+        ConvertError: A line comes before the first section.
     """
     settings: list[Line] = []
-    others: list[Line] = []
+    others: dict[Line, list[Line]] = {}
     proxies: list[tuple[Line, tuple[Line, ...], list[Line]]] = []
     defaults: dict[str, list[Line]] = {}
     current: list[Line] | None = None
@@ -131,17 +131,17 @@ def read_haproxy(data: bytes, path: str) -> Config:
         elif word == "global":
             current = settings
         elif word in _OTHERS:
-            others.append(line)
-            current = []
+            current = others[line] = []
         elif current is None:
             raise ConvertError(
-                f"{path}:{line.number}: {word!r} stands before the first section; is it an haproxy.cfg?"
+                f"{path}:{line.number}: {word!r} comes before the first section; is it an haproxy.cfg?"
             )
         else:
             current.append(line)
     made = tuple(_proxy(header, (*start, *own)) for header, start, own in proxies)
     every = {line.number: line for lines in defaults.values() for line in lines}
-    return Config(tuple(settings), made, tuple(every.values()), tuple(others), tuple(changing))
+    kept = {header: tuple(own) for header, own in others.items()}
+    return Config(tuple(settings), made, tuple(every.values()), kept, tuple(changing))
 
 
 def _named_after(line: Line, word: str) -> str:

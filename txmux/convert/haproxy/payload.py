@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from txmux.convert.haproxy.terms import Condition, InexpressibleError, Term
 from txmux.convert.matching import regex_text, searched
+from txmux.convert.terms import Condition, InexpressibleError, Term
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _data(value: str, *, hexadecimal: bool) -> bytes:
     try:
         return bytes.fromhex(value)
     except ValueError:
-        raise InexpressibleError(f"{value!r} are no pairs of hex digits") from None
+        raise InexpressibleError(f"{value!r} is not pairs of hex digits") from None
 
 
 def _bytes(offset: int, length: int, method: str, data: bytes, *, folded: bool) -> list[Term]:
@@ -82,6 +82,11 @@ def _bytes(offset: int, length: int, method: str, data: bytes, *, folded: bool) 
         return [_pattern(offset, length, pattern, folded=folded)]
     elif method != "beg":
         raise InexpressibleError(f"-m {method} has no counterpart")
+    if method == "beg" and len(data) < length:
+        # It is compared only when all bytes are there.
+        text = regex_text(re.escape(data).decode("latin-1"))
+        text = f"(?i:{text})" if folded else text
+        return [_regex(offset, f"{text}(?s:.{{{length - len(data)}}})", length)]
     if folded and method != "bin":
         text = regex_text(re.escape(data).decode("latin-1"))
         return [_regex(offset, f"(?i:{text})", len(data))]

@@ -10,11 +10,31 @@ import attrs
 from txmux.convert.matching import option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.lines import Line, Proxy
 
-_KINDS = {"redis-check": "redis", "pgsql-check": "postgres", "tcp-check": "tcp"}
+_KINDS = {
+    # An anonymous bind of version 3, and its success (RFC 4511, sections 4.2 and 4.2.2).
+    "ldap-check": (
+        r"send=\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\0\x80\0 expect=\x0a\x01\0\x04"
+    ),
+    # The number of the first packet, and the version of the protocol (MySQL internals, HandshakeV10).
+    "mysql-check": r"expect=\0\n",
+    "pgsql-check": "postgres",
+    "redis-check": "redis",
+    "smtpchk": "expect=220",
+    "ssl-hello-chk": "tcp tls=yes",
+    "tcp-check": "tcp",
+}
+WEAKER: Mapping[str, str] = {
+    "mysql-check": "waits for the greeting and logs nobody in",
+    "smtpchk": "waits for the greeting and says nothing",
+}
+"""Checks that find out less than HAProxy's, and how."""
+
+_REDIS = re.compile(r"(?i)(AUTH|INFO|PING|QUIT|ROLE|SELECT)\b[^\r\n]*\r\n")
+_USUAL_ANSWERS = frozenset({"+OK", "+PONG"})
 _EVERY_STATUS = range(100, 600)
 
 
@@ -63,7 +83,7 @@ def question(proxy: Proxy, kind: Line | None) -> list[str]:
         return _exchange(proxy.all("tcp-check"))
     if name not in _KINDS:
         raise WeakerError(name)
-    return [_KINDS[name]]
+    return _KINDS[name].split()
 
 
 def _http(kind: Line, steps: Iterable[Line]) -> list[str]:
@@ -160,6 +180,10 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
 
 def _exchange(steps: Iterable[Line]) -> list[str]:
     """Write one question and its answer, which is all that there is."""
+    steps = list(steps)
+    commands = [line.words[2] for line in steps if line.words[1:2] == ("send",)]
+    if len(commands) > 1 and all(map(_REDIS.fullmatch, commands)):
+        return _redis(steps, commands)
     said, heard = "", ""
     for line in steps:
         match line.words[1:]:
@@ -181,6 +205,26 @@ def _exchange(steps: Iterable[Line]) -> list[str]:
         return ["tcp"]
     words = [option("send", _escaped(said))] if said else []
     return [*words, option("expect", _escaped(heard))]
+
+
+def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
+    """Write several commands of Redis, which answers them all together; the answer that tells servers apart counts."""
+    answers = []
+    for line in steps:
+        match line.words[1:]:
+            case ["expect", "string", text] if text:
+                answers.append(text)
+            case ["comment", *_] | ["connect"] | ["send", _]:
+                pass
+            case _:
+                raise WeakerError(str(line))
+    telling = [text for text in answers if text not in _USUAL_ANSWERS] or answers[-1:]
+    if len(telling) != 1:
+        raise WeakerError("several answers, of which each has to be there")
+    return [
+        option("send", _escaped("".join(commands))),
+        option("expect", _escaped(telling[0])),
+    ]
 
 
 def _unhexed(text: str, line: Line) -> str:

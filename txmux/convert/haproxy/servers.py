@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.haproxy.binds import address, ports, unix_path
+from txmux.convert.haproxy.servertls import PARAMETERS, encryption, header
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txmux.convert.haproxy.lines import Line, Proxy
+    from txmux.convert.haproxy.servertls import Keys
     from txmux.convert.writer import Draft, Section
 
 _FLAGS = frozenset(
@@ -27,9 +29,7 @@ _FLAGS = frozenset(
 _OUTSIDE = {
     "namespace": "it is in another network namespace",
     "socks4": "it is reached by a SOCKS proxy",
-    "ssl": "it is spoken to by TLS; see tls, tls_name and tls_ca of [backend]",
 }
-_SPEAKS = {"send-proxy": "v1", "send-proxy-v2": "v2"}
 _KEYS = {"weight": "weight", "maxconn": "max_connections"}
 _ELSEWHERE = frozenset(
     {
@@ -41,8 +41,14 @@ _ELSEWHERE = frozenset(
 """What `haproxy_checks` and `haproxy_backends` look at."""
 
 _UNDERSTOOD = frozenset(
-    {*_KEYS, *_SPEAKS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "on-marked-down"}
+    {
+        *(*_KEYS, *PARAMETERS, *_ELSEWHERE, "backup", "disabled", "enabled", "id", "init-addr"),
+        *("on-marked-down", "resolvers", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"),
+    }
 )
+PLACES = {"dispatch": 1, "server": 2, "server-template": 3}
+"""Lines with the address of a server, and which word that is."""
+
 _ANY_HOST = frozenset({"", "*", "0.0.0.0", "::"})  # noqa: S104 - not to listen there
 
 
@@ -51,22 +57,14 @@ class Server:
     """A server.
 
     Attributes:
-        line: Where it stands.
-        address: Its address, as it stands there.
+        line: Where it is.
+        address: Its address, as it is written there.
         parameters: What follows, with the values; without what was taken back.
     """
 
     line: Line
     address: str
     parameters: dict[str, str]
-
-    @property
-    def proxy_protocol(self) -> str:
-        """The version of the PROXY header that it gets."""
-        spoken = [v for name, v in _SPEAKS.items() for given in self.parameters if given == name]
-        if any(name.startswith("send-proxy-v2-") for name in self.parameters):
-            spoken.append("v2")
-        return spoken[-1] if spoken else "off"
 
     @property
     def is_down(self) -> bool:
@@ -84,20 +82,31 @@ def add_servers(
     """
     port = _only_port(clients)
     servers = _servers(proxy, section, draft, used)
-    version = servers[0].proxy_protocol if servers else "off"
+    same: Keys = {}
     added: list[Server] = []
     for server in servers:
-        if server.proxy_protocol != version:
-            why = (
-                "servers of a [backend] get the same PROXY header, "
-                f"and the first one has proxy_protocol = {version}"
-            )
+        secure, look = encryption(server.parameters, server.address)
+        keys = {**header(server.parameters), **secure, **_resolvers(server)}
+        same = same if added else keys
+        if keys != same:
+            why = f"servers of a [backend] are spoken to in the same way, and these differ in {_differing(keys, same)}"
             draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
         elif _add(server, port, section, draft):
             added.append(server)
-    if servers and version != "off":
-        section.add("proxy_protocol", version, servers[0].line.number)
+            if look:
+                draft.look(server.line.number, f"{server.address}: {look}", section)
+    for key, value in same.items() if added else ():
+        section.add(key, value, added[0].line.number)
     return added
+
+
+def _resolvers(server: Server) -> Keys:
+    named = server.parameters.get("resolvers")
+    return {"resolvers": named.replace(",", ", ")} if named else {}
+
+
+def _differing(a: Keys, b: Keys) -> str:
+    return ", ".join(sorted(key for key in {*a, *b} if a.get(key) != b.get(key)))
 
 
 def _only_port(clients: Sequence[Proxy]) -> int | None:
@@ -114,16 +123,31 @@ def _servers(proxy: Proxy, section: Section, draft: Draft, used: set[int]) -> li
         if line.words[0] == "default-server":
             used.add(line.number)
             defaults += line.words[1:]
-        if line.words[0] != "server" or len(line.words) < 3:
+        place = PLACES.get(line.words[0], 0)
+        if not place or len(line.words) <= place:
             continue
         used.add(line.number)
-        server = Server(line, line.words[2], _parameters([*defaults, *line.words[3:]]))
+        server = Server(line, line.words[place], _parameters([*defaults, *line.words[place + 1 :]]))
         beyond = [why for name, why in _OUTSIDE.items() if name in server.parameters]
         if beyond:
             draft.look(line.number, f"{line}: is left out; {beyond[0]}", section)
         else:
             found.append(server)
     return found
+
+
+def only_server(proxy: Proxy, name: str) -> Proxy | None:
+    """Give a backend with only one of its servers, which gets clients whatever its weight; ``None`` if it is not there."""
+    found = [line for line in proxy.all("server") if line.words[1:2] == (name,)]
+    if not found:
+        return None
+    words = list(found[0].words)
+    for word in ("backup", "weight"):
+        if word in words[3:]:
+            place = words.index(word, 3)
+            del words[place : place + 1 + (word == "weight")]
+    others = [line for line in proxy.lines if line.words[0] not in PLACES]
+    return attrs.evolve(proxy, lines=(*others, attrs.evolve(found[0], words=tuple(words))))
 
 
 def _parameters(words: Sequence[str]) -> dict[str, str]:
@@ -192,6 +216,8 @@ def _place(text: str, clients_port: int | None) -> tuple[str, str]:
     if path:
         return f"unix:{path}", ""
     host, port = address(text) or (text, "")
+    if host.startswith("_"):
+        return f"srv:{host}", ""
     if "@" in host:
         return "", "txmux has no such addresses"
     if host in _ANY_HOST:

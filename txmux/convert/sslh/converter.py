@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.convert.matching import (
@@ -14,27 +16,29 @@ from txmux.convert.matching import (
     regex_text,
     searched,
 )
+from txmux.convert.sslh.arguments import over, read_arguments
+from txmux.convert.sslh.defaults import IS_DEFAULTS, read_defaults
 from txmux.convert.sslh.group import Group
-from txmux.convert.sslh.libconfig import read_libconfig
+from txmux.convert.sslh.libconfig import Setting, read_libconfig
+from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
     from txmux.convert.writer import Draft, Section
     from txmux.interfaces import IProtocolMatcher
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
 _UDP_ONLY = frozenset({"wireguard", "teamspeak"})
+_UDP_TIMEOUT = 60
 _NO_COUNTERPART = {
     "version": "",
     "numeric": "addresses are always written as numbers",
-    "user": "the service manager chooses the user; see 'Run as a service'",
-    "pidfile": "'twist' writes none; see 'Run as a service'",
-    "chroot": "",
+    "pidfile": "write 'txmux run --pidfile=FILE'",
+    "chroot": "the service manager can narrow what it sees; see 'Run as a service'",
     "syslog_facility": "the log goes to the standard output; see 'Run as a service'",
     "syslog-facility": "the log goes to the standard output; see 'Run as a service'",
-    "logfile": "write 'twist --log-file=FILE txmux', or access_log in [txmux]",
-    "udp_max_connections": "txmux has no UDP",
+    "logfile": "access_log in [txmux] names a file for a line of each connection",
     "prefix": "",
 }
 
@@ -46,12 +50,63 @@ def convert_sslh(
     matchers: Mapping[str, IProtocolMatcher],
     port_of: Callable[[str], int | None],
 ) -> None:
-    """Make rules of an ``sslh.cfg`` for `txmux.convert.formats.convert`.
+    """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``, for `txmux.convert.formats.convert`.
 
     Raises:
-        ConvertError: It is no such file.
+        ConvertError: It is not such a file.
     """
-    _Sslh(draft, matchers, port_of).convert(Group(draft, dict(read_libconfig(data, path)), line=1))
+    if IS_DEFAULTS.search(data):
+        words, line, variables = read_defaults(data.decode("utf-8", "replace"), path)
+        if variables.get("RUN", "yes").lower() == "no":
+            draft.warn(line, "RUN=no: the start script does not start sslh")
+        try:
+            convert_arguments(words, draft, matchers, port_of, line)
+        except ConvertError as error:
+            raise ConvertError(f"{path}:{line}: {error}") from None
+        return
+    settings = dict(read_libconfig(data, path))
+    _Sslh(draft, matchers, port_of).convert(Group(draft, settings, line=1))
+
+
+def convert_arguments(
+    words: Sequence[str],
+    draft: Draft,
+    matchers: Mapping[str, IProtocolMatcher],
+    port_of: Callable[[str], int | None],
+    line: int = 1,
+) -> None:
+    """Make rules of the arguments of sslh, which stand in a line; the rest is as for `convert_sslh`.
+
+    Raises:
+        ConvertError: They are no such arguments, or the file that they name cannot be read.
+    """
+    settings, unknown = read_arguments(words, line)
+    if unknown:
+        draft.look(line, f"{' '.join(unknown)}: is not an option of sslh that is known here")
+    file = settings.pop("config", None)
+    if file:
+        try:
+            data = Path(file.value).read_bytes()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConvertError(f"{file.value} cannot be read: {why}") from None
+        said = read_libconfig(data, file.value)
+        settings, both = over(settings, _in_file(said, lambda n: draft.line_in(file.value, n)))
+        for name in both:
+            why = f"{file.value} has it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
+            draft.look(line, f"--{name}: {why}")
+    _Sslh(draft, matchers, port_of).convert(Group(draft, settings, line=line))
+
+
+def _in_file(value: Any, line: Callable[[int], int]) -> Any:
+    """Number the lines of settings as those of a file that is read beside another one."""
+    if isinstance(value, Setting):
+        return Setting(_in_file(value.value, line), line(value.line))
+    if isinstance(value, Mapping):
+        return {name: _in_file(one, line) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_file(one, line) for one in value]
+    return value
 
 
 class _Sslh:
@@ -65,11 +120,17 @@ class _Sslh:
         self._matchers = matchers
         self._port_of = port_of
         self._takes_headers = False
+        self._is_transparent = False
 
     def convert(self, top: Group) -> None:
         listen, protocols = top.take(list, "listen", default=[]), top.settings.get("protocols")
         line = protocols.line if protocols else 0
         silent = top.take(str, "on-timeout", "on_timeout", default="ssh")
+        silent = "tls" if silent == "ssl" else silent
+        if "timeout" not in top.settings:
+            self._draft.notes.append(
+                "no timeout: sslh 1 waits 2 s for a client's first byte, sslh 2 and txmux 5 s (detect_timeout)"
+            )
         timeout = top.take(int, "timeout", default=5)
         transparent = top.take(bool, "transparent", default=False)
         entries = top.take(list, "protocols", default=[])
@@ -78,67 +139,97 @@ class _Sslh:
         self._draft.notes.append(
             "sslh never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
         )
-        for listener in self._listeners(listen, top.line):
+        streams = [(name, section) for name, section, is_udp in targets if not is_udp]
+        flows = [section for _, section, is_udp in targets if is_udp]
+        most = top.take(int, "udp_max_connections", default=0)
+        for listener, is_udp in self._listeners(listen, top.line):
+            if is_udp:
+                if most and "max_flows" not in listener.entries:
+                    listener.add("max_flows", str(most))
+                if flows:
+                    listener.add("default", flows[-1].name)
+                continue
             if timeout != 5:
                 listener.add("detect_timeout", f"{timeout}s")
-            if targets:
-                by_name = (section for name, section in targets if name == silent)
-                listener.add("silent", next(by_name, targets[0][1]).name)
-                listener.add("default", targets[-1][1].name)
+            if streams:
+                by_name = (
+                    section
+                    for name, section in streams
+                    if _MATCHERS.get(name, name) == silent or name == silent
+                )
+                listener.add("silent", next(by_name, streams[0][1]).name)
+                listener.add("default", streams[-1][1].name)
+        self._user(top)
         self._top_level(top)
+
+    def _user(self, top: Group) -> None:
+        user = top.take(str, "user", default="")
+        if user and self._is_transparent:
+            why = "not together with source = client, which needs a privilege for as long as txmux runs"
+            self._draft.warn(top.line, f"user: {user}: {why}; see 'Run as a service'")
+        elif user:
+            self._draft.section("txmux", line=top.line).add("user", user)
 
     def _top_level(self, top: Group) -> None:
         top.need_look(
             "inetd", "inetd listens for it; txmux listens itself, also on sockets of systemd"
         )
-        top.leave_out("foreground", "'twist' stays in the foreground", harmless=True)
+        top.leave_out("foreground", "'txmux run' stays in the foreground", harmless=True)
         for name, reason in _NO_COUNTERPART.items():
             top.leave_out(name, reason)
         verbose = [name for name in top.settings if name.startswith("verbose")]
         lines = [top.settings.pop(name).line for name in verbose]
         if verbose:
             message = (
-                f"{', '.join(verbose)}: no counterpart; 'twist --log-level=debug txmux' tells more"
+                f"{', '.join(verbose)}: no counterpart; 'txmux run --log-level=debug' tells more"
             )
             self._draft.warn(lines[0], message)
         top.rest()
 
-    def _listeners(self, entries: list[Any], line: int) -> list[Section]:
-        found: dict[object, Section] = {}
+    def _listeners(self, entries: list[Any], line: int) -> list[tuple[Section, bool]]:
+        """Make the listeners, and tell of each whether it is for UDP."""
+        found: dict[object, tuple[Section, bool]] = {}
         for number, entry in enumerate(entries):
             group = Group.read(self._draft, entry, line)
             if group is None:
                 continue
-            endpoint, at = self._endpoint(group), group.line
+            is_udp = group.take(bool, "is_udp", default=False)
+            endpoint, at = self._endpoint(group, is_udp=is_udp), group.line
             keepalive = group.take(bool, "keepalive", default=True)
             proxy = group.take(bool, "proxyprotocol", "proxy_protocol", default=False)
             most = group.take(int, "max_connections", default=0)
-            if endpoint:
-                # A limit counts the connections of one endpoint, and of one section.
-                kind = (keepalive, proxy, number if most else None)
-                section = found.get(kind)
-                if section is None:
-                    section = found[kind] = self._draft.section("listen", "public", at)
-                    if proxy:
-                        section.add("accept_proxy_from", "0.0.0.0/0, ::/0, unix", at)
-                    if most:
-                        section.add("max_connections", str(most), at)
-                    if not keepalive:
-                        section.add("keepalive", "no", at)
-                group.section = section
-                section.add("endpoint", endpoint, at)
+            # A limit counts the connections of one endpoint, and of one section.
+            kind = (is_udp, keepalive or is_udp, proxy, number if most else None)
+            if kind not in found:
+                name = "public-udp" if is_udp else "public"
+                section = self._draft.section("listen", name, at)
+                found[kind] = section, is_udp
+                if proxy:
+                    section.add("accept_proxy_from", "0.0.0.0/0, ::/0, unix", at)
+                if most:
+                    section.add("max_flows" if is_udp else "max_connections", str(most), at)
+                if not keepalive and not is_udp:
+                    section.add("keepalive", "no", at)
+            group.section = found[kind][0]
+            group.section.add("endpoint", endpoint, at)
             group.rest()
         return list(found.values())
 
-    def _endpoint(self, group: Group) -> str:
+    def _endpoint(self, group: Group, *, is_udp: bool) -> str:
         host, unix = group.take(str, "host", default=""), group.take(bool, "is_unix", default=False)
         port = group.take(str, "port", default="")
-        if group.take(bool, "is_udp", default=False):
-            group.look(f"listen {host}:{port}: is left out; txmux has no UDP")
-            return ""
         if unix:
             return f"unix:{host}"
+        if re.search("[<>]", host):
+            raise ConvertError(
+                f"listen {host}:{port}: write an address of this machine in its place"
+            )
         number, bare = self._port(port), host.removeprefix("[").removesuffix("]")
+        if is_udp:
+            if re.search("[A-Za-z]", bare) and ":" not in bare:
+                group.look(f"{bare!r} is a name; write the address of it that is listened on")
+            place = f"[{bare}]" if ":" in bare else bare
+            return f"udp:{place}:{number}"
         if ":" in bare:
             return f"[{bare}]:{number}"
         if re.search("[A-Za-z]", bare):
@@ -152,28 +243,33 @@ class _Sslh:
 
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
-    ) -> Iterator[tuple[str, Section]]:
+    ) -> Iterator[tuple[str, Section, bool]]:
+        """Make the backends and the routes to them, and tell of each whether it is for UDP."""
         groups = [Group.read(self._draft, entry, line) for entry in entries]
-        targets: list[tuple[str, Group]] = []
+        targets: list[tuple[str, Group, bool]] = []
         for group in filter(None, groups):
             name = group.take(str, "name", default="")
-            if group.take(bool, "is_udp", default=False) or name in _UDP_ONLY:
-                group.look(f"protocol {name!r}: is left out; txmux has no UDP")
-            else:
-                targets.append((name, group))
-        for number, (name, group) in enumerate(targets):
+            is_udp = group.take(bool, "is_udp", default=False) or name in _UDP_ONLY
+            targets.append((name, group, is_udp))
+        last_ones = {is_udp: number for number, (*_, is_udp) in enumerate(targets)}
+        for number, (name, group, is_udp) in enumerate(targets):
             group.line = min((s.line for s in group.settings.values()), default=group.line)
             section = group.section = self._draft.section("backend", name, group.line)
-            self._backend(group, section, transparent=transparent)
-            last = number == len(targets) - 1
+            self._backend(group, section, transparent=transparent, is_udp=is_udp)
+            last = number == last_ones[is_udp]
             if name != "timeout" and not (last and name == "anyprot"):
                 self._route(name, group, section)
-            for option in ("log_level", "sni_hostnames", "alpn_protocols", "regex_patterns"):
+            unlogged = group.settings.pop("log_level", None)
+            if unlogged and unlogged.value == 0:
+                group.warn(
+                    "log_level: 0: who matches no route is logged as [listen] says", unlogged.line
+                )
+            for option in ("sni_hostnames", "alpn_protocols", "regex_patterns", "probe"):
                 group.settings.pop(option, None)
             group.rest()
-            yield name, section
+            yield name, section, is_udp
 
-    def _backend(self, group: Group, section: Section, *, transparent: bool) -> None:
+    def _backend(self, group: Group, section: Section, *, transparent: bool, is_udp: bool) -> None:
         host, port = group.take(str, "host", default=""), group.take(str, "port", default="")
         at = group.line
         if group.take(bool, "is_unix", default=False):
@@ -181,11 +277,12 @@ class _Sslh:
         else:
             bare = host.removeprefix("[").removesuffix("]")
             place = f"[{bare}]" if ":" in bare else bare
-            section.add("server", f"{place}:{self._port(port)}", at)
+            udp = "udp:" if is_udp else ""
+            section.add("server", f"{udp}{place}:{self._port(port)}", at)
         version = group.take(int, "proxyprotocol", "proxy_protocol")
         if version in {1, 2}:
             section.add("proxy_protocol", f"v{version}", group.line)
-        elif version is None and self._takes_headers:
+        elif version is None and self._takes_headers and not is_udp:
             message = (
                 "proxyprotocol: the header that comes in goes on to this server, of version 1 or 2; txmux writes a new "
                 "one: name its version in proxy_protocol"
@@ -194,6 +291,7 @@ class _Sslh:
             group.look(message)
         if group.take(bool, "transparent", default=transparent):
             section.add("source", "client", group.line)
+            self._is_transparent = True
         most = group.take(int, "max_connections", default=0)
         if most:
             section.add("max_connections", str(most), group.line)
@@ -202,7 +300,10 @@ class _Sslh:
         group.leave_out("keepalive", "keepalive of [listen] is for both sides", harmless=True)
         group.leave_out("fork", "one process serves all connections")
         group.leave_out("tfo_ok", "servers are connected without TCP Fast Open")
-        group.leave_out("udp_timeout", "txmux has no UDP")
+        if is_udp:
+            timeout = group.take(int, "udp_timeout", default=_UDP_TIMEOUT)
+            section.add("idle_timeout", f"{timeout}s", group.line)
+        group.leave_out("udp_timeout", "it is for UDP, and this protocol is for TCP", harmless=True)
         group.need_look(
             "service",
             "hosts.allow and hosts.deny are not read; if they name it, write from or not_from in [route]",
@@ -231,7 +332,11 @@ class _Sslh:
 
     def _lines(self, name: str, group: Group) -> Iterator[str]:
         matcher = _MATCHERS.get(name, name)
-        if name == "regex":
+        # Of sslh 1.12 to 1.16: "builtin", or expressions in its place.
+        probe = group.settings.pop("probe", None)
+        if probe and not isinstance(probe.value, str):
+            group.settings["regex_patterns"] = probe
+        if name == "regex" or (probe and not isinstance(probe.value, str)):
             for pattern in self._strings(group, "regex_patterns"):
                 yield self._regex(pattern, group)
         elif matcher == "tls":

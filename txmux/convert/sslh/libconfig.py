@@ -31,13 +31,13 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
         path: Its name.
 
     Raises:
-        ConvertError: It is no such file, or `libconf` is not installed.
+        ConvertError: It is not such a file, or `libconf` is not installed.
     """
     try:
         libconf = import_module("libconf")
     except ModuleNotFoundError:
         raise ConvertError(
-            "to read an sslh.cfg takes the package libconf; install it: pip install 'txmux[convert]'"
+            "an sslh.cfg needs the package libconf; install it: pip install 'txmux[convert]'"
         ) from None
 
     def setting(self: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import looks, rules_of
-from tests.convert.haproxy_pieces import backend
+from tests.convert.haproxy.pieces import backend
 
 _USUAL = "interval=2s timeout=2s"
 
@@ -53,12 +53,33 @@ class CheckTests(SynchronousTestCase):
         ):
             self.assertEqual(self.check(*lines), f"{kind} {_USUAL}")
 
-    def test_weaker(self) -> None:
-        """Whether a protocol is spoken becomes a connection, with a word."""
-        for option in ("mysql-check user x", "ldap-check", "smtpchk EHLO a", "ssl-hello-chk"):
-            self.assertEqual(self.check(f"option {option}", warnings=1), f"tcp {_USUAL}")
+    def test_protocols(self) -> None:
+        """Whether a protocol is spoken is seen by its first answer; where that is less than HAProxy asks, with a word."""
+        for option, warnings, words in (
+            ("mysql-check user x", 1, r"expect=\0\n"),
+            ("smtpchk EHLO a", 1, "expect=220"),
+            ("ssl-hello-chk", 0, "tcp tls=yes"),
+            ("spop-check", 1, "tcp"),
+        ):
+            self.assertEqual(self.check(f"option {option}", warnings=warnings), f"{words} {_USUAL}")
             found = backend(f"option {option}", server="server s 127.0.0.1:1 check")
             self.assertEqual(looks(found), [])
+        self.assertIn(r"expect=\x0a\x01\0\x04", self.check("option ldap-check"))
+
+    def test_redis(self) -> None:
+        """Several commands of Redis are one question; the answer that tells a master is the one that counts."""
+        ping = (r"tcp-check send PING\r\n", "tcp-check expect string +PONG")
+        info = (r"tcp-check send info\ replication\r\n", "tcp-check expect string role:master")
+        found = self.check("option tcp-check", "tcp-check connect", *ping, *info)
+        self.assertEqual(found, rf"send='PING\r\ninfo replication\r\n' expect=role:master {_USUAL}")
+        for more in (
+            "tcp-check expect string x",
+            "tcp-check expect rstring x",
+            "tcp-check send EVAL",
+        ):
+            self.assertEqual(
+                self.check("option tcp-check", *ping, *info, more, warnings=1), f"tcp {_USUAL}"
+            )
 
     def test_weaker_steps(self) -> None:
         """Steps of one's own, which may tell a primary from a replica, are to be looked at."""
@@ -128,8 +149,7 @@ class CheckTests(SynchronousTestCase):
             ("check port 8443 check-ssl check-sni a.example", "port=8443 tls=yes sni=a.example"),
             ("check port 8008 no-check-ssl", "port=8008"),
         ):
-            warnings = int("verify" in server)
-            found = self.check("option redis-check", server=server, warnings=warnings)
+            found = self.check("option redis-check", server=server)
             self.assertEqual(found, f"redis {words} {_USUAL}")
 
     def test_lost(self) -> None:

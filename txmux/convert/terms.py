@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.matching import match_line
+from txmux.convert.names import common_names
 from txmux.errors import MuxError
+from txmux.rules.model.networks import IPNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txmux.rules.model.networks import IPNetwork
+Networks = IPNetwork | str
+"""A network, or ``@FILE`` for those of a file."""
+
+Hello = tuple[tuple[str, str], ...]
+"""Options of ``tls``: names of the server, and the protocol that is agreed on."""
 
 _MOST_TERMS = 256
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
@@ -23,6 +29,10 @@ _FIRST_BYTES: Mapping[str, frozenset[int]] = {
     "tls": frozenset({0x16, *range(0x80, 0x100)}),
 }
 """What clients of these can begin with; of an HTTP method HAProxy takes capital letters only."""
+
+
+_NO_NAMES = frozenset({"alpn", "hex", "offset", "pattern", "within"})
+"""Options whose values cannot be compared: of the protocols of ALPN a client offers several."""
 
 
 class InexpressibleError(MuxError):
@@ -38,12 +48,14 @@ class Term:
         options: Of the matcher.
         allowed: The networks it has to be in; ``None`` for any.
         excluded: The networks it must not be in.
+        hello: What its first message of TLS has to ask for, where TLS has ended and the rest is about what is inside.
     """
 
     matcher: str = ""
     options: tuple[tuple[str, str], ...] = ()
-    allowed: frozenset[IPNetwork] | None = None
-    excluded: frozenset[IPNetwork] = frozenset()
+    allowed: frozenset[Networks] | None = None
+    excluded: frozenset[Networks] = frozenset()
+    hello: Hello = ()
 
     def __str__(self) -> str:
         return match_line(self.matcher or "any", self.options)
@@ -58,7 +70,7 @@ NEVER: Condition = ()
 
 def of_networks_only(condition: Condition) -> bool:
     """Tell whether it does not matter what the client says."""
-    return not any(term.matcher for term in condition)
+    return not any(term.matcher or term.hello for term in condition)
 
 
 def both(first: Condition, second: Condition) -> Condition:
@@ -92,30 +104,63 @@ def _negated(term: Term) -> Condition:
 
 
 def _both(a: Term, b: Term) -> Term | None:
-    allowed = _common(a.allowed, b.allowed)
+    allowed = common(a.allowed, b.allowed)
     if allowed is not None and not allowed:
         return None
     excluded = a.excluded | b.excluded
     if allowed is not None and all(_inside(network, excluded) for network in allowed):
         return None
-    says = _says(a, b)
-    if says is None:
+    says, hello = _says(a, b), both_hellos(a.hello, b.hello)
+    if says is None or hello is None:
         return None
-    return attrs.evolve(says, allowed=allowed, excluded=excluded)
+    return attrs.evolve(says, allowed=allowed, excluded=excluded, hello=hello)
 
 
-def _common(
-    a: frozenset[IPNetwork] | None, b: frozenset[IPNetwork] | None
-) -> frozenset[IPNetwork] | None:
+def both_hellos(a: Hello, b: Hello) -> Hello | None:
+    """Give what a hello asks for that fits both; ``None`` if none does.
+
+    Raises:
+        InexpressibleError: It cannot be written.
+    """
+    found = {**dict(a), **dict(b)}
+    for name, value in a:
+        if found[name] == value:
+            continue
+        # Only one protocol is agreed on, while a name may fit several patterns.
+        left = common_names(value, found[name]) if name == "sni" else ""
+        if left is None:
+            raise InexpressibleError(f"asks for the names {value} and {found[name]} at once")
+        if not left:
+            return None
+        found[name] = left
+    return tuple(sorted(found.items()))
+
+
+def common(
+    a: frozenset[Networks] | None, b: frozenset[Networks] | None
+) -> frozenset[Networks] | None:
+    """Give the networks that are in both; ``None`` is all of them.
+
+    Raises:
+        InexpressibleError: One of them is a file, of which only txmux knows what is in it.
+    """
     if a is None or b is None:
         return b if a is None else a
+    files = {n for n in a | b if isinstance(n, str)}
+    if a != b and files:
+        raise InexpressibleError(
+            f"asks for {', '.join(sorted(files))} and for other networks at once"
+        )
     # Of two networks, one is inside the other, or they have nothing in common.
     return frozenset({n for n in a if _inside(n, b)} | {n for n in b if _inside(n, a)})
 
 
-def _inside(network: IPNetwork, others: Iterable[IPNetwork]) -> bool:
+def _inside(network: Networks, others: Iterable[Networks]) -> bool:
+    if isinstance(network, str):
+        return network in others
     return any(
-        network.version == other.version
+        not isinstance(other, str)
+        and network.version == other.version
         and network.network_address in other
         and network.prefixlen >= other.prefixlen
         for other in others
@@ -146,12 +191,12 @@ def _merged(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, str] | None
     for name in a.keys() & b.keys():
         if a[name] == b[name]:
             continue
-        if name in {"hex", "offset", "pattern", "within"} or set(a[name] + b[name]) & set("*?~"):
+        if name in _NO_NAMES:
             return None
-        left = [value for value in a[name].split(",") if value in b[name].split(",")]
+        left = common_names(a[name], b[name])
         if not left:
-            return {}
-        found[name] = ",".join(left)
+            return None if left is None else {}
+        found[name] = left
     return None if "hex" in found and a.get("offset") != b.get("offset") else found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import converted, looks, rules_of
-from tests.convert.haproxy_pieces import backend, frontend
+from tests.convert.haproxy.pieces import backend, frontend
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class BindTests(SynchronousTestCase):
             ("*:443", "0.0.0.0:443"),
             ("192.0.2.1:443", "192.0.2.1:443"),
             ("ipv4@192.0.2.1:443", "192.0.2.1:443"),
-            (":::443", "[::]:443"),
+            (":::443", ":443"),
             ("[::]:443 v6only", "[::]:443"),
             (":::443 v4v6", ":443"),
             ("ipv6@:443 v4v6", ":443"),
@@ -36,6 +37,11 @@ class BindTests(SynchronousTestCase):
             ("unix@/run/x.sock", "unix:/run/x.sock"),
         ):
             self.assertEqual(self.endpoints(f"bind {bind}"), [(endpoint,)])
+
+    def test_two_families(self) -> None:
+        """Where IPv4 has a socket of its own, that of IPv6 has only IPv6."""
+        for both in ("bind *:443\n    bind :::443", "bind :::443,0.0.0.0:443"):
+            self.assertEqual({*self.endpoints(both)[0]}, {"0.0.0.0:443", "[::]:443"})
 
     def test_several(self) -> None:
         """Several addresses of a line, and several lines, are one listener."""
@@ -50,8 +56,8 @@ class BindTests(SynchronousTestCase):
         self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
 
     def test_refused(self) -> None:
-        """Ranges of ports and inherited sockets become comments."""
-        for bind in ("127.0.0.1:1-9", "fd@3", "abns@x:1"):
+        """Inherited sockets and wide ranges of ports become comments."""
+        for bind in ("127.0.0.1:1-999", "fd@3", "abns@x:1"):
             found = frontend(bind=f"bind 127.0.0.1:1\n    bind {bind}")
             self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1",))
             self.assertTrue(
@@ -59,10 +65,91 @@ class BindTests(SynchronousTestCase):
             )
 
     def test_tls(self) -> None:
-        """A place where TLS ends is left out."""
-        found = frontend(bind="bind 127.0.0.1:1\n    bind :443 name ssl\n    bind :444 ssl crt /x")
-        self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:1", "0.0.0.0:443"))
-        self.assertIn("x.cfg:4: LOOK: bind :444 ssl crt /x: is left out", found.warnings[0])
+        """A place where TLS ends is a listener of its own, whose routes end TLS."""
+        found = frontend(
+            "default_backend a",
+            bind="bind 127.0.0.1:1\n    bind :443 name ssl\n    bind :444 ssl crt /x crt /y alpn h2 ssl-min-ver TLSv1.3",
+        )
+        plain, secure = rules_of(found).listeners
+        self.assertEqual(plain.endpoints, ("127.0.0.1:1", "0.0.0.0:443"))
+        self.assertEqual((secure.endpoints, found.warnings), (("0.0.0.0:444",), ()))
+        self.assertIn(
+            "match = tls\nunder = f-2\nterminate_tls = /x, /y\nalpn = h2\ntls_minimum = 1.3\nbackend = a\n",
+            found.text,
+        )
+
+    def test_refused_tls(self) -> None:
+        """Where certificates are missing, or more is asked of clients than txmux can, it is left out."""
+        for words in (
+            "ssl",
+            "ssl crt /x verify optional ca-file /ca",
+            "ssl crt /x crl-file /crl",
+            "ssl crt-list /no/such",
+            "ssl crt /x strict-sni",
+        ):
+            found = frontend("default_backend a", bind=f"bind :1\n    bind :444 {words}")
+            self.assertIn(f"line 3: bind :444 {words}: is left out", looks(found)[0])
+        found = frontend(
+            "default_backend a", bind="bind :444 ssl crt /x verify required ca-file /ca"
+        )
+        self.assertIn("tls_client_ca = /ca\n", found.text)
+
+    def test_usual_tls(self) -> None:
+        """What ``global`` says of TLS holds for all lines that do not say otherwise."""
+        found = converted(
+            "global\n    ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n    ssl-server-verify none\n"
+            "listen x\n    bind :1 ssl crt /x\n    server s a.example:9 ssl\n"
+        )
+        self.assertIn("\ntls_minimum = 1.3\n", found.text)
+        self.assertIn("verify none: txmux always verifies", looks(found)[0])
+
+    def test_options(self) -> None:
+        """Times of keepalive, and logs without what went well."""
+        found = frontend(
+            "clitcpka-idle 10",
+            "clitcpka-intvl 2m",
+            "clitcpka-cnt 3",
+            "option dontlog-normal",
+            "default_backend a",
+        )
+        self.assertIn("keepalive = idle=10s interval=2m count=3\n", found.text)
+        self.assertIn("\nlog = errors\n", found.text)
+        self.assertEqual(found.warnings, ())
+
+    def test_certificates(self) -> None:
+        """Certificates of a folder, of a list, and with a key beside them."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for name in ("a.pem", "b.pem", "b.pem.ocsp", ".hidden"):
+            (folder / name).write_text("-----BEGIN PRIVATE KEY-----")
+        (folder / "c.crt").write_text("-----BEGIN CERTIFICATE-----")
+        (folder / "c.key").write_text("-----BEGIN PRIVATE KEY-----")
+        (folder.parent / "list").write_text(f"# all\n{folder}/a.pem [alpn h2] a.example\n\n/y\n")
+        for words, files in (
+            (f"crt {folder}", f"{folder}/a.pem, {folder}/b.pem, {folder}/c.crt"),
+            (f"crt {folder}/c.crt", f"{folder}/c.crt, {folder}/c.key"),
+            (f"crt-list {folder.parent}/list", f"{folder}/a.pem, /y"),
+        ):
+            found = frontend("default_backend a", bind=f"bind :444 ssl {words}")
+            self.assertIn(f"terminate_tls = {files}\n", found.text)
+        self.assertIn(
+            f"{folder.parent}/list:1: is written into the rules as it is now", found.warnings[0]
+        )
+
+    def test_ports(self) -> None:
+        """A range of ports is each of them; where rules ask for the port, each is a listener."""
+        found = frontend("default_backend a", bind="bind 127.0.0.1:1-3")
+        self.assertEqual(
+            rules_of(found).listeners[0].endpoints, ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+        )
+        lines = ("use_backend b if { dst_port gt 11 } { dst 127.0.0.0/8 }", "default_backend a")
+        found = frontend(*lines, bind="bind 127.0.0.1:11-12")
+        self.assertEqual(
+            [str(getattr(one.default, "name", "")) for one in rules_of(found).listeners], ["a", "b"]
+        )
+        self.assertEqual(found.warnings, ())
+        found = frontend(*lines, bind="bind :1-2")
+        self.assertIn("dst is not known where the client comes in", looks(found)[0])
 
     def test_accept_proxy(self) -> None:
         """Where PROXY headers are expected is a listener of its own."""
@@ -93,7 +180,7 @@ class BindTests(SynchronousTestCase):
 
     def test_nowhere(self) -> None:
         """A frontend without a listener is left out, and if it is the only one there is nothing."""
-        self.assertRaises(ConvertError, frontend, bind="bind :443 ssl crt /x")
+        self.assertRaises(ConvertError, frontend, bind="bind :443 ssl")
         found = converted("frontend f\n    bind :1 ssl\nlisten g\n    bind :2\n")
         self.assertEqual([one.name for one in rules_of(found).listeners], ["g"])
 
@@ -128,7 +215,6 @@ class BackendTests(SynchronousTestCase):
             "0.0.0.0",
             "[::]:80",
             "127.0.0.1:1 namespace x",
-            "127.0.0.1:1 ssl verify none",
             "127.0.0.1:1 socks4 127.0.0.1:2",
             "abns@x:1",
         ):
@@ -176,7 +262,7 @@ class BackendTests(SynchronousTestCase):
         """Of servers that differ in it, those like the first are kept, and a person looks at the others."""
         found = backend("server t 127.0.0.1:2 send-proxy", "server u 127.0.0.1:3")
         self.assertEqual(len(rules_of(found).backends["x"].servers), 2)
-        self.assertIn("servers of a [backend] get the same PROXY header", looks(found)[0])
+        self.assertIn("these differ in proxy_protocol", looks(found)[0])
 
     def test_mixed_sources(self) -> None:
         """Servers that are connected to from different addresses."""

@@ -1,0 +1,145 @@
+"""Whom the rules of an ``haproxy.cfg`` let in, and whose PROXY headers count."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of, silent_of
+from tests.convert.haproxy.pieces import frontend
+
+_NOBODY = ("allow = 255.255.255.255/32",)
+
+
+class AdmissionTests(SynchronousTestCase):
+    """Who is let in for its address alone."""
+
+    def networks(self, *lines: str) -> tuple[str, ...]:
+        text = frontend(*lines).text
+        return tuple(line for line in text.splitlines() if line.startswith(("allow", "deny")))
+
+    def test_connection_rules(self) -> None:
+        """Rules for addresses become ``allow`` and ``deny``."""
+        deny = "tcp-request connection reject if { src 10.0.0.0/8 }"
+        self.assertEqual(self.networks(deny), ("deny = 10.0.0.0/8",))
+        only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
+        self.assertEqual(self.networks(only), ("allow = 10.0.0.0/8",))
+        both = "tcp-request connection accept if { src 10.0.0.0/8 }"
+        reject = "tcp-request connection reject"
+        self.assertEqual(self.networks(both, reject), ("allow = 10.0.0.0/8",))
+        self.assertEqual(self.networks(reject + " if !FALSE"), _NOBODY)
+        self.assertEqual(self.networks("tcp-request connection accept", deny), ())
+        self.assertEqual(self.networks(only, only.replace("10.", "11.")), _NOBODY)
+        self.assertEqual(
+            self.networks(only, only.replace("10.0.0.0/8", "10.1.0.0/16")), ("allow = 10.1.0.0/16",)
+        )
+        either = "tcp-request connection reject if !{ src 10.0.0.1 } or !{ src 10.0.0.2 }"
+        self.assertEqual(self.networks(either), _NOBODY)
+
+    def test_layers(self) -> None:
+        """What is accepted by the rules of one layer is still asked by those of the next."""
+        accept = "tcp-request connection accept if { src 10.0.0.0/8 }"
+        self.assertEqual(self.networks(accept, "tcp-request session reject"), _NOBODY)
+
+    def test_exceptions(self) -> None:
+        """A network that is accepted before a wider one is rejected stays in."""
+        found = frontend(
+            "tcp-request connection accept if { src 10.0.0.0/9 }",
+            "tcp-request connection reject if { src 10.0.0.0/8 }",
+        )
+        listener = rules_of(found).listeners[0]
+        for address, is_in in (("10.1.1.1", True), ("10.200.1.1", False), ("11.1.1.1", True)):
+            self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
+
+    def test_content_rules_of_networks(self) -> None:
+        """What depends on the address alone keeps clients out before they say anything, as ``allow`` and ``deny``."""
+        only = "tcp-request content reject if !{ src 10.0.0.0/8 }"
+        for lines, expected in (
+            ((only,), ("allow = 10.0.0.0/8",)),
+            (("tcp-request content reject unless { src 10.0.0.0/8 }",), ("allow = 10.0.0.0/8",)),
+            (("tcp-request content reject if { src 10.0.0.0/8 }",), ("deny = 10.0.0.0/8",)),
+            (("tcp-request content reject if { req_ssl_ver 3.0 }", only), ("allow = 10.0.0.0/8",)),
+            (
+                ("tcp-request content accept if { src ::1 }", "tcp-request content reject"),
+                ("allow = ::1/128",),
+            ),
+            (
+                ("tcp-request content accept if { src 10.0.0.0/8 } HTTP", only),
+                ("allow = 10.0.0.0/8",),
+            ),
+        ):
+            text = (*lines, "use_backend a if HTTP", "default_backend b")
+            self.assertEqual(self.networks(*text), expected, lines)
+            listener = rules_of(frontend(*text)).listeners[0]
+            self.assertEqual(
+                (str(silent_of(listener)), str(listener.default)), (str(listener.default),) * 2
+            )
+
+    def test_proxied(self) -> None:
+        """Rules about the proxy's own address have no counterpart where its header counts."""
+        only = "tcp-request connection reject if !{ src 10.0.0.0/8 }"
+        found = frontend(only, bind="bind 127.0.0.1:1 accept-proxy")
+        self.assertIn("it asks for the proxy's address", looks(found)[0])
+        self.assertNotIn("\nallow", found.text)
+
+    def test_rules_of_the_only_backend(self) -> None:
+        """Where all go to one backend, whom it keeps out is not let in."""
+        found = converted(
+            """
+            frontend f
+                bind 127.0.0.1:1
+                default_backend a
+            backend a
+                tcp-request content reject if !{ src 10.0.0.0/8 }
+                server s 127.0.0.1:9
+            """
+        )
+        self.assertIn("\nallow = 10.0.0.0/8\n", found.text)
+        self.assertEqual(found.warnings, ())
+
+    def test_expect_proxy(self) -> None:
+        """Where a header is expected from some networks only, so says the listener."""
+        found = frontend("tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 }")
+        self.assertIn("\naccept_proxy_from = 10.0.0.0/8\n", found.text)
+
+    def test_expect_proxy_of_all(self) -> None:
+        """Where everybody sends a header, that is everybody."""
+        found = frontend("tcp-request connection expect-proxy layer4")
+        self.assertIn("\naccept_proxy_from = 0.0.0.0/0\n    ::/0\n    unix\n", found.text)
+
+    def test_expect_proxy_of_others(self) -> None:
+        """A header of all but some is to be looked at."""
+        found = frontend("tcp-request connection expect-proxy layer4 if !{ src 10.0.0.0/8 }")
+        self.assertIn("accept_proxy_from has a list of networks only", looks(found)[0])
+        self.assertNotIn("\naccept_proxy_from", found.text)
+
+    def test_holes(self) -> None:
+        """What is let in may have a part of a network taken out of it, and all of another."""
+        found = frontend(
+            "tcp-request connection accept if { src ::1 }",
+            "tcp-request connection accept if { src 10.0.0.0/30 192.0.2.1 } !{ src 10.0.0.1 192.0.2.0/24 }",
+            "tcp-request connection reject",
+        )
+        listener = rules_of(found).listeners[0]
+        for address, is_in in (
+            ("::1", True),
+            ("10.0.0.0", True),
+            ("10.0.0.1", False),
+            ("10.0.0.3", True),
+            ("192.0.2.1", False),
+            ("127.0.0.1", False),
+        ):
+            self.assertEqual(listener.clients.serves(ip_address(address)), is_in, address)
+
+    def test_all_lines_lost(self) -> None:
+        """Where rules cannot be had together, each of them is told."""
+        many = " ".join(f"10.{n // 100}.{n % 100}.1" for n in range(300))
+        lines = (
+            f"tcp-request connection accept if {{ src {many} }}",
+            "tcp-request connection reject if { src 10.0.0.0/8 }",
+        )
+        found = frontend(*lines, "default_backend a")
+        self.assertEqual(len(looks(found)), 2)
+        for look in looks(found):
+            self.assertIn("the clients that it keeps out come in: would take too many", look)

@@ -1,0 +1,174 @@
+"""Who is led where by HAProxy, and by the rules that are made of it."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of, silent_of
+from tests.convert.haproxy.pieces import frontend, routes
+from txmux.rules.model import Refusal
+
+_BACKENDS = """
+backend a
+    server a 127.0.0.1:9
+backend b
+    server b 127.0.0.1:2
+"""
+
+
+class DecisionTests(SynchronousTestCase):
+    """Who is led where."""
+
+    def test_default(self) -> None:
+        """The default backend has silent clients, too; without a route, that needs no word."""
+        for line, expected in (("use_backend b if HTTP", ["a", "a"]), ("", ["close", "a"])):
+            listener = rules_of(frontend(line, "default_backend a")).listeners[0]
+            found = [getattr(o, "name", "close") for o in (silent_of(listener), listener.default)]
+            self.assertEqual([name.lower() for name in found], expected)
+
+    def test_unconditional(self) -> None:
+        """A ``use_backend`` without a condition ends the list."""
+        found = frontend("use_backend a if HTTP", "use_backend b", "default_backend a")
+        self.assertIn("default = b\n", found.text)
+
+    def test_unknown_backend(self) -> None:
+        """A backend that is not there, or not the same for all, is told; its clients go nowhere else."""
+        for line in ("default_backend x", "use_backend x if HTTP"):
+            self.assertIn("there is no backend", looks(frontend(line))[0])
+        found = frontend("use_backend %[src] if HTTP", "default_backend a")
+        self.assertIn("put together for each client", looks(found)[0])
+        self.assertIn("match = http\nbackend = close\n", found.text)
+
+    def test_delay(self) -> None:
+        """The inspection delay is ``detect_timeout``, also that of a backend; without any route nobody waits anyway."""
+        asks = "use_backend a if HTTP"
+        for lines, expected in (
+            (("tcp-request inspect-delay 3s", asks), 3),
+            (("tcp-request inspect-delay 1500", asks), 1.5),
+            (("tcp-request inspect-delay 3s", "default_backend a"), 5),
+            (("default_backend a",), 5),
+            ((asks,), 5),
+        ):
+            found = frontend(*lines)
+            self.assertEqual(rules_of(found).listeners[0].detect_timeout, expected)
+            self.assertEqual(
+                "HAProxy decides by what has come at once" in found.text, lines == (asks,)
+            )
+
+    def test_accepted(self) -> None:
+        """To accept only ends the waiting, which routes do by themselves."""
+        found = frontend("tcp-request content accept if HTTP", "use_backend a if HTTP")
+        self.assertEqual((len(rules_of(found).routes), found.warnings), (1, ()))
+
+    def test_rejected(self) -> None:
+        """Who is rejected has a route that closes, before all others."""
+        lines = ("use_backend a if { req_ssl_sni x }", "default_backend b")
+        self.assertEqual(
+            routes("tcp-request content reject if { req_ssl_ver 3.0 }", *lines),
+            [(["tls version=ssl3"], "close"), (["tls sni=x"], "a")],
+        )
+
+    def test_others_rejected(self) -> None:
+        """If all but some are rejected, so is who says nothing, or half of it: these only have routes."""
+        for rejection in (
+            "tcp-request content reject if !{ req_ssl_hello_type 1 }",
+            "tcp-request content reject unless { req_ssl_hello_type 1 }",
+            "tcp-request content silent-drop if !{ req_ssl_hello_type 1 } or FALSE",
+        ):
+            lines = (rejection, "use_backend a if { req_ssl_sni x }", "default_backend b")
+            self.assertEqual(routes(*lines), [(["tls sni=x"], "a"), (["tls"], "b")])
+            listener = rules_of(frontend(*lines)).listeners[0]
+            self.assertEqual(
+                (silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE)
+            )
+
+    def test_all_others_rejected(self) -> None:
+        """If all others are rejected, who is accepted has routes, and the default is to close."""
+        lines = (
+            "tcp-request content accept if { req_ssl_hello_type 1 }",
+            "tcp-request content accept if { req.payload(0,1) 16 }",
+            "tcp-request content reject",
+            "use_backend a if { req_ssl_sni x }",
+            "default_backend b",
+        )
+        self.assertEqual(
+            routes(*lines),
+            [(["tls sni=x"], "a"), (["tls"], "b"), (["payload hex=16"], "b")],
+        )
+        found = frontend(*lines)
+        listener = rules_of(found).listeners[0]
+        self.assertEqual((silent_of(listener), listener.default), (Refusal.CLOSE, Refusal.CLOSE))
+        (look,) = looks(found)
+        self.assertIn("use_backend a if { req_ssl_sni x }: not for those of tcp-request", look)
+
+    def test_accepted_before(self) -> None:
+        """Who is accepted is not asked by what rejects later."""
+        self.assertEqual(
+            routes(
+                "tcp-request content accept if HTTP",
+                "tcp-request content reject if { req_ssl_hello_type 1 }",
+                "tcp-request content accept",
+                "default_backend b",
+            ),
+            [(["http"], "b"), (["tls"], "close")],
+        )
+        self.assertEqual(
+            routes(
+                "tcp-request content accept",
+                "tcp-request content reject if HTTP",
+                "default_backend b",
+            ),
+            [],
+        )
+
+    def test_lost_rejection(self) -> None:
+        """That a client now comes in who was kept out is told."""
+        for line in (
+            "tcp-request content reject if { nbsrv(x) lt 2 }",
+            "tcp-request content reject if { req.payload(0,9) -m reg a$ }",
+            "tcp-request connection reject if { nbsrv(x) lt 2 }",
+            "tcp-request connection reject if HTTP",
+        ):
+            found = frontend(line, "default_backend a")
+            self.assertIn("the clients that it keeps out come in", " ".join(looks(found)), line)
+
+    def test_rules_of_backends(self) -> None:
+        """Whom a backend rejects has a route that closes, before the one that leads there."""
+        found = converted(
+            """
+            frontend f
+                bind 127.0.0.1:1
+                use_backend a if { req_ssl_hello_type 1 }
+                default_backend b
+            backend a
+                tcp-request inspect-delay 2s
+                tcp-request content reject if { req_ssl_sni x }
+                tcp-request content reject if !{ src 10.0.0.0/8 }
+                server s 127.0.0.1:9
+            backend b
+                server s 127.0.0.1:2
+            """
+        )
+        self.assertEqual((looks(found), rules_of(found).listeners[0].detect_timeout), ([], 2))
+        self.assertIn("match = tls sni=x\nbackend = close\n", found.text)
+        self.assertIn("match = tls\nnot_from = 10.0.0.0/8\nbackend = close\n", found.text)
+
+    def test_nothing_is_called_lost(self) -> None:
+        """What is written is not said to be left out, however many accept it."""
+        lines = (
+            "tcp-request content accept if { req_ssl_hello_type 1 }",
+            "tcp-request content accept if HTTP",
+            "tcp-request content reject",
+            "use_backend a if HTTP",
+            "default_backend b",
+        )
+        self.assertEqual(routes(*lines), [(["tls"], "b"), (["http"], "a")])
+        self.assertEqual(frontend(*lines).warnings, ())
+
+    def test_under(self) -> None:
+        """With several frontends, each route belongs to the listeners of its own."""
+        found = converted(
+            "frontend f\n    bind 127.0.0.1:1\n    bind 127.0.0.1:2 accept-proxy\n    use_backend a if HTTP\n"
+            f"frontend g\n    bind 127.0.0.1:3\n    use_backend b if HTTP\n{_BACKENDS}"
+        )
+        self.assertEqual([route.under for route in rules_of(found).routes], [("f", "f-2"), ("g",)])

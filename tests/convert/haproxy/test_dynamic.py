@@ -1,0 +1,169 @@
+"""Backends whose names depend on the client, servers that rules choose, and limits of sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks
+from tests.convert.haproxy.pieces import backend, frontend, routes
+
+
+class NameTests(SynchronousTestCase):
+    """Names that are put together."""
+
+    def test_names(self) -> None:
+        """Each backend of such a name has a route; all others are led to the default one, whatever comes later."""
+        self.assertEqual(
+            routes(
+                "use_backend %[req.ssl_sni,lower]", "use_backend b if HTTP", "default_backend b"
+            ),
+            [(["tls sni=a"], "a")],
+        )
+        self.assertEqual(routes("use_backend x%[req.ssl_sni]", "default_backend b"), [])
+
+    def test_maps(self) -> None:
+        """The lines of a map have routes, each by its way of comparing; what is not there is led as the map says."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "map").write_text("# names\n.example   a\nx.example  b\n\ny.example  gone\n")
+        for words, expected in (
+            ("map({})", [(["tls sni=.example"], "a"), (["tls sni=x.example"], "b")]),
+            ("map_str({})", [(["tls sni=.example"], "a"), (["tls sni=x.example"], "b")]),
+            ("lower,map_end({},a)", [(["tls sni=*.example"], "a")]),
+        ):
+            line = f"use_backend %[req.ssl_sni,{words.format(folder.absolute() / 'map')}]"
+            self.assertEqual(routes(line, "default_backend b")[0], expected[0], words)
+            found = frontend(line)
+            self.assertIn("map:1: is written into the rules as it is now", found.warnings[0])
+            self.assertEqual("match = tls sni=*\nbackend = a\n" in found.text, ",a" in words)
+
+    def test_large_map(self) -> None:
+        """A map of thousands of names takes a route for each backend."""
+        file = Path(self.mktemp())
+        names = [(f"n{number}.example", "ab"[number % 2]) for number in range(3000)]
+        file.write_text("".join(f"{name} {value}\n" for name, value in names))
+        found = routes(f"use_backend %[req.ssl_sni,map({file.absolute()})]")
+        self.assertEqual([(len(lines), to) for lines, to in found], [(1, "a"), (1, "b")])
+        self.assertEqual(found[1][0][0].count(","), 1499)
+
+    def test_lost(self) -> None:
+        """Other names, and maps that are not here, are told; their clients are closed."""
+        for name, why in (
+            ("%[src]", "put together for each client"),
+            ("%[req.ssl_sni,map(/no/such)]", "/no/such cannot be read here"),
+            ("%[req.ssl_sni,word(1,.)]", "word(1,.) has no counterpart"),
+        ):
+            self.assertIn(why, looks(frontend(f"use_backend {name}", "default_backend a"))[0])
+
+
+class ServerTests(SynchronousTestCase):
+    """Servers that rules choose."""
+
+    def test_use_server(self) -> None:
+        """A chosen server is a backend of its own, with all of them behind it."""
+        found = backend(
+            "server t 127.0.0.1:2 weight 0 check",
+            "use-server t if { req_ssl_sni x }",
+            "use-server gone if { req_ssl_sni y }",
+        )
+        self.assertIn("match = tls sni=x\nbackend = x-t\n", found.text)
+        self.assertIn("[backend x-t]\nserver = 127.0.0.1:2\n", found.text)
+        self.assertIn("\nfallback = x\n", found.text)
+        self.assertIn("127.0.0.1:2 down\n", found.text)
+        self.assertIn("use-server gone if { req_ssl_sni y }: has no counterpart", looks(found)[0])
+
+    def test_no_server(self) -> None:
+        """Where another backend takes the clients of one without servers, that is its fallback."""
+        for test in ("if { nbsrv(a) lt 1 }", "if { nbsrv(a) eq 0 }", "if down"):
+            text = (
+                f"frontend f\n    bind :1\n    acl down nbsrv(a) le 0\n    use_backend b {test}\n    default_backend a\n"
+                "backend a\n    server s 127.0.0.1:9 check\nbackend b\n    server s 127.0.0.1:8\n"
+            )
+            found = converted(text)
+            self.assertIn("\nfallback = b\n", found.text)
+            self.assertEqual(found.warnings, ())
+            for change in ("default_backend b", "use_backend b if HTTP\n    default_backend a"):
+                other = converted(text.replace("default_backend a", change))
+                self.assertIn("nbsrv(a) has no counterpart", looks(other)[0])
+        self.assertIn("has no counterpart", looks(converted(text.replace(" check", "")))[0])
+
+    def test_sticky(self) -> None:
+        """Who comes back comes to the same server, by a hash of the address."""
+        lines = ("stick-table type ip size 1m expire 1h", "stick on src", "server t 127.0.0.1:2")
+        found = backend(*lines)
+        self.assertIn("\nbalance = source-hash\n", found.text)
+        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+        self.assertIn(
+            "stick on dst: has no counterpart", looks(backend("stick on dst", lines[2]))[0]
+        )
+        self.assertIn("stick on src: has no counterpart", looks(backend("stick on src"))[0])
+
+
+class LimitTests(SynchronousTestCase):
+    """How many connections a source may make."""
+
+    def limits(self, *lines: str) -> list[str]:
+        text = frontend(
+            "stick-table type ip size 100k expire 30s store conn_cur,conn_rate(10s)",
+            *lines,
+            "default_backend a",
+        ).text
+        return [line for line in text.splitlines() if "_per_source" in line]
+
+    def test_limits(self) -> None:
+        """A client that is counted before it is asked for counts, too."""
+        track = "tcp-request connection track-sc0 src"
+        for lines, expected in (
+            (
+                (track, "tcp-request connection reject if { sc0_conn_cur gt 5 }"),
+                ["max_connections_per_source = 5"],
+            ),
+            (
+                (track, "tcp-request content reject if { src_conn_cur ge 5 }"),
+                ["max_connections_per_source = 4"],
+            ),
+            (
+                ("tcp-request connection reject if { src_conn_cur ge 5 }", track),
+                ["max_connections_per_source = 5"],
+            ),
+            (
+                (track, "tcp-request connection reject if { sc_conn_rate(0) gt 20 }"),
+                ["connection_rate_per_source = 2/s burst=20"],
+            ),
+            (
+                (
+                    "acl abuse src_conn_rate gt 3",
+                    "acl abuse src_conn_cur ge 2",
+                    track,
+                    "tcp-request connection silent-drop if abuse",
+                ),
+                ["connection_rate_per_source = 18/m burst=3", "max_connections_per_source = 1"],
+            ),
+        ):
+            self.assertEqual(self.limits(*lines), expected, lines)
+
+    def test_other_table(self) -> None:
+        """The table may be that of a backend, which is nothing else."""
+        found = converted(
+            "frontend f\n    bind :1\n    tcp-request connection track-sc1 src table per_ip\n"
+            "    tcp-request connection reject if { sc1_conn_rate(per_ip) gt 100 }\n    default_backend a\n"
+            "backend a\n    server s 127.0.0.1:9\n"
+            "backend per_ip\n    stick-table type ip size 1m expire 1m store conn_rate(1m)\n"
+        )
+        self.assertIn("\nconnection_rate_per_source = 100/m burst=100\n", found.text)
+        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+
+    def test_others(self) -> None:
+        """What is not a limit of sources alone is to be looked at."""
+        track = "tcp-request connection track-sc0 src"
+        for lines in (
+            ("tcp-request connection reject if { src_conn_cur ge 5 }",),
+            (track, "tcp-request connection reject if { src_conn_cur ge 5 } { src ::1 }"),
+            (track, "tcp-request connection reject unless { src_conn_cur lt 5 }"),
+            (track, "tcp-request connection reject if { sc0_conn_cnt gt 5 }"),
+            (f"{track} if FALSE", "tcp-request connection reject if { sc0_conn_cur gt 5 }"),
+        ):
+            self.assertEqual(self.limits(*lines), [], lines)
+            self.assertTrue(looks(frontend(*lines, "default_backend a")), lines)

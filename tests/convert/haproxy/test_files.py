@@ -1,0 +1,218 @@
+"""What becomes of whole files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of
+from tests.convert.haproxy.pieces import frontend
+from tests.programs import require_program
+from txmux.convert.writer import ConvertError
+
+_BACKENDS = """
+backend a
+    server a 127.0.0.1:9
+backend b
+    server b 127.0.0.1:2
+"""
+
+
+class FileTests(SynchronousTestCase):
+    """Whole files."""
+
+    def test_global(self) -> None:
+        """The limit of connections is kept, the rest has no counterpart."""
+        found = converted("global\n    maxconn 9\n    daemon\nlisten x\n    bind :1\n")
+        self.assertEqual(rules_of(found).settings.max_connections, 9)
+        waits = "HAProxy lets further clients wait, and txmux closes them"
+        self.assertEqual(
+            found.warnings,
+            (
+                f"x.cfg:2: maxconn 9: {waits}",
+                "x.cfg:3: daemon: has no counterpart; see 'Run as a service'",
+            ),
+        )
+
+    def test_listener_keys(self) -> None:
+        """So are the limits of a frontend."""
+        found = frontend("maxconn 7", "backlog 8")
+        listener = rules_of(found).listeners[0]
+        self.assertIn("txmux closes them", found.warnings[0])
+        self.assertEqual((listener.max_connections, listener.backlog), (7, 8))
+
+    def test_backend_of_another_mode(self) -> None:
+        """A backend that a frontend leads to is converted, whatever its mode; another one is left out."""
+        found = converted(
+            "frontend f\n    bind :1\n    default_backend x\n"
+            "backend x\n    mode http\n    server s 127.0.0.1:9\nbackend y\n    mode http\n"
+        )
+        self.assertEqual(list(rules_of(found).backends), ["x"])
+        self.assertEqual(found.warnings, ("x.cfg:7: backend y: is left out; mode http",))
+
+    def test_other_modes(self) -> None:
+        """What speaks HTTP, or is disabled, is left out."""
+        found = converted(
+            "listen x\n    bind :1\nlisten y\n    mode http\nlisten z\n    disabled\n"
+        )
+        self.assertEqual(
+            found.warnings,
+            (
+                "x.cfg:3: LOOK: listen y: is left out; mode http, which txmux cannot serve",
+                "x.cfg:5: listen z: is left out; it is disabled",
+            ),
+        )
+        error = self.assertRaises(
+            ConvertError, converted, "defaults\n    mode http\nlisten x\n    bind :1"
+        )
+        self.assertIn("no frontend or listen in mode tcp", str(error))
+
+    def test_defaults(self) -> None:
+        """A proxy has the defaults above it, or those it names."""
+        found = converted(
+            "defaults one\n    maxconn 1\ndefaults two from one\n    backlog 2\n"
+            "listen x from one\n    bind :1\nlisten y\n    bind :2\n"
+        )
+        x, y = rules_of(found).listeners
+        self.assertEqual(
+            (x.max_connections, x.backlog, y.max_connections, y.backlog), (1, 1024, 1, 2)
+        )
+
+    def test_rest(self) -> None:
+        """Whatever else there is has no counterpart, and is told once."""
+        found = converted(
+            "defaults\n    log global\n    option splice-auto\nlisten x\n    bind :1\n    stick on src\nlisten y\n    bind :2\n"
+            "peers p\n    peer a 127.0.0.1:1\n"
+        )
+        self.assertEqual(
+            [warning.partition(": ")[0] for warning in found.warnings],
+            ["x.cfg:2", "x.cfg:6", "x.cfg:9"],
+        )
+        self.assertEqual(len(looks(found)), 1)
+
+    def test_what_decides(self) -> None:
+        """What else decides who is served, and by whom, is to be looked at; what only tells is a warning."""
+        for line in (
+            "stick match src",
+            "use-server s if HTTP",
+            "server s",
+            "tcp-request content use-service lua.x",
+            "tcp-request connection set-src src",
+            "tcp-response content reject",
+        ):
+            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertIn(f"{line}: has no counterpart", looks(found)[0])
+        for line in ("tcp-request connection track-sc0 src", "errorfile 503 /x", "log global"):
+            found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
+            self.assertEqual((len(found.warnings), looks(found)), (1, []))
+
+    def test_listener_left_out(self) -> None:
+        """A route of a listener that is left out is left out, too, lest it serve the others."""
+        found = converted(
+            "frontend f\n    bind 127.0.0.1:1\n    use_backend a if HTTP\n"
+            f"frontend g\n    bind fd@3\n    use_backend b if HTTP\n{_BACKENDS}"
+        )
+        self.assertEqual([route.name for route in rules_of(found).routes], ["a"])
+        self.assertIn("# [route b]\n", found.text)
+        self.assertTrue(any("it would serve more clients" in one for one in found.warnings))
+
+    def test_words(self) -> None:
+        """Words are quoted and escaped as HAProxy has it."""
+        for test, line in (
+            (r"a\ b", "payload hex=612062"),
+            ('"a b"', "payload hex=612062"),
+            ("'a b'", "payload hex=612062"),
+            (r'"a\"b"', "payload hex=612262"),
+            (r"a\x20b", "payload hex=612062"),
+            (r"a\nb", "payload hex=610a62"),
+            (r"a\#b # comment", "payload hex=612362"),
+        ):
+            found = frontend(f"acl x req.payload(0,3) -m str {test}", "use_backend a if x")
+            self.assertEqual(rules_of(found).routes[0].alternatives[0].text, line)
+
+    def test_taken_back(self) -> None:
+        """``no`` takes back what the defaults say, and ``enabled`` that a proxy is out of use."""
+        found = converted(
+            "defaults\n    option allbackups\n    disabled\n    maxconn 7\n"
+            "listen x\n    bind :9\n    enabled\n    no option allbackups\n    no maxconn\n"
+            "    server a 127.0.0.1:1\n    server b 127.0.0.1:2 backup\n    server c 127.0.0.1:3 backup\n"
+        )
+        self.assertIn("\nbalance = first\n", found.text)
+        self.assertEqual((found.warnings, "max_connections" in found.text), ((), False))
+
+    def test_disabled_backend(self) -> None:
+        """Clients of a backend that is out of use are closed."""
+        found = converted(
+            "frontend f\n    bind :1\n    default_backend x\nbackend x\n    disabled\n    server a 127.0.0.1:1\n"
+        )
+        self.assertIn("or it is disabled; these clients are closed", looks(found)[0])
+        self.assertNotIn("\ndefault = ", found.text)
+
+    def test_environment(self) -> None:
+        """What depends on the environment is not known here."""
+        for line in ('acl x req_ssl_sni "${NAME}"', ".if defined(X)", ".endif"):
+            found = frontend(line, "use_backend a if HTTP")
+            self.assertIn("depends on the environment", looks(found)[0])
+            self.assertEqual(len(found.warnings), 1, found.warnings)
+
+    def test_no_section(self) -> None:
+        """A line before any section is a clear error."""
+        error = self.assertRaises(ConvertError, converted, "bind :1", "haproxy")
+        self.assertIn("x.cfg:1: 'bind' comes before the first section", str(error))
+
+    def test_measured_setup(self) -> None:
+        """A file that tells three protocols apart by their first bytes."""
+        found = converted(
+            """
+            global
+                nbthread 1
+            defaults
+                mode tcp
+                timeout connect 5s
+                timeout client 60s
+                timeout server 60s
+            frontend port
+                bind 127.0.0.1:8443
+                option splice-auto
+                tcp-request inspect-delay 5s
+                acl ssh req.payload(0,3) -m bin 535348
+                acl web req.payload(0,3) -m bin 474554 504f53 484541
+                acl cache req.payload(0,1) -m bin 2a
+                tcp-request content accept if ssh
+                tcp-request content accept if web
+                tcp-request content accept if cache
+                tcp-request content accept if { req.len gt 0 }
+                use_backend h if web
+                use_backend r if cache
+                default_backend i
+            backend h
+                server s 127.0.0.1:80
+            backend r
+                server s 127.0.0.1:6379
+            backend i
+                server s 127.0.0.1:5201
+            """
+        )
+        rules = rules_of(found)
+        self.assertEqual([route.name for route in rules.routes], ["h", "r"])
+        self.assertEqual(found.warnings, ())
+
+    def test_shipped_examples(self) -> None:
+        """Of the examples that come with HAProxy, those for TCP become rules, and the others a clear error."""
+        require_program("haproxy")
+        folder = Path("/usr/share/doc/haproxy/examples")
+        files = [*folder.glob("*.cfg"), Path("/etc/haproxy/haproxy.cfg")]
+        if not folder.exists():
+            raise SkipTest("the package has no examples")
+        made = set()
+        for file in files:
+            if not file.exists():
+                continue
+            try:
+                converted(file.read_bytes(), name=file.name)
+                made.add(file.name)
+            except ConvertError as error:
+                self.assertIn("no frontend or listen in mode tcp", str(error))
+        self.assertEqual(made, {"socks4.cfg", "transparent_proxy.cfg"})

@@ -1,0 +1,128 @@
+"""What becomes of decisions on TLS that has ended, and of tests that read files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import indent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of
+from tests.convert.haproxy.pieces import frontend
+from txmux.rules.model import Backend
+
+_TLS = "bind :443 ssl crt /x alpn h2,http/1.1"
+
+
+def ended(*lines: str) -> list[tuple[str, str]]:
+    """Give the ``match`` line of each route, where it leads, and what is under it."""
+    return [
+        (
+            (
+                f"{route.alternatives[0].text}{' in ' if not route.terminate_tls else ''}"
+                f"{'' if route.terminate_tls else ','.join(route.under)}"
+            ),
+            route.outcome.name if isinstance(route.outcome, Backend) else "close",
+        )
+        for route in rules_of(frontend(*lines, bind=_TLS)).routes
+    ]
+
+
+class SecuredTests(SynchronousTestCase):
+    """Who is led where."""
+
+    def test_names(self) -> None:
+        """A name of one is a route that ends TLS; names in names come first."""
+        self.assertEqual(
+            ended(
+                "use_backend a if { ssl_fc_sni -m end .example }",
+                "use_backend b if { ssl_fc_sni x.example y }",
+            ),
+            [
+                ("tls sni=x.example", "a"),
+                ("tls sni=*.example", "a"),
+                ("tls sni=x.example,y", "b"),
+                ("tls", "close"),
+            ],
+        )
+
+    def test_protocols(self) -> None:
+        """A protocol is agreed on only by those who offer none that is preferred."""
+        self.assertEqual(
+            ended("use_backend a if { ssl_fc_alpn http/1.1 }", "default_backend b"),
+            [("tls alpn=h2", "b"), ("tls alpn=http/1.1", "a"), ("tls", "b")],
+        )
+
+    def test_inside(self) -> None:
+        """What is said inside has routes under each route that ends TLS."""
+        self.assertEqual(
+            ended(
+                "use_backend a if HTTP",
+                "use_backend b if { ssl_fc_sni x }",
+            ),
+            [
+                ("tls sni=x", "b"),
+                ("http in f-tls", "a"),
+                ("tls", "close"),
+                ("http in f-tls-2", "a"),
+            ],
+        )
+
+    def test_networks(self) -> None:
+        """Who is led by its network alone is led before it has said anything inside."""
+        text = frontend("use_backend a if { src 10.0.0.0/8 }", "default_backend b", bind=_TLS).text
+        self.assertIn(
+            "match = tls\nterminate_tls = /x\nalpn = h2, http/1.1\nbackend = a\nfrom = 10.0.0.0/8\n",
+            text,
+        )
+
+    def test_lost(self) -> None:
+        """What cannot be known before the handshake is told, and its clients are closed."""
+        for line, why in (
+            ("use_backend a if { ssl_fc_alpn spdy }", "a protocol that bind does not speak"),
+            (
+                "use_backend a if { ssl_fc_sni -m reg ^a } or { ssl_fc_sni -m end b }",
+                "at once; all clients are closed",
+            ),
+        ):
+            found = frontend(line, "default_backend b", bind=_TLS)
+            self.assertIn(why, looks(found)[0])
+            self.assertIn("backend = close\n", found.text)
+        found = frontend("use_backend a if HTTP or { src ::1 }", bind=_TLS)
+        self.assertIn("say nothing inside of TLS", looks(found)[0])
+
+    def test_plain(self) -> None:
+        """Where TLS does not end, none has ended."""
+        lines = ("use_backend a if { ssl_fc }", "use_backend a if { ssl_fc_sni x }")
+        self.assertEqual(rules_of(frontend(*lines, "default_backend b")).routes, ())
+
+
+class FileTests(SynchronousTestCase):
+    """Tests that read files."""
+
+    def test_files(self) -> None:
+        """Networks stay in their file; names are written out, with a word."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "names").write_text("a.example\n# no\n\nb.example\n")
+        (folder / "networks").write_text("10.0.0.0/8\n")
+        lines = (
+            f"acl office src -f {folder.absolute()}/networks",
+            f"acl ours req.ssl_sni -i -f {folder.absolute()}/names c.example",
+            "tcp-request connection reject if !office",
+            "use_backend a if ours",
+            "default_backend b",
+        )
+        text = indent("\n".join(lines), "    ")
+        found = converted(
+            f"frontend f\n    bind :1\n{text}\nbackend a\n    server s 127.0.0.1:9\n"
+            "backend b\n    server s 127.0.0.1:8\n"
+        )
+        self.assertIn(f"\nallow = @{folder.absolute()}/networks\n", found.text)
+        self.assertIn("match = tls sni=a.example,b.example,c.example\n", found.text)
+        self.assertIn("names:1: is written into the rules as it is now", found.warnings[0])
+
+    def test_parts(self) -> None:
+        """A part of the networks of a file is not known here."""
+        found = frontend("use_backend a if { src 10.0.0.0/8 } { src -f /n }", "default_backend b")
+        self.assertIn("asks for @/n and for other networks at once", looks(found)[0])

@@ -1,0 +1,124 @@
+"""How the servers of an ``haproxy.cfg`` are spoken to, and what its section ``global`` becomes."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of
+from tests.convert.haproxy.pieces import backend
+
+_VERIFIED = "ssl verify required ca-file /ca.pem"
+
+
+class SpokenToTests(SynchronousTestCase):
+    """TLS, and what is told in headers."""
+
+    def test_tls(self) -> None:
+        """Authority, name, certificate and protocols have their keys."""
+        for server, keys in (
+            (f"{_VERIFIED} verifyhost a.example", "tls_name = a.example\ntls_ca = /ca.pem\n"),
+            (f"{_VERIFIED} sni str(a.example)", "tls_name = a.example\n"),
+            (
+                f"{_VERIFIED} verifyhost a crt /own.pem alpn h2",
+                "tls_client_certificate = /own.pem\nalpn = h2\n",
+            ),
+            ("ssl verify required ca-file @system-ca verifyhost a", "tls = yes\ntls_name = a\n"),
+        ):
+            found = backend(server=f"server s 127.0.0.1:1 {server}")
+            self.assertIn(keys, found.text)
+            self.assertEqual(found.warnings, ())
+        found = backend(server=f"server s a.example:1 {_VERIFIED} check")
+        self.assertEqual((found.warnings, rules_of(found).backends["x"].tls is None), ((), False))
+
+    def test_weaker_tls(self) -> None:
+        """Where HAProxy verifies less, or sends a name that depends on the client, a person has to look."""
+        for server, why in (
+            ("127.0.0.1:1 ssl verify none", "txmux always verifies"),
+            (f"127.0.0.1:1 {_VERIFIED}", "HAProxy verifies no name"),
+            (f"a.example:1 {_VERIFIED} sni ssl_fc_sni", "does not depend on the client"),
+            (f"a.example:1 {_VERIFIED} sni str(b) verifyhost c", "these are b and c"),
+        ):
+            found = backend(server=f"server s {server}")
+            self.assertIn(why, looks(found)[0])
+            self.assertIn("\ntls = yes\n", found.text)
+
+    def test_alike(self) -> None:
+        """Servers that differ in how they are spoken to are left out."""
+        found = backend(f"server t 127.0.0.1:2 {_VERIFIED} verifyhost a")
+        self.assertIn("these differ in tls, tls_ca, tls_name", looks(found)[0])
+
+    def test_bases(self) -> None:
+        """Relative paths begin in the folders of ``global``."""
+        found = converted(
+            "global\n    ca-base /ca\n    crt-base /own\nlisten x\n    bind :9\n"
+            "    server s a.example:1 ssl ca-file a.pem crt b.pem\n"
+        )
+        self.assertIn("tls_ca = /ca/a.pem\ntls_client_certificate = /own/b.pem\n", found.text)
+
+    def test_fields(self) -> None:
+        """What the header tells besides."""
+        for words, fields in (
+            ("send-proxy-v2-ssl", "ssl"),
+            (
+                "send-proxy-v2 proxy-v2-options ssl,cert-cn,unique-id,crc32c",
+                "ssl, unique-id, crc32c",
+            ),
+            ("send-proxy-v2 proxy-v2-options authority", "authority"),
+        ):
+            found = backend(server=f"server s 127.0.0.1:1 {words}")
+            self.assertIn(f"proxy_protocol = v2\nproxy_tlvs = {fields}\n", found.text)
+            self.assertEqual(found.warnings, ())
+
+    def test_resolvers(self) -> None:
+        """Name servers, and templates of servers, one of SRV records."""
+        found = converted(
+            "resolvers dns\n    nameserver a 10.0.0.1:53\n    nameserver b udp@10.0.0.2:5353\n    hold valid 10s\n"
+            "listen x\n    bind :9\n    server-template s 1-3 db.example:1 resolvers dns init-addr none\n"
+            "listen y\n    bind :8\n    server-template s 3 _ssh._tcp.example.com resolvers dns\n"
+        )
+        self.assertIn("server = db.example:1\nresolvers = 10.0.0.1:53, 10.0.0.2:5353\n", found.text)
+        self.assertIn("server = srv:_ssh._tcp.example.com\n", found.text)
+        self.assertEqual(found.warnings, ())
+
+    def test_ports_of_sources(self) -> None:
+        """A range of ports to connect from stays."""
+        found = backend(server="server s 127.0.0.1:1 source 10.0.0.1:2000-3000")
+        self.assertIn("source = 10.0.0.1:2000-3000\n", found.text)
+
+    def test_independent_streams(self) -> None:
+        """Where each direction has its own time, so it has here."""
+        found = backend("option independent-streams", "timeout server 9s", "timeout client 7s")
+        self.assertIn("idle_timeout = 9s\ndownload_idle_timeout = 9s\n", found.text)
+
+
+class ProcessTests(SynchronousTestCase):
+    """What is said of the process."""
+
+    def test_keys(self) -> None:
+        """User, group, workers, the log and the time to stop have keys."""
+        found = converted(
+            "global\n    user haproxy\n    group haproxy\n    nbthread 4\n    hard-stop-after 30s\n    grace 2s\n"
+            "    log stdout format raw local0\nlisten x\n    bind :9\n    server s 127.0.0.1:1\n"
+        )
+        keys = (
+            "user = haproxy",
+            "group = haproxy",
+            "workers = 4",
+            "drain_timeout = 30s",
+            "grace = 2s",
+        )
+        for line in (*keys, "access_log = stdout"):
+            self.assertIn(f"\n{line}\n", found.text)
+        self.assertEqual(len(found.warnings), 1, "limits hold for each worker")
+
+    def test_notes(self) -> None:
+        """What txmux has otherwise is told with where."""
+        found = converted(
+            "global\n    stats socket /run/x level admin\n    pidfile /x\n    chroot /y\n"
+            "listen x\n    bind :9\n    server s 127.0.0.1:1\n"
+        )
+        for line, word in zip(
+            found.warnings, ("txmux status", "--pidfile=FILE", "service manager"), strict=True
+        ):
+            self.assertIn(word, line)
+        self.assertEqual(looks(found), [])

@@ -1,0 +1,53 @@
+"""Pieces of a ``stream`` block, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.convert.converting import converted, rules_of
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from txmux.convert.formats import Conversion
+    from txmux.rules.model import Outcome
+
+_GROUPS = "".join(
+    f"upstream {name} {{ server 127.0.0.{n}:9; }}\n" for n, name in enumerate("abcd", 1)
+)
+
+
+def stream(text: str) -> Conversion:
+    """Convert a ``stream`` block, with the upstreams ``a`` to ``d``."""
+    return converted(f"stream {{\n{text}\n{_GROUPS}}}\n", name="nginx.conf")
+
+
+def server(text: str, more: str = "") -> Conversion:
+    """Convert a server at port 443, with other blocks in front of it."""
+    return stream(f"{more}\nserver {{ listen 443; {text} }}")
+
+
+def mapped(source: str, *entries: str, more: str = "") -> Conversion:
+    """Convert a server that looks into the ClientHello, with a map that says where to lead clients."""
+    lines = "\n".join(f"{entry};" for entry in entries)
+    table = f"{more}\nmap {source} $up {{\n{lines}\n}}"
+    return server("ssl_preread on; proxy_pass $up;", table)
+
+
+def routes(found: Conversion) -> list[tuple[list[str], str]]:
+    """Give the ``match`` lines of each route and where it leads, and in the end what ``default`` is."""
+    rules = rules_of(found)
+    led = [([a.text for a in r.alternatives], name_of(r.outcome)) for r in rules.routes]
+    return [*led, (["default"], name_of(rules.listeners[0].default))]
+
+
+def name_of(outcome: Outcome | None) -> str:
+    """Give the name of a backend, without the number that it may have; of others ``close``."""
+    return outcome.name if isinstance(outcome, Backend) else "close"
+
+
+def backend(text: str, more: str = "server 127.0.0.1:1;") -> Backend:
+    """Convert a server with these directives and an upstream with others; give its backend."""
+    (found,) = rules_of(
+        server(f"proxy_pass x; {text}", f"upstream x {{ {more} }}")
+    ).backends.values()
+    return found

@@ -1,0 +1,219 @@
+"""Tests of what is made of upstreams, and of how their servers are connected."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import looks, rules_of
+from tests.convert.nginx.pieces import backend, server, stream
+
+
+class UpstreamTests(SynchronousTestCase):
+    """The block ``upstream``."""
+
+    def test_servers(self) -> None:
+        """Servers have their weights, limits and states."""
+        found = backend(
+            "",
+            "zone z 64k; server 127.0.0.1:1 weight=5 max_conns=20; server unix:/run/x.sock backup;"
+            " server [2001:db8::1]:2 down; server name.example:3 resolve;",
+        )
+        self.assertEqual(
+            [(s.text, s.weight, s.max_connections, s.backup, s.down) for s in found.servers],
+            [
+                ("127.0.0.1:1", 5, 20, False, False),
+                ("unix:/run/x.sock", 1, 0, True, False),
+                ("[2001:db8::1]:2", 1, 0, False, True),
+                ("name.example:3", 1, 0, False, False),
+            ],
+        )
+        self.assertEqual(found.retries, 3)
+
+    def test_balance(self) -> None:
+        """How one of several servers is chosen; a hash of anything but the address has no counterpart."""
+        two = "server 127.0.0.1:1; server 127.0.0.1:2;"
+        for line, expected in (
+            ("", "round-robin"),
+            ("least_conn;", "least-connections"),
+            ("hash $remote_addr consistent;", "source-hash"),
+            ("hash $binary_remote_addr;", "source-hash"),
+            ("random two least_conn;", "random"),
+        ):
+            self.assertEqual(backend("", line + two).balance, expected)
+        for line in ("hash $ssl_preread_server_name;", "least_time connect;", "sticky;"):
+            found = server("proxy_pass x;", f"upstream x {{ {line} {two} }}")
+            self.assertEqual(len(looks(found)), 1)
+
+    def test_failures(self) -> None:
+        """How many failures take a server out; of one server alone none do."""
+        for servers, line in (
+            (
+                "server 127.0.0.1:1 max_fails=2 fail_timeout=1m; server 127.0.0.1:2 max_fails=2 fail_timeout=1m;",
+                "eject = failures=2 within=60s for=60s\n",
+            ),
+            ("server 127.0.0.1:1 max_fails=0; server 127.0.0.1:2 max_fails=0;", "eject = off\n"),
+            ("server 127.0.0.1:1; server 127.0.0.1:2;", "eject = failures=1 within=10s for=10s\n"),
+        ):
+            found = server("proxy_pass x;", f"upstream x {{ {servers} }}")
+            self.assertIn(line, found.text)
+            self.assertEqual(found.warnings, ())
+        self.assertNotIn(
+            "eject", server("proxy_pass x;", "upstream x { server 127.0.0.1:1; }").text
+        )
+        mixed = "upstream x { server 127.0.0.1:1 max_fails=3; server 127.0.0.1:2; }"
+        self.assertEqual(len(server("proxy_pass x;", mixed).warnings), 1)
+
+    def test_left_out(self) -> None:
+        """A server that cannot be had is told, and so is what it takes that is not known."""
+        for line in (
+            "server 127.0.0.1;",
+            "server 127.0.0.1:1 weight=x;",
+            "server 127.0.0.1:1 fail_timeout=x;",
+            "server x.example:1 service=_http._tcp;",
+            "server 127.0.0.1:1 slow_start=30s;",
+            "keepalive 16;",
+        ):
+            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.9:9; {line} }}")
+            self.assertEqual(len(looks(found)), 1, line)
+
+    def test_shared(self) -> None:
+        """Servers that connect to one upstream in the same way share a backend, others have their own."""
+        found = stream(
+            "server { listen 1; proxy_pass a; } server { listen 2; proxy_pass a; }"
+            "server { listen 3; proxy_pass A; proxy_protocol on; }"
+        )
+        self.assertEqual(sorted(rules_of(found).backends), ["a", "a-2"])
+
+
+class ConnectTests(SynchronousTestCase):
+    """The directives ``proxy_...``."""
+
+    def test_times(self) -> None:
+        """The times are those of nginx where none are written."""
+        found = backend("")
+        self.assertEqual((found.connect_timeout, found.idle_timeout), (60, 600))
+        found = backend("proxy_connect_timeout 500ms; proxy_timeout 1h 30m;")
+        self.assertEqual((found.connect_timeout, found.idle_timeout), (0.5, 5400))
+        self.assertEqual(len(looks(server("proxy_pass a; proxy_timeout soon;"))), 1)
+
+    def test_rates(self) -> None:
+        """Rates are for one connection."""
+        found = backend("proxy_upload_rate 100k; proxy_download_rate 1m;")
+        self.assertEqual((found.upload_rate, found.download_rate), (102400, 1048576))
+        self.assertIsNone(backend("proxy_upload_rate 0;").upload_rate)
+
+    def test_next(self) -> None:
+        """How many servers are tried."""
+        servers = "".join(f"server 127.0.0.1:{n};" for n in range(1, 7))
+        for text, expected in (
+            ("", 5),
+            ("proxy_next_upstream off;", 0),
+            ("proxy_next_upstream_tries 2;", 1),
+        ):
+            self.assertEqual(backend(text, servers).retries, expected)
+
+    def test_source(self) -> None:
+        """The address to connect from; another one for each client has no counterpart."""
+        for text, line in (
+            ("proxy_bind 192.0.2.1;", "source = 192.0.2.1\n"),
+            ("proxy_bind $remote_addr transparent;", "source = client\n"),
+            ("proxy_bind $remote_addr:$remote_port transparent;", "source = client\n"),
+        ):
+            self.assertIn(line, server(f"proxy_pass a; {text}").text)
+        self.assertNotIn("source", server("proxy_pass a; proxy_bind off;").text)
+        self.assertEqual(len(looks(server("proxy_pass a; proxy_bind $server_addr;"))), 1)
+
+    def test_tls(self) -> None:
+        """A certificate that nginx does not verify waits for a person."""
+        more = "upstream x.example { server 127.0.0.1:1; }"
+        verified = "proxy_ssl on; proxy_ssl_verify on; proxy_ssl_trusted_certificate /ca.pem;"
+        for text, lines, told in (
+            (
+                f"{verified} proxy_pass x.example;",
+                ["tls = yes", "tls_name = x.example", "tls_ca = /ca.pem"],
+                0,
+            ),
+            (
+                f"{verified} proxy_ssl_name y.example; proxy_pass x.example;",
+                ["tls_name = y.example"],
+                0,
+            ),
+            (
+                "proxy_ssl on; proxy_ssl_name y.example; proxy_pass x.example;",
+                ["tls_name = y.example"],
+                1,
+            ),
+            (
+                f"{verified} proxy_ssl_name $ssl_preread_server_name; proxy_pass x.example;",
+                ["tls = yes"],
+                1,
+            ),
+            (
+                f"{verified} proxy_ssl_certificate /c.pem; proxy_ssl_certificate_key /k.pem; proxy_pass x.example;",
+                ["tls_client_certificate = /c.pem\n    /k.pem"],
+                0,
+            ),
+        ):
+            found = server(text, more)
+            for line in lines:
+                self.assertIn(f"{line}\n", found.text)
+            self.assertEqual(len(looks(found)), told, found.text)
+
+    def test_resolver(self) -> None:
+        """Other name servers are for names that are known only when a client comes."""
+        table = (
+            "map $ssl_preread_server_name $x { x.example app.internal:443; default 127.0.0.1:1; }"
+        )
+        resolver = "resolver 127.0.0.1:8600 [::1] valid=10s ipv6=off;"
+        found = server(f"ssl_preread on; proxy_pass $x; {resolver}", table)
+        self.assertIn("resolvers = 127.0.0.1:8600\n    [::1]\nresolve = 10s\n", found.text)
+        self.assertEqual(found.text.count("resolvers"), 1)
+        self.assertEqual(len(found.warnings), 1)
+        self.assertIn(
+            "without a resolver", server("ssl_preread on; proxy_pass $x;", table).warnings[0]
+        )
+        self.assertNotIn("resolvers", server(f"proxy_pass app.internal:443; {resolver}").text)
+
+    def test_check(self) -> None:
+        """A health check connects; what it says and expects has no counterpart."""
+        found = server("proxy_pass a; health_check interval=10 passes=2 fails=3 port=8080;")
+        self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", found.text)
+        self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
+
+    def test_without_counterpart(self) -> None:
+        """What changes nobody's server is a warning, what is not known waits for a person."""
+        for text, told, warned in (
+            ("proxy_buffer_size 32k;", 0, 1),
+            ("proxy_socket_keepalive on;", 0, 1),
+            ("tcp_nodelay off;", 0, 1),
+            ("tcp_nodelay on;", 0, 0),
+            ("js_access x.y;", 1, 1),
+        ):
+            found = server(f"proxy_pass a; {text}")
+            self.assertEqual((len(looks(found)), len(found.warnings)), (told, warned), text)
+
+
+class SplitTests(SynchronousTestCase):
+    """The block ``split_clients``."""
+
+    def test_weights(self) -> None:
+        """Shares become weights, multiplied by those of the servers."""
+        groups = "upstream x { server 127.0.0.1:1 weight=3; server 127.0.0.1:2; } upstream y { server 127.0.0.1:3; }"
+        for key, balance in (
+            ("$remote_addr", "source-hash"),
+            ("$remote_addr$remote_port", "round-robin"),
+        ):
+            found = server("proxy_pass $s;", f"{groups} split_clients {key} $s {{ 20% x; * y; }}")
+            (made,) = rules_of(found).backends.values()
+            self.assertEqual([s.weight for s in made.servers], [3, 1, 16])
+            self.assertEqual((made.name, made.balance), ("s", balance))
+
+    def test_left_out(self) -> None:
+        """Shares that do not come to a whole, and groups that choose in their own way, have no counterpart."""
+        groups = "upstream x { least_conn; server 127.0.0.1:1; server 127.0.0.1:2; }"
+        for block in ("20% a;", "20% x; * a;", "many a;", '50% a; * "";'):
+            found = server(
+                "proxy_pass $s;", f"{groups} split_clients $remote_addr $s {{ {block} }}"
+            )
+            self.assertEqual(len(looks(found)), 1, block)
+            self.assertNotIn("\n[backend", found.text)

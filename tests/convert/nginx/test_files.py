@@ -1,0 +1,187 @@
+"""Tests of whole files, and of what they include."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import attempt, converted, looks, rules_of
+from txmux.convert.writer import ConvertError
+
+_STREAM = "stream { server { listen 443; proxy_pass 127.0.0.1:1; } }"
+_TOKENS = st.sampled_from(
+    [
+        *(
+            "{",
+            "}",
+            ";",
+            '"',
+            "'",
+            "\\",
+            "#",
+            "\n",
+            "$x",
+            "$ssl_preread_server_name",
+            "~^a$",
+            '""',
+            "*",
+        ),
+        *("stream {", "server {", "upstream a {", "map $ssl_preread_server_name $x {", "geo $x {"),
+        *(
+            "listen 443;",
+            "listen 443 ssl;",
+            "proxy_pass $x;",
+            "proxy_pass a;",
+            "server 127.0.0.1:1;",
+        ),
+        *(
+            "ssl_preread on;",
+            "default a;",
+            "a.example a;",
+            "include x;",
+            "allow all;",
+            "deny 10.0.0.0/8;",
+        ),
+        *(
+            "split_clients $remote_addr $x {",
+            "50% a;",
+            "* a;",
+            "10.0.0.0/8 a;",
+            "hash $x;",
+            "weight=9",
+        ),
+    ]
+)
+
+
+class FileTests(SynchronousTestCase):
+    """Files."""
+
+    def setUp(self) -> None:
+        """Have a folder."""
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.main = self.folder / "nginx.conf"
+
+    def test_included(self) -> None:
+        """Files are read where they are included, relative to the main file, and their lines are named."""
+        (self.folder / "streams").mkdir()
+        first = self.folder / "streams" / "a.conf"
+        first.write_text("\nserver { listen 1; proxy_pass 127.0.0.1:9; nonsense on; }\n")
+        (self.folder / "streams" / "b.conf").write_text("include other.part;\n")
+        (self.folder / "other.part").write_text("server { listen 2; proxy_pass 127.0.0.1:9; }")
+        found = converted(
+            "stream { include streams/*.conf; include none/*.conf; }", name=str(self.main)
+        )
+        self.assertEqual(len(rules_of(found).listeners), 2)
+        self.assertEqual(
+            found.warnings, (f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",)
+        )
+        self.assertIn(f"# LOOK: {first} line 2: nonsense on", found.text)
+
+    def test_not_included(self) -> None:
+        """A file that is not there, or that includes itself, is told."""
+        (self.folder / "x.conf").write_text("include x.conf;\n")
+        for name in ("gone.conf", "x.conf"):
+            found = converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main))
+            (told,) = looks(found)
+            self.assertIn("cannot be read", told)
+
+    def test_others(self) -> None:
+        """What is not about streams is told once, and what it includes is not read."""
+        found = converted(
+            f"pid x; events {{}} http {{ include gone; }} {_STREAM}", name="nginx.conf"
+        )
+        self.assertTrue(
+            found.text.startswith("# pid, events, http: not about streams, and left out\n")
+        )
+        self.assertEqual(found.warnings, ())
+
+    def test_process(self) -> None:
+        """The user that serves, and the number of processes."""
+        for text, lines in (
+            (
+                "user www-data adm; worker_processes auto;",
+                "user = www-data\ngroup = adm\nworkers = auto\n",
+            ),
+            ("worker_processes 4;", "workers = 4\n"),
+            ("user root; worker_processes 1;", ""),
+        ):
+            found = converted(f"{text} {_STREAM}", name="nginx.conf")
+            head = found.text.partition("[listen")[0]
+            self.assertEqual(head, f"[txmux]\n{lines}\n" if lines else "")
+
+    def test_part(self) -> None:
+        """A file that is included in a stream block is read as one."""
+        found = converted("upstream a { server 127.0.0.1:9; } server { listen 1; proxy_pass a; }")
+        self.assertEqual(len(rules_of(found).listeners), 1)
+
+    def test_no_stream(self) -> None:
+        """A file of a web server is one clear error."""
+        for text in (
+            "events {} http { server { listen 80; } }",
+            "server { listen 80; location / { } }",
+        ):
+            error = self.assertRaises(ConvertError, converted, text)
+            self.assertIn("stream", str(error))
+
+    def test_broken(self) -> None:
+        """What nginx does not read is one clear error with its line."""
+        for text, line in (
+            ("stream {\n server {\n listen 1;\n", 3),
+            ("stream {\n server { listen 1 } }", 2),
+            ("stream { }\n}\n", 2),
+            ("stream {\n}\nevents", 3),
+            ("stream {" * 80 + "}" * 80, 1),
+        ):
+            error = self.assertRaises(ConvertError, converted, text, "nginx")
+            self.assertIn(f"x.cfg:{line}: ", str(error))
+
+    def test_without_the_package(self) -> None:
+        """Without crossplane the error says what to install."""
+
+        def find(name: str, *arguments: Any) -> Any:
+            if name == "crossplane":
+                raise ModuleNotFoundError(name)
+            return importlib.__import__(name, *arguments)
+
+        with patch("txmux.convert.nginx.reader.import_module", find):
+            error = self.assertRaises(ConvertError, converted, _STREAM)
+        self.assertIn("pip install 'txmux[convert]'", str(error))
+
+    def test_words(self) -> None:
+        """Quotes, backslashes, comments and braces are read as nginx reads them."""
+        found = converted(
+            r"""
+            stream { # a comment; {
+                map $ssl_preread_server_name $up {
+                    'a.example'  "127.0.0.1:1";  # another one
+                    "~^b\\.(x|y){1}\.example$" 127.0.0.1:2;
+                }
+                server { listen 443; ssl_preread on; proxy_pass ${up}; }
+            }
+            """
+        )
+        first, second = rules_of(found).routes
+        self.assertEqual([a.text for a in first.alternatives], ["tls sni=a.example"])
+        self.assertEqual([a.text for a in second.alternatives], [r"tls sni=~b\.(x|y){1}\.example"])
+
+    @settings(max_examples=200)
+    @given(st.lists(_TOKENS, max_size=30))
+    def test_any_words(self, words: list[str]) -> None:
+        """Nothing comes of any text but rules or the clear error."""
+        for text in (" ".join(words), f"stream {{ {' '.join(words)} }}"):
+            attempt(text, "nginx")
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """The same for what chance has written."""
+        attempt(text, "nginx")

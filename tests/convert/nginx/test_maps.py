@@ -1,0 +1,277 @@
+"""Tests of what is made of a ``map``."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import looks
+from tests.convert.nginx.pieces import mapped, routes, server
+from txmux.convert.nginx.lookups import look_up
+from txmux.convert.nginx.maps import read_map
+from txmux.convert.nginx.reader import Directive
+from txmux.convert.nginx.values import Variable
+from txmux.wire.globs import hosts
+
+_NAME = "$ssl_preread_server_name"
+_LABELS = st.sampled_from(["a", "b", "www", "example"])
+_NAMES = st.lists(_LABELS, min_size=1, max_size=4).map(".".join)
+_KEYS = st.one_of(
+    _NAMES,
+    _NAMES.map("*.{}".format),
+    _NAMES.map(".{}".format),
+    _NAMES.map("{}.*".format),
+    st.sampled_from(
+        [r"~^www\.", r"~\.example$", "~a|b", r"~^(a|b)\.", "~*^A", "~^$", "~.*", "~^a.*b$", ""]
+    ),
+)
+
+
+def _nothing_lost(line: int, message: str) -> None:
+    raise AssertionError(f"{line}: {message}")
+
+
+class NameTests(SynchronousTestCase):
+    """Maps of the server name."""
+
+    @given(st.lists(_KEYS, max_size=8, unique_by=str.lower), _NAMES)
+    def test_any_map(self, keys: list[str], name: str) -> None:
+        """Whatever is in a map, a name gets the value that nginx gives it."""
+        block = [Directive((key, str(n)), n) for n, key in enumerate(keys, 1)]
+        table = read_map(
+            Directive(("map", _NAME, "$x"), 0, (Directive(("hostnames",), 0), *block)),
+            _nothing_lost,
+        )
+        found = look_up(table, (Variable("name"),), {"name": "sni"}, _nothing_lost)
+        value = next(
+            (
+                case.result
+                for case in found.cases
+                for term in case.condition
+                if hosts(dict(term.options)["sni"]).matches(name)
+            ),
+            found.otherwise,
+        )
+        self.assertEqual(value.text, table.find(name).text)
+        self.assertEqual(found.otherwise.text, table.find("").text)
+
+    def test_names(self) -> None:
+        """Names of one value are on one line, however they are mixed with others."""
+        found = mapped(_NAME, "a.example a", "b.example b", "c.example a", "default c")
+        self.assertEqual(
+            routes(found),
+            [
+                (["tls sni=a.example,c.example"], "a"),
+                (["tls sni=b.example"], "b"),
+                (["default"], "c"),
+            ],
+        )
+
+    def test_many(self) -> None:
+        """No line gets too long."""
+        found = mapped(_NAME, *(f"{n}.example a" for n in range(20)))
+        ((lines, _), _) = routes(found)
+        self.assertEqual([line.count(",") + 1 for line in lines], [8, 8, 4])
+
+    def test_wildcards(self) -> None:
+        """The longest wildcard is asked for first; one of another value is not passed over."""
+        found = mapped(
+            _NAME,
+            "hostnames",
+            ".example.com a",
+            "*.x.example.com b",
+            "*.y.example.com a",
+            "*.z.x.example.com a",
+            "www.* c",
+        )
+        self.assertEqual(
+            routes(found),
+            [
+                (["tls sni=*.z.x.example.com,*.y.example.com"], "a"),
+                (["tls sni=*.x.example.com"], "b"),
+                (["tls sni=.example.com"], "a"),
+                (["tls sni=www.*"], "c"),
+                (["default"], "close"),
+            ],
+        )
+
+    def test_expressions(self) -> None:
+        """What is a plain pattern is written as such; all others are about the whole name."""
+        for expression, expected in (
+            (r"~^www\.example\.com$", "www.example.com"),
+            (r"~\.example\.com$", "*.example.com"),
+            (r"~^.+\.example\.com$", "*.example.com"),
+            (r"~^(.*)\.example\.com$", "*.example.com"),
+            (r"~^api-", "api-*"),
+            (r"~example", "*example*"),
+            (r"~^none$", "~none"),
+            (r"~^(a|b)\.example$", r"~(a|b)\.example"),
+            (r"~^a$|b", "~a|.*b.*"),
+            (r"~(^|\.)example\.com$", r"~.*(^|\.)example\.com"),
+            (r"~^(?<name>\w+)\.example$", r"~(\w+)\.example"),
+            (r"~*^WWW[0-9]$", "~WWW[0-9]"),
+        ):
+            found = mapped(_NAME, f"{expression} a", "default b")
+            self.assertEqual(routes(found)[0], ([f"tls sni={expected}"], "a"))
+            self.assertEqual(looks(found), [])
+
+    def test_lost_expressions(self) -> None:
+        """What an expression looks ahead for, or has found, has no counterpart, and is told with its line."""
+        found = mapped(
+            _NAME, "~^(?!www) a", r"~^(?<who>\w+)\.example$ $who:443", "~(*x a", "default b"
+        )
+        self.assertEqual(
+            sorted(text.partition(":")[0] for text in looks(found)), ["line 4", "line 5", "line 6"]
+        )
+
+    def test_nameless(self) -> None:
+        """Clients without a name, and those that speak no TLS, have the empty name, which fits no expression."""
+        for entries, expected in (
+            (('"" a', "default b"), [(["tls sni=*"], "b"), (["default"], "a")]),
+            (("x.example a",), [(["tls sni=x.example"], "a"), (["default"], "close")]),
+            (("~.* a", "default b"), [(["tls sni=*"], "a"), (["default"], "b")]),
+            (("~. a", "default b"), [(["tls sni=~.*..*"], "a"), (["default"], "b")]),
+        ):
+            self.assertEqual(routes(mapped(_NAME, *entries)), expected)
+
+    def test_impossible_names(self) -> None:
+        """A wildcard without ``hostnames`` is told, since nobody is led there."""
+        found = mapped(_NAME, "*.example.com a", "default b")
+        self.assertIn("line 4: *.example.com: is left out", looks(found)[0])
+        self.assertEqual(routes(found), [(["default"], "b")])
+
+    def test_escaped(self) -> None:
+        """A name that is also a word of the language is written with a backslash."""
+        found = mapped(_NAME, r"\default a", r"\hostnames b")
+        self.assertEqual(
+            routes(found)[:2], [(["tls sni=default"], "a"), (["tls sni=hostnames"], "b")]
+        )
+
+
+class OtherFactTests(SynchronousTestCase):
+    """Maps of versions, protocols and addresses."""
+
+    def test_versions(self) -> None:
+        """Versions are told apart where they lead elsewhere."""
+        source = "$ssl_preread_protocol"
+        for entries, expected in (
+            (('"" a', "default b"), [(["tls"], "b"), (["default"], "a")]),
+            (("TLSv1.3 a",), [(["tls version=1.3"], "a"), (["default"], "close")]),
+            (
+                ('"" a', "TLSv1.2 c", "default b"),
+                [(["tls version=1.2"], "c"), (["tls"], "b"), (["default"], "a")],
+            ),
+            (
+                (r"~^TLSv1\.[01] c", '"" a', "~^TLSv b"),
+                [
+                    (["tls version=ssl2,ssl3"], "close"),
+                    (["tls version=1.1"], "c"),
+                    (["tls"], "b"),
+                    (["default"], "a"),
+                ],
+            ),
+        ):
+            self.assertEqual(routes(mapped(source, *entries)), expected)
+
+    def test_protocols(self) -> None:
+        """A protocol in the list is one that is offered; what is about the whole list waits for a person."""
+        source = "$ssl_preread_alpn_protocols"
+        for entry, expected, told in (
+            (r"~\bh2\b", "h2", 0),
+            (r'"~(^|,)h2(,|$)"', "h2", 0),
+            (r'"~\b(h2|http/1\.1)\b"', "h2,http/1.1", 0),
+            ("~xmpp", "*xmpp*", 0),
+            ("acme-tls/1", "acme-tls/1", 0),
+            ("h2", "h2", 1),
+            ('"h2,http/1.1"', "h2", 1),
+            ("~^h2", "h2*", 1),
+        ):
+            found = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(routes(found)[0], ([f"tls alpn={expected}"], "a"))
+            self.assertEqual(len(looks(found)), told, entry)
+        self.assertEqual(len(looks(mapped(source, "~^h2.*foo a", "default b"))), 1)
+
+    def test_addresses(self) -> None:
+        """Addresses are networks of one address."""
+        found = mapped("$remote_addr", "192.0.2.1 a", "2001:db8::1 a", "x b", "default c")
+        self.assertIn("from = 192.0.2.1\n    2001:db8::1\n", found.text)
+        self.assertEqual(len(looks(found)), 1)
+        self.assertEqual(len(looks(mapped("$remote_addr", "~^10 a", "default c"))), 1)
+
+    def test_nested(self) -> None:
+        """A map in a map is asked where it is meant to be."""
+        names = f"map {_NAME} $name {{ a.example a; default b; }}"
+        found = mapped("$ssl_preread_protocol", '"" c', "default $name", more=names)
+        self.assertEqual(
+            routes(found),
+            [(["tls sni=a.example"], "a"), (["tls"], "b"), (["default"], "c")],
+        )
+
+    def test_known(self) -> None:
+        """What a variable is for a client holds wherever it is asked for again."""
+        more = (
+            "map $ssl_preread_server_name $name { ~^(x|y)$ a; ~^z b; w.example c; }"
+            "map $ssl_preread_alpn_protocols $offered { acme-tls/1 a; default b; }"
+        )
+        found = mapped("$name", '"" $offered', "default $name", more=more)
+        self.assertEqual(
+            routes(found),
+            [
+                (["tls sni=w.example"], "c"),
+                (["tls sni=~(x|y)"], "a"),
+                (["tls sni=z*"], "b"),
+                (["tls alpn=acme-tls/1"], "a"),
+                (["default"], "b"),
+            ],
+        )
+        self.assertEqual(looks(found), [])
+
+    def test_circle(self) -> None:
+        """A map that needs itself is told."""
+        found = mapped(_NAME, "a.example $up", "default b")
+        self.assertIn("depends on itself", "".join(looks(found)))
+
+    def test_together(self) -> None:
+        """Parts of one text are told apart by the sign between them."""
+        for source, entry, expected in (
+            (
+                '"$ssl_preread_protocol:$ssl_preread_server_name"',
+                "TLSv1.3:x.example",
+                "version=1.3 sni=x.example",
+            ),
+            ('"x-$ssl_preread_server_name-y"', "x-a.example-y", "sni=a.example"),
+            ('"$ssl_preread_server_name|$server_port"', r'"~\.example\|443$"', "sni=*.example"),
+            ('"$ssl_preread_server_name:$server_port"', r"~^a\.example:4", "sni=a.example"),
+            (
+                '"$ssl_preread_server_name,$ssl_preread_alpn_protocols"',
+                r'"~^a\.example,.*\bh2\b"',
+                "sni=a.example alpn=h2",
+            ),
+        ):
+            found = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(routes(found)[0], ([f"tls {expected}"], "a"), found.text)
+            self.assertEqual(looks(found), [])
+
+    def test_not_plain(self) -> None:
+        """Where it is not plain which part an expression is about, it is left out and told."""
+        for source, entry in (
+            ('"$ssl_preread_server_name$ssl_preread_alpn_protocols"', "~x"),
+            ('"$ssl_preread_server_name:$ssl_preread_alpn_protocols"', "~x"),
+            ('"$ssl_preread_server_name:$ssl_preread_alpn_protocols"', "a.example:"),
+            ('"$ssl_preread_protocol:$ssl_preread_server_name"', "~1.*x"),
+            ('"$ssl_preread_server_name:$remote_addr"', "~x"),
+            ("$upstream_addr", "~x"),
+        ):
+            found = mapped(source, f"{entry} a", "default b")
+            self.assertEqual(len(looks(found)), 1, found.text)
+            self.assertNotIn("[route a]", found.text)
+
+    def test_server_port(self) -> None:
+        """A server with several ports becomes a listener for each that leads elsewhere."""
+        found = server(
+            "listen 8443; listen 9443; proxy_pass $up;",
+            "map $server_port $up { 443 a; default b; }",
+        )
+        self.assertIn("[listen port-443]\nendpoint = 0.0.0.0:443\ndefault = a\n", found.text)
+        self.assertIn("endpoint = 0.0.0.0:8443\n    0.0.0.0:9443\ndefault = b\n", found.text)

@@ -1,0 +1,302 @@
+"""Tests of where nginx listens, and whom it lets in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import looks, rules_of
+from tests.convert.nginx.pieces import name_of, routes, server, stream
+from txmux.convert.nginx.networks import admission
+from txmux.convert.nginx.reader import Directive
+from txmux.convert.writer import ConvertError
+from txmux.rules.model import Keepalive
+from txmux.rules.model.networks import NetworkSet
+from txmux.rules.reading.values import network
+
+_NETWORKS = st.sampled_from(
+    [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.0/24",
+        "10.1.2.3",
+        "0.0.0.0/0",
+        "::/0",
+        "2001:db8::/32",
+        "all",
+    ]
+)
+_ADDRESSES = st.sampled_from(
+    ["10.1.2.3", "10.1.2.4", "10.1.9.9", "10.9.9.9", "192.0.2.1", "2001:db8::1", "::1"]
+)
+
+
+def _nothing_lost(rule: Directive, why: str) -> None:
+    raise AssertionError(f"{rule}: {why}")
+
+
+class ListenTests(SynchronousTestCase):
+    """The directive ``listen``."""
+
+    def endpoints(self, *listens: str) -> list[tuple[str, ...]]:
+        lines = " ".join(f"listen {listen};" for listen in listens)
+        found = stream(f"server {{ {lines} proxy_pass a; }}")
+        return [listener.endpoints for listener in rules_of(found).listeners]
+
+    def test_addresses(self) -> None:
+        """Ports, addresses, UNIX sockets and ranges; IPv4 and IPv6 of one port are one endpoint."""
+        for listens, expected in (
+            (["443"], ["0.0.0.0:443"]),
+            (["*:443", "[::]:443"], [":443"]),
+            (["[::]:443 ipv6only=off"], [":443"]),
+            (
+                ["192.0.2.1:443 reuseport", "[2001:db8::1]:443"],
+                ["192.0.2.1:443", "[2001:db8::1]:443"],
+            ),
+            (["unix:/run/x.sock"], ["unix:/run/x.sock"]),
+            (["127.0.0.1:5000-5002"], ["127.0.0.1:5000", "127.0.0.1:5001", "127.0.0.1:5002"]),
+        ):
+            self.assertEqual(self.endpoints(*listens), [tuple(expected)])
+
+    def test_parameters(self) -> None:
+        """What differs between two places makes listeners of their own."""
+        found = server("listen 444 backlog=99; listen 445 so_keepalive=30m::10; proxy_pass a;")
+        listeners = rules_of(found).listeners
+        self.assertEqual([one.backlog for one in listeners], [1024, 99, 1024])
+        self.assertEqual(listeners[2].keepalive, Keepalive(idle=1800, count=10))
+        self.assertEqual(
+            rules_of(server("listen 444 so_keepalive=off; proxy_pass a;")).listeners[1].keepalive,
+            None,
+        )
+
+    def test_udp(self) -> None:
+        """A port for UDP is a listener of its own, and its servers are those of the same upstream, for UDP."""
+        found = stream(
+            "upstream dns { server 10.0.0.1:53; server 10.0.0.2:53; }\n"
+            "limit_conn_zone $binary_remote_addr zone=a:1m;\n"
+            "server { listen 53 udp reuseport; listen [::]:53 udp; listen 192.0.2.1:53; proxy_pass dns;\n"
+            "proxy_responses 1; proxy_timeout 20s; limit_conn a 5; }\n"
+            "server { listen [2001:db8::1]:1194 udp; proxy_pass 10.0.0.3:1194; proxy_protocol on; ssl_preread on; }\n"
+        )
+        self.assertEqual(looks(found), [])
+        rules = rules_of(found)
+        self.assertEqual(
+            [(one.endpoints, one.default.name) for one in rules.listeners],
+            [
+                (("udp:53",), "dns"),
+                (("192.0.2.1:53",), "dns-2"),
+                (("udp:[2001:db8::1]:1194",), "10.0.0.3-1194"),
+            ],
+        )
+        self.assertEqual([one.max_flows_per_source for one in rules.listeners], [5, 0, 0])
+        self.assertEqual([one.max_connections_per_source for one in rules.listeners], [0, 5, 0])
+        dns, other, vpn = rules.backends.values()
+        self.assertEqual([one.text for one in dns.servers], ["udp:10.0.0.1:53", "udp:10.0.0.2:53"])
+        self.assertEqual((dns.answers, dns.idle_timeout, other.answers), (1, 20, 0))
+        self.assertEqual(
+            (vpn.proxy_protocol, vpn.proxy_every, vpn.idle_timeout), ("v2", "first", 600)
+        )
+
+    def test_udp_without_counterpart(self) -> None:
+        """What nginx does over UDP only, and txmux not, is told."""
+        for setting in ("proxy_requests 5;", "health_check udp;"):
+            found = stream(f"server {{ listen 53 udp; proxy_pass 10.0.0.3:53; {setting} }}")
+            self.assertEqual(len(looks(found)), 1, setting)
+        found = stream("server { listen 53 udp; proxy_pass 10.0.0.3:53; proxy_responses 0; }")
+        self.assertIn(
+            "proxy_responses 0: has no counterpart; see unanswered_timeout", found.warnings[0]
+        )
+
+    def test_left_out(self) -> None:
+        """Names, and too many ports have no counterpart."""
+        for listen in ("localhost:1", "1-60000", "80 so_keepalive=x", "80 quic"):
+            found = server(f"listen {listen}; proxy_pass a;")
+            self.assertEqual(len(looks(found)), 1, listen)
+        error = self.assertRaises(ConvertError, stream, "server { listen a:53; proxy_pass a; }")
+        self.assertIn("there is no listener that txmux could have", str(error))
+
+    def test_chosen_by_name(self) -> None:
+        """Servers of one address are told apart by their names, which has no counterpart."""
+        found = stream(
+            "server { listen 1; server_name x; proxy_pass a; } server { listen 1; server_name y; proxy_pass b; }"
+        )
+        self.assertTrue(any("chosen by server_name" in text for text in looks(found)))
+
+    def test_under(self) -> None:
+        """With several listeners, a route belongs to its own."""
+        found = stream(
+            "map $ssl_preread_server_name $x { x.example a; }"
+            "server { listen 1; ssl_preread on; proxy_pass $x; } server { listen 2; proxy_pass b; }"
+        )
+        self.assertIn(
+            "[route a]\nmatch = tls sni=x.example\nunder = port-1\nbackend = a\n", found.text
+        )
+
+
+class AdmissionTests(SynchronousTestCase):
+    """The directives ``allow`` and ``deny``, and what limits connections."""
+
+    @given(st.lists(st.tuples(st.booleans(), _NETWORKS), max_size=6), _ADDRESSES)
+    def test_any_rules(self, rules: list[tuple[bool, str]], address: str) -> None:
+        """Whatever the order of the rules is, the same clients are let in."""
+        directives = [Directive(("allow" if let_in else "deny", text), 1) for let_in, text in rules]
+        allowed, denied = admission(directives, _nothing_lost)
+        client = network(address).network_address
+        expected = next(
+            (let_in for let_in, text in rules if text == "all" or client in network(text)), True
+        )
+        found = (not allowed or client in NetworkSet(map(network, allowed))) and (
+            client not in NetworkSet(map(network, denied))
+        )
+        self.assertEqual(found, expected, (allowed, denied))
+
+    def test_written(self) -> None:
+        """What is usual stays as it was."""
+        found = server("deny 10.0.0.1; allow 10.0.0.0/8; allow 192.0.2.1; deny all; proxy_pass a;")
+        self.assertIn("allow = 10.0.0.0/8\n    192.0.2.1\ndeny = 10.0.0.1\n", found.text)
+
+    def test_inherited(self) -> None:
+        """A server without rules has those of the stream block."""
+        found = stream("deny 10.0.0.1; server { listen 1; proxy_pass a; }")
+        self.assertIn("deny = 10.0.0.1\n", found.text)
+
+    def test_unix(self) -> None:
+        """Clients of UNIX sockets have no network."""
+        self.assertEqual(looks(server("allow unix:; deny all; proxy_pass a;")), [])
+        self.assertEqual(len(looks(server("deny unix:; proxy_pass a;"))), 1)
+
+    def test_limits(self) -> None:
+        """Connections of a client, and of a port; other keys have no counterpart."""
+        for key, line in (
+            ("$binary_remote_addr", "max_connections_per_source = 7\n"),
+            ("$server_addr", "max_connections = 7\n"),
+        ):
+            found = server("limit_conn z 7; proxy_pass a;", f"limit_conn_zone {key} zone=z:1m;")
+            self.assertIn(line, found.text)
+        for more in ("limit_conn_zone $ssl_preread_server_name zone=z:1m;", ""):
+            self.assertEqual(len(looks(server("limit_conn z 7; proxy_pass a;", more))), 1)
+        found = server(
+            "limit_conn z 7; limit_conn_dry_run on; proxy_pass a;",
+            "limit_conn_zone $remote_addr zone=z:1m;",
+        )
+        self.assertNotIn("max_connections", found.text)
+
+    def test_proxied(self) -> None:
+        """Only proxies that are named are believed; without a name all of them are."""
+        for text, networks, told in (
+            ("set_real_ip_from 10.0.0.0/8; set_real_ip_from unix:;", "10.0.0.0/8\n    unix", 1),
+            ("", "0.0.0.0/0, ::/0", 0),
+            ("deny 10.0.0.1;", "0.0.0.0/0, ::/0", 1),
+        ):
+            found = stream(f"server {{ listen 1 proxy_protocol; {text} proxy_pass a; }}")
+            self.assertIn(f"accept_proxy_from = {networks}\n", found.text)
+            self.assertEqual(len(looks(found)), told, found.text)
+
+
+class LeadingTests(SynchronousTestCase):
+    """Where clients are led, and how long is waited for them."""
+
+    def test_times(self) -> None:
+        """The client has 30 s for its ClientHello, unless it is told otherwise, where nginx looks into it."""
+        table = "map $ssl_preread_server_name $x { x.example a; }"
+        for text, expected in (
+            ("ssl_preread on; proxy_pass $x;", 30),
+            ("ssl_preread on; preread_timeout 5s; proxy_pass $x;", 5),
+            ("ssl_preread on; preread_timeout 1m30s; proxy_pass a;", 90),
+            ("proxy_pass a;", 5),
+            ("return '';", 0.001),
+        ):
+            (listener,) = rules_of(server(text, table)).listeners
+            self.assertEqual(listener.detect_timeout, expected)
+        found = server("ssl_preread on; preread_buffer_size 4k; proxy_pass $x;", table)
+        self.assertEqual(rules_of(found).listeners[0].peek_limit, 4096)
+
+    def test_needless_wait(self) -> None:
+        """Where nothing depends on what clients say, nginx waits for it all the same."""
+        found = server("ssl_preread on; proxy_pass a;")
+        self.assertIn("silent = close\ndefault = a\n", found.text)
+
+    def test_networks(self) -> None:
+        """Where only networks count, silent clients are led at once."""
+        found = server("proxy_pass $x;", "geo $x { default a; 10.0.0.0/8 b; 10.1.0.0/16 a; }")
+        self.assertIn(
+            "silent = a from=10.1.0.0/16 after=1ms\n    b from=10.0.0.0/8 after=1ms\n    a after=1ms\n",
+            found.text,
+        )
+        self.assertIn("[route b]\nmatch = any\nfrom = 10.0.0.0/8\nbackend = b\n", found.text)
+
+    def test_geo(self) -> None:
+        """Ranges, and what has no counterpart."""
+        found = server("proxy_pass $x;", "geo $x { ranges; default a; 10.0.0.0-10.0.0.3 b; }")
+        self.assertIn("from = 10.0.0.0/30\n", found.text)
+        for block in (
+            "geo $proxy_protocol_addr $x { default a; }",
+            "geo $x { default a; proxy 10.0.0.1; }",
+        ):
+            self.assertEqual(len(looks(server("proxy_pass $x;", block))), 1)
+        self.assertEqual(
+            len(looks(server("proxy_pass $x;", "geo $x { default a; nonsense b; }"))), 1
+        )
+
+    def test_nowhere(self) -> None:
+        """Who is led nowhere, or where txmux cannot lead, is closed; a person is told."""
+        for text in (
+            "proxy_pass $ssl_preread_server_name:443; ssl_preread on;",
+            "proxy_pass 10.0.0.1;",
+            "proxy_pass $nobody;",
+            "return $remote_addr;",
+            "",
+            "proxy_pass none;",
+        ):
+            found = server(text, "upstream none { zone z 64k; }")
+            self.assertEqual(len(looks(found)), 1, found.text)
+            self.assertEqual(routes(found), [(["default"], "close")])
+
+    def test_set(self) -> None:
+        """A variable that is set is what it is before the client has said anything."""
+        table = "map $ssl_preread_server_name $x { x.example a; default b; }"
+        found = server("set $y $x; ssl_preread on; proxy_pass $y;", table)
+        self.assertEqual(routes(found), [(["default"], "b")])
+
+    def test_log(self) -> None:
+        """A server without a log has none here."""
+        self.assertIn("log = no\n", server("access_log off; proxy_pass a;").text)
+        self.assertEqual(len(server("access_log /var/log/x.log main; proxy_pass a;").warnings), 1)
+
+    def test_ended_tls(self) -> None:
+        """TLS that ends there, with the names and protocols that count."""
+        found = stream(
+            "server { listen 1 ssl; ssl_certificate /c.pem; ssl_certificate_key k.pem; ssl_alpn h2 http/1.1;"
+            " ssl_protocols TLSv1.3; ssl_client_certificate /ca.pem; ssl_verify_client on; proxy_pass $x; }"
+            "map $ssl_server_name $x { x.example a; default b; }"
+        )
+        first, second = rules_of(found).routes
+        self.assertEqual([a.text for a in first.alternatives], ["tls sni=x.example"])
+        self.assertEqual([a.text for a in second.alternatives], ["tls"])
+        self.assertEqual((name_of(first.outcome), name_of(second.outcome)), ("a", "b"))
+        for line in (
+            "alpn = h2, http/1.1\n",
+            "tls_minimum = 1.3\n",
+            "tls_client_ca = /ca.pem\n",
+            "terminate_tls = /c.pem\n    /",
+        ):
+            self.assertEqual(found.text.count(line), 2)
+        self.assertIn("detect_timeout = 60s\n", found.text)
+
+    def test_other_tls(self) -> None:
+        """What cannot be had of TLS is told."""
+        certificate = "ssl_certificate /c.pem; ssl_certificate_key /k.pem;"
+        for text, told, warned in (
+            (f"{certificate} ssl_protocols TLSv1 TLSv1.1;", 1, 0),
+            (f"{certificate} ssl_protocols TLSv1.1 TLSv1.2;", 0, 1),
+            (f"{certificate} ssl_verify_client optional;", 0, 1),
+            (f"{certificate} ssl_ciphers HIGH;", 0, 1),
+            (f"{certificate} ssl_crl /x.pem;", 1, 0),
+            (f"{certificate} ssl_preread on;", 1, 0),
+            ("", 1, 0),
+        ):
+            found = stream(f"server {{ listen 1 ssl; {text} proxy_pass a; }}")
+            self.assertEqual(
+                (len(looks(found)), len(found.warnings)), (told, told + warned), found.text
+            )

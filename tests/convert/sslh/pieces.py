@@ -1,0 +1,33 @@
+"""Pieces of an sslh.cfg, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.convert.converting import converted, rules_of
+
+if TYPE_CHECKING:
+    from txmux.convert.formats import Conversion
+
+
+LISTEN = 'listen: ( { host: "0.0.0.0"; port: "443"; } );\n'
+_SSH = '{ name: "ssh"; host: "localhost"; port: "22"; }'
+
+
+def with_protocols(*protocols: str, more: str = "") -> Conversion:
+    """Convert a file with these entries, and one for SSH before them."""
+    return converted(f"{more}{LISTEN}protocols: ( {', '.join([_SSH, *protocols])} );")
+
+
+def with_protocol(settings: str) -> Conversion:
+    """Convert a file with one entry that is neither the first nor the last."""
+    return with_protocols(
+        f'{{ host: "10.0.0.1"; port: "80"; {settings} }}',
+        '{ name: "anyprot"; host: "::1"; port: "9"; }',
+    )
+
+
+def match_of(settings: str) -> list[str]:
+    """Give the ``match`` lines that an entry becomes."""
+    (route,) = rules_of(with_protocol(settings)).routes[1:]
+    return [alternative.text for alternative in route.alternatives]

@@ -1,0 +1,182 @@
+"""Command lines of sslh, and ``/etc/default/sslh``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import PORTS, attempt, converted, looks, rules_of
+from txmux.convert.formats import Conversion, convert_command_line
+from txmux.convert.writer import ConvertError
+from txmux.detection.registry import installed_matchers
+
+_LISTEN = ("-p", "127.0.0.1:443")
+
+
+def of(*words: str) -> Conversion:
+    """Convert a command line."""
+    return convert_command_line(words, installed_matchers(), PORTS.get)
+
+
+class ArgumentTests(SynchronousTestCase):
+    """Command lines."""
+
+    def test_order(self) -> None:
+        """Protocols are asked in the order in which they are given, whatever stands between them."""
+        found = of(
+            "sslh",
+            *_LISTEN,
+            "--tls",
+            "[::1]:8443",
+            "-u",
+            "me",
+            "--ssh=localhost:ssh",
+            "--http",
+            "h:80",
+        )
+        rules = rules_of(found)
+        self.assertEqual([route.name for route in rules.routes], ["tls", "ssh", "http"])
+        servers = [backend.servers[0].text for backend in rules.backends.values()]
+        self.assertEqual(servers, ["[::1]:8443", "localhost:22", "h:80"])
+        self.assertIn("\nuser = me\n", found.text)
+
+    def test_forms(self) -> None:
+        """Long options may be shortened, and short ones stand together."""
+        for words in (("--timeo", "3", "-fnv"), ("-t3", "-f"), ("--timeout=3", "--background")):
+            found = of(*_LISTEN, "--ssh", "h:22", *words)
+            self.assertIn("\ndetect_timeout = 3s\n", found.text, words)
+        old = of(*_LISTEN, "-s", "h:22", "-l", "h:443", "-o", "h:1194")
+        self.assertEqual([route.name for route in rules_of(old).routes], ["ssh", "tls", "openvpn"])
+
+    def test_silence(self) -> None:
+        """``--on-timeout`` names a protocol, also by its old name."""
+        found = of(*_LISTEN, "--ssh", "h:22", "--ssl", "h:443", "--on-timeout", "ssl")
+        self.assertIn("\nsilent = tls\n", found.text)
+
+    def test_wrong(self) -> None:
+        """What is no option, or lacks its value, is told."""
+        found = of(*_LISTEN, "--ssh", "h:22", "--gopher", "h:70")
+        self.assertIn("--gopher h:70: is not an option of sslh", looks(found)[0])
+        for words in ((*_LISTEN, "--ssh"), ("--ssh", "h:22"), ("-F/no/such", *_LISTEN)):
+            self.assertRaises(ConvertError, of, *words)
+        error = self.assertRaises(ConvertError, of, "--listen", "<change-me>:443", "--ssh", "h:22")
+        self.assertIn("write an address of this machine", str(error))
+
+    def test_file(self) -> None:
+        """A file says the rest; what is said twice is to be looked at."""
+        file = Path(self.mktemp())
+        file.write_text(
+            'timeout: 7;\nlisten: ( { host: "127.0.0.1"; port: "444"; } );\n'
+            'protocols: ( { name: "ssh"; host: "h"; port: "22"; service: "ssh"; } );\n'
+        )
+        found = of("-F", str(file), *_LISTEN, "--http", "h:80")
+        rules = rules_of(found)
+        self.assertEqual(rules.listeners[0].endpoints, ("127.0.0.1:444", "127.0.0.1:443"))
+        self.assertEqual(rules.listeners[0].detect_timeout, 7)
+        self.assertEqual([route.name for route in rules.routes], ["ssh", "http"])
+        self.assertIn(f"{file}:3: LOOK: service", found.warnings[0])
+        again = of("-F", str(file), "--ssh", "other:22")
+        self.assertIn("--ssh: ", looks(again)[0])
+        self.assertIn("\nserver = other:22\n", again.text)
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    "-p",
+                    "-f",
+                    "-F",
+                    "-t",
+                    "--ssh",
+                    "--listen",
+                    "a:1",
+                    "127.0.0.1:2",
+                    "--",
+                    "=",
+                    "--timeout",
+                    "3",
+                    "-v",
+                    "--tls",
+                    ":",
+                ]
+            )
+        )
+    )
+    def test_any_words(self, words: list[str]) -> None:
+        """Whatever the words are, nothing comes but rules or the clear error."""
+        try:
+            rules_of(of(*words))
+        except ConvertError as error:
+            self.assertNotIn("\n", str(error))
+
+
+class DefaultsTests(SynchronousTestCase):
+    """``/etc/default/sslh``."""
+
+    def test_options(self) -> None:
+        """The options are found, with variables of the same file and over several lines."""
+        found = converted(
+            "RUN=no\n# no DAEMON_OPTS='x'\nPORT=443\nexport DAEMON_OPTS=\"--user sslh \\\n --listen 127.0.0.1:${PORT} --ssh 127.0.0.1:22\"\n"
+        )
+        self.assertEqual(rules_of(found).listeners[0].endpoints, ("127.0.0.1:443",))
+        self.assertIn("x.cfg:4: RUN=no: the start script does not start sslh", found.warnings)
+        self.assertIn("\nuser = sslh\n", found.text)
+
+    def test_nothing_runs(self) -> None:
+        """What a shell would have to find out is an error, and nothing of it is run."""
+        mark = Path(self.mktemp())
+        for text in (
+            f'DAEMON_OPTS="$(touch {mark})"',
+            f"DAEMON_OPTS=`touch {mark}`",
+            'DAEMON_OPTS="$OTHER"',
+        ):
+            error = self.assertRaises(ConvertError, converted, f"{text}\n")
+            self.assertIn("write 'txmux convert sslh -- ARGUMENTS'", str(error))
+        self.assertFalse(mark.exists())
+
+    def test_wrong(self) -> None:
+        """What is wrong with the options is told with the file and the line."""
+        text = "# Debian's\nDAEMON_OPTS='--listen <change-me>:443 --ssh h:22'\n"
+        error = self.assertRaises(ConvertError, converted, text)
+        self.assertRegex(str(error), r"x\.cfg:2: listen <change-me>:443: write an address")
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """Whatever is in the file, nothing comes but the clear error."""
+        attempt(f"DAEMON_OPTS={text}", "sslh")
+
+
+class OldTests(SynchronousTestCase):
+    """Files of sslh 1.12 to 1.16."""
+
+    def test_probes(self) -> None:
+        """A probe is ``builtin``, or expressions."""
+        found = converted(
+            'listen: ( { host: "127.0.0.1"; port: "443"; } );\nprotocols: (\n'
+            '{ name: "ssh"; host: "h"; port: "22"; probe: "builtin"; },\n'
+            '{ name: "vpn"; host: "h"; port: "1194"; probe: [ "^\\x00[\\x0D-\\xFF]\\x38" ]; },\n'
+            '{ name: "anyprot"; host: "h"; port: "9"; probe: "builtin"; } );\n'
+        )
+        lines = [route.alternatives[0].text for route in rules_of(found).routes]
+        self.assertEqual(lines, ["ssh", r"regex pattern=^\x00[\x0d-\xff]8"])
+        self.assertEqual(found.warnings, ())
+
+    def test_transparent(self) -> None:
+        """A user does not go together with the addresses of clients."""
+        found = converted(
+            'user: "x"; transparent: true;\nlisten: ( { host: "127.0.0.1"; port: "443"; } );\n'
+            'protocols: ( { name: "ssh"; host: "h"; port: "22"; } );\n'
+        )
+        self.assertNotIn("\nuser = ", found.text)
+        self.assertIn("user: x: not together with source = client", found.warnings[0])
+
+    def test_log_level(self) -> None:
+        """Where there is no route, whether it is logged cannot be said of it alone."""
+        found = converted(
+            'listen: ( { host: "127.0.0.1"; port: "443"; } );\n'
+            'protocols: ( { name: "anyprot"; host: "h"; port: "22"; log_level: 0; } );\n'
+        )
+        self.assertIn("log_level: 0: who matches no route", found.warnings[0])

@@ -1,0 +1,74 @@
+"""What becomes of whole files."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+from unittest.mock import patch
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, rules_of
+from tests.convert.sslh.pieces import LISTEN
+from tests.programs import require_program
+from txmux.convert.writer import ConvertError
+from txmux.rules.model import Backend
+
+
+class FileTests(SynchronousTestCase):
+    """Whole files."""
+
+    def test_shipped_example(self) -> None:
+        """The example that comes with sslh becomes rules without errors."""
+        require_program("sslh")
+        example = Path("/usr/share/doc/sslh/examples/example.cfg")
+        if not example.exists():
+            raise SkipTest("the package has no example")
+        found = converted(example.read_bytes(), name="example.cfg")
+        rules = rules_of(found)
+        self.assertGreater(len(rules.routes), 5)
+        self.assertIsInstance(rules.listeners[0].silent[0].outcome, Backend)
+
+    def test_measured_setup(self) -> None:
+        """A file that tells HTTP and Redis from all else, which has the silent clients, too."""
+        found = converted(
+            r"""
+            timeout: 5; foreground: true; on-timeout: "anyprot";
+            listen: ( { host: "127.0.0.1"; port: "8443"; } );
+            protocols: (
+                { name: "http"; host: "127.0.0.1"; port: "80"; },
+                { name: "regex"; host: "127.0.0.1"; port: "6379"; regex_patterns: ["^\\*"]; },
+                { name: "anyprot"; host: "127.0.0.1"; port: "5201"; }
+            );
+            """
+        )
+        self.assertIn("silent = anyprot\ndefault = anyprot\n", found.text)
+        self.assertIn("match = regex pattern=^\\*\n", found.text)
+        self.assertEqual((len(rules_of(found).routes), found.warnings), (2, ()))
+
+    def test_no_libconfig(self) -> None:
+        """What libconfig cannot read is one clear error."""
+        for text in (
+            "listen: (",
+            "listen: @",
+            'listen: "\\xzz";',
+            "timeout: 09;",
+            "listen: " + "(" * 3000,
+        ):
+            error = self.assertRaises(ConvertError, converted, text, "sslh")
+            self.assertIn("is not a file that libconfig reads", str(error))
+
+    def test_no_package(self) -> None:
+        """Without libconf the error says how to install it."""
+        original = importlib.import_module
+
+        def without(name: str, *arguments: Any) -> Any:
+            if name == "libconf":
+                raise ModuleNotFoundError(name)
+            return original(name, *arguments)
+
+        with patch("txmux.convert.sslh.libconfig.import_module", without):
+            error = self.assertRaises(ConvertError, converted, LISTEN, "sslh")
+        self.assertIn("pip install 'txmux[convert]'", str(error))

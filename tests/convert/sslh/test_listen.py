@@ -1,0 +1,157 @@
+"""Where an ``sslh.cfg`` listens, and what else stands at its top."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of
+from tests.convert.sslh.pieces import with_protocols
+from txmux.convert.writer import ConvertError
+from txmux.rules.model import Keepalive
+
+
+class ListenTests(SynchronousTestCase):
+    """Where it listens."""
+
+    def endpoints(self, *entries: str) -> list[tuple[str, ...]]:
+        text = f"listen: ( {', '.join(f'{{ {entry} }}' for entry in entries)} );"
+        return [listener.endpoints for listener in rules_of(converted(text)).listeners]
+
+    def test_addresses(self) -> None:
+        """Addresses, names, UNIX sockets and names of services are written as txmux does."""
+        self.assertEqual(
+            self.endpoints(
+                'host: "192.0.2.1"; port: "443";',
+                'host: "[::]"; port: "443";',
+                'host: "2001:db8::1"; port: "444";',
+                'host: "example.com"; port: "ssh";',
+                'host: "/run/x.sock"; is_unix: true; port: "";',
+            ),
+            [
+                (
+                    "192.0.2.1:443",
+                    "[::]:443",
+                    "[2001:db8::1]:444",
+                    "tcp:22:interface=example.com",
+                    "unix:/run/x.sock",
+                )
+            ],
+        )
+
+    def test_udp(self) -> None:
+        """Ports for UDP are a listener of their own, without what is for connections."""
+        found = converted(
+            """
+            timeout: 3;
+            udp_max_connections: 16;
+            listen: ( { host: "::"; port: "1"; keepalive: true; },
+                      { host: "192.0.2.1"; port: "2"; is_udp: true; keepalive: false; },
+                      { host: "2001:db8::1"; port: "2"; is_udp: true; },
+                      { host: "0.0.0.0"; port: "3"; is_udp: true; max_connections: 5; } );
+            protocols: ( { name: "ssh"; host: "localhost"; port: "22"; },
+                         { name: "wireguard"; host: "localhost"; port: "51820"; is_udp: true; },
+                         { name: "tls"; host: "localhost"; port: "444"; } );
+            """
+        )
+        rules = rules_of(found)
+        self.assertEqual(
+            [listener.endpoints for listener in rules.listeners],
+            [
+                ("[::]:1",),
+                ("udp:192.0.2.1:2", "udp:[2001:db8::1]:2"),
+                ("udp:0.0.0.0:3",),
+            ],
+        )
+        self.assertEqual([one.max_flows for one in rules.listeners], [None, 16, 5])
+        self.assertEqual(
+            [one.default.name for one in rules.listeners], ["tls", "wireguard", "wireguard"]
+        )
+        self.assertEqual([one.detect_timeout for one in rules.listeners], [3, 0.3, 0.3])
+        self.assertEqual(found.warnings, ())
+
+    def test_own_sections(self) -> None:
+        """A limit, keepalive or PROXY headers of one endpoint make a listener of its own."""
+        found = converted(
+            """
+            listen: ( { host: "127.0.0.1"; port: "1"; max_connections: 5; },
+                      { host: "127.0.0.1"; port: "2"; keepalive: false; },
+                      { host: "127.0.0.1"; port: "3"; keepalive: true; },
+                      { host: "127.0.0.1"; port: "4"; proxyprotocol: true; } );
+            """
+        )
+        listeners = rules_of(found).listeners
+        self.assertEqual([one.max_connections for one in listeners], [5, 0, 0, 0])
+        self.assertEqual(
+            [one.keepalive for one in listeners], [Keepalive(), None, Keepalive(), Keepalive()]
+        )
+        self.assertEqual(
+            [one.accept_proxy_from is not None for one in listeners], [False, False, False, True]
+        )
+
+    def test_nothing(self) -> None:
+        """Without a listener that can be had there is nothing to convert."""
+        for text in ("protocols: ();",):
+            error = self.assertRaises(ConvertError, converted, text)
+            self.assertIn("nothing in it can be converted", str(error))
+
+    def test_taken_twice(self) -> None:
+        """Of two endpoints that are the same, one becomes a comment."""
+        text = 'listen: ( { host: "::1"; port: "1"; }, { host: "::1"; port: "1"; } );'
+        found = converted(text)
+        self.assertEqual(rules_of(found).listeners[0].endpoints, ("[::1]:1",))
+        self.assertEqual(len(found.warnings), 1)
+
+    def test_no_group(self) -> None:
+        """What is no group is left out with a warning."""
+        found = converted('listen: ( "x", { host: "::1"; port: "1"; } );')
+        self.assertIn("line 1: 'x' is left out: it should be a group in braces", looks(found))
+
+
+class TopLevelTests(SynchronousTestCase):
+    """All other options."""
+
+    def test_neutral(self) -> None:
+        """What changes nothing is not mentioned."""
+        more = "foreground: true; inetd: false; numeric: false; transparent: false; timeout: 5;"
+        self.assertEqual(with_protocols(more=more).warnings, ())
+
+    def test_no_counterpart(self) -> None:
+        """What has no counterpart is a comment and a warning."""
+        for setting in (
+            "foreground: false;",
+            "numeric: true;",
+            'pidfile: "/x";',
+            'chroot: "/x";',
+            'syslog_facility: "auth";',
+            'logfile: "/x";',
+            "version: true;",
+            'prefix: "x";',
+        ):
+            found = with_protocols(more=setting)
+            self.assertEqual(len(found.warnings), 1, setting)
+            self.assertIn(
+                f"x.cfg:1: {setting.partition(':')[0]}: has no counterpart", found.warnings[0]
+            )
+            self.assertIn(found.warnings[0].partition(": ")[2], found.text)
+
+    def test_inetd(self) -> None:
+        """Where inetd listens, a person has to look."""
+        self.assertIn("inetd listens for it", looks(with_protocols(more="inetd: true;"))[0])
+
+    def test_verbose(self) -> None:
+        """All that is about the amount of logging is told at once."""
+        found = with_protocols(more="verbose-config: 0; verbose-fd: 1; verbose: 3;")
+        self.assertEqual(len(found.warnings), 1)
+        self.assertIn("verbose-config, verbose-fd, verbose", found.warnings[0])
+
+    def test_transparent(self) -> None:
+        """A transparent proxy is one for all backends."""
+        found = with_protocols(more="transparent: true;")
+        self.assertIn("\nsource = client\n", found.text)
+
+    def test_unknown(self) -> None:
+        """An unknown option is a warning."""
+        found = with_protocols(more="nonsense: 1;")
+        self.assertIn(
+            "x.cfg:1: nonsense: is not an option of sslh that is known here", found.warnings
+        )

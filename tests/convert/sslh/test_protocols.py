@@ -1,0 +1,215 @@
+"""Whom an ``sslh.cfg`` leads where."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import converted, looks, rules_of
+from tests.convert.sslh.pieces import match_of, with_protocol, with_protocols
+from txmux.rules.model import Backend
+from txmux.rules.reading.values import split_words
+
+
+class ProtocolTests(SynchronousTestCase):
+    """Whom it leads where."""
+
+    def test_probes(self) -> None:
+        """Each probe is a matcher; what is not installed becomes a comment."""
+        for name in ("ssh", "http", "tls", "syslog"):
+            self.assertEqual(match_of(f'name: "{name}";'), [name])
+        self.assertEqual(match_of('name: "ssl";'), ["tls"])
+        self.assertEqual(match_of('name: "anyprot";'), ["any"])
+
+    def test_all_probes(self) -> None:
+        """No probe of sslh is unknown, whatever matchers are installed."""
+        for name, matcher in (
+            ("openvpn",) * 2,
+            ("tinc",) * 2,
+            ("xmpp",) * 2,
+            ("adb",) * 2,
+            ("socks5",) * 2,
+            ("msrdp", "rdp"),
+        ):
+            self.assertIn(f"match = {matcher}", with_protocol(f'name: "{name}";').text)
+
+    def test_unknown_probe(self) -> None:
+        """A probe without a matcher is a route in comments, and a warning."""
+        found = with_protocol('name: "gopher";')
+        self.assertEqual(len(rules_of(found).routes), 1)
+        self.assertIn("# match = gopher\n", found.text)
+        self.assertIn("line 2: match = gopher: unknown matcher 'gopher'", looks(found)[0])
+
+    def test_udp(self) -> None:
+        """A protocol over UDP has a server for it, and sslh's timeout of idle flows."""
+        for settings, server, timeout in (
+            ('name: "wireguard";', "udp:localhost:1", 60),
+            ('name: "openvpn"; is_udp: true; udp_timeout: 9;', "udp:localhost:1", 9),
+        ):
+            found = converted(
+                'listen: ( { host: "::"; port: "1"; is_udp: true; } );\n'
+                f'protocols: ( {{ {settings} host: "localhost"; port: "1"; }} );'
+            )
+            (backend,) = rules_of(found).backends.values()
+            self.assertEqual((backend.servers[0].text, backend.idle_timeout), (server, timeout))
+            self.assertEqual([route.name for route in rules_of(found).routes], [backend.name])
+
+    def test_tls(self) -> None:
+        """Names and protocols become options of one line."""
+        self.assertEqual(
+            match_of(
+                'name: "tls"; sni_hostnames: [ "a.example", "*.b.example" ]; alpn_protocols: [ "h2" ];'
+            ),
+            ["tls sni=a.example,*.b.example alpn=h2"],
+        )
+
+    def test_sets_of_characters(self) -> None:
+        """A name with a set of characters becomes a regular expression."""
+        self.assertEqual(
+            match_of('name: "tls"; sni_hostnames: [ "www[12].example", "a.example" ];'),
+            ["tls sni=a.example", "tls sni=~www[12]\\.example"],
+        )
+
+    def test_regex(self) -> None:
+        """Patterns are kept; one that is not anchored may begin later."""
+        self.assertEqual(
+            match_of(r'name: "regex"; regex_patterns: [ "^\x00[\x0D-\xFF]\x38", "jabber", "" ];'),
+            [r"regex pattern=^\x00[\x0d-\xff]8", "regex pattern=(?s:.*)(?:jabber)", "any"],
+        )
+
+    def test_alternatives(self) -> None:
+        """A ``^`` of one alternative says nothing of the others."""
+        self.assertEqual(
+            match_of('name: "regex"; regex_patterns: [ "^a|b", "(?i)^c d" ];'),
+            ["regex pattern=(?s:.*)(?:^a|b)", "regex pattern='(?i)^c d'"],
+        )
+
+    def test_quotes(self) -> None:
+        """Quotes in a pattern are its own."""
+        found = with_protocol(r"""name: "regex"; regex_patterns: [ "^'a", "^\"b c" ];""")
+        lines = rules_of(found).routes[1].alternatives
+        self.assertEqual([line.predicate.longest for line in lines], [256, 256])
+        self.assertEqual(split_words(lines[0].text)[1], "pattern=^'a")
+        self.assertEqual(split_words(lines[1].text)[1], 'pattern=^"b c')
+
+    def test_refused_regex(self) -> None:
+        """A pattern that txmux refuses becomes a comment; the route stays as long as it has others."""
+        found = with_protocol('name: "regex"; regex_patterns: [ "^a$", "^b" ];')
+        self.assertIn("looks past the end of its own match", looks(found)[0])
+        self.assertEqual(len(rules_of(found).routes), 2)
+        only = with_protocol('name: "regex"; regex_patterns: [ "^a(?=b)" ];')
+        self.assertEqual(len(rules_of(only).routes), 1)
+        self.assertIn("# match = regex pattern=^a(?=b)\n", only.text)
+
+    def test_servers(self) -> None:
+        """Host and port, a UNIX socket, PROXY headers and the access log."""
+        rules = rules_of(
+            with_protocols(
+                '{ name: "http"; host: "/run/x.sock"; is_unix: true; port: ""; log_level: 0; }',
+                '{ name: "tls"; host: "::1"; port: "xmpp-client"; proxyprotocol: 2; }',
+                '{ name: "socks5"; host: "::1"; port: 1080; }',
+            )
+        )
+        servers = [backend.servers[0].text for backend in rules.backends.values()]
+        self.assertEqual(servers, ["localhost:22", "unix:/run/x.sock", "[::1]:5222", "[::1]:1080"])
+        self.assertEqual([route.log for route in rules.routes], [True, False, True, True])
+        self.assertEqual(rules.backends["tls"].proxy_protocol, "v2")
+
+    def test_keys(self) -> None:
+        """What txmux has a key for gets that key."""
+        found = with_protocol('name: "http"; max_connections: 7; transparent: true;')
+        self.assertIn("\nmax_connections = 7\n", found.text)
+        self.assertIn("\nsource = client\n", found.text)
+
+    def test_no_counterpart(self) -> None:
+        """What has no counterpart is a comment and a warning with its line."""
+        for setting in (
+            "fork: true;",
+            "tfo_ok: true;",
+            "minlength: 9;",
+            "keepalive: false;",
+        ):
+            found = with_protocol(f'name: "http"; {setting}')
+            name = setting.partition(":")[0]
+            self.assertIn(f"x.cfg:2: {name}: has no counterpart", found.warnings[0])
+            self.assertIn(f"# line 2: {name}: has no counterpart", found.text)
+
+    def test_neutral(self) -> None:
+        """What changes nothing is not mentioned."""
+        settings = (
+            "fork: false; tfo_ok: false; keepalive: true; resolve_on_forward: true; log_level: 1;"
+        )
+        self.assertEqual(
+            with_protocol(f'name: "http"; {settings} transparent: false;').warnings, ()
+        )
+
+    def test_service(self) -> None:
+        """Whom hosts.allow and hosts.deny keep out is to be looked at."""
+        found = with_protocol('name: "http"; service: "x";')
+        self.assertIn("service: hosts.allow and hosts.deny are not read", looks(found)[0])
+
+    def test_passed_header(self) -> None:
+        """A header that comes in goes on to the servers that are not said to get none, or one of a version."""
+        listen = 'listen: ( { host: "::1"; port: "1"; proxyprotocol: true; } );'
+        found = converted(
+            f"""
+            {listen}
+            protocols: (
+                {{ name: "ssh"; host: "::1"; port: "22"; proxyprotocol: 0; }},
+                {{ name: "http"; host: "::1"; port: "80"; proxyprotocol: 1; }},
+                {{ name: "tls"; host: "::1"; port: "443"; }}
+            );
+            """
+        )
+        backends = rules_of(found).backends
+        self.assertEqual([b.proxy_protocol for b in backends.values()], ["off", "v1", "v2"])
+        (look,) = looks(found)
+        self.assertIn("the header that comes in goes on to this server", look)
+        self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
+
+    def test_wrong_kinds(self) -> None:
+        """A value of a wrong kind, and an unknown option, are warnings."""
+        found = with_protocol('name: "http"; transparent: "x"; max_connections: -1; nonsense: 1;')
+        for name in ("transparent", "max_connections", "nonsense"):
+            self.assertTrue(any(f" {name}: " in warning for warning in found.warnings), name)
+
+    def test_unknown_service(self) -> None:
+        """A server with a port of an unknown name is left out, and its clients are led to no other."""
+        found = with_protocols('{ name: "http"; host: "localhost"; port: "no-such-service"; }')
+        self.assertEqual(list(rules_of(found).backends), ["ssh"])
+        self.assertIn("# [backend http]\n", found.text)
+        self.assertIn("match = http\nbackend = close\n", found.text)
+
+
+class DecisionTests(SynchronousTestCase):
+    """What becomes of silent and of unknown clients."""
+
+    def outcomes(self, more: str = "", *protocols: str) -> tuple[str, str]:
+        listener = rules_of(with_protocols(*protocols, more=more)).listeners[0]
+        (silence,) = listener.silent
+        assert isinstance(silence.outcome, Backend)
+        assert isinstance(listener.default, Backend)
+        return silence.outcome.name, listener.default.name
+
+    def test_last(self) -> None:
+        """The last protocol has what no probe knows, and SSH who says nothing."""
+        tls = '{ name: "tls"; host: "localhost"; port: "443"; }'
+        self.assertEqual(self.outcomes("", tls), ("ssh", "tls"))
+
+    def test_anyprot(self) -> None:
+        """An `anyprot` at the end needs no route."""
+        last = '{ name: "anyprot"; host: "localhost"; port: "443"; }'
+        self.assertEqual(self.outcomes("", last), ("ssh", "anyprot"))
+        self.assertEqual(len(rules_of(with_protocols(last)).routes), 1)
+
+    def test_on_timeout(self) -> None:
+        """``on-timeout`` names whom silent clients are led to; a name that is not there means the first."""
+        last = '{ name: "timeout"; host: "localhost"; port: "daytime"; }'
+        for key in ("on-timeout", "on_timeout"):
+            self.assertEqual(self.outcomes(f'{key}: "timeout";', last)[0], "timeout")
+        self.assertEqual(self.outcomes('on-timeout: "x";', last)[0], "ssh")
+
+    def test_timeout(self) -> None:
+        """``timeout`` is the time that a client has."""
+        listener = rules_of(with_protocols(more="timeout: 2;")).listeners[0]
+        self.assertEqual(listener.detect_timeout, 2.0)
+        self.assertIn("detect_timeout = 0s", with_protocols(more="timeout: 0;").text)

@@ -1,0 +1,38 @@
+"""Tests of patterns that fit what two others fit."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.convert.names import common_names
+from txmux.wire.globs import names
+
+_NAMES = st.text("ab.", min_size=1, max_size=6).filter(lambda name: name[0] != ".")
+_PATTERNS = (
+    st.builds("{}*{}".format, st.text("ab", max_size=4), st.text("ab.", max_size=4)) | _NAMES
+)
+
+
+class CommonNamesTests(SynchronousTestCase):
+    """What fits both."""
+
+    @given(
+        st.lists(_PATTERNS, min_size=1, max_size=3),
+        st.lists(_PATTERNS, min_size=1, max_size=3),
+        _NAMES,
+    )
+    def test_both(self, first: list[str], second: list[str], name: str) -> None:
+        """A name fits what is made of two lists if, and only if, it fits both."""
+        a, b = ",".join(first), ",".join(second)
+        found = common_names(a, b)
+        assert found is not None
+        fits = bool(found) and names(found).matches(name)
+        self.assertEqual(fits, names(a).matches(name) and names(b).matches(name), found)
+
+    def test_inexpressible(self) -> None:
+        """What would take two expressions at once cannot be written."""
+        for a, b in (("~a.*", "~.*b"), ("~a.*", "*b"), ("*a*", "*b*"), ("a?", "*b")):
+            self.assertIsNone(common_names(a, b))
+        self.assertEqual(common_names("~a.*", "ab,b"), "ab")

@@ -1,0 +1,383 @@
+"""Tests of what is made of Traefik's TCP routers."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import tempfile
+from pathlib import Path
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.convert.converting import attempt, converted, looks, rules_of
+from txmux.convert.writer import ConvertError
+from txmux.rules.model import Backend
+
+if TYPE_CHECKING:
+    from txmux.convert.formats import Conversion
+
+_SERVICES = """\
+  services:
+    a: {loadBalancer: {servers: [{address: "127.0.0.1:1"}]}}
+    b: {loadBalancer: {servers: [{address: "127.0.0.1:2"}]}}
+"""
+_PASSED = "tls: {passthrough: true}"
+_TOKENS = st.sampled_from(
+    [
+        *"()!,{}[]:",
+        "||",
+        "&&",
+        "HostSNI(`a.example`)",
+        "HostSNI(`*`)",
+        "ClientIP(`10.0.0.0/8`)",
+        "ALPN(`h2`)",
+        "X",
+    ]
+)
+
+
+def points(*routers: str, more: str = "", point: str = "") -> Conversion:
+    """Convert routers of one entry point, each with its rule, its service and what follows."""
+    lines = "".join(
+        f"    r{n}:\n      rule: '{rule}'\n      service: {service}\n{indent(rest.strip(), '      ')}\n"
+        for n, (rule, service, rest) in enumerate(
+            r.split(" -> ")[0:1] + (r.split(" -> ")[1] + "  ").split(" ", 1) for r in routers
+        )
+    )
+    return converted(
+        f"entryPoints:\n  one:\n    address: ':443'\n{indent(point, '    ')}\ntcp:\n  routers:\n{lines}{_SERVICES}{more}"
+    )
+
+
+def led(found: Conversion) -> list[tuple[list[str], str]]:
+    """Give the ``match`` lines of each route and where it leads, and in the end what ``default`` is."""
+    rules = rules_of(found)
+    outcomes = [*(r.outcome for r in rules.routes), rules.listeners[0].default]
+    names = [outcome.name if isinstance(outcome, Backend) else "close" for outcome in outcomes]
+    lines = [[a.text for a in r.alternatives] for r in rules.routes]
+    return list(zip([*lines, ["default"]], names, strict=True))
+
+
+class RouterTests(SynchronousTestCase):
+    """Routers."""
+
+    def test_plain(self) -> None:
+        """A port without TLS is a proxy, whose servers may speak first."""
+        found = points("HostSNI(`*`) -> a")
+        self.assertEqual(led(found), [(["default"], "a")])
+        self.assertIn("endpoint = :443\ndefault = a\n", found.text)
+
+    def test_names(self) -> None:
+        """Names and expressions, the longer rule first, and all others last."""
+        found = points(
+            f"HostSNI(`*`) -> b {_PASSED}",
+            f"HostSNI(`a.example`) -> a {_PASSED}",
+            f"HostSNIRegexp(`^(x|y)[.]example$`) -> b {_PASSED}",
+            "HostSNI(`*`) -> a",
+        )
+        self.assertEqual(
+            led(found),
+            [
+                (["tls sni=~(x|y)[.]example"], "b"),
+                (["tls sni=a.example"], "a"),
+                (["tls"], "b"),
+                (["default"], "a"),
+            ],
+        )
+        self.assertEqual(looks(found), [])
+
+    def test_not_for_all(self) -> None:
+        """TLS that no router takes is closed, also where there is one for all that is not TLS."""
+        found = points(f"HostSNI(`a.example`) -> a {_PASSED}", "HostSNI(`*`) -> b")
+        self.assertEqual(
+            led(found), [(["tls sni=a.example"], "a"), (["tls"], "close"), (["default"], "b")]
+        )
+
+    def test_priorities(self) -> None:
+        """A priority that is written counts."""
+        found = points(
+            f"HostSNI(`a.example`) -> a {_PASSED}",
+            f"HostSNI(`*`) -> b {_PASSED}\npriority: 1000",
+        )
+        self.assertEqual([name for _, name in led(found)], ["b", "a", "close"])
+
+    def test_operators(self) -> None:
+        """Conditions that are combined."""
+        for rule, lines in (
+            ("HostSNI(`a.example`) && ALPN(`h2`)", ["tls sni=a.example alpn=h2"]),
+            (
+                "(HostSNI(`a.example`) || HostSNI(`b.example`)) && ClientIP(`10.0.0.1`)",
+                ["tls sni=a.example", "tls sni=b.example"],
+            ),
+            ("HostSNI(`a.example`, `b.example`)", ["tls sni=a.example", "tls sni=b.example"]),
+            ("HostSNI(`a.example`) && !ClientIP(`10.0.0.0/8`)", ["tls sni=a.example"]),
+            ("HostSNIRegexp(`^.*$`)", ["tls"]),
+            ("HostSNI(`none`)", ["tls sni=~none"]),
+        ):
+            found = points(f"{rule} -> a {_PASSED}")
+            self.assertEqual(led(found)[0], (lines, "a"), found.text)
+            self.assertEqual(looks(found), [])
+        self.assertIn(
+            "not_from = 10.0.0.0/8", points(f"!ClientIP(`10.0.0.0/8`) -> a {_PASSED}").text
+        )
+
+    def test_networks(self) -> None:
+        """Without TLS only networks tell clients apart, and silent ones are led by them, too."""
+        found = points("ClientIP(`10.0.0.0/8`) -> a", "HostSNI(`*`) -> b")
+        self.assertEqual(led(found), [(["any"], "a"), (["default"], "b")])
+        self.assertIn("silent = a from=10.0.0.0/8 after=1ms\n    b after=1ms\n", found.text)
+
+    def test_lost(self) -> None:
+        """What has no counterpart is left out, and a person is told."""
+        for router in (
+            f"!HostSNI(`a.example`) -> a {_PASSED}",
+            f"HostSNI(`a.example`) & -> a {_PASSED}",
+            f"HostSNI(`a.example` -> a {_PASSED}",
+            f"Host(`a.example`) -> a {_PASSED}",
+            f"HostSNIRegexp(`{{x:[a-z]+}}.example`) -> a {_PASSED}",
+            f"ClientIP(`x`) -> a {_PASSED}",
+            "HostSNI(`a.example`) -> a",
+            f"HostSNI(`a.example`) -> nobody {_PASSED}",
+            f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [nobody]",
+            "HostSNI(`a.example`) -> a tls: {certResolver: x}",
+        ):
+            found = points(router)
+            self.assertEqual(len(looks(found)), 1, found.text)
+            self.assertNotIn("\n[route a]", found.text)
+
+    def test_middlewares(self) -> None:
+        """Who is not on a list of addresses is closed, and not led elsewhere."""
+        more = "  middlewares:\n    office: {ipAllowList: {sourceRange: [10.0.0.0/8, 192.0.2.1]}}\n    few: {inFlightConn: {amount: 5}}\n"
+        found = points(
+            f"HostSNI(`a.example`) -> a {_PASSED}\nmiddlewares: [office@file]",
+            f"HostSNI(`*`) -> b {_PASSED}",
+            more=more,
+        )
+        self.assertEqual(
+            led(found),
+            [
+                (["tls sni=a.example"], "a"),
+                (["tls sni=a.example"], "close"),
+                (["tls"], "b"),
+                (["default"], "close"),
+            ],
+        )
+        self.assertIn("from = 10.0.0.0/8\n    192.0.2.1\n", found.text)
+        found = points("HostSNI(`*`) -> a middlewares: [few]", more=more)
+        self.assertEqual(len(looks(found)), 1)
+
+    def test_ended_tls(self) -> None:
+        """TLS ends with the certificates of the files, the default one first."""
+        more = (
+            "tls:\n  certificates: [{certFile: /b.pem, keyFile: /b.key}]\n"
+            "  stores: {default: {defaultCertificate: {certFile: /a.pem, keyFile: /a.key}}}\n"
+            "  options: {strict: {minVersion: VersionTLS13, alpnProtocols: [x], "
+            "clientAuth: {clientAuthType: RequireAndVerifyClientCert, caFiles: [/ca.pem]}}, asks: {clientAuth: {clientAuthType: RequestClientCert}}}\n"
+        )
+        found = points("HostSNI(`a.example`) -> a tls: {}", more=more)
+        self.assertIn(
+            "terminate_tls = /a.pem\n    /a.key\n    /b.pem\n    /b.key\nalpn = h2, http/1.1\n",
+            found.text,
+        )
+        found = points("HostSNI(`a.example`) -> a tls: {options: strict@file}", more=more)
+        self.assertIn("alpn = x\ntls_minimum = 1.3\ntls_client_ca = /ca.pem\n", found.text)
+        self.assertEqual(
+            len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
+        )
+
+
+class EntryPointTests(SynchronousTestCase):
+    """Entry points."""
+
+    def test_settings(self) -> None:
+        """Times and PROXY headers."""
+        found = points(
+            f"HostSNI(`a.example`) -> a {_PASSED}",
+            point="transport: {respondingTimeouts: {readTimeout: 1m30s}}\nproxyProtocol: {trustedIPs: [10.0.0.1]}",
+        )
+        self.assertIn("accept_proxy_from = 10.0.0.1\n", found.text)
+        self.assertEqual(rules_of(found).listeners[0].detect_timeout, 90)
+        self.assertEqual(len(found.warnings), 1)
+        found = points("HostSNI(`*`) -> a", point="proxyProtocol: {insecure: true}")
+        self.assertIn("accept_proxy_from = 0.0.0.0/0\n    ::/0\n", found.text)
+
+    def test_several(self) -> None:
+        """A router is for the entry points that it names, or for all."""
+        found = converted(
+            "entryPoints: {a: {address: ':81'}, b: {address: '127.0.0.1:82/tcp'}, c: {address: ':3/udp'}, d: {address: x}}\n"
+            "http: {routers: {w: {rule: x, entryPoints: [b]}}}\nudp: {routers: {u: {service: x}}}\n"
+            "tcp:\n  routers:\n    one: {rule: 'HostSNI(`a.example`)', service: a, tls: {passthrough: true}, entryPoints: [a, d]}\n"
+            f"    two: {{rule: 'HostSNI(`*`)', service: b}}\n{_SERVICES}"
+        )
+        self.assertEqual(
+            [listener.endpoints for listener in rules_of(found).listeners],
+            [(":81",), ("127.0.0.1:82",), ("udp:3",)],
+        )
+        self.assertIn("under = a\n", found.text)
+        self.assertEqual(len(looks(found)), 3)
+
+
+class ServiceTests(SynchronousTestCase):
+    """Services."""
+
+    def test_servers(self) -> None:
+        """Servers with what there is about connecting them; whom one does not take is closed."""
+        found = points(
+            "HostSNI(`*`) -> x",
+            more="""\
+    x:
+      loadBalancer:
+        proxyProtocol: {}
+        serversTransport: t
+        healthCheck: {interval: 5, timeout: 2s}
+        servers: [{address: "127.0.0.1:3", tls: true}, {address: "127.0.0.1:4", tls: true}]
+  serversTransports:
+    t: {dialTimeout: 5s, tls: {serverName: a.example, rootCAs: [/ca.pem], certificates: [{certFile: /c, keyFile: /k}]}}
+""",
+        )
+        for line in (
+            "server = 127.0.0.1:3\n    127.0.0.1:4\neject = off\nretries = 0\n",
+            "connect_timeout = 5s\ntls = yes\ntls_name = a.example\ntls_ca = /ca.pem\n",
+            "tls_client_certificate = /c\n    /k\ncheck = tcp interval=5s timeout=2s\n",
+        ):
+            self.assertIn(line, found.text)
+        self.assertEqual(looks(found), [])
+        self.assertIn(
+            "proxy_protocol = v2\n",
+            points(
+                "HostSNI(`*`) -> x",
+                more="    x: {loadBalancer: {proxyProtocol: {version: 2}, servers: [{address: '127.0.0.1:3'}]}}",
+            ).text,
+        )
+
+    def test_weighted(self) -> None:
+        """Shares of services become weights of their servers."""
+        found = points(
+            "HostSNI(`*`) -> x",
+            more="    x: {weighted: {services: [{name: y, weight: 3}, {name: a}, {name: b, weight: 0}]}}\n"
+            "    y: {loadBalancer: {servers: [{address: '127.0.0.1:3'}, {address: '127.0.0.1:4'}]}}\n",
+        )
+        (made,) = rules_of(found).backends.values()
+        self.assertEqual(
+            [(s.text, s.weight) for s in made.servers],
+            [("127.0.0.1:3", 3), ("127.0.0.1:4", 3), ("127.0.0.1:1", 2)],
+        )
+
+    def test_lost(self) -> None:
+        """What has no counterpart is told."""
+        for text in (
+            "{loadBalancer: {serversTransport: t, servers: [{address: 'a.example:3', tls: true}]}}",
+            "{loadBalancer: {healthCheck: {send: x}, servers: [{address: '127.0.0.1:3'}]}}",
+            "{loadBalancer: {servers: [{address: 'a.example:3', tls: true}, {address: 'a.example:4'}]}}",
+            "{weighted: {services: [{name: x}]}}",
+            "{loadBalancer: {servers: []}}",
+        ):
+            more = f"    x: {text}\n  serversTransports: {{t: {{tls: {{insecureSkipVerify: true}}}}}}\n"
+            found = points("HostSNI(`*`) -> x", more=more)
+            self.assertEqual(len(looks(found)), 1, found.text)
+
+
+class FileTests(SynchronousTestCase):
+    """Files."""
+
+    def setUp(self) -> None:
+        """Have a folder."""
+        self.folder = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def test_provided(self) -> None:
+        """The static file leads to others, whose names and lines are told; other providers are, too."""
+        (self.folder / "dynamic").mkdir()
+        file = self.folder / "dynamic" / "tcp.toml"
+        file.write_text(
+            '[tcp.routers.db]\nentryPoints = ["db"]\nrule = "HostSNI(`*`)"\nservice = "db"\n'
+            '[tcp.routers.bad]\nrule = "Host(`*`)"\nservice = "db"\n'
+            '[tcp.services.db.loadBalancer]\n[[tcp.services.db.loadBalancer.servers]]\naddress = "127.0.0.1:1"\n'
+        )
+        (self.folder / "one.yml").write_text("tcp: {}\n")
+        main = self.folder / "traefik.yml"
+        found = converted(
+            "entryPoints:\n  db:\n    address: :3306\nproviders:\n  docker: {}\n"
+            "  file: {directory: dynamic, filename: one.yml}\n",
+            name=str(main),
+        )
+        self.assertEqual(len(rules_of(found).listeners), 1)
+        told = [warning.partition(" ")[0] for warning in found.warnings]
+        self.assertEqual(told, [f"{main}:5:", f"{file}:5:"])
+
+    def test_missing(self) -> None:
+        """A file that is not there is told."""
+        text = f"entryPoints: {{a: {{address: ':81'}}}}\ntcp:\n  routers: {{x: {{rule: 'HostSNI(`*`)', service: a}}}}\n{_SERVICES}"
+        for key in ("filename", "directory"):
+            found = converted(
+                f"{text}providers: {{file: {{{key}: gone}}}}\n", name=str(self.folder / "x.yml")
+            )
+            self.assertEqual(len(looks(found)), 1)
+
+    def test_toml(self) -> None:
+        """The same in TOML."""
+        found = converted(
+            """
+            [entryPoints.db]
+            address = ":3306"
+            [tcp.routers.db]
+            rule = "HostSNI(`a.example`)"
+            service = "db"
+            [tcp.routers.db.tls]
+            passthrough = true
+            [[tcp.services.db.loadBalancer.servers]]
+            address = "127.0.0.1:1"
+            """,
+            name="traefik.toml",
+        )
+        self.assertEqual(led(found), [(["tls sni=a.example"], "db"), (["default"], "close")])
+
+    def test_errors(self) -> None:
+        """What cannot be converted is one clear error."""
+        bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+            f"{b}: &{b} [{','.join(f'*{a}' for _ in range(10))}]\n"
+            for a, b in zip("abcdefg", "bcdefgh", strict=True)
+        )
+        for text, name, why in (
+            ("entryPoints: {}", "x.yml", "no tcp.routers or udp.routers"),
+            ("tcp: {routers: {x: {rule: x}}}", "x.yml", "no entryPoints"),
+            ("tcp: {", "x.yml", "x.yml:1: is not YAML"),
+            ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
+            (bomb, "x.yml", "too large"),
+            ("tcp = ", "x.toml", "is not TOML"),
+            ("x: y", "x.yml", "no tcp.routers"),
+        ):
+            error = self.assertRaises(ConvertError, converted, text, "traefik", name)
+            self.assertIn(why, str(error))
+
+    def test_without_packages(self) -> None:
+        """Without the packages the error says what to install."""
+
+        def find(name: str, *arguments: Any) -> Any:
+            if name in {"yaml", "tomllib", "tomli"}:
+                raise ModuleNotFoundError(name)
+            return importlib.__import__(name, *arguments)
+
+        with patch("txmux.convert.traefik.reader.import_module", find):
+            for name in ("x.yml", "x.toml"):
+                error = self.assertRaises(ConvertError, converted, "tcp: {}", "traefik", name)
+                self.assertIn("pip install 'txmux[convert]'", str(error))
+
+    @given(st.lists(_TOKENS, max_size=12))
+    def test_any_rule(self, words: list[str]) -> None:
+        """Nothing comes of any rule but rules or what is told."""
+        rule = " ".join(words)
+        attempt(
+            f"entryPoints: {{a: {{address: ':1'}}}}\ntcp:\n  routers: {{x: {{rule: '{rule}', service: a, {_PASSED}}}}}\n{_SERVICES}",
+            "traefik",
+        )
+
+    @given(st.text())
+    def test_any_text(self, text: str) -> None:
+        """Nothing comes of any text but the clear error."""
+        attempt(text, "traefik")

@@ -1,0 +1,1 @@
+"""Configurations of other programs, served by them and by txmux with what they become: the same servers answer."""

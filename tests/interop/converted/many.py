@@ -1,0 +1,46 @@
+"""Serves many rules files in one process: each line of its standard input names one, and is answered by a line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from twisted.internet import reactor, stdio
+from twisted.protocols.basic import LineOnlyReceiver
+from typing_extensions import override
+
+from txmux.errors import MuxError
+from txmux.service import MuxService
+
+
+class Commands(LineOnlyReceiver):
+    """What it is told."""
+
+    delimiter = b"\n"
+
+    def __init__(self) -> None:
+        self.services: list[MuxService] = []
+
+    @override
+    def lineReceived(self, line: bytes) -> None:
+        path = Path(line.decode())
+        try:
+            service = MuxService.from_file(path)
+            service.startService()
+        except MuxError as error:
+            sys.stdout.write(f"refused {path}: {error}\n")
+        else:
+            self.services.append(service)
+            sys.stdout.write(f"serving {path}\n")
+        sys.stdout.flush()
+
+    @override
+    def connectionLost(self, reason: object = None) -> None:
+        for service in self.services:
+            service.stopService()
+        reactor.callLater(0, reactor.stop)
+
+
+if __name__ == "__main__":
+    stdio.StandardIO(Commands())
+    reactor.run()

@@ -1,0 +1,250 @@
+"""One configuration at a time, served by the program that it is for, and by txmux with what it becomes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.converted.clients import heard
+from tests.interop.originals import Named
+from txmux.convert.formats import convert, convert_command_line
+from txmux.detection.registry import installed_matchers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txmux.convert.formats import Conversion, Program
+
+_DEFAULTS = """\
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 20s
+    timeout server 20s
+"""
+_PATIENCE = 10
+_IN_A_ROW = 4
+_TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
+
+
+class SideBySideTestCase(InteropTestCase):
+    """Both programs, and the clients of both.
+
+    In a configuration stand ``<port>``, ``<port1>`` … for ports to listen on, ``<folder>`` for a folder with its files, ``<gone>`` for the
+    address of nobody, and any other name in such brackets for the address of a server that says this name; ``<NAME.port>`` is only its port.
+
+    Attributes:
+        txmux: Serves all the rules files of the class.
+        found: What came of the last conversion.
+        servers: Those that run, by name; tests may put others there.
+    """
+
+    program: ClassVar[Program]
+    txmux: ClassVar[Child]
+    found: Conversion
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start txmux, with nothing to serve yet."""
+        super().setUpClass()
+        cls.txmux = cls.share(
+            Child(sys.executable, "-m", "tests.interop.converted.many", stdin=True)
+        )
+
+    def setUp(self) -> None:
+        """Have no servers."""
+        self.servers: dict[str, Named] = {}
+        self.own_folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self.ports: list[dict[str, int]] = [{}, {}]
+
+    def start(self, text: str) -> None:
+        """Start both with a configuration."""
+        text = self.whole(dedent(text).lstrip("\n"))
+        ours, theirs = (self._filled(text, ports) for ports in reversed(self.ports))
+        file = self.own_folder / "original.cfg"
+        file.write_text(theirs)
+        self.start_original(file)
+        self.found = self.converted(ours, file)
+        rules = self.own_folder / "rules.ini"
+        rules.write_text(self.found.text.replace("# LOOK:", "#"))
+        stdin = self.txmux.process.stdin
+        assert stdin is not None
+        stdin.write(f"{rules}\n".encode())
+        stdin.flush()
+        answer = self.txmux.wait_for(f"(serving|refused) {re.escape(str(rules))}.*")
+        self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
+
+    def converted(self, text: str, file: Path) -> Conversion:
+        """Convert a configuration; the file has the one of the original."""
+        matchers = installed_matchers()
+        return convert(text.encode(), str(file), matchers, lambda _: None, self.program)
+
+    def whole(self, text: str) -> str:
+        """Add what all configurations of a program have."""
+        return text
+
+    def start_original(self, file: Path) -> None:
+        """Start the program that the configuration is for."""
+        raise NotImplementedError
+
+    def prove(
+        self, text: str, *expected: Mapping[str, str], looks: int = 0, soon: bool = False
+    ) -> None:
+        """Start both with a configuration, and check that clients are led to the same servers by both.
+
+        Args:
+            text: The configuration.
+            expected: For each port, what the clients hear; ``CLIENT from ADDRESS`` comes from another address.
+            looks: How many lines wait for a person's decision.
+            soon: Servers have to be checked before it is so.
+        """
+        self.start(text)
+        told = self.found.text.count("# LOOK:")
+        self.assertEqual(told, looks, self.found.text)
+        if soon:
+            self.await_alike(*expected)
+        self.assert_alike(*expected)
+
+    def await_alike(self, *expected: Mapping[str, str]) -> None:
+        """Wait until clients have been led as they should several times in a row, or some seconds have passed."""
+        wanted = [list(map(dict, expected))] * 2
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            if all(self.answers(expected) == wanted for _ in range(_IN_A_ROW)):
+                return
+
+    def assert_alike(self, *expected: Mapping[str, str]) -> None:
+        """Check that clients are led to the same servers by both; see `prove`."""
+        for program, found in zip((self.program, "txmux"), self.answers(expected), strict=True):
+            self.assertEqual(found, list(map(dict, expected)), f"{program}\n{self.found.text}")
+
+    def answers(self, expected: Sequence[Mapping[str, str]]) -> list[list[dict[str, str]]]:
+        """Give what the clients hear from both, for each of their ports."""
+        asked = [
+            (which, number, client)
+            for which in (0, 1)
+            for number, clients in enumerate(expected)
+            for client in clients
+        ]
+
+        def ask(which: int, number: int, client: str) -> str:
+            name, _, source = client.partition(" from ")
+            port = self.ports[which][f"port{number or ''}"]
+            return heard(name, port, source=source or "127.0.0.1")
+
+        with ThreadPoolExecutor(16) as threads:
+            heard_by = dict(zip(asked, threads.map(lambda one: ask(*one), asked), strict=True))
+        return [
+            [
+                {client: heard_by[which, number, client] for client in clients}
+                for number, clients in enumerate(expected)
+            ]
+            for which in (0, 1)
+        ]
+
+    def _filled(self, text: str, ports: dict[str, int]) -> str:
+        def value(found: re.Match[str]) -> str:
+            name, number, port = found.groups()
+            if name == "port":
+                return str(ports.setdefault(name + number, free_port()))
+            if name == "folder":
+                return str(self.own_folder)
+            if name == "gone":
+                return f"127.0.0.1:{free_port()}"
+            server = self.servers.get(name + number)
+            if server is None:
+                server = self.servers[name + number] = Named(self, name + number)
+            return str(server.port) if port else f"127.0.0.1:{server.port}"
+
+        return _TOKEN.sub(value, text)
+
+
+class HaproxyTestCase(SideBySideTestCase):
+    """HAProxy beside txmux."""
+
+    program = "haproxy"
+
+    @override
+    def whole(self, text: str) -> str:
+        """Have timeouts, and ``mode tcp`` where nothing else is said."""
+        return text if "\ndefaults" in f"\n{text}" else f"{_DEFAULTS}{text}"
+
+    @override
+    def start_original(self, file: Path) -> None:
+        """Start HAProxy."""
+        self.own(Child("haproxy", "-W", "-db", "-f", file)).wait_for("Loading success")
+
+
+class SslhTestCase(SideBySideTestCase):
+    """sslh beside txmux: with a file of its own, with a command line, or with ``/etc/default/sslh``."""
+
+    program = "sslh"
+
+    @override
+    def converted(self, text: str, file: Path) -> Conversion:
+        """Convert a file, or what comes after ``sslh`` in a command line."""
+        if text.startswith("sslh "):
+            return convert_command_line(shlex.split(text), installed_matchers(), lambda _: None)
+        return super().converted(text, file)
+
+    @override
+    def start_original(self, file: Path) -> None:
+        """Start sslh; a file of variables is read by a shell, as its start script has it."""
+        text = file.read_text()
+        if text.startswith("sslh "):
+            self.own(Child(*shlex.split(text)))
+        elif "DAEMON_OPTS=" in text:
+            self.own(Child("sh", "-c", '. "$0"; exec "$DAEMON" -f $DAEMON_OPTS', file))
+        else:
+            self.own(Child("sslh", f"-F{file}"))
+        eventually(self.listens, "sslh listens")
+
+    def listens(self) -> bool:
+        """Tell whether all ports of the original are open."""
+        for port in self.ports[0].values():
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)):
+                    return False
+        return True
+
+
+_NGINX = """\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+{user}
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{}}
+stream {{
+{stream}}}
+"""
+
+
+class NginxTestCase(SideBySideTestCase):
+    """nginx beside txmux."""
+
+    program = "nginx"
+
+    @override
+    def whole(self, text: str) -> str:
+        """Put the text into a ``stream`` block."""
+        user = "user root;" if os.geteuid() == 0 else ""
+        return _NGINX.format(user=user, folder=self.own_folder, stream=text)
+
+    @override
+    def start_original(self, file: Path) -> None:
+        """Start nginx."""
+        child = self.own(Child("nginx", "-e", "stderr", "-p", self.own_folder, "-c", file))
+        child.wait_for("start worker process ")

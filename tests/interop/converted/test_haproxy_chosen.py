@@ -1,0 +1,230 @@
+"""HAProxy that chooses by maps, rules of servers and counters, beside txmux."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.interop.children import eventually
+from tests.interop.converted.sidebyside import HaproxyTestCase
+
+
+class ChosenTests(HaproxyTestCase):
+    """A configuration each."""
+
+    def test_map(self) -> None:
+        """A file of names and backends, with a backend for all others."""
+        (self.own_folder / "sites.map").write_text(
+            "# site backend\na.example one\nb.example two\nc.example gone\n"
+        )
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend %[req.ssl_sni,lower,map(<folder>/sites.map,others)]
+                default_backend rest
+            backend others
+                server s <others>
+            backend one
+                server s <one>
+            backend two
+                server s <two>
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello a.example": "one",
+                "hello b.example": "two",
+                "hello c.example": "rest",
+                "hello d.example": "others",
+                "hello": "rest",
+                "ssh": "rest",
+                "silent": "rest",
+            },
+        )
+
+    def test_domains(self) -> None:
+        """A map of domains, for names below them; without one, the default backend, and no rule that comes later."""
+        (self.own_folder / "domains").write_text(".a.example one\n.example two\n")
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend bk_%[req.ssl_sni,map_end(<folder>/domains)] if { req.ssl_hello_type 1 }
+                use_backend bk_two if { req.len gt 0 }
+                default_backend rest
+            backend bk_one
+                server s <one>
+            backend bk_two
+                server s <two>
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello x.a.example": "one",
+                "hello x.b.example": "two",
+                "hello c.test": "rest",
+                "ssh": "two",
+                "silent": "rest",
+            },
+        )
+
+    def test_names_of_backends(self) -> None:
+        """Backends that are called as the sites are."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend %[req.ssl_sni,lower]
+                default_backend rest
+            backend a.example
+                server s <one>
+            backend b.example
+                server s <two>
+            backend rest
+                server s <rest>
+            """,
+            {"hello A.example": "one", "hello b.example": "two", "hello c.example": "rest"},
+        )
+
+    def test_use_server(self) -> None:
+        """A server of a backend by name, and another one when that is down."""
+        self.prove(
+            """
+            listen sites
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                option redispatch
+                retries 1
+                use-server www if { req_ssl_sni -i www.example.com }
+                use-server mail if { req_ssl_sni -i mail.example.com }
+                use-server down if { req_ssl_sni -i down.example.com }
+                server www <www> weight 0
+                server mail <mail> weight 0
+                server down <gone> weight 0 check inter 100ms fall 1
+                server rest <rest>
+            """,
+            {
+                "hello www.example.com": "www",
+                "hello mail.example.com": "mail",
+                "hello down.example.com": "rest",
+                "hello other.example.com": "rest",
+            },
+            soon=True,
+        )
+
+    def test_no_server(self) -> None:
+        """Another backend when the first has no server, and clients that keep their server by their address."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                acl main_down nbsrv(main) lt 1
+                use_backend spare if main_down
+                default_backend main
+            backend main
+                retries 0
+                server s <gone> check inter 100ms fall 1
+            backend spare
+                stick-table type ip size 1m expire 1h
+                stick on src
+                server s <spare>
+            """,
+            {"text": "spare", "silent": "spare"},
+            soon=True,
+            looks=1,
+        )
+
+    def test_files(self) -> None:
+        """Networks and names in files."""
+        (self.own_folder / "office").write_text("127.0.0.2\n127.0.0.16/28\n")
+        (self.own_folder / "names").write_text("a.example\nb.example\n")
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request connection reject if { src 127.0.0.3 }
+                acl office src -f <folder>/office
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend inside if { req.ssl_sni -i -f <folder>/names } office
+                use_backend site if { req.ssl_sni -i -f <folder>/names }
+                default_backend rest
+            backend inside
+                server s <inside>
+            backend site
+                server s <site>
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello a.example": "site",
+                "hello b.example from 127.0.0.17": "inside",
+                "hello b.example from 127.0.0.2": "inside",
+                "hello c.example from 127.0.0.2": "rest",
+                "hello a.example from 127.0.0.3": "",
+            },
+        )
+
+    def test_limits(self) -> None:
+        """So many connections of a source at a time, and not one more; another source is not asked."""
+        self.start(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                stick-table type ip size 10k expire 30s store conn_cur
+                tcp-request connection track-sc0 src
+                tcp-request connection reject if { sc0_conn_cur gt 2 }
+                default_backend a
+            backend a
+                server s <a>
+            """
+        )
+        self.assertNotIn("LOOK", self.found.text)
+        for ports in self.ports:
+            held = [self.held(ports["port"]) for _ in range(2)]
+            self.assertEqual([one.recv(9) for one in held], [b"a\n", b"a\n"])
+            self.assertFalse(self.is_served(ports["port"]))
+            with self.held(ports["port"], "127.0.0.2") as other:
+                self.assertEqual(other.recv(9), b"a\n")
+            held[0].close()
+            eventually(lambda port=ports["port"]: self.is_served(port), "there is room again")  # type: ignore[misc]
+            held[1].close()
+
+    def held(self, port: int, source: str = "127.0.0.1") -> socket.socket:
+        """Connect, and stay."""
+        return socket.create_connection(("127.0.0.1", port), 20, (source, 0))
+
+    def is_served(self, port: int) -> bool:
+        """Tell whether another client is served."""
+        try:
+            with self.held(port) as client:
+                return client.recv(9) == b"a\n"
+        except ConnectionResetError:
+            return False
+
+    def test_rate(self) -> None:
+        """So many connections of a source at once, and then no more for a while."""
+        self.start(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request connection track-sc0 src table rates
+                tcp-request connection reject if { sc0_conn_rate(rates) gt 5 }
+                default_backend a
+            backend a
+                server s <a>
+            backend rates
+                stick-table type ip size 10k expire 2m store conn_rate(1m)
+            """
+        )
+        self.assertNotIn("LOOK", self.found.text)
+        for ports in self.ports:
+            answers = [self.is_served(ports["port"]) for _ in range(7)]
+            self.assertEqual(answers, [True] * 5 + [False] * 2)

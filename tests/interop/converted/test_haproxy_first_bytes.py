@@ -1,0 +1,228 @@
+"""HAProxy that tells protocols apart by what clients say first, beside txmux."""
+
+from __future__ import annotations
+
+from tests.interop.converted.sidebyside import HaproxyTestCase
+
+
+class FirstBytesTests(HaproxyTestCase):
+    """A configuration each."""
+
+    def test_ssh_and_https(self) -> None:
+        """SSH by its first seven bytes, TLS by its hello, and who is silent goes to SSH."""
+        self.prove(
+            """
+            global
+                maxconn 200
+                log 127.0.0.1 local0
+            frontend shared
+                bind 127.0.0.1:<port>
+                option tcplog
+                log global
+                tcp-request inspect-delay 1s
+                acl is_ssh payload(0,7) -m bin 5353482d322e30
+                tcp-request content accept if is_ssh
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend bk_ssh if is_ssh
+                use_backend bk_ssh if !{ req.ssl_hello_type 1 } !{ req.len 1: }
+                default_backend bk_web
+            backend bk_ssh
+                server ssh <ssh>
+            backend bk_web
+                server web <web>
+            """,
+            {"ssh": "ssh", "silent": "ssh", "hello a.example": "web", "text": "web"},
+        )
+
+    def test_three_protocols(self) -> None:
+        """HTTP, SSH as text, and OpenVPN by two bytes, with TLS as the rest."""
+        self.prove(
+            """
+            frontend everything
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if HTTP
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                acl from_ssh req.payload(0,4) -m str SSH-
+                acl from_vpn req.payload(2,1) -m bin 38
+                tcp-request content accept if from_ssh or from_vpn
+                use_backend web if HTTP
+                use_backend ssh if from_ssh
+                use_backend vpn if from_vpn !{ req.ssl_hello_type 1 }
+                default_backend tls
+            backend web
+                server s <web>
+            backend ssh
+                server s <ssh>
+            backend vpn
+                server s <vpn>
+            backend tls
+                server s <tls>
+            """,
+            {
+                "http": "web",
+                "ssh": "ssh",
+                "openvpn": "vpn",
+                "hello a.example": "tls",
+                "socks": "tls",
+                "silent": "tls",
+            },
+        )
+
+    def test_tunnels(self) -> None:
+        """What is looked for anywhere in the first bytes, without case, on several ports."""
+        self.prove(
+            r"""
+            frontend entry
+                mode tcp
+                bind 127.0.0.1:<port> tfo
+                bind 127.0.0.1:<port1> tfo
+                tcp-request inspect-delay 1s
+                tcp-request content capture req.ssl_sni len 100
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                acl ssh payload(0,7) -m bin 5353482d322e30
+                acl upgraded req.payload(0,0) -m reg -i "upgrade:\s*websocket"
+                acl upload req.payload(0,20) -m reg -i "post\s+/upload"
+                use_backend ssh if ssh
+                use_backend up if upload
+                use_backend tunnel if upgraded
+                default_backend rest
+            backend ssh
+                server s <ssh>
+            backend up
+                server s <up>
+            backend tunnel
+                server s <tunnel>
+            backend rest
+                server s <rest>
+            """,
+            {"ssh": "ssh", "post": "up", "upgrade": "tunnel", "http": "rest", "silent": "rest"},
+            {"upgrade": "tunnel", "hello a.example": "rest"},
+            looks=1,
+        )
+
+    def test_remote_desktop(self) -> None:
+        """RDP clients with a cookie, and no one else."""
+        self.prove(
+            """
+            frontend desktops
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if RDP_COOKIE
+                tcp-request content reject
+                default_backend farm
+            backend farm
+                balance leastconn
+                server one <one>
+            """,
+            {"rdp": "one", "http": "", "text": "", "silent": "", "hello a.example": ""},
+        )
+
+    def test_only_tls(self) -> None:
+        """Whatever is not TLS is turned away."""
+        self.prove(
+            """
+            frontend strict
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content reject unless { req.ssl_hello_type 1 }
+                default_backend web
+            backend web
+                server s <web>
+            """,
+            {
+                "hello a.example": "web",
+                "hello": "web",
+                "http": "",
+                "ssh": "",
+                "half": "",
+                "silent": "",
+            },
+        )
+
+    def test_socks_and_redis(self) -> None:
+        """Binary and textual first bytes, and a regular expression."""
+        self.prove(
+            """
+            frontend mixed
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                acl socks req.payload(0,1) -m bin 05
+                acl redis req.payload(0,1) -m str *
+                acl jabber req.payload(0,60) -m reg ^<.xml.*stream
+                tcp-request content accept if { req.len gt 0 }
+                use_backend socks if socks
+                use_backend redis if redis
+                use_backend jabber if jabber
+                default_backend other
+            backend socks
+                server s <socks>
+            backend redis
+                server s <redis>
+            backend jabber
+                server s <jabber>
+            backend other
+                server s <other>
+            """,
+            {
+                "socks": "socks",
+                "redis": "redis",
+                "xmpp": "jabber",
+                "http": "other",
+                "silent": "other",
+            },
+            looks=1,
+        )
+
+    def test_methods(self) -> None:
+        """HTTP by method and host, though the frontend speaks TCP."""
+        self.prove(
+            """
+            frontend web
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if HTTP
+                use_backend upload if METH_POST
+                use_backend named if { hdr(host) -i a.example }
+                default_backend other
+            backend upload
+                server s <upload>
+            backend named
+                server s <named>
+            backend other
+                server s <other>
+            """,
+            {"post": "upload", "http": "named", "text": "other", "silent": "other"},
+        )
+
+    def test_or(self) -> None:
+        """Alternatives, negations and brackets in one line."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                acl ssl req_ssl_hello_type 1
+                acl office src 127.0.0.2 127.0.0.3
+                tcp-request content accept if { req.len gt 0 }
+                use_backend a if ssl office or HTTP !office
+                use_backend b unless ssl || office
+                default_backend c
+            backend a
+                server s <a>
+            backend b
+                server s <b>
+            backend c
+                server s <c>
+            """,
+            {
+                "hello": "c",
+                "hello from 127.0.0.2": "a",
+                "http": "a",
+                "http from 127.0.0.3": "c",
+                "text": "b",
+                "text from 127.0.0.2": "c",
+                "silent": "b",
+                "silent from 127.0.0.2": "c",
+            },
+        )

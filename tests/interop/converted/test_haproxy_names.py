@@ -1,0 +1,190 @@
+"""HAProxy that routes TLS by the names and protocols in its first message, beside txmux."""
+
+from __future__ import annotations
+
+from tests.interop.converted.sidebyside import HaproxyTestCase
+
+
+class NameTests(HaproxyTestCase):
+    """A configuration each."""
+
+    def test_names(self) -> None:
+        """A name each, without case, and a backend for all others."""
+        self.prove(
+            """
+            frontend fe_tls
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 2s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend app1 if { req.ssl_sni -i app1.example.net }
+                use_backend app2 if { req.ssl_sni -i app2.example.net }
+                default_backend rest
+            backend app1
+                server s <one> check
+            backend app2
+                server s <two> check
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello app1.example.net": "one",
+                "hello APP2.Example.Net": "two",
+                "hello other.example": "rest",
+                "hello": "rest",
+            },
+        )
+
+    def test_domains(self) -> None:
+        """Ends, beginnings, parts and expressions of names."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                acl mail req.ssl_sni -m beg mail. imap.
+                acl zone req_ssl_sni -m end .zone.example
+                acl test req.ssl_sni -m sub staging
+                acl numbered req.ssl_sni -m reg ^node[0-9]+\\.example$
+                use_backend mail if mail
+                use_backend zone if zone !test
+                use_backend test if test
+                use_backend nodes if numbered
+                default_backend rest
+            backend mail
+                server s <mail>
+            backend zone
+                server s <zone>
+            backend test
+                server s <test>
+            backend nodes
+                server s <nodes>
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello mail.example": "mail",
+                "hello a.zone.example": "zone",
+                "hello staging.zone.example": "test",
+                "hello my-staging.example": "test",
+                "hello node12.example": "nodes",
+                "hello node.example": "rest",
+                "ssh": "rest",
+                "silent": "rest",
+            },
+        )
+
+    def test_protocols(self) -> None:
+        """What clients offer by ALPN: ACME, XMPP, and all others."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend acme if { req.ssl_alpn acme-tls/1 }
+                use_backend xmpp if { req.ssl_alpn -m sub xmpp }
+                default_backend web
+            backend acme
+                server s <acme>
+            backend xmpp
+                server s <xmpp>
+            backend web
+                server s <web>
+            """,
+            {
+                "hello a.example alpn=acme-tls/1": "acme",
+                "hello a.example alpn=xmpp-client": "xmpp",
+                "hello a.example alpn=h2,http/1.1": "web",
+                "hello a.example": "web",
+            },
+        )
+
+    def test_without_name(self) -> None:
+        """Who asks for no name is turned away."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content reject if { req.ssl_hello_type 1 } !{ req.ssl_sni -m found }
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                default_backend web
+            backend web
+                server s <web>
+            """,
+            {"hello": "", "hello a.example": "web", "http": "web", "silent": "web"},
+        )
+
+    def test_all_but_some(self) -> None:
+        """Names with backends, TLS of all other names, and nothing for anybody else."""
+        self.prove(
+            """
+            defaults
+                mode tcp
+                option tcplog
+                option dontlognull
+                timeout connect 24h
+                timeout client 24h
+                timeout server 24h
+            frontend ssl
+                mode tcp
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                acl one req_ssl_sni -i one.example
+                acl also req_ssl_sni -i one.example
+                acl two  req_ssl_sni -i two.example
+                use_backend first if also
+                use_backend second if two
+                use_backend third if { req.ssl_hello_type 1 } !also !two !one
+            backend first
+                option ssl-hello-chk
+                server s <first>
+            backend second
+                option ssl-hello-chk
+                server s <second>
+            backend third
+                server s <third>
+            """,
+            {
+                "hello one.example": "first",
+                "hello Two.Example": "second",
+                "hello x.example": "third",
+                "hello": "third",
+                "ssh": "",
+                "silent": "",
+            },
+        )
+
+    def test_chain(self) -> None:
+        """A frontend that leads to another one over the loopback interface, with a PROXY header."""
+        self.prove(
+            """
+            frontend outer
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend inner if { req.ssl_sni -i a.example }
+                default_backend rest
+            backend inner
+                server loop 127.0.0.1:<port1> send-proxy-v2
+            frontend inner_tls
+                bind 127.0.0.1:<port1> accept-proxy
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend office if { src 127.0.0.2 }
+                default_backend public
+            backend office
+                server s <office>
+            backend public
+                server s <public>
+            backend rest
+                server s <rest>
+            """,
+            {
+                "hello a.example": "public",
+                "hello a.example from 127.0.0.2": "office",
+                "hello b.example": "rest",
+            },
+        )

@@ -1,0 +1,320 @@
+"""HAProxy that checks servers and chooses among them, beside txmux."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from tests.interop.converted.sidebyside import HaproxyTestCase
+from tests.interop.originals import Named
+from tests.interop.servers import make_certificate
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+
+def _answering(
+    replies: dict[bytes, bytes], greeting: bytes = b""
+) -> Callable[[socket.socket], None]:
+    """Make a server that knows what to answer to some words."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(greeting)
+        said = b""
+        while piece := connection.recv(4096):
+            said += piece
+            for word, reply in replies.items():
+                if word in said:
+                    said = said.partition(word)[2]
+                    connection.sendall(reply)
+
+    return talk
+
+
+class CheckedTests(HaproxyTestCase):
+    """Servers that are checked."""
+
+    def serve(self, name: str, replies: dict[bytes, bytes], greeting: bytes = b"") -> None:
+        """Start a server that a configuration may name."""
+        self.servers[name] = Named(self, name, answer=_answering(replies, greeting))
+
+    def test_primary(self) -> None:
+        """PostgreSQL's primary, as an agent beside each server tells it by HTTP at another port."""
+        self.serve("good", {b"\r\n\r\n": b"HTTP/1.0 200 OK\r\n\r\n"})
+        self.serve("bad", {b"\r\n\r\n": b"HTTP/1.0 503 No\r\n\r\n"})
+        self.start(
+            "defaults\n    mode tcp\nlisten x\n    bind 127.0.0.1:<port9>\n    server a <good>\n    server b <bad>\n"
+        )
+        ports = {name: server.port for name, server in self.servers.items()}
+        self.prove(
+            f"""
+            global
+                maxconn 100
+            defaults
+                log global
+                mode tcp
+                retries 2
+                timeout client 30m
+                timeout connect 4s
+                timeout server 30m
+                timeout check 5s
+            listen primary
+                bind 127.0.0.1:<port>
+                option httpchk OPTIONS /primary
+                http-check expect status 200
+                default-server inter 100ms fall 2 rise 1
+                server pg1 <replica> maxconn 100 check port {ports["bad"]}
+                server pg2 <primary> maxconn 100 check port {ports["bad"]} backup
+            listen other
+                bind 127.0.0.1:<port1>
+                option httpchk GET /replica
+                http-check expect status 200
+                default-server inter 100ms fall 2 rise 1
+                server pg1 <replica> maxconn 100 check port {ports["good"]}
+            """,
+            {"silent": ""},
+            {"silent": "replica"},
+            soon=True,
+        )
+
+    def test_redis_master(self) -> None:
+        """Of two servers of Redis, the one that says it is the master."""
+        for name, role in (("first", b"slave"), ("second", b"master")):
+            self.serve(
+                name,
+                {
+                    b"PING\r\n": b"+PONG\r\n",
+                    b"info replication\r\n": b"$20\r\nrole:" + role + b"\r\n\r\n",
+                    b"QUIT\r\n": b"+OK\r\n",
+                    b"hello there\r\n": name.encode() + b"\n",
+                },
+            )
+        self.prove(
+            r"""
+            frontend redis
+                bind 127.0.0.1:<port> name redis
+                default_backend nodes
+            backend nodes
+                option tcp-check
+                tcp-check send PING\r\n
+                tcp-check expect string +PONG
+                tcp-check send info\ replication\r\n
+                tcp-check expect string role:master
+                tcp-check send QUIT\r\n
+                tcp-check expect string +OK
+                server r1 <first> check inter 200ms fall 1
+                server r2 <second> check inter 200ms fall 1
+            """,
+            {"text": "second"},
+            soon=True,
+        )
+
+    def test_databases(self) -> None:
+        """MySQL's greeting, LDAP's bind and SMTP's greeting: who speaks first is heard at once, and who is wrong is down."""
+        mysql = (15).to_bytes(3, "little") + b"\0\x0a5.5.5-fake\0\0\0\n"
+        self.serve("mysql", {}, mysql)
+        self.serve(
+            "ldap",
+            {
+                bytes.fromhex("300c020101600702010304008000"): bytes.fromhex(
+                    "300c02010161070a010004000400"
+                ),
+                b"hello there\r\n": b"ldap\n",
+            },
+        )
+        self.serve(
+            "mail", {b"HELO": b"250 ok\r\n", b"QUIT": b"221 bye\r\n"}, b"220 mail.example ESMTP\r\n"
+        )
+        self.serve("wrong", {}, b"500 go away\r\n")
+        self.prove(
+            """
+            listen galera
+                bind 127.0.0.1:<port>
+                balance leastconn
+                option mysql-check
+                default-server inter 100ms fall 1
+                server wrong <wrong> check
+                server right <mysql> check
+            listen mail
+                bind 127.0.0.1:<port1>
+                option smtpchk
+                default-server inter 100ms fall 1
+                server wrong <wrong> check
+                server right <mail> check
+            listen directory
+                bind 127.0.0.1:<port2>
+                option ldap-check
+                default-server inter 100ms fall 1
+                server wrong <wrong> check
+                server right <ldap> check backup
+            """,
+            {"silent": "\x0f\0\0\0"},
+            {"silent": "220 mail.example ESMTP"},
+            {"text": "ldap"},
+            soon=True,
+        )
+
+    def test_tls_servers(self) -> None:
+        """Servers that speak TLS are found by a hello, and those that do not are down."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = make_certificate(self.own_folder, "a.example")
+        context.load_cert_chain(certificate.both)
+        self.servers["secure"] = Named(self, answer=_within(context, b"secure\n"))
+        self.prove(
+            """
+            listen https
+                bind 127.0.0.1:<port>
+                option ssl-hello-chk
+                default-server inter 100ms fall 1
+                server plain <plain> check
+                server secure <secure> check
+            """,
+            {"tls a.example text": "secure"},
+            soon=True,
+        )
+
+    def test_failover(self) -> None:
+        """A backup when no other server is there, whatever its weight; and a server of weight 0 gets nobody."""
+        self.prove(
+            """
+            listen service
+                bind 127.0.0.1:<port>
+                option redispatch
+                retries 2
+                balance static-rr
+                server first <gone> check inter 100ms fall 1 weight 100
+                server never <never> weight 0
+                server second <second> check inter 100ms backup
+            """,
+            {"text": "second", "ssh": "second"},
+            soon=True,
+        )
+
+
+def _within(context: ssl.SSLContext, said: bytes) -> Callable[[socket.socket], None]:
+    """Make a server that speaks TLS."""
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as stream:
+            if stream.recv(4096):
+                stream.sendall(said)
+                stream.recv(4096)
+
+    return talk
+
+
+class SpokenToTests(HaproxyTestCase):
+    """How servers are spoken to."""
+
+    def test_encrypted(self) -> None:
+        """TLS to a server whose name and authority are verified; one of another name gets nobody."""
+        certificate = make_certificate(self.own_folder, "inside.example")
+        other = make_certificate(self.own_folder, "other.example")
+        for name, used in (("right", certificate), ("wrong", other)):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(used.both)
+            self.servers[name] = Named(self, answer=_within(context, name.encode() + b"\n"))
+        self.prove(
+            f"""
+            global
+                ca-base {self.own_folder}
+            frontend plain
+                bind 127.0.0.1:<port>
+                default_backend secured
+            backend secured
+                server s <right> ssl verify required ca-file inside.example.pem sni str(inside.example) verifyhost inside.example
+            listen refused
+                bind 127.0.0.1:<port1>
+                retries 0
+                server s <wrong> ssl verify required ca-file other.example.pem verifyhost inside.example
+            """,
+            {"http": "right", "text": "right"},
+            {"http": ""},
+        )
+
+    def test_headers(self) -> None:
+        """PROXY headers of both versions, and none."""
+
+        def report(connection: socket.socket) -> None:
+            data = connection.recv(4096)
+            version = (
+                1
+                if data.startswith(b"PROXY TCP4 127.0.0.2")
+                else 2
+                if data.startswith(b"\r\n\r\n\0")
+                else 0
+            )
+            connection.sendall(f"version {version}\n".encode())
+            connection.recv(4096)
+
+        self.servers["told"] = Named(self, answer=report)
+        self.prove(
+            """
+            listen one
+                bind 127.0.0.1:<port>
+                server s <told> send-proxy
+            listen two
+                bind 127.0.0.1:<port1>
+                server s <told> send-proxy-v2 proxy-v2-options crc32c,authority
+            listen none
+                bind 127.0.0.1:<port2>
+                default-server send-proxy
+                server s <told> no-send-proxy
+            """,
+            {"text from 127.0.0.2": "version 1"},
+            {"text from 127.0.0.2": "version 2"},
+            {"text from 127.0.0.2": "version 0"},
+        )
+
+    def test_source(self) -> None:
+        """The address that servers are connected to from, of the backend and of one server."""
+
+        def report(connection: socket.socket) -> None:
+            connection.sendall(f"{connection.getpeername()[0]}\n".encode())
+            connection.recv(4096)
+
+        self.servers["peer"] = Named(self, answer=report)
+        self.prove(
+            """
+            listen one
+                bind 127.0.0.1:<port>
+                source 127.0.0.9
+                server s <peer>
+            listen two
+                bind 127.0.0.1:<port1>
+                server s <peer> source 127.0.0.8:31000-31999
+            """,
+            {"text": "127.0.0.9"},
+            {"text": "127.0.0.8"},
+        )
+
+    def test_process(self) -> None:
+        """What a usual file says of the process, a template of servers, and one that is given without a name."""
+        self.prove(
+            """
+            global
+                log stdout format raw local0
+                stats socket <folder>/admin.sock mode 600 level admin
+                stats timeout 30s
+                hard-stop-after 20s
+                nbthread 1
+                maxconn 2000
+            defaults
+                log global
+                mode tcp
+                option tcplog
+                option dontlognull
+                timeout connect 5000
+                timeout client 50000
+                timeout server 50000
+            listen templated
+                bind 127.0.0.1:<port>
+                server-template t 1 <here>
+            listen straight
+                bind 127.0.0.1:<port1>
+                dispatch <there>
+            """,
+            {"text": "here", "silent": "here"},
+            {"text": "there"},
+        )

@@ -1,0 +1,275 @@
+"""nginx that looks into the first message of TLS, beside txmux."""
+
+from __future__ import annotations
+
+from tests.interop.converted.sidebyside import NginxTestCase
+
+
+class PrereadTests(NginxTestCase):
+    """A configuration each."""
+
+    def test_names(self) -> None:
+        """A name each, without case, a group of servers for all others, and none for those that say nothing."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $site {
+                git.example.net    git;
+                cloud.example.net  <cloud>;
+                default            web;
+            }
+            upstream git { server <git>; }
+            upstream web { server <web>; }
+            server {
+                listen 127.0.0.1:<port>;
+                ssl_preread on;
+                preread_timeout 500ms;
+                proxy_pass $site;
+            }
+            """,
+            {
+                "hello git.example.net": "git",
+                "hello GIT.Example.Net": "git",
+                "hello cloud.example.net": "cloud",
+                "hello www.example.net": "web",
+                "hello": "web",
+                "ssh": "web",
+                "http": "web",
+                "binary": "web",
+                "silent": "",
+            },
+        )
+
+    def test_hostnames(self) -> None:
+        """Wildcards, of which the longest counts, and expressions after them."""
+        self.prove(
+            r"""
+            map $ssl_preread_server_name $up {
+                hostnames;
+                ~^node[0-9]+\.example$            nodes;
+                ~*^(?<who_is>[a-z]+)\.(test|lab)\.   lab;
+                *.example.com                     all;
+                *.eu.example.com                  eu;
+                .example.org                      org;
+                www.example.org                   www;
+                mail.*                            mail;
+                default                           rest;
+            }
+            upstream nodes { server <nodes>; }
+            upstream lab { server <lab>; }
+            upstream all { server <all>; }
+            upstream eu { server <eu>; }
+            upstream org { server <org>; }
+            upstream www { server <www>; }
+            upstream mail { server <mail>; }
+            upstream rest { server <rest>; }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {
+                "hello node12.example": "nodes",
+                "hello node.example": "rest",
+                "hello joe.lab.example.net": "lab",
+                "hello joe.test.example.com": "all",
+                "hello a.example.com": "all",
+                "hello a.b.example.com": "all",
+                "hello example.com": "rest",
+                "hello a.eu.example.com": "eu",
+                "hello eu.example.com": "all",
+                "hello example.org": "org",
+                "hello x.example.org": "org",
+                "hello www.example.org": "www",
+                "hello mail.example.org": "org",
+                "hello mail.example.net": "mail",
+                "http": "rest",
+            },
+        )
+
+    def test_without_hostnames(self) -> None:
+        """Without ``hostnames``, a wildcard is an ordinary name for nginx, and is left out for txmux."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $up {
+                *.example.com  <wild>;
+                default        <rest>;
+            }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {"hello a.example.com": "rest", "hello b.example.net": "rest"},
+            looks=1,
+        )
+
+    def test_ssh_and_https(self) -> None:
+        """SSH and HTTPS on one port, and another server for old clients."""
+        self.prove(
+            """
+            upstream ssh { server <ssh>; }
+            upstream web { server <web>; }
+            upstream legacy { server <legacy>; }
+            map $ssl_preread_protocol $upstream {
+                default    ssh;
+                "TLSv1.3"  web;
+                "TLSv1.2"  legacy;
+            }
+            server { listen 127.0.0.1:<port>; proxy_pass $upstream; ssl_preread on; }
+            """,
+            {
+                "ssh": "ssh",
+                "openvpn": "ssh",
+                "hello a.example": "web",
+                "hello": "web",
+                "hello a.example old": "legacy",
+            },
+        )
+
+    def test_nested(self) -> None:
+        """What is not TLS goes to SSH, and TLS where its name says."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $https {
+                ""             <nameless>;
+                vpn.example    <vpn>;
+                ~^www\\.       <web>;
+                default        <rest>;
+            }
+            map $ssl_preread_protocol $upstream {
+                ""       <ssh>;
+                default  $https;
+            }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $upstream; }
+            """,
+            {
+                "ssh": "ssh",
+                "http": "ssh",
+                "hello vpn.example": "vpn",
+                "hello www.example": "web",
+                "hello www.example old": "web",
+                "hello": "nameless",
+                "hello other.example": "rest",
+            },
+        )
+
+    def test_protocols(self) -> None:
+        """What clients offer by ALPN: ACME, HTTP/2, XMPP, and all others."""
+        self.prove(
+            r"""
+            map $ssl_preread_alpn_protocols $up {
+                ~\bacme-tls/1\b   acme;
+                ~\bxmpp-client\b  xmpp;
+                "~\bh2\b"         web;
+                default           rest;
+            }
+            upstream acme { server <acme>; }
+            upstream xmpp { server <xmpp>; }
+            upstream web { server <web>; }
+            upstream rest { server <rest>; }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {
+                "hello a.example alpn=acme-tls/1": "acme",
+                "hello a.example alpn=xmpp-client": "xmpp",
+                "hello a.example alpn=h2,http/1.1": "web",
+                "hello a.example alpn=http/1.1,h2": "web",
+                "hello a.example alpn=http/1.1": "rest",
+                "hello a.example": "rest",
+                "ssh": "rest",
+            },
+        )
+
+    def test_together(self) -> None:
+        """Several variables in one map."""
+        self.prove(
+            r"""
+            map "$ssl_preread_protocol|$ssl_preread_server_name" $up {
+                "TLSv1.3|new.example"         <new>;
+                "TLSv1.2|new.example"         <refuge>;
+                "~^TLSv1\.2\|.*\.example$"    <old>;
+                "~^TLS"                       <tls>;
+                "|"                           <ssh>;
+                default                       <rest>;
+            }
+            map $ssl_preread_alpn_protocols:$ssl_preread_server_name $acme {
+                ~^acme-tls/1:                 <acme>;
+                h2:app.example                <app>;
+                default                       $up;
+            }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            server { listen 127.0.0.1:<port1>; ssl_preread on; proxy_pass $acme; }
+            """,
+            {
+                "hello new.example": "new",
+                "hello new.example old": "refuge",
+                "hello any.example old": "old",
+                "hello any.example": "tls",
+                "hello": "tls",
+                "ssh": "ssh",
+            },
+            {
+                "hello any.example alpn=acme-tls/1": "acme",
+                "hello app.example alpn=h2": "app",
+                "hello new.example alpn=http/1.1": "new",
+                "ssh": "ssh",
+            },
+            looks=1,
+        )
+
+    def test_one_after_another(self) -> None:
+        """The name counts first, and the protocols where no name does."""
+        self.prove(
+            r"""
+            map $ssl_preread_server_name $by_name {
+                ~^(www|shop)\.example$  site;
+                ~*^vpn\.                vpn;
+                mail.example            mail;
+            }
+            map $ssl_preread_alpn_protocols $by_protocol {
+                ~\bh2\b     site;
+                ~\bimap\b   mail;
+                default     rest;
+            }
+            map $by_name $group {
+                ""       $by_protocol;
+                default  $by_name;
+            }
+            upstream site { server <site>; }
+            upstream vpn { server <vpn>; }
+            upstream mail { server <mail>; }
+            upstream rest { server <rest>; }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $group; }
+            """,
+            {
+                "hello shop.example": "site",
+                "hello shop.example alpn=imap": "site",
+                "hello VPN.example alpn=h2": "vpn",
+                "hello mail.example alpn=h2": "mail",
+                "hello other.example alpn=h2": "site",
+                "hello alpn=imap": "mail",
+                "hello other.example": "rest",
+                "ssh": "rest",
+            },
+        )
+
+    def test_without_default(self) -> None:
+        """Who is in no entry is closed, and so is who is led to an empty name."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $up {
+                a.example  <a>;
+                b.example  "";
+            }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {"hello a.example": "a", "hello b.example": "", "hello c.example": "", "ssh": ""},
+        )
+
+    def test_not_read(self) -> None:
+        """Without ``ssl_preread`` the variables are empty, and nobody is waited for."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $up {
+                a.example  <a>;
+                ""         <none>;
+                default    <rest>;
+            }
+            server { listen 127.0.0.1:<port>; proxy_pass $up; }
+            """,
+            {"hello a.example": "none", "silent": "none", "http": "none"},
+        )

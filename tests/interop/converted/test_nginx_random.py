@@ -1,0 +1,143 @@
+"""Maps that chance has written, served by nginx and by txmux: whatever has no ``# LOOK:`` is served alike."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.interop.converted.clients import heard
+from tests.interop.converted.sidebyside import NginxTestCase
+
+_EMPTY = '""'
+_COUNT = 30
+_SEED = 23
+_GROUPS = ("one", "two", "three", "four")
+_DOMAINS = ("example.com", "example.org", "x.example.com")
+_LABELS = ("a", "b", "www", "mail")
+_NAMES = (*(f"{label}.{domain}" for label in _LABELS for domain in _DOMAINS), *_DOMAINS)
+_EXPRESSIONS = (
+    r"~^www\.",
+    r"~\.example\.org$",
+    r"~*^MAIL\.",
+    r"~^(a|b)\.x\.",
+    "~example",
+    "~^$",
+    "~.",
+    r"~^a\..*\.com$",
+    "~[.]x[.]",
+    r"~^[a-z]+\.example\.(com|org)$",
+    r'"~^b\.|\.org$"',
+)
+_VERSIONS = ('""', "TLSv1.2", "TLSv1.3", "~^TLSv1")
+_PROTOCOLS = (r"~\bh2\b", r"~\bhttp/1\.1\b", "acme-tls/1", r'"~(^|,)xmpp-client(,|$)"', '""')
+_TOGETHER = (
+    *(f'"TLSv1.{n}:{name}"' for n in (2, 3) for name in _NAMES),
+    *('":"', '"TLSv1.3:"', r'"~^TLSv1\.2:"', r'"~^TLSv1\.[23]:www\."', r'"~:.*\.example\.org$"'),
+    r'"~\.com$"',
+)
+_OFFERS = ("", "alpn=h2,http/1.1", "alpn=http/1.1", "alpn=acme-tls/1", "alpn=xmpp-client")
+_SOURCES = ("", "", " from 127.0.0.2", " from 127.0.0.3", " from 127.0.0.9")
+
+
+class Writer:
+    """Writes configurations, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def configuration(self) -> str:
+        """Write maps, of which each may lead to those before it, and a server that is led by the last one."""
+        blocks, known = [self._names("m0", [])], ["$m0"]
+        writers = (self._names, self._versions, self._offered, self._networks, self._both)
+        for number in range(1, self._random.randint(2, 4)):
+            blocks.append(self._random.choice(writers)(f"m{number}", list(known)))
+            known.append(f"$m{number}")
+        groups = "\n".join(f"upstream {name} {{ server <{name}>; }}" for name in _GROUPS)
+        server = f"server {{ listen 127.0.0.1:<port>; ssl_preread on; proxy_pass {known[-1]}; }}"
+        return "\n".join([*blocks, groups, server, ""])
+
+    def clients(self) -> list[str]:
+        """Give some clients."""
+        choice = self._random.choice
+        found = ["ssh", "http"]
+        for _ in range(12):
+            words = (
+                "hello",
+                choice((*_NAMES, "none.test", "")),
+                choice(_OFFERS),
+                choice(("", "old")),
+            )
+            found.append(" ".join(filter(None, words)) + choice(_SOURCES))
+        return list(dict.fromkeys(found))
+
+    def _names(self, name: str, known: list[str]) -> str:
+        choice = self._random.choice
+        hostnames = self._random.random() < 0.7
+        kinds = ["{0}.{1}", "expression", '""']
+        kinds += ["*.{1}", ".{1}", "{0}.*"] * hostnames
+        keys: dict[str, str] = {}
+        for _ in range(self._random.randint(1, 6)):
+            kind = choice(kinds)
+            key = (
+                choice(_EXPRESSIONS)
+                if kind == "expression"
+                else kind.format(choice(_LABELS), choice(_DOMAINS))
+            )
+            # nginx takes no wildcard twice, whether it begins with a star or a dot.
+            keys.setdefault(key.lstrip("*."), key)
+        lines = ["hostnames;"] * hostnames
+        lines += [f"{key} {choice((*_GROUPS, _EMPTY, *known))};" for key in keys.values()]
+        return self._map("$ssl_preread_server_name", name, lines, known)
+
+    def _versions(self, name: str, known: list[str]) -> str:
+        return self._some("$ssl_preread_protocol", name, _VERSIONS, known)
+
+    def _offered(self, name: str, known: list[str]) -> str:
+        return self._some("$ssl_preread_alpn_protocols", name, _PROTOCOLS, known)
+
+    def _both(self, name: str, known: list[str]) -> str:
+        keys = self._random.sample(_TOGETHER, 4)
+        return self._some('"$ssl_preread_protocol:$ssl_preread_server_name"', name, keys, known)
+
+    def _networks(self, name: str, _: list[str]) -> str:
+        near, one, rest = (self._random.choice(_GROUPS) for _ in range(3))
+        return f"geo ${name} {{ default {rest}; 127.0.0.0/29 {near}; 127.0.0.2 {one}; }}"
+
+    def _some(
+        self, source: str, name: str, keys: tuple[str, ...] | list[str], known: list[str]
+    ) -> str:
+        chosen = [key for key in keys if self._random.random() < 0.6]
+        lines = [f"{key} {self._random.choice((*_GROUPS, *known))};" for key in chosen]
+        return self._map(source, name, lines, known)
+
+    def _map(self, source: str, name: str, lines: list[str], known: list[str]) -> str:
+        if self._random.random() < 0.7:
+            lines = [*lines, f"default {self._random.choice((*_GROUPS, *known))};"]
+        return f"map {source} ${name} {{ {' '.join(lines)} }}"
+
+
+class RandomTests(NginxTestCase):
+    """Many maps."""
+
+    def test_any_maps(self) -> None:
+        """The same servers answer."""
+        unlooked = 0
+        for seed in range(_SEED, _SEED + _COUNT):
+            writer = Writer(seed)
+            text, clients = writer.configuration(), writer.clients()
+            self.setUp()
+            self.start(text)
+            if "# LOOK:" not in self.found.text:
+                unlooked += 1
+                theirs, ours = (self._answers(clients, ports["port"]) for ports in self.ports)
+                self.assertEqual(ours, theirs, f"{seed}\n{text}\n{self.found.text}")
+            self.doCleanups()
+        self.assertGreater(unlooked, _COUNT * 3 // 4)
+
+    def _answers(self, clients: list[str], port: int) -> dict[str, str]:
+        def ask(client: str) -> str:
+            name, _, source = client.partition(" from ")
+            return heard(name, port, source=source or "127.0.0.1")
+
+        with ThreadPoolExecutor(8) as threads:
+            return dict(zip(clients, threads.map(ask, clients), strict=True))

@@ -1,0 +1,375 @@
+"""nginx that lets clients in, chooses servers and connects to them, beside txmux."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from functools import partial
+
+from tests.interop.children import eventually
+from tests.interop.converted.clients import heard
+from tests.interop.converted.sidebyside import NginxTestCase
+from tests.interop.originals import Named
+from tests.interop.servers import make_certificate
+
+_OTHERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+def _tell_header(connection: socket.socket) -> None:
+    """Answer with the client's address of a PROXY protocol header of version 1."""
+    found = b""
+    while b"\r\n" not in found and (piece := connection.recv(4096)):
+        found += piece
+    connection.sendall(found.split()[2] + b"\n")
+
+
+def _tell_peer(connection: socket.socket) -> None:
+    connection.sendall(f"{connection.getpeername()[0]}\n".encode())
+    connection.recv(1)
+
+
+def _wait(connection: socket.socket) -> None:
+    while connection.recv(4096):
+        pass
+
+
+class ServerTests(NginxTestCase):
+    """A configuration each."""
+
+    def test_plain(self) -> None:
+        """Ports that lead somewhere whatever the client says; servers may speak first."""
+        self.prove(
+            """
+            upstream mysql { server <mysql>; }
+            server { listen 127.0.0.1:<port>; proxy_pass mysql; }
+            server { listen 127.0.0.1:<port1>; proxy_pass <smtp>; proxy_timeout 5m; }
+            server { listen 127.0.0.1:<port2>; return ""; }
+            """,
+            {"silent": "mysql", "http": "mysql", "hello a.example": "mysql"},
+            {"silent": "smtp", "text": "smtp"},
+            {"silent": "", "http": ""},
+        )
+
+    def test_unix(self) -> None:
+        """UNIX sockets, of servers and to listen on."""
+        self.prove(
+            """
+            map $ssl_preread_protocol $up { "" unix:<folder>/<port>.sock; default <tls>; }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            server { listen unix:<folder>/<port>.sock; proxy_pass <inner>; }
+            """,
+            {"http": "inner", "hello a.example": "tls"},
+        )
+
+    def test_ports(self) -> None:
+        """One server for several ports, told apart by them."""
+        self.prove(
+            """
+            map $server_port $up { <port> imap; <port1> <imaps>; default ""; }
+            upstream imap { server <imap>; }
+            server {
+                listen 127.0.0.1:<port>;
+                listen 127.0.0.1:<port1> so_keepalive=on backlog=128;
+                listen 127.0.0.1:<port2>;
+                proxy_pass $up;
+            }
+            """,
+            {"silent": "imap"},
+            {"silent": "imaps"},
+            {"silent": ""},
+        )
+
+    def test_groups(self) -> None:
+        """Servers that are down, that cannot be connected, and that are only for such times."""
+        self.prove(
+            """
+            upstream one {
+                zone one 64k;
+                server <down> down;
+                server <gone> max_fails=2 fail_timeout=5s;
+                server <spare> backup;
+            }
+            upstream two { least_conn; server <gone> weight=5; server <up> max_conns=50; }
+            upstream three { hash $remote_addr consistent; server <only>; server <down> down; }
+            server { listen 127.0.0.1:<port>; proxy_pass one; proxy_connect_timeout 2s; }
+            server { listen 127.0.0.1:<port1>; proxy_pass two; }
+            server { listen 127.0.0.1:<port2>; proxy_pass three; }
+            """,
+            {"silent": "spare", "http": "spare"},
+            {"silent": "up", "http": "up"},
+            {"silent": "only", "http": "only"},
+        )
+
+    def test_no_next(self) -> None:
+        """Without a next server, who gets one that cannot be connected is closed."""
+        self.start(
+            """
+            upstream one { server <gone> max_fails=0; server <up> max_fails=0; }
+            server { listen 127.0.0.1:<port>; proxy_pass one; proxy_next_upstream off; }
+            """
+        )
+        for ports in self.ports:
+            found = [heard("silent", ports["port"]) for _ in range(6)]
+            self.assertEqual(sorted(found), ["", "", "", "up", "up", "up"])
+
+    def test_weights(self) -> None:
+        """Turns by weight."""
+        self.start(
+            """
+            upstream one { server <often> weight=3; server <seldom>; }
+            server { listen 127.0.0.1:<port>; proxy_pass one; }
+            """
+        )
+        for ports in self.ports:
+            found = [heard("silent", ports["port"]) for _ in range(8)]
+            self.assertEqual(sorted(found), ["often"] * 6 + ["seldom"] * 2)
+
+    def test_hash(self) -> None:
+        """Who comes from the same address gets the same server, and not all get the same one."""
+        self.start(
+            """
+            upstream one { hash $remote_addr consistent; server <a>; server <b>; server <c>; }
+            split_clients $remote_addr $two { 40% <a>; 0.5% <b>; * <c>; }
+            server { listen 127.0.0.1:<port>; proxy_pass one; }
+            server { listen 127.0.0.1:<port1>; proxy_pass $two; }
+            """
+        )
+        for ports in self.ports:
+            for port in ports.values():
+                found = {
+                    source: {heard("silent", port, source=source) for _ in range(3)}
+                    for source in (f"127.0.1.{n}" for n in range(1, 16))
+                }
+                self.assertEqual({len(names) for names in found.values()}, {1})
+                self.assertGreater(len(set.union(*found.values())), 1)
+
+    def test_admission(self) -> None:
+        """Of ``allow`` and ``deny`` the first that fits counts, and those of a server replace those above."""
+        a, b, c = _OTHERS
+        self.prove(
+            f"""
+            deny {c};
+            server {{
+                listen 127.0.0.1:<port>; proxy_pass <all>;
+            }}
+            server {{
+                listen 127.0.0.1:<port1>; proxy_pass <some>;
+                allow {a}; deny 127.0.0.0/29; allow {b};
+            }}
+            server {{
+                listen 127.0.0.1:<port2>; proxy_pass <few>;
+                deny {a}; allow 127.0.0.2/31; deny all;
+            }}
+            """,
+            {f"silent from {a}": "all", f"silent from {c}": "", "http": "all"},
+            {
+                f"silent from {a}": "some",
+                f"silent from {b}": "",
+                "silent": "",
+                "silent from 127.0.0.9": "some",
+            },
+            {f"silent from {a}": "", f"silent from {b}": "few", "silent": "", f"http from {c}": ""},
+        )
+
+    def test_networks(self) -> None:
+        """Servers by the client's network, of which the smallest counts."""
+        a, b, c = _OTHERS
+        self.prove(
+            f"""
+            geo $up {{
+                default        <rest>;
+                127.0.0.0/29   <near>;
+                {a}            <a>;
+            }}
+            map $remote_addr $other {{ {b} <b>; default $up; }}
+            server {{ listen 127.0.0.1:<port>; proxy_pass $up; }}
+            server {{ listen 127.0.0.1:<port1>; proxy_pass $other; }}
+            """,
+            {f"silent from {a}": "a", "silent from 127.0.0.9": "rest", f"http from {b}": "near"},
+            {f"http from {b}": "b", f"http from {a}": "a", f"silent from {c}": "near"},
+        )
+
+    def test_networks_and_names(self) -> None:
+        """The office has another server for a name, as others have."""
+        self.prove(
+            """
+            geo $remote_addr $inside { default no; 127.0.0.2/32 yes; }
+            map "$inside:$ssl_preread_server_name" $up {
+                "yes:admin.example"  <admin>;
+                "no:admin.example"   "";
+                "yes:"               <ssh>;
+                default              <web>;
+            }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {
+                "hello admin.example": "",
+                "hello admin.example from 127.0.0.2": "admin",
+                "hello www.example": "web",
+                "hello www.example from 127.0.0.2": "web",
+                "ssh": "web",
+                "ssh from 127.0.0.2": "ssh",
+            },
+        )
+
+    def test_limit(self) -> None:
+        """Connections of one address are limited, and those of others are not concerned."""
+        self.prove(
+            """
+            limit_conn_zone $binary_remote_addr zone=each:1m;
+            server { listen 127.0.0.1:<port>; limit_conn each 1; proxy_pass <a>; }
+            """,
+            {"http from 127.0.0.9": "a"},
+        )
+        for ports in self.ports:
+            port = ports["port"]
+            with socket.create_connection(("127.0.0.1", port), 20) as first:
+                self.assertEqual(first.recv(10), b"a\n")
+                self.assertEqual(heard("http", port), "")
+                self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
+            eventually(partial(lambda p: heard("http", p) == "a", port), "there is room again")
+
+    def test_client_address(self) -> None:
+        """The server is told the client's address, also by way of a second proxy that believes the first."""
+        self.servers["header"] = Named(self, answer=_tell_header)
+        self.prove(
+            """
+            server { listen 127.0.0.1:<port>; proxy_protocol on; proxy_pass <header>; }
+            server { listen 127.0.0.1:<port1>; proxy_protocol on; proxy_pass 127.0.0.1:<port2>; }
+            server {
+                listen 127.0.0.1:<port2> proxy_protocol;
+                set_real_ip_from 127.0.0.0/8;
+                deny 127.0.0.3;
+                proxy_protocol on;
+                proxy_pass <header>;
+            }
+            """,
+            {"silent": "127.0.0.1", "http from 127.0.0.2": "127.0.0.2"},
+            {"http from 127.0.0.2": "127.0.0.2", "http from 127.0.0.3": ""},
+            looks=1,
+        )
+
+    def test_source(self) -> None:
+        """The server is connected from another address."""
+        self.servers["peer"] = Named(self, answer=_tell_peer)
+        self.prove(
+            """
+            server { listen 127.0.0.1:<port>; proxy_bind 127.0.0.7; proxy_pass <peer>; }
+            """,
+            {"silent": "127.0.0.7"},
+        )
+
+    def test_idle(self) -> None:
+        """Who is idle for too long is closed."""
+        self.servers["quiet"] = Named(self, answer=_wait)
+        self.prove(
+            """
+            proxy_timeout 700ms;
+            server { listen 127.0.0.1:<port>; proxy_pass <quiet>; }
+            """,
+            {"silent": "", "http": ""},
+        )
+
+    def test_included(self) -> None:
+        """Parts are in files beside the main one, of which each is read where it is included."""
+        (self.own_folder / "sites.map").write_text("a.example site;\n.b.example other;\n")
+        (self.own_folder / "groups").mkdir()
+        one, two = Named(self, "one"), Named(self, "two")
+        for name, server in (("site", one), ("other", two)):
+            file = self.own_folder / "groups" / f"{name}.conf"
+            file.write_text(f"upstream {name} {{ server 127.0.0.1:{server.port}; }}\n")
+        self.prove(
+            """
+            include groups/*.conf;
+            map $ssl_preread_server_name $up { hostnames; include sites.map; }
+            server { listen 127.0.0.1:<port>; ssl_preread on; proxy_pass $up; }
+            """,
+            {"hello a.example": "one", "hello x.b.example": "two", "hello c.example": ""},
+        )
+
+    def test_set(self) -> None:
+        """A variable that is set has its value before the client has said anything."""
+        self.prove(
+            """
+            map $ssl_preread_server_name $name { a.example <a>; default <rest>; }
+            server {
+                listen 127.0.0.1:<port>;
+                set $up $name;
+                ssl_preread on;
+                preread_timeout 300ms;
+                proxy_pass $up;
+            }
+            """,
+            {"hello a.example": "rest", "http": "rest", "silent": ""},
+        )
+
+
+class TlsTests(NginxTestCase):
+    """TLS that ends here, or begins here."""
+
+    def test_ended(self) -> None:
+        """TLS ends, and servers speak first inside of it; what is not TLS is closed."""
+        made = make_certificate(self.own_folder, "a.example", "b.example")
+        self.prove(
+            f"""
+            ssl_certificate {made.chain};
+            ssl_certificate_key {made.key};
+            ssl_protocols TLSv1.2 TLSv1.3;
+            map $ssl_server_name $up {{ a.example <a>; default <rest>; }}
+            server {{ listen 127.0.0.1:<port> ssl; proxy_pass <inside>; }}
+            server {{ listen 127.0.0.1:<port1> ssl; proxy_pass $up; }}
+            """,
+            {"tls a.example silent": "inside", "tls old http": "inside", "http": ""},
+            {"tls a.example http": "a", "tls b.example http": "rest", "tls http": "rest"},
+        )
+
+    def test_client_certificates(self) -> None:
+        """Only clients with a certificate are served."""
+        made = make_certificate(self.own_folder, "a.example")
+        self.prove(
+            f"""
+            server {{
+                listen 127.0.0.1:<port> ssl;
+                ssl_certificate {made.chain};
+                ssl_certificate_key {made.key};
+                ssl_client_certificate {made.chain};
+                ssl_verify_client on;
+                proxy_pass <inside>;
+            }}
+            """,
+            {"tls a.example http": ""},
+        )
+        context = ssl.create_default_context(cafile=made.chain)
+        context.load_cert_chain(made.chain, made.key)
+        for ports in self.ports:
+            plain = socket.create_connection(("127.0.0.1", ports["port"]), 20)
+            with context.wrap_socket(plain, server_hostname="a.example") as client:
+                self.assertEqual(client.recv(100), b"inside\n")
+
+    def test_begun(self) -> None:
+        """TLS to the server, whose certificate is verified."""
+        made = make_certificate(self.own_folder, "a.example")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made.chain, made.key)
+
+        def answer(connection: socket.socket) -> None:
+            with context.wrap_socket(connection, server_side=True) as stream:
+                stream.sendall(b"secret\n")
+                stream.recv(1)
+
+        self.servers["secret"] = Named(self, answer=answer)
+        self.prove(
+            f"""
+            proxy_ssl on;
+            proxy_ssl_verify on;
+            proxy_ssl_trusted_certificate {made.chain};
+            server {{
+                listen 127.0.0.1:<port>; proxy_ssl_name a.example; proxy_pass <secret>;
+            }}
+            server {{
+                listen 127.0.0.1:<port1>; proxy_ssl_name b.example; proxy_pass <secret>;
+            }}
+            """,
+            {"silent": "secret"},
+            {"silent": ""},
+        )

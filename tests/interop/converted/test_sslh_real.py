@@ -1,0 +1,166 @@
+"""sslh beside txmux: files, command lines, and the variables of its start script."""
+
+from __future__ import annotations
+
+from tests.interop.converted.sidebyside import SslhTestCase
+from tests.interop.originals import Named
+
+
+class FileTests(SslhTestCase):
+    """Files."""
+
+    def test_ssh_and_https(self) -> None:
+        """SSH and TLS share a port, and what nobody knows goes to the last one."""
+        self.prove(
+            """
+            foreground: true;
+            timeout: 1;
+            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+            protocols: (
+                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
+                { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
+            );
+            """,
+            {
+                "ssh": "ssh",
+                "hello a.example": "tls",
+                "silent": "ssh",
+                "text": "tls",
+            },
+        )
+
+    def test_names_and_protocols(self) -> None:
+        """Names, protocols of ALPN, and both, before all other TLS."""
+        self.prove(
+            """
+            foreground: true;
+            timeout: 1;
+            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+            protocols: (
+                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
+                { name: "tls"; host: "127.0.0.1"; port: "<both.port>"; sni_hostnames: [ "im.example" ]; alpn_protocols: [ "xmpp-client" ]; log_level: 0; },
+                { name: "tls"; host: "127.0.0.1"; port: "<web.port>"; alpn_protocols: [ "h2", "http/1.1" ]; },
+                { name: "tls"; host: "127.0.0.1"; port: "<mail.port>"; sni_hostnames: [ "mail.example", "imap.*.example" ]; },
+                { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; }
+            );
+            """,
+            {
+                "hello im.example alpn=xmpp-client": "both",
+                "hello im.example": "tls",
+                "hello a.example alpn=h2,http/1.1": "web",
+                "hello mail.example": "mail",
+                "hello imap.a.example": "mail",
+                "hello": "tls",
+            },
+        )
+
+    def test_expressions(self) -> None:
+        """Regular expressions, several of one entry, and HTTP."""
+        self.prove(
+            r"""
+            foreground: true;
+            timeout: 1;
+            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+            protocols: (
+                { name: "regex"; host: "127.0.0.1"; port: "<redis.port>"; regex_patterns: [ "^\\*[0-9]" ]; },
+                { name: "regex"; host: "127.0.0.1"; port: "<desk.port>"; regex_patterns: [ "^nothing", "^\x03\x00" ]; },
+                { name: "http"; host: "127.0.0.1"; port: "<web.port>"; },
+                { name: "anyprot"; host: "127.0.0.1"; port: "<rest.port>"; }
+            );
+            """,
+            {
+                "redis": "redis",
+                "http": "web",
+                "post": "web",
+                "text": "rest",
+                "ssh": "rest",
+            },
+        )
+
+    def test_timeout(self) -> None:
+        """Who is silent has a place of its own, after a second."""
+        self.prove(
+            """
+            foreground: true;
+            inetd: false;
+            numeric: true;
+            timeout: 1;
+            on-timeout: "timeout";
+            listen: ( { host: "127.0.0.1"; port: "<port>"; } );
+            protocols: (
+                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
+                { name: "tls"; host: "127.0.0.1"; port: "<tls.port>"; },
+                { name: "timeout"; host: "127.0.0.1"; port: "<mysql.port>"; }
+            );
+            """,
+            {"ssh": "ssh", "hello a.example": "tls", "silent": "mysql"},
+        )
+
+    def test_many_protocols(self) -> None:
+        """XMPP, SOCKS and OpenVPN, on two ports."""
+        self.prove(
+            """
+            foreground: true;
+            timeout: 1;
+            listen: (
+                { host: "127.0.0.1"; port: "<port>"; },
+                { host: "127.0.0.1"; port: "<port1>"; }
+            );
+            protocols: (
+                { name: "ssh"; host: "127.0.0.1"; port: "<ssh.port>"; },
+                { name: "openvpn"; host: "127.0.0.1"; port: "<vpn.port>"; },
+                { name: "xmpp"; host: "127.0.0.1"; port: "<xmpp.port>"; },
+                { name: "socks5"; host: "127.0.0.1"; port: "<socks.port>"; },
+                { name: "http"; host: "127.0.0.1"; port: "<web.port>"; }
+            );
+            """,
+            {"ssh": "ssh", "xmpp": "xmpp", "socks": "socks", "http": "web"},
+            {"openvpn": "vpn", "http": "web", "silent": "ssh"},
+        )
+
+
+class ArgumentTests(SslhTestCase):
+    """Command lines."""
+
+    def test_long_options(self) -> None:
+        """As the start script of a distribution has it."""
+        self.prove(
+            "sslh --foreground --timeout 1 --listen 127.0.0.1:<port> --ssh <ssh> --ssl <tls> "
+            "--pidfile <folder>/pid\n",
+            {"ssh": "ssh", "hello a.example": "tls", "silent": "ssh", "text": "tls"},
+        )
+
+    def test_short_options(self) -> None:
+        """Short ones, and a protocol for silence that is not the first."""
+        self.prove(
+            "sslh -f -n -t1 -p 127.0.0.1:<port> -p 127.0.0.1:<port1> --ssh <ssh> --http <web> --tls <tls> "
+            "--anyprot <rest> --on-timeout http\n",
+            {"ssh": "ssh", "http": "web", "silent": "web", "text": "rest"},
+            {"hello a.example": "tls", "silent": "web"},
+        )
+
+    def test_file_and_options(self) -> None:
+        """A file, and what the command line says beside it."""
+        base = self.own_folder / "base.cfg"
+        text = "sslh -f -F<folder>/base.cfg --listen 127.0.0.1:<port> --http <web>\n"
+        ports = {name: Named(self, name).port for name in ("ssh", "tls")}
+        entries = ", ".join(
+            f'{{ name: "{name}"; host: "127.0.0.1"; port: "{port}"; }}'
+            for name, port in ports.items()
+        )
+        base.write_text(f"timeout: 1;\nlisten: ();\nprotocols: ( {entries} );\n")
+        self.prove(text, {"ssh": "ssh", "hello a.example": "tls", "http": "web", "silent": "ssh"})
+
+    def test_start_script(self) -> None:
+        """The variables that Debian's start script reads."""
+        self.prove(
+            """
+            # Default options for the start script
+            DAEMON=/usr/sbin/sslh
+            TIME=1
+
+            DAEMON_OPTS="-t $TIME --listen 127.0.0.1:<port> \\
+                --ssh <ssh> --openvpn <vpn> --tls <tls> --pidfile <folder>/pid"
+            """,
+            {"ssh": "ssh", "openvpn": "vpn", "hello a.example": "tls", "silent": "ssh"},
+        )

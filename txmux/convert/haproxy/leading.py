@@ -1,0 +1,224 @@
+"""Who is led where by the frontends of an ``haproxy.cfg``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.haproxy.acls import read_acl
+from txmux.convert.haproxy.backends import fill_backend
+from txmux.convert.haproxy.conditions import Question, Tests, read_acls, read_question
+from txmux.convert.haproxy.decisions import Decisions, asked
+from txmux.convert.haproxy.dynamic import tests_of
+from txmux.convert.haproxy.limits import read_limits, tracking
+from txmux.convert.haproxy.servers import only_server
+from txmux.convert.terms import Condition, InexpressibleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.convert.haproxy.lines import Line, Proxy
+    from txmux.convert.haproxy.place import Place
+    from txmux.convert.writer import Draft, Section
+    from txmux.interfaces import IProtocolMatcher
+
+OPEN = ", and so the clients that it keeps out come in"
+_REFUSING = frozenset({"reject", "silent-drop"})
+_NO_SERVER = re.compile(r"if \{ nbsrv\((?P<name>[^()]+)\) (lt 1|le 0|eq 0|0) \}")
+DECIDING = frozenset({"accept", *_REFUSING})
+
+
+@attrs.frozen
+class Made:
+    """What is made of a file so far.
+
+    Attributes:
+        proxies: The backends of the file that are converted, by name.
+        backends: Their sections, by the same names.
+        used: The numbers of the lines that need no more to be told of.
+        chosen: The sections of single servers that are chosen by rules.
+        tables: What may have a table of clients, by name.
+    """
+
+    draft: Draft
+    matchers: Mapping[str, IProtocolMatcher]
+    proxies: dict[str, Proxy] = attrs.field(factory=dict)
+    backends: dict[str, Section] = attrs.field(factory=dict)
+    used: set[int] = attrs.field(factory=set)
+    chosen: dict[str, Section] = attrs.field(factory=dict)
+    tables: dict[str, Proxy] = attrs.field(factory=dict)
+
+
+@attrs.define
+class Leading:
+    """Who is led where, by the rules of a frontend and of the backends that it leads to.
+
+    Attributes:
+        place: Where its clients come in.
+        listeners: Where is told what is lost.
+    """
+
+    proxy: Proxy
+    made: Made
+    place: Place
+    listeners: list[Section]
+
+    def lost(self, line: Line, why: str, consequence: str = "") -> None:
+        """Tell of a rule that is left out."""
+        message = f"{line}: is left out{consequence}: {why}"
+        self.made.draft.look(line.number, message, self.listeners[0])
+
+    def question(
+        self, line: Line, start: int, acls: Mapping[str, Condition | InexpressibleError]
+    ) -> Question | None:
+        """Read a condition; if it has no counterpart, say so."""
+        self.made.used.add(line.number)
+        try:
+            found = read_question(line.words[start:], acls, self.place)
+            self.place.files.told_at(line.number)
+        except InexpressibleError as error:
+            self.lost(line, str(error), OPEN if refuses(line) else "")
+            return None
+        return found
+
+    def _asked(
+        self,
+        line: Line,
+        start: int,
+        acls: Mapping[str, Condition | InexpressibleError],
+        yes: Decisions,
+        no: Decisions,
+    ) -> Decisions:
+        question = self.question(line, start, acls)
+        if question is None:
+            return no
+
+        try:
+            return self._decide(question, line, yes, no)
+        except InexpressibleError as error:
+            self.lost(line, str(error), OPEN if refuses(line) else "")
+            return no
+
+    def _decide(self, question: Question, line: Line, yes: Decisions, no: Decisions) -> Decisions:
+        def lost(other: Line, why: str) -> None:
+            message = f"{other}: not for those of {line}: {why}"
+            self.made.draft.look(other.number, message, self.listeners[0])
+
+        return asked(question, line, yes, no, lost)
+
+    def decisions(self) -> Decisions:
+        """Read who is led where, from the end on."""
+        acls = read_acls(self.proxy.all("acl"), self.place)
+        found = self._default()
+        for line in reversed(self.proxy.all("use_backend")):
+            if len(line.words) > 1 and not self._falls_back(line, found):
+                found = self._asked(line, 2, acls, self._led_to(line, line.words[1]), found)
+        return self._by_content(self.proxy, acls, found)
+
+    def _by_content(
+        self, proxy: Proxy, acls: Mapping[str, Condition | InexpressibleError], accepted: Decisions
+    ) -> Decisions:
+        found = accepted
+        for line in reversed(proxy.all("tcp-request", "content")):
+            if len(line.words) > 2 and line.words[2] in DECIDING and not self.limits(line, proxy):
+                yes = Decisions() if refuses(line) else accepted
+                found = self._asked(line, 3, acls, yes, found)
+        return found
+
+    def limits(self, line: Line, proxy: Proxy) -> bool:
+        """Write the limits of sources that a rule means; if it means no others, so it is told."""
+        found = read_limits(line, proxy, self.made.tables) if refuses(line) else []
+        if not found or not all(limit.value for limit in found):
+            return False
+        tables = [table for one in self.made.tables.values() for table in one.all("stick-table")]
+        self.made.used.update(one.number for one in (line, *tracking(proxy), *tables))
+        for listener in self.listeners:
+            for limit in found:
+                if limit.key not in listener.entries:
+                    listener.add(limit.key, limit.value, line.number)
+                    why = "HAProxy counts those that it refuses, too, and txmux does not"
+                    self.made.draft.warn(line.number, f"{line}: {why}", listener)
+        return True
+
+    def _default(self) -> Decisions:
+        own = self.made.backends.get(self.proxy.name) if self.proxy.kind == "listen" else None
+        line = self.proxy.value("default_backend")
+        if line:
+            return self._to_backend(line, line.words[1])
+        return self._chosen_servers(self.proxy, own) if own else Decisions()
+
+    def _chosen_servers(self, proxy: Proxy, section: Section) -> Decisions:
+        """Lead to the servers of a backend, of which some are chosen by ``use-server``."""
+        found = Decisions(otherwise=section.name)
+        acls = read_acls(proxy.all("acl"), self.place)
+        for line in reversed(proxy.all("use-server")):
+            alone = only_server(proxy, line.words[1]) if len(line.words) > 2 else None
+            if alone is None:
+                continue
+            name = f"{proxy.name}-{line.words[1]}"
+            if name not in self.made.chosen:
+                chosen = self.made.draft.section("backend", name, line.number)
+                fill_backend(alone, chosen, [self.proxy], self.made.draft, self.made.used)
+                # Where it is down, HAProxy asks the balance of all.
+                chosen.add("fallback", section.name)
+                self.made.chosen[name] = chosen
+            to = Decisions(otherwise=self.made.chosen[name].name)
+            found = self._asked(line, 2, acls, to, found)
+        return found
+
+    def _falls_back(self, line: Line, rest: Decisions) -> bool:
+        """Lead elsewhere when a backend has no server, if all others are led to that backend anyway."""
+        words = " ".join(line.words[2:])
+        for acl in self.proxy.all("acl"):
+            if line.words[3:] == acl.words[1:2] and len(acl.words) > 2:
+                words = f"if {{ {' '.join(acl.words[2:])} }}"
+        found = _NO_SERVER.fullmatch(words)
+        section = self.made.backends.get(found["name"]) if found else None
+        target = self.made.backends.get(line.words[1])
+        if section is None or target is None or "fallback" in section.entries:
+            return False
+        if rest != Decisions(otherwise=section.name) or "check" not in section.entries:
+            return False
+        self.made.used.add(line.number)
+        section.add("fallback", target.name, line.number)
+        return True
+
+    def _led_to(self, line: Line, name: str) -> Decisions:
+        """Lead to a backend, whose name may depend on the client."""
+        if "%[" not in name:
+            return self._to_backend(line, name)
+        try:
+            tests = tests_of(name, self.made.proxies, self.place.files)
+            # Who has no such backend is led to the default one, whatever rules come after this one.
+            found = self._default()
+            for words, backend in reversed(tests):
+                question = Question((Tests(read_acl(words, self.place)),))
+                is_there = backend in self.made.proxies
+                to = self._to_backend(line, backend) if is_there else self._default()
+                found = self._decide(question, line, to, found)
+        except InexpressibleError as error:
+            self.lost(line, f"{error}; these clients are closed")
+            return Decisions()
+        return found
+
+    def _to_backend(self, line: Line, name: str) -> Decisions:
+        """Lead to a backend, or to where its own rules lead."""
+        self.made.used.add(line.number)
+        section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
+        if section is None or proxy is None:
+            why = f"there is no backend {name!r} in the file, or it is disabled"
+            self.made.draft.look(
+                line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
+            )
+            return Decisions()
+        found = self._chosen_servers(proxy, section)
+        if proxy is self.proxy:
+            return found
+        return self._by_content(proxy, read_acls(proxy.all("acl"), self.place), found)
+
+
+def refuses(line: Line) -> bool:
+    """Tell whether a rule turns clients away."""
+    return line.begins("tcp-request") and line.words[2:3] != () and line.words[2] in _REFUSING

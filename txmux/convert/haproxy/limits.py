@@ -1,0 +1,120 @@
+"""Limits of sources, which HAProxy counts in a ``stick-table`` (its configuration manual, sections 4.2 and 7.3)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.haproxy.lines import duration, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from txmux.convert.haproxy.lines import Line, Proxy
+
+_TEST = re.compile(r"(?:src|sc[0-2]?)_(?P<what>conn_cur|conn_rate)(?:\((?P<args>[^()]*)\))?")
+_STORED = re.compile(r"conn_rate\((?P<period>[^()]*)\)")
+_LAYERS = ("connection", "session", "content")
+_UNITS = (("s", 1), ("m", 60), ("h", 3600))
+
+
+@attrs.frozen
+class Limit:
+    """A key of ``[listen]``, and its value."""
+
+    key: str
+    value: str
+
+
+def read_limits(line: Line, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[Limit]:
+    """Read a rule that rejects clients for the number or the rate of their connections.
+
+    Args:
+        line: The rule.
+        proxy: Where it stands.
+        tables: What may have a table, by name.
+
+    Returns:
+        Nothing if it rejects for anything else.
+    """
+    words = list(line.words[3:])
+    if words[:1] != ["if"]:
+        return []
+    named: dict[str, list[Sequence[str]]] = {}
+    for acl in proxy.all("acl"):
+        if len(acl.words) > 2:
+            named.setdefault(acl.words[1], []).append(acl.words[2:])
+    found: list[Limit] = []
+    for test in _alternatives(words[1:], named):
+        limit = _limit(test, line, proxy, tables)
+        if limit is None:
+            return []
+        found.append(limit)
+    return found
+
+
+def _alternatives(
+    words: Sequence[str], named: Mapping[str, list[Sequence[str]]]
+) -> Iterable[Sequence[str]]:
+    group: list[str] = []
+    for word in [*words, "or"]:
+        if word not in {"or", "||"}:
+            group.append(word)
+            continue
+        if group[:1] == ["{"] and group[-1] == "}" and group.count("{") == 1:
+            yield group[1:-1]
+        elif len(group) == 1 and group[0] in named:
+            yield from named[group[0]]
+        else:
+            yield ()
+        group = []
+
+
+def _limit(
+    test: Sequence[str], line: Line, proxy: Proxy, tables: Mapping[str, Proxy]
+) -> Limit | None:
+    found = _TEST.fullmatch(test[0]) if len(test) == 3 else None
+    if found is None or test[1] not in {"ge", "gt"} or not test[2].isdecimal():
+        return None
+    tracks = [track for track in tracking(proxy) if "if" not in track.words]
+    # A client that is counted before it is asked for counts, too.
+    counted = any(_order(track) < _order(line) for track in tracks)
+    most = int(test[2]) - (test[1] == "ge") + (not counted)
+    if most < 1 or not tracks:
+        return None
+    if found["what"] == "conn_cur":
+        return Limit("max_connections_per_source", str(most))
+    args = [arg.strip() for arg in (found["args"] or "").split(",")]
+    elsewhere = [track.words[-1] for track in tracks if track.words[-2] == "table"]
+    names = [name for name in (*args, *elsewhere) if name in tables]
+    period = _period(tables[names[0]] if names else proxy)
+    return Limit("connection_rate_per_source", _rate(most, period)) if period else None
+
+
+def tracking(proxy: Proxy) -> list[Line]:
+    """Give the rules that have the addresses of clients counted."""
+    return [
+        line
+        for line in proxy.all("tcp-request")
+        if len(line.words) > 3 and line.words[2].startswith("track-sc") and line.words[3] == "src"
+    ]
+
+
+def _order(line: Line) -> tuple[int, int]:
+    return _LAYERS.index(line.words[1]), line.number
+
+
+def _period(proxy: Proxy) -> float:
+    line = proxy.value("stick-table")
+    found = _STORED.search(str(line)) if line and line.words[2:3] in {("ip",), ("ipv6",)} else None
+    return seconds(duration(found["period"])) if found else 0
+
+
+def _rate(most: int, period: float) -> str:
+    for unit, length in _UNITS:
+        number = most * length / period
+        if number >= 1 and (number.is_integer() or unit == "h"):
+            return f"{int(number)}/{unit} burst={most}"
+    return ""

@@ -1,0 +1,99 @@
+"""Where clients of an ``haproxy.cfg`` come in, as far as its tests may ask for it, and the files that tests name."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LARGEST = 1 << 20
+
+
+@attrs.frozen
+class Secured:
+    """TLS that ends at a ``bind``.
+
+    Attributes:
+        certificates: PEM files.
+        alpn: The protocols that are spoken, the preferred first.
+        client_ca: The file of the authorities of clients; empty if they need no certificate.
+        minimum: The oldest version, if one is named.
+    """
+
+    certificates: tuple[str, ...]
+    alpn: tuple[str, ...] = ()
+    client_ca: str = ""
+    minimum: str = ""
+
+
+@attrs.define(eq=False)
+class Files:
+    """Files beside a configuration.
+
+    Attributes:
+        folder: Where relative paths begin.
+        read: What was read, and not told of yet.
+        pending: What is to be told of the test that was read last.
+        notes: What is to be told in the end, with the lines.
+    """
+
+    folder: Path
+    read: list[str] = attrs.field(factory=list)
+    pending: list[str] = attrs.field(factory=list)
+    notes: list[tuple[int, str]] = attrs.field(factory=list)
+
+    def told_at(self, line: int) -> None:
+        """Put what is pending down to a line."""
+        self.notes += [(line, message) for message in self.pending]
+        self.pending.clear()
+
+    def lines(self, name: str) -> list[str]:
+        """Give the lines of a file that say something.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with (self.folder / name).open("rb") as file:
+            text = file.read(_LARGEST).decode("latin-1")
+        self.read.append(name)
+        lines = (line.strip() for line in text.split("\n"))
+        return [line for line in lines if line and not line.startswith("#")]
+
+    def certificates(self, name: str) -> list[str]:
+        """Give the PEM files of a path: those of a folder, or the file with one for its key, if there is one."""
+        path = self.folder / name
+        try:
+            if path.is_dir():
+                files = sorted(file.name for file in path.iterdir() if file.suffix not in _OTHERS)
+                return [str(PurePath(name) / file) for file in files if not file.startswith(".")]
+            if path.is_file() and b"PRIVATE KEY" not in path.read_bytes():
+                keys = (f"{name}.key", str(PurePath(name).with_suffix(".key")))
+                return [name, *[key for key in keys if (self.folder / key).is_file()][:1]]
+        except OSError:
+            pass  # txmux tells of it where the rules are used
+        return [name]
+
+
+_OTHERS = frozenset({".issuer", ".key", ".ocsp", ".sctl"})
+"""Beside certificates."""
+
+
+@attrs.frozen
+class Place:
+    """Where a client has come in.
+
+    Attributes:
+        files: What tests may read.
+        secured: TLS that ends there.
+        host: Its address; empty for every one.
+        port: Its port; empty if there are several.
+    """
+
+    files: Files
+    secured: Secured | None = None
+    host: str = ""
+    port: str = ""

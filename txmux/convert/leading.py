@@ -1,0 +1,96 @@
+"""Who is led where from a listener, as routes, ``default`` and ``silent``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.matching import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from txmux.convert.decided import Decided
+    from txmux.convert.terms import Networks, Term
+    from txmux.convert.writer import Draft, Section
+    from txmux.interfaces import IProtocolMatcher
+
+CLOSE = "close"
+
+
+@attrs.frozen
+class Leading:
+    """Writes routes.
+
+    Attributes:
+        draft: Where to.
+        matchers: The matchers there are.
+        listeners: The sections of all listeners.
+        routes: The sections of routes, each with the listener that it is for.
+    """
+
+    draft: Draft
+    matchers: Mapping[str, IProtocolMatcher]
+    listeners: list[Section] = attrs.field(factory=list)
+    routes: list[tuple[Section, Section]] = attrs.field(factory=list)
+
+    def lead(self, listener: Section, decided: Decided[str], *, waits: bool) -> None:
+        """Write where clients are led.
+
+        Args:
+            listener: Where they come to.
+            decided: The backend that they are led to, or ``close``.
+            waits: Whether the other program waits for what they say, although it may decide by their networks alone.
+        """
+        if decided.cases and not waits:
+            # These are connected at once, so that servers may speak first.
+            for case in decided.cases:
+                networks = ",".join(n for t in case.condition for n in texts_of(t.allowed))
+                listener.add("silent", f"{case.result} from={networks} after=1ms", case.line)
+            if decided.otherwise != CLOSE:
+                listener.add("silent", f"{decided.otherwise} after=1ms", decided.line)
+        if decided.otherwise != CLOSE:
+            listener.add("default", decided.otherwise, decided.line)
+        for case in decided.cases:
+            self.route(listener, case.condition, case.result, case.line)
+
+    def route(
+        self, listener: Section, condition: Iterable[Term], outcome: str, line: int
+    ) -> list[Section]:
+        """Write the routes for a condition: one for all that are in the same networks."""
+        groups: dict[object, list[Term]] = {}
+        for term in condition:
+            why = refusal(str(term), self.matchers)
+            if why:
+                self.draft.look(line, f"match = {term} is left out: {why}", listener)
+            else:
+                groups.setdefault((term.allowed, term.excluded), []).append(term)
+        found: list[Section] = []
+        for terms in groups.values():
+            section = self.draft.section("route", "closed" if outcome == CLOSE else outcome, line)
+            found.append(section)
+            for term in terms:
+                section.add("match", str(term), line)
+            for key, networks in (("from", terms[0].allowed), ("not_from", terms[0].excluded)):
+                for network in texts_of(networks):
+                    section.add(key, network, line)
+            section.add("backend", outcome, line)
+        self.routes.extend((section, listener) for section in found)
+        return found
+
+    def finish(self) -> None:
+        """Say which listener each route is for, if there are several."""
+        if len(self.listeners) < 2:
+            return
+        for section, listener in self.routes:
+            outcome = section.entries.pop("backend")
+            section.add("under", listener.name)
+            section.entries["backend"] = outcome
+
+
+def texts_of(networks: Iterable[Networks] | None) -> list[str]:
+    """Write networks in their order."""
+    found = [n for n in networks or () if not isinstance(n, str)]
+    found.sort(key=lambda n: (n.version, n.network_address, n.prefixlen))
+    return [str(n.network_address if n.prefixlen == n.max_prefixlen else n) for n in found]

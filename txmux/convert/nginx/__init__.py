@@ -1,0 +1,1 @@
+"""The ``stream`` block of an ``nginx.conf``, as rules."""

@@ -1,0 +1,165 @@
+"""The ``stream`` block of an ``nginx.conf``, of nginx 1.9 to 1.29, as rules."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from txmux.convert.leading import Leading
+from txmux.convert.nginx.backends import Backends
+from txmux.convert.nginx.reader import Directive, NginxReader
+from txmux.convert.nginx.scope import Scope
+from txmux.convert.nginx.servers import Made, Server
+from txmux.convert.nginx.variables import Variables
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txmux.convert.writer import Draft
+    from txmux.interfaces import IProtocolMatcher
+
+_BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients", "upstream"})
+"""What may be in a file that is included in ``stream``."""
+
+_UNDERSTOOD = frozenset(
+    {
+        *("allow", "deny", "health_check", "health_check_timeout", "limit_conn"),
+        *("limit_conn_dry_run", "listen", "pass", "preread_buffer_size", "preread_timeout"),
+        *("proxy_bind", "proxy_connect_timeout", "proxy_download_rate", "proxy_next_upstream"),
+        *("proxy_next_upstream_timeout", "proxy_next_upstream_tries", "proxy_pass"),
+        *("proxy_protocol", "proxy_ssl", "proxy_ssl_certificate", "proxy_ssl_certificate_key"),
+        *("proxy_ssl_ciphers", "proxy_ssl_conf_command", "proxy_ssl_name", "proxy_ssl_protocols"),
+        *("proxy_ssl_trusted_certificate", "proxy_ssl_verify", "proxy_ssl_verify_depth"),
+        *("proxy_timeout", "proxy_upload_rate", "resolver", "resolver_timeout", "return", "set"),
+        *("set_real_ip_from", "ssl_alpn", "ssl_certificate", "ssl_certificate_key"),
+        *("ssl_client_certificate", "ssl_handshake_timeout", "ssl_preread", "ssl_protocols"),
+        "ssl_verify_client",
+    }
+)
+_OF_PROCESS = {"user": ("user", "group"), "worker_processes": ("workers",)}
+_QUIET = frozenset(
+    {
+        *("limit_conn_log_level", "limit_conn_status", "map_hash_bucket_size", "map_hash_max_size"),
+        *("preread_by_lua_no_postpone", "proxy_half_close", "proxy_ssl_server_name"),
+        *(
+            "proxy_ssl_session_reuse",
+            "server_names_hash_bucket_size",
+            "server_names_hash_max_size",
+            "server_name",
+        ),
+        *("ssl_prefer_server_ciphers", "ssl_session_cache", "ssl_session_tickets"),
+        *("ssl_session_timeout", "ssl_trusted_certificate", "variables_hash_bucket_size"),
+        *("variables_hash_max_size", "log_format", "open_log_file_cache", "proxy_requests"),
+        *("proxy_responses",),
+    }
+)
+"""What needs no counterpart: txmux does so anyway, or has nothing that this would be about."""
+
+_WARNED = {
+    "access_log": "access_log and access_log_format in [txmux] say where the log goes",
+    "error_log": "the service's log goes to the standard error; see 'Run as a service'",
+    "proxy_buffer_size": "",
+    "proxy_socket_keepalive": "keepalive of [listen] is for both sides",
+    "ssl_ciphers": "txmux chooses the ciphers",
+    "ssl_conf_command": "txmux chooses the ciphers",
+    "ssl_dhparam": "txmux chooses the ciphers",
+    "ssl_ecdh_curve": "txmux chooses the ciphers",
+    "ssl_stapling": "",
+    "ssl_verify_depth": "",
+    "status_zone": "see metrics in [txmux]",
+    "tcp_nodelay": "",
+}
+
+
+def convert_nginx(
+    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
+) -> None:
+    """Make rules of an ``nginx.conf``, or of a file that it includes in ``stream``, for `txmux.convert.formats.convert`.
+
+    Raises:
+        ConvertError: There is nothing in it about streams.
+    """
+    reader = NginxReader(data, path, draft)
+    stream = _stream(reader, path, draft)
+    variables = Variables(stream, draft.look)
+    zones = {
+        d.parameters[1].removeprefix("zone=").partition(":")[0]: d.value
+        for d in stream
+        if d.name == "limit_conn_zone" and len(d.words) > 2
+    }
+    leading = Leading(draft, matchers)
+    made = Made(draft, variables, Backends(stream, draft, variables), zones, leading)
+    folder = str(PurePath(path).parent)
+    outer = tuple(d for d in stream if d.name not in _BLOCKS)
+    _tell(outer, draft)
+    taken: dict[str, Directive] = {}
+    for directive in stream:
+        if directive.name == "server":
+            block = directive.block or ()
+            _tell(block, draft)
+            for listen in [d for d in block if d.name == "listen"]:
+                place = f"{listen.value} {'udp' in listen.parameters}"
+                if taken.setdefault(place, directive) is not directive:
+                    message = (
+                        f"{listen}: the server is chosen by server_name, which has no counterpart"
+                    )
+                    draft.look(listen.line, message)
+            Server(directive, Scope(draft, block, outer, folder), made).convert()
+    leading.finish()
+
+
+def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ...]:
+    """Give what is in ``stream``, or in a file that belongs there; of all else is told once."""
+    top = reader.expanded(reader.directives, inner=False)
+    blocks = [d for d in top if d.name == "stream"]
+    if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
+        raise ConvertError(
+            f"{path}: there is no stream block in it, and nothing else of nginx has a counterpart"
+        )
+    others = [d for d in top if d.name != "stream"]
+    found = [inner for block in blocks for inner in reader.expanded(block.block or ())]
+    if not blocks:
+        found, others = list(reader.expanded(top)), []
+        for directive in found:
+            if directive.name == "server" and any(
+                d.name == "location" for d in directive.block or ()
+            ):
+                raise ConvertError(f"{path}: there are servers of http in it, and none of stream")
+    _process(others, draft)
+    others = [d for d in others if d.name not in _OF_PROCESS]
+    names = list(dict.fromkeys(d.name for d in others))
+    if names:
+        draft.notes.append(f"{', '.join(names)}: not about streams, and left out")
+    return tuple(found)
+
+
+def _process(directives: Sequence[Directive], draft: Draft) -> None:
+    """Write who the process is, and how many there are of it."""
+    found: dict[str, tuple[str, int]] = {}
+    for directive in directives:
+        usual = directive.value in {"", "root", "1"}
+        for key, value in zip(
+            _OF_PROCESS.get(directive.name, ()), directive.parameters, strict=False
+        ):
+            if not usual:
+                found[key] = (value, directive.line)
+    if found:
+        section = draft.section("txmux", line=min(line for _, line in found.values()))
+        for key, (value, line) in found.items():
+            section.add(key, value, line)
+
+
+def _tell(directives: Sequence[Directive], draft: Draft) -> None:
+    """Tell of directives that have no counterpart."""
+    for directive in directives:
+        name = directive.name
+        if name in _WARNED and not _is_usual(directive):
+            reason = _WARNED[name]
+            draft.warn(directive.line, f"{directive}: has no counterpart{reason and f'; {reason}'}")
+        elif name not in {*_UNDERSTOOD, *_QUIET, *_BLOCKS, *_WARNED}:
+            draft.look(directive.line, f"{directive}: is left out: it has no counterpart")
+
+
+def _is_usual(directive: Directive) -> bool:
+    return directive.words in {("tcp_nodelay", "on"), ("access_log", "off")}

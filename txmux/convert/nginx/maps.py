@@ -1,0 +1,114 @@
+"""The blocks ``map``: which of their values a client gets."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.patterns import python_regex
+from txmux.convert.terms import InexpressibleError
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable
+
+    from txmux.convert.nginx.reader import Directive
+
+_SPECIAL = frozenset({"hostnames", "volatile"})
+
+
+@attrs.frozen
+class Entry:
+    """A value of a map, which may have variables in it.
+
+    Attributes:
+        text: The value.
+        line: Where it is.
+    """
+
+    text: str
+    line: int = attrs.field(eq=False)
+
+
+@attrs.frozen
+class Map:
+    """A map, with what is looked at first in front, as nginx does it.
+
+    Attributes:
+        source: What is looked up.
+        exact: The values of texts, which are in small letters.
+        wild: The values of patterns with a wildcard at one end, the longest first.
+        regular: The values of regular expressions: what follows ``~``, and what is compiled of it.
+        default: The value of all others.
+    """
+
+    source: str
+    exact: dict[str, Entry]
+    wild: tuple[tuple[str, Entry], ...]
+    regular: tuple[tuple[str, re.Pattern[str], Entry], ...]
+    default: Entry
+
+    def find(self, text: str) -> Entry:
+        """Look up a text."""
+        lower = text.lower()
+        if lower in self.exact:
+            return self.exact[lower]
+        for pattern, entry in self.wild:
+            if is_below(lower.removesuffix("."), pattern):
+                return entry
+        # The empty text matches no expression, not even one that would fit.
+        for _, regex, entry in self.regular if text else ():
+            if regex.search(text):
+                return entry
+        return self.default
+
+    def entries(self) -> list[Entry]:
+        """Give all entries."""
+        wild, regular = [e for _, e in self.wild], [e for _, _, e in self.regular]
+        return [*self.exact.values(), *wild, *regular, self.default]
+
+
+def is_below(name: str, pattern: str) -> bool:
+    """Tell whether a name has a pattern with a wildcard at one end."""
+    return (
+        name == pattern[1:] or fnmatchcase(name, f"*{pattern}")
+        if pattern[0] == "."
+        else (fnmatchcase(name, pattern))
+    )
+
+
+def read_map(directive: Directive, lost: Callable[[int, str], None]) -> Map:
+    """Read a block.
+
+    Args:
+        directive: The ``map``.
+        lost: Is told of entries that are left out, with their lines.
+    """
+    block = directive.block or ()
+    hostnames = any(d.words == ("hostnames",) for d in block)
+    exact: dict[str, Entry] = {}
+    wild: list[tuple[str, Entry]] = []
+    regular: list[tuple[str, re.Pattern[str], Entry]] = []
+    default = Entry("", directive.line)
+    for line in block:
+        key, entry = line.name, Entry(line.value, line.line)
+        if line.words in {(word,) for word in _SPECIAL}:
+            continue
+        if len(line.words) != 2:
+            lost(line.line, f"{line}: is left out: an entry has two words")
+        elif key == "default":
+            default = entry
+        elif key.startswith("~"):
+            try:
+                regular.append((key[1:], python_regex(key[1:]), entry))
+            except InexpressibleError as error:
+                lost(line.line, f"{line}: is left out: {error}")
+        elif hostnames and (key.startswith((".", "*.")) or key.endswith(".*")):
+            wild.append((key.lower(), entry))
+        else:
+            exact.setdefault(key.removeprefix("\\").lower(), entry)
+    # Of wildcards those in front are looked at first, and of these the longest.
+    wild.sort(key=lambda item: (item[0].endswith(".*"), -item[0].count("."), -len(item[0])))
+    return Map(directive.value, exact, tuple(wild), tuple(regular), default)

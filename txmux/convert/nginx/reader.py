@@ -1,0 +1,166 @@
+"""Configurations of nginx, split into words by the package crossplane, with the files that they include."""
+
+from __future__ import annotations
+
+import glob
+import re
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from txmux.convert.writer import Draft
+
+    Token = tuple[str, int, bool]
+
+_ESCAPED = re.compile(r"\\([\"'\\trn])")
+_CONTROLS = {"t": "\t", "r": "\r", "n": "\n"}
+_MOST_DEPTH = 50
+
+
+@attrs.frozen
+class Directive:
+    """A directive with what it has in braces.
+
+    Attributes:
+        words: Its name and its parameters.
+        line: Where it is, as `Draft` numbers lines.
+        block: What is in its braces, if it has some.
+    """
+
+    words: tuple[str, ...]
+    line: int
+    block: tuple[Directive, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its first word."""
+        return self.words[0]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The other words."""
+        return self.words[1:]
+
+    @property
+    def value(self) -> str:
+        """The first parameter, or nothing."""
+        return self.words[1] if len(self.words) > 1 else ""
+
+    def __str__(self) -> str:
+        return " ".join(word or '""' for word in self.words)
+
+
+class NginxReader:
+    """Reads a configuration and what it includes.
+
+    Args:
+        data: What is in the main file.
+        path: Its name. Relative paths of files that are included start at its folder, as nginx has it.
+        draft: Numbers the lines, and is told of files that cannot be read.
+
+    Raises:
+        ConvertError: crossplane is not installed, or the file is not one of nginx.
+    """
+
+    def __init__(self, data: bytes, path: str, draft: Draft) -> None:
+        try:
+            self._crossplane = import_module("crossplane")
+        except ModuleNotFoundError:
+            raise ConvertError(
+                "to read an nginx.conf takes the package crossplane; install it: pip install 'txmux[convert]'"
+            ) from None
+        self._path = path
+        self._draft = draft
+        # crossplane opens files itself.
+        with tempfile.NamedTemporaryFile() as copy:
+            copy.write(data + b"\n")  # without it, the last word would be lost
+            copy.flush()
+            self.directives = self._read(copy.name, path)
+
+    def expanded(
+        self, directives: Iterable[Directive], *, inner: bool = True, inside: tuple[str, ...] = ()
+    ) -> tuple[Directive, ...]:
+        """Put what is included in the place of each ``include``.
+
+        Args:
+            directives: Where to look.
+            inner: Whether to look into braces, too.
+            inside: The files that these are in.
+        """
+        found: list[Directive] = []
+        for directive in directives:
+            if directive.name == "include" and directive.block is None:
+                found += self._included(directive, inside, inner=inner)
+            elif inner and directive.block is not None:
+                block = self.expanded(directive.block, inside=inside)
+                found.append(attrs.evolve(directive, block=block))
+            else:
+                found.append(directive)
+        return tuple(found)
+
+    def _included(
+        self, directive: Directive, inside: tuple[str, ...], *, inner: bool
+    ) -> Iterator[Directive]:
+        pattern = str(Path(self._path).parent / directive.value)
+        several = glob.has_magic(pattern)
+        files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
+        for file in files:
+            directives, why = (
+                self._tried(file) if file not in inside else ((), "it includes itself")
+            )
+            if why:
+                message = f"{directive}: is left out: {file} cannot be read: {why}"
+                self._draft.look(directive.line, message)
+            yield from self.expanded(directives, inner=inner, inside=(*inside, file))
+
+    def _tried(self, file: str) -> tuple[tuple[Directive, ...], str]:
+        """Read a file; if it cannot be opened, say why."""
+        try:
+            return self._read(file, file), ""
+        except OSError as error:
+            return (), str(error.strerror)
+
+    def _read(self, file: str, name: str) -> tuple[Directive, ...]:
+        tokens: Iterator[Token] = iter(self._crossplane.lex(file))
+        try:
+            return tuple(self._block(tokens, name))
+        except self._crossplane.errors.NgxParserSyntaxError as error:
+            raise ConvertError(f"{name}:{error.lineno}: {error.strerror}") from None
+
+    def _block(self, tokens: Iterator[Token], file: str, depth: int = 0) -> Iterator[Directive]:
+        for first, line, quoted in tokens:
+            if first == "}" and not quoted:
+                return
+            if first.startswith("#") and not quoted:
+                continue
+            words, end = self._words(tokens)
+            if end in {"", "}"} or depth > _MOST_DEPTH:
+                raise ConvertError(f"{file}:{line}: the directive {first!r} does not end with ';'")
+            block = tuple(self._block(tokens, file, depth + 1)) if end == "{" else None
+            words = tuple(
+                _ESCAPED.sub(lambda f: _CONTROLS.get(f[1], f[1]), w) for w in (first, *words)
+            )
+            yield Directive(words, self._draft.line_in(file, line), block)
+
+    def _words(self, tokens: Iterator[Token]) -> tuple[tuple[str, ...], str]:
+        """Read the parameters of a directive, and what ends it; nothing if the file does."""
+        words: list[str] = []
+        for word, _, quoted in tokens:
+            if not quoted and word in {";", "{", "}"}:
+                return tuple(words), word
+            if quoted or not word.startswith("#"):
+                words.append(word)
+        return tuple(words), ""
+
+
+def latest(directives: Iterable[Directive], *names: str) -> dict[str, Directive]:
+    """Give the last directive of each name."""
+    return {d.name: d for d in directives if d.name in names}

@@ -1,0 +1,93 @@
+"""What holds in a ``server`` block: its own directives, and those of ``stream`` that it does not repeat."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.nginx.values import duration, size
+from txmux.convert.terms import InexpressibleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.convert.nginx.reader import Directive
+    from txmux.convert.writer import Draft, Section
+
+
+@attrs.frozen
+class Scope:
+    """The directives of a server, or of an upstream.
+
+    Attributes:
+        own: Its own directives.
+        outer: Those of the ``stream`` block.
+        folder: Where relative paths start.
+    """
+
+    draft: Draft
+    own: tuple[Directive, ...]
+    outer: tuple[Directive, ...]
+    folder: str
+
+    def all(self, *names: str) -> list[Directive]:
+        """Give the directives of these names; those of ``stream`` only if there are none here."""
+        for directives in (self.own, self.outer):
+            found = [d for d in directives if d.name in names]
+            if found:
+                return found
+        return []
+
+    def get(self, name: str) -> Directive | None:
+        """Give the directive that counts."""
+        return next(reversed(self.all(name)), None)
+
+    def is_on(self, name: str, *, default: bool = False) -> bool:
+        """Tell whether a directive says ``on``."""
+        found = self.get(name)
+        return found.value == "on" if found else default
+
+    def text(self, name: str, default: str = "") -> str:
+        """Give what a directive says."""
+        found = self.get(name)
+        return " ".join(found.parameters) if found else default
+
+    def line(self, name: str) -> int:
+        """Give the line of a directive, 0 if it is not there."""
+        found = self.get(name)
+        return found.line if found else 0
+
+    def path(self, text: str) -> str:
+        """Write a path so that it means the same in a rules file, wherever that is."""
+        return os.path.join(os.path.abspath(self.folder), text)  # noqa: PTH100, PTH118 - not resolved
+
+    def add(
+        self, section: Section, key: str, name: str, default: str, *, sized: bool = False
+    ) -> None:
+        """Write a time or a size.
+
+        Args:
+            section: Where it goes.
+            key: Its key there.
+            name: The directive.
+            default: What nginx takes if there is none; if it is empty, nothing is written.
+            sized: Whether it is a size.
+        """
+        text = self.text(name, default)
+        try:
+            value = (size if sized else duration)(text) if text else ""
+        except InexpressibleError as error:
+            self.draft.look(self.line(name), f"{name} {text}: is left out: {error}", section)
+            return
+        if value:
+            section.add(key, value, self.line(name))
+
+
+def each(scope: Scope, names: dict[str, str], tell: Callable[[int, str], None]) -> None:
+    """Tell of directives, and of each why it has no counterpart."""
+    for directive in scope.own:
+        if directive.name in names:
+            why = names[directive.name]
+            tell(directive.line, f"{directive}: has no counterpart{why and f'; {why}'}")

@@ -1,0 +1,259 @@
+"""The blocks ``server``: where they listen, whom they let in, and where they lead."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.decided import Decided, always
+from txmux.convert.leading import CLOSE, Leading
+from txmux.convert.nginx.listens import Endpoint, endpoints_of
+from txmux.convert.nginx.networks import admission
+from txmux.convert.nginx.variables import Place, Variables
+from txmux.convert.terms import InexpressibleError, Term
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from txmux.convert.nginx.backends import Backends
+    from txmux.convert.nginx.reader import Directive
+    from txmux.convert.nginx.scope import Scope
+    from txmux.convert.nginx.values import Value
+    from txmux.convert.writer import Draft, Section
+
+_EVERYBODY = "0.0.0.0/0, ::/0"
+_BY_CLIENT = frozenset({"$binary_remote_addr", "$remote_addr"})
+
+
+@attrs.frozen
+class Made:
+    """What is made of a file so far.
+
+    Attributes:
+        backends: Gives where to lead clients.
+        zones: What each zone of ``limit_conn_zone`` counts.
+        leading: Writes the routes.
+    """
+
+    draft: Draft
+    variables: Variables
+    backends: Backends
+    zones: Mapping[str, str]
+    leading: Leading
+
+
+class Server:
+    """A server while it is converted."""
+
+    def __init__(self, directive: Directive, scope: Scope, made: Made) -> None:
+        self._directive = directive
+        self._scope = scope
+        self._made = made
+        self._draft = made.draft
+
+    def convert(self) -> None:
+        """Write its listeners and routes."""
+        endpoints = endpoints_of(self._scope.all("listen"), self._draft)
+        if not endpoints:
+            if not self._scope.all("listen"):
+                self._draft.look(self._directive.line, "server: is left out: it listens nowhere")
+            return
+        self._made.variables.set(self._scope.all("set"))
+        groups: dict[tuple[Endpoint, Decided[str]], list[Endpoint]] = {}
+        for endpoint in endpoints:
+            # Those that differ in nothing but their addresses are one listener.
+            kind = attrs.evolve(endpoint, host="", port="", path="")
+            groups.setdefault((kind, self._decided(endpoint)), []).append(endpoint)
+        for (_, decided), several in groups.items():
+            self._listener(several, decided)
+
+    def _decided(self, endpoint: Endpoint) -> Decided[str]:
+        """Give where clients are led: the name of a backend, or ``close``."""
+        directive = self._scope.get("proxy_pass") or self._scope.get("pass")
+        if directive is None:
+            self._no_proxy()
+            return always(CLOSE, self._directive.line)
+        place = Place(endpoint.host, endpoint.port, self._preread(endpoint), endpoint.ended)
+        by_name = "$" in directive.value
+        try:
+            values = self._made.variables.decide(directive.value, directive.line, place)
+        except InexpressibleError as error:
+            self._lost(directive.line, f"{directive}: {error}; its clients are closed")
+            return always(CLOSE, directive.line)
+
+        def lead(value: Value, line: int) -> Decided[str]:
+            try:
+                name = self._made.backends.outcome(
+                    value, self._scope, line, by_name=by_name, is_udp=endpoint.datagrams
+                )
+            except InexpressibleError as error:
+                self._lost(line, f"{directive}: {error}; these clients are closed")
+                name = CLOSE
+            return always(name, line)
+
+        return values.then(lead, self._lost).simplified()
+
+    def _no_proxy(self) -> None:
+        directive = self._scope.get("return")
+        if directive is None:
+            self._lost(self._directive.line, "server: leads nowhere; its clients are closed")
+        elif directive.value:
+            self._lost(
+                directive.line, f"{directive}: txmux says nothing itself; these clients are closed"
+            )
+
+    def _preread(self, endpoint: Endpoint) -> bool:
+        no_tls = endpoint.ended or endpoint.datagrams
+        return self._scope.is_on("ssl_preread") and not no_tls
+
+    def _lost(self, line: int, message: str) -> None:
+        self._draft.look(line, message)
+
+    def _listener(self, endpoints: list[Endpoint], decided: Decided[str]) -> None:
+        first = endpoints[0]
+        kind = "udp" if first.datagrams else "port"
+        name = f"{kind}-{first.port}" if first.port else PurePath(first.path).stem
+        section = self._draft.section("listen", name, first.line)
+        self._made.leading.listeners.append(section)
+        for endpoint in endpoints:
+            section.add("endpoint", str(endpoint), endpoint.line)
+        self._patience(section, first, decided)
+        if first.proxied:
+            self._proxied(section)
+        self._admission(section, proxied=first.proxied)
+        counted = "max_flows" if first.datagrams else "max_connections"
+        self._limits(section, counted, shared=len(endpoints) > 1)
+        for key, value in (("backlog", first.backlog), ("keepalive", first.keepalive)):
+            if value:
+                section.add(key, value, first.line)
+        if self._scope.text("access_log") == "off" and self._scope.own:
+            section.add("log", "no", self._scope.line("access_log"))
+        if first.ended:
+            self._ended(section, decided)
+        else:
+            self._made.leading.lead(section, decided, waits=self._preread(first))
+
+    def _patience(self, section: Section, endpoint: Endpoint, decided: Decided[str]) -> None:
+        """Write for what a client is waited for, and how long."""
+        if endpoint.ended:
+            self._scope.add(section, "detect_timeout", "ssl_handshake_timeout", "60s")
+            if self._scope.is_on("ssl_preread"):
+                message = (
+                    "ssl_preread: looks inside of TLS that ends here, which has no counterpart"
+                )
+                self._draft.look(self._scope.line("ssl_preread"), message, section)
+        elif not decided.cases and decided.otherwise == CLOSE:
+            section.add("detect_timeout", "1ms", decided.line)
+        elif self._preread(endpoint):
+            self._scope.add(section, "detect_timeout", "preread_timeout", "30s")
+            self._scope.add(section, "peek_limit", "preread_buffer_size", "", sized=True)
+            terms = [term for case in decided.cases for term in case.condition]
+            if not any(term.matcher for term in terms):
+                section.add("silent", CLOSE, self._scope.line("ssl_preread"))
+
+    def _ended(self, listener: Section, decided: Decided[str]) -> None:
+        cases = [(case.condition, case.result, case.line) for case in decided.cases]
+        cases.append(((Term("tls"),), decided.otherwise, decided.line))
+        for condition, outcome, line in cases:
+            terms = [
+                term if term.matcher else attrs.evolve(term, matcher="tls") for term in condition
+            ]
+            for section in self._made.leading.route(listener, terms, outcome, line):
+                if outcome != CLOSE:
+                    self._certificates(section)
+
+    def _certificates(self, section: Section) -> None:
+        scope = self._scope
+        for name in ("ssl_certificate", "ssl_certificate_key"):
+            for directive in scope.all(name):
+                if "$" in directive.value or directive.value.startswith(("data:", "engine:")):
+                    message = f"{directive}: is left out: it is not a file"
+                    self._draft.look(directive.line, message, section)
+                else:
+                    section.add("terminate_tls", scope.path(directive.value), directive.line)
+        if "terminate_tls" not in section.entries:
+            section.dropped = True
+            self._lost(self._directive.line, "server: has no certificate; its clients are closed")
+        alpn = scope.get("ssl_alpn")
+        if alpn:
+            section.add("alpn", ", ".join(alpn.parameters), alpn.line)
+        verify, authorities = (
+            scope.text("ssl_verify_client", "off"),
+            scope.get("ssl_client_certificate"),
+        )
+        if verify == "on" and authorities:
+            section.add("tls_client_ca", scope.path(authorities.value), authorities.line)
+        elif verify not in {"off", "on"}:
+            message = f"ssl_verify_client {verify}: txmux asks for a certificate only where it has to be shown"
+            self._draft.warn(scope.line("ssl_verify_client"), message, section)
+        protocols = scope.get("ssl_protocols")
+        if protocols:
+            self._protocols(section, protocols)
+
+    def _protocols(self, section: Section, directive: Directive) -> None:
+        spoken = set(directive.parameters)
+        if spoken == {"TLSv1.3"}:
+            section.add("tls_minimum", "1.3", directive.line)
+        elif not spoken & {"TLSv1.2", "TLSv1.3"}:
+            self._draft.look(
+                directive.line, f"{directive}: txmux speaks TLS 1.2 and 1.3 only", section
+            )
+        elif spoken != {"TLSv1.2", "TLSv1.3"}:
+            self._draft.warn(directive.line, f"{directive}: txmux speaks TLS 1.2 and 1.3", section)
+
+    def _proxied(self, section: Section) -> None:
+        trusted = self._scope.all("set_real_ip_from")
+        if not trusted:
+            section.add("accept_proxy_from", _EVERYBODY, section.line)
+            message = (
+                "listen ... proxy_protocol without set_real_ip_from: for nginx the client's address is still that of "
+                "the proxy; for txmux it is what the header says, for all that depends on it"
+            )
+            self._draft.warn(section.line, message, section)
+            return
+        for directive in trusted:
+            section.add("accept_proxy_from", directive.value.removesuffix(":"), directive.line)
+        message = (
+            "set_real_ip_from: for nginx the others begin with a PROXY header, too, which it does not believe; for "
+            "txmux they are plain clients: see to it that only these reach the port"
+        )
+        self._draft.look(trusted[0].line, message, section)
+
+    def _admission(self, section: Section, *, proxied: bool) -> None:
+        rules = self._scope.all("allow", "deny")
+        if proxied and rules and not self._scope.all("set_real_ip_from"):
+            message = "allow, deny: are left out: they ask for the proxy's address, and txmux for the client's"
+            self._draft.look(rules[0].line, message, section)
+            return
+
+        def lost(rule: Directive, why: str) -> None:
+            if rule.value != "unix:" or rule.name == "deny":
+                self._draft.look(rule.line, f"{rule}: is left out: {rule.value} {why}", section)
+
+        try:
+            allowed, denied = admission(rules, lost)
+        except InexpressibleError as error:
+            self._draft.look(rules[0].line, f"allow, deny: are left out: {error}", section)
+            return
+        for key, networks in (("allow", allowed), ("deny", denied)):
+            for network in networks:
+                section.add(key, network, rules[0].line)
+
+    def _limits(self, section: Section, key: str, *, shared: bool) -> None:
+        for directive in self._scope.all("limit_conn"):
+            counted = self._made.zones.get(directive.value, "")
+            most = directive.parameters[-1]
+            if self._scope.is_on("limit_conn_dry_run"):
+                message = f"{directive}: is left out: limit_conn_dry_run has it only counted"
+                self._draft.warn(directive.line, message, section)
+            elif counted in _BY_CLIENT:
+                section.add(f"{key}_per_source", most, directive.line)
+                message = f"{directive}: of IPv6, a source is a network of 64 bits; each [listen] counts for itself"
+                self._draft.warn(directive.line, message, section)
+            elif counted == "$server_port" or (counted == "$server_addr" and not shared):
+                section.add(key, most, directive.line)
+            else:
+                message = f"{directive}: is left out: it counts by {counted or 'a zone that is not there'}"
+                self._draft.look(directive.line, message, section)

@@ -1,0 +1,96 @@
+"""What directives of nginx take: times, sizes, and texts with variables in them."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from txmux.convert.terms import InexpressibleError
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_TIME = re.compile(r"(\d+)(ms|[smhdwMy]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000, "y": 31536000}
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
+_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+_SHORTER = 120
+"""Seconds that are written as such."""
+
+
+@attrs.frozen
+class Variable:
+    """A variable that depends on the client."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"${self.name}"
+
+
+Value = tuple["str | Variable", ...]
+"""Pieces of a text; of two neighbours one is a variable."""
+
+
+def value_of(text: str) -> Value:
+    """Take a text with variables apart."""
+    pieces: list[str | Variable] = []
+    at = 0
+    for found in _VARIABLE.finditer(text):
+        pieces += [text[at : found.start()], Variable(found[1] or found[2])]
+        at = found.end()
+    return joined([*pieces, text[at:]])
+
+
+def joined(pieces: list[str | Variable]) -> Value:
+    """Make one piece of neighbouring texts."""
+    found: list[str | Variable] = []
+    for piece in pieces:
+        if isinstance(piece, str) and found and isinstance(found[-1], str):
+            found[-1] += piece
+        elif piece != "":
+            found.append(piece)
+    return tuple(found)
+
+
+def plain(value: Value) -> str | None:
+    """Give the text of a value without variables, else ``None``."""
+    if any(isinstance(piece, Variable) for piece in value):
+        return None
+    return "".join(map(str, value))
+
+
+def shown(value: Value) -> str:
+    """Write a value as it is in the configuration."""
+    return "".join(map(str, value)) or '""'
+
+
+def duration(text: str) -> str:
+    """Write a time of nginx, such as ``1h 30m`` or ``60``, as a duration of txmux.
+
+    Raises:
+        InexpressibleError: It is not one.
+    """
+    words = text.split()
+    parts = [found for word in words for found in _TIME.finditer(word)]
+    if not parts or "".join(p[0] for p in parts) != "".join(words):
+        raise InexpressibleError(f"{text!r} is not a time")
+    milliseconds = sum(int(p[1]) * (_SECONDS[p[2]] * 1000 if p[2] != "ms" else 1) for p in parts)
+    seconds, rest = divmod(milliseconds, 1000)
+    if rest:
+        return f"{milliseconds}ms"
+    for length, unit in _UNITS:
+        if seconds > _SHORTER and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def size(text: str) -> str:
+    """Write a size of nginx, such as ``16k``, as one of txmux.
+
+    Raises:
+        InexpressibleError: It is not one.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InexpressibleError(f"{text!r} is not a size")
+    return f"{found[1]}{f'{found[2].upper()}iB' if found[2] else ''}"

@@ -1,0 +1,177 @@
+"""The variables of a ``stream`` block, and what they are for each client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.decided import Decided, always
+from txmux.convert.nginx.lookups import look_up
+from txmux.convert.nginx.maps import Entry, Map, read_map
+from txmux.convert.nginx.networks import by_network
+from txmux.convert.nginx.saying import ADDRESS, NAME, PROTOCOLS, VERSION
+from txmux.convert.nginx.values import Value, Variable, joined, shown, value_of
+from txmux.convert.terms import InexpressibleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from txmux.convert.nginx.reader import Directive
+
+    Lost = Callable[[int, str], None]
+
+_PREREAD = {
+    "ssl_preread_server_name": NAME,
+    "ssl_preread_alpn_protocols": PROTOCOLS,
+    "ssl_preread_protocol": VERSION,
+}
+_ENDED = {"ssl_server_name": NAME}
+_ADDRESS = {"remote_addr": ADDRESS}
+_MOST_DEPTH = 20
+
+
+@attrs.frozen
+class Place:
+    """What is known before a client comes.
+
+    Attributes:
+        host: Where it is listened, empty for every address.
+        port: The port, empty for a UNIX socket.
+        preread: Whether nginx looks into the ClientHello.
+        ended: Whether TLS ends there.
+        known: Variables whose values are known of the clients in question.
+    """
+
+    host: str
+    port: str
+    preread: bool = False
+    ended: bool = False
+    known: tuple[tuple[str, Value], ...] = ()
+
+    def constants(self) -> Mapping[str, str]:
+        """Give the variables that are the same for all clients."""
+        found = {"server_port": self.port, "protocol": "TCP"}
+        if self.host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - it is compared
+            found["server_addr"] = self.host
+        return found if self.preread else {**found, **dict.fromkeys(_PREREAD, "")}
+
+    def facts(self) -> Mapping[str, str]:
+        """Give the variables that depend on the client, and which fact each of them is."""
+        return {**_ADDRESS, **(_PREREAD if self.preread else {}), **(_ENDED if self.ended else {})}
+
+
+class Variables:
+    """The variables that the configuration defines.
+
+    Args:
+        directives: Those of the ``stream`` block.
+        lost: Is told of what has no counterpart, with its line.
+    """
+
+    def __init__(self, directives: Iterable[Directive], lost: Lost) -> None:
+        self._lost = lost
+        self._defined = {
+            d.parameters[-1].removeprefix("$"): d
+            for d in directives
+            if d.name in {"map", "geo", "split_clients"} and d.parameters
+        }
+        self._maps: dict[str, Map] = {}
+        self._texts: dict[str, Directive] = {}
+
+    def set(self, directives: Iterable[Directive]) -> None:
+        """Take the variables that a server sets."""
+        self._texts = {d.value.removeprefix("$"): d for d in directives if len(d.words) == 3}
+
+    def shares(self, value: Value) -> Directive | None:
+        """Give the block ``split_clients`` that a value is of, if it is that alone."""
+        if len(value) != 1 or not isinstance(value[0], Variable):
+            return None
+        found = self._defined.get(value[0].name)
+        return found if found and found.name == "split_clients" else None
+
+    def decide(self, text: str, line: int, place: Place, depth: int = 0) -> Decided[Value]:
+        """Give what a text is for each client, with those variables left that may have any value.
+
+        Args:
+            text: With variables.
+            line: Where it is.
+            place: Where clients come to.
+            depth: How many variables are looked into already.
+
+        Raises:
+            InexpressibleError: It depends on something that txmux does not know.
+        """
+        if depth > _MOST_DEPTH:
+            raise InexpressibleError(f"{text} depends on itself")
+        nothing: Value = ()
+        found = always(nothing, line)
+        for piece in value_of(text):
+            one = self._piece(piece, line, place, depth)
+
+            def follow(before: Value, _: int, one: Decided[Value] = one) -> Decided[Value]:
+                return one.then(lambda after, at: always(joined([*before, *after]), at), self._lost)
+
+            found = found.then(follow, self._lost)
+        return found.simplified()
+
+    def _piece(self, piece: str | Variable, line: int, place: Place, depth: int) -> Decided[Value]:
+        if isinstance(piece, str):
+            return always((piece,), line)
+        name = piece.name
+        known = {
+            **{n: joined([text]) for n, text in place.constants().items()},
+            **dict(place.known),
+        }
+        if name in known:
+            return always(known[name], line)
+        if name in self._texts:
+            directive = self._texts[name]
+            # nginx sets variables before it has looked into the ClientHello.
+            early = attrs.evolve(place, preread=False)
+            return self.decide(directive.parameters[1], directive.line, early, depth + 1)
+        if name in place.facts():
+            return always((piece,), line)
+        defined = self._defined.get(name)
+        if defined is None:
+            raise InexpressibleError(
+                f"{piece} has no counterpart; neither has what a regular expression captures"
+            )
+        if defined.name == "split_clients":
+            return always((piece,), line)
+        return self._of_block(defined, place, depth)
+
+    def _of_entry(self, entry: Entry, place: Place, depth: int) -> Decided[Value]:
+        try:
+            return self.decide(entry.text, entry.line, place, depth + 1)
+        except InexpressibleError as error:
+            self._lost(entry.line, f"{entry.text}: {error}; these clients are closed")
+            return always((), entry.line)
+
+    def _of_block(self, directive: Directive, place: Place, depth: int) -> Decided[Value]:
+        if directive.name == "geo":
+            if len(directive.parameters) > 1 and directive.value != "$remote_addr":
+                raise InexpressibleError(f"{directive} is not about the client's address")
+            # There, a variable in a value is just text.
+            return by_network(directive, self._lost).then(
+                lambda entry, line: always(joined([entry.text]), line), self._lost
+            )
+        name = directive.parameters[-1]
+        if name not in self._maps:
+            self._maps[name] = read_map(directive, self._lost)
+        table = self._maps[name]
+        asked = value_of(table.source)
+
+        def follow(value: Value, _: int) -> Decided[Value]:
+            strange = [p for p in value if isinstance(p, Variable) and p.name not in place.facts()]
+            if strange:
+                raise InexpressibleError(f"a map of {shown(value)} has no counterpart")
+            here = place
+            if len(asked) == 1 and isinstance(asked[0], Variable):
+                # A variable has one value for a client, wherever it is asked for again.
+                here = attrs.evolve(place, known=(*place.known, (asked[0].name, value)))
+            return look_up(table, value, place.facts(), self._lost).then(
+                lambda entry, _: self._of_entry(entry, here, depth), self._lost
+            )
+
+        return self.decide(table.source, directive.line, place, depth + 1).then(follow, self._lost)

@@ -1,0 +1,106 @@
+"""Regular expressions that are looked for anywhere in a text, as patterns of names in txmux."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+from txmux.convert.terms import InexpressibleError
+
+_GROUP_NAME = re.compile(r"\(\?(?:P?<([A-Za-z_]\w*)>|'(\w+)')")
+_LITERAL = r"(?:[\w/-]|\\[^\w\\])+"
+_ANYTHING = re.compile(r"\^?(?:\(?\.[*+]\)?)?\$?")
+_AS_GLOB = re.compile(
+    rf"(?P<start>\^(?:\.[*+]|\(\.[*+]\))?|)(?P<text>{_LITERAL})(?P<end>(?:\.[*+]|\(\.[*+]\))?\$|)"
+)
+_LISTED = re.compile(
+    rf"(?P<start>\^|\\b|\((?:\?:)?\^\|,\)|)(?:\((?:\?:)?)?(?P<texts>{_LITERAL}(?:\|{_LITERAL})*)\)?"
+    r"(?P<end>\$|\\b|\((?:\?:)?(?:\$\|,|,\|\$)\)|)"
+)
+_ESCAPE = re.compile(r"\\(.)")
+
+
+def python_regex(text: str) -> re.Pattern[str]:
+    """Read what follows ``~`` in a ``map`` of nginx, or the same of others; after ``*`` case does not count.
+
+    Raises:
+        InexpressibleError: It uses what only PCRE has.
+    """
+    pattern = _GROUP_NAME.sub("(", text.removeprefix("*"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return re.compile(pattern, re.IGNORECASE if text.startswith("*") else 0)
+        except (re.error, Warning, OverflowError) as error:
+            raise InexpressibleError(f"~{text} is not a regular expression here: {error}") from None
+
+
+def takes_everything(pattern: str) -> bool:
+    """Tell whether every name that is not empty matches."""
+    return pattern != "^$" and _ANYTHING.fullmatch(pattern) is not None
+
+
+def name_pattern(pattern: str) -> str:
+    """Write a regular expression as the pattern of a whole name, of which case does not count."""
+    found = _AS_GLOB.fullmatch(pattern)
+    if found:
+        text = _ESCAPE.sub(r"\1", found["text"])
+        before = "" if found["start"] == "^" else "*"
+        after = "" if found["end"] == "$" else "*"
+        # What begins with a dot has a label before it, in both; else as much as nothing will do.
+        if not ("+" in found["start"] and text[0] != ".") and "+" not in found["end"]:
+            return written(f"{before}{text}{after}")
+    return "~" + "|".join(map(_whole, _branches(pattern)))
+
+
+def written(name: str) -> str:
+    """Write a name as a pattern of ``sni=``, in which ``none`` stands for a hello without a name."""
+    return "~none" if name == "none" else name
+
+
+def protocol_patterns(pattern: str) -> tuple[str, bool]:
+    r"""Write a regular expression, which is looked for in a list with commas, as the patterns of one of its protocols.
+
+    Returns:
+        The patterns, and whether they take exactly the same clients; ``\bh2\b`` is said to ask for ``h2``.
+
+    Raises:
+        InexpressibleError: It is about the whole list.
+    """
+    bare = pattern.removeprefix("*").removeprefix("^.*").removesuffix(".*$")
+    found = _LISTED.fullmatch(bare)
+    if found is None:
+        raise InexpressibleError(f"~{pattern} is about the list of all protocols at once")
+    texts = [_ESCAPE.sub(r"\1", text) for text in found["texts"].split("|")]
+    before, after = ("" if found[name] else "*" for name in ("start", "end"))
+    exact = found["start"] != "^" and found["end"] != "$"
+    return ",".join(f"{before}{text}{after}" for text in texts), exact
+
+
+def _whole(branch: str) -> str:
+    """Write one alternative so that it matches a whole name."""
+    if branch.startswith("^"):
+        branch = branch[1:]
+    elif not branch.startswith(".*"):
+        branch = f".*{branch}"
+    if branch.endswith("$") and not re.search(r"(?<!\\)(\\\\)*\\\$$", branch):
+        return branch[:-1]
+    return branch if branch.endswith(".*") else f"{branch}.*"
+
+
+def _branches(pattern: str) -> list[str]:
+    """Split a regular expression at each ``|`` that is in no parentheses."""
+    pattern = _GROUP_NAME.sub("(", pattern)
+    found, depth, in_set = [""], 0, False
+    for piece in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if in_set:
+            in_set = piece != "]"
+        elif piece == "[":
+            in_set = True
+        else:
+            depth += {"(": 1, ")": -1}.get(piece, 0)
+        if piece == "|" and not depth and not in_set:
+            found.append("")
+        else:
+            found[-1] += piece
+    return found

@@ -1,0 +1,157 @@
+"""The command line of sslh, of 1.9 to 2.x, as the settings that a file would have."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from typing_extensions import override
+
+from txmux.convert.sslh.libconfig import Setting
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PROTOCOLS = {
+    "--adb": "adb",
+    "--anyprot": "anyprot",
+    "--http": "http",
+    "--msrdp": "msrdp",
+    "--openvpn": "openvpn",
+    "--socks5": "socks5",
+    "--ssh": "ssh",
+    "--ssl": "tls",
+    "--syslog": "syslog",
+    "--teamspeak": "teamspeak",
+    "--tinc": "tinc",
+    "--tls": "tls",
+    "--wireguard": "wireguard",
+    "--xmpp": "xmpp",
+    # Of 1.9 and before.
+    "-l": "tls",
+    "-o": "openvpn",
+    "-s": "ssh",
+}
+_VALUES = {
+    ("-C", "--chroot"): "chroot",
+    ("-F", "--config"): "config",
+    ("--logfile",): "logfile",
+    ("--on-timeout",): "on-timeout",
+    ("-P", "--pidfile"): "pidfile",
+    ("--syslog-facility", "--syslog_facility"): "syslog_facility",
+    ("-t", "--timeout"): "timeout",
+    ("--udp-max-connections", "--udp_max_connections"): "udp_max_connections",
+    ("-u", "--user"): "user",
+}
+_FLAGS = {
+    ("-f", "--foreground"): "foreground",
+    ("-i", "--inetd"): "inetd",
+    ("-n", "--numeric"): "numeric",
+    ("--transparent",): "transparent",
+    ("-V", "--version"): "version",
+}
+_NUMBERS = frozenset({"timeout", "udp_max_connections"})
+_ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[\w-]+)")
+
+Settings = dict[str, Setting]
+
+
+class _Parser(argparse.ArgumentParser):
+    @override
+    def error(self, message: str) -> NoReturn:
+        raise ConvertError(f"these are no arguments of sslh: {message}")
+
+
+class _Told(argparse.Action):
+    """Adds a protocol to all of them, whose order counts."""
+
+    @override
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.protocols.append((self.metavar, values))
+
+
+def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]]:
+    """Read a command line.
+
+    Args:
+        words: Its arguments, without the program's name.
+        line: Where it stands.
+
+    Returns:
+        What a file would say for it, in which ``config`` is the path of a file to be read before; and the words that mean nothing.
+
+    Raises:
+        ConvertError: An option lacks its value.
+    """
+    parser = _Parser(add_help=False)
+    parser.set_defaults(protocols=[])
+    parser.add_argument("-p", "--listen", action="append")
+    for option, protocol in _PROTOCOLS.items():
+        parser.add_argument(option, action=_Told, metavar=protocol)
+    for options, name in _VALUES.items():
+        parser.add_argument(*options, dest=name)
+    for options, name in _FLAGS.items():
+        parser.add_argument(*options, dest=name, action="store_true", default=None)
+    parser.add_argument("--background", dest="foreground", action="store_false", default=None)
+    parser.add_argument("-v", "--verbose", action="count")
+    found, unknown = parser.parse_known_args(list(words))
+    settings: Settings = {}
+    names = [*_VALUES.values(), *_FLAGS.values(), "verbose"]
+    for name in names:
+        value = getattr(found, name)
+        if name in _NUMBERS and value is not None and value.isdecimal():
+            value = int(value)
+        if value is not None:
+            settings[name] = Setting(value, line)
+    if found.listen:
+        places = [_place(text, line) for text in found.listen]
+        settings["listen"] = Setting(places, line)
+    if found.protocols:
+        entries = [{"name": Setting(n, line), **_place(text, line)} for n, text in found.protocols]
+        settings["protocols"] = Setting(entries, line)
+    return settings, unknown
+
+
+def over(settings: Settings, file: Settings) -> tuple[Settings, list[str]]:
+    """Lay what a command line says over what a file says: places are added, and protocols take those of their name.
+
+    Returns:
+        All settings, and the names of the protocols that both have.
+    """
+    found = {**file, **settings}
+    both: list[str] = []
+    for name in ("listen", "protocols"):
+        if name in settings and name in file:
+            entries = _joined(file[name].value, settings[name].value, both)
+            found[name] = Setting(entries, file[name].line)
+    return found, both
+
+
+def _joined(before: Any, more: list[Settings], both: list[str]) -> list[Any]:
+    entries = list(before) if isinstance(before, (list, tuple)) else []
+    names = [
+        one["name"].value if isinstance(one, dict) and "name" in one else "" for one in entries
+    ]
+    for entry in more:
+        name = entry["name"].value if "name" in entry else None
+        if name in names:
+            place = names.index(name)
+            entries[place] = {**entries[place], **entry}
+            both.append(name)
+        else:
+            entries.append(entry)
+    return entries
+
+
+def _place(text: str, line: int) -> Settings:
+    found = _ADDRESS.fullmatch(text)
+    host, port = (found["host"], found["port"]) if found else (text, "")
+    return {"host": Setting(host, line), "port": Setting(port, line)}

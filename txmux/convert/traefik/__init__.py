@@ -1,0 +1,1 @@
+"""The TCP and UDP routers of Traefik's files, as rules."""

@@ -1,0 +1,163 @@
+"""The TCP and UDP routers of Traefik's files, of Traefik 2 and 3, as rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.convert.leading import Leading
+from txmux.convert.traefik.datagrams import DatagramRouting
+from txmux.convert.traefik.reader import Node, read_file
+from txmux.convert.traefik.routers import EntryPoint, Router, Routing
+from txmux.convert.traefik.services import Services
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from txmux.convert.writer import Draft
+    from txmux.interfaces import IProtocolMatcher
+
+_SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
+
+
+def convert_traefik(
+    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
+) -> None:
+    """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`.
+
+    Raises:
+        ConvertError: There are no TCP or UDP routers, or nobody says where they listen.
+    """
+    top = read_file(data, path)
+    files = [top, *_provided(top, path, draft)]
+    routers = dict(_named(files, "tcp", "routers"))
+    for_datagrams = dict(_named(files, "udp", "routers"))
+    if not routers and not for_datagrams:
+        raise ConvertError(
+            f"{path}: there are no tcp.routers or udp.routers in it, nor in files that it provides"
+        )
+    if not top.get("entryPoints").is_set:
+        raise ConvertError(
+            f"{path}: there are no entryPoints in it: convert the file that has them, and names this one in "
+            "providers.file, or write them into it"
+        )
+    folder = str(Path(path).parent)
+    services = Services(
+        {name.lower(): node for name, node in _named(files, "tcp", "services")},
+        {name.lower(): node for name, node in _named(files, "tcp", "serversTransports")},
+        draft,
+        folder,
+    )
+    leading = Leading(draft, matchers)
+    routing = Routing(
+        leading,
+        services,
+        {name.lower(): node for name, node in _named(files, "tcp", "middlewares")},
+        {name.lower(): node for name, node in _named(files, "tls", "options")},
+        _certificates(files),
+    )
+    points = [EntryPoint(name, node) for name, node in top.get("entryPoints").items()]
+    streams = [point for point in points if not point.is_udp]
+    usual = [p.name for p in streams if p.node.get("asDefault").is_set] or [p.name for p in streams]
+    read = [Router.read(name, node, usual) for name, node in routers.items()]
+    http = {
+        one.text
+        for _, node in _named(files, "http", "routers")
+        for one in node.get("entryPoints").each()
+    }
+    for point in points:
+        own = [router for router in read if point.name in router.points]
+        if own:
+            routing.convert(point, own, with_http=point.name in http)
+    _datagrams(files, points, for_datagrams, leading, folder)
+    if read:
+        draft.notes.append(
+            "Traefik never ends a connection that is idle; txmux does, after idle_timeout of [backend], 1h by default"
+        )
+    if any(router.is_tls for router in read):
+        draft.notes.append(
+            "Traefik also takes PostgreSQL clients that ask for TLS first: for these, add 'postgres sni=NAME' to match"
+        )
+    leading.finish()
+
+
+def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:
+    """Read the files that the static configuration names."""
+    providers = top.get("providers")
+    for name, node in providers.items():
+        if name.lower() not in {"file", "providersthrottleduration"}:
+            draft.look(
+                node.line, f"providers.{name}: what it provides is not in files, and is left out"
+            )
+    folder, single = providers.get("file", "directory"), providers.get("file", "filename")
+    places: list[tuple[Path, int]] = []
+    if single.text:
+        places.append((Path(path).parent / single.text, single.line))
+    if folder.text:
+        found = sorted((Path(path).parent / folder.text).rglob("*"))
+        places += [(file, folder.line) for file in found if file.suffix in _SUFFIXES]
+        if not found:
+            draft.look(folder.line, f"providers.file.directory: {folder.text} has no files here")
+    for file, line in places:
+        data = _content(file)
+        if isinstance(data, str):
+            draft.look(line, f"providers.file: {file} cannot be read: {data}")
+        else:
+            yield _placed(read_file(data, str(file)), str(file), draft)
+
+
+def _content(file: Path) -> bytes | str:
+    """Read a file; if that cannot be done, say why."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _placed(node: Node, file: str, draft: Draft) -> Node:
+    """Number the lines of another file, so that they are told with its name."""
+    value = node.value
+    if isinstance(value, dict):
+        value = {key: _placed(inside, file, draft) for key, inside in value.items()}
+    elif isinstance(value, list):
+        value = [_placed(inside, file, draft) for inside in value]
+    return Node(value, draft.line_in(file, node.line), node.names)
+
+
+def _named(files: list[Node], *path: str) -> Iterator[tuple[str, Node]]:
+    for file in files:
+        yield from file.get(*path).items()
+
+
+def _certificates(files: list[Node]) -> list[Node]:
+    """Give the certificates, the default one first, since it is for all other names."""
+    default = [file.get("tls", "stores", "default", "defaultCertificate") for file in files]
+    others = [one for file in files for one in file.get("tls", "certificates").each()]
+    return [one for one in (*default, *others) if one.get("certFile").text]
+
+
+def _datagrams(
+    files: list[Node],
+    points: list[EntryPoint],
+    routers: Mapping[str, Node],
+    leading: Leading,
+    folder: str,
+) -> None:
+    services = {name.lower(): node for name, node in _named(files, "udp", "services")}
+    routing = DatagramRouting(leading, Services(services, {}, leading.draft, folder, "udp:"))
+    wanted = {
+        name: tuple(one.text for one in node.get("entryPoints").each())
+        for name, node in routers.items()
+    }
+    for point in points:
+        own = [
+            (name, node)
+            for name, node in routers.items()
+            if point.name in wanted[name] or (point.is_udp and not wanted[name])
+        ]
+        if own and point.is_udp:
+            routing.convert(point, own)
+        elif own:
+            message = f"router {own[0][0]}: entryPoints.{point.name} is not for UDP; write /udp after its port"
+            leading.draft.look(own[0][1].line, message)

@@ -1,0 +1,147 @@
+"""Traefik's files, in YAML or TOML, with the line of each value."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.convert.writer import ConvertError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_MOST_DEPTH = 50
+_MOST_NODES = 100_000
+"""Anchors of YAML can make very many of few."""
+
+
+@attrs.frozen
+class Node:
+    """A value.
+
+    Attributes:
+        value: A text, a list of nodes, or nodes by their keys, which are in small letters.
+        line: Where it is.
+        names: Of nodes by their keys, the keys as they are written.
+    """
+
+    value: Any
+    line: int
+    names: Mapping[str, str] = attrs.field(factory=dict)
+
+    def get(self, *path: str) -> Node:
+        """Give what is there by these keys; nothing if it is not there."""
+        found = self
+        for key in path:
+            inside = found.value if isinstance(found.value, dict) else {}
+            found = inside.get(key.lower(), Node("", self.line))
+        return found
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        """Give what it has, with the keys as they are written."""
+        if isinstance(self.value, dict):
+            for key, node in self.value.items():
+                yield self.names[key], node
+
+    def each(self) -> list[Node]:
+        """Give the items of a list; a text is one of them."""
+        if isinstance(self.value, list):
+            return self.value
+        return [self] if self.text else []
+
+    @property
+    def text(self) -> str:
+        """The text that it is, or nothing."""
+        return self.value if isinstance(self.value, str) else ""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it says ``true``, or has something in it."""
+        return self.value not in ("", "false")
+
+
+def read_file(data: bytes, path: str) -> Node:
+    """Read a file.
+
+    Args:
+        data: What is in it.
+        path: Its name, by which it is known whether it is TOML.
+
+    Raises:
+        ConvertError: It is not such a file, or a package is not installed.
+    """
+    text = data.decode("utf-8", "replace")
+    if PurePath(path).suffix.lower() == ".toml":
+        return _read_toml(text, path)
+    yaml = _package("yaml", "PyYAML")
+    try:
+        return _of_yaml(yaml.compose(text, Loader=yaml.SafeLoader), path, iter(range(_MOST_NODES)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise ConvertError(f"{path}:{line}: is not YAML: {error}".replace("\n", " ")) from None
+
+
+def _read_toml(text: str, path: str) -> Node:
+    try:
+        toml = import_module("tomllib")
+    except ModuleNotFoundError:
+        toml = _package("tomli", "tomli")
+    try:
+        return _of_toml(toml.loads(text), text.split("\n"), 0)
+    except (ValueError, RecursionError) as error:
+        raise ConvertError(f"{path} is not TOML: {error}") from None
+
+
+def _package(module: str, name: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError:
+        raise ConvertError(
+            f"to read Traefik's files takes the package {name}; install it: pip install 'txmux[convert]'"
+        ) from None
+
+
+def _of_yaml(node: Any, path: str, room: Iterator[int], depth: int = 0) -> Node:
+    if node is None:
+        return Node("", 1)
+    line = node.start_mark.line + 1
+    if depth > _MOST_DEPTH or next(room, None) is None:
+        raise ConvertError(f"{path}:{line}: is nested too deeply, or too large")
+    if node.id == "mapping":
+        pairs = [
+            (str(key.value), _of_yaml(value, path, room, depth + 1))
+            for key, value in node.value
+            if key.id == "scalar"
+        ]
+        lines = {
+            str(key.value): key.start_mark.line + 1 for key, _ in node.value if key.id == "scalar"
+        }
+        return _mapping([(k, attrs.evolve(v, line=lines[k])) for k, v in pairs], line)
+    if node.id == "sequence":
+        return Node([_of_yaml(value, path, room, depth + 1) for value in node.value], line)
+    is_null = node.tag == "tag:yaml.org,2002:null"
+    is_boolean = node.tag == "tag:yaml.org,2002:bool"
+    return Node("" if is_null else node.value.lower() if is_boolean else str(node.value), line)
+
+
+def _of_toml(value: Any, lines: list[str], line: int) -> Node:
+    """Give a value, which is on a line or after it; the package does not tell."""
+    if isinstance(value, dict):
+        pairs = []
+        for key, inside in value.items():
+            named = re.compile(rf"""(?:^|[\[.\s"']){re.escape(key)}["']?\s*(?:[\].=]|$)""")
+            at = next((n for n in range(line, len(lines)) if named.search(lines[n])), line)
+            pairs.append((key, _of_toml(inside, lines, at)))
+        return _mapping(pairs, line + 1)
+    if isinstance(value, list):
+        return Node([_of_toml(inside, lines, line) for inside in value], line + 1)
+    return Node(str(value).lower() if isinstance(value, bool) else str(value), line + 1)
+
+
+def _mapping(pairs: list[tuple[str, Node]], line: int) -> Node:
+    return Node({k.lower(): v for k, v in pairs}, line, {k.lower(): k for k, _ in pairs})

@@ -1,0 +1,246 @@
+"""The TCP routers of an entry point: who is led where."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.decided import Case, Decided
+from txmux.convert.leading import CLOSE, Leading
+from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, Term, both
+from txmux.convert.traefik.rules import network, read_rule
+from txmux.convert.traefik.services import Services, duration
+
+if TYPE_CHECKING:
+    from txmux.convert.traefik.reader import Node
+    from txmux.convert.writer import Section
+
+_ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
+_EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
+_PROTOCOLS = "h2, http/1.1"
+"""What Traefik agrees on where nothing else is written."""
+
+
+@attrs.frozen
+class EntryPoint:
+    """Where Traefik listens."""
+
+    name: str
+    node: Node
+
+    @property
+    def _place(self) -> re.Match[str] | None:
+        return _ADDRESS.fullmatch(self.node.get("address").text)
+
+    @property
+    def is_udp(self) -> bool:
+        """Whether datagrams come there."""
+        return self._place is not None and self._place["kind"] == "udp"
+
+    @property
+    def endpoint(self) -> str:
+        """The address as it is written in rules; empty if it is not one."""
+        place = self._place
+        if place is None:
+            return ""
+        if not self.is_udp:
+            return f"{place['host']}:{place['port']}"
+        return "udp:" + (f"{place['host']}:" if place["host"] else "") + place["port"]
+
+
+@attrs.frozen
+class Router:
+    """A TCP router.
+
+    Attributes:
+        points: The names of its entry points.
+        priority: The higher one comes first.
+        tls: What it has of TLS, if it has that.
+    """
+
+    name: str
+    node: Node
+    points: tuple[str, ...]
+    priority: int
+    tls: Node | None
+
+    @classmethod
+    def read(cls, name: str, node: Node, usual: list[str]) -> Router:
+        """Read a router.
+
+        Args:
+            name: What it is called.
+            node: What it has.
+            usual: The entry points that it has if it names none.
+        """
+        rule, wanted = node.get("rule").text, node.get("priority").text
+        points = tuple(one.text for one in node.get("entryPoints").each()) or tuple(usual)
+        length = -1 if _EVERYTHING.fullmatch(rule.strip()) else len(rule)
+        priority = int(wanted) if re.fullmatch("-?[0-9]+", wanted) and int(wanted) else length
+        has_tls = isinstance(node.value, dict) and "tls" in node.value
+        tls = node.get("tls") if has_tls and node.get("tls").text != "false" else None
+        return cls(name, node, points, priority, tls)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether it is for TLS only."""
+        return self.tls is not None
+
+    @property
+    def passes(self) -> bool:
+        """Whether TLS does not end here."""
+        return self.tls is not None and self.tls.get("passthrough").is_set
+
+
+@attrs.frozen
+class Routing:
+    """Makes routes of routers.
+
+    Attributes:
+        leading: Writes them.
+        services: Where they lead.
+        middlewares: What is in front of services, by name.
+        options: Those of TLS, by name.
+        certificates: What TLS ends with.
+    """
+
+    leading: Leading
+    services: Services
+    middlewares: dict[str, Node]
+    options: dict[str, Node]
+    certificates: list[Node]
+
+    def convert(self, point: EntryPoint, routers: list[Router], *, with_http: bool) -> None:
+        """Write an entry point with its routers."""
+        draft, address = self.leading.draft, point.node.get("address")
+        if not point.endpoint or point.is_udp:
+            why = "is for UDP, which TCP routers are not" if point.is_udp else "is not an address"
+            message = f"entryPoints.{point.name}: is left out; {address.text!r} {why}"
+            draft.look(point.node.line, message)
+            return
+        section = draft.section("listen", point.name, point.node.line)
+        self.leading.listeners.append(section)
+        section.add("endpoint", point.endpoint, address.line)
+        if point.node.get("http3").is_set:
+            message = (
+                "http3: is left out; txmux passes QUIC on by a [listen] with endpoint = udp:PORT"
+            )
+            draft.look(point.node.get("http3").line, message, section)
+        self._proxied(section, point.node.get("proxyProtocol"))
+        if with_http:
+            message = f"entryPoints.{point.name}: has http.routers, too, which are left out; their clients are closed"
+            draft.look(point.node.line, message, section)
+        ordered = sorted(routers, key=lambda router: -router.priority)
+        secure = [router for router in ordered if router.is_tls]
+        plain = [router for router in ordered if not router.is_tls]
+        if secure:
+            timeout = point.node.get("transport", "respondingTimeouts", "readTimeout")
+            section.add("detect_timeout", duration(timeout.text or "60s"), timeout.line)
+        for router in secure:
+            for condition, outcome in self._cases(router, section):
+                self._secure(section, router, condition, outcome)
+        if plain and secure and not _EVERYTHING.fullmatch(secure[-1].node.get("rule").text.strip()):
+            self.leading.route(section, (Term("tls"),), CLOSE, point.node.line)
+        self.leading.lead(section, self._plain(plain, section), waits=bool(secure))
+
+    def _plain(self, routers: list[Router], section: Section) -> Decided[str]:
+        cases: list[Case[str]] = []
+        for router in routers:
+            for condition, outcome in self._cases(router, section):
+                if condition == ALWAYS:
+                    return Decided(tuple(cases), outcome, router.node.line)
+                cases.append(Case(condition, outcome, router.node.line))
+        return Decided(tuple(cases), CLOSE, section.line)
+
+    def _cases(self, router: Router, section: Section) -> list[tuple[Condition, str]]:
+        """Give who is led where by a router: first those that its middlewares let in."""
+        draft, line = self.leading.draft, router.node.line
+        try:
+            condition = read_rule(router.node.get("rule").text, tls=router.is_tls)
+        except InexpressibleError as error:
+            draft.look(line, f"router {router.name}: is left out: {error}", section)
+            return []
+        try:
+            outcome = self.services.outcome(router.node.get("service").text)
+            allowed = self._allowed(router, section)
+            let_in = both(condition, allowed)
+        except InexpressibleError as error:
+            draft.look(line, f"router {router.name}: its clients are closed: {error}", section)
+            return [(condition, CLOSE)]
+        if not condition:
+            message = f"router {router.name}: is left out: without TLS, nobody asks for a name"
+            draft.look(line, message, section)
+            return []
+        return [(let_in, outcome)] if allowed == ALWAYS else [(let_in, outcome), (condition, CLOSE)]
+
+    def _allowed(self, router: Router, section: Section) -> Condition:
+        found = ALWAYS
+        for one in router.node.get("middlewares").each():
+            name = one.text.partition("@")[0].lower()
+            node = self.middlewares.get(name)
+            if node is None:
+                raise InexpressibleError(f"there is no middleware {one.text!r} in the files")
+            for kind, settings in node.items():
+                if kind.lower() in {"ipallowlist", "ipwhitelist"}:
+                    nets = [
+                        n for one in settings.get("sourceRange").each() for n in network(one.text)
+                    ]
+                    found = both(found, (Term(allowed=frozenset(nets)),))
+                else:
+                    message = f"middleware {one.text}: {kind} has no counterpart; see max_connections_per_source"
+                    self.leading.draft.look(node.line, message, section)
+        return found
+
+    def _secure(self, section: Section, router: Router, condition: Condition, outcome: str) -> None:
+        line = router.node.line
+        if router.tls is None or router.passes or outcome == CLOSE:
+            self.leading.route(section, condition, outcome, line)
+            return
+        if not self.certificates:
+            message = (
+                f"router {router.name}: its clients are closed: there is no certificate in the files; name one in "
+                "terminate_tls of a route"
+            )
+            self.leading.draft.look(line, message, section)
+            self.leading.route(section, condition, CLOSE, line)
+            return
+        options = self.options.get(
+            (router.tls.get("options").text or "default").partition("@")[0].lower()
+        )
+        for route in self.leading.route(section, condition, outcome, line):
+            for certificate in self.certificates:
+                for part in ("certFile", "keyFile"):
+                    file = certificate.get(part)
+                    route.add("terminate_tls", self.services.path(file.text), file.line)
+            self._options(route, options)
+
+    def _options(self, route: Section, options: Node | None) -> None:
+        protocols = options.get("alpnProtocols").each() if options else []
+        texts = [one.text for one in protocols if one.text != "acme-tls/1"]
+        route.add("alpn", ", ".join(texts) or _PROTOCOLS)
+        if options is None:
+            return
+        if options.get("minVersion").text == "VersionTLS13":
+            route.add("tls_minimum", "1.3", options.get("minVersion").line)
+        asked = options.get("clientAuth", "clientAuthType")
+        if asked.text == "RequireAndVerifyClientCert":
+            for file in options.get("clientAuth", "caFiles").each():
+                route.add("tls_client_ca", self.services.path(file.text), file.line)
+        elif asked.text not in {"", "NoClientCert"}:
+            message = f"{asked.text}: txmux asks for a certificate only where it has to be shown and verified"
+            self.leading.draft.look(asked.line, message, route)
+
+    def _proxied(self, section: Section, node: Node) -> None:
+        if not node.is_set:
+            return
+        trusted = [one.text for one in node.get("trustedIPs").each()]
+        if node.get("insecure").text == "true":
+            trusted = ["0.0.0.0/0", "::/0"]
+        for one in trusted:
+            section.add("accept_proxy_from", one, node.line)
+        message = (
+            "proxyProtocol: for Traefik these may begin with a PROXY header, for txmux they must"
+        )
+        self.leading.draft.warn(node.line, message, section)

@@ -1,0 +1,150 @@
+"""The rules of TCP routers: ``HostSNI(`a.example`) && ClientIP(`10.0.0.0/8`)``."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.patterns import name_pattern, python_regex, takes_everything, written
+from txmux.convert.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term, both, negated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from txmux.rules.model.networks import IPNetwork
+
+_TOKEN = re.compile(r'\s*(\|\||&&|[!(),]|[A-Za-z]+|`[^`]*`|"(?:\\.|[^"\\])*")')
+_MATCHERS = {name.lower(): name for name in ("ALPN", "ClientIP", "HostSNI", "HostSNIRegexp")}
+
+
+@attrs.frozen
+class _Rule:
+    """What a rule asks for: of ``and`` and ``or`` all parts, of others the values."""
+
+    word: str
+    parts: tuple[_Rule, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+def read_rule(text: str, *, tls: bool) -> Condition:
+    """Read the rule of a router.
+
+    Args:
+        text: The rule.
+        tls: Whether the router is for TLS; otherwise it is for all others.
+
+    Raises:
+        InexpressibleError: It is not a rule, or has no counterpart.
+    """
+    return _condition(_Reader(text).read(), tls=tls, opposite=False)
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens: list[str] = []
+        at = 0
+        while text[at:].strip():
+            found = _TOKEN.match(text, at)
+            if found is None:
+                raise InexpressibleError(f"{text[at:].strip()!r} is not a part of a rule")
+            self._tokens.append(found[1])
+            at = found.end()
+
+    def read(self) -> _Rule:
+        found = self._several("||")
+        if self._tokens:
+            raise InexpressibleError(f"{self._tokens[0]!r} is not expected there")
+        return found
+
+    def _take(self, wanted: str = "") -> str:
+        word = self._tokens.pop(0) if self._tokens else ""
+        if not word or (wanted and word != wanted):
+            raise InexpressibleError(f"{self._text} is not a rule")
+        return word
+
+    def _several(self, sign: str) -> _Rule:
+        parts = [self._one() if sign == "&&" else self._several("&&")]
+        while self._tokens and self._tokens[0] == sign:
+            self._take()
+            parts.append(self._one() if sign == "&&" else self._several("&&"))
+        return parts[0] if len(parts) == 1 else _Rule(sign, tuple(parts))
+
+    def _one(self) -> _Rule:
+        word = self._take()
+        if word == "!":
+            return _Rule("!", (self._one(),))
+        if word == "(":
+            found = self._several("||")
+            self._take(")")
+            return found
+        if word.lower() not in _MATCHERS:
+            raise InexpressibleError(f"{word} is not a matcher of TCP routers")
+        self._take("(")
+        values = [self._take()[1:-1]]
+        while self._tokens and self._tokens[0] == ",":
+            self._take()
+            values.append(self._take()[1:-1])
+        self._take(")")
+        return _Rule(_MATCHERS[word.lower()], values=tuple(values))
+
+
+def _condition(rule: _Rule, *, tls: bool, opposite: bool) -> Condition:
+    if rule.word == "!":
+        return _condition(rule.parts[0], tls=tls, opposite=not opposite)
+    if rule.parts:
+        inside = [_condition(part, tls=tls, opposite=opposite) for part in rule.parts]
+        if (rule.word == "||") != opposite:
+            return tuple(dict.fromkeys(term for condition in inside for term in condition))
+        return reduce(both, inside)
+    found = tuple(term for value in rule.values for term in _asked(rule.word, value, tls=tls))
+    if not opposite:
+        return found
+    if rule.word != "ClientIP":
+        raise InexpressibleError(f"there is no route for all but {rule.word}({rule.values[0]})")
+    left = negated(tuple(attrs.evolve(term, matcher="") for term in found))
+    return both(left, (Term("tls"),)) if tls else left
+
+
+def _asked(word: str, value: str, *, tls: bool) -> Condition:
+    kind = "tls" if tls else ""
+    everything: Condition = (Term(kind),) if tls else ALWAYS
+    if word == "ClientIP":
+        return (Term(kind, allowed=frozenset(network(value))),)
+    if word == "HostSNIRegexp":
+        return _expression(value, everything, tls=tls)
+    if word == "HostSNI" and value == "*":
+        return everything
+    if not tls:
+        return NEVER
+    return (Term("tls", (("alpn", value) if word == "ALPN" else ("sni", written(value)),)),)
+
+
+def network(text: str) -> list[IPNetwork]:
+    """Read a network or an address.
+
+    Raises:
+        InexpressibleError: It is neither.
+    """
+    try:
+        return [ipaddress.ip_network(text, strict=False)]
+    except ValueError:
+        raise InexpressibleError(f"{text!r} is not a network") from None
+
+
+def _expression(value: str, everything: Condition, *, tls: bool) -> Condition:
+    if re.search(r"\{[A-Za-z]", value):
+        raise InexpressibleError(
+            f"{value} is in the syntax of Traefik 2; write a regular expression"
+        )
+    matches_nothing = python_regex(value).search("") is not None
+    if takes_everything(value) and matches_nothing:
+        return everything
+    if not tls:
+        return everything if matches_nothing else NEVER
+    found: Iterable[Term] = (Term("tls", (("sni", name_pattern(value)),)),)
+    return (*found, Term("tls", (("sni", "none"),))) if matches_nothing else tuple(found)

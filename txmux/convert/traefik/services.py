@@ -1,0 +1,184 @@
+"""The services that routers lead to, as backends."""
+
+from __future__ import annotations
+
+import os
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.convert.terms import InexpressibleError
+from txmux.convert.weights import whole_weights
+
+if TYPE_CHECKING:
+    from txmux.convert.traefik.reader import Node
+    from txmux.convert.writer import Draft, Section
+
+_NUMBER = re.compile(r"-?[0-9]+")
+_TIME = re.compile(r"([0-9.]+)(ms|s|m|h)")
+_MOST_DEPTH = 10
+
+
+def duration(text: str) -> str:
+    """Write a time of Traefik, such as ``1m30s`` or a number of seconds, as a duration."""
+    if _NUMBER.fullmatch(text):
+        return f"{text}s"
+    parts = _TIME.findall(text)
+    if len(parts) < 2:
+        return text
+    length = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+    return f"{sum(float(number) * length[unit] for number, unit in parts):g}s"
+
+
+@attrs.frozen
+class _Server:
+    address: Node
+    balancer: Node
+    share: Fraction
+
+
+class Services:
+    """The backends of a file, made as they are asked for.
+
+    Args:
+        services: Those of the files, by name.
+        transports: How servers are connected, by name.
+        draft: The rules.
+        folder: Where relative paths start.
+        prefix: What is written before the addresses of servers: ``udp:`` if these are for datagrams.
+    """
+
+    def __init__(
+        self,
+        services: dict[str, Node],
+        transports: dict[str, Node],
+        draft: Draft,
+        folder: str,
+        prefix: str = "",
+    ) -> None:
+        self._prefix = prefix
+        self._services = services
+        self._transports = transports
+        self._draft = draft
+        self._folder = folder
+        self._made: dict[tuple[str, str], Section] = {}
+
+    def outcome(self, name: str, idle: str = "") -> str:
+        """Give the name of a service's backend.
+
+        Args:
+            name: What the service is called.
+            idle: How long the clients of a backend for datagrams may be idle.
+
+        Raises:
+            InexpressibleError: There is none.
+        """
+        name = name.partition("@")[0].lower()
+        if (name, idle) not in self._made:
+            servers = list(self._servers(name, Fraction(1), 0))
+            if not servers:
+                raise InexpressibleError(f"the service {name!r} has no servers here")
+            section = self._draft.section("backend", name, self._services[name].line)
+            self._made[name, idle] = section
+            self._fill(section, servers)
+            if idle:
+                section.add("idle_timeout", idle)
+                section.add("unanswered_timeout", idle)
+        return self._made[name, idle].name
+
+    def _servers(self, name: str, share: Fraction, depth: int) -> list[_Server]:
+        service = self._services.get(name.partition("@")[0].lower())
+        if service is None or depth > _MOST_DEPTH:
+            raise InexpressibleError(f"there is no service {name!r} in the files")
+        balancer = service.get("loadBalancer")
+        addresses = balancer.get("servers").each()
+        found = [_Server(one, balancer, share / len(addresses)) for one in addresses]
+        weighted = [
+            (one, Fraction(text if (text := one.get("weight").text).isdecimal() else "1"))
+            for one in service.get("weighted", "services").each()
+        ]
+        whole = sum(weight for _, weight in weighted)
+        for one, weight in weighted:
+            if weight > 0:
+                inside = one.get("name").text
+                found += self._servers(inside, share * weight / whole, depth + 1)
+        return found
+
+    def _fill(self, section: Section, servers: list[_Server]) -> None:
+        for server, weight in zip(
+            servers, whole_weights([server.share for server in servers]), strict=True
+        ):
+            address = server.address.get("address")
+            text = self._prefix + address.text
+            section.add("server", f"{text} weight={weight}" if weight > 1 else text, address.line)
+        if self._prefix:
+            return
+        if len(servers) > 1:
+            # Whom a server does not take, Traefik closes.
+            section.add("eject", "off")
+            section.add("retries", "0")
+        first = servers[0].balancer
+        header = first.get("proxyProtocol")
+        if header.is_set:
+            section.add("proxy_protocol", f"v{header.get('version').text or 2}", header.line)
+        name = first.get("serversTransport").text.partition("@")[0].lower()
+        transport = self._transports.get(name)
+        timeout = transport.get("dialTimeout") if transport else first.get("dialTimeout")
+        section.add("connect_timeout", duration(timeout.text or "30s"), timeout.line)
+        self._tls(section, servers, transport)
+        self._check(section, first.get("healthCheck"))
+        kinds = {_kind(server) for server in servers}
+        if len(kinds) > 1:
+            message = "its servers are connected in different ways; what the first one has is used for all"
+            self._draft.look(section.line, message, section)
+
+    def _tls(self, section: Section, servers: list[_Server], transport: Node | None) -> None:
+        used = servers[0].address.get("tls")
+        if used.text != "true":
+            return
+        section.add("tls", "yes", used.line)
+        settings = transport.get("tls") if transport else None
+        if settings is None:
+            return
+        name = settings.get("serverName")
+        if name.text:
+            section.add("tls_name", name.text, name.line)
+        for authority in settings.get("rootCAs").each():
+            section.add("tls_ca", self.path(authority.text), authority.line)
+        for certificate in settings.get("certificates").each():
+            for part in ("certFile", "keyFile"):
+                file = certificate.get(part)
+                section.add("tls_client_certificate", self.path(file.text), file.line)
+        unverified = settings.get("insecureSkipVerify")
+        if unverified.is_set:
+            message = "insecureSkipVerify: txmux verifies the certificate; name in tls_ca who has issued it"
+            self._draft.look(unverified.line, message, section)
+
+    def _check(self, section: Section, check: Node) -> None:
+        if not check.is_set:
+            return
+        words = ["tcp"]
+        words += [
+            f"{key}={duration(check.get(key).text)}"
+            for key in ("interval", "timeout")
+            if check.get(key).text
+        ]
+        section.add("check", " ".join(words), check.line)
+        if check.get("expected").text or check.get("send").text or check.get("payload").text:
+            message = (
+                "healthCheck: becomes a check that only connects; write what it says and expects"
+            )
+            self._draft.look(check.line, message, section)
+
+    def path(self, text: str) -> str:
+        """Write a path so that it means the same in a rules file, wherever that is."""
+        return os.path.join(os.path.abspath(self._folder), text)  # noqa: PTH100, PTH118 - not resolved
+
+
+def _kind(server: _Server) -> tuple[str, ...]:
+    balancer = server.balancer
+    header = balancer.get("proxyProtocol")
+    version = (header.get("version").text or "2") if header.is_set else ""
+    return (version, balancer.get("serversTransport").text, server.address.get("tls").text)
