@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from unittest.mock import patch
 
 import txmux
 from tests.cli.support import CommandTestCase
-from txmux.cli import check
+from txmux.cli import COMMANDS, check
 from txmux.detection.registry import DuplicateMatcherError, PluginProblem, Registry
 from txmux.rules.lint.privileges import Privileges
 
@@ -61,7 +62,7 @@ class CheckTests(CheckTestCase):
         """They come before the count, in the order of lines, and are no reason for exit code 1."""
         self.good.write_text(
             "[txmux]\naccess_log = no/such/folder\n[listen a]\nendpoint = :8443\n"
-            "[route b]\nmatch = any\nbackend = close\n[route c]\nmatch = ssh\nbackend = close\n"
+            "[route b]\nmatch = any\nbackend = 127.0.0.1:1\n[route c]\nmatch = ssh\nbackend = close\n"
         )
         folder = self.good.parent / "no/such"
         out = (
@@ -75,7 +76,7 @@ class CheckTests(CheckTestCase):
 
     def test_privileged_port(self) -> None:
         """A port that the process may not listen on is one of them."""
-        self.good.write_text("[listen a]\nendpoint = :443\n")
+        self.good.write_text("[listen a]\nendpoint = :443\ndefault = 127.0.0.1:1\n")
         with patch.object(check, "own_privileges", return_value=Privileges(1000, 1024)):
             code, out, err = self.run_main("check", self.good)
         first, last = out.splitlines()
@@ -117,6 +118,33 @@ class CheckTests(CheckTestCase):
         self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
 
 
+class JSONTests(CheckTestCase):
+    """For programs."""
+
+    def test_errors_and_warnings(self) -> None:
+        """All files are in one object."""
+        self.good.write_text(GOOD + "[backend idle]\nserver = h:1\n")
+        code, out, err = self.run_main("check", "--json", self.good, self.bad)
+        self.assertEqual((code, err), (1, ""))
+        found = json.loads(out)
+        self.assertEqual([one["ok"] for one in found["files"]], [True, False])
+        self.assertEqual(found["files"][0]["listeners"], 1)
+        warning, *errors = found["problems"]
+        self.assertEqual((warning["severity"], warning["section"]), ("warning", "backend idle"))
+        self.assertEqual(
+            errors[-1],
+            {
+                "file": str(self.bad),
+                "line": 3,
+                "section": "listen a",
+                "key": "backlgo",
+                "severity": "error",
+                "message": "unknown key; did you mean 'backlog'?",
+            },
+        )
+        self.assertNotIn("servers", found)
+
+
 class ProgramTests(CheckTestCase):
     """The program around the commands."""
 
@@ -128,7 +156,19 @@ class ProgramTests(CheckTestCase):
         """Without a command, the error names them all."""
         code, _, err = self.run_main()
         self.assertEqual(code, 2)
-        self.assertIn("required: {check,convert,explain,matchers}", err)
+        self.assertIn(f"name a command: {', '.join(COMMANDS)}\n", err)
+
+    def test_unknown_command(self) -> None:
+        """A file instead of a command is told how it is run, and a command that is nearly right which is meant."""
+        good = self.write("my rules", "")
+        for word, advice in (
+            ("rules.ini", "to run the service with that file: txmux run rules.ini"),
+            (str(good), f"to run the service with that file: txmux run '{good}'"),
+            ("chekc", "there is no command 'chekc'; did you mean 'check'? (there are "),
+        ):
+            code, out, err = self.run_main(word, "--more")
+            self.assertEqual((code, out), (2, ""))
+            self.assertIn(advice, err)
 
     def test_wrong_usage(self) -> None:
         """Without a command, with an unknown one, or without a file, it exits with 2."""
@@ -159,6 +199,52 @@ class ProgramTests(CheckTestCase):
         # Root is warned.
         self.assertIn(f"{self.good.name}: OK, 1 listener, 0 routes, 1 backend", out)
 
+    def test_standard_input(self) -> None:
+        """The file `-` is what comes in; it is called so in messages."""
+        done = subprocess.run(
+            [sys.executable, "-m", "txmux", "check", "-"],
+            cwd=Path(txmux.__file__).parent.parent,
+            input=BAD,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout), (1, BAD_LINES.format("<stdin>")))
+
+    def test_closed_pipe(self) -> None:
+        """Nobody reads: any command ends with the status that a shell gives for SIGPIPE, and says nothing."""
+        good, package = str(self.good), Path(txmux.__file__).parent.parent
+        other = self.write("haproxy.cfg", "listen a\n  bind :1\n  server s 127.0.0.1:2\n")
+        # argparse itself passes over what it cannot write at once.
+        buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+        read, write = os.pipe()
+        os.close(read)
+        started = []
+        with os.fdopen(write, "wb") as pipe:
+            for arguments in (
+                ("--help",),
+                ("check", "--help"),
+                ("check", good),
+                ("check", "--json", good),
+                ("convert", str(other)),
+                ("explain", good, "--text", "x"),
+                ("fmt", "--check", good),
+                ("fmt", "-"),
+                ("matchers",),
+            ):
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "txmux", *arguments],
+                    cwd=package,
+                    env=buffered,
+                    stdin=subprocess.PIPE,
+                    stdout=pipe,
+                    stderr=subprocess.PIPE,
+                )
+                started.append((arguments, child))
+        for arguments, child in started:
+            _, err = child.communicate(GOOD.encode(), timeout=60)
+            self.assertEqual((child.returncode, err), (141, b""), arguments)
+
     def test_no_reactor(self) -> None:
         """Checking installs no reactor, so it can run anywhere."""
         script = (
@@ -169,3 +255,14 @@ class ProgramTests(CheckTestCase):
         code, out, err = self.python("-c", script, "check", self.good.name)
         self.assertEqual((code, err), (0, ""))
         self.assertIn("unknown matcher 'nothing'", out)
+
+    def test_quick(self) -> None:
+        """What only other rules need, or trying their servers, is not imported: it took half of the time."""
+        script = (
+            "import sys; begun = {*sys.modules}; from txmux.cli import main; main(sys.argv[1:]); "
+            "heavy = {'OpenSSL', 'cryptography', 'twisted.internet.endpoints', 'twisted.names', 'importlib.metadata'}; "
+            "print(*sorted(heavy & ({*sys.modules} - begun)))"
+        )
+        code, out, err = self.python("-c", script, "check", self.good.name)
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out.splitlines()[-1], "")

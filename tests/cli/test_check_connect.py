@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -14,32 +15,82 @@ from twisted.trial.unittest import SynchronousTestCase
 class ConnectTests(SynchronousTestCase):
     """Servers that are there, and such as are not."""
 
-    def check(self, rules: str) -> tuple[int, list[str]]:
-        """Run the command, and give its exit code and what it says of servers."""
+    def run_check(self, rules: str, *options: str) -> tuple[int, str]:
+        """Run the command, and give its exit code and what it says."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "rules.ini"
             path.write_text(f"[listen public]\nendpoint = 127.0.0.1:0\n{rules}")
             ended = subprocess.run(
-                [sys.executable, "-m", "txmux", "check", "--connect", str(path)],
+                [sys.executable, "-m", "txmux", "check", "--connect", *options, str(path)],
                 capture_output=True,
                 text=True,
                 timeout=60,
                 check=False,
             )
         self.assertEqual(ended.stderr, "")
-        return ended.returncode, [
-            line for line in ended.stdout.splitlines() if line.startswith("backend ")
-        ]
+        return ended.returncode, ended.stdout
+
+    def check(self, rules: str) -> tuple[int, list[str]]:
+        """Run the command, and give its exit code and what it says of servers."""
+        code, out = self.run_check(rules)
+        return code, [line for line in out.splitlines() if not line.startswith("/")]
 
     def test_up(self) -> None:
-        """Servers that are up are told of, each on a line; those that are `down` are not tried."""
+        """Servers that are up are told, each on a line, with what leads there; those that are `down` are not tried."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             code, lines = self.check(
                 "[route ssh]\nmatch = ssh\nbackend = two\n"
                 f"[backend two]\nserver = 127.0.0.1:{port}\n  127.0.0.1:1 down\n"
             )
-        self.assertEqual((code, lines), (0, [f"backend two: 127.0.0.1:{port}: OK"]))
+        self.assertEqual((code, lines), (0, [f"127.0.0.1:{port}: OK ([backend two], [route ssh])"]))
+
+    def test_once(self) -> None:
+        """A server that several lead to is connected once, and named once, with all of them, also by a fallback."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            here = f"127.0.0.1:{port}"
+            code, lines = self.check(
+                f"default = {here}\n[route a]\nmatch = ssh\nbackend = {here}\n"
+                f"[route b]\nmatch = tls\nbackend = {here}\n[route c]\nmatch = redis\nbackend = down\n"
+                f"[backend down]\nserver = 127.0.0.1:1 down\nfallback = {here}\n"
+            )
+            server.settimeout(0)
+            connections = 0
+            while True:
+                try:
+                    server.accept()[0].close()
+                except BlockingIOError:
+                    break
+                connections += 1
+        self.assertEqual(
+            (code, lines),
+            (0, [f"{here}: OK ([route a], [route b], [route c], [listen public])"]),
+        )
+        self.assertEqual(connections, 1)
+
+    def test_names(self) -> None:
+        """A name is told with the address that it led to."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            _, lines = self.check(f"silent = localhost:{port}\n")
+        self.assertIn(f"localhost:{port} at 127.0.0.1:{port}: OK ([listen public])", lines)
+
+    def test_json(self) -> None:
+        """With `--json`, they are in the document."""
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            gone = f"127.0.0.1:{nobody.getsockname()[1]}"
+            code, out = self.run_check(
+                f"[route a]\nmatch = ssh\nbackend = b\n[backend b]\nserver = {gone}\n", "--json"
+            )
+        self.assertEqual(code, 1)
+        (found,) = json.loads(out)["servers"]
+        self.assertTrue(found.pop("problem").startswith("connection refused"))
+        self.assertEqual(
+            found,
+            {"server": gone, "address": None, "backends": ["b"], "routes": ["a"], "listeners": []},
+        )
 
     def test_not_up(self) -> None:
         """Those that are not are told of with the reason, and the exit code is 1."""
@@ -55,12 +106,31 @@ class ConnectTests(SynchronousTestCase):
             )
         self.assertEqual(code, 1)
         wanted = [
-            f"backend 127.0.0.1:{gone}: 127.0.0.1:{gone}: connection refused",
-            f"backend redis: 127.0.0.1:{silent}: timed out after 0.2 s",
+            f"127.0.0.1:{gone}: connection refused ([route a])",
+            f"127.0.0.1:{silent}: timed out after 0.2 s ([backend redis], [route b])",
         ]
-        self.assertEqual(
-            [line[: len(w)] for line, w in zip(sorted(lines), wanted, strict=True)], wanted
-        )
+        self.assertEqual(sorted(lines), sorted(wanted))
+
+    def test_documented(self) -> None:
+        """The document of the reference is what there is."""
+        page = Path(__file__).parents[2] / "docs/reference/commands.md"
+        _, _, rest = page.read_text().partition("### Errors and warnings as JSON\n")
+        told = json.loads(rest.partition("```json\n")[2].partition("```\n")[0])
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            here = f"127.0.0.1:{server.getsockname()[1]}"
+            _, out = self.run_check(
+                "[route site]\nmatch = tls\nbackend = web\n[backend web]\n"
+                f"server = {here}\n[backend old]\nserver = {here}\n",
+                "--json",
+            )
+        found = json.loads(out)
+        (file,) = found["files"]
+        for one in (file, *found["problems"]):
+            one["file"] = "rules.ini"
+        # Root is warned.
+        found["problems"] = [one for one in found["problems"] if one["section"] != "txmux"]
+        found["servers"][0]["server"] = "127.0.0.1:22"
+        self.assertEqual(found, told)
 
     def test_bad_rules(self) -> None:
         """Where the rules have errors nothing is tried."""

@@ -11,7 +11,7 @@ from tests.support.folders import make_folder
 from txmux.cli import main
 from txmux.rules.reading.parser import parse
 
-_SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\nuser: "nobody";\n'
+_SSLH = 'listen: ( { host: "127.0.0.1"; port: "https"; } );\npidfile: "/x";\n'
 _HAPROXY = "listen x\n    bind 127.0.0.1:443\n    server a 127.0.0.1:80\n"
 _LOST = """
 frontend f
@@ -48,8 +48,32 @@ class ConvertTests(SynchronousTestCase):
         code, out, err = self.convert("sslh.cfg", _SSLH)
         self.assertEqual(code, 0)
         self.assertEqual(parse(out, "rules.ini").listeners[0].endpoints, ("127.0.0.1:443",))
-        self.assertTrue(err.startswith("sslh.cfg:2: user: has no counterpart"))
+        self.assertTrue(err.startswith("sslh.cfg:2: pidfile: has no counterpart"))
         self.assertEqual(err.count("\n"), 1)
+
+    def run_with(self, *words: str) -> tuple[int, str, str]:
+        out, err = StringIO(), StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main(["convert", *words])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        return code, out.getvalue(), err.getvalue()
+
+    def test_words(self) -> None:
+        """The program may be named before the file, and sslh's command line stands in place of one."""
+        file = self.folder / "some"
+        file.write_text(_HAPROXY)
+        code, out, _ = self.run_with("haproxy", str(file))
+        self.assertEqual((code, "[listen x]" in out), (0, True))
+        for words in (
+            ("sslh", "--", "--listen", "127.0.0.1:443", "--ssh", "127.0.0.1:22"),
+            ("--from", "sslh", "--", "sslh", "-f", "-p", "127.0.0.1:443", "--ssh", "127.0.0.1:22"),
+        ):
+            code, out, _ = self.run_with(*words)
+            self.assertEqual((code, "match = ssh\n" in out), (0, True), words)
+        code, _, err = self.run_with(str(file), str(file))
+        self.assertEqual((code, "give one file" in err), (1, True))
 
     def test_looks(self) -> None:
         """What a person has to decide makes the exit code 2, and an error of the rules until its line is removed."""
@@ -72,7 +96,7 @@ class ConvertTests(SynchronousTestCase):
         self.assertEqual(self.convert("a", _SSLH)[0], 0)
         self.assertEqual(self.convert("sslh.cfg", _HAPROXY)[0], 0)
         self.assertIn("is not a file that libconfig reads", self.convert("my-sslh.cfg", "x")[2])
-        self.assertIn("stands before the first section", self.convert("haproxy.cfg", "x")[2])
+        self.assertIn("comes before the first section", self.convert("haproxy.cfg", "x")[2])
         self.assertIn("no frontend or listen", self.convert("haproxy.cfg", "")[2])
         code, out, err = self.convert("a", "x")
         self.assertEqual((code, out), (1, ""))
@@ -85,7 +109,7 @@ class ConvertTests(SynchronousTestCase):
 
     def test_wrong_usage(self) -> None:
         """An unknown program is wrong usage."""
-        code, _, err = self.convert("a", _HAPROXY, "--from", "nginx")
+        code, _, err = self.convert("a", _HAPROXY, "--from", "stunnel")
         self.assertEqual(code, 2)
         self.assertIn("usage: txmux convert", err)
 

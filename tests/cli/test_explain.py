@@ -14,16 +14,15 @@ import attrs
 from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
-from tests.cli.support import CommandTestCase, Terminal
+from tests.cli.explaining import ExplainTestCase
+from tests.cli.support import Terminal
 from txmux.cli import explain
-from txmux.cli._trace import _Leads
 from txmux.interfaces import IProtocolMatcher
 from txmux.rules.model import InProcess
 from txmux.rules.reading.parser import load
+from txmux.tracing import Leads
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from txmux.interfaces import Peeked, Predicate, Verdict
 
 RULES = """\
@@ -54,26 +53,13 @@ server = 127.0.0.1:22
 """
 
 
-class ExplainTestCase(CommandTestCase):
-    """Has a rules file."""
+class ServiceTestCase(ExplainTestCase):
+    """Has these rules."""
 
-    def setUp(self) -> None:
-        """Write it."""
-        super().setUp()
-        self.rules = self.write("rules.ini", RULES)
-
-    def explain(self, *arguments: str | Path) -> str:
-        """Explain; what is written."""
-        code, out, err = self.run_main("explain", self.rules, *arguments)
-        self.assertEqual((code, err), (0, ""))
-        return out
-
-    def explain_json(self, *arguments: str | Path) -> Any:
-        """Explain; the first listener of the first stream of the document."""
-        return json.loads(self.explain("--json", *arguments))["streams"][0]["listeners"][0]
+    text = RULES
 
 
-class TextTests(ExplainTestCase):
+class TextTests(ServiceTestCase):
     """What people read."""
 
     def test_winner(self) -> None:
@@ -187,6 +173,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
         self.assertIn(
             "\ndecision  at once: the listener's 'allow' or 'deny' keeps 203.0.113.9 out\n", denied
         )
+        self.assertNotIn("\n>", denied)
         self.rules.write_text(RULES.replace("deny     =", "allow ="))
         allowed = self.explain("--text", "SSH-", "--from", "203.0.113.9")
         self.assertIn("\ndecision  at byte 4: ", allowed)
@@ -268,7 +255,7 @@ class BrokenMatcher:
         return Broken()
 
 
-class UnusualTests(ExplainTestCase):
+class UnusualTests(ServiceTestCase):
     """What a rules file of its own cannot show."""
 
     def test_raises(self) -> None:
@@ -284,11 +271,11 @@ class UnusualTests(ExplainTestCase):
 
     def test_in_process(self) -> None:
         """A protocol of a program has a name, and no servers."""
-        leads = _Leads("route", "a", InProcess("Site", Factory()))
+        leads = Leads("route", "a", InProcess("Site", Factory()))
         self.assertEqual(leads.servers, [])
 
 
-class JsonTests(ExplainTestCase):
+class JsonTests(ServiceTestCase):
     """What programs read."""
 
     def test_document(self) -> None:
@@ -303,6 +290,7 @@ class JsonTests(ExplainTestCase):
                 "client": "10.0.0.1",
                 "server": None,
                 "bytes": 10,
+                "datagrams": None,
                 "gap": False,
                 "server_first": False,
             },
@@ -366,7 +354,7 @@ class JsonTests(ExplainTestCase):
         self.assertEqual((denied["by"], denied["at"], denied["to"]), ("denied", 0, "close"))
 
 
-class WrongTests(ExplainTestCase):
+class WrongTests(ServiceTestCase):
     """What cannot be explained."""
 
     def test_input(self) -> None:
@@ -388,10 +376,10 @@ class WrongTests(ExplainTestCase):
             self.assertEqual(err.count("\n"), 1)
 
     def test_rules(self) -> None:
-        """All errors of the rules, and exit code 1."""
+        """All errors of the rules, and the exit code of a service that cannot start with them."""
         self.rules.write_text("[listen a]\nendpoint = 443\nbacklgo = 5\n")
         code, out, err = self.run_main("explain", self.rules, "--text", "x")
-        self.assertEqual((code, out), (1, ""))
+        self.assertEqual((code, out), (78, ""))
         self.assertEqual(err.count(f"{self.rules}:"), 2)
 
     def test_usage(self) -> None:
@@ -402,7 +390,7 @@ class WrongTests(ExplainTestCase):
             self.assertIn("usage: txmux explain", err)
 
 
-class TimeTests(ExplainTestCase):
+class TimeTests(ServiceTestCase):
     """Routes with ``during``, and routes that end TLS."""
 
     def setUp(self) -> None:

@@ -14,7 +14,8 @@ from tests.cli.support import CommandTestCase, Terminal
 from tests.rules.fakes import FakeMatcher, FakePredicate
 from txmux.cli import matchers
 from txmux.detection.registry import PluginProblem, Registry, installed_matchers
-from txmux.interfaces import IProtocolMatcher, Option
+from txmux.detection.transports import transports_of
+from txmux.interfaces import IProtocolMatcher, Option, Transport
 from txmux.rules.reading.parser import parse
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
@@ -30,7 +31,7 @@ class ListTests(CommandTestCase):
         code, out, _ = self.run_main("matchers")
         self.assertEqual(code, 0)
         head, *lines = out.splitlines()
-        self.assertEqual(head.split(), ["matcher", "recognises", "from"])
+        self.assertEqual(head.split(), ["matcher", "over", "recognises", "from"])
         self.assertEqual([line.split()[0] for line in lines], list(installed_matchers()))
         for line, matcher in zip(lines, installed_matchers().values(), strict=True):
             self.assertIn(f" {matcher.summary} ", line)
@@ -50,7 +51,7 @@ class ListTests(CommandTestCase):
         with patch.object(matchers, "installed_matchers", return_value=registry):
             self.assertEqual(
                 self.run_main("matchers"),
-                (0, "matcher  recognises  from\n", "warning: a plugin is broken\n"),
+                (0, "matcher  over  recognises  from\n", "warning: a plugin is broken\n"),
             )
 
 
@@ -69,7 +70,7 @@ class OneTests(CommandTestCase):
             self.describe("payload").splitlines()[:8],
             [
                 "payload: given bytes at a given offset",
-                f"from {OWN}",
+                f"over tcp, udp, from {OWN}",
                 "",
                 "option   meaning",
                 *(f"{o.name + '=':9}{o.meaning}" for o in installed_matchers()["payload"].options),
@@ -77,14 +78,16 @@ class OneTests(CommandTestCase):
         )
         examples = self.describe("payload").partition("in a rules file")[2]
         for line in ("text=JDWP- offset=4  ", "text=JDWP-  ", "hex='16 03 01' mask='ff ff fc'  "):
-            self.assertRegex(examples, rf"match = payload {re.escape(line)} *\d bytes\n")
+            self.assertRegex(
+                examples, rf"match = payload {re.escape(line)} *\d bytes, or 1 datagram\n"
+            )
 
     def test_no_options(self) -> None:
         """A matcher without options says so, and its line is its name."""
         self.assertEqual(
             self.describe("any"),
-            f"any: anything at all, from its first byte\nfrom {OWN}\n\nIt has no options.\n\n"
-            "in a rules file  needs at most\nmatch = any      1 byte\n",
+            f"any: anything at all, from its first byte\nover tcp, udp, from {OWN}\n\nIt has no options.\n\n"
+            "in a rules file  needs at most\nmatch = any      1 byte, or 1 datagram\n",
         )
 
     def test_examples(self) -> None:
@@ -92,9 +95,14 @@ class OneTests(CommandTestCase):
         # Nothing is asked here of where they are from, for which all that is installed is read.
         self.patch(matchers, "_origins", lambda found: {matcher.name: OWN for matcher in found})
         for name, matcher in installed_matchers().items():
-            lines = re.findall(r"^(match = .*?)  +\d+ bytes?$", self.describe(name), re.MULTILINE)
+            lines = re.findall(
+                r"^(match = .*?)  +\d+ (?:bytes?|datagrams?)\b.*$",
+                self.describe(name),
+                re.MULTILINE,
+            )
             self.assertTrue(lines, name)
-            text = "[listen a]\nendpoint = :443\n" + "".join(
+            endpoint = ":443" if Transport.TCP in transports_of(matcher) else "udp:443"
+            text = f"[listen a]\nendpoint = {endpoint}\n" + "".join(
                 f"[route r{number}]\n{line}\nbackend = close\n" for number, line in enumerate(lines)
             )
             self.assertEqual(len(parse(text, "x").routes), len(lines))
@@ -104,7 +112,10 @@ class OneTests(CommandTestCase):
     def test_unknown(self) -> None:
         """A name that there is not has a near miss, or the hint that rules files get; exit code 1."""
         for name, message in (
-            ("bitcon", "txmux: unknown matcher 'bitcon'; did you mean 'bitcoin'? (there are "),
+            (
+                "bitcon",
+                "txmux: unknown matcher 'bitcon'; did you mean 'bitcoin'? 'txmux matchers' lists ",
+            ),
             ("mysql", "txmux: unknown matcher 'mysql'; its clients wait"),
             ("a b", "txmux: unknown matcher 'a b'"),
         ):

@@ -1,25 +1,53 @@
 """Commands of the `txmux` program: one file each.
 
-A command is a module with `NAME`, `SUMMARY`, ``configure(parser)``, which adds its arguments, and ``run(arguments)``,
-which returns the program's exit code.
+A command is a module of its name with ``configure(parser)``, which adds its arguments, and ``run(arguments)``, which
+returns the program's exit code; one may have ``configure_more(parser, words)``, too. Only the module of the command that is run is imported: some of them need much.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux import __version__
-from txmux.cli import check, convert, explain, matchers
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main", "make_parser"]
 
-_COMMANDS = (check, convert, explain, matchers)
+COMMANDS = {
+    "ban": "Let nobody of an address or a network connect to a running service, for some time.",
+    "bans": "List the bans of a running service.",
+    "check": "Report all errors and warnings in rules files, one per line; nothing is started.",
+    "close": "End connections of a running service, by ID or by filters.",
+    "completion": "Write the script with which a shell completes these commands.",
+    "connections": "List the connections of a running service.",
+    "convert": "Write the configuration of sslh, HAProxy, nginx or Traefik as a rules file.",
+    "drain": "Stop sending new clients to a backend's servers, or to one of them.",
+    "explain": "Show what each route says about a client's first bytes, at which byte, and which route wins.",
+    "fmt": "Rewrite rules files in one plain form; comments and meaning stay.",
+    "init": "Write a first rules file, from what listens on this machine.",
+    "matchers": "List the installed matchers; with a name, show how to use that one.",
+    "reload": "Make a running service read its rules again; nothing changes if they have errors.",
+    "run": "Run the service, as a rules file says.",
+    "status": "Show the state of a running service.",
+    "stop": "Stop a running service; its connections may finish.",
+    "top": "Watch a running service full-screen, and steer it by keys.",
+    "unban": "Take a ban of a running service back.",
+    "upgrade": "Move a running service into a new process that runs what is installed now.",
+}
+"""The commands, and what each does."""
+
+
+_PIPE_CLOSED = 128 + 13  # SIGPIPE
+_INTERRUPTED = 128 + 2  # SIGINT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,23 +57,96 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; by default those of the process.
 
     Returns:
-        The exit code. Wrong arguments end in `SystemExit` with code 2, as `argparse` has it.
+        The exit code; 78 (``EX_CONFIG``) if a rules file has errors, of which ``txmux check`` has a code of its own; 141, as
+        shells have it, if nobody reads the output any more, and 130 after Control-C. Wrong arguments end in `SystemExit` with code 2, as `argparse` has it.
+    """
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else [*argv])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read, `head` for one, has enough. What is left must not be tried again at the end of the process.
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+        return _PIPE_CLOSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def make_parser(
+    commands: Collection[str] = tuple(COMMANDS), words: Sequence[str] | None = None
+) -> argparse.ArgumentParser:
+    """Make what reads the program's arguments.
+
+    Args:
+        commands: Those that are known with all their arguments, by default every one; of the others there are only the names.
+        words: What is going to be read, if that is known. A command that takes long to tell all its options need not, where
+            they do not matter.
     """
     parser = argparse.ArgumentParser(
-        prog="txmux", description="Tools around txmux; 'twist txmux' runs it."
+        prog="txmux",
+        description="Many protocols on one TCP port: the service, and what goes with it.",
     )
     parser.add_argument("--version", action="version", version=f"txmux {__version__}")
-    commands = parser.add_subparsers(required=True)
-    for command in _COMMANDS:
-        command_parser = commands.add_parser(
-            command.NAME, help=command.SUMMARY, description=command.SUMMARY
-        )
-        command.configure(command_parser)
-        command_parser.set_defaults(run=command.run)
-    arguments = parser.parse_args(argv)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        command_parser = parsers.add_parser(name, help=summary, description=summary)
+        if name in commands:
+            command = import_module(f"txmux.cli.{name}")
+            command.configure(command_parser)
+            if hasattr(command, "configure_more"):
+                command.configure_more(command_parser, words)
+            command_parser.set_defaults(
+                run=command.run, unknown=getattr(command, "unknown", None), parser=command_parser
+            )
+    return parser
+
+
+def _run(words: list[str]) -> int:
+    parser = make_parser(words[:1], words)  # options before a command end the program
+    if not words:
+        parser.error(f"name a command: {', '.join(COMMANDS)}")
+    if words[0] not in COMMANDS and not _is_own(words[0]):
+        parser.error(_unknown(words))
+    arguments, others = parser.parse_known_args(words)
+    if others:
+        advice = arguments.unknown(others) if arguments.unknown else ""
+        told = f"unrecognized arguments: {shlex.join(others)}"
+        arguments.parser.error(f"{told}; {advice}" if advice else told)
     try:
         code: int = arguments.run(arguments)
     except MuxError as error:
-        print(f"txmux: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     return code
+
+
+def _is_own(word: str) -> bool:
+    """Tell whether a word is an option of the program itself."""
+    return word == "-h" or (
+        len(word) > 2 and any(own.startswith(word) for own in ("--help", "--version"))
+    )
+
+
+def _unknown(words: Sequence[str]) -> str:
+    from txmux.rules.problems import did_you_mean  # noqa: PLC0415 - this is rare
+
+    word = words[0]
+    if word in {"-r", "--rules"}:
+        return f"to run the service with a rules file: txmux run {shlex.join(words[1:2]) or 'FILE'}"
+    if word.startswith("-"):
+        return f"{word!r} is not an option here; to run the service: txmux run {shlex.join(words)}"
+    if Path(word).suffix or os.sep in word or Path(word).exists():
+        return f"{word!r} is not a command; to run the service with that file: txmux run {shlex.quote(word)}"
+    return f"there is no command {word!r}{did_you_mean(word, COMMANDS)} (there are {', '.join(COMMANDS)})"
+
+
+def _failed(error: MuxError) -> int:
+    from txmux.rules.problems import RulesError  # noqa: PLC0415 - not every command needs it
+
+    if isinstance(error, RulesError):
+        print(error, file=sys.stderr)
+        return os.EX_CONFIG
+    print(f"txmux: {error}", file=sys.stderr)
+    return 1

@@ -24,11 +24,11 @@ class Output:
     def line(self, text: str = "", style: str = "") -> None:
         """Write a line."""
         if self._console is None:
-            print(_printable(text))
+            print(printable(text))
         else:
             from rich.text import Text  # noqa: PLC0415 - it is optional
 
-            self._console.print(Text(_printable(text), style))
+            self._console.print(Text(printable(text), style))
 
     def table(self, rows: Sequence[Row], head: Sequence[str] = ()) -> None:
         """Write a table.
@@ -37,7 +37,7 @@ class Output:
             rows: All with the same number of cells.
             head: The titles of the columns.
         """
-        rows = [([_printable(cell) for cell in cells], style) for cells, style in rows]
+        rows = [([printable(cell) for cell in cells], style) for cells, style in rows]
         if self._console is None:
             lines = [list(head), *(cells for cells, _ in rows)] if head else [c for c, _ in rows]
             widths = [max(map(len, column)) + _GAP for column in zip(*lines, strict=True)]
@@ -66,6 +66,6 @@ def _console() -> Console | None:
     return Console(highlight=False)
 
 
-def _printable(text: str) -> str:
-    # What a client or a plugin says must not reach the terminal as a control sequence.
+def printable(text: str) -> str:
+    """Replace control characters: what a client or a plugin says must not reach the terminal as a control sequence."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

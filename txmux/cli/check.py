@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+import attrs
 
-from txmux.backends.connect.source import transparent_hints
-from txmux.backends.health.tryout import try_servers
 from txmux.detection.registry import installed_matchers
+from txmux.rules.lint.closed import closed_listeners
 from txmux.rules.lint.privileges import missing_privileges, own_privileges
 from txmux.rules.lint.warnings import lint, warnings
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.tls.check import unusable_files
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sized
+    from collections.abc import Mapping, Sequence, Sized
 
-    from txmux.backends.health.tryout import Tried
+    from txmux.cli._servers import Reached
     from txmux.interfaces import IProtocolMatcher
     from txmux.rules.model import Rules
+    from txmux.rules.problems import Problem
 
-NAME = "check"
-SUMMARY = "Report all errors and warnings of rules files, one a line; nothing is started."
+
+_STANDARD_INPUT = "<stdin>"
+
+
+@attrs.frozen
+class _Checked:
+    """What was found in one file.
+
+    Attributes:
+        rules: Its rules, if it has no errors.
+        problems: Errors and warnings, in the order of lines.
+        hints: What else is worth telling.
+    """
+
+    path: str
+    rules: Rules | None
+    problems: Sequence[Problem]
+    hints: Sequence[str] = ()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a rules file")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="a rules file; - is standard input"
+    )
     parser.add_argument("--connect", action="store_true", help="also try each server")
+    parser.add_argument("--json", action="store_true", help="write one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,23 +58,36 @@ def run(arguments: argparse.Namespace) -> int:
     matchers = installed_matchers()
     for problem in matchers.problems:
         print(f"warning: {problem}", file=sys.stderr)
-    # A list, so that a bad file does not hide the next one's errors.
-    good: list[Rules] = []
-    fine = [_check(path, matchers, good) for path in arguments.files]
-    if arguments.connect:
-        fine.append(_connect(good))
-    return 0 if all(fine) else 1
+    # A bad file does not hide the next one's errors.
+    every = []
+    for path in arguments.files:
+        every.append(_check(path, matchers))
+        if not arguments.json:
+            _write(every[-1])
+    good = [one.rules for one in every if one.rules is not None]
+    servers = _connect(good) if arguments.connect else []
+    if arguments.json:
+        print(json.dumps(_as_json(every, servers, connect=arguments.connect), indent=2))
+    else:
+        for one in servers:
+            print(one)
+    return 0 if len(good) == len(every) and not any(one.problem for one in servers) else 1
 
 
-def _connect(several: list[Rules]) -> bool:
-    """Try the servers of rules that are good, and tell whether all are healthy."""
+def _connect(several: list[Rules]) -> list[Reached]:
+    """Try the servers of rules that are good."""
+    # Only who tries servers waits until all of this has been imported.
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+    from twisted.internet.defer import Deferred  # noqa: PLC0415
 
-    every: list[Tried] = []
+    from txmux.backends.health.tryout import try_servers  # noqa: PLC0415
+    from txmux.cli._servers import reached  # noqa: PLC0415
+
+    every: list[Reached] = []
 
     async def try_all() -> None:
         for rules in several:
-            every.extend(await try_servers(rules, reactor))
+            every.extend(reached(rules, await try_servers(rules, reactor)))
 
     def end(result: object) -> object:
         reactor.callLater(0, reactor.stop)
@@ -67,37 +99,91 @@ def _connect(several: list[Rules]) -> bool:
     if several:
         reactor.callWhenRunning(begin)
         reactor.run()
-    for tried in every:
-        print(f"backend {tried.backend}: {tried.server}: {tried.problem or 'OK'}")
-    return not any(tried.problem for tried in every)
+    return every
 
 
-def _check(path: str, matchers: Mapping[str, IProtocolMatcher], good: list[Rules]) -> bool:
+def _check(path: str, matchers: Mapping[str, IProtocolMatcher]) -> _Checked:
+    data = None
+    if path == "-":
+        path, data = _STANDARD_INPUT, sys.stdin.buffer.read()
     try:
-        rules = load(path, matchers)
+        rules = load(path, matchers, data)
     except RulesError as error:
-        print(error)
-        return False
-    wrong, unread = unusable_files(rules)
+        return _Checked(path, None, error.problems)
+    wrong, unread = _unusable_files(rules)
     if wrong:
-        print(RulesError(wrong))
-        return False
-    found = [*lint(rules), *missing_privileges(rules, own_privileges()), *unread]
-    for warning in warnings(rules, found):
-        print(warning)
-    for backend in rules.backends.values():
-        for line in transparent_hints(backend):
-            print(line)
+        return _Checked(path, None, wrong)
+    found = [
+        *lint(rules),
+        *closed_listeners(rules),
+        *missing_privileges(rules, own_privileges()),
+        *unread,
+    ]
+    return _Checked(path, rules, warnings(rules, found), _hints(rules))
+
+
+def _unusable_files(rules: Rules) -> tuple[list[Problem], list[Problem]]:
+    ends = any(route.terminate_tls is not None for route in rules.routes)
+    if not ends and all(backend.tls is None for backend in rules.backends.values()):
+        return [], []
+    from txmux.tls.check import unusable_files  # noqa: PLC0415 - OpenSSL takes a while
+
+    return unusable_files(rules)
+
+
+def _hints(rules: Rules) -> list[str]:
+    transparent = [backend for backend in rules.backends.values() if backend.source == ("client",)]
+    if not transparent:
+        return []
+    from txmux.backends.connect.source import transparent_hints  # noqa: PLC0415 - few need it
+
+    return [line for backend in transparent for line in transparent_hints(backend)]
+
+
+def _write(checked: _Checked) -> None:
+    for line in (*checked.problems, *checked.hints):
+        print(line)
+    rules = checked.rules
+    if rules is None:
+        return
     counts = [
         _count(rules.listeners, "listener"),
         _count(rules.routes, "route"),
         _count(rules.backends, "backend"),
     ]
-    if found:
-        counts.append(_count(found, "warning"))
-    print(f"{path}: OK, {', '.join(counts)}")
-    good.append(rules)
-    return True
+    if checked.problems:
+        counts.append(_count(checked.problems, "warning"))
+    print(f"{checked.path}: OK, {', '.join(counts)}")
+
+
+def _as_json(every: list[_Checked], servers: list[Reached], *, connect: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "files": [
+            {
+                "file": one.path,
+                "ok": one.rules is not None,
+                "listeners": len(one.rules.listeners) if one.rules else None,
+                "routes": len(one.rules.routes) if one.rules else None,
+                "backends": len(one.rules.backends) if one.rules else None,
+            }
+            for one in every
+        ],
+        "problems": [
+            {
+                "file": problem.path,
+                "line": problem.line or None,
+                "section": problem.section or None,
+                "key": problem.key or None,
+                "severity": "warning" if problem.warning else "error",
+                "message": problem.message,
+            }
+            for one in every
+            for problem in one.problems
+        ],
+    }
+    if connect:
+        found["servers"] = [one.as_json() for one in servers]
+    return found
 
 
 def _count(things: Sized, name: str) -> str:

@@ -13,17 +13,22 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     import argparse
 
-NAME = "convert"
-SUMMARY = "Write an sslh.cfg, or the TCP part of an haproxy.cfg, as a rules file."
+    from txmux.convert.formats import Conversion
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("file", metavar="FILE", help="the other program's configuration")
+    parser.usage = "%(prog)s [--from PROGRAM | PROGRAM] FILE\n       %(prog)s sslh -- ARGUMENT..."
+    parser.add_argument(
+        "words",
+        metavar="FILE",
+        nargs="+",
+        help="the other program's configuration, maybe after the program's name; or 'sslh --' and its command line",
+    )
     parser.add_argument(
         "--from",
         dest="program",
-        choices=("sslh", "haproxy"),
+        choices=("sslh", "haproxy", "nginx", "traefik"),
         help="whose configuration it is; by default what it looks like",
     )
 
@@ -37,15 +42,25 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MuxError: Nothing of it can be converted, or it cannot be read.
     """
-    from txmux.convert.formats import convert  # noqa: PLC0415 - an extra, which nothing else needs
+    from txmux.convert import formats  # noqa: PLC0415 - an extra, which nothing else needs
 
-    path = arguments.file
+    words, program = arguments.words, arguments.program
+    if len(words) > 1 and words[0] in formats.PROGRAMS and program in {None, words[0]}:
+        program, *words = words
+    if program == "sslh" and (len(words) > 1 or words[0].startswith("-")):
+        return _written(formats.convert_command_line(words, installed_matchers(), _port_of))
+    if len(words) > 1:
+        raise MuxError(f"give one file; these are {len(words)}: {' '.join(words)}")
+    (path,) = words
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MuxError(f"{path} cannot be read: {reason}") from None
-    found = convert(data, path, installed_matchers(), _port_of, arguments.program)
+    return _written(formats.convert(data, path, installed_matchers(), _port_of, program))
+
+
+def _written(found: Conversion) -> int:
     for warning in found.warnings:
         print(warning, file=sys.stderr)
     print(found.text, end="")

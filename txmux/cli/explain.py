@@ -1,4 +1,4 @@
-"""`txmux explain FILE`: what each route says of some bytes, and who wins."""
+"""`txmux explain`: what each route says of some bytes, and who wins; or what it said of a live connection."""
 
 from __future__ import annotations
 
@@ -9,42 +9,66 @@ import time
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from txmux.cli._output import Output
-from txmux.cli._trace import Sample, Trace, as_json, write
-from txmux.cli.pcap import client_streams, read_segments
-from txmux.detection.explain import explain
+from txmux.cli._trace import write
+from txmux.cli.pcap import Datagram, Segment, client_streams, read_packets
+from txmux.cli.pcapflows import client_flows
+from txmux.cli.remote import command
+from txmux.cli.remote.explanation import HEAD, explanation_of
+from txmux.detection.explain import explain, explain_flow
 from txmux.errors import MuxError, OptionError
+from txmux.interfaces import Transport
 from txmux.matchers.payload import bytes_from_hex, bytes_from_text
 from txmux.rules.model.networks import unmapped
-from txmux.rules.problems import RulesError, did_you_mean
+from txmux.rules.problems import did_you_mean
 from txmux.rules.reading.parser import load
+from txmux.tracing import Sample, Trace, as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from txmux.rules.model import Listener, Rules
 
-NAME = "explain"
-SUMMARY = (
-    "Tell what each route says of a client's first bytes, at which byte it knew, and who wins."
-)
+_LONGEST_DATAGRAM = 65535
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("rules", metavar="FILE", help="a rules file")
-    sources = parser.add_mutually_exclusive_group(required=True)
-    sources.add_argument(
-        "--text", metavar="TEXT", help=r"the bytes as text, with \r \n \t \0 \\ and \xNN"
+    parser.add_argument(
+        "rules_file",
+        metavar="FILE",
+        nargs="?",
+        help="a rules file; with --connection, that of the service",
     )
-    sources.add_argument("--hex", metavar="HEX", help="the bytes as pairs of hex digits")
+    sources = parser.add_mutually_exclusive_group(required=True)
+    again = "; again for each further datagram of a flow"
     sources.add_argument(
-        "--file", metavar="PATH", help="a file with the bytes; - is standard input"
+        "--text",
+        metavar="TEXT",
+        action="append",
+        help=rf"the bytes as text, with \r \n \t \0 \\ and \xNN{again}",
+    )
+    sources.add_argument(
+        "--hex", metavar="HEX", action="append", help=f"the bytes as pairs of hex digits{again}"
+    )
+    sources.add_argument(
+        "--file",
+        metavar="PATH",
+        action="append",
+        help=f"a file with the bytes; - is standard input{again}",
     )
     sources.add_argument(
         "--pcap",
         metavar="PATH",
-        help="a capture: what the client of each TCP connection said first",
+        help="a capture: what the client of each TCP connection and of each UDP flow said first",
+    )
+    sources.add_argument(
+        "--connection",
+        metavar="ID",
+        help="a live connection, as 'txmux connections' lists it: how its decision came about",
     )
     parser.add_argument("--listener", metavar="NAME", help="only for this listener")
     parser.add_argument(
@@ -61,42 +85,78 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=_moment,
         help="for 'during': when it is said, as 2026-11-20T14:30 here or 2026-11-20T14:30+00:00; by default now",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="write one JSON document, for programs to read"
-    )
+    command.configure(parser, seconds=10)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Explain; 0 if that was possible, else 1.
+    """Explain; 0 if that was possible.
 
     Raises:
+        RulesError: The rules file has errors.
         MuxError: The bytes cannot be had.
     """
-    try:
-        rules = load(arguments.rules)
-    except RulesError as error:
-        print(error, file=sys.stderr)
-        return 1
+    wrong = _misuse(arguments)
+    if wrong:
+        print(f"txmux: {wrong}", file=sys.stderr)
+        return command.USAGE
+    if arguments.connection is not None:
+        return _of_connection(arguments)
+    rules = load(arguments.rules_file)
     listeners = _listeners(rules, arguments.listener)
     try:
-        samples = _samples(arguments, max(listener.peek_limit for listener in listeners))
+        samples = _samples(arguments, listeners)
     except OSError as error:
         raise MuxError(f"{error.filename} cannot be read: {error.strerror}") from None
     traces = [
-        (sample, [_trace(rules, listener, sample) for listener in listeners]) for sample in samples
+        (sample, [_trace(rules, listener, sample) for listener in _serving(listeners, sample)])
+        for sample in samples
     ]
     if arguments.json:
-        print(json.dumps(as_json(arguments.rules, traces), indent=2))
+        print(json.dumps(as_json(arguments.rules_file, traces), indent=2))
         return 0
     output = Output()
     if not traces:
-        output.line(f"{arguments.pcap}: no TCP connection in it")
+        output.line(f"{arguments.pcap}: {_nothing(listeners)} in it")
     for number, (sample, of_sample) in enumerate(traces):
         for place, trace in enumerate(of_sample):
             if number or place:
                 output.line()
             write(output, sample, trace)
     return 0
+
+
+def _misuse(arguments: argparse.Namespace) -> str:
+    """Tell which arguments do not go together."""
+    if arguments.connection is None:
+        if arguments.rules_file is None:
+            return "name a rules FILE, or a live connection by --connection"
+        if arguments.admin or arguments.rules or arguments.token_file:
+            return (
+                "--admin, --rules and --token-file are for --connection; write the rules file alone"
+            )
+    elif arguments.listener or arguments.client or arguments.now is not None:
+        return "--listener, --from and --at are for bytes, not for --connection"
+    elif arguments.rules_file and arguments.rules:
+        return "the rules file is given twice; keep one"
+    return ""
+
+
+def _of_connection(arguments: argparse.Namespace) -> int:
+    """Explain the decision on a live connection."""
+    if arguments.rules_file:
+        arguments.rules = Path(arguments.rules_file)
+    path = f"/api/connections/{quote(arguments.connection, safe='')}"
+    return command.run(arguments, lambda ask: ask("GET", path), _write_connection)
+
+
+def _write_connection(one: Mapping[str, Any]) -> None:
+    output, told = Output(), explanation_of(one)
+    output.line(told.title, "bold")
+    output.line()
+    if told.routes:
+        output.table(told.routes, HEAD)
+        output.line()
+    output.table([(line, "") for line in told.conclusion])
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
@@ -128,33 +188,68 @@ def _listeners(rules: Rules, name: str | None) -> tuple[Listener, ...]:
     return tuple(listener for listener in rules.listeners if listener.name == name)
 
 
-def _samples(arguments: argparse.Namespace, limit: int) -> list[Sample]:
+def _serving(listeners: tuple[Listener, ...], sample: Sample) -> list[Listener]:
+    over = Transport.TCP if sample.datagrams is None else Transport.UDP
+    return [listener for listener in listeners if listener.transport is over]
+
+
+def _nothing(listeners: tuple[Listener, ...]) -> str:
+    transports = {listener.transport for listener in listeners}
+    names = {Transport.TCP: "TCP connection", Transport.UDP: "UDP flow"}
+    return "no " + " and no ".join(names[one] for one in Transport if one in transports)
+
+
+def _samples(arguments: argparse.Namespace, listeners: tuple[Listener, ...]) -> list[Sample]:
+    """Read what clients say; each sample is for the listeners of its transport."""
+    limit = max(listener.peek_limit for listener in listeners)
     client = arguments.client
     now = time.time() if arguments.now is None else arguments.now
-    if arguments.pcap is None:
-        return [Sample(_bytes(arguments, limit), client, now=now)]
-    with Path(arguments.pcap).open("rb") as file:
-        streams = client_streams(read_segments(file, arguments.pcap), limit)
-    return [Sample(s.data, client or unmapped(s.client.host), s, now) for s in streams]
+    if arguments.pcap is not None:
+        with Path(arguments.pcap).open("rb") as file:
+            packets = list(read_packets(file, arguments.pcap))
+        segments = [one for one in packets if isinstance(one, Segment)]
+        datagrams = [one for one in packets if isinstance(one, Datagram)]
+        found = [*client_streams(segments, limit), *client_flows(datagrams)]
+        samples = [
+            Sample(s.data, client or unmapped(s.client.host), s, now, s.datagrams) for s in found
+        ]
+        return [sample for sample in samples if _serving(listeners, sample)]
+    given = _bytes(arguments, max(limit, _LONGEST_DATAGRAM))
+    samples = [Sample(given[0], client, now=now, datagrams=given)]
+    if len(given) == 1:
+        samples.insert(0, Sample(given[0][:limit], client, now=now))
+    samples = [sample for sample in samples if _serving(listeners, sample)]
+    if not samples:
+        raise MuxError(
+            "several datagrams are for listeners with udp: endpoints, and there is none here; "
+            "give the bytes of a stream at once"
+        )
+    return samples
 
 
-def _bytes(arguments: argparse.Namespace, limit: int) -> bytes:
+def _bytes(arguments: argparse.Namespace, limit: int) -> tuple[bytes, ...]:
     try:
         if arguments.text is not None:
-            return bytes_from_text(arguments.text)
+            return tuple(map(bytes_from_text, arguments.text))
         if arguments.hex is not None:
-            return bytes_from_hex("hex", arguments.hex)
+            return tuple(bytes_from_hex("hex", text) for text in arguments.hex)
     except OptionError as error:
         raise MuxError(f"--{error}") from None
     except UnicodeEncodeError:
         raise MuxError(r"--text: is not valid UTF-8; write such bytes as \xNN") from None
-    if arguments.file == "-":
+    return tuple(_read(name, limit) for name in arguments.file)
+
+
+def _read(name: str, limit: int) -> bytes:
+    if name == "-":
         return sys.stdin.buffer.read(limit)
-    with Path(arguments.file).open("rb") as file:
+    with Path(name).open("rb") as file:
         return file.read(limit)
 
 
 def _trace(rules: Rules, listener: Listener, sample: Sample) -> Trace:
-    routes = rules.routes_of(listener)
-    found = explain(routes, sample.data, sample.client, listener.peek_limit, sample.now)
-    return Trace(listener, found)
+    routes = rules.asked_of(listener, listener.transport)
+    who, limit, now = sample.client, listener.peek_limit, sample.now
+    if sample.datagrams is not None:
+        return Trace(listener, explain_flow(routes, sample.datagrams, who, limit, now))
+    return Trace(listener, explain(routes, sample.data, who, limit, now))

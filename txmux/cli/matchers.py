@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from txmux.cli._output import Output
 from txmux.detection.registry import installed_matchers
+from txmux.detection.transports import transports_of
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import split_words
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from txmux.interfaces import IProtocolMatcher, Option
     from txmux.rules.model import Alternative
-
-NAME = "matchers"
-SUMMARY = "List the matchers that are installed; with a name, tell how that one is used."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = Output()
     if arguments.name is None:
         origins = _origins(matchers.values())
-        rows = [((name, m.summary, origins[name]), "") for name, m in matchers.items()]
-        output.table(rows, ("matcher", "recognises", "from"))
+        rows = [((name, _over(m), m.summary, origins[name]), "") for name, m in matchers.items()]
+        output.table(rows, ("matcher", "over", "recognises", "from"))
         return 0
     matcher = matchers.get(arguments.name)
     if matcher is None:
@@ -55,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _describe(output: Output, matcher: IProtocolMatcher) -> None:
     output.line(f"{matcher.name}: {matcher.summary}", "bold")
-    output.line(f"from {_origins([matcher])[matcher.name]}")
+    output.line(f"over {_over(matcher)}, from {_origins([matcher])[matcher.name]}")
     output.line()
     if matcher.options:
         options = [((f"{option.name}=", option.meaning), "") for option in matcher.options]
@@ -63,15 +61,23 @@ def _describe(output: Output, matcher: IProtocolMatcher) -> None:
     else:
         output.line("It has no options.")
     output.line()
-    examples = [
-        ((f"match = {line.text}", _bytes(line.predicate.longest)), "")
-        for line in _examples(matcher)
-    ]
+    examples = [((f"match = {line.text}", _needs(line)), "") for line in _examples(matcher)]
     output.table(examples, ("in a rules file", "needs at most"))
 
 
-def _bytes(count: int) -> str:
-    return f"{count} byte{'' if count == 1 else 's'}"
+def _over(matcher: IProtocolMatcher) -> str:
+    return ", ".join(sorted(transport.value for transport in transports_of(matcher)))
+
+
+def _needs(line: Alternative) -> str:
+    needs = [_count(line.predicate.longest, "byte")] if line.streams else []
+    if line.datagrams is not None:
+        needs.append(_count(line.datagrams.longest, "datagram"))
+    return ", or ".join(needs)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _examples(matcher: IProtocolMatcher) -> Iterator[Alternative]:

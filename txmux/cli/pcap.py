@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _SEQUENCE_NUMBERS = 1 << 32
+_UDP_HEADER = 8
 
 
 @attrs.frozen
@@ -37,13 +38,28 @@ class Segment:
 
 
 @attrs.frozen
-class Stream:
-    """The first bytes that a client sent on one connection.
+class Datagram:
+    """What matters of a datagram (RFC 768).
 
     Attributes:
-        data: In their order; no more than were asked for.
+        whole: Whether all of it was captured.
+    """
+
+    source: Address
+    destination: Address
+    payload: bytes
+    whole: bool = True
+
+
+@attrs.frozen
+class Stream:
+    """The first bytes that a client sent on one connection, or the first datagrams of one flow.
+
+    Attributes:
+        data: In their order; no more than were asked for. Of a flow those of the first datagram.
         gap: The capture lacks what comes after them, though it has later ones.
         server_first: The server had said something before them.
+        datagrams: Those of a flow.
     """
 
     client: Address
@@ -51,10 +67,11 @@ class Stream:
     data: bytes
     gap: bool
     server_first: bool
+    datagrams: tuple[bytes, ...] | None = None
 
 
-def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
-    """Read the TCP segments of a capture; whatever else is in it is passed over.
+def read_packets(file: BinaryIO, name: str) -> Iterator[Segment | Datagram]:
+    """Read the TCP segments and the datagrams of a capture; whatever else is in it is passed over.
 
     Args:
         file: A pcap or pcapng file, which can be sought in.
@@ -67,7 +84,7 @@ def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
         dpkt = import_module("dpkt")
     except ModuleNotFoundError:
         raise MuxError(
-            "to read captures takes the package dpkt; install it: pip install 'txmux[pcap]'"
+            "captures need the package dpkt; install it: pip install 'txmux[pcap]'"
         ) from None
     damaged = (dpkt.dpkt.Error, struct.error, ValueError)
     try:
@@ -89,11 +106,11 @@ def read_segments(file: BinaryIO, name: str) -> Iterator[Segment]:
         except (StopIteration, *damaged):  # damaged: it was cut off while it was written
             return
         try:
-            segment = _segment(dpkt, read_packet(packet))
+            found = _content(dpkt, read_packet(packet))
         except (*damaged, LookupError, TypeError, AttributeError):  # all seen of dpkt with garbage
             continue
-        if segment is not None:
-            yield segment
+        if found is not None:
+            yield found
 
 
 def _layers(dpkt: Any) -> dict[int, Any]:
@@ -116,11 +133,17 @@ def _layers(dpkt: Any) -> dict[int, Any]:
     }
 
 
-def _segment(dpkt: Any, packet: Any) -> Segment | None:
-    while isinstance(packet, dpkt.dpkt.Packet) and not isinstance(packet, dpkt.tcp.TCP):
+def _content(dpkt: Any, packet: Any) -> Segment | Datagram | None:
+    carriers = (dpkt.tcp.TCP, dpkt.udp.UDP)
+    while isinstance(packet, dpkt.dpkt.Packet) and not isinstance(packet, carriers):
         if isinstance(packet, (dpkt.ip.IP, dpkt.ip6.IP6)):
             source, destination = ip_address(packet.src), ip_address(packet.dst)
         packet = packet.data
+    if isinstance(packet, dpkt.udp.UDP):
+        size = packet.ulen - _UDP_HEADER
+        payload = bytes(packet.data)[: max(size, 0)]
+        ends = Address(source, packet.sport), Address(destination, packet.dport)
+        return Datagram(*ends, payload, len(payload) == size)
     if not isinstance(packet, dpkt.tcp.TCP):
         return None
     return Segment(

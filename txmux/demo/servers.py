@@ -65,7 +65,7 @@ class _Redis(_Server, LineOnlyReceiver):
 
 
 class _SSH(_Server):
-    """Greets, and tells the client that begins a key exchange goodbye in a way that ``ssh`` prints."""
+    """Greets, and ends a key exchange with a disconnect in a way that ``ssh`` prints."""
 
     _said = b""
 

@@ -1,0 +1,113 @@
+"""``txmux init`` itself."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from tests.cli.support import CommandTestCase
+from txmux.cli import init
+from txmux.cli.init.listening import listening
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from txmux.cli.init.listening import Listening
+
+_LISTENING = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+class InitTests(CommandTestCase):
+    """Its options, on this machine."""
+
+    def serve(self, greeting: bytes) -> int:
+        """Greet whoever connects, and give the port."""
+        server = socket.create_server(("127.0.0.1", 0))
+
+        def greet() -> None:
+            try:
+                while True:
+                    client, _ = server.accept()
+                    client.sendall(greeting)
+                    client.close()
+            except OSError:
+                pass
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.close)
+        self.addCleanup(server.shutdown, socket.SHUT_RDWR)
+        return int(server.getsockname()[1])
+
+    def test_output(self) -> None:
+        """It writes a file, which `txmux check` passes, and over another one only by --force."""
+        path = self.folder / "rules.ini"
+        code, out, err = self.run_main("init", "-o", path)
+        self.assertEqual((code, out), (0, ""))
+        self.assertIn(f"txmux check {path}\n", err)
+        self.assertEqual(self.run_main("check", path)[0], 0)
+        path.write_text("mine")
+        code, _, err = self.run_main("init", "-o", path)
+        self.assertEqual((code, path.read_text()), (1, "mine"))
+        self.assertIn("is there already; name another file, or write over it by --force", err)
+        self.assertEqual(self.run_main("init", "--force", "-o", path)[0], 0)
+        self.assertEqual(self.run_main("check", path)[0], 0)
+        code, _, err = self.run_main("init", "-o", self.folder / "none" / "rules.ini")
+        self.assertEqual(code, 1)
+        self.assertIn("cannot be written: No such file or directory", err)
+
+    def test_own_ports(self) -> None:
+        """Clients are not led to a txmux that runs already."""
+        for name, listed in (("other", True), ("txmux", False)):
+            program = self.folder / name
+            program.write_text(f"#!{sys.executable}\n{_LISTENING}")
+            program.chmod(0o755)
+            with subprocess.Popen(
+                [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as running:
+                assert running.stdout is not None
+                port = running.stdout.readline().strip()
+                out = self.run_main("init")[1]
+                running.communicate()  # it ends with its standard input
+            self.assertEqual(f"{name} at 127.0.0.1:{port}:" in out, listed)
+            self.assertEqual(f":{port}\n" in out, listed)
+
+    def test_listen(self) -> None:
+        """The endpoint may be given."""
+        code, out, _ = self.run_main("init", "--listen", "127.0.0.1:9")
+        self.assertEqual(code, 0)
+        self.assertIn("\nendpoint = 127.0.0.1:9\n", out)
+        self.assertEqual(self.run_main("init", "--listen", "a\nb")[0], 1)
+
+    def test_probe(self) -> None:
+        """Servers are asked only if that is wanted."""
+        port = self.serve(b"SSH-2.0-a\r\n")
+
+        def own(proc: Path) -> list[Listening]:
+            # Servers of other tests, which run at the same time, are not to be disturbed.
+            return [one for one in listening(proc) if one.reached_at[1] == port]
+
+        narrowed = patch.object(init, "listening", own)
+        narrowed.start()
+        self.addCleanup(narrowed.stop)
+        _, out, _ = self.run_main("init")
+        self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
+        _, out, _ = self.run_main("init", "--probe")
+        self.assertIn(f"127.0.0.1:{port}: SSH, as it says itself.", out)
+
+    def test_elsewhere(self) -> None:
+        """Where the system does not tell what listens, the message says so."""
+        with patch.object(init, "_proc", lambda: self.folder):
+            code, out, err = self.run_main("init")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("can be seen on Linux alone", err)

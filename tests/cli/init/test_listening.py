@@ -1,0 +1,104 @@
+"""What proc(5) tells of ports that somebody listens at."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.cli.init.listening import Listening, listening
+
+_HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+def row(address: str, port: int, inode: int, state: str = "0A") -> str:
+    """Write a line of ``/proc/net/tcp``, as this machine does."""
+    packed = ip_address(address).packed
+    words = "".join(f"{word:08X}" for word in struct.unpack(f"={len(packed) // 4}I", packed))
+    return f"   0: {words}:{port:04X} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0 0 {inode} 1 0\n"
+
+
+def is_plain(address: IPv4Address | IPv6Address) -> bool:
+    """Tell whether an address can be connected to by itself, and has one way to be written."""
+    return address.version == 4 or not (address.is_link_local or address.ipv4_mapped)
+
+
+class ListeningTests(SynchronousTestCase):
+    """With a folder in place of ``/proc``."""
+
+    def setUp(self) -> None:
+        """Make the folder."""
+        self.proc = make_folder(self)
+        (self.proc / "net").mkdir()
+        (self.proc / "net/tcp").write_text(_HEAD)
+
+    def process(self, pid: int, name: bytes, *inodes: int) -> None:
+        """Add a process that has sockets."""
+        folder = self.proc / str(pid)
+        (folder / "fd").mkdir(parents=True)
+        (folder / "comm").write_bytes(name + b"\n")
+        for number, inode in enumerate(inodes):
+            (folder / "fd" / str(number)).symlink_to(f"socket:[{inode}]")
+
+    def found(self, tcp: str, tcp6: str = "") -> list[tuple[str, int, str]]:
+        """Give address, port and program of each port."""
+        (self.proc / "net/tcp").write_text(_HEAD + tcp)
+        if tcp6:
+            (self.proc / "net/tcp6").write_text(_HEAD + tcp6)
+        return [(str(one.address), one.port, one.program) for one in listening(self.proc)]
+
+    def test_listening(self) -> None:
+        """Only sockets that listen count, by port, each with its program if that can be seen."""
+        self.process(10, b"sshd", 7, 8)
+        tcp = row("0.0.0.0", 443, 9) + row("127.0.0.1", 22, 7) + row("10.0.0.1", 22, 8, "01")
+        self.assertEqual(self.found(tcp), [("127.0.0.1", 22, "sshd"), ("0.0.0.0", 443, "")])
+
+    def test_one_for_each_port(self) -> None:
+        """Of several sockets with one port, that of every address is told, and IPv4 before IPv6."""
+        tcp = row("127.0.0.1", 80, 1) + row("0.0.0.0", 80, 2) + row("10.0.0.1", 81, 3)
+        tcp6 = row("::", 80, 4) + row("::", 81, 5) + row("2001:db8::1", 82, 6)
+        self.assertEqual(
+            self.found(tcp, tcp6),
+            [("0.0.0.0", 80, ""), ("::", 81, ""), ("2001:db8::1", 82, "")],
+        )
+
+    def test_mapped(self) -> None:
+        """IPv4 addresses of an IPv6 socket are IPv4 addresses; those of one link alone are left out."""
+        tcp6 = row("::ffff:127.0.0.1", 80, 1) + row("fe80::1", 81, 2)
+        self.assertEqual(self.found("", tcp6), [("127.0.0.1", 80, "")])
+
+    def test_name(self) -> None:
+        """A program that calls itself what it likes cannot write a line of its own."""
+        self.process(10, b"a\n[route x]\xff", 1)
+        ((_, _, name),) = self.found(row("127.0.0.1", 80, 1))
+        self.assertRegex(name, r"^a[\w.+-]+$")
+
+    @given(st.ip_addresses().filter(is_plain), st.integers(1, 65535))
+    def test_every_address(self, address: object, port: int) -> None:
+        """Every address is read as it is written there."""
+        text = str(address)
+        version = 4 if ip_address(text).version == 4 else 6
+        lines = row(text, port, 1)
+        found = self.found(lines) if version == 4 else self.found("", lines)
+        (self.proc / "net/tcp6").unlink(missing_ok=True)
+        self.assertEqual(found, [(text, port, "")])
+
+    def test_this_machine(self) -> None:
+        """What the system really tells is read: the port of this very test, with its program."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            (one,) = (one for one in listening(Path("/proc")) if one.port == port)
+        self.assertEqual(one.reached_at, ("127.0.0.1", port))
+        self.assertTrue(one.is_local)
+        self.assertNotEqual(one.program, "")
+
+    def test_reached_at(self) -> None:
+        """What listens at every address is reached at the loopback address."""
+        for address, reached in (("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1")):
+            self.assertEqual(Listening(ip_address(address), 22).reached_at, (reached, 22))

@@ -1,0 +1,188 @@
+"""The rules file that is made of what listens."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.init.test_listening import is_plain
+from txmux.cli.init import services
+from txmux.cli.init.listening import Listening
+from txmux.cli.init.services import Service, recognise
+from txmux.cli.init.writing import endpoint, rules_text
+from txmux.detection.registry import installed_matchers
+from txmux.rules.reading.parser import parse
+
+
+def at(port: int, program: str = "", address: str = "0.0.0.0") -> Listening:
+    """Make a port that is listened at."""
+    return Listening(ip_address(address), port, program)
+
+
+def written(*found: Service) -> str:
+    """Write a file."""
+    return rules_text(found, ":4443", [], probed=False)
+
+
+_PROGRAMS = ["", "python3", *services._PROGRAMS, *services._WEB]
+_LISTENING = st.builds(
+    Listening,
+    st.ip_addresses().filter(is_plain),
+    st.integers(1, 65535) | st.sampled_from([*services._PORTS]),
+    st.sampled_from(_PROGRAMS),
+)
+
+
+class RecogniseTests(SynchronousTestCase):
+    """What a server speaks."""
+
+    def test_program(self) -> None:
+        """A program that speaks one protocol says which, whatever its port is; of a web server the port says it."""
+        for listening, name in (
+            (at(9, "sshd"), "SSH"),
+            (at(80, "redis-server"), "redis"),
+            (at(8443, "nginx"), "TLS"),
+            (at(1234, "nginx"), "HTTP"),
+        ):
+            service = recognise(listening)
+            assert service.kind is not None
+            self.assertEqual((service.kind.name, service.by), (name, "program"))
+
+    def test_port(self) -> None:
+        """Otherwise a usual port does; any other is not known."""
+        service = recognise(at(5432, "python3"))
+        assert service.kind is not None
+        self.assertEqual((service.kind.name, service.by), ("postgres", "port"))
+        self.assertIsNone(recognise(at(5431, "python3")).kind)
+
+    def test_greeting(self) -> None:
+        """What a server says itself is surer than both."""
+        for said, name in (
+            (b"SSH-2.0-OpenSSH_9.2\r\n", "SSH"),
+            (b"RFB 003.008\n", "VNC"),
+            (b"220 mail.example.com ESMTP Postfix\r\n", "SMTP"),
+            (b"220 (vsFTPd 3.0.3)\r\n", "FTP or SMTP"),
+            (b"* OK [CAPABILITY IMAP4rev1] ready\r\n", "IMAP"),
+            (b"+OK POP3 ready\r\n", "POP3"),
+            (b"@RSYNCD: 31.0\n", "rsync"),
+            (b"J\0\0\0\x0a8.0.36\0", "MySQL"),
+            (b"\x01", "a protocol in which the server speaks first"),
+        ):
+            service = recognise(at(443, "nginx"), said)
+            assert service.kind is not None
+            self.assertEqual((service.kind.name, service.by), (name, "greeting"))
+
+    def test_matchers(self) -> None:
+        """Every matcher that may be written is one that needs no option."""
+        names = {
+            kind.matcher
+            for kind in (*services._KINDS.values(), services.SSH, services.TLS, services.HTTP)
+        }
+        for name in names:
+            installed_matchers()[name].predicate({})
+
+
+class WritingTests(SynchronousTestCase):
+    """The text."""
+
+    def test_routes(self) -> None:
+        """What is recognised has a route, SSH, TLS and HTTP first; the second server of a protocol is a suggestion."""
+        text = written(
+            *map(
+                recognise,
+                (at(22, "sshd"), at(6379, "redis-server"), at(8080, "nginx"), at(8081, "nginx")),
+            )
+        )
+        rules = parse(text, "x")
+        self.assertEqual([route.name for route in rules.routes], ["ssh", "http", "redis"])
+        self.assertIn("\n# [route http-8081]\n# match   = http host=other.example.com\n", text)
+
+    def test_no_wider(self) -> None:
+        """What only this machine reaches stays so, but for SSH and the web, and what is not meant for all is for private networks."""
+        rules = parse(
+            written(
+                *map(
+                    recognise,
+                    (
+                        at(22, "sshd", "127.0.0.1"),
+                        at(6379, "redis-server", "127.0.0.1"),
+                        at(5432, "postgres"),
+                        at(3306, "mariadbd", "127.0.0.1"),
+                    ),
+                )
+            ),
+            "x",
+        )
+        ends = {route.name: route.clients for route in rules.routes}
+        (silence,) = rules.listeners[0].silent
+        ends["silent"] = silence.clients
+        outside, near, here = map(ip_address, ("192.0.2.1", "192.168.1.1", "127.0.0.1"))
+        for name, admitted in (
+            ("ssh", [outside, near, here]),
+            ("redis", [here]),
+            ("postgres", [near, here]),
+            ("silent", [here]),
+        ):
+            got = [one for one in (outside, near, here) if ends[name].serves(one)]
+            self.assertEqual(got, admitted, name)
+
+    def test_unknown(self) -> None:
+        """What is not recognised is a suggestion, with its program."""
+        text = written(recognise(at(9999, "python3", "127.0.0.1")))
+        self.assertIn(
+            "\n# python3 at 127.0.0.1:9999: not recognised.\n# [route service-9999]\n", text
+        )
+        self.assertEqual(parse(text, "x").routes, ())
+
+    def test_suggestions(self) -> None:
+        """Suggestions are rules without errors when the marks in front of them are taken away."""
+        text = written(
+            *map(
+                recognise,
+                (at(80, "nginx"), at(81, "nginx"), at(443, "nginx"), at(8443, "nginx"), at(9999)),
+            )
+        )
+        lines = text.splitlines()
+        begin = next(number for number, line in enumerate(lines) if line.startswith("# [route"))
+        bare = [
+            line[2:] if line.startswith(("# [", "# match", "# backend")) else line
+            for line in lines[begin:]
+        ]
+        rules = parse("\n".join([*lines[:begin], *bare]), "x")
+        self.assertEqual(
+            [route.name for route in rules.routes],
+            ["tls", "http", "service-9999", "tls-8443", "http-81"],
+        )
+
+    @given(st.lists(st.tuples(_LISTENING, st.binary(max_size=8)), max_size=8), st.booleans())
+    def test_no_errors(self, found: list[tuple[Listening, bytes]], probed: bool) -> None:  # noqa: FBT001
+        """Whatever listens, the file has no errors, and a route for no protocol twice."""
+        by_port = {one.port: (one, said) for one, said in found}
+        where, why = endpoint([one for one, _ in by_port.values()], first_unprivileged=1024)
+        found_services = [recognise(one, said) for one, said in by_port.values()]
+        parse(rules_text(found_services, where, why, probed=probed), "x")
+
+
+class EndpointTests(SynchronousTestCase):
+    """Where txmux is to listen."""
+
+    def test_free(self) -> None:
+        """Port 443, if it is free and may be had; otherwise the next, with what to do for 443."""
+        self.assertEqual(endpoint([], first_unprivileged=1), (":443", []))
+        where, why = endpoint([], first_unprivileged=1024)
+        self.assertEqual(where, ":8443")
+        self.assertIn("needs root, or CAP_NET_BIND_SERVICE", " ".join(why))
+        where, why = endpoint([at(443, "nginx"), at(8443)], first_unprivileged=1)
+        self.assertEqual(where, ":4443")
+        self.assertIn("is taken by nginx", " ".join(why))
+        where, why = endpoint([at(443, "txmux")], first_unprivileged=1)
+        self.assertEqual(where, ":8443")
+        self.assertIn("is taken by a txmux that runs already", " ".join(why))
+
+    def test_all_taken(self) -> None:
+        """If all of them are taken, the system chooses one."""
+        taken = [at(port) for port in (443, 8443, 4443, 10443, 20443)]
+        self.assertEqual(endpoint(taken, first_unprivileged=1)[0], ":0")

@@ -1,0 +1,121 @@
+"""What answers the commands in their tests: HTTP over a UNIX socket or TCP, with answers that are given."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from tests.cli.support import CommandTestCase
+from txmux.cli.remote import find
+
+DONE = {"ok": True, "changes": "nothing changed", "errors": []}
+
+
+class Asked(NamedTuple):
+    """A request."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: Any
+
+
+class Answering(ThreadingMixIn, TCPServer):
+    """Gives one answer to everything.
+
+    Args:
+        address: The path of a UNIX socket, or a host and a port.
+        document: The answer; bytes are sent as they are.
+        status: Its status.
+
+    Attributes:
+        headers: Further ones of the answer.
+        others: Answers to some paths.
+        asked: The requests so far.
+        at: The path.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self, address: Path | tuple[str, int], document: object = DONE, status: int = 200
+    ) -> None:
+        is_path = isinstance(address, Path)
+        self.address_family = socket.AF_UNIX if is_path else socket.AF_INET
+        self.document, self.status = document, status
+        self.headers: dict[str, str] = {}
+        self.others: dict[str, object] = {}
+        self.asked: list[Asked] = []
+        self.at = str(address)
+        super().__init__(str(address) if is_path else address, _Handler)  # type: ignore[arg-type]
+        threading.Thread(target=self.serve_forever, args=[0.01], daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """Of TCP."""
+        return int(self.server_address[1])
+
+    def end(self) -> None:
+        """Answer no more."""
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Answering
+
+    def address_string(self) -> str:
+        return "a client"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length)) if length else None
+        self.server.asked.append(Asked(self.command, self.path, dict(self.headers), body))
+        document = self.server.document
+        document = self.server.others.get(self.path, document)
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.send_response(self.server.status)
+        for name, value in {"Content-Length": str(len(data)), **self.server.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_POST = _answer
+
+
+class RemoteTestCase(CommandTestCase):
+    """Has folders where services put their sockets, and an environment that names nothing else."""
+
+    def setUp(self) -> None:
+        """Make the folders."""
+        super().setUp()
+        self.run_folder = self.folder / "run"
+        self.run_folder.mkdir()
+        self.patch(find, "RUN", self.run_folder)
+        self.environ = {"PATH": "/usr/bin:/bin"}
+
+    def answering(
+        self,
+        address: Path | tuple[str, int] | None = None,
+        document: object = DONE,
+        status: int = 200,
+    ) -> Answering:
+        """Start what answers, by default at a socket that is found."""
+        server = Answering(address or self.run_folder / "rules.sock", document, status)
+        self.addCleanup(server.end)
+        return server
+
+    def ask(self, *arguments: str | Path, **environ: str | Path) -> tuple[int, str, str]:
+        """Run a command; its exit code, output and error output."""
+        values = {name: str(value) for name, value in environ.items()}
+        with patch.dict("os.environ", {**self.environ, **values}, clear=True):
+            return self.run_main(*arguments)

@@ -1,0 +1,204 @@
+"""Tests of what a command asks, what it writes, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from unittest import SkipTest
+
+from tests.cli.remote.answering import RemoteTestCase
+
+_ERRORS = [
+    "rules.ini:3: [listen a] backlgo: unknown key; did you mean 'backlog'?",
+    "rules.ini:9: \x1b[2J",
+]
+
+
+class ChangeTests(RemoteTestCase):
+    """The commands that change something."""
+
+    def test_done(self) -> None:
+        """Each is a POST of JSON that a service takes from programs alone, and tells what has come of it."""
+        server = self.answering(document={"ok": True, "changes": "1 route new (a)", "errors": []})
+        said = {
+            "reload": "rules reloaded: 1 route new (a)\n",
+            "upgrade": "upgraded: 1 route new (a)\n",
+            "stop": "the service stops; connections that there are may go on for 'drain_timeout'\n",
+        }
+        for name, line in said.items():
+            self.assertEqual(self.ask(name), (0, line, ""))
+            asked = server.asked.pop()
+            self.assertEqual((asked.method, asked.path, asked.body), ("POST", f"/api/{name}", {}))
+            self.assertEqual(asked.headers["Content-Type"], "application/json")
+            self.assertEqual(asked.headers["Host"], "localhost")
+            self.assertNotIn("Origin", asked.headers)
+
+    def test_refused(self) -> None:
+        """The messages are printed as by ``txmux check``, on the standard error, without control characters."""
+        document = {"ok": False, "changes": "", "errors": _ERRORS}
+        server = self.answering(document=document)
+        for status in (200, 409, 422):
+            server.status = status
+            told = f"{_ERRORS[0]}\nrules.ini:9: \\x1b[2J\n"
+            self.assertEqual(self.ask("reload"), (1, "", told))
+            code, out, err = self.ask("reload", "--json")
+            self.assertEqual((code, json.loads(out), err), (1, document, told))
+
+    def test_error(self) -> None:
+        """What the service says of a request that it does not take is told, and for a missing secret what to do."""
+        server = self.answering(document={"error": "a secret is needed"}, status=403)
+        self.assertEqual(self.ask("stop"), (1, "", "a secret is needed\n"))
+        server.status = 401
+        code, _, err = self.ask("stop")
+        self.assertEqual(code, 1)
+        self.assertIn("a secret is needed\ngive the secret by TXMUX_ADMIN_TOKEN", err)
+        server.status, server.document = 500, {}
+        self.assertEqual(self.ask("stop"), (1, "", "HTTP status 500\n"))
+
+    def test_json(self) -> None:
+        """The whole answer is written."""
+        document = {"ok": True, "changes": "é", "errors": [], "more": 1}
+        self.answering(document=document)
+        code, out, _ = self.ask("reload", "--json")
+        self.assertEqual((code, json.loads(out)), (0, document))
+
+    def test_usage(self) -> None:
+        """Arguments that are wrong are wrong usage, as with all commands."""
+        for arguments in (["--colour"], ["more"], ["--timeout", "soon"], ["--timeout", "0"]):
+            self.assertEqual(self.ask("reload", *arguments)[0], 2)
+
+
+class NobodyTests(RemoteTestCase):
+    """Whatever is at the endpoint, it is not a service that answers."""
+
+    def refused(self, *arguments: str) -> str:
+        """Ask, and give what is said."""
+        code, out, err = self.ask("stop", *arguments)
+        self.assertEqual((code, out), (3, ""))
+        return err
+
+    def test_silent(self) -> None:
+        """One that accepts and says nothing is waited for as long as is said."""
+        listening = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listening.close)
+        path = self.run_folder / "rules.sock"
+        listening.bind(str(path))
+        listening.listen()
+        told = f"txmux: the service at {path} (the only socket) has not answered within 0.1 s\n"
+        self.assertEqual(self.refused("--timeout", "0.1"), told)
+
+    def test_other_server(self) -> None:
+        """Another web server is told from a service, and so is what is not HTTP."""
+        self.answering(document=b"<html>", status=404)
+        self.assertIn("is not txmux (HTTP status 404); name another endpoint", self.refused())
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        port = listening.getsockname()[1]
+
+        def greet() -> None:
+            with listening.accept()[0] as client:
+                client.sendall(b"SSH-2.0-x\r\n")
+                client.recv(1000)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        told = f"what answers at 127.0.0.1:{port} (--admin) is not txmux; name another"
+        self.assertIn(told, self.refused("--admin", f":{port}"))
+        thread.join()
+        listening.close()
+        told = f"no service listens at 127.0.0.1:{port} (--admin);"
+        self.assertIn(told, self.refused("--admin", f":{port}"))
+
+    def test_no_socket(self) -> None:
+        """A socket that is not there is named."""
+        err = self.refused("--admin", "unix:/no/such.sock")
+        self.assertIn("there is no socket /no/such.sock (--admin); start the service", err)
+
+    def test_long_path(self) -> None:
+        """A path that no socket can have is told as such."""
+        self.assertIn(
+            "cannot be asked: AF_UNIX path too long", self.refused("--admin", "/" + "x" * 200)
+        )
+
+    def test_permission(self) -> None:
+        """A socket of somebody else is told with whose it is; also one in a folder that cannot be looked into."""
+        if os.getuid():
+            raise SkipTest("only root can become somebody else")
+        self.answering()
+        socket_file = self.run_folder / "rules.sock"
+        socket_file.chmod(0o600)
+        self.folder.chmod(0o755)
+        for arguments in ([], ["--admin", str(socket_file)]):
+            self.assertIn(f"no permission to open {socket_file}", self.as_nobody(*arguments))
+            self.assertIn(
+                "which belongs to root:root with mode 0600; try as that user",
+                self.as_nobody(*arguments),
+            )
+        self.run_folder.chmod(0o700)
+        self.assertIn(
+            f"no permission to look into {self.run_folder}, which belongs to root:root with mode 0700",
+            self.as_nobody(),
+        )
+        self.assertIn(
+            f", in {self.run_folder}, which belongs to root:root with mode 0700",
+            self.as_nobody("--admin", str(socket_file)),
+        )
+
+    def as_nobody(self, *arguments: str) -> str:
+        """Ask as another user, and give what is said."""
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 99
+            try:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+                code, _, err = self.ask("stop", *arguments)
+                os.write(write, err.encode())
+                status = code
+            finally:
+                os._exit(status)
+        os.close(write)
+        with open(read) as said:  # noqa: PTH123 - it is a descriptor
+            err = said.read()
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 3, err)
+        return err
+
+
+class StartTests(RemoteTestCase):
+    """These commands are quick, since they leave out what a service needs."""
+
+    def test_imports(self) -> None:
+        """Neither Twisted nor OpenSSL is imported, nor attrs or the reader of rules unless a rules file is named."""
+        server = self.answering()
+        rules = self.write("rules.ini", f"[txmux]\nadmin = unix:{server.at}\n")
+        code = (
+            "import atexit, sys\n"
+            "begun = {*sys.modules}\n"  # by what is installed beside it
+            "atexit.register(lambda: print(*{n.partition('.')[0] for n in {*sys.modules} - begun}))\n"
+            "from txmux.cli import main\n"
+            "sys.exit(main(sys.argv[1:]))"
+        )
+        heavy = {"twisted", "OpenSSL", "cryptography", "zope", "rich", "attr", "asyncio"}
+        for arguments, needed in (
+            (["--help"], set[str]()),
+            (["reload", "--admin", server.at], set()),
+            (["reload", "--rules", str(rules)], {"attr"}),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", code, *arguments],
+                env={"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            names = set(done.stdout.splitlines()[-1].split())
+            self.assertIn("txmux", names)
+            self.assertEqual(names & heavy, needed)

@@ -1,0 +1,62 @@
+"""Tests of ``txmux ban``, ``unban`` and ``bans``."""
+
+from __future__ import annotations
+
+import time
+
+from tests.cli.remote.answering import RemoteTestCase
+
+
+class BansTests(RemoteTestCase):
+    """What is asked for, and what is told."""
+
+    def test_ban(self) -> None:
+        """Who, for how long, and why."""
+        server = self.answering(document={"ok": True, "changes": "192.0.2.7 is banned"})
+        for words, body in (
+            (["192.0.2.7"], {"network": "192.0.2.7"}),
+            (["192.0.2.7", "1h"], {"network": "192.0.2.7", "seconds": 3600}),
+            (
+                ["192.0.2.7", "2d", "all", "passwords"],
+                {"network": "192.0.2.7", "seconds": 172800, "reason": "all passwords"},
+            ),
+        ):
+            self.assertEqual(self.ask("ban", *words), (0, "192.0.2.7 is banned\n", ""))
+            asked = server.asked.pop()
+            self.assertEqual((asked.path, asked.body), ("/api/bans", body))
+
+    def test_wrong(self) -> None:
+        """A time that is none is wrong usage, and nothing is asked for."""
+        server = self.answering(document={})
+        code, _, err = self.ask("ban", "192.0.2.7", "passwords")
+        self.assertEqual(code, 2)
+        self.assertIn("DURATION", err)
+        self.assertEqual([one for one in server.asked if one.method == "POST"], [])
+
+    def test_unban(self) -> None:
+        """The network goes as it is; a refusal is told."""
+        server = self.answering(document={"error": "192.0.2.7 is not banned"}, status=404)
+        self.assertEqual(self.ask("unban", "192.0.2.7"), (1, "", "192.0.2.7 is not banned\n"))
+        self.assertEqual(server.asked.pop().body, {"network": "192.0.2.7"})
+
+    def test_bans(self) -> None:
+        """The list has the time that is left; that there is none is said."""
+        until = time.time() + 3599.9
+        server = self.answering(
+            document=[
+                {"network": "192.0.2.7", "since": 1.0, "until": until, "reason": "a b"},
+                {"network": "2001:db8::/32", "since": 1.0, "until": None, "reason": ""},
+            ]
+        )
+        code, out, err = self.ask("bans")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(
+            [line.split() for line in out.splitlines()],
+            [
+                ["network", "left", "reason"],
+                ["192.0.2.7", "59", "min", "59", "s", "a", "b"],
+                ["2001:db8::/32", "-", "-"],
+            ],
+        )
+        server.document = []
+        self.assertEqual(self.ask("bans"), (0, "nobody is banned\n", ""))

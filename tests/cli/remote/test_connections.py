@@ -1,0 +1,137 @@
+"""Tests of ``txmux connections`` and ``txmux close``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from tests.cli.remote.answering import RemoteTestCase
+
+_ONE: dict[str, Any] = {
+    "id": "5f3a-1",
+    "listener": "public",
+    "client": "192.0.2.1:50001",
+    "local": "198.51.100.1:443",
+    "route": "site",
+    "backend": "web",
+    "server": "10.0.0.5:8443",
+    "state": "relaying",
+    "age_ms": 3_723_004.5,
+    "idle_ms": 12.0,
+    "bytes_in": 1234,
+    "bytes_out": 5_678_901,
+    "generation": 2,
+    "worker": 1,
+    "facts": {},
+}
+_OTHER = {
+    **_ONE,
+    "id": "5f3a-2",
+    "route": None,
+    "server": None,
+    "state": "peeking",
+    "age_ms": 900.0,
+    "bytes_in": 0,
+    "bytes_out": 0,
+}
+_SHOWN = """\
+id      client           route  server         state     age       in      out
+5f3a-1  192.0.2.1:50001  site   10.0.0.5:8443  relaying  1 h 2 min  1.23 k  5.68 M
+5f3a-2  192.0.2.1:50001  -      -              peeking   0 s        0       0
+""".replace("age       in", "age        in")
+
+
+class ConnectionsTests(RemoteTestCase):
+    """What is asked, and what is written."""
+
+    def query(self, *arguments: str) -> dict[str, str]:
+        """Ask, and give what has been asked for."""
+        server = self.answering(document=[_ONE])
+        self.assertEqual(self.ask("connections", *arguments)[0], 0)
+        ((method, path, *_),) = server.asked
+        server.end()
+        (self.run_folder / "rules.sock").unlink()
+        self.assertEqual((method, urlsplit(path).path), ("GET", "/api/connections"))
+        return dict(parse_qsl(urlsplit(path).query))
+
+    def test_shown(self) -> None:
+        """One line each."""
+        self.answering(document=[_ONE, _OTHER])
+        self.assertEqual(self.ask("connections"), (0, _SHOWN, ""))
+        code, out, _ = self.ask("connections", "--json")
+        self.assertEqual((code, json.loads(out)), (0, [_ONE, _OTHER]))
+
+    def test_none(self) -> None:
+        """That there is none is said, too; with ``--json`` it is an empty list."""
+        self.answering(document=[])
+        self.assertEqual(self.ask("connections"), (0, "there is no such connection\n", ""))
+        self.assertEqual(self.ask("connections", "--json"), (0, "[]\n", ""))
+
+    def test_filters(self) -> None:
+        """Filters are options, or words as in the API."""
+        values = {
+            "listener": "public",
+            "route": "-",
+            "backend": "web",
+            "server": "[2001:db8::1]:443",
+            "client": "192.0.2.0/24",
+            "state": "relaying",
+            "older": "5m",
+        }
+        options = [word for name, value in values.items() for word in (f"--{name}", value)]
+        wanted = {**values, "limit": "1000"}
+        self.assertEqual(self.query(*options), wanted)
+        self.assertEqual(self.query(*(f"{name}={value}" for name, value in values.items())), wanted)
+        self.assertEqual(
+            self.query("--limit", "5", "--after", "5f-1"), {"limit": "5", "after": "5f-1"}
+        )
+
+    def test_wrong(self) -> None:
+        """Filters that nobody knows are wrong usage, and so are values that the service cannot read."""
+        server = self.answering(document={"error": "older: must be a time"}, status=400)
+        for words in (["web"], ["colour=blue"], ["route=a", "--route", "b"], ["--limit", "x"]):
+            self.assertEqual(self.ask("connections", *words)[0], 2, words)
+        self.assertEqual(server.asked, [])
+        self.assertEqual(self.ask("connections", "older=x"), (2, "", "older: must be a time\n"))
+
+    def test_more(self) -> None:
+        """That there are more than the limit, or that a worker has not answered, is said on the standard error."""
+        server = self.answering(document=[_ONE])
+        _, _, err = self.ask("connections", "--limit", "1")
+        self.assertEqual(err, "these are the first 1; for more give --limit, or --after 5f3a-1\n")
+        server.headers["Txmux-Missing"] = "worker 2: no answer"
+        _, _, err = self.ask("connections")
+        self.assertEqual(err, "warning: the answer is not complete: worker 2: no answer\n")
+
+
+class CloseTests(RemoteTestCase):
+    """Which are ended."""
+
+    def test_one(self) -> None:
+        """One by its ID; if it is gone already, that is a refusal."""
+        server = self.answering(document={"ok": True, "closed": 1, "changes": "1 connection ended"})
+        self.assertEqual(self.ask("close", "5f/1"), (0, "ended: 1 connection\n", ""))
+        asked = server.asked.pop()
+        self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/5f%2F1/close"))
+        server.document, server.status = {"error": "there is no live connection of this ID"}, 404
+        self.assertEqual(
+            self.ask("close", "5f-1"), (1, "", "there is no live connection of this ID\n")
+        )
+
+    def test_filters(self) -> None:
+        """All that the filters name."""
+        server = self.answering(document={"ok": True, "closed": 17})
+        self.assertEqual(
+            self.ask("close", "--backend", "web", "older=1h"), (0, "ended: 17 connections\n", "")
+        )
+        asked = server.asked.pop()
+        self.assertEqual((asked.method, asked.path), ("POST", "/api/connections/close"))
+        self.assertEqual(asked.body, {"backend": "web", "older": "1h"})
+
+    def test_wrong(self) -> None:
+        """Nothing is ended unless it is clear what is meant."""
+        server = self.answering()
+        for words in ([], ["5f-1", "--backend", "web"], ["5f-1", "5f-2"], ["colour=blue"]):
+            self.assertEqual(self.ask("close", *words)[0], 2, words)
+        self.assertEqual(server.asked, [])

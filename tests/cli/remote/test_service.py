@@ -1,0 +1,442 @@
+"""The commands, and services that they ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from tests.admin.processes import get
+from tests.interop.children import Child, InteropTestCase, eventually, free_port, run
+from tests.processes.running import is_gone, pids_of
+from tests.processes.upgrading import Upgrading
+from tests.support.folders import make_folder
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+_RULES = "[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{port}\n"
+
+
+class ServiceTestCase(InteropTestCase):
+    """Starts services, and asks them."""
+
+    def setUp(self) -> None:
+        """Make the folder of the services' sockets, and a server to which all clients are led."""
+        super().setUp()
+        self.sockets = make_folder(self)
+        names = ("TXMUX_ADMIN", "TXMUX_ADMIN_TOKEN", "XDG_RUNTIME_DIR")
+        kept = {name: value for name, value in os.environ.items() if name not in names}
+        self.patch(os, "environ", {**kept, "RUNTIME_DIRECTORY": str(self.sockets)})
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.server.settimeout(20)
+        self.addCleanup(self.server.close)
+
+    def service(self, settings: str = "") -> Upgrading:
+        """Start a service."""
+        rules = _RULES.format(port=self.server.getsockname()[1])
+        given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
+        mux = Upgrading(self.folder, rules, f"{given}{settings}")
+        self.addCleanup(mux.kill)
+        return mux
+
+    def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+        """Run the program."""
+        return run(sys.executable, "-m", "txmux", *arguments)
+
+    def told(self, code: int, *arguments: str | Path) -> str:
+        """Run the program; what it says on the output that is meant for this exit code, and nothing on the other."""
+        done = self.ask(*arguments)
+        self.assertEqual(done.returncode, code, done)
+        said, other = (done.stderr, done.stdout) if code else (done.stdout, done.stderr)
+        self.assertEqual(other, b"")
+        return said.decode()
+
+    def status(self, *arguments: str | Path) -> dict[str, Any]:
+        """Ask for the status."""
+        found: dict[str, Any] = json.loads(self.told(0, "status", "--json", *arguments))
+        return found
+
+    def relayed(self, mux: Upgrading) -> tuple[socket.socket, socket.socket]:
+        """Connect a client through the service to the server, and give both ends."""
+        client = mux.connect()
+        self.addCleanup(client.close)
+        client.sendall(b"x")
+        server, _ = self.server.accept()
+        self.addCleanup(server.close)
+        server.settimeout(20)
+        self.assertEqual(server.recv(1), b"x")
+        return client, server
+
+    def assert_relays(self, ends: tuple[socket.socket, socket.socket]) -> None:
+        """Send bytes both ways."""
+        for sender, receiver in (ends, ends[::-1]):
+            sender.sendall(b"more")
+            self.assertEqual(receiver.recv(4, socket.MSG_WAITALL), b"more")
+
+
+class ChangeTests(ServiceTestCase):
+    """What they change, with one process and with workers."""
+
+    def assert_reloads(self, mux: Upgrading) -> None:
+        """Reload good rules, and bad ones."""
+        text = mux.file.read_text()
+        mux.file.write_text(f"{text}\n[route a]\nmatch = ssh\nbackend = close\n")
+        self.assertIn("rules reloaded: 1 route new (a)", self.told(0, "reload"))
+        self.assertEqual(self.told(0, "reload"), "rules reloaded: nothing changed\n")
+        mux.file.write_text(f"{text}colour = blue\n[route b]\nmatch = shs\n")
+        told = self.told(1, "reload")
+        self.assertEqual(told, self.ask("check", mux.file).stdout.decode())
+        self.assertEqual(len(told.splitlines()), 3)
+        self.assertEqual(self.told(1, "reload", "--rules", mux.file), told)
+        answer = json.loads(self.ask("reload", "--json").stdout)
+        self.assertEqual(answer["errors"], told.splitlines())
+        self.assert_relays(self.relayed(mux))
+        last = self.status()["last_reload"]
+        self.assertEqual((last["ok"], last["errors"]), (False, told.splitlines()))
+        self.assertIn("FAILED, nothing has changed", self.told(0, "status"))
+        mux.file.write_text(text)
+        self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
+
+    def test_reload(self) -> None:
+        """What has changed is told, or all that is wrong, as ``txmux check`` does; then everything goes on."""
+        mux = self.service()
+        ends = self.relayed(mux)
+        shown = self.told(0, "status")
+        self.assertRegex(shown, rf"\npublic +127\.0\.0\.1:{mux.port} +accepts\n")
+        self.assertIn("\nconnections  1 active, 0 undecided, 1 so far\n", shown)
+        self.assert_reloads(mux)
+        self.assert_relays(ends)
+        mux.stop()
+
+    def test_workers(self) -> None:
+        """With several workers it is the same, and the status has them all, also one that does not answer."""
+        mux = self.service("workers = 2")
+        mux.child.wait_for("workers that serve: 2")
+        self.assert_reloads(mux)
+        workers = [worker["pid"] for worker in self.status()["workers"]]
+        self.assertEqual(sorted(workers), sorted(pids_of(mux.pid)))
+        self.assertRegex(
+            self.told(0, "status"), rf"\n1 +{workers[0]} +serves .*\n2 +{workers[1]} +serves "
+        )
+        os.kill(workers[1], signal.SIGSTOP)
+        done = self.ask("status")
+        self.assertRegex(done.stdout.decode(), rf"\n2 +{workers[1]} +does not answer\n")
+        self.assertIn("warning: the answer is not complete: worker 2: ", done.stderr.decode())
+        os.kill(workers[1], signal.SIGCONT)
+        mux.stop()
+
+    def test_stop(self) -> None:
+        """The service ends, its connections may finish, and then nobody is there."""
+        mux = self.service()
+        ends = self.relayed(mux)
+        self.assertIn("the service stops", self.told(0, "stop"))
+        self.assert_relays(ends)
+        for end in ends:
+            end.close()
+        mux.assert_stopped()
+        self.assertIn(f"there is no socket of a service in {self.sockets}", self.told(3, "status"))
+
+
+class WaitTests(ServiceTestCase):
+    """`txmux drain --wait` and `txmux stop --wait`."""
+
+    def waiting(self, *arguments: str) -> Child:
+        """Begin to wait."""
+        named = ("--admin", str(self.sockets / "rules.sock"))
+        return self.own(Child(sys.executable, "-u", "-m", "txmux", *arguments, "--wait", *named))
+
+    def test_drain(self) -> None:
+        """It ends with the last connection of the server, and not before."""
+        mux = self.service()
+        name = f"127.0.0.1:{self.server.getsockname()[1]}"
+        first, second = self.relayed(mux), self.relayed(mux)
+        child = self.waiting("drain", f"{name}/{name}")
+        asked = self.sockets / "rules.sock"
+        eventually(
+            lambda: get(asked, "/api/backends")[0]["servers"][0]["state"] == "drain", "it drains"
+        )
+        for ends in (first, second):
+            self.assertIsNone(child.process.poll())
+            self.assert_relays(ends)
+            for end in ends:
+                end.close()
+            mux.take_one()
+        self.assertEqual(child.wait(), 0)
+        self.assertEqual(child.output, f"backend {name}: {name}: drain\n")
+        mux.stop()
+
+    def test_stop(self) -> None:
+        """It ends when the service has, which is when its connections have."""
+        mux = self.service("drain_timeout = 60s")
+        ends = self.relayed(mux)
+        child = self.waiting("stop")
+        asked = self.sockets / "rules.sock"
+        eventually(lambda: get(asked, "/api/status")["draining"], "it stops")
+        self.assert_relays(ends)
+        self.assertIsNone(child.process.poll())
+        for end in ends:
+            end.close()
+        self.assertEqual(child.wait(), 0)
+        self.assertEqual(child.output, "the service has ended\n")
+        mux.assert_stopped()
+
+
+class ConnectionTests(ServiceTestCase):
+    """`txmux connections` and `txmux close`, with workers."""
+
+    def test_close(self) -> None:
+        """Connections are listed, and ended one by one or by filters; others go on."""
+        mux = self.service("workers = 2")
+        mux.child.wait_for("workers that serve: 2")
+        peers = [self.relayed(mux) for _ in range(4)]
+        ports = [client.getsockname()[1] for client, _ in peers]
+        listed = json.loads(self.told(0, "connections", "--json"))
+        self.assertEqual({one["client"] for one in listed}, {f"127.0.0.1:{port}" for port in ports})
+        shown = self.told(0, "connections", "--state", "relaying")
+        self.assertRegex(
+            shown, rf"(?m)^{listed[0]['id']} +{listed[0]['client']} +- +127\.0\.0\.1:\d+ +relaying "
+        )
+        self.assertEqual(
+            self.told(0, "connections", "state=peeking"), "there is no such connection\n"
+        )
+        identity = next(one["id"] for one in listed if one["client"].endswith(f":{ports[0]}"))
+        self.assertEqual(self.told(0, "close", identity), "ended: 1 connection\n")
+        self.assertEqual(mux.take_one()["reason"], "killed")
+        self.assertIn("no live connection of this ID", self.told(1, "close", identity))
+        self.assert_relays(peers[1])
+        self.assertIn("older: ", self.told(2, "close", "--older", "soon"))
+        self.assertEqual(self.told(0, "close", "--client", "127.0.0.0/8"), "ended: 3 connections\n")
+        self.assertEqual({line["reason"] for line in mux.take(3)}, {"killed"})
+        mux.stop()
+
+
+class ExplainTests(ServiceTestCase):
+    """`txmux explain --connection`, with workers."""
+
+    def test_explain(self) -> None:
+        """A connection that is relayed is explained, and one that is undecided with its bytes so far."""
+        mux = self.service("workers = 2\n[route web]\nmatch = http\nbackend = close\n")
+        self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
+        mux.child.wait_for("workers that serve: 2")
+        self.relayed(mux)
+        with mux.connect() as client:
+            client.sendall(b"GE")
+            listed = {one["state"]: one["id"] for one in self.listed(2)}
+            told = self.told(0, "explain", mux.file, "--connection", listed["peeking"])
+            self.assertRegex(told, r"\n +web +http +undecided, needs up to \d+\n")
+            self.assertIn("\ndecision  with 2 bytes: undecided, waits for more\n", told)
+        told = self.told(0, "explain", "--connection", listed["relaying"])
+        self.assertRegex(
+            told, r"^connection \S+ from 127\.0\.0\.1:\d+ on listener public: relaying, "
+        )
+        self.assertRegex(told, r"\n +web +http +no\n")
+        self.assertIn("\ndecision  default, after at most 1 byte\nled to    127.0.0.1:", told)
+        document = self.told(0, "explain", "--json", "--connection", listed["relaying"])
+        self.assertEqual(json.loads(document)["explanation"]["by"], "default")
+        told = self.told(1, "explain", "--connection", "5f3a-1")
+        self.assertEqual(
+            told,
+            "there is no live connection of this ID; the access log has those that have ended\n",
+        )
+        mux.stop()
+
+    def listed(self, count: int) -> list[dict[str, Any]]:
+        """Wait until there are so many connections, of which the service has read bytes."""
+        found: list[dict[str, Any]] = []
+
+        def are_there() -> bool:
+            found[:] = json.loads(self.told(0, "connections", "--json"))
+            return len(found) == count and all(one["bytes_in"] for one in found)
+
+        eventually(are_there, f"there are {count} connections")
+        return found
+
+
+class DrainTests(ServiceTestCase):
+    """`txmux drain`, with workers."""
+
+    def test_drain(self) -> None:
+        """New clients are led to the other server until the drain is undone; connections go on unless they are to end."""
+        port = self.server.getsockname()[1]
+        other = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(other.close)
+        other.settimeout(20)
+        name = f"pool/127.0.0.1:{port}"
+        pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
+        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}"
+        mux = Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s")
+        self.addCleanup(mux.kill)
+        mux.child.wait_for("workers that serve: 2")
+        first = self.relayed(mux)
+        self.assertEqual(self.told(0, "drain", name), f"backend pool: 127.0.0.1:{port}: drain\n")
+        for _ in range(4):
+            client = mux.connect()
+            self.addCleanup(client.close)
+            client.sendall(b"x")
+            server, _ = other.accept()
+            self.addCleanup(server.close)
+        self.assert_relays(first)
+        told = self.told(0, "drain", "--maintenance", "--close", name)
+        self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: maintenance, 1 connection ended\n")
+        self.assertEqual(mux.take_one()["reason"], "killed")
+        self.assertEqual(
+            self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port}: ready\n"
+        )
+        self.assert_relays(self.relayed(mux))
+        self.assertIn("there is no backend 'pol'", self.told(1, "drain", "pol/127.0.0.1:1"))
+        for state, options in (("drain", []), ("ready", ["--ready"])):
+            told = self.told(0, "drain", *options, "pool")
+            self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {state}\n")
+        self.assertIn("(there are pool, ", self.told(2, "drain", "pol"))
+        mux.stop()
+
+
+class UpgradeTests(ServiceTestCase):
+    """`txmux upgrade`, which waits for what comes of it."""
+
+    def assert_upgrades(self, mux: Upgrading) -> None:
+        """Upgrade, and see that the same connections go on."""
+        ends = self.relayed(mux)
+        for count in (1, 2):
+            told = self.told(0, "upgrade")
+            old = mux.switched()
+            self.assertIn(f"upgraded: process {mux.pid} serves from now on; ", told)
+            self.assertIn(f"connections handed over: {count}", told)
+            eventually(lambda old=old: is_gone(old), "the old process has ended")  # type: ignore[misc]
+            self.assert_relays(ends)
+            self.assert_relays(self.relayed(mux))
+            self.assertEqual(self.status()["pid"], mux.pid)
+        mux.terminate()
+
+    def test_one_process(self) -> None:
+        """The new process is asked next, at the same socket."""
+        self.assert_upgrades(self.service())
+
+    def test_workers(self) -> None:
+        """With several workers it is the same."""
+        self.assert_upgrades(self.service("workers = 2"))
+
+    def test_bad_rules(self) -> None:
+        """If the new process refuses the rules, its messages are told, and the old one goes on."""
+        mux = self.service()
+        ends = self.relayed(mux)
+        text = mux.file.read_text()
+        mux.file.write_text(f"{text}colour = blue\n")
+        told = self.told(1, "upgrade")
+        self.assertIn("the new process ended by itself with exit status 78\n", told)
+        self.assertIn(self.ask("check", mux.file).stdout.decode(), told)
+        mux.file.write_text(text)
+        self.assertEqual(self.status()["pid"], mux.pid)
+        self.assert_relays(ends)
+        mux.terminate()
+
+    def test_broken_installation(self) -> None:
+        """If the program does not even start any more, what Python says is told, and the old one goes on."""
+        folder = make_folder(self)
+        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
+        mux = self.service()
+        ends = self.relayed(mux)
+        (folder / "sitecustomize.py").write_text(
+            "import os\nif 'TXMUX_PREDECESSOR' in os.environ:\n"
+            "    os.write(2, b'half of it is missing\\n')\n    os._exit(5)\n"
+        )
+        told = self.told(1, "upgrade")
+        self.assertIn("exit status 5", told)
+        self.assertIn("half of it is missing", told)
+        (folder / "sitecustomize.py").unlink()
+        self.assertEqual(self.status()["pid"], mux.pid)
+        self.assert_relays(ends)
+        self.told(0, "upgrade")
+        mux.switched()
+        self.assert_relays(ends)
+        mux.terminate()
+
+
+class FindTests(ServiceTestCase):
+    """Each way to name a service."""
+
+    def test_ways(self) -> None:
+        """Two services, of which the one is asked that is meant."""
+        one, other = self.service(), self.service(f"admin = unix:{self.sockets}/other.sock")
+        told = self.told(2, "status")
+        self.assertIn(
+            f"there are several services: {self.sockets}/other.sock, {self.sockets}/rules.sock",
+            told,
+        )
+        self.assertEqual(self.status("--admin", self.sockets / "other.sock")["pid"], other.pid)
+        self.assertEqual(self.status("--rules", other.file)["pid"], other.pid)
+        self.assertEqual(self.status("--rules", one.file)["pid"], one.pid)
+        namesake = make_folder(self) / one.file.name
+        namesake.write_text(one.file.read_text())
+        self.assertIn(f"runs {one.file}, not {namesake}", self.told(3, "stop", "--rules", namesake))
+        with patch.dict(os.environ, TXMUX_ADMIN=f"unix:{self.sockets}/rules.sock"):
+            self.assertEqual(self.status()["pid"], one.pid)
+            self.assertEqual(self.status("--rules", other.file)["pid"], one.pid)
+            self.assertEqual(self.status("--admin", self.sockets / "other.sock")["pid"], other.pid)
+        one.stop()
+        self.assertEqual(self.status()["pid"], other.pid)
+        other.stop()
+
+    def test_tcp(self) -> None:
+        """By TCP the secret is needed."""
+        port = free_port()
+        mux = self.service(f"admin = 127.0.0.1:{port}\nadmin_token = token")
+        token = mux.file.with_name("token")
+        for endpoint in (f"http://127.0.0.1:{port}", f"tcp:localhost:{port}"):
+            told = self.told(1, "status", "--admin", endpoint)
+            self.assertIn("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE", told)
+            given = ("--admin", endpoint, "--token-file", token)
+            self.assertEqual(self.status(*given)["pid"], mux.pid)
+        self.assertEqual(self.status("--rules", mux.file)["pid"], mux.pid)
+        with patch.dict(
+            os.environ, TXMUX_ADMIN=f"tcp:{port}", TXMUX_ADMIN_TOKEN=token.read_text().strip()
+        ):
+            self.assertEqual(self.status()["pid"], mux.pid)
+        with patch.dict(os.environ, TXMUX_ADMIN_TOKEN="wrong"):
+            self.assertIn("not the token", self.told(1, "stop", "--rules", mux.file))
+        self.assertEqual(
+            self.told(0, "reload", "--rules", mux.file), "rules reloaded: nothing changed\n"
+        )
+        mux.stop()
+
+    def test_off(self) -> None:
+        """A service that cannot be asked has no socket."""
+        mux = self.service("admin = off")
+        self.assertIn("there is no socket of a service", self.told(3, "status"))
+        self.assertIn("'admin = off'", self.told(3, "status", "--rules", mux.file))
+        mux.stop()
+
+
+class NobodyTests(ServiceTestCase):
+    """Services that do not answer."""
+
+    def test_killed(self) -> None:
+        """One that was killed has left its socket, which is told; the next one takes the place."""
+        mux = self.service()
+        os.kill(mux.pid, signal.SIGKILL)
+        eventually(lambda: is_gone(mux.pid), "it has ended")
+        told = self.told(3, "status")
+        self.assertIn(f"no service listens at {self.sockets}/rules.sock", told)
+        self.assertIn("the file is left over from one that has ended", told)
+        mux = self.service()
+        self.assertEqual(self.status()["pid"], mux.pid)
+        mux.stop()
+
+    def test_hung(self) -> None:
+        """One that does nothing is given up after the time."""
+        mux = self.service()
+        os.kill(mux.pid, signal.SIGSTOP)
+        told = self.told(3, "reload", "--timeout", "0.3")
+        os.kill(mux.pid, signal.SIGCONT)
+        self.assertIn(
+            f"{self.sockets}/rules.sock (the only socket) has not answered within 0.3 s", told
+        )
+        self.assertEqual(self.status()["pid"], mux.pid)
+        mux.stop()

@@ -1,0 +1,163 @@
+"""Tests of ``txmux status``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from copy import deepcopy
+from unittest.mock import patch
+
+from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.support import Terminal
+
+_STARTED = 1795203607.25
+"""2026-11-20T19:40:07 in UTC."""
+
+_STATUS = {
+    "version": "1.2.3",
+    "pid": 4711,
+    "started": _STARTED,
+    "generation": 3,
+    "workers": [
+        {"worker": 1, "pid": 4712, "ready": True, "retiring": False, "generation": 3, "active": 10, "undecided": 1, "older": 4},
+        {"worker": 2, "pid": 4713, "ready": True, "retiring": True, "generation": 2, "active": 2, "undecided": 0, "older": 2},
+        {"worker": 3, "pid": 4714, "ready": False, "retiring": False},
+        {"worker": 4, "pid": 4715, "ready": True, "retiring": False},
+    ],
+    "listeners": [
+        {"name": "public", "addresses": ["0.0.0.0:443", "[::]:443"], "accepting": True},
+        {"name": "other", "addresses": ["unix:/run/x.sock"], "accepting": False},
+    ],
+    "connections": {"active": 12, "undecided": 1, "total": 4711, "limit": 10000},
+    "rates": {"connections": 12.34, "bytes_in": 1234567.0, "bytes_out": 0.0},
+    "last_reload": {"time": _STARTED + 60, "ok": True, "changes": "2 routes new (a, b), 1 changed (c), 1 gone (d); listener x opened; 31 connections go on under older rules", "errors": []},
+    "draining": False,
+    "rules_path": "/etc/txmux/rules.ini",
+    "rules_sha256": "b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c",
+}  # fmt: skip
+
+_SHOWN = """\
+txmux        1.2.3, process 4711
+state        serves since 2026-11-20 19:40:07 UTC, for 1 d 1 h
+rules        /etc/txmux/rules.ini, generation 3, sha256 b5bb9d8014a0
+reload       2026-11-20 19:41:07 UTC: 2 routes new (a, b), 1 changed (c), 1 gone
+             (d); listener x opened; 31 connections go on under older rules
+connections  12 active, 1 undecided, 4711 so far, at most 10000
+rates        connections 12.3/s, bytes in 1.23 M/s, bytes out 0/s
+
+listener  address
+public    0.0.0.0:443       accepts
+          [::]:443
+other     unix:/run/x.sock  does not accept
+
+worker  pid   state            generation  active  undecided  older
+1       4712  serves           3           10      1          4
+2       4713  retires          2           2       0          2
+3       4714  starts
+4       4715  does not answer
+"""
+
+
+class StatusTests(RemoteTestCase):
+    """What it writes."""
+
+    def setUp(self) -> None:
+        """Start what answers, a day later, where people have the time of UTC."""
+        super().setUp()
+        self.environ.update(TZ="UTC", COLUMNS="80")
+        self.addCleanup(time.tzset)
+        with patch.dict(os.environ, TZ="UTC"):
+            time.tzset()
+        self.patch(time, "time", lambda: _STARTED + 90000)
+        self.status = deepcopy(_STATUS)
+        self.server = self.answering(document=self.status)
+        self.backends: list[object] = []
+        self.server.others["/api/backends"] = self.backends
+
+    def test_shown(self) -> None:
+        """All of it is readable in 80 columns."""
+        self.assertEqual(self.ask("status"), (0, _SHOWN, ""))
+        asked, other = self.server.asked
+        self.assertEqual((other.method, other.path), ("GET", "/api/backends"))
+        self.assertEqual((asked.method, asked.path, asked.body), ("GET", "/api/status", None))
+        self.assertLessEqual(max(map(len, _SHOWN.splitlines())), 80)
+
+    def test_found(self) -> None:
+        """The addresses behind names and services are told, those first that are not up, and not too many of them."""
+        many = [{"address": f"10.0.0.{n}:80", "state": "up"} for n in range(1, 12)]
+        many[9]["state"] = "down"
+        plain = {"address": "10.0.0.1:80", "state": "up"}
+        self.backends.append(
+            {
+                "name": "web",
+                "servers": [
+                    {"server": "consul:web,tag=v1", "state": "up", "addresses": many},
+                    {"server": "10.0.0.1:80", "state": "up", "addresses": [plain]},
+                    {"server": "db.test:80", "state": "unresolved", "addresses": []},
+                ],
+            }
+        )
+        _, out, _ = self.ask("status")
+        lines = out.splitlines()
+        begin = lines.index("backend  server             found")
+        self.assertEqual(
+            [line.split() for line in lines[begin + 1 :]],
+            [
+                ["web", "consul:web,tag=v1", "10.0.0.10:80", "down"],
+                *([f"10.0.0.{n}:80", "up"] for n in range(1, 8)),
+                ["and", "3", "more"],
+                ["web", "db.test:80", "none", "not", "found", "yet"],
+            ],
+        )
+
+    def test_json(self) -> None:
+        """The answer of the service is written as it is."""
+        code, out, _ = self.ask("status", "--json")
+        self.assertEqual((code, json.loads(out)), (0, self.status))
+
+    def test_failed_reload(self) -> None:
+        """A reload that failed is told with all its errors, which keep their words whole."""
+        error = "/etc/txmux/rules.ini:12: [route redis] match: unknown matcher 'redsi'; did you mean 'redis'?"
+        self.status["last_reload"] = {
+            "time": _STARTED,
+            "ok": False,
+            "changes": "",
+            "errors": [error] * 2,
+        }
+        self.status["draining"] = True
+        self.status["started"] = _STARTED + 90000 - 61
+        _, out, _ = self.ask("status")
+        told = (
+            "reload       2026-11-20 19:40:07 UTC: FAILED, nothing has changed\n"
+            + 2 * (
+                "             /etc/txmux/rules.ini:12: [route redis] match: unknown matcher\n"
+                "             'redsi'; did you mean 'redis'?\n"
+            )
+        )  # fmt: skip
+        self.assertIn(told, out)
+        self.assertIn(
+            "state        stops; served since 2026-11-21 20:39:06 UTC, for 1 min 1 s\n", out
+        )
+
+    def test_another_version(self) -> None:
+        """What a service does not tell is left out."""
+        self.server.document = {"pid": 1, "connections": {"active": 0, "limit": 0}, "listeners": [{"name": "a", "endpoints": [":443"]}], "more": [1]}  # fmt: skip
+        told = (
+            "txmux        ?, process 1\nstate        serves\nrules        ?\nconnections  0 active\n\n"
+            "listener  address\na         :443\n"
+        )
+        self.assertEqual(self.ask("status"), (0, told, ""))
+
+    def test_terminal(self) -> None:
+        """On a terminal what needs a person is red, and control characters are harmless everywhere."""
+        self.status["rules_path"] = "/etc/\x1b[2Jrules.ini"
+        out = Terminal()
+        with patch.dict(
+            "os.environ", {**self.environ, "TERM": "xterm", "NO_COLOR": ""}, clear=True
+        ):
+            code, _, _ = self.run_main("status", out=out)
+        self.assertEqual(code, 0)
+        shown = out.getvalue()
+        self.assertIn("/etc/\\x1b[2Jrules.ini", shown)
+        self.assertRegex(shown, "\x1b\\[1;31m.*does not answer")

@@ -1,0 +1,179 @@
+"""Tests of ``txmux explain`` with datagrams."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import dpkt  # type: ignore[import-untyped]
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.explaining import ExplainTestCase
+from tests.cli.test_pcap import CLIENT, CLIENT6, FRAMES, SERVER, SERVER6, SYN, capture, packet
+from tests.matchers.test_dtls import DATAGRAMS as DTLS
+from tests.matchers.test_openvpn import DATAGRAMS as OPENVPN
+from txmux.cli.pcap import Datagram, read_packets
+from txmux.cli.pcapflows import client_flows
+from txmux.proxyprotocol.header import Address
+
+RULES = """
+[listen stream]
+endpoint = 127.0.0.1:443
+
+[listen flow]
+endpoint = udp:127.0.0.1:443
+default  = any-vpn
+
+[route vpn]
+match   = openvpn
+backend = udp:127.0.0.1:1194
+
+[route call]
+match   = dtls sni=sip.example.com
+backend = udp:127.0.0.1:5061
+from    = 192.0.2.0/24
+
+[route ssh]
+match   = ssh
+backend = 127.0.0.1:22
+
+[backend any-vpn]
+server = udp:127.0.0.1:51820
+"""
+
+
+def datagram(source: Address, destination: Address, data: bytes, size: int | None = None) -> bytes:
+    """Make a frame with a datagram in it, which says that it has that many bytes."""
+    udp = dpkt.udp.UDP(
+        sport=source.port,
+        dport=destination.port,
+        ulen=8 + (len(data) if size is None else size),
+        data=data,
+    )
+    ends = {"src": source.host.packed, "dst": destination.host.packed}
+    if source.host.version == 6:
+        return bytes(FRAMES[1](dpkt.ip6.IP6(nxt=17, plen=len(udp), hlim=9, data=udp, **ends)))
+    made = dpkt.ip.IP(p=17, data=udp, **ends)
+    made.len = len(made)
+    return bytes(FRAMES[1](made))
+
+
+class FlowTests(SynchronousTestCase):
+    """Datagrams of a capture."""
+
+    def test_read(self) -> None:
+        """Datagrams of IPv4 and IPv6 are read, and one that was cut off is known."""
+        data = capture(
+            datagram(CLIENT, SERVER, b"one"),
+            datagram(CLIENT6, SERVER6, b""),
+            datagram(SERVER, CLIENT, b"thr", 5),
+            datagram(CLIENT, SERVER, b"padding", 3),
+        )
+        self.assertEqual(
+            list(read_packets(io.BytesIO(data), "x")),
+            [
+                Datagram(CLIENT, SERVER, b"one"),
+                Datagram(CLIENT6, SERVER6, b""),
+                Datagram(SERVER, CLIENT, b"thr", whole=False),
+                Datagram(CLIENT, SERVER, b"pad"),
+            ],
+        )
+
+    def test_flows(self) -> None:
+        """Each pair of ends is a flow, of which the client's first four datagrams are kept."""
+        other = Address(CLIENT.host, 9)
+        flows = client_flows(
+            [
+                Datagram(CLIENT, SERVER, b"1"),
+                Datagram(other, SERVER, b"x", whole=False),
+                Datagram(SERVER, CLIENT, b"answer", whole=False),
+                *(Datagram(CLIENT, SERVER, b"%d" % number) for number in range(2, 9)),
+            ]
+        )
+        self.assertEqual(
+            [(one.client, one.datagrams, one.gap) for one in flows],
+            [(CLIENT, (b"1", b"2", b"3", b"4"), False), (other, (b"x",), True)],
+        )
+
+
+class ExplainTests(ExplainTestCase):
+    """What is written."""
+
+    text = RULES
+
+    def test_one(self) -> None:
+        """A datagram is judged as a whole."""
+        out = self.explain("--listener", "flow", "--hex", OPENVPN[0].hex())
+        self.assertIn("listener flow: a datagram of 14 bytes: 8~x", out)
+        self.assertRegex(out, ">  vpn +openvpn +match at datagram 1\n")
+        self.assertNotIn("ssh", out)
+        self.assertIn("decision  at datagram 1: route vpn, to udp:127.0.0.1:1194", out)
+
+    def test_both(self) -> None:
+        """Bytes are explained for listeners of both kinds."""
+        out = self.explain("--text", "SSH-2.0-x")
+        self.assertIn("listener stream: 9 bytes: SSH-2.0-x", out)
+        self.assertIn("listener flow: a datagram of 9 bytes: SSH-2.0-x", out)
+        self.assertIn("decision  at byte 4: route ssh", out)
+        self.assertIn("decision  at datagram 1: default, to backend any-vpn (udp:", out)
+
+    def test_several(self) -> None:
+        """Several datagrams are those of a flow, and only of a flow."""
+        out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--hex", "00")
+        self.assertIn(f"flow: 2 datagrams of {len(DTLS[2])}, 1 bytes from 192.0.2.1: ", out)
+        self.assertNotIn("listener stream", out)
+
+    def test_undecided(self) -> None:
+        """A hello of which a part is there waits for the rest, and not for an end."""
+        out = self.explain("--from", "192.0.2.1", "--hex", DTLS[2].hex(), "--listener", "flow")
+        self.assertIn("undecided, needs up to 4 datagrams", out)
+        self.assertIn("with these datagrams: undecided, waits for more, for route call", out)
+        self.assertIn("deadline  after 0.3s: default, to backend any-vpn", out)
+
+    def test_empty(self) -> None:
+        """An empty datagram matches nothing."""
+        out = self.explain("--listener", "flow", "--text", "")
+        self.assertIn("listener flow: a datagram of 0 bytes\n", out)
+        self.assertIn("default, to backend any-vpn", out)
+        self.assertNotIn("undecided", out)
+        self.assertNotIn("match at", out)
+
+    def test_no_listener(self) -> None:
+        """Without a listener for UDP, several datagrams are an error."""
+        code, _, err = self.run_main(
+            "explain", self.rules, "--listener", "stream", "--hex", "00", "--hex", "01"
+        )
+        self.assertEqual(code, 1)
+        self.assertIn("several datagrams are for listeners with udp: endpoints", err)
+
+    def test_json(self) -> None:
+        """The document counts datagrams."""
+        told = json.loads(self.explain("--json", "--hex", OPENVPN[0].hex()))["streams"]
+        self.assertEqual([one["datagrams"] for one in told], [None, [14]])
+        self.assertEqual([one["bytes"] for one in told], [14, 14])
+        (listener,) = told[1]["listeners"]
+        self.assertEqual((listener["listener"], listener["decision"]["at"]), ("flow", 1))
+
+    def test_capture(self) -> None:
+        """Each kind of client in a capture comes to listeners of its kind."""
+        path = self.write(
+            "x.pcap",
+            capture(
+                datagram(CLIENT, SERVER, OPENVPN[0]),
+                datagram(SERVER, CLIENT, b"answer"),
+                bytes(FRAMES[1](packet(CLIENT, SERVER, SYN, 100, b"SSH-"))),
+                datagram(CLIENT6, SERVER6, b"abc", 9),
+            ),
+        )
+        out = self.explain("--pcap", path)
+        blocks = out.split("\nlistener ")
+        self.assertEqual(len(blocks), 3)
+        self.assertIn("listener stream: 4 bytes from 192.0.2.1:40000 to", blocks[0])
+        self.assertIn("flow: a datagram of 14 bytes from 192.0.2.1:40000 to", blocks[1])
+        self.assertIn("note      the capture lacks the end of a datagram", blocks[2])
+        nothing = self.explain("--pcap", self.write("y.pcap", capture()))
+        self.assertEqual(
+            nothing, f"{self.folder}/y.pcap: no TCP connection and no UDP flow in it\n"
+        )
+        nothing = self.explain("--listener", "flow", "--pcap", self.write("y.pcap", capture()))
+        self.assertEqual(nothing, f"{self.folder}/y.pcap: no UDP flow in it\n")

@@ -1,0 +1,139 @@
+"""Tests of ``txmux fmt``."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import sys
+from unittest.mock import patch
+
+from tests.cli.support import CommandTestCase
+
+UGLY = "[listen a]\nendpoint=:8443\n\n\n\nsilent=close\n# web\n[backend web]\nserver=h:1\n    h:2\n"
+PLAIN = "[listen a]\nendpoint = :8443\n\nsilent   = close\n\n# web\n[backend web]\nserver = h:1\n    h:2\n"
+BAD = "[listen a]\nendpoint=443\n"
+WHY = ":2: [listen a] endpoint: '443' is not an address and port; did you mean ':443'?\n"
+
+
+class FmtTests(CommandTestCase):
+    """What it writes, and its exit codes."""
+
+    def setUp(self) -> None:
+        """Write a file."""
+        super().setUp()
+        self.path = self.write("rules.ini", UGLY)
+
+    def of_input(self, text: str | bytes, *options: str) -> tuple[int, str, str]:
+        """Run it with a standard input."""
+        data = text if isinstance(text, bytes) else text.encode()
+        with patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))):
+            return self.run_main("fmt", *options, "-")
+
+    def test_file(self) -> None:
+        """It is rewritten where it is, and nothing is said; a second time nothing changes."""
+        self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
+        self.assertEqual(self.path.read_text(), PLAIN)
+        before = self.path.stat()
+        self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
+        self.assertEqual(self.path.stat(), before)
+        self.assertEqual([*self.folder.iterdir()], [self.path])
+
+    def test_standard_input(self) -> None:
+        """It goes to the standard output."""
+        self.assertEqual(self.of_input(UGLY), (0, PLAIN, ""))
+
+    def test_check(self) -> None:
+        """The difference is shown, nothing is written, and the exit code is 1."""
+        code, out, err = self.run_main("fmt", "--check", self.path)
+        self.assertEqual((code, err), (1, ""))
+        self.assertEqual(self.path.read_text(), UGLY)
+        self.assertTrue(out.startswith(f"--- {self.path}\n+++ {self.path} (laid out)\n@@ "), out)
+        self.assertIn("\n-endpoint=:8443\n+endpoint = :8443\n", out)
+        self.assertEqual(self.of_input(UGLY, "--check")[0], 1)
+
+    def test_check_of_plain_files(self) -> None:
+        """There is nothing to show."""
+        self.path.write_text(PLAIN)
+        self.assertEqual(self.run_main("fmt", "--check", self.path), (0, "", ""))
+        self.assertEqual(self.of_input(PLAIN, "--check"), (0, "", ""))
+
+    def test_check_of_line_ends(self) -> None:
+        """A byte order mark, and the line ends of other systems, are a difference; so is a last line without one."""
+        for data in (b"\xef\xbb\xbf" + PLAIN.encode(), PLAIN.replace("\n", "\r\n").encode()):
+            code, _, err = self.of_input(data, "--check")
+            self.assertEqual((code, err), (1, ""))
+            self.assertEqual(self.of_input(data), (0, PLAIN, ""))
+        code, out, _ = self.of_input(PLAIN.rstrip(), "--check")
+        self.assertEqual(code, 1)
+        self.assertIn("-    h:2\n\\ No newline at end of file\n+    h:2\n", out)
+
+    def test_errors(self) -> None:
+        """A file with errors is left alone, and these are told; other files are laid out all the same."""
+        bad = self.write("bad.ini", BAD)
+        self.assertEqual(self.run_main("fmt", bad, self.path), (78, "", f"{bad}{WHY}"))
+        self.assertEqual(bad.read_text(), BAD)
+        self.assertEqual(self.path.read_text(), PLAIN)
+        self.assertEqual(self.of_input(BAD), (78, "", f"<stdin>{WHY}"))
+        self.assertEqual(self.run_main("fmt", "--check", bad), (78, "", f"{bad}{WHY}"))
+
+    def test_part_of_rules(self) -> None:
+        """A file that another one includes needs no listener, and may name what is elsewhere; none is followed."""
+        part = self.write("part.ini", "[route r]\nmatch=ssh\nbackend=elsewhere\n")
+        main = self.write("main.ini", f"[txmux]\ninclude=part.ini\n{UGLY}")
+        self.assertEqual(self.run_main("fmt", main), (0, "", ""))
+        self.assertEqual(part.read_text(), "[route r]\nmatch=ssh\nbackend=elsewhere\n")
+        self.assertEqual(main.read_text(), f"[txmux]\ninclude = part.ini\n\n{PLAIN}")
+        self.assertEqual(self.run_main("fmt", part), (0, "", ""))
+        self.assertEqual(part.read_text(), "[route r]\nmatch   = ssh\nbackend = elsewhere\n")
+
+    def test_not_a_file(self) -> None:
+        """What cannot be read, or is something else, is told."""
+        self.assertEqual(
+            self.run_main("fmt", "no/such.ini"),
+            (78, "", "no/such.ini: cannot be read: No such file or directory\n"),
+        )
+        self.assertEqual(
+            self.run_main("fmt", self.folder),
+            (78, "", f"{self.folder}: is not a regular file; write - for the standard input\n"),
+        )
+
+    def test_mode_and_links(self) -> None:
+        """The mode stays, a link stays a link."""
+        link = self.folder / "link.ini"
+        link.symlink_to(self.path)
+        self.path.chmod(0o640)
+        self.assertEqual(self.run_main("fmt", link), (0, "", ""))
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(self.path.read_text(), PLAIN)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
+
+    def test_owner(self) -> None:
+        """Root does not become the owner of another one's file."""
+        if os.geteuid():
+            self.skipTest("only root can give files away")
+        os.chown(self.path, 12345, 12346)
+        self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
+        status = self.path.stat()
+        self.assertEqual((status.st_uid, status.st_gid), (12345, 12346))
+        self.assertEqual(self.path.read_text(), PLAIN)
+
+    def test_not_writable(self) -> None:
+        """The file stays as it was, and nothing is left beside it."""
+        wrong = OSError(28, "No space left on device")
+        with patch("os.fsync", side_effect=wrong):
+            code, out, err = self.run_main("fmt", self.path)
+        self.assertEqual((code, out), (1, ""))
+        told = f"txmux: {self.path} cannot be written: No space left on device; it is as it was."
+        self.assertTrue(err.startswith(told), err)
+        self.assertEqual(self.path.read_text(), UGLY)
+        self.assertEqual([*self.folder.iterdir()], [self.path])
+
+    def test_attributes(self) -> None:
+        """Extended attributes stay, such as access lists."""
+        try:
+            os.setxattr(self.path, "user.txmux", b"kept")
+        except OSError:
+            self.skipTest("the file system has none")
+        self.assertEqual(self.run_main("fmt", self.path), (0, "", ""))
+        self.assertEqual(os.getxattr(self.path, "user.txmux"), b"kept")

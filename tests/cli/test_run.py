@@ -1,0 +1,184 @@
+"""``txmux run`` without a file: which rules its options mean, and which do not go together."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.support import CommandTestCase
+from tests.matchers.all_samples import for_streams
+from txmux.cli import run as command
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LISTEN = ("--listen", "127.0.0.1:8443")
+
+_PRINTED = """\
+# txmux run --listen :443 --listen '[::1]:444' --tls 127.0.0.1:8443 --ssh unix:/run/ssh.sock --silent 127.0.0.1:22 --default close --user nobody --workers 2
+
+[txmux]
+user    = nobody
+workers = 2
+
+[listen public]
+endpoint = :443
+    [::1]:444
+silent   = 127.0.0.1:22
+default  = close
+
+[route tls]
+match   = tls
+backend = 127.0.0.1:8443
+
+[route ssh]
+match   = ssh
+backend = unix:/run/ssh.sock
+"""
+
+
+class PrintTests(CommandTestCase):
+    """``--print``."""
+
+    def printed(self, *words: str) -> str:
+        """Give what is printed, which `txmux check` has to pass."""
+        code, out, err = self.run_main("run", "--print", *words)
+        self.assertEqual((code, err), (0, ""))
+        code, said, _ = self.run_main("check", self.write("printed.ini", out))
+        self.assertEqual(code, 0, said)
+        self.assertEqual(self.run_main("fmt", "--check", self.folder / "printed.ini")[:2], (0, ""))
+        return out
+
+    def test_all(self) -> None:
+        """All that can be said is there, with routes in the order in which they were given."""
+        words = shlex.split(_PRINTED.splitlines()[0].removeprefix("# txmux run "))
+        self.assertEqual(self.printed(*words), _PRINTED)
+        mixed = self.printed(*words[-4:], *words[:4], *words[6:8], *words[4:6])
+        self.assertEqual(re.findall(r"^\[route (\w+)\]", mixed, re.MULTILINE), ["ssh", "tls"])
+
+    def test_one_server(self) -> None:
+        """One of a protocol, ``--default`` or ``--silent`` is enough."""
+        for option in ("--ssh", "--default", "--silent"):
+            self.printed(*_LISTEN, option, "127.0.0.1:22")
+
+    def test_every_protocol(self) -> None:
+        """There is an option for every matcher of this package for TCP that needs none itself, and no other."""
+        words = [
+            word
+            for name in for_streams()
+            if name not in {"any", "payload", "regex"}
+            for word in (f"--{name}", "127.0.0.1:1")
+        ]
+        text = self.printed(*_LISTEN, *words)
+        self.assertEqual(text.count("[route "), len(words) // 2)
+        for name in ("any", "payload", "regex"):
+            code, _, err = self.run_main("run", *_LISTEN, f"--{name}", "127.0.0.1:1")
+            self.assertEqual(code, 2)
+            self.assertIn(f"unrecognized arguments: --{name}", err)
+
+    def test_environment(self) -> None:
+        """What the shell has left of a dollar sign stays one."""
+        text = self.printed(*_LISTEN, "--ssh", "unix:/run/${HOME}")
+        (route,) = parse(text, "x").routes
+        self.assertIn("unix:/run/${HOME}", str(route.outcome))
+
+
+class MisuseTests(CommandTestCase):
+    """What is told when options are wrong, with code 2."""
+
+    def refused(self, *words: str | Path) -> list[str]:
+        """Give the lines on the error output."""
+        code, out, err = self.run_main("run", *words)
+        self.assertEqual((code, out), (2, ""))
+        return err.splitlines()
+
+    def test_combinations(self) -> None:
+        """Options that do not go together, or lack another one."""
+        for words, said in (
+            (["rules.ini", *_LISTEN], "--listen is for running without a rules file"),
+            (["rules.ini", "--ssh", "a:1"], "write it into rules.ini, or leave the file out"),
+            (["--ssh", "a:1"], "which takes --listen, too: --listen :443"),
+            (["--print"], "--print is for running without a rules file"),
+            ([*_LISTEN], "name at least one server: --ssh 127.0.0.1:22"),
+            ([*_LISTEN, "--ssh", "a:1", "--ssh", "b:1"], "--ssh is given twice"),
+        ):
+            (line,) = self.refused(*words)
+            self.assertIn(said, line)
+
+    def test_values(self) -> None:
+        """All values that cannot be used, each with its option."""
+        lines = self.refused(
+            *("--listen", "x", "--tls", "foo", "--ssh", "[::1", "--workers", "many", "--print")
+        )
+        self.assertEqual(
+            sorted(re.findall(r"^txmux: (--\w+): ", "\n".join(lines), re.MULTILINE)),
+            ["--listen", "--ssh", "--tls", "--workers"],
+        )
+        self.assertIn(
+            "--tls: 'foo' is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH", "".join(lines)
+        )
+
+    def test_options_that_there_are_not(self) -> None:
+        """What sslh has, or somebody expects, is told in txmux's words."""
+        for option, said in (
+            ("--ssl", "write --tls"),
+            ("--https", "write --tls"),
+            ("--anyprot", "write --default"),
+            ("--on-timeout", "write --silent"),
+            ("--mysql", "its clients wait for the server to speak: write --silent"),
+            ("-p", "write --listen"),
+            ("--websocket", "that needs a rules file, with 'match = http upgrade=websocket' in it"),
+            ("--regex", "that needs a rules file, with 'match = regex' in it"),
+            (
+                "--wireguard",
+                "its clients use UDP: that needs a rules file, with 'endpoint = udp:PORT'",
+            ),
+            ("--opnvpn", "did you mean --openvpn?"),
+            ("--lisen", "did you mean --listen?"),
+        ):
+            line = self.refused(*_LISTEN, option, "127.0.0.1:1")[-1]
+            self.assertIn(f"unrecognized arguments: {option}", line)
+            self.assertIn(f"; {said}", line)
+        self.assertTrue(self.refused("a", "b")[-1].endswith("unrecognized arguments: b"))
+
+    def test_command_is_left_out(self) -> None:
+        """Options of ``txmux run``, or a rules file, without the command."""
+        for words, said in (
+            (("--listen", ":443", "--ssh", "a:1"), "txmux run --listen :443 --ssh a:1"),
+            (("--rules", "a.ini"), "to run the service with a rules file: txmux run a.ini"),
+            (("a.ini",), "to run the service with that file: txmux run a.ini"),
+        ):
+            code, _, err = self.run_main(*words)
+            self.assertEqual(code, 2)
+            self.assertTrue(err.endswith(f"{said}\n"), err)
+
+    @given(st.text(st.characters(exclude_characters="\0")))
+    def test_no_other_lines(self, text: str) -> None:
+        """Whatever a value is, it is read as one value, or refused."""
+        code, out, err = self.run_main("run", "--print", *_LISTEN, f"--default={text}")
+        if code:
+            self.assertEqual(out, "")
+            self.assertRegex(err, r"\A(?:txmux: --default[: ].*\n)+\Z")
+        else:
+            rules = parse(out, "x")
+            self.assertEqual((len(rules.listeners), rules.routes), (1, ()))
+
+
+class DefaultTests(CommandTestCase):
+    """Without anything."""
+
+    def test_default_file(self) -> None:
+        """The file of the system is meant."""
+        path = self.folder / "rules.ini"
+        with patch.object(command, "DEFAULT", str(path)):
+            code, out, err = self.run_main("run")
+        self.assertEqual((code, out), (78, ""))
+        first, second = err.splitlines()
+        self.assertEqual(first, f"{path}: cannot be read: No such file or directory")
+        self.assertIn("txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22", second)

@@ -1,0 +1,103 @@
+"""Tests of ``txmux top`` outside of a terminal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from unittest.mock import patch
+
+from tests.cli.remote.answering import Answering, RemoteTestCase
+from tests.cli.support import Terminal
+from tests.cli.top.answers import BACKENDS, CONNECTIONS, RECENT, ROUTES, STATUS
+
+_SHOWN = """\
+connections: 3 active, 1 undecided, 4711 so far, at most 100
+rates: connections 12.3/s, bytes in 1.23 k/s, bytes out 5.68 M/s
+
+connections: 3
+client           listener  route  server         state      age  idle      in     out  id      facts
+192.0.2.1:50001  public    site   10.0.0.5:8443  relaying  1h2m    0s  1.23 k  5.68 M  5f3a-1  sni=www.example.com
+"""
+
+
+class OnceTests(RemoteTestCase):
+    """One snapshot."""
+
+    def top(self, query: str = "limit=1000") -> Answering:
+        """Start what answers, if it is asked for these connections."""
+        server = self.answering(document={"error": "not this"})
+        server.others = {
+            "/api/status": STATUS,
+            "/api/routes": ROUTES,
+            "/api/backends": BACKENDS,
+            "/api/recent": RECENT,
+            f"/api/connections?{query}": CONNECTIONS,
+        }
+        return server
+
+    def test_plain(self) -> None:
+        """Where no terminal is, all panes are written once, as plain text."""
+        self.top()
+        code, out, err = self.ask("top")
+        self.assertEqual((code, err), (0, ""))
+        title, _, rest = out.partition("\n")
+        self.assertRegex(
+            title, r"^txmux 1\.0 · process 4711 · serves for .* · /etc/txmux/rules\.ini, "
+        )
+        self.assertTrue(rest.startswith(_SHOWN), rest)
+        for head in ("routes: 2", "servers: 2", "recent ends: 1"):
+            self.assertIn(f"\n\n{head}\n", rest)
+
+    def test_json(self) -> None:
+        """The answers as one document; filters choose the connections."""
+        self.top("route=site&client=10.0.0.0%2F8&limit=1000")
+        code, out, err = self.ask("top", "--json", "route=site", "--client", "10.0.0.0/8")
+        self.assertEqual((code, err), (0, ""))
+        wanted = {"status": STATUS, "routes": ROUTES, "backends": BACKENDS}
+        self.assertEqual(json.loads(out), {**wanted, "connections": CONNECTIONS, "recent": RECENT})
+
+    def test_missing(self) -> None:
+        """That a worker has not told of its connections is in the snapshot, once."""
+        self.top().headers["Txmux-Missing"] = "worker 2 has not answered"
+        code, out, err = self.ask("top", "--once")
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out.count("the answer is not complete: worker 2 has not answered\n"), 1)
+
+    def test_wrong(self) -> None:
+        """Who is not there and what is not a filter ends it with the codes of the other commands."""
+        self.assertEqual(self.ask("top")[0], 3)
+        self.top()
+        code, _, err = self.ask("top", "colour=b")
+        self.assertEqual((code, err.partition(";")[0]), (2, "txmux: 'colour=b' is not a filter"))
+
+    def test_nobody(self) -> None:
+        """In a terminal, too, it is told at once that nothing is there to be asked."""
+        with patch("sys.stdin", Terminal()):
+            code, _, err = self.run_main("top", out=Terminal())
+        self.assertEqual(code, 3, err)
+
+    def test_no_rich(self) -> None:
+        """Without what draws the screen it is told what to install; one snapshot needs nothing."""
+        gone = [name for name in sys.modules if name.startswith(("txmux.cli.top", "rich."))]
+        with patch("sys.stdin", Terminal()), patch.dict("sys.modules", {"rich": None}):
+            for name in gone:
+                del sys.modules[name]
+            code, _, err = self.run_main("top", out=Terminal())
+        self.assertEqual((code, "pip install 'txmux[cli]', or use --once\n" in err), (1, True), err)
+
+    def test_enough(self) -> None:
+        """Who reads no more of a long answer than its beginning, as ``head`` does, is told no error."""
+        server = self.top()
+        rows = [{**CONNECTIONS[0], "id": f"1-{number}"} for number in range(5000)]
+        server.others["/api/connections?limit=1000"] = rows
+        command = [sys.executable, "-m", "txmux", "top", "--json", "--admin", server.at]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        ) as child:
+            assert child.stdout
+            assert child.stderr
+            self.assertEqual(child.stdout.readline(), b"{\n")
+            child.stdout.close()
+            self.assertEqual(child.stderr.read(), b"")
+            self.assertEqual(child.wait(20), 141)

@@ -1,0 +1,132 @@
+"""Tests of what is drawn."""
+
+from __future__ import annotations
+
+import attrs
+from hypothesis import example, given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.top.answers import BACKENDS, CONNECTION, SNAPSHOT, STATUS
+from txmux.cli.top.plain import text_of
+from txmux.cli.top.state import PANES, Mode, Pane, Snapshot, State, Told
+from txmux.cli.top.view import screen, sparkline
+
+_ROUTE = {"says": "match", "at": None, "needs_up_to": None, "error": None}
+_EXPLAINED = {
+    **CONNECTION,
+    "explanation": {
+        "by": "route",
+        "route": "site",
+        "bytes": 517,
+        "facts": {"sni": "\x1b[2Jwww.example.com"},
+        "routes": [
+            {
+                **_ROUTE,
+                "route": "site",
+                "excluded_by": None,
+                "dry_run": False,
+                "lines": [{**_ROUTE, "match": "tls sni=" + 30 * "www.example.com,"}],
+                "inside": None,
+            }
+        ],
+    },
+}
+_MODES: list[Mode] = ["browse", "filter", "question", "help", "explanation"]
+
+
+def _drawn(state: State, snapshot: Snapshot, width: int = 80, height: int = 24) -> list[str]:
+    return [line.plain for line in screen(state, snapshot, width, height)]
+
+
+class ScreenTests(SynchronousTestCase):
+    """Answers become lines."""
+
+    def test_narrow(self) -> None:
+        """In 80 columns and 24 lines all panes are there, with what matters in full."""
+        drawn = _drawn(State(), SNAPSHOT)
+        text = "\n".join(drawn)
+        self.assertTrue(drawn[0].startswith("txmux 1.0 · process 4711 · serves for 1 h 2 min · "))
+        for wanted in (
+            "connections: 3 active, 1 undecided, 4711 so far, at most 100",
+            "192.0.2.1:50001  site   10.0.0.5:8443  relaying  1h2m    0s  1.23 k  5.68 M",
+            "1 connections: 3",
+            "2 routes: 2",
+            "3 servers: 2",
+            "refused, 2s",
+            "4 recent ends: 1",
+            "no-route",
+            "h help  q quit",
+        ):
+            self.assertIn(wanted, text)
+
+    def test_attention(self) -> None:
+        """What needs a person is said: a lost service, a failed reload, a backend without a server, missing answers."""
+        servers = [{**server, "state": "down"} for server in BACKENDS[0]["servers"]]
+        status = {**STATUS, "last_reload": {"ok": False, "errors": ["rules.ini:3: wrong"]}}
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status=status,
+            backends=[{"name": "web", "servers": servers}],
+            problem="nobody there; trying again",
+            warnings=["worker 2"],
+        )
+        for told in ("\n".join(_drawn(State(), snapshot)), "\n".join(text_of(snapshot))):
+            self.assertIn("\nnobody there; trying again", told)
+            self.assertIn("\nthe last reload FAILED: rules.ini:3: wrong", told)
+            self.assertIn("\nbackend web: no server is up", told)
+            self.assertIn("\nthe answer is not complete: worker 2", told)
+
+    def test_choice_is_seen(self) -> None:
+        """Of many rows those around the chosen one are shown."""
+        rows = [{**CONNECTION, "id": f"1-{n}", "client": f"192.0.2.1:{n:05}"} for n in range(900)]
+        state = State(chosen={"connections": ("1-444", 444)})
+        text = "\n".join(_drawn(state, attrs.evolve(SNAPSHOT, connections=rows)))
+        self.assertIn("192.0.2.1:00444", text)
+        self.assertNotIn("192.0.2.1:00460", text)
+
+    def test_explanation(self) -> None:
+        """An explanation has its answers in sight, however long the match is, and long lines are folded."""
+        state = State(mode="explanation", told=Told(connection=_EXPLAINED))
+        text = "\n".join(_drawn(state, SNAPSHOT))
+        self.assertIn("…  match\n", text)
+        self.assertIn("learnt    sni=\\x1b[2Jwww.example.com\n", text)
+        self.assertIn("route\n          was sure", text)
+
+    def test_sparkline(self) -> None:
+        """The last values, as bars."""
+        self.assertEqual(sparkline([9, 0, 4, 8], 3), "▁▄█")
+        self.assertEqual(sparkline([0, 0], 5), "▁▁")
+        self.assertEqual((sparkline([], 5), sparkline([1], 0)), ("", ""))
+
+    @given(
+        st.integers(1, 250),
+        st.integers(1, 80),
+        st.sampled_from(PANES),
+        st.sampled_from(_MODES),
+        st.text(st.characters(), max_size=30),
+    )
+    @example(80, 24, "connections", "browse", "\x1b[31m\u202e\x07\x9b2J\n")
+    @example(200, 60, "ends", "browse", "日本語" * 10)
+    def test_any_size(self, width: int, height: int, pane: Pane, mode: Mode, text: str) -> None:
+        """In any terminal the lines are as many as it has and not wider, and clients' control characters are never sent."""
+        hostile = {**CONNECTION, "client": text, "facts": {text: text}, "route": text, "id": text}
+        snapshot = attrs.evolve(
+            SNAPSHOT,
+            status={**STATUS, "version": text},
+            connections=[hostile],
+            recent=[{**hostile, "ended": 1.0, "reason": text, "duration_ms": 1.0}],
+            routes=[{**SNAPSHOT.routes[0], "name": text}],
+            backends=[{"name": text, "servers": [{**BACKENDS[0]["servers"][0], "why": text}]}],
+            problem=text,
+            warnings=[text],
+            filters={"route": text},
+        )
+        told = Told(connection={**_EXPLAINED, "client": text, "facts": {text: text}})
+        state = State(pane=pane, mode=mode, typed=text, told=told, sorts={pane: (0, True)})
+        lines = _drawn(state, snapshot, width, height)
+        self.assertEqual(len(lines), height)
+        for line in [*lines, *text_of(snapshot)]:
+            self.assertTrue(line.isprintable(), line)
+        self.assertLessEqual(max(map(cell_len, lines)), width)

@@ -1,0 +1,146 @@
+"""`txmux fmt FILE`: a rules file in its one plain form."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.errors import MuxError
+from txmux.files import read_own
+from txmux.rules.problems import Problem, RulesError
+from txmux.rules.reading.files import source_of
+from txmux.rules.reading.layout import laid_out, meaning
+from txmux.rules.reading.parser import errors_alone
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from txmux.rules.reading.files import Source
+
+_STANDARD_INPUT = "<stdin>"
+_DIFFERENT = 1
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="a rules file; - is standard input, which is written to the standard output",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="write nothing, but show what would change; the exit code is 1 then",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lay the files out; 1 if ``--check`` finds what would change.
+
+    Raises:
+        RulesError: Some have errors, or cannot be read. These are left alone, the others are laid out.
+        MuxError: A file cannot be written.
+    """
+    problems: list[Problem] = []
+    code = 0
+    for path in arguments.files:
+        try:
+            changed = _lay_out(path, check=arguments.check)
+        except RulesError as error:  # noqa: PERF203 - a bad file does not hide the next one's errors
+            problems += error.problems
+        else:
+            code = _DIFFERENT if changed and arguments.check else code
+    if problems:
+        raise RulesError(problems)
+    return code
+
+
+def _lay_out(path: str, *, check: bool) -> bool:
+    """Lay a file out, and tell whether that changes it.
+
+    Raises:
+        RulesError: It has errors, or cannot be read.
+    """
+    is_input = path == "-"
+    data = sys.stdin.buffer.read() if is_input else _read(path)
+    source = source_of(_STANDARD_INPUT if is_input else path, data)
+    problems = errors_alone(source)
+    if problems:
+        raise RulesError(problems)
+    text = laid_out(source.text)
+    if meaning(text) != meaning(source.text):
+        message = "cannot be laid out without changing what it means; please report this file"
+        raise RulesError([Problem(source.path, 0, "", "", message)])
+    changed = text.encode() != data
+    if check:
+        sys.stdout.writelines(_difference(source, data.decode(), text))
+    elif is_input:
+        sys.stdout.write(text)
+    elif changed:
+        _replace(Path(path), text.encode())
+    return changed
+
+
+def _read(path: str) -> bytes:
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            message = "is not a regular file; write - for the standard input"
+            raise RulesError([Problem(path, 0, "", "", message)])
+        return read_own(Path(path))
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise RulesError([Problem(path, 0, "", "", message)]) from None
+
+
+def _difference(source: Source, old: str, new: str) -> Iterable[str]:
+    before, after = (list(io.StringIO(text, newline="\n")) for text in (old, new))
+    for line in difflib.unified_diff(before, after, source.path, f"{source.path} (laid out)"):
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put other contents into a file, all at once, and leave its mode, owner and attributes as they are.
+
+    Raises:
+        MuxError: It cannot be written, or not without a change of these; it is as it was.
+    """
+    path = path.resolve()  # a link stays one
+    made = None
+    try:
+        status = path.stat()
+        number, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(number, "wb") as file:
+            file.write(data)
+            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(number, status.st_uid, status.st_gid)
+            os.fchmod(number, stat.S_IMODE(status.st_mode))
+            _copy_attributes(path, number)
+            file.flush()
+            os.fsync(number)
+        Path(made).replace(path)
+    except OSError as error:
+        if made is not None:
+            with suppress(OSError):
+                Path(made).unlink()
+        raise MuxError(
+            f"{path} cannot be written: {error.strerror}; it is as it was. Write to the standard output by "
+            f"'txmux fmt - < {path}', or do this as its owner"
+        ) from None
+
+
+def _copy_attributes(path: Path, number: int) -> None:
+    """Copy extended attributes, such as access lists, as far as this process may."""
+    with suppress(OSError):
+        for name in os.listxattr(path) if hasattr(os, "listxattr") else ():
+            with suppress(OSError):
+                os.setxattr(number, name, os.getxattr(path, name))

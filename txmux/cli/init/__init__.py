@@ -1,0 +1,99 @@
+"""`txmux init`: a first rules file, from what listens on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.cli.init.greeting import greetings
+from txmux.cli.init.listening import listening
+from txmux.cli.init.services import recognise
+from txmux.cli.init.writing import OWN_PROGRAM, endpoint, rules_text
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    import argparse
+
+_FIRST_UNPRIVILEGED = "sys/net/ipv4/ip_unprivileged_port_start"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="where to; by default standard output"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write over the file if there is one already"
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        help="where txmux is to listen; by default the first of some usual ports that is free",
+    )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="also connect to each port of this machine, and read what the server says by itself",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look, and write the file.
+
+    Raises:
+        MuxError: The system does not tell what listens, or the file cannot be written.
+    """
+    if arguments.listen is not None and not arguments.listen.isprintable():
+        raise MuxError("--listen has characters in it that cannot be printed")
+    try:
+        found = listening(_proc())
+    except OSError as error:
+        raise MuxError(
+            f"{error.filename}: {error.strerror}; what listens here can be seen on Linux alone, where /proc is mounted"
+        ) from None
+    others = [one for one in found if one.program != OWN_PROGRAM]
+    said = greetings(others) if arguments.probe else {}
+    services = [recognise(one, said.get(one, b"")) for one in others]
+    where, why = endpoint(found, first_unprivileged=_first_port())
+    if arguments.listen is not None:
+        where, why = arguments.listen, []
+    text = rules_text(services, where, why, probed=arguments.probe, name=arguments.output)
+    if arguments.output is None:
+        print(text, end="")
+        return 0
+    _write(Path(arguments.output), text, force=arguments.force)
+    routes = sum(service.kind is not None for service in services)
+    print(
+        f"{arguments.output}: written; {len(services)} servers listen here, {routes} of them recognised. "
+        f"Read it, and then: txmux check {arguments.output}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _proc() -> Path:
+    return Path("/proc")
+
+
+def _first_port() -> int:
+    """Give the first port at which this user may listen (ip(7), Linux)."""
+    if os.geteuid() == 0:
+        return 1
+    try:
+        return int((_proc() / _FIRST_UNPRIVILEGED).read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise MuxError(
+            f"{path} is there already; name another file, or write over it by --force"
+        ) from None
+    except OSError as error:
+        raise MuxError(f"{path} cannot be written: {error.strerror}") from None

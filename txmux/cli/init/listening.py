@@ -1,0 +1,115 @@
+"""Which TCP ports of this machine somebody listens at, as proc(5) tells."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+import attrs
+
+from txmux.rules.model.networks import unmapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LISTEN = "0A"  # TCP_LISTEN in linux/include/net/tcp_states.h
+
+
+@attrs.frozen
+class Listening:
+    """A port that is listened at.
+
+    Attributes:
+        address: Where; ``0.0.0.0`` or ``::`` is every address.
+        port: The number of it.
+        program: The name of the program, as far as this user may know it.
+    """
+
+    address: IPv4Address | IPv6Address
+    port: int
+    program: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.address.is_loopback
+
+    @property
+    def reached_at(self) -> tuple[str, int]:
+        """Where this machine reaches it."""
+        if self.address.is_unspecified:
+            return ("127.0.0.1" if self.address.version == 4 else "::1"), self.port
+        return str(self.address), self.port
+
+
+def listening(proc: Path) -> list[Listening]:
+    """Look, without asking anybody else.
+
+    Args:
+        proc: ``/proc``.
+
+    Returns:
+        One for each port, by port and address; where several sockets have a port, the one that most clients reach, IPv4 before IPv6.
+
+    Raises:
+        OSError: There is no such list.
+    """
+    sockets = {}
+    for name, kind in (("tcp", IPv4Address), ("tcp6", IPv6Address)):
+        path = proc / "net" / name
+        if name == "tcp6" and not path.exists():
+            continue  # the system was built without IPv6
+        for packed, number, inode in _sockets(path.read_text()):
+            address = unmapped(kind(packed))
+            # The interface of such an address is not told, and without that nobody can connect.
+            if not (address.version == 6 and address.is_link_local):
+                sockets[address, number] = inode
+    owners = _owners(proc, set(sockets.values()))
+    found: dict[int, Listening] = {}
+    for (address, port), inode in sorted(sockets.items(), key=_rank):
+        found.setdefault(port, Listening(address, port, owners.get(inode, "")))
+    return [found[port] for port in sorted(found)]
+
+
+def _rank(item: tuple[tuple[IPv4Address | IPv6Address, int], str]) -> tuple[int, bool, int, bytes]:
+    (address, port), _ = item
+    return port, not address.is_unspecified, address.version, address.packed
+
+
+def _sockets(text: str) -> Iterator[tuple[bytes, int, str]]:
+    """Give address, port and inode of each socket that listens."""
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        address, _, port = words[1].partition(":")
+        if words[3] == _LISTEN:
+            # Words of four bytes, each as a number of this machine.
+            parts = [int(address[i : i + 8], 16) for i in range(0, len(address), 8)]
+            yield struct.pack(f"={len(parts)}I", *parts), int(port, 16), words[9]
+
+
+def _owners(proc: Path, inodes: set[str]) -> dict[str, str]:
+    """Give the names of programs by the inodes of their sockets; those of other users cannot be seen by all."""
+    links = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, str] = {}
+    for folder in sorted(proc.glob("[0-9]*"), key=lambda path: int(path.name)):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            for link in (folder / "fd").iterdir():
+                with suppress(OSError):
+                    inode = links.get(str(link.readlink()), "")
+                    if inode:
+                        found.setdefault(inode, _name(folder))
+    return found
+
+
+def _name(folder: Path) -> str:
+    """Give a program's name, in which it may write what it likes, as one plain word."""
+    name = (folder / "comm").read_text(errors="replace").strip()
+    return "".join(c if c.isascii() and (c.isalnum() or c in "+-._") else "_" for c in name)
+
+
+def address_text(host: str, port: int) -> str:
+    """Write an address as rules have it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,176 @@
+"""Which protocol a server of this machine speaks, by its program, its greeting, or its port."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    from txmux.cli.init.listening import Listening
+
+
+@attrs.frozen
+class Kind:
+    """What is known of a protocol.
+
+    Attributes:
+        name: For people.
+        matcher: That which recognises its clients; nothing if they wait for the server to speak.
+        is_public: Whether anybody may reach such a server, as the web and SSH are meant to be.
+    """
+
+    name: str
+    matcher: str = ""
+    is_public: bool = False
+
+
+@attrs.frozen
+class Service:
+    """A server, and what it speaks.
+
+    Attributes:
+        listening: Where it is.
+        kind: The protocol; ``None`` if that is not known.
+        by: How it is known: ``program``, ``greeting`` or ``port``.
+    """
+
+    listening: Listening
+    kind: Kind | None = None
+    by: str = ""
+
+
+SSH, TLS, HTTP = Kind("SSH", "ssh", True), Kind("TLS", "tls", True), Kind("HTTP", "http", True)  # noqa: FBT003
+_SMTP, _FTP, _IMAP, _POP3 = Kind("SMTP"), Kind("FTP"), Kind("IMAP"), Kind("POP3")
+_MYSQL, _VNC, _SPEAKS = (
+    Kind("MySQL"),
+    Kind("VNC"),
+    Kind("a protocol in which the server speaks first"),
+)
+_OF_MATCHERS = (
+    *(
+        "adb",
+        "amqp",
+        "bitcoin",
+        "cassandra",
+        "elasticsearch",
+        "git",
+        "irc",
+        "kafka",
+        "ldap",
+        "memcached",
+        "minecraft",
+    ),
+    *(
+        "mongodb",
+        "mqtt",
+        "openvpn",
+        "postgres",
+        "pptp",
+        "rdp",
+        "redis",
+        "rsync",
+        "rtmp",
+        "rtsp",
+        "sip",
+        "smb",
+    ),
+    *("socks5", "stomp", "tds", "tinc", "tns", "x11", "xmpp", "zabbix", "zookeeper"),
+)
+_KINDS = {name: Kind(name, name) for name in _OF_MATCHERS}
+
+_WEB = {"apache2", "caddy", "envoy", "haproxy", "httpd", "lighttpd", "nginx", "traefik"}
+"""Programs whose ports tell which of two protocols it is."""
+
+_PROGRAMS = {
+    **dict.fromkeys(("sshd", "dropbear"), SSH),
+    **dict.fromkeys(("mysqld", "mariadbd"), _MYSQL),
+    **dict.fromkeys(("Xvnc", "Xtigervnc", "x11vnc", "vino-server"), _VNC),
+    **dict.fromkeys(("vsftpd", "proftpd", "pure-ftpd"), _FTP),
+    **dict.fromkeys(("redis-server", "valkey-server"), _KINDS["redis"]),
+    "postgres": _KINDS["postgres"],
+    "memcached": _KINDS["memcached"],
+    "mongod": _KINDS["mongodb"],
+    "mosquitto": _KINDS["mqtt"],
+    "openvpn": _KINDS["openvpn"],
+    "rsync": _KINDS["rsync"],
+    "slapd": _KINDS["ldap"],
+    "smbd": _KINDS["smb"],
+    "tincd": _KINDS["tinc"],
+    "xrdp": _KINDS["rdp"],
+}
+
+_PORTS = {
+    **dict.fromkeys((22, 2222), SSH),
+    **dict.fromkeys((80, 3000, 8000, 8008, 8080, 8081, 8888), HTTP),
+    **dict.fromkeys((443, 465, 636, 853, 990, 993, 995, 4443, 5671, 6443, 8443, 8883, 9443), TLS),
+    **dict.fromkeys((25, 587), _SMTP),
+    **dict.fromkeys(range(5900, 5910), _VNC),
+    21: _FTP,
+    110: _POP3,
+    143: _IMAP,
+    3306: _MYSQL,
+    389: _KINDS["ldap"],
+    445: _KINDS["smb"],
+    554: _KINDS["rtsp"],
+    873: _KINDS["rsync"],
+    1080: _KINDS["socks5"],
+    1194: _KINDS["openvpn"],
+    1433: _KINDS["tds"],
+    1521: _KINDS["tns"],
+    1723: _KINDS["pptp"],
+    1883: _KINDS["mqtt"],
+    1935: _KINDS["rtmp"],
+    2181: _KINDS["zookeeper"],
+    3389: _KINDS["rdp"],
+    5060: _KINDS["sip"],
+    5222: _KINDS["xmpp"],
+    5432: _KINDS["postgres"],
+    5555: _KINDS["adb"],
+    5672: _KINDS["amqp"],
+    6000: _KINDS["x11"],
+    6379: _KINDS["redis"],
+    6667: _KINDS["irc"],
+    8333: _KINDS["bitcoin"],
+    9042: _KINDS["cassandra"],
+    9092: _KINDS["kafka"],
+    9300: _KINDS["elasticsearch"],
+    9418: _KINDS["git"],
+    10051: _KINDS["zabbix"],
+    11211: _KINDS["memcached"],
+    25565: _KINDS["minecraft"],
+    27017: _KINDS["mongodb"],
+    61613: _KINDS["stomp"],
+}
+
+_GREETINGS = (
+    (re.compile(rb"SSH-\d"), SSH),
+    (re.compile(rb"RFB \d{3}\."), _VNC),
+    (re.compile(rb"220[ -][^\r\n]*(?i:smtp|mail)"), _SMTP),
+    (re.compile(rb"220[ -]"), Kind("FTP or SMTP")),
+    (re.compile(rb"\* (?:OK|PREAUTH)"), _IMAP),
+    (re.compile(rb"\+OK"), _POP3),
+    (re.compile(rb"@RSYNCD: "), _KINDS["rsync"]),
+    # MySQL's Protocol::HandshakeV10, or an error in its place: the length, number 0, and the version 10 or 255.
+    (re.compile(rb".{3}\0[\x0a\xff]", re.DOTALL), _MYSQL),
+    (re.compile(rb"."), _SPEAKS),
+)
+
+
+def recognise(listening: Listening, greeting: bytes = b"") -> Service:
+    """Tell what a server speaks.
+
+    Args:
+        listening: Where it is.
+        greeting: What it has said by itself, if it was asked.
+    """
+    for pattern, kind in _GREETINGS:
+        if pattern.match(greeting):
+            return Service(listening, kind, "greeting")
+    if listening.program in _PROGRAMS:
+        return Service(listening, _PROGRAMS[listening.program], "program")
+    kind_of_port = _PORTS.get(listening.port)
+    if listening.program in _WEB:
+        return Service(listening, TLS if kind_of_port is TLS else HTTP, "program")
+    return Service(listening, kind_of_port, "port" if kind_of_port else "")

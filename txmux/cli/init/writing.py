@@ -1,0 +1,177 @@
+"""The rules file that servers of a machine lead to."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from txmux.cli.init.listening import address_text
+from txmux.cli.init.services import HTTP, SSH, TLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from txmux.cli.init.listening import Listening
+    from txmux.cli.init.services import Kind, Service
+
+OWN_PROGRAM = "txmux"
+"""The name of the program that serves: what it listens at is no server to lead clients to."""
+
+_USUAL = (443, 8443, 4443, 10443, 20443)
+_HERE = "127.0.0.0/8, ::1"
+_NEAR = f"{_HERE}, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7, fe80::/10"
+
+
+def endpoint(found: Sequence[Listening], *, first_unprivileged: int) -> tuple[str, list[str]]:
+    """Choose where txmux is to listen.
+
+    Args:
+        found: What is taken.
+        first_unprivileged: The first port at which whoever asks may listen.
+
+    Returns:
+        The endpoint, and what is to be said of it, a line each.
+    """
+    taken = {one.port: one for one in found}
+    free = [port for port in _USUAL if port not in taken]
+    usable = [port for port in free if port >= first_unprivileged]
+    port = (usable or free or [0])[0]
+    first = _USUAL[0]
+    if first in taken and taken[first].program == OWN_PROGRAM:
+        why = [
+            f"Port {first} is taken by a txmux that runs already: it may be better to add these routes to its rules."
+        ]
+    elif first in taken:
+        program = taken[first].program or "another program"
+        why = [
+            f"Port {first} is taken by {program}. To put txmux there, have that listen on 127.0.0.1:8443, say,",
+            f"change the server of the route here, and write endpoint = :{first}.",
+        ]
+    elif port != first:
+        why = [
+            f"Port {first} needs root, or CAP_NET_BIND_SERVICE; for that write endpoint = :{first}."
+        ]
+    else:
+        why = []
+    return f":{port}", why
+
+
+def rules_text(
+    services: Sequence[Service],
+    where: str,
+    why: Sequence[str],
+    *,
+    probed: bool,
+    name: str | None = None,
+) -> str:
+    """Write the file.
+
+    Args:
+        services: What listens, with what it speaks.
+        where: The endpoint.
+        why: What is to be said of that, a line each.
+        probed: Whether servers were asked.
+        name: The file's name, if it is known.
+    """
+    routes, silent, rest = _sorted(services)
+    lines = [
+        "# Rules for txmux, begun by `txmux init` with what listens on this machine.",
+        "# Servers were connected to, and what they said was read."
+        if probed
+        else "# Nobody was asked.",
+        "#",
+        "# What to do next:",
+        "#   - read this file: is each route right, and may everybody who reaches txmux reach that server?",
+        f"#   - txmux check {shlex.quote(name or 'FILE')}",
+        f"#   - txmux run {shlex.quote(name or 'FILE')}",
+        "#   - let it run as a service: see 'Run as a service' in the documentation",
+        "",
+        "[listen public]",
+        *(f"# {line}" for line in why),
+        f"endpoint = {where}",
+        "# Clients that say nothing, since they wait for the server to speak:",
+        *_silent(silent[:1]),
+        "# Clients that no route takes:",
+        "default  = close",
+    ]
+    for service, kind in routes:
+        lines += ["", f"# {_told(service)}", *_route(service, kind)]
+    lines += _suggested([*silent[1:], *rest])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _sorted(
+    services: Sequence[Service],
+) -> tuple[list[tuple[Service, Kind]], list[Service], list[Service]]:
+    """Tell those that get a route, one for each protocol, from those whose clients say nothing, and the rest."""
+    order = [SSH, TLS, HTTP]
+    known = [(service, service.kind) for service in services if service.kind]
+    known.sort(key=lambda pair: order.index(pair[1]) if pair[1] in order else len(order))
+    routes: dict[str, tuple[Service, Kind]] = {}
+    silent: list[Service] = []
+    rest = [service for service in services if service.kind is None]
+    for service, kind in known:
+        if not kind.matcher:
+            silent.append(service)
+        elif kind.matcher in routes:
+            rest.append(service)
+        else:
+            routes[kind.matcher] = service, kind
+    return [*routes.values()], silent, rest
+
+
+def _silent(services: Iterable[Service]) -> Iterator[str]:
+    for service in services:
+        networks = _HERE if service.listening.is_local else _NEAR
+        yield f"# {_told(service)}"
+        yield f"silent   = {_address(service)} from={networks.replace(' ', '')}"
+        return
+    yield "silent   = close"
+
+
+def _route(service: Service, kind: Kind) -> Iterator[str]:
+    yield f"[route {kind.matcher}]"
+    yield f"match   = {kind.matcher}"
+    if not kind.is_public:
+        if service.listening.is_local:
+            yield "# So far only this machine reaches it."
+            yield f"from    = {_HERE}"
+        else:
+            yield "# Private networks alone; take this away if everybody may reach it."
+            yield f"from    = {_NEAR}"
+    yield f"backend = {_address(service)}"
+
+
+def _suggested(services: Iterable[Service]) -> Iterator[str]:
+    """Give what a person has to decide, as comments."""
+    for service in services:
+        port = service.listening.port
+        yield ""
+        yield f"# {_told(service)}"
+        if service.kind is None:
+            match = "payload text='what its clients say first'"
+        elif not service.kind.matcher:
+            yield "# Its clients say nothing, so no route recognises them; they need a listener of their own, or `silent` of one:"
+            yield f"# silent = {_address(service)} from=192.0.2.0/24"
+            continue
+        else:
+            option = {"tls": " sni=other.example.com", "http": " host=other.example.com"}
+            match = service.kind.matcher + option.get(service.kind.matcher, "")
+            yield "# A second server of that protocol; put its route above the other one, with what tells its clients apart:"
+        yield f"# [route {service.kind.matcher if service.kind else 'service'}-{port}]"
+        yield f"# match   = {match}"
+        yield f"# backend = {_address(service)}"
+
+
+def _told(service: Service) -> str:
+    """Tell what a server is, and how that is known."""
+    one = service.listening
+    where = f"{one.program or 'a program'} at {address_text(str(one.address), one.port)}"
+    if service.kind is None:
+        return f"{where}: not recognised."
+    how = {"program": "", "greeting": ", as it says itself", "port": ", by its port"}[service.by]
+    return f"{where}: {service.kind.name}{how}."
+
+
+def _address(service: Service) -> str:
+    return address_text(*service.listening.reached_at)

@@ -1,0 +1,138 @@
+"""One question to a running service, over HTTP."""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import sys
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any
+
+from txmux.cli._output import printable
+from txmux.cli.remote.address import Unix
+from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
+from txmux.cli.remote.find import whose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from txmux.cli.remote.find import Place
+
+
+def _warn(missing: str) -> None:
+    print(f"warning: the answer is not complete: {printable(missing)}", file=sys.stderr)
+
+
+def ask(
+    place: Place,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    seconds: float = 10.0,
+    warn: Callable[[str], object] = _warn,
+) -> Any:
+    """Ask a service.
+
+    Args:
+        place: Where it is.
+        method: ``GET``, or ``POST`` for a change.
+        path: From ``/api/`` on, with the query.
+        body: Goes along with a change, as JSON.
+        seconds: How long to wait for a connection, and for the answer.
+        warn: Told what is missing in the answer, if some process has not told of its part.
+
+    Returns:
+        The answer.
+
+    Raises:
+        NobodyError: There is no service, or it does not answer.
+        RefusedError: It refuses.
+    """
+    connection = _connection(place, seconds)
+    headers = {"Accept": "application/json"}
+    data = None
+    if method != "GET":
+        headers["Content-Type"] = "application/json"
+        data = json.dumps({} if body is None else body)
+    if place.token:
+        headers["Authorization"] = f"Bearer {place.token}"
+    try:
+        connection.request(method, path, data, headers)
+        response = connection.getresponse()
+        text = response.read()
+        missing = response.headers.get("Txmux-Missing")
+    except TimeoutError:
+        raise LateError(
+            f"the service at {_where(place)} has not answered within {seconds:g} s"
+        ) from None
+    except (OSError, HTTPException) as problem:
+        raise NobodyError(_why_nobody(place, problem)) from None
+    finally:
+        connection.close()
+    if missing:
+        warn(missing)
+    return _understood(place, response.status, text)
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a UNIX socket; all requests are to ``localhost``, as far as HTTP is concerned."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        super().__init__("localhost", timeout=seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def _connection(place: Place, seconds: float) -> HTTPConnection:
+    address = place.address
+    if isinstance(address, Unix):
+        return _UnixConnection(address.path, seconds)
+    return HTTPConnection(address.host, address.port, timeout=seconds)
+
+
+def _where(place: Place) -> str:
+    return f"{place.address} ({place.named_by})"
+
+
+def _why_nobody(place: Place, problem: OSError | HTTPException) -> str:
+    where = _where(place)
+    if isinstance(problem, HTTPException):
+        return f"what answers at {where} is not txmux; name another endpoint"
+    if isinstance(problem, PermissionError):
+        whom = f", {whose(place.address.path)}" if isinstance(place.address, Unix) else ""
+        return f"no permission to open {where}{whom}; try as that user"
+    if problem.errno == errno.ENOENT:
+        return f"there is no socket {where}; start the service, or name another endpoint"
+    if problem.errno == errno.ECONNREFUSED:
+        left = (
+            "; the file is left over from one that has ended"
+            if isinstance(place.address, Unix)
+            else ""
+        )
+        return f"no service listens at {where}{left}; start it, or name another endpoint"
+    return f"the service at {where} cannot be asked: {problem.strerror or problem}"
+
+
+def _understood(place: Place, status: int, text: bytes) -> Any:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        raise NobodyError(
+            f"what answers at {_where(place)} is not txmux (HTTP status {status}); name another endpoint"
+        ) from None
+    told = document if isinstance(document, dict) else {}
+    if 200 <= status < 300 and told.get("ok", True):
+        return document
+    errors = [str(line) for line in told.get("errors") or ()] or [
+        str(told.get("error", f"HTTP status {status}"))
+    ]
+    if status == 401:
+        errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
+    raise RefusedError(errors, status, document)

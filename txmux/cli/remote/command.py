@@ -1,0 +1,132 @@
+"""What the commands that ask a running service have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from txmux.cli._output import printable
+from txmux.cli.remote.ask import ask
+from txmux.cli.remote.errors import NobodyError, RefusedError, UsageError
+from txmux.cli.remote.find import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Ask = Callable[..., Any]
+    """Asks one question: see `txmux.cli.remote.ask.ask`, from the method on."""
+
+_BAD_REQUEST = 400
+
+REFUSED, USAGE, NOBODY = 1, 2, 3
+"""Exit codes."""
+
+
+def configure(parser: argparse.ArgumentParser, *, seconds: float) -> None:
+    """Add the arguments that tell which service is meant.
+
+    Args:
+        parser: That of the command.
+        seconds: How long an answer usually may take.
+    """
+    parser.add_argument(
+        "--admin",
+        metavar="ENDPOINT",
+        help="where the service is asked, as 'admin' of its rules: a UNIX socket or a TCP port",
+    )
+    parser.add_argument(
+        "--rules",
+        metavar="FILE",
+        type=Path,
+        help="the rules file of the service, which has its 'admin'",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="has the secret for TCP, as 'admin_token' of the rules",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=seconds,
+        help=f"how long to wait for the answer; by default {seconds:g}",
+    )
+    parser.add_argument("--json", action="store_true", help="write the answer as JSON")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to 86400")
+    return seconds
+
+
+def run(
+    arguments: argparse.Namespace,
+    question: Callable[[Ask], Any],
+    write: Callable[[Any], None],
+    as_json: Callable[[Any], object] = lambda answer: answer,
+) -> int:
+    """Ask the service, and write what it answers.
+
+    Args:
+        arguments: What `configure` has asked for.
+        question: Asks by calling ``ask(method, path)``, or ``ask("POST", path, body)``, and gives the answer.
+        write: Writes the answer for people.
+        as_json: Makes it values of JSON, if it is not.
+
+    Returns:
+        The exit code: 0, or 1 if it refuses, 2 if it is not clear what is meant, 3 if none answers.
+    """
+    try:
+        place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
+        asking = partial(ask, place, seconds=arguments.timeout)
+        if place.rules is not None:
+            _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
+        answer = question(asking)
+    except RefusedError as error:
+        if arguments.json:
+            _write_json(error.document)
+        # As `txmux check` prints them.
+        for line in str(error).splitlines():
+            print(printable(line), file=sys.stderr)
+        return USAGE if error.status == _BAD_REQUEST else REFUSED
+    except (NobodyError, UsageError) as error:
+        return failed(error)
+    if arguments.json:
+        _write_json(as_json(answer))
+    else:
+        write(answer)
+    return 0
+
+
+def failed(error: NobodyError | UsageError) -> int:
+    """Tell why no service could be asked, and give the exit code."""
+    print(f"txmux: {printable(str(error))}", file=sys.stderr)
+    return NOBODY if isinstance(error, NobodyError) else USAGE
+
+
+def _check_rules(wanted: Path, served: str) -> None:
+    """See to it that a service is the one of a rules file, and not of another file of the same name.
+
+    Raises:
+        NobodyError: It is not.
+    """
+    if os.path.realpath(served) != os.path.realpath(wanted):
+        raise NobodyError(
+            f"the service that answers runs {served}, not {wanted}: nothing is asked of it; name the service by --admin ENDPOINT"
+        )
+
+
+def _write_json(document: object) -> None:
+    print(json.dumps(document, indent=2))

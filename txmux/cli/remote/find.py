@@ -1,0 +1,187 @@
+"""Which service is meant: by an argument, by the environment, by its rules file, or because it is the only one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from txmux.cli.remote.address import Address, Tcp, Unix, address_of
+from txmux.cli.remote.errors import NobodyError, UsageError
+from txmux.cli.remote.rulesfile import read_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUN = Path("/run/txmux")
+"""Where services that have no folder of their own put their sockets."""
+
+_NAME_IT = "name the service by --admin ENDPOINT, --rules FILE or TXMUX_ADMIN"
+
+
+class Place(NamedTuple):
+    """Where a service is to be.
+
+    Attributes:
+        address: Its address.
+        token: The secret for TCP; nothing if none is known.
+        named_by: What says so, for messages.
+        rules: Of which rules file the service is to be, where the address does not say that for certain.
+    """
+
+    address: Address
+    token: str
+    named_by: str
+    rules: Path | None = None
+
+
+def find(
+    admin: str | None, rules: Path | None, token_file: Path | None, environ: Mapping[str, str]
+) -> Place:
+    """Find the service.
+
+    Args:
+        admin: The endpoint that was given.
+        rules: The rules file that was given.
+        token_file: The file with the secret that was given.
+        environ: The environment.
+
+    Raises:
+        NobodyError: There is none.
+        UsageError: There are several, or what is given cannot be read.
+    """
+    token = (
+        _token(token_file, "--token-file") if token_file else environ.get("TXMUX_ADMIN_TOKEN", "")
+    )
+    if admin is not None:
+        return Place(address_of(admin), token, "--admin")
+    if environ.get("TXMUX_ADMIN"):
+        return Place(address_of(environ["TXMUX_ADMIN"]), token, "TXMUX_ADMIN")
+    if rules is not None:
+        return _of_rules(rules, token, environ)
+    return Place(Unix(_only_one(environ)), token, "the only socket")
+
+
+def folders(environ: Mapping[str, str]) -> list[Path]:
+    """Give the folders where a service makes the socket of ``admin = auto``, the first choice first."""
+    named = [*environ.get("RUNTIME_DIRECTORY", "").split(":"), str(RUN)]
+    if environ.get("XDG_RUNTIME_DIR"):
+        named.append(os.path.join(environ["XDG_RUNTIME_DIR"], "txmux"))  # noqa: PTH118
+    return [Path(name) for name in dict.fromkeys(named) if name]
+
+
+def _of_rules(rules: Path, token: str, environ: Mapping[str, str]) -> Place:
+    keys = read_keys(rules)
+    named_by = f"'admin' of {rules}"
+    if keys.admin == "off":
+        raise NobodyError(
+            f"{rules} has 'admin = off', so the service cannot be asked; "
+            "remove that line, or send the service a signal"
+        )
+    if keys.admin == "auto":
+        wanted = [folder / rules.with_suffix(".sock").name for folder in folders(environ)]
+        there = [path for path in wanted if _may_be_there(path)]
+        if not there:
+            raise NobodyError(
+                f"there is no socket {' or '.join(map(str, wanted))}; is the service of {rules} running? "
+                f"It may have another endpoint: {_NAME_IT}"
+            )
+        return Place(Unix(there[0]), token, named_by, rules)
+    address = address_of(keys.admin, rules.parent)
+    if isinstance(address, Tcp) and keys.token is not None and not token:
+        token = _token(keys.token, f"'admin_token' of {rules}")
+    return Place(address, token, named_by)
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except PermissionError:
+        return True  # whoever connects to it is told whose it is
+    except OSError:
+        return False
+
+
+def _only_one(environ: Mapping[str, str]) -> Path:
+    searched = folders(environ)
+    found: dict[Path, Path] = {}
+    closed: list[Path] = []
+    for folder in searched:
+        found.update(_sockets(folder, closed))
+    if len(found) > 1:
+        # Files of services that have ended may be among them.
+        heard = {real: path for real, path in found.items() if not _is_left_over(path)}
+        found = heard or found
+    if len(found) > 1 and not heard:
+        listed = ", ".join(sorted(map(str, found.values())))
+        raise NobodyError(
+            f"no service listens at any of {listed}; these files are left over from services that have ended; start one, or {_NAME_IT}"
+        )
+    if len(found) > 1:
+        listed = ", ".join(sorted(map(str, found.values())))
+        raise UsageError(f"there are several services: {listed}; {_NAME_IT}")
+    if found:
+        return next(iter(found.values()))
+    if closed:
+        raise NobodyError(
+            f"no permission to look into {closed[0]}, {whose(closed[0])}; try as that user"
+        )
+    listed = " or ".join(map(str, searched))
+    raise NobodyError(
+        f"there is no socket of a service in {listed}; start it, or {_NAME_IT}; "
+        "if it runs, look for 'admin endpoint' in its log"
+    )
+
+
+def _sockets(folder: Path, closed: list[Path]) -> dict[Path, Path]:
+    """Find the sockets in a folder, by what they are when links have been followed."""
+    try:
+        with os.scandir(folder) as entries:
+            paths = [Path(entry.path) for entry in entries if entry.name.endswith(".sock")]
+    except PermissionError:
+        closed.append(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    else:
+        return {path.resolve(): path for path in paths if _may_be_there(path)}
+    return {}
+
+
+def _is_left_over(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # it is somebody's, or its queue is full
+            return False
+    return False
+
+
+def whose(path: Path) -> str:
+    """Tell who owns a file, and what others may do with it."""
+    from grp import getgrgid  # noqa: PLC0415 - only messages need it
+    from pwd import getpwuid  # noqa: PLC0415
+
+    try:
+        found = path.stat()
+    except OSError:  # the folder is closed, too
+        return (
+            f"in {path.parent}, {whose(path.parent)}" if path != path.parent else "somebody else's"
+        )
+    try:
+        owner = f"{getpwuid(found.st_uid).pw_name}:{getgrgid(found.st_gid).gr_name}"
+    except KeyError:
+        owner = f"{found.st_uid}:{found.st_gid}"
+    return f"which belongs to {owner} with mode {stat.S_IMODE(found.st_mode):04o}"
+
+
+def _token(path: Path, named_by: str) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}, the file of {named_by}, cannot be read: {reason}") from None

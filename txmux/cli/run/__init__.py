@@ -1,0 +1,192 @@
+"""`txmux run`: the service, by a rules file or by options alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from txmux.cli.run.fromoptions import NAMES, add_routes, text_of
+from txmux.cli.run.unknown import unknown_option
+from txmux.errors import MuxError
+from txmux.rules.model.files import OPTIONS
+from txmux.rules.problems import RulesError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from txmux.rules.problems import Problem
+
+DEFAULT = "/etc/txmux/rules.ini"
+"""The rules file that is meant if neither one nor options say what to do."""
+
+LEVELS = ("debug", "info", "warn", "error", "critical")
+"""What is known of `txmux.running.textlog` before that is imported."""
+
+_ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
+_COMMON = {"--log-level", "--pidfile"}
+_USAGE = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.usage = (
+        "%(prog)s [-h] [--log-level LEVEL] [--pidfile FILE] [FILE]\n"
+        "       %(prog)s [...] --listen ENDPOINT [--PROTOCOL SERVER]... [--silent SERVER] [--default SERVER] [--user USER] "
+        "[--workers NUMBER] [--print]"
+    )
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help=f"the rules file; by default {DEFAULT}"
+    )
+    parser.add_argument(
+        "--log-level",
+        metavar="LEVEL",
+        choices=LEVELS,
+        default="info",
+        help="how much is logged: debug, info, warn, error or critical; by default info",
+    )
+    parser.add_argument(
+        "--pidfile",
+        metavar="FILE",
+        help="a file that has the process ID while clients are served",
+    )
+    options = parser.add_argument_group(
+        "without a rules file",
+        "A SERVER is HOST:PORT, [IPv6]:PORT, udp:HOST:PORT or unix:/PATH; or close, or reset.",
+    )
+    options.add_argument(
+        "--listen",
+        metavar="ENDPOINT",
+        action="append",
+        help="where clients come in: ADDRESS:PORT, [IPv6]:PORT, or :PORT for every address; udp: in front is for UDP, as in udp:443; may be given several times",
+    )
+    options.add_argument(
+        "--default", metavar="SERVER", help="for clients that no protocol fits; by default close"
+    )
+    options.add_argument(
+        "--silent",
+        metavar="SERVER",
+        help="for clients that wait for the server to speak; by default close",
+    )
+    options.add_argument("--user", metavar="USER", help="the user to switch to once it listens")
+    options.add_argument(
+        "--workers", metavar="NUMBER", help="how many processes; auto is one per CPU core"
+    )
+    options.add_argument(
+        "--print",
+        action="store_true",
+        help="only write the rules file that these options mean",
+    )
+    parser.set_defaults(routes=[])
+
+
+def configure_more(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> None:
+    """Add an option for each protocol, for which all matchers are imported, unless there are no options but common ones."""
+    if words is not None and all(
+        word.partition("=")[0] in _COMMON for word in words if word.startswith("-")
+    ):
+        return
+    add_routes(
+        parser.add_argument_group(
+            "protocols", "They are tried in the order in which they are given."
+        )
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until the process is told to stop, or write the rules that are meant."""
+    wrong = _misuse(arguments)
+    if wrong:
+        print(f"txmux: {wrong}", file=sys.stderr)
+        return _USAGE
+    if arguments.listen:
+        return _by_options(arguments)
+    from txmux.running.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
+
+    path = arguments.file or DEFAULT
+    try:
+        rules = read_rules(path)
+        return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
+    except MuxError as error:
+        print(error, file=sys.stderr)
+        if arguments.file is None and not Path(path).exists():
+            print(f"txmux: {_ADVICE}", file=sys.stderr)
+        return status_of(error)
+
+
+def unknown(words: Sequence[str]) -> str:
+    """Tell what to write instead of arguments that there are not; nothing if that is not known."""
+    return next(filter(None, map(unknown_option, words)), "")
+
+
+def _misuse(arguments: argparse.Namespace) -> str:
+    """Tell which arguments do not go together."""
+    single = [
+        (name, value) for name in NAMES if (value := getattr(arguments, name)) not in (None, False)
+    ]
+    given = [f"--{name}" for name, _ in (*single, *arguments.routes)]
+    for name, value in (*single, *arguments.routes):
+        if not all(
+            text.isprintable() for text in (value if isinstance(value, list) else [str(value)])
+        ):
+            return f"--{name} has characters in it that cannot be printed"
+    if arguments.file is not None and given:
+        return f"{given[0]} is for running without a rules file; write it into {arguments.file}, or leave the file out"
+    if given and not arguments.listen:
+        return f"{given[0]} is for running without a rules file, which takes --listen, too: --listen :443"
+    if arguments.listen and not _leads(arguments):
+        return (
+            "name at least one server: --ssh 127.0.0.1:22, for example, or --default 127.0.0.1:8080"
+        )
+    names = [name for name, _ in arguments.routes]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        return f"--{twice} is given twice; for several servers of one protocol write a rules file (--print begins one)"
+    return ""
+
+
+def _leads(arguments: argparse.Namespace) -> bool:
+    """Tell whether any client is led to a server."""
+    return bool(arguments.routes) or arguments.default is not None or arguments.silent is not None
+
+
+def _by_options(arguments: argparse.Namespace) -> int:
+    """Do what the options mean."""
+    from txmux.running.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
+
+    text = text_of(arguments)
+    try:
+        rules = read_rules(OPTIONS, text.encode(errors="surrogateescape"))
+    except RulesError as error:
+        for problem in error.problems:
+            print(f"txmux: {_told(problem, arguments)}", file=sys.stderr)
+        return _USAGE
+    except MuxError as error:
+        print(error, file=sys.stderr)
+        return status_of(error)
+    if arguments.print:
+        from txmux.rules.reading.layout import laid_out  # noqa: PLC0415 - as above
+
+        print(laid_out(text), end="")
+        return 0
+    try:
+        return run_service(rules, level=arguments.log_level, pidfile=arguments.pidfile)
+    except MuxError as error:
+        print(error, file=sys.stderr)
+        return status_of(error)
+
+
+def _told(problem: Problem, arguments: argparse.Namespace) -> str:
+    """Tell what is wrong with an option, of which the problem knows the line that it means."""
+    if problem.section.startswith("route "):
+        option = problem.section.removeprefix("route ")
+    else:
+        option = {"endpoint": "listen"}.get(problem.key, problem.key)
+    message = problem.message
+    if message.startswith("there is no [backend "):
+        given = {**vars(arguments), **dict(arguments.routes)}[option]
+        message = (
+            f"{given!r} is not a server; write HOST:PORT, [IPv6]:PORT, unix:/PATH, close or reset"
+        )
+    return f"--{option}: {message}"

@@ -1,0 +1,152 @@
+"""`txmux status`: how a running service is."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from txmux.cli._output import Output
+from txmux.cli.remote import command
+from txmux.cli.remote.amounts import duration, short
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+    from txmux.cli._output import Row
+
+_LABEL = 13  # columns
+_DIGEST = 12  # characters, as many as tell versions apart
+_MOST_ADDRESSES = 8  # of one server
+_STYLES = {"up": "", "drain": "yellow", "maintenance": "yellow", "disabled": "dim"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    command.configure(parser, seconds=10)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tell how it is."""
+
+    def asked(ask: command.Ask) -> Any:
+        status = ask("GET", "/api/status")
+        if arguments.json:
+            return status
+        return {**status, "backends": ask("GET", "/api/backends")}
+
+    return command.run(arguments, asked, _write)
+
+
+def _write(status: Mapping[str, Any]) -> None:
+    output = Output()
+    columns = shutil.get_terminal_size().columns
+    for label, text, style in _lines(status, time.time()):
+        folded = textwrap.wrap(
+            text, columns - _LABEL, break_long_words=False, break_on_hyphens=False
+        )
+        for number, line in enumerate(folded):
+            output.line(f"{'' if number else label:{_LABEL}}{line}", style)
+    for head, rows in (_listeners(status), _workers(status), _found(status)):
+        if rows:
+            output.line()
+            output.table(rows, head)
+
+
+# A service of another version may tell less, or more: what is missing is left out.
+
+
+def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, str]]:
+    """Give what there is one of: a label, what it is, and its style."""
+    yield "txmux", f"{status.get('version', '?')}, process {status.get('pid', '?')}", "bold"
+    if status.get("draining"):
+        yield "state", f"stops; served{_since(status.get('started'), now)}", "yellow"
+    else:
+        yield "state", f"serves{_since(status.get('started'), now)}", ""
+    generation = f", generation {status['generation']}" if "generation" in status else ""
+    digest = status.get("rules_sha256", "")[:_DIGEST]
+    sha256 = f", sha256 {digest}" if digest else ""
+    yield "rules", f"{status.get('rules_path', '?')}{generation}{sha256}", ""
+    reload = status.get("last_reload")
+    if reload:
+        when = _time(reload["time"])
+        if reload["ok"]:
+            yield "reload", f"{when}: {reload['changes']}", ""
+        else:
+            yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
+            yield from (("", line, "red") for line in reload["errors"])
+    counts = status.get("connections", {})
+    words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
+    told = [text.format(counts[name]) for name, text in words.items() if name in counts]
+    if counts.get("limit"):
+        told.append(f"at most {counts['limit']}")
+    yield "connections", ", ".join(told), ""
+    rates = status.get("rates") or {}
+    told = [f"{name.replace('_', ' ')} {short(value)}/s" for name, value in rates.items()]
+    if told:
+        yield "rates", ", ".join(told), ""
+
+
+def _listeners(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    rows: list[Row] = []
+    for listener in status.get("listeners", ()):
+        accepts = listener.get("accepting")
+        told = "" if accepts is None else "accepts" if accepts else "does not accept"
+        addresses = listener.get("addresses") or listener.get("endpoints") or ("",)
+        for number, address in enumerate(addresses):
+            cells = ("", str(address), "") if number else (listener["name"], str(address), told)
+            rows.append((cells, "yellow" if accepts is False else ""))
+    return ("listener", "address", ""), rows
+
+
+def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    rows: list[Row] = []
+    counts = ("generation", "active", "undecided", "older")
+    for worker in status.get("workers", ()):
+        state, style = _state(worker)
+        cells = [str(worker.get(name, "")) for name in ("worker", "pid")]
+        rows.append(([*cells, state, *(str(worker.get(name, "")) for name in counts)], style))
+    return ("worker", "pid", "state", *counts), rows
+
+
+def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
+    """Give the addresses that names and services have led to, those first that are not up."""
+    rows: list[Row] = []
+    for backend in status.get("backends", ()):
+        for server in backend["servers"]:
+            name, found = server["server"], server.get("addresses", ())
+            if server["state"] == "unresolved":
+                rows.append(((backend["name"], name, "none", "not found yet"), "bold red"))
+            if all(one["address"] == name for one in found):
+                continue
+            ordered = sorted(found, key=lambda one: one["state"] == "up")
+            for number, one in enumerate(ordered[:_MOST_ADDRESSES]):
+                first = ("", "") if number else (backend["name"], name)
+                state = str(one["state"])
+                rows.append(((*first, one["address"], state), _STYLES.get(state, "red")))
+            if len(found) > _MOST_ADDRESSES:
+                rows.append((("", "", f"and {len(found) - _MOST_ADDRESSES} more", ""), ""))
+    return ("backend", "server", "found", ""), rows
+
+
+def _state(worker: Mapping[str, Any]) -> tuple[str, str]:
+    if not worker.get("ready", True):
+        return "starts", "yellow"
+    if "active" not in worker:
+        return "does not answer", "bold red"
+    if worker.get("retiring"):
+        return "retires", "dim"
+    return "serves", ""
+
+
+def _since(started: float | None, now: float) -> str:
+    if not started:
+        return ""
+    return f" since {_time(started)}, for {duration(now - started)}"
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S %Z}"

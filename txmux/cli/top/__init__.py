@@ -1,0 +1,74 @@
+"""`txmux top`: a running service, on the whole screen."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from txmux.cli.remote import command, filters
+from txmux.cli.remote.ask import ask
+from txmux.cli.remote.errors import NobodyError, UsageError
+from txmux.cli.remote.find import find
+from txmux.cli.top.plain import text_of
+from txmux.cli.top.polling import look
+from txmux.errors import MuxError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from txmux.cli.top.state import Snapshot
+
+__all__ = ["configure", "run"]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "words",
+        metavar="FILTER=VALUE",
+        nargs="*",
+        help="which connections are listed, written as in the API",
+    )
+    filters.configure(parser)
+    parser.add_argument(
+        "--once", action="store_true", help="write what there is now as plain text, and end"
+    )
+    command.configure(parser, seconds=5)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show it; outside of a terminal, or if that is wanted, once and as text.
+
+    Raises:
+        MuxError: The package that draws is missing.
+    """
+    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if arguments.once or arguments.json or not is_interactive or os.environ.get("TERM") == "dumb":
+        return _once(arguments)
+    try:
+        from txmux.cli.top.loop import watch  # noqa: PLC0415 - what it needs is optional
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "rich":
+            raise
+        raise MuxError(
+            "the screen needs the package rich; install it: pip install 'txmux[cli]', or use --once"
+        ) from None
+    try:
+        wanted = filters.read(arguments, arguments.words)
+        place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
+    except (NobodyError, UsageError) as error:
+        return command.failed(error)
+    return watch(partial(ask, place, seconds=arguments.timeout), wanted, sys.stdin.fileno())
+
+
+def _once(arguments: argparse.Namespace) -> int:
+    def question(asks: command.Ask) -> Snapshot:
+        return look(asks, filters.read(arguments, arguments.words))
+
+    def told(snapshot: Any) -> None:
+        for line in text_of(snapshot):
+            print(line)
+
+    return command.run(arguments, question, told, as_json=lambda found: found.as_json())

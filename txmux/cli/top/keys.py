@@ -1,0 +1,214 @@
+"""What keys do: a state and a key make the next state, and maybe something that the service is asked. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import attrs
+
+from txmux.cli._output import printable
+from txmux.cli.remote import filters
+from txmux.cli.remote.errors import UsageError
+from txmux.cli.top.panes import TABLES, lines_of, position
+from txmux.cli.top.state import PANES, Ask, Explain, Sent, State, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.cli.top.panes import Line
+    from txmux.cli.top.state import Snapshot
+
+__all__ = ["HELP", "pressed"]
+
+HELP = (
+    ("Tab, 1 to 4", "go to another pane"),
+    ("Up, Down, k, j", "choose another row; Page Up, Page Down, Home, End"),
+    (
+        "s, S",
+        "sort by the next column, or the one before; after the last one as the service lists them",
+    ),
+    ("r", "sort the other way round"),
+    ("/", "list only some connections: NAME=VALUE, with blanks between several; nothing lists all"),
+    ("e, Enter", "explain the decision on the chosen connection"),
+    ("x", "end the chosen connection, after a question"),
+    ("d", "drain the chosen server: it gets no new connections"),
+    ("m", "take the chosen server into maintenance: it is not checked either"),
+    ("u", "lead connections to the chosen server again"),
+    ("p, Space", "pause, and go on"),
+    ("h, ?", "this help"),
+    ("q, Control-C", "leave"),
+)
+"""The keys, and what they do."""
+
+_PAGE = 10  # rows
+_LONGEST_FILTER = 400
+
+
+def pressed(state: State, snapshot: Snapshot, key: str) -> tuple[State, Sent | None]:
+    """Give what comes of a key.
+
+    Args:
+        state: What is wanted until now.
+        snapshot: What is on the screen.
+        key: As `read_keys` names it.
+
+    Returns:
+        What is wanted from now on, and what the service is asked.
+    """
+    if state.mode == "filter":
+        return _typed(state, key), None
+    if state.mode == "question":
+        sent = state.question if key in {"y", "Y"} else None
+        told = Told("" if sent else "nothing was changed")
+        return attrs.evolve(state, mode="browse", question=None, told=told), sent
+    if state.mode in {"help", "explanation"}:
+        return _reading(state, key), None
+    if key in _WISHES:
+        return _WISHES[key](state, snapshot)
+    return _browsed(attrs.evolve(state, told=Told()), snapshot, key), None
+
+
+def _typed(state: State, key: str) -> State:  # noqa: PLR0911 - one for each key
+    if key == "escape":
+        return attrs.evolve(state, mode="browse", typed="")
+    if key == "clear":
+        return attrs.evolve(state, typed="")
+    if key == "backspace":
+        return attrs.evolve(state, typed=state.typed[:-1])
+    if key == "enter":
+        try:
+            wanted = filters.of_words(state.typed.split())
+        except UsageError as problem:
+            return attrs.evolve(state, told=Told(printable(str(problem)), is_bad=True))
+        return attrs.evolve(state, mode="browse", filters=wanted, told=Told())
+    if len(key) == 1 and len(state.typed) < _LONGEST_FILTER:
+        return attrs.evolve(state, typed=state.typed + key)
+    return state
+
+
+def _reading(state: State, key: str) -> State:
+    steps = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -_PAGE, "page-down": _PAGE}
+    if key in steps:
+        return attrs.evolve(state, scrolled=max(0, state.scrolled + steps[key]))
+    return attrs.evolve(state, mode="browse", told=Told(), scrolled=0)
+
+
+def _browsed(  # noqa: PLR0911 - one for each key
+    state: State, snapshot: Snapshot, key: str
+) -> State:
+    """Do what only changes what is seen."""
+    place = PANES.index(state.pane)
+    if key in {"tab", "right", "backtab", "left"}:
+        step = 1 if key in {"tab", "right"} else -1
+        return attrs.evolve(state, pane=PANES[(place + step) % len(PANES)])
+    if key in {"1", "2", "3", "4"}:
+        return attrs.evolve(state, pane=PANES[int(key) - 1])
+    if key in _MOVES:
+        return _moved(state, snapshot, _MOVES[key])
+    if key in {"s", "S"}:
+        return _sorted(state, 1 if key == "s" else -1)
+    if key == "r" and state.pane in state.sorts:
+        column, is_descending = state.sorts[state.pane]
+        return _sorted_by(state, column, is_descending=not is_descending)
+    if key == "/":
+        typed = " ".join(f"{name}={value}" for name, value in state.filters.items())
+        return attrs.evolve(state, mode="filter", typed=typed, pane="connections")
+    if key in {"p", " "}:
+        return attrs.evolve(state, is_paused=not state.is_paused)
+    if key in {"h", "?"}:
+        return attrs.evolve(state, mode="help", scrolled=0)
+    if key == "q":
+        return attrs.evolve(state, is_over=True)
+    return state
+
+
+_FAR = 1_000_000
+_MOVES = {
+    "up": -1,
+    "k": -1,
+    "down": 1,
+    "j": 1,
+    "page-up": -_PAGE,
+    "page-down": _PAGE,
+    "home": -_FAR,
+    "end": _FAR,
+}
+
+
+def _moved(state: State, snapshot: Snapshot, step: int) -> State:
+    lines = lines_of(state.pane, state, snapshot)
+    if not lines:
+        return state
+    place = min(max(0, position(state.pane, state, lines) + step), len(lines) - 1)
+    return attrs.evolve(state, chosen={**state.chosen, state.pane: (lines[place].key, place)})
+
+
+def _sorted(state: State, step: int) -> State:
+    """Sort by the next column; behind the last one the rows are as the service lists them."""
+    columns = TABLES[state.pane].columns
+    unsorted = len(columns)
+    column = (state.sorts.get(state.pane, (unsorted, False))[0] + step) % (unsorted + 1)
+    if column == unsorted:
+        kept = {pane: sort for pane, sort in state.sorts.items() if pane != state.pane}
+        return attrs.evolve(state, sorts=kept)
+    return _sorted_by(state, column, is_descending=columns[column].is_number)
+
+
+def _sorted_by(state: State, column: int, *, is_descending: bool) -> State:
+    return attrs.evolve(state, sorts={**state.sorts, state.pane: (column, is_descending)})
+
+
+def _chosen(state: State, snapshot: Snapshot) -> Line | None:
+    lines = lines_of(state.pane, state, snapshot)
+    return lines[position(state.pane, state, lines)] if lines else None
+
+
+def _refused(state: State, why: str) -> tuple[State, None]:
+    return attrs.evolve(state, told=Told(why, is_bad=True)), None
+
+
+def _explain(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+    line = _chosen(state, snapshot)
+    if state.pane != "connections" or line is None:
+        return _refused(state, "choose a connection first: 1, then Up and Down")
+    told = Told(f"asking for {printable(line.key)} …")
+    return _held(state, line, told), Explain(line.key)
+
+
+def _end(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+    line = _chosen(state, snapshot)
+    if state.pane != "connections" or line is None:
+        return _refused(state, "choose a connection first: 1, then Up and Down")
+    what = printable(f"end connection {line.key} from {line.row.get('client')}")
+    ask = Ask(f"/api/connections/{quote(line.key, safe='')}/close", {}, what)
+    return attrs.evolve(_held(state, line, Told()), mode="question", question=ask), None
+
+
+def _set_server(wanted: str) -> Callable[[State, Snapshot], tuple[State, Sent | None]]:
+    def act(state: State, snapshot: Snapshot) -> tuple[State, Sent | None]:
+        line = _chosen(state, snapshot)
+        if state.pane != "servers" or line is None:
+            return _refused(state, "choose a server first: 3, then Up and Down")
+        names = [quote(str(line.row[name]), safe="") for name in ("backend", "server")]
+        path = f"/api/backends/{names[0]}/servers/{names[1]}"
+        what = printable(f"{wanted}: backend {line.row['backend']}, {line.row['server']}")
+        return _held(state, line, Told(f"{what} …")), Ask(path, {"state": wanted}, what)
+
+    return act
+
+
+def _held(state: State, line: Line, told: Told) -> State:
+    """Keep the row chosen, wherever it goes."""
+    place = state.chosen.get(state.pane, ("", 0))[1]
+    return attrs.evolve(state, told=told, chosen={**state.chosen, state.pane: (line.key, place)})
+
+
+_WISHES: dict[str, Callable[[State, Snapshot], tuple[State, Sent | None]]] = {
+    "e": _explain,
+    "enter": _explain,
+    "x": _end,
+    "d": _set_server("drain"),
+    "m": _set_server("maintenance"),
+    "u": _set_server("ready"),
+}

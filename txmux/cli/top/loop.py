@@ -1,0 +1,100 @@
+"""The loop: keys and news come in, the screen goes out."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.cli.top.keyboard import read_keys
+from txmux.cli.top.keys import pressed
+from txmux.cli.top.polling import Polling
+from txmux.cli.top.state import Snapshot, State, Told
+from txmux.cli.top.terminal import Terminal
+from txmux.cli.top.view import screen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["watch"]
+
+_ESCAPE = 0.05
+"""Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""
+
+
+def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:
+    """Show a service until somebody leaves.
+
+    Args:
+        ask: Asks one question; see `txmux.cli.remote.command.run`.
+        filters: Which connections are listed at first.
+        keyboard: The descriptor of the terminal.
+
+    Returns:
+        The exit code.
+    """
+    terminal = Terminal(keyboard)
+    polling = Polling(ask, terminal.wake)
+    try:
+        with terminal.shown():
+            polling.start(filters)
+            _Watching(terminal, polling, State(filters=filters)).run()
+    finally:
+        polling.stop()
+        terminal.close()
+    number = terminal.ended_by
+    if number is None or number == signal.SIGINT:
+        return 0
+    # Whoever has sent the signal is to see that it did it.
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
+
+
+@attrs.define
+class _Watching:
+    terminal: Terminal
+    polling: Polling
+    state: State
+    snapshot: Snapshot = attrs.field(factory=Snapshot)
+    _newest: Snapshot = attrs.field(factory=Snapshot)
+
+    def run(self) -> None:
+        """Go on until it is over."""
+        left = b""
+        while not self.state.is_over and self.terminal.ended_by is None:
+            self.terminal.show(screen(self.state, self.snapshot, *self.terminal.size))
+            typed = self.terminal.wait(_ESCAPE if left else None)
+            if typed is None:
+                return
+            keys, left = read_keys(left + typed, is_last=not typed)
+            for key in keys:
+                self.press(key)
+            self.take_news()
+
+    def press(self, key: str) -> None:
+        """Do what a key wants."""
+        self.state, wish = pressed(self.state, self.snapshot, key)
+        if wish is not None:
+            self.polling.send(wish)
+        self.polling.want(self.state.filters)
+
+    def take_news(self) -> None:
+        """Take what the service has said."""
+        while not self.polling.news.empty():
+            news = self.polling.news.get()
+            if isinstance(news, Snapshot):
+                self._newest = news
+            else:
+                self.tell(news)
+        if not self.state.is_paused:
+            self.snapshot = self._newest
+
+    def tell(self, told: Told) -> None:
+        """Show what came of a wish."""
+        if told.connection is None:
+            self.state = attrs.evolve(self.state, told=told)
+        elif self.state.mode == "browse":
+            self.state = attrs.evolve(self.state, told=told, mode="explanation", scrolled=0)

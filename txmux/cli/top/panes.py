@@ -1,0 +1,245 @@
+"""The rows of the panes: what the service has answered, sorted as somebody wants to see it. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.cli._output import printable
+from txmux.cli.remote.amounts import brief, short
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from txmux.cli.top.state import Pane, Snapshot, State
+
+__all__ = ["TABLES", "Column", "Line", "Table", "lines_of", "position"]
+
+_STATES = {
+    "up": "green",
+    "down": "bold red",
+    "ejected": "red",
+    "probing": "yellow",
+    "unresolved": "red",
+    "drain": "yellow",
+    "maintenance": "yellow",
+    "disabled": "dim",
+    "peeking": "yellow",
+    "connecting": "yellow",
+}
+
+
+@attrs.frozen
+class Column:
+    """A column.
+
+    Attributes:
+        title: Stands above it.
+        text: Gives what is in it.
+        order: Gives what it is sorted by; ``None`` comes last.
+        is_number: Whether it is aligned right.
+        least: The width that it has even where there is little room.
+        may_go: Whether it is left out where others have too little.
+    """
+
+    title: str
+    text: Callable[[Mapping[str, Any]], str]
+    order: Callable[[Mapping[str, Any]], Any]
+    is_number: bool = False
+    least: int = 6
+    may_go: bool = False
+
+
+@attrs.frozen
+class Table:
+    """What a pane shows."""
+
+    title: str
+    columns: Sequence[Column]
+    key: Callable[[Mapping[str, Any]], str]
+    style: Callable[[Mapping[str, Any]], str] = lambda _: ""
+
+
+@attrs.frozen
+class Line:
+    """A row.
+
+    Attributes:
+        key: Names it as long as it is there.
+        row: What it shows.
+        cells: As text without control characters.
+        style: In the terms of `rich`.
+    """
+
+    key: str
+    row: Mapping[str, Any]
+    cells: Sequence[str]
+    style: str
+
+
+def _word(title: str, name: str, least: int = 6, *, may_go: bool = False) -> Column:
+    def text(row: Mapping[str, Any]) -> str:
+        return str(row.get(name) or "-")
+
+    return Column(title, text, lambda row: row.get(name), least=least, may_go=may_go)
+
+
+def _number(title: str, name: str, *, may_go: bool = False) -> Column:
+    def count(row: Mapping[str, Any]) -> Any:
+        return row.get(name) or 0
+
+    return Column(title, lambda row: short(count(row)), count, is_number=True, may_go=may_go)
+
+
+def _age(title: str, name: str) -> Column:
+    def milliseconds(row: Mapping[str, Any]) -> Any:
+        return row.get(name) or 0
+
+    def text(row: Mapping[str, Any]) -> str:
+        return brief(milliseconds(row) / 1000)
+
+    return Column(title, text, milliseconds, is_number=True)
+
+
+def _ago(title: str, name: str, *, may_go: bool = False) -> Column:
+    """Make a column of how long ago something was; ``now`` in the row is the time."""
+
+    def text(row: Mapping[str, Any]) -> str:
+        return "-" if row.get(name) is None else brief(row["now"] - row[name])
+
+    return Column(title, text, lambda row: row.get(name), is_number=True, may_go=may_go)
+
+
+def _check(row: Mapping[str, Any]) -> str:
+    check = row.get("check")
+    if not check:
+        return "-"
+    return f"{'ok' if check['ok'] else check['result']}, {brief(row['now'] - check['last'])}"
+
+
+def _facts(row: Mapping[str, Any]) -> str:
+    facts = row.get("facts") or {}
+    return " ".join(f"{name}={value}" for name, value in facts.items()) or "-"
+
+
+def _server_key(row: Mapping[str, Any]) -> str:
+    return f"{row['backend']}/{row['server']}"
+
+
+def _route_style(row: Mapping[str, Any]) -> str:
+    return "" if row.get("matches") or row.get("dry_run_matches") else "dim"
+
+
+TABLES: Mapping[Pane, Table] = {
+    "connections": Table(
+        "connections",
+        (
+            _word("client", "client", 12),
+            _word("listener", "listener", 8, may_go=True),
+            _word("route", "route"),
+            _word("server", "server", 9),
+            _word("state", "state", 8),
+            _age("age", "age_ms"),
+            _age("idle", "idle_ms"),
+            _number("in", "bytes_in"),
+            _number("out", "bytes_out"),
+            _word("id", "id", 12, may_go=True),
+            Column("facts", _facts, _facts, least=12, may_go=True),
+        ),
+        lambda row: str(row["id"]),
+        lambda row: _STATES.get(row.get("state", ""), ""),
+    ),
+    "routes": Table(
+        "routes",
+        (
+            _word("route", "name", 8),
+            _word("to", "backend", 8),
+            _number("matches", "matches"),
+            _number("dry", "dry_run_matches", may_go=True),
+            _number("active", "active"),
+            _number("in", "bytes_in"),
+            _number("out", "bytes_out"),
+            _ago("last", "last_match"),
+        ),
+        lambda row: str(row["name"]),
+        _route_style,
+    ),
+    "servers": Table(
+        "servers",
+        (
+            _word("backend", "backend", 7),
+            _word("server", "server", 9),
+            _word("state", "state", 5),
+            _number("active", "active"),
+            _number("total", "total", may_go=True),
+            _number("failed", "failed"),
+            _number("weight", "weight", may_go=True),
+            Column("check", _check, _check, least=8),
+            _ago("since", "since", may_go=True),
+            _word("why", "why", 10, may_go=True),
+        ),
+        _server_key,
+        lambda row: _STATES.get(row.get("state", ""), ""),
+    ),
+    "ends": Table(
+        "recent ends",
+        (
+            _ago("ago", "ended"),
+            _word("client", "client", 12),
+            _word("listener", "listener", 8, may_go=True),
+            _word("route", "route"),
+            _word("server", "server", 9),
+            _word("reason", "reason", 10),
+            _age("lasted", "duration_ms"),
+            _number("in", "bytes_in"),
+            _number("out", "bytes_out"),
+            _word("id", "id", 12, may_go=True),
+            Column("facts", _facts, _facts, least=12, may_go=True),
+        ),
+        lambda row: str(row["id"]),
+    ),
+}
+
+
+def _rows(pane: Pane, snapshot: Snapshot) -> Iterator[Mapping[str, Any]]:
+    if pane == "connections":
+        yield from snapshot.connections
+    elif pane == "routes":
+        yield from ({**row, "now": snapshot.at} for row in snapshot.routes)
+    elif pane == "servers":
+        for backend in snapshot.backends:
+            for server in backend["servers"]:
+                yield {**server, "backend": backend["name"], "now": snapshot.at}
+    else:
+        yield from ({**row, "now": snapshot.at} for row in snapshot.recent)
+
+
+def lines_of(pane: Pane, state: State, snapshot: Snapshot) -> list[Line]:
+    """Give the rows of a pane in their order."""
+    table = TABLES[pane]
+    rows = [*_rows(pane, snapshot)]
+    if pane in state.sorts:
+        column, is_descending = state.sorts[pane]
+        order = table.columns[column].order
+        known = [row for row in rows if order(row) is not None]
+        known.sort(key=order, reverse=is_descending)
+        rows = known + [row for row in rows if order(row) is None]
+    return [
+        Line(
+            table.key(row),
+            row,
+            [printable(column.text(row)) for column in table.columns],
+            table.style(row),
+        )
+        for row in rows
+    ]
+
+
+def position(pane: Pane, state: State, lines: Sequence[Line]) -> int:
+    """Give the place of the chosen row; -1 if there is no row."""
+    key, place = state.chosen.get(pane, ("", 0))
+    for number, line in enumerate(lines):
+        if line.key == key:
+            return number
+    return min(place, len(lines) - 1)

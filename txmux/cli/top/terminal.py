@@ -1,0 +1,148 @@
+"""The terminal: raw while the screen is shown, and as it was before in any case; and the signals that have to do with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import termios
+import tty
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, ConsoleDimensions
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Terminal"]
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_OTHERS = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+_READ = 4096
+
+
+class Terminal:
+    """Shows the screen, and reads keys.
+
+    Args:
+        keyboard: The descriptor that keys are read from.
+
+    Attributes:
+        console: What is written to.
+        ended_by: The signal that ends the program, if one has come.
+    """
+
+    def __init__(self, keyboard: int) -> None:
+        self.console = Console(highlight=False, legacy_windows=False)
+        self.ended_by: int | None = None
+        self._keyboard = keyboard
+        self._kept: list[Any] = []
+        self._stop = self._continued = False
+        self._wakes, self._woken = socket.socketpair()
+        self._wakes.setblocking(False)  # noqa: FBT003 - of the library
+        self._woken.setblocking(False)  # noqa: FBT003
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """Have the screen, and give the terminal back whatever happens."""
+        before = {number: signal.getsignal(number) for number in (*_ENDS, *_OTHERS)}
+        for number in before:
+            signal.signal(number, self._signalled)
+        wakes = signal.set_wakeup_fd(self._wakes.fileno(), warn_on_full_buffer=False)
+        try:
+            self._enter()
+            yield
+        finally:
+            self._leave()
+            signal.set_wakeup_fd(wakes)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Release what only wakes it."""
+        self._wakes.close()
+        self._woken.close()
+
+    def wake(self) -> None:
+        """End a `wait`, from another thread."""
+        with contextlib.suppress(
+            OSError
+        ):  # it is full, and wakes; or it is closed, as the program ends
+            self._wakes.send(b"\0")
+
+    def wait(self, seconds: float | None) -> bytes | None:
+        """Wait for keys, news or a signal, and do what signals want.
+
+        Args:
+            seconds: For how long; ``None`` is for ever.
+
+        Returns:
+            What was typed, maybe nothing; ``None`` if the terminal is gone.
+        """
+        readable, _, _ = select.select([self._keyboard, self._woken.fileno()], [], [], seconds)
+        if self._woken.fileno() in readable:
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(_READ)
+        if self._stop:
+            self._suspend()
+        if self._continued:
+            self._continued = False
+            self._enter()
+        if self._keyboard not in readable:
+            return b""
+        try:
+            return os.read(self._keyboard, _READ) or None
+        except OSError:
+            return None
+
+    def show(self, lines: Sequence[Text]) -> None:
+        """Draw the screen."""
+        screen = Text("\n", no_wrap=True, end="").join(lines)
+        self.console.update_screen(screen)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its columns and lines."""
+        # Not what COLUMNS and LINES say, which are not told of changes.
+        size = os.get_terminal_size(self._keyboard)
+        self.console.size = ConsoleDimensions(size.columns or 80, size.lines or 24)
+        return self.console.size.width, self.console.size.height
+
+    def _signalled(self, number: int, _: object) -> None:
+        if number in _ENDS:
+            self.ended_by = number
+        elif number == signal.SIGTSTP:
+            self._stop = True
+        elif number == signal.SIGCONT:
+            self._continued = True
+
+    def _enter(self) -> None:
+        attributes = termios.tcgetattr(self._keyboard)
+        if not self._kept:
+            self._kept = attributes
+        # Control-C and Control-Z go on being signals.
+        tty.setcbreak(self._keyboard, termios.TCSADRAIN)
+        self.console.set_alt_screen()
+        self.console.show_cursor(False)  # noqa: FBT003 - of rich
+
+    def _leave(self) -> None:
+        # Each is tried, whatever has become of the others: the terminal may be gone.
+        with contextlib.suppress(OSError):
+            self.console.show_cursor()
+            self.console.set_alt_screen(False)
+        if self._kept:
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._kept)
+
+    def _suspend(self) -> None:
+        """Stop as others do on Control-Z, with the terminal as it was, until the shell goes on with it."""
+        self._stop = False
+        self._leave()
+        self._kept = []  # the shell may change it meanwhile
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, self._signalled)
+        self._continued = True
