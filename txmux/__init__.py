@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from txmux.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from txmux.embedding import outcome, route
     from txmux.errors import MuxError
@@ -25,7 +27,6 @@ __all__ = [
     "outcome",
     "route",
 ]
-__version__ = "0.1.0.dev0"
 
 _HOMES = {
     "Backend": "txmux.rules.model",

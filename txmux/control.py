@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from txmux.live.asking import Listing
+    from txmux.live.filters import Filters, Page
+    from txmux.live.rates import Moment
+    from txmux.live.wanted import ServerState
+    from txmux.networks.bans import Ban
+    from txmux.observe.counting.snapshot import Counts
+    from txmux.rules.model.networks import IPAddress, IPNetwork
 
 __all__ = ["Control", "Report"]
 
@@ -46,8 +54,86 @@ class Control(Protocol):
     def stop(self) -> None:
         """Begin to stop, as a first SIGTERM does."""
 
-    async def status(self) -> dict[str, Any]:
-        """Tell how it is, for ``/api/status``."""
+    async def status(self, counts: Counts | None = ...) -> dict[str, Any]:
+        """Tell how it is, for ``/api/status``; with numbers that were given just now, these are not asked for again. So here and below."""
+        ...
+
+    async def sample(self) -> None:
+        """Note what has been counted; its growth in a second is in `status`."""
+        ...
+
+    def history(self) -> list[Moment]:
+        """Give what was measured in the last ten minutes, the oldest first."""
+        ...
+
+    async def connections(self, filters: Filters = ..., page: Page = ...) -> Listing:
+        """List live connections, as ``/api/connections`` does."""
+        ...
+
+    async def connection(self, identity: str) -> dict[str, Any] | None:
+        """Tell of one live connection; ``None`` if there is none of that ID."""
+        ...
+
+    async def close(self, filters: Filters, identity: str = ...) -> int:
+        """End connections, and count them."""
+        ...
+
+    def subscribe(self, follower: Callable[[dict[str, Any] | None], object]) -> Callable[[], None]:
+        """Follow what happens; gives what ends that."""
+        ...
+
+    async def routes(self, counts: Counts | None = ...) -> list[dict[str, Any]]:
+        """Tell of each route, in their order, with what it has taken."""
+        ...
+
+    async def backends(self, counts: Counts | None = ...) -> Listing:
+        """Tell of each backend and its servers, in the order of the rules."""
+        ...
+
+    async def recent(self) -> Listing:
+        """List the last connections that did not end as they should."""
+        ...
+
+    def rules_as_read(self) -> list[dict[str, Any]]:
+        """Give the files of the rules, with where each section is."""
+        ...
+
+    async def explain(
+        self, data: bytes, listener: str | None = ..., client: IPAddress | None = ...
+    ) -> dict[str, Any]:
+        """Tell what listeners make of bytes, as ``txmux explain --json`` does."""
+        ...
+
+    async def set_server(
+        self,
+        backend: str,
+        server: str,
+        *,
+        state: ServerState | None = ...,
+        weight: int | None = ...,
+        close_connections: bool = ...,
+    ) -> Report:
+        """Let a server have new connections, or not."""
+        ...
+
+    async def set_listener(self, name: str, *, accepting: bool) -> Report:
+        """Accept the clients of a listener, or leave them in the queue of its socket."""
+        ...
+
+    def bans(self) -> list[dict[str, Any]]:
+        """List the bans that hold."""
+        ...
+
+    async def ban(self, ban: Ban) -> Report:
+        """Let nobody of a network come in."""
+        ...
+
+    async def unban(self, network: IPNetwork) -> Report:
+        """Take a ban back."""
+        ...
+
+    async def counters(self) -> Counts:
+        """Give the numbers of all processes, with what live connections have moved until now."""
         ...
 
     async def missing(self) -> list[str]:

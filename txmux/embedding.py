@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from txmux.detection.registry import Registry
-    from txmux.rules.model import Outcome
+    from txmux.rules.model import Logged, Outcome
 
 __all__ = ["outcome", "route"]
 
@@ -30,7 +30,7 @@ def route(
     name: str | None = None,
     from_: Iterable[str] = (),
     not_from: Iterable[str] = (),
-    log: bool = True,
+    log: Logged = True,
 ) -> Route:
     """Make a route, as a ``[route]`` section does.
 
@@ -40,7 +40,7 @@ def route(
         name: For the access log; the first ``match`` line if not given.
         from_: The only networks it serves, ``"10.0.0.0/8"``; none is every network.
         not_from: Networks that it does not serve.
-        log: Whether its connections get a line in the access log.
+        log: Whether its connections get a line in the access log; ``"errors"`` is only those that ended with an error.
 
     Raises:
         MuxError: Something cannot be used; the message says what would be right.

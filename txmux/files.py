@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+_LINKS = 40  # as the kernel has it
 _MODE = 0o640  # who came and what they asked for is nobody else's business
 
 _helper: Callable[[Path, int], int] | None = None
@@ -40,8 +42,11 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
     try:
         if path.is_fifo() or path.is_socket():
             raise OSError(errno.EINVAL, "it is neither a file nor a device")
-        made = not path.exists()
-        file = os.open(path, _LOG | os.O_CLOEXEC, _MODE)
+        if os.geteuid() == 0:
+            file, made = open_safely(path, _LOG)
+        else:
+            made = not path.exists()
+            file = os.open(path, _LOG | os.O_CLOEXEC, _MODE)
     except PermissionError:
         if _helper is None or alone:
             raise
@@ -51,6 +56,64 @@ def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = 
     return file
 
 
+def open_safely(path: Path, flags: int = os.O_RDONLY) -> tuple[int, bool]:
+    """Open a file as root where others may write, too: no link on the way is followed that somebody else than root has made.
+
+    Whoever may write to a folder of the path could else have any file read, or written to.
+
+    Args:
+        path: Its path.
+        flags: As `os.open` takes them.
+
+    Returns:
+        Its descriptor, and whether it was made.
+
+    Raises:
+        OSError: It cannot be opened, or there is such a link (``ELOOP``).
+    """
+    if not hasattr(os, "O_PATH"):  # no Linux
+        made = bool(flags & os.O_CREAT) and not path.exists()
+        return os.open(path, flags | os.O_CLOEXEC, _MODE), made
+    ahead = list(reversed(path.absolute().parts[1:]))
+    folder = _there("/")
+    links = 0
+    try:
+        while True:
+            name = ahead.pop() if ahead else "."
+            try:
+                there = _there(name, folder)
+            except FileNotFoundError:
+                if ahead or not flags & os.O_CREAT:
+                    raise
+                return _open_at(folder, name, flags | os.O_EXCL), True
+            status = os.fstat(there)
+            if stat.S_ISLNK(status.st_mode):
+                target = Path(os.readlink("", dir_fd=there))
+                os.close(there)
+                links += 1
+                if status.st_uid or links > _LINKS:
+                    raise OSError(errno.ELOOP, f"a link on the way, {name!r}, is not root's")
+                ahead += reversed(target.parts)  # one that begins with / begins there
+            elif ahead:
+                os.close(folder)
+                folder = there
+            else:
+                os.close(there)
+                return _open_at(folder, name, flags & ~os.O_CREAT), False
+    finally:
+        os.close(folder)
+
+
+def _there(name: str, folder: int | None = None) -> int:
+    return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+
+
+def _open_at(folder: int, name: str, flags: int) -> int:
+    # O_NONBLOCK: nobody has to wait for the other end of a pipe
+    more = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    return os.open(name, flags | more, _MODE, dir_fd=folder)
+
+
 def read_bytes(path: Path) -> bytes:
     """Read all of a file.
 
@@ -58,9 +121,24 @@ def read_bytes(path: Path) -> bytes:
         OSError: It cannot be read, by the helper neither.
     """
     try:
-        return path.read_bytes()
+        return read_own(path)
     except PermissionError:
         if _helper is None:
             raise
     with open(_helper(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor
         return file.read()
+
+
+def read_own(path: Path) -> bytes:
+    """Read all of a file that this process is permitted to read; a pipe to which nobody writes is empty, and nobody waits for it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        os.set_blocking(file.fileno(), True)
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -2,7 +2,8 @@
 
 A matcher is found by Twisted's plugin system (a module in ``twisted/plugins/`` that holds an instance
 which provides `IProtocolMatcher`). It is asked once for each ``match =`` line of a rules file, and gives a
-*predicate* for it. Predicates are asked whenever a client has sent more bytes, until one of them decides.
+*predicate* for it. Predicates are asked whenever a client has sent more bytes, or another datagram, until one of
+them decides.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import attrs
 from twisted.plugin import IPlugin
 from zope.interface import Attribute
 
+from txmux.transport import Transport
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "MOST_DATAGRAMS",
     "Converses",
+    "Datagrams",
     "Exchange",
     "IProtocolMatcher",
     "Key",
@@ -27,10 +32,14 @@ __all__ = [
     "Option",
     "Peeked",
     "Predicate",
+    "Transport",
     "Verdict",
 ]
 
 T = TypeVar("T")
+
+MOST_DATAGRAMS = 4
+"""No predicate sees more datagrams of a flow than these."""
 
 
 class Verdict(enum.Enum):
@@ -92,6 +101,54 @@ class Peeked:
         return result
 
 
+class Datagrams(Peeked):
+    """The first datagrams of a client's flow, as far as they have come; never changed once made.
+
+    What `Peeked` has is about the first datagram, which is whole: no byte of it will come later.
+
+    Args:
+        datagrams: In the order in which they came, at least one. Any but the first may be empty.
+        earlier: Fewer datagrams of the same flow that were seen before, if any.
+
+    Attributes:
+        data: The first datagram.
+        datagrams: All of them.
+    """
+
+    __slots__ = ("_parsed_all", "datagrams")
+
+    datagrams: tuple[bytes, ...]
+
+    def __init__(self, datagrams: tuple[bytes, ...], earlier: Datagrams | None = None) -> None:
+        super().__init__(datagrams[0])
+        self.datagrams = datagrams
+        self._parsed_all: dict[Callable[..., Any], tuple[int, Any]] = {}
+        if earlier is not None:
+            # The first datagram is the same, so what was parsed in it holds.
+            self._parsed.update(earlier._parsed)
+            self._parsed_all.update(earlier._parsed_all)
+
+    def __repr__(self) -> str:
+        return f"<Datagrams of {', '.join(str(len(one)) for one in self.datagrams)} bytes>"
+
+    def parsed_all(self, parser: Callable[[tuple[bytes, ...], T | None], T]) -> T:
+        """Run a parser over all datagrams, once for all who ask.
+
+        Args:
+            parser: A pure function of the datagrams so far and of its own last result for fewer datagrams of the same
+                flow (``None`` at first), with which it may go on. Its answer must be the same as if it had begun again.
+
+        Returns:
+            What the parser returned, the same object for every caller with these datagrams.
+        """
+        count, result = self._parsed_all.get(parser, (0, None))
+        if count < len(self.datagrams):
+            result = parser(self.datagrams, result)
+            self._parsed_all[parser] = len(self.datagrams), result
+        found: T = result
+        return found
+
+
 class Predicate(Protocol):
     """One configured question to the first bytes of a stream: immutable, and a pure function.
 
@@ -103,22 +160,25 @@ class Predicate(Protocol):
     - it never raises, whatever the bytes, and it never keeps them.
 
     It is never asked before the first byte is there.
+
+    For UDP the same holds of the first datagrams of a flow. It is asked about `Datagrams`, and counts them instead of
+    bytes: a datagram never grows, so only protocols whose first message spans several may say ``NEED_MORE``.
     """
 
     @property
     def longest(self) -> int:
-        """It never needs more bytes than this."""
+        """It never needs more bytes than this; for UDP, more datagrams, of which it gets at most `MOST_DATAGRAMS`."""
         ...
 
-    def __call__(self, peeked: Peeked, /) -> Verdict:
-        """Say what these bytes are."""
+    def __call__(self, peeked: Any, /) -> Verdict:
+        """Say what these bytes are, a `Peeked`; for UDP what these `Datagrams` are."""
         ...
 
 
 class Learns(Protocol):
     """A predicate that can also tell what it saw, for the access log; optional."""
 
-    def learnt(self, peeked: Peeked, /) -> Mapping[str, str]:
+    def learnt(self, peeked: Any, /) -> Mapping[str, str]:
         """Give the facts (``sni``, ``host``, …) that are in the bytes so far.
 
         Asked once the decision is made: the predicates of the winning route, or one of each kind if no route won.
@@ -160,18 +220,18 @@ class Converses(Protocol):
 
 @attrs.frozen
 class Key:
-    """The name that a predicate hangs on, by which thousands of routes are told apart in one look-up.
+    """The name that a predicate depends on, by which thousands of routes are told apart in one look-up.
 
     A predicate with a key says ``NO`` to every stream whose name is neither in `exact` nor below one of `under`.
 
     Attributes:
         read: Gives the name in its normal form: empty if the stream has none, ``None`` while it is not known. The
-            same function for all predicates that hang on the same name.
+            same function for all predicates that depend on the same name. It gets what the predicate gets.
         exact: Names.
         under: ``example.com`` for every name that ends in ``.example.com``.
     """
 
-    read: Callable[[Peeked], str | None]
+    read: Callable[[Any], str | None]
     exact: frozenset[str] = frozenset()
     under: frozenset[str] = frozenset()
 
@@ -186,7 +246,7 @@ class Narrows(Protocol):
 
     @property
     def key(self) -> Key | None:
-        """The name it hangs on, if there is one."""
+        """The name it depends on, if there is one."""
         ...
 
 
@@ -206,7 +266,13 @@ class Option:
 
 
 class IProtocolMatcher(IPlugin):
-    """A protocol that txmux can recognise. One instance serves the whole process, so it holds no state."""
+    """A protocol that txmux can recognise. One instance serves the whole process, so it holds no state.
+
+    Two more attributes are optional. ``transports`` is a collection of `Transport`; a matcher without it is for TCP only.
+    A matcher for both has its `predicate` asked about the first datagram, too, which then is whole: what is undecided
+    there is a no. Where the two differ, a method ``datagram_predicate`` gives the predicate for UDP; it takes and raises
+    what `predicate` does. The `predicate` of a matcher for UDP only is asked about `Datagrams`.
+    """
 
     name: str = Attribute("The word after ``match =``: lower-case letters, digits and ``-``.")
     summary: str = Attribute("One line that says what is recognised.")

@@ -5,55 +5,62 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    Deferred,
-    gatherResults,
-)
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
+from typing_extensions import override
 
+from txmux.admin.endpoint import Endpoints
 from txmux.control import Report
 from txmux.errors import MuxError
-from txmux.frontend.limits.counted import Counted
+from txmux.feeds.feeding import Feeding
+from txmux.feeds.rules import RulesWatch
+from txmux.feeds.sharing import Sharing
+from txmux.live.events import Hub
+from txmux.live.inside import processes_of
+from txmux.live.rates import Rates
+from txmux.live.steering import Steering
+from txmux.live.versions import last_reload_in, state_of
+from txmux.observe.counting.counters import Counters
+from txmux.overview import overview
 from txmux.processes.account import account_of
 from txmux.processes.changeover import Changeover
-from txmux.processes.changing import change_workers, start_workers
-from txmux.processes.exchange import OneProcess
+from txmux.processes.counting import Counting
+from txmux.processes.current import Current
 from txmux.processes.notify import Notifier
 from txmux.processes.parent import Parent
 from txmux.processes.pidfile import PidFile
 from txmux.processes.privilege import Privilege
 from txmux.processes.signals import SignalWatch, StopSignals
 from txmux.processes.successor import UpgradeError
-from txmux.rules.changes import changes, unchangeable
-from txmux.rules.lint.warnings import lint
+from txmux.rules.changes import unchangeable
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.serving.coalescing import Coalescing
 from txmux.serving.endpoints import check_servers
-from txmux.serving.opening import Opening
 from txmux.serving.serving import Serving
-from txmux.serving.store import ListeningSockets, close_socket
+from txmux.serving.store import ListeningSockets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.interfaces import IListeningPort
-    from twisted.python.failure import Failure
 
     from txmux.frontend.listener import MuxFactory
-    from txmux.processes.account import Account
-    from txmux.processes.exchange import Exchange
+    from txmux.live.asking import Askable
+    from txmux.observe.counting.snapshot import Counts
     from txmux.rules.model import Rules
-    from txmux.serving.door import Forwarding
 
 __all__ = ["MuxService"]
 
 
-class MuxService(Service):
+class MuxService(Steering, Service):
     """Runs what a rules file says.
 
     Args:
@@ -63,12 +70,13 @@ class MuxService(Service):
         pidfile: A file that has the ID of the process that serves.
         upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
         notifies: Whether systemd is told how the service is, and keeps its sockets.
+        is_administered: Whether ``admin = auto`` means anything.
 
     Attributes:
-        ports: The listening ports, once started; none with several workers, which have them.
-        factories: What serves the listeners, in the order of the rules; none with several workers.
         failure: Why it stopped the reactor, if it did.
         last_reload: When the rules were last asked to be read again, in seconds since 1970, and what came of it.
+        started: When it was, in seconds since 1970.
+        counted: The counters of all processes.
     """
 
     _log = Logger()
@@ -81,37 +89,52 @@ class MuxService(Service):
         pidfile: str | Path | None = None,
         upgrades: bool = False,
         notifies: bool = False,
+        is_administered: bool = False,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
         self._reactor = reactor
         self.rules = rules
-        self.ports: list[IListeningPort] = []
-        self.factories: list[MuxFactory] = []
         self.failure: MuxError | None = None
-        self._account: Account | None = None
         self._sockets = ListeningSockets(reactor)
-        self._privilege = Privilege(self._sockets)
-        self._opened: Serving | Parent | None = None
-        self._counted = Counted(reactor.seconds)
-        self._opening = Opening(reactor, self._sockets, self._counted, self._fail)
-        self._retiring: list[Serving | Parent] = []
+        self._endpoints = Endpoints(reactor, self, is_automatic=is_administered)
+        named = PidFile(pidfile) if pidfile else None
+        self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
+        self.counted = Counters()
+        self._counting = counting = Counting(reactor.seconds)
         self._reloading = Coalescing(self._reload)
         self._given: Rules | None = None
-        self._folder = Path.cwd()
         self._stopping = False
+        self.started = 0.0
+        self.rates = Rates(reactor.seconds)
         self.last_reload: tuple[float, Report] | None = None
+        self.events = Hub(reactor, self.processes, self.checking)
+        self._feeding = Feeding(reactor, self.feed)
+        self._sharing = Sharing(reactor, self)
+        self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
         self._changeover = Changeover(
             reactor,
             self._sockets,
-            PidFile(pidfile) if pidfile else None,
+            named,
             self._fail,
             self._notifier,
             self._privilege,
+            self._endpoints,
+            counters=self.counted,
+            counting=counting,
         )
-        self._on_hangup = SignalWatch(reactor, self._hung_up, signal.SIGHUP)
+        self._current = Current(
+            reactor,
+            self._sockets,
+            self._privilege,
+            self._changeover,
+            counting,
+            self.counted,
+            self._fail,
+        )
+        self._on_hangup = SignalWatch(reactor, self._reloading.ask, signal.SIGHUP)
         self._on_upgrade = SignalWatch(
             reactor, self._asked_to_upgrade, *[signal.SIGUSR2] * upgrades
         )
@@ -142,9 +165,16 @@ class MuxService(Service):
         opened = self._open()
         if isinstance(opened, Parent):
             opened.start()  # each worker changes its user by itself, when it has read its files
-        if self._account is not None and self._account.become():
-            self._log.info("the process is user {user} from now on", user=self._account.user)
+        account = self._current.account
+        if account is not None and account.become():
+            self._privilege.given_up(account.user)
         super().startService()
+        self.started = time.time()
+        if not self._changeover.is_waiting:
+            self._endpoints.accept()
+        self._feeding.use(self.rules)
+        self._sharing.use(self.rules)
+        self._watch.use(self.rules)
         self._stop_signals.start()
         self._on_hangup.start()
         self._on_upgrade.start()
@@ -165,24 +195,38 @@ class MuxService(Service):
         return Report(ok=True, changes=changes)
 
     async def _upgraded(self) -> str:
-        opened = self._opened
+        await self._changeover.arrival.wait()
+        opened = self._current.opened
         if opened is None or not self.running:
             raise UpgradeError("the service does not run")
-        return await self._changeover.upgrade(
-            self.rules.listeners, self._exchange(), {"down": opened.down()}
-        )
+        told = partial(state_of, opened, self.rules, self.last_reload, self.rates)
+        exchange = self._current.kinds.exchange(opened)
+        return await self._changeover.upgrade(self.rules.listeners, exchange, told)
 
     def _asked_to_upgrade(self) -> None:
-        Deferred.fromCoroutine(self.upgrade()).addErrback(self._upgrade_failed)
+        failed = partial(self._log.failure, "the upgrade failed")
+        Deferred.fromCoroutine(self.upgrade()).addErrback(failed)
 
-    def _upgrade_failed(self, failure: Failure) -> None:
-        self._log.failure("the upgrade failed", failure)
+    @override
+    def processes(self) -> Sequence[Askable]:
+        return [one for running in self._current.running() for one in processes_of(running)]
 
-    def _exchange(self) -> Exchange:
-        assert self._opened is not None  # noqa: S101 - it has been started
-        if isinstance(self._opened, Parent):
-            return self._opened.exchange
-        return OneProcess(self._opened, self._reactor)
+    @property
+    @override
+    def running_now(self) -> Serving | Parent | None:
+        return self._current.opened
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """The listening ports, once started; none with several workers, which have them."""
+        opened = self._current.opened
+        return opened.ports if isinstance(opened, Serving) else []
+
+    @property
+    def factories(self) -> list[MuxFactory]:
+        """What serves the listeners, in the order of the rules; none with several workers."""
+        opened = self._current.opened
+        return opened.factories if isinstance(opened, Serving) else []
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
@@ -191,35 +235,69 @@ class MuxService(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        self.events.stop()
+        self._feeding.stop()
+        self._watch.stop()
+        await self._sharing.stop()
+        self._changeover.arrival.over()  # whoever waits for that is refused
         await self._reloading.idle()
-        opened = self._opened
+        opened = self._current.opened
         self._on_upgrade.stop()
-        self._changeover.stop()
+        shared = self._changeover.begin_to_stop()
+        if opened is not None and not shared:
+            await self._stop_signals.wait(self.rules.settings.grace)
+        keep_files = shared or self._notifier.keeps
+        self._changeover.stop(keep_files=keep_files)
         if opened is not None:
-            all_opened = [opened, *self._retiring]
+            await self._current.kinds.settle()
+            all_opened = self._current.running()
 
             def end_all() -> None:
                 for one in all_opened:
                     one.end_all()
 
             self._stop_signals.hurry = end_all
+            self._current.kinds.retiring.clear()
             draining = gatherResults([Deferred.fromCoroutine(one.drain()) for one in all_opened])
             if self._stop_signals.is_urgent:
                 end_all()
             await draining
-            self._opened = None
-            self._retiring.clear()
+            self._current.opened = None
+            self._counting.close()
+        await self._endpoints.stop(keep_files=keep_files)
         self._privilege.give_up()
         self._stop_signals.stop()
         self._on_hangup.stop()
 
+    def stop(self) -> None:
+        """Begin to stop, as at the first SIGTERM; whoever asked can be told before."""
+        self._reactor.callLater(0, self._end)
+
+    async def status(self, counts: Counts | None = None) -> dict[str, Any]:
+        """Tell how the service is, for ``/api/status``; see `CountingControl.traffic`."""
+        traffic, present = await self.traffic(counts)
+        told = overview(
+            self.rules,
+            [await one.status() for one in self._current.running()],
+            started=self.started,
+            last_reload=self.last_reload,
+            draining=self._stopping,
+            sockets=self._sockets.sockets(),
+            shut=self.shut(),
+            traffic=traffic,
+        )
+        return {**told, **present.told()}
+
+    async def missing(self) -> list[str]:
+        """Tell what is missing for all clients to be served, one line each; nothing if all is there."""
+        if self._current.opened is None or self._stopping or not self.running:
+            return ["the service stops" if self._stopping else "the service does not run"]
+        return await self._current.opened.missing()
+
     def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""
-        if self._opened is not None:
-            self._opened.reopen_files()
-
-    def _hung_up(self) -> None:
-        Deferred.fromCoroutine(self.reload())
+        if self._current.opened is not None:
+            self._current.opened.reopen_files()
 
     async def reload(self, rules: Rules | None = None) -> Report:
         """Go on under rules that have changed. Connections that there are keep theirs, and no client is turned away.
@@ -234,8 +312,16 @@ class MuxService(Service):
             self._given = rules
         return await self._reloading.ask()
 
+    def _rules_changed(self) -> bool:
+        if self._changeover.is_under_way:
+            return False
+        failed = partial(self._log.failure, "the reload failed")
+        self._reloading.ask().addErrback(failed)
+        return True
+
     async def _reload(self) -> Report:
-        opened, given, self._given = self._opened, self._given, None
+        await self._changeover.arrival.wait()
+        opened, given, self._given = self._current.opened, self._given, None
         if opened is not None and self._changeover.is_under_way:
             opened.reopen_log()
             why = "another process is about to serve, or serves already, and reads them itself"
@@ -243,12 +329,13 @@ class MuxService(Service):
             return Report.refused(why)
         if opened is None or self._stopping:
             return Report.refused("the service does not run")
-        if given is None and not self.rules.files.texts:
+        if given is None and (why := self.rules.unreadable):
             opened.reopen_files()
-            return Report(ok=True, changes="nothing changed: the rules were made in Python")
+            self._log.info("{why}", why=why)
+            return Report(ok=True, changes=why)
         self._notifier.reloading()
         try:
-            report = await self._change(opened, given or self._read())
+            report = await self._change(opened, given or self._privilege.read(self.rules.path))
         except MuxError as problem:
             report = Report.refused(problem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, whoever asked has to know
@@ -258,152 +345,58 @@ class MuxService(Service):
             self._log.info("rules reloaded: {changes}", changes=report.changes)
         else:
             opened.reopen_log()
-            self._log.error(
-                "rules not reloaded, all goes on as before: {errors}",
-                errors="\n".join(report.errors),
-            )
-        self._notifier.keep(self._sockets.sockets())
-        self._notifier.ready(
-            f"serving; rules reloaded: {report.changes}"
-            if report.ok
-            else f"serving; rules not reloaded: {report.errors[0]}"
-        )
+            errors = "\n".join(report.errors)
+            self._log.error("rules not reloaded, all goes on as before: {errors}", errors=errors)
+        for retiring in self._current.kinds.retiring:
+            retiring.reopen_log()
+        self._changeover.keep()
+        told = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
+        self._notifier.ready(f"serving; rules {told}")
         self.last_reload = (time.time(), report)
+        self.events.reloaded(report)
         return report
 
-    def _owner(self) -> tuple[int, int] | None:
-        return self._account.owner if self._account else None
-
-    def _read(self) -> Rules:
-        path = self.rules.path
-        if Path.cwd() != self._folder:  # whoever runs the service went elsewhere after it was made
-            path = self._folder / path
-        return self._privilege.read(path)
-
     async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
-        old = self.rules
-        problems = unchangeable(old.settings, rules.settings)
+        problems = unchangeable(self.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)
-        self._account = account_of(rules)
+        self._current.account = account_of(rules)
         check_servers(self._reactor, rules.servers())
-        different = changes(old, rules)
-        afresh = bool(str(different))
-        if isinstance(opened, Parent) != (rules.settings.workers > 1):
-            older = await self._change_kind(opened, rules)
-        elif isinstance(opened, Parent):
-            older = await change_workers(opened, self._sockets, rules, self._owner(), afresh=afresh)
-        else:
-            older = await self._opening.change(opened, rules, self._owner(), afresh=afresh)
-        self.rules = rules
-        self._privilege.commit()
-        if not str(different):
-            return Report(ok=True, changes="nothing changed")
-        for warning in lint(rules):
-            self._log.warn("{warning}", warning=str(warning))
-        if rules.settings.drain_removed:
-            running = [*self._retiring] if self._opened is None else [self._opened, *self._retiring]
-            for serving in running:
-                serving.end_removed(different.routes.gone, different.backends.gone)
-        return Report(ok=True, changes=different.told(older))
-
-    async def _change_kind(self, opened: Serving | Parent, rules: Rules) -> int:
-        """Go on in workers instead of in this process alone, or the other way round; connections stay where they are.
-
-        Raises:
-            MuxError: That cannot be; nothing has changed.
-        """
-        others: dict[str, tuple[IListeningPort, Forwarding]] = {}
-        with ExitStack() as undo:
-            sockets = self._sockets.prepare(rules.listeners)
-            undo.callback(sockets.abandon)
-            new: Serving | Parent
-            if isinstance(opened, Parent):
-                new = self._opening.make(rules, self._owner())
-                undo.callback(new.give_up)
-                await self._opening.open_others(new, rules, others)
-                self._opening.listen_all(new, rules, sockets.sockets, others)
-                self.ports, self.factories = new.ports, new.factories
-            else:
-                new = await start_workers(
-                    rules,
-                    self._reactor,
-                    self._sockets,
-                    sockets,
-                    self._privilege.opener,
-                    self._owner(),
-                )
-                self.ports, self.factories = [], []
-            undo.pop_all()
-        unused = sockets.commit()
-        self._opened = new
-        if isinstance(new, Parent):
-            await new.accept()
-        older = (await opened.status())["active"]
-        self._retiring.append(opened)
-        opened.retire().addCallback(lambda _: self._retired(opened))
-        for key, gone in unused.items():
-            close_socket(key, gone)
-        return int(older)
-
-    def _retired(self, opened: Serving | Parent) -> None:
-        """Close what is left of what has ended its last connection."""
-        if opened in self._retiring and not self._stopping:
-            self._retiring.remove(opened)
-            Deferred.fromCoroutine(opened.drain())
+        endpoints = self._endpoints.prepare(rules)
+        try:
+            self.make_room(rules, opened.number)
+            report = await self._current.change(opened, self.rules, rules)
+            self.rules = rules
+            self._feeding.use(rules)
+            self._sharing.use(rules)
+            self._watch.use(rules)
+        except BaseException:
+            endpoints.abandon()
+            raise
+        endpoints.commit()
+        return report
 
     def _open(self) -> Serving | Parent:
-        if self._opened is None:
+        opened = self._current.opened
+        if opened is None:
             self._stopping = False
             self._changeover.find_predecessor()
             try:
-                self._opened = self._made()
-                for finding in self._changeover.down:
-                    self._opened.check_found(**finding)
+                opened = self._current.open(self.rules, self._can_serve)
+                opened.recall(self._changeover.state)
+                self.last_reload = last_reload_in(self._changeover.state)
+                self.rates.recall(self._changeover.state.get("history", ()))
             except Exception as problem:
                 self._changeover.cannot_serve(problem)
+                self._endpoints.store.close(keep_files=self._changeover.is_waiting)
                 raise
-        return self._opened
-
-    def _made(self) -> Serving | Parent:
-        for warning in lint(self.rules):
-            self._log.warn("{warning}", warning=str(warning))
-        self._account = account_of(self.rules)
-        check_servers(self._reactor, self.rules.servers())
-        self._privilege.keep(self.rules, self._account)
-        alone = self.rules.settings.workers == 1
-        return self._serving() if alone else self._parent()
-
-    def _parent(self) -> Parent:
-        parent = Parent(
-            self.rules,
-            self._reactor,
-            self._sockets,
-            self._privilege.opener,
-            self._fail,
-            served=self._can_serve,
-            accepting=not self._changeover.is_waiting,
-        )
-        parent.check(self._owner())
-        self._changeover.open(self.rules.listeners)
-        return parent
+        return opened
 
     def _can_serve(self) -> None:
-        if self._opened is not None:  # any more
-            self._changeover.can_serve(self._exchange(), self._opened.answers)
-
-    def _serving(self) -> Serving:
-        serving = self._opening.make(
-            self.rules, self._owner(), accepting=not self._changeover.is_waiting
-        )
-        self.ports, self.factories = serving.ports, serving.factories
-        try:
-            self._changeover.open(self.rules.listeners)
-        except MuxError:
-            serving.give_up()
-            raise
-        self._opening.listen_all(serving, self.rules, self._sockets.sockets(), {})
-        return serving
+        opened = self._current.opened
+        if opened is not None:  # any more
+            exchange = self._current.kinds.exchange(opened)
+            self._changeover.can_serve(exchange, opened.answers, opened.recall)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

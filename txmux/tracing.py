@@ -1,0 +1,210 @@
+"""What listeners make of bytes, and the JSON that tells of it. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+
+from txmux.interfaces import Verdict
+from txmux.rules.model import Backend, InProcess, Refusal, Silence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv6Address
+
+    from txmux.detection.explain import Answer, Explanation, RouteAnswer
+    from txmux.rules.model import Listener, Outcome, Route
+
+__all__ = [
+    "SAYS",
+    "Leads",
+    "Sample",
+    "Stream",
+    "Trace",
+    "as_json",
+    "leads_of",
+    "silence_of",
+    "trace_json",
+]
+
+SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
+
+
+class _End(Protocol):
+    @property
+    def host(self) -> IPv4Address | IPv6Address: ...
+
+
+class Stream(Protocol):
+    """Where bytes were captured; see `txmux.cli.pcap.Stream`."""
+
+    @property
+    def client(self) -> _End:
+        """Who sent them."""
+
+    @property
+    def server(self) -> object:
+        """Whom to."""
+
+    @property
+    def gap(self) -> bool:
+        """Whether some are missing behind them."""
+
+    @property
+    def server_first(self) -> bool:
+        """Whether the server spoke first."""
+
+
+@attrs.frozen
+class Sample:
+    """What a client said first.
+
+    Attributes:
+        data: The bytes; maybe none. Of a flow those of the first datagram.
+        client: Its address, as far as it is known.
+        stream: Where it is from, if that is a capture.
+        now: When it is said, in seconds since 1970.
+        datagrams: The first ones of a flow; ``None`` for a stream.
+    """
+
+    data: bytes
+    client: IPv4Address | IPv6Address | None
+    stream: Stream | None = None
+    now: float = 0.0
+    datagrams: tuple[bytes, ...] | None = None
+
+
+@attrs.frozen
+class Trace:
+    """What one listener makes of a sample."""
+
+    listener: Listener
+    found: Explanation[Any]
+
+
+def as_json(rules: str, traces: Iterable[tuple[Sample, Iterable[Trace]]]) -> dict[str, Any]:
+    """Give the document that ``--json`` writes; the reference of the commands has its keys."""
+    return {
+        "rules": rules,
+        "streams": [
+            {
+                "client": _text(sample.stream.client if sample.stream else sample.client),
+                "server": _text(sample.stream and sample.stream.server),
+                "bytes": len(b"".join(sample.datagrams or (sample.data,))),
+                "datagrams": sample.datagrams and [len(one) for one in sample.datagrams],
+                "gap": bool(sample.stream and sample.stream.gap),
+                "server_first": bool(sample.stream and sample.stream.server_first),
+                "listeners": [trace_json(sample, trace) for trace in of_sample],
+            }
+            for sample, of_sample in traces
+        ],
+    }
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+@attrs.frozen
+class Leads:
+    """Where a client is led, and by what; the outcome is ``None`` where the route ends TLS."""
+
+    by: Literal["route", "default", "silent", "denied"]
+    route: str | None
+    outcome: Outcome | None
+
+    def __str__(self) -> str:
+        by = f"route {self.route}" if self.route else self.by
+        if self.outcome is None:
+            return f"{by}, which ends TLS; the routes under it decide on what is inside"
+        if isinstance(self.outcome, Refusal):
+            return f"{by}, {self.outcome.value}"
+        servers = ", ".join(self.servers)
+        if servers == self.outcome.name:
+            return f"{by}, to {servers}"
+        return f"{by}, to backend {self.outcome.name} ({servers})"
+
+    @property
+    def servers(self) -> list[str]:
+        """The servers of the backend, if it is one."""
+        return [s.text for s in self.outcome.servers] if isinstance(self.outcome, Backend) else []
+
+    def as_json(self, at: int | None) -> dict[str, Any]:
+        """Give it as values of JSON, with the number of bytes after which that is known."""
+        to = self.outcome.value if isinstance(self.outcome, Refusal) else None
+        if isinstance(self.outcome, (Backend, InProcess)):
+            to = self.outcome.name
+        return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
+
+
+def leads_of(sample: Sample, trace: Trace) -> Leads:
+    """Tell where a client is led that says this."""
+    listener, client = trace.listener, sample.client
+    if client is not None and not listener.clients.serves(client):
+        return Leads("denied", None, Refusal.CLOSE)
+    silence = silence_of(sample, trace)
+    if silence is None:
+        return Leads("default", None, listener.default)
+    if not sample.data and sample.datagrams is None:
+        return Leads("silent", None, silence.outcome)
+    route = trace.found.decision.route
+    if route is None:
+        return Leads("default", None, listener.default)
+    return Leads("route", route.name, None if route.terminate_tls else route.outcome)
+
+
+def silence_of(sample: Sample, trace: Trace) -> Silence | None:
+    """Tell what silence of the client's comes to; ``None`` if it is led to ``default`` before it can say anything."""
+    listener = trace.listener
+    if sample.datagrams is not None:
+        return Silence(Refusal.CLOSE)
+    asked = [its.route for its in trace.found.routes if its.excluded_by is None]
+    fits = [line for line in listener.silent if line.clients.serves(sample.client)]
+    unwritten: Outcome = Refusal.CLOSE
+    if all(route.dry_run for route in asked):
+        unwritten = listener.default
+    silence = fits[0] if fits else Silence(unwritten)
+    is_same = silence.outcome == listener.default and not isinstance(listener.default, Refusal)
+    at_once = listener.first == "server" or (is_same and not asked)
+    return None if at_once else silence
+
+
+def trace_json(sample: Sample, trace: Trace) -> dict[str, Any]:
+    """Give what a listener makes of a sample as values of JSON."""
+    leads = leads_of(sample, trace)
+    at_once = leads.by == "denied" or silence_of(sample, trace) is None
+    at = 0 if at_once else trace.found.decided_at
+    return {
+        "listener": trace.listener.name,
+        "from": _text(sample.client),
+        "time": datetime.fromtimestamp(sample.now).astimezone().isoformat(timespec="seconds"),
+        "routes": [_route_json(answer) for answer in trace.found.routes],
+        "decision": None if at is None else leads.as_json(at),
+        "at_deadline": leads.as_json(None) if at is None else None,
+        "facts": trace.found.decision.facts,
+    }
+
+
+def _route_json(found: RouteAnswer[Route]) -> dict[str, Any]:
+    answered = itertools.zip_longest(found.route.alternatives, found.lines)
+    return {
+        "route": found.route.name,
+        **_answer_json(found.answer),
+        "excluded_by": found.excluded_by,
+        "dry_run": found.route.dry_run,
+        "lines": [{"match": line.text, **_answer_json(answer)} for line, answer in answered],
+    }
+
+
+def _answer_json(answer: Answer | None) -> dict[str, Any]:
+    if answer is None:
+        return {"says": "not asked", "at": None, "needs_up_to": None, "error": None}
+    return {
+        "says": SAYS[answer.verdict],
+        "at": answer.at,
+        "needs_up_to": answer.needs if answer.at is None else None,
+        "error": answer.error or None,
+    }
