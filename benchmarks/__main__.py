@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.bar import OURS
 from benchmarks.bench import Bench
 from benchmarks.chart import chart
 from benchmarks.children import BenchmarkError
@@ -81,17 +82,21 @@ def run(rounds: int, only: Sequence[str], peers: Sequence[str], *, quick: bool) 
     for number in range(1, rounds + 1):
         with tempfile.TemporaryDirectory(prefix="txmux-bench-") as made:
             folder = Path(made)
+            folder.chmod(0o711)  # the web server gives up root, and has to reach its files
             with running_servers(folder, cores[1:]) as servers:
-                for measure, proxy in itertools.product(measures, proxies):
-                    say(f"round {number} of {rounds}: {measure.NAME}, {proxy.key}")
+                # The order changes with each round, so that nobody always comes first.
+                for measure, proxy in itertools.product(measures, proxies[:: (-1) ** (number - 1)]):
+                    if number > measure.rounds or (measure.ours and proxy.key != OURS):
+                        continue
+                    say(f"round {number} of {rounds}: {measure.name}, {proxy.key}")
                     bench = Bench(folder, servers, cores[:1], cores[1:], quick)
                     try:
-                        results.add(proxy, measure.measure(bench, proxy))
+                        results.add(proxy, measure.measure(bench, proxy), number)
                     except BenchmarkError as error:
                         bench.notes.append(str(error).replace(f"{folder}/", ""))
                     for note in bench.notes:
                         say(f"  {note}")
-                        results.note(f"{measure.NAME}, {proxy.title}", note)
+                        results.note(f"{measure.name}, {proxy.title}", note)
     return results
 
 
@@ -130,11 +135,11 @@ def chosen_measures(names: Sequence[str]) -> list[Measure]:
     Raises:
         BenchmarkError: A name is unknown.
     """
-    known = [measure.NAME for measure in MEASURES]
+    known = [measure.name for measure in MEASURES]
     for name in names:
         if name not in known:
             raise BenchmarkError(f"no measure is called {name!r}; there are {', '.join(known)}")
-    return [measure for measure in MEASURES if not names or measure.NAME in names]
+    return [measure for measure in MEASURES if not names or measure.name in names]
 
 
 def say(what: str) -> None:
@@ -156,7 +161,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=names,
         default=[],
         metavar="MEASURE,…",
-        help=", ".join(m.NAME for m in MEASURES),
+        help=", ".join(m.name for m in MEASURES),
     )
     parser.add_argument(
         "--peers", type=names, default=[], metavar="PEER,…", help=", ".join(p.key for p in PROXIES)

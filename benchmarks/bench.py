@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import attrs
 
 from benchmarks import proxies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.proxies import Proxy, Running
@@ -27,6 +27,7 @@ class Figure:
         unit: Of what.
         digits: How many stand after the point.
         more_is_better: As it says.
+        base: The family of proxies whose multiple is shown beside it, the best of each.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Figure:
     unit: str
     digits: int = 1
     more_is_better: bool = False
+    base: str = "haproxy"
 
 
 @attrs.define
@@ -68,6 +70,8 @@ class Bench:
         workers: int = 1,
         other: str = "redis",
         cores: Sequence[int] | None = None,
+        tls: bool = False,
+        asks: bool = True,
     ) -> Iterator[Running]:
         """Run a fresh proxy, see `proxies.running`; on its own cores, if no others are given."""
         with proxies.running(
@@ -77,30 +81,34 @@ class Bench:
             cores or self.proxy_cores,
             workers=workers,
             other=other,
+            tls=tls,
+            asks=asks,
         ) as started:
             yield started
 
+    @contextlib.contextmanager
+    def running_udp(self, proxy: Proxy, *, bulk: int = 9, names: int = 9) -> Iterator[Running]:
+        """Run a fresh proxy of datagrams, see `proxies.running_udp`, on its own cores."""
+        servers = {"BULK": bulk, "NAMES": names}
+        with proxies.running_udp(proxy, servers, self.folder, self.proxy_cores) as started:
+            yield started
 
-class Measure(Protocol):
-    """A module in ``benchmarks/measures``."""
 
-    @property
-    def NAME(self) -> str:
-        """How it is called on the command line."""
-        ...
+@attrs.frozen
+class Measure:
+    """Something to measure.
 
-    @property
-    def FIGURES(self) -> tuple[Figure, ...]:
-        """What it finds out."""
-        ...
+    Attributes:
+        name: How it is called on the command line.
+        figures: What it finds out.
+        measure: Measures a proxy once, and gives the value of each figure by its key; none at all, if the proxy has nothing to
+            measure there. Raises `BenchmarkError` if it went wrong.
+        rounds: In how many rounds at most: what is not a matter of time comes out the same each time.
+        ours: Whether only txmux has it.
+    """
 
-    def measure(self, bench: Bench, proxy: Proxy) -> dict[str, float]:
-        """Measure once.
-
-        Returns:
-            The value of each figure, by its key. None at all, if the proxy has nothing to measure there.
-
-        Raises:
-            BenchmarkError: It went wrong.
-        """
-        ...
+    name: str
+    figures: tuple[Figure, ...]
+    measure: Callable[[Bench, Proxy], dict[str, float]]
+    rounds: int = 1000
+    ours: bool = False

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_LISTEN = "0A"
-_PATIENCE = 20.0
+_LISTEN, _UNCONNECTED = "0A", "07"
+_PATIENCE = 60.0
+_QUIET, _QUIET_SHARE = 0.15, 0.05
+"""Seconds for which a program that has nothing to do is quiet, and the share of them that it may work all the same."""
 
 
 class BenchmarkError(Exception):
@@ -76,6 +78,11 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(_PATIENCE)
 
+    @property
+    def pid(self) -> int:
+        """The process group of all that it has started, as `timeout` makes one."""
+        return self._process.pid
+
     def has_ended(self) -> bool:
         """Tell whether it has ended by itself."""
         return self._process.poll() is not None
@@ -84,13 +91,33 @@ class Child:
         """Give the last line that it printed."""
         return last_line(self.log.read_text(errors="replace"))
 
+    def started(self) -> set[int]:
+        """Give the processes that it has started."""
+        return _descendants(self.pid) - {self.pid}
+
     def cpu(self) -> float:
-        """Give the CPU time of all its processes so far, user's and system's, in seconds."""
-        return sum(_cpu(pid) for pid in _descendants(self._process.pid))
+        """Give the CPU time of all its processes so far, see `cpu_time`, in seconds."""
+        return sum(map(cpu_time, self.started()))
 
     def memory(self) -> int:
         """Give the resident memory of all its processes, in bytes."""
-        return sum(_resident(pid) for pid in _descendants(self._process.pid))
+        return sum(map(_resident, self.started()))
+
+    def settled(self) -> float:
+        """Wait until it has nothing to do, and give the CPU time that all its processes took, in seconds.
+
+        Raises:
+            BenchmarkError: It has always something to do.
+        """
+        spent = [-1.0]
+
+        def is_quiet() -> bool:
+            time.sleep(_QUIET)
+            spent.append(self.cpu())
+            return spent[-1] - spent[-2] < _QUIET_SHARE * _QUIET
+
+        eventually(is_quiet, "it has nothing to do")
+        return spent[-1]
 
 
 def _statistics(pid: int) -> list[str]:
@@ -112,9 +139,18 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
-def _cpu(pid: int) -> float:
-    fields = _statistics(pid)
-    return (int(fields[11]) + int(fields[12])) / _TICK if fields else 0.0
+def cpu_time(pid: int) -> float:
+    """Give the CPU time that the threads of a process took so far, user's and system's together, in seconds.
+
+    It is what the scheduler has counted, in nanoseconds (``Documentation/scheduler/sched-stats.rst`` of Linux). The ticks of ``/proc/PID/stat``
+    are samples, and miss much of what sleeps and wakes often. Threads that have ended are not in it.
+    """
+    total = 0
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int((path / "schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def _resident(pid: int) -> int:
@@ -166,6 +202,40 @@ def output_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0)
     return done.stdout
 
 
+def cost_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0) -> float:
+    """Run a program to its end, and give the CPU time that it took, see `cpu_time`, in seconds.
+
+    Args:
+        command: The program and its arguments.
+        cores: The CPU cores that it may use.
+        limit: Seconds that it may take.
+
+    Raises:
+        BenchmarkError: It failed, or took too long.
+    """
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [*pinned(cores), *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        # One that has ended can be looked at until somebody has waited for it.
+        how = os.WEXITED | os.WNOWAIT | os.WNOHANG
+        try:
+            eventually(
+                lambda: os.waitid(os.P_PID, process.pid, how) is not None,
+                f"{command[0]} has ended",
+                limit,
+            )
+            spent = cpu_time(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+        output.seek(0)
+        if process.returncode:
+            said = last_line(output.read().decode(errors="replace"))
+            raise BenchmarkError(f"{command[0]} gave {process.returncode}: {said}")
+    return spent
+
+
 def eventually(condition: Callable[[], bool], what: str, patience: float = _PATIENCE) -> None:
     """Wait until something is so.
 
@@ -179,12 +249,12 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = _PATI
         time.sleep(0.02)
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
     """Find ports of 127.0.0.1 that nobody has, below those that outgoing connections get."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(10_240, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.add(port)
     return list(found)
@@ -192,6 +262,15 @@ def free_ports(count: int) -> list[int]:
 
 def is_listening(port: int) -> bool:
     """Tell whether somebody listens on a port, without a connection: iperf3 would count it as a client."""
-    rows = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return _is_there("tcp", port, _LISTEN)
+
+
+def is_bound(port: int) -> bool:
+    """Tell whether somebody has a port of UDP."""
+    return _is_there("udp", port, _UNCONNECTED)
+
+
+def _is_there(protocol: str, port: int, state: str) -> bool:
+    rows = Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]
     fields = (row.split() for row in rows)
-    return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in fields)
+    return any(row[1].endswith(f":{port:04X}") and row[3] == state for row in fields)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from benchmarks.proxies import Proxy
 
-_TOOLS = (("redis-server", "--version"), ("iperf3", "--version"), ("wrk", "-v"))
+_TOOLS = (("redis-server", "--version"), ("iperf3", "--version"), ("wrk", "-v"), ("dnsperf", "-h"))
 
 
 def described(proxies: Iterable[Proxy]) -> dict[str, str]:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.children import BenchmarkError, Child, eventually, free_ports
+from benchmarks.children import (
+    BenchmarkError,
+    Child,
+    eventually,
+    free_ports,
+    is_bound,
+    is_listening,
+)
 from benchmarks.servers import SERVICES, find_program
 from benchmarks.templates import fill
 
@@ -36,6 +43,8 @@ class Proxy:
         most: The most connections that it can hold, if that is few.
         detects: Whether it looks at the first bytes; else each service has a port of its own.
         has_workers: Whether it can use more than one core.
+        tls: The file in ``benchmarks/peers`` by which it ends TLS, if that is to be measured.
+        udp: The file there by which it relays datagrams, if it does.
     """
 
     key: str
@@ -49,6 +58,8 @@ class Proxy:
     most: int | None = None
     detects: bool = True
     has_workers: bool = True
+    tls: str | None = None
+    udp: str | None = None
 
     def path(self) -> str | None:
         """Find its program: first beside this Python, where packages from PyPI put theirs."""
@@ -74,28 +85,35 @@ class Running:
 def _haproxy(key: str, title: str, splice: str) -> Proxy:
     arguments = ("-db", "-f", "{}")
     values = {"SPLICE": splice}
-    return Proxy(key, "haproxy", title, "haproxy", "haproxy.cfg", arguments, ("-v",), values)
-
-
-def _sslh(key: str, title: str, numeric: str) -> Proxy:
     return Proxy(
         key,
-        "sslh",
+        "haproxy",
         title,
-        "sslh-select",
-        "sslh.cfg",
-        ("-F{}",),
-        ("-V",),
-        {"NUMERIC": numeric},
-        most=400,
-        has_workers=False,
+        "haproxy",
+        "haproxy.cfg",
+        arguments,
+        ("-v",),
+        values,
+        # What is encrypted cannot be spliced, so one of both is enough.
+        tls="haproxy-tls.cfg" if key == "haproxy-auto" else None,
     )
 
 
 def _txmux(key: str, title: str, relay: str) -> Proxy:
     arguments = ("txmux", "--rules", "{}")
     values = {"RELAY": relay}
-    return Proxy(key, "txmux", title, "twist", "txmux.ini", arguments, ("--version",), values)
+    return Proxy(
+        key,
+        "txmux",
+        title,
+        "twist",
+        "txmux.ini",
+        arguments,
+        ("--version",),
+        values,
+        tls="txmux-tls.ini" if relay == "auto" else None,
+        udp="txmux-udp.ini" if relay == "auto" else None,
+    )
 
 
 PROXIES = (
@@ -114,6 +132,8 @@ PROXIES = (
         ("-e", "stderr", "-c", "{}"),
         ("-v",),
         detects=False,
+        tls="nginx-tls.conf",
+        udp="nginx-udp.conf",
     ),
     Proxy(
         "envoy",
@@ -123,9 +143,19 @@ PROXIES = (
         "envoy.yaml",
         ("-c", "{}", "--log-level", "error", "--disable-hot-restart", "--concurrency", "{workers}"),
         ("--version",),
+        tls="envoy-tls.yaml",
     ),
-    _sslh("sslh", "`sslh-select`", "false"),
-    _sslh("sslh-numeric", "`sslh-select`, `numeric`", "true"),
+    Proxy(
+        "sslh",
+        "sslh",
+        "`sslh-select`",
+        "sslh-select",
+        "sslh.cfg",
+        ("-F{}",),
+        ("-V",),
+        most=400,
+        has_workers=False,
+    ),
     _txmux("txmux", "txmux", "auto"),
     _txmux("txmux-portable", "txmux, `relay = portable`", "portable"),
 )
@@ -155,6 +185,8 @@ def running(
     *,
     workers: int = 1,
     other: str = "redis",
+    tls: bool = False,
+    asks: bool = True,
 ) -> Iterator[Running]:
     """Run a fresh proxy until the block ends.
 
@@ -165,6 +197,8 @@ def running(
         cores: The CPU cores that it may use.
         workers: How many processes or threads it may use.
         other: Where what is not HTTP goes, for the one that cannot tell Redis from iperf3.
+        tls: Whether it ends TLS, and leads all to the web server.
+        asks: Whether a client is led to the web server before it counts as started; else it has only to listen.
 
     Raises:
         BenchmarkError: It is not installed, or does not start.
@@ -185,16 +219,53 @@ def running(
         "WORKERS": workers,
         "WORKERS_LINE": f"workers = {workers}" if workers > 1 else "",
     }
-    config = fill(proxy.template, folder, values)
+    config = fill((tls and proxy.tls) or proxy.template, folder, values)
     arguments = [word.format(config, workers=workers) for word in proxy.arguments]
     log = folder / f"{proxy.key}.log"
     log.unlink(missing_ok=True)
     with Child([program, *arguments], log, cores) as child:
+        is_ready = _answers if asks and not tls else is_listening
         eventually(
-            lambda: child.has_ended() or _answers(ports["HTTP"]), "it leads a client to nginx"
+            lambda: child.has_ended() or is_ready(ports["HTTP"]), "it leads a client to nginx"
         )
         if child.has_ended():
             raise BenchmarkError(f"it does not start: {child.last_words()}")
+        yield Running(proxy, child, ports)
+
+
+@contextlib.contextmanager
+def running_udp(
+    proxy: Proxy, servers: Mapping[str, int], folder: Path, cores: Sequence[int]
+) -> Iterator[Running]:
+    """Run a fresh proxy of datagrams until the block ends.
+
+    Args:
+        proxy: Which one.
+        servers: The ports on 127.0.0.1 that it leads to, as the template calls them.
+        folder: For its files.
+        cores: The CPU cores that it may use.
+
+    Raises:
+        BenchmarkError: It is not installed, does not do it, or does not start.
+    """
+    program = proxy.path()
+    if program is None or proxy.udp is None:
+        raise BenchmarkError(f"{proxy.program} is not installed, or relays no datagrams")
+    names = ("BULK", "LASTING", "ONCE")
+    ports = dict(zip(names, free_ports(len(names), socket.SOCK_DGRAM), strict=True))
+    own = {f"PORT_{name}": port for name, port in ports.items()}
+    config = fill(proxy.udp, folder, {**servers, **own})
+    log = folder / f"{proxy.key}-udp.log"
+    log.unlink(missing_ok=True)
+    with Child(
+        [program, *(word.format(config, workers=1) for word in proxy.arguments)], log, cores
+    ) as child:
+        eventually(
+            lambda: child.has_ended() or all(map(is_bound, ports.values())), "its ports are bound"
+        )
+        if child.has_ended():
+            raise BenchmarkError(f"it does not start: {child.last_words()}")
+        child.settled()
         yield Running(proxy, child, ports)
 
 

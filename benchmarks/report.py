@@ -12,12 +12,18 @@ if TYPE_CHECKING:
 
     from benchmarks.bar import Goal
     from benchmarks.bench import Figure
-    from benchmarks.results import Results
+    from benchmarks.results import Results, Spread
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _NONE = "\N{EN DASH}"
-_NAMES = {"haproxy": "HAProxy", "sslh": "sslh-select", "envoy": "Envoy", "nginx": "nginx"}
+_NAMES = {"haproxy": "HAProxy", "nginx": "nginx"}
 _MET = {True: "met", False: "**missed**", None: "not measured"}
+
+_MULTIPLES = "Multiples are made within each round. What counts is the median of the rounds; beside it are the least and the most."
+_ALL = (
+    "All figures: the median; in brackets, as a multiple of the better of both configurations of HAProxy, or of nginx over UDP, with the least and the most "
+    "of it."
+)
 
 
 def markdown(results: Results) -> str:
@@ -33,9 +39,9 @@ def markdown(results: Results) -> str:
     if results.quick:
         parts.append("**A quick run, on a small scale: it shows that all works, and no more.**")
     parts += [
-        f"Medians of {results.rounds} {'round' if results.rounds == 1 else 'rounds'}.",
-        _table(("measure", "kind", "goal", "txmux", ""), _goals(results)),
-        "All figures. In brackets: as a multiple of the better of both configurations of HAProxy.",
+        f"{results.rounds} {'round' if results.rounds == 1 else 'rounds'}. {_MULTIPLES}",
+        _table(("measure", "kind", "goal", "txmux", "least to most", ""), _goals(results)),
+        _ALL,
         _figures(results),
     ]
     if results.notes:
@@ -50,10 +56,12 @@ def _goals(results: Results) -> Iterator[Sequence[str]]:
                 continue
             figure = FIGURES[goal.figure]
             reached = goal.reached(results)
-            value = _NONE if reached is None else _amount(goal, figure, reached)
+            value = _NONE if reached is None else _amount(goal, figure, reached.middle)
             bound = "at least" if figure.more_is_better else "at most"
             limit = f"{bound} {_amount(goal, figure, goal.limit)}"
-            yield figure.title, kind, limit, value, _MET[goal.is_met(results)]
+            digits = 2 if goal.against else figure.digits
+            spread = _NONE if reached is None else _range(reached, digits)
+            yield figure.title, kind, limit, value, spread, _MET[goal.is_met(results)]
 
 
 def _amount(goal: Goal, figure: Figure, value: float) -> str:
@@ -74,12 +82,19 @@ def _figures(results: Results) -> str:
 
 
 def _cell(results: Results, figure: Figure, proxy: str) -> str:
-    value = results.median(figure.key, proxy)
-    if value is None:
+    found = results.spread(figure.key, proxy)
+    if found is None:
         return _NONE
-    text = f"{value:,.{figure.digits}f}"
-    base = results.best(figure.key, "haproxy")
-    return f"{text} ({value / base:.2f})" if base and base > 0 else text
+    text = f"{found.middle:,.{figure.digits}f}"
+    ratio = results.ratio(figure.key, proxy, figure.base)
+    if ratio is not None:
+        spread = "" if ratio.least == ratio.most else f"; {_range(ratio, 2)}"
+        return f"{text} ({ratio.middle:.2f}{spread})"
+    return text if found.least == found.most else f"{text} ({_range(found, figure.digits)})"
+
+
+def _range(found: Spread, digits: int) -> str:
+    return f"{found.least:,.{digits}f}{_NONE}{found.most:,.{digits}f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

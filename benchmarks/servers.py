@@ -50,6 +50,12 @@ class Servers:
             eventually(partial(is_listening, port), "the IPERF server listens")
             yield
 
+    def large_file(self, size: int) -> bytes:
+        """Give the path at which the web server has a file of so many bytes, all of which are zero and in memory."""
+        with (self._folder / "large").open("wb") as file:
+            file.truncate(size)
+        return b"/large"
+
 
 @contextlib.contextmanager
 def running_servers(folder: Path, cores: Sequence[int]) -> Iterator[Servers]:

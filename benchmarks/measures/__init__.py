@@ -1,14 +1,38 @@
-"""One module for each measure."""
+"""One module for each measure, or for some that go together."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from benchmarks.measures import bulk, connection, held, latency, memory, scaling, small
-
-if TYPE_CHECKING:
-    from benchmarks.bench import Measure
+from benchmarks.bench import Measure
+from benchmarks.measures import (
+    bulk,
+    connection,
+    datagrams,
+    detection,
+    held,
+    large,
+    latency,
+    memory,
+    scaling,
+    small,
+    start,
+    tls,
+)
 
 __all__ = ["MEASURES"]
 
-MEASURES: tuple[Measure, ...] = (bulk, small, connection, memory, held, latency, scaling)
+MEASURES = (
+    Measure("bulk", bulk.FIGURES, bulk.measure),
+    Measure("small", small.FIGURES, small.measure),
+    Measure("connection", connection.FIGURES, connection.measure),
+    Measure("tls", tls.FIGURES, tls.measure),
+    Measure("memory", memory.FIGURES, memory.measure, rounds=1),
+    Measure("held", held.FIGURES, held.measure, rounds=1),
+    Measure("latency", latency.FIGURES, latency.measure),
+    Measure("scaling", scaling.FIGURES, scaling.measure),
+    Measure("udp-bulk", datagrams.BULK, datagrams.bulk),
+    Measure("udp-questions", datagrams.QUESTIONS, datagrams.questions),
+    Measure("udp-held", datagrams.HELD, datagrams.held),
+    Measure("start", start.FIGURES, start.measure),
+    Measure("large", large.FIGURES, large.measure, ours=True),
+    Measure("detection", detection.FIGURES, detection.measure, ours=True),
+)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "bulk"
 FIGURES = (
     Figure("bulk.cpu", "bulk, CPU", "s/GiB", 3),
     Figure("bulk.rate", "bulk, throughput", "Gbit/s", 1, more_is_better=True),
@@ -20,7 +19,7 @@ FIGURES = (
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     seconds = bench.size(3, 1)
     with bench.servers.iperf(), bench.running(proxy, other="iperf") as running:
         port = str(running.ports["IPERF"])

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "connection"
 FIGURES = (
     Figure("connection.cpu", "one connection, CPU", "µs"),
     Figure("connection.rate", "connections", "/s", 0, more_is_better=True),
@@ -49,7 +48,7 @@ def wrk(bench: Bench, port: int, cores: Sequence[int], clients: int = 20) -> flo
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     with bench.running(proxy) as running:
         before = running.child.cpu()
         answered = wrk(bench, running.ports["HTTP"], bench.load_cores)

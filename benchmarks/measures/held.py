@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "held"
 FIGURES = (Figure("held", "connections held, of 9,000", "", 0, more_is_better=True),)
 
 _TRIED = 9000
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     with bench.running(proxy) as running, contextlib.ExitStack() as clients:
         opened = connected(running.ports["REDIS"], _TRIED, PING, clients)
         held = len(opened) if len(opened) < _TRIED else answering(opened)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "latency"
 FIGURES = (
     Figure("latency.p50", "latency added, 50th percentile", "µs", 0),
     Figure("latency.p99", "latency added, 99th percentile", "µs", 0),
@@ -38,7 +37,7 @@ _PATIENCE = 2.0
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     seconds = bench.size(4, 1)
     with bench.running(proxy) as running:
         direct = percentiles(times(bench.servers.ports["REDIS"], seconds))

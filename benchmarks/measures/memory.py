@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "memory"
 FIGURES = (
     Figure("memory.idle", "idle connection, memory", "KiB"),
     Figure("memory.undecided", "undecided connection, memory", "KiB"),
@@ -25,7 +24,7 @@ _SETTLED = 1.0
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     found = {"memory.idle": growth(bench, proxy, PING)}
     if proxy.detects:
         found["memory.undecided"] = growth(bench, proxy, b"G")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "scaling"
 FIGURES = (
     Figure(
         "scaling.factor",
@@ -29,7 +28,7 @@ _CLIENTS = 40
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     if not proxy.has_workers:
         return {}
     cores = [*bench.proxy_cores, *bench.load_cores]

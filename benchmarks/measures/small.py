@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.proxies import Proxy
 
-NAME = "small"
 FIGURES = (
     Figure("small.cpu", "small request and reply, CPU", "µs"),
     Figure("small.rate", "small requests", "/s", 0, more_is_better=True),
@@ -20,7 +19,7 @@ FIGURES = (
 
 
 def measure(bench: Bench, proxy: Proxy) -> dict[str, float]:
-    """Measure once, see `benchmarks.bench.Measure`."""
+    """Measure once, see `Measure`."""
     requests = bench.size(120_000, 20_000)
     with bench.running(proxy) as running:
         port = str(running.ports["REDIS"])

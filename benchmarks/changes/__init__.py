@@ -1,0 +1,1 @@
+"""What clients notice when a proxy reloads its rules or is upgraded: txmux beside HAProxy and nginx."""
