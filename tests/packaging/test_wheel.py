@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import venv
@@ -17,35 +14,8 @@ from typing import ClassVar
 from packaging.requirements import Requirement
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.packaging.building import CHECKOUT, OFFLINE, build_wheel, pip, run_outside
 from txmux import __version__
-
-_CHECKOUT = Path(__file__).parent.parent
-
-
-def _run(*command: str | Path, cwd: Path) -> str:
-    """Run a command far from the checkout, so that only what is installed can be found.
-
-    Returns:
-        What it wrote to its standard output.
-    """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PYTHON", "COV_CORE", "COVERAGE"))
-    }
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
-    return done.stdout
 
 
 def _dependencies(packages: Path) -> dict[str, Distribution]:
@@ -79,7 +49,9 @@ class EditableTests(SynchronousTestCase):
     def test_plugin(self) -> None:
         """``twist`` lists txmux from an editable install."""
         twist = Path(sysconfig.get_path("scripts"), "twist")
-        self.assertRegex(_run(twist, "--help", cwd=Path(tempfile.gettempdir())), r"\n    txmux +A ")
+        self.assertRegex(
+            run_outside(twist, "--help", cwd=Path(tempfile.gettempdir())), r"\n    txmux +A "
+        )
 
 
 class WheelTests(SynchronousTestCase):
@@ -94,24 +66,17 @@ class WheelTests(SynchronousTestCase):
         """Build the wheel, and install it once for all tests of this class."""
         cls.folder = Path(tempfile.mkdtemp(prefix="txmux-packaging-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-        options = ("--no-index", "--no-deps")
-        _run(
-            *(*pip, "wheel", *options, "--no-build-isolation", "--wheel-dir", cls.folder),
-            _CHECKOUT,
-            cwd=cls.folder,
-        )
-        (cls.wheel,) = cls.folder.glob("*.whl")
+        cls.wheel = build_wheel(CHECKOUT, cls.folder)
         environment = cls.folder / "venv"
         venv.create(environment, symlinks=True)
         cls.python = environment / "bin/python"
-        _run(*pip, "--python", cls.python, "install", *options, cls.wheel, cwd=cls.folder)
+        pip("--python", cls.python, "install", *OFFLINE, cls.wheel, cwd=cls.folder)
         (packages,) = environment.glob("lib/python*/site-packages")
         _copy_dependencies(packages)
 
     def run_installed(self, *arguments: str | Path) -> str:
         """Run the Python of the fresh environment."""
-        return _run(self.python, *arguments, cwd=self.folder)
+        return run_outside(self.python, *arguments, cwd=self.folder)
 
     def test_contents(self) -> None:
         """The package, the two plugin files, the licence: no caches, no tests."""
@@ -129,11 +94,20 @@ class WheelTests(SynchronousTestCase):
     def test_modules(self) -> None:
         """Every module of the package is in it."""
         names = zipfile.ZipFile(self.wheel).namelist()
-        modules = (_CHECKOUT / "txmux").rglob("*.py")
+        modules = (CHECKOUT / "txmux").rglob("*.py")
         self.assertEqual(
             sorted(name for name in names if name.startswith("txmux/") and name.endswith(".py")),
-            sorted(str(module.relative_to(_CHECKOUT)) for module in modules),
+            sorted(str(module.relative_to(CHECKOUT)) for module in modules),
         )
+
+    def test_page(self) -> None:
+        """The templates and files of the page are in it."""
+        names = zipfile.ZipFile(self.wheel).namelist()
+        for folder in ("templates", "static"):
+            files = (CHECKOUT / "txmux/admin/page" / folder).rglob("*.*")
+            there = [str(file.relative_to(CHECKOUT)) for file in files]
+            self.assertGreater(len(there), 1)
+            self.assertEqual([name for name in there if name not in names], [])
 
     def test_plugin(self) -> None:
         """``twist`` lists txmux, and shows its options."""
@@ -143,6 +117,6 @@ class WheelTests(SynchronousTestCase):
     def test_version(self) -> None:
         """Both ways to run the command tell the version."""
         self.assertIn(
-            __version__, _run(self.python.with_name("txmux"), "--version", cwd=self.folder)
+            __version__, run_outside(self.python.with_name("txmux"), "--version", cwd=self.folder)
         )
         self.assertIn(__version__, self.run_installed("-m", "txmux", "--version"))

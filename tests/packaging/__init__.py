@@ -1,0 +1,1 @@
+"""What is given to others: packages and images, built, installed and run."""

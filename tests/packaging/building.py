@@ -1,0 +1,70 @@
+"""Builds the packages, and runs what is in them far from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+
+_PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
+OFFLINE = ("--no-index", "--no-deps")
+"""Options of pip for what needs nothing but what is given."""
+
+
+def run_outside(*command: str | Path, cwd: Path, seconds: float = 300) -> str:
+    """Run a command far from the checkout, so that only what is installed can be found.
+
+    Returns:
+        What it wrote to its standard output.
+
+    Raises:
+        AssertionError: It failed; the message has all that it wrote.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COV_CORE", "COVERAGE"))
+    }
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    if done.returncode:
+        raise AssertionError(f"{command} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def pip(*arguments: str | Path, cwd: Path) -> None:
+    """Run the pip of the tests."""
+    run_outside(*_PIP, *arguments, cwd=cwd)
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """Build the wheel of a source tree into an empty folder, with the hatchling of the tests."""
+    pip("wheel", *OFFLINE, "--no-build-isolation", "--wheel-dir", folder, source, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def build_sdist(folder: Path) -> Path:
+    """Build the source package of the checkout into an empty folder, and unpack it there.
+
+    Returns:
+        The folder that was in it.
+    """
+    build = (sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder)
+    run_outside(*build, cwd=CHECKOUT)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder / archive.name.removesuffix(".tar.gz")

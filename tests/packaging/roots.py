@@ -1,0 +1,148 @@
+"""Root folders of fresh systems, as debootstrap makes them, and programs that run in copies of them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import Child, run
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    import subprocess
+
+_MIRROR = "http://deb.debian.org/debian"
+_PLACE = Path(f"/tmp/txmux-roots-{os.getuid()}")
+"""Where they are kept, as it takes half a minute to make one."""
+
+_INSIDE = """
+set -eu
+mount --make-rprivate /
+mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
+root=$1/root
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+shift 2
+exec chroot "$root" "$@"
+"""
+"""Arguments: the folder, the root that is copied, the command."""
+
+
+def require_long() -> None:
+    """Go on only if tests that take minutes are wanted.
+
+    Raises:
+        SkipTest: They are not.
+    """
+    if not os.environ.get("TXMUX_LONG"):
+        raise SkipTest("takes minutes and fetches a system; TXMUX_LONG=1 runs it")
+
+
+def root_of(
+    suite: str,
+    *packages: str,
+    mirror: str = _MIRROR,
+    keyring: str = "",
+    components: str = "main",
+    script: str = "",
+) -> Path:
+    """Give a root folder with a minimal system, made if it is not there yet; nobody may change what is in it.
+
+    Args:
+        suite: The release, as "bookworm".
+        packages: What is installed beside that.
+        mirror: Where packages come from.
+        keyring: The file with the keys that sign them; that of Debian if not given.
+        components: Which parts of the release.
+        script: The release whose steps debootstrap goes by, if it may not know this one.
+
+    Raises:
+        SkipTest: This machine cannot make it.
+    """
+    require_program("debootstrap")
+    if os.geteuid():
+        raise SkipTest("debootstrap is for root")
+    _PLACE.mkdir(mode=0o700, exist_ok=True)
+    if _PLACE.stat().st_uid != os.geteuid():
+        raise AssertionError(f"{_PLACE} belongs to somebody else")
+    given = " ".join([suite, *packages, mirror])
+    name = f"{suite}-{hashlib.sha256(given.encode()).hexdigest()[:8]}"
+    made, unfinished = _PLACE / name, _PLACE / f"{name}.unfinished"
+    cache = _PLACE / "packages"
+    cache.mkdir(exist_ok=True)
+    with (_PLACE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            options = [f"--cache-dir={cache}", "--variant=minbase", f"--components={components}"]
+            options += [f"--include={','.join(packages)}"] if packages else []
+            options += [f"--keyring={keyring}"] if keyring else []
+            steps = [f"/usr/share/debootstrap/scripts/{script}"] if script else []
+            done = run("debootstrap", *options, suite, unfinished, mirror, *steps, timeout=600)
+            if done.returncode:
+                raise AssertionError(done.stdout.decode() + done.stderr.decode())
+            unfinished.rename(made)
+    return made
+
+
+class Copy:
+    """A copy of a root folder, in which programs run one after the other. They have the network of the tests.
+
+    Args:
+        folder: Where a folder for its files is made.
+        root: The folder that is copied.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder = folder / os.urandom(4).hex()
+        self._root = root
+        for name in ("upper", "work", "root"):
+            (self._folder / name).mkdir(parents=True)
+        (self._folder / "upper").chmod(0o755)
+        self.put(Path("/etc/resolv.conf"), "etc/resolv.conf")
+        # pip may have to trust who is between here and PyPI.
+        self._pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        if certificates := self._pip.get("PIP_CERT"):
+            self.put(Path(certificates), certificates.removeprefix("/"))
+        self._pip.pop("PIP_FIND_LINKS", None)
+
+    def put(self, source: Path, name: str) -> None:
+        """Copy a file or a folder into it, before anything runs there."""
+        target = self._folder / "upper" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, symlinks=True)
+        else:
+            shutil.copy(source, target)
+
+    def _command(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            **self._pip,
+        }
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        entered = ("--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _INSIDE, "sh")
+        return (*entered, str(self._folder), str(self._root), "env", "-i", *settings, *words)
+
+    def run(self, *words: str, seconds: float = 300) -> subprocess.CompletedProcess[bytes]:
+        """Run a command there to its end, as root."""
+        return run("unshare", *self._command(words), timeout=seconds)
+
+    def do(self, *words: str, seconds: float = 300) -> str:
+        """Run a command there that must succeed, and give all that it printed."""
+        done = self.run(*words, seconds=seconds)
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        if done.returncode:
+            raise AssertionError(f"{words} ended with {done.returncode}:\n{said}")
+        return said
+
+    def start(self, *words: str) -> Child:
+        """Start a program there."""
+        return Child("unshare", *self._command(words))

@@ -1,0 +1,87 @@
+"""A Debian with nothing but Python: what README and docs say works there."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from typing import ClassVar
+
+from tests.interop.children import InteropTestCase
+from tests.packaging.building import CHECKOUT
+from tests.packaging.roots import Copy, require_long, root_of
+
+_INSTALL = "set -e; cd /checkout; python3 -m venv /venv; /venv/bin/pip install --quiet ."
+
+
+class BareRootTests(InteropTestCase):
+    """Debian's smallest system, with python3 and python3-venv, and a checkout in it."""
+
+    copy: ClassVar[Copy]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the system."""
+        super().setUpClass()
+        require_long()
+        checkout = cls.folder / "checkout"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        for name in filter(None, listed.stdout.split("\0")):
+            if (CHECKOUT / name).is_file():
+                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(CHECKOUT / name, checkout / name)
+        cls.copy = Copy(cls.folder, root_of("bookworm", "python3", "python3-venv"))
+        cls.copy.put(checkout, "checkout")
+
+    def answer(self, port: str, question: bytes) -> bytes:
+        """Ask a service, and give the first bytes of what it answers."""
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+            client.sendall(question)
+            return client.recv(100)
+
+    def test_demo(self) -> None:
+        """``script/demo`` installs what it needs, and serves."""
+        child = self.own(self.copy.start("/checkout/script/demo", "--demo-port", "0"))
+        child.allow(300)
+        for _ in range(10):  # it is patient for twenty seconds each time
+            try:
+                port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]
+                break
+            except AssertionError:
+                self.assertIsNone(child.process.poll(), child.output)
+        request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        self.assertRegex(self.answer(port, request), rb"^HTTP/1\.1 200 ")
+        self.assertEqual(self.answer(port, b"PING\r\n"), b"+PONG\r\n")
+
+    def test_tests(self) -> None:
+        """``script/test`` installs what it needs, and runs tests."""
+        said = self.copy.do("/checkout/script/test", "-q", "tests/wire", "tests/test_docs.py")
+        self.assertRegex(said, r"\d+ passed")
+        self.assertNotIn("failed", said)
+
+    def test_install(self) -> None:
+        """What is installed checks a rules file and serves it."""
+        self.copy.do("sh", "-c", _INSTALL)
+        said = self.copy.do("/venv/bin/txmux", "check", "/checkout/examples/rules.ini")
+        self.assertIn("OK, 1 listener, 3 routes, 2 backends", said)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
+            child = self.own(self.copy.start("/venv/bin/txmux", "run", *options))
+            port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1]
+            self.assertEqual(self.served(server, port, b"SSH-2.0-x\r\n"), b"SSH-2.0-x\r\n")
+
+    def served(self, server: socket.socket, port: str, said: bytes) -> bytes:
+        """Have a client say something, and give what the server gets of that."""
+        server.settimeout(20)
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+            client.sendall(said)
+            with server.accept()[0] as accepted:
+                return accepted.recv(100)

@@ -1,0 +1,250 @@
+"""The Debian package: built, installed, started, upgraded, removed and purged."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import InteropTestCase, output_of
+from tests.interop.namespaces import Namespace
+from tests.packaging.building import CHECKOUT
+from tests.packaging.machine import Machine
+from tests.packaging.roots import require_long, root_of
+from tests.programs import require_program
+
+_RULES = """
+[txmux]
+access_log    = /var/log/txmux/access.log
+drain_timeout = 1s
+
+[listen public]
+endpoint = 127.0.0.1:443
+default  = 127.0.0.1:{server}
+"""
+# What is gone with the machine need not reach the disk.
+_INSTALL = ("dpkg", "--force-unsafe-io", "--install")
+_EXAMPLE_ONLY = {"DynamicUser=yes"}
+_PACKAGE_ONLY = {
+    "Documentation=man:txmux(1)",
+    "User=txmux",
+    # DynamicUser= has these.
+    "NoNewPrivileges=yes",
+    "PrivateTmp=yes",
+    "ProtectSystem=strict",
+    "RemoveIPC=yes",
+    "RestrictSUIDSGID=yes",
+}
+
+
+class UnitTests(SynchronousTestCase):
+    """The unit in the package."""
+
+    def settings(self, path: str) -> set[str]:
+        """Give the settings of a unit, with programs where the package has them."""
+        text = (CHECKOUT / path).read_text().replace("/opt/txmux/bin/", "/usr/bin/")
+        return {line for line in text.splitlines() if line and not line.startswith("#")}
+
+    def test_like_the_example(self) -> None:
+        """It is that of the examples, with a user of its own that stays."""
+        example = self.settings("examples/systemd/txmux.service")
+        package = self.settings("packaging/debian/txmux.service")
+        self.assertEqual(example - package, _EXAMPLE_ONLY)
+        self.assertEqual(package - example, _PACKAGE_ONLY)
+
+
+class DebianPackageTests(InteropTestCase):
+    """A machine on which the package is installed; it is a copy of this one."""
+
+    packages: ClassVar[list[Path]]
+    machine: Machine
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Build the package, and one of a version that comes later."""
+        super().setUpClass()
+        for program in ("dpkg-buildpackage", "dh"):
+            require_program(program)
+        made = cls.folder / "made"
+        # What takes long to make small is not made small here.
+        quickly = {"DPKG_DEB_COMPRESSOR_TYPE": "gzip", "DPKG_DEB_COMPRESSOR_LEVEL": "1"}
+        built = subprocess.run(
+            [CHECKOUT / "script/deb", made],
+            env={**os.environ, **quickly},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            check=False,
+        )
+        assert built.returncode == 0, built.stdout.decode()
+        (package,) = made.glob("*.deb")
+        cls.packages = [package, cls._later(package)]
+
+    @classmethod
+    def _later(cls, package: Path) -> Path:
+        """Make a package of version 99, with another rules file to begin with."""
+        tree = cls.folder / "tree"
+        output_of("dpkg-deb", "--raw-extract", package, tree)
+        control = tree / "DEBIAN/control"
+        control.write_text(re.sub("(?m)^Version: .*$", "Version: 99-1", control.read_text()))
+        (version,) = tree.rglob("txmux/version.py")
+        version.write_text('__version__ = "99"\n')
+        with (tree / "etc/txmux/rules.ini").open("a") as rules:
+            rules.write("# more\n")
+        later = cls.folder / "later.deb"
+        output_of("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", "-z1", tree, later)
+        return later
+
+    def root(self) -> Path:
+        """Give the folder that has the files of the machine at first."""
+        return Path("/")
+
+    def setUp(self) -> None:
+        """Start the machine, in a network of its own, with a server."""
+        super().setUp()
+        root = self.root()
+        Namespace(self).enter()
+        self.machine = self.own(Machine(self.folder, root, "txmux.service"))
+        for name, package in zip(("now", "later"), self.packages, strict=True):
+            self.machine.write(f"/txmux-test/{name}.deb", package.read_bytes())
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.settimeout(20)
+        self.addCleanup(self.listening.close)
+
+    def relayed(self) -> tuple[socket.socket, socket.socket]:
+        """Connect a client through the service to the server, and give both ends."""
+        client = socket.create_connection(("127.0.0.1", 443), timeout=20)
+        self.addCleanup(client.close)
+        client.sendall(b"first")
+        served, _ = self.listening.accept()
+        self.addCleanup(served.close)
+        served.settimeout(20)
+        self.assertEqual(served.recv(100), b"first")
+        return client, served
+
+    def state(self) -> str:
+        """Tell what systemd says of the service."""
+        return self.machine.run("systemctl", "is-active", "txmux").stdout.decode().strip()
+
+    def test_life(self) -> None:
+        """It starts nothing by itself, serves rules of one's own, is upgraded without a cut, and leaves nothing behind."""
+        self.installed()
+        self.started()
+        self.upgraded()
+        self.removed()
+        self.purged()
+
+    def installed(self) -> None:
+        """Nothing runs; commands, pages, completion and user are there; the rules file has only comments."""
+        do = self.machine.do
+        do(*_INSTALL, "/txmux-test/now.deb")
+        self.assertEqual(self.state(), "inactive")
+        self.assertFalse(
+            self.machine.exists("/etc/systemd/system/multi-user.target.wants/txmux.service")
+        )
+        self.assertIn("txmux 0.", do("txmux", "--version"))
+        self.assertIn("/nonexistent", do("getent", "passwd", "txmux"))
+        for path in (
+            "/usr/share/man/man1/txmux.1.gz",
+            "/usr/share/bash-completion/completions/txmux",
+            "/usr/share/zsh/vendor-completions/_txmux",
+            "/usr/share/fish/vendor_completions.d/txmux.fish",
+            "/usr/share/doc/txmux/bundled.txt",
+            "/etc/logrotate.d/txmux",
+        ):
+            self.assertTrue(self.machine.exists(path), path)
+        self.assertEqual(do("txmux", "check", "/usr/share/doc/txmux/examples/rules.ini")[-1:], "\n")
+        checked = self.machine.run("txmux", "check", "/etc/txmux/rules.ini")
+        self.assertIn(b"there is no [listen", checked.stdout + checked.stderr)
+        example = re.sub("(?m)^#(?! |$)", "", do("cat", "/etc/txmux/rules.ini"))
+        self.machine.write("/txmux-test/example.ini", example.encode())
+        self.assertIn(": OK, 1 listener", do("txmux", "check", "/txmux-test/example.ini"))
+
+    def started(self) -> None:
+        """It serves port 443 as the user of the package, who may write to its log."""
+        rules = _RULES.format(server=self.listening.getsockname()[1])
+        self.machine.write("/etc/txmux/rules.ini", rules.encode())
+        self.machine.do("systemctl", "start", "txmux")
+        client, served = self.relayed()
+        served.sendall(b"answer")
+        self.assertEqual(client.recv(100), b"answer")
+        (main,) = self.machine.do(
+            "systemctl", "show", "--value", "--property=MainPID", "txmux"
+        ).split()
+        owner = self.machine.do(
+            "stat", "--format=%U:%G", f"/proc/{main}", "/var/log/txmux/access.log"
+        )
+        self.assertEqual(owner.split(), ["txmux:txmux", "txmux:txmux"])
+        self.machine.do("systemctl", "reload", "txmux")
+
+    def upgraded(self) -> None:
+        """Who is connected stays so; the service is the new version; rules of one's own are kept."""
+        client, served = self.relayed()
+        rules = self.machine.do("cat", "/etc/txmux/rules.ini")
+        self.machine.write("/etc/txmux/rules.ini", b"[listen public]\ncolour = red\n")
+        said = self.install_later()
+        self.assertIn("[listen public] colour: unknown key", said)
+        self.assertIn("the service runs on with the old version", said)
+        self.assertNotEqual(self.version(), "99")
+        self.relayed()
+
+        self.machine.write("/etc/txmux/rules.ini", rules.encode())
+        self.assertIn("upgraded: ", self.install_later())
+        self.assertEqual(self.version(), "99")
+        client.sendall(b"still here")
+        self.assertEqual(served.recv(100), b"still here")
+        self.relayed()
+        self.assertEqual(self.machine.do("cat", "/etc/txmux/rules.ini"), rules)
+
+    def install_later(self) -> str:
+        """Install the version that comes later, and give what that prints."""
+        return self.machine.do(*_INSTALL, "--force-confold", "/txmux-test/later.deb")
+
+    def version(self) -> str:
+        """Tell which version serves."""
+        told = json.loads(self.machine.do("txmux", "status", "--json"))
+        return str(told["version"])
+
+    def removed(self) -> None:
+        """The service is stopped, and the rules stay."""
+        self.machine.do("dpkg", "--remove", "txmux")
+        self.assertEqual(self.state(), "inactive")
+        self.assertFalse(self.machine.exists("/usr/lib/txmux"))
+        self.assertTrue(self.machine.exists("/etc/txmux/rules.ini"))
+
+    def purged(self) -> None:
+        """No file is left, and no user."""
+        self.machine.do("dpkg", "--purge", "txmux")
+        changed = {
+            str(path.relative_to(self.machine.changed))
+            for path in self.machine.changed.rglob("*txmux*")
+        }
+        self.assertEqual({path for path in changed if not path.startswith("txmux-test")}, set())
+        self.assertNotIn("txmux", self.machine.do("cat", "/etc/passwd", "/etc/group"))
+
+
+class FreshDebianTests(DebianPackageTests):
+    """A machine that has nothing but Debian's smallest system, systemd, and what the package depends on."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Build the packages."""
+        require_long()
+        super().setUpClass()
+
+    def root(self) -> Path:
+        """Give the folder that has the files of the machine at first."""
+        return root_of("bookworm", "python3", "systemd")
+
+    def installed(self) -> None:
+        """What the package depends on is there."""
+        self.machine.do("dpkg", "--install", "--dry-run", "/txmux-test/now.deb")
+        super().installed()
+        self.assertEqual(self.machine.do("dpkg", "--audit"), "")

@@ -1,0 +1,83 @@
+"""The wheel on each Python that it is for, in fresh systems that bring these."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import ClassVar
+from unittest import SkipTest
+
+from tests.interop.children import InteropTestCase
+from tests.packaging.building import CHECKOUT, build_wheel
+from tests.packaging.roots import Copy, require_long, root_of
+
+_UBUNTU = "http://archive.ubuntu.com/ubuntu"
+_KEYRING = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+_INSTALL = (
+    'set -e; python3 -m venv /venv; /venv/bin/pip install --quiet "$1[admin,cli,convert,pcap]"'
+)
+
+
+class PythonTests(InteropTestCase):
+    """The wheel with its extras, in a virtual environment of a system that has just Python."""
+
+    wheel: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Build the wheel."""
+        super().setUpClass()
+        require_long()
+        cls.wheel = build_wheel(CHECKOUT, cls.folder)
+
+    def serves(self, version: str, root: Path) -> None:
+        """Install it there with its extras, check a rules file, and have it serve a client."""
+        copy = Copy(self.folder, root)
+        copy.put(self.wheel, self.wheel.name)
+        copy.put(CHECKOUT / "examples/rules.ini", "rules.ini")
+        copy.do("sh", "-c", _INSTALL, "sh", f"/{self.wheel.name}")
+        self.assertIn(f"Python {version}.", copy.do("/venv/bin/python", "--version"))
+        self.assertIn("OK, 1 listener", copy.do("/venv/bin/txmux", "check", "/rules.ini"))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(20)
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
+            child = self.own(copy.start("/venv/bin/txmux", "run", *options))
+            port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+                client.sendall(b"SSH-2.0-x\r\n")
+                with server.accept()[0] as accepted:
+                    self.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")
+        self.assertNotIn("Warning", child.output)
+
+    def debian(self, suite: str) -> Path:
+        """Give a Debian with Python."""
+        return root_of(suite, "python3", "python3-venv")
+
+    def ubuntu(self, suite: str) -> Path:
+        """Give an Ubuntu with Python; Debian has its keys in the package ubuntu-keyring."""
+        if not Path(_KEYRING).exists():
+            raise SkipTest(f"there is no {_KEYRING}")
+        packages = ("python3", "python3-venv")
+        components = {"mirror": _UBUNTU, "keyring": _KEYRING, "components": "main,universe"}
+        return root_of(suite, *packages, script="gutsy", **components)
+
+    def test_310(self) -> None:
+        """Python 3.10, of Ubuntu 22.04."""
+        self.serves("3.10", self.ubuntu("jammy"))
+
+    def test_311(self) -> None:
+        """Python 3.11, of Debian 12."""
+        self.serves("3.11", self.debian("bookworm"))
+
+    def test_312(self) -> None:
+        """Python 3.12, of Ubuntu 24.04."""
+        self.serves("3.12", self.ubuntu("noble"))
+
+    def test_313(self) -> None:
+        """Python 3.13, of Debian 13."""
+        self.serves("3.13", self.debian("trixie"))
+
+    def test_314(self) -> None:
+        """Python 3.14, of Debian unstable."""
+        self.serves("3.14", self.debian("sid"))

@@ -1,0 +1,148 @@
+"""``script/release``, in a clone of the checkout."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import leave_unmeasured
+from tests.packaging.building import CHECKOUT
+
+_SCRIPT = "script/lib/release.py"
+_WHO = {
+    f"GIT_{who}_{what}": "tests@example.com"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
+
+
+class VersionTests(SynchronousTestCase):
+    """Which version is next."""
+
+    def setUp(self) -> None:
+        """Take the function from the script."""
+        self.next = runpy.run_path(str(CHECKOUT / _SCRIPT))["next_version"]
+
+    def test_first(self) -> None:
+        """The first release has the version of the code, whatever the fragments are."""
+        for kinds in ({"feature"}, {"bugfix"}, {"removal", "doc"}):
+            self.assertEqual(self.next("# Changes\n", "0.1.0.dev0", kinds), "0.1.0")
+
+    def test_kinds(self) -> None:
+        """What is new counts the second number up, and what is mended the third one."""
+        changelog = "# Changes\n\n## 1.4.2 (2026-01-01)\n\n## 1.4.1 (2025-01-01)\n"
+        for kinds, version in (
+            ({"bugfix", "feature", "doc"}, "1.5.0"),
+            ({"bugfix"}, "1.4.3"),
+            ({"misc"}, "1.4.3"),
+            ({"removal", "feature"}, "2.0.0"),
+        ):
+            self.assertEqual(self.next(changelog, "1.5.0.dev0", kinds), version)
+
+    def test_removal_before_one(self) -> None:
+        """Before 1.0.0, what is removed counts the second number up."""
+        self.assertEqual(self.next("## 0.4.2 (2026-01-01)\n", "0.4.2", {"removal"}), "0.5.0")
+
+
+class ReleaseTests(SynchronousTestCase):
+    """What the script does, and what it leaves to a person."""
+
+    def setUp(self) -> None:
+        """Clone the checkout, with the script as it is in the working tree."""
+        if not (CHECKOUT / ".git").exists():
+            raise SkipTest("this is not a checkout")
+        leave_unmeasured(self)
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-release-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=60, check=True)
+        shutil.copy(CHECKOUT / _SCRIPT, self.folder / _SCRIPT)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "The script as it is now")
+        self.before = self.git("rev-parse", "HEAD")
+
+    def git(self, *words: str) -> str:
+        """Run git in the clone."""
+        done = subprocess.run(
+            ["git", *words],
+            cwd=self.folder,
+            env={**os.environ, **_WHO},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def release(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the script in the clone."""
+        return subprocess.run(
+            [sys.executable, self.folder / _SCRIPT, *words],
+            cwd=tempfile.gettempdir(),
+            env={**os.environ, **_WHO},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def assert_refused(self, message: str, *words: str) -> None:
+        """Run the script, which ends with a message and changes nothing."""
+        status = self.git("status", "--porcelain")
+        done = self.release(*words)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn(message, done.stderr)
+        self.assertEqual(self.git("status", "--porcelain"), status)
+
+    def test_dry_run(self) -> None:
+        """It builds and checks both packages, shows the changelog and the tag, and changes nothing."""
+        done = self.release("--dry-run", "7.8.9")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        for line in (
+            r"## 7\.8\.9 \(\d{4}-\d\d-\d\d\)",
+            "### Features",
+            r"    [0-9a-f]{64}  txmux-7\.8\.9-py3-none-any\.whl",
+            r"    [0-9a-f]{64}  txmux-7\.8\.9\.tar\.gz",
+            r"tag: v7\.8\.9",
+            "nothing was changed, and nothing was uploaded",
+        ):
+            self.assertRegex(done.stdout, rf"(?m)^{line}$")
+        self.assertEqual(self.git("status", "--porcelain", "--ignored"), "")
+        self.assertEqual(self.git("rev-parse", "HEAD"), self.before)
+
+    def test_release(self) -> None:
+        """It commits version and changelog, leaves the packages, and names the commands that are a person's."""
+        done = self.release("7.8.9")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(self.git("log", "-1", "--format=%s"), "Release 7.8.9")
+        self.assertEqual(self.git("rev-parse", "HEAD~"), self.before)
+        self.assertEqual(self.git("status", "--porcelain"), "")
+        self.assertIn('"7.8.9"', (self.folder / "txmux/version.py").read_text())
+        self.assertIn("\n## 7.8.9 (", (self.folder / "CHANGELOG.md").read_text())
+        self.assertEqual([*self.folder.glob("newsfragments/*.md")], [])
+        made = ["txmux-7.8.9-py3-none-any.whl", "txmux-7.8.9.tar.gz"]
+        self.assertEqual(sorted(path.name for path in self.folder.glob("dist/*")), made)
+        self.assertIn(f"twine upload dist/{made[0]} dist/{made[1]}\n", done.stdout)
+        self.assertIn("git tag --sign --message 'txmux 7.8.9' v7.8.9\n", done.stdout)
+        self.assertEqual(self.git("tag", "--list", "v7*"), "")
+
+        self.assert_refused("nothing to release: there is no fragment in newsfragments/")
+        (self.folder / "newsfragments").mkdir(exist_ok=True)
+        (self.folder / "newsfragments/+more.bugfix.md").write_text("More.\n")
+        self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
+
+    def test_refused(self) -> None:
+        """It refuses what is not committed, a version of another form, and one that there is."""
+        self.assert_refused("'7.8.9rc1' is not a version to release", "7.8.9rc1")
+        self.assert_refused("'seven' is not a version to release", "seven")
+        self.git("tag", "v7.8.9")
+        self.assert_refused("there is a tag v7.8.9 already", "7.8.9")
+        (self.folder / "left-over").touch()
+        self.assert_refused("commit or remove this first:\n?? left-over", "7.9.0")

@@ -1,0 +1,67 @@
+"""The source package is whole: whoever packs txmux for a distribution needs nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+from unittest import SkipTest
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.packaging.building import CHECKOUT, build_sdist, build_wheel
+
+_LEFT_OUT = (".ci/", "newsfragments/")
+"""What is for work on the project alone; at a release, the fragments are in the changelog."""
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def _content(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+class SdistTests(SynchronousTestCase):
+    """The source package of the checkout, unpacked."""
+
+    folder: ClassVar[Path]
+    source: ClassVar[Path]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Build it once for all tests of this class."""
+        cls.folder = Path(tempfile.mkdtemp(prefix="txmux-sdist-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        cls.source = build_sdist(cls.folder)
+
+    def test_contents(self) -> None:
+        """All that is under version control is in it, and nothing else: tests, docs, examples and packaging, too."""
+        if not (CHECKOUT / ".git").exists():
+            raise SkipTest("this is not a checkout")
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        there = {name for name in listed.stdout.split("\0") if (CHECKOUT / name).is_file()}
+        wanted = {name for name in there if not name.startswith(_LEFT_OUT)}
+        self.assertIn("docs/index.md", wanted)
+        self.assertEqual(_files(self.source) - {"PKG-INFO"}, wanted)
+
+    def test_same_wheel(self) -> None:
+        """A wheel that is built from it is the checkout's, byte for byte."""
+        wheels = {}
+        for name, source in (("checkout", CHECKOUT), ("sdist", self.source)):
+            folder = self.folder / f"wheel-of-{name}"
+            folder.mkdir()
+            wheels[name] = _content(build_wheel(source, folder))
+        self.assertEqual(wheels["checkout"], wheels["sdist"])
