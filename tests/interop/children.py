@@ -38,7 +38,7 @@ class Started(Protocol):
 
 T = TypeVar("T", bound=Started)
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 """Seconds that anything may take; far more than it does take."""
 
 
@@ -68,10 +68,19 @@ class Child:
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._limit = threading.Timer(limit, self._give_up)
-        self._limit.daemon = True
-        self._limit.start()
+        self._limit = self._timer(limit)
         atexit.register(self._give_up)  # for tests that are given up themselves
+
+    def allow(self, seconds: float) -> None:
+        """Let it run for this many seconds from now on, and no longer."""
+        self._limit.cancel()
+        self._limit = self._timer(seconds)
+
+    def _timer(self, seconds: float) -> threading.Timer:
+        limit = threading.Timer(seconds, self._give_up)
+        limit.daemon = True
+        limit.start()
+        return limit
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -186,6 +195,14 @@ def output_of(program: str, *arguments: str | Path, stdin: bytes = b"") -> bytes
         said = done.stderr.decode(errors="replace")
         raise AssertionError(f"{done.args!r} ended with {done.returncode}: {said}")
     return done.stdout
+
+
+def first_of(child: Child) -> int | None:
+    """Give the first process of the namespace that ``unshare --fork`` has made, as this side numbers it, once it is there."""
+    with contextlib.suppress(OSError, ValueError):
+        (number,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        return int(number)
+    return None
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

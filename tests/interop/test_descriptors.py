@@ -92,7 +92,7 @@ class DescriptorTests(InteropTestCase):
             self.assertEqual(late.recv(5), b"hello")
         counted = Counter(line["reason"] for line in self.mux.take(_CLIENTS + 1))
         self.assertEqual((counted, answered), ({"done": _CLIENTS + 1}, _CLIENTS))
-        self.mux.child.wait_for("nobody waits to be accepted any more")
+        self.mux.child.wait_for("no client waits to be accepted any more")
 
 
 class ChurnTests(InteropTestCase):
@@ -135,7 +135,7 @@ class ChurnTests(InteropTestCase):
         said = mux.child.output
         self.assertEqual(said.count("cannot accept"), 1, said)
         self.assertNotIn("EMFILE", said)
-        mux.child.wait_for("nobody waits to be accepted any more")
+        mux.child.wait_for("no client waits to be accepted any more")
 
     def test_plain(self) -> None:
         """Sockets beside the reactor; with descriptors of high numbers in use."""

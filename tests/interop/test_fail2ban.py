@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -45,7 +47,7 @@ backend = 127.0.0.1:{server}
 """
 
 _PRETENCE = (
-    b"[txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- server_local=- bytes_in=0 "
+    b"2026-11-20T22:43:41.983Z info  [txmux.access#info] id=1 listener=x client=192.0.2.1:5 local=- route=- backend=- server=- server_local=- bytes_in=0 "
     b"bytes_out=0 detect_ms=- connect_ms=- duration_ms=0 reason=denied "
 )
 _STARTUP = (
@@ -60,21 +62,32 @@ _STARTUP = (
 class FilterTests(InteropTestCase):
     """The log, as text and JSON, in a file and with the service's own."""
 
-    def logged(self, form: str, *, own_file: bool = True) -> Path:
-        """Let clients be turned away, each for another reason, and one be served; gives the log."""
+    def logged(self, form: str, *, own_file: bool = True, by_run: bool = False) -> Path:
+        """Let clients be turned away, each for another reason, and one be served; gives the log.
+
+        Args:
+            form: Of the access log.
+            own_file: Whether it has one, or is with the service's log.
+            by_run: Whether `txmux run` runs the service, or `twist`.
+        """
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         log = folder / "access.log"
         rules = folder / "rules.ini"
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
             rules.write_text(_RULES.format(log=log if own_file else "-", form=form, server=port))
-            child = Child(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+            words = (
+                (sys.executable, "-m", "txmux", "run", rules)
+                if by_run
+                else (*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+            )
+            child = Child(*map(str, words))
             self.addCleanup(child.end)
             ports = {
                 name: int(child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")[1])
                 for name in ("public", "limited", "proxied", "six")
             }
-            child.wait_for("Starting reactor")
+            child.wait_for("Starting reactor|, rules ")
             self.visit(ports["public"], b"GET / HTTP/1.1\r\n")
             self.visit(ports["public"], b"\xff")
             self.visit(ports["public"], b"")
@@ -134,8 +147,8 @@ class FilterTests(InteropTestCase):
 
     def test_service_log(self) -> None:
         """The service's own log, among other lines, as such and as syslog has it."""
-        for form in ("text", "json"):
-            log = self.logged(form, own_file=False)
+        for form, by_run in itertools.product(("text", "json"), (False, True)):
+            log = self.logged(form, own_file=False, by_run=by_run)
             self.assert_found(log)
             before = f"{time.strftime('%b %d %H:%M:%S')} host twist[12]: "
             log.write_text("".join(before + line for line in log.open()))

@@ -160,7 +160,7 @@ class SameMomentTests(InteropTestCase):
         while not ended:
             # Without a pause it would do nothing but handle signals.
             with contextlib.suppress(subprocess.TimeoutExpired):
-                mux.child.process.wait(0.002)
+                mux.child.process.wait(0.01)
                 ended = True
             mux.terminate()
         mux.assert_stopped()

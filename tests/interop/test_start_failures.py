@@ -32,11 +32,12 @@ class StartFailureTests(InteropTestCase):
 
     def assert_taken(self, endpoint: str, *others: str) -> None:
         """Find that this endpoint, whose port is taken, stops the start."""
+        kind = "u" if endpoint.startswith("udp:") else "t"
         lines = [f"[listen {name}]\nendpoint = {text}" for name, text in enumerate(others)]
         self.assertEqual(
             self.failure(*lines, f"[listen public]\nendpoint = {endpoint}"),
             f"[listen public] endpoint {endpoint}: cannot listen: Address already in use; "
-            "another program has it (ss -ltnp shows which): stop that one or choose another port\n",
+            f"another program has it (ss -l{kind}np shows which): stop that one or choose another port\n",
         )
 
     def test_port_taken(self) -> None:
@@ -47,6 +48,12 @@ class StartFailureTests(InteropTestCase):
             self.assert_taken(f"tcp:{port}:interface=127.0.0.1", "127.0.0.1:0")
             if has_ipv6():
                 self.assert_taken(f":{port}", "127.0.0.1:0", ":0")
+
+    def test_port_of_datagrams_taken(self) -> None:
+        """The same over UDP, with the command that shows such ports."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", 0))
+            self.assert_taken(f"udp:127.0.0.1:{other.getsockname()[1]}")
 
     def test_permission_denied(self) -> None:
         """A privileged port without the privilege."""
@@ -72,6 +79,35 @@ class StartFailureTests(InteropTestCase):
             f"[listen public] endpoint {endpoint}: cannot listen: Cannot assign requested address; "
             "no interface of this machine has that address: see `ip address`; for one that it will have, 'freebind = yes'\n",
         )
+
+    def test_no_folder(self) -> None:
+        """A UNIX socket in a folder that is not there."""
+        endpoint = f"unix:{self.folder}/no/x.sock"
+        self.assertEqual(
+            self.failure(f"[listen public]\nendpoint = {endpoint}"),
+            f"[listen public] endpoint {endpoint}: cannot listen: No such file or directory; its folder is not there: "
+            "create it (systemd does by RuntimeDirectory=), or correct the path\n",
+        )
+
+    def test_files_of_backends(self) -> None:
+        """Files for TLS that cannot be used are errors of the rules, and all are told with their lines."""
+        empty = self.folder / "empty.pem"
+        empty.touch()
+        for settings in ("", "[txmux]\nworkers = 2\n"):
+            said = self.failure(
+                f"{settings}[listen public]\nendpoint = 127.0.0.1:0\ndefault = a\nsilent = b",
+                f"[backend a]\nserver = h:1\ntls = yes\ntls_ca = {empty}",
+                f"[backend b]\nserver = h:1\ntls = yes\ntls_client_certificate = {empty}",
+                status=os.EX_CONFIG,
+            )
+            line = 8 + settings.count("\n")
+            no = "no certificate in it; name a PEM file with"
+            one, two = (f"{self.rules}:{line + more}: [backend" for more in (0, 4))
+            self.assertEqual(
+                said,
+                f"{one} a] tls_ca: '{empty}' has {no} certificates\n"
+                f"{two} b] tls_client_certificate: '{empty}': {no} a certificate and its key\n",
+            )
 
     def test_access_log(self) -> None:
         """An access log that cannot be written."""

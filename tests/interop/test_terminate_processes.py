@@ -35,7 +35,9 @@ class BadFileTests(InteropTestCase):
         for settings in ("", "[txmux]\nworkers = 2\n"):
             rules.write_text(rules.read_text().partition("[txmux]")[0] + settings)
             done = run(*twist_command(), "txmux", "--rules", rules)
-            self.assertEqual((done.returncode, done.stdout, done.stderr.decode()), (1, b"", wanted))
+            self.assertEqual(
+                (done.returncode, done.stdout, done.stderr.decode()), (78, b"", wanted)
+            )
         checked = run(sys.executable, "-m", "txmux", "check", rules)
         self.assertEqual((checked.returncode, checked.stdout.decode()), (1, wanted))
 

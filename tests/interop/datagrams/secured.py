@@ -1,0 +1,152 @@
+"""DTLS by name, and media: OpenSSL, coturn, and iperf3."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from tests.interop.children import Child, run
+from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.interop.servers import make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.interop.children import Started
+    from tests.interop.mux import Record
+
+
+class Dtls(Program):
+    """``openssl s_client -dtls`` comes to one of two servers by the name that it asks for; the first one asks for a cookie."""
+
+    routes = """
+[route first]
+match = dtls sni=first.test
+backend = udp:127.0.0.1:4431
+[route second]
+match = dtls sni=second.test
+backend = udp:127.0.0.1:4432
+"""
+    names = ("first", "second")
+    least = (4, 4)
+
+    def start(self) -> Iterator[Started]:
+        """Start nothing: OpenSSL's server has one client at a time, and waits for ever for one that is gone."""
+        yield from ()
+
+    def use(self) -> None:
+        """Talk to two servers in both directions, and see to it that each has shown the certificate for its name."""
+        for number, name in enumerate(self.names, 1):
+            files = make_certificate(self.folder, f"{name}.test")
+            with ExitStack() as ends:
+                server = Child(
+                    *("openssl", "s_server", "-dtls1_2", "-accept", f"127.0.0.1:443{number}"),
+                    *("-cert", files.chain, "-key", files.key),
+                    *(("-listen",) if name == "first" else ()),
+                    stdin=True,
+                )
+                ends.callback(server.end)
+                server.wait_for("ACCEPT")
+                client = Child(
+                    *("openssl", "s_client", "-dtls", "-connect", f"127.0.0.1:{PORT}", "-quiet"),
+                    *("-servername", f"{name}.test", "-verify_hostname", f"{name}.test"),
+                    *("-CAfile", files.chain, "-verify_return_error"),
+                    stdin=True,
+                )
+                ends.callback(client.end)
+                for one, other in ((client, server), (server, client)):
+                    assert one.process.stdin is not None
+                    one.process.stdin.write(b"first line\nlast line\n")
+                    one.process.stdin.flush()
+                    other.wait_for("^first line\nlast line$")
+
+    def check_facts(self, name: str, lines: list[Record]) -> None:
+        """The name is known."""
+        if {line["facts"]["sni"] for line in lines} != {f"{name}.test"}:
+            raise AssertionError(lines)
+
+
+class Turn(Program):
+    """coturn's clients ask for their own address, and relay messages from one to another."""
+
+    routes = """
+[route turn]
+match = stun
+backend = udp:127.0.0.1:3478
+"""
+    names = ("turn",)
+    least = (20, 20)
+
+    def start(self) -> Iterator[Started]:
+        """Start coturn."""
+        self._server = Child(
+            *("turnserver", "-n", "--listening-ip=127.0.0.1", "--listening-port=3478"),
+            *("--relay-ip=127.0.0.1", "--allow-loopback-peers", "--realm=example.com"),
+            *("--lt-cred-mech", "--user=me:secret", f"--userdb={self.folder}/users"),
+            *("--no-tls", "--no-dtls", "--no-cli", "--relay-threads=1"),
+            *("--log-file=stdout", "--simple-log", f"--pidfile={self.folder}/pid"),
+        )
+        yield self._server
+
+    def ready(self) -> None:
+        """It serves."""
+        self._server.wait_for("Total General servers")
+
+    def use(self) -> None:
+        """Ask, and relay."""
+        assert_in(
+            "UDP reflexive addr: 127.0.0.1:",
+            say("turnutils_stunclient", "-p", str(PORT), "127.0.0.1"),
+        )
+        said = say(
+            *("turnutils_uclient", "-y", "-u", "me", "-w", "secret", "-p", str(PORT)),
+            *("-n", "5", "-z", "5", "127.0.0.1"),
+        )
+        assert_in("tot_send_msgs=20, tot_recv_msgs=20", said)
+
+
+_STREAM = 300
+"""Datagrams of a stream."""
+
+
+class Streams(Program):
+    """``iperf3 -u`` sends a stream; its control connection comes to the TCP port of the same number."""
+
+    routes = f"""
+[listen control]
+endpoint = 127.0.0.1:{PORT}
+[route control]
+match = iperf3
+backend = 127.0.0.1:5201
+[route streams]
+match = payload hex=39383736
+backend = udp:127.0.0.1:5201
+"""
+    names = ("streams",)
+    least = (_STREAM + 1, 1)
+
+    def start(self) -> Iterator[Started]:
+        """Start iperf3's server."""
+        self._tests = 0
+        self._server = Child("iperf3", "--server", "--forceflush", "-B", "127.0.0.1", "-p", "5201")
+        yield self._server
+
+    def ready(self) -> None:
+        """It serves."""
+        self._server.wait_for("Server listening")
+
+    def use(self) -> None:
+        """Send datagrams of 1,200 bytes, and get as many; on a busy machine the server's queue may lose some."""
+        for reverse in ((), ("--reverse",)):
+            # It makes another listening socket after each test, and what comes before that is reset.
+            self._tests += 1
+            self._server.wait_for(rf"Server listening on 5201 \(test #{self._tests}\)")
+            done = run(
+                *("iperf3", "--client", "127.0.0.1", "-p", str(PORT), "-u", "--json"),
+                *("--length", "1200", "--bytes", str(1200 * _STREAM), "--bitrate", "10M", *reverse),
+            )
+            told = json.loads(done.stdout)
+            end = told["end"].get("sum")
+            if end is None or not 0 <= end["lost_packets"] < end["packets"] >= _STREAM:
+                raise AssertionError(f"{told.get('error')}: {end}")

@@ -1,0 +1,150 @@
+"""What the how-to *HTTP/3 and WireGuard on one port* says, with its rules, its commands and real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.interop.children import Child, InteropTestCase, eventually, output_of
+from tests.interop.datagrams.tunnels import EchoServer, Keys, exchange
+from tests.interop.namespaces import Namespace, cable
+from tests.interop.quic.case import Server
+from tests.interop.quic.content import content
+from tests.interop.quic.h3_client import client, configuration
+from tests.interop.servers import make_certificate, start_nginx
+
+_DOCUMENT = Path(__file__).parents[3] / "docs" / "how-to" / "http3-and-wireguard.md"
+_OFFICE = "192.0.2.20"
+_HERE, _CLIENT = "198.51.100.1", "198.51.100.2"
+
+_SITE = """
+server {{
+    listen 127.0.0.1:8443 ssl;
+    ssl_certificate {certificate.chain};
+    ssl_certificate_key {certificate.key};
+    location / {{ return 200 "shop"; }}
+}}
+"""
+
+
+class HowToTests(InteropTestCase):
+    """The page is followed from top to bottom."""
+
+    def setUp(self) -> None:
+        self.text = _DOCUMENT.read_text()
+        self.here, self.office, self.client = (Namespace(self) for _ in range(3))
+        cable(self.here, ["192.0.2.1/24"], self.office, [f"{_OFFICE}/24"])
+        cable(self.here, [f"{_HERE}/24"], self.client, [f"{_CLIENT}/24"])
+        self.here.enter()
+        self.own(EchoServer())
+
+    def start_wireguard(self, end: str, namespace: Namespace, keys: Keys, lines: str) -> str:
+        """Start one end of a tunnel with these lines, and give its interface."""
+        interface = f"wg{os.getpid()}{end}"
+        started = self.own(
+            Child(*namespace.command, "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", interface)
+        )
+        started.wait_for("UAPI listener started")
+        file = self.folder / interface
+        file.write_text(f"[Interface]\nPrivateKey={keys.private}\n{lines}")
+        output_of(*namespace.command, "wg", "setconf", interface, file)
+        return interface
+
+    def start_server(self, number: int, namespace: Namespace) -> tuple[str, str]:
+        """Start a server of WireGuard, and give its interface and its public key, as the page says it is got."""
+        server = self.start_wireguard(f"s{number}", namespace, Keys(), "ListenPort=51820\n")
+        self.give_address(server, namespace, f"10.9{number}.0.1")
+        key = output_of(*namespace.command, "wg", "show", server, "public-key")
+        return server, key.decode().strip()
+
+    def start_client(self, number: int, namespace: Namespace, server: str, key: str) -> None:
+        """Start a client, which begins a tunnel to that server at once."""
+        lines = f"[Peer]\nPublicKey={key}\nAllowedIPs=10.9{number}.0.0/24\n"
+        lines += f"Endpoint={_HERE}:443\nPersistentKeepalive=1\n"
+        keys = Keys()
+        output_of(
+            *(*namespace.command, "wg", "set", server, "peer", keys.public),
+            *("allowed-ips", f"10.9{number}.0.2/32"),
+        )
+        client = self.start_wireguard(f"c{number}", self.client, keys, lines)
+        self.give_address(client, self.client, f"10.9{number}.0.2")
+
+    @staticmethod
+    def give_address(interface: str, namespace: Namespace, address: str) -> None:
+        """Give an interface an address, and bring it up."""
+        namespace.ip(f"addr add {address}/24 dev {interface}")
+        namespace.ip(f"link set {interface} up")
+
+    def write_rules(self, *keys: str) -> Path:
+        """Write the rules of the page, with these public keys in the place of its own."""
+        [rules] = re.findall(r"^```ini\n(.*?)^```$", self.text, re.DOTALL | re.MULTILINE)
+        own = iter(keys)
+        rules = re.sub(r"(?<=wireguard key=).*", lambda _: next(own), rules)
+        file = self.folder / "http3-and-wireguard.ini"
+        file.write_text(rules)
+        return file
+
+    def command(self, name: str) -> list[str]:
+        """Give the words of one of the page's commands."""
+        [line] = re.findall(rf"^\$ (?:sudo )?(txmux {name} .*)$", self.text, re.MULTILINE)
+        return ["-m", *str(line).split()]
+
+    def test_all_of_it(self) -> None:
+        """Each name and each key leads to its server, TCP leads to the web site, and a scanner gets nothing."""
+        certificate = make_certificate(self.folder, "www.example.com", "shop.example.com")
+        for name, at in (("shop", 8443), ("site", 8444), ("site", 8445)):
+            self.own(Server(name, certificate, f"--at=127.0.0.1:{at}"))
+        self.own(start_nginx(self.folder, _SITE.format(certificate=certificate)))
+        servers = [
+            (there, *self.start_server(number, there))
+            for number, there in enumerate((self.here, self.office))
+        ]
+        self.write_rules(*(key for _, _, key in servers))
+        in_folder = ("env", "-C", str(self.folder), sys.executable)
+        checked = output_of(*in_folder, *self.command("check"))
+        self.assertNotIn(b"error", checked)
+        running = self.own(Child(*in_folder, *self.command("run")))
+        running.wait_for(r"process \d+, rules")
+        asyncio.run(self.ask())
+        curl = ("curl", "--silent", "--cacert", certificate.chain)
+        self.assertEqual(
+            output_of(
+                *curl, "--resolve", f"shop.example.com:443:{_HERE}", "https://shop.example.com"
+            ),
+            b"shop",
+        )
+        scanner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(scanner.close)
+        scanner.sendto(b"\1\0\0\0" + bytes(144), (_HERE, 443))
+        for number, (there, name, key) in enumerate(servers):
+            self.start_client(number, there, name, key)
+            eventually(partial(self.is_up, there, name), "there is a tunnel")
+        exchange(self.client, "10.90.0.1")
+        running.process.terminate()
+        running.wait_for("stopping")
+        running.end()  # the second signal ends all flows
+        scanner.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self.assertRaises(BlockingIOError, scanner.recv, 1)
+        routes = re.findall(r"listener=public-udp .* route=(\S+) .* reason=(\S+)", running.output)
+        names = [route for route, _ in routes]
+        self.assertEqual(sorted(names), sorted(["shop", "site", "site", "home", "office", "-"]))
+        self.assertEqual(dict(routes)["-"], "no-route")
+
+    @staticmethod
+    def is_up(namespace: Namespace, server: str) -> bool:
+        """Tell whether a server of WireGuard has had a handshake."""
+        told = output_of(*namespace.command, "wg", "show", server, "latest-handshakes")
+        return told.split()[1] != b"0"
+
+    async def ask(self) -> None:
+        """Ask the web servers by HTTP/3."""
+        for host, name in (("shop", "shop"), ("www", "site"), ("www", "site")):
+            settings = configuration(f"{host}.example.com")
+            async with client(443, settings, host=_HERE) as one:
+                answer = await one.get("/20000")
+                self.assertEqual((answer.server, answer.body), (name, content(name, 20_000)))

@@ -1,0 +1,163 @@
+"""Real programs of all kinds that share one port of UDP, alone and all at once."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ClassVar
+
+from typing_extensions import override
+
+from tests.interop.children import InteropTestCase, output_of
+from tests.interop.datagrams import answering, lookups, secured, tunnels
+from tests.interop.datagrams.program import PORT
+from tests.interop.mux import Mux
+from tests.interop.namespaces import Namespace, cable
+
+if TYPE_CHECKING:
+    from tests.interop.datagrams.program import Program
+    from tests.interop.mux import Record
+
+_PROGRAMS: dict[str, type[Program]] = {
+    "calls": answering.Calls,
+    "coap": answering.Coap,
+    "dtls": secured.Dtls,
+    "files": lookups.Files,
+    "messages": answering.Messages,
+    "ike": tunnels.Ike,
+    "names": lookups.Names,
+    "openvpn": tunnels.OpenVpn,
+    "radius": answering.Radius,
+    "snmp": answering.Snmp,
+    "streams": secured.Streams,
+    "time": answering.Time,
+    "turn": secured.Turn,
+    "wireguard": tunnels.WireGuard,
+}
+
+
+class ProgramTests(InteropTestCase):
+    """One service leads them all; they have a network of their own, so servers can be at the ports that they are used to."""
+
+    programs: ClassVar[dict[str, Program]]
+    mux: ClassVar[Mux]
+    seen: ClassVar[int] = 0
+
+    @override
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        here, there = Namespace(cls), Namespace(cls)
+        cable(here, [f"{tunnels.HERE}/24"], there, [f"{tunnels.THERE}/24"])
+        here.enter()
+        cls.share(tunnels.EchoServer())
+        cls.programs = {name: made(cls.folder / name, there) for name, made in _PROGRAMS.items()}
+        for program in cls.programs.values():
+            for server in program.start():
+                cls.share(server)
+        rules = f"[listen port]\nendpoint = udp:{PORT}\n    udp:123\n"
+        rules += "".join(program.routes for program in cls.programs.values())
+        cls.mux = cls.share(Mux(cls.folder, rules, f"admin = unix:{cls.folder}/admin"))
+        for program in cls.programs.values():
+            program.ready()
+
+    def ended(self) -> list[Record]:
+        """End all flows, and give their lines of the access log."""
+        output_of(
+            *("curl", "--silent", "--fail", "--unix-socket", self.folder / "admin"),
+            *("--json", json.dumps({"listener": "port"}), "http://localhost/api/connections/close"),
+        )
+        lines = self.mux.lines("port")
+        new = lines[self.seen :]
+        type(self).seen = len(lines)
+        return new
+
+    def assert_works(self, *names: str) -> None:
+        """Have programs do what they do, all at once, and check their lines in the access log."""
+        programs = [self.programs[name] for name in names]
+        with ThreadPoolExecutor(len(programs)) as threads:
+            for used in [threads.submit(program.use) for program in programs]:
+                used.result()
+        lines = self.ended()
+        for program in programs:
+            program.check(lines)
+        self.assertEqual(
+            {line["route"] for line in lines},
+            {route for program in programs for route in program.names},
+        )
+
+    def test_calls(self) -> None:
+        """SIP, by sipsak."""
+        self.assert_works("calls")
+
+    def test_coap(self) -> None:
+        """CoAP, by libcoap's client."""
+        self.assert_works("coap")
+
+    def test_dtls(self) -> None:
+        """DTLS, by OpenSSL's client."""
+        self.assert_works("dtls")
+
+    def test_files(self) -> None:
+        """TFTP, by curl."""
+        self.assert_works("files")
+
+    def test_ike(self) -> None:
+        """IKE, by ike-scan and strongSwan."""
+        self.assert_works("ike")
+
+    def test_messages(self) -> None:
+        """syslog, by logger."""
+        self.assert_works("messages")
+
+    def test_names(self) -> None:
+        """DNS, by dig and dnsperf."""
+        self.assert_works("names")
+
+    def test_openvpn(self) -> None:
+        """OpenVPN, both ends."""
+        self.assert_works("openvpn")
+
+    def test_radius(self) -> None:
+        """RADIUS, by radclient."""
+        self.assert_works("radius")
+
+    def test_snmp(self) -> None:
+        """SNMP, by the programs of Net-SNMP."""
+        self.assert_works("snmp")
+
+    def test_streams(self) -> None:
+        """A stream of iperf3."""
+        self.assert_works("streams")
+
+    def test_time(self) -> None:
+        """NTP, by ntpdig."""
+        self.assert_works("time")
+
+    def test_turn(self) -> None:
+        """STUN and TURN, by coturn's clients."""
+        self.assert_works("turn")
+
+    def test_wireguard(self) -> None:
+        """Two tunnels of WireGuard."""
+        self.assert_works("wireguard")
+
+    def test_wireguard_moves(self) -> None:
+        """When the client gets another address, both tunnels go on, and the log has it."""
+        program = self.programs["wireguard"]
+        assert isinstance(program, tunnels.WireGuard)
+        self.addCleanup(program.rest)
+        program.begin()
+        program.exchange()
+        program.move(tunnels.THERE, tunnels.ELSEWHERE)
+        self.addCleanup(program.move, tunnels.ELSEWHERE, tunnels.THERE)
+        program.exchange()
+        lines = self.ended()
+        self.assertEqual(sorted(line["route"] for line in lines), ["home", "office"])
+        for line in lines:
+            self.assertEqual(line["client"].partition(":")[0], tunnels.THERE)
+            self.assertEqual(line["facts"]["moved_to"].partition(":")[0], tunnels.ELSEWHERE)
+
+    def test_all(self) -> None:
+        """All of them at once."""
+        self.assert_works(*_PROGRAMS)

@@ -1,0 +1,324 @@
+"""Tunnels between two networks: WireGuard, OpenVPN, and what begins one of IPsec."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import socketserver
+import sys
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from typing_extensions import override
+
+from tests.interop.children import Child, output_of
+from tests.interop.datagrams.program import PORT, Program, assert_in, say
+from tests.support.certificates import make_authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.interop.children import Started
+    from tests.interop.mux import Record
+    from tests.interop.namespaces import Namespace
+
+HERE, THERE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
+"""Where the service is, where clients in the other namespace are, and where they move to."""
+
+_PORT_INSIDE = 7000
+
+_EXCHANGE = """\
+import hashlib, random, socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20) as peer:
+    peer.sendall(random.Random(1).randbytes(int(sys.argv[3])))
+    peer.shutdown(socket.SHUT_WR)
+    digest = hashlib.sha256()
+    while data := peer.recv(65536):
+        digest.update(data)
+print(digest.hexdigest(), end="")
+"""
+
+
+class _Echo(socketserver.StreamRequestHandler):
+    """Sends everything back when it has it all."""
+
+    @override
+    def handle(self) -> None:
+        self.wfile.write(self.rfile.read())
+
+
+class EchoServer:
+    """What programs exchange bytes with inside of a tunnel, at all addresses of this namespace."""
+
+    def __init__(self) -> None:
+        self._server = socketserver.ThreadingTCPServer(("0.0.0.0", _PORT_INSIDE), _Echo)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=[0.05], daemon=True).start()
+
+    def end(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def exchange(there: Namespace, address: str, size: int = 300_000) -> None:
+    """Send bytes from the other namespace to an address inside of a tunnel, and see to it that they come back."""
+    arguments = ("-c", _EXCHANGE, address, str(_PORT_INSIDE), str(size))
+    got = output_of(*there.command, sys.executable, *arguments).decode()
+    if got != hashlib.sha256(random.Random(1).randbytes(size)).hexdigest():
+        raise AssertionError(f"what came back from {address} is not what was sent")
+
+
+def change_address(there: Namespace, old: str, new: str) -> None:
+    """Give the interface of a namespace that has one address another one."""
+    [interface] = {interface for interface, addresses in _addresses(there) if old in addresses}
+    # The other way round, the second address of a network would go with the first.
+    there.ip(f"addr del {old}/24 dev {interface}")
+    there.ip(f"addr add {new}/24 dev {interface}")
+
+
+def _addresses(there: Namespace) -> Iterator[tuple[str, list[str]]]:
+    told = json.loads(output_of(*there.command, "ip", "-json", "addr"))
+    for interface in told:
+        yield interface["ifname"], [one["local"] for one in interface["addr_info"]]
+
+
+class Keys:
+    """Those of one end of a tunnel.
+
+    Attributes:
+        private: The private key, as WireGuard writes it.
+        public: The public key.
+    """
+
+    def __init__(self) -> None:
+        key = X25519PrivateKey.generate()
+        self.private = base64.b64encode(key.private_bytes_raw()).decode()
+        self.public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+
+
+class WireGuard(Program):
+    """Two servers, told apart by their keys, and a client of both."""
+
+    names = ("home", "office")
+    least = (200, 200)
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)  # type: ignore[arg-type]
+        self._servers = {name: Keys() for name in self.names}
+        self._clients = {name: Keys() for name in self.names}
+        self.routes = "".join(
+            f"[route {name}]\nmatch = wireguard key={self._servers[name].public}\n"
+            f"backend = udp:127.0.0.1:{51821 + number}\n"
+            for number, name in enumerate(self.names)
+        )
+
+    @override
+    def start(self) -> Iterator[Started]:
+        self._interfaces = []
+        for end, before in (("s", ()), ("c", self.there.command)):
+            for number in range(len(self.names)):
+                name = f"wg{os.getpid()}{end}{number}"
+                child = Child(*before, "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", name)
+                self._interfaces.append((name, child))
+                yield child
+
+    @override
+    def ready(self) -> None:
+        ends = [(end, number) for end in "sc" for number in range(len(self.names))]
+        before: tuple[str, ...]
+        for (end, number), (interface, child) in zip(ends, self._interfaces, strict=True):
+            child.wait_for("UAPI listener started")
+            name = self.names[number]
+            here, there = self._servers[name], self._clients[name]
+            inside = f"10.9{number}.0"
+            if end == "s":
+                before, address = (), f"{inside}.1/24"
+                lines = f"PrivateKey={here.private}\nListenPort={51821 + number}\n"
+                lines += f"[Peer]\nPublicKey={there.public}\nAllowedIPs={inside}.2/32\n"
+            else:
+                before, address = self.there.command, f"{inside}.2/24"
+                lines = f"PrivateKey={there.private}\n[Peer]\nPublicKey={here.public}\n"
+                lines += f"AllowedIPs={inside}.0/24\nEndpoint={HERE}:{PORT}\n"
+            file = self.folder / interface
+            file.write_text(f"[Interface]\n{lines}")
+            if end == "s":
+                output_of("wg", "setconf", interface, file)
+            output_of(*before, "ip", "addr", "add", address, "dev", interface)
+            output_of(*before, "ip", "link", "set", interface, "up")
+
+    @override
+    def use(self) -> None:
+        """Begin both tunnels, exchange bytes through them, and end them."""
+        try:
+            self.begin()
+            self.exchange()
+        finally:
+            self.rest()
+
+    def begin(self) -> None:
+        """Have the client begin new tunnels."""
+        for interface, _ in self._interfaces[len(self.names) :]:
+            output_of(*self.there.command, "wg", "setconf", interface, self.folder / interface)
+
+    def rest(self) -> None:
+        """Have the client forget its tunnels, so that it says nothing more."""
+        for (interface, _), name in zip(
+            self._interfaces[len(self.names) :], self.names, strict=True
+        ):
+            known = self._servers[name].public
+            output_of(*self.there.command, "wg", "set", interface, "peer", known, "remove")
+
+    def move(self, old: str, new: str) -> None:
+        """Give the client another address."""
+        change_address(self.there, old, new)
+        for number, (interface, _) in enumerate(self._interfaces[len(self.names) :]):
+            # wireguard-go goes on with an address that is gone, until it takes another port.
+            port = str(31820 + number + 2 * (new == ELSEWHERE))
+            output_of(*self.there.command, "wg", "set", interface, "listen-port", port)
+
+    def exchange(self) -> None:
+        """Exchange bytes through both tunnels as they are."""
+        for number in range(len(self.names)):
+            exchange(self.there, f"10.9{number}.0.1")
+
+    @override
+    def check_facts(self, name: str, lines: list[Record]) -> None:
+        if {line["facts"]["message"] for line in lines} != {"initiation"}:
+            raise AssertionError(lines)
+
+
+class OpenVpn(Program):
+    """A server with one client, which know the fingerprints of each other's certificates."""
+
+    routes = """
+[route tunnel]
+match = openvpn
+backend = udp:127.0.0.1:1194
+"""
+    names = ("tunnel",)
+    least = (200, 200)
+
+    @override
+    def start(self) -> Iterator[Started]:
+        """Start nothing: without a list of clients the server has one for all its life."""
+        yield from ()
+
+    @override
+    def use(self) -> None:
+        """Start both, and exchange bytes."""
+        prints = {}
+        for name in ("server", "client"):
+            made = make_authority(name, name)
+            made.write(self.folder / f"{name}.pem")
+            (self.folder / f"{name}.key").write_bytes(made.key_pem())
+            prints[name] = made.certificate.fingerprint(hashes.SHA256()).hex(":")
+        with ExitStack() as ends:
+            server = self._start("server", prints["client"], "10.93.0.1", "10.93.0.2", ends)
+            server.wait_for("UDPv4 link local")
+            self._start("client", prints["server"], "10.93.0.2", "10.93.0.1", ends).wait_for(
+                "Initialization Sequence Completed"
+            )
+            exchange(self.there, "10.93.0.1")
+
+    def _start(self, name: str, other: str, here: str, there: str, ends: ExitStack) -> Child:
+        is_client = name == "client"
+        role = (
+            ("--tls-client", "--remote", HERE, str(PORT), "--nobind")
+            if is_client
+            else ("--tls-server", "--dh", "none", "--local", "127.0.0.1", "--lport", "1194")
+        )
+        child = Child(
+            *(self.there.command if is_client else ()),
+            *("openvpn", "--dev", f"ovpn{name}", "--dev-type", "tun", "--proto", "udp4", *role),
+            *("--ifconfig", here, there, "--peer-fingerprint", other, "--verb", "3"),
+            *("--cert", self.folder / f"{name}.pem", "--key", self.folder / f"{name}.key"),
+        )
+        ends.callback(child.end)
+        return child
+
+
+_STRONGSWAN = """\
+charon-systemd {{
+  filelog {{
+    stderr {{
+      default = 1
+    }}
+  }}
+  load = random nonce aes sha1 sha2 hmac kdf gmp pem pkcs1 x509 pubkey socket-default kernel-netlink vici
+  plugins {{
+    vici {{
+      socket = unix://{folder}/vici
+    }}
+  }}
+}}
+swanctl {{
+  load = random pem pkcs1 x509 pubkey
+}}
+"""
+
+_CONNECTIONS = """\
+connections {
+  any {
+    proposals = aes128-sha1-modp1024
+    local {
+      auth = psk
+      id = server
+    }
+    remote {
+      auth = psk
+    }
+    children {
+      net {
+        local_ts = 10.94.0.0/24
+      }
+    }
+  }
+}
+secrets {
+  ike {
+    secret = shared
+  }
+}
+"""
+
+
+class Ike(Program):
+    """``ike-scan`` asks strongSwan what it would agree to."""
+
+    routes = """
+[route ipsec]
+match = ike
+backend = udp:127.0.0.1:500
+"""
+    names = ("ipsec",)
+    least = (2, 2)
+
+    @override
+    def start(self) -> Iterator[Started]:
+        self._settings = self.folder / "strongswan.conf"
+        self._settings.write_text(_STRONGSWAN.format(folder=self.folder))
+        self._server = Child("env", f"STRONGSWAN_CONF={self._settings}", "charon-systemd")
+        yield self._server
+
+    @override
+    def ready(self) -> None:
+        self._server.wait_for("spawning 16 worker threads")
+        (self.folder / "swanctl.conf").write_text(_CONNECTIONS)
+        output_of(
+            *("env", f"STRONGSWAN_CONF={self._settings}", "swanctl", "--load-all", "--noprompt"),
+            *("--file", self.folder / "swanctl.conf", "--uri", f"unix://{self.folder}/vici"),
+        )
+
+    @override
+    def use(self) -> None:
+        """Ask in both versions."""
+        to = ("--sport=0", f"--dport={PORT}", "127.0.0.1")
+        assert_in("1 returned handshake", say("ike-scan", "--trans=7/128,2,1,2", *to))
+        assert_in("IKEv2", say("ike-scan", "--ikev2", *to))

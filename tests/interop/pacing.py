@@ -1,0 +1,69 @@
+"""A server's slow door: what is copied through it is under way for as long as a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+_BLOCK = 2**16
+_PAUSE = 0.02
+"""Seconds between two blocks: some MiB a second each way."""
+_LONG_PAUSE = 1.0
+"""The same, when enough has passed already."""
+
+
+class Paced:
+    """Leads clients to a server, slowly until it is told otherwise.
+
+    Args:
+        server: The server's port.
+        most: Bytes that pass each way of a connection before it becomes very slow.
+
+    Attributes:
+        port: Where clients come in.
+        passed: Bytes that have passed in all.
+    """
+
+    def __init__(self, server: int, most: int) -> None:
+        self._server = server
+        self._most = most
+        self._released = threading.Event()
+        self._open: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self.passed = 0
+        self._counting = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def release(self) -> None:
+        """Let all pass as fast as it can."""
+        self._released.set()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it has been closed
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._server))
+                self._open += client, server
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(_BLOCK):
+                self._released.wait(_PAUSE if passed < self._most else _LONG_PAUSE)
+                target.sendall(data)
+                passed += len(data)
+                with self._counting:
+                    self.passed += len(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        """Close all."""
+        self.release()
+        for one in (self._listening, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()

@@ -1,0 +1,87 @@
+"""What tests of QUIC have in common: servers for several names, and a service in front of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import SkipTest
+
+from tests.interop.children import Child, InteropTestCase
+from tests.interop.mux import Mux
+from tests.interop.servers import Certificate, make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.interop.mux import Record
+
+
+class Server:
+    """A running HTTP/3 server.
+
+    Args:
+        name: What it calls itself.
+        certificate: Its certificate.
+        options: As `tests.interop.quic.h3_server` has them.
+        before: A command that runs the rest of its arguments as a command.
+
+    Attributes:
+        port: Its port.
+    """
+
+    def __init__(
+        self, name: str, certificate: Certificate, *options: str, before: Sequence[str] = ()
+    ) -> None:
+        own = (name, str(certificate.chain), str(certificate.key))
+        module = "tests.interop.quic.h3_server"
+        self.child = Child(*before, sys.executable, "-m", module, *own, *options)
+        self.port = int(self.child.wait_for(r"serving on (\d+)")[1])
+
+    def end(self) -> None:
+        """End it."""
+        self.child.end()
+
+    def told(self, what: str) -> list[dict[str, Any]]:
+        """Give what it has told of its connections."""
+        lines = [json.loads(line) for line in self.child.output.splitlines() if line[:1] == "{"]
+        return [line for line in lines if line["what"] == what]
+
+
+def require_curl() -> None:
+    """Skip a test without curl's library with HTTP/3, which Debian's package has without."""
+    if find_spec("curl_cffi") is None:
+        if os.environ.get("TXMUX_REQUIRE_SERVERS"):
+            raise AssertionError(
+                "curl_cffi is not installed, and TXMUX_REQUIRE_SERVERS asks for it"
+            )
+        raise SkipTest("curl_cffi is not installed")
+
+
+class QuicCase(InteropTestCase):
+    """Tests with a service of their own before shared servers.
+
+    Attributes:
+        certificate: That of the servers.
+    """
+
+    certificate: ClassVar[Certificate]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the certificate."""
+        super().setUpClass()
+        cls.certificate = make_certificate(cls.folder, "example.com", "*.example.com")
+
+    def run_mux(self, rules: str, *, before: Sequence[str] = ()) -> Mux:
+        """Start a service; `logged` stops it."""
+        mux = Mux(self.folder, rules, "drain_timeout = 0s", before=before)
+        return self.own(mux)
+
+    @staticmethod
+    def logged(mux: Mux) -> list[Record]:
+        """Stop a service, so that all its flows end, and give the lines of its access log, by when they began."""
+        mux.stop()
+        return sorted(mux.lines(), key=lambda line: int(line["id"].rpartition("-")[2], 36))

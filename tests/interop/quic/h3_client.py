@@ -1,0 +1,217 @@
+"""An HTTP/3 client on asyncio, whose first packets can be cut and shuffled."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.tls import Epoch
+
+from tests.wire.quic_builder import cut, initial
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator
+
+    from aioquic.quic.connection import QuicConnection
+    from aioquic.tls import SessionTicket
+
+PATIENCE = 60.0
+"""Seconds that an answer may take; far more than it does take."""
+_LONG_WINDOW = 16 * 1024 * 1024
+
+
+@attrs.define
+class Answer:
+    """What a server says to a request.
+
+    Attributes:
+        server: Which one it is.
+        body: What it gives.
+    """
+
+    server: str = ""
+    body: bytearray = attrs.field(factory=bytearray)
+    whole: asyncio.Future[None] = attrs.field(factory=asyncio.Future)
+
+
+class H3Client(QuicConnectionProtocol):
+    """A connection.
+
+    Attributes:
+        established: What the handshake has come to.
+        over: How it has ended.
+        got: Bytes of bodies so far.
+    """
+
+    def __init__(self, connection: QuicConnection, stream_handler: Any) -> None:
+        super().__init__(connection, stream_handler)
+        self._http = H3Connection(connection)
+        self._answers: dict[int, Answer] = {}
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.established: HandshakeCompleted | None = None
+        self.over: ConnectionTerminated | None = None
+        self.got = 0
+
+    @property
+    def version(self) -> int:
+        """The version that it speaks now."""
+        version = self._quic._version
+        assert version is not None
+        return version
+
+    def ask(self, path: str, name: str = "www.example.com") -> Answer:
+        """Send a request, and give what its answer will be in."""
+        stream = self._quic.get_next_available_stream_id()
+        answer = self._answers[stream] = Answer()
+        head = {":method": "GET", ":scheme": "https", ":authority": name, ":path": path}
+        headers = [(key.encode(), value.encode()) for key, value in head.items()]
+        self._http.send_headers(stream, headers, end_stream=True)
+        self.transmit()
+        return answer
+
+    async def get(self, path: str) -> Answer:
+        """Ask, and wait for the whole answer."""
+        answer = self.ask(path)
+        await asyncio.wait_for(answer.whole, PATIENCE)
+        return answer
+
+    async def has(self, count: int) -> None:
+        """Wait until this many bytes have come."""
+        waiting: asyncio.Future[None] = asyncio.Future()
+        self._waiting.append((count, waiting))
+        await asyncio.wait_for(waiting, PATIENCE)
+
+    async def move(self) -> None:
+        """Take another port without knowing it, as behind a NAT."""
+        before = self._transport
+        assert before is not None
+        await self._loop.create_datagram_endpoint(lambda: self, local_addr=("::", 0))
+        before.close()
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        """Note what has come."""
+        if isinstance(event, HandshakeCompleted):
+            self.established = event
+        elif isinstance(event, ConnectionTerminated):
+            self.over = event
+            for answer in self._answers.values():
+                if not answer.whole.done():
+                    answer.whole.set_exception(ConnectionError(event.reason_phrase))
+        for told in self._http.handle_event(event):
+            self._told(told)
+        for count, waiting in self._waiting:
+            if self.got >= count and not waiting.done():
+                waiting.set_result(None)
+
+    def _told(self, told: Any) -> None:
+        if isinstance(told, HeadersReceived):
+            self._answers[told.stream_id].server = dict(told.headers)[b"server"].decode()
+        elif isinstance(told, DataReceived):
+            answer = self._answers[told.stream_id]
+            answer.body += told.data
+            self.got += len(told.data)
+            if told.stream_ended:
+                answer.whole.set_result(None)
+
+
+def configuration(
+    name: str,
+    *,
+    versions: tuple[int, ...] = (1,),
+    begins: int | None = None,
+    protocols: int = 0,
+    **more: Any,
+) -> QuicConfiguration:
+    """Make the configuration of a client.
+
+    Args:
+        name: The server's name.
+        versions: Those that it speaks, the best one first.
+        begins: The one that it begins with, if that is not the best one.
+        protocols: Application protocols that it offers besides HTTP/3; with 36 the hello takes two datagrams.
+        more: Other fields.
+    """
+    return QuicConfiguration(
+        alpn_protocols=["h3", *(f"protocol-{n:030}" for n in range(protocols))],
+        server_name=name,
+        verify_mode=ssl.CERT_NONE,
+        original_version=begins or versions[0],
+        supported_versions=[*versions],
+        max_data=_LONG_WINDOW,
+        max_stream_data=_LONG_WINDOW,
+        **more,
+    )
+
+
+@asynccontextmanager
+async def client(
+    port: int,
+    settings: QuicConfiguration,
+    *,
+    host: str = "127.0.0.1",
+    tickets: list[SessionTicket] | None = None,
+    scramble: random.Random | None = None,
+    waits: bool = True,
+) -> AsyncIterator[H3Client]:
+    """Connect.
+
+    Args:
+        port: Where to.
+        settings: Those of the client.
+        host: The address.
+        tickets: Takes those that the server gives.
+        scramble: Has the hello cut into pieces, which are shuffled over its packets.
+        waits: Whether the handshake is to be over.
+    """
+    async with connect(
+        host,
+        port,
+        configuration=settings,
+        create_protocol=H3Client,
+        session_ticket_handler=None if tickets is None else tickets.append,
+        wait_connected=False,
+    ) as made:
+        assert isinstance(made, H3Client)
+        if scramble is not None:
+            quic: Any = made._quic
+            quic.datagrams_to_send = partial(_scrambled, quic, scramble, quic.datagrams_to_send)
+        if waits:
+            made.transmit()
+            await asyncio.wait_for(made.wait_connected(), PATIENCE)
+        yield made
+
+
+def _scrambled(quic: Any, chance: random.Random, send: Any, now: float) -> Any:
+    """Make the first packets anew, with the same hello in other frames."""
+    quic.datagrams_to_send = send
+    hello = bytes(quic._crypto_streams[Epoch.INITIAL].sender._buffer)
+    first = quic._packet_number
+    datagrams = send(now)
+    frames = cut(hello, *sorted(chance.sample(range(1, len(hello)), 12)))
+    chance.shuffle(frames)
+    count = len(datagrams)
+    return [
+        (
+            initial(
+                b"\1",
+                *frames[number::count],
+                number=first + number,
+                version=quic._version,
+                destination=quic.original_destination_connection_id,
+                source=quic.host_cid,
+            ),
+            address,
+        )
+        for number, (_, address) in enumerate(datagrams)
+    ]

@@ -1,0 +1,125 @@
+"""An HTTP/3 server, as a program: it gives `/COUNT` that many bytes, and prints what it learns of each connection.
+
+``/close`` has it close the connection without an answer. It runs until it is ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+
+from tests.interop.quic.content import content
+
+if TYPE_CHECKING:
+    from aioquic.quic.connection import QuicConnection
+    from aioquic.tls import SessionTicket
+
+_LONG_WINDOW = 16 * 1024 * 1024
+
+
+class _Served(QuicConnectionProtocol):
+    """A connection."""
+
+    def __init__(self, connection: QuicConnection, stream_handler: Any, name: str) -> None:
+        super().__init__(connection, stream_handler)
+        self._name = name
+        self._http: H3Connection | None = None
+        self._peers: set[Any] = set()
+
+    def datagram_received(self, data: bytes | str, addr: Any) -> None:
+        """Note where a datagram is from, and take it."""
+        self._peers.add(addr)
+        super().datagram_received(data, addr)
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        """Answer requests."""
+        if isinstance(event, HandshakeCompleted):
+            self._tell(
+                "established",
+                version=self._quic._version,
+                early=event.early_data_accepted,
+                resumed=event.session_resumed,
+                alpn=event.alpn_protocol,
+            )
+        elif isinstance(event, ConnectionTerminated):
+            self._tell("closed", code=event.error_code, peers=len(self._peers))
+            return
+        if self._http is None:
+            self._http = H3Connection(self._quic)
+        for told in self._http.handle_event(event):
+            if isinstance(told, HeadersReceived):
+                self._answer(told.stream_id, dict(told.headers)[b":path"].decode())
+
+    def _answer(self, stream: int, path: str) -> None:
+        assert self._http is not None
+        if path == "/close":
+            self.close(0x100, "as wanted")
+            return
+        body = content(self._name, int(path[1:]) if path[1:].isdecimal() else 0)
+        headers = [
+            (b":status", b"200"),
+            (b"content-type", b"text/plain"),
+            (b"content-length", b"%d" % len(body)),
+            (b"server", self._name.encode()),
+        ]
+        self._http.send_headers(stream, headers)
+        self._http.send_data(stream, body, end_stream=True)
+
+    def _tell(self, what: str, **facts: Any) -> None:
+        _say(json.dumps({"what": what, **facts}))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("certificate")
+    parser.add_argument("key")
+    parser.add_argument("--at", default="127.0.0.1:0")
+    parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--versions", default="1,6b3343cf")
+    return parser.parse_args(arguments)
+
+
+async def _main(wanted: argparse.Namespace) -> None:
+    configuration = QuicConfiguration(
+        is_client=False,
+        alpn_protocols=["h3"],
+        supported_versions=[int(version, 16) for version in wanted.versions.split(",")],
+        max_data=_LONG_WINDOW,
+        max_stream_data=_LONG_WINDOW,
+    )
+    configuration.load_cert_chain(wanted.certificate, wanted.key)
+    tickets: dict[bytes, SessionTicket] = {}
+    host, _, port = wanted.at.rpartition(":")
+    server = await serve(
+        host,
+        int(port),
+        configuration=configuration,
+        create_protocol=partial(_Served, name=wanted.name),
+        session_ticket_fetcher=tickets.get,
+        session_ticket_handler=lambda ticket: tickets.update({ticket.ticket: ticket}),
+        retry=wanted.retry,
+    )
+    assert server._transport is not None
+    _say(f"serving on {server._transport.get_extra_info('sockname')[1]}")
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(_parsed(sys.argv[1:])))

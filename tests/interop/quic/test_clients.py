@@ -1,0 +1,156 @@
+"""HTTP/3 clients that are not aioquic: Chromium, curl, and the client of ngtcp2."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from unittest import SkipTest
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_certificate
+from typing_extensions import override
+
+from tests.interop.children import output_of, run
+from tests.interop.quic.case import QuicCase, Server, require_curl
+from tests.interop.quic.content import content
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Record
+
+_RULES = """
+[listen u]
+endpoint = udp:127.0.0.1:0
+[route site]
+match = quic sni=site.example.com
+backend = udp:127.0.0.1:{site}
+[route shop]
+match = quic sni=shop.example.com alpn=h3
+backend = udp:127.0.0.1:{shop}
+"""
+_MIB = 1024 * 1024
+_CURL = """
+import sys
+from curl_cffi import Curl, CurlOpt
+from curl_cffi.const import CurlHttpVersion
+
+name, port = sys.argv[1:]
+curl = Curl()
+curl.setopt(CurlOpt.URL, f"https://{name}:{port}/4194304".encode())
+curl.setopt(CurlOpt.RESOLVE, [f"{name}:{port}:127.0.0.1".encode()])
+curl.setopt(CurlOpt.HTTP_VERSION, CurlHttpVersion.V3ONLY)
+curl.setopt(CurlOpt.SSL_VERIFYPEER, 0)
+curl.setopt(CurlOpt.SSL_VERIFYHOST, 0)
+curl.setopt(CurlOpt.WRITEDATA, sys.stdout.buffer)
+curl.perform()
+"""
+
+
+class ClientTests(QuicCase):
+    """Each comes to the server that it names, and gets what that gives."""
+
+    servers: ClassVar[dict[str, Server]]
+
+    @override
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.servers = {name: cls.share(Server(name, cls.certificate)) for name in ("site", "shop")}
+
+    @override
+    def setUp(self) -> None:
+        self.rules = _RULES.format(**{name: server.port for name, server in self.servers.items()})
+        self.mux = self.run_mux(self.rules)
+
+    def routes(self) -> list[Record]:
+        """Check that the access log has both names, each with its route, and give its lines."""
+        lines = self.logged(self.mux)
+        self.assertEqual([line["route"] for line in lines], ["site", "shop"])
+        for line in lines:
+            facts = line["facts"]
+            self.assertEqual(facts["sni"], f"{line['route']}.example.com")
+            self.assertEqual((facts["quic"], facts["tls"], facts["alpn"]), ("1", "1.3", "h3"))
+        return lines
+
+    def test_chromium(self) -> None:
+        """A browser, whose hello is shuffled and takes two datagrams."""
+        for name, count in (("site", 1000), ("shop", _MIB)):
+            address = f"https://{name}.example.com:{self.mux.port}/{count}"
+            shown = re.search(r"<pre[^>]*>([^<]*)</pre>", self._show(address))
+            assert shown is not None
+            self.assertEqual(shown[1].encode(), content(name, count))
+        for line in self.routes():
+            self.assertTrue(line["facts"]["ja4"].startswith("q13d03"))
+
+    def _show(self, address: str) -> str:
+        """Give the page that a browser shows."""
+        certificate = load_pem_x509_certificate(self.certificate.chain.read_bytes())
+        key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        trusted = base64.b64encode(hashlib.sha256(key).digest()).decode()
+        profile = tempfile.mkdtemp(prefix="profile-", dir=self.folder)
+        self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
+        page = output_of(
+            "chromium",
+            *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+            *(("--no-sandbox",) if os.geteuid() == 0 else ()),
+            f"--user-data-dir={profile}",
+            f"--origin-to-force-quic-on={address.split('/')[2]}",
+            f"--ignore-certificate-errors-spki-list={trusted}",
+            "--host-resolver-rules=MAP *.example.com 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--dump-dom",
+            address,
+        )
+        return page.decode()
+
+    def test_curl(self) -> None:
+        """The library of curl."""
+        require_curl()
+        for name in ("site", "shop"):
+            got = output_of(sys.executable, "-c", _CURL, f"{name}.example.com", str(self.mux.port))
+            self.assertEqual(got, content(name, 4 * _MIB))
+        self.routes()
+
+    def test_ngtcp2(self) -> None:
+        """The client of ngtcp2."""
+        for name in ("site", "shop"):
+            got = self._download(name, 2 * _MIB)
+            self.assertEqual(got, content(name, 2 * _MIB))
+        self.routes()
+
+    def test_another_network(self) -> None:
+        """It changes its network on purpose, and takes another connection ID: it goes on if the default is its server."""
+        default = f"endpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{self.servers['site'].port}"
+        rules = self.rules.replace("endpoint = udp:127.0.0.1:0", default)
+        self.mux.stop()
+        self.mux = self.run_mux(rules)
+        got = self._download("site", 8 * _MIB, "--change-local-addr=30ms")
+        self.assertEqual(got, content("site", 8 * _MIB))
+        lines = self.logged(self.mux)
+        self.assertEqual([line["route"] for line in lines], ["site", None])
+        self.assertEqual({line["server"] for line in lines}, {lines[0]["server"]})
+
+    def _download(self, name: str, count: int, *options: str) -> bytes:
+        """Have the client of ngtcp2 get a file, and give what it gets."""
+        if os.geteuid():
+            raise SkipTest("only root can give a program a file of hosts")
+        program = require_program("gtlsclient")
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        host = f"{name}.example.com"
+        hosts = folder / "hosts"
+        hosts.write_text(f"127.0.0.1 {host}\n")
+        script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+        done = run(
+            *("unshare", "--mount", "sh", "-c", script, "sh", program),
+            *("--quiet", "--no-quic-dump", "--no-http-dump", "--exit-on-all-streams-close"),
+            *(f"--download={folder}", *options),
+            *(host, str(self.mux.port), f"https://{host}/{count}"),
+        )
+        self.assertEqual(done.returncode, 0, done.stderr.decode(errors="replace"))
+        return (folder / str(count)).read_bytes()

@@ -1,0 +1,139 @@
+"""Clients whose NAT gives them another port or address while they speak HTTP/3."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import sys
+from typing import ClassVar
+
+from typing_extensions import override
+
+from tests.interop.children import Child, eventually
+from tests.interop.quic.case import QuicCase, Server, require_curl
+from tests.interop.quic.content import content
+from tests.interop.quic.h3_client import PATIENCE, H3Client, client, configuration
+from tests.interop.quic.nat import OUTER, PUBLIC, Nat
+
+_CURL = """
+import hashlib, io, sys
+from curl_cffi import Curl, CurlInfo, CurlOpt
+from curl_cffi.const import CurlHttpVersion
+
+curl = Curl()
+for number in range(3):
+    got = io.BytesIO()
+    curl.setopt(CurlOpt.URL, b"https://site.example.com/100000")
+    curl.setopt(CurlOpt.RESOLVE, [f"site.example.com:443:{sys.argv[1]}".encode()])
+    curl.setopt(CurlOpt.HTTP_VERSION, CurlHttpVersion.V3ONLY)
+    curl.setopt(CurlOpt.SSL_VERIFYPEER, 0)
+    curl.setopt(CurlOpt.SSL_VERIFYHOST, 0)
+    curl.setopt(CurlOpt.WRITEDATA, got)
+    curl.perform()
+    connects = curl.getinfo(CurlInfo.NUM_CONNECTS)
+    print(number, connects, hashlib.sha256(got.getvalue()).hexdigest(), flush=True)
+    sys.stdin.readline()
+curl.close()
+"""
+_COUNT = 3 * 1024 * 1024
+_RULES = f"""
+[listen u]
+endpoint = udp:{PUBLIC}:443
+[route site]
+match = quic sni=site.example.com
+backend = udp:{PUBLIC}:4433
+[route other]
+match = any
+backend = udp:{PUBLIC}:4434
+"""
+
+
+class NatTests(QuicCase):
+    """A client in a network of its own, behind a NAT. The service has a route for whom it does not know, which leads elsewhere."""
+
+    nat: ClassVar[Nat]
+    server: ClassVar[Server]
+
+    @override
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.nat = Nat(cls)
+        at = f"--at={PUBLIC}:4433"
+        public = cls.nat.public.command
+        cls.server = cls.share(Server("site", cls.certificate, at, before=public))
+        cls.nat.home.enter()
+
+    @override
+    def setUp(self) -> None:
+        self.ports = itertools.count(20_000, 200)
+        self.closed_before = len(self.server.told("closed"))
+        self.give(OUTER[0])
+        self.mux = self.run_mux(_RULES, before=self.nat.public.command)
+
+    def give(self, address: str) -> None:
+        """Have the NAT forget the client, and give it a new port of an address."""
+        self.nat.give(address, next(self.ports))
+
+    def assert_noticed_nothing(self, last: str) -> None:
+        """Check that the server has seen one client all the time, and that the log has where it was last."""
+        eventually(lambda: len(self.server.told("closed")) > self.closed_before, "it is closed")
+        [line] = self.logged(self.mux)
+        self.assertEqual((line["route"], line["reason"]), ("site", "drained"))
+        self.assertEqual(line["facts"]["moved_to"].rpartition(":")[0], last)
+        self.assertEqual(self.server.told("closed")[-1]["peers"], 1)
+
+    def test_download(self) -> None:
+        """In the middle of a download, the port changes, and then the address; the bytes are whole."""
+
+        async def speak(one: H3Client) -> None:
+            while True:  # as browsers do while they wait for something
+                await one.ping()
+                await asyncio.sleep(0.1)
+
+        async def run() -> None:
+            async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
+                speaking = asyncio.create_task(speak(one))
+                answer = one.ask(f"/{_COUNT}")
+                for part, address in enumerate(OUTER, 1):
+                    await one.has(_COUNT * part // 3)
+                    self.give(address)
+                await asyncio.wait_for(answer.whole, PATIENCE)
+                speaking.cancel()
+                self.assertEqual(answer.body, content("site", _COUNT))
+
+        asyncio.run(run())
+        self.assert_noticed_nothing(OUTER[1])
+
+    def test_after_a_pause(self) -> None:
+        """A NAT has forgotten a silent client: its next request comes from another port or address, and is answered there."""
+
+        async def run() -> None:
+            async with client(443, configuration("site.example.com"), host=PUBLIC) as one:
+                for count, address in enumerate((*OUTER, OUTER[0]), 10_000):
+                    answer = await one.get(f"/{count}")
+                    self.assertEqual(answer.body, content("site", count))
+                    self.give(address)
+
+                answer = await one.get("/10")
+                self.assertEqual(answer.body, content("site", 10))
+
+        asyncio.run(run())
+        self.assert_noticed_nothing(OUTER[0])
+
+    def test_curl(self) -> None:
+        """So it is with the library of curl, whose QUIC is that of ngtcp2; it keeps its connection."""
+        require_curl()
+        child = self.own(Child(sys.executable, "-c", _CURL, PUBLIC, stdin=True))
+        assert child.process.stdin is not None
+        for number, address in enumerate((*OUTER, "")):
+            found = child.wait_for(rf"^{number} (\d+) (\w+)$")
+            digest = hashlib.sha256(content("site", 100_000)).hexdigest()
+            self.assertEqual((found[1], found[2]), ("0" if number else "1", digest))
+            if address:
+                self.give(address)
+            child.process.stdin.write(b"\n")
+            child.process.stdin.flush()
+        child.wait()
+        self.assert_noticed_nothing(OUTER[1])

@@ -1,0 +1,90 @@
+"""A real terminal, which tmux is, for programs that are used by keys."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from tests.interop.children import eventually, output_of, run
+from tests.processes.running import pids_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Screen:
+    """A terminal of tmux, with a shell in it.
+
+    Args:
+        folder: For its socket.
+        width: In columns.
+        height: In lines.
+        shell: The command that runs the shell.
+    """
+
+    def __init__(
+        self, folder: Path, width: int = 80, height: int = 24, shell: str = "PS1='$ ' sh"
+    ) -> None:
+        self._socket = folder / "tmux.sock"
+        size = ("-x", str(width), "-y", str(height))
+        self._tmux(
+            "-f", "/dev/null", "new-session", "-d", *size, f"env COLUMNS=80 LINES=24 {shell}"
+        )
+
+    def _tmux(self, *words: str) -> str:
+        return output_of("tmux", "-u", "-S", self._socket, *words).decode()
+
+    def run(self, *words: str | Path) -> None:
+        """Type a command."""
+        self.type(f"{shlex.join(map(str, words))}; echo exit=$?\n")
+
+    def type(self, text: str) -> None:
+        """Type characters."""
+        self._tmux("send-keys", "-l", text)
+
+    def press(self, *names: str) -> None:
+        """Press keys that have names."""
+        self._tmux("send-keys", *names)
+
+    def resize(self, width: int, height: int) -> None:
+        """Change its size; the program in it is told when tmux has time for that."""
+        name = self._tmux("display-message", "-p", "#{pane_tty}").strip()
+
+        def has_it() -> bool:
+            self._tmux("resize-window", "-x", str(width), "-y", str(height))
+            return output_of("stty", "-F", name, "size").split() == [b"%d" % height, b"%d" % width]
+
+        eventually(has_it, "the terminal has another size")
+
+    @property
+    def text(self) -> str:
+        """What it shows."""
+        return self._tmux("capture-pane", "-p")
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait until it shows something that this regular expression finds, and give all of it."""
+        shown = ""
+
+        def is_there() -> bool:
+            nonlocal shown
+            shown = self.text
+            return re.search(pattern, shown, re.MULTILINE) is not None
+
+        try:
+            eventually(is_there, f"the screen shows {pattern!r}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{shown}") from None
+        return shown
+
+    @property
+    def pid(self) -> int:
+        """The process that was started last of those in it."""
+        pid = int(self._tmux("display-message", "-p", "#{pane_pid}"))
+        while children := pids_of(pid):
+            pid = children[-1]
+        return pid
+
+    def end(self) -> None:
+        """End it, and what runs in it."""
+        run("tmux", "-S", self._socket, "kill-server")

@@ -1,0 +1,246 @@
+"""systemd itself, as the first process of namespaces of its own, with the units of the examples."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest import SkipTest
+
+from tests.interop.children import Child, eventually, first_of, run
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    import subprocess
+
+_ROOT = Path(__file__).parents[2]
+TARGETS = ("default", "basic", "sysinit", "shutdown", "network-online", "multi-user", "sockets")
+_CGROUP = """
+set -eu
+mkdir "$1"
+echo 0 > "$1/cgroup.procs"
+shift
+exec "$@"
+"""
+# /etc is a copy, so that nothing of the test is in that of the machine; /run, /opt and /var are empty.
+_INSIDE = """
+set -eu
+mount --make-rprivate /
+mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
+cp -a /etc/. "$1/etc"
+mount --bind "$1/etc" /etc
+mkdir -p "$1/opt/txmux" "$1/var/log" /run/systemd
+mount --bind "$1/opt" /opt
+mount --bind "$2" /opt/txmux
+mount --bind "$1/var" /var
+mkdir /etc/txmux
+mount --bind "$1/rules" /etc/txmux
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+exec env -i PATH="$PATH" container=txmux-tests SYSTEMD_UNIT_PATH="$1/units" \
+    "$3" --system --unit=default.target --log-target=console --show-status=0
+"""
+"""Arguments: the folder, that of the virtual environment, and systemd's program."""
+
+_DROP_IN = """
+[Service]
+StandardOutput=append:{log}
+StandardError=append:{log}
+{more}
+"""
+
+
+class FirstProcess:
+    """systemd, as the first process of namespaces and of a control group of its own.
+
+    Args:
+        folder: Its files are here; the control group has its name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._unshare, self._nsenter = map(require_program, ("unshare", "nsenter"))
+        self._folder = folder
+        self._cgroup = own_cgroup() / f"txmux-{folder.name}"
+
+    def boot(self, begin: str, *arguments: str | Path) -> None:
+        """Begin with a script of the shell, which is given the folder and these, and becomes systemd."""
+        self._child = Child(
+            *("sh", "-c", _CGROUP, "sh", str(self._cgroup)),
+            *(self._unshare, "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc"),
+            *("--cgroup", "sh", "-c", begin, "sh", self._folder, *arguments),
+        )
+        try:
+            eventually(self._is_up, "systemd runs")
+        except BaseException:
+            self.end()
+            raise
+
+    def _is_up(self) -> bool:
+        if self._child.process.poll() is not None:
+            raise AssertionError(f"systemd does not run: {self._child.output}")
+        return self.first is not None and self.systemctl("is-system-running").stdout in (
+            b"running\n",
+            b"degraded\n",
+        )
+
+    @property
+    def first(self) -> int | None:
+        """The process that is systemd, as this side numbers it."""
+        return first_of(self._child)
+
+    @property
+    def entrance(self) -> tuple[str, ...]:
+        """What goes before a command that is to run there."""
+        inside = ("--target", str(self.first), "--mount", "--pid", "--cgroup", "--uts", "--ipc")
+        return (self._nsenter, *inside)
+
+    def systemctl(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Run ``systemctl`` there."""
+        return run(*self.entrance, require_program("systemctl"), "--no-pager", *words)
+
+    def end(self) -> None:
+        """End all that runs there."""
+        if self.first is not None:
+            os.kill(self.first, signal.SIGKILL)
+        self._child.end()
+        if self._cgroup.exists():
+            for path in sorted(self._cgroup.rglob("*/"), reverse=True):
+                path.rmdir()
+            eventually(lambda: removed(self._cgroup), "the control group is empty")
+
+
+class Systemd(FirstProcess):
+    """A service manager with one service, ``txmux.service``.
+
+    Args:
+        folder: Where a folder for its files is made.
+        more: Further lines for the unit's ``[Service]``.
+        socket: Lines for the ``[Socket]`` of a socket unit, if systemd opens the port.
+
+    Attributes:
+        rules: The service's rules file.
+    """
+
+    def __init__(self, folder: Path, more: str = "", socket: str = "") -> None:
+        program = _program()
+        if os.geteuid():
+            raise missing("systemd is run by root alone")
+        super().__init__(folder / os.urandom(4).hex())
+        for name in ("etc", "opt", "var", "rules", "units"):
+            (self._folder / name).mkdir(parents=True)
+        folder.chmod(0o755)  # for the user of the service
+        self.rules = self._folder / "rules" / "rules.ini"
+        self._write_units(more, socket)
+        self.boot(_INSIDE, sys.prefix, program)
+
+    def _write_units(self, more: str, socket: str) -> None:
+        units = self._folder / "units"
+        shutil.copytree(_ROOT / "examples" / "systemd", units, dirs_exist_ok=True)
+        if not socket:
+            shutil.rmtree(units / "txmux.service.d")
+            (units / "txmux.socket").unlink()
+        for name in TARGETS:
+            (units / f"{name}.target").write_text("[Unit]\nDefaultDependencies=no\n")
+        self._log = self._folder / "service.log"
+        self._log.touch()
+        # The virtual environment and the code may be where the unit hides all files.
+        shown = {_ROOT, Path(sys.prefix), Path(sys.base_prefix)}
+        if any(path.is_relative_to(place) for path in shown for place in ("/home", "/root")):
+            paths = " ".join(str(path) for path in shown)
+            more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={paths}\n"
+        drop_in = units / "txmux.service.d" / "test.conf"
+        drop_in.parent.mkdir(exist_ok=True)
+        drop_in.write_text(_DROP_IN.format(log=self._log, more=more))
+        if socket:
+            drop_in = units / "txmux.socket.d" / "test.conf"
+            drop_in.parent.mkdir()
+            drop_in.write_text(f"[Socket]\n{socket}\n")
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a program there, as root."""
+        return run(*self.entrance, *command)
+
+    def show(self, name: str) -> str:
+        """Give a property of the service."""
+        said = self.systemctl("show", "--value", f"--property={name}", "txmux.service")
+        return said.stdout.decode().strip()
+
+    def main(self) -> int:
+        """Give the service's main process, as systemd numbers it."""
+        return int(self.show("MainPID"))
+
+    def outside(self) -> int:
+        """Give the service's main process, as this side numbers it (NSpid in proc(5))."""
+        for path in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                inside = re.search(r"^NSpid:.*\s(\d+)$", path.read_text(), re.MULTILINE)
+                if inside and int(inside[1]) == self.main() and self._has(path.parent):
+                    return int(path.parent.name)
+        raise AssertionError("the service does not run")
+
+    def _has(self, process: Path) -> bool:
+        return self._cgroup.name in (process / "cgroup").read_text()
+
+    def reset(self) -> None:
+        """End the service, and forget what has been with it."""
+        self.systemctl("kill", "--signal=KILL", "txmux.service")
+        for command in ("stop", "reset-failed"):
+            self.systemctl(command, "txmux.service")
+        self._log.write_text("")
+
+    def kill(self, name: str) -> None:
+        """Send a signal to the main process."""
+        self.systemctl("kill", "--kill-whom=main", f"--signal={name}", "txmux.service")
+
+    @property
+    def output(self) -> str:
+        """What the service has printed."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, pattern: str, count: int = 1) -> re.Match[str]:
+        """Wait until the service has printed something so often, and give the last."""
+        found: list[re.Match[str]] = []
+
+        def has_come() -> bool:
+            found[:] = re.finditer(pattern, self.output, re.MULTILINE)
+            return len(found) >= count
+
+        eventually(has_come, f"the service prints {pattern!r}:\n{self.output}")
+        return found[-1]
+
+
+def removed(folder: Path) -> bool:
+    """Remove a folder if nothing is in it, and tell whether it is gone."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    return not folder.exists()
+
+
+def _program() -> str:
+    for folder in ("/usr/lib/systemd", "/lib/systemd"):
+        if (program := Path(folder, "systemd")).exists():
+            return str(program)
+    return require_program("systemd")
+
+
+def own_cgroup() -> Path:
+    """Give the control group of this process, in the hierarchy of version 2 (cgroups(7))."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mounted, kind, options, *_ = line.split()
+        if kind == "cgroup2" and "rw" in options.split(","):
+            own = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+            return Path(mounted, own[1] if own else "")
+    raise missing("there is no cgroup2 that can be written to")
+
+
+def missing(what: str) -> Exception:
+    """Give what to raise when this machine cannot run systemd."""
+    if os.environ.get("TXMUX_REQUIRE_SERVERS"):
+        return AssertionError(f"{what}, and TXMUX_REQUIRE_SERVERS asks for systemd")
+    return SkipTest(what)

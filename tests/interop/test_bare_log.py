@@ -1,0 +1,73 @@
+"""``access_log = stdout``, as containers want it, and ``log = errors``."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.interop.children import InteropTestCase, eventually
+from tests.interop.mux import twist_command
+
+RULES = """\
+[txmux]
+access_log = stdout
+access_log_format = json
+admin = off
+workers = {workers}
+[listen public]
+endpoint = 127.0.0.1:0
+log = errors
+[route ssh]
+match = ssh
+backend = 127.0.0.1:1
+"""
+
+
+class BareLogTests(InteropTestCase):
+    """What a service writes to its standard output, of which a file is read."""
+
+    def standard_output(self, *command: str, workers: int) -> list[object]:
+        """Serve a client that says nothing, and one that no route takes; give the lines of standard output as JSON."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(RULES.format(workers=workers))
+        out, err = self.folder / "out", self.folder / "err"
+        with out.open("wb") as out_file, err.open("wb") as err_file:
+            child = subprocess.Popen([*command, str(rules)], stdout=out_file, stderr=err_file)
+        try:
+            wanted = re.compile(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")
+            ready = "workers that serve: 2" if workers > 1 else "listening on"
+            eventually(lambda: ready in err.read_text(), "it serves")
+            found = wanted.search(err.read_text())
+            assert found is not None
+            place = ("127.0.0.1", int(found[1]))
+            socket.create_connection(place, timeout=20).close()
+            with socket.create_connection(place, timeout=20) as client:
+                client.sendall(b"hello\r\n")
+                self.assertEqual(client.recv(1), b"")
+            eventually(lambda: "no-route" in out.read_text(), "there is a line")
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(20)
+        return [json.loads(line) for line in out.read_text().splitlines()]
+
+    def assert_bare(self, *command: str) -> None:
+        """Check that the one line is that of the client that was turned away, whatever the number of processes."""
+        for workers in (1, 2):
+            lines = self.standard_output(*command, workers=workers)
+            self.assertEqual(
+                [line["reason"] for line in lines if isinstance(line, dict)], ["no-route"]
+            )
+            self.assertEqual(len(lines), 1)
+
+    def test_twist(self) -> None:
+        """`twist` has its own log on standard error then."""
+        self.assert_bare(*twist_command(), "txmux", "--rules")
+
+    def test_run(self) -> None:
+        """`txmux run` always has."""
+        self.assert_bare(str(Path(sys.executable).with_name("txmux")), "run")

@@ -1,0 +1,95 @@
+"""What the balancers of clouds say in a header is seen by whoever asks, and by the server."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+from tests.interop.children import InteropTestCase, output_of
+from tests.interop.mux import Mux
+from txmux.proxyprotocol.decode import Decoded, decode
+from txmux.proxyprotocol.encode import encode_v2
+from txmux.proxyprotocol.header import Header, Tlv
+
+_RULES = """
+[listen public]
+endpoint          = 127.0.0.1:0
+accept_proxy_from = 127.0.0.1
+default           = site
+
+[backend site]
+server         = 127.0.0.1:{port}
+proxy_protocol = v2
+"""
+_SAID = (
+    Tlv(0xEA, b"\1vpce-08d2bf15fac5001c9"),
+    Tlv(0xE0, bytes.fromhex("0123456789abcdef")),
+    Tlv(0xEE, bytes.fromhex("0178563412")),
+)
+_FACTS = {
+    "vpc_endpoint": "vpce-08d2bf15fac5001c9",
+    "psc_connection": "81985529216486895",
+    "link_id": "305419896",
+}
+_ODD = (Tlv(0xEA, b""), Tlv(0xE0, b"\1"), Tlv(0xEE, b"\2\0\0\0\0"))
+
+
+class CloudTests(InteropTestCase):
+    """A client that comes with such a header."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.server.close)
+        self.server.settimeout(20)
+        port = self.server.getsockname()[1]
+        self.admin = f"unix:{self.folder}/{port}.sock"
+        self.mux = self.own(Mux(self.folder, _RULES.format(port=port), f"admin = {self.admin}"))
+
+    def led(self, *tlvs: Tlv) -> tuple[socket.socket, Header]:
+        """Connect a client, and give it and what its server is told."""
+        client = self.mux.connect()
+        self.addCleanup(client.close)
+        client.sendall(encode_v2(Header(tlvs=tlvs)) + b"hello")
+        accepted, _ = self.server.accept()
+        self.addCleanup(accepted.close)
+        accepted.settimeout(20)
+        self.accepted = accepted
+        received = b""
+        while not received.endswith(b"hello"):
+            received += accepted.recv(4096)
+        decoded = decode(received)
+        assert isinstance(decoded, Decoded)
+        return client, decoded.header
+
+    def end(self, client: socket.socket) -> None:
+        """End a connection from both sides."""
+        client.close()
+        self.accepted.close()
+
+    def ask(self, *words: str) -> str:
+        """Run a command that asks the service."""
+        return output_of(sys.executable, "-m", "txmux", *words, "--admin", self.admin).decode()
+
+    def test_told(self) -> None:
+        """The API, the explanation and the access log have them as facts; the server has them as they came."""
+        client, header = self.led(*_SAID)
+        self.assertEqual({*_SAID} - {*header.tlvs}, set())
+        (connection,) = json.loads(self.ask("connections", "--json"))
+        self.assertEqual(connection["facts"], connection["facts"] | _FACTS)
+        explained = self.ask("explain", "--connection", connection["id"])
+        for value in _FACTS.values():
+            self.assertIn(value, explained)
+        self.end(client)
+        facts = self.mux.take_one()["facts"]
+        self.assertEqual(facts, facts | _FACTS)
+
+    def test_odd(self) -> None:
+        """Those of another form say nothing, refuse nobody, and go on as they came."""
+        client, header = self.led(*_ODD)
+        self.assertEqual({*_ODD} - {*header.tlvs}, set())
+        self.end(client)
+        line = self.mux.take_one()
+        self.assertEqual({*line["facts"]} & {*_FACTS}, set())
+        self.assertEqual(line["reason"], "done")

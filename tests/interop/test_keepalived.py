@@ -1,0 +1,376 @@
+"""The example of two machines that share an address, with keepalived on both, each in a network of its own.
+
+The long form, twenty times each, runs with ``TXMUX_LONG=1``, and prints how long nobody could connect.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
+from tests.interop.mux import Twist
+from tests.interop.namespaces import Namespace
+from tests.interop.originals import client_hello
+from tests.interop.scenario import EXAMPLES
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_FILES = EXAMPLES / "keepalived"
+_SHARED = ("192.0.2.10", 443)
+_SERVERS = ("192.0.2.21", "192.0.2.22")
+_IS_LONG = bool(os.environ.get("TXMUX_LONG"))
+_TIMES = 20 if _IS_LONG else 2
+# What is claimed is measured; beside other tests, a processor may be too busy for it.
+_MOST = 3.0 if _IS_LONG else 20.0  # seconds
+_PATIENCE = 0.25 if _IS_LONG else 1.0
+_WORSE = "effective priority from 200 to 150"
+_BETTER = "effective priority from 150 to 200"
+_HELLO = client_hello("www.example.com")
+
+
+@attrs.frozen
+class _Attempt:
+    """A client's try to connect.
+
+    Attributes:
+        at: When it began.
+        machine: Who has led it to the server; empty if it has failed.
+    """
+
+    at: float
+    machine: str
+
+
+class _Clients:
+    """Clients that connect, one after another, until they are ended."""
+
+    def __init__(self) -> None:
+        self.attempts: list[_Attempt] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(0.02):
+            self.attempts.append(_Attempt(time.monotonic(), _ask()))
+
+    def end(self) -> None:
+        """Connect no more."""
+        self._is_over.set()
+        self._thread.join()
+
+
+def _ask() -> str:
+    """Connect as one client, and give the machine that its server has seen."""
+    try:
+        with socket.create_connection(_SHARED, _PATIENCE) as client:
+            client.sendall(_HELLO)
+            return client.recv(100).decode()
+    except OSError:
+        return ""
+
+
+class _Machine:
+    """One of both: a network of its own, txmux and keepalived, with the files of the example."""
+
+    def __init__(self, test: type[KeepalivedTests], number: int) -> None:
+        self.address = f"192.0.2.{number}"
+        self.network = Namespace(test)
+        self._port = f"port{number}"
+        lan = test.network
+        lan.ip(f"link add {self._port} type veth peer name eth0 netns {self.network.name}")
+        lan.ip(f"link set {self._port} master lan up")
+        self.network.ip(f"addr add {self.address}/24 dev eth0")
+        self.network.ip("link set eth0 up")
+        folder = test.folder / str(number)
+        self._run = folder / "run"
+        self._places = {"/etc/keepalived": folder / "etc", "/run": self._run}
+        (self._run / "txmux").mkdir(parents=True)
+        (self._run / "keepalived").mkdir()
+        (folder / "etc").mkdir()
+        for name in ("keepalived.conf", "check-txmux"):
+            shutil.copy(_FILES / name, folder / "etc")
+        self.txmux: Twist
+        self.keepalived: Child
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        mounts = [
+            shlex.join(("mount", "--bind", str(there), place))
+            for place, there in self._places.items()
+        ]
+        script = "\n".join((*mounts, 'exec "$@"'))
+        return (*self.network.command, "unshare", "--mount", "sh", "-ec", script, "sh")
+
+    def start_txmux(self) -> None:
+        """Start txmux."""
+        self.txmux = Twist("--rules", _FILES / "rules.ini", before=self.before)
+        self.txmux.child.allow(1000)
+        self.txmux.child.wait_for("Starting reactor")
+
+    def start_keepalived(self) -> None:
+        """Start keepalived."""
+        # A killed one counts as alive as long as nobody has reaped it, which the first process of a container may never do.
+        for file in self._run.rglob("*.pid"):
+            file.unlink()
+        options = ("--dont-fork", "--log-console", "--vrrp")
+        self.keepalived = Child(*self.before, require_program("keepalived"), *options)
+        self.keepalived.allow(1000)
+
+    def kill_keepalived(self) -> None:
+        """Kill keepalived with all of its processes, so that it can tell nobody."""
+        children = _children(self.keepalived.process.pid)
+        for process in (self.keepalived.process.pid, *children):
+            os.kill(process, signal.SIGKILL)
+        self.keepalived.wait()
+
+    def end(self) -> None:
+        """End both."""
+        self.keepalived.end()
+        self.txmux.child.process.kill()  # it would wait for the other machine
+        self.txmux.child.wait()
+
+    def has_address(self) -> bool:
+        """Tell whether the address is here."""
+        return b" 192.0.2.10/" in output_of(
+            "ip", "-n", self.network.name, "-4", "address", "show", "dev", "eth0"
+        )
+
+    def cut(self, *, is_cut: bool) -> None:
+        """Pull the cable out, or put it in again."""
+        output_of("ip", "link", "set", self._port, "down" if is_cut else "up")
+
+
+def _children(process: int) -> list[int]:
+    file = Path(f"/proc/{process}/task/{process}/children")
+    return [int(word) for word in file.read_text().split()]
+
+
+class KeepalivedTests(InteropTestCase):
+    """Each of the things that can happen to the machine that has the address."""
+
+    network: ClassVar[Namespace]
+    machines: ClassVar[tuple[_Machine, _Machine]]
+    clients: _Clients
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the network, with the clients and the servers in the middle of it, and start all."""
+        super().setUpClass()
+        for program in ("keepalived", "curl"):
+            require_program(program)
+        cls.network = Namespace(cls)
+        cls.network.ip("link add lan type bridge")
+        for address in ("192.0.2.100", *_SERVERS):
+            cls.network.ip(f"addr add {address}/24 dev lan")
+        cls.network.ip("link set lan up")
+        cls.machines = (_Machine(cls, 11), _Machine(cls, 12))
+        cls.network.enter()
+        for address in _SERVERS:
+            cls._serve(address)
+        for machine in cls.machines:
+            machine.start_txmux()
+            machine.start_keepalived()
+            cls.addClassCleanup(machine.end)
+        eventually(lambda: bool(_ask()), "clients are served")
+
+    @classmethod
+    def _serve(cls, address: str) -> None:
+        """Listen as a server, which tells each client what it sees of it."""
+        listening = socket.create_server((address, 8443), backlog=100)
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, (peer, _) = listening.accept()
+                except OSError:
+                    return
+                with client:
+                    # A check says nothing.
+                    client.settimeout(1)
+                    try:
+                        if client.recv(10_000):
+                            client.sendall(peer.encode())
+                    except OSError:
+                        continue
+
+        threading.Thread(target=serve, daemon=True).start()
+        cls.addClassCleanup(listening.close)
+        cls.addClassCleanup(listening.shutdown, socket.SHUT_RDWR)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clients = self.own(_Clients())
+
+    def roles(self) -> tuple[_Machine, _Machine]:
+        """Wait until one machine has the address and serves, and both are ready; give it, and the other one."""
+        for machine in self.machines:
+            eventually(lambda m=machine: self._is_ready(m), f"{machine.address} is ready")  # type: ignore[misc]
+        eventually(lambda: sum(m.has_address() for m in self.machines) == 1, "one has the address")
+        eventually(lambda: bool(_ask()), "clients are served")
+        one, other = self.machines
+        return (one, other) if one.has_address() else (other, one)
+
+    def _is_ready(self, machine: _Machine) -> bool:
+        """Tell whether keepalived has found txmux to be ready for as long as it wants."""
+        said = machine.keepalived.output
+        if "VRRP_Script(txmux) succeeded" not in said or said.rfind(_WORSE) > said.rfind(_BETTER):
+            return False
+        return run(*machine.before, "/etc/keepalived/check-txmux").returncode == 0
+
+    def outages(self, since: float) -> Iterator[tuple[float, float]]:
+        """Give when no client could connect since a time: from the begin of the first try that failed to that of the next that did not."""
+        begin = None
+        for attempt in [one for one in self.clients.attempts if one.at >= since]:
+            if not attempt.machine and begin is None:
+                begin = attempt.at
+            elif attempt.machine and begin is not None:
+                yield begin, attempt.at
+                begin = None
+        if begin is not None:
+            yield begin, time.monotonic()
+
+    def happens(
+        self, what: Callable[[_Machine], Callable[[], object]], most: float = _MOST
+    ) -> None:
+        """Have something happen to the machine with the address, and to the one that has it then, and so on.
+
+        Args:
+            what: Does it, and gives what makes the machine whole again.
+            most: Seconds after which everybody has to be able to connect.
+        """
+        took, problems = [], []
+        for _ in range(_TIMES):
+            active, other = self.roles()
+            began = time.monotonic()
+            restore = what(active)
+            try:
+                eventually(lambda m=other: self._last() == m.address, "the other one leads")  # type: ignore[misc]
+                time.sleep(0.5)
+                outages = [*self.outages(began)]
+                took.append(max((end for _, end in outages), default=began) - began)
+                if took[-1] >= most:
+                    problems.append(self._told(began))
+            finally:
+                returned = time.monotonic()
+                restore()
+            self.roles()
+            time.sleep(1.5)
+            if self._has_moved(returned, other):
+                problems.append(f"the return is noticed: {self._told(returned)}")
+        told = ", ".join(f"{seconds:.2f}" for seconds in sorted(took))
+        sys.stdout.write(f"{self.id()}: seconds until clients could connect: {told}\n")
+        self.assertEqual(problems, [])
+
+    def _has_moved(self, since: float, other: _Machine) -> bool:
+        """Tell whether a machine has not kept the address: another one has served, or several clients in a row have failed."""
+        attempts = [one.machine for one in self.clients.attempts if one.at >= since]
+        return {*attempts} - {"", other.address} != set() or any(
+            not one and not next_one for one, next_one in itertools.pairwise(attempts)
+        )
+
+    def _told(self, since: float) -> str:
+        """Tell of all attempts since a time that are not as the one before, and what both keepalived have said."""
+        told, before = [], ""
+        for attempt in self.clients.attempts:
+            if attempt.at >= since and attempt.machine != before:
+                told.append(f"{attempt.at - since:.2f}: {attempt.machine or 'failed'}")
+                before = attempt.machine
+        said = (machine.keepalived.output[-1000:] for machine in self.machines)
+        return "\n".join((", ".join(told), *said))
+
+    def _last(self) -> str:
+        return self.clients.attempts[-1].machine if self.clients.attempts else ""
+
+    def test_txmux_killed(self) -> None:
+        """When txmux is killed, the other machine takes over."""
+
+        def kill(machine: _Machine) -> Callable[[], object]:
+            machine.txmux.child.process.kill()
+            machine.txmux.child.wait()
+            return machine.start_txmux
+
+        self.happens(kill)
+
+    def test_keepalived_killed(self) -> None:
+        """When keepalived is killed, which cannot give the address away, the other machine takes it."""
+
+        def kill(machine: _Machine) -> Callable[[], object]:
+            machine.kill_keepalived()
+            return machine.start_keepalived
+
+        self.happens(kill)
+
+    def test_link_down(self) -> None:
+        """When the cable is pulled out, the other machine takes over."""
+
+        def cut(machine: _Machine) -> Callable[[], object]:
+            machine.cut(is_cut=True)
+            return lambda: machine.cut(is_cut=False)
+
+        self.happens(cut)
+
+    def test_keepalived_stopped(self) -> None:
+        """When keepalived is stopped, it gives the address away at once."""
+
+        def stop(machine: _Machine) -> Callable[[], object]:
+            machine.keepalived.end()
+            return machine.start_keepalived
+
+        self.happens(stop, 1.0 if _IS_LONG else _MOST)
+
+    def test_txmux_hangs(self) -> None:
+        """A txmux that does nothing is as good as dead, but it takes both tries of the check to find that out."""
+
+        def hang(machine: _Machine) -> Callable[[], object]:
+            machine.txmux.child.process.send_signal(signal.SIGSTOP)
+            return lambda: machine.txmux.child.process.send_signal(signal.SIGCONT)
+
+        self.happens(hang, _MOST + 4)
+
+    def test_both_fail(self) -> None:
+        """Where neither is ready, one of them has the address all the same."""
+        self.roles()
+        for machine in self.machines:
+            machine.txmux.child.process.kill()
+            machine.txmux.child.wait()
+        for machine in self.machines:
+            eventually(
+                lambda m=machine: (
+                    m.keepalived.output.rfind(_WORSE) > m.keepalived.output.rfind(_BETTER)
+                ),  # type: ignore[misc]
+                "keepalived has found that",
+            )
+        time.sleep(2)
+        self.assertEqual(sum(machine.has_address() for machine in self.machines), 1)
+        for machine in self.machines:
+            machine.start_txmux()
+        self.roles()
+
+    def test_txmux_stopped(self) -> None:
+        """A txmux that is stopped serves until the other machine has the address; only who connects in that moment may have to try again."""
+
+        def stop(machine: _Machine) -> Callable[[], object]:
+            machine.txmux.terminate()
+
+            def start() -> None:
+                machine.txmux.assert_stopped()
+                machine.start_txmux()
+
+            return start
+
+        self.happens(stop, 1.0 if _IS_LONG else _MOST)

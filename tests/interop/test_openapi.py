@@ -1,0 +1,85 @@
+"""The API of a live service, asked by `schemathesis` for all that its description allows, and much that it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from tests.interop.children import InteropTestCase
+from tests.interop.mux import Mux
+
+RULES = """
+[listen x]
+endpoint = 127.0.0.1:0
+[route ssh]
+match = ssh
+backend = b
+[route web]
+match = http
+backend = b
+[backend b]
+server =
+    127.0.0.1:1
+    127.0.0.1:2 weight=2
+check = tcp interval=1s
+"""
+
+CONFIG = """
+[parameters]
+"path.name" = "x"
+"path.backend" = "b"
+"path.server" = "127.0.0.1:1"
+"path.id" = "{id}"
+"""
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+)
+LEFT_OUT = ("/api/stop", "/api/upgrade", "/api/events", "/readyz")
+"""What ends the service, or never ends itself; and what says by 503 that no server is up, as it is to."""
+
+
+class OpenAPITest(InteropTestCase):
+    """``/api/openapi.json``."""
+
+    def test_schemathesis(self) -> None:
+        """Whatever is asked, nothing fails inside the service, and each answer is as its description says."""
+        token = self.folder / "token"
+        settings = f"admin = 127.0.0.1:0\nadmin_token = {token}\nworkers = 2\nmax_connections = 9"
+        mux = Mux(self.folder, RULES, settings)
+        self.addCleanup(mux.child.end)
+        mux.child.wait_for("workers that serve: ")
+        port = mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] admin")[1]
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+        for said in (b"\x00what is this", b"SSH"):
+            client = mux.connect()
+            self.addCleanup(client.close)
+            client.sendall(said)
+        address = f"http://127.0.0.1:{port}/api"
+        with urlopen(Request(f"{address}/connections", headers=headers), timeout=20) as answer:
+            connections = json.load(answer)
+        config = self.folder / "schemathesis.toml"
+        config.write_text(CONFIG.format(id=connections[0]["id"] if connections else "5a9d7143-3"))
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                *("--config-file", str(config), "run", f"{address}/openapi.json"),
+                *("-H", f"Authorization: {headers['Authorization']}"),
+                *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
+                *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
+                *("--max-examples", "15", "--seed", "1", "--suppress-health-check", "all"),
+            ],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("Tested: 17", done.stdout)

@@ -1,0 +1,159 @@
+"""`acme/`: pebble is the authority, lego or certbot asks it for certificates, and it looks at them through txmux's ports."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import ssl
+from typing import ClassVar
+
+from cryptography import x509
+
+from tests.interop.children import Child, eventually, output_of
+from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
+from tests.interop.servers import start_redis
+from tests.programs import require_program
+from tests.support.certificates import make_authority
+
+_NAME = "www.example.com"
+_LEGO = (
+    *(
+        "lego",
+        "--server",
+        "https://127.0.0.1:14000/dir",
+        "--accept-tos",
+        "--email",
+        "a@example.com",
+    ),
+    *("--path", "/etc/ssl/acme", "--domains", _NAME, "--tls", "--tls.port", "127.0.0.1:5443"),
+)
+
+_CERTBOT = ("--standalone", "--http-01-address", "127.0.0.1", "--http-01-port", "8081")
+_FIRST = (
+    *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+    *("-subj", f"/CN={_NAME}", "-days", "1"),
+)
+
+
+class AcmeTests(ScenarioTestCase):
+    """The examples, with an authority of the test; what they lead to is Redis here."""
+
+    mux: ClassVar[Example]
+    mounts: ClassVar[str]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the authority, the server, and txmux with the certificate that the page begins with."""
+        super().setUpClass()
+        for program in ("lego", "pebble"):
+            require_program(program)
+        cls.share(start_redis(cls.folder, 8080))
+        system = cls.make_folder("ssl")
+        acme = cls.make_folder("ssl/acme/certificates")
+        authority = make_authority()
+        authority.write(cls.folder / "ca.pem")
+        server = authority.issue("127.0.0.1")
+        (cls.folder / "pebble.pem").write_bytes(server.pem)
+        (cls.folder / "pebble.key").write_bytes(server.key_pem())
+        output_of(*_FIRST, "-out", acme / f"{_NAME}.crt", "-keyout", acme / f"{_NAME}.key")
+        hosts = cls.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {_NAME}\n")
+        mounts = (("mount", "--bind", hosts, "/etc/hosts"), ("mount", "--bind", system, "/etc/ssl"))
+        cls.mounts = " && ".join(shlex.join(map(str, words)) for words in mounts)
+        settings = {
+            "listenAddress": "127.0.0.1:14000",
+            "managementListenAddress": "127.0.0.1:15000",
+            "certificate": str(cls.folder / "pebble.pem"),
+            "privateKey": str(cls.folder / "pebble.key"),
+            "httpPort": 80,
+            "tlsPort": 443,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": False,
+        }
+        (cls.folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+        cls.mux = cls.share(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
+        told = ("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0")
+        pebble = ("pebble", "-config", str(cls.folder / "pebble.json"))
+        cls.share(Child(*cls.mounted(*told, *pebble))).wait_for("ACME directory available")
+
+    @classmethod
+    def mounted(cls, *command: str) -> tuple[str, ...]:
+        """Give the command that runs one with the files of the example."""
+        return ("unshare", "--mount", "sh", "-c", f"{cls.mounts} && exec {shlex.join(command)}")
+
+    def lego(self, *command: str) -> str:
+        """Run lego, and give the number of the certificate that new clients see afterwards."""
+        before = self.serial()
+        known = f"LEGO_CA_CERTIFICATES={self.folder / 'ca.pem'}"
+        output_of(*self.mounted("env", known, *_LEGO, *command))
+        eventually(lambda: self.serial() != before, "new clients see the new certificate")
+        return self.serial()
+
+    def connect(self, port: int = 443) -> ssl.SSLSocket:
+        """Connect as a client of the site."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+        return context.wrap_socket(plain, server_hostname=_NAME)
+
+    def serial(self, port: int = 443) -> str:
+        """Give the number of the certificate that a new client is shown, and who has issued it."""
+        with self.connect(port) as client:
+            shown = client.getpeercert(binary_form=True)
+        certificate = x509.load_der_x509_certificate(shown or b"")
+        return f"{certificate.serial_number} {certificate.issuer.rfc4514_string()}"
+
+    def test_renewed(self) -> None:
+        """The authority reaches lego through the route, new clients see each new certificate, and connections go on."""
+        with self.connect() as client:
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(7), b"+PONG\r\n")
+            self.assertIn("Pebble", self.lego("run"))
+            hook = f"kill -HUP {self.mux.child.pid}"
+            words = ("renew", "--days", "10000", "--no-random-sleep", "--renew-hook", hook)
+            self.assertIn("Pebble", self.lego(*words))
+            self.mux.child.wait_for("rules reloaded")
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(7), b"+PONG\r\n")
+        eventually(
+            lambda: sum(line["route"] == "acme" for line in self.mux.lines()) > 1,
+            "the authority has come by the route",
+        )
+        logged = [line for line in self.mux.lines() if line["route"] == "acme"]
+        self.assertEqual({line["server"] for line in logged}, {"127.0.0.1:5443"})
+
+    def certbot(self, *command: str) -> None:
+        """Run certbot."""
+        folders = [
+            word
+            for name in ("config", "work", "logs")
+            for word in (f"--{name}-dir", str(self.folder / f"certbot-{name}"))
+        ]
+        known = f"REQUESTS_CA_BUNDLE={self.folder / 'ca.pem'}"
+        output_of("env", known, require_program("certbot"), *command, "-n", *folders)
+
+    def test_certbot(self) -> None:
+        """The authority reaches certbot through port 80, and new clients see a renewed certificate."""
+        require_program("certbot")
+        web = self.own(Example(EXAMPLES / "acme/certbot.ini"))
+        server = ("--server", "https://127.0.0.1:14000/dir", "--agree-tos", "-m", "a@example.com")
+        self.certbot("certonly", *server, *_CERTBOT, "-d", _NAME)
+        live = self.folder / "certbot-config/live" / _NAME
+        rules = self.folder / "site.ini"
+        rules.write_text(
+            "[listen public]\nendpoint = 127.0.0.1:8443\n[route site]\nmatch = tls\n"
+            f"terminate_tls = {live}/fullchain.pem, {live}/privkey.pem\nbackend = 127.0.0.1:8080\n"
+        )
+        site = self.own(Example(rules))
+        first = self.serial(8443)
+        self.assertIn("Pebble", first)
+        with self.connect(8443) as client:
+            hook = f"kill -HUP {site.child.pid}"
+            words = ("--force-renewal", "--no-random-sleep-on-renew", "--deploy-hook", hook)
+            self.certbot("renew", *words)
+            site.child.wait_for("rules reloaded")
+            self.assertNotEqual(self.serial(8443), first)
+            client.sendall(b"PING\r\n")
+            self.assertEqual(client.recv(7), b"+PONG\r\n")
+        self.assertEqual({line["route"] for line in web.lines()}, {"acme"})

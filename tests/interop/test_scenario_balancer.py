@@ -1,0 +1,223 @@
+"""The example of HAProxy in front of three machines with txmux, each in a network of its own, which are upgraded and restarted one after another.
+
+The long form, with 20,000 connections, runs with ``TXMUX_LONG=1``, and prints its figures.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, eventually, output_of
+from tests.interop.mux import Twist
+from tests.interop.namespaces import Namespace
+from tests.interop.originals import client_hello
+from tests.interop.scenario import EXAMPLES
+from tests.processes.running import is_gone
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILES = EXAMPLES / "balancer"
+_SERVERS = ("192.0.2.21", "192.0.2.22")
+_IS_LONG = bool(os.environ.get("TXMUX_LONG"))
+_CONNECTIONS = 20_000
+_ROUNDS = 3 if _IS_LONG else 1
+_HELLO = client_hello("www.example.com")
+
+# Answers each client, when it has said something, with who it is; half a second later, so that many connections are established at any time.
+_SERVER = """
+import asyncio, sys
+async def serve(reader, writer):
+    try:
+        if await reader.read(10_000):
+            await asyncio.sleep(0.5)
+            writer.write(b"hello " + b"x" * 10_000 + b" done")
+            await writer.drain()
+    except OSError:
+        pass
+    writer.close()
+async def main():
+    servers = [await asyncio.start_server(serve, address, 8443, backlog=1000) for address in sys.argv[1:]]
+    print("serving", flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+asyncio.run(main())
+"""
+
+# So many clients in a second, until standard input ends and at least so many have come; tells of each that got no whole answer.
+_LOAD = """
+import asyncio, sys, threading
+rate, least, hello = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])
+over = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+good, longest = 0, 0.0
+clock = None
+async def visit():
+    global good, longest
+    begun, answer = clock(), b""
+    try:
+        reader, writer = await asyncio.open_connection("192.0.2.10", 443)
+        writer.write(hello)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+    except (OSError, asyncio.TimeoutError) as problem:
+        answer = repr(problem).encode()
+    longest = max(longest, clock() - begun)
+    if answer.startswith(b"hello ") and answer.endswith(b" done") and len(answer) == 10_011:
+        good += 1
+    else:
+        print("lost", answer[:100], flush=True)
+async def main():
+    global clock
+    clock = asyncio.get_running_loop().time
+    begun, visits, number = clock(), set(), 0
+    while number < least or not over.is_set():
+        await asyncio.sleep(max(0, begun + number / rate - clock()))
+        visit_now = asyncio.ensure_future(visit())
+        visits.add(visit_now)
+        visit_now.add_done_callback(visits.discard)
+        number += 1
+        if number == rate:
+            print("under way", flush=True)
+    took = clock() - begun
+    await asyncio.gather(*visits)
+    print(f"good {good} of {number} in {took:.1f} s, the longest {longest:.2f} s", flush=True)
+asyncio.run(main())
+"""
+
+
+class _Machine:
+    """One of three: a network of its own, and txmux with the file of the example."""
+
+    def __init__(self, test: type[BalancerTests], name: str, number: int) -> None:
+        self.name = name
+        self.network = Namespace(test)
+        port = f"port{number}"
+        test.network.ip(f"link add {port} type veth peer name eth0 netns {self.network.name}")
+        test.network.ip(f"link set {port} master lan up")
+        self.network.ip(f"addr add 192.0.2.{number}/24 dev eth0")
+        self.network.ip("link set eth0 up")
+        self._run = test.folder / name
+        (self._run / "txmux").mkdir(parents=True)
+        self._pidfile = test.folder / f"{name}.pid"
+        self.children: list[Child] = []
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process that serves."""
+        return int(self._pidfile.read_text())
+
+    def start(self) -> None:
+        """Start txmux."""
+        mount = shlex.join(("mount", "--bind", str(self._run), "/run"))
+        before = (*self.network.command, "unshare", "--mount", "sh", "-ec", f'{mount}; exec "$@"')
+        self.txmux = Twist(
+            *("--rules", _FILES / "rules.ini", "--pidfile", self._pidfile), before=(*before, "sh")
+        )
+        self.txmux.child.allow(1000)
+        self.children.append(self.txmux.child)
+        self.txmux.child.wait_for("Starting reactor")
+        eventually(self._pidfile.exists, "txmux serves")
+
+    def has_served(self) -> bool:
+        """Tell whether clients have come since it was started, of whom HAProxy has told."""
+        return " facts.proxy_peer=192.0.2.10" in self.txmux.child.output
+
+    def ask(self, command: str) -> bytes:
+        """Run a command that asks the service."""
+        endpoint = f"unix:{self._run / 'txmux' / 'rules.sock'}"
+        return output_of(sys.executable, "-m", "txmux", command, "--admin", endpoint)
+
+    def upgrade(self) -> None:
+        """Have another process serve, and wait until the old one has ended."""
+        old = self.pid
+        self.ask("upgrade")
+        eventually(lambda: self.pid != old and is_gone(old), "the old process has ended")
+
+    def stop(self) -> None:
+        """Stop it, as systemd and Kubernetes do, and wait for its end."""
+        old = self.pid
+        os.kill(old, signal.SIGTERM)
+        eventually(lambda: is_gone(old), "txmux has ended")
+        self.txmux.child.wait()
+
+    def end(self) -> None:
+        """End it at once."""
+        if self._pidfile.exists() and not is_gone(self.pid):
+            os.kill(self.pid, signal.SIGKILL)
+        self.txmux.child.wait()
+
+
+class BalancerTests(InteropTestCase):
+    """Clients come at a steady rate, and none of them may be lost."""
+
+    network: ClassVar[Namespace]
+    machines: ClassVar[list[_Machine]]
+    haproxy: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the network, and start all that is in it."""
+        super().setUpClass()
+        require_program("haproxy")
+        cls.network = Namespace(cls)
+        cls.network.ip("link add lan type bridge")
+        for address in ("192.0.2.10", *_SERVERS):
+            cls.network.ip(f"addr add {address}/24 dev lan")
+        cls.network.ip("link set lan up")
+        cls.network.enter()
+        cls._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
+        cls.machines = []
+        for number, name in enumerate(("one", "two", "three"), start=11):
+            machine = _Machine(cls, name, number)
+            cls.addClassCleanup(machine.end)
+            cls.machines.append(machine)
+        cls.haproxy = cls._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
+        cls.haproxy.wait_for("Loading success")
+
+    @classmethod
+    def _start(cls, program: str, *arguments: str | Path) -> Child:
+        child = cls.share(Child(program, *arguments))
+        child.allow(1000)
+        return child
+
+    def said(self, name: str, what: str) -> int:
+        """Count how often HAProxy has said something of a machine."""
+        return self.haproxy.output.count(f"Server txmux/{name} is {what}")
+
+    def restart(self, machine: _Machine) -> None:
+        """Stop one machine's txmux and start it again; HAProxy has to notice both."""
+        downs, ups = (self.said(machine.name, what) for what in ("DOWN", "UP"))
+        machine.stop()
+        self.assertEqual(self.said(machine.name, "DOWN"), downs + 1)
+        machine.start()
+        eventually(lambda: self.said(machine.name, "UP") > ups, "HAProxy has found it again")
+        eventually(machine.has_served, "clients come to it again")
+
+    def test_rolling(self) -> None:
+        """While each txmux is upgraded, and restarted after that, every one of 200 clients a second gets its whole answer."""
+        least = _CONNECTIONS if _IS_LONG else 0
+        hello = _HELLO.hex()
+        load = self.own(
+            Child(sys.executable, "-c", _LOAD, "200", str(least), hello, stdin=True, limit=1000)
+        )
+        load.wait_for("under way")
+        for _ in range(_ROUNDS):
+            for machine in self.machines:
+                machine.upgrade()
+            for machine in self.machines if _IS_LONG else self.machines[:1]:
+                self.restart(machine)
+        load.say(b"")
+        load.process.wait(300)
+        load.wait()
+        found = load.wait_for(r"good (\d+) of (\d+) in .*")
+        sys.stdout.write(f"{self.id()}: {found[0]}\n")
+        self.assertEqual((load.output.count("lost"), found[1]), (0, found[2]), load.output)
+        for machine in self.machines:
+            self.assertNotIn("Traceback", "".join(child.output for child in machine.children))
+            self.assertTrue(machine.has_served())

@@ -1,0 +1,158 @@
+"""Bans of several machines that a real Redis leads together. The machines are services of this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.interop.children import output_of
+from tests.interop.servers import start_redis
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from txmux import MuxService
+from txmux.networks.bans import Ban, banned_network
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
+
+
+class SharedBansTest(TestCase):
+    """Two services, and one Redis."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.redis = start_redis(self.folder)
+        self.addCleanup(self.redis.end)
+        self.url = f"redis://127.0.0.1:{self.redis.port}/3"
+
+    def machine(self, url: str = "", settings: str = "") -> MuxService:
+        """Start a service."""
+        rules = parse(_RULES % (url or self.url, settings), self.folder / "rules.ini")
+        made = MuxService(rules)
+        made.startService()
+        self.addCleanup(lambda: made.running and made.stopService())
+        return made
+
+    async def until(self, condition: Callable[[], bool]) -> float:
+        """Wait until something is so, and give the seconds that it took."""
+        begun = time.monotonic()
+        while not condition():
+            await deferLater(reactor, 0.005)
+        return time.monotonic() - begun
+
+    def banned(self, machine: MuxService) -> list[str]:
+        """Give who is banned there."""
+        return [one["network"] for one in machine.bans()]
+
+    async def ban(self, machine: MuxService, network: str, seconds: float = 600) -> None:
+        """Ban somebody there."""
+        now = time.time()
+        report = await machine.ban(Ban(banned_network(network), now, now + seconds, "a test"))
+        self.assertTrue(report.ok)
+
+    async def shared(self, *machines: MuxService) -> None:
+        """Wait until bans of one machine reach the other ones."""
+        for number, machine in enumerate(machines):
+            network = f"203.0.113.{number}"
+            await self.ban(machine, network)
+            await self.until(lambda n=network: all(n in self.banned(one) for one in machines))  # type: ignore[misc]
+
+    def cli(self, *words: str) -> str:
+        """Ask Redis itself."""
+        return output_of("redis-cli", "-p", str(self.redis.port), "-n", "3", *words).decode()
+
+    async def test_heard(self) -> None:
+        """A ban is heard within a second, and so is that it was taken back; its key ends with it."""
+        one, other = self.machine(), self.machine()
+        await self.shared(one, other)
+        await self.ban(one, "192.0.2.7", 100)
+        self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), 1)
+        (told,) = [ban for ban in other.bans() if ban["network"] == "192.0.2.7"]
+        self.assertEqual(told["reason"], "a test")
+        self.assertIn(int(self.cli("ttl", "txmux:ban:192.0.2.7")), range(95, 101))
+        report = await other.unban(banned_network("192.0.2.7"))
+        self.assertTrue(report.ok)
+        self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), 1)
+
+    async def test_new_machine(self) -> None:
+        """A machine that comes later has all bans, those of networks without an end, too."""
+        one = self.machine()
+        for number in range(50):
+            await self.ban(one, f"2001:db8:{number:x}::/48", float("inf"))
+        await self.until(lambda: self.cli("dbsize").split() == ["50"])
+        other = self.machine()
+        await self.until(lambda: len(other.bans()) == 50)
+        self.assertEqual(self.cli("ttl", "txmux:ban:2001:db8::/48").strip(), "-1")
+
+    async def test_away(self) -> None:
+        """While Redis is gone each machine keeps its bans; one that comes back empty is told of all, and so is who was away."""
+        one, other = self.machine(), self.machine()
+        await self.shared(one, other)
+        await self.ban(other, "192.0.2.9")
+        await self.until(lambda: "192.0.2.9" in self.banned(one))
+        with capturedLogs() as events:
+            self.redis.end()
+            await self.until(lambda: len(_told(events)) == 2)
+            await self.ban(one, "192.0.2.7")
+            await one.unban(banned_network("192.0.2.9"))
+            self.assertIn("203.0.113.1", self.banned(one))
+            self.redis = start_redis(self.folder, self.redis.port)
+            await self.until(lambda: "192.0.2.7" in self.banned(other))
+            await self.until(lambda: "192.0.2.9" not in self.banned(other))
+        self.assertEqual(len(_told(events)), 2)  # one line each
+        self.assertNotIn("192.0.2.9", self.banned(one))
+        await self.until(lambda: "203.0.113.1" in self.cli("keys", "txmux:ban:*"))
+
+    async def test_hanging(self) -> None:
+        """A Redis that answers nothing is away, too; bans are this machine's own, at once, and told when it answers again."""
+        one, other = self.machine(), self.machine()
+        await self.shared(one, other)
+        os.kill(self.redis.child.pid, signal.SIGSTOP)
+        try:
+            await self.ban(one, "192.0.2.7")
+            self.assertIn("192.0.2.7", self.banned(one))
+        finally:
+            os.kill(self.redis.child.pid, signal.SIGCONT)
+        await self.until(lambda: "192.0.2.7" in self.banned(other))
+
+    async def test_noise(self) -> None:
+        """What others publish or write there bans nobody."""
+        one = self.machine()
+        await self.shared(one)
+        before = self.banned(one)
+        for text in ("x", "[]", "{}", '{"network": "0.0.0.0/0", "since": 1, "ban": true}'):
+            self.cli("publish", "txmux:bans", text)
+            self.cli("set", f"txmux:ban:{text}", text)
+        other = self.machine()
+        await self.until(lambda: self.banned(other) == before)
+        self.assertEqual(self.banned(one), before)
+
+    async def test_password(self) -> None:
+        """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
+        self.cli("config", "set", "requirepass", "secret")
+        (self.folder / "password").write_text("secret\n")
+        settings = "shared_limits_password = password\n"
+        one = self.machine(settings=settings)
+        other = self.machine(f"unix:{self.redis.socket}?db=3", settings)
+        await self.shared(one, other)
+        with capturedLogs() as events:
+            self.machine()
+            await self.until(lambda: bool(_told(events)))
+        (why,) = _told(events)
+        self.assertIn("NOAUTH", why)
+
+
+def _told(events: Sequence[Any]) -> list[str]:
+    """Give the lines that tell that Redis is away."""
+    return [str(one["why"]) for one in events if "this machine's own" in one["log_format"]]

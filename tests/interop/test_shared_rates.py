@@ -1,0 +1,236 @@
+"""Rates of sources that two machines share by a real Redis. The machines are services of this process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.interop.children import output_of
+from tests.interop.servers import start_redis
+from tests.support.folders import make_folder
+from tests.support.peers import PeerFactory, connect, reactor
+from txmux import MuxService
+from txmux.cluster import leases
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+    from tests.support.peers import Peer
+
+_RULES = """\
+[txmux]
+admin = off
+access_log = off
+shared_limits = redis://127.0.0.1:{redis}
+[listen x]
+endpoint = 127.0.0.1:0
+{limit}
+default = 127.0.0.1:{server}
+"""
+
+
+class _Server(Protocol):
+    """Says that the client was let in, and closes."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(b"1")
+        transport.loseConnection()
+
+
+class _Client(Protocol):
+    """Waits for that, and for the end."""
+
+    def __init__(self, heard: Callable[[bytes], None]) -> None:
+        self._heard = heard
+        self.over: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._heard(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.over.callback(None)
+
+
+class SharedRatesTest(TestCase):
+    """One source, and two services."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.redis = start_redis(self.folder)
+        self.addCleanup(self.redis.end)
+        factory = Factory.forProtocol(_Server)
+        factory.noisy = False
+        self.server: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(self.server.stopListening)
+        self.let_in: list[float] = []
+        # A machine that is busy with other tests is not a slow Redis.
+        self.patch(leases, "_SLOW", 1.0)
+
+    def machine(self, rate: str = "", limit: str = "") -> MuxService:
+        """Start a service; its clients are led to the server at once."""
+        limit = limit or f"connection_rate_per_source = {rate}"
+        text = _RULES.format(redis=self.redis.port, limit=limit, server=self.server.getHost().port)
+        made = MuxService(parse(text, self.folder / "rules.ini"))
+        made.startService()
+        self.addCleanup(lambda: made.running and made.stopService())
+        return made
+
+    async def up(self, *machines: MuxService, wanted: bool = True) -> None:
+        """Wait until machines have a Redis, or have none."""
+        for one in machines:
+            shared: Any = one.factories[0].engine.shared
+            while shared.is_up != wanted:
+                await deferLater(reactor, 0.005)
+
+    def connect(self, machine: MuxService) -> Any:
+        """Have a client come."""
+        port: Any = machine.ports[0]
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        connecting = connectProtocol(endpoint, _Client(self._heard))
+        return connecting.addCallback(lambda client: client.over)
+
+    def _heard(self, data: bytes) -> None:
+        self.let_in.append(time.monotonic())
+
+    async def come(self, machines: list[MuxService], per_second: float, seconds: float) -> None:
+        """Have clients come at a rate, by the machines in turn."""
+        begun, connecting = time.monotonic(), []
+        for number in range(int(per_second * seconds)):
+            late = begun + number / per_second - time.monotonic()
+            await deferLater(reactor, max(0.0, late))
+            connecting.append(self.connect(machines[number % len(machines)]))
+        await gatherResults(connecting)
+
+    async def test_sum(self) -> None:
+        """Of 100 clients a second, both machines together let in the 20 that the rules say, when the burst is over."""
+        machines = [self.machine("20/s burst=40") for _ in range(2)]
+        await self.up(*machines)
+        await self.come(machines, 100, 3)
+        begun = time.monotonic()
+        self.let_in.clear()
+        await self.come(machines, 100, 4)
+        rate = len(self.let_in) / (time.monotonic() - begun)
+        self.assertTrue(18 <= rate <= 22, rate)
+
+    async def test_quiet(self) -> None:
+        """Who makes less than half of what it may is never asked about."""
+        machines = [self.machine("20/s burst=40") for _ in range(2)]
+        await self.up(*machines)
+        await self.come(machines, 50, 0.6)
+        told = output_of("redis-cli", "-p", str(self.redis.port), "dbsize").decode()
+        self.assertEqual((len(self.let_in), told.split()), (30, ["0"]))
+
+    async def test_gone(self) -> None:
+        """Without Redis each machine lets in what it may by itself, at once; one that comes back empty refuses nobody wrongly."""
+        machines = [self.machine("100/s burst=40") for _ in range(2)]
+        await self.up(*machines)
+        await self.come(machines, 200, 1)
+        self.redis.end()
+        await self.up(*machines, wanted=False)
+        await deferLater(reactor, 0.4)  # the buckets are full again
+        self.let_in.clear()
+        await self.come(machines, 160, 0.5)  # 80 in all: the burst of each
+        self.assertEqual(len(self.let_in), 80)
+        await deferLater(reactor, 0.4)
+        self.redis = start_redis(self.folder, self.redis.port)
+        await self.up(*machines)
+        self.let_in.clear()
+        await self.come(machines, 80, 1)  # less than the rate
+        self.assertEqual(len(self.let_in), 80)
+
+    async def test_slow(self) -> None:
+        """A Redis that does not answer in time is as one that is gone, is told of once, and is asked again when it answers."""
+        self.patch(leases, "_SLOW", 0.2)
+        self.patch(leases, "_LONGEST", 1.0)
+        machines = [self.machine("100/s burst=40") for _ in range(2)]
+        await self.up(*machines)
+        with capturedLogs() as events:
+            os.kill(self.redis.child.pid, signal.SIGSTOP)
+            try:
+                await self.come(machines, 160, 0.5)  # busy enough to be asked about
+                await self.up(*machines, wanted=False)
+                await deferLater(reactor, 0.4)
+                self.let_in.clear()
+                await self.come(machines, 160, 0.5)
+                self.assertEqual(len(self.let_in), 80)
+            finally:
+                os.kill(self.redis.child.pid, signal.SIGCONT)
+            await self.up(*machines)
+        told = [one for one in events if "this machine's own until it does" in one["log_format"]]
+        self.assertEqual(len(told), 2)  # one for each machine
+
+    async def test_connections(self) -> None:
+        """Connections of one source count at all machines, for as long as they are there; those of a machine that is gone, for no longer than 15 s."""
+        machines = [self.machine(limit="max_connections_per_source = 10") for _ in range(2)]
+        await self.up(*machines)
+        factory = PeerFactory()
+        self.server.factory = factory
+
+        async def come(machine: MuxService) -> Peer:
+            port: Any = machine.ports[0]
+            client = await connect(self, port.getHost().port)
+            before = len(factory.peers)
+            while not client.finished and len(factory.peers) == before:
+                await deferLater(reactor, 0)
+            return client
+
+        clients = [await come(machines[0]) for _ in range(7)]
+        self.assertFalse(any(client.finished for client in clients))
+        held = "hvals", "txmux:{x:ff0000007f000001}:held"
+        while not self.redis_told(*held).startswith("7 "):
+            await deferLater(reactor, 0.05)
+        others = [await come(machines[1]) for _ in range(5)]  # half of them: then Redis is asked
+        shared: Any = machines[1].factories[0].engine.shared
+        while not any(one.others for one in shared.of("x")._held._sources.values()):
+            await deferLater(reactor, 0.01)
+        others += [await come(machines[1]) for _ in range(4)]
+        self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)
+        for client in clients:
+            client.reset()
+        while self.redis_told(*held).count(" ") > 1:
+            await deferLater(reactor, 0.05)
+        while (await come(machines[1])).finished:
+            await deferLater(reactor, 0.05)
+
+    def redis_told(self, *words: str) -> str:
+        """Ask Redis itself."""
+        return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
+
+    async def test_metric(self) -> None:
+        """That Redis is there, or not, is told to whoever watches; without the key nothing is."""
+        machine = self.machine("100/s burst=10")
+        await self.up(machine)
+        found = [(await machine.counters()).present.cluster]
+        self.redis.end()
+        await self.up(machine, wanted=False)
+        found.append((await machine.counters()).present.cluster)
+        rules = parse("[listen x]\nendpoint = 127.0.0.1:0\n", self.folder / "rules.ini")
+        plain = MuxService(rules)
+        plain.startService()
+        self.addCleanup(lambda: plain.running and plain.stopService())
+        found.append((await plain.counters()).present.cluster)
+        self.assertEqual(found, [True, False, None])
+
+    async def test_scripts(self) -> None:
+        """Somebody who clears all scripts of Redis does no more than that they are loaded again."""
+        machine = self.machine("100/s burst=10")
+        await self.up(machine)
+        output_of("redis-cli", "-p", str(self.redis.port), "script", "flush")
+        await self.come([machine], 80, 1)
+        await self.up(machine)
+        self.assertEqual(len(self.let_in), 80)

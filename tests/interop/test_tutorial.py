@@ -1,0 +1,154 @@
+"""The tutorial, *Your first port*: what it says to type is typed, and what it says comes, comes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, eventually, run
+from tests.interop.scenario import ScenarioTestCase
+from tests.interop.servers import start_sshd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.interop.servers import SshServer
+
+_PAGE = Path(__file__).parents[2] / "docs/tutorial/first-port.md"
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SECTION = re.compile(r"^## (.*)\n", re.MULTILINE)
+# What is another one each time: times, names of connections and ports, how much a client of this version says, how long it took.
+_CHANGING = re.compile(
+    r"\d{4}-\d\d-\d\dT[\d:.+Z]+|\bid=\S+|(?<=127\.0\.0\.1:)\d{5}\b|\b(bytes_\w+|\w+_ms|facts\.\w+)=\S+|(?<=process )\d+|OpenSSH_\S.*"
+)
+
+
+def _sections() -> dict[str, str]:
+    _, *parts = _SECTION.split(_PAGE.read_text())
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def _blocks(section: str, language: str) -> list[str]:
+    return [text for kind, text in _BLOCK.findall(_sections()[section]) if kind == language]
+
+
+def _typed(block: str) -> Iterator[tuple[str, str]]:
+    """Give each command of a block, and what comes of it."""
+    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+        command, _, seen = part.partition("\n")
+        yield command, seen
+
+
+def _listens() -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", 8443)) == 0
+
+
+def _lasting(text: str) -> str:
+    return _CHANGING.sub("…", " ".join(text.split()))
+
+
+class TutorialTests(ScenarioTestCase):
+    """All of it in one folder, in a network where its ports are free."""
+
+    ssh: ClassVar[SshServer]
+    mux: ClassVar[Child]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the three servers, and txmux with the first rules."""
+        super().setUpClass()
+        cls.ssh = cls.share(start_sshd(cls.make_folder("ssh"), 22))
+        web, secret = _blocks("Three servers", "console")
+        cls.begin(web, "").wait_for("Serving HTTP on")
+        cls.begin(secret, "secret")
+        eventually(_listens, "there is a TLS server on port 8443")
+        (rules,) = _blocks("The rules", "ini")
+        (cls.folder / "rules.ini").write_text(rules)
+        start, _ = _blocks("Run it", "console")
+        cls.mux = cls.begin(start, "")
+        cls.mux.wait_for(r"listening on 127\.0\.0\.1:4430")
+
+    @classmethod
+    def begin(cls, block: str, folder: str) -> Child:
+        """Type all commands of a block, of which the last one stays."""
+        *before, (last, _) = _typed(block)
+        for command, _ in before:
+            if not command.startswith("cd "):
+                cls.type(command)
+        return cls.share(Child("sh", "-c", f"cd {cls.folder / folder} && exec {cls.meant(last)}"))
+
+    @classmethod
+    def meant(cls, command: str) -> str:
+        """Give a command as it is run here: with the programs of these tests, and where SSH asks nothing."""
+        bin_folder = Path(sys.executable).parent
+        name, _, rest = command.partition(" ")
+        if name == "ssh":
+            return f"ssh {shlex.join(map(str, cls.ssh.options))} {rest}"
+        return f"{bin_folder / name} {rest}" if (bin_folder / name).exists() else command
+
+    @classmethod
+    def type(cls, command: str) -> str:
+        """Type a command, and give what comes of it."""
+        done = run("sh", "-c", f"cd {cls.folder} && {cls.meant(command)} 2>&1")
+        return done.stdout.decode()
+
+    @classmethod
+    def changed_rules(cls) -> str:
+        """Give the rules with the listener that has `silent`."""
+        (listener,) = _blocks("Silence, and the rest", "ini")
+        (rules,) = _blocks("The rules", "ini")
+        return f"{listener}\n{rules[rules.index('[route ssh]') :]}"
+
+    def test_start(self) -> None:
+        """The first lines of the log are those of the page."""
+        start, _ = _blocks("Run it", "console")
+        ((_, seen),) = _typed(start)
+        for line in seen.splitlines():
+            self.mux.wait_for(re.escape(_lasting(line)).replace("…", r"\S+").replace(r"\ ", r"\s+"))
+
+    def test_check(self) -> None:
+        """The rules are checked."""
+        for command, seen in _typed(_blocks("The rules", "console")[0]):
+            if seen:
+                # Who runs the tests as root is warned of that.
+                said = re.sub(
+                    r".*runs as root.*\n|, 1 warning$", "", self.type(command), flags=re.MULTILINE
+                )
+                self.assertEqual(said, seen)
+
+    def test_three_answers(self) -> None:
+        """The three servers answer on the one port, and the line of HTTPS in the log has the keys of the page."""
+        _, tried = _blocks("Run it", "console")
+        for command, seen in _typed(tried):
+            self.assertEqual(self.type(command.replace("curl", "curl --silent")), seen)
+        (told,) = _blocks("Run it", "text")
+        keys = re.findall(r"\b[\w.]+(?==)", told)
+        line = self.mux.wait_for(r"(time=\S+ .*route=https.*)")[1]
+        self.assertEqual(re.findall(r"\b[\w.]+(?==)", line), keys)
+
+    def test_silence(self) -> None:
+        """A client that says something else, and with other rules one that says nothing."""
+        (knock, _), _ = _typed(_blocks("Silence, and the rest", "console")[0])
+        self.assertEqual(self.type(knock), "")
+        self.mux.wait_for("reason=no-route")
+        changed = self.folder / "silent.ini"
+        changed.write_text(self.changed_rules().replace(":4430", ":4431"))
+        mux = self.own(Child(sys.executable, "-m", "twisted", "txmux", "--rules", changed))
+        mux.wait_for("listening on")
+        ((_, greeting),) = _typed(_blocks("Silence, and the rest", "console")[1])
+        with os.popen("timeout 10 nc 127.0.0.1 4431 < /dev/null") as client:
+            self.assertEqual(_lasting(client.readline()), _lasting(greeting))
+
+    def test_mistake(self) -> None:
+        """A key that is misspelled in two routes is found in both."""
+        wrong = self.folder / "wrong.ini"
+        wrong.write_text(self.changed_rules().replace("backend", "backed", 2))
+        ((command, seen),) = _typed(_blocks("Make a mistake", "console")[0])
+        said = self.type(command.replace("rules.ini", "wrong.ini"))
+        self.assertEqual(said, seen.replace("rules.ini", "wrong.ini"))

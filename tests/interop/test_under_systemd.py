@@ -1,0 +1,301 @@
+"""The unit of the examples, run by systemd itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.systemd import Systemd
+from tests.processes.running import listening_inode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RULES = """
+[txmux]
+access_log    = /var/log/txmux/access.log
+drain_timeout = 1s
+{settings}
+
+[listen public]
+endpoint = {endpoint}
+default  = 127.0.0.1:{server}
+"""
+
+
+class SystemdTestCase(InteropTestCase):
+    """Tests that share one systemd; each has a fresh service, and a server to which all clients are led."""
+
+    MORE: ClassVar[str] = ""
+    manager: ClassVar[Systemd]
+    port: int
+    endpoint = "127.0.0.1:0"
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start systemd."""
+        super().setUpClass()
+        cls.manager = cls.share(Systemd(cls.folder, cls.MORE))
+
+    def setUp(self) -> None:
+        """Listen as a server."""
+        super().setUp()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.settimeout(20)
+        self.addCleanup(self.listening.close)
+        self.addCleanup(self.manager.reset)
+
+    def write(self, settings: str = "", more: str = "") -> None:
+        """Write the rules file."""
+        server = self.listening.getsockname()[1]
+        text = _RULES.format(settings=settings, endpoint=self.endpoint, server=server)
+        self.manager.rules.write_text(text + more)
+
+    def do(self, command: str) -> None:
+        """Have ``systemctl`` do this with the service, and wait until it is done."""
+        done = self.manager.systemctl(command, "txmux.service")
+        self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
+
+    def start(self, settings: str = "") -> None:
+        """Start the service."""
+        self.write(settings)
+        self.do("start")
+        self.port = int(self.manager.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
+
+    def client(self) -> socket.socket:
+        """Connect a client that says something."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        self.addCleanup(client.close)
+        client.sendall(b"x")
+        return client
+
+    def relayed(self) -> tuple[socket.socket, socket.socket]:
+        """Connect a client through the service to the server, and give both ends."""
+        client = self.client()
+        return client, self.served()
+
+    def served(self) -> socket.socket:
+        """Give the server's end of a client's connection."""
+        server, _ = self.listening.accept()
+        self.addCleanup(server.close)
+        server.settimeout(20)
+        self.assertEqual(server.recv(1), b"x")
+        return server
+
+    def assert_relays(self, client: socket.socket, server: socket.socket) -> None:
+        """Send bytes both ways."""
+        client.sendall(b"there")
+        self.assertEqual(server.recv(5, socket.MSG_WAITALL), b"there")
+        server.sendall(b"and back")
+        self.assertEqual(client.recv(8, socket.MSG_WAITALL), b"and back")
+
+    def assert_same_socket(self, doing: Callable[[], object]) -> None:
+        """Do something that replaces the main process, and see to it that the listening socket is the same afterwards."""
+        inode, main = listening_inode(self.port), self.manager.main()
+        doing()
+        eventually(
+            lambda: (
+                self.manager.main() not in {0, main}
+                and self.manager.show("ActiveState") == "active"
+            ),
+            f"another process serves:\n{self.manager.output}",
+        )
+        self.assertEqual(listening_inode(self.port), inode)
+
+
+class ServiceTests(SystemdTestCase):
+    """The service as it is."""
+
+    def test_start(self) -> None:
+        """It is started when it serves, and serves as a user of its own."""
+        self.start()
+        self.assertEqual(self.manager.show("ActiveState"), "active")
+        self.assertEqual(self.manager.show("StatusText"), "serving")
+        self.assert_relays(*self.relayed())
+        self.assertNotEqual(Path(f"/proc/{self.manager.outside()}").stat().st_uid, 0)
+
+    def test_stop(self) -> None:
+        """It ends cleanly, and its connections have drain_timeout."""
+        self.start()
+        client, _ = self.relayed()
+        self.do("stop")
+        with self.assertRaises(ConnectionResetError):
+            client.recv(1)
+        self.assertEqual(self.manager.show("ActiveState"), "inactive")
+        self.assertEqual(self.manager.show("Result"), "success")
+
+    def test_bad_rules(self) -> None:
+        """It is not started with bad rules, nor tried again, and the log says why."""
+        self.write("colour = red")
+        done = self.manager.systemctl("start", "txmux.service")
+        self.assertNotEqual(done.returncode, 0)
+        self.manager.wait_for("colour: unknown key")
+        self.assertEqual(self.manager.show("ExecMainStatus"), "78")
+        self.assertEqual(self.manager.show("ActiveState"), "failed")
+        self.assertEqual(self.manager.show("NRestarts"), "0")
+
+    def test_reload(self) -> None:
+        """Reloads change the rules or nothing, its status says which, and the process is the same."""
+        self.start()
+        ends = self.relayed()
+        main = self.manager.main()
+        for text, told in (
+            ("[route more]\nmatch = ssh\nbackend = close\n", "rules reloaded: 1 route new"),
+            ("[what]\n", "rules not reloaded: "),
+            ("", "rules reloaded: 1 route gone"),
+        ):
+            self.write(more=text)
+            done = self.manager.systemctl("reload", "txmux.service")
+            self.assertEqual(bool(done.returncode), "not" in told, done)
+            eventually(
+                lambda told=told: told in self.manager.show("StatusText"),  # type: ignore[misc]
+                f"the status says {told!r}",
+            )
+        self.manager.wait_for(r"^/etc/txmux/rules.ini:\d+: \[what\]: unknown section")
+        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
+        self.assertEqual(self.manager.main(), main)
+        self.assert_relays(*ends)
+        self.manager.kill("HUP")
+        self.manager.wait_for("rules reloaded: nothing changed")
+
+    def ask(self, *words: str) -> str:
+        """Run `txmux` as root, and give what it says."""
+        done = self.manager.inside("/opt/txmux/bin/txmux", *words)
+        self.assertEqual((done.returncode, done.stderr), (0, b""), self.manager.output)
+        return done.stdout.decode()
+
+    def test_asked(self) -> None:
+        """Commands find the service without being told where, also after an upgrade, a restart and a crash."""
+        self.start("workers = 2")
+
+        def assert_answers() -> None:
+            self.assertEqual(json.loads(self.ask("status", "--json"))["pid"], self.manager.main())
+            self.do("reload")
+
+        assert_answers()
+        self.assert_same_socket(lambda: self.ask("upgrade"))
+        assert_answers()
+        self.assert_same_socket(lambda: self.do("restart"))
+        assert_answers()
+        self.assert_same_socket(lambda: self.manager.kill("KILL"))
+        assert_answers()
+        self.assertIn("the service stops", self.ask("stop"))
+        eventually(lambda: self.manager.show("ActiveState") == "inactive", "it has ended")
+        self.assertEqual(self.manager.show("Result"), "success")
+
+    def test_restart(self) -> None:
+        """A restart turns nobody away: clients that come meanwhile wait."""
+        self.start()
+        ends = self.relayed()
+        waiting: list[socket.socket] = []
+
+        def restart() -> None:
+            self.manager.systemctl("restart", "--no-block", "txmux.service")
+            eventually(
+                lambda: self.manager.show("ActiveState") == "deactivating", "the old one ends"
+            )
+            waiting.extend(self.client() for _ in range(20))
+
+        self.assert_same_socket(restart)
+        with self.assertRaises(ConnectionResetError):
+            ends[0].recv(1)
+        for _ in waiting:
+            self.served()
+
+    def test_crash(self) -> None:
+        """After a crash it is started again, and clients that come meanwhile wait."""
+        self.start()
+        self.assert_same_socket(lambda: self.manager.kill("KILL"))
+        self.assertEqual(self.manager.show("NRestarts"), "1")
+        self.assert_relays(*self.relayed())
+
+    def test_upgrade(self) -> None:
+        """Upgrades change the main process, with the connections, and systemd goes on with the new one."""
+        self.start()
+        ends = self.relayed()
+        for _ in range(2):
+            self.assert_same_socket(lambda: self.manager.kill("USR2"))
+            self.assert_relays(*ends)
+            self.assert_relays(*self.relayed())
+        self.assertEqual(self.manager.show("NRestarts"), "0")
+        self.write(more="[route more]\nmatch = ssh\nbackend = close\n")
+        self.do("reload")
+        eventually(
+            lambda: "1 route new" in self.manager.show("StatusText"), "the new process reloads"
+        )
+        self.assert_same_socket(lambda: self.manager.kill("KILL"))
+        self.do("stop")
+        self.assertEqual(self.manager.show("Result"), "success")
+
+    def test_failed_upgrade(self) -> None:
+        """An upgrade that fails leaves everything as it was."""
+        self.start()
+        ends = self.relayed()
+        main = self.manager.main()
+        self.write("colour = red")
+        self.manager.kill("USR2")
+        self.manager.wait_for("no upgrade, the old process goes on")
+        self.assertEqual(self.manager.main(), main)
+        self.assertEqual(self.manager.show("ActiveState"), "active")
+        self.assert_relays(*ends)
+
+
+class WatchdogTests(SystemdTestCase):
+    """With a short time for the watchdog."""
+
+    MORE = "WatchdogSec=3"
+
+    def test_stopped(self) -> None:
+        """A service that does nothing any more is started again, and clients that come meanwhile wait."""
+        self.start()
+        self.relayed()
+
+        def stop() -> None:
+            self.manager.kill("STOP")
+            self.client()
+
+        self.assert_same_socket(stop)
+        self.served()
+        self.assertEqual(self.manager.show("NRestarts"), "1")
+
+    def test_after_upgrade(self) -> None:
+        """The watchdog goes by the new process after an upgrade, for both to live on and to be started again."""
+        self.start("workers = 2")
+        self.assert_same_socket(lambda: self.manager.kill("USR2"))
+        self.assert_same_socket(lambda: self.manager.kill("STOP"))
+        self.assertEqual(self.manager.show("NRestarts"), "1")
+        self.assert_relays(*self.relayed())
+
+
+class SocketTests(SystemdTestCase):
+    """With the socket of systemd."""
+
+    endpoint = "systemd:domain=INET:index=0"
+    opened: ClassVar[int]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Have systemd open a port."""
+        super(SystemdTestCase, cls).setUpClass()
+        cls.opened = free_port()
+        cls.manager = cls.share(
+            Systemd(cls.folder, socket=f"ListenStream=\nListenStream=127.0.0.1:{cls.opened}")
+        )
+
+    def test_first_client(self) -> None:
+        """The first client starts the service, and is served; one that comes at a restart is, too."""
+        self.write()
+        self.port = self.opened
+        self.manager.systemctl("start", "txmux.socket")
+        self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
+        inode = listening_inode(self.port)
+        self.relayed()
+        self.assertEqual(self.manager.show("ActiveState"), "active")
+        self.manager.systemctl("restart", "--no-block", "txmux.service")
+        self.relayed()
+        self.assert_same_socket(lambda: self.manager.kill("USR2"))
+        self.assert_relays(*self.relayed())
+        self.assertEqual(listening_inode(self.port), inode)
