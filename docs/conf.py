@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux import __version__
@@ -12,11 +14,13 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 project = "txmux"
 author = "The txmux maintainers"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "diagrams"]
 exclude_patterns = ["_build"]
 default_role = "code"
 myst_heading_anchors = 3
@@ -34,7 +38,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
     (
         r"py:.*",
-        r"Failure|Iterable|Mapping|MakeSides|OnOver|Path|(txmux\.relay\.relay\.)?RelaySide|Section|T|TLSMinimum|ZoneInfo",
+        r"Failure|Iterable|Mapping|MakeSides|OnOver|Logged|Path|(txmux\.relay\.relay\.)?RelaySide|Section|Store|T|TLSMinimum|Varying|ZoneInfo|(txmux\.networks\.banned\.)?Banned",
     ),
 ]
 
