@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unittest
 from pathlib import Path
 
@@ -11,16 +12,27 @@ import pytest
 _FOLDER = Path(__file__).parent
 
 WHOLE = (
+    "admin/test_privileges.py",
+    "browser/",
+    "cli/top/test_terminal.py",
     "interop/",
+    "packaging/",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",
+    "test_changes_beside_peers.py",
     "test_examples.py",
-    "test_packaging.py",
+    "test_files.py",
+    "test_manpages.py::ScriptTests",
     "test_plugin_example.py",
     "test_reactors.py",
     "test_soak.py",
 )
 """Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
+
+_MEASURED = {
+    name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
+}
+"""What has coverage look at child processes."""
 
 # Differences are shown whole, however long they are.
 unittest.TestCase.maxDiff = None
@@ -28,6 +40,10 @@ unittest.TestCase.maxDiff = None
 # A machine that is busy is not a failure; tests of what something costs count steps, or compare times.
 hypothesis.settings.register_profile(
     "txmux", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+# Where the same tests run once more, with other versions of what txmux uses.
+hypothesis.settings.register_profile(
+    "few", hypothesis.settings.get_profile("txmux"), max_examples=10
 )
 hypothesis.settings.load_profile("txmux")
 
@@ -37,8 +53,27 @@ def is_whole(item: pytest.Item) -> bool:
     return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Give half as many processes again as there are cores: tests mostly wait for others."""
+    return len(os.sched_getaffinity(0)) * 3 // 2 if hasattr(os, "sched_getaffinity") else 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark these tests, and run them first: the longest must not begin last."""
+    """Mark these tests, and run them first, then those of processes: the longest must not begin last."""
     for item in filter(is_whole, items):
         item.add_marker(pytest.mark.whole)
-    items.sort(key=is_whole, reverse=True)
+    items.sort(key=lambda item: (not is_whole(item), not _has_processes(item)))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have coverage look at child processes only in tests that `script/test` runs, too: it takes half as long again as their start."""
+    for name, value in _MEASURED.items():
+        if is_whole(item):
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _has_processes(item: pytest.Item) -> bool:
+    return item.path.parent.name == "processes"

@@ -15,14 +15,15 @@ from twisted.python.reflect import namedAny
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import MuxError
-from txmux.cli import check
+from txmux.cli import COMMANDS
 from txmux.detection.registry import installed_matchers
-from txmux.interfaces import IProtocolMatcher
+from txmux.detection.transports import transports_of
+from txmux.interfaces import IProtocolMatcher, Transport
 from txmux.observe.access_log import as_json, as_text
 from txmux.observe.reasons import EndReason
 from txmux.observe.record import ConnectionRecord
-from txmux.proxyprotocol import fields
-from txmux.rules.reading import sections
+from txmux.proxyprotocol import clouds, fields
+from txmux.rules.reading import datagrams, sections
 from txmux.rules.reading.parser import parse
 from txmux.tap import Options
 
@@ -36,6 +37,7 @@ _PAGES = [*sorted((_ROOT / "docs").rglob("*.md")), _ROOT / "README.md", _ROOT / 
 _REFERENCE = _ROOT / "docs/reference"
 
 _LISTENER = "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
+_UDP_LISTENER = _LISTENER.replace("127", "udp:127")
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -134,6 +136,20 @@ class CodeBlockTests(SynchronousTestCase):
             for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
                 self.assertTrue((page.parent / target).exists(), f"{page}: {target}")
 
+    def test_start_page(self) -> None:
+        """Each page has its sentence on the start page, above the list of all."""
+        text, *listed = (_ROOT / "docs/index.md").read_text().split("```{toctree}")
+        told = {
+            target
+            for target, said in re.findall(r"\]\(([^)#]+)\.md\) \|(.*)\|", text)
+            if said.strip()
+        }
+        pages = re.findall(
+            r"^((?:how-to|reference|explanation)/\S+)$", "".join(listed), re.MULTILINE
+        )
+        self.assertGreater(len(pages), 20)
+        self.assertEqual([page for page in pages if page not in told], [])
+
 
 class KeyTests(PageTestCase):
     """The tables of keys."""
@@ -151,13 +167,6 @@ class KeyTests(PageTestCase):
         made = runpy.run_path(str(_ROOT / "docs/keytables.py"))["with_tables"]
         page = self.page.read_text()
         self.assertEqual(made(page), page)
-
-    def test_not_yet(self) -> None:
-        """The list of keys that are not supported yet is that of the code."""
-        rows = _rows(_section(self.page, "Not supported yet"))
-        for kind, names in sections.NOT_YET.items():
-            listed, _, _ = rows.get(f"[{kind}]", [""])[0].partition("; also")
-            self.assertEqual(_code(listed), list(names))
 
     def test_defaults(self) -> None:
         """A default changes nothing when it is written down, and *none* is the absence of any."""
@@ -199,6 +208,9 @@ class KeyTests(PageTestCase):
         }
         if name == "tls_minimum":
             text[kind] += "terminate_tls = x.pem\n"
+        if name in datagrams.DATAGRAMS_ALONE.get(kind, ()):
+            text["listen"] = "endpoint = udp:127.0.0.1:0\n"
+            text["backend"] = "server = udp:127.0.0.1:1\n"
         if value:
             text[kind] += f"{name} = {value}\n"
         rules = parse("".join(f"{sections.HEADERS[kind]}\n{text[kind]}" for kind in text), "x")
@@ -234,7 +246,8 @@ class MatcherTests(PageTestCase):
                     ("regex", "within"): "pattern=a",
                 }
                 line = f"{name} {needed.get((name, option), '')} {example}".replace(r"\|", "|")
-                parse(f"[route a]\nmatch = {line}\nbackend = close\n{_LISTENER}", "x")
+                endpoint = _LISTENER if Transport.TCP in transports_of(matcher) else _UDP_LISTENER
+                parse(f"[route a]\nmatch = {line}\nbackend = close\n{endpoint}", "x")
 
 
 class ReadmeTests(PageTestCase):
@@ -246,7 +259,7 @@ class ReadmeTests(PageTestCase):
         """It has each of them once, with its options."""
         heading = "What it recognises"
         cells = _section(self.page, heading)
-        found = re.findall(r"`([a-z0-9]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
+        found = re.findall(r"`([a-z0-9-]+)`(?: \((`[^)]*`)\))?", cells.partition("Options take")[0])
         in_readme = [name for name, _ in found]
         self.assert_told(in_readme, installed_matchers(), heading)
         self.assertEqual(sorted(in_readme), sorted(set(in_readme)), "name each of them once")
@@ -271,7 +284,7 @@ class AccessLogTests(PageTestCase):
         """It has every reason, and those that nothing in the code gives are said to be reserved."""
         rows = _rows(_section(self.page, "Reasons"))
         self.assert_told(rows, get_args(EndReason), "Reasons")
-        folders = ("backends", "frontend", "relay", "serving")
+        folders = ("backends", "datagrams", "frontend", "live", "relay", "serving")
         files = [file for folder in folders for file in (_ROOT / "txmux" / folder).rglob("*.py")]
         code = "".join(file.read_text() for file in (*files, _ROOT / "txmux/service.py"))
         uses = re.sub(r"Literal\[[^\]]*\]", "", code)
@@ -289,7 +302,11 @@ class AccessLogTests(PageTestCase):
             for name in ("learnt", "hello_facts"):
                 function = file.read_text().partition(f"def {name}(")[2].partition("\n\n\n")[0]
                 learnt |= set(re.findall(r'"(\w+)":', function))
-        self.assert_told(_rows(_section(self.page, "Facts")), learnt | {"dry_run"}, "Facts")
+        for matcher in installed_matchers().values():
+            learnt |= set(getattr(getattr(matcher, "matcher", matcher), "facts", ()))
+        self.assert_told(
+            _rows(_section(self.page, "Facts")), learnt | {"dry_run", "moved_to"}, "Facts"
+        )
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
@@ -301,7 +318,7 @@ class AccessLogTests(PageTestCase):
 
     def test_told_facts(self) -> None:
         """It has all facts that PROXY protocol headers tell."""
-        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values()}
+        names = {*fields._NAMES.values(), *fields._SSL_NAMES.values(), *clouds.NAMES}
         names |= {"ssl_verified", "proxy_peer", "proxy_error"}
         section = "Facts from PROXY protocol headers"
         self.assert_told(_rows(_section(self.page, section)), names, section)
@@ -323,7 +340,8 @@ class OtherPageTests(PageTestCase):
     def test_commands(self) -> None:
         """The page of the commands has every command, and every option of ``twist txmux``."""
         page = (_REFERENCE / "commands.md").read_text()
-        self.assertIn(f"## txmux {check.NAME}\n", page)
+        for command in COMMANDS:
+            self.assertIn(f"## txmux {command}\n", page)
         options: list[Any] = [*Options.optParameters, *Options.optFlags]
         for name, letter, *_ in options:
             for option in (f"`--{name}", f"`-{letter} " if letter else ""):

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.pools_case import pool_rules
 from tests.programs import require_program
+from txmux.rules.reading.layout import laid_out
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class RulesTests(SynchronousTestCase):
         self.assertTrue(files)
         for file in files:
             parse(file.read_text(), file)
+
+    def test_layout(self) -> None:
+        """It is as `txmux fmt` writes it."""
+        for file in _EXAMPLES.rglob("*.ini"):
+            text = file.read_text()
+            self.assertEqual(laid_out(text), text, f"run txmux fmt {file}")
 
 
 class TacTests(InteropTestCase):

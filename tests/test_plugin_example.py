@@ -69,7 +69,7 @@ class PluginExampleTests(InteropTestCase):
     def test_listed(self) -> None:
         """The matcher is listed beside those of txmux, and with its package."""
         listed = self.output("-m", "txmux", "matchers")
-        self.assertRegex(listed, r"(?m)^finger +Finger, .* +txmux-finger 1\.0$")
+        self.assertRegex(listed, r"(?m)^finger +tcp +Finger, .* +txmux-finger 1\.0$")
         self.assertRegex(listed, r"(?m)^ssh +")
 
     def test_checked(self) -> None:

@@ -46,6 +46,28 @@ class ScriptTests(SynchronousTestCase):
         self.assertFalse((self.folder / ".venv").exists())
         return done.stderr
 
+    def test_prepared(self) -> None:
+        """What was installed for one script is not installed again for another that needs a part of it."""
+        project, stamp = self.folder / "pyproject.toml", ".venv/prepared-core-test-lint"
+        project.write_text("[project]")
+        (self.folder / ".venv").mkdir()
+        shutil.copy(project, self.folder / stamp)
+        for changed, groups, expected in (
+            ("", "", 0),
+            ("", "test", 0),
+            ("", "lint test", 0),
+            ("", "test docs", 1),
+            ("", "tes", 1),
+            ("# new", "test", 1),
+        ):
+            project.write_text(f"[project]{changed}")
+            told = subprocess.run(
+                ["bash", "-c", f"source script/lib/environment; is_prepared {groups}"],
+                cwd=self.folder,
+                check=False,
+            )
+            self.assertEqual((groups, told.returncode), (groups, expected))
+
     def test_no_interpreter(self) -> None:
         """Without the interpreter, one line says what to set."""
         for script in ("demo", "test", "docs"):

@@ -26,6 +26,7 @@ PURE = (
     "matchers",
     "proxyprotocol",
     "rules",
+    "tracing",
     "wire",
 )
 """Rooms, and single files of others, without sockets, clocks and reactors."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import connect
-from txmux import tap
 from txmux.demo.service import _has_ipv6_loopback, demo_service
 from txmux.detection.registry import PluginProblem, Registry
+from txmux.running import program
 from txmux.tap import Options, makeService
 
 if TYPE_CHECKING:
@@ -49,6 +50,16 @@ class OptionsTest(TestCase):
             with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
                 self.options(*words)
 
+    def test_file_without_option(self) -> None:
+        """A rules file that is not named by its option is told how it is."""
+        with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):
+            self.options("rules.ini")
+
+    def test_command_of_the_other_program(self) -> None:
+        """A command of `txmux` is told to be one, and how it is run."""
+        with self.assertRaisesRegex(UsageError, r"write, without twist: txmux run rules\.ini$"):
+            self.options("run", "rules.ini")
+
     def test_bad_rules(self) -> None:
         """Every error of the file is said, and nothing else."""
         self.rules.write_text("[listen x]\nendpiont = :443\n[route r]\n")
@@ -61,7 +72,7 @@ class OptionsTest(TestCase):
     def test_problems_of_plugins(self) -> None:
         """What is wrong with a plugin is a warning, and the rules are read all the same."""
         registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
-        self.patch(tap, "installed_matchers", lambda: registry)
+        self.patch(program, "installed_matchers", lambda: registry)
         self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
         self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")
@@ -85,7 +96,7 @@ class OptionsTest(TestCase):
             service.startService()
         await service.stopService()
         warnings = [event["warning"] for event in events if event["log_level"] is LogLevel.warn]
-        message = "[backend b]: nothing leads to it; name it in a route, or remove it"
+        message = "[backend b]: nothing uses it; name it in a route, or remove it"
         self.assertEqual(warnings, [f"{self.rules}:5: warning: {message}"])
 
     def test_cannot_listen(self) -> None:
@@ -96,6 +107,28 @@ class OptionsTest(TestCase):
             status, said = self.exits(getattr(service, start))
             self.assertEqual(status, 1)
             self.assertTrue(said.splitlines()[-1].startswith("[listen x] endpoint 192.0.2.1:0: "))
+
+    def test_demo_port_is_taken(self) -> None:
+        """The line names the option that chooses another port."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            service = makeService(self.options("--demo", "--demo-port", str(port)))
+            status, said = self.exits(service.startService)
+        self.assertEqual(status, 1)
+        self.assertIn(f"127.0.0.1:{port}: cannot listen: Address already in use", said)
+        self.assertTrue(said.endswith("; the port is chosen by --demo-port\n"), said)
+
+    def test_rules_found_bad_late(self) -> None:
+        """Errors that only the start finds have the status of those that reading finds."""
+        self.rules.write_text(
+            "[listen x]\nendpoint = 127.0.0.1:0\n"
+            "[route r]\nmatch = tls\nterminate_tls = bad.pem\nbackend = close\n"
+        )
+        (self.rules.parent / "bad.pem").write_text("nothing")
+        service = makeService(self.options("--rules", str(self.rules)))
+        status, said = self.exits(service.startService)
+        self.assertEqual(status, os.EX_CONFIG)
+        self.assertIn("[route r] terminate_tls: ", said)
 
     async def test_demo(self) -> None:
         """The demo says what to try, and serves it."""

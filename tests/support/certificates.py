@@ -13,9 +13,21 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet.ssl import PrivateCertificate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _DAY = timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Identity:
@@ -56,15 +68,21 @@ class Identity:
         return made
 
     def issue(
-        self, *names: str, begins: float = -2, ends: float = 2, usage: bool = True
+        self,
+        *names: str,
+        begins: float = -2,
+        ends: float = 2,
+        usage: bool = True,
+        units: Sequence[str] = (),
     ) -> Identity:
         """Make a certificate that this one has signed.
 
         Args:
-            names: Host names and IP addresses that it is for.
+            names: Host names, IP addresses, URIs and e-mail addresses that it is for; the first is its common name, too.
             begins: From when on it is valid, in days from now.
             ends: Until when.
             usage: Whether it is for servers; else it is for clients alone.
+            units: The organizational units in its subject.
         """
         kind = ExtendedKeyUsageOID.SERVER_AUTH if usage else ExtendedKeyUsageOID.CLIENT_AUTH
         return _make(
@@ -76,14 +94,37 @@ class Identity:
                 *([x509.SubjectAlternativeName([*map(_name, names)])] if names else ()),
                 x509.ExtendedKeyUsage([kind]),
             ],
+            units,
         )
+
+    def revoke(self, *revoked: Identity, ends: float = 1) -> bytes:
+        """Make the list of certificates that this one has revoked, in PEM.
+
+        Args:
+            revoked: The certificates.
+            ends: Until when it is valid, in days from now.
+        """
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - 2 * _DAY)
+            .next_update(now + ends * _DAY)
+        )
+        for one in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(one.certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now - _DAY).build())
+        signed = builder.sign(self.key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM)
 
 
 def make_authority(common_name: str = "Test Authority", *names: str) -> Identity:
     """Make a certificate that is its own authority, and may be that of others unless it has names."""
     if names:
         return _make(common_name, None, -2, 2, [x509.SubjectAlternativeName([*map(_name, names)])])
-    return _make(common_name, None, -2, 2, [x509.BasicConstraints(ca=True, path_length=None)])
+    return _make(
+        common_name, None, -2, 2, [x509.BasicConstraints(ca=True, path_length=None), _SIGNS]
+    )
 
 
 def _make(
@@ -92,9 +133,12 @@ def _make(
     begins: float,
     ends: float,
     extensions: list[x509.ExtensionType],
+    units: Sequence[str] = (),
 ) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    attributes = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in units]
+    attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64]))
+    subject = x509.Name(attributes)
     now = datetime.now(timezone.utc)
     builder = (
         x509.CertificateBuilder()
@@ -105,14 +149,25 @@ def _make(
         .not_valid_before(now + begins * _DAY)
         .not_valid_after(now + ends * _DAY)
     )
+    # Python 3.13 and later ask for these, as RFC 5280, sections 4.2.1.1 to 4.2.1.3, does.
+    signer = issuer.key if issuer else key
+    extensions = [
+        *extensions,
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+    ]
     for extension in extensions:
-        critical = isinstance(extension, x509.BasicConstraints)
+        critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
         builder = builder.add_extension(extension, critical=critical)
-    return Identity(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+    return Identity(builder.sign(signer, hashes.SHA256()), key)
 
 
 def _name(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
+        if "://" in text:
+            return x509.UniformResourceIdentifier(text)
+        if "@" in text:
+            return x509.RFC822Name(text)
         return x509.DNSName(text)

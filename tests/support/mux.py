@@ -99,6 +99,7 @@ class MuxTestCase(TestCase):
         with open_socket(address) as opened:
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
+        self.listening = port
         number: int = port.getHost().port
         return number
 

@@ -39,7 +39,7 @@ class ServiceTestCase(TestCase):
         if self.running.running:
             for factory in self.running.factories:
                 factory.abort("killed")
-            opened = self.running._opened
+            opened = self.running.running_now
             if isinstance(opened, Serving):
                 opened.end_all()  # those of older rules
             await self.running.stopService()

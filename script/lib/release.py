@@ -1,0 +1,172 @@
+"""Prepares a release: the version, the changelog, the packages. `script/release` runs it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.version import InvalidVersion, Version
+
+ROOT = Path(__file__).parents[2]
+_VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
+_RELEASED = re.compile(r"^## (\S+) \(", re.MULTILINE)
+
+
+def next_version(changelog: str, current: str, kinds: set[str]) -> str:
+    """Tell which version the fragments ask for.
+
+    Args:
+        changelog: The text of the changelog, where the last release is first.
+        current: The version in the code.
+        kinds: The kinds of the fragments: "feature", "bugfix" and so on.
+
+    Returns:
+        The one in the code without its suffix if nothing has been released yet. Otherwise the last release with another
+        second number if there is something new, or another third number; what is removed asks for another first number, but
+        while that is 0 for another second one (Semantic Versioning 2.0.0, items 4, 6, 7 and 8).
+    """
+    released = _RELEASED.search(changelog)
+    if released is None:
+        return Version(current).base_version
+    major, minor, patch = Version(released[1]).release
+    if "removal" in kinds and major:
+        return f"{major + 1}.0.0"
+    if kinds & {"removal", "feature"}:
+        return f"{major}.{minor + 1}.0"
+    return f"{major}.{minor}.{patch + 1}"
+
+
+def _git(*words: str, folder: Path = ROOT) -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    if done.returncode:
+        _fail(f"git {words[0]}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _run(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        _fail(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _fail(message: str) -> None:
+    sys.exit(f"release: {message}")
+
+
+def _chosen(asked: str | None) -> str:
+    """Give the version to release; end the program if there cannot be such a release."""
+    kinds = {path.name.split(".")[1] for path in ROOT.glob("newsfragments/*.*.md")}
+    if not kinds:
+        _fail("nothing to release: there is no fragment in newsfragments/")
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    version = asked or next_version(changelog, _current(ROOT), kinds)
+    try:
+        plain = Version(version).base_version == version
+    except InvalidVersion:
+        plain = False
+    if not plain:
+        _fail(f"'{version}' is not a version to release: write it as 1.2.3")
+    released = _RELEASED.search(changelog)
+    if released and Version(version) <= Version(released[1]):
+        _fail(f"{version} is not after {released[1]}, the last release in CHANGELOG.md")
+    if _git("tag", "--list", f"v{version}"):
+        _fail(f"there is a tag v{version} already")
+    return version
+
+
+def _current(folder: Path) -> str:
+    found = _VERSION.search((folder / "txmux/version.py").read_text())
+    if found is None:
+        _fail("txmux/version.py has no __version__")
+        raise AssertionError
+    return found[1]
+
+
+def _write(folder: Path, version: str) -> str:
+    """Write version and changelog into a checkout; give the changelog's new part."""
+    path = folder / "txmux/version.py"
+    path.write_text(_VERSION.sub(f'__version__ = "{version}"', path.read_text()))
+    draft = _run("towncrier", "build", "--draft", f"--version={version}", folder=folder)
+    _run("towncrier", "build", "--yes", f"--version={version}", folder=folder)
+    return draft[draft.index("## ") :].strip()
+
+
+def _build(folder: Path) -> list[Path]:
+    """Build both packages in a clean checkout, the wheel from the source package, and check them."""
+    # --no-isolation: with the hatchling of the environment, so that nothing is fetched.
+    _run("build", "--no-isolation", folder=folder)
+    made = sorted((folder / "dist").iterdir())
+    _run("twine", "check", "--strict", *made, folder=folder)
+    return made
+
+
+def _left_to_do(version: str, made: list[Path]) -> str:
+    names = " ".join(f"dist/{path.name}" for path in made)
+    steps = [
+        f"git tag --sign --message 'txmux {version}' v{version}",
+        f"git push origin HEAD v{version}",
+        f"{Path(sys.executable).parent}/twine upload {names}",
+    ]
+    return "\n".join(f"    $ {step}" for step in steps)
+
+
+def _warnings() -> list[str]:
+    """Tell what a person has to put right before the first upload."""
+    found = []
+    if "[project.urls]" not in (ROOT / "pyproject.toml").read_text():
+        found.append(
+            "pyproject.toml has no [project.urls]: PyPI will not show where the project is"
+        )
+    relative = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
+    if relative:
+        found.append(
+            f"README.md has {len(relative)} links that lead nowhere on PyPI, since they are relative"
+        )
+    return found
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(prog="script/release", description=__doc__)
+    parser.add_argument("--dry-run", action="store_true", help="change nothing")
+    parser.add_argument("version", nargs="?", help="by default the one that the fragments ask for")
+    arguments = parser.parse_args()
+    version = _chosen(arguments.version)
+    dirty = _git("status", "--porcelain")
+    if dirty and not arguments.dry_run:
+        _fail(f"commit or remove this first:\n{dirty}")
+    if dirty:
+        print("not committed, so not in what is built:", dirty, sep="\n")
+    with tempfile.TemporaryDirectory(prefix="txmux-release-") as temporary:
+        clean = Path(temporary, "txmux")
+        _git("clone", "--quiet", str(ROOT), str(clean))
+        print(_write(clean, version))
+        made = _build(clean)
+        print(f"\nbuilt and checked, version {version}:")
+        for path in made:
+            print(f"    {hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
+        for warning in _warnings():
+            print(f"warning: {warning}")
+        if arguments.dry_run:
+            print(f"tag: v{version}\nnothing was changed, and nothing was uploaded")
+            return
+        shutil.copytree(clean / "dist", ROOT / "dist", dirs_exist_ok=True)
+    _write(ROOT, version)
+    _git("commit", "--quiet", "--all", "--message", f"Release {version}")
+    print(f"committed: {_git('log', '-1', '--oneline')}")
+    print("now a person, who has read the changelog:", _left_to_do(version, made), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

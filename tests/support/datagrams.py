@@ -1,0 +1,87 @@
+"""Clients and servers that speak by datagrams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import DatagramProtocol
+
+from tests.support.peers import reactor
+from txmux.datagrams import ancillary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.trial.unittest import TestCase
+
+Address = tuple[str, int]
+
+
+class Talker(DatagramProtocol):
+    """Keeps what it hears, and answers if it is told how.
+
+    Args:
+        answer: Gives the answer to a datagram; empty is none.
+    """
+
+    def __init__(self, answer: Callable[[bytes], bytes] = lambda _: b"") -> None:
+        self._answer = answer
+        self.heard: list[bytes] = []
+        self.senders: list[Address] = []
+        self._waiting: list[tuple[int, Deferred[None]]] = []
+
+    @classmethod
+    def listening(
+        cls, test: TestCase, host: str = "127.0.0.1", port: int = 0, **options: Any
+    ) -> Talker:
+        """Make one that has a port until the test ends, any free one or a certain one."""
+        talker = cls(**options)
+        bound: Any = reactor.listenUDP(port, talker, host, maxPacketSize=65535)
+        test.addCleanup(bound.stopListening)
+        return talker
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        transport: Any = self.transport
+        return int(transport.getHost().port)
+
+    def datagramReceived(self, datagram: bytes, addr: Address) -> None:
+        """Keep a datagram, and answer it."""
+        self.heard.append(datagram)
+        self.senders.append(addr)
+        answer = self._answer(datagram)
+        if answer:
+            self.say(answer, addr[1], addr[0])
+        for count, waiting in [*self._waiting]:
+            if len(self.heard) >= count:
+                self._waiting.remove((count, waiting))
+                waiting.callback(None)
+
+    def say(self, data: bytes, port: int, host: str = "127.0.0.1") -> None:
+        """Send a datagram."""
+        transport: Any = self.transport
+        transport.write(data, (host, port))
+
+    def bulk(self, data: bytes, size: int, port: int) -> None:
+        """Send bytes as datagrams of a length, in as few steps as the system takes."""
+        transport: Any = self.transport
+        least = min(ancillary.MOST_AT_ONCE, ancillary.MOST_BYTES_AT_ONCE // size) * size
+        for start in range(0, len(data), least):
+            transport.socket.sendmsg(
+                [data[start : start + least]], ancillary.cut_into(size), 0, ("127.0.0.1", port)
+            )
+
+    async def hears(self, count: int) -> list[bytes]:
+        """Wait until it has heard this many datagrams; give all."""
+        if len(self.heard) < count:
+            waiting: Deferred[None] = Deferred()
+            self._waiting.append((count, waiting))
+            await waiting
+        return self.heard
+
+    async def asks(self, data: bytes, port: int, host: str = "127.0.0.1") -> bytes:
+        """Send a datagram, and give the next one that is heard."""
+        self.say(data, port, host)
+        return (await self.hears(len(self.heard) + 1))[-1]

@@ -1,0 +1,38 @@
+"""A database of places that a test writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmdb_writer import MMDBWriter
+from netaddr import IPSet  # type: ignore[import-untyped]
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def country(code: str, continent: str = "EU") -> dict[str, Any]:
+    """Give a record as databases of countries have it."""
+    return {"country": {"iso_code": code}, "continent": {"code": continent}}
+
+
+def system(number: int) -> dict[str, Any]:
+    """Give a record as databases of autonomous systems have it."""
+    return {"autonomous_system_number": number, "autonomous_system_organization": "Example"}
+
+
+def write_places(path: Path, records: Mapping[str, dict[str, Any]], version: int = 4) -> None:
+    """Write a database in MaxMind's format, by way of another name, as those who renew one do.
+
+    Args:
+        path: Its path.
+        records: By network.
+        version: Of IP.
+    """
+    writer = MMDBWriter(version, "Test", int_type="uint32")
+    for network, record in records.items():
+        writer.insert_network(IPSet([network]), record)
+    new = path.with_suffix(".new")
+    writer.to_db_file(str(new))
+    new.rename(path)

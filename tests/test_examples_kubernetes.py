@@ -1,0 +1,145 @@
+"""The manifests for Kubernetes are right by its schemas, and agree with each other and with the rules in them."""
+
+from __future__ import annotations
+
+import itertools
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.cli.support import CommandTestCase
+from txmux.cli import check
+from txmux.rules.lint.privileges import Privileges
+from txmux.rules.reading.parser import load
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Rules
+
+kubernetes_validate: Any = import_module("kubernetes_validate")
+yaml: Any = import_module("yaml")
+
+_FOLDER = Path(__file__).parent.parent / "examples" / "kubernetes"
+_VERSIONS = ("1.30", "1.34")
+
+
+def manifests(name: str = "*") -> list[dict[str, Any]]:
+    """Give the objects of a file, or of all."""
+    texts = [file.read_text() for file in sorted(_FOLDER.glob(f"{name}.yaml"))]
+    return list(itertools.chain.from_iterable(map(yaml.safe_load_all, texts)))
+
+
+class SchemaTests(SynchronousTestCase):
+    """The schemas of Kubernetes."""
+
+    def test_valid(self) -> None:
+        """Each object is one that Kubernetes takes, with no field that it does not know."""
+        found = manifests()
+        self.assertGreater(len(found), 5)
+        for manifest, version in itertools.product(found, _VERSIONS):
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+    def test_finds(self) -> None:
+        """The validator finds a wrong type and a misspelt field."""
+        for field, value in (("replicas", "three"), ("replica", 3)):
+            (deployment, *_) = manifests("txmux")
+            deployment["spec"][field] = value
+            self.assertRaises(
+                kubernetes_validate.ValidationError,
+                kubernetes_validate.validate,
+                deployment,
+                _VERSIONS[0],
+                strict=True,
+            )
+
+
+class PageTests(SynchronousTestCase):
+    """The pages on Kubernetes and on balancers."""
+
+    def test_shown(self) -> None:
+        """They have the files as they are."""
+        pages = _FOLDER.parent.parent / "docs" / "how-to"
+        for page, files in (
+            ("kubernetes.md", _FOLDER.glob("*")),
+            ("behind-a-balancer.md", (_FOLDER.parent / "balancer").glob("*")),
+        ):
+            text = (pages / page).read_text()
+            for file in files:
+                self.assertIn(f"\n{file.read_text()}```\n", text, f"copy {file} to {page}")
+
+
+class AgreementTests(CommandTestCase):
+    """What has to be the same in several places."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        (rules,) = manifests("rules")
+        self.config: dict[str, Any] = rules
+        self.deployment, *self.others = manifests("txmux")
+        self.pod: dict[str, Any] = self.deployment["spec"]["template"]["spec"]
+        (self.container,) = self.pod["containers"]
+        self.ports: dict[str, int] = {
+            port["name"]: port["containerPort"] for port in self.container["ports"]
+        }
+
+    def rules(self) -> Rules:
+        """Read the rules as txmux does."""
+        self.file = self.write("rules.ini", self.config["data"]["rules.ini"])
+        return load(self.file)
+
+    def test_check(self) -> None:
+        """`txmux check` has nothing to say of the rules."""
+        self.rules()
+        self.patch(check, "own_privileges", lambda: Privileges(10001))
+        told = f"{self.file}: OK, 1 listener, 2 routes, 2 backends\n"
+        self.assertEqual(self.run_main("check", self.file), (0, told, ""))
+
+    def test_ports(self) -> None:
+        """The rules listen on the ports that the pod names, and probes, services and the policy name these."""
+        rules = self.rules()
+        (listener,) = rules.listeners
+        self.assertEqual(listener.endpoints, (f":{self.ports['public']}",))
+        self.assertEqual(rules.settings.metrics, f":{self.ports['metrics']}")
+        for probe in ("readinessProbe", "livenessProbe"):
+            self.assertEqual(self.container[probe]["httpGet"]["port"], "metrics")
+        _, policy = self.others
+        named = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+        self.assertEqual(named, ["public", "metrics"])
+        for service in manifests("service*"):
+            (port,) = service["spec"]["ports"]
+            self.assertEqual(port["targetPort"], "public")
+            self.assertEqual(service["spec"]["externalTrafficPolicy"], "Local")
+
+    def test_times(self) -> None:
+        """The pod is given longer than txmux takes to stop; `grace` is longer than it takes to be found unready."""
+        settings = self.rules().settings
+        self.assertLess(
+            settings.grace + settings.drain_timeout, self.pod["terminationGracePeriodSeconds"]
+        )
+        probe = self.container["readinessProbe"]
+        self.assertGreater(settings.grace, 2 * probe["periodSeconds"] * probe["failureThreshold"])
+
+    def test_rules_are_watched(self) -> None:
+        """The rules are mounted as a folder where the image looks for them, and txmux watches them."""
+        self.assertGreater(self.rules().settings.watch_rules, 0)
+        (volume,) = [one for one in self.pod["volumes"] if one["name"] == "rules"]
+        self.assertEqual(volume["configMap"]["name"], self.config["metadata"]["name"])
+        (mount,) = [one for one in self.container["volumeMounts"] if one["name"] == "rules"]
+        self.assertNotIn("subPath", mount)
+        image = (_FOLDER.parent.parent / "Containerfile").read_text()
+        self.assertIn(f'CMD ["{mount["mountPath"]}/rules.ini"]', image)
+        self.assertIn(f"USER {self.pod['securityContext']['runAsUser']}:", image)
+
+    def test_selected(self) -> None:
+        """Whatever selects the pods has their label."""
+        labels = self.deployment["spec"]["template"]["metadata"]["labels"]
+        budget, policy = self.others
+        selected = [
+            self.deployment["spec"]["selector"]["matchLabels"],
+            budget["spec"]["selector"]["matchLabels"],
+            policy["spec"]["podSelector"]["matchLabels"],
+            *(one["labelSelector"]["matchLabels"] for one in self.pod["topologySpreadConstraints"]),
+            *(service["spec"]["selector"] for service in manifests("service*")),
+        ]
+        self.assertEqual(selected, [labels] * len(selected))

@@ -1,0 +1,155 @@
+"""Files that root opens for somebody who may write to the folders that they are in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import eventually, leave_unmeasured
+from tests.interop.mux import Mux
+from tests.service.test_privileges import require_root
+from tests.support.folders import make_folder
+from txmux.files import open_log, open_safely, read_bytes
+from txmux.processes.opener import Opener
+
+_NOBODY = 65534
+_RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
+
+
+class LinksTest(SynchronousTestCase):
+    """A folder that belongs to nobody, as the folder of a log does, and a file that nobody may not touch."""
+
+    def setUp(self) -> None:
+        require_root()
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-files-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.folder.chmod(0o755)
+        self.secret = self.folder / "secret"
+        self.secret.write_text("precious")
+        self.secret.chmod(0o600)
+        self.theirs = self.folder / "theirs"
+        self.theirs.mkdir()
+        os.chown(self.theirs, _NOBODY, -1)
+
+    def link(self, path: Path, target: Path | str, owner: int = _NOBODY) -> Path:
+        """Make a link."""
+        path.symlink_to(target)
+        os.lchown(path, owner, -1)
+        return path
+
+    def assert_refused(self, path: Path, flags: int = os.O_RDONLY) -> None:
+        """See that it is not opened, and that the message tells which link is meant."""
+        with self.assertRaises(OSError) as caught:
+            open_safely(path, flags)
+        self.assertEqual(caught.exception.errno, errno.ELOOP)
+
+    def text(self, path: Path) -> str:
+        """Read a file."""
+        with open(open_safely(path)[0]) as file:  # noqa: PTH123 - a descriptor
+            return file.read()
+
+    def test_own_links(self) -> None:
+        """Links of root's are followed, relative and absolute ones and those of folders."""
+        for target in (self.secret, "../secret"):
+            path = self.link(self.theirs / f"link{len(str(target))}", target, 0)
+            self.assertEqual(self.text(path), "precious")
+        self.link(self.folder / "way", self.theirs, 0)
+        self.assertEqual(self.text(self.folder / "way" / ".." / "secret"), "precious")
+
+    def test_links_of_others(self) -> None:
+        """Links of anybody else are not, be it the file or a folder, and whether there is what they lead to or not."""
+        self.assert_refused(self.link(self.theirs / "file", self.secret))
+        self.link(self.theirs / "folder", self.folder)
+        self.assert_refused(self.theirs / "folder" / "secret")
+        self.assert_refused(self.link(self.theirs / "new", self.folder / "made"), os.O_CREAT)
+        self.assertFalse((self.folder / "made").exists())
+        for _ in range(2):
+            self.link(self.theirs / "circle", "circle", 0)
+            self.assert_refused(self.theirs / "circle")
+            (self.theirs / "circle").unlink()
+
+    def test_log(self) -> None:
+        """A log is made for its owner, and appended to where it is, but not by such a link."""
+        log = self.theirs / "log"
+        for _ in range(2):
+            os.close(open_log(log, (_NOBODY, _NOBODY)))
+        self.assertEqual(log.stat().st_uid, _NOBODY)
+        log.unlink()
+        self.link(log, self.folder / "made")
+        self.assertRaises(OSError, open_log, log, (_NOBODY, _NOBODY))
+        self.assertFalse((self.folder / "made").exists())
+
+    def test_descriptors(self) -> None:
+        """Nothing stays open."""
+        path = self.link(self.theirs / "link", self.secret, 0)
+        before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names
+        for _ in range(3):
+            self.text(path)
+            self.assert_refused(self.link(self.theirs / "file", self.secret))
+            (self.theirs / "file").unlink()
+            self.assertRaises(FileNotFoundError, open_safely, self.theirs / "none")
+        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))  # noqa: PTH208
+
+    def test_helper(self) -> None:
+        """The helper that keeps the privilege reads no file by such a link, nor waits for the writer of a pipe."""
+        key = self.theirs / "key.pem"
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"{_RULES}[route r]\nmatch = tls\nterminate_tls = {key}\n")
+        key.write_text("x")
+        opener = Opener.start(rules)
+        self.addCleanup(opener.close)
+        os.close(opener.open_file(key))
+        key.unlink()
+        self.link(key, self.secret)
+        with self.assertRaises(OSError) as caught:
+            opener.open_file(key)
+        self.assertEqual(caught.exception.errno, errno.ELOOP)
+        key.unlink()
+        os.mkfifo(key)
+        os.close(opener.open_file(key))
+
+    def test_service(self) -> None:
+        """When the service's user puts a link where the log is, and asks for it to be opened again, nothing is made by it."""
+        leave_unmeasured(self)
+        mux = Mux(self.folder, _RULES, "user = nobody")
+        self.addCleanup(mux.stop)
+        mux.child.wait_for("the process is user nobody from now on")
+        folder = mux.log.parent
+        folder.chmod(0o755)
+        os.chown(folder, _NOBODY, -1)
+        mux.log.unlink()
+        self.link(mux.log, self.folder / "made")
+        os.kill(mux.child.pid, signal.SIGHUP)
+        eventually(lambda: "is not root's" in mux.child.output, "the log says why")
+        self.assertFalse((self.folder / "made").exists())
+        mux.log.unlink()
+        os.kill(mux.child.pid, signal.SIGHUP)
+        eventually(mux.log.exists, "the log is there again")
+
+
+class ReadTest(SynchronousTestCase):
+    """Files that this process may read."""
+
+    def test_pipes(self) -> None:
+        """A pipe is read as long as somebody writes; one without a writer is empty, and nobody waits for it."""
+        folder = make_folder(self)
+        pipe = folder / "pipe"
+        os.mkfifo(pipe)
+        self.assertEqual(read_bytes(pipe), b"")
+        reading, writing = os.pipe()
+        os.write(writing, b"text")
+        os.close(writing)
+        self.assertEqual(read_bytes(Path(f"/dev/fd/{reading}")), b"text")
+        os.close(reading)
+
+    def test_errors(self) -> None:
+        """What cannot be read is named."""
+        folder = make_folder(self)
+        for path, error in ((folder, IsADirectoryError), (folder / "x", FileNotFoundError)):
+            self.assertEqual(self.assertRaises(error, read_bytes, path).filename, str(path))

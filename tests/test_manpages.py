@@ -1,0 +1,76 @@
+"""The manual pages, as the programs that show them see them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.programs import require_program
+from txmux.cli import COMMANDS
+
+_ROOT = Path(__file__).parent.parent
+_PROGRAM = _ROOT / "docs/manpages.py"
+
+
+class ManPageTests(SynchronousTestCase):
+    """What `script/man` writes."""
+
+    def setUp(self) -> None:
+        """Write them."""
+        self.folder = Path(tempfile.mkdtemp(prefix="txmux-man-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        subprocess.run([sys.executable, _PROGRAM, self.folder], env=environment, check=True)
+
+    def run_program(self, *words: str | Path) -> str:
+        """Run a program, and give all that it says."""
+        command = [require_program(str(words[0])), *words[1:]]
+        environment = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True, timeout=60
+        )
+        return done.stdout + done.stderr
+
+    def test_pages(self) -> None:
+        """There is one for the program, and one for each command."""
+        names = {path.name for path in self.folder.iterdir()}
+        self.assertEqual(names, {"txmux.1", *(f"txmux-{command}.1" for command in COMMANDS)})
+
+    def test_lint(self) -> None:
+        """``mandoc`` has nothing to say against them, not even of style."""
+        pages = sorted(self.folder.iterdir())
+        self.assertEqual(self.run_program("mandoc", "-T", "lint", *pages), "")
+
+    def test_shown(self) -> None:
+        """``man`` shows them without a warning, with each option and the day of a build that can be repeated."""
+        shown = self.run_program("man", "--warnings", "-l", self.folder / "txmux-drain.1")
+        self.assertNotIn("warning", shown)
+        summary = COMMANDS["drain"].rstrip(".")
+        one_line = " ".join(shown.split())
+        self.assertIn(f"txmux-drain - {summary[0].lower()}{summary[1:]} SYNOPSIS", one_line)
+        self.assertIn("txmux drain [-h] [--maintenance | --ready]", shown)
+        self.assertIn("2023-11-14", shown)
+        whole = self.run_program("man", "--warnings", "-l", self.folder / "txmux.1")
+        for command, summary in COMMANDS.items():
+            self.assertIn(f"txmux-{command}(1)", whole)
+            self.assertIn(summary.split()[0], whole)
+
+
+class ScriptTests(SynchronousTestCase):
+    """`script/man` as it is."""
+
+    def test_files(self) -> None:
+        """It writes the pages, and the script of each shell under the name that the shell looks for."""
+        folder = Path(tempfile.mkdtemp(prefix="txmux man "))
+        self.addCleanup(shutil.rmtree, folder)
+        subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=120)
+        written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+        self.assertIn("man1/txmux-check.1", written)
+        for name in ("txmux", "_txmux", "txmux.fish"):
+            self.assertIn("txmux", (folder / "completion" / name).read_text())

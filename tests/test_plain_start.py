@@ -1,0 +1,156 @@
+"""What a service imports that needs none of the larger libraries."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.folders import make_folder
+from txmux.detection.registry import installed_matchers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_RULES = """\
+[txmux]
+admin = off
+workers = {workers}
+[listen public]
+endpoint = 127.0.0.1:0
+[route site]
+match = tls sni=www.example.com
+backend = close
+[route ssh]
+match = ssh
+backend = 127.0.0.1:{server}
+"""
+
+_PACKAGES = {
+    "attr",
+    "attrs",
+    "constantly",
+    "incremental",
+    "twisted",
+    "txmux",
+    "typing_extensions",
+    "zope",
+}
+"""All that may be imported beside the standard library: Twisted, attrs, zope.interface, and what these need themselves."""
+
+_OF_TESTS = {"$coverage", "coverage", "sitecustomize"}
+
+_FORBIDDEN = {
+    "twisted.internet.endpoints": "it imports TLS, and no endpoint of these rules needs it",
+    "twisted.internet.ssl": "it imports OpenSSL",
+    "twisted.names": "no server has a name",
+    "twisted.protocols.tls": "it imports OpenSSL",
+    "twisted.web": "nobody has asked the API for anything",
+    "txmux.admin.site": "it imports twisted.web",
+    "txmux.backends.connect.tls": "no server is spoken to by TLS",
+    "txmux.cli.check": "it is another command",
+    "txmux.convert": "it is another command's",
+    "txmux.datagrams": "no endpoint is one of UDP",
+    "txmux.cluster": "no limits are shared",
+    "txmux.feeds.crowdsec": "no networks are told by one, and it imports twisted.web",
+    "txmux.demo": "this is not the demo",
+    "txmux.matchers.http": "no rule names it; that all matchers are imported is what this would show",
+    "txmux.testing": "it is for tests",
+    "txmux.tls.termination": "no TLS ends here",
+}
+"""Modules that take long to import, and why a plain start has no use for them; those in them are meant, too."""
+
+_TELLING = """\
+import atexit, os, pathlib, sys
+
+def tell(event="", *_):
+    if event not in ("", "os.kill"):  # by which `twist` ends after a signal
+        return
+    pathlib.Path(__file__).with_name(f"{os.getpid()}.modules").write_text(" ".join(sys.modules))
+
+atexit.register(tell)
+sys.addaudithook(tell)
+"""
+"""What each process runs first (`site`)."""
+_PATIENCE = 100.0  # seconds
+
+
+class PlainStartTest(SynchronousTestCase):
+    """A service that tells SSH and TLS by name apart, from its start to the end of its first connections."""
+
+    def setUp(self) -> None:
+        """Have Twisted write down which plugins there are: to find out, it imports them."""
+        installed_matchers()
+
+    def imported(self, command: Sequence[str | Path], workers: int = 1) -> set[str]:
+        """Run a service until it has relayed a connection; give what all its processes have imported."""
+        folder = make_folder(self)
+        rules = folder / "rules.ini"
+        (folder / "sitecustomize.py").write_text(_TELLING)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(_PATIENCE)
+            rules.write_text(_RULES.format(workers=workers, server=server.getsockname()[1]))
+            process = subprocess.Popen(
+                [sys.executable, *command, rules],
+                env={**os.environ, "PYTHONPATH": str(folder)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            guard = threading.Timer(_PATIENCE, process.kill)
+            guard.start()
+            try:
+                self._serve(process, server)
+            finally:
+                process.terminate()
+                guard.cancel()
+                process.communicate()
+        told = list(folder.glob("*.modules"))
+        self.assertEqual(len(told), workers if workers == 1 else workers + 1)
+        return {name for file in told for name in file.read_text().split()}
+
+    def _serve(self, process: subprocess.Popen[str], server: socket.socket) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
+                break
+        else:
+            self.fail("it does not listen")
+        place = ("127.0.0.1", int(found[1]))
+        with socket.create_connection(place, _PATIENCE) as client:
+            client.sendall(b"SSH-2.0-test\r\n")
+            relayed, _ = server.accept()
+            with relayed:
+                relayed.settimeout(_PATIENCE)
+                self.assertEqual(relayed.recv(100), b"SSH-2.0-test\r\n")
+        with socket.create_connection(place, _PATIENCE) as client:
+            client.sendall(b"unknown")
+            self.assertEqual(client.recv(100), b"")
+
+    def check(self, found: set[str]) -> None:
+        """Compare with what is allowed."""
+        self.assertIn("txmux.matchers.ssh", found)
+        packages = {name.partition(".")[0] for name in found} - set(sys.stdlib_module_names)
+        others = {name for name in packages if not name.startswith("_")}
+        self.assertEqual(others - _PACKAGES - _OF_TESTS, set())
+        forbidden = tuple(f"{name}." for name in _FORBIDDEN)
+        self.assertEqual({name for name in found if f"{name}.".startswith(forbidden)}, set())
+
+    def test_twist(self) -> None:
+        """`twist txmux` imports neither OpenSSL nor a web server, and of the matchers those that rules name."""
+        self.check(self.imported(["-m", "twisted", "txmux", "--rules"]))
+
+    def test_run(self) -> None:
+        """So it is with `txmux run`."""
+        self.check(self.imported(["-m", "txmux", "run"]))
+
+    def test_workers(self) -> None:
+        """So it is with several processes."""
+        self.check(self.imported(["-m", "txmux", "run"], workers=2))
