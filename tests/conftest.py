@@ -14,6 +14,7 @@ _FOLDER = Path(__file__).parent
 WHOLE = (
     "admin/test_privileges.py",
     "browser/",
+    "campaign/",
     "cli/top/test_terminal.py",
     "interop/",
     "packaging/",

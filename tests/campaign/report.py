@@ -1,0 +1,26 @@
+"""What a part of the campaign has found."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.define
+class Report:
+    """What was tried, and what broke.
+
+    Attributes:
+        figures: What was counted and measured, by name; shown in this order.
+        defects: A line for each promise that was broken, with the seed and the trial that break it again.
+    """
+
+    figures: dict[str, str] = attrs.field(factory=dict)
+    defects: list[str] = attrs.field(factory=list)
+
+    def lines(self) -> list[str]:
+        """Give what a person reads."""
+        wide = max(map(len, self.figures), default=0)
+        return [
+            *(f"  {name:{wide}}  {figure}" for name, figure in self.figures.items()),
+            *(f"  DEFECT: {defect}" for defect in self.defects),
+        ]
