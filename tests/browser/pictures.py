@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, three_routes
-from tests.interop.children import eventually, free_port
+from tests.interop.children import eventually
 from tests.interop.servers import start_redis
+from tests.support.ports import free_port
 
 _IMAGES = Path(__file__).parent.parent.parent / "docs/images"
 _SECONDS = 40

@@ -7,8 +7,9 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, free_port
+from tests.interop.children import Child
 from tests.interop.mux import Mux
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

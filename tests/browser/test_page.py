@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.browser.driving import Browser
 from tests.browser.service import Holding, Watched, many_routes, three_routes
-from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.children import InteropTestCase, eventually
 from tests.interop.servers import start_redis
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.interop.servers import RedisServer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
@@ -9,6 +11,7 @@ from tests.datagrams.test_relaying import FlowCase
 from tests.rules.reading.cases import ReadingTestCase
 from tests.support.datagrams import Talker
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from txmux.proxyprotocol.decode import decode_datagram
 
 
@@ -62,7 +65,7 @@ class CheckTests(FlowCase):
     async def test_refused(self) -> None:
         """A server whose port is closed is down."""
         check = "check = send=PING expect=PONG interval=20ms rise=1 fall=1"
-        self.begin(self.closed_port(), backend=check)
+        self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("down")
 
     async def test_beside(self) -> None:
@@ -70,7 +73,7 @@ class CheckTests(FlowCase):
         beside = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(beside.stopListening)
         check = f"check = tcp port={beside.getHost().port} interval=20ms rise=1 fall=1"
-        self.begin(self.closed_port(), backend=check)
+        self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("up")
         engine = self.running.factories[0].engine
         stopped = beside.stopListening()

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from tests.support.datagrams import Talker
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
 from txmux.datagrams import ancillary, passing
 
@@ -38,12 +39,6 @@ class FlowCase(ServiceTestCase):
         lines = "\n    udp:127.0.0.1:".join(map(str, servers))
         [port] = self.run_service(_RULES % (listen, lines, backend))
         return port
-
-    def closed_port(self) -> int:
-        """Give a port that nobody has."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            return int(free.getsockname()[1])
 
     async def ended(self, count: int = 1) -> list[dict[str, object]]:
         """Wait until the access log has lines, and give them."""
@@ -199,7 +194,7 @@ class RefusedTests(FlowCase):
     async def test_next_server(self) -> None:
         """What the first server refuses goes to the next one, in its order and once."""
         server, client = Talker.listening(self, answer=_reversed), Talker.listening(self)
-        port = self.begin(self.closed_port(), server.port, backend="balance = first")
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend="balance = first")
         client.say(b"one", port)
         await server.hears(1)
         client.say(b"two", port)
@@ -209,7 +204,7 @@ class RefusedTests(FlowCase):
     async def test_server_returns(self) -> None:
         """A client that found no server finds it soon after that is back, from the same port."""
         self.patch(passing, "_TRIED_AGAIN", 0.05)
-        gone, client = self.closed_port(), Talker.listening(self)
+        gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)
         [line] = await self.ended()
@@ -220,7 +215,7 @@ class RefusedTests(FlowCase):
     async def test_no_server(self) -> None:
         """With no server left, the reason is told."""
         client = Talker.listening(self)
-        port = self.begin(self.closed_port(), backend="eject = off")
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), backend="eject = off")
         client.say(b"one", port)
         while not any(
             one.stage.state == "closing"

@@ -9,6 +9,7 @@ import attrs
 
 from tests.datagrams.test_relaying import FlowCase
 from tests.support.datagrams import Talker
+from tests.support.ports import free_port
 from txmux.proxyprotocol.decode import decode_datagram
 from txmux.proxyprotocol.encode import encode_v2
 from txmux.proxyprotocol.header import Address, Command, Header
@@ -54,7 +55,7 @@ class ProxyTests(FlowCase):
         """A server that takes the place of one that refuses hears the header, too."""
         server, client = Talker.listening(self, answer=_behind_header), Talker.listening(self)
         lines = "proxy_protocol = v2\nproxy_every = first\nbalance = first"
-        port = self.begin(self.closed_port(), server.port, backend=lines)
+        port = self.begin(free_port(kind=socket.SOCK_DGRAM), server.port, backend=lines)
         client.say(b"one", port)
         await server.hears(1)
         self.assertEqual(len(server.heard[0]), 31)

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from tests.datagrams.test_relaying import FlowCase
 from tests.support.datagrams import Talker
+from tests.support.ports import free_port
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import parse
 
@@ -74,7 +75,7 @@ class ReloadTests(FlowCase):
         """A listener that was removed can be added again at once: its flows are those that have gone on, and new ones begin."""
         server = Talker.listening(self, answer=lambda d: d)
         client, other = Talker.listening(self), Talker.listening(self)
-        free = self.closed_port()
+        free = free_port(kind=socket.SOCK_DGRAM)
         text = (
             f"[listen u]\nendpoint = udp:127.0.0.1:{free}\ndefault = udp:127.0.0.1:{server.port}\n"
         )
@@ -94,7 +95,7 @@ class ReloadTests(FlowCase):
     async def test_listener_that_comes_back_later(self) -> None:
         """When the last flow has ended, the port is free, whatever was reloaded meanwhile."""
         server = Talker.listening(self, answer=lambda d: d)
-        client, free = Talker.listening(self), self.closed_port()
+        client, free = Talker.listening(self), free_port(kind=socket.SOCK_DGRAM)
         text = (
             f"[listen u]\nendpoint = udp:127.0.0.1:{free}\ndefault = udp:127.0.0.1:{server.port}\n"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,11 @@ from tests.relay.test_other_transports import certificate
 from tests.support.folders import make_folder
 from tests.support.mux import MuxTestCase, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
+from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
 from txmux.embedding import route
 from txmux.rules.model import Backend, Server
 from txmux.rules.reading.endpoints import server
-
-
-def free_port() -> int:
-    """Give a port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
 
 
 class ServersTest(MuxTestCase):

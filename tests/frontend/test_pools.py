@@ -9,9 +9,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import capturedLogs
 
 from tests.frontend.pools_case import AT_ONCE, PoolCase, name
-from tests.frontend.test_connecting import free_port
 from tests.support.mux import RESET, backend_at, server_at
 from tests.support.peers import PeerFactory, listen, make_stalled_port
+from tests.support.ports import free_port
 from txmux.rules.model import Backend, ServerTLS
 
 

@@ -9,9 +9,9 @@ from twisted.logger import capturedLogs
 
 from tests.backends.pool.test_affinity import order
 from tests.frontend.pools_case import Leaving, PoolCase, name
-from tests.frontend.test_connecting import free_port
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import PeerFactory, listen
+from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
 from txmux.embedding import route
 from txmux.rules.model import Backend, Check

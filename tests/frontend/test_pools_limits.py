@@ -7,9 +7,9 @@ from typing import Any
 import attrs
 
 from tests.frontend.pools_case import AT_ONCE, PoolCase
-from tests.frontend.test_connecting import free_port
 from tests.support.mux import backend_at, server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.ports import free_port
 from txmux.rules.model import Backend, Check
 
 

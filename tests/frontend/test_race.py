@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.frontend.introduction_case import LINE, SENDERS
 from tests.frontend.silent_case import GREETING, ServerFirstCase
 from tests.frontend.test_announcement import HELLO
-from tests.frontend.test_connecting import free_port
 from tests.support.mux import CLOSE, backend_at
 from tests.support.peers import Peer, PeerFactory, listen, make_stalled_port, reactor
+from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClient
 from txmux.embedding import route
 from txmux.frontend.race import Held

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.ports import free_port
 from txmux.embedding import route
 from txmux.rules.model import Refusal
 from txmux.wire.http2_opening import PREFACE
@@ -13,14 +12,6 @@ REJECT = Refusal.REJECT
 GET = b"GET / HTTP/1.1\r\n\r\n"
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\n"
 UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\n"
-
-
-def free_port() -> int:
-    """Give a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-    return number
 
 
 class WhereTest(MuxTestCase):

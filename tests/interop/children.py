@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import os
 import re
 import shutil
@@ -22,11 +21,6 @@ from tests.programs import require_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_PORTS = 1000
-_FIRST_PORT = 10_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
-_ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid()))
-"""Those of this process of the tests, which no connection gets for its own end: Linux takes these above 32767."""
 
 
 class Started(Protocol):
@@ -212,15 +206,6 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"in {_PATIENCE:g} s it has not come about that {what}")
         time.sleep(0.01)
-
-
-def free_port() -> int:
-    """Give a TCP port of 127.0.0.1 for a server that cannot be told to choose one itself."""
-    while True:
-        port = next(_ports)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def has_ipv6() -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import attrs
 
-from tests.interop.children import Child, free_port, output_of
+from tests.interop.children import Child, output_of
 from tests.support.certificates import make_authority
+from tests.support.ports import free_port
 
 
 @attrs.frozen

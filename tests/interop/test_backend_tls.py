@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.backends.connect.tls_case import TLSCase, authority
-from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx
 from tests.support.certificates import make_authority
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
 from tests.support.mux import server_at
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from txmux.backends.connect.tls import BackendTLS
 from txmux.backends.health.checking import Checking, Finding, with_header
 from txmux.backends.health.probes import probe

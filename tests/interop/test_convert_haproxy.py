@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port, run
+from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.interop.mux import Twist
 from tests.interop.originals import (
     CLOSED,
@@ -25,6 +25,7 @@ from tests.interop.originals import (
     start_converted,
 )
 from tests.interop.servers import make_certificate
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

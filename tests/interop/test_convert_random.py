@@ -6,9 +6,10 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, free_port
+from tests.interop.children import Child, InteropTestCase
 from tests.interop.mux import Mux
 from tests.interop.originals import HALF_HELLO, HELLO, HTTP, Named, client_hello, said_to
+from tests.support.ports import free_port
 from txmux.convert.formats import convert
 from txmux.detection.registry import installed_matchers
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.originals import (
     CLOSED,
     HELLO,
@@ -16,6 +16,7 @@ from tests.interop.originals import (
     said_to,
     start_converted,
 )
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from txmux.convert.formats import Conversion

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from tests.interop.children import InteropTestCase, free_port
+from tests.interop.children import InteropTestCase
 from tests.interop.mux import Mux
+from tests.support.ports import free_port
 
 _TWO = """
 [listen one]

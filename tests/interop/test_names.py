@@ -12,9 +12,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.backends.names.nameserver import temporary_folder
 from tests.backends.pool.pools import servers
-from tests.interop.children import free_port
 from tests.interop.servers import start_dnsmasq
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from txmux.backends.names.lookup import Lookup
 from txmux.backends.names.resolve import Names
 from txmux.backends.pool.pool import Pool

@@ -7,9 +7,10 @@ import socket
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, free_port, output_of
+from tests.interop.children import InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_nginx
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

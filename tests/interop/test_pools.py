@@ -12,13 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.pools_case import pool_rules
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import start_haproxy, start_nginx, start_redis
 from tests.processes.running import pids_of
 from tests.support.certificates import make_authority
+from tests.support.ports import free_port
 
 _SITE = """
 server {{

@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, free_port, output_of, run
+from tests.interop.children import Child, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.postgres import start_postgres
 from tests.interop.servers import make_certificate
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -6,9 +6,10 @@ import itertools
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, free_port, has_ipv6, output_of, run
+from tests.interop.children import InteropTestCase, has_ipv6, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx_stream
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, eventually, free_port, has_ipv6, output_of
+from tests.interop.children import InteropTestCase, eventually, has_ipv6, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx, start_nginx_stream
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, free_port, run
+from tests.interop.children import InteropTestCase, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

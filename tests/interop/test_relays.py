@@ -8,9 +8,10 @@ import os
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, free_port, output_of
+from tests.interop.children import Child, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis, start_sshd
+from tests.support.ports import free_port
 from txmux.relay.kernel import is_supported
 
 if TYPE_CHECKING:

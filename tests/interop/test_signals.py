@@ -10,10 +10,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx, start_sshd
 from tests.support.echo import EchoServer
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

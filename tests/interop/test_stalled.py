@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.children import InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx
+from tests.support.ports import free_port
 
 _SITE = """
 server {{

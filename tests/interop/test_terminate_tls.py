@@ -9,7 +9,7 @@ import sys
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port, output_of, run
+from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, Record
 from tests.interop.servers import (
     RedisServer,
@@ -20,6 +20,7 @@ from tests.interop.servers import (
     start_sshd,
 )
 from tests.support.certificates import Identity, make_authority
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,10 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, eventually, free_port
+from tests.interop.children import InteropTestCase, eventually
 from tests.interop.systemd import Systemd
 from tests.processes.running import listening_inode
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

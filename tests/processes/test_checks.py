@@ -8,8 +8,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tests.interop.children import eventually, free_port
+from tests.interop.children import eventually
 from tests.processes.running import WorkersTestCase, pids_of, worker_of
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from tests.interop.mux import Mux, Record

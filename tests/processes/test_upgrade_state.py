@@ -10,9 +10,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.admin.processes import text_of
-from tests.interop.children import eventually, free_port
+from tests.interop.children import eventually
 from tests.processes.running import RULES
 from tests.processes.test_upgrade import UpgradeTestCase
+from tests.support.ports import free_port
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
 from txmux.cli.remote.find import Place

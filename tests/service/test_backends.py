@@ -9,9 +9,9 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
-from tests.frontend.test_connecting import free_port
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.peers import PeerFactory, listen, reactor
+from tests.support.ports import free_port
 from txmux.backends.names import resolve
 from txmux.backends.names.lookup import Lookup
 

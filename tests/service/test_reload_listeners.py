@@ -9,6 +9,7 @@ import socket
 from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.peers import PeerFactory, connect, listen
+from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 
 
@@ -35,9 +36,7 @@ class ListenersTest(ReloadCase):
     async def test_renamed(self) -> None:
         """A listener of another name at the same address has the same socket."""
         self.start(LISTEN)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            free = probe.getsockname()[1]
+        free = free_port()
         text = f"[listen NAME]\nendpoint = 127.0.0.1:{free}\n"
         await self.change("[txmux]\naccess_log = LOG\n" + text.replace("NAME", "a"))
         inodes = self.inodes()

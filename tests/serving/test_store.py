@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from txmux.errors import ListenError
 from txmux.rules.model import Listener
 from txmux.serving.places import places_of
@@ -42,15 +43,9 @@ class StoreTest(SynchronousTestCase):
         """Make a listener."""
         return Listener(name, endpoints, backlog=backlog)
 
-    def free(self) -> int:
-        """Give a port that is free."""
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-            return port
-
     def test_overlap(self) -> None:
         """A change from one address to all of them is refused by saying what is in the way, and what to do."""
-        port = self.free()
+        port = free_port()
         self.store.open([self.listener(f"127.0.0.1:{port}")])
         before = inodes(self.store.sockets())
         for endpoint in (f":{port}", f"0.0.0.0:{port}"):
@@ -64,7 +59,7 @@ class StoreTest(SynchronousTestCase):
     def test_overlap_back(self) -> None:
         """So is the way back, from all addresses to one of them."""
         for every in (":{}", "0.0.0.0:{}"):
-            port = self.free()
+            port = free_port()
             store = ListeningSockets(reactor)
             self.addCleanup(store.close)
             store.open([self.listener(every.format(port))])
@@ -78,7 +73,7 @@ class StoreTest(SynchronousTestCase):
 
     def test_one_family(self) -> None:
         """A socket for both families does not stay where IPv6 alone is wanted, which would let IPv4 clients in."""
-        port = self.free()
+        port = free_port()
         self.store.open([self.listener(f":{port}")])
         problem = self.assertRaises(
             ListenError, self.store.prepare, [self.listener(f"[::]:{port}")]
@@ -87,7 +82,7 @@ class StoreTest(SynchronousTestCase):
 
     def test_same_objects(self) -> None:
         """Who names the same address again, in other words and under another name, gets the same socket."""
-        port, path = self.free(), self.folder / "x.sock"
+        port, path = free_port(), self.folder / "x.sock"
         self.store.open([self.listener(f"127.0.0.1:{port}", f"unix:{path}")])
         before = inodes(self.store.sockets())
         again = self.listener(f"unix:{path}:mode=600", f"tcp:{port}:interface=127.0.0.1", name="y")
@@ -127,7 +122,7 @@ class StoreTest(SynchronousTestCase):
         """If one cannot be opened, those that were new are closed, and nothing else has changed."""
         self.store.open([self.listener("127.0.0.1:0")])
         before = inodes(self.store.sockets())
-        port, path = self.free(), self.folder / "new.sock"
+        port, path = free_port(), self.folder / "new.sock"
         with socket.create_server(("127.0.0.1", 0)) as taken:
             endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
             listener = self.listener("127.0.0.1:0", f"127.0.0.1:{port}", f"unix:{path}", endpoint)
@@ -142,14 +137,14 @@ class StoreTest(SynchronousTestCase):
 
     def test_abandoned(self) -> None:
         """What was prepared for nothing is closed again."""
-        port = self.free()
+        port = free_port()
         self.store.prepare([self.listener(f"127.0.0.1:{port}")]).abandon()
         self.assertTrue(is_refused(("127.0.0.1", port)))
         self.assertEqual(self.store.sockets(), {})
 
     def test_twice(self) -> None:
         """One address cannot have two listeners."""
-        port = self.free()
+        port = free_port()
         with self.assertRaisesRegex(ListenError, "named twice"):
             self.store.prepare(
                 [self.listener(f"127.0.0.1:{port}", f"tcp:{port}:interface=127.0.0.1")]
@@ -181,7 +176,7 @@ class StoreTest(SynchronousTestCase):
 
     def test_backlog(self) -> None:
         """A changed backlog holds for the same socket."""
-        endpoint = f"127.0.0.1:{self.free()}"
+        endpoint = f"127.0.0.1:{free_port()}"
         self.store.open([self.listener(endpoint, backlog=16)])
         before = inodes(self.store.sockets())
         self.store.open([self.listener(endpoint, backlog=1)])

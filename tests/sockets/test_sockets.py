@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
+from tests.support.ports import free_port
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.descriptors import Descriptors
 from txmux.sockets.options import keepalive_options
@@ -43,14 +44,6 @@ class _Client(ClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self.connected.errback(reason)
-
-
-def free_port(family: int, host: str) -> int:
-    """Find a port that nobody listens at."""
-    with socket.socket(family) as found:
-        found.bind((host, 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class _From:
@@ -133,7 +126,7 @@ class SocketsTest(TestCase):
     async def test_itself(self) -> None:
         """A connection to itself, which a port can have that nobody listens at, is refused, and its port is free."""
         for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-            port = free_port(family, host)
+            port = free_port(host, family)
             with self.assertRaises(TwistedRefused) as caught:
                 await self.connect((host, port), family, sources=[_From(host, port)])
             self.assertIn("nothing listens there", str(caught.exception))

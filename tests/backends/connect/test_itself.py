@@ -10,8 +10,8 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
 
-from tests.frontend.test_connecting import free_port
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.proxyprotocol.wrappers import HeaderFirst
 

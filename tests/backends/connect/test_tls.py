@@ -19,6 +19,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCe
 from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
 from tests.support.certificates import Identity, make_authority
 from tests.support.peers import PeerFactory, reactor
+from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
@@ -266,9 +267,7 @@ class HandshakeTests(TLSCase):
 
     async def test_refused(self) -> None:
         """A connection that cannot be made has nothing to do with TLS."""
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            port = listening.getsockname()[1]
-        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), port))
+        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), free_port()))
         await self.assertFailure(attempt, ConnectionRefusedError)
 
     async def test_protocols_of_others(self) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from tests.admin.processes import get
-from tests.interop.children import Child, InteropTestCase, eventually, free_port, run
+from tests.interop.children import Child, InteropTestCase, eventually, run
 from tests.processes.running import is_gone, pids_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from tests.interop.children import Child, InteropTestCase, eventually, free_port
+from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.converted.clients import heard
 from tests.interop.originals import Named
+from tests.support.ports import free_port
 from txmux.convert.formats import convert, convert_command_line
 from txmux.detection.registry import installed_matchers
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tests.interop.children import free_port, output_of
+from tests.interop.children import output_of
 from tests.interop.converted.sidebyside import NginxTestCase
 from tests.interop.servers import Certificate, SshServer, make_certificate, start_nginx, start_sshd
+from tests.support.ports import free_port
 
 _SITE = """
 server {{

@@ -1,0 +1,22 @@
+"""Ports that nobody has."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+
+_PORTS = 1000
+_FIRST_PORT = 10_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
+_ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid()))
+"""Those of this process of the tests. Nobody gets one of them who asks for any: Linux takes these above 32767."""
+
+
+def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> int:
+    """Give a port that nobody has, for who cannot be told to choose one, or where nobody shall be."""
+    while True:
+        port = next(_ports)
+        with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
