@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,7 +12,7 @@ from twisted.trial.unittest import TestCase
 from tests.support.certificates import make_authority
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
-from txmux.web.get import Answer, RequestFailedError, get
+from txmux.web.get import Answer, NotConnectedError, RequestFailedError, TooLateError, get
 
 
 class GetTests(TestCase):
@@ -23,11 +24,11 @@ class GetTests(TestCase):
         self.time = VirtualTime()
         self.server = PeerFactory()
 
-    def ask(self, port: int, *, most: int = 100, scheme: str = "http") -> Deferred[Answer]:
-        """Ask for something."""
+    def ask(self, port: int, *, most: int = 100, scheme: str = "http", **more: Any) -> Any:
+        """Ask for something, and give what will have the answer."""
         url = f"{scheme}://host.test:{port}/path?x=1"
-        asking = get(self.time, url, {"X-Y": "z"}, address="127.0.0.1", seconds=5.0, most=most)
-        return Deferred.fromCoroutine(asking)
+        options = {"address": "127.0.0.1", "seconds": 5.0, **more}
+        return Deferred.fromCoroutine(get(self.time, url, {"X-Y": "z"}, most=most, **options))
 
     async def answer(self, said: bytes, *, most: int = 100, closes: bool = True) -> Answer:
         """Give what is made of an answer."""
@@ -38,7 +39,8 @@ class GetTests(TestCase):
         if closes:
             peer.close()
         try:
-            return await asking
+            answer: Answer = await asking
+            return answer
         finally:
             await peer.is_lost()
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
@@ -87,9 +89,44 @@ class GetTests(TestCase):
             for _ in range(5):
                 await deferLater(reactor, 0.001)
             self.time.advance(5)
-            with self.assertRaisesRegex(RequestFailedError, "no answer within 5 s"):
+            with self.assertRaisesRegex(TooLateError, "no answer within 5 s"):
                 await asking
             await peer.is_lost()
+
+    async def test_body_seconds(self) -> None:
+        """The body may have a time of its own, from its beginning on, and is given up after that."""
+        for ends in (True, False):
+            self.server = PeerFactory()
+            asking = self.ask(listen(self, self.server), body_seconds=3.0)
+            peer = await self.server.peer(0)
+            await peer.has(20)
+            self.time.advance(4)
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx")
+            [deadline] = self.time.clock.getDelayedCalls()
+            while deadline.getTime() == 5:
+                await deferLater(reactor, 0)
+            self.time.advance(2)
+            self.assertNoResult(asking)
+            if ends:
+                peer.send(b"y")
+                self.assertEqual((await asking).body, b"xy")
+            else:
+                self.time.advance(1)
+                with self.assertRaises(TooLateError):
+                    await asking
+            await peer.is_lost()
+
+    async def test_not_connected(self) -> None:
+        """Without an address, the host of the URL is connected to; that this fails is an error of its own."""
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/"
+            asking = Deferred.fromCoroutine(get(self.time, url, {}, seconds=5.0, most=100))
+            caught = self.assertFailure(asking, NotConnectedError)
+            while not caught.called:
+                await deferLater(reactor, 0)
+                self.time.advance(0.001)  # Twisted's connecting wants some
+            self.assertIn("refused", str(await caught))
 
     async def test_cancelled(self) -> None:
         """When nobody waits any more, the connection is gone, one that is only being made, too."""

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.defer import TimeoutError as TooLateError
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import optionsForClientTLS
@@ -28,9 +32,9 @@ from txmux.errors import MuxError
 from txmux.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from twisted.internet.interfaces import IProtocolFactory
+    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
     from twisted.internet.protocol import Factory
     from twisted.python.failure import Failure
 
@@ -39,6 +43,14 @@ _TO_CONNECT = 5.0  # seconds
 
 class RequestFailedError(MuxError):
     """There is no answer, or not a whole one; the message tells why."""
+
+
+class NotConnectedError(RequestFailedError):
+    """There is no connection to ask on."""
+
+
+class TooLateError(RequestFailedError):
+    """The answer has not come in its time."""
 
 
 @attrs.frozen
@@ -61,9 +73,10 @@ async def get(
     url: str,
     headers: Mapping[str, str],
     *,
-    address: str,
     seconds: float,
     most: int,
+    address: str | None = None,
+    body_seconds: float | None = None,
 ) -> Answer:
     """Ask for a resource by GET (RFC 9110, section 9.3.1).
 
@@ -71,31 +84,47 @@ async def get(
         reactor: Connects and tells the time.
         url: Of the scheme ``http`` or ``https``; by the latter, the certificate of the host is verified.
         headers: Beside those that belong to every request.
-        address: The IP address of the host, or the path of a UNIX socket.
         seconds: For all together.
         most: The most bytes of the answer's body.
+        address: The IP address of the host, or the path of a UNIX socket; without it, the host is looked up.
+        body_seconds: For the body alone, from its beginning on; `seconds` are then for what comes before it.
 
     Raises:
-        RequestFailedError: There is no answer, or not a whole one.
+        NotConnectedError: The host is not found, or does not let itself be connected to.
+        TooLateError: The time is over.
+        RequestFailedError: There is no answer, or not a whole one, for another reason.
         CancelledError: Nobody waits any more. The connection is gone then, too.
     """
     endpoints = _Endpoints(reactor, address)
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     sent = Headers({"User-Agent": [f"txmux/{__version__}"], **{k: [v] for k, v in headers.items()}})
-    asking = Deferred.fromCoroutine(_ask(agent, url, sent, most))
+
+    def begins() -> None:
+        if body_seconds is not None:
+            deadline.reset(body_seconds)
+
+    asking = Deferred.fromCoroutine(_ask(agent, url, sent, most, begins))
+    deadline: IDelayedCall = reactor.callLater(seconds, asking.cancel)
     try:
-        return await asking.addTimeout(seconds, reactor)
-    except TooLateError:
-        raise RequestFailedError(f"no answer within {seconds:g} s") from None
-    except ConnectError as error:
-        raise RequestFailedError(str(error).rstrip(".")) from None
+        return await asking
+    except CancelledError:
+        if deadline.active():
+            raise
+        raise TooLateError(f"no answer within {seconds:g} s") from None
+    except (ConnectError, DNSLookupError) as error:
+        raise NotConnectedError(str(error).rstrip(".")) from None
     finally:
+        if deadline.active():
+            deadline.cancel()
         await endpoints.left()
 
 
-async def _ask(agent: Agent, url: str, headers: Headers, most: int) -> Answer:
+async def _ask(
+    agent: Agent, url: str, headers: Headers, most: int, begins: Callable[[], None]
+) -> Answer:
     try:
         response: Any = await agent.request(b"GET", url.encode(), headers)
+        begins()
         body = _Body(most)
         response.deliverBody(body)
         data = await body.whole
@@ -144,9 +173,9 @@ class _Body(Protocol):
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """Connects to one place, whatever the URL says, and knows when that connection is gone."""
+    """Connects to the address, or else to the host of the URL, and knows when that connection is gone."""
 
-    def __init__(self, reactor: Any, address: str) -> None:
+    def __init__(self, reactor: Any, address: str | None) -> None:
         self._reactor = reactor
         self._address = address
         self._ends: list[_End] = []
@@ -154,7 +183,10 @@ class _Endpoints:
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Give where the connection goes."""
         endpoint: Any
-        if self._address.startswith("/"):
+        if self._address is None:
+            host = uri.host.decode("ascii")
+            endpoint = HostnameEndpoint(self._reactor, host, uri.port, _TO_CONNECT)
+        elif self._address.startswith("/"):
             endpoint = UNIXClientEndpoint(self._reactor, self._address, _TO_CONNECT)
         else:
             endpoint = TCP4ClientEndpoint(self._reactor, self._address, uri.port, _TO_CONNECT)
