@@ -15,7 +15,7 @@ from tests.interop.children import eventually, leave_unmeasured
 from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
-from txmux.files import open_log, open_safely, read_bytes
+from txmux.files import open_log, open_safely, read_bytes, read_secret
 from txmux.processes.opener import Opener
 
 _NOBODY = 65534
@@ -147,6 +147,23 @@ class ReadTest(SynchronousTestCase):
         os.close(writing)
         self.assertEqual(read_bytes(Path(f"/dev/fd/{reading}")), b"text")
         os.close(reading)
+
+    def test_secrets(self) -> None:
+        """A secret is one line of printable ASCII, with or without its end; anything else is none."""
+        file = make_folder(self) / "secret"
+        for content, secret in (
+            (b"a0-_~\n", "a0-_~"),
+            (b"two words", "two words"),
+            (b"a\r\n", "a"),
+            (b"", ""),
+            (b"\n", ""),
+            (b"a\nb\n", ""),
+            (b"a\0", ""),
+            ("a\N{EURO SIGN}".encode(), ""),
+            (b"\xff", ""),
+        ):
+            file.write_bytes(content)
+            self.assertEqual(read_secret(file), secret, content)
 
     def test_errors(self) -> None:
         """What cannot be read is named."""

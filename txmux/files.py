@@ -129,6 +129,22 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
+def read_secret(path: Path) -> str:
+    """Read a file whose only line is a secret.
+
+    Returns:
+        The line without blanks around it; an empty string if the file holds anything else than one line of printable ASCII.
+
+    Raises:
+        OSError: It cannot be read, by the helper neither.
+    """
+    try:
+        secret = read_bytes(path).decode("ascii").strip()
+    except UnicodeDecodeError:
+        return ""
+    return secret if secret.isprintable() else ""
+
+
 def read_own(path: Path) -> bytes:
     """Read all of a file that this process is permitted to read; a pipe to which nobody writes is empty, and nobody waits for it.
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
-from txmux.files import read_bytes
+from txmux.files import read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,14 +28,12 @@ def read_token(path: Path) -> str:
     ):  # reading it tells what is wrong, or the helper that keeps the privilege makes it
         make_token(path)
     try:
-        token = read_bytes(path).decode("ascii").strip()
+        token = read_secret(path)
     except OSError as problem:
         raise MuxError(
             f"[txmux] admin_token: {path} can be neither read nor created: {problem.strerror}"
         ) from problem
-    except UnicodeDecodeError:
-        token = ""
-    if len(token) < _SHORTEST or not token.isprintable() or " " in token:
+    if len(token) < _SHORTEST or " " in token:
         raise MuxError(
             f"[txmux] admin_token: {path} does not hold one line of at least {_SHORTEST} ASCII characters without blanks; "
             "remove the file, and a new one is created"

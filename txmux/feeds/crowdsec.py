@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from txmux.errors import MuxError
 from txmux.feeds.decisions import Decisions
-from txmux.files import read_bytes
+from txmux.files import read_secret
 from txmux.networks.packing import pack
 from txmux.web.get import NotConnectedError, TooLateError, get
 
@@ -119,11 +119,9 @@ class CrowdSec:
 
     def _secret(self) -> str:
         try:
-            secret = read_bytes(self._key).decode().strip()
+            secret = read_secret(self._key)
         except OSError as error:
             raise _AwayError(f"cannot read '{self._key}': {error.strerror}") from None
-        except UnicodeDecodeError:
-            secret = ""
-        if not secret or not secret.isprintable() or not secret.isascii():
+        if not secret:
             raise _AwayError(f"there is no key in '{self._key}'; write it as the only line")
         return secret

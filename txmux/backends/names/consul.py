@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from txmux.backends.names.addresses import Found
 from txmux.backends.names.instances import Instances, NotConsulError, instances_in, next_index
 from txmux.backends.names.question import LookupFailedError
-from txmux.files import read_bytes
+from txmux.files import read_secret
 from txmux.rules.model.networks import is_address
 from txmux.web.get import RequestFailedError, get
 
@@ -150,11 +150,9 @@ def _refusal(answer: Answer) -> str:
 
 def _token(path: Path) -> str:
     try:
-        token = read_bytes(path).decode("ascii").strip()
+        token = read_secret(path)
     except OSError as error:
         raise NotConsulError(f"the token in {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        token = ""
-    if not token or not token.isprintable() or " " in token:
+    if not token or " " in token:
         raise NotConsulError(f"{path} does not hold one line with a token")
     return token
