@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    FileState: TypeAlias = tuple[int, int, int, int]
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as the kernel has it
@@ -127,6 +130,11 @@ def read_bytes(path: Path) -> bytes:
             raise
     with open(_helper(path, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor
         return file.read()
+
+
+def state_of(status: os.stat_result) -> FileState:
+    """Give what changes when a file is written to, or another one is put in its place."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read_secret(path: Path) -> str:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import attrs
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.files import read_bytes
+from txmux.files import read_bytes, state_of
 from txmux.live.turns import Turns
 from txmux.networks.packing import pack
 from txmux.rules.model import NetworkSet
+from txmux.rules.reading.files import text_of
 from txmux.rules.reading.networks import read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from txmux.files import FileState
     from txmux.networks.packing import Packed
     from txmux.rules.model import IPNetwork
-
-    Looks: TypeAlias = tuple[int, int, int, int]
 
 __all__ = ["NetworksFile", "Watched"]
 
@@ -39,7 +39,7 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._looked: Looks | None = None
+        self._state: FileState | None = None
 
     def read(self) -> bytes | None:
         """Read it, if it may have changed since it was read.
@@ -51,12 +51,12 @@ class Watched:
             status = self.path.stat()
         except PermissionError:  # whoever may read it is asked
             return read_bytes(self.path)
-        looks = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-        if looks == self._looked:
+        state = state_of(status)
+        if state == self._state:
             return None
         data = read_bytes(self.path)
         is_settled = time.time_ns() - status.st_mtime_ns > _UNSURE
-        self._looked = looks if is_settled else None
+        self._state = state if is_settled else None
         return data
 
 
@@ -90,7 +90,7 @@ class NetworksFile:
             data = self._watched.read()
             if data is None:
                 return None
-            text = data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
+            text = text_of(data)
             if text == self.text:
                 self._is_right()
                 return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 from twisted.logger import Logger
 
+from txmux.files import state_of
 from txmux.tls.contexts import Contexts
 from txmux.tls.errors import TLSFileError
 
@@ -117,13 +118,11 @@ class CertificateStore:
             )
 
     def _states(self) -> object:
-        """Give what changes when a file is written to, or another one put in its place."""
-        return [_state_of(path) for path in self._files]
+        return [_state_at(path) for path in self._files]
 
 
-def _state_of(path: Path) -> object:
+def _state_at(path: Path) -> object:
     try:
-        state = path.stat()
+        return state_of(path.stat())
     except OSError as problem:
         return problem.errno
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

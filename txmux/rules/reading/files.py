@@ -108,9 +108,9 @@ def check_file(path: Path, what: str = "the path of a PEM file") -> None:
         raise InvalidValueError(f"'{path}' is a folder; write {what}")
 
 
-def _text(path: Path) -> str:
-    text = read_own(path).decode("utf-8-sig", "replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+def text_of(data: bytes) -> str:
+    """Read what is in a file that a value names: bytes that are not UTF-8 are replaced, and lines end as on Unix."""
+    return data.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 class FileReader:
@@ -153,7 +153,7 @@ class FileReader:
         """
         name = str(path)
         if name not in self._texts:
-            self._texts[name] = self._known.texts[name] if self._known else _text(path)
+            self._texts[name] = self._known.texts[name] if self._known else text_of(read_own(path))
         return self._texts[name]
 
     def include(self, pattern: str) -> list[Source]:
