@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import socket
 
-from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.datagrams.test_relaying import FlowCase
 from tests.rules.reading.cases import ReadingTestCase
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from tests.support.ports import free_port
 from txmux.proxyprotocol.decode import decode_datagram
@@ -24,9 +23,7 @@ class CheckTests(FlowCase):
             one.pool for one in self.running.factories[0].upstreams.all() if one.backend.name == "b"
         )
         while pool.members[0].state.value != state:
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.005, turn.callback, None)
-            await turn
+            await turn()
 
     async def test_exchange(self) -> None:
         """A server is asked by one datagram, with a header if it expects one, and is down without the right answer."""

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import skipUnless
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from benchmarks.flood_datagrams import KNOWN, Flood
 from tests.datagrams.test_relaying import FlowCase
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from txmux.datagrams import ancillary
 from txmux.datagrams.port import DatagramPort
@@ -184,9 +183,7 @@ class FloodTests(FlowCase):
             found = counts.datagrams["in"] + counts.datagrams["lost"]
             if found >= count:
                 return int(found)
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.005, turn.callback, None)
-            await turn
+            await turn()
 
     async def test_newcomers_are_served(self) -> None:
         """A client that comes behind a short burst of others has its flow at once."""
@@ -209,8 +206,6 @@ class FloodTests(FlowCase):
         await server.hears(100)
         heard = 0
         while heard < 100 * len(b"forged"):
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0, turn.callback, None)
-            await turn
+            await turn()
             heard += flood.answers()
         self.assertEqual((heard, len(server.heard)), (600, 100))

@@ -7,20 +7,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, fail
 
 from tests.datagrams.handover_case import HandoverCase, There
-from tests.support.datagrams import Talker
-from tests.support.peers import reactor
+from tests.support.datagrams import Talker, turn
 from txmux.datagrams.handover import hand_over_flows
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-async def turn() -> None:
-    """Let time pass."""
-    later: Deferred[None] = Deferred()
-    reactor.callLater(0.005, later.callback, None)
-    await later
 
 
 class HandoverTests(HandoverCase):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.datagrams.handover_case import HandoverCase
-from tests.datagrams.test_moving import turn
 from tests.datagrams.test_roaming import FIRST, ID, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.datagrams import roaming
 from txmux.proxyprotocol.decode import decode_datagram
@@ -120,13 +119,6 @@ class MovingTests(HandoverCase):
         super().setUp()
         self.patch(roaming, "SILENCE", 0.05)
 
-    async def say_until_answered(self, client: Talker, data: bytes, port: int) -> None:
-        """Have a client say the same until there is an answer."""
-        count = len(client.heard)
-        while len(client.heard) == count:
-            client.say(data, port)
-            await turn()
-
     async def test_moves_afterwards(self) -> None:
         """A client of QUIC or WireGuard may move after the change, by what was learnt before it."""
         for first, said, data in ((FIRST, answer(), SHORT), (WG_FIRST, WG_ANSWER, WG_DATA)):
@@ -136,7 +128,7 @@ class MovingTests(HandoverCase):
             port = self.begin(server.port)
             await old.asks(first, port)
             await self.hand_over()
-            await self.say_until_answered(new, data, port)
+            await new.insists(data, port)
             self.assertEqual(len(set(server.senders)), 1)
             await self._stop()
 
@@ -151,7 +143,7 @@ class MovingTests(HandoverCase):
         while not (self.port_there._waiting and self.port_there._waiting._kept):
             await turn()
         await self.finish(there)
-        await self.say_until_answered(new, SHORT, port)
+        await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_has_moved(self) -> None:
@@ -160,7 +152,7 @@ class MovingTests(HandoverCase):
         old, thief = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
         await old.asks(FIRST, port)
-        await self.say_until_answered(thief, SHORT, port)
+        await thief.insists(SHORT, port)
         await self.hand_over()
         [flow] = self.new.connections
         self.assertEqual(str(flow.client), f"127.0.0.1:{thief.port}")
@@ -191,7 +183,7 @@ class MovingTests(HandoverCase):
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
         await old.asks(FIRST, port)
-        await self.say_until_answered(new, SHORT, port)
+        await new.insists(SHORT, port)
         await self.hand_over()
         for factory in (self.old, self.new):
             factory.abort("killed")

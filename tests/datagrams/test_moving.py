@@ -6,12 +6,9 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
-
 from tests.datagrams.test_relaying import FlowCase
 from tests.datagrams.test_roaming import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
-from tests.support.datagrams import Talker
-from tests.support.peers import reactor
+from tests.support.datagrams import Talker, turn
 from tests.wire.quic_builder import initial
 from txmux.datagrams import roaming
 from txmux.proxyprotocol.decode import decode_datagram
@@ -19,13 +16,6 @@ from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-async def turn() -> None:
-    """Let time pass."""
-    later: Deferred[None] = Deferred()
-    reactor.callLater(0.01, later.callback, None)
-    await later
 
 
 def source_port(datagram: bytes) -> int:
@@ -43,20 +33,13 @@ class MovingTests(FlowCase):
         super().setUp()
         self.patch(roaming, "SILENCE", 0.05)
 
-    async def say_until_answered(self, client: Talker, data: bytes, port: int) -> None:
-        """Have a client say the same until there is an answer."""
-        count = len(client.heard)
-        while len(client.heard) == count:
-            client.say(data, port)
-            await turn()
-
     async def test_quic(self) -> None:
         """What comes from another port with a known connection ID goes to the same socket of the server, and answers follow."""
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
         self.assertEqual(await old.asks(FIRST, port), answer())
-        await self.say_until_answered(new, SHORT, port)
+        await new.insists(SHORT, port)
         self.assertEqual(len(set(server.senders)), 1)
         await new.asks(SHORT, port)
         await self._stop()
@@ -107,7 +90,7 @@ class MovingTests(FlowCase):
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
         self.assertEqual(await old.asks(WG_FIRST, port), WG_ANSWER)
-        await self.say_until_answered(new, WG_DATA, port)
+        await new.insists(WG_DATA, port)
         self.assertEqual(len(set(server.senders)), 1)
 
     async def test_back(self) -> None:
@@ -116,7 +99,7 @@ class MovingTests(FlowCase):
         old, thief = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port)
         await old.asks(FIRST, port)
-        await self.say_until_answered(thief, SHORT, port)
+        await thief.insists(SHORT, port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         had = len(thief.heard)
         for _ in range(10):
@@ -169,7 +152,7 @@ class MovingTests(FlowCase):
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="proxy_protocol = v2")
         await old.asks(FIRST, port)
-        await self.say_until_answered(new, SHORT, port)
+        await new.insists(SHORT, port)
         await new.asks(SHORT, port)
         self.assertEqual(source_port(server.heard[0]), old.port)
         self.assertEqual(source_port(server.heard[-1]), new.port)
@@ -198,7 +181,7 @@ class MovingTests(FlowCase):
         old, new = Talker.listening(self), Talker.listening(self)
         port = self.begin(server.port, backend="idle_timeout = 1s")
         await old.asks(FIRST, port)
-        await self.say_until_answered(new, SHORT, port)
+        await new.insists(SHORT, port)
         [line] = await self.ended()
         self.assertEqual(line["reason"], "idle-timeout")
         self.assertEqual(await new.asks(SHORT, port), SHORT)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
-from twisted.internet.defer import Deferred
-
-from tests.support.datagrams import Talker
-from tests.support.peers import reactor
+from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
 from txmux.datagrams import ancillary, passing
@@ -46,9 +43,7 @@ class FlowCase(ServiceTestCase):
             lines = self.log.read_text().splitlines() if self.log.exists() else []
             if len(lines) >= count:
                 return [json.loads(line) for line in lines]
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0.005, turn.callback, None)
-            await turn
+            await turn()
 
 
 class RelayingTests(FlowCase):
@@ -109,12 +104,6 @@ class RelayingTests(FlowCase):
             client.heard.clear()
             server.bulk(data, size, server.senders[-1][1])
             self.assertEqual(await client.hears(len(sent)), sent)
-
-    async def turn(self) -> None:
-        """Let the service work."""
-        turn: Deferred[None] = Deferred()
-        reactor.callLater(0, turn.callback, None)
-        await turn
 
     async def test_cut(self) -> None:
         """A datagram that the system had to cut is counted, and never passed on."""
@@ -177,10 +166,10 @@ class RelayingTests(FlowCase):
         for _ in range(5):
             client.say(b"ab", port)
         while not (self.running.factories and self.running.factories[0].connections):
-            await self.turn()
+            await turn()
         [flow] = self.running.factories[0].connections
         while flow.stage.moved().bytes_in < 10:
-            await self.turn()
+            await turn()
         # It is only remembered, so a service that stops does not wait for it.
         await self.running.stopService()
         [line] = await self.ended()
@@ -222,9 +211,7 @@ class RefusedTests(FlowCase):
             for factory in self.running.factories
             for one in factory.connections
         ):
-            turn: Deferred[None] = Deferred()
-            reactor.callLater(0, turn.callback, None)
-            await turn
+            await turn()
         await self.running.stopService()
         [line] = await self.ended()
         self.assertEqual((line["reason"], line["datagrams_out"]), ("connect-refused", 0))

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.datagrams.handover_case import HandoverCase
-from tests.datagrams.test_moving import turn
 from tests.matchers.test_wireguard import COOKIE, DATA, DATAGRAMS, RESPONSE, SERVER
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from txmux.datagrams.tunnels import begins, goes_on
 from txmux.interfaces import Datagrams, Verdict
 from txmux.matchers.wireguard import wireguard

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.task import deferLater
 
 from tests.support.peers import reactor
 from txmux.datagrams import ancillary
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from twisted.trial.unittest import TestCase
 
 Address = tuple[str, int]
+
+
+async def turn() -> None:
+    """Let the service work for some milliseconds."""
+    await deferLater(reactor, 0.01)
 
 
 class Talker(DatagramProtocol):
@@ -85,3 +91,10 @@ class Talker(DatagramProtocol):
         """Send a datagram, and give the next one that is heard."""
         self.say(data, port, host)
         return (await self.hears(len(self.heard) + 1))[-1]
+
+    async def insists(self, data: bytes, port: int) -> None:
+        """Send the same again and again until something is heard."""
+        count = len(self.heard)
+        while len(self.heard) == count:
+            self.say(data, port)
+            await turn()
