@@ -229,10 +229,12 @@ class RunTests(SynchronousTestCase):
         # What is measured is to be what it is for users; other tests see to the coverage.
         leave_unmeasured(self)
 
-    def bench(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Run it."""
+    def bench(
+        self, *arguments: str | Path, module: str = "benchmarks"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it, or one of those that are programs of their own."""
         return subprocess.run(
-            [sys.executable, "-m", "benchmarks", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=_CHECKOUT,
             capture_output=True,
             text=True,
@@ -294,16 +296,10 @@ class RunTests(SynchronousTestCase):
     def test_upgrade(self) -> None:
         """Connections are moved and none is lost, on a small scale."""
         require_program("taskset")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "benchmarks.upgrade", "--most", "20000"),
-                *("--connections", "60", "--streams", "3", "--rounds", "2", "--workers", "2"),
-            ],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        done = self.bench(
+            *("--most", "20000"),
+            *("--connections", "60", "--streams", "3", "--rounds", "2", "--workers", "2"),
+            module="benchmarks.upgrade",
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(done.stdout.count("\n| 60 |"), 2)
@@ -311,16 +307,9 @@ class RunTests(SynchronousTestCase):
     def test_flood_of_datagrams(self) -> None:
         """What a flood does to flows is told of each proxy, on a small scale; nothing is sent to forged addresses."""
         self.require_all()
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "benchmarks.flood_datagrams"),
-                *("--addresses", "2000", "--rate", "2000", "--least", "0"),
-            ],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        done = self.bench(
+            *("--addresses", "2000", "--rate", "2000", "--least", "0"),
+            module="benchmarks.flood_datagrams",
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         for name in ("nginx `stream`", "txmux"):
@@ -331,16 +320,9 @@ class RunTests(SynchronousTestCase):
     def test_counting(self) -> None:
         """What counting costs is told with how far that is certain, on a small scale."""
         require_program("taskset")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "benchmarks.counting"),
-                *("--pairs", "4", "--connections", "10"),
-            ],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
+        done = self.bench(
+            *("--pairs", "4", "--connections", "10"),
+            module="benchmarks.counting",
         )
         self.assertEqual(done.stderr, "")
         figures = [
@@ -352,14 +334,7 @@ class RunTests(SynchronousTestCase):
     def test_cluster(self) -> None:
         """What shared limits cost is told for a Redis that answers, hangs, or is gone; nobody is refused because of it."""
         require_program("redis-server")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.cluster", "--rounds", "1"],
-            cwd=_CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
+        done = self.bench("--rounds", "1", module="benchmarks.cluster")
         self.assertEqual(done.stderr, "")
         for case in ("no Redis", "answers", "hangs", "gone"):
             self.assertRegex(done.stdout, rf"(?m)^{case} .*refused 0 of 100$")
