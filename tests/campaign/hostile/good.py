@@ -1,0 +1,119 @@
+"""The good client: it makes one connection after another, and notes how long each takes."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import socket
+import ssl
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.campaign.hostile.server import PING, PONG
+
+if TYPE_CHECKING:
+    from tests.campaign.hostile.victims import Victim
+
+GOOD = "127.0.0.1"
+PAUSE = 0.01
+"""Seconds between two of its connections."""
+PATIENCE = 5.0
+"""Seconds after which it gives up."""
+
+_HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
+_ASKED = b"GET / HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n"
+_SAYS = {"PROXIED": _HEADER + PING, "WEB": _ASKED}
+
+
+@attrs.frozen
+class Served:
+    """How the good client was served.
+
+    Attributes:
+        times: The seconds that each connection took that was served.
+        failed: How many were not.
+        why: The last reason.
+    """
+
+    times: list[float]
+    failed: int
+    why: str = ""
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """The 50th and the 99th percentile; who was not served counts as one that waits for ever."""
+        all_of_them = sorted([*self.times, *[math.inf] * self.failed])
+        if len(all_of_them) < 2 or math.inf in all_of_them:
+            last = len(all_of_them) - 1
+            return (
+                (all_of_them[last // 2], all_of_them[round(last * 0.99)])
+                if all_of_them
+                else (math.inf, math.inf)
+            )
+        cuts = statistics.quantiles(all_of_them, n=100, method="inclusive")
+        return cuts[49], cuts[98]
+
+
+class GoodClient:
+    """Asks a service of a proxy.
+
+    Args:
+        victim: The proxy.
+        service: What it is asked for.
+    """
+
+    def __init__(self, victim: Victim, service: str) -> None:
+        self._to = ("127.0.0.1", victim.ports[service])
+        self._says = _SAYS.get(service, PING)
+        self._context: ssl.SSLContext | None = None
+        if service in {"TLS", "MUTUAL"}:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            self._context.check_hostname = False
+            self._context.verify_mode = ssl.CERT_NONE
+        if service == "MUTUAL" and self._context is not None:
+            self._context.load_cert_chain(*victim.papers.client)
+
+    def be_served(self) -> float:
+        """Make one connection, and give the seconds that it took.
+
+        Raises:
+            OSError: It was not served.
+        """
+        began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            client = stack.enter_context(
+                socket.create_connection(self._to, PATIENCE, source_address=(GOOD, 0))
+            )
+            if self._context is not None:
+                client = stack.enter_context(
+                    self._context.wrap_socket(client, server_hostname="www.example.com")
+                )
+            client.sendall(self._says)
+            heard = b""
+            while not heard.endswith(PONG):
+                more = client.recv(4096)
+                if not more:
+                    raise ConnectionError(f"closed after {heard!r}")
+                heard += more
+        return time.perf_counter() - began
+
+    def served(self, seconds: float) -> Served:
+        """Ask again and again for some time, at least twice."""
+        times: list[float] = []
+        failed, why = 0, ""
+        end = time.monotonic() + seconds
+        gc.disable()
+        try:
+            while time.monotonic() < end or len(times) + failed < 2:
+                try:
+                    times.append(self.be_served())
+                except OSError as problem:
+                    failed, why = failed + 1, repr(problem)
+                time.sleep(PAUSE)
+        finally:
+            gc.enable()
+        return Served(times, failed, why)

@@ -1,0 +1,248 @@
+"""Attacks by clients, one after another, on txmux and beside it on others that can do the job."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import resource
+import socket
+import statistics
+import tempfile
+import time
+import unittest
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from benchmarks.flood import process
+from tests.campaign.hostile import plain, secure
+from tests.campaign.hostile.attack import Attack, Target, under
+from tests.campaign.hostile.good import GoodClient, Served
+from tests.campaign.hostile.server import serve
+from tests.campaign.hostile.victims import OTHERS, OURS, Peer, Victim, running
+from tests.campaign.report import Report
+from tests.interop.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.campaign.budget import Budget
+
+ATTACKS = (*plain.ATTACKS, *secure.ATTACKS)
+
+_LONG = 300.0
+"""Seconds from which on a campaign is not a mere try of the machinery."""
+_PATIENCE = 10.0
+_MIB = 2**20
+_STAYS = 24 * _MIB
+"""Memory that may be left of an attack: what Python and the C library keep for the next one."""
+_HEAD = "before, ms | during, ms | CPU | memory | afterwards | descriptors | done"
+
+
+@attrs.frozen
+class Size:
+    """How large everything is.
+
+    Attributes:
+        many: Connections of a crowd.
+        part: Of the rates.
+        seconds: For each measurement.
+        ramp: What part of the time each attack is given to grow.
+        is_fresh: Whether each attack has a proxy of its own, so that what it costs is told apart.
+        peers: Who is attacked.
+    """
+
+    many: int
+    part: float
+    seconds: float
+    ramp: float
+    is_fresh: bool
+    peers: tuple[Peer, ...]
+
+    @classmethod
+    def of(cls, budget: Budget) -> Size:
+        """Choose what fits."""
+        if budget.seconds < _LONG:
+            return cls(100, 0.05, 0.15, 0.05, False, (OURS,))  # noqa: FBT003 - named above
+        found = tuple(peer for peer in OTHERS if peer.path() is not None)
+        return cls(5000, 1.0, 4.0, 1.0, True, (OURS, *found))  # noqa: FBT003
+
+
+@attrs.frozen
+class Outcome:
+    """What one attack did.
+
+    Attributes:
+        before: How the good client was served before.
+        during: In the attack.
+        cpu: Of the proxy, in each second of the attack.
+        memory: Bytes that it has more in the attack.
+        left: Bytes that it has more afterwards.
+        descriptors: That it has more in the attack, and afterwards.
+        done: What the attack has counted.
+    """
+
+    before: Served
+    during: Served
+    cpu: float
+    memory: int
+    left: int
+    descriptors: tuple[int, int]
+    done: int
+
+
+def run(budget: Budget) -> Report:
+    """Attack as long as the budget lasts; each attack once at least."""
+    report, size = Report(), Size.of(budget)
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    with _network(), tempfile.TemporaryDirectory(prefix="txmux-hostile-") as made:
+        number = 0
+        while number == 0 or not budget.is_spent():
+            for peer in size.peers:
+                for attack, outcome in _round(peer, size, budget, number, Path(made), report):
+                    found.setdefault((attack.name, peer.name), []).append(outcome)
+            number += 1
+    report.figures[_title("attack", "proxy")] = f"{_HEAD} | rounds |"
+    report.figures[_title("---", "---")] = "|".join(["---"] * (_HEAD.count("|") + 2)) + "|"
+    for attack in ATTACKS:
+        for peer in size.peers:
+            outcomes = found.get((attack.name, peer.name))
+            if outcomes:
+                report.figures[_title(attack.name, peer.name)] = _row(attack, outcomes)
+    return report
+
+
+def _round(
+    peer: Peer, size: Size, budget: Budget, number: int, folder: Path, report: Report
+) -> Iterator[tuple[Attack, Outcome]]:
+    """Make each attack once, the first round to its end."""
+    with contextlib.ExitStack() as runs:
+        victim: Victim | None = None
+        for trial, attack in enumerate(ATTACKS):
+            if attack.service not in peer.services or (number and budget.is_spent()):
+                continue
+            if victim is None or size.is_fresh:
+                runs.close()
+                own = folder / f"{peer.name}-{number}-{trial}"
+                own.mkdir()
+                victim = runs.enter_context(_victim(peer, own))
+            target = Target(
+                victim.ports[attack.service],
+                victim.papers,
+                size.many,
+                size.part,
+                budget.chance(number * len(ATTACKS) + trial),
+            )
+            outcome, wrong = _measure(victim, attack, target, size)
+            yield attack, outcome
+            if peer is OURS:
+                where = f"{attack.name}, seed {budget.seed}, round {number}"
+                report.defects += [f"{where}: {one}" for one in wrong]
+
+
+def _measure(
+    victim: Victim, attack: Attack, target: Target, size: Size
+) -> tuple[Outcome, list[str]]:
+    """Attack once; give what came of it, and which promises were broken."""
+    client = GoodClient(victim, attack.service)
+    client.served(size.seconds / 4)  # whatever is done the first time only
+    before = client.served(size.seconds)
+    memory, descriptors = victim.memory(), victim.descriptors()
+    with under(attack, target):
+        time.sleep(attack.ramp * size.ramp)
+        cpu, began = victim.cpu(), time.monotonic()
+        during = client.served(size.seconds)
+        cpu = (victim.cpu() - cpu) / (time.monotonic() - began)
+        most = victim.memory() - memory, victim.descriptors() - descriptors
+    wrong = []
+    end = time.monotonic() + _PATIENCE
+    while (open_ := victim.descriptors() - descriptors) > 0 and time.monotonic() < end:
+        time.sleep(0.05)
+    left = victim.memory() - memory
+    after = client.served(size.seconds / 4)
+    if victim.has_ended():
+        wrong.append("the service has ended")
+    if open_ > 0:
+        wrong.append(f"{open_} descriptors more than before are open")
+    if left > _STAYS:
+        wrong.append(f"{left / _MIB:.1f} MiB more than before are in use")
+    for when, served in (("before", before), ("during", during), ("after", after)):
+        if served.failed:
+            wrong.append(f"the good client was not served {when} it: {served.why}")
+    if not target.count.value:
+        wrong.append("the attack has done nothing")
+    if re.search("Traceback|Unhandled", victim.said()):
+        wrong.append(f"the service's log has an exception:\n{victim.said()[-3000:]}")
+    outcome = Outcome(before, during, cpu, most[0], left, (most[1], open_), target.count.value)
+    return outcome, wrong
+
+
+@contextlib.contextmanager
+def _network() -> Iterator[None]:
+    """Be in a network of our own, with addresses that nobody answers from, and others that are all ours."""
+    case = unittest.TestCase()
+    try:
+        namespace = Namespace(case)
+        namespace.ip(f"address add {plain.HERE}/32 dev lo")
+        namespace.ip("link add hidden arp off type veth peer name nowhere")
+        namespace.ip("link set hidden up")
+        namespace.ip("link set nowhere up")
+        namespace.ip(f"route add {plain.HIDDEN} dev hidden")
+        namespace.ip(f"-6 route add local {plain.NETWORK} dev lo")
+        for name, value in (
+            ("net/ipv4/ip_local_port_range", "32768 60999"),
+            ("net/core/somaxconn", "4096"),
+            ("net/ipv4/tcp_max_syn_backlog", "4096"),
+            ("net/ipv6/ip_nonlocal_bind", "1"),
+        ):
+            namespace.set(name.removeprefix("net/"), value)
+        namespace.enter()
+        yield
+    finally:
+        case.doCleanups()
+
+
+@contextlib.contextmanager
+def _victim(peer: Peer, folder: Path) -> Iterator[Victim]:
+    """Run a proxy on a core of its own, with a server behind it."""
+    cores = sorted(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, soft)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft[1], soft[1]))  # of the proxy, too
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
+        stack.enter_context(process(partial(serve, listening)))
+        victim = stack.enter_context(running(peer, listening.getsockname()[1], folder, cores[-1:]))
+        stack.callback(os.sched_setaffinity, 0, cores)
+        os.sched_setaffinity(0, cores[:-1] or cores)
+        yield victim
+
+
+def _title(attack: str, peer: str) -> str:
+    return f"| {attack} | {peer} |"
+
+
+def _row(attack: Attack, outcomes: list[Outcome]) -> str:
+    """Write the middle of the rounds."""
+
+    def middle(of: object) -> float:
+        return statistics.median(map(of, outcomes))  # type: ignore[call-overload,no-any-return]
+
+    def times(which: str) -> str:
+        shown = (
+            middle(lambda one, place=place: getattr(one, which).percentiles[place])
+            for place in (0, 1)
+        )
+        return " / ".join("not served" if one == math.inf else f"{one * 1e3:.2f}" for one in shown)
+
+    memory = (middle(lambda one: one.memory) / _MIB, middle(lambda one: one.left) / _MIB)
+    descriptors = [middle(lambda one, at=at: one.descriptors[at]) for at in (0, 1)]
+    return (
+        f"{times('before')} | {times('during')} | {middle(lambda one: one.cpu):.0%} "
+        f"| {memory[0]:+.1f} MiB | {memory[1]:+.1f} MiB | {descriptors[0]:+.0f}, {descriptors[1]:+.0f} "
+        f"| {middle(lambda one: one.done):,.0f} {attack.unit} | {len(outcomes)} |"
+    )

@@ -1,0 +1,20 @@
+"""The part of the campaign by hostile clients, on a small scale."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.campaign.budget import Budget
+from tests.campaign.hostile.part import ATTACKS, run
+
+
+class HostileTest(SynchronousTestCase):
+    """Each attack once."""
+
+    def test_attacks(self) -> None:
+        """Meanwhile and afterwards the good client is served, and nothing is left of an attack."""
+        report = run(Budget(5, 7))
+        self.assertEqual(report.defects, [])
+        told = "\n".join(report.lines())
+        for attack in ATTACKS:
+            self.assertIn(f"| {attack.name} | txmux |", told)
