@@ -135,6 +135,16 @@ class ServiceTests(LookupTestCase):
         """A service that does not exist is told."""
         self.assertIn("no SRV record", await self.failure(self.lookup.service("_ssh._tcp.test")))
 
+    async def test_strange_target(self) -> None:
+        """A record may name any bytes; they are shown so that they cannot be mistaken for text."""
+        self.zone["_ssh._tcp.test"] = [
+            srv("one.test"),
+            dns.Record_SRV(0, 0, 22, b"\n\xe4.test", 30),
+        ]
+        answer = await self.lookup.service("_ssh._tcp.test")
+        targets = {it.target for it in answer.services}
+        self.assertEqual(targets, {"one.test", r"\n\xe4.test"})
+
     async def test_failure(self) -> None:
         """So is a server that cannot answer."""
         self.server.fail("_ssh._tcp.test", dns.ESERVER)

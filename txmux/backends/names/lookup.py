@@ -131,7 +131,8 @@ class Lookup:
         answered, _ = await self._search(name, (dns.SRV,))
         records = answered[dns.SRV]
         services = [
-            Service(it.priority, it.weight, it.port, str(it.target)) for it in records.payloads
+            Service(it.priority, it.weight, it.port, _shown(it.target.name))
+            for it in records.payloads
         ]
         return ServiceAnswer(services, records.ttl)
 
@@ -208,6 +209,12 @@ class Lookup:
                 return _Records(found.payloads, ttl)
             wanted = found.name
         raise LookupFailedError("its CNAME records form a loop or too long a chain")
+
+
+def _shown(name: bytes) -> str:
+    """Give a name as text. What no host name has is escaped, so that it can neither be looked up nor spoil the log."""
+    text = name.decode("latin-1")
+    return text if text.isascii() and text.isprintable() else ascii(text)[1:-1]
 
 
 async def all_settled(waited: Iterable[Deferred[T]]) -> list[T | LookupFailedError]:
