@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,20 @@ if TYPE_CHECKING:
     from txmux.convert.formats import Program
     from txmux.rules.model import Listener, Outcome, Rules
 
+matchers = functools.cache(installed_matchers)  # looking for them takes longer than a conversion
+
 PORTS = {"daytime": 13, "ssh": 22, "xmpp-client": 5222}
 
 
 def converted(text: str | bytes, program: Program | None = None, name: str = "x.cfg") -> Conversion:
     """Convert a text, and see to it that what comes out has no errors but those that wait for a person."""
     data = text if isinstance(text, bytes) else dedent(text).encode()
-    found = convert(data, name, installed_matchers(), PORTS.get, program)
+    found = convert(data, name, matchers(), PORTS.get, program)
     rules_of(found)
     looks = [n for n, line in enumerate(found.text.split("\n"), 1) if line.startswith("# LOOK: ")]
     errors: list[int] = []
     try:
-        parse(found.text, "rules.ini")
+        parse(found.text, "rules.ini", matchers())
     except RulesError as error:
         errors = [problem.line for problem in error.problems]
     if errors != looks or found.has_looks != bool(looks):
@@ -37,7 +40,7 @@ def converted(text: str | bytes, program: Program | None = None, name: str = "x.
 
 def rules_of(found: Conversion) -> Rules:
     """Read what came out of a conversion, as after a person has looked at it."""
-    return parse(found.text.replace("# LOOK:", "#"), "rules.ini")
+    return parse(found.text.replace("# LOOK:", "#"), "rules.ini", matchers())
 
 
 def looks(found: Conversion) -> list[str]:

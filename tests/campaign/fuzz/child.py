@@ -1,0 +1,46 @@
+"""One target in a process of its own, led by coverage: ``python -m tests.campaign.fuzz.child TARGET [options of libFuzzer] FOLDER …``.
+
+It needs atheris.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from tests.campaign.fuzz import target as targets
+
+
+def main() -> None:
+    """Try a target until its time is over, or something breaks."""
+    atheris: Any = import_module("atheris")
+    name = sys.argv.pop(1)
+    with atheris.instrument_imports(include=["txmux", *_also(name)]):
+        target = targets.load(name)
+        seeds = [*target.seeds()]
+        for seed in seeds:  # they import what is imported late
+            target.check(seed)
+    with tempfile.TemporaryDirectory(prefix="txmux-fuzz-") as folder:
+        words = Path(folder, "words.dict")
+        words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words if word))
+        options = [f"-max_len={target.longest}", f"-dict={words}"]
+        atheris.Setup([*sys.argv, *options], target.check)
+        atheris.Fuzz()
+
+
+def _also(name: str) -> tuple[str, ...]:
+    """Read which other packages count, before anything of them is imported."""
+    text = Path(targets.__file__).with_name("targets").joinpath(f"{name}.py").read_text()
+    found = text.partition("also=(")[2].partition(")")[0]
+    return tuple(part.strip().strip('"') for part in found.split(",") if part.strip())
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
+
+
+if __name__ == "__main__":
+    main()

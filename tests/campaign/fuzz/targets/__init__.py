@@ -1,0 +1,1 @@
+"""One reader a module, with what holds for it."""

@@ -1,0 +1,56 @@
+"""The short form of the fuzzing: what is kept, and what chance alone makes of it; atheris is not needed."""
+
+from __future__ import annotations
+
+import random
+import traceback
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.campaign.fuzz import corpus, target
+from tests.campaign.fuzz.changing import changed
+from tests.campaign.fuzz.files import no_files
+
+_TRIES = 200
+_SLOW = {"rules_file": 40}
+"""How often those are tried whose inputs take milliseconds."""
+
+
+class ShortTests(SynchronousTestCase):
+    """Each target for a moment."""
+
+    def test_kept(self) -> None:
+        """What was kept breaks nothing, and is small."""
+        for name in target.names():
+            inputs = corpus.kept(name)
+            self.assertTrue(inputs, name)
+            for data in inputs:
+                self.attempt(name, data)
+
+    def test_changed(self) -> None:
+        """What chance makes of it breaks nothing."""
+        for name in target.names():
+            made = target.load(name)
+            inputs = [*made.seeds(), *corpus.kept(name)]
+            for number in range(_SLOW.get(name, _TRIES)):
+                chance = random.Random(f"{name} {number}")
+                data = changed(chance.choice(inputs), inputs, made.words, chance)
+                self.attempt(name, data[: made.longest])
+
+    def attempt(self, name: str, data: bytes) -> None:
+        """Try one input."""
+        try:
+            target.load(name).check(data)
+        except Exception:  # noqa: BLE001 - whatever it is, the input is told
+            self.fail(f"{name} breaks by {data!r}:\n{traceback.format_exc()}")
+
+
+class FilesTests(SynchronousTestCase):
+    """What is tried finds no files."""
+
+    def test_no_files(self) -> None:
+        """Neither a file nor a folder, until it is over."""
+        with no_files():
+            self.assertRaises(FileNotFoundError, open, "/etc/passwd")
+        with open("/etc/passwd"):  # noqa: PTH123 - as above
+            pass
