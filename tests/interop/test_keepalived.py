@@ -5,6 +5,7 @@ The long form, twenty times each, runs with ``TXMUX_LONG=1``, and prints how lon
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -40,6 +41,8 @@ _PATIENCE = 0.25 if _IS_LONG else 1.0
 _WORSE = "effective priority from 200 to 150"
 _BETTER = "effective priority from 150 to 200"
 _HELLO = client_hello("www.example.com")
+_WELL, _ILL = 200, 150
+"""The priorities of a machine."""
 
 
 @attrs.frozen
@@ -155,6 +158,30 @@ class _Machine:
         output_of("ip", "link", "set", self._port, "down" if is_cut else "up")
 
 
+class _Words:
+    """What machines say by VRRP, which everybody on their network can hear."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, 112)
+        group = socket.inet_aton("224.0.0.18") + socket.inet_aton("192.0.2.100")
+        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        self.end = self._socket.close
+
+    def in_a_row(self, count: int, priority: int) -> str:
+        """Wait for this many new ones of one machine alone, with one priority, and give its address."""
+        self._socket.settimeout(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:  # those from before
+                self._socket.recv(100)
+        self._socket.settimeout(60)
+        heard: list[tuple[str, int]] = []
+        while len(heard) < count or {*heard[-count:]} != {(heard[-1][0], priority)}:
+            packet, (sender, _) = self._socket.recvfrom(100)
+            said = packet[4 * (packet[0] & 15) :]  # RFC 5798, section 5.1
+            heard.append((sender, said[2]))
+        return heard[-1][0]
+
+
 def _children(process: int) -> list[int]:
     file = Path(f"/proc/{process}/task/{process}/children")
     return [int(word) for word in file.read_text().split()]
@@ -166,6 +193,7 @@ class KeepalivedTests(InteropTestCase):
     network: ClassVar[Namespace]
     machines: ClassVar[tuple[_Machine, _Machine]]
     clients: _Clients
+    words: _Words
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -215,6 +243,7 @@ class KeepalivedTests(InteropTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clients = self.own(_Clients())
+        self.words = self.own(_Words())
 
     def roles(self) -> tuple[_Machine, _Machine]:
         """Wait until one machine has the address and serves, and both are ready; give it, and the other one."""
@@ -259,8 +288,7 @@ class KeepalivedTests(InteropTestCase):
             began = time.monotonic()
             restore = what(active)
             try:
-                eventually(lambda m=other: self._last() == m.address, "the other one leads")  # type: ignore[misc]
-                time.sleep(0.5)
+                eventually(lambda m=other: self._is_led_by(m), "the other one leads")  # type: ignore[misc]
                 outages = [*self.outages(began)]
                 took.append(max((end for _, end in outages), default=began) - began)
                 if took[-1] >= most:
@@ -269,8 +297,8 @@ class KeepalivedTests(InteropTestCase):
                 returned = time.monotonic()
                 restore()
             self.roles()
-            time.sleep(1.5)
-            if self._has_moved(returned, other):
+            speaks = self.words.in_a_row(6, _WELL)
+            if speaks != other.address or self._has_moved(returned, other):
                 problems.append(f"the return is noticed: {self._told(returned)}")
         told = ", ".join(f"{seconds:.2f}" for seconds in sorted(took))
         sys.stdout.write(f"{self.id()}: seconds until clients could connect: {told}\n")
@@ -293,8 +321,10 @@ class KeepalivedTests(InteropTestCase):
         said = (machine.keepalived.output[-1000:] for machine in self.machines)
         return "\n".join((", ".join(told), *said))
 
-    def _last(self) -> str:
-        return self.clients.attempts[-1].machine if self.clients.attempts else ""
+    def _is_led_by(self, machine: _Machine) -> bool:
+        """Tell whether it has led the last twenty clients."""
+        last = [one.machine for one in self.clients.attempts[-20:]]
+        return last == [machine.address] * 20
 
     def test_txmux_killed(self) -> None:
         """When txmux is killed, the other machine takes over."""
@@ -355,8 +385,9 @@ class KeepalivedTests(InteropTestCase):
                 ),  # type: ignore[misc]
                 "keepalived has found that",
             )
-        time.sleep(2)
-        self.assertEqual(sum(machine.has_address() for machine in self.machines), 1)
+        speaks = self.words.in_a_row(6, _ILL)
+        having = [machine.address for machine in self.machines if machine.has_address()]
+        self.assertEqual(having, [speaks])
         for machine in self.machines:
             machine.start_txmux()
         self.roles()
