@@ -54,10 +54,17 @@ class NetworksCase(ReloadCase):
             self.time.advance(0.1)
             for _ in range(5):
                 await deferLater(reactor, 0)
+            # Who is asked over a network may be slower than five turns, and would seem to have taken seconds.
+            while self._is_looking():
+                await deferLater(reactor, 0)
             if condition():
                 return
         while not condition():
             await deferLater(reactor, 0)
+
+    def _is_looking(self) -> bool:
+        """Tell whether somebody has been asked who has not answered."""
+        return any(looking.call is None for _, looking in self.running._feeding._looking.values())
 
     async def is_let_in(self, port: int) -> bool:
         """Tell whether a client comes to the server."""
