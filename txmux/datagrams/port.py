@@ -10,11 +10,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.datagrams import ancillary
 from txmux.datagrams.waiting import Waiting
-from txmux.sockets.poller import READ
+from txmux.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -76,7 +77,7 @@ Key = tuple[Any, bytes]
 
 
 @implementer(IListeningPort)
-class DatagramPort:
+class DatagramPort(WatchedPort):
     """Leads datagrams to their flows.
 
     Args:
@@ -97,7 +98,7 @@ class DatagramPort:
         bound: socket.socket,
         to: Beginning,
     ) -> None:
-        bound.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        super().__init__(poller, bound)
         name = bound.getsockname()
         if name[0] in _EVERY_ADDRESS:
             ancillary.ask_for_addresses(bound)
@@ -107,14 +108,12 @@ class DatagramPort:
         self._long_queue = min(_LONG_QUEUE, room // 2)
         # Another process may have had the socket, and counted these.
         _, self._dropped = ancillary.queue_of(bound)
-        self._poller = poller
-        self._socket = bound
         self._name = name
         form = IPv6Address if bound.family == socket.AF_INET6 else IPv4Address
         self._host: IAddress = form("UDP", name[0], name[1])
         self._to = to
         self._buffer = memoryview(bytearray(ancillary.LARGEST))
-        self._is_reading = self._is_open = self._has_more = False
+        self._has_more = False
         self.is_accepting = self.lets_in = True
         self.flows: dict[Key, Receiver] = {}
         self.place = ""
@@ -122,12 +121,7 @@ class DatagramPort:
 
     def startListening(self) -> None:
         """Begin to read."""
-        try:
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
-        except OSError:
-            self._socket.close()
-            raise
-        self._is_open = self._is_reading = True
+        self._open()
         self._to.attach()
 
     def lead(self, to: Beginning) -> None:
@@ -168,31 +162,7 @@ class DatagramPort:
 
     def _close_if_unused(self) -> None:
         if self._is_open and not self.is_accepting and not self.flows:
-            self._is_open = self._is_reading = False
-            # Another process may have the same socket, so that closing it here does not end the watch.
-            self._poller.forget(self._socket.fileno())
-            self._socket.close()
-
-    def stopReading(self) -> None:
-        """Leave datagrams in the socket, those of flows, too."""
-        if self._is_open:
-            self._is_reading = False
-            self._poller.watch(self._socket.fileno(), 0, self._ready)
-
-    def startReading(self) -> None:
-        """Read again."""
-        if self._is_open:
-            self._is_reading = True
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
-
-    def fileno(self) -> int:
-        """Give the descriptor of the socket."""
-        return self._socket.fileno()
-
-    def doRead(self) -> None:
-        """Read what waits, as a reactor has it."""
-        if self._is_open:
-            self._ready(READ)
+            self._close()
 
     def getHost(self) -> IAddress:
         """Give the address it is bound to."""
@@ -207,7 +177,8 @@ class DatagramPort:
         self.flows.pop(key, None)
         self._close_if_unused()
 
-    def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, reading tells
+    @override
+    def _ready(self, events: int) -> None:
         # A flow is begun in the time of many datagrams that only pass. So those of flows must not wait for all newcomers in a flood
         # of them; but some are let in, as the queue may be one flow's. Those whose flows may be on their way from another process
         # only wait.

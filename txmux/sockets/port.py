@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
+from typing_extensions import override
 from zope.interface import implementer
 
 from txmux.sockets.descriptors import DESCRIPTORS, SHORTAGE, Descriptors
 from txmux.sockets.lean import LeanSocket
 from txmux.sockets.memory import MEMORY
 from txmux.sockets.options import set_options
-from txmux.sockets.poller import READ
 from txmux.sockets.shortage import Pause
 from txmux.sockets.transport import SocketTransport, address_of
+from txmux.sockets.watched import WatchedPort
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +36,7 @@ _log = Logger()
 
 
 @implementer(IListeningPort)
-class SocketPort:
+class SocketPort(WatchedPort):
     """Accepts connections for a factory.
 
     Options are set on the listening socket, from which those it accepts inherit them on Linux.
@@ -59,12 +60,10 @@ class SocketPort:
         at_once: int = 64,
         descriptors: Descriptors = DESCRIPTORS,
     ) -> None:
-        listening.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        super().__init__(poller, listening)
         if listening.family != socket.AF_UNIX:
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_options(listening, options)
-        self._poller = poller
-        self._socket = listening
         self._family = int(listening.family)
         self._kind = int(listening.type), listening.proto
         # All that `accept()` does beyond this is to ask the listening socket each time of which kind it is.
@@ -78,55 +77,36 @@ class SocketPort:
         self._pause = Pause(poller.reactor, descriptors, label, listening.fileno, self.startReading)
         self._at_once = at_once
         self._room = descriptors.room
-        self._listening = False
 
     def startListening(self) -> None:
         """Begin to accept."""
-        try:
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
-        except OSError:
-            self._socket.close()
-            raise
-        self._listening = True
+        self._open()
         self._factory.doStart()
 
     def stopListening(self) -> Deferred[None]:
         """Accept no more, and close the socket."""
-        if self._listening:
-            self._listening = False
+        if self._is_open:
             self._pause.end()
-            # Another process may have the same socket, so that closing it here does not end the watch.
-            self._poller.forget(self._socket.fileno())
-            self._socket.close()
+            self._close()
             self._factory.doStop()
         return succeed(None)
 
+    @override
     def stopReading(self) -> None:
-        """Leave clients in the queue, until `startReading`. Ports of Twisted have the same."""
-        if self._listening:
-            self._pause.cancel()
-            self._poller.watch(self._socket.fileno(), 0, self._ready)
+        self._pause.cancel()
+        super().stopReading()
 
+    @override
     def startReading(self) -> None:
-        """Accept again."""
-        if self._listening:
-            self._pause.cancel()
-            self._poller.watch(self._socket.fileno(), READ, self._ready)
-
-    def fileno(self) -> int:
-        """Give the descriptor of the socket."""
-        return self._socket.fileno()
-
-    def doRead(self) -> None:
-        """Accept some of those who wait, as a reactor has it."""
-        if self._listening:
-            self._ready(READ)
+        self._pause.cancel()
+        super().startReading()
 
     def getHost(self) -> IAddress:
         """Give the address it listens on."""
         return address_of(self._family, self._socket.getsockname())
 
-    def _ready(self, events: int) -> None:  # noqa: ARG002 - whatever it is, accepting tells
+    @override
+    def _ready(self, events: int) -> None:
         room = self._room
         for _ in range(self._at_once):
             if not room():
@@ -146,13 +126,11 @@ class SocketPort:
                     self._wait(os.strerror(problem.errno))
                 # Anything else was the trouble of a client that has gone again.
                 return
-            self._open(accepted, peer)
-            if (
-                not self._listening or self._pause.is_on
-            ):  # as somebody who heard of the client wanted
+            self._begin(accepted, peer)
+            if not self._is_open or self._pause.is_on:  # as somebody who heard of the client wanted
                 return
 
-    def _open(self, accepted: socket.socket, name: Any) -> None:
+    def _begin(self, accepted: socket.socket, name: Any) -> None:
         accepted.setblocking(False)  # noqa: FBT003
         peer = address_of(
             self._family, _with_zone(name) if self._family == socket.AF_INET6 else name
@@ -167,14 +145,13 @@ class SocketPort:
             return
         transport = SocketTransport(self._poller, accepted, self._family, peer, self._host)
         transport.begin(protocol)
-        if transport.trouble is not None and self._listening:
+        if transport.trouble is not None and self._is_open:
             self._wait(os.strerror(transport.trouble.errno or errno.ENOMEM))
 
     def _wait(self, shortage: str | None) -> None:
         """Leave clients in the queue until there is room for them again."""
         self._pause.begin(shortage)
-        # Still watched, for nothing: otherwise the epoll object might be closed, and not be had again.
-        self._poller.watch(self._socket.fileno(), 0, self._ready)
+        super().stopReading()
 
 
 def _with_zone(peer: tuple[Any, ...]) -> tuple[Any, ...]:
