@@ -20,7 +20,7 @@ from txmux.interfaces import (
 from txmux.wire.client_hello import DTLS_VERSIONS
 from txmux.wire.dtls import parse_dtls
 from txmux.wire.flow_hello import server_name, verdict_on
-from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options
+from txmux.wire.hello_options import SNI, HelloOptions, hello_facts, hello_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,11 +67,7 @@ class DtlsMatcher:
     summary = "DTLS, by what the client offers in its first message"
     transports = (Transport.UDP,)
     options = (
-        Option(
-            "sni",
-            "globs of the server name that is asked for; 'none' is a hello without one",
-            "www.example.com,*.example.org",
-        ),
+        SNI,
         Option("alpn", "globs of application protocols; one that is offered is enough", "coap"),
         Option("version", "globs of the highest version offered: 1.0 1.2 1.3", "1.2,1.3"),
     )

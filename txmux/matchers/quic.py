@@ -21,7 +21,7 @@ from txmux.interfaces import (
 )
 from txmux.wire.flow_hello import server_name, verdict_on
 from txmux.wire.globs import Globs, names, option_globs
-from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options
+from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options
 from txmux.wire.quic.header import VERSIONS
 from txmux.wire.quic.opening import OTHER_VERSION, parse_opening
 
@@ -76,14 +76,10 @@ class QuicMatcher:
     summary = "QUIC and HTTP/3, by what the client offers in its first message"
     transports = (Transport.UDP,)
     options = (
-        Option(
-            "sni",
-            "globs of the server name that is asked for; 'none' is a hello without one",
-            "www.example.com,*.example.org",
-        ),
+        SNI,
         Option("alpn", "globs of application protocols; one that is offered is enough", "h3"),
         Option("version", "globs of the version of QUIC: 1 2 draft-29 other", "1,2"),
-        Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes"),
+        ECH,
         Option("ja4", "globs of the client's JA4 fingerprint", "q13d0312h3_55b375c5d22e_*"),
     )
 

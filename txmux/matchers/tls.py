@@ -14,7 +14,7 @@ from txmux.wire.client_hello import (
     read_record_header,
 )
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
-from txmux.wire.hello_options import HelloOptions, hello_facts, hello_options, name_in
+from txmux.wire.hello_options import ECH, SNI, HelloOptions, hello_facts, hello_options, name_in
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
 from txmux.wire.sslv2_hello import read_sslv2_beginning
 
@@ -84,18 +84,14 @@ class TlsMatcher:
     name = "tls"
     summary = "TLS, by what the client offers in its first message"
     options = (
-        Option(
-            "sni",
-            "globs of the server name that is asked for; 'none' is a hello without one",
-            "www.example.com,*.example.org",
-        ),
+        SNI,
         Option(
             "alpn", "globs of application protocols; one that is offered is enough", "h2,http/1.1"
         ),
         Option(
             "version", "globs of the highest version offered: ssl2 ssl3 1.0 1.1 1.2 1.3", "1.2,1.3"
         ),
-        Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes"),
+        ECH,
         Option("ja4", "globs of the client's JA4 fingerprint", "t13d1516h2_8daaf6152771_*"),
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import OptionError
-from txmux.interfaces import Key
+from txmux.interfaces import Key, Option
 from txmux.wire.client_hello import VERSIONS
 from txmux.wire.facts import printable
 from txmux.wire.globs import Globs, hosts, names, option_globs
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from txmux.wire.client_hello import HelloReader
 
 __all__ = [
+    "ECH",
+    "SNI",
     "HelloOptions",
     "ServerNames",
     "hello_facts",
@@ -26,6 +28,13 @@ __all__ = [
     "name_in",
     "server_names",
 ]
+
+SNI = Option(
+    "sni",
+    "globs of the server name that is asked for; 'none' is a hello without one",
+    "www.example.com,*.example.org",
+)
+ECH = Option("ech", "yes or no: whether the hello has an encrypted one with it", "yes")
 
 _NO_NAME = "none"
 
