@@ -6,8 +6,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from txmux.datagrams import ancillary
+from txmux.datagrams.flow_ids import may_move
 from txmux.datagrams.kept import KeptAnswers
-from txmux.datagrams.roaming import may_move
 from txmux.frontend.limits.admission import Refused
 from txmux.proxyprotocol.header import Address
 from txmux.rules.model.networks import unmapped

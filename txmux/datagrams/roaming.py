@@ -1,8 +1,6 @@
 """Clients whose address changes while they speak, as behind a NAT that forgets; without sockets or a clock.
 
-A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
-are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow
-(RFC 9000, sections 5.1 and 9; "WireGuard: Next Generation Kernel Network Tunnel", section 5.4).
+A datagram from an unknown address that has the ID of a flow belongs to that flow; see `txmux.datagrams.flow_ids`.
 
 The server does not notice the move, as its peer is a socket of this program's. So it is guarded here who gets its answers:
 
@@ -21,13 +19,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from txmux.wire.cursor import MalformedError
-from txmux.wire.quic.header import Packet, may_open, read_long_header
+from txmux.datagrams.flow_ids import (
+    QUIC,
+    WIREGUARD,
+    id_asked,
+    may_have_id,
+    own_id,
+    protocol_of,
+    server_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-__all__ = ["Roaming", "Trail", "may_move"]
+__all__ = ["Roaming", "Trail"]
 
 F = TypeVar("F")
 
@@ -39,18 +44,11 @@ LONGEST_ACK = 64
 """Bytes of a datagram that has nothing in it but an acknowledgement; it is some 30 to 50."""
 MOST_MOVES = 4
 MINUTE = 60.0
-SHORTEST_ID = 8
-"""Bytes of a connection ID that nobody can guess."""
 
-_LONGEST_ID = 20
 _MOST_IDS = 4
 _UNPROVEN_FACTOR = 3
 _ENOUGH = 2
 """Datagrams by which an address is proved."""
-_LONG = 0x80
-_WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
-_WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_LEAST_DATA = 148, 92, 32
-_QUIC, _WIREGUARD = b"q", b"w"
 
 
 class Roaming(Generic[F]):
@@ -71,8 +69,10 @@ class Roaming(Generic[F]):
         Returns:
             What it has to be told of; ``None`` if its protocol knows no IDs.
         """
-        kind = _kind(first)
-        return None if kind is None else Trail(self, flow, home, kind, _own_id(kind, first))
+        protocol = protocol_of(first)
+        if protocol is None:
+            return None
+        return Trail(self, flow, home, protocol, own_id(protocol, first))
 
     def recall(
         self,
@@ -94,10 +94,10 @@ class Roaming(Generic[F]):
         Returns:
             As `begin` does; ``None`` if it can follow nobody here.
         """
-        kind = told.get("kind", "").encode()
-        if kind not in {_QUIC, _WIREGUARD}:
+        protocol = told.get("kind", "").encode()
+        if protocol not in {QUIC, WIREGUARD}:
             return None
-        trail = Trail(self, flow, home, kind, bytes.fromhex(told.get("own_id", "")))
+        trail = Trail(self, flow, home, protocol, bytes.fromhex(told.get("own_id", "")))
         trail._recall(told, read, now)
         return trail
 
@@ -113,16 +113,11 @@ class Roaming(Generic[F]):
         """Find the flow that a datagram of an unknown address belongs to, if there is one."""
         if not self._trails or not datagram:
             return None
-        if datagram[0] & _LONG:
-            try:
-                header = read_long_header(datagram)
-            except MalformedError:
-                return None
-            return self._trails.get(_QUIC + header.destination)
-        if datagram.startswith(_WG_DATA) and len(datagram) >= _WG_LEAST_DATA:
-            return self._trails.get(_WIREGUARD + datagram[4:8])
+        name = id_asked(datagram)
+        if name is not None:
+            return self._trails.get(name)
         for length in self._lengths:
-            found = self._trails.get(_QUIC + datagram[1 : 1 + length])
+            found = self._trails.get(QUIC + datagram[1 : 1 + length])
             if found is not None:
                 return found
         return None
@@ -134,14 +129,14 @@ class Roaming(Generic[F]):
                 self._trails[name] = None
             return False
         self._trails[name] = trail
-        if name[:1] == _QUIC:
+        if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] = self._lengths.get(length, 0) + 1
         return True
 
     def _remove(self, name: bytes) -> None:
         del self._trails[name]
-        if name[:1] == _QUIC:
+        if name[:1] == QUIC:
             length = len(name) - 1
             self._lengths[length] -= 1
             if not self._lengths[length]:
@@ -181,9 +176,9 @@ class Trail(Generic[F]):
     __slots__ = (
         "_before",
         "_ids",
-        "_kind",
         "_moves",
         "_own_id",
+        "_protocol",
         "_rests_until",
         "_roaming",
         "_unproven",
@@ -195,15 +190,15 @@ class Trail(Generic[F]):
     )
 
     def __init__(
-        self, roaming: Roaming[F], flow: F, home: Hashable, kind: bytes, own_id: bytes
+        self, roaming: Roaming[F], flow: F, home: Hashable, protocol: bytes, own: bytes
     ) -> None:
         self._roaming = roaming
         self.flow = flow
         self.home = home
         self.heard_at = math.inf  # not known
         self.watches = False
-        self._kind = kind
-        self._own_id = own_id
+        self._protocol = protocol
+        self._own_id = own
         self._ids: tuple[bytes, ...] = ()
         self._before: tuple[Hashable, ...] = ()  # where answers went, the last one at the end
         self._visitor: _Visitor | None = None  # may be the next home
@@ -218,13 +213,11 @@ class Trail(Generic[F]):
 
     def may_tell(self, first_byte: int) -> bool:
         """Tell whether `from_server` may learn from a datagram that begins so."""
-        if self._kind == _QUIC:
-            return first_byte >= _LONG
-        return first_byte == _WG_RESPONSE[0]
+        return may_have_id(self._protocol, first_byte)
 
     def from_server(self, datagram: bytes) -> None:
         """Learn from what the server says."""
-        found = _server_id(self._kind, datagram, self._own_id)
+        found = server_id(self._protocol, datagram, self._own_id)
         if found:
             self._learn(found)
 
@@ -312,7 +305,7 @@ class Trail(Generic[F]):
         """
         trails = self._roaming._trails
         return {
-            "kind": self._kind.decode(),
+            "kind": self._protocol.decode(),
             "own_id": self._own_id.hex(),
             "ids": [name[1:].hex() for name in self._ids],
             "shared": [name[1:].hex() for name in self._ids if trails.get(name) is None],
@@ -328,9 +321,9 @@ class Trail(Generic[F]):
         self, told: Mapping[str, Any], read: Callable[[Any], Hashable | None], now: float
     ) -> None:
         for text in told.get("ids", ())[-_MOST_IDS:]:
-            self._learn(self._kind + bytes.fromhex(text))
+            self._learn(self._protocol + bytes.fromhex(text))
         for text in told.get("shared", ()):
-            name = self._kind + bytes.fromhex(text)
+            name = self._protocol + bytes.fromhex(text)
             if name in self._ids:
                 self._roaming._share(name)
         before = [read(source) for source in told.get("before", ())]
@@ -405,45 +398,3 @@ def _visitor_recalled(
     visitor = _Visitor(address, now - told["silent"], is_proved=is_proved)
     visitor.received, visitor.sent, visitor.count = told["received"], told["sent"], told["count"]
     return visitor
-
-
-def may_move(first: bytes) -> bool:
-    """Tell at once of most protocols whose flows cannot move, by their first datagram."""
-    return first[:4] == _WG_INITIATION or may_open(first)
-
-
-def _kind(first: bytes) -> bytes | None:
-    if first[:4] == _WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
-        return _WIREGUARD
-    if not may_open(first):
-        return None
-    try:
-        read_long_header(first)
-    except MalformedError:
-        return None
-    return _QUIC
-
-
-def _own_id(kind: bytes, first: bytes) -> bytes:
-    """Give the ID that the client has chosen for itself, which answers to it have to have.
-
-    A WireGuard client takes another one every two minutes, so there it says nothing.
-    """
-    return b"" if kind == _WIREGUARD else read_long_header(first).source
-
-
-def _server_id(kind: bytes, datagram: bytes, own_id: bytes) -> bytes:
-    """Give the ID that a server has chosen, if a datagram tells of one, with its kind before it; else nothing."""
-    if kind == _WIREGUARD:
-        is_response = datagram[:4] == _WG_RESPONSE and len(datagram) == _WG_RESPONSE_SIZE
-        return kind + datagram[4:8] if is_response else b""
-    if not datagram or not datagram[0] & _LONG:
-        return b""
-    try:
-        header = read_long_header(datagram)
-    except MalformedError:
-        return b""
-    is_handshake = header.version and header.kind not in {Packet.RETRY, Packet.ZERO_RTT}
-    if not is_handshake or header.destination != own_id:
-        return b""
-    return kind + header.source if SHORTEST_ID <= len(header.source) <= _LONGEST_ID else b""

@@ -1,0 +1,91 @@
+"""The IDs by which datagrams of QUIC and WireGuard tell to which flow they belong.
+
+A QUIC client sends to the connection ID that its server has chosen, a WireGuard client to the index of its server. Both
+are in clear in what the server says first, so a datagram from an unknown address that has one belongs to that flow
+(RFC 9000, sections 5.1 and 9; "WireGuard: Next Generation Kernel Network Tunnel", section 5.4).
+
+An ID is written here with the letter of its protocol before it, so that those of two protocols are never taken for each other.
+"""
+
+from __future__ import annotations
+
+from txmux.wire.cursor import MalformedError
+from txmux.wire.quic.header import Packet, may_open, read_long_header
+
+QUIC, WIREGUARD = b"q", b"w"
+
+_SHORTEST, _LONGEST = 8, 20
+"""Bytes of a connection ID that nobody can guess, and of any."""
+_LONG = 0x80
+_WG_INITIATION, _WG_RESPONSE, _WG_DATA = b"\1\0\0\0", b"\2\0\0\0", b"\4\0\0\0"
+_WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_LEAST_DATA = 148, 92, 32
+
+
+def may_move(first: bytes) -> bool:
+    """Tell at once of most protocols whose flows cannot move, by their first datagram."""
+    return first[:4] == _WG_INITIATION or may_open(first)
+
+
+def protocol_of(first: bytes) -> bytes | None:
+    """Give the letter of a flow's protocol by its first datagram; ``None`` if that knows no IDs."""
+    if first[:4] == _WG_INITIATION and len(first) == _WG_INITIATION_SIZE:
+        return WIREGUARD
+    if not may_open(first):
+        return None
+    try:
+        read_long_header(first)
+    except MalformedError:
+        return None
+    return QUIC
+
+
+def own_id(protocol: bytes, first: bytes) -> bytes:
+    """Give the ID that the client has chosen for itself, which answers to it have to have.
+
+    A WireGuard client takes another one every two minutes, so there it says nothing.
+    """
+    return b"" if protocol == WIREGUARD else read_long_header(first).source
+
+
+def may_have_id(protocol: bytes, first_byte: int) -> bool:
+    """Tell at once of most answers that have no ID for `server_id`, by their first byte."""
+    return first_byte >= _LONG if protocol == QUIC else first_byte == _WG_RESPONSE[0]
+
+
+def server_id(protocol: bytes, answer: bytes, own: bytes) -> bytes:
+    """Give the ID that a server has chosen, if its answer tells of one; else nothing.
+
+    Args:
+        protocol: Its letter.
+        answer: A datagram of the server.
+        own: What `own_id` gave.
+    """
+    if protocol == WIREGUARD:
+        is_response = answer[:4] == _WG_RESPONSE and len(answer) == _WG_RESPONSE_SIZE
+        return protocol + answer[4:8] if is_response else b""
+    if not answer or not answer[0] & _LONG:
+        return b""
+    try:
+        header = read_long_header(answer)
+    except MalformedError:
+        return b""
+    is_handshake = header.version and header.kind not in {Packet.RETRY, Packet.ZERO_RTT}
+    if not is_handshake or header.destination != own:
+        return b""
+    return protocol + header.source if _SHORTEST <= len(header.source) <= _LONGEST else b""
+
+
+def id_asked(datagram: bytes) -> bytes | None:
+    """Give the ID that a client's datagram is sent to; nothing if it has none.
+
+    Returns:
+        ``None`` if it may be a short header of QUIC, which does not tell how long its ID is; it begins at the second byte.
+    """
+    if datagram[0] & _LONG:
+        try:
+            return QUIC + read_long_header(datagram).destination
+        except MalformedError:
+            return b""
+    if datagram.startswith(_WG_DATA) and len(datagram) >= _WG_LEAST_DATA:
+        return WIREGUARD + datagram[4:8]
+    return None
