@@ -26,11 +26,10 @@ from typing_extensions import override
 
 from txmux.backends.connect.client import ProxyClient
 from txmux.frontend.addresses import address_in, text_of
-from txmux.frontend.client_end import ClientEnd
 from txmux.frontend.dialling import race_for
 from txmux.frontend.hops import MOST_HOPS
 from txmux.frontend.limits.admission import Refused
-from txmux.frontend.moving import MovedConnection
+from txmux.frontend.movable import MovableEnd
 from txmux.frontend.stage import OVER
 from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.frontend.stages.closing import Closing
@@ -54,15 +53,11 @@ if TYPE_CHECKING:
     from txmux.frontend.engine import Engine
     from txmux.frontend.generation import Branch, Generation, Level
     from txmux.frontend.hops import Connection
-    from txmux.frontend.limits.admission import Admission
-    from txmux.frontend.limits.per_source import Permit
-    from txmux.frontend.moving import GiveBack, Sockets
+    from txmux.frontend.moving import GiveBack, MovedConnection, Sockets
     from txmux.frontend.race import Held
     from txmux.frontend.stage import Stage
-    from txmux.observe.counting.counts import RouteCounts
     from txmux.observe.reasons import AbortReason, ConnectFailure, EndReason
     from txmux.observe.record import ConnectionRecord
-    from txmux.rules.model import Logged
     from txmux.tls.termination import Termination
 
 __all__ = ["MuxProtocol", "Owner"]
@@ -80,7 +75,7 @@ class Owner(Protocol):
         """Note that one is over, whether it was going to be served or not."""
 
 
-class MuxProtocol(ClientEnd):
+class MuxProtocol(MovableEnd):
     """The client's end of a connection, and where it goes. Made by `MuxFactory` for each client.
 
     Args:
@@ -90,27 +85,17 @@ class MuxProtocol(ClientEnd):
         record: What is known of it so far.
 
     Attributes:
-        stage: What it is at.
-        logged: Whether it gets a line in the access log, or only if there is something to look into.
-        admitted: Whether it was let in.
-        permit: What counts it for its source, if that is counted.
-        counted: What counts it for its route; ``None`` once it is over.
         decided_after: The bytes that had come from the client when it was decided where it is led.
         led_for: What would be the reason, if it was led to a refusal.
         unrecognised: The first of them, if no route took it; empty if the listener forbids to keep them.
     """
 
-    stage: Stage = OVER
-    logged: Logged = True
-    admitted = False
-    permit: Permit | None = None
     decided_after = 0
     led_for: EndReason | None = None
     unrecognised: bytes | None = None
     _settled = True
     _is_out_of_memory = False
     _hop = 0
-    _counted_in = _counted_out = 0
 
     def __init__(
         self, owner: Owner, generation: Generation, engine: Engine, record: ConnectionRecord
@@ -120,7 +105,7 @@ class MuxProtocol(ClientEnd):
         self.logged = generation.settings.log
         self.engine = engine
         self.record = record
-        self.counted: RouteCounts | None = generation.counts.unrouted
+        self.counted = generation.counts.unrouted
         self._accepted_at = engine.clock.seconds()
 
     # The beginning.
@@ -292,63 +277,7 @@ class MuxProtocol(ClientEnd):
         self.engine.prepare(server.transport, self.generation.options)
         self.enter(Relaying(self, self, server, upstream, member, held))
 
-    # To another process, and from one.
-
-    def suspend(self) -> tuple[MovedConnection, Sockets] | None:
-        """Stand still, and give what another process needs to go on; `resume` or `let_go` is next.
-
-        Returns:
-            ``None`` if it cannot be moved: it is not relayed between plain sockets.
-        """
-        stage = self.stage
-        if not isinstance(stage, Relaying | Adopted):
-            return None
-        relay = stage.relay
-        state = relay.suspend()
-        if state is None:
-            return None
-        age, now = self.elapsed_ms() / 1000, self.engine.clock.seconds()
-        number = self.generation.number
-        moved = MovedConnection(self.record, age, self.logged, relay.timeouts, state, number, now)
-        return moved, stage.sockets
-
-    def resume(self, moved: MovedConnection) -> None:
-        """Go on after all."""
-        assert isinstance(self.stage, Relaying | Adopted)  # noqa: S101 - it was suspended there
-        self.stage.relay.resume(moved.relay)
-
-    @property
-    def keeps_place(self) -> bool:
-        """Whether its server has a limit, for which it counts wherever it goes on."""
-        return isinstance(self.stage, Relaying | Adopted) and self.stage.keeps_place
-
-    def count_elsewhere(self) -> Admission:
-        """Leave it to another process, which is told of it next, to count it for limits; give what has. `let_go` follows."""
-        if self.admitted:
-            self.admitted = False
-            self.generation.admission.move_away(self.permit)
-        return self.generation.admission
-
-    def let_go(self, *, keeps_place: bool = False) -> GiveBack | None:
-        """Forget a connection that goes on elsewhere, and is logged there.
-
-        Args:
-            keeps_place: Whether it still counts here for the limit of its server.
-
-        Returns:
-            What then has to be called when it has ended.
-        """
-        stage = self.stage
-        assert isinstance(stage, Relaying | Adopted)  # noqa: S101 - as above
-        give_back = stage.move_away() if keeps_place else None
-        self.count_bytes()
-        if self.counted is not None:
-            self.generation.counts.moved_away(self.counted)
-            self.counted = None
-        stage.relay.let_go()
-        self.logged = False
-        self.over("done")
-        return give_back
+    # From another process; see `MovableEnd` for the way to one.
 
     def adopt(
         self,
@@ -381,17 +310,6 @@ class MuxProtocol(ClientEnd):
             engine.transport(connected).belong_to(end)
         self._owner.opened(self)
         self.enter(Adopted(self, self, server, led_to, moved, elsewhere))
-
-    def count_bytes(self) -> None:
-        """Count what has been moved until now."""
-        if self.counted is not None and self.record.detect_ms is not None:
-            moved = self.stage.moved()
-            self.generation.counts.moved(
-                self.counted,
-                moved.bytes_in - self._counted_in,
-                moved.bytes_out - self._counted_out,
-            )
-            self._counted_in, self._counted_out = moved.bytes_in, moved.bytes_out
 
     # The end.
 
