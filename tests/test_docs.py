@@ -310,8 +310,8 @@ class AccessLogTests(PageTestCase):
 
     def test_connecting_facts(self) -> None:
         """It has those that stages add."""
-        stages = ("txmux/frontend/stages/connecting.py", "txmux/frontend/connection.py")
-        code = "".join((_ROOT / path).read_text() for path in stages)
+        stages = ("stages/connecting.py", "stages/giving.py", "connection.py")
+        code = "".join((_ROOT / "txmux/frontend" / path).read_text() for path in stages)
         section = "Facts from connecting"
         rows = _rows(_section(self.page, section))
         self.assert_told(rows, set(re.findall(r'facts\["(\w+)"\]', code)), section)

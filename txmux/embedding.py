@@ -9,8 +9,9 @@ from twisted.internet.interfaces import IProtocolFactory
 
 from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
-from txmux.rules.model import Backend, Clients, InProcess, NetworkSet, Refusal, Route
+from txmux.rules.model import Backend, Clients, Handover, InProcess, NetworkSet, Refusal, Route
 from txmux.rules.reading.endpoints import server
+from txmux.rules.reading.handover import handover, is_handover
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import network
 
@@ -63,16 +64,18 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
 
     Args:
         backend: A Twisted protocol factory of this process, which gets the client's connection itself; a server in
-            the short form of rules files, such as ``"127.0.0.1:22"``; ``"close"``, ``"reset"`` or ``"reject"``; or a ready outcome.
+            the short form of rules files, such as ``"127.0.0.1:22"``, or ``"handover:/path"``; ``"close"``, ``"reset"`` or ``"reject"``; or a ready outcome.
 
     Raises:
         MuxError: It is none of these.
     """
-    if isinstance(backend, (Backend, InProcess, Refusal)):
+    if isinstance(backend, (Backend, Handover, InProcess, Refusal)):
         return backend
     if isinstance(backend, str):
         if backend in {refusal.value for refusal in Refusal}:
             return Refusal(backend)
+        if is_handover(backend):
+            return handover(backend)
         return Backend(backend, (server(backend),))
     if IProtocolFactory.providedBy(backend):
         return InProcess(type(backend).__name__, backend)

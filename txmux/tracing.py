@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import attrs
 
 from txmux.interfaces import Verdict
-from txmux.rules.model import Backend, InProcess, Refusal, Silence
+from txmux.rules.model import Backend, Handover, InProcess, Refusal, Silence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,6 +123,8 @@ class Leads:
         if isinstance(self.outcome, Refusal):
             return f"{by}, {self.outcome.value}"
         servers = ", ".join(self.servers)
+        if isinstance(self.outcome, Handover):
+            return f"{by}, to {self.outcome.name}"
         if servers == self.outcome.name:
             return f"{by}, to {servers}"
         return f"{by}, to backend {self.outcome.name} ({servers})"
@@ -135,7 +137,7 @@ class Leads:
     def as_json(self, at: int | None) -> dict[str, Any]:
         """Give it as values of JSON, with the number of bytes after which that is known."""
         to = self.outcome.value if isinstance(self.outcome, Refusal) else None
-        if isinstance(self.outcome, (Backend, InProcess)):
+        if isinstance(self.outcome, (Backend, Handover, InProcess)):
             to = self.outcome.name
         return {"at": at, "by": self.by, "route": self.route, "to": to, "servers": self.servers}
 

@@ -14,7 +14,7 @@ from txmux.backends.telling import Telling
 from txmux.observe.counting.column import Column
 from txmux.relay.interface import Timeouts
 from txmux.relay.rates import Rates
-from txmux.rules.model import Backend, InProcess, Refusal
+from txmux.rules.model import Backend, Handover, InProcess, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -151,5 +151,5 @@ class Upstream:
                 apply_result(self.pool, key, ok=False, why=why)
 
 
-Destination = Upstream | InProcess | Refusal
+Destination = Upstream | Handover | InProcess | Refusal
 """What an `Outcome` is in a running process."""

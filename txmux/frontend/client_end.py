@@ -13,6 +13,7 @@ from txmux.proxyprotocol.fields import told_by
 from txmux.proxyprotocol.header import Command
 from txmux.relay.ends import End
 from txmux.rules.model.networks import unmapped
+from txmux.sockets.transport import SocketTransport
 from txmux.wire.facts import printable
 
 if TYPE_CHECKING:
@@ -59,6 +60,12 @@ class ClientEnd(End, Client):
             self._destination = _unmapped(header.destination)
             self.record.client = str(self._source)
             self.record.local = str(self._destination)
+
+    @override
+    def skip(self, count: int) -> None:
+        self.said = self.said[count:]
+        if self.is_looked_at and isinstance(self.transport, SocketTransport):
+            self.transport.skip(count)
 
     def truncated(self) -> None:
         """Note that its TLS, which is ended here, has no proper end."""

@@ -4,10 +4,11 @@ A connection is at one *stage* at a time, and goes from each to others by the me
 
     accept ──┬──────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
              └─> Introduction ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
-                                  │    v          │     └─> HandedOver ──> over   │
-                                Handshaking       └───────── fall back ───────────┘
+                                  │    v          │     ├─> HandedOver ──> over   │
+                                Handshaking       │     └─> Giving ──> over       │
+                                                  └───────── fall back ───────────┘
 
-    Introduction, Peeking, AwaitingHello, Connecting, lead: turn away ──> Closing or Rejecting ──> over
+    Introduction, Peeking, AwaitingHello, Connecting, Giving, lead: turn away ──> Closing or Rejecting ──> over
     any stage: the client is gone ──> over
     Relaying: suspend ──> let go, and Adopted in another process; or resume
 
@@ -18,7 +19,7 @@ While a client has said nothing, Peeking may have a server connected already (a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -34,6 +35,7 @@ from txmux.frontend.stage import OVER
 from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.frontend.stages.closing import Closing
 from txmux.frontend.stages.connecting import Connecting
+from txmux.frontend.stages.giving import Giving
 from txmux.frontend.stages.handed_over import HandedOver
 from txmux.frontend.stages.handshaking import Handshaking
 from txmux.frontend.stages.introduction import Introduction, is_sender
@@ -41,8 +43,10 @@ from txmux.frontend.stages.peeking import Peeking
 from txmux.frontend.stages.rejecting import Rejecting
 from txmux.frontend.stages.relaying import Adopted, Relaying
 from txmux.observe.recent import CAPTURED
-from txmux.rules.model import InProcess, Refusal, fewer
+from txmux.proxyprotocol.decode import LONGEST_HEADER
+from txmux.rules.model import Handover, InProcess, Refusal, fewer
 from txmux.sockets.memory import MEMORY, OutOfMemory
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
@@ -117,6 +121,8 @@ class MuxProtocol(MovableEnd):
         host: Any = transport.getHost()
         self.record.local = text_of(host)
         self.engine.hops.ports.add(getattr(host, "port", 0))
+        if generation.hands_over:
+            self._look()
         senders = generation.settings.accept_proxy_from
         if senders is not None and is_sender(transport.getPeer(), senders):
             # Before the header has come, nothing of it is the client's, and who is to be admitted is not known.
@@ -152,9 +158,19 @@ class MuxProtocol(MovableEnd):
 
     # From stage to stage.
 
+    def _look(self) -> None:
+        """Leave what the client says in its socket, which may be handed over."""
+        transport, settings = self.transport, self.generation.settings
+        if isinstance(transport, SocketTransport):
+            header = LONGEST_HEADER if settings.accept_proxy_from is not None else 0
+            self.is_looked_at = transport.look(settings.peek_limit + header, self._detection_over)
+
     def enter(self, stage: Stage) -> None:
         """Go on to the next stage."""
         self.stage.leave()
+        if self.is_looked_at and not stage.only_looks:
+            self.is_looked_at = False
+            cast("SocketTransport", self.transport).stop_looking()
         self.stage = self.receiver = stage
         try:
             stage.begin()
@@ -220,6 +236,8 @@ class MuxProtocol(MovableEnd):
             self.turn_away(destination, reason)
         elif isinstance(destination, InProcess):
             self.hand_over(destination)
+        elif isinstance(destination, Handover):
+            self.give(destination)
         elif destination.backend.proxy_tlvs and lacks_hello(self, destination):
             self.enter(AwaitingHello(self, destination))
         else:
@@ -230,6 +248,21 @@ class MuxProtocol(MovableEnd):
         self._settle()
         self.record.backend = destination.name
         self.enter(HandedOver(self, destination))
+
+    def give(self, destination: Handover) -> None:
+        """Give the client's socket to another process."""
+        self.record.backend = destination.name
+        if self.is_looked_at:
+            self.enter(Giving(self, destination))
+            return
+        _log.warn(
+            "[{listener}] {client}: this connection is not one of TCP alone, so it is not handed over to {path}; "
+            "lead such clients elsewhere",
+            listener=self.record.listener,
+            client=self.record.client,
+            path=destination.path,
+        )
+        self.turn_away(Refusal.CLOSE, "error")
 
     @override
     def run_ahead(self, upstream: Upstream) -> None:

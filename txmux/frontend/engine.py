@@ -21,6 +21,7 @@ from txmux.relay.portable import portable_relay
 from txmux.relay.rates import paced_relay
 from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.gate import gate
+from txmux.sockets.giving import Giver
 from txmux.sockets.options import set_options
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from txmux.relay.rates import Rates
     from txmux.relay.relay import Relay
     from txmux.rules.model import Rules
+    from txmux.sockets.giving import Failure as GivingFailure
     from txmux.sockets.options import SocketOption
 
 _NOWHERE: dict[int, Any] = {
@@ -169,6 +171,29 @@ class Engine:
         """
         if self._poller is None:
             raise MuxError("connections can be taken over by the kernel relay alone")
+
+    def check_giving(self) -> None:
+        """See whether this process can hand over sockets of clients.
+
+        Raises:
+            MuxError: It serves no plain sockets beside the reactor.
+        """
+        if self._poller is None:
+            raise MuxError(
+                "sockets can be handed over on Linux alone, and not with 'relay = portable'"
+            )
+
+    def give(
+        self,
+        path: str,
+        given: socket.socket,
+        message: bytes,
+        on_taken: Callable[[], None],
+        on_failed: Callable[[GivingFailure, str], None],
+    ) -> Giver:
+        """Make what gives a socket to another process; see `Giver` and `check_giving`."""
+        assert self._poller is not None  # noqa: S101 - it has been checked
+        return Giver(self._poller, self.clock, path, given, message, on_taken, on_failed)
 
     def transport(self, connected: socket.socket) -> SocketTransport:
         """Make a transport on a socket that another process has connected; see `check_adopting`."""

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.detection.detector import Detector
+from txmux.errors import MuxError
 from txmux.rules.model import InProcess, Route
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.rules.reading.handover import is_led_to, misplaced
 from txmux.sockets.options import NO_KEEPALIVE, keepalive_options
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class Generation:
         inside: Where it goes on inside of TLS, by the name of the route that has ended that.
         counts: Counts the listener's connections.
         number: Of the version of the rules, counted from 1.
+        hands_over: Whether sockets of clients may be handed over.
     """
 
     settings: Listener
@@ -113,6 +116,7 @@ class Generation:
     inside: Mapping[str, Level]
     counts: ListenerCounts
     number: int = 1
+    hands_over: bool = False
 
     @classmethod
     def make(
@@ -176,7 +180,14 @@ class Generation:
         options = _options_of(settings.keepalive)
         dial = partial(engine.dial, options=options)
         counts = column.listener(settings.name)
-        return cls(settings, admission, options, dial, top, inside, counts, number)
+        led_to = [top.default, *(line.destination for line in top.silent)]
+        led_to += [route.destination for route in top.detector.routes if route.destination]
+        hands_over = is_led_to(led_to)
+        if hands_over:
+            engine.check_giving()
+            for problem in misplaced([settings], known):  # of rules that no file has
+                raise MuxError(f"[{settings.name}] {problem.message}")
+        return cls(settings, admission, options, dial, top, inside, counts, number, hands_over)
 
     @property
     def levels(self) -> list[Level]:

@@ -47,6 +47,7 @@ class Client(Protocol):
         tlvs: Fields of the PROXY protocol header that it began with.
         ended_tls: What is known of its TLS, if that is ended here, as fields for such a header.
         race: A connection that it gets if it says nothing.
+        is_looked_at: Whether what it has said is still in its socket, too.
     """
 
     transport: IRelayTransport
@@ -60,6 +61,7 @@ class Client(Protocol):
     tlvs: tuple[Tlv, ...] = ()
     ended_tls: tuple[Tlv, ...] = ()
     race: Race | None = None
+    is_looked_at: bool = False
 
     @property
     def address(self) -> Address | None:
@@ -80,6 +82,9 @@ class Client(Protocol):
 
     def is_introduced(self, header: Header) -> None:
         """Take note of what a PROXY protocol header says of it; `InvalidHeader` if a field cannot be read."""
+
+    def skip(self, count: int) -> None:
+        """Take note that the first bytes it has said are not its own, and forget them."""
 
     def detection_deadline(self) -> IDelayedCall:
         """Begin to count the time that detection has."""
@@ -129,9 +134,11 @@ class Stage:
 
     Attributes:
         state: Its name.
+        only_looks: Whether what the client says may stay in its socket meanwhile.
     """
 
     state: ClassVar[ConnectionState] = "over"
+    only_looks: ClassVar[bool] = False
 
     _client: Client
     _deadline: IDelayedCall | None = attrs.field(default=None, init=False)

@@ -41,6 +41,8 @@ EndReason = Literal[
     "silent",
     "proxy-header",
     "unanswered",
+    "handed-over",
+    "not-taken",
 ]
 """Why a connection ended."""
 

@@ -59,6 +59,6 @@ class ConnectionRecord:
     @property
     def is_clean(self) -> bool:
         """Whether it ended as it should. That of a flow is seen only by its silence."""
-        return self.reason == "done" or (
+        return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )

@@ -14,6 +14,7 @@ ConnectionState = Literal[
     "connecting",
     "relaying",
     "handed-over",
+    "giving",
     "rejecting",
     "closing",
     "over",

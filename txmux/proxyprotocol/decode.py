@@ -179,6 +179,8 @@ def _read_line(text: bytes, *, ended: bool) -> Header | None:
 # Version 2
 
 _START_LENGTH = 16
+LONGEST_HEADER = _START_LENGTH + 0xFFFF
+"""Bytes that a header has at most."""
 _SSL_START = struct.Struct("!BI")
 _COMMANDS = (0x20, 0x21)
 _ADDRESSES_LENGTHS = (0, 12, 36, 216)  # by address family: UNSPEC, INET, INET6, UNIX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import struct
@@ -11,10 +12,13 @@ from twisted.internet import abstract, address, error, main, tcp
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from txmux.sockets.looking import Looking
 from txmux.sockets.memory import MEMORY, OUT_OF_MEMORY
-from txmux.sockets.poller import READ, TROUBLE, WRITE
+from txmux.sockets.poller import FINISHED, READ, TROUBLE, WRITE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IAddress, IProtocol
 
     from txmux.sockets.poller import Poller
@@ -95,6 +99,8 @@ class SocketTransport(tcp.Connection):
     # To find out by a write takes the error away from whoever reads.
     _broken = False
     _read_to_end = False
+    _looking: Looking | None = None
+    _on_full: Callable[[], object]
 
     def __init__(
         self,
@@ -141,9 +147,71 @@ class SocketTransport(tcp.Connection):
     def take(self) -> bytes:
         """Give what has come already, so that nobody need be woken for it; nothing, if that is the end or an error."""
         try:
+            if self._looking is not None:
+                return self._looking.more()
             return self.socket.recv(self.bufferSize)
         except OSError:
             return b""
+
+    # Seeing what comes without taking it.
+
+    def look(self, most: int, on_full: Callable[[], object]) -> bool:
+        """Tell the protocol what comes, and leave it in the socket, until `stop_looking`.
+
+        Args:
+            most: Bytes that are looked at.
+            on_full: Called when there can be no more of them before some are taken.
+
+        Returns:
+            Whether that can be done: only TCP can.
+        """
+        if self._family not in {socket.AF_INET, socket.AF_INET6}:
+            return False
+        self._looking, self._on_full = Looking(self.socket, most), on_full
+        return True
+
+    def skip(self, count: int) -> None:
+        """Take the first bytes of what has been seen, and go on looking."""
+        if self._looking is not None:
+            with contextlib.suppress(OSError):  # whoever reads next hears of that
+                self._looking.take(count)
+
+    def leave_unread(self) -> None:
+        """Read no more for the time being; whoever else reads finds all, and is told of every byte."""
+        self.stopReading()
+        if self._looking is not None:
+            with contextlib.suppress(OSError):
+                self._looking.end()
+
+    def stop_looking(self) -> None:
+        """Take what has been seen, and read what comes from now on."""
+        looking, self._looking = self._looking, None
+        if looking is None or not self.connected:
+            return
+        with contextlib.suppress(OSError):  # as above
+            looking.take(looking.seen)
+
+    def _look(self, looking: Looking, events: int) -> object:
+        """Tell the protocol of what has come, and give why the connection is over, if it is."""
+        try:
+            new = looking.more()
+            if not new and not events & (FINISHED | TROUBLE) and looking.is_full():
+                new = looking.more()  # or it came meanwhile
+                if not new:
+                    self._on_full()
+                    if self._looking is looking:
+                        self.stopReading()
+                    return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if new:
+            self.protocol.dataReceived(new)
+            if self._looking is not looking or not self._events & READ:
+                # Whoever has it now is told of the rest.
+                return None
+        if events & TROUBLE:
+            return main.CONNECTION_LOST
+        return main.CONNECTION_DONE if events & FINISHED else None
 
     # What Twisted's transports ask of the reactor.
 
@@ -214,7 +282,8 @@ class SocketTransport(tcp.Connection):
         if events & TROUBLE and self._events == TROUBLE:
             return main.CONNECTION_LOST
         if events & (READ | TROUBLE) and self._events & READ:
-            why = self.doRead()
+            looking = self._looking
+            why = self.doRead() if looking is None else self._look(looking, events)
             if why is main.CONNECTION_DONE and not self._broken:
                 self._read_to_end = True
                 self.stopReading()

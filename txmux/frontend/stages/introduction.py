@@ -43,6 +43,7 @@ class Introduction(Stage):
     """Waits for the header. Nothing else is done for the connection, because it is not known yet whose it is."""
 
     state: ClassVar[ConnectionState] = "introduction"
+    only_looks: ClassVar[bool] = True
 
     _detection: IDelayedCall | None = None
     _length = 0  # of the header, at least
@@ -81,7 +82,7 @@ class Introduction(Stage):
             return
         if client.admit():
             # What comes after the header is the client's own.
-            client.said = said[answer.length :]
+            client.skip(answer.length)
             client.record.bytes_in += len(client.said)
             deadline, self._detection = self._detection, None
             client.peek(client.generation.top, deadline)

@@ -35,6 +35,7 @@ class Peeking(Stage):
     """
 
     state: ClassVar[ConnectionState] = "peeking"
+    only_looks: ClassVar[bool] = True
 
     _level: Level
     _deadline: IDelayedCall | None = None

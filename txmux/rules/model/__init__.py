@@ -14,6 +14,7 @@ from txmux.rules.model.backend import (
 )
 from txmux.rules.model.clients import Clients
 from txmux.rules.model.files import Files
+from txmux.rules.model.handover import Handover
 from txmux.rules.model.keepalive import Keepalive
 from txmux.rules.model.listener import Listener, Rate
 from txmux.rules.model.logged import Logged, fewer
@@ -42,6 +43,7 @@ __all__ = [
     "Ejection",
     "Entry",
     "Files",
+    "Handover",
     "IPAddress",
     "IPNetwork",
     "InProcess",

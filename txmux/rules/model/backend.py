@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from txmux.rules.model.handover import Handover
 from txmux.rules.model.refusal import InProcess, Refusal
 from txmux.rules.model.section import NOWHERE
 from txmux.transport import Transport
@@ -228,7 +229,7 @@ class Backend:
         return Transport.UDP if is_udp else Transport.TCP
 
 
-Outcome = Backend | InProcess | Refusal
+Outcome = Backend | Handover | InProcess | Refusal
 """Where a decision leads."""
 
 

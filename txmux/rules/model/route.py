@@ -8,6 +8,7 @@ import attrs
 
 from txmux.rules.model.backend import Backend
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.rules.model.handover import Handover
 from txmux.rules.model.listener import Listener
 from txmux.rules.model.section import NOWHERE
 from txmux.transport import Transport
@@ -89,7 +90,7 @@ class Route:
     @property
     def transport(self) -> Transport | None:
         """What its clients come by, since TLS ends here or its servers are spoken to by that; ``None`` if it may be either."""
-        if self.terminate_tls is not None:
+        if self.terminate_tls is not None or isinstance(self.outcome, Handover):
             return Transport.TCP
         return self.outcome.transport if isinstance(self.outcome, Backend) else None
 

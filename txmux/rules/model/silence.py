@@ -8,6 +8,7 @@ import attrs
 
 from txmux.rules.model.backend import Backend
 from txmux.rules.model.clients import EVERY_CLIENT, Clients
+from txmux.rules.model.handover import Handover
 from txmux.rules.model.refusal import InProcess, Refusal
 
 if TYPE_CHECKING:
@@ -35,6 +36,6 @@ class Silence:
 
 def silences(silent: Outcome | Iterable[Silence]) -> tuple[Silence, ...]:
     """Make the lines of ``silent =``; one outcome is that of every client."""
-    if isinstance(silent, (Backend, InProcess, Refusal)):
+    if isinstance(silent, (Backend, Handover, InProcess, Refusal)):
         return (Silence(silent),)
     return tuple(silent)

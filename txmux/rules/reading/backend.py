@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from txmux.rules.model import Backend, ServerTLS
+from txmux.rules.model import Backend, Handover, ServerTLS
 from txmux.rules.model.source import split_source
 from txmux.rules.problems import InvalidValueError, did_you_mean
 from txmux.rules.reading import datagrams, endpoints, values
@@ -64,6 +64,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_sources(found.get("source", ()), found.get("servers", ())),
         *_of_check(found),
         *_consul(found),
+        *_fallback(found),
     ]
     for key, message in messages:
         yield section.problem(message, key)
@@ -116,6 +117,14 @@ def _consul(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     key,
                     "has no effect without a server such as 'consul:web'; add one, or remove this",
                 )
+
+
+def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if isinstance(found.get("fallback"), Handover):
+        yield (
+            "fallback",
+            "what the client said has been read for this backend by then, and cannot be given back; lead it to a server",
+        )
 
 
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

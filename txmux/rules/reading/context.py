@@ -11,6 +11,7 @@ from txmux.rules.reading import endpoints
 from txmux.rules.reading.consul import api_url
 from txmux.rules.reading.files import check_file
 from txmux.rules.reading.habits import OUTCOMES
+from txmux.rules.reading.handover import handover, is_handover
 from txmux.rules.reading.key import Kind
 from txmux.rules.reading.networks import NetworkLists
 from txmux.rules.reading.values import NAME, file_path, network, split_words
@@ -128,6 +129,8 @@ class Reading:
         backend = self._backend(text)
         if backend is not None:
             return backend
+        if is_handover(text):
+            return handover(text)
         if NAME.fullmatch(text) and not text.replace(".", "").isdigit():
             if self.alone:
                 return Refusal.CLOSE

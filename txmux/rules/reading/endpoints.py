@@ -28,6 +28,7 @@ from txmux.rules.reading.endpointstrings import (
     split_arguments,
 )
 from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
+from txmux.rules.reading.handover import is_handover
 from txmux.rules.reading.options import read_options
 from txmux.rules.reading.values import file_path, split_words, whole_number
 
@@ -232,6 +233,11 @@ _FLAGS = ("backup", "down")
 
 
 def _server(text: str) -> Server:
+    if is_handover(text):
+        raise InvalidValueError(
+            f"{text!r} is not a server to connect to, so nothing else of a [backend] would count; "
+            "write it where this backend is named"
+        )
     if is_for_datagrams(text):
         return datagram_server(text)
     # A host may be called like that, too.

@@ -11,7 +11,7 @@ import attrs
 from txmux.detection.registry import installed_matchers
 from txmux.rules.model import Backend, Rules, Settings
 from txmux.rules.problems import InvalidValueError, Problem, RulesError, nearest
-from txmux.rules.reading import backend, datagrams, listener, route, service
+from txmux.rules.reading import backend, datagrams, handover, listener, route, service
 from txmux.rules.reading.conflicts import conflicts, unshareable
 from txmux.rules.reading.context import REFUSALS, Reading, finding
 from txmux.rules.reading.endpointfiles import missing_files
@@ -171,6 +171,7 @@ class _Parser:
         self._problems += route.circles(routes)
         self._problems += loops(listeners, routes)
         self._problems += datagrams.strangers(listeners, routes)
+        self._problems += handover.misplaced(listeners, routes, settings.relay)
         opened = (*self._sections["listen"].values(), *self._sections["txmux"].values())
         self._problems += conflicts(same[0] for same in opened)
         sections = (same[0] for same in self._sections["listen"].values())

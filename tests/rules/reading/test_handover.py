@@ -1,0 +1,183 @@
+"""Reading ``handover:/PATH``, and what is said where sockets cannot be handed over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rules.reading.cases import ReadingTestCase
+from txmux.detection.registry import installed_matchers
+from txmux.embedding import outcome, route
+from txmux.errors import MuxError
+from txmux.frontend.engine import Engine
+from txmux.frontend.listener import MuxFactory
+from txmux.rules.model import Backend, Handover, Listener
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from txmux.rules.model import Rules
+
+_TO = "handover:/run/x.sock"
+_ROUTE = f"[route ssh]\nmatch = ssh\nbackend = {_TO}\n"
+_USELESS = "so that the socket is of no use to anybody else"
+
+
+class HandoverTests(ReadingTestCase):
+    """What leads to where sockets are handed over."""
+
+    def read(self, text: str) -> Rules:
+        """Read rules with the matchers that there are."""
+        return parse(text, "x.ini", installed_matchers())
+
+    def test_outcomes(self) -> None:
+        """A route, ``default`` and a line of ``silent`` may hand over, to a path that may have blanks."""
+        rules = self.read(
+            f"{self.listen}default = {_TO}\nsilent = {_TO} from=10.0.0.0/8\n"
+            "[route r]\nmatch = ssh\nbackend = handover:'run/my x.sock'\n"
+        )
+        (listener,) = rules.listeners
+        self.assertEqual(listener.default, Handover("/run/x.sock"))
+        self.assertEqual(listener.silent[0].outcome, Handover("/run/x.sock"))
+        self.assertEqual(rules.routes[0].outcome, Handover("run/my x.sock"))
+        self.assertEqual(Handover("/run/x.sock").name, _TO)
+
+    def test_host(self) -> None:
+        """With a port in place of a path, the word is the name of a host."""
+        default = self.read(f"{self.listen}default = handover:22\n").listeners[0].default
+        assert isinstance(default, Backend)
+        self.assertEqual((default.servers[0].host, default.servers[0].port), ("handover", 22))
+
+    def test_paths(self) -> None:
+        """What is not a path of a UNIX socket is told, with what would be one."""
+        for text, told in {
+            "handover:": "'handover:' names no UNIX socket; write handover:/run/x.sock",
+            "handover:/run/x.sock weight=2": "'weight=2' is not expected after the path; remove it, or write quotes around a path with blanks",
+            f"handover:/{'x' * 107}": "is 108 bytes long; the path of a UNIX socket has at most 107",
+        }.items():
+            self.assertEqual(
+                self.complaints(f"{self.listen}default = {text}\n"), [f"3 default: {told}"]
+            )
+
+    def test_backends(self) -> None:
+        """It is neither a server of a ``[backend]``, nor its ``fallback``, for which bytes were read already."""
+        self.assertEqual(
+            self.complaints(f"{self.listen}default = b\n[backend b]\nserver = {_TO}\n"),
+            [
+                (
+                    f"5 server: '{_TO}' is not a server to connect to, so nothing else of a [backend] would count; "
+                    "write it where this backend is named"
+                )
+            ],
+        )
+        self.assertEqual(
+            self.complaints(
+                f"{self.listen}default = b\n[backend b]\nserver = a:1\nfallback = {_TO}\n"
+            ),
+            [
+                "6 fallback: what the client said has been read for this backend by then, and cannot be given back; lead it to a server"
+            ],
+        )
+
+    def test_tls(self) -> None:
+        """Where TLS ends here, and inside of it, nothing is handed over."""
+        ends = "[route web]\nmatch = tls\nterminate_tls = cert.pem\n"
+        self.assertEqual(
+            self.complaints(f"{self.listen}{ends}backend = {_TO}\n"),
+            [f"6 backend: TLS ends here, {_USELESS}; lead it to a server"],
+        )
+        self.assertEqual(
+            self.complaints(f"{self.listen}{ends}{_ROUTE}under = web\n"),
+            [
+                (
+                    f"8 backend: [route web] ends TLS, {_USELESS}; "
+                    "lead it to a server, or put it under a listener"
+                )
+            ],
+        )
+        self.assertEqual(
+            self.complaints(f"{self.listen}default = {_TO}\n{ends}"),
+            [
+                (
+                    "6 terminate_tls: clients that no route takes inside of TLS go where [listen a] leads them, which hands "
+                    "over sockets, and these are of no use to anybody else; add 'backend'"
+                )
+            ],
+        )
+        self.read(f"{self.listen}default = {_TO}\n{ends}backend = 127.0.0.1:80\n{_ROUTE}")
+        self.read(f"{self.listen}{ends}{_ROUTE}")
+
+    def test_answers(self) -> None:
+        """No socket is handed over by a listener whose clients may have been answered, by whatever route."""
+        postgres = "[route pg]\nmatch = postgres sni=a.example\nbackend = 127.0.0.1:5432\n"
+        told = (
+            "[route pg] of [listen a] may have answered the client first, and what it asked cannot be given back; "
+            "put one of the two under another listener, or lead it to a server"
+        )
+        self.assertEqual(
+            self.complaints(f"{self.listen}silent = 127.0.0.1:9\n  {_TO}\n{postgres}{_ROUTE}"),
+            [f"4 silent: {told}", f"10 backend: {told}"],
+        )
+        self.read(f"{self.listen}{postgres}dry_run = yes\n{_ROUTE}")
+        self.read(f"{self.listen}[listen b]\nendpoint = :2\n{postgres}under = a\n{_ROUTE}under = b")
+
+    def test_endpoints(self) -> None:
+        """Only plain TCP sockets can be handed over."""
+        for endpoint in (
+            "unix:/run/y.sock",
+            "haproxy:tcp:1",
+            "systemd:domain=UNIX:index=0",
+            "ssl:1:privateKey=k.pem:certKey=c.pem",
+        ):
+            self.assertEqual(
+                self.complaints(f"[listen a]\nendpoint = :7\n  {endpoint}\n{_ROUTE}"),
+                [
+                    (
+                        f"6 backend: '{endpoint}' of [listen a] has no plain TCP sockets to hand over; "
+                        "write ADDRESS:PORT there, or lead it to a server"
+                    )
+                ],
+            )
+        for endpoint in ("[::1]:1", "tcp:1", "tcp6:1", "systemd:domain=INET:index=0", "0.0.0.0:1"):
+            self.read(f"[listen a]\nendpoint = {endpoint}\n{_ROUTE}")
+
+    def test_datagrams(self) -> None:
+        """Nor can flows of datagrams."""
+        self.assertEqual(
+            self.complaints(f"[listen u]\nendpoint = udp:5\ndefault = {_TO}\n"),
+            [
+                "3 default: sockets are handed over for TCP, but [listen u] is for UDP; lead it to a server"
+            ],
+        )
+        self.assertEqual(
+            self.complaints(f"[listen u]\nendpoint = udp:5\n{_ROUTE}"),
+            [
+                "5 backend: its servers are for TCP, but no [listen] is; lead it elsewhere, or add a listener"
+            ],
+        )
+
+    def test_portable(self) -> None:
+        """The portable relay has no plain sockets."""
+        self.assertEqual(
+            self.complaints(f"[txmux]\nrelay = portable\n{self.listen}{_ROUTE}"),
+            [
+                "7 backend: sockets cannot be handed over with 'relay = portable'; remove that, or lead it to a server"
+            ],
+        )
+
+
+class EmbeddingTests(SynchronousTestCase):
+    """Rules that were made in Python."""
+
+    def test_outcome(self) -> None:
+        """The text of the rules makes an outcome."""
+        self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
+        self.assertEqual(outcome(Handover("x")), Handover("x"))
+
+    def test_refused(self) -> None:
+        """What rules files refuse is refused there, too."""
+        with self.assertRaisesRegex(MuxError, "may have answered the client first"):
+            MuxFactory([route("postgres sni=a", "a:1"), route("ssh", _TO)], Listener("m"))
+        with self.assertRaisesRegex(MuxError, "on Linux alone, and not with 'relay = portable'"):
+            MuxFactory([route("ssh", _TO)], Listener("m"), engine=Engine(Clock(), "portable"))

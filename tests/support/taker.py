@@ -1,0 +1,66 @@
+"""A server that is given sockets, played by a test."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any
+
+from tests.support.folders import make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from twisted.trial.unittest import TestCase
+
+MOST = 65536
+
+
+class Taker:
+    """Listens for sockets at a path of its own.
+
+    Args:
+        case: The test, at whose end all is closed.
+        turn: Lets the reactor go on.
+        backlog: Givers that may wait.
+    """
+
+    def __init__(
+        self, case: TestCase, turn: Callable[[], Awaitable[None]], backlog: int = 8
+    ) -> None:
+        self._case = case
+        self._turn = turn
+        self.path = str(make_folder(case) / "x.sock")
+        self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listening.bind(self.path)
+        self.listening.listen(backlog)
+        self.listening.settimeout(0)
+        case.addCleanup(self.listening.close)
+
+    @property
+    def outcome(self) -> str:
+        """Where routes lead."""
+        return f"handover:{self.path}"
+
+    async def given(self) -> tuple[socket.socket, dict[str, Any], socket.socket]:
+        """Wait for a socket; give it, not blocking, with its message and the way to answer."""
+        while True:
+            try:
+                giver, _ = self.listening.accept()
+                break
+            except BlockingIOError:
+                await self._turn()
+        self._case.addCleanup(giver.close)
+        giver.settimeout(10)
+        message, descriptors, _, _ = socket.recv_fds(giver, MOST, 4)
+        (descriptor,) = descriptors
+        client = socket.socket(fileno=descriptor)
+        self._case.addCleanup(client.close)
+        return client, json.loads(message), giver
+
+    async def taken(self) -> tuple[socket.socket, dict[str, Any]]:
+        """Take a socket, which then blocks; give it with its message."""
+        client, told, giver = await self.given()
+        giver.send(b"taken")
+        client.settimeout(10)
+        return client, told
