@@ -145,6 +145,7 @@ class PerSourceTest(SynchronousTestCase):
         per_source = self.limited(SourceLimits(connections=1))
         for source in (5, 0, 6):
             self.entered(per_source, source)
+        self.assertEqual(per_source.tracked(), 3)
         for source in (5, 0, 6):
             self.assertIsNone(per_source.enter(source))
 

@@ -160,18 +160,18 @@ class SourceTable:
         Args:
             now: The time.
         """
-        return sum(
-            self.numbers[slot + 1] > now or self.total(slot) > 0
-            for slot, source in self._each(0)
-            if source
-        )
+        found = {at - 1 for at, full_at in self._each(1) if full_at > now}
+        for number in range(2, self.width):
+            found.update(at - number for at, _ in self._each(number))
+        return len(found)
 
     def _each(self, number: int) -> Iterator[tuple[int, int]]:
-        """Give one of the numbers of each slot, with where it is, as far as that was ever written."""
+        """Give one of the numbers of each slot, with where it is, unless it is 0, as most are."""
         width = self.width
         for start, end in self._written():
             places = range(start + (number - start) % width, end, width)
-            yield from zip(places, self.numbers[places.start : end : width].tolist(), strict=True)
+            values = self.numbers[places.start : end : width].tolist()
+            yield from zip(itertools.compress(places, values), filter(None, values), strict=True)
 
     def total(self, slot: int) -> int:
         """Add up the counts of a slot."""
@@ -201,9 +201,14 @@ class SourceTable:
 
     def held(self) -> bytes:
         """Give the sources that have connections, for `expect`: pairs of 64 bits, a source and their number."""
-        totals = ((source, self.total(slot) & _CONNECTIONS) for slot, source in self._each(0))
-        held = (pair for pair in totals if pair[1])
-        return array("Q", itertools.chain.from_iterable(held)).tobytes()
+        held: dict[int, int] = {}
+        for number in range(2, self.width):
+            for at, count in self._each(number):
+                source = self.numbers[at - number]
+                held[source] = held.get(source, 0) + count
+        totals = ((source, total & _CONNECTIONS) for source, total in held.items())
+        pairs = (pair for pair in totals if pair[1])
+        return array("Q", itertools.chain.from_iterable(pairs)).tobytes()
 
     def expect(self, held: bytes, column: int, now: int) -> None:
         """Count connections of another table that will come, and are adopted then.
@@ -224,9 +229,8 @@ class SourceTable:
         Args:
             column: That of the process.
         """
-        for at, count in self._each(2 + column):
-            if count:
-                self.numbers[at] = 0
+        for at, _ in self._each(2 + column):
+            self.numbers[at] = 0
 
 
 def _pairs(told: bytes) -> Iterator[tuple[int, int]]:
