@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.frontend.limits.per_source_case import SECOND, memory
+from txmux.frontend.limits import per_source as module
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable, source_of
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class ModelTest(SynchronousTestCase):
 
     def test_model(self) -> None:
         """Whatever happens, in whatever order, the limits hold and nobody is refused without need."""
+        # A table as large as that of a service would be made, and looked over, again and again for four sources.
+        self.patch(module, "_MOST_SLOTS", 1 << 8)
         case = Model.TestCase
         case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
         case().runTest()
