@@ -22,6 +22,7 @@ class _Rates:
         self.later = clock.callLater
         self.told: list[tuple[Any, ...]] = []
         self.others = 0
+        self.answers = True
 
     def ask(
         self,
@@ -31,7 +32,8 @@ class _Rates:
         script: str = "",
     ) -> bool:
         self.told.append(arguments)
-        answered(self.others, 0)
+        if self.answers:
+            answered(self.others, 0)
         return True
 
 
@@ -80,6 +82,17 @@ class HeldTests(SynchronousTestCase):
         self.assertEqual([one[:2] for one in self.rates.told], [("m", 5), ("m", 8), ("m", 0)])
         self.clock.advance(1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_answer(self) -> None:
+        """What others have is good for fifteen seconds after the last answer, and for no longer."""
+        self.rates.others = 3
+        self.counted.here = 4
+        self.elsewhere()
+        self.rates.answers = False
+        self.clock.pump([1] * 14)
+        self.assertEqual(self.elsewhere(), 3)
+        self.clock.advance(1)
+        self.assertEqual(self.elsewhere(), 0)
 
     def test_away(self) -> None:
         """Without Redis others have none, and nothing is left running."""

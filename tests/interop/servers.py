@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import pwd
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from tests.interop.children import Child, output_of
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from tests.support.certificates import Identity
 
 
 @attrs.frozen
@@ -206,12 +210,26 @@ class RedisServer:
         self.child.end()
 
 
-def start_redis(folder: Path, port: int | None = None) -> RedisServer:
-    """Start a Redis server that keeps everything in memory."""
+def start_redis(
+    folder: Path, port: int | None = None, identity: Identity | None = None
+) -> RedisServer:
+    """Start a Redis server that keeps everything in memory.
+
+    Args:
+        folder: For its files.
+        port: Its port.
+        identity: Its certificate, if it is to be spoken to by TLS; it wants none of clients.
+    """
     port, socket = port or free_port(), folder / "redis.sock"
+    ports: tuple[str | Path, ...] = ("--port", str(port))
+    if identity is not None:
+        file = identity.write(folder / "redis.pem", key=True)
+        files = ("--tls-cert-file", file, "--tls-key-file", file, "--tls-ca-cert-file", file)
+        ports = ("--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no", *files)
+        ports = (*ports, "--loglevel", "verbose")  # which tells of clients that break off
     child = Child(
         "redis-server",
-        *("--bind", "127.0.0.1", "--port", str(port), "--unixsocket", socket),
+        *("--bind", "127.0.0.1", *ports, "--unixsocket", socket),
         *("--save", "", "--dir", folder),
     )
     child.wait_for("[Rr]eady to accept connections")

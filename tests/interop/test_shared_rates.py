@@ -40,6 +40,9 @@ endpoint = 127.0.0.1:0
 default = 127.0.0.1:{server}
 """
 
+_HELD = "txmux:{x:ff0000007f000001}:held"
+"""The key of the connections of 127.0.0.1."""
+
 
 class _Server(Protocol):
     """Says that the client was let in, and closes."""
@@ -176,36 +179,59 @@ class SharedRatesTest(TestCase):
 
     async def test_connections(self) -> None:
         """Connections of one source count at all machines, for as long as they are there; those of a machine that is gone, for no longer than 15 s."""
-        machines = [self.machine(limit="max_connections_per_source = 10") for _ in range(2)]
-        await self.up(*machines)
-        factory = PeerFactory()
-        self.server.factory = factory
-
-        async def come(machine: MuxService) -> Peer:
-            port: Any = machine.ports[0]
-            client = await connect(self, port.getHost().port)
-            before = len(factory.peers)
-            while not client.finished and len(factory.peers) == before:
-                await deferLater(reactor, 0)
-            return client
-
-        clients = [await come(machines[0]) for _ in range(7)]
-        self.assertFalse(any(client.finished for client in clients))
-        held = "hvals", "txmux:{x:ff0000007f000001}:held"
-        while not self.redis_told(*held).startswith("7 "):
+        clients = await self.hold_all()
+        for client in clients:
+            client.reset()
+        while self.redis_told("hvals", _HELD).count(" ") > 1:
             await deferLater(reactor, 0.05)
-        others = [await come(machines[1]) for _ in range(5)]  # half of them: then Redis is asked
+        while (await self.stay(self.machines[1])).finished:
+            await deferLater(reactor, 0.05)
+
+    async def hold_all(self) -> list[Peer]:
+        """Have a source make all the connections that it may, seven by one machine and the rest by another; give the seven."""
+        machines = [self.machine(limit="max_connections_per_source = 10") for _ in range(2)]
+        self.machines = machines
+        await self.up(*machines)
+        self.server.factory = PeerFactory()
+        clients = [await self.stay(machines[0]) for _ in range(7)]
+        self.assertFalse(any(client.finished for client in clients))
+        while not self.redis_told("hvals", _HELD).startswith("7 "):
+            await deferLater(reactor, 0.05)
+        # half of them: then Redis is asked
+        others = [await self.stay(machines[1]) for _ in range(5)]
         shared: Any = machines[1].factories[0].engine.shared
         while not any(one.others for one in shared.of("x")._held._sources.values()):
             await deferLater(reactor, 0.01)
-        others += [await come(machines[1]) for _ in range(4)]
+        others += [await self.stay(machines[1]) for _ in range(4)]
         self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)
-        for client in clients:
-            client.reset()
-        while self.redis_told(*held).count(" ") > 1:
+        return clients
+
+    async def stay(self, machine: MuxService) -> Peer:
+        """Connect a client that stays, if it is let in."""
+        port: Any = machine.ports[0]
+        before = len(self.server.factory.peers)
+        client = await connect(self, port.getHost().port)
+        while not client.finished and len(self.server.factory.peers) == before:
+            await deferLater(reactor, 0)
+        return client
+
+    async def test_machine_gone(self) -> None:
+        """What a machine had that has died counts until its time is over, which is fifteen seconds by Redis's clock, and then no more."""
+        await self.hold_all()
+        gone: Any = self.machines[0].factories[0].engine.shared
+        await gone.stop()  # it tells nobody, as one that has died
+        name = self.redis_told("hkeys", _HELD).split()[0]
+        self.assertTrue((await self.stay(self.machines[1])).finished)
+        count, till = map(int, self.redis_told("hget", _HELD, name).split())
+        seconds, microseconds = map(int, self.redis_told("time").split())
+        left = till / 1e6 - seconds - microseconds / 1e6
+        self.assertEqual((count, left < 15), (7, True))
+        # Nobody waits for that: its time is over as soon as Redis believes it.
+        self.redis_told("hset", _HELD, name, f"7 {till - 15_000_000}")
+        while (await self.stay(self.machines[1])).finished:
             await deferLater(reactor, 0.05)
-        while (await come(machines[1])).finished:
-            await deferLater(reactor, 0.05)
+        self.assertNotIn(name, self.redis_told("hkeys", _HELD))
+        self.assertIn(int(self.redis_told("pttl", _HELD)), range(1, 15_001))
 
     def redis_told(self, *words: str) -> str:
         """Ask Redis itself."""

@@ -47,6 +47,13 @@ class _Factory(Factory):
     def buildProtocol(self, addr: object) -> Any:  # noqa: ARG002
         made = self._make()
         made.factory = self
+        lost = made.connectionLost
+
+        def connection_lost(why: Failure) -> None:
+            self.problem = self.problem or _why_no_tls(why)
+            lost(why)
+
+        made.connectionLost = connection_lost
         return made
 
     def stopTrying(self) -> None:
@@ -198,6 +205,19 @@ class Link:
             self._protocol.transport.abortConnection()
             waiting += [deferLater(self._reactor, 0) for _ in range(2)]
         return gatherResults(waiting)
+
+
+def _why_no_tls(failure: Failure) -> str:
+    """Say why there was no TLS, if that was it; by names, since few import OpenSSL."""
+    problem: Any = failure.value
+    if failure.check("service_identity.exceptions.VerificationError"):
+        return "its certificate is for another name"
+    if not failure.check("OpenSSL.SSL.Error") or not problem.args:
+        return ""
+    why = ", ".join(str(reason) for *_, reason in problem.args[0])
+    if why == "certificate verify failed":
+        why = "its certificate is not valid, or not of an authority that this machine trusts"
+    return f"no TLS: {why}"
 
 
 def _nothing(*_: object) -> None:

@@ -1,0 +1,138 @@
+"""Bans and limits that are shared by a real Redis over TLS. The machines are services of this process."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from twisted.trial.unittest import TestCase
+
+from tests.interop.children import output_of
+from tests.interop.servers import start_redis
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.peers import PeerFactory, connect, listen, reactor
+from txmux import MuxService
+from txmux.cluster import leases
+from txmux.networks.bans import Ban, banned_network
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.certificates import Identity
+
+_RULES = """\
+[txmux]
+admin = off
+access_log = off
+shared_limits = rediss://127.0.0.1:{redis}
+shared_limits_password = password
+[listen x]
+endpoint = 127.0.0.1:0
+connection_rate_per_source = 100/s burst=10
+default = 127.0.0.1:{server}
+"""
+
+
+class SharedByTlsTest(TestCase):
+    """Two services, and one Redis, with certificates of the test."""
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        self.authority = make_authority()
+        (self.folder / "password").write_text("secret\n")
+        self.trust(self.authority)
+        self.server = PeerFactory()
+        self.port = listen(self, self.server)
+        # A machine that is busy with other tests is not a slow Redis.
+        self.patch(leases, "_SLOW", 1.0)
+
+    def trust(self, authority: Identity) -> None:
+        """Have this machine trust an authority, and no other."""
+        file = authority.write(self.folder / "trusted.pem")
+        self.addCleanup(_set, os.environ.get("SSL_CERT_FILE"))
+        _set(str(file))
+
+    def start_redis(self, *names: str) -> None:
+        """Start Redis, with a certificate for these names."""
+        self.redis = start_redis(self.folder, identity=self.authority.issue(*names))
+        self.addCleanup(self.redis.end)
+        command = ("redis-cli", "-s", self.redis.socket)
+        output_of(*command, "config", "set", "requirepass", "secret")
+
+    def machine(self) -> MuxService:
+        """Start a service."""
+        text = _RULES.format(redis=self.redis.port, server=self.port)
+        made = MuxService(parse(text, self.folder / "rules.ini"))
+        made.startService()
+        self.addCleanup(lambda: made.running and made.stopService())
+        return made
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so."""
+        while not condition():
+            await deferLater(reactor, 0.005)
+
+    async def ban(self, machine: MuxService, network: str) -> None:
+        """Ban somebody there."""
+        now = time.time()
+        report = await machine.ban(Ban(banned_network(network), now, now + 600, "a test"))
+        self.assertTrue(report.ok)
+
+    async def test_shared(self) -> None:
+        """Bans and rates are shared; the password is that of the file."""
+        self.start_redis("127.0.0.1")
+        one, other = self.machine(), self.machine()
+        for machine in (one, other):
+            shared: Any = machine.factories[0].engine.shared
+            while not shared.is_up:
+                await deferLater(reactor, 0.005)
+        await self.ban(one, "192.0.2.7")
+        await self.until(lambda: "192.0.2.7" in [ban["network"] for ban in other.bans()])
+        command = ("redis-cli", "-s", self.redis.socket, "-a", "secret", "--no-auth-warning")
+        self.assertEqual(output_of(*command, "exists", "txmux:ban:192.0.2.7").split(), [b"1"])
+
+    async def distrusted(self, why: str) -> None:
+        """See a service go on by itself, and tell why once, however often it tries."""
+        with capturedLogs() as events:
+            machine = self.machine()
+            await self.until(
+                lambda: self.redis.child.output.count("Error accepting a client connection") > 4
+            )
+            shared: Any = machine.factories[0].engine.shared
+            self.assertFalse(shared.is_up)
+            await self.ban(machine, "192.0.2.7")
+            listening: Any = machine.ports[0]
+            client = await connect(self, listening.getHost().port)
+            client.send(b"x")
+            peer = await self.server.peer()
+            self.assertFalse(client.finished)
+            peer.close()
+        told = [str(one["why"]) for one in events if "this machine's own" in one["log_format"]]
+        self.assertEqual(told, [why])
+        self.assertEqual([ban["network"] for ban in machine.bans()], ["192.0.2.7"])
+
+    async def test_other_authority(self) -> None:
+        """A Redis whose certificate is of an authority that this machine does not trust is told nothing, and nobody is refused for that."""
+        self.start_redis("127.0.0.1")
+        self.trust(make_authority("Another Authority"))
+        await self.distrusted(
+            "no TLS: its certificate is not valid, or not of an authority that this machine trusts"
+        )
+
+    async def test_other_name(self) -> None:
+        """The same holds for one whose certificate is for another name."""
+        self.start_redis("redis.example.com")
+        await self.distrusted("its certificate is for another name")
+
+
+def _set(file: str | None) -> None:
+    os.environ.pop("SSL_CERT_FILE", None)
+    if file is not None:
+        os.environ["SSL_CERT_FILE"] = file
