@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from txmux.cli._output import printable
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
-from txmux.cli.remote.find import whose
+from txmux.cli.remote.find import is_for_group, whose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,8 +106,12 @@ def _why_nobody(place: Place, problem: OSError | HTTPException) -> str:
     if isinstance(problem, HTTPException):
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
-        whom = f", {whose(place.address.path)}" if isinstance(place.address, Unix) else ""
-        return f"no permission to open {where}{whom}; try as that user"
+        whom, advice = "", "try as that user"
+        if isinstance(place.address, Unix):
+            whom = f", {whose(place.address.path)}"
+            if is_for_group(place.address.path):
+                advice += ", or in that group"
+        return f"no permission to open {where}{whom}; {advice}"
     if problem.errno == errno.ENOENT:
         return f"there is no socket {where}; start the service, or name another endpoint"
     if problem.errno == errno.ECONNREFUSED:

@@ -179,6 +179,15 @@ def whose(path: Path) -> str:
     return f"which belongs to {owner} with mode {stat.S_IMODE(found.st_mode):04o}"
 
 
+def is_for_group(path: Path) -> bool:
+    """Tell whether the group of a file may do what its owner may."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return mode & stat.S_IWGRP != 0
+
+
 def _token(path: Path, named_by: str) -> str:
     try:
         return path.read_text("utf-8").strip()
