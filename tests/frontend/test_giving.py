@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from pathlib import Path
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
@@ -13,7 +15,12 @@ SSH = b"SSH-2.0-test\r\n"
 LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
 
 
-class GivingTest(MuxTestCase):
+def descriptors() -> int:
+    """Count those of this process."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+class GivingCase(MuxTestCase):
     """SSH is handed over; another route leads to an ordinary server."""
 
     def setUp(self) -> None:
@@ -38,6 +45,23 @@ class GivingTest(MuxTestCase):
         client.sendall(said)
         return client
 
+    async def giving(self) -> None:
+        """Wait until a client is being handed over."""
+        while not any(one.stage.state == "giving" for one in self.factory.connections):
+            await self.turn()
+
+    def full(self) -> socket.socket:
+        """Fill the queue of the server; give what waits there."""
+        self.taker.listening.listen(0)
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        waiting.connect(self.taker.path)
+        self.addCleanup(waiting.close)
+        return waiting
+
+
+class GivingTest(GivingCase):
+    """Clients whose server takes their sockets."""
+
     async def test_handed_over(self) -> None:
         """The server gets the client's own socket, with all that it has said in it, and its facts."""
         client = await self.client(self.giving_mux(), SSH)
@@ -46,6 +70,7 @@ class GivingTest(MuxTestCase):
         self.assertEqual(given.getpeername(), client.getsockname())
         self.assertEqual(given.getsockname(), client.getpeername())
         self.assertEqual(given.getsockopt(*LOWAT), 1)
+        self.assertEqual(given.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 1)
         self.assertEqual(given.recv(100), SSH)
         given.sendall(b"SSH-2.0-server\r\n")
         self.assertEqual(client.recv(100), b"SSH-2.0-server\r\n")
@@ -105,3 +130,168 @@ class GivingTest(MuxTestCase):
         given.sendall(b"220 mail\r\n")
         self.assertEqual(client.recv(100), b"220 mail\r\n")
         self.assert_story(await self.logged(), reason="handed-over", route=None, bytes_in=0)
+
+
+class LimitsTest(GivingCase):
+    """What still counts a client that was handed over."""
+
+    async def test_limits(self) -> None:
+        """A client does not count any more once it has been handed over, and does so until then."""
+        port = self.giving_mux(max_connections=1, max_connections_per_source=1)
+        await self.client(port, SSH)
+        given, _, giver = await self.taker.given()
+        early = await self.client(port, SSH)
+        self.assert_story(await self.logged(), reason="limit")
+        early.close()
+        giver.send(b"taken")
+        self.assert_story(await self.logged(2), reason="handed-over")
+        await self.client(port, SSH)
+        other, _ = await self.taker.taken()
+        self.assert_story(await self.logged(3), reason="handed-over")
+        self.assertEqual((given.recv(99), other.recv(99)), (SSH, SSH))
+
+
+class NotTakenTest(GivingCase):
+    """Sockets that nobody takes."""
+
+    async def refused(self, why: str, **wanted: str) -> None:
+        """Find that a client is closed in good order, and that the log says why."""
+        client = await self.client(self.giving_mux(), SSH)
+        record = await self.logged()
+        self.assertEqual(client.recv(9), b"")
+        self.assert_story(
+            record,
+            server=self.taker.outcome,
+            bytes_in=len(SSH),
+            facts={"software": "test", "handover_error": why},
+            **wanted,
+        )
+        self.assertFalse(record.is_clean)
+
+    async def test_no_file(self) -> None:
+        """There is nothing at the path."""
+        self.taker.remove()
+        await self.refused("No such file or directory", reason="connect-refused")
+
+    async def test_nobody(self) -> None:
+        """Nobody listens there any more."""
+        self.taker.listening.close()
+        await self.refused("Connection refused", reason="connect-refused")
+
+    async def test_other_type(self) -> None:
+        """Whoever listens there expects a stream of bytes."""
+        self.taker.remove()
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.bind(self.taker.path)
+            stream.listen()
+            await self.refused("Protocol wrong type for socket", reason="connect-refused")
+
+    async def test_waits_for_room(self) -> None:
+        """A client waits while the queue is full, and is handed over when there is room; what it says meanwhile comes, too."""
+        port = self.giving_mux()
+        waiting = self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        self.time.advance(0.02)
+        self.time.advance(0.02)
+        client.sendall(b"more")
+        waiting.close()
+        self.taker.listening.accept()[0].close()
+        self.time.advance(0.02)
+        given, _ = await self.taker.taken()
+        self.assertEqual(await self.taker.heard(given, len(SSH) + 4), SSH + b"more")
+        self.assert_story(await self.logged(), reason="handed-over")
+
+    async def test_no_room(self) -> None:
+        """After five seconds it waits no more."""
+        port = self.giving_mux()
+        self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        for _ in range(251):
+            self.time.advance(0.02)
+        record = await self.logged()
+        self.assert_story(record, reason="connect-timeout", bytes_in=len(SSH))
+        self.assertEqual(record.facts["handover_error"], "its queue is full")
+        self.assertEqual(client.recv(9), b"")
+
+    async def test_no_answer(self) -> None:
+        """Of a server that does not answer the log tells so; the socket is the server's all the same."""
+        client = await self.client(self.giving_mux(), SSH)
+        given, _, giver = await self.taker.given()
+        self.time.advance(4.9)
+        self.assertEqual(self.records, [])
+        self.time.advance(0.2)
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken", bytes_in=0)
+        self.assertEqual(record.facts["handover_error"], "its server did not answer")
+        self.assertEqual(giver.recv(9), b"")
+        given.sendall(b"here I am")
+        self.assertEqual((given.recv(99), client.recv(99)), (SSH, b"here I am"))
+
+    async def test_server_dies(self) -> None:
+        """A server that ends before it has answered lets go of the socket, and the client sees the end."""
+        client = await self.client(self.giving_mux(), SSH)
+        given, _, giver = await self.taker.given()
+        self.assertEqual(given.recv(99), SSH)
+        given.close()
+        giver.close()
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken", server=self.taker.outcome)
+        why = "its server closed the connection"
+        self.assertEqual(record.facts["handover_error"], why)
+        self.assertEqual(client.recv(9), b"")
+
+    async def test_server_dies_with_its_queue(self) -> None:
+        """So does one that ends before it has looked at its queue."""
+        client = await self.client(self.giving_mux(), SSH)
+        await self.giving()
+        self.taker.listening.close()
+        self.assert_story(await self.logged(), reason="not-taken")
+        with contextlib.suppress(ConnectionResetError):  # what it has said was never read
+            self.assertEqual(client.recv(9), b"")
+
+    async def test_other_answer(self) -> None:
+        """Something else than the answer is none."""
+        await self.client(self.giving_mux(), SSH)
+        _, _, giver = await self.taker.given()
+        giver.send(b"takenly")
+        record = await self.logged()
+        self.assert_story(record, reason="not-taken")
+        self.assertEqual(record.facts["handover_error"], "its server answered something else")
+
+    async def test_killed(self) -> None:
+        """An operator can end a client that waits for room, and one that waits for the answer, which may be the server's."""
+        port = self.giving_mux()
+        client = await self.client(port, SSH)
+        given, _, _ = await self.taker.given()
+        (connection,) = self.factory.connections
+        self.assertEqual(connection.stage.state, "giving")
+        connection.end("killed")
+        self.assert_story(await self.logged(), reason="killed")
+        given.sendall(b"still here")
+        self.assertEqual(client.recv(99), b"still here")
+        self.full()
+        client = await self.client(port, SSH)
+        await self.giving()
+        self.factory.abort("drained")
+        self.assert_story(await self.logged(2), reason="drained")
+        self.assertRaises(ConnectionResetError, client.recv, 9)
+
+    async def test_descriptors(self) -> None:
+        """Whatever comes of it, no descriptor stays open."""
+        port = self.giving_mux()
+        before = {}
+        for number in range(1, 5):
+            client = await self.client(port, SSH)
+            given, _, giver = await self.taker.given()
+            if number % 2:
+                giver.send(b"taken")
+            else:
+                giver.close()
+            await self.logged(number)
+            for one in (client, given, giver):
+                one.close()
+            await self.turn(2)
+            before[number] = descriptors()
+        self.assertEqual(before[1], before[4])

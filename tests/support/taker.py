@@ -30,7 +30,8 @@ class Taker:
     ) -> None:
         self._case = case
         self._turn = turn
-        self.path = str(make_folder(case) / "x.sock")
+        self._file = make_folder(case) / "x.sock"
+        self.path = str(self._file)
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listening.bind(self.path)
         self.listening.listen(backlog)
@@ -41,6 +42,10 @@ class Taker:
     def outcome(self) -> str:
         """Where routes lead."""
         return f"handover:{self.path}"
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self._file.unlink()
 
     async def given(self) -> tuple[socket.socket, dict[str, Any], socket.socket]:
         """Wait for a socket; give it, not blocking, with its message and the way to answer."""
@@ -57,6 +62,22 @@ class Taker:
         client = socket.socket(fileno=descriptor)
         self._case.addCleanup(client.close)
         return client, json.loads(message), giver
+
+    async def heard(self, client: socket.socket, count: int) -> bytes:
+        """Wait for so many bytes of a client, or its end."""
+        heard = b""
+        client.settimeout(0)
+        while len(heard) < count:
+            try:
+                more = client.recv(count - len(heard))
+            except BlockingIOError:
+                await self._turn()
+                continue
+            if not more:
+                break
+            heard += more
+        client.settimeout(10)
+        return heard
 
     async def taken(self) -> tuple[socket.socket, dict[str, Any]]:
         """Take a socket, which then blocks; give it with its message."""
