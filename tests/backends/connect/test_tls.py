@@ -248,6 +248,37 @@ class HandshakeTests(TLSCase):
         """Without one, nobody knows whether all has come, so it is no good end."""
         self.assertIs(await self.closed_by_server(goodbye=False), ConnectionLost)
 
+    async def test_server_has_finished(self) -> None:
+        """A server's close-notify is the end of what it says, and it still gets what comes after that."""
+        port = self.serve(authority().issue("a.example"))
+        client: Any = await self.attempt(self.tls(), port)
+        receiver = client.receiver
+        server = await self.peers.peer()
+        server.send(b"all")
+        server.close()
+        await receiver.has_finished
+        self.assertEqual(receiver.received, b"all")
+        client.transport.write(b"more")
+        await server.has(4)
+        client.transport.loseConnection()
+        await receiver.gone
+        await server.is_lost()
+        self.assertFalse(server.was_reset())
+        self.assertIs(receiver.reason.type, ConnectionDone)
+
+    async def test_broken_off(self) -> None:
+        """A server that is broken off gets no close-notify, which would make what it has got look whole."""
+        port = self.serve(authority().issue("a.example"))
+        client: Any = await self.attempt(self.tls(), port)
+        receiver = client.receiver
+        client.transport.write(b"half")
+        server = await self.peers.peer()
+        await server.has(4)
+        client.transport.abortConnection()
+        await server.is_lost()
+        self.assertTrue(server.was_reset())
+        await receiver.gone
+
     async def test_given_up(self) -> None:
         """Whoever gives a connection up during the handshake is told nothing more."""
         with socket.create_server(("127.0.0.1", 0)) as listening:

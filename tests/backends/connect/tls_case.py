@@ -72,13 +72,14 @@ class TLSCase(TestCase):
         connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
         connector.connect(10)
         client = await done
-        self.addCleanup(self.end, client)
+        receiver: Any = client.receiver
+        self.addCleanup(self.end, client, receiver)
         return client
 
-    def end(self, client: Any) -> Deferred[None]:
+    def end(self, client: Any, receiver: LastReceiver) -> Deferred[None]:
         """Break a connection off."""
         client.transport.abortConnection()
-        return client.receiver.gone  # type: ignore[no-any-return]
+        return receiver.gone
 
     async def why_not(self, tls: BackendTLS, port: int, server_name: str = "127.0.0.1") -> str:
         """Connect in vain, and give the reason."""
@@ -94,6 +95,7 @@ class LastReceiver:
     def __init__(self) -> None:
         self.received = bytearray()
         self.gone: Deferred[None] = Deferred()
+        self.has_finished: Deferred[None] = Deferred()
         self._waiting: list[tuple[int, Deferred[None]]] = []
 
     def has(self, count: int) -> Deferred[None]:
@@ -109,7 +111,7 @@ class LastReceiver:
                 waiter.callback(None)
 
     def finished(self) -> None:
-        pass
+        self.has_finished.callback(None)
 
     def lost(self, reason: Failure) -> None:
         self.reason = reason

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.pyopenssl import extract_patterns, verify_hostname, verify_ip_address
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHandshakeListener, IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+)
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.internet.ssl import (
     Certificate,
@@ -18,13 +21,14 @@ from twisted.internet.ssl import (
     optionsForClientTLS,
     trustRootFromCertificates,
 )
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from txmux.rules.model.networks import is_address
 from txmux.tls.errors import HandshakeError
 from txmux.tls.pem import read_authorities, read_identity
+from txmux.tls.transport import TLSTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,29 +159,21 @@ class BackendTLS:
         return context
 
 
-class _Connection(BufferingTLSTransport):
-    """A connection of Twisted's, but one that many servers can end cleanly."""
+class _Connection(TLSTransport):
+    """TLS with a server, whose close-notify is a half-close for a protocol that knows one, and the end for others.
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Take it for a close-notify if the server just closes after ours, as many do (RFC 8446, section 6.1)."""
-        if self.disconnecting and reason.check(ConnectionDone):
-            self.wrappedProtocol = _Ended(self.wrappedProtocol, reason)
-        super().connectionLost(reason)
+    A server that just closes after our close-notify, as many do (RFC 8446, section 6.1), is taken to have sent one. Without ours
+    nobody knows whether all has come.
+    """
 
+    strict = True
 
-class _Ended(Protocol):
-    """Tells a protocol the end of its connection as the system told it, and what came just before."""
-
-    def __init__(self, protocol: Any, reason: Failure) -> None:
-        self._protocol = protocol
-        self._reason = reason
-
-    def dataReceived(self, data: bytes) -> None:
-        self._protocol.dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """Pass the end on, with the other reason."""
-        self._protocol.connectionLost(self._reason)
+    def _finished(self) -> None:
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            super()._finished()
+        else:
+            self._shutdownTLS()
+            self._tlsShutdownFinished(None)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
