@@ -1,0 +1,160 @@
+"""A process that plays clients, many at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.campaign.bytes import headers
+from tests.campaign.bytes.loops import WRITE, Loop
+from tests.campaign.bytes.places import NAME, Places
+from tests.campaign.bytes.plans import plan
+from tests.campaign.bytes.servers import PATIENCE
+from tests.campaign.bytes.talks import CLIENT, Seen, Talk
+from tests.campaign.bytes.wires import Plain, Secure, break_off
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+
+    from tests.campaign.bytes.plans import Mix, Plan
+
+
+@attrs.frozen
+class Job:
+    """What a process of clients is to do.
+
+    Attributes:
+        mix: Of what kinds its connections are.
+        trials: Their numbers.
+        ports: Where clients come in, by entry.
+        until: No one begins after that time, as of ``time.monotonic()``.
+        together: How many there are at a time.
+    """
+
+    mix: Mix
+    trials: range
+    ports: dict[str, int]
+    until: float
+    together: int
+
+
+class Clients:
+    """Does one job after another.
+
+    Args:
+        control: By which it is told what to do, and tells what it has seen.
+        seed: Of the campaign.
+    """
+
+    def __init__(self, control: Connection, seed: int) -> None:
+        self.loop = Loop()
+        self._control = control
+        self._seed = seed
+        self._context = Places.client_context()
+        self._live: set[Talk] = set()
+        self._opening = 0
+        self._seen: list[Seen] = []
+        self._job: Job | None = None
+        self._left: Iterator[int] = iter(())
+
+    def run(self) -> None:
+        """Do as told, until told otherwise."""
+        with contextlib.suppress(EOFError):
+            while True:
+                job = self._control.recv()
+                if job is None:
+                    return
+                self._control.send(self._do(job))
+
+    def _do(self, job: Job) -> list[Seen]:
+        self._job, self._left, self._seen = job, iter(job.trials), []
+        self._fill()
+        while self._live or self._opening:
+            self.loop.turn()
+            late = self.loop.now - PATIENCE
+            for talk in [talk for talk in self._live if talk.began < late]:
+                talk.hang()
+            self._fill()
+        return self._seen
+
+    def _fill(self) -> None:
+        job = self._job
+        assert job is not None
+        if self.loop.now > job.until:
+            return
+        while len(self._live) + self._opening < job.together:
+            trial = next(self._left, None)
+            if trial is None:
+                return
+            self._open(plan(self._seed, trial, job.mix), job)
+
+    def _open(self, its: Plan, job: Job) -> None:
+        connected = socket.socket()
+        connected.setblocking(False)  # noqa: FBT003
+        version = its.entry.removeprefix("tls-")
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tells = version in {"v1", "v2"}
+        try:
+            connected.bind((headers.address_of(its.trial), 0))
+            said = connected.connect_ex(("127.0.0.1", job.ports["told" if tells else its.entry]))
+        except OSError as problem:
+            said = problem.errno or errno.EIO
+        if said not in {0, errno.EINPROGRESS}:
+            connected.close()
+            self._note(its, f"it cannot connect: {errno.errorcode.get(said, said)}")
+            return
+        self._opening += 1
+        opening = headers.encode(its.trial, version) if tells else b""
+        if said:
+            fd = connected.fileno()
+            self.loop.watch(fd, WRITE, lambda _: self._connected(its, connected, opening))
+        else:
+            self._introduce(its, connected, opening)
+
+    def _note(self, its: Plan, problem: str) -> None:
+        seen = Seen(its.trial, "broken", 0, 0, False, problem, its.entry)  # noqa: FBT003
+        self._seen.append(seen)
+
+    def _connected(self, its: Plan, connected: socket.socket, opening: bytes) -> None:
+        self.loop.forget(connected.fileno())
+        self._introduce(its, connected, opening)
+
+    def _introduce(self, its: Plan, connected: socket.socket, opening: bytes) -> None:
+        """Send the PROXY header, piece by piece."""
+        try:
+            if opening:
+                opening = opening[connected.send(opening[: its.cut]) :]
+                if opening and its.trial % 50 == 0:
+                    self._opening -= 1
+                    break_off(connected)  # a proxy that gives up in the middle of it
+                    self._seen.append(Seen(its.trial, "gave up", 0, 0, False, "", its.entry))  # noqa: FBT003
+                    return
+        except OSError as problem:
+            self._opening -= 1
+            connected.close()
+            self._note(its, f"broken off within the PROXY header: {problem}")
+            return
+        if opening:
+            self.loop.later(0, lambda: self._introduce(its, connected, opening))
+            return
+        self._opening -= 1
+        is_secure = its.entry.startswith("tls") or its.entry == "through"
+        name = ("through." if its.entry == "through" else "") + NAME
+        wire = Secure(connected, self._context, name.encode()) if is_secure else Plain(connected)
+        talk = Talk(self.loop, wire, self._seed, its, CLIENT, self._over_with)
+        self._live.add(talk)
+        talk.begin()
+
+    def _over_with(self, talk: Talk, seen: Seen) -> None:
+        self._live.discard(talk)
+        self._seen.append(seen)
+
+
+def come(control: Connection, seed: int) -> None:
+    """Be that process."""
+    Clients(control, seed).run()

@@ -1,0 +1,200 @@
+"""Compares what both ends of each connection have seen with each other, and with the access log."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from tests.campaign.bytes.headers import MOST_TRIALS, trial_at
+from tests.campaign.bytes.plans import ORDERLY, UNFINISHED, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.campaign.bytes.plans import Mix, Plan
+    from tests.campaign.bytes.talks import Seen
+
+_MOST_DEFECTS = 30  # of one round, since the first ones tell enough
+
+
+@attrs.define
+class Verdict:
+    """What came of a round.
+
+    Attributes:
+        connections: How many clients came.
+        bytes: That arrived, both ways.
+        orderly: Connections that nobody broke off, so that all had to arrive.
+        empty: Connections that a server saw without a byte, as their clients left before.
+        missed: Clients of a pool that waited at a server which went.
+        reasons: Lines of the access log, by reason.
+        defects: What is broken.
+    """
+
+    connections: int = 0
+    bytes: int = 0
+    orderly: int = 0
+    empty: int = 0
+    missed: int = 0
+    reasons: Counter[str] = attrs.field(factory=Counter)
+    defects: list[str] = attrs.field(factory=list)
+
+    def add(self, other: Verdict) -> None:
+        """Add what came of another round."""
+        self.connections += other.connections
+        self.bytes += other.bytes
+        self.orderly += other.orderly
+        self.empty += other.empty
+        self.missed += other.missed
+        self.reasons += other.reasons
+        self.defects += other.defects
+
+
+def judge(
+    seed: int,
+    mix: Mix,
+    clients: Iterable[Seen],
+    servers: Iterable[Seen],
+    log: Iterable[dict[str, Any]],
+) -> Verdict:
+    """Judge one round.
+
+    Args:
+        seed: Of the campaign.
+        mix: As both ends knew it.
+        clients: What they saw.
+        servers: What they saw.
+        log: The lines of the access log.
+    """
+    verdict = Verdict()
+    complaints: list[str] = []
+    at_server = _by_trial(servers, verdict, complaints)
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for line in log:
+        verdict.reasons[line["reason"]] += 1
+        lines.setdefault(trial_at(line["client"].rpartition(":")[0]), []).append(line)
+    for client in clients:
+        its = plan(seed, client.trial, mix)
+        server = at_server.pop(client.trial % MOST_TRIALS, None)
+        its_lines = lines.pop(client.trial % MOST_TRIALS, [])
+        verdict.connections += 1
+        verdict.orderly += its.is_orderly
+        verdict.bytes += client.received + (server.received if server else 0)
+        if _was_missed(its, client, server, its_lines):
+            verdict.missed += 1
+            continue
+        said = list(_complaints(its, client, server, its_lines))
+        if said:
+            complaints.append(
+                f"{_told(its)}: {', '.join(said)}; {_both(client, server, its_lines)}"
+            )
+    complaints += [f"trial {trial} is at a server, without a client" for trial in at_server]
+    complaints += [f"trial {trial} is logged, without a client" for trial in lines]
+    verdict.defects = complaints[:_MOST_DEFECTS]
+    if len(complaints) > _MOST_DEFECTS:
+        verdict.defects.append(f"and {len(complaints) - _MOST_DEFECTS} more in this round")
+    return verdict
+
+
+def _by_trial(servers: Iterable[Seen], verdict: Verdict, complaints: list[str]) -> dict[int, Seen]:
+    found: dict[int, Seen] = {}
+    for server in servers:
+        trial = server.trial % MOST_TRIALS if server.trial >= 0 else -1
+        if trial < 0 or not (server.received or server.sent or server.problem):
+            if server.problem:
+                complaints.append(f"at server {server.where}: {server.problem}")
+            verdict.empty += server.heard == "end"
+            if trial >= 0:
+                found.setdefault(trial, server)
+        elif trial in found and found[trial].received:
+            complaints.append(f"trial {trial} is twice at servers: {found[trial]}, {server}")
+        else:
+            found[trial] = server
+    return found
+
+
+def _was_missed(its: Plan, client: Seen, server: Seen | None, lines: list[dict[str, Any]]) -> bool:
+    """Tell whether nobody is to blame: it was in the queue of a server that went just then, which resets it."""
+    return (
+        its.way == "P"
+        and server is None
+        and client.heard == "broken"
+        and not client.received
+        and [line["reason"] for line in lines] == ["server-reset"]
+    )
+
+
+def _complaints(
+    its: Plan, client: Seen, server: Seen | None, lines: list[dict[str, Any]]
+) -> Iterable[str]:
+    if client.problem:
+        yield f"the client saw: {client.problem}"
+    if server is not None and server.problem:
+        yield f"the server saw: {server.problem}"
+    if len(lines) != 1:
+        yield f"{len(lines)} lines in the access log"
+    elif client.heard == "gave up":
+        if lines[0]["reason"] not in {"client-gone", "proxy-header"} or lines[0]["bytes_in"]:
+            yield "it gave up within its PROXY header, and is logged otherwise"
+    else:
+        if server is None and its.is_orderly:
+            yield "no server saw it"
+        yield from _of_the_line(its, client, server, lines[0])
+
+
+def _of_the_line(
+    its: Plan, client: Seen, server: Seen | None, line: dict[str, Any]
+) -> Iterable[str]:
+    reasons = _reasons(its)
+    if line["reason"] not in reasons:
+        yield f"logged as {line['reason']} instead of {' or '.join(sorted(reasons))}"
+    if its.way != line["backend"] and (line["backend"] or its.is_orderly):
+        yield f"logged at {line['backend']} instead of {its.way}"
+    if its.entry == "through":
+        return  # what is logged there are bytes of TLS
+    came_in, came_out = line["bytes_in"], line["bytes_out"]
+    if its.is_orderly and (came_in, came_out) != (its.client.size, its.server.size):
+        yield "the bytes in the log are not those of the plan"
+    if client.received > came_out or came_in > client.sent:
+        yield "the bytes in the log are not what the client saw"
+    if server is not None and (server.received > came_in or came_out > server.sent):
+        yield "the bytes in the log are not what the server saw"
+
+
+def _reasons(its: Plan) -> set[str]:
+    """Give the reasons that may be logged."""
+    if its.is_orderly:
+        return {"done"}
+    found = set()
+    if its.client.ending not in ORDERLY:
+        found |= {"client-reset", "client-gone"}
+        if its.entry.startswith("tls"):
+            found.add("tls-failed")
+        if its.entry.endswith(("v1", "v2")):
+            found.add("proxy-header")  # of which the reset may have taken a part
+    if its.server.ending not in ORDERLY:
+        found.add("server-reset")
+    if its.client.ending not in UNFINISHED and its.server.ending not in UNFINISHED:
+        found.add("done")
+    return found
+
+
+def _told(its: Plan) -> str:
+    ends = ", ".join(
+        f"{who} {part.size:,} bytes, {part.ending.value}"
+        f"{f' at {part.at:,}' if part.ending not in ORDERLY else ''}{' waits' if part.waits else ''}"
+        for who, part in (("client", its.client), ("server", its.server))
+    )
+    return f"trial {its.trial}, {its.entry} to {its.way}, {ends}"
+
+
+def _both(client: Seen, server: Seen | None, lines: list[dict[str, Any]]) -> str:
+    seen = [
+        f"{who} sent {one.sent:,}, received {one.received:,}, {one.heard}" if one else f"no {who}"
+        for who, one in (("client", client), ("server", server))
+    ]
+    names = "reason", "backend", "bytes_in", "bytes_out"
+    logged = [", ".join(f"{name}={line[name]}" for name in names) for line in lines]
+    return "; ".join([*seen, f"log: {logged}"])

@@ -1,0 +1,110 @@
+"""The ways out: which servers there are, and how each is spoken to."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import attrs
+from OpenSSL import SSL
+
+from tests.support.certificates import make_authority
+from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NAME = "server.test"
+MEMBERS = 4
+"""Servers of the pool."""
+
+
+@attrs.frozen
+class Way:
+    """How a server is spoken to.
+
+    Attributes:
+        letter: With which the headers of its clients begin.
+        proxy: Which PROXY header it expects, if any.
+        tls: Whether it speaks TLS.
+        more: Lines of the backend.
+    """
+
+    letter: str
+    proxy: str = ""
+    tls: bool = False
+    more: str = ""
+
+
+WAYS = (
+    Way("K"),
+    Way("V", proxy="v1"),
+    Way("W", proxy="v2"),
+    Way("S"),
+    Way("L", more="upload_rate = 16MiB/s\ndownload_rate = 16MiB/s"),
+    Way("T", tls=True),
+    Way("U", proxy="v2", tls=True),
+    Way("X", tls=True),
+    Way("F", proxy="v2"),
+    Way("R"),
+    Way("P", more="retries = 4\nbalance = random"),
+)
+"""All; S listens on a UNIX socket, X is reached by TLS that txmux does not end, F is asked before its client has spoken, R breaks off
+whoever comes, and P is a pool."""
+
+
+@attrs.define
+class Places:
+    """The sockets at which the servers listen, and what they need for TLS.
+
+    Attributes:
+        folder: For files.
+        listening: By letter; that of P, a pool of which servers come and go, has none.
+        members: Ports of the pool's servers.
+    """
+
+    folder: Path
+    listening: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
+    members: list[int] = attrs.field(factory=list, init=False)
+
+    def open(self) -> None:
+        """Make certificates, and listen."""
+        authority = make_authority()
+        authority.write(self.folder / "authority.pem")
+        authority.issue(NAME).write(self.folder / "server.pem", key=True)
+        for way in WAYS:
+            if way.letter == "S":
+                at = socket.socket(socket.AF_UNIX)
+                at.bind(str(self.folder / "server.sock"))
+                at.listen(4096)
+            elif way.letter == "P":
+                self.members = [free_port() for _ in range(MEMBERS)]
+                continue
+            else:
+                at = socket.create_server(("127.0.0.1", 0), backlog=4096)
+            at.setblocking(False)  # noqa: FBT003
+            self.listening[way.letter] = at
+
+    def close(self) -> None:
+        """Listen no more."""
+        for at in self.listening.values():
+            at.close()
+
+    def servers(self, letter: str) -> list[str]:
+        """Give the servers of a way as rules name them."""
+        if letter == "S":
+            return [f"unix:{self.folder}/server.sock"]
+        ports = self.members if letter == "P" else [self.listening[letter].getsockname()[1]]
+        return [f"127.0.0.1:{port}" for port in ports]
+
+    def server_context(self) -> SSL.Context:
+        """Make what servers of TLS need."""
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate_chain_file(str(self.folder / "server.pem"))
+        context.use_privatekey_file(str(self.folder / "server.pem"))
+        return context
+
+    @staticmethod
+    def client_context() -> SSL.Context:
+        """Make what clients of TLS need; they trust everybody, since that is not what is tried."""
+        return SSL.Context(SSL.TLS_CLIENT_METHOD)

@@ -1,0 +1,213 @@
+"""The rounds: in each, one service has its rules, and so many connections come to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.campaign.bytes.places import NAME, WAYS
+from tests.campaign.bytes.plans import MOST, Mix
+from tests.interop.children import eventually
+from tests.processes.upgrading import Upgrading
+
+if TYPE_CHECKING:
+    import random
+
+    from tests.campaign.bytes.places import Places
+
+RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
+
+_PLAIN_WAYS = "KKKKKKVWPPSLR"
+_MOST_WAYS = "KKKKVVWWPPSLTUR"
+_LISTENERS = """
+[listen plain]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+{strict}
+
+[listen told]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+proxy_timeout = 3m
+accept_proxy_from = 127.0.0.0/8
+{strict}
+
+[listen first]
+endpoint = 127.0.0.1:0
+backlog = 4096
+first = server
+default = F
+"""
+_TLS = f"""
+[route through]
+match = tls sni=through.{NAME}
+backend = X
+
+[route ended]
+match = tls sni={NAME}
+terminate_tls = {{folder}}/server.pem
+"""
+_ROUTE = """
+[route {letter}]
+under = plain, told, ended
+match = {match}
+backend = {letter}
+"""
+_BACKEND = """
+[backend {letter}]
+{servers}
+connect_timeout = 3m
+half_close_timeout = 5m
+{more}
+"""
+
+
+@attrs.frozen
+class Round:
+    """What is tried in one round.
+
+    Attributes:
+        number: Which one it is.
+        relay: As in the rules.
+        workers: As in the rules, at first.
+        changes: What happens meanwhile.
+        mix: Of what its connections are.
+        strict: As `tls_strict` in the rules.
+        together: How many connections each process of clients has at a time.
+    """
+
+    number: int
+    relay: str
+    workers: int
+    changes: tuple[str, ...]
+    mix: Mix
+    strict: bool
+    together: int
+
+    def lines(self) -> str:
+        """Give what a person wants to know of it."""
+        more = ", ".join(self.changes) or "nothing"
+        return f"relay = {self.relay}, workers = {self.workers}, meanwhile {more}"
+
+
+def choose(number: int, by: random.Random) -> Round:
+    """Choose what is tried in a round."""
+    is_secure = by.random() < 0.35
+    entries = ["plain"] * 6 + ["first", "v1", "v2"]
+    if is_secure:
+        entries += ["tls", "tls", "tls-v2", "through"]
+    changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
+    return Round(
+        number,
+        by.choice(("kernel", "kernel", "portable")),
+        by.choice((1, 1, 2, 3)),
+        tuple(changes),
+        Mix(entries, _MOST_WAYS if is_secure else _PLAIN_WAYS, most=MOST),
+        by.random() < 0.5,
+        by.choice((4, 16, 64)),
+    )
+
+
+def rules(its: Round, places: Places, number: int = 0) -> str:
+    """Write the rules, all sections but ``[txmux]``.
+
+    Args:
+        its: The round.
+        places: The servers.
+        number: How often they have changed.
+    """
+    text = [_LISTENERS.format(strict=f"tls_strict = {'yes' if its.strict else 'no'}")]
+    text.append(_TLS.format(folder=places.folder))
+    for way in WAYS:
+        letter = way.letter
+        if letter not in "FX":
+            # some are known by their first byte, others need the whole header
+            regex = rf"regex pattern=^{letter}[0-9a-f]{{8}}![0-9a-f]{{8}}\n"
+            match = regex if letter in "VWSU" else f"payload text={letter}"
+            text.append(_ROUTE.format(letter=letter, match=match))
+        more = way.more
+        if way.proxy:
+            more += f"\nproxy_protocol = {way.proxy}"
+        if way.tls and letter != "X":
+            more += f"\ntls = yes\ntls_name = {NAME}\ntls_ca = {places.folder}/authority.pem"
+        servers = "server = " + "\n    ".join(places.servers(letter))
+        text.append(_BACKEND.format(letter=letter, servers=servers, more=more))
+    text.append(f"[route spare{number}]\nmatch = minecraft\nbackend = close\n")
+    return "".join(text)
+
+
+class Service(Upgrading):
+    """The service of one round.
+
+    Args:
+        its: The round.
+        places: The servers.
+        seconds: How long it may run.
+    """
+
+    def __init__(self, its: Round, places: Places, seconds: float) -> None:
+        self._its, self._places = its, places
+        self._changed = 0
+        self.changes: dict[str, int] = {}
+        super().__init__(places.folder, rules(its, places), self._settings(its.workers))
+        self.child.allow(seconds)
+
+    def _settings(self, workers: int) -> str:
+        return f"relay = {self._its.relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
+
+    def entries(self) -> dict[str, int]:
+        """Give the ports by what clients do there."""
+        plain = dict.fromkeys(("plain", "tls", "through"), self.ports["plain"])
+        return {**plain, "first": self.ports["first"], "told": self.ports["told"]}
+
+    def can_change(self) -> bool:
+        """Tell whether something is to happen meanwhile."""
+        return bool(set(self._its.changes) - {SERVERS})
+
+    def leave(self, defects: list[str]) -> None:
+        """Stop it, and note what is not well with it."""
+        try:
+            self.stop()
+        except AssertionError as problem:
+            defects.append(f"at its end: {str(problem)[-2000:]}")
+        finally:
+            self.kill()
+            shutil.rmtree(self.log.parent)
+
+    def change(self, by: random.Random) -> None:
+        """Do one of the things that happen meanwhile, and wait until it is done."""
+        kinds = [kind for kind in self._its.changes if kind != SERVERS]
+        kind = by.choice(kinds)
+        if kind == UPGRADE:
+            self.ask()
+            self.switched()
+        else:
+            workers = by.choice((1, 2, 3)) if kind == WORKERS else self._its.workers
+            self._reload(workers)
+        self.changes[kind] = self.changes.get(kind, 0) + 1
+
+    def _reload(self, workers: int) -> None:
+        self._changed += 1
+        begin, _, _ = self.file.read_text().partition("relay = ")
+        text = rules(self._its, self._places, self._changed)
+        self.file.write_text(f"{begin}{self._settings(workers)}\n{text}")
+        done = self._reloads()
+        os.kill(self.pid, signal.SIGHUP)
+        eventually(lambda: self._reloads() > done, "the rules are reloaded")
+
+    def _reloads(self) -> int:
+        return self.child.output.count("rules reloaded: ")
+
+    def whole_log(self, count: int, seconds: float) -> list[dict[str, object]]:
+        """Wait for so many lines of the access log, and a moment for more of them, and give all."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.log.read_bytes().count(b"\n") < count:
+            time.sleep(0.1)
+        return self.lines()

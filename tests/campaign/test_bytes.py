@@ -1,0 +1,18 @@
+"""The campaign of byte truth, in short."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.campaign.budget import Budget
+from tests.campaign.bytes.part import run
+
+
+class BytesTests(SynchronousTestCase):
+    """Its machinery works."""
+
+    def test_bytes(self) -> None:
+        """Two hundred connections of all kinds break no promise."""
+        report = run(Budget(1, 1), trials=200)
+        self.assertEqual(report.defects, [])
+        self.assertNotEqual(report.figures["bytes looked at"], "0")
