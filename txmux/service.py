@@ -38,6 +38,7 @@ from txmux.processes.parent import Parent
 from txmux.processes.pidfile import PidFile
 from txmux.processes.privilege import Privilege
 from txmux.processes.signals import SignalWatch, StopSignals
+from txmux.processes.startup import WhenRunning
 from txmux.processes.successor import UpgradeError
 from txmux.rules.changes import unchangeable
 from txmux.rules.problems import RulesError
@@ -113,6 +114,7 @@ class MuxService(Steering, Service):
         self._sharing = Sharing(reactor, self)
         self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
+        self._when_running = WhenRunning(reactor, self._can_serve)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
         self._changeover = Changeover(
             reactor,
@@ -179,7 +181,7 @@ class MuxService(Steering, Service):
         self._on_hangup.start()
         self._on_upgrade.start()
         if isinstance(opened, Serving):
-            self._reactor.callWhenRunning(self._can_serve)
+            self._when_running.start()
 
     async def upgrade(self) -> Report:
         """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
@@ -235,6 +237,7 @@ class MuxService(Steering, Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        self._when_running.stop()
         self.events.stop()
         self._feeding.stop()
         self._watch.stop()

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.processes.startup import WhenRunning
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -68,6 +70,7 @@ class StopSignals:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._handlers: dict[int, Any] = {}
+        self._when_running = WhenRunning(reactor, self._watch)
         self._wanted = False
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False
@@ -76,16 +79,17 @@ class StopSignals:
         """Watch, as soon as the reactor has its own handlers."""
         self._wanted = True
         self.hurry, self.is_urgent = None, False
-        self._reactor.callWhenRunning(self._watch)
+        self._when_running.start()
 
     def _watch(self) -> None:
-        if self._wanted and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._arrived)
 
     def stop(self) -> None:
         """Watch no longer, unless the reactor stops, too: what comes now is for nobody."""
         self._wanted = False
+        self._when_running.stop()
         self.hurry = _nothing
         if not self._is_reactor_told():
             for number, handler in self._handlers.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import deferLater
 from twisted.names import dns
 
 from tests.backends.names.lookup_case import HOST, LookupTestCase
 from tests.backends.names.nameserver import GARBAGE, HANG_UP, SILENCE, a, aaaa
+from tests.relay.reactors import PrivateReactor
 from tests.support.peers import reactor
 from txmux.backends.names.lookup import Lookup
 
@@ -164,7 +164,9 @@ class OtherReactorTests(LookupTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.other = SelectReactor()
+        private = PrivateReactor("select")
+        self.addCleanup(private.close)
+        self.other = private.reactor
         self.lookup = Lookup(self.other, [self.server.place], self.resolv_conf, self.hosts)
 
     async def test_nobody_there(self) -> None:
