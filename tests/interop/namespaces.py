@@ -7,18 +7,30 @@ import itertools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from unittest import SkipTest
 
 from tests.interop.children import Child, output_of, run
 from tests.programs import require_program
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from unittest import TestCase
 
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
 _CLONE_NEWNET = 0x40000000
+
+
+class Cleans(Protocol):
+    """A test, or what else undoes at its end what was done for it."""
+
+    def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> object:
+        """Have this called at the end, in the reverse order."""
+
+
+habits: list[Callable[[Namespace], None]] = []
+"""What is done with each namespace as soon as it is made."""
 
 
 class Namespace:
@@ -31,7 +43,7 @@ class Namespace:
         name: Its name, as ``ip netns`` shows it.
     """
 
-    def __init__(self, test: TestCase | type[TestCase]) -> None:
+    def __init__(self, test: Cleans | type[TestCase]) -> None:
         require_program("ip")
         self.name = f"txmux-{os.getpid()}-{next(_numbers)}"
         made = run("ip", "netns", "add", self.name)
@@ -43,6 +55,8 @@ class Namespace:
         self._clean = test.addClassCleanup if isinstance(test, type) else test.addCleanup
         self._clean(run, "ip", "netns", "del", self.name)
         self.ip("link set lo up")
+        for habit in habits:
+            habit(self)
 
     def ip(self, command: str) -> None:
         """Run ``ip`` in it."""

@@ -1,0 +1,102 @@
+"""The tests with real clients and servers once more, as they are, in a namespace whose loopback interface is a bad network."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import attrs
+
+from tests.campaign.networks.conditions import CONDITIONS
+from tests.campaign.networks.everywhere import NETWORK, ONLY_TCP
+from tests.campaign.networks.path import Undone
+from tests.interop.children import run
+from tests.interop.namespaces import Namespace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT = Path(__file__).parents[3]
+
+NETWORKS = ("some loss", "narrow", "tiny", "brisk")
+"""Those that one interface can be."""
+
+
+@attrs.frozen
+class Outcome:
+    """How a test ended.
+
+    Attributes:
+        test: Its name, as pytest takes it.
+        what: ``passed``, ``failed`` or ``skipped``.
+        said: What it said when it failed.
+    """
+
+    test: str
+    what: str
+    said: str = ""
+
+
+def files() -> list[str]:
+    """Give the files with such tests."""
+    found = sorted((_ROOT / "tests/interop").rglob("test_*.py"))
+    return [str(file.relative_to(_ROOT)) for file in found]
+
+
+def run_again(tests: list[str], network: str, limit: float = 900) -> list[Outcome]:
+    """Run tests in a network of their own.
+
+    Args:
+        tests: Files, or names of tests.
+        network: The name of a condition.
+        limit: Seconds after which those that are left are given up.
+    """
+    with Undone() as undone, tempfile.TemporaryDirectory(prefix="txmux-again-") as folder:
+        Path(folder).chmod(0o755)  # some servers are another user
+        namespace = Namespace(undone)
+        CONDITIONS[network].spoil_itself(namespace, ONLY_TCP)
+        told = Path(folder) / "told.xml"
+        command = (
+            *(*namespace.command, "env", f"{NETWORK}={network}", f"TMPDIR={folder}"),
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"),
+            *("-p", "tests.campaign.networks.everywhere", f"--junitxml={told}", *tests),
+        )
+        done = run(*command, timeout=limit)
+        if not told.exists():
+            raise AssertionError(f"pytest said: {done.stdout.decode(errors='replace')}")
+        return list(_outcomes(told))
+
+
+def _outcomes(told: Path) -> Iterator[Outcome]:
+    for case in ET.parse(told).iter("testcase"):
+        where, name = case.attrib["classname"], case.attrib["name"]
+        module, _, group = where.rpartition(".")
+        test = f"{module.replace('.', os.sep)}.py::{group}::{name}"
+        for what, tag in (("failed", "failure"), ("failed", "error"), ("skipped", "skipped")):
+            if (found := case.find(tag)) is not None:
+                yield Outcome(test, what, found.text or "")
+                break
+        else:
+            yield Outcome(test, "passed")
+
+
+def defects(outcomes: list[Outcome], network: str) -> list[str]:
+    """Give a line for each test that fails there, and fails again alone, but not on a good network."""
+    found = []
+    for outcome in outcomes:
+        if outcome.what != "failed":
+            continue
+        alone = [run_again([outcome.test], name)[0].what for name in (network, "good")]
+        if alone == ["failed", "passed"]:
+            found.append(f"{network}: {outcome.test}: {outcome.said}")
+    return found
+
+
+def counted(outcomes: list[Outcome]) -> Counter[str]:
+    """Count how tests ended."""
+    return Counter(outcome.what for outcome in outcomes)

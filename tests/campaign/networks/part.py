@@ -1,0 +1,82 @@
+"""Real programs, and all tests with such, over networks that lose, delay, reorder, double and eat packets; and pulled cables."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from tests.campaign.networks import again, cables
+from tests.campaign.networks.conditions import CONDITIONS
+from tests.campaign.networks.transfers import Transfers
+from tests.campaign.report import Report
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from tests.campaign.budget import Budget
+
+RELAYS = ("kernel", "portable")
+_NETWORKS = tuple(name for name in CONDITIONS if name not in {"some loss", "brisk"})
+"""Those of the path; the others are for a loopback interface."""
+_SIZE = 2**20
+_SHARE = 0.5
+"""Of the time, what belongs to programs and cables; the tests with real programs have the rest."""
+
+
+def run(budget: Budget) -> Report:
+    """Try all that is here, once at least if there is time, and go on with other seeds."""
+    report = Report()
+    transfers = Transfers()
+    for trial in itertools.count():
+        chance = budget.chance(trial)
+        for network in chance.sample(_NETWORKS, len(_NETWORKS)):
+            relay = RELAYS[trial % 2]
+            transfers.run(network, relay=relay, seed=chance.randrange(2**32), size=_SIZE)
+            if budget.left() < budget.seconds * (1 - _SHARE):
+                break
+        else:
+            if not trial:
+                _pull_cables(report)
+            continue
+        break
+    report.figures["real programs"] = f"{transfers.programs} runs, {transfers.moved:,} bytes"
+    for network, seconds in sorted(transfers.seconds.items()):
+        report.figures[f"  over {network}"] = f"{sum(seconds) / len(seconds):.0f} s"
+    report.defects += transfers.defects
+    _run_again(budget, report)
+    return report
+
+
+def _pull_cables(report: Report) -> None:
+    ends: dict[str, list[float]] = {}
+    for relay, side, ours in itertools.product(RELAYS, ("client", "server"), (False, True)):
+        found, defects = cables.pulled(relay, side, ours=ours)
+        report.defects += defects
+        for name, seconds in found.items():
+            ends.setdefault(name, []).append(seconds)
+    for name, times in ends.items():
+        report.figures[f"cable pulled, {name}"] = f"{min(times):.1f} to {max(times):.1f} s"
+
+
+def _run_again(budget: Budget, report: Report) -> None:
+    """Run what there is time for: the order is left to chance."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in again.NETWORKS}
+    for network, file in _shuffled(budget.chance(-1)):
+        if budget.is_spent():
+            break
+        outcomes = again.run_again([file], network)
+        counts[network].update(again.counted(outcomes))
+        report.defects += again.defects(outcomes, network)
+    for network, count in counts.items():
+        told = ", ".join(f"{number} {what}" for what, number in sorted(count.items()))
+        report.figures[f"tests again, {network}"] = told or "none"
+
+
+def _shuffled(chance: random.Random) -> Iterator[tuple[str, str]]:
+    files = again.files()
+    chance.shuffle(files)
+    for file in files:
+        for network in again.NETWORKS:
+            yield network, file
