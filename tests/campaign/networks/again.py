@@ -26,6 +26,14 @@ _ROOT = Path(__file__).parents[3]
 NETWORKS = ("some loss", "narrow", "tiny", "brisk")
 """Those that one interface can be."""
 
+_COUNT_ON_RESETS = ("tests/interop/test_early_reset.py",)
+"""A reset that is lost is never sent again; only keepalive finds out, which takes these too long."""
+_NEED_IPV6 = ("tests/interop/datagrams/test_programs.py::ProgramTests::test_names",)
+"""With packets of less than 1,280 bytes there is no IPv6 (RFC 8200, section 5)."""
+
+CANNOT = {"some loss": _COUNT_ON_RESETS, "tiny": _NEED_IPV6}
+"""Tests whose programs ask more of a network than it gives, by network."""
+
 
 @attrs.frozen
 class Outcome:
@@ -89,7 +97,7 @@ def defects(outcomes: list[Outcome], network: str) -> list[str]:
     """Give a line for each test that fails there, and fails again alone, but not on a good network."""
     found = []
     for outcome in outcomes:
-        if outcome.what != "failed":
+        if outcome.what != "failed" or outcome.test.startswith(CANNOT.get(network, ())):
             continue
         alone = [run_again([outcome.test], name)[0].what for name in (network, "good")]
         if alone == ["failed", "passed"]:

@@ -73,7 +73,7 @@ backend = flow
 server = {at}:{tcp}
 [backend watched]
 server = {at}:{tcp}
-idle_timeout = 2s
+idle_timeout = 1s
 half_close_timeout = 1s
 connect_timeout = 2s
 [backend flow]
@@ -140,8 +140,8 @@ class Promise:
 
 
 _KEEPALIVE = 3.0  # a second of quiet, and two questions of a second each
-_IDLE, _HALF_CLOSE = 2.0, 1.0
-_RETRIES = 4
+_IDLE, _HALF_CLOSE = 1.0, 1.0
+_RETRIES = 3
 _GIVEN_UP = 0.2 * (2 ** (_RETRIES + 1) - 1)
 """Seconds after which the system gives up on what nobody acknowledges, with so many retries (tcp(7), tcp_retries2)."""
 SLACK = 10.0
