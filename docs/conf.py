@@ -34,11 +34,11 @@ napoleon_use_ivar = True
 
 # What others define: where it is not told from which module it comes, zope interfaces begin with I.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(twisted|collections|pathlib)\..*"),
+    (r"py:.*", r"(twisted|collections|pathlib|socket)\..*"),
     (r"py:.*", r"I[A-Z]\w+|<InterfaceClass .*"),
     (
         r"py:.*",
-        r"Failure|Iterable|Mapping|MakeSides|OnOver|Logged|Path|(txmux\.relay\.relay\.)?RelaySide|Section|Store|T|TLSMinimum|Varying|ZoneInfo|(txmux\.networks\.banned\.)?Banned",
+        r"Deferred|Failure|Iterable|Mapping|MakeSides|OnOver|Logged|Path|(txmux\.relay\.relay\.)?RelaySide|Section|Store|T|TLSMinimum|Varying|ZoneInfo|(txmux\.networks\.banned\.)?Banned",
     ),
 ]
 

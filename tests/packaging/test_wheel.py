@@ -79,11 +79,11 @@ class WheelTests(SynchronousTestCase):
         return run_outside(self.python, *arguments, cwd=self.folder)
 
     def test_contents(self) -> None:
-        """The package, the two plugin files, the licence: no caches, no tests."""
+        """The package, the three plugin files, the licence: no caches, no tests."""
         names = zipfile.ZipFile(self.wheel).namelist()
         self.assertEqual(
             sorted(name for name in names if name.startswith("twisted/")),
-            ["twisted/plugins/txmux_matchers.py", "twisted/plugins/txmux_service.py"],
+            [f"twisted/plugins/txmux_{name}.py" for name in ("endpoint", "matchers", "service")],
         )
         metadata = f"txmux-{__version__}.dist-info"
         self.assertEqual({name.split("/")[0] for name in names}, {"txmux", "twisted", metadata})

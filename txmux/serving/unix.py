@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 from pathlib import Path
 
 from txmux.rules.reading.endpointstrings import SERVER, Arguments
+from txmux.sockets.unixpath import clear
 
 _MODE = "666"
 
@@ -28,7 +28,7 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
     """
     named = SERVER["unix"].check(arguments)
     path = Path(named["address"])
-    _clear(path)
+    clear(path)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
@@ -53,23 +53,3 @@ def is_in_use(path: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-def _clear(path: Path) -> None:
-    """Remove a UNIX socket that nobody listens on any more, and only such a one."""
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise OSError(
-            errno.EEXIST,
-            "something other than a socket is there: move it away or choose another path",
-        )
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise OSError(
-        errno.EADDRINUSE, "another program listens there: stop that one or choose another path"
-    )

@@ -1,0 +1,310 @@
+"""A Twisted server whose clients come from a multiplexer in the same process."""
+
+from __future__ import annotations
+
+import select
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.ssl import CertificateOptions
+from twisted.logger import capturedLogs
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from tests.adopt.test_receiving import descriptors
+from tests.frontend.introduction_case import LINE, SENDERS
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
+from tests.support.mux import MuxTestCase
+from tests.support.peers import Peer, PeerFactory, reactor
+from txmux.adopt import AdoptedTransport, AdoptingEndpoint
+from txmux.embedding import route
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IAddress
+
+SSH = b"SSH-2.0-test\r\n"
+
+
+class Strange(PeerFactory):
+    """Raises for its first client, and wants to know nothing of the second."""
+
+    calls = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        self.calls += 1
+        if self.calls == 1:
+            raise ZeroDivisionError
+        return None if self.calls == 2 else super().buildProtocol(addr)
+
+
+class EndpointCase(MuxTestCase):
+    """Has a server at an endpoint string."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = str(make_folder(self) / "x.sock")
+
+    async def serve(self, factory: Any, options: str = "", *, use: Any = reactor) -> Any:
+        """Listen with a server."""
+        port = await serverFromString(use, f"txmux:{self.path}{options}").listen(factory)
+        self.addCleanup(port.stopListening)
+        return port
+
+    def giving_mux(self, **settings: Any) -> int:
+        """Listen with a multiplexer that hands over SSH."""
+        return self.mux([route("ssh", f"handover:{self.path}", name="ssh")], **settings)
+
+    async def handed_over(self, count: int = 1) -> None:
+        """Find that clients have been handed over."""
+        self.assert_story(await self.logged(count), reason="handed-over")
+
+    async def end(self, *peers: Peer) -> None:
+        """Close connections."""
+        for peer in peers:
+            if peer.lost is None:
+                peer.close()
+        for peer in peers:
+            await peer.is_lost()
+
+
+class ServingTest(EndpointCase):
+    """Clients that come."""
+
+    async def test_served(self) -> None:
+        """A protocol has the client's own connection from its first byte on, the true addresses, and the facts."""
+        await self.serve(self.backend)
+        port = self.giving_mux()
+        client = await self.connect(port, SSH)
+        server = await self.backend.heard(len(SSH))
+        self.assertEqual(bytes(server.received), SSH)
+        transport = server.transport
+        self.assertIsInstance(transport, AdoptedTransport)
+        self.assertEqual(transport.getPeer(), client.transport.getHost())
+        self.assertEqual(transport.getHost(), IPv4Address("TCP", "127.0.0.1", port))
+        told = transport.handed_over
+        self.assertEqual((told.listener, told.route), ("public", "ssh"))
+        self.assertEqual(told.facts, {"software": "test"})
+        self.assertIn(told.id, repr(transport))
+        await self.handed_over()
+        self.assertEqual(self.records[0].id, told.id)
+        server.send(b"x" * 100_000)
+        await client.has(100_000)
+        client.finish()
+        await server.has_all()
+        self.assertIsNone(server.lost)
+        server.send(b"late")
+        await client.has(100_004)
+        await self.end(client, server)
+
+    async def test_header(self) -> None:
+        """Behind a proxy, the client is the one in its header."""
+        await self.serve(self.backend)
+        client = await self.connect(self.giving_mux(accept_proxy_from=SENDERS), LINE + SSH)
+        server = await self.backend.heard(len(SSH))
+        self.assertEqual(bytes(server.received), SSH)
+        self.assertEqual(server.transport.getPeer(), IPv4Address("TCP", "192.168.0.1", 56324))
+        self.assertEqual(server.transport.getHost(), IPv4Address("TCP", "192.168.0.11", 443))
+        await self.end(client, server)
+        await self.handed_over()
+
+    async def test_ipv6(self) -> None:
+        """Clients come by IPv6, too."""
+        await self.serve(self.backend)
+        client = await self.connect(self.giving_mux(interface="::1"), SSH, host="::1")
+        server = await self.backend.heard(len(SSH))
+        peer = client.transport.getHost()
+        self.assertEqual(server.transport.getPeer(), IPv6Address("TCP", "::1", peer.port))
+        await self.end(client, server)
+        await self.handed_over()
+
+    async def test_tls(self) -> None:
+        """A server may speak TLS, whose hello is still in the socket; the facts are there all the same."""
+        context = make_authority("a.example").private().options()
+        await self.serve(TLSMemoryBIOFactory(context, False, self.backend))  # noqa: FBT003
+        port = self.mux([route("tls", f"handover:{self.path}")])
+        client = await self.connect(port)
+        client.transport.startTLS(CertificateOptions())
+        client.send(b"hello")
+        server = await self.backend.heard(5)
+        self.assertEqual(server.transport.handed_over.facts["tls"], "1.3")
+        server.send(b"answer")
+        await client.has(6)
+        await self.end(client, server)
+        await self.handed_over()
+
+    async def test_strange_factory(self) -> None:
+        """A factory that raises, or wants no protocol, has that client closed, and the next one served."""
+        factory = Strange()
+        await self.serve(factory)
+        port = self.giving_mux()
+        for number in (1, 2):
+            client = await self.connect(port, SSH)
+            await client.is_lost()
+            await self.handed_over(number)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        client = await self.connect(port, SSH)
+        server = await factory.heard(len(SSH))
+        await self.end(client, server)
+
+    async def test_many(self) -> None:
+        """Clients that come together are all served, each by its own protocol."""
+        await self.serve(self.backend)
+        port = self.giving_mux()
+        clients = [await self.connect(port, SSH + b"%d" % number) for number in range(30)]
+        peers = {client.transport.getHost(): number for number, client in enumerate(clients)}
+        for index in range(30):
+            server = await self.backend.peer(index)
+            number = peers[server.transport.getPeer()]
+            said = SSH + b"%d" % number
+            await server.has(len(said))
+            self.assertEqual(bytes(server.received), said)
+        await self.end(*clients, *self.backend.peers)
+        await self.handed_over(30)
+
+
+class SenderTest(EndpointCase):
+    """Those that send something else."""
+
+    def give(self, message: bytes = b"", *descriptors: int) -> socket.socket:
+        """Connect as a giver, and send something."""
+        giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(giver.close)
+        giver.connect(self.path)
+        giver.settimeout(0)
+        if message:
+            socket.send_fds(giver, [message], descriptors)
+        return giver
+
+    async def closed(self, giver: socket.socket) -> None:
+        """Wait until a giver is closed without an answer."""
+        asked = select.poll()
+        asked.register(giver, select.POLLIN)
+        while not asked.poll(0):
+            await self.turn()
+        self.assertEqual(giver.recv(9), b"")
+
+    async def test_refused(self) -> None:
+        """Each has a line in the log, and leaves nothing behind; the next client is served."""
+        await self.serve(self.backend)
+        port = self.giving_mux()
+        told = {
+            b"{}": "the message cannot be read: KeyError('version')",
+            b"[]": "the message has 2 descriptors, not one",
+        }
+        with socket.socket() as other, capturedLogs() as events:
+            await self.closed(self.give(b"{}", other.fileno()))
+            number = descriptors()
+            await self.closed(self.give(b"[]", other.fileno(), other.fileno()))
+        whys = [event["why"] for event in events if "why" in event]
+        self.assertEqual(whys, [*told.values()])
+        # The giver's own end has come, and the other socket has gone.
+        self.assertEqual(descriptors(), number)
+        client = await self.connect(port, SSH)
+        await self.end(client, await self.backend.heard(len(SSH)))
+        await self.handed_over()
+
+    async def test_late(self) -> None:
+        """One may send its message a little later, but not much."""
+        await self.serve(self.backend, use=self.time)
+        late = self.give()
+        await self.turn(3)
+        with capturedLogs() as events:
+            late.send(b"late")
+            await self.closed(late)
+            never = self.give()
+            while not self.time.clock.getDelayedCalls():
+                await self.turn()
+            self.time.advance(5.1)
+            await self.closed(never)
+        whys = [event["log_format"].partition(": ")[2] for event in events]
+        self.assertEqual(
+            whys, ["no socket was taken: {why}", "no socket was taken: there was no message"]
+        )
+
+    async def test_stopped(self) -> None:
+        """At the end those are closed that have sent nothing yet."""
+        port = await self.serve(self.backend)
+        giver = self.give()
+        await self.turn(3)
+        port.stopListening()
+        await self.closed(giver)
+        port.stopListening()
+
+
+class ListeningTest(EndpointCase):
+    """The file."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = Path(self.path)
+
+    def listen(self, options: str = "") -> Any:
+        """Listen with a server."""
+        endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
+        port: Any = self.successResultOf(endpoint.listen(self.backend))
+        self.addCleanup(port.stopListening)
+        return port
+
+    def refused(self, options: str = "") -> str:
+        """Find that a server cannot listen, and give why."""
+        endpoint = serverFromString(reactor, f"txmux:{self.path}{options}")
+        failure = self.failureResultOf(endpoint.listen(self.backend), CannotListenError)
+        return str(failure.value)
+
+    def test_file(self) -> None:
+        """It is for its owner alone, unless the mode says otherwise, and is gone at the end."""
+        for options, mode in {
+            "": 0o600,
+            ":mode=660": 0o660,
+            ":backlog=1:user=root,0": 0o600,
+        }.items():
+            port = self.listen(options)
+            self.assertEqual(stat.S_IMODE(self.file.stat().st_mode), mode)
+            self.assertEqual(port.getHost().name, self.path.encode())
+            self.assertIn(self.path, repr(port))
+            self.successResultOf(port.stopListening())
+            self.assertFalse(self.file.exists())
+
+    def test_left_over(self) -> None:
+        """What a server has left that was killed is replaced."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as killed:
+            killed.bind(self.path)
+        self.listen()
+        self.assertTrue(self.file.is_socket())
+
+    def test_successor(self) -> None:
+        """A server that ends late leaves the file of its successor alone."""
+        port = self.listen()
+        self.file.rename(f"{self.path}2")
+        self.listen()
+        port.stopListening()
+        self.assertTrue(self.file.exists())
+
+    def test_in_use(self) -> None:
+        """Another server, of whichever type, is left alone, and so is anything else."""
+        port = self.listen()
+        self.assertIn("another program listens there", self.refused())
+        port.stopListening()
+        with socket.socket(socket.AF_UNIX) as stream:
+            stream.bind(self.path)
+            stream.listen()
+            self.assertIn("another program listens there", self.refused())
+        self.file.unlink()
+        self.file.touch()
+        self.assertIn("something other than a socket is there", self.refused())
+
+    def test_unknown_user(self) -> None:
+        """A user that is not there is told."""
+        self.assertIn("nobody-at-all", self.refused(":user=nobody-at-all"))
+
+    def test_strings(self) -> None:
+        """Parts that cannot be used are told when the string is read."""
+        for text in ("txmux:x:mode=rw", "txmux:x:backlog=many"):
+            self.assertRaises(ValueError, serverFromString, reactor, text)
+        self.assertRaises(TypeError, serverFromString, reactor, "txmux:x:what=more")
+        self.assertIsInstance(serverFromString(reactor, "txmux:x"), AdoptingEndpoint)

@@ -1,0 +1,191 @@
+"""Receiving a client's socket, and refusing whatever else comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.adopt.receiving import HandedOver, NotGivenError, read, receive
+from txmux.sockets.giving import MOST
+
+MESSAGE: dict[str, Any] = {
+    "version": 1,
+    "id": "5a9d7143-3",
+    "time": 1750000000.5,
+    "listener": "public",
+    "route": "ssh",
+    "client": ["192.0.2.1", 40000],
+    "local": ["2001:db8::1", 443],
+    "facts": {"software": "OpenSSH_9.2p1"},
+    "later": "more",
+}
+TOLD = HandedOver(
+    "5a9d7143-3",
+    1750000000.5,
+    "public",
+    "ssh",
+    ("192.0.2.1", 40000),
+    ("2001:db8::1", 443),
+    {"software": "OpenSSH_9.2p1"},
+)
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+def descriptors() -> int:
+    """Count those of this process."""
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+class ReadTests(SynchronousTestCase):
+    """What a message says."""
+
+    def test_all(self) -> None:
+        """All that is known is read; what is not known is overlooked."""
+        self.assertEqual(read(json.dumps(MESSAGE).encode()), TOLD)
+        least = {**MESSAGE, "route": None, "facts": {}}
+        told = read(json.dumps(least).encode())
+        self.assertEqual((told.route, told.facts), (None, {}))
+
+    def test_other_version(self) -> None:
+        """A message of another version may mean anything."""
+        self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "version": 2}).encode())
+
+    @given(st.binary())
+    def test_any_bytes(self, data: bytes) -> None:
+        """Other bytes are refused, and no other error comes of them."""
+        self.assertRaises(NotGivenError, read, data)
+
+    @given(st.sampled_from(sorted(MESSAGE.keys() - {"later"})), _JSON)
+    def test_any_value(self, key: str, value: Any) -> None:
+        """So is a message with a value that cannot be."""
+        try:
+            told = read(json.dumps({**MESSAGE, key: value}).encode())
+        except NotGivenError:
+            return
+        for pair in (told.client, told.local):
+            self.assertEqual([type(part) for part in pair], [str, int])
+        self.assertIs(type(told.time), float)
+        self.assertLess({type(name) for name in told.facts}, {str, bytes})
+
+    def test_missing(self) -> None:
+        """Nothing may be missing."""
+        for key in MESSAGE.keys() - {"later"}:
+            cut = {name: value for name, value in MESSAGE.items() if name != key}
+            self.assertRaises(NotGivenError, read, json.dumps(cut).encode())
+
+
+class ReceiveTests(SynchronousTestCase):
+    """What comes with a message."""
+
+    def setUp(self) -> None:
+        """Connect a giver, and a client whose socket can be given."""
+        self.giver, self.taker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.client = socket.create_connection(server.getsockname())
+            self.accepted, _ = server.accept()
+        for one in (self.giver, self.taker, self.client, self.accepted):
+            self.addCleanup(one.close)
+        self.before = descriptors()
+
+    def give(self, message: bytes, *given: int) -> None:
+        """Send a message with some descriptors."""
+        if given:
+            socket.send_fds(self.giver, [message], given)
+        else:
+            self.giver.send(message)
+
+    def refused(self, why: str) -> None:
+        """Find that what was sent is refused, and that nothing of it stays open."""
+        self.assertRaisesRegex(NotGivenError, why, receive, self.taker)
+        self.assertEqual(descriptors(), self.before)
+
+    def test_received(self) -> None:
+        """The client's own socket comes, which no program that is started inherits and which does not block."""
+        self.client.sendall(b"hello")
+        self.give(json.dumps(MESSAGE).encode(), self.accepted.fileno())
+        client, told = receive(self.taker)
+        with client:
+            self.assertEqual(told, TOLD)
+            self.assertEqual(client.getpeername(), self.client.getsockname())
+            self.assertFalse(os.get_inheritable(client.fileno()))
+            self.assertFalse(client.getblocking())
+            self.assertEqual(client.recv(9), b"hello")
+
+    def test_nothing_yet(self) -> None:
+        """Of a giver that has sent nothing yet, nothing is wrong."""
+        self.taker.settimeout(0)
+        self.assertRaises(BlockingIOError, receive, self.taker)
+
+    def test_closed(self) -> None:
+        """One that goes without a message is told of."""
+        self.giver.close()
+        self.before -= 1
+        self.refused("was closed without a message")
+
+    def test_descriptors(self) -> None:
+        """None, several and all that one message can have are not one."""
+        message, accepted = json.dumps(MESSAGE).encode(), self.accepted.fileno()
+        self.give(message)
+        self.refused("has 0 descriptors, not one")
+        self.give(message, accepted, self.client.fileno())
+        self.refused("has 2 descriptors, not one")
+        self.give(message, *[accepted] * 253)
+        self.refused("has 253 descriptors, not one")
+
+    def test_other_things(self) -> None:
+        """Only a TCP connection is a client's socket."""
+        message = json.dumps(MESSAGE).encode()
+        with (
+            Path("/dev/zero").open("rb") as file,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+            socket.create_server(("127.0.0.1", 0)) as listening,
+        ):
+            self.before = descriptors()
+            self.give(message, file.fileno())
+            self.refused("is not a socket")
+            for other in (datagrams, listening, self.giver):
+                self.give(message, other.fileno())
+                self.refused("is not a connected TCP socket")
+
+    def test_messages(self) -> None:
+        """A message that cannot be read, or is too long, has its descriptor closed."""
+        for message in (b"", b"{", b"[" * 60000, b"\xff", b"{}", b"null"):
+            self.give(message, self.accepted.fileno())
+            self.refused("cannot be read")
+        self.giver.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
+        self.give(b" " * (MOST + 1), self.accepted.fileno())
+        self.refused(f"has more than {MOST} bytes")
+
+    def test_no_room(self) -> None:
+        """A process that may have no more descriptors is told so."""
+        self.give(json.dumps(MESSAGE).encode(), self.accepted.fileno())
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with self.assertRaisesRegex(NotGivenError, "is the limit of open files reached"):
+                receive(self.taker)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.assertEqual(descriptors(), self.before)
+
+    def test_senders(self) -> None:
+        """Processes of other users may send nothing; what they have sent is not even looked at."""
+        self.give(json.dumps(MESSAGE).encode(), self.accepted.fileno())
+        told = f"process {os.getpid()} of user {os.geteuid()} may not send sockets here"
+        self.assertRaisesRegex(NotGivenError, told, receive, self.taker, {os.geteuid() + 1})
+        client, _ = receive(self.taker, {os.geteuid()})
+        client.close()

@@ -1,0 +1,169 @@
+"""Real servers that txmux hands sockets to: the examples, OpenSSH started as by inetd, and ``twist web``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, InteropTestCase, output_of, run
+from tests.interop.mux import Mux, twist_command
+from tests.interop.servers import start_sshd
+from tests.programs import require_program
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.interop.servers import SshServer
+
+_EXAMPLES = Path(__file__).parents[2] / "examples/handover"
+_TAKEN_AT = "clients are taken at"
+
+
+def rules_in(folder: Path, address: str = "127.0.0.1") -> str:
+    """Give the example's rules, with its files in a folder and any free port."""
+    text = (_EXAMPLES / "rules.ini").read_text()
+    return text.replace("/run/handover", str(folder)).replace(":443", f"{address}:0")
+
+
+def curl(port: int, host: str, *options: str, address: str = "127.0.0.1") -> tuple[str, str]:
+    """Ask for a page of a host; give it with the client's own port."""
+    written = "%{local_port}"
+    url = f"http://{address}:{port}/"
+    given = ("--silent", "--fail", "-H", f"Host: {host}", "-w", written, *options)
+    page, _, own = output_of("curl", *given, url).decode().rpartition("\n")
+    return page, own
+
+
+class ExampleTests(InteropTestCase):
+    """``examples/handover``, with `sshd` behind ``recvmsg_server.py``."""
+
+    ssh: ClassVar[SshServer]
+    mux: ClassVar[Mux]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the servers and txmux."""
+        super().setUpClass()
+        cls.ssh = cls.share(start_sshd(cls.folder))
+        sshd = (require_program("sshd"), "-i", "-e", "-f", str(cls.folder / "sshd_config"))
+        for name, program, *command in (
+            ("ssh", "recvmsg_server.py", *sshd),
+            ("api", "asyncio_server.py"),
+            ("web", "twisted_server.py"),
+        ):
+            path = cls.folder / f"{name}.sock"
+            child = cls.share(Child(sys.executable, _EXAMPLES / program, path, *command))
+            child.wait_for(_TAKEN_AT)
+        cls.mux = cls.share(Mux(cls.folder, rules_in(cls.folder)))
+
+    def login(self, port: int, command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run a command on the SSH server."""
+        return run("ssh", *self.ssh.options, "-p", str(port), "127.0.0.1", command)
+
+    def test_ssh(self) -> None:
+        """OpenSSH's server has the client's true address, and its commands, input and status are as ever."""
+        done = self.login(self.mux.port, "echo $SSH_CONNECTION; exit 7")
+        self.assertEqual(done.returncode, 7)
+        client, port, local, own = done.stdout.decode().split()
+        self.assertEqual((client, local, own), ("127.0.0.1", "127.0.0.1", str(self.mux.port)))
+        line = self.mux.take_one()
+        self.assertEqual((line["reason"], line["client"]), ("handed-over", f"127.0.0.1:{port}"))
+        self.assertEqual((line["bytes_in"], line["bytes_out"]), (0, 0))
+        self.assertEqual(line["backend"], f"handover:{self.folder}/ssh.sock")
+        self.assertRegex(line["facts"]["software"], "^OpenSSH_")
+
+    def test_web(self) -> None:
+        """The servers by asyncio and by Twisted know who it is and what was asked for."""
+        for host, name in {"api.example.com": "asyncio", "www.example.com": "Twisted"}.items():
+            page, own = curl(self.mux.port, host)
+            expected = f"Hello by {name}, 127.0.0.1 port {own}, who asked for {host}."
+            self.assertEqual(page, expected)
+            line = self.mux.take_one()
+            self.assertEqual((line["reason"], line["client"]), ("handed-over", f"127.0.0.1:{own}"))
+
+    def test_ipv6(self) -> None:
+        """So are clients by IPv6."""
+        mux = self.own(Mux(self.folder, rules_in(self.folder, "[::1]")))
+        for host in ("api.example.com", "www.example.com"):
+            page, own = curl(mux.port, host, "-g", address="[::1]")
+            self.assertIn(f", ::1 port {own},", page)
+
+    def test_reload(self) -> None:
+        """After a reload clients are handed over, and those that were before go on, even when txmux has ended."""
+        mux = Mux(self.folder, rules_in(self.folder))
+        held = Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
+        self.addCleanup(held.end)
+        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        mux.file.write_text(mux.file.read_text().replace("[route ssh]", "[route renamed]"))
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for("rules reloaded")
+        self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
+        self.assertEqual(mux.take_one()["route"], "renamed")
+        mux.stop()
+        held.say(b"still here\n")
+        held.wait_for("still here")
+        self.assertEqual(held.wait(), 0)
+
+    def test_workers(self) -> None:
+        """Each of several workers hands over."""
+        mux = self.own(Mux(self.folder, rules_in(self.folder), "workers = 2"))
+        mux.child.wait_for("workers that serve: 2")
+        owners = set()
+        for _ in range(200):
+            page, _ = curl(mux.port, "www.example.com")
+            self.assertIn("Hello by Twisted", page)
+            owners.add(mux.take_one()["id"].partition("-")[0])
+            if len(owners) > 1:
+                break
+        self.assertEqual(len(owners), 2)
+
+
+class TwistWebTests(InteropTestCase):
+    """A program that knows nothing of txmux but the endpoint string."""
+
+    def setUp(self) -> None:
+        """Start it, at a file to which everybody may write."""
+        super().setUp()
+        self.place = self.folder / self.id().rpartition(".")[2]
+        self.place.mkdir()
+        self.place.chmod(0o755)
+        self.folder.chmod(0o755)
+        (self.place / "hello").write_text("hello\n")
+        self.socket = self.place / "web.sock"
+        listen = f"--listen=txmux:{self.socket}:mode=666"
+        self.web = Child(
+            *twist_command(), "--log-format=text", "web", listen, f"--path={self.place}"
+        )
+        self.addCleanup(self.web.end)
+        self.web.wait_for("Starting reactor")
+
+    def test_served(self) -> None:
+        """It serves, and logs the client's address."""
+        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = handover:{self.socket}\n"
+        mux = self.own(Mux(self.folder, rules))
+        page = output_of("curl", "--silent", "--fail", f"http://127.0.0.1:{mux.port}/hello")
+        self.assertEqual(page, b"hello\n")
+        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        self.web.wait_for(r'"127\.0\.0\.1" - - .*"GET /hello HTTP/1\.1" 200')
+
+    def test_other_user(self) -> None:
+        """A process of another user may connect here, but what it sends is not taken."""
+        if os.geteuid():
+            self.skipTest("only root becomes another user")
+        program = (
+            "import socket,sys\n"
+            "giver = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+            "giver.connect(sys.argv[1])\n"
+            "try:\n"
+            "    socket.send_fds(giver, [b'{}'], [0])\n"
+            "    sys.exit(giver.recv(9) != b'')\n"
+            "except (BrokenPipeError, ConnectionResetError):\n"
+            "    pass\n"
+        )
+        as_nobody = ("--reuid=nobody", "--clear-groups", "/usr/bin/python3", "-c", program)
+        done = run("setpriv", *as_nobody, self.socket)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.web.wait_for(r"no socket was taken: process \d+ of user \d+ may not send sockets here")

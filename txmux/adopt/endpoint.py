@@ -1,0 +1,299 @@
+"""A Twisted server endpoint whose clients come from txmux."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor, IStreamServerEndpoint
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from txmux.adopt.receiving import NotGivenError, receive
+from txmux.sockets.giving import TAKEN
+from txmux.sockets.unixpath import clear
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+    from twisted.python.failure import Failure
+
+    from txmux.adopt.receiving import HandedOver
+
+__all__ = ["AdoptedTransport", "AdoptingEndpoint"]
+
+_PATIENCE = 5.0  # seconds that a giver has for its message
+_PAUSE = 1.0  # seconds until clients are accepted again that could not be
+_AT_ONCE = 64  # givers that are accepted before others have their turn
+
+_log = Logger()
+
+
+class AdoptedTransport(tcp.Server):
+    """The transport of a client whose socket was handed over; as any server's, with the addresses that txmux has told.
+
+    Attributes:
+        handed_over: What is known of the client.
+    """
+
+    def __init__(
+        self, client: socket.socket, protocol: IProtocol, told: HandedOver, reactor: Any
+    ) -> None:
+        self.handed_over = told
+        own: Any = None  # no port has accepted it
+        super().__init__(client, protocol, told.client, own, 0, reactor)
+        self.repstr = f"<AdoptedTransport {told.id} of {told.client}>"
+
+    def getPeer(self) -> IAddress:
+        """Give the client's address."""
+        return _twisted_address(self.handed_over.client)
+
+    def getHost(self) -> IAddress:
+        """Give the address that the client connected to."""
+        return _twisted_address(self.handed_over.local)
+
+
+def _twisted_address(pair: tuple[str, int]) -> IAddress:
+    form = IPv6Address if ":" in pair[0] else IPv4Address
+    return form("TCP", *pair)
+
+
+@implementer(IStreamServerEndpoint)
+class AdoptingEndpoint:
+    """Serves clients whose sockets txmux hands over with ``handover:/PATH``.
+
+    As a string it is ``txmux:/PATH``, with ``mode=``, ``user=`` and ``backlog=``. The transports are `AdoptedTransport`.
+
+    Args:
+        reactor: In which all runs.
+        path: Of the UNIX socket. One that nobody listens on any more is replaced.
+        mode: Of that file. Who can write to it can connect.
+        users: Names or numbers of those whose processes may hand over sockets, beside root and the user of this process.
+        backlog: Clients that may wait.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        path: str,
+        mode: int = 0o600,
+        users: Collection[str | int] = (),
+        backlog: int = 128,
+    ) -> None:
+        self._reactor = reactor
+        self._path = Path(path)
+        self._mode = mode
+        self._users = users
+        self._backlog = backlog
+
+    @classmethod
+    def parsed(
+        cls, reactor: Any, path: str, *, mode: str = "600", user: str = "", backlog: str = "128"
+    ) -> AdoptingEndpoint:
+        """Make one of the parts of an endpoint string.
+
+        Raises:
+            ValueError: One of them cannot be used.
+        """
+        users = [name for name in user.split(",") if name]
+        return cls(reactor, path, int(mode, 8), users, int(backlog))
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Begin to serve; fails with `CannotListenError`."""
+        return maybeDeferred(self._listen, protocolFactory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            users = {0, os.geteuid(), *map(_user_id, self._users)}
+            clear(self._path, socket.SOCK_SEQPACKET)
+            listening.settimeout(0)
+            listening.bind(str(self._path))
+            # Nobody can connect before `listen`.
+            self._path.chmod(self._mode)
+            listening.listen(self._backlog)
+        except (OSError, LookupError) as problem:
+            listening.close()
+            raise CannotListenError("txmux", self._path, problem) from problem
+        port = _Port(self._reactor, listening, self._path, factory, users)
+        port.startListening()
+        return port
+
+
+def _user_id(name: str | int) -> int:
+    return int(name) if str(name).isdecimal() else pwd.getpwnam(str(name)).pw_uid
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class _Port:
+    """Accepts those that hand over."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        path: Path,
+        factory: IProtocolFactory,
+        users: Collection[int],
+    ) -> None:
+        self._reactor = reactor
+        self._listening = listening
+        self._path = path
+        self._made = path.stat().st_ino
+        self._factory = factory
+        self._users = users
+        self._givers: set[_Giver] = set()
+        self._again: Any = None
+        self._is_open = True
+        self.fileno = listening.fileno
+
+    def __repr__(self) -> str:
+        return f"<txmux:{self._path}>"
+
+    def startListening(self) -> None:
+        """Begin to accept."""
+        self._factory.doStart()
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept no more, and remove the file; clients that are here stay."""
+        if self._is_open:
+            self._is_open = False
+            self._reactor.removeReader(self)
+            if self._again is not None:
+                self._again.cancel()
+            for giver in [*self._givers]:
+                giver.end()
+            self._listening.close()
+            with suppress(OSError):
+                if self._path.stat().st_ino == self._made:  # and not that of a successor
+                    self._path.unlink()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IAddress:
+        """Give the path."""
+        return UNIXAddress(str(self._path))
+
+    def logPrefix(self) -> str:
+        """Name it in logs."""
+        return "txmux.adopt"
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
+        """End it, because the reactor stops."""
+        self.stopListening()
+
+    def doRead(self) -> None:
+        """Accept some of those that wait."""
+        for _ in range(_AT_ONCE):
+            try:
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as problem:
+                _log.warn(
+                    "{port}: clients wait, since none can be taken: {why}",
+                    port=self,
+                    why=problem.strerror,
+                )
+                self._reactor.removeReader(self)
+                self._again = self._reactor.callLater(_PAUSE, self._accept_again)
+                return
+            accepted.settimeout(0)
+            giver = _Giver(self, accepted)
+            if not giver.take():
+                self._givers.add(giver)
+                giver.wait(self._reactor)
+
+    def _accept_again(self) -> None:
+        self._again = None
+        self._reactor.addReader(self)
+
+    def forget(self, giver: _Giver) -> None:
+        """Note that nothing more is expected of one."""
+        self._givers.discard(giver)
+
+    def receive(self, giver: socket.socket) -> None:
+        """Take what one sends; raises `BlockingIOError` if that is nothing yet."""
+        try:
+            client, told = receive(giver, self._users)
+        except BlockingIOError:
+            raise
+        except (NotGivenError, OSError) as problem:
+            _log.warn("{port}: no socket was taken: {why}", port=self, why=str(problem))
+            return
+        try:
+            self._serve(client, told)
+        except Exception:  # noqa: BLE001 - one client's trouble is not that of the others
+            _log.failure("{port}: {id} could not be served", port=self, id=told.id)
+            client.close()
+        with suppress(OSError):  # it does not wait any more
+            giver.send(TAKEN)
+
+    def _serve(self, client: socket.socket, told: HandedOver) -> None:
+        protocol = self._factory.buildProtocol(_twisted_address(told.client))
+        if protocol is None:
+            client.close()
+            return
+        protocol.makeConnection(AdoptedTransport(client, protocol, told, self._reactor))
+
+
+@implementer(IReadDescriptor)
+class _Giver:
+    """One connection over which a socket comes."""
+
+    def __init__(self, port: _Port, giver: socket.socket) -> None:
+        self._port = port
+        self._giver = giver
+        self._reactor: Any = None
+        self._deadline: Any = None
+        self.fileno = giver.fileno
+
+    def take(self) -> bool:
+        """Take what has come, and end; tell whether there was anything."""
+        try:
+            self._port.receive(self._giver)
+        except BlockingIOError:
+            return False
+        self.end()
+        return True
+
+    def wait(self, reactor: Any) -> None:
+        """Take it when it comes."""
+        self._reactor = reactor
+        self._deadline = reactor.callLater(_PATIENCE, self._too_late)
+        reactor.addReader(self)
+
+    def _too_late(self) -> None:
+        _log.warn("{port}: no socket was taken: there was no message", port=self._port)
+        self.end()
+
+    def end(self) -> None:
+        """Close it."""
+        if self._reactor is not None:
+            self._reactor.removeReader(self)
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._port.forget(self)
+        self._giver.close()
+
+    def doRead(self) -> None:
+        """Take what has come."""
+        self.take()
+
+    def logPrefix(self) -> str:
+        """Name it in logs."""
+        return "txmux.adopt"
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: ARG002
+        """End it, because the reactor stops."""
+        self.end()

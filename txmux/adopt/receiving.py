@@ -1,0 +1,170 @@
+"""Receiving one socket and what is told of it, and refusing whatever is not that."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import struct
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.errors import MuxError
+from txmux.sockets.giving import MOST
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["HandedOver", "NotGivenError", "receive"]
+
+_MOST_DESCRIPTORS = (
+    253  # that one message can have (unix(7)), so that none stays in the system unseen
+)
+_VERSION = 1
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user and group
+_INTERNET = {socket.AF_INET, socket.AF_INET6}
+
+
+class NotGivenError(MuxError):
+    """What came is not a client's socket with its facts, or not from somebody who may send it; all of it has been closed."""
+
+
+@attrs.frozen
+class HandedOver:
+    """What txmux tells of a client whose socket it hands over.
+
+    Attributes:
+        id: Identifies the connection in the access log of txmux.
+        time: When the client was accepted, in seconds since the epoch.
+        listener: The name of the ``[listen]`` section.
+        route: The name of the route; ``None`` if the client came by ``silent`` or ``default``.
+        client: The client's address and port, those in the PROXY protocol header if there was one.
+        local: The address and port that it connected to.
+        facts: What was learnt of it: ``sni``, ``host`` …
+    """
+
+    id: str
+    time: float
+    listener: str
+    route: str | None
+    client: tuple[str, int]
+    local: tuple[str, int]
+    facts: Mapping[str, str]
+
+
+def receive(
+    giver: socket.socket, users: Collection[int] | None = None
+) -> tuple[socket.socket, HandedOver]:
+    """Receive a client's socket; then answer ``taken`` to the giver, and close that.
+
+    Args:
+        giver: What ``accept()`` has given of a UNIX socket of the type ``SOCK_SEQPACKET``. It stays the caller's to close.
+        users: Whose processes may send; by default root and the user of this process. txmux runs as one of them.
+
+    Returns:
+        The client's socket, not blocking, and what is told of it.
+
+    Raises:
+        BlockingIOError: The giver is not blocking, and has not sent anything yet.
+        NotGivenError: It has sent something else.
+        OSError: The giver is gone.
+    """
+    _check_sender(giver, {0, os.geteuid()} if users is None else users)
+    space = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+    data, ancillary, flags, _ = giver.recvmsg(MOST, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    try:
+        _check_message(data, descriptors, flags)
+        told = read(data)
+        client = _client_socket(descriptors[0])
+    except BaseException:
+        for descriptor in descriptors:
+            with suppress(OSError):
+                os.close(descriptor)
+        raise
+    return client, told
+
+
+def _check_message(data: bytes, descriptors: Collection[int], flags: int) -> None:
+    if flags & socket.MSG_TRUNC:
+        raise NotGivenError(f"the message has more than {MOST} bytes")
+    if flags & socket.MSG_CTRUNC:
+        raise NotGivenError(
+            "not all descriptors could be received: is the limit of open files reached?"
+        )
+    if not data and not descriptors:
+        raise NotGivenError("the connection was closed without a message")
+    if len(descriptors) != 1:
+        raise NotGivenError(f"the message has {len(descriptors)} descriptors, not one")
+
+
+def read(data: bytes) -> HandedOver:
+    """Read a message.
+
+    Raises:
+        NotGivenError: It is not one.
+    """
+    try:
+        told = json.loads(data)
+        _is(_VERSION, told["version"])
+        return HandedOver(
+            id=_of(str, told["id"]),
+            time=float(_of((int, float), told["time"])),
+            listener=_of(str, told["listener"]),
+            route=None if told["route"] is None else _of(str, told["route"]),
+            client=_address(told["client"]),
+            local=_address(told["local"]),
+            facts={
+                _of(str, name): _of(str, fact) for name, fact in _of(dict, told["facts"]).items()
+            },
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as problem:
+        raise NotGivenError(f"the message cannot be read: {problem!r}") from None
+
+
+def _is(wanted: object, value: object) -> None:
+    if value != wanted:
+        raise ValueError(value)
+
+
+def _of(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _address(value: Any) -> tuple[str, int]:
+    host, port = _of(list, value)
+    if not 0 <= _of(int, port) <= 0xFFFF:
+        raise ValueError(port)
+    return str(ip_address(_of(str, host))), port
+
+
+def _check_sender(giver: socket.socket, users: Collection[int]) -> None:
+    credentials = giver.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(credentials)
+    if user not in users:
+        raise NotGivenError(
+            f"process {process} of user {user} may not send sockets here; if it may, name the user"
+        )
+
+
+def _client_socket(descriptor: int) -> socket.socket:
+    """Make a socket of a descriptor, which is the socket's from then on."""
+    try:
+        client = socket.socket(fileno=descriptor)
+    except OSError:
+        raise NotGivenError("the descriptor is not a socket") from None
+    is_listening = client.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if client.family not in _INTERNET or client.type != socket.SOCK_STREAM or is_listening:
+        client.detach()
+        raise NotGivenError("the descriptor is not a connected TCP socket")
+    client.settimeout(0)
+    return client
