@@ -47,7 +47,7 @@ class GivingCase(MuxTestCase):
 
     async def giving(self) -> None:
         """Wait until a client is being handed over."""
-        while not any(one.stage.state == "giving" for one in self.factory.connections):
+        while not any(one.stage.state == "handing-over" for one in self.factory.connections):
             await self.turn()
 
     def full(self) -> socket.socket:
@@ -266,7 +266,7 @@ class NotTakenTest(GivingCase):
         client = await self.client(port, SSH)
         given, _, _ = await self.taker.given()
         (connection,) = self.factory.connections
-        self.assertEqual(connection.stage.state, "giving")
+        self.assertEqual(connection.stage.state, "handing-over")
         connection.end("killed")
         self.assert_story(await self.logged(), reason="killed")
         given.sendall(b"still here")

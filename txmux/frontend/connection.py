@@ -4,7 +4,7 @@ A connection is at one *stage* at a time, and goes from each to others by the me
 
     accept ──┬──────────────────> Peeking ─────> lead ──┬───────────────────> Connecting ──> Relaying ──> over
              └─> Introduction ──> ^    │          ^     ├─> AwaitingHello ──> ^   │
-                                  │    v          │     ├─> HandedOver ──> over   │
+                                  │    v          │     ├─> ServingHere ──> over  │
                                 Handshaking       │     └─> Giving ──> over       │
                                                   └───────── fall back ───────────┘
 
@@ -36,12 +36,12 @@ from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.frontend.stages.closing import Closing
 from txmux.frontend.stages.connecting import Connecting
 from txmux.frontend.stages.giving import Giving
-from txmux.frontend.stages.handed_over import HandedOver
 from txmux.frontend.stages.handshaking import Handshaking
 from txmux.frontend.stages.introduction import Introduction, is_sender
 from txmux.frontend.stages.peeking import Peeking
 from txmux.frontend.stages.rejecting import Rejecting
 from txmux.frontend.stages.relaying import Adopted, Relaying
+from txmux.frontend.stages.serving_here import ServingHere
 from txmux.observe.recent import CAPTURED
 from txmux.proxyprotocol.decode import LONGEST_HEADER
 from txmux.rules.model import Handover, InProcess, Refusal, fewer
@@ -235,7 +235,7 @@ class MuxProtocol(MovableEnd):
         if isinstance(destination, Refusal):
             self.turn_away(destination, reason)
         elif isinstance(destination, InProcess):
-            self.hand_over(destination)
+            self.serve_here(destination)
         elif isinstance(destination, Handover):
             self.give(destination)
         elif destination.backend.proxy_tlvs and lacks_hello(self, destination):
@@ -243,11 +243,11 @@ class MuxProtocol(MovableEnd):
         else:
             self.connect(destination)
 
-    def hand_over(self, destination: InProcess) -> None:
+    def serve_here(self, destination: InProcess) -> None:
         """Give the connection to a protocol of this process."""
         self._settle()
         self.record.backend = destination.name
-        self.enter(HandedOver(self, destination))
+        self.enter(ServingHere(self, destination))
 
     def give(self, destination: Handover) -> None:
         """Give the client's socket to another process."""

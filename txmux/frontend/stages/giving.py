@@ -35,7 +35,7 @@ class Giving(Stage):
         destination: Where somebody takes it.
     """
 
-    state: ClassVar[ConnectionState] = "giving"
+    state: ClassVar[ConnectionState] = "handing-over"
     only_looks: ClassVar[bool] = True
 
     _destination: Handover

@@ -1,4 +1,4 @@
-"""A stage: a client's connection is handed to a protocol of this process, without a second socket."""
+"""A stage: a protocol of this process serves the client, without a second socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = Logger()  # of the module: an event must not keep a connection's objects 
 
 
 @attrs.define(eq=False, slots=False)
-class HandedOver(Stage):
+class ServingHere(Stage):
     """A protocol of this process has the connection, and all timeouts are its own.
 
     Args:
@@ -37,7 +37,7 @@ class HandedOver(Stage):
         protocol: Who is told what happens; may be replaced by way of the transport, as on a transport of Twisted's.
     """
 
-    state: ClassVar[ConnectionState] = "handed-over"
+    state: ClassVar[ConnectionState] = "serving"
 
     _destination: InProcess
     _ended_by_us: EndReason | None = attrs.field(default=None, init=False)
@@ -147,7 +147,7 @@ def _reason_for(reason: Failure) -> EndReason:
 class _Transport:
     """The client's transport as the protocol sees it: counts what is written, and holds back what is not wanted."""
 
-    def __init__(self, stage: HandedOver, client: Client) -> None:
+    def __init__(self, stage: ServingHere, client: Client) -> None:
         self._stage = stage
         self._transport = client.transport
         self._client = client
