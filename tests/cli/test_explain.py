@@ -59,6 +59,22 @@ class ServiceTestCase(ExplainTestCase):
     text = RULES
 
 
+class HandoverTests(ExplainTestCase):
+    """Has a route that hands over sockets."""
+
+    text = "[listen a]\nendpoint = :1\n[route ssh]\nmatch = ssh\nbackend = handover:/run/x.sock\n"
+
+    def test_text(self) -> None:
+        """It says where to."""
+        told = self.explain("--text", "SSH-")
+        self.assertIn("decision  at byte 4: route ssh, to handover:/run/x.sock\n", told)
+
+    def test_json(self) -> None:
+        """So does the JSON, in which no server is connected to."""
+        decision = self.explain_json("--text", "SSH-")["decision"]
+        self.assertEqual((decision["to"], decision["servers"]), ("handover:/run/x.sock", []))
+
+
 class TextTests(ServiceTestCase):
     """What people read."""
 

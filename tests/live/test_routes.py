@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.live.test_connections import LiveCase
 from tests.live.test_workers import WorkersCase
 from tests.support.peers import reactor
+from tests.support.taker import Taker
 from txmux.live.backends import _worst
 
 if TYPE_CHECKING:
@@ -43,6 +44,27 @@ class RoutesTest(LiveCase):
         (only,) = ssh["listeners"]
         self.assertEqual((only["listener"], only["matches"]), ("public", 1))
         self.assertTrue(ssh["rule"].startswith("[route ssh]\nmatch = ssh"), ssh["rule"])
+
+
+class HandedOverTest(LiveCase):
+    """``/api/routes``, where sockets are handed over."""
+
+    async def turn(self) -> None:
+        """Let the reactor go on."""
+        await deferLater(reactor, 0)
+
+    async def test_counts(self) -> None:
+        """A client that was handed over is counted as taken by its route, but is not there any more, and has no bytes."""
+        taker = Taker(self, self.turn)
+        port = self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
+        await self.client(port)
+        given, told = await taker.taken()
+        self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
+        await self.logged(1, "handed-over")
+        route = (await self.running.routes())[0]
+        self.assertEqual((route["name"], route["backend"]), (told["route"], taker.outcome))
+        found = (route["matches"], route["active"], route["bytes_in"], route["bytes_out"])
+        self.assertEqual(found, (1, 0, 0, 0))
 
 
 class BackendsTest(LiveCase):

@@ -142,7 +142,7 @@ KEYS: Mapping[str, Key] = {
     "capture": Key(BOOLEAN, "yes", meaning=
         "whether [`/api/recent`](admin-api.md#recent) keeps the first 64 bytes of clients that no route takes"),
     "log": Key(LOG, "yes", meaning=
-        "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done`, and clients that left without a byte, such as a balancer's checks"),
+        "which connections get a line in the [access log](access-log.md). `errors` leaves out those that ended with `done` or `handed-over`, and clients that left without a byte, such as a balancer's checks"),
     "tls_strict": Key(BOOLEAN, "no", meaning=
         "where TLS is [ended here](#tls-that-ends-here): whether a client that closes its connection without a close-notify counts as broken off, so that the server's connection is reset"),
     "max_flows": Key(CONNECTIONS, None, example="10000", meaning=
