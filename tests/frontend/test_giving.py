@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import weakref
 from pathlib import Path
 from typing import Any
 
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.taker import Taker
 from txmux.embedding import outcome, route
+from txmux.frontend.stages.giving import Giving
+from txmux.sockets.looking import Looking
 
 SSH = b"SSH-2.0-test\r\n"
 LOWAT = socket.SOL_SOCKET, socket.SO_RCVLOWAT
@@ -295,3 +299,27 @@ class NotTakenTest(GivingCase):
             await self.turn(2)
             before[number] = descriptors()
         self.assertEqual(before[1], before[4])
+
+    async def test_let_go(self) -> None:
+        """Nothing of a client waits for the garbage collector, whatever comes of it."""
+        port = self.giving_mux()
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for number, answer in enumerate((b"taken", b"", b"taken"), 1):
+            await self.client(port, SSH)
+            given, _, giver = await self.taker.given()
+            (connection,) = self.factory.connections
+            known = weakref.ref(connection)
+            del connection
+            giver.send(answer) if answer else giver.close()
+            await self.logged(number)
+            await self.turn(2)
+            self.assertIsNone(known())
+            given.close()
+        self.taker.listening.close()
+        await self.client(port, SSH)
+        await self.logged(4)
+        await self.turn(2)
+        left = [one for one in gc.get_objects() if isinstance(one, Giving | Looking)]
+        self.assertEqual(left, [])

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Looking:
@@ -15,16 +19,19 @@ class Looking:
     Args:
         connected: The socket, not blocking.
         most: Bytes that are looked at.
+        on_full: Called when there can be no more of them before some are taken.
 
     Attributes:
+        on_full: As above.
         seen: So many bytes have been seen, and not been taken.
     """
 
-    __slots__ = ("_most", "_socket", "seen")
+    __slots__ = ("_most", "_socket", "on_full", "seen")
 
-    def __init__(self, connected: socket.socket, most: int) -> None:
+    def __init__(self, connected: socket.socket, most: int, on_full: Callable[[], object]) -> None:
         self._socket = connected
         self._most = most
+        self.on_full = on_full
         self.seen = 0
 
     def more(self) -> bytes:

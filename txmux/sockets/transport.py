@@ -100,7 +100,6 @@ class SocketTransport(tcp.Connection):
     _broken = False
     _read_to_end = False
     _looking: Looking | None = None
-    _on_full: Callable[[], object]
 
     def __init__(
         self,
@@ -167,7 +166,7 @@ class SocketTransport(tcp.Connection):
         """
         if self._family not in {socket.AF_INET, socket.AF_INET6}:
             return False
-        self._looking, self._on_full = Looking(self.socket, most), on_full
+        self._looking = Looking(self.socket, most, on_full)
         return True
 
     def skip(self, count: int) -> None:
@@ -198,7 +197,7 @@ class SocketTransport(tcp.Connection):
             if not new and not events & (FINISHED | TROUBLE) and looking.is_full():
                 new = looking.more()  # or it came meanwhile
                 if not new:
-                    self._on_full()
+                    looking.on_full()
                     if self._looking is looking:
                         self.stopReading()
                     return None
@@ -373,6 +372,8 @@ class SocketTransport(tcp.Connection):
             MEMORY.lacks()
             self._close_socket(reason)
         protocol = self.protocol
+        if self._looking is not None:
+            self._looking = None  # it knows the protocol, too
         del self.protocol, self.socket, self.fileno
         protocol.connectionLost(reason)
 
