@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -52,6 +54,16 @@ hypothesis.settings.load_profile("txmux")
 def is_whole(item: pytest.Item) -> bool:
     """Tell whether only `script/test --all` runs a test."""
     return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where Python may not keep compiled modules, have all child processes share some: to compile is a third of their start."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        folder = tempfile.mkdtemp(prefix="txmux-compiled-")
+        # Some run as another user.
+        Path(folder).chmod(0o755)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.hookimpl(optionalhook=True)
