@@ -73,9 +73,8 @@ def open_files(pid: int) -> set[str]:
 
 def has_connection(pid: int, end: socket.socket) -> bool:
     """Tell whether a process has the other end of a connection."""
-    inodes = [
-        words[9] for words in _tcp_sockets() if words[1].endswith(_port(end.getpeername()[1]))
-    ]
+    own = _port(end.getpeername()[1])
+    inodes = [words[9] for words in _tcp_sockets(own) if words[1].endswith(own)]
     files = open_files(pid)
     return any(f"socket:[{inode}]" in files for inode in inodes)
 
@@ -83,7 +82,7 @@ def has_connection(pid: int, end: socket.socket) -> bool:
 def serves(pid: int, client: socket.socket) -> bool:
     """Tell whether a process has accepted a client."""
     own = _port(client.getsockname()[1])
-    inodes = [words[9] for words in _tcp_sockets() if words[2].endswith(own)]
+    inodes = [words[9] for words in _tcp_sockets(own) if words[2].endswith(own)]
     files = open_files(pid)
     return any(f"socket:[{inode}]" in files for inode in inodes)
 
@@ -92,7 +91,7 @@ def holders(client: socket.socket) -> str:
     """Tell people who has the other end of a client's connection, and how the system sees it."""
     own = _port(client.getsockname()[1])
     told = []
-    for words in _tcp_sockets():
+    for words in _tcp_sockets(own):
         if words[2].endswith(own):
             state, (to_send, to_read), inode = words[3], words[4].split(":"), words[9]
             told.append(
@@ -121,8 +120,9 @@ def _described(pid: int) -> str:
 
 def listening_inode(port: int) -> str:
     """Tell which socket listens on a port of 127.0.0.1."""
+    own = _port(port)
     (inode,) = (
-        words[9] for words in _tcp_sockets() if words[1].endswith(_port(port)) and words[3] == "0A"
+        words[9] for words in _tcp_sockets(own) if words[1].endswith(own) and words[3] == "0A"
     )
     return inode
 
@@ -131,8 +131,10 @@ def _port(number: int) -> str:
     return f":{number:04X}"
 
 
-def _tcp_sockets() -> list[list[str]]:
-    return [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+def _tcp_sockets(port: str) -> list[list[str]]:
+    """Give those with a port at either end, of many thousands that wait for their time to be over."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    return [line.split() for line in lines if f"{port} " in line]
 
 
 class WorkersTestCase(InteropTestCase):

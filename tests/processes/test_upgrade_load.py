@@ -17,7 +17,7 @@ from tests.processes.upgrading import Upgrading
 if TYPE_CHECKING:
     from tests.interop.mux import Record
 
-_UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "10"))
+_UPGRADES = int(os.environ.get("TXMUX_UPGRADES", "6"))
 _STREAMS = int(os.environ.get("TXMUX_STREAMS", "50"))
 _ENOUGH = 30
 """Upgrades after which memory tells something."""
