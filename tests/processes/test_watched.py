@@ -136,8 +136,8 @@ class KilledTest(WorkersTestCase):
         ended = 0
         for _ in range(_KILLED):
             held = [self.held(mux, listening) for _ in range(12)]
-            eventually_serve(mux, 2)
-            victim = pids_of(mux.child.pid)[0]
+            # One that was killed before may still be among the children.
+            victim = serving(mux, 2)[0]
             owned = [has_connection(victim, server) for _, server in held]
             os.kill(victim, signal.SIGKILL)
             ended += sum(owned)
@@ -171,15 +171,17 @@ def goes_on(client: socket.socket, server: socket.socket) -> bool:
         return False
 
 
-def eventually_serve(mux: Mux, count: int) -> None:
-    """Wait until so many workers accept."""
-    inode = listening_inode(mux.port)
-    eventually(
-        lambda: (
-            sum(f"socket:[{inode}]" in open_files(pid) for pid in pids_of(mux.child.pid)) >= count
-        ),
-        f"{count} workers serve",
-    )
+def serving(mux: Mux, count: int) -> list[int]:
+    """Wait until this many workers accept, and give all that do, the oldest first."""
+    socket_name = f"socket:[{listening_inode(mux.port)}]"
+    found: list[int] = []
+
+    def are_enough() -> bool:
+        found[:] = [pid for pid in pids_of(mux.child.pid) if socket_name in open_files(pid)]
+        return len(found) >= count
+
+    eventually(are_enough, f"{count} workers serve")
+    return found
 
 
 class Load(threading.Thread):
