@@ -174,7 +174,7 @@ class Draft:
         while True:
             lines = list(self._lines())
             text = "".join(f"{line}\n" for line, _ in lines)
-            # What waits for a person's decision is no error of this program's.
+            # What waits for a person's decision is not an error of this program's.
             plain = "".join(f"{_plain(line, place)}\n" for line, place in lines)
             try:
                 parse(plain, self._path, matchers)

@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
     PortOf = Callable[[str], DatagramPort | None]
 
-_FORGOTTEN = 30.0  # seconds for which clients that are led nowhere are remembered, so that they are decided about once
+_REMEMBERED = 30.0  # seconds for which clients that are led to no server are remembered, so that they are decided about once
 _TRIED_AGAIN = 1.0  # the same for those who found no server, as it may be back soon
 
 
 def remembered_for(reason: EndReason) -> float:
-    """Tell for how many seconds a client is remembered that is led nowhere.
+    """Tell for how many seconds a client is remembered that is led to no server.
 
     Args:
-        reason: Why it is.
+        reason: Why it is led to none.
     """
-    return _FORGOTTEN if reason in {"no-route", "denied"} else _TRIED_AGAIN
+    return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
 
 
 class Passed(Asked):

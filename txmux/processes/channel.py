@@ -47,7 +47,7 @@ class Channel(Protocol):
     """One end of it.
 
     A message is ``{"kind": KIND, NAME: VALUE, …}``. One with ``"ask": NUMBER`` is answered by ``{"kind": "answer", "to": NUMBER,
-    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, so many come along;
+    "value": VALUE}``, or with ``"error": TEXT`` instead of the value. With ``"descriptors": COUNT``, that many come along;
     see `DescriptorStream`. Who does not know a kind or a name overlooks it, since the other process may be of another version.
 
     Args:

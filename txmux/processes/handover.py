@@ -77,7 +77,7 @@ async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Keepi
 
 
 def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
-    """Suspend connections, so many at a time as go into a message, when somebody is there to take them."""
+    """Suspend connections, as many at a time as go into a message, when somebody is there to take them."""
     batch: list[_Suspended] = []
     held = 0
     for connection in connections:

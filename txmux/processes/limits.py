@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
-_MOVING, _EXPECTED = -2, -1  # the columns that are no process's
+_MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
 _STEP = 1 << 17
 """Bytes by which the memory grows: of what is not written, the system keeps nothing."""
 

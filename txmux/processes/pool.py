@@ -146,8 +146,8 @@ class Pool:
         """Replace a worker that was sent a signal, unless that turns out to be for the whole service.
 
         Args:
-            worker: It.
-            most: The highest number of workers; where there are so many, this one ends with its connections, and then has a successor.
+            worker: The one that was sent it.
+            most: The highest number of workers; where there are that many already, this one ends with its connections, and then has a successor.
         """
 
         def replace() -> None:

@@ -140,7 +140,7 @@ class SocketConnector:
             if number not in _NO_PORT:
                 break
             self._socket.close()
-            if why != IN_USE:  # it is no address of this machine
+            if why != IN_USE:  # it is not an address of this machine
                 break
         return number, why
 

@@ -155,7 +155,7 @@ def hypothesis() -> Any:
 
 
 def try_many(check: Any, strategy: Any, examples: int) -> None:
-    """Call `check` with so many values of a strategy, the same ones each time."""
+    """Call `check` with this many values of a strategy, the same ones each time."""
     made = hypothesis()
     settings = made.settings(
         max_examples=examples,

@@ -112,7 +112,7 @@ def _numbers(data: bytes) -> list[int]:
 
 
 def _ends(alpn: tuple[str, ...]) -> str:
-    """Give the first and the last character of the first protocol, or of that in hex if they are no letters or digits."""
+    """Give the first and the last character of the first protocol, or of that in hex if they are not letters or digits."""
     if not alpn:
         return "00"
     first = alpn[0]

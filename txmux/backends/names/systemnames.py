@@ -39,7 +39,7 @@ class ResolvConf:
     Attributes:
         servers: IP addresses of name servers.
         search: Domains that short names are looked for in.
-        ndots: A name with so many dots is first taken as it is.
+        ndots: A name with at least this many dots is first taken as it is.
     """
 
     servers: tuple[str, ...] = ("127.0.0.1",)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from txmux.cli.init.services import Kind, Service
 
 OWN_PROGRAM = "txmux"
-"""The name of the program that serves: what it listens at is no server to lead clients to."""
+"""The name of the program that serves: what it listens at is not a server to lead clients to."""
 
 _USUAL = (443, 8443, 4443, 10443, 20443)
 _HERE = "127.0.0.0/8, ::1"

@@ -67,7 +67,7 @@ _TRUE_OR_FALSE = frozenset(
 
 
 def read_acl(words: Sequence[str], place: Place) -> Condition:
-    """Read what follows the name of an ``acl``, or stands between braces.
+    """Read what follows the name of an ``acl``, or is between braces.
 
     Args:
         words: Its words.

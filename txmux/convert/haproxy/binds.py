@@ -87,8 +87,8 @@ class Bind:
     """One address to listen on.
 
     Attributes:
-        line: Where it stands.
-        address: As it stands there.
+        line: The number of its line.
+        address: As it is written there.
         flags: What follows, each with its values.
     """
 

@@ -33,7 +33,7 @@ def read_limits(line: Line, proxy: Proxy, tables: Mapping[str, Proxy]) -> list[L
 
     Args:
         line: The rule.
-        proxy: Where it stands.
+        proxy: The section that it is in.
         tables: What may have a table, by name.
 
     Returns:

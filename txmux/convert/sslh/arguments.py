@@ -83,7 +83,7 @@ def read_arguments(words: Sequence[str], line: int) -> tuple[Settings, list[str]
 
     Args:
         words: Its arguments, without the program's name.
-        line: Where it stands.
+        line: The number of its line.
 
     Returns:
         What a file would say for it, in which ``config`` is the path of a file to be read before; and the words that mean nothing.

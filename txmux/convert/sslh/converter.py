@@ -78,7 +78,7 @@ def convert_arguments(
     """Make rules of the arguments of sslh, which stand in a line; the rest is as for `convert_sslh`.
 
     Raises:
-        ConvertError: They are no such arguments, or the file that they name cannot be read.
+        ConvertError: They are not such arguments, or the file that they name cannot be read.
     """
     settings, unknown = read_arguments(words, line)
     if unknown:

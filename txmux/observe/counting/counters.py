@@ -290,7 +290,7 @@ class Reading:
 
 
 def _arranged(blocks: Mapping[str, list[int]], places: Mapping[str, int], count: int) -> list[int]:
-    """Put blocks where they are in a column of so many cells; what has no place there is left out."""
+    """Put blocks where they are in a column with this many cells; what has no place there is left out."""
     cells = [0] * count
     for key, block in blocks.items():
         start = places.get(key)

@@ -182,7 +182,7 @@ class Backend:
         download_rate: To the client; ``None`` means no limit.
         fallback: Where a client is led when no server can be reached.
         unanswered_timeout: Of a flow of datagrams that the server has never answered.
-        answers: After so many datagrams from the server a flow is over; 0 means no such end.
+        answers: The datagrams from the server after which a flow is over; 0 means no such end.
         proxy_every: Which datagrams of a flow have a header of the PROXY protocol.
         section: Its section of a file; `NOWHERE` if it was made in Python.
     """

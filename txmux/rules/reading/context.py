@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txmux.rules.reading.files import FileReader
 
 REFUSALS = {refusal.value: refusal for refusal in Refusal}
-"""Outcomes that are no backends, by their words."""
+"""Outcomes other than backends, by their words."""
 
 _FILE = re.compile(r"\.[a-z]+$")
 

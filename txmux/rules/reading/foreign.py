@@ -1,4 +1,4 @@
-"""Files that are no rules at all: the configuration of another program, YAML or JSON."""
+"""Files that are not rules at all: the configuration of another program, YAML or JSON."""
 
 from __future__ import annotations
 

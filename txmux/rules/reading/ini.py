@@ -108,7 +108,7 @@ class _Reader:
     def entry(self, number: int, line: str) -> None:
         key, equals, value = (part.strip() for part in line.partition("="))
         self._finish_entry()
-        # Also for a line that is no entry, so that the lines that continue it are no further problems.
+        # Also for a line that is not an entry, so that the lines that continue it are not told of as further problems.
         self._items = []
         colon = _COLON.fullmatch(line)
         if colon or not (equals and key):
