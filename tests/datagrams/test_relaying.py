@@ -8,7 +8,7 @@ import socket
 from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
-from txmux.datagrams import ancillary, passing
+from txmux.datagrams import ancillary, moving
 
 _RULES = """
 [txmux]
@@ -192,7 +192,7 @@ class RefusedTests(FlowCase):
 
     async def test_server_returns(self) -> None:
         """A client that found no server finds it soon after that is back, from the same port."""
-        self.patch(passing, "_TRIED_AGAIN", 0.05)
+        self.patch(moving, "_TRIED_AGAIN", 0.05)
         gone, client = free_port(kind=socket.SOCK_DGRAM), Talker.listening(self)
         port = self.begin(gone, backend="eject = off")
         client.say(b"one", port)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
-    from txmux.datagrams.moving import Mover
+    from txmux.datagrams.following import Following
     from txmux.datagrams.port import DatagramPort, Key
     from txmux.datagrams.table import FlowTable, Lane
     from txmux.frontend.generation import Generation
@@ -46,10 +46,12 @@ if TYPE_CHECKING:
         def closed(self, flow: Any, /) -> None:
             """Tell of the end of a flow."""
 
-        def mover(self, flow: Any, port: DatagramPort, key: Key, first: bytes, /) -> Mover | None:
+        def following(
+            self, flow: Any, port: DatagramPort, key: Key, first: bytes, /
+        ) -> Following | None:
             """Make what has a flow follow its client, if its protocol can move."""
 
-        def mover_of(
+        def following_of(
             self,
             flow: Any,
             port: DatagramPort,
@@ -57,7 +59,7 @@ if TYPE_CHECKING:
             told: Mapping[str, Any],
             port_of: Callable[[str], DatagramPort | None],
             /,
-        ) -> Mover | None:
+        ) -> Following | None:
             """Make what has a flow of another process follow its client."""
 
 

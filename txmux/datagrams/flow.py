@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from txmux.backends.upstream import Upstream
 from txmux.datagrams import ancillary, tunnels
 from txmux.datagrams.introduced import behind_headers
-from txmux.datagrams.passing import Passed, remembered_for
+from txmux.datagrams.moving import Movable, remembered_for
 from txmux.datagrams.way import Way
 from txmux.observe.recent import CAPTURED
 from txmux.rules.model import fewer
@@ -15,7 +15,7 @@ from txmux.rules.model import fewer
 if TYPE_CHECKING:
     from txmux.backends.upstream import Destination
     from txmux.datagrams.asked import Owner
-    from txmux.datagrams.moving import Mover
+    from txmux.datagrams.following import Following
     from txmux.datagrams.port import DatagramPort, Key
     from txmux.datagrams.table import Lane
     from txmux.detection.detector import Decision, FlowDetection
@@ -32,7 +32,7 @@ MOST_HELD = 4
 """Datagrams that are held for a server that is not known yet, or that may be replaced by another one."""
 
 
-class Flow(Passed):
+class Flow(Movable):
     """The datagrams between one client and one server. To others it is what a connection is: see `txmux.frontend.served.Served`.
 
     Args:
@@ -92,7 +92,7 @@ class Flow(Passed):
         self._detection: FlowDetection[Branch] | None = detection if looks else None
         self._nowhere: EndReason = "no-route"
         self._way: Way | None = None
-        self._mover: Mover | None = None
+        self._following: Following | None = None
         self._is_stray = False
         self._still_in: Lane | None = None
         self._late: EndReason | None = None
@@ -143,11 +143,11 @@ class Flow(Passed):
         count = -(-length // size) if 0 < size < length else 1
         self.bytes_in += length
         self.datagrams_in += count
-        if is_home and self._mover is not None:
-            trail = self._mover.trail
+        if is_home and self._following is not None:
+            trail = self._following.trail
             trail.heard_at = now
             if trail.watches:
-                self._mover.from_home(length, count)
+                self._following.from_home(length, count)
         way.send(data, size)
         return True
 
@@ -240,7 +240,9 @@ class Flow(Passed):
         if isinstance(destination, Upstream):
             record.backend = destination.backend.name
             self._way = self._way_to(destination)
-            self._mover = self._mover or self._flows.mover(self, self._port, self._key, self.said)
+            self._following = self._following or self._flows.following(
+                self, self._port, self._key, self.said
+            )
             self._way.begin()
         else:
             self._go_nowhere(reason)
@@ -289,7 +291,7 @@ class Flow(Passed):
         lane, way = self.lane, self._way
         if lane is None or way is None:
             return
-        if self._mover is not None and not self._mover.from_server(data, size):
+        if self._following is not None and not self._following.from_server(data, size):
             return
         self.heard_at = self._flows.seconds()
         lane.flows.move_to_end(self)
@@ -391,7 +393,7 @@ class Flow(Passed):
             self._counted = None
             self.generation.counts.over(counted, record, reason)
         self._leave(self._port, self._key)
-        if self._mover is not None:
-            self._mover.end()
-            self._mover = None
+        if self._following is not None:
+            self._following.end()
+            self._following = None
         self._flows.closed(self)

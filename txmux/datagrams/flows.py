@@ -13,8 +13,8 @@ import attrs
 
 from txmux.datagrams import ancillary
 from txmux.datagrams.flow import Flow
-from txmux.datagrams.moving import Mover
-from txmux.datagrams.passing import client_of
+from txmux.datagrams.following import Following
+from txmux.datagrams.moving import client_of
 from txmux.datagrams.port import DatagramPort
 from txmux.datagrams.refusals import Refusals
 from txmux.datagrams.roaming import Roaming
@@ -117,7 +117,7 @@ class Flows:
         self.seconds = engine.clock.seconds
         self.table: FlowTable[Flow] = FlowTable()
         self.buffer = memoryview(bytearray(ancillary.LARGEST))
-        self._roaming: Roaming[Mover] = Roaming()
+        self._roaming: Roaming[Following] = Roaming()
         self._ports = 0
         self._timer: IDelayedCall | None = None
         self._rings_at = math.inf
@@ -211,22 +211,22 @@ class Flows:
         trail = self._roaming.find(bytes(data[:size] if 0 < size < len(data) else data))
         return trail is not None and trail.flow.from_elsewhere(port, key, data, size)
 
-    def mover(self, flow: Flow, port: DatagramPort, key: Key, first: bytes) -> Mover | None:
+    def following(self, flow: Flow, port: DatagramPort, key: Key, first: bytes) -> Following | None:
         """Make what has a flow follow its client; ``None`` if its protocol cannot move, or a proxy in front tells of its client."""
         if flow.introduction is not None:
             return None
-        return Mover.of(self._roaming, flow, (port, key), first, self.seconds)
+        return Following.of(self._roaming, flow, (port, key), first, self.seconds)
 
-    def mover_of(
+    def following_of(
         self,
         flow: Flow,
         port: DatagramPort,
         key: Key,
         told: Mapping[str, Any],
         port_of: Callable[[str], DatagramPort | None],
-    ) -> Mover | None:
-        """Make what has a flow of another process follow its client; see `Mover.told`."""
-        return Mover.recalled(self._roaming, flow, (port, key), told, self.seconds, port_of)
+    ) -> Following | None:
+        """Make what has a flow of another process follow its client; see `Following.told`."""
+        return Following.recalled(self._roaming, flow, (port, key), told, self.seconds, port_of)
 
     def adopt(
         self, port: DatagramPort, key: Key, record: ConnectionRecord, told: Mapping[str, Any]

@@ -1,255 +1,286 @@
-"""A flow that follows its client to another address."""
+"""A flow as it goes on in another process: what is told of it, and what is made of that there.
+
+What one version does not tell, another one does without, and what it does not know, it overlooks.
+"""
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
-from txmux.datagrams import ancillary
-from txmux.datagrams.flow_ids import may_move
-from txmux.datagrams.kept import KeptAnswers
-from txmux.frontend.limits.admission import Refused
-from txmux.proxyprotocol.header import Address
-from txmux.rules.model.networks import unmapped
+import attrs
+
+from txmux.datagrams.asked import Asked
+from txmux.observe.states import STATES
+from txmux.proxyprotocol.decode import decode_datagram
+from txmux.proxyprotocol.encode import encode_v2
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping
-    from typing import Protocol
 
-    from txmux.datagrams.port import DatagramPort, Key
-    from txmux.datagrams.roaming import Roaming, Trail
+    from txmux.backends.pool.member import Member
+    from txmux.backends.upstream import Destination, Upstream
+    from txmux.datagrams.following import Following
+    from txmux.datagrams.port import DatagramPort
+    from txmux.datagrams.table import Lane
+    from txmux.datagrams.way import Way
+    from txmux.detection.detector import FlowDetection
     from txmux.frontend.generation import Generation
     from txmux.frontend.limits.per_source import Permit
-    from txmux.observe.record import ConnectionRecord
+    from txmux.observe.counting.counts import RouteCounts
+    from txmux.observe.reasons import EndReason
+    from txmux.observe.states import ConnectionState
+    from txmux.proxyprotocol.header import Header
 
-    class Traveller(Protocol):
-        """A flow, as what moves it sees it."""
+    PortOf = Callable[[str], DatagramPort | None]
 
-        generation: Generation
-        record: ConnectionRecord
-        permit: Permit | None
-
-        @property
-        def newest_generation(self) -> Generation:
-            """The rules under which new flows begin."""
-
-        @property
-        def client(self) -> Address:
-            """The client's address."""
-
-        def move_to(self, port: DatagramPort, key: Key, client: Address, /) -> None:
-            """Have its answers go elsewhere."""
-
-        def from_client(self, data: memoryview, size: int, /, *, is_home: bool) -> bool:
-            """Take datagrams of the client."""
-
-        def from_server(self, data: memoryview, size: int, /) -> None:
-            """Send datagrams of the server."""
-
-        def lost(self, count: int, /) -> None:
-            """Count datagrams that were dropped."""
+_REMEMBERED = 30.0  # seconds for which clients that are led to no server are remembered, so that they are decided about once
+_TRIED_AGAIN = 1.0  # the same for those who found no server, as it may be back soon
 
 
-class Mover:
-    """Tells a flow's trail of what comes and goes, and has the flow follow it.
+def remembered_for(reason: EndReason) -> float:
+    """Tell for how many seconds a client is remembered that is led to no server.
 
     Args:
-        flow: The flow.
-        seconds: Tells the time.
-
-    Attributes:
-        trail: Where the flow is. `of` sets it.
+        reason: Why it is led to none.
     """
+    return _REMEMBERED if reason in {"no-route", "denied"} else _TRIED_AGAIN
 
-    __slots__ = ("_at", "_flow", "_kept", "_reserved", "_seconds", "trail")
 
-    trail: Trail[Mover]
+class Movable(Asked):
+    """What a flow does to leave this process, and to come into it."""
 
-    def __init__(self, flow: Traveller, seconds: Any) -> None:
-        self._flow = flow
-        self._seconds = seconds
-        self._at: object = None
-        self._reserved: tuple[object, Permit] | None = None  # where it may move to
-        self._kept = KeptAnswers()
+    __slots__ = (
+        "_client",
+        "_counted",
+        "_counted_before",
+        "_detection",
+        "_flows",
+        "_following",
+        "_is_stray",
+        "_key",
+        "_late",
+        "_level",
+        "_nowhere",
+        "_port",
+        "_started_at",
+        "_still_in",
+        "_way",
+        "admitted",
+        "bytes_in",
+        "bytes_out",
+        "datagrams_in",
+        "datagrams_out",
+        "decided_after",
+        "entered_at",
+        "generation",
+        "heard_at",
+        "held",
+        "introduction",
+        "lane",
+        "led_for",
+        "logged",
+        "permit",
+        "record",
+        "state",
+        "unrecognised",
+    )
 
-    @classmethod
-    def of(
-        cls,
-        roaming: Roaming[Mover],
-        flow: Traveller,
-        home: tuple[DatagramPort, Key],
-        first: bytes,
-        seconds: Any,
-    ) -> Mover | None:
-        """Make one for a flow; ``None`` if its protocol cannot move.
+    state: ConnectionState
+    generation: Generation
+    permit: Permit | None
+    introduction: Header | None
+    unrecognised: bytes | None
+    led_for: EndReason | None
+    decided_after: int
+    entered_at: float
+    _counted: RouteCounts | None
+    _is_stray: bool
+    _counted_before: tuple[int, ...]
+    _following: Following | None
+    _nowhere: EndReason
+    _way: Way | None
+    _still_in: Lane | None
+    _late: EndReason | None
 
-        Args:
-            roaming: That of the listener.
-            flow: The flow.
-            home: The port that its client has asked, and its key there.
-            first: Its first datagram.
-            seconds: Tells the time.
-        """
-        if not may_move(first):
-            return None
-        mover = cls(flow, seconds)
-        trail = roaming.begin(mover, home, first)
-        if trail is None:
-            return None
-        mover.trail, mover._at = trail, trail.home
-        return mover
+    if TYPE_CHECKING:
+        _detection: FlowDetection[Any] | None
+
+        def _lead(self, destination: Destination, reason: EndReason) -> None: ...
+
+        def _way_to(self, upstream: Upstream) -> Way: ...
+
+        def _look(self) -> None: ...
+
+        def count_bytes(self) -> None:
+            """Count what was moved."""
+
+        def over(self, reason: EndReason) -> None:
+            """End it."""
+
+    # Another process goes on with it.
+
+    @property
+    def server_socket(self) -> socket.socket | None:
+        """The one to its server, if there is one."""
+        return None if self._way is None else self._way.server_socket
+
+    def stand_still(self) -> None:
+        """Hear nothing of the server, and do not end, until `resume` or `let_go`. What comes waits in the socket."""
+        self._still_in = self.lane
+        self._flows.table.leave(self)
+        if self._way is not None:
+            self._way.stand_still()
+
+    def resume(self) -> None:
+        """Go on here: nobody has taken it."""
+        lane, self._still_in = self._still_in, None
+        if lane is None:
+            return
+        self._flows.rejoin(self, lane, self.entered_at, self.heard_at)
+        if self._way is not None:
+            self._way.resume()
+        if self._late is not None:
+            self.over(self._late)
 
     def told(self) -> dict[str, Any]:
-        """Give what another process needs to follow the client further, as values of JSON."""
+        """Give what another process needs to go on with it, as values of JSON."""
+        peer, local = self._key
+        now = self._flows.seconds()
+        way = self._way
+        return {
+            "record": attrs.asdict(self.record),
+            "peer": peer,
+            "local": local.hex(),
+            "place": self._port.place,
+            "client": str(self._client),
+            "generation": self.generation.number,
+            "state": self.state,
+            "age": self.elapsed_ms() / 1000,
+            "in_state": now - self.entered_at,
+            "quiet": now - self.heard_at,
+            "logged": self.logged,
+            "counts": [self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out],
+            "held": [_text(data) for data in self.held],
+            "answered": way is not None and way.is_answered,
+            "way": None if way is None else way.told(),
+            "nowhere": self._nowhere,
+            "is_stray": self._is_stray,
+            "led_for": self.led_for,
+            "decided_after": self.decided_after,
+            "unrecognised": None if self.unrecognised is None else _text(self.unrecognised),
+            "introduction": self._introduction_told(),
+            "trail": None if self._following is None else self._following.told(),
+        }
 
-        def write(source: Any) -> list[Any]:
-            port, (peer, local) = source
-            return [port.place, peer, local.hex()]
+    def _introduction_told(self) -> str | None:
+        header = self.introduction
+        return None if header is None else _text(encode_v2(header, datagrams=True))
 
-        return self.trail.told(write, self._seconds())
-
-    @classmethod
-    def recalled(
-        cls,
-        roaming: Roaming[Mover],
-        flow: Traveller,
-        home: tuple[DatagramPort, Key],
-        told: Mapping[str, Any],
-        seconds: Any,
-        port_of: Callable[[str], DatagramPort | None],
-    ) -> Mover | None:
-        """Make one for a flow of another process.
-
-        Args:
-            roaming: As for `of`.
-            flow: As for `of`.
-            home: As for `of`.
-            told: What `told` gave there.
-            seconds: As for `of`.
-            port_of: Gives the port of a place; ``None`` if there is none here.
-        """
-
-        def read(written: Any) -> Any:
-            name, peer, local = written
-            port = port_of(name)
-            return None if port is None else (port, (tuple(peer), bytes.fromhex(local)))
-
-        mover = cls(flow, seconds)
-        trail = roaming.recall(mover, home, told, read, seconds())
-        if trail is None:
-            return None
-        mover.trail, mover._at = trail, trail.home
-        return mover
-
-    def from_home(self, length: int, count: int) -> None:
-        """Note datagrams of the client, from where it is."""
-        self.trail.from_home(length, count, self._seconds())
-        self._give_kept()
-
-    def from_elsewhere(self, port: DatagramPort, key: Key, data: memoryview, size: int) -> bool:
-        """Take datagrams of another address that belong to the flow.
+    def let_go(self) -> EndReason | None:
+        """Forget it: another process goes on with it, and tells the log of its end.
 
         Returns:
-            Whether they do: the address may be one that is not let in.
+            How it has to end there, if it was to end meanwhile.
         """
-        trail, source, client = self.trail, (port, key), _address(key)
-        is_new = not trail.knows(source)
-        if is_new and not (self._may_be_at(client) and self._reserve(source, client)):
-            return False
-        count, now = ancillary.datagrams_in(len(data), size), self._seconds()
-        is_near = client.host == self._flow.client.host
-        if trail.from_elsewhere(source, len(data), count, now, is_near=is_near):
-            self._follow()
-            self._give_kept()
-            self._flow.from_client(data, size, is_home=False)
+        self._still_in = None
+        self.count_bytes()
+        if self._counted is not None:
+            self.generation.counts.moved_away(self._counted)
+            self._counted = None
+        self.held = ()
+        self.logged = False
+        self.over("done")
+        return self._late
+
+    def comes_back(self) -> None:
+        """Note that the flow comes back as another object, before it is known here that this one is to `let_go`."""
+        if self._following is not None:
+            self._following.end()
+            self._following = None
+
+    # Another process has begun it.
+
+    def go_on(
+        self,
+        told: Mapping[str, Any],
+        led_to: tuple[Upstream, Member | None] | None,
+        server: socket.socket | None,
+        port_of: PortOf,
+    ) -> None:
+        """Go on where another process has stopped.
+
+        Args:
+            told: What `told` gave there.
+            led_to: The backend that it was led to, and the server among those that are known here.
+            server: The socket to it.
+            port_of: Gives the port of a place here.
+        """
+        state = told.get("state", "relaying")
+        self.logged = told["logged"]
+        self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = told["counts"]
+        # The other process has counted these.
+        self._counted_before = tuple(told["counts"])
+        self._counted = self.engine.column.route(self.record.listener, self.record.route or "")
+        self._started_at -= told["age"]
+        self.held = tuple(b64decode(data) for data in told.get("held", ()))
+        self.led_for = told.get("led_for")
+        self.decided_after = told.get("decided_after", 0)
+        self._nowhere = told.get("nowhere", self._nowhere)
+        self._is_stray = told.get("is_stray", False)
+        if told.get("unrecognised") is not None:
+            self.unrecognised = b64decode(told["unrecognised"])
+        if told.get("introduction") is not None:
+            found = decode_datagram(b64decode(told["introduction"]))
+            self.introduction = None if found is None else found.header
+        self.generation.counts.adopted(self._counted)
+        now = self._flows.seconds()
+        times = now - told.get("in_state", 0.0), now - told.get("quiet", 0.0)
+        if state == "peeking":
+            self._decide_again(*times)
+            return
+        self._detection = None
+        if self.permit is not None:
+            self.permit.settle()
+        if told.get("trail") is not None:
+            self._following = self._flows.following_of(
+                self, self._port, self._key, told["trail"], port_of
+            )
+        if state in STATES:
+            self.state = state
+        if led_to is None:
+            self.held = ()
+            seconds = remembered_for(self._nowhere)
+            lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
+            self._flows.rejoin(self, lane, *times)
+        elif led_to[1] is None or server is None:
+            self._lead(led_to[0], self.led_for or "no-route")
         else:
-            if is_new:
-                self._give_back()
-            self._flow.lost(count)
-        return True
+            upstream, member = led_to[0], led_to[1]
+            self._way = self._way_to(upstream)
+            is_answered = told.get("answered", True)
+            self._way.go_on(member, server, is_answered=is_answered, told=told.get("way") or {})
+            backend = upstream.backend
+            seconds = backend.idle_timeout if is_answered else backend.unanswered_timeout
+            lane = self._flows.table.lane(
+                seconds, is_spare=not is_answered, is_final=not is_answered
+            )
+            self._flows.rejoin(self, lane, *times)
 
-    def from_server(self, data: memoryview, size: int) -> bool:
-        """Learn from what the server says, and tell whether it goes out."""
-        trail, length = self.trail, len(data)
-        if length and trail.may_tell(data[0]):
-            trail.from_server(bytes(data[:size] if 0 < size < length else data))
-        if not trail.watches:
-            return True
-        goes = trail.to_client(length, self._seconds())
-        self._follow()
-        if goes:
-            self._give_kept()
-        elif lost := self._kept.keep(data, size):
-            self._flow.lost(lost)
-        return goes
-
-    def _give_kept(self) -> None:
-        """Send what has waited, once the address has proved itself."""
-        if self._kept and not self.trail.watches:
-            for datagram in self._kept.take():
-                self._flow.from_server(memoryview(datagram), 0)
-
-    def _may_be_at(self, client: Address) -> bool:
-        """Tell whether a client with this address is let in, and served by the route; a proxy in front is none."""
-        generation, name = self._flow.generation, self._flow.record.route
-        senders = generation.settings.accept_proxy_from
-        if senders is not None and client.host in senders:
-            return False
-        routes = generation.top.detector.routes
-        route = next((route for route in routes if route.name == name), None)
-        is_served = route is None or route.clients.serves(client.host)
-        now = self._flow.newest_generation
-        return is_served and generation.admission.serves(client) and now.admission.serves(client)
-
-    def _reserve(self, source: object, client: Address) -> bool:
-        """Count the flow for another source, too, as it may move there; tell whether that may have one more."""
-        self._give_back()
-        flow = self._flow
-        try:
-            permit = flow.newest_generation.admission.move(flow.permit, flow.client, client)
-        except Refused:
-            return False
-        if permit is not None and permit is not flow.permit:
-            self._reserved = source, permit
-        return True
-
-    def _give_back(self) -> None:
-        reserved, self._reserved = self._reserved, None
-        if reserved is not None:
-            reserved[1].release()
-
-    def _count_at(self, home: object, client: Address) -> None:
-        """Count the flow for the source where it is now, and for no other one."""
-        flow, before = self._flow, self._flow.permit
-        if self._reserved is not None and self._reserved[0] == home:
-            permit: Permit | None = self._reserved[1]
-            self._reserved = None
-        else:
-            self._give_back()
-            admission = flow.newest_generation.admission
-            permit = admission.move(before, flow.client, client, is_known=True)
-        if permit is not before:
-            flow.permit = permit
-            if before is not None:
-                before.release()
-
-    def end(self) -> None:
-        """Forget the flow."""
-        if lost := len(self._kept.take()):
-            self._flow.lost(lost)
-        self._give_back()
-        self.trail.end()
-
-    def _follow(self) -> None:
-        if self._at is not self.trail.home:
-            home: Any = self.trail.home
-            self._at = home
-            port, key = home
-            client = _address(key)
-            self._count_at(home, client)
-            self._flow.move_to(port, key, client)
-            self._flow.record.facts["moved_to"] = str(client)
+    def _decide_again(self, entered_at: float, heard_at: float) -> None:
+        """Show what was held to the rules of this process, which may be others."""
+        seconds = self.generation.settings.detect_timeout
+        lane = self._flows.table.lane(seconds, is_spare=True, is_final=True)
+        self._flows.rejoin(self, lane, entered_at, heard_at)
+        if self.held:
+            self._look()
 
 
-def _address(key: Key) -> Address:
-    return Address(unmapped(ip_address(key[0][0])), key[0][1])
+def client_of(told: Mapping[str, Any]) -> str:
+    """Give the address of the client of a flow of another process, as it is now."""
+    return str(told.get("client", told["record"]["client"]))
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode("ascii")
