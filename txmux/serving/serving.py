@@ -19,7 +19,7 @@ from txmux.rules.model import Listener
 from txmux.serving.denied import Denied
 from txmux.serving.door import Door
 from txmux.serving.doors import Doors
-from txmux.serving.ending import end_by_and_by
+from txmux.serving.ending import Ending
 from txmux.serving.endpoints import accept_waiting
 from txmux.serving.leading import door_at
 from txmux.serving.places import places_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Mapping
 
-    from twisted.internet.interfaces import IDelayedCall, IListeningPort
+    from twisted.internet.interfaces import IListeningPort
 
     from txmux.frontend.hops import Hops
     from txmux.frontend.served import Served
@@ -99,7 +99,7 @@ class Serving:
         self._terminations.add(rules)
         self.doors = Doors(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
-        self._later: set[IDelayedCall] = set()
+        self._ending = Ending(reactor, self.connections)
         self.factories: list[MuxFactory] = []
         self.number = 1
         self.wanted: Mapping[str, Any] = {}
@@ -317,14 +317,12 @@ class Serving:
         number = self.number
 
         def end() -> None:
-            self._later.discard(call)
             is_old = retired and self.number == number
             rules = None if is_old else self._rules
             for one in removed(self.connections(), rules, number + is_old, routes, backends):
                 one.end("drained")
 
-        call = self._reactor.callLater(self._rules.settings.drain_timeout, end)
-        self._later.add(call)
+        self._ending.later(self._rules.settings.drain_timeout, end)
 
     # The end.
 
@@ -358,16 +356,12 @@ class Serving:
         """
         seconds = self._rules.settings.drain_timeout
         # The deadline is there before anything is waited for.
-        self._later.add(self._reactor.callLater(seconds / 2, self._end_by_and_by, seconds / 2))
-        self._later.add(self._reactor.callLater(seconds, self.end_all))
+        self._ending.all_within(seconds, self.end_all)
         await gatherResults(self.doors.close_all())
         tell_of_draining(len(self.connections()), seconds)
         await gatherResults([factory.emptied() for factory in self._all()])
         await gatherResults([factory.stopped() for factory in self._all()])
-        for call in self._later:
-            if call.active():
-                call.cancel()
-        self._later.clear()
+        self._ending.cancel()
         self._denied.stop()
         await self.engine.share_no_more()
         for factory in self.factories:
@@ -376,9 +370,6 @@ class Serving:
         self._retiring.clear()
         if self._access_log is not None:
             self._access_log.close()
-
-    def _end_by_and_by(self, seconds: float) -> None:
-        self._later.update(end_by_and_by(self._reactor, self.connections(), seconds))
 
     @staticmethod
     def answers() -> bool:
