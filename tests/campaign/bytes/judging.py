@@ -150,6 +150,8 @@ def _of_the_line(
     reasons = _reasons(its)
     if line["reason"] not in reasons:
         yield f"logged as {line['reason']} instead of {' or '.join(sorted(reasons))}"
+    if its.way == "R" and client.heard == "end" and line["reason"] != "connect-refused":
+        yield "a server that broke off looks as if it had ended"
     if its.way != line["backend"] and (line["backend"] or its.is_orderly):
         yield f"logged at {line['backend']} instead of {its.way}"
     if its.entry == "through":
@@ -176,6 +178,8 @@ def _reasons(its: Plan) -> set[str]:
             found.add("proxy-header")  # of which the reset may have taken a part
     if its.server.ending not in ORDERLY:
         found.add("server-reset")
+        if its.way == "R":
+            found.add("connect-refused")  # if the reset comes before the connection is noticed
     if its.client.ending not in UNFINISHED and its.server.ending not in UNFINISHED:
         found.add("done")
     return found

@@ -34,7 +34,7 @@ _SECONDS = 60.0
 """The same, for seconds."""
 _LEAST = 5.0
 """Seconds that clients come in a round, however late it is."""
-_PAUSE = 1.0
+_PAUSE = 4.0
 """Seconds from one change to the next, on average."""
 
 
@@ -124,7 +124,7 @@ class _Rounds:
             numbers = range(first + number, first + trials, PROCESSES)
             control.send(Job(its.mix, numbers, service.entries(), until, its.together))
         waiting, seen = list(crew.clients), []
-        due = time.monotonic() + _PAUSE * by.random()
+        due = time.monotonic() + by.random()
         while waiting:
             for control in list(waiting):
                 if control.poll(0.05):
