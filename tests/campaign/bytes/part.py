@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 from tests.campaign.bytes.clients import Job, come
+from tests.campaign.bytes.datagrams import Changing, Counts, Datagrams
 from tests.campaign.bytes.judging import Verdict, judge
 from tests.campaign.bytes.places import Places
-from tests.campaign.bytes.rounds import SERVERS, Service, choose
+from tests.campaign.bytes.rounds import SERVERS, DatagramService, Service, choose
 from tests.campaign.bytes.servers import PATIENCE, serve
 from tests.campaign.report import Report
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
 
     from tests.campaign.budget import Budget
     from tests.campaign.bytes.rounds import Round
     from tests.campaign.bytes.talks import Seen
+
+T = TypeVar("T", bound=Service)
 
 PROCESSES = 2
 """Of clients; as many serve."""
@@ -34,6 +39,10 @@ _SECONDS = 60.0
 """The same, for seconds."""
 _LEAST = 5.0
 """Seconds that clients come in a round, however late it is."""
+_LONGEST = 2 * _SECONDS + 3 * PATIENCE
+"""Seconds that a service may run."""
+_EVERY = 5
+"""One round of so many is of datagrams."""
 _PAUSE = 4.0
 """Seconds from one change to the next, on average."""
 
@@ -90,31 +99,71 @@ class _Rounds:
     budget: Budget
     crew: Crew
     whole: Verdict = attrs.field(factory=Verdict)
+    datagrams: Counts = attrs.field(factory=Counts)
     changes: dict[str, int] = attrs.field(factory=dict)
+    defects: list[str] = attrs.field(factory=list)
     rounds: int = 0
 
-    def try_round(self, trials: int) -> None:
-        """Try one, and keep what came of it."""
+    def try_streams(self, trials: int) -> None:
+        """Try a round of so many connections, and keep what came of it."""
+        its, by, defects = self._choose()
+        start = functools.partial(Service, its, self.crew.places, _LONGEST)
+        self._try(start, lambda service: self._use(service, its, by, trials, defects), defects)
+        self._note(its, defects)
+
+    def try_datagrams(self) -> None:
+        """Try a round of datagrams, and keep what came of it."""
+        its, by, defects = self._choose()
+        talk = Datagrams(self.budget.seed, self.rounds * TRIALS)
+        start = functools.partial(DatagramService, its, self.crew.places, _LONGEST, talk.port)
+        self._try(start, lambda service: self._use_for_datagrams(service, talk, by), defects)
+        self.datagrams.add(talk.counts)
+        self._note(its, talk.counts.defects + defects)
+
+    def _choose(self) -> tuple[Round, random.Random, list[str]]:
         by = self.budget.chance(-1 - self.rounds)
-        its = choose(self.rounds, by)
-        defects: list[str] = []
-        verdict = Verdict()
+        return choose(self.rounds, by), by, []
+
+    def _note(self, its: Round, defects: list[str]) -> None:
+        where = f"seed {self.budget.seed}, round {self.rounds} ({its.lines()})"
+        self.defects += [f"{where}: {said}" for said in defects]
+        self.rounds += 1
+
+    def _try(self, start: Callable[[], T], use: Callable[[T], None], defects: list[str]) -> None:
+        """Run a service for a round; what goes wrong with it is a defect, and not the end of all."""
         try:
-            service = Service(its, self.crew.places, 2 * _SECONDS + 3 * PATIENCE)
+            service = start()
             try:
-                verdict = self._use(service, its, by, trials)
+                use(service)
             finally:
                 for kind, count in service.changes.items():
                     self.changes[kind] = self.changes.get(kind, 0) + count
                 service.leave(defects)
         except AssertionError as problem:
             defects.append(str(problem)[-2000:])
-        where = f"seed {self.budget.seed}, round {self.rounds} ({its.lines()})"
-        verdict.defects = [f"{where}: {said}" for said in verdict.defects + defects]
-        self.whole.add(verdict)
-        self.rounds += 1
 
-    def _use(self, service: Service, its: Round, by: random.Random, trials: int) -> Verdict:
+    def _use_for_datagrams(
+        self, service: DatagramService, talk: Datagrams, by: random.Random
+    ) -> None:
+        until = time.monotonic() + max(_LEAST, min(_SECONDS / 4, self.budget.left()))
+        changing = Changing(lambda: service.change(by), _PAUSE / 2)
+        if service.can_change():
+            changing.start()
+
+        def is_changing() -> bool:
+            if time.monotonic() > until:
+                changing.end()
+            return changing.is_alive()
+
+        talk.run(service.ports["datagrams"], until, is_changing)
+        if changing.problem:
+            talk.counts.defects.append(changing.problem[-2000:])
+        asked = sum(bool(flow.asked) for flow in talk.flows.values())
+        talk.compare(service.whole_log(asked, PATIENCE))
+
+    def _use(
+        self, service: Service, its: Round, by: random.Random, trials: int, defects: list[str]
+    ) -> None:
         crew = self.crew
         until = time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left()))
         for control in crew.servers:
@@ -139,7 +188,28 @@ class _Rounds:
         for control in crew.servers:
             at_servers += control.recv()
         log = service.whole_log(len(seen), PATIENCE)
-        return judge(self.budget.seed, its.mix, seen, at_servers, log)
+        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log)
+        self.whole.add(verdict)
+        defects += verdict.defects
+
+    def report(self) -> Report:
+        """Give what a person reads."""
+        whole, flows = self.whole, self.datagrams
+        figures = {
+            "connections": f"{whole.connections:,}, of which {whole.orderly:,} had to be whole",
+            "bytes looked at": f"{whole.bytes:,}",
+            "rounds": f"{self.rounds}",
+            "changes": ", ".join(f"{count} {kind}" for kind, count in self.changes.items())
+            or "none",
+            "log": ", ".join(
+                f"{count:,} {reason}" for reason, count in whole.reasons.most_common()
+            ),
+            "seen without a byte": f"{whole.empty}, by servers whose clients had left",
+            "datagrams": f"{flows.sent:,} of {flows.flows:,} clients, {flows.asked:,} came; {flows.answered:,} answers came",
+            "moved": f"{flows.moved} of these clients have had more than one port at the server",
+            "missed": f"{whole.missed}, in the queue of a server that went",
+        }
+        return Report(figures, self.defects)
 
 
 def run(budget: Budget, trials: int = TRIALS) -> Report:
@@ -148,17 +218,21 @@ def run(budget: Budget, trials: int = TRIALS) -> Report:
     rounds = _Rounds(budget, crew)
     try:
         while not budget.is_spent():
-            rounds.try_round(trials)
+            if rounds.rounds % _EVERY == _EVERY - 1:
+                rounds.try_datagrams()
+            else:
+                rounds.try_streams(trials)
     finally:
         crew.end()
-    whole = rounds.whole
-    figures = {
-        "connections": f"{whole.connections:,}, of which {whole.orderly:,} had to be whole",
-        "bytes looked at": f"{whole.bytes:,}",
-        "rounds": f"{rounds.rounds}",
-        "changes": ", ".join(f"{count} {kind}" for kind, count in rounds.changes.items()) or "none",
-        "log": ", ".join(f"{count:,} {reason}" for reason, count in whole.reasons.most_common()),
-        "seen without a byte": f"{whole.empty}, by servers whose clients had left",
-        "missed": f"{whole.missed}, in the queue of a server that went",
-    }
-    return Report(figures, whole.defects)
+    return rounds.report()
+
+
+def run_datagrams(budget: Budget) -> Report:
+    """Try one round of datagrams alone."""
+    crew = Crew(budget.seed)
+    rounds = _Rounds(budget, crew)
+    try:
+        rounds.try_datagrams()
+    finally:
+        crew.end()
+    return rounds.report()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 MOST = 2**26
 """Bytes of the longest streams."""
 
+_PIECES = (2, 2, 3, 4, 6, 10, 20, 200)
+"""Into at least half as many pieces a stream is cut, if these are not longer by chance."""
 _ONLY = {"first": "F", "through": "X"}
 """Where all go who take such a way in."""
 _SIZES = ((0.90, 2**12), (0.985, 2**17), (0.9993, 2**21), (1.0, MOST))
@@ -184,8 +186,8 @@ def _can_wait(ending: Ending, client: Part) -> bool:
 def _part(by: random.Random, sizes: tuple[int, int], ending: Ending, *, waits: bool) -> Part:
     own, others = sizes
     at = by.randint(0, own if ending is Ending.RESET else others)
-    # few pieces even of long streams, since time is better spent on more connections
-    piece = min(MOST_AT_ONCE, max(own // 200, 1 << by.randrange(0, 18)))
+    # few pieces mostly, since time is better spent on more connections
+    piece = min(MOST_AT_ONCE, max(own // by.choice(_PIECES), 1 << by.randrange(0, 18)))
     gulp = max(others // 200, 1 << by.randrange(4, 19))
     stall, rest = (by.random() * 0.2 if by.random() < 0.15 else 0.0 for _ in range(2))
     return Part(own, piece, stall, gulp, rest, waits, ending, at)

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import attrs
+from typing_extensions import override
 
 from tests.campaign.bytes.places import NAME, WAYS
 from tests.campaign.bytes.plans import MOST, Mix
@@ -99,7 +100,7 @@ class Round:
 
 def choose(number: int, by: random.Random) -> Round:
     """Choose what is tried in a round."""
-    is_secure = by.random() < 0.35
+    is_secure = by.random() < 0.3
     entries = ["plain"] * 6 + ["first", "v1", "v2"]
     if is_secure:
         entries += ["tls", "tls", "tls-v2", "through"]
@@ -111,7 +112,7 @@ def choose(number: int, by: random.Random) -> Round:
         tuple(changes),
         Mix(entries, _MOST_WAYS if is_secure else _PLAIN_WAYS, most=MOST),
         by.random() < 0.5,
-        by.choice((4, 16, 64)),
+        by.choice((16, 64, 200)),
     )
 
 
@@ -156,8 +157,12 @@ class Service(Upgrading):
         self._its, self._places = its, places
         self._changed = 0
         self.changes: dict[str, int] = {}
-        super().__init__(places.folder, rules(its, places), self._settings(its.workers))
+        super().__init__(places.folder, self.text(0), self._settings(its.workers))
         self.child.allow(seconds)
+
+    def text(self, number: int) -> str:
+        """Write its rules, all sections but ``[txmux]``, which differ with each number."""
+        return rules(self._its, self._places, number)
 
     def _settings(self, workers: int) -> str:
         return f"relay = {self._its.relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
@@ -196,7 +201,7 @@ class Service(Upgrading):
     def _reload(self, workers: int) -> None:
         self._changed += 1
         begin, _, _ = self.file.read_text().partition("relay = ")
-        text = rules(self._its, self._places, self._changed)
+        text = self.text(self._changed)
         self.file.write_text(f"{begin}{self._settings(workers)}\n{text}")
         done = self._reloads()
         os.kill(self.pid, signal.SIGHUP)
@@ -211,3 +216,38 @@ class Service(Upgrading):
         while time.monotonic() < deadline and self.log.read_bytes().count(b"\n") < count:
             time.sleep(0.1)
         return self.lines()
+
+
+_DATAGRAMS = """
+[listen datagrams]
+endpoint = udp:127.0.0.1:0
+default = D
+
+[route spare{number}]
+match = payload text=spare{number}
+backend = D
+
+[backend D]
+server = udp:127.0.0.1:{port}
+idle_timeout = 10s
+unanswered_timeout = 10s
+"""
+
+
+class DatagramService(Service):
+    """The service of a round of datagrams.
+
+    Args:
+        its: The round.
+        places: Of which only the folder is used.
+        seconds: How long it may run.
+        port: That of the server.
+    """
+
+    def __init__(self, its: Round, places: Places, seconds: float, port: int) -> None:
+        self._port = port
+        super().__init__(its, places, seconds)
+
+    @override
+    def text(self, number: int) -> str:
+        return _DATAGRAMS.format(number=number, port=self._port)

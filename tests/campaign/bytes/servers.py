@@ -96,12 +96,12 @@ class Servers:
 
     def _change(self) -> None:
         if self._changing:
-            up = [port for port, listening in self._members.items() if listening]
+            up = [port for port in self._members if self._members[port]]
             down = [port for port in self._members if port not in up]
             if down:
                 self._come(down[0])
-            elif len(up) > 1:
-                self._go(self._by.choice(up))
+            elif up[1:]:  # the first one stays, so that whoever tries all finds one
+                self._go(self._by.choice(up[1:]))
             self.loop.later(_GOING * 2 * self._by.random(), self._change)
         else:
             for port, listening in self._members.items():
