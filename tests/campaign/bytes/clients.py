@@ -13,7 +13,6 @@ from tests.campaign.bytes import headers
 from tests.campaign.bytes.loops import WRITE, Loop
 from tests.campaign.bytes.places import NAME, Places
 from tests.campaign.bytes.plans import plan
-from tests.campaign.bytes.servers import PATIENCE
 from tests.campaign.bytes.talks import CLIENT, Seen, Talk
 from tests.campaign.bytes.wires import Plain, Secure, break_off
 
@@ -76,7 +75,7 @@ class Clients:
         self._fill()
         while self._live or self._opening:
             self.loop.turn()
-            late = self.loop.now - PATIENCE
+            late = self.loop.now - job.mix.patience
             for talk in [talk for talk in self._live if talk.began < late]:
                 talk.hang()
             self._fill()

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import shutil
-import tempfile
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from tests.campaign.bytes.clients import Job, come
+from tests.campaign.bytes.clients import Job
+from tests.campaign.bytes.crew import Crew
 from tests.campaign.bytes.datagrams import Changing, Counts, Datagrams
 from tests.campaign.bytes.judging import Verdict, judge
-from tests.campaign.bytes.places import Places
+from tests.campaign.bytes.plans import PATIENCE
 from tests.campaign.bytes.rounds import SERVERS, DatagramService, Service, choose
-from tests.campaign.bytes.servers import PATIENCE, serve
 from tests.campaign.report import Report
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
     from tests.campaign.budget import Budget
     from tests.campaign.bytes.rounds import Round
-    from tests.campaign.bytes.talks import Seen
 
 T = TypeVar("T", bound=Service)
 
-PROCESSES = 2
-"""Of clients; as many serve."""
 TRIALS = 10_000
 """Connections of one round, at most."""
 _SECONDS = 60.0
@@ -45,51 +37,6 @@ _EVERY = 5
 """One round of so many is of datagrams."""
 _PAUSE = 4.0
 """Seconds from one change to the next, on average."""
-
-
-class Crew:
-    """The processes that play clients and servers.
-
-    Args:
-        seed: Of the campaign.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="txmux-bytes-"))
-        self.places = Places(self.folder)
-        self.places.open()
-        self._processes: list[Any] = []
-        self.clients: list[Connection] = []
-        self.servers: list[Connection] = []
-        for number in range(PROCESSES):
-            members = self.places.members[number::PROCESSES]
-            self.servers.append(self._start(serve, self.places, members, seed))
-        for _ in range(PROCESSES):
-            self.clients.append(self._start(come, seed))
-
-    def _start(self, run: Any, *arguments: Any) -> Connection:
-        by = multiprocessing.get_context("fork")
-        here, there = by.Pipe()
-        process = by.Process(target=_be, args=(run, here, there, *arguments), daemon=True)
-        process.start()
-        there.close()
-        self._processes.append(process)
-        return here
-
-    def end(self) -> None:
-        """End them."""
-        for control in (*self.clients, *self.servers):
-            control.close()
-        for process in self._processes:
-            process.terminate()
-            process.join()
-        self.places.close()
-        shutil.rmtree(self.folder)
-
-
-def _be(run: Any, here: Connection, there: Connection, *arguments: Any) -> None:
-    here.close()
-    run(there, *arguments)
 
 
 @attrs.define
@@ -145,7 +92,7 @@ class _Rounds:
     def _use_for_datagrams(
         self, service: DatagramService, talk: Datagrams, by: random.Random
     ) -> None:
-        until = time.monotonic() + max(_LEAST, min(_SECONDS / 4, self.budget.left()))
+        until = time.monotonic() + max(1.0, min(_SECONDS / 4, self.budget.left()))
         changing = Changing(lambda: service.change(by), _PAUSE / 2)
         if service.can_change():
             changing.start()
@@ -164,29 +111,22 @@ class _Rounds:
     def _use(
         self, service: Service, its: Round, by: random.Random, trials: int, defects: list[str]
     ) -> None:
-        crew = self.crew
-        until = time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left()))
-        for control in crew.servers:
-            control.send(("round", (its.mix, SERVERS in its.changes)))
-        first = self.rounds * TRIALS
-        for number, control in enumerate(crew.clients):
-            numbers = range(first + number, first + trials, PROCESSES)
-            control.send(Job(its.mix, numbers, service.entries(), until, its.together))
-        waiting, seen = list(crew.clients), []
+        job = Job(
+            its.mix,
+            range(self.rounds * TRIALS, self.rounds * TRIALS + trials),
+            service.entries(),
+            time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left())),
+            its.together,
+        )
         due = time.monotonic() + by.random()
-        while waiting:
-            for control in list(waiting):
-                if control.poll(0.05):
-                    seen += control.recv()
-                    waiting.remove(control)
-            if time.monotonic() > due and service.can_change() and waiting:
+
+        def tick() -> None:
+            nonlocal due
+            if time.monotonic() > due and service.can_change():
                 service.change(by)
                 due = time.monotonic() + 2 * _PAUSE * by.random()
-        at_servers: list[Seen] = []
-        for control in crew.servers:
-            control.send(("seen", None))
-        for control in crew.servers:
-            at_servers += control.recv()
+
+        seen, at_servers = self.crew.run(job, tick, changing=SERVERS in its.changes)
         log = service.whole_log(len(seen), PATIENCE)
         verdict = judge(self.budget.seed, its.mix, seen, at_servers, log)
         self.whole.add(verdict)

@@ -20,6 +20,9 @@ _PIECES = (2, 2, 3, 4, 6, 10, 20, 200)
 """Into at least half as many pieces a stream is cut, if these are not longer by chance."""
 _ONLY = {"first": "F", "through": "X"}
 """Where all go who take such a way in."""
+PATIENCE = 120.0
+"""Seconds that one connection may take."""
+
 _SIZES = ((0.90, 2**12), (0.985, 2**17), (0.9993, 2**21), (1.0, MOST))
 """How many connections have at most so many bytes, each way."""
 _EDGES = (0, 1, 2**14, 2**14 + 1, 2**15, 2**16 - 1, 2**16, 2**16 + 1, 2**18)
@@ -115,12 +118,14 @@ class Mix:
         ways: Ways out, likewise.
         breaks: How many of all connections somebody breaks off.
         most: Bytes of the longest streams.
+        patience: Seconds that one connection may take.
     """
 
     entries: Sequence[str]
     ways: Sequence[str]
     breaks: float = 0.2
     most: int = MOST
+    patience: float = PATIENCE
 
 
 def chance(seed: int, trial: int) -> random.Random:

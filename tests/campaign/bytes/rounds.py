@@ -229,8 +229,8 @@ backend = D
 
 [backend D]
 server = udp:127.0.0.1:{port}
-idle_timeout = 10s
-unanswered_timeout = 10s
+idle_timeout = 4s
+unanswered_timeout = 4s
 """
 
 

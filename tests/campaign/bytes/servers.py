@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from tests.campaign.bytes.plans import Mix
     from tests.campaign.bytes.wires import Wire
 
-PATIENCE = 120.0
-"""Seconds that one connection may take."""
-
 _GOING = 0.25  # seconds from one change of the pool to the next
 
 
@@ -64,8 +61,8 @@ class Servers:
         """Serve until told otherwise."""
         while not self._over:
             self.loop.turn()
-            if self.live:
-                late = self.loop.now - PATIENCE
+            if self.live and self.mix is not None:
+                late = self.loop.now - self.mix.patience
                 for one in [one for one in self.live if one.began < late]:
                     one.hang()
 
