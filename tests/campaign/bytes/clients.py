@@ -54,7 +54,7 @@ class Clients:
         self.loop = Loop()
         self._control = control
         self._seed = seed
-        self._context = Places.client_context()
+        self._contexts = [Places.client_context(older=older) for older in (False, False, True)]
         self._live: set[Talk] = set()
         self._opening = 0
         self._seen: list[Seen] = []
@@ -144,7 +144,11 @@ class Clients:
         self._opening -= 1
         is_secure = its.entry.startswith("tls") or its.entry == "through"
         name = ("through." if its.entry == "through" else "") + NAME
-        wire = Secure(connected, self._context, name.encode()) if is_secure else Plain(connected)
+        wire = (
+            Secure(connected, self._contexts[its.trial % 3], name.encode())
+            if is_secure
+            else Plain(connected)
+        )
         talk = Talk(self.loop, wire, self._seed, its, CLIENT, self._over_with)
         self._live.add(talk)
         talk.begin()

@@ -105,6 +105,9 @@ class Places:
         return context
 
     @staticmethod
-    def client_context() -> SSL.Context:
-        """Make what clients of TLS need; they trust everybody, since that is not what is tried."""
-        return SSL.Context(SSL.TLS_CLIENT_METHOD)
+    def client_context(*, older: bool) -> SSL.Context:
+        """Make what clients of TLS need, of 1.2 or 1.3; they trust everybody, since that is not what is tried."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        if older:
+            context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        return context

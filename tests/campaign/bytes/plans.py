@@ -39,6 +39,7 @@ class Ending(enum.Enum):
         HEAR: It sends all, does not say that this is all, and breaks off after so many bytes that it has heard.
         REGRET: It half-closes, and breaks off after so many bytes that it has heard.
         RUDE: It closes as soon as it has sent all, whatever the other end has to say.
+        TRUNCATE: It sends all by TLS, and ends the TCP connection's direction without a close-notify.
     """
 
     FINISH = "finish"
@@ -47,10 +48,11 @@ class Ending(enum.Enum):
     HEAR = "hear"
     REGRET = "regret"
     RUDE = "rude"
+    TRUNCATE = "truncate"
 
 
 ORDERLY = (Ending.FINISH, Ending.CLOSE)
-UNFINISHED = (Ending.RESET, Ending.HEAR)
+UNFINISHED = (Ending.RESET, Ending.HEAR, Ending.TRUNCATE)
 """Who ends so never says that its bytes are all there are."""
 
 
@@ -62,6 +64,7 @@ class Part:
         size: All bytes that it has to send.
         piece: The most that it sends in one go.
         stall: How likely a pause is after a piece.
+        pause: How long it is at most, in seconds.
         gulp: The most that it reads in one go.
         rest: How likely a pause is after it has read.
         waits: It sends nothing before the other end has finished.
@@ -72,6 +75,7 @@ class Part:
     size: int
     piece: int
     stall: float
+    pause: float
     gulp: int
     rest: float
     waits: bool
@@ -118,6 +122,8 @@ class Mix:
         ways: Ways out, likewise.
         breaks: How many of all connections somebody breaks off.
         most: Bytes of the longest streams.
+        lasting: How many parts last for seconds, since they pause again and again.
+        strict: Whether a client of TLS that sends no close-notify counts as broken off.
         patience: Seconds that one connection may take.
     """
 
@@ -125,6 +131,8 @@ class Mix:
     ways: Sequence[str]
     breaks: float = 0.2
     most: int = MOST
+    lasting: float = 0.0
+    strict: bool = False
     patience: float = PATIENCE
 
 
@@ -143,10 +151,15 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
     first, second = _endings(by) if by.random() < mix.breaks else _orderly(by)
     waiting = by.random()
     sizes = up + HEADER_SIZE, down
-    client = _part(by, sizes, first, waits=False)
-    server = _part(by, sizes[::-1], second, waits=_can_wait(second, client) and waiting < 0.3)
+    client = _part(by, sizes, first, mix.lasting, waits=False)
+    waits = _can_wait(second, client) and waiting < 0.3
+    server = _part(by, sizes[::-1], second, mix.lasting, waits=waits)
     if client.ending is Ending.RESET and by.random() < 0.3:
         client = attrs.evolve(client, at=by.randint(0, HEADER_SIZE))
+    if mix.strict and entry.startswith("tls") and client.ending is Ending.HEAR:
+        client = attrs.evolve(client, ending=Ending.TRUNCATE)
+    if way in "TUX" and server.ending is Ending.HEAR:
+        server = attrs.evolve(server, ending=Ending.TRUNCATE)
     if way == "S" and server.ending not in ORDERLY:  # a UNIX socket has no reset
         server = attrs.evolve(server, ending=Ending.FINISH)
     if way == "R":
@@ -188,11 +201,16 @@ def _can_wait(ending: Ending, client: Part) -> bool:
     }
 
 
-def _part(by: random.Random, sizes: tuple[int, int], ending: Ending, *, waits: bool) -> Part:
+def _part(
+    by: random.Random, sizes: tuple[int, int], ending: Ending, lasting: float, *, waits: bool
+) -> Part:
     own, others = sizes
     at = by.randint(0, own if ending is Ending.RESET else others)
     # few pieces mostly, since time is better spent on more connections
     piece = min(MOST_AT_ONCE, max(own // by.choice(_PIECES), 1 << by.randrange(0, 18)))
     gulp = max(others // 200, 1 << by.randrange(4, 19))
     stall, rest = (by.random() * 0.2 if by.random() < 0.15 else 0.0 for _ in range(2))
-    return Part(own, piece, stall, gulp, rest, waits, ending, at)
+    pause = 0.02
+    if by.random() < lasting:
+        stall, rest, pause = 0.7, 0.3, 0.6
+    return Part(own, piece, stall, pause, gulp, rest, waits, ending, at)

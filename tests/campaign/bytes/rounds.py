@@ -12,7 +12,7 @@ import attrs
 from typing_extensions import override
 
 from tests.campaign.bytes.places import NAME, WAYS
-from tests.campaign.bytes.plans import MOST, Mix
+from tests.campaign.bytes.plans import Mix
 from tests.interop.children import eventually
 from tests.processes.upgrading import Upgrading
 
@@ -104,14 +104,17 @@ def choose(number: int, by: random.Random) -> Round:
     entries = ["plain"] * 6 + ["first", "v1", "v2"]
     if is_secure:
         entries += ["tls", "tls", "tls-v2", "through"]
+    strict = by.random() < 0.5
     changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
+    moves = not {UPGRADE, WORKERS}.isdisjoint(changes)
+    ways = _MOST_WAYS if is_secure else _PLAIN_WAYS
     return Round(
         number,
         by.choice(("kernel", "kernel", "portable")),
         by.choice((1, 1, 2, 3)),
         tuple(changes),
-        Mix(entries, _MOST_WAYS if is_secure else _PLAIN_WAYS, most=MOST),
-        by.random() < 0.5,
+        Mix(entries, ways, lasting=0.05 if moves else 0.003, strict=strict),
+        strict,
         by.choice((16, 64, 200)),
     )
 

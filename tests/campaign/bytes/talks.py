@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import select
+import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.campaign.bytes.loops import READ, WRITE
@@ -172,7 +173,7 @@ class Talk:
         self._pauses -= 1
         self._is_resting = True
         self._loop.forget(self._fd)
-        self._loop.later(0.02 * self._chance(), self._rested)
+        self._loop.later(self._part.pause * self._chance(), self._rested)
 
     def _rested(self) -> None:
         if not self.is_over:
@@ -207,7 +208,7 @@ class Talk:
             if self._part.stall and self._pauses and self._chance() < self._part.stall:
                 self._pauses -= 1
                 self._is_stalling = True
-                self._loop.later(0.02 * self._chance(), self._go_on)
+                self._loop.later(self._part.pause * self._chance(), self._go_on)
 
     def _size_of_next(self, left: int) -> int:
         if not self._role and self._outward.position < HEADER_SIZE and self._plan.cut < HEADER_SIZE:
@@ -225,6 +226,11 @@ class Talk:
         if self._part.ending in {Ending.FINISH, Ending.REGRET}:
             self._finished = True
             self._wire.finish()
+        elif self._part.ending is Ending.TRUNCATE:
+            if not self._wire.flush():
+                self._all_sent, self._blocked = False, True
+            else:
+                self._wire.socket.shutdown(socket.SHUT_WR)
         elif self._part.ending is Ending.RUDE:
             self._finished = True
             self._wire.conclude()
@@ -266,12 +272,8 @@ class Talk:
 
     def _problem(self, heard: str) -> str:
         came = f"after {self._received:,} of {self._other.size:,} bytes"
-        # a UNIX socket has no reset, so to its server each end is one
-        is_unix = self._plan.way == "S" and self._role == SERVER
-        if heard == "end" and is_unix and self._plan.client.ending not in ORDERLY:
+        if heard == "end" and self._cannot_tell():
             return ""
-        if heard == "end" and self._plan.way == "R" and not self._received:
-            return ""  # as it should be, if the log says that no server could be connected
         if heard == "end" and self._other.ending in UNFINISHED:
             return f"a stream that was broken off looks complete {came}"
         if heard == "end" and self._received != self._other.size:
@@ -279,6 +281,16 @@ class Talk:
         if heard == "broken" and self._plan.is_orderly:
             return f"broken off {came}"
         return f"it hangs {came}" if heard == "hung" else ""
+
+    def _cannot_tell(self) -> bool:
+        """Tell whether an end says nothing of what came before it."""
+        if self._plan.way == "R":  # right, if the log says that no server could be connected
+            return not self._received
+        if self._plan.way == "S" and self._role == SERVER:  # a UNIX socket has no reset
+            return self._plan.client.ending not in ORDERLY
+        # many servers just close after our own close-notify, which is taken for theirs
+        truncated = self._other.ending is Ending.TRUNCATE and self._role == CLIENT
+        return truncated and self._finished and self._received == self._other.size
 
     def _update(self) -> None:
         if self._is_resting:
