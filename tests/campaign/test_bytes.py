@@ -6,7 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.campaign.budget import Budget
 from tests.campaign.bytes.beside import compare
+from tests.campaign.bytes.datagrams import decode, encode
+from tests.campaign.bytes.headers import address_of
+from tests.campaign.bytes.judging import judge
 from tests.campaign.bytes.part import run, run_datagrams
+from tests.campaign.bytes.plans import Mix, plan
+from tests.campaign.bytes.streams import Stream
+from tests.campaign.bytes.talks import Seen
 
 
 class BytesTests(SynchronousTestCase):
@@ -29,3 +35,49 @@ class BytesTests(SynchronousTestCase):
         outcomes = compare(1, 60, names)
         self.assertEqual([outcomes[name].connections for name in names], [60] * 3)
         self.assertEqual([outcomes[name].broken for name in names[:2]], [0, 0])
+
+
+class CheckTests(SynchronousTestCase):
+    """What is wrong is found."""
+
+    def test_streams(self) -> None:
+        """A byte that is lost, doubled, altered or of another stream is not the next one."""
+        whole = Stream(1, 2, 0).take(1000)
+        self.assertTrue(Stream(1, 2, 0).is_next(whole))
+        wrong = whole[:500] + whole[501:], whole[:500] + whole[499:], whole[:-1] + b"x"
+        others = Stream(1, 2, 1), Stream(1, 3, 0), Stream(2, 2, 0)
+        for data in (*wrong, *(other.take(1000) for other in others)):
+            self.assertFalse(Stream(1, 2, 0).is_next(data))
+
+    def test_datagrams(self) -> None:
+        """A datagram that is altered, cut or of another campaign is none."""
+        whole = encode(1, 2, 3, 0, 100)
+        self.assertEqual(decode(1, whole), (2, 3, 0))
+        for data in (whole[:-1], whole + b"x", whole[:-1] + b"x", encode(2, 2, 3, 0, 100)):
+            self.assertIsNone(decode(1, data))
+
+    def test_log(self) -> None:
+        """A line that is missing, doubled, of nobody, or with other bytes is noticed."""
+        mix = Mix(["plain"], "K", breaks=0)
+        its = plan(1, 5, mix)
+        sent, answered = its.client.size, its.server.size
+        client = Seen(5, "end", sent, answered, finished=True)
+        server = Seen(5, "end", answered, sent, finished=True)
+        line = {
+            "client": f"{address_of(5)}:1",
+            "reason": "done",
+            "backend": "K",
+            "bytes_in": sent,
+            "bytes_out": answered,
+        }
+
+        def defects(*log: dict[str, object]) -> int:
+            return len(judge(1, mix, [client], [server], log).defects)
+
+        self.assertEqual(defects(line), 0)
+        nobodys = {**line, "client": f"{address_of(6)}:1"}
+        wrong = {**line, "bytes_in": sent - 1}, {**line, "reason": "client-reset"}
+        for log in ((), (line, line), (line, nobodys), *((one,) for one in wrong)):
+            self.assertEqual(defects(*log), 1)
+        self.assertEqual(len(judge(1, mix, [client], [server, server], [line]).defects), 1)
+        self.assertEqual(len(judge(1, mix, [client], [], [line]).defects), 1)
