@@ -31,6 +31,9 @@ _COUNT_ON_RESETS = ("tests/interop/test_early_reset.py",)
 _NEED_IPV6 = ("tests/interop/datagrams/test_programs.py::ProgramTests::test_names",)
 """With packets of less than 1,280 bytes there is no IPv6 (RFC 8200, section 5)."""
 
+_TAKE_LONG = {"tests/interop/test_flood.py", "tests/interop/test_relays.py"}
+"""What moves hundreds of MiB, or connects thousands of times one after another, would take longer there than its limits."""
+
 CANNOT = {"some loss": _COUNT_ON_RESETS, "tiny": _NEED_IPV6}
 """Tests whose programs ask more of a network than it gives, by network."""
 
@@ -51,9 +54,9 @@ class Outcome:
 
 
 def files() -> list[str]:
-    """Give the files with such tests."""
-    found = sorted((_ROOT / "tests/interop").rglob("test_*.py"))
-    return [str(file.relative_to(_ROOT)) for file in found]
+    """Give the files with such tests, but for those that would take too long."""
+    found = (_ROOT / "tests/interop").rglob("test_*.py")
+    return sorted({str(file.relative_to(_ROOT)) for file in found} - _TAKE_LONG)
 
 
 def run_again(tests: list[str], network: str, limit: float = 900) -> list[Outcome]:
