@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -44,7 +45,7 @@ class Outcome:
 
     Attributes:
         test: Its name, as pytest takes it.
-        what: ``passed``, ``failed`` or ``skipped``.
+        what: ``passed``, ``failed`` or ``skipped``; of a whole file that took too long, ``given up``.
         said: What it said when it failed.
     """
 
@@ -65,7 +66,7 @@ def run_again(tests: list[str], network: str, limit: float = 900) -> list[Outcom
     Args:
         tests: Files, or names of tests.
         network: The name of a condition.
-        limit: Seconds after which those that are left are given up.
+        limit: Seconds after which they are given up.
     """
     with Undone() as undone, tempfile.TemporaryDirectory(prefix="txmux-again-") as folder:
         Path(folder).chmod(0o755)  # some servers are another user
@@ -73,11 +74,21 @@ def run_again(tests: list[str], network: str, limit: float = 900) -> list[Outcom
         CONDITIONS[network].spoil_itself(namespace, ONLY_TCP)
         told = Path(folder) / "told.xml"
         command = (
-            *(*namespace.command, "env", f"{NETWORK}={network}", f"TMPDIR={folder}"),
+            # `ip netns exec` would take the control groups away, which the tests with systemd need.
+            *(
+                "nsenter",
+                f"--net=/run/netns/{namespace.name}",
+                "env",
+                f"{NETWORK}={network}",
+                f"TMPDIR={folder}",
+            ),
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"),
             *("-p", "tests.campaign.networks.everywhere", f"--junitxml={told}", *tests),
         )
-        done = run(*command, timeout=limit)
+        try:
+            done = run(*command, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return [Outcome(test, "given up") for test in tests]
         if not told.exists():
             raise AssertionError(f"pytest said: {done.stdout.decode(errors='replace')}")
         return list(_outcomes(told))
