@@ -9,6 +9,7 @@ from txmux.datagrams import ancillary, tunnels
 from txmux.datagrams.introduced import behind_headers
 from txmux.datagrams.moving import Movable, remembered_for
 from txmux.datagrams.way import Way
+from txmux.frontend.served import note_decision
 from txmux.observe.recent import CAPTURED
 from txmux.rules.model import fewer
 
@@ -227,18 +228,9 @@ class Flow(Movable):
         self._lead(branch.destination, "denied")
 
     def _lead(self, destination: Destination, reason: EndReason) -> None:
-        record = self.record
-        if record.detect_ms is None:
-            record.detect_ms = self.elapsed_ms()
-            record.bytes_in = self.decided_after = self.bytes_in
-            self.led_for = reason
-            if self.engine.events.wanted:
-                self.engine.events.decided(record)
-            self.generation.counts.decided(record)
-        if self.permit is not None:
-            self.permit.settle()
+        note_decision(self, self.bytes_in, reason)
         if isinstance(destination, Upstream):
-            record.backend = destination.backend.name
+            self.record.backend = destination.backend.name
             self._way = self._way_to(destination)
             self._following = self._following or self._flows.following(
                 self, self._port, self._key, self.said

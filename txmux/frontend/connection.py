@@ -31,6 +31,7 @@ from txmux.frontend.dialling import race_for
 from txmux.frontend.hops import MOST_HOPS
 from txmux.frontend.limits.admission import Refused
 from txmux.frontend.movable import MovableEnd
+from txmux.frontend.served import note_decision
 from txmux.frontend.stage import OVER
 from txmux.frontend.stages.awaiting_hello import AwaitingHello, lacks_hello
 from txmux.frontend.stages.closing import Closing
@@ -222,16 +223,7 @@ class MuxProtocol(MovableEnd):
 
     @override
     def lead(self, destination: Destination, reason: EndReason) -> None:
-        record = self.record
-        if record.detect_ms is None:
-            record.detect_ms = self.elapsed_ms()
-            self.decided_after = record.bytes_in
-            self.led_for = reason
-            if self.engine.events.wanted:
-                self.engine.events.decided(record)
-            self.generation.counts.decided(record)
-        if self.permit is not None:
-            self.permit.settle()
+        note_decision(self, self.record.bytes_in, reason)
         if isinstance(destination, Refusal):
             self.turn_away(destination, reason)
         elif isinstance(destination, InProcess):

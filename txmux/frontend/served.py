@@ -75,3 +75,23 @@ class Served(Protocol):
 
     def end(self, reason: AbortReason, /) -> None:
         """End it at once, whatever it is doing."""
+
+
+def note_decision(served: Served, bytes_in: int, reason: EndReason) -> None:
+    """Take note that it is decided where a client is led; what is known of it stays as it was the first time.
+
+    Args:
+        served: Its connection or flow.
+        bytes_in: The bytes that have come from it.
+        reason: What would be the reason, if it is led to a refusal.
+    """
+    record = served.record
+    if record.detect_ms is None:
+        record.detect_ms = served.elapsed_ms()
+        record.bytes_in = served.decided_after = bytes_in
+        served.led_for = reason
+        if served.engine.events.wanted:
+            served.engine.events.decided(record)
+        served.generation.counts.decided(record)
+    if served.permit is not None:
+        served.permit.settle()
