@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from txmux.frontend.limits.per_source import Permit
     from txmux.observe.record import ConnectionRecord
 
-    class Traveller(Protocol):
-        """A flow, as what moves it sees it."""
+    class Roamer(Protocol):
+        """A flow, as what has it follow its client sees it."""
 
         generation: Generation
         record: ConnectionRecord
@@ -65,7 +65,7 @@ class Following:
 
     trail: Trail[Following]
 
-    def __init__(self, flow: Traveller, seconds: Any) -> None:
+    def __init__(self, flow: Roamer, seconds: Any) -> None:
         self._flow = flow
         self._seconds = seconds
         self._at: object = None
@@ -76,7 +76,7 @@ class Following:
     def of(
         cls,
         roaming: Roaming[Following],
-        flow: Traveller,
+        flow: Roamer,
         home: tuple[DatagramPort, Key],
         first: bytes,
         seconds: Any,
@@ -112,7 +112,7 @@ class Following:
     def recalled(
         cls,
         roaming: Roaming[Following],
-        flow: Traveller,
+        flow: Roamer,
         home: tuple[DatagramPort, Key],
         told: Mapping[str, Any],
         seconds: Any,

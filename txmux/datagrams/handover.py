@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     Led = tuple[Upstream, Member | None]
     Find = Callable[[str, str], tuple[MuxFactory, DatagramPort] | None]
 
-    class Asked(Protocol):
-        """Leads to another process."""
+    class OtherProcess(Protocol):
+        """Another process, as flows see it that go there."""
 
         def ask(
             self, kind: str, *, seconds: float, descriptors: Sequence[int], **values: Any
@@ -55,7 +55,7 @@ _FIELDS = frozenset(field.name for field in attrs.fields(ConnectionRecord))
 _log = Logger()
 
 
-async def hand_over_flows(served: Iterable[object], to: Asked) -> int:
+async def hand_over_flows(served: Iterable[object], to: OtherProcess) -> int:
     """Let another process go on with all flows, whatever they are doing.
 
     Args:
@@ -78,7 +78,7 @@ async def hand_over_flows(served: Iterable[object], to: Asked) -> int:
     return moved
 
 
-async def _hand_over(batch: Sequence[Flow], to: Asked) -> int:
+async def _hand_over(batch: Sequence[Flow], to: OtherProcess) -> int:
     taken: Collection[int] = ()
     told = [one.told() for one in batch]
     sockets = [one.server_socket for one in batch]
