@@ -86,7 +86,7 @@ class LeakTest(MuxTestCase):
         return peer
 
     async def echoed(self) -> None:
-        """Both close in good order."""
+        """Both close cleanly."""
         peer = await self.client(b"Be")
         await peer.has(2)
         peer.close()

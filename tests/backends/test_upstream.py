@@ -81,7 +81,7 @@ class HeardTest(SynchronousTestCase):
         self.assertEqual(self.resolve("10.0.0.1"), [State.UP])
 
     def test_bounded(self) -> None:
-        """No more than so many servers are remembered."""
+        """Only a limited number of servers is remembered."""
         self.backend("web.test:80")
         for number in range(2000):
             self.hear(1, ok=False, key=f"web.test:80 {number}")

@@ -132,7 +132,7 @@ check = tcp interval=200ms
 
 
 def many_routes(count: int, server: int) -> str:
-    """Give rules with so many routes, by the names of web sites, to a sixth as many backends.
+    """Give rules with this many routes, by the names of web sites, to a sixth as many backends.
 
     Args:
         count: How many.

@@ -196,7 +196,7 @@ deadline  after 5s, or when the client finishes sending: default, reset
         self.assertIn("at once", self.explain("--text", "SSH-", "--from", "192.0.2.1"))
 
     def test_limit(self) -> None:
-        """At peek_limit it is decided; only so many bytes of a file are read, and not all are shown."""
+        """At peek_limit it is decided; only that many bytes of a file are read, and not all are shown."""
         self.rules.write_text(RULES.replace("default ", "peek_limit = 50\ndefault "))
         out = self.explain("--file", self.write("head", "GET / HTTP/1.1\r\n" + "a" * 99))
         self.assertIn(rf"50 bytes: GET / HTTP/1.1\r\n{'a' * 32}...", out)

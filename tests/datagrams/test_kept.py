@@ -14,7 +14,7 @@ class KeptTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.binary(min_size=1, max_size=9000), st.integers(0, 1500))))
     def test_bounded(self, batches: list[tuple[bytes, int]]) -> None:
-        """All that comes is kept in its order, or counted as lost, and there are never more than so many bytes."""
+        """All that comes is kept in its order, or counted as lost, and there are never more bytes than the limit."""
         kept = KeptAnswers()
         came: list[bytes] = []
         lost = 0

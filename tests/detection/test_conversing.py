@@ -51,7 +51,7 @@ class Named:
 
 @attrs.frozen
 class Says:
-    """Says something as soon as it has so many bytes."""
+    """Says something as soon as it has this many bytes."""
 
     verdict: Verdict
     longest: int

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen
 class After:
-    """Says what it says once it has seen so many bytes."""
+    """Says what it says once it has seen this many bytes."""
 
     longest: int
     verdict: Verdict
@@ -51,12 +51,12 @@ def asks(name: str, *alternatives: Alternative) -> Route:
 
 
 def yes(after: int, *, negated: bool = False) -> Alternative:
-    """Match after so many bytes."""
+    """Match after this many bytes."""
     return Alternative(f"yes {after}", After(after, Verdict.MATCH), negated)
 
 
 def no(after: int, *, negated: bool = False) -> Alternative:
-    """Say no after so many bytes."""
+    """Say no after this many bytes."""
     return Alternative(f"no {after}", After(after, Verdict.NO), negated)
 
 

@@ -159,7 +159,7 @@ class NotTakenTest(GivingCase):
     """Sockets that nobody takes."""
 
     async def refused(self, why: str, **wanted: str) -> None:
-        """Find that a client is closed in good order, and that the log says why."""
+        """Find that a client is closed cleanly, and that the log says why."""
         client = await self.client(self.giving_mux(), SSH)
         record = await self.logged()
         self.assertEqual(client.recv(9), b"")

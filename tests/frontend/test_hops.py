@@ -109,7 +109,7 @@ class LoopTests(MuxTestCase):
         return number
 
     async def test_end(self) -> None:
-        """A client is broken off after so many times, by both relays, and nothing is left of it."""
+        """A client is broken off after a number of hops, by both relays, and nothing is left of it."""
         for relay in ("auto", "portable"):
             self.records.clear()
             port = self.looping(relay=relay)

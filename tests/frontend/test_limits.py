@@ -35,7 +35,7 @@ class PerSourceTest(MuxTestCase):
         self.assertTrue(record.client.startswith(f"{source}:"))
 
     async def admitted(self, count: int) -> None:
-        """Wait until so many connections are let in."""
+        """Wait until this many connections are let in."""
         while len(self.factory.connections) < count:
             await self.turn()
 

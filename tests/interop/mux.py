@@ -77,10 +77,10 @@ class LoggingTwist(Twist, ABC):
         """Give all lines of the access log so far, or those of one listener."""
 
     def take(self, count: int = 1, listener: str = "") -> list[Record]:
-        """Wait for so many lines of the access log that were not taken before, and give them.
+        """Wait for this many lines of the access log that were not taken before, and give them.
 
         Args:
-            count: So many lines, and no more, are expected.
+            count: The number of lines that are expected, and no more.
             listener: Which lines; without it those of every listener.
         """
         taken = self._taken.get(listener, 0)

@@ -91,7 +91,7 @@ class FloodTestCase(WorkersTestCase):
             self.assertEqual(client.recv(100), PONG)
 
     def wait_for_lines(self, mux: Mux, count: int) -> list[Record]:
-        """Wait for so many lines of the bad clients, and give them all."""
+        """Wait for this many lines of the bad clients, and give them all."""
         start = f'"client":"{BAD}:'
         eventually(
             lambda: mux.log.read_text().count(start) >= count, f"there are {count} lines of {BAD}"

@@ -29,7 +29,7 @@ server {{
 """
 
 
-# So many connections in a second for so many seconds, each with one request; tells of each that got no whole answer.
+# A number of connections a second for a number of seconds, each with one request; tells of each that got no whole answer.
 _LOAD = """
 import asyncio, sys
 port, rate, seconds = map(int, sys.argv[1:])

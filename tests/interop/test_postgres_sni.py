@@ -118,7 +118,7 @@ class PsqlTests(InteropTestCase):
                 self.assertEqual(done.stdout.decode(), f"{self.ports[name]}|t|TLSv1.3\n")
                 record = self.mux.take_one()
                 self.assertEqual(record["route"], name)
-                # Neither side reads the other's goodbye of TLS, so either may end with a reset.
+                # Neither side reads the other's close-notify, so either may end with a reset.
                 self.assertIn(record["reason"], {"done", "client-reset", "server-reset"})
                 self.assertEqual(record["facts"]["sni"], f"{name}.example.com")
 

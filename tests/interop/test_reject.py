@@ -127,7 +127,7 @@ class TlsEndTests(InteropTestCase):
     """Clients inside of TLS that ends here."""
 
     def test_inside(self) -> None:
-        """They get their answer inside of it, and a goodbye of TLS."""
+        """They get their answer inside of it, and a close-notify."""
         certificate = make_certificate(self.folder, "www.example.com")
         rules = f"""
 [listen public]

@@ -48,7 +48,7 @@ async def main():
 asyncio.run(main())
 """
 
-# So many clients in a second, until standard input ends and at least so many have come; tells of each that got no whole answer.
+# A number of clients a second, until standard input ends and at least a number have come; tells of each that got no whole answer.
 _LOAD = """
 import asyncio, sys, threading
 rate, least, hello = int(sys.argv[1]), int(sys.argv[2]), bytes.fromhex(sys.argv[3])

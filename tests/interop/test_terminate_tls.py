@@ -175,7 +175,7 @@ class TerminationTests(InteropTestCase):
         self.assertIn("older versions of TLS", line["facts"]["tls_error"])
 
     def test_half_close(self) -> None:
-        """A client that says goodbye right after its request gets the answer all the same."""
+        """A client that sends a close-notify right after its request gets the answer all the same."""
         program = (
             "import socket, ssl, sys\n"
             "context = ssl.create_default_context(cafile=sys.argv[2])\n"

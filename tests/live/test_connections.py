@@ -37,7 +37,7 @@ class LiveCase(ServiceTestCase):
         return port
 
     async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
-        """Wait until the list has so many connections, and give it."""
+        """Wait until the list has this many connections, and give it."""
         while True:
             await deferLater(reactor, 0)
             found = await self.running.connections(Filters.read(words))
@@ -46,7 +46,7 @@ class LiveCase(ServiceTestCase):
                 return found
 
     async def logged(self, count: int, reason: str = "killed") -> str:
-        """Wait until the log has so many lines of a reason, and give it."""
+        """Wait until the log has this many lines of a reason, and give it."""
         while (text := self.log.read_text()).count(f"reason={reason}") != count:
             await deferLater(reactor, 0)
         return text

@@ -31,7 +31,7 @@ class Follower:
             self.events.append(event)
 
     async def kinds(self, count: int) -> list[str]:
-        """Wait for so many events, and give their kinds."""
+        """Wait for this many events, and give their kinds."""
         while len(self.events) < count:
             await deferLater(reactor, 0.01)
         return [event["event"] for event in self.events]

@@ -25,7 +25,7 @@ class RecentTest(LiveCase):
     """The last connections that did not end as they should."""
 
     async def recent(self, count: int) -> list[dict[str, Any]]:
-        """Wait for so many of them."""
+        """Wait for this many of them."""
         while len(found := await self.running.recent()) < count:
             await deferLater(reactor, 0)
         self.assertEqual(found.missing, [])

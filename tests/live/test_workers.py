@@ -61,7 +61,7 @@ class WorkersCase(TestCase):
         return self.running.running_now
 
     async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
-        """Wait until the list has so many connections, and give it."""
+        """Wait until the list has this many connections, and give it."""
         while True:
             found = await self.running.connections(Filters.read(words))
             self.assertEqual(found.missing, [])

@@ -135,7 +135,7 @@ class PortTests(MuxTestCase):
     timeout = 120
 
     async def assert_led(self, size: int) -> None:
-        """Send every stream in pieces of so many bytes, each when the one before has been read, up to the decision."""
+        """Send every stream in pieces of this many bytes, each when the one before has been read, up to the decision."""
         port = self.mux(routes())
         for stream in streams():
             self.records.clear()
@@ -154,7 +154,7 @@ class PortTests(MuxTestCase):
             await client.is_lost()
 
     async def heard(self, count: int) -> None:
-        """Wait until so many bytes of the only client have been read, or it has been led somewhere."""
+        """Wait until this many bytes of the only client have been read, or it has been led somewhere."""
         while not self.records:
             if any(known.record.bytes_in >= count for known in self.factory.connections):
                 return

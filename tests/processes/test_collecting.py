@@ -122,7 +122,7 @@ class ChangeTest(ServiceTestCase):
         await server.is_lost()
 
     def service_of(self, workers: int) -> MuxService:
-        """Write rules with so many workers, and make a service of them."""
+        """Write rules with this many workers, and make a service of them."""
         rules = self.folder / "rules.ini"
         rules.write_text(self.text.replace("COUNT", str(workers)).replace("LOG", str(self.log)))
         return MuxService.from_file(rules, reactor=reactor)

@@ -70,7 +70,7 @@ class LoadTest(ReloadingTestCase):
         eventually(lambda: mux.child.output.count(" reloaded") > told, "the rules are reloaded")
 
     def reload(self, settings: str, times: int, workers: Sequence[int] = ()) -> None:  # type: ignore[override]
-        """Reload so often, good and bad files by turns."""
+        """Reload this often, good and bad files by turns."""
         mux, load = self.begin_talking(settings)
         text = mux.file.read_text()
         began = time.monotonic()
@@ -100,7 +100,7 @@ class LoadTest(ReloadingTestCase):
         self.reload("workers = 1", 8 if _IS_LONG else 4, (2, 1, 3, 1))
 
     def upgrade(self, settings: str, times: int) -> None:
-        """Upgrade so often."""
+        """Upgrade this often."""
         mux, load = self.begin_talking(settings)
         began = time.monotonic()
         for _ in range(times):

@@ -78,7 +78,7 @@ class LoadTest(WorkersTestCase):
     """Long streams live through all reloads, while short connections come and go."""
 
     def assert_unnoticed(self, workers: Sequence[int], times: int) -> None:
-        """Reload so often, good and bad files by turns, and compare what the streams and the log know of each other."""
+        """Reload this often, good and bad files by turns, and compare what the streams and the log know of each other."""
         load = Load(_STREAMS, _VISITORS)
         # Who waits for a reload says nothing until then, and workers may take long to start.
         listener = "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1m\n"

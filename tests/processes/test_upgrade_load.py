@@ -39,7 +39,7 @@ class LoadTest(WorkersTestCase):
     """Long streams live through all upgrades, while short connections come and go."""
 
     def assert_unnoticed(self, settings: str, times: int) -> None:
-        """Upgrade so often, and compare what the streams and the log know of each other."""
+        """Upgrade this often, and compare what the streams and the log know of each other."""
         load = Load(_STREAMS, visitors=max(4, _STREAMS // 40))
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{load.server}\n"
         mux = Upgrading(self.folder, rules, settings)

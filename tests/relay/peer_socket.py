@@ -21,12 +21,12 @@ class PeerSocket:
     """One peer.
 
     Attributes:
-        wanted: So many bytes it wants to have sent.
-        sent: So many the system has taken.
-        received: So many it has read; each was what the other had sent.
+        wanted: The bytes that it wants to have sent.
+        sent: The bytes that the system has taken.
+        received: The bytes that it has read; each was what the other had sent.
         stalled: It does not read at present.
         finished: It has told the other that it sends no more.
-        ended: It has heard the other's end, in good order or not.
+        ended: It has heard the other's end, cleanly or not.
         broken: It has heard that the connection is broken.
         gone: It has closed the connection itself, before the end.
         said_all: It has finished, or has left, which looks like it.

@@ -15,12 +15,12 @@ Who = Literal["client", "server"]
 Act = Literal["write", "finish", "stall", "resume", "leave", "reset", "wait", "drain", "move"]
 """What a peer does, or whoever runs the relay.
 
-- *write* so many bytes;
+- *write* this many bytes;
 - *finish*: send no more after all that is to be written, but read on;
 - *stall*: stop reading; *resume*: read again;
 - *leave*: close the connection at once, with whatever has not been written or read;
 - *reset* it;
-- *wait* so many turns of the reactor;
+- *wait* this many turns of the reactor;
 - *drain*: the relay is told to end, whichever peer it is said of;
 - *move*: another relay goes on with both sockets, as in another process.
 """
@@ -49,7 +49,7 @@ class Schedule:
 
     Attributes:
         steps: In their order.
-        before: So many of them come before the relay starts, while the client's end is paused.
+        before: The number of them that come before the relay starts, while the client's end is paused.
         pending: The first bytes of the client, which were read before.
         finished: Whether they are all that it sends, and it has said so.
         buffers: What all sockets are told to keep at most in either direction; ``None`` for what the system says.
@@ -66,7 +66,7 @@ def schedules(*, endings: bool, moves: bool = False) -> SearchStrategy[Schedule]
     """Make schedules.
 
     Args:
-        endings: Whether peers may break off; else both finish in good order, whatever else they do.
+        endings: Whether peers may break off; else both finish cleanly, whatever else they do.
         moves: Whether the relay can be moved.
     """
     sizes = st.one_of(st.sampled_from(_SIZES), st.integers(1, 200_000))

@@ -40,7 +40,7 @@ class TlsServerTest(MuxTestCase):
         return client, peer
 
     async def test_server_closes(self) -> None:
-        """Its goodbye ends the connection in good order."""
+        """Its close-notify ends the connection cleanly."""
         client, peer = await self.relayed()
         peer.close()
         await client.is_lost()
@@ -48,7 +48,7 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="done", bytes_in=8, bytes_out=6)
 
     async def test_client_finishes(self) -> None:
-        """The client's half-close is the goodbye of TLS."""
+        """The client's half-close is the close-notify."""
         client, peer = await self.relayed()
         client.finish()
         await peer.is_lost()
@@ -65,7 +65,7 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="server-reset")
 
     async def test_client_resets(self) -> None:
-        """A client that breaks off is no goodbye for the server."""
+        """When a client breaks off, the server gets no close-notify."""
         client, peer = await self.relayed()
         client.reset()
         await peer.is_lost()
@@ -73,7 +73,7 @@ class TlsServerTest(MuxTestCase):
         self.assert_story(await self.logged(), reason="client-reset")
 
     async def test_tls_on_both_sides(self) -> None:
-        """When one side says goodbye, the other is closed at once."""
+        """When one side sends a close-notify, the other is closed at once."""
         plain, peer = await self.relayed()
         peer.close()
         await plain.is_lost()

@@ -71,7 +71,7 @@ class ScheduleTests(_Base):
         settings(max_examples=self.examples, deadline=None)(check)()
 
     def test_reset_beside_an_end(self) -> None:
-        """A reset that is heard when there is room again for what came before it is no end in good order."""
+        """A reset that is heard when there is room again for what came before it is not a clean end."""
         steps = (
             Step("server", "write", 2**18),
             Step("server", "reset"),

@@ -24,7 +24,7 @@ class Wiring(Protocol):
 
     Attributes:
         family: The address family of its sockets.
-        breaks_off: Whether a peer can tell a connection that was broken off from one that ended in good order.
+        breaks_off: Whether a peer can tell a connection that was broken off from one that ended cleanly.
     """
 
     family: socket.AddressFamily

@@ -31,7 +31,7 @@ class BackendsCase(ServiceTestCase):
             await deferLater(reactor, 0.005)
 
     async def logged(self, count: int) -> dict[str, Any]:
-        """Wait for so many lines of the access log, and give the last one."""
+        """Wait for this many lines of the access log, and give the last one."""
         await self.until(lambda: len(self.lines()) >= count)
         self.assertEqual(len(self.lines()), count)
         return self.lines()[-1]

@@ -120,7 +120,7 @@ class MuxTestCase(TestCase):
             await deferLater(reactor, 0)
 
     async def seen(self, count: int) -> None:
-        """Wait until the multiplexer has read so many bytes of its only client."""
+        """Wait until the multiplexer has read this many bytes of its only client."""
         while not self.factory.connections:
             await self.turn()
         (connection,) = self.factory.connections
@@ -128,7 +128,7 @@ class MuxTestCase(TestCase):
             await self.turn()
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
-        """Wait for so many lines of the access log, and give the last; nothing may be left then."""
+        """Wait for this many lines of the access log, and give the last; nothing may be left then."""
         while len(self.records) < count:
             await self.turn()
         self.assertEqual(len(self.records), count)

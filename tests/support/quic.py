@@ -163,7 +163,7 @@ class QuicClient(_End):
         looping.start(0.05)
 
     async def has(self, count: int) -> None:
-        """Wait until so many bytes have come."""
+        """Wait until this many bytes have come."""
         waiting: Deferred[None] = Deferred()
         self._waiting.append((count, waiting))
         await waiting

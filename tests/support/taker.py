@@ -64,7 +64,7 @@ class Taker:
         return client, json.loads(message), giver
 
     async def heard(self, client: socket.socket, count: int) -> bytes:
-        """Wait for so many bytes of a client, or its end."""
+        """Wait for this many bytes of a client, or its end."""
         heard = b""
         client.settimeout(0)
         while len(heard) < count:

@@ -11,7 +11,7 @@ from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 
 def written(length: int, size: int) -> bytes:
-    """Write a length in its short form, or in so many bytes."""
+    """Write a length in its short form, or in this many bytes."""
     return bytes([0x80 | size]) + length.to_bytes(size, "big") if size else bytes([length])
 
 

@@ -27,7 +27,7 @@ from txmux.tls.errors import HandshakeError
 
 
 class _Greeter(Protocol):
-    """Says something that is not TLS, or says goodbye."""
+    """Says something that is not TLS, or sends a close-notify."""
 
     transport: Any
 
@@ -215,8 +215,8 @@ class HandshakeTests(TLSCase):
         self.assertTrue(received.startswith(header + b"\x16\x03"))
         await self.assertFailure(attempt, HandshakeError)
 
-    async def closed_by_server(self, *, goodbye: bool) -> type[BaseException] | None:
-        """Connect to a server that just closes, after our goodbye or without, and give the end that was told."""
+    async def closed_by_server(self, *, close_notify: bool) -> type[BaseException] | None:
+        """Connect to a server that just closes, after our close-notify or without, and give the end that was told."""
         path = authority().issue("a.example").write(self.folder / "server.pem", key=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
@@ -225,28 +225,28 @@ class HandshakeTests(TLSCase):
             accepted, _ = listening.accept()
             with context.wrap_socket(accepted, server_side=True) as secure:
                 secure.sendall(b"hello")
-                if goodbye:
-                    secure.recv(1)  # it is the goodbye
+                if close_notify:
+                    secure.recv(1)  # it is the close-notify
 
         with socket.create_server(("127.0.0.1", 0)) as listening:
             server = threading.Thread(target=serve, args=[listening])
             server.start()
             client: Any = await self.attempt(self.tls(), listening.getsockname()[1])
             await client.receiver.has(5)
-            if goodbye:
+            if close_notify:
                 client.transport.loseConnection()
             await client.receiver.gone
             server.join()
         ended: type[BaseException] | None = client.receiver.reason.type
         return ended
 
-    async def test_unanswered_goodbye(self) -> None:
-        """A server may close the connection instead of answering our goodbye."""
-        self.assertIs(await self.closed_by_server(goodbye=True), ConnectionDone)
+    async def test_unanswered_close_notify(self) -> None:
+        """A server may close the connection instead of answering our close-notify."""
+        self.assertIs(await self.closed_by_server(close_notify=True), ConnectionDone)
 
-    async def test_no_goodbye(self) -> None:
+    async def test_no_close_notify(self) -> None:
         """Without one, nobody knows whether all has come, so it is no good end."""
-        self.assertIs(await self.closed_by_server(goodbye=False), ConnectionLost)
+        self.assertIs(await self.closed_by_server(close_notify=False), ConnectionLost)
 
     async def test_server_has_finished(self) -> None:
         """A server's close-notify is the end of what it says, and it still gets what comes after that."""

@@ -73,7 +73,7 @@ class CheckingTestCase(TestCase):
         return finding
 
     def has_received(self, checking: Checking, count: int) -> bool:
-        """Tell whether a check has got so many bytes."""
+        """Tell whether a check has got this many bytes."""
         return checking._received == count
 
     def assert_nothing_left(self) -> None:

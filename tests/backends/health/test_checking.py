@@ -26,7 +26,7 @@ class ConnectionTests(CheckingTestCase):
     """Whether a server can be connected to, and how it is left."""
 
     async def test_tcp(self) -> None:
-        """A server that accepts is well, and sees a connection that ends in good order without a byte."""
+        """A server that accepts is healthy, and sees a connection that ends cleanly without a byte."""
         for dial in self.engines():
             self.server = PeerFactory()
             self.check("tcp", dial=dial)
@@ -132,7 +132,7 @@ class AnswerTests(CheckingTestCase):
     """What is answered, and when."""
 
     async def test_well(self) -> None:
-        """An answer may come in pieces; when it is clear the connection ends in good order."""
+        """An answer may come in pieces; when it is clear the connection ends cleanly."""
         for dial in self.engines():
             self.server = PeerFactory()
             self.check("redis", dial=dial)
@@ -220,7 +220,7 @@ class AnswerTests(CheckingTestCase):
             self.assertLess(checking._received, 3 * LONGEST_ANSWER)
             await self.is_over()
 
-    async def test_slow_goodbye(self) -> None:
+    async def test_slow_close_notify(self) -> None:
         """A server that does not close is left when the time is up."""
         self.check("redis")
         peer = await self.server.peer()

@@ -82,7 +82,7 @@ class TlsTests(CheckingTestCase):
         )
 
     async def test_well(self) -> None:
-        """The question goes through TLS, and TLS ends in good order."""
+        """The question goes through TLS, and TLS ends cleanly."""
         self.check_tls("redis")
         peer = await self.server.peer()
         await peer.has(14)
@@ -167,7 +167,7 @@ class TlsTests(CheckingTestCase):
             await self.is_over()
 
     async def test_closes(self) -> None:
-        """One that leaves in the middle, with a goodbye or without, is ill."""
+        """One that leaves in the middle, with a close-notify or without, is unhealthy."""
         for leave in (Peer.close, Peer.reset):
             self.server = PeerFactory()
             self.check_tls("redis")

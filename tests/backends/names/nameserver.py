@@ -65,7 +65,7 @@ class NameServer(server.DNSServerFactory):
         with_edns: The same, with EDNS only.
         edns: What it answers to questions with EDNS, if not `dns.OK`: a response code or `SILENCE`.
         by_tcp: What it does over TCP instead of answering, if not `dns.OK`.
-        most_names: So many names of a chain of aliases are in one answer.
+        most_names: The names of a chain of aliases that are in one answer.
     """
 
     zone: dict[str, list[Any]] = attrs.field(factory=dict)

@@ -23,7 +23,7 @@ class EjectionTests(SynchronousTestCase):
             pool.pool.failed(pool.pick(*pool.members[1:]))
 
     def test_out(self) -> None:
-        """After so many failures within the time, all connections go elsewhere."""
+        """After this many failures within the time, all connections go elsewhere."""
         pool = Watched()
         first, second = pool.members
         self.failures(pool, 0, 5, 10)
@@ -240,7 +240,7 @@ class CheckTests(SynchronousTestCase):
         return [line.partition(": ")[2] for line in pool.told]
 
     def test_fall_and_rise(self) -> None:
-        """So many in a row take a server out, and so many bring it back."""
+        """A number of failures in a row takes a server out, and a number of successes brings it back."""
         pool = Watched(check=Check("tcp", rise=2, fall=3))
         member = pool.members[0]
         self.assertEqual(self.results(pool, "--+--"), [])

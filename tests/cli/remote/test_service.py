@@ -248,7 +248,7 @@ class ExplainTests(ServiceTestCase):
         mux.stop()
 
     def listed(self, count: int) -> list[dict[str, Any]]:
-        """Wait until there are so many connections, of which the service has read bytes."""
+        """Wait until there are this many connections, of which the service has read bytes."""
         found: list[dict[str, Any]] = []
 
         def are_there() -> bool:

@@ -105,7 +105,7 @@ class PerSourceTest(SynchronousTestCase):
         self.entered(per_source)
 
     def test_rate(self) -> None:
-        """The burst is there at once, then so many as the time allows; a refused one costs nothing."""
+        """The burst is there at once, then as many as the time allows; a refused one costs nothing."""
         per_source = self.limited(SourceLimits(interval=SECOND // 4, burst=3))
         for _ in range(3):
             self.entered(per_source).release()

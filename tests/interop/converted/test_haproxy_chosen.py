@@ -173,7 +173,7 @@ class ChosenTests(HaproxyTestCase):
         )
 
     def test_limits(self) -> None:
-        """So many connections of a source at a time, and not one more; another source is not asked."""
+        """A number of connections of a source at a time, and not one more; another source is not asked."""
         self.start(
             """
             frontend f
@@ -210,7 +210,7 @@ class ChosenTests(HaproxyTestCase):
             return False
 
     def test_rate(self) -> None:
-        """So many connections of a source at once, and then no more for a while."""
+        """A number of connections of a source at once, and then no more for a while."""
         self.start(
             """
             frontend f
