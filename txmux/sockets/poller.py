@@ -20,7 +20,7 @@ from zope.interface import implementer
 from txmux.sockets.memory import MEMORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from twisted.python.failure import Failure
 
@@ -65,7 +65,8 @@ class Poller:
         self._soon: deque[Callable[[], None]] = deque()
         self._last: list[Callable[[], None]] = []
         self._polling = False
-        # What is left of a batch that took too long. The epoll object would tell of the same ones first again.
+        # What is left of a batch, the next one last. Whoever is closed is taken out, or what it was ready for would be told to the
+        # next who gets its descriptor. After one that took too long, the epoll object would tell of the same ones first again.
         self._left: dict[int, int] = {}
 
     @classmethod
@@ -179,23 +180,23 @@ class Poller:
         self._polling = True
         until = time.monotonic() + _LONGEST
         poll = self._epoll.poll
-        ready, self._left = [*self._left.items()], {}
         try:
             for _ in range(_ROUNDS):
-                if not ready:
-                    ready = poll(0, _BATCH)
-                if not ready or not self._serve(ready, until):
+                if not self._left:
+                    self._left = dict(reversed(poll(0, _BATCH)))
+                if not self._left or not self._serve(until):
                     break
-                ready = []
             self._finish()
         finally:
             self._polling = False
         self._stop_if_unused()
 
-    def _serve(self, ready: Sequence[tuple[int, int]], until: float) -> bool:
+    def _serve(self, until: float) -> bool:
         """Serve a batch, and tell whether there is time for another one."""
         handlers, soon, now = self._handlers, self._soon, time.monotonic
-        for position, (descriptor, events) in enumerate(ready, 1):
+        left = self._left
+        while left:
+            descriptor, events = left.popitem()
             handler = handlers.get(descriptor)
             if handler is None:
                 continue
@@ -206,7 +207,6 @@ class Poller:
             if soon:
                 self._catch_up()
             if now() > until:
-                self._left = dict(ready[position:])
                 return False
         return True
 
