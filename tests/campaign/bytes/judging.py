@@ -180,9 +180,9 @@ def _reasons(its: Plan) -> set[str]:
         found.add("server-reset")
         if its.way == "R":
             found.add("connect-refused")  # if the reset comes before the connection is noticed
-    # of TLS that passes nobody knows whether it is whole, nor of a server that just closes after our own close-notify
-    may_be_done = its.server.ending is Ending.TRUNCATE or its.server.ending not in UNFINISHED
-    if its.client.ending not in UNFINISHED and may_be_done:
+    # of TLS that passes nobody knows whether it is whole, nor of one who just closes after the other end's close-notify
+    unfinished = {*UNFINISHED} - {Ending.TRUNCATE}
+    if its.client.ending not in unfinished and its.server.ending not in unfinished:
         found.add("done")
     return found
 

@@ -288,9 +288,9 @@ class Talk:
             return not self._received
         if self._plan.way == "S" and self._role == SERVER:  # a UNIX socket has no reset
             return self._plan.client.ending not in ORDERLY
-        # many servers just close after our own close-notify, which is taken for theirs
-        truncated = self._other.ending is Ending.TRUNCATE and self._role == CLIENT
-        return truncated and self._finished and self._received == self._other.size
+        # many just close after the other end's close-notify, which is taken for theirs
+        truncated = self._other.ending is Ending.TRUNCATE and self._finished
+        return truncated and self._received == self._other.size
 
     def _update(self) -> None:
         if self._is_resting:
