@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire import http2_builder as h2
 from txmux.testing import calls_in
-from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE, Opening, parse_opening
+from txmux.wire.http2_opening import FRAMES_LIMIT, OPENING_LIMIT, PREFACE, Opening, parse_opening
 
 GET = ((":method", "GET"), (":scheme", "http"), (":path", "/a"), (":authority", "a.example"))
 SECTION = h2.headers(*GET, ("x", "1"), ("x", "2"))
@@ -178,6 +178,17 @@ class RefusedTests(SynchronousTestCase):
         late = BEGINNING + filler + h2.frame(0xFF, bytes(rest + 1)) + request
         self.assertFalse(parse_opening(late[: OPENING_LIMIT - 1], None).refused)
         self.assertTrue(parse_opening(late, None).refused)
+
+    def test_most_frames(self) -> None:
+        """It has at most 200 frames, however small they are."""
+        begun = BEGINNING + h2.PING * (FRAMES_LIMIT - 2)
+        data = begun + h2.request(SECTION)
+        self.assertIsNotNone(parse_opening(data, None).fields)
+        pieces = h2.request(b"", flags=1) + h2.frame(CONTINUATION, stream=1) * FRAMES_LIMIT
+        for late in (begun + h2.PING, BEGINNING + pieces[: 9 * (FRAMES_LIMIT - 1)]):
+            self.assertFalse(parse_opening(late[:-1], None).refused)
+            opening, at = byte_by_byte(late + h2.request(SECTION))
+            self.assertEqual((opening.refused, at), (True, len(late)))
 
 
 class CostTests(SynchronousTestCase):

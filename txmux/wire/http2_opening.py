@@ -14,13 +14,15 @@ from txmux.wire.predicates import begins_with
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OPENING_LIMIT", "PREFACE", "Opening", "parse_opening"]
+__all__ = ["FRAMES_LIMIT", "OPENING_LIMIT", "PREFACE", "Opening", "parse_opening"]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What every HTTP/2 client says first (RFC 9113, section 3.4)."""
 
 OPENING_LIMIT = 32 * 1024
 """The most bytes up to the end of the first request's header section."""
+FRAMES_LIMIT = 200
+"""The most frames among them: reading a frame takes time, however little is in it."""
 _LARGEST_FRAME = 1 << 14  # until the server's SETTINGS allow more
 
 _PRIORITY, _SETTINGS, _PING, _WINDOW_UPDATE = 0x2, 0x4, 0x6, 0x8
@@ -48,6 +50,8 @@ class Opening:
 
     _at: int = 0
     """Where the next frame begins."""
+    _frames: int = 0
+    """How many have been read."""
     _section: bytes = b""
     """What has come of the header section that is being read."""
 
@@ -66,6 +70,9 @@ class Opening:
                 while self.fields is None:
                     self._read_frame(cursor)
                     self._at = cursor.at
+                    self._frames += 1
+                    if self.fields is None and self._frames == FRAMES_LIMIT:
+                        raise MalformedError
             except ShortError:
                 pass
         if self.fields is None and len(data) == OPENING_LIMIT:
