@@ -70,7 +70,7 @@ server = 127.0.0.1:{SERVER}
 
 HAPROXY = """\
 global
-    maxconn 20000
+    maxconn 9200
     nbthread 1
 
 defaults
