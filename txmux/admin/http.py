@@ -14,6 +14,7 @@ from txmux.admin.caller import Caller
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer
 from txmux.admin.site import headers_of
+from txmux.sockets.waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +118,7 @@ class _Stream:
         transport: Any = self._request.channel.transport
         if self._ended or transport is None:
             return 0
-        count: int = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
-        return count
+        return waiting(transport)
 
     def abort(self) -> None:
         """Break the connection off."""

@@ -8,9 +8,10 @@ from twisted.internet import interfaces
 from typing_extensions import override
 from zope.interface import implementer
 
-from txmux.relay.progress import below_tls, unsent
+from txmux.relay.progress import unsent
 from txmux.relay.relay import Relay
 from txmux.relay.side import RelaySide
+from txmux.sockets.waiting import below_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable

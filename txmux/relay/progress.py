@@ -5,9 +5,9 @@ from __future__ import annotations
 import array
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import ISSLTransport
+from txmux.sockets.waiting import below_tls, waiting
 
 try:
     import fcntl
@@ -21,14 +21,6 @@ if TYPE_CHECKING:
 _TCP_CLOSE = 7  # the state, as Linux counts them
 
 
-def below_tls(transport: IRelayTransport) -> Any:
-    """Give the transport of the connection that TLS is spoken on, at any depth; any other transport as it is."""
-    bottom: Any = transport
-    while ISSLTransport.providedBy(bottom) and hasattr(bottom, "transport"):
-        bottom = bottom.transport
-    return bottom
-
-
 def unsent(transport: IRelayTransport) -> int:
     """Count the bytes that wait in a transport's own buffer, and in its socket's send queue for an acknowledgement.
 
@@ -38,10 +30,9 @@ def unsent(transport: IRelayTransport) -> int:
         A number of bytes; 0 where it cannot be known.
     """
     bottom = below_tls(transport)
-    waiting: int = len(getattr(bottom, "dataBuffer", b"")) - getattr(bottom, "offset", 0)
-    waiting += getattr(bottom, "_tempDataLen", 0)
     handle = bottom.getHandle()
-    return waiting + (queued_in(handle) if isinstance(handle, socket.socket) else 0)
+    queued = queued_in(handle) if isinstance(handle, socket.socket) else 0
+    return waiting(bottom) + queued
 
 
 def queued_in(connected: socket.socket) -> int:

@@ -14,6 +14,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from txmux.sockets.waiting import below_tls, waiting
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -23,6 +25,8 @@ _RECORD = 2**14
 """The most plaintext that a record has (RFC 8446, section 5.1)."""
 _PIECE = 2**15
 """The most that is taken at once of what is encrypted: a record and more (section 5.2)."""
+_MOST_UNREAD = 2**16
+"""Bytes of answers that OpenSSL gives by itself, as to a KeyUpdate (section 4.6.3), while the client reads nothing."""
 
 
 @implementer(IHalfCloseableProtocol)
@@ -48,6 +52,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
     transport: Any
     _tlsConnection: Any
     _has_finished = False
+    _unread = 0
 
     def _write(self, data: bytes) -> None:
         """Encrypt all of it, and send it in one go. Twisted's sends each record by itself."""
@@ -71,12 +76,27 @@ class TLSTransport(TLSMemoryBIOProtocol):
 
     def _flushSendBIO(self) -> None:
         """Send what is encrypted."""
+        data = self._encrypted()
+        if data:
+            self.transport.write(data)
+
+    def _encrypted(self) -> bytes:
         data = b""
         with contextlib.suppress(WantReadError):  # there is nothing
             data = self._tlsConnection.bio_read(_PIECE)
             while len(data) % _PIECE == 0:
                 data += self._tlsConnection.bio_read(_PIECE)
-        if data:
+        return data
+
+    def _answer(self) -> None:
+        """Send what OpenSSL has to say to what has come; to a client that reads none of it, not without a limit."""
+        data = self._encrypted()
+        if not data:
+            return
+        self._unread = self._unread + len(data) if waiting(below_tls(self.transport)) else 0
+        if self._unread > _MOST_UNREAD and not self._lostTLSConnection:
+            self._break_off()
+        else:
             self.transport.write(data)
 
     def _flushReceiveBIO(self) -> None:
@@ -99,7 +119,7 @@ class TLSTransport(TLSMemoryBIOProtocol):
         if end is not None and not self._lostTLSConnection:
             end()
         if self._tlsConnection is not None:  # nobody has let go of everything meanwhile
-            self._flushSendBIO()
+            self._answer()
 
     def _finished(self) -> None:
         """Tell that the client will send no more, unless that is all that the end was waited for."""
@@ -129,11 +149,14 @@ class TLSTransport(TLSMemoryBIOProtocol):
         if self._has_finished or self._lostTLSConnection:
             return
         if not self._handshakeDone or (self._is_truncated() and self.strict):
-            self._reason = Failure(CONNECTION_LOST)
-            self._lostTLSConnection = True
-            self.transport.abortConnection()
+            self._break_off()
         else:
             self._finished()
+
+    def _break_off(self) -> None:
+        self._reason = Failure(CONNECTION_LOST)
+        self._lostTLSConnection = True
+        self.transport.abortConnection()
 
     def _is_truncated(self) -> bool:
         """Tell whether the client ends without a close-notify where there should be one, having told of it."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import ctypes.util
 import select
-import socket
 import time
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -20,11 +17,11 @@ from OpenSSL import SSL, crypto
 from benchmarks.flood import garbage
 from tests.campaign.hostile.attack import Attack, come, flood, paced, reset
 from tests.campaign.hostile.plain import hello, records
+from tests.support.updating import UpdatingClient
 
 if TYPE_CHECKING:
     from tests.campaign.hostile.attack import Target
 
-_UPDATE_REQUESTED = 1  # RFC 8446, section 4.6.3
 _DAY = timedelta(days=1)
 _AT_ONCE = 20
 _PATIENCE = 5.0
@@ -74,50 +71,6 @@ def _renegotiate(target: Target) -> None:
     paced(target, 100, once)
 
 
-class UpdatingClient:
-    """A client of TLS 1.3 that wants the keys to be changed, and does not read that they were. By OpenSSL itself, as pyOpenSSL cannot.
-
-    Args:
-        port: Where to on 127.0.0.1.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._library = library = ctypes.CDLL(ctypes.util.find_library("ssl"))
-        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
-            getattr(library, name).restype = ctypes.c_void_p
-        self._context = ctypes.c_void_p(
-            library.SSL_CTX_new(ctypes.c_void_p(library.TLS_client_method()))
-        )
-        self._tls = ctypes.c_void_p(library.SSL_new(self._context))
-        self.plain = socket.socket()
-        self.plain.settimeout(_PATIENCE)
-        # The less the kernel takes in our place, the sooner answers wait at the other end.
-        self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.plain.connect(("127.0.0.1", port))
-        library.SSL_set_fd(self._tls, self.plain.fileno())
-        self.plain.setblocking(True)  # noqa: FBT003 - the socket module's signature
-        if library.SSL_connect(self._tls) != 1:
-            self.close()
-            raise ConnectionError("no TLS")
-        self.plain.setblocking(False)  # noqa: FBT003
-
-    def say(self, data: bytes) -> None:
-        """Send something."""
-        self._library.SSL_write(self._tls, data, len(data))
-
-    def update(self) -> bool:
-        """Want the keys to be changed once more; tell whether that could be sent."""
-        self._library.SSL_key_update(self._tls, _UPDATE_REQUESTED)
-        sent: bool = self._library.SSL_do_handshake(self._tls) == 1
-        return sent
-
-    def close(self) -> None:
-        """Close it by a reset."""
-        self._library.SSL_free(self._tls)
-        self._library.SSL_CTX_free(self._context)
-        reset(self.plain)
-
-
 def _update(target: Target) -> None:
     """Have connections send nothing but wishes for other keys, and read nothing."""
     clients: list[UpdatingClient] = []
@@ -128,10 +81,7 @@ def _update(target: Target) -> None:
         if len(clients) < _AT_ONCE:
             clients.append(UpdatingClient(target.port))
         number = (number + 1) % len(clients)
-        if not clients[number].update():
-            with contextlib.suppress(BlockingIOError):
-                if clients[number].plain.recv(1, socket.MSG_PEEK):
-                    return  # the proxy reads no more until its answers are read
+        if not clients[number].update() and not clients[number].is_open():
             clients.pop(number).close()
 
     paced(target, 20_000, once)
