@@ -117,6 +117,14 @@ class ClientsTest(SynchronousTestCase):
         self.streams[0].write(b"data: x\n\n")
         self.assertIn(b"data: x", first.take())
 
+    def test_many_at_once(self) -> None:
+        """As many make room as come, also in one turn, before anybody is gone."""
+        transports = [self.connected() for _ in range(100)]
+        for transport in transports:
+            transport.take()
+        gone = [number for number, one in enumerate(transports) if one.lost is not None]
+        self.assertEqual(gone, [*range(36)])
+
     def test_all_busy(self) -> None:
         """If all are being answered, a new one is turned away."""
         busy = [self.connected() for _ in range(64)]

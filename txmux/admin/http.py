@@ -223,6 +223,8 @@ class Clients(ServerFactory):
             idle = next((one for one in self._channels if not one.is_busy), None)
             if idle is None:
                 return None
+            # It is gone only in the next turn, and more may come in this one.
+            self.gone(idle)
             idle.abort()
         return Channel(self)
 
