@@ -12,7 +12,7 @@ class HostileTest(SynchronousTestCase):
     """Each attack once."""
 
     def test_attacks(self) -> None:
-        """Meanwhile and afterwards the good client is served, and nothing is left of an attack."""
+        """Meanwhile and afterwards the good client is served, nothing is left of an attack, and nobody gets what they should not."""
         report = run(Budget(5, 7))
         self.assertEqual(report.defects, [])
         told = "\n".join(report.lines())

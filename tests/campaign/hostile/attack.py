@@ -60,6 +60,7 @@ class Attack:
         run: Goes on until its process is ended.
         ramp: The seconds after which it is whole.
         unit: What it counts.
+        share: What part of a crowd's connections it has.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Attack:
     run: Callable[[Target], object]
     ramp: float = 1.0
     unit: str = "connections"
+    share: float = 1.0
 
 
 @contextlib.contextmanager

@@ -3,7 +3,9 @@
 TXMUX = """\
 [txmux]
 access_log    = {DIR}/access.log
-admin         = off
+admin         = 127.0.0.1:{ADMIN}
+admin_token   = {DIR}/token
+metrics       = 127.0.0.1:{METRICS}
 drain_timeout = 0s
 
 [listen plain]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.campaign.hostile.admin import AUTHORIZED, request
 from tests.campaign.hostile.server import PING, PONG
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ PATIENCE = 5.0
 
 _HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
 _ASKED = b"GET / HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n"
-_SAYS = {"PROXIED": _HEADER + PING, "WEB": _ASKED}
+_SAYS = {
+    "PROXIED": _HEADER + PING,
+    "WEB": _ASKED,
+    "ADMIN": request("GET", "/api/status", AUTHORIZED),
+    "METRICS": request("GET", "/metrics"),
+}
+_SERVED = b"HTTP/1.1 200 "
 
 
 @attrs.frozen
@@ -69,6 +76,7 @@ class GoodClient:
     def __init__(self, victim: Victim, service: str) -> None:
         self._to = ("127.0.0.1", victim.ports[service])
         self._says = _SAYS.get(service, PING)
+        self._is_admin = service in {"ADMIN", "METRICS"}
         self._context: ssl.SSLContext | None = None
         if service in {"TLS", "MUTUAL"}:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -95,11 +103,16 @@ class GoodClient:
             client.sendall(self._says)
             heard = b""
             while not heard.endswith(PONG):
-                more = client.recv(4096)
+                more = client.recv(2**16)
+                if not more and self._is_whole(heard):
+                    break
                 if not more:
-                    raise ConnectionError(f"closed after {heard!r}")
+                    raise ConnectionError(f"closed after {heard[:100]!r}")
                 heard += more
         return time.perf_counter() - began
+
+    def _is_whole(self, heard: bytes) -> bool:
+        return self._is_admin and heard.startswith(_SERVED)
 
     def served(self, seconds: float) -> Served:
         """Ask again and again for some time, at least twice."""

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from benchmarks.flood import process
-from tests.campaign.hostile import plain, secure
+from tests.campaign.hostile import admin, plain, secure
 from tests.campaign.hostile.attack import Attack, Target, under
 from tests.campaign.hostile.good import GoodClient, Served
+from tests.campaign.hostile.requests import CHECKS, wrong
 from tests.campaign.hostile.server import serve
 from tests.campaign.hostile.victims import OTHERS, OURS, Peer, Victim, running
 from tests.campaign.report import Report
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.campaign.budget import Budget
 
-ATTACKS = (*plain.ATTACKS, *secure.ATTACKS)
+ATTACKS = (*plain.ATTACKS, *secure.ATTACKS, *admin.ATTACKS)
 
 _LONG = 300.0
 """Seconds from which on a campaign is not a mere try of the machinery."""
@@ -106,6 +107,10 @@ def run(budget: Budget) -> Report:
                 for attack, outcome in _round(peer, size, budget, number, Path(made), report):
                     found.setdefault((attack.name, peer.name), []).append(outcome)
             number += 1
+        own = Path(made) / "requests"
+        own.mkdir()
+        with _victim(OURS, own) as victim:
+            report.defects += [f"admin, {one}" for one in wrong(victim)]
     report.figures[_title("attack", "proxy")] = f"{_HEAD} | rounds |"
     report.figures[_title("---", "---")] = "|".join(["---"] * (_HEAD.count("|") + 2)) + "|"
     for attack in ATTACKS:
@@ -113,6 +118,7 @@ def run(budget: Budget) -> Report:
             outcomes = found.get((attack.name, peer.name))
             if outcomes:
                 report.figures[_title(attack.name, peer.name)] = _row(attack, outcomes)
+    report.figures["kinds of requests to the endpoint admin"] = str(len(CHECKS))
     return report
 
 
@@ -133,15 +139,15 @@ def _round(
             target = Target(
                 victim.ports[attack.service],
                 victim.papers,
-                size.many,
+                max(1, round(size.many * attack.share)),
                 size.part,
                 budget.chance(number * len(ATTACKS) + trial),
             )
-            outcome, wrong = _measure(victim, attack, target, size)
+            outcome, broken = _measure(victim, attack, target, size)
             yield attack, outcome
             if peer is OURS:
                 where = f"{attack.name}, seed {budget.seed}, round {number}"
-                report.defects += [f"{where}: {one}" for one in wrong]
+                report.defects += [f"{where}: {one}" for one in broken]
 
 
 def _measure(
@@ -158,27 +164,27 @@ def _measure(
         during = client.served(size.seconds)
         cpu = (victim.cpu() - cpu) / (time.monotonic() - began)
         most = victim.memory() - memory, victim.descriptors() - descriptors
-    wrong = []
+    broken = []
     end = time.monotonic() + _PATIENCE
     while (open_ := victim.descriptors() - descriptors) > 0 and time.monotonic() < end:
         time.sleep(0.05)
     left = victim.memory() - memory
     after = client.served(size.seconds / 4)
     if victim.has_ended():
-        wrong.append("the service has ended")
+        broken.append("the service has ended")
     if open_ > 0:
-        wrong.append(f"{open_} descriptors more than before are open")
+        broken.append(f"{open_} descriptors more than before are open")
     if left > _STAYS:
-        wrong.append(f"{left / _MIB:.1f} MiB more than before are in use")
+        broken.append(f"{left / _MIB:.1f} MiB more than before are in use")
     for when, served in (("before", before), ("during", during), ("after", after)):
         if served.failed:
-            wrong.append(f"the good client was not served {when} it: {served.why}")
+            broken.append(f"the good client was not served {when} it: {served.why}")
     if not target.count.value:
-        wrong.append("the attack has done nothing")
+        broken.append("the attack has done nothing")
     if re.search("Traceback|Unhandled", victim.said()):
-        wrong.append(f"the service's log has an exception:\n{victim.said()[-3000:]}")
+        broken.append(f"the service's log has an exception:\n{victim.said()[-3000:]}")
     outcome = Outcome(before, during, cpu, most[0], left, (most[1], open_), target.count.value)
-    return outcome, wrong
+    return outcome, broken
 
 
 @contextlib.contextmanager

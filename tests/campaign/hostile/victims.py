@@ -13,15 +13,16 @@ import attrs
 
 from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening
 from benchmarks.servers import find_program
+from tests.campaign.hostile.admin import TOKEN
 from tests.campaign.hostile.configurations import HAPROXY, NGINX, SSLH, TXMUX
 from tests.support.certificates import Identity, make_authority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-SERVICES = ("PLAIN", "PROXIED", "TLS", "MUTUAL", "WEB")
-"""What each of them is asked for: clients told by their first bytes, PROXY headers taken, TLS ended, TLS with certificates of clients, and
-HTTP led by its host."""
+SERVICES = ("PLAIN", "PROXIED", "TLS", "MUTUAL", "WEB", "ADMIN", "METRICS")
+"""What they are asked for: clients told by their first bytes, PROXY headers taken, TLS ended, TLS with certificates of clients, HTTP led by its
+host; and of txmux alone its two endpoints for administrators."""
 
 _LIMIT = 3600.0
 
@@ -42,7 +43,7 @@ class Peer:
     program: str
     configuration: str
     arguments: Sequence[str]
-    services: Sequence[str] = SERVICES
+    services: Sequence[str] = SERVICES[:5]
 
     def path(self) -> str | None:
         """Find its program: first beside this Python."""
@@ -50,7 +51,7 @@ class Peer:
         return str(beside) if beside.exists() else find_program(self.program)
 
 
-OURS = Peer("txmux", "twist", TXMUX, ("--log-format=text", "txmux", "--rules", "{}"))
+OURS = Peer("txmux", "twist", TXMUX, ("--log-format=text", "txmux", "--rules", "{}"), SERVICES)
 OTHERS = (
     Peer("HAProxy", "haproxy", HAPROXY, ("-db", "-f", "{}")),
     Peer("nginx", "nginx", NGINX, ("-e", "stderr", "-c", "{}")),
@@ -160,6 +161,7 @@ def running(peer: Peer, server: int, folder: Path, cores: Sequence[int]) -> Iter
     for name, value in {**values, "SERVER": str(server), "DIR": str(folder)}.items():
         text = text.replace(f"{{{name}}}", value)
     file.write_text(text)
+    (folder / "token").write_text(TOKEN)
     arguments = [word.format(file) for word in peer.arguments]
     with Child(
         [peer.path() or peer.program, *arguments], folder / "output.log", cores, _LIMIT
