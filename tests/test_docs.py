@@ -33,7 +33,12 @@ if TYPE_CHECKING:
     from txmux.rules.reading.key import Key
 
 _ROOT = Path(__file__).parent.parent
-_PAGES = [*sorted((_ROOT / "docs").rglob("*.md")), _ROOT / "README.md", _ROOT / "CONTRIBUTING.md"]
+_PAGES = [
+    *sorted((_ROOT / "docs").rglob("*.md")),
+    _ROOT / "README.md",
+    _ROOT / "CONTRIBUTING.md",
+    _ROOT / "SECURITY.md",
+]
 _REFERENCE = _ROOT / "docs/reference"
 
 _LISTENER = "[listen added-by-the-test]\nendpoint = 127.0.0.1:0\n"
