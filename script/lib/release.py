@@ -111,6 +111,21 @@ def _build(folder: Path) -> list[Path]:
     return made
 
 
+def _list_components(folder: Path, version: str, made: list[Path]) -> Path:
+    """Write beside the packages what they are made of and need."""
+    (wheel,) = (path for path in made if path.suffix == ".whl")
+    path = folder / "dist" / f"txmux-{version}.cdx.json"
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("sbom.py"), wheel, path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        _fail(done.stderr.strip())
+    return path
+
+
 def _left_to_do(version: str, made: list[Path]) -> str:
     names = " ".join(f"dist/{path.name}" for path in made)
     steps = [
@@ -154,7 +169,7 @@ def main() -> None:
         print(_write(clean, version))
         made = _build(clean)
         print(f"\nbuilt and checked, version {version}:")
-        for path in made:
+        for path in (*made, _list_components(clean, version, made)):
             print(f"    {hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}")
         for warning in _warnings():
             print(f"warning: {warning}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 import tempfile
+from importlib import metadata
 from pathlib import Path
 from unittest import SkipTest
 
@@ -110,6 +113,7 @@ class ReleaseTests(SynchronousTestCase):
             "### Features",
             r"    [0-9a-f]{64}  txmux-7\.8\.9-py3-none-any\.whl",
             r"    [0-9a-f]{64}  txmux-7\.8\.9\.tar\.gz",
+            r"    [0-9a-f]{64}  txmux-7\.8\.9\.cdx\.json",
             r"tag: v7\.8\.9",
             "nothing was changed, and nothing was uploaded",
         ):
@@ -128,7 +132,9 @@ class ReleaseTests(SynchronousTestCase):
         self.assertIn("\n## 7.8.9 (", (self.folder / "CHANGELOG.md").read_text())
         self.assertEqual([*self.folder.glob("newsfragments/*.md")], [])
         made = ["txmux-7.8.9-py3-none-any.whl", "txmux-7.8.9.tar.gz"]
-        self.assertEqual(sorted(path.name for path in self.folder.glob("dist/*")), made)
+        bill = "txmux-7.8.9.cdx.json"
+        self.assertEqual({path.name for path in self.folder.glob("dist/*")}, {*made, bill})
+        self.assert_lists(self.folder / "dist" / bill, self.folder / "dist" / made[0])
         self.assertIn(f"twine upload dist/{made[0]} dist/{made[1]}\n", done.stdout)
         self.assertIn("git tag --sign --message 'txmux 7.8.9' v7.8.9\n", done.stdout)
         self.assertEqual(self.git("tag", "--list", "v7*"), "")
@@ -137,6 +143,22 @@ class ReleaseTests(SynchronousTestCase):
         (self.folder / "newsfragments").mkdir(exist_ok=True)
         (self.folder / "newsfragments/+more.bugfix.md").write_text("More.\n")
         self.assert_refused("7.8.9 is not after 7.8.9, the last release", "--dry-run", "7.8.9")
+
+    def assert_lists(self, bill: Path, wheel: Path) -> None:
+        """See that a list of components is that of a wheel, and has all that it needs."""
+        told = json.loads(bill.read_text())
+        root = told["metadata"]["component"]
+        self.assertEqual((told["bomFormat"], root["purl"]), ("CycloneDX", "pkg:pypi/txmux@7.8.9"))
+        self.assertEqual(
+            root["hashes"][0]["content"], hashlib.sha256(wheel.read_bytes()).hexdigest()
+        )
+        components = {one["bom-ref"] for one in told["components"]}
+        for name in ("twisted", "cryptography", "hpack", "incremental"):
+            self.assertIn(f"pkg:pypi/{name}@{metadata.version(name)}", components)
+        self.assertNotIn("pytest", str(components))  # what it is only developed with
+        needed = {one["ref"]: one["dependsOn"] for one in told["dependencies"]}
+        self.assertEqual(needed.keys(), {root["bom-ref"], *components})
+        self.assertEqual(set().union(*needed.values()), components)
 
     def test_refused(self) -> None:
         """It refuses what is not committed, a version of another form, and one that there is."""
