@@ -175,14 +175,14 @@ class Link:
             self._down(failure.getErrorMessage() or type(failure.value).__name__)
         wait, self._wait = self._wait, min(2 * self._wait, _LONGEST)
         # Not all machines come back in one moment.
-        self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # noqa: S311
+        self._again = self._reactor.callLater(wait * random.uniform(0.8, 1.2), self.start)  # nosec B311  # noqa: S311 - not for secrets
 
     def _lost(self) -> None:
         self._protocol = None
         if not self._stopped:
             self._is_told = True
             self._down("the connection is gone")
-            self._again = self._reactor.callLater(random.uniform(0, self._wait), self.start)  # noqa: S311
+            self._again = self._reactor.callLater(random.uniform(0, self._wait), self.start)  # nosec B311  # noqa: S311 - not for secrets
 
     def drop(self) -> None:
         """Break the connection off, and connect again."""

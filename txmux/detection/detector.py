@@ -404,6 +404,6 @@ def _learnt(predicates: Iterable[Predicate], peeked: Peeked) -> dict[str, str]:
             learnt: Mapping[object, object] = predicate.learnt(peeked)  # type: ignore[attr-defined]
             for name, value in learnt.items():
                 facts[_fact_name(str(name))] = str(value)
-        except Exception:  # noqa: BLE001, PERF203, S110 - facts are worth no connection
+        except Exception:  # nosec B110  # noqa: BLE001, PERF203, S110 - facts are worth no connection
             pass
     return facts

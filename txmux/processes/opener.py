@@ -89,7 +89,7 @@ class Opener:
             stdin.write(text or "")
             stdin.seek(0)
             opener = cls(own)
-            opener._process = subprocess.Popen(  # noqa: S603 - this very program
+            opener._process = subprocess.Popen(  # nosec B603  # noqa: S603 - this very program
                 [
                     sys.executable,
                     "-m",

@@ -69,7 +69,10 @@ _SYSTEM = (
 """What libraries read while they work; nothing secret."""
 
 _TOO_MUCH = frozenset(
-    {"/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/sys", "/tmp", "/var"}  # noqa: S108 - nothing is written there
+    {
+        *("/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/sys", "/var"),
+        "/tmp",  # nosec B108  # noqa: S108 - nothing is written there
+    }
 )
 """Folders in which Python's modules might be found, but much else, too."""
 

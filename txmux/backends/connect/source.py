@@ -40,7 +40,7 @@ class Ports:
 
     def __init__(self, ports: range) -> None:
         self.count = len(ports)
-        start = randrange(self.count)  # noqa: S311 - not for secrets
+        start = randrange(self.count)  # nosec B311  # noqa: S311 - not for secrets
         self._turns: Iterator[int] = itertools.cycle((*ports[start:], *ports[:start]))
 
     def next(self) -> int:

@@ -79,7 +79,7 @@ class HealthChecks:
         self.check = check
         self.on_result = on_result
         self.asking = Asking(pool.backend, check, wrap)
-        self.random = random or Random()  # noqa: S311 - not for secrets
+        self.random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._pool = pool
         self._watches: dict[str, _Watch] | None = None
 

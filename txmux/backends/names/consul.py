@@ -58,7 +58,7 @@ class ConsulFinder:
         self._token = backend.consul_token
         self._wait = min(backend.resolve, _MOST_WAIT)
         self._service = service
-        self._random = random or Random()  # noqa: S311 - not for secrets
+        self._random = random or Random()  # nosec B311  # noqa: S311 - not for secrets
         self._index = 0
         self._said = b""
         self._found = Instances(())

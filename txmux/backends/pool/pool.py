@@ -73,7 +73,7 @@ class Pool:
         self.on_shortage: Callable[[], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
-        self._pick = balancer(backend.balance, random or Random()).pick  # noqa: S311 - not for secrets
+        self._pick = balancer(backend.balance, random or Random()).pick  # nosec B311  # noqa: S311 - not for secrets
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
             server: [] if is_name(server) else [self._member(server, server)]
