@@ -151,7 +151,7 @@ ATTACKS = (
     Attack("a new source for each connection", "PLAIN", _sources, 2),
     Attack("garbage for PROXY headers", "PROXIED", flood(_random), 5),
     Attack("ClientHellos in records of one byte", "PLAIN", flood(lambda _: records(hello())), 5),
-    Attack("thousands of tiny HTTP fields", "WEB", flood(_tiny_headers), 5),
-    Attack("HTTP/2 in tiny frames", "WEB", flood(_tiny_frames), 5),
-    Attack("HTTP/2 fields that stand for long ones", "WEB", flood(_many_fields), 5),
+    Attack("thousands of tiny HTTP fields", "WEB", flood(_tiny_headers), 5, share=0.2),
+    Attack("HTTP/2 in tiny frames", "WEB", flood(_tiny_frames), 5, share=0.2),
+    Attack("HTTP/2 fields that stand for long ones", "WEB", flood(_many_fields), 5, share=0.2),
 )

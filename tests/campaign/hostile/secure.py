@@ -144,7 +144,7 @@ def _certificates(target: Target) -> None:
 
 
 ATTACKS = (
-    Attack("garbage for TLS", "TLS", flood(_tls_garbage), 5),
+    Attack("garbage for TLS", "TLS", flood(_tls_garbage), 5, share=0.2),
     Attack("renegotiation", "TLS", _renegotiate),
     Attack("KeyUpdate, answers not read", "TLS", _update, 2, "updates"),
     Attack("huge certificates of clients", "MUTUAL", _certificates),
