@@ -45,6 +45,10 @@ ATTACKS = (
     Attack("admin: wrong tokens", "ADMIN", flood(_wrong_token), 5),
     Attack("admin: bodies that do not end", "ADMIN", flood(_largest), 5),
     Attack(
-        "metrics: requests whose answers nobody reads", "METRICS", crowd(_many_requests, 4096), 2
+        "metrics: requests whose answers nobody reads",
+        "METRICS",
+        crowd(_many_requests, 4096),
+        2,
+        share=0.01,
     ),
 )
