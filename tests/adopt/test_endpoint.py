@@ -19,10 +19,12 @@ from tests.adopt.test_receiving import descriptors
 from tests.frontend.introduction_case import LINE, SENDERS
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
-from tests.support.mux import MuxTestCase
+from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, PeerFactory, reactor
 from txmux.adopt import AdoptedTransport, AdoptingEndpoint
 from txmux.embedding import route
+from txmux.frontend.listener import MuxFactory
+from txmux.rules.model import Listener
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -136,6 +138,33 @@ class ServingTest(EndpointCase):
         await client.has(6)
         await self.end(client, server)
         await self.handed_over()
+
+    async def test_another_multiplexer(self) -> None:
+        """The server may be another multiplexer, which relays; its log has the client's address, and all bytes."""
+        port = self.giving_mux()
+        second = MuxFactory(
+            [route("ssh", backend_at(self.backend_port()), name="second")],
+            Listener("second"),
+            access_log=self.log,
+            engine=self.factory.engine,
+        )
+        await self.serve(second)
+        client = await self.connect(port, SSH)
+        own = client.transport.getHost()
+        server = await self.backend.heard(len(SSH))
+        server.send(b"answer")
+        await client.has(6)
+        await self.end(client, server)
+        record = await self.logged(2)
+        self.assert_story(self.records[0], listener="public", reason="handed-over")
+        self.assert_story(
+            record,
+            listener="second",
+            client=f"127.0.0.1:{own.port}",
+            reason="done",
+            bytes_in=len(SSH),
+            bytes_out=6,
+        )
 
     async def test_strange_factory(self) -> None:
         """A factory that raises, or wants no protocol, has that client closed, and the next one served."""
