@@ -6,7 +6,14 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from tests.frontend import test_first_bytes, test_introduction, test_peeking, test_race
+from tests.frontend import (
+    test_first_bytes,
+    test_introduction,
+    test_peeking,
+    test_race,
+    test_reject,
+    test_terminate_handshake,
+)
 from tests.frontend.introduction_case import LINE, SENDERS
 from tests.proxyprotocol.vectors import V1, V2
 from tests.support.mux import MuxTestCase, backend_at
@@ -55,6 +62,14 @@ class RaceTest(LookingCase, test_race.RaceTest):
 
 class AcceptedTest(LookingCase, test_introduction.AcceptedTest):
     """Clients that begin with a header."""
+
+
+class RejectTest(LookingCase, test_reject.WhereTest):
+    """Clients that are answered, and turned away."""
+
+
+class HandshakeTests(LookingCase, test_terminate_handshake.HandshakeTests):
+    """Clients whose TLS ends here."""
 
 
 class WaitingTest(MuxTestCase):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.rules.reading.cases import ReadingTestCase
+from tests.support.certificates import make_authority
+from tests.support.folders import make_folder
 from txmux.detection.registry import installed_matchers
 from txmux.embedding import outcome, route
 from txmux.errors import MuxError
 from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
-from txmux.rules.model import Backend, Handover, Listener
+from txmux.rules.model import Backend, Handover, Listener, TlsEnd
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -174,6 +177,16 @@ class EmbeddingTests(SynchronousTestCase):
         """The text of the rules makes an outcome."""
         self.assertEqual(outcome(_TO), Handover("/run/x.sock"))
         self.assertEqual(outcome(Handover("x")), Handover("x"))
+
+    def test_tls_beside(self) -> None:
+        """A route that ends TLS may be beside one that hands over: inside of it, clients go where the listener leads them."""
+        files = (make_authority().write(make_folder(self) / "a.pem", key=True),)
+        tls = attrs.evolve(route("tls", "close"), outcome=None, terminate_tls=TlsEnd(files))
+        engine = Engine(Clock())
+        made = MuxFactory([tls, route("ssh", _TO)], Listener("m"), engine=engine)
+        self.assertTrue(made.generation.hands_over)
+        with self.assertRaisesRegex(MuxError, "of no use to anybody else; add 'backend'"):
+            MuxFactory([tls], Listener("m", default=Handover("x")), engine=engine)
 
     def test_refused(self) -> None:
         """What rules files refuse is refused there, too."""

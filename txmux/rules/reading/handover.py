@@ -74,7 +74,7 @@ def misplaced(
             if (section.header, key, number) not in told:
                 told.add((section.header, key, number))
                 yield section.problem(message, key, number)
-        if any(section is listener.section for section, _, _ in led):
+        if any(key != "backend" for _, key, _ in led):
             yield from _left_inside(listener, ends)
 
 
