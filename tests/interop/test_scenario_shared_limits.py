@@ -1,0 +1,139 @@
+"""`shared-limits`: two machines with the same file, each in a network of its own, and one Redis between them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import threading
+from typing import TYPE_CHECKING, ClassVar
+
+from tests.interop.children import Child, eventually, output_of
+from tests.interop.mux import Twist
+from tests.interop.namespaces import Namespace
+from tests.interop.originals import client_hello
+from tests.interop.scenario import EXAMPLES, ScenarioTestCase
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MACHINES = ("10.0.0.11", "10.0.0.12")
+_SERVERS = ("10.0.0.21", "10.0.0.22")
+_CLIENTS = tuple(f"10.0.0.{number}" for number in range(101, 109))
+_HELLO = client_hello("www.example.com")
+
+
+class SharedLimitsTests(ScenarioTestCase):
+    """The example on two machines; clients, servers and Redis are in the middle."""
+
+    redis: ClassVar[Child]
+    folders: ClassVar[list[Path]]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the network, and start all."""
+        super().setUpClass()
+        cls.network.ip("link add lan type bridge")
+        for address in ("10.0.0.9", *_SERVERS, *_CLIENTS):
+            cls.network.ip(f"addr add {address}/24 dev lan")
+        cls.network.ip("link set lan up")
+        rules = cls.make_folder("rules") / "rules.ini"
+        shutil.copy(EXAMPLES / "shared-limits/rules.ini", rules)
+        (rules.parent / "redis.password").write_text("secret\n")
+        own = ("--bind", "10.0.0.9", "--requirepass", "secret", "--save", "", "--dir", cls.folder)
+        cls.redis = cls.share(Child("redis-server", *own))
+        cls.redis.wait_for("[Rr]eady to accept connections")
+        for address in _SERVERS:
+            cls._serve(address)
+        cls.folders = [
+            cls._start(number, address, rules) for number, address in enumerate(_MACHINES)
+        ]
+
+    @classmethod
+    def _start(cls, number: int, address: str, rules: Path) -> Path:
+        """Start a machine, and give the folder of its socket."""
+        machine = Namespace(cls)
+        cls.network.ip(f"link add port{number} type veth peer name eth0 netns {machine.name}")
+        cls.network.ip(f"link set port{number} master lan up")
+        machine.ip(f"addr add {address}/24 dev eth0")
+        machine.ip("link set eth0 up")
+        folder = cls.make_folder(f"run{number}")
+        before = (*machine.command, "env", f"RUNTIME_DIRECTORY={folder}")
+        started = cls.share(Twist("--rules", rules, before=before))
+        started.child.wait_for("Starting reactor")
+        return folder
+
+    @classmethod
+    def _serve(cls, address: str) -> None:
+        """Listen as a server, which tells its clients who it is, and waits until they go."""
+        listening = socket.create_server((address, 8443), backlog=100)
+
+        def answer(client: socket.socket) -> None:
+            with client, contextlib.suppress(OSError):
+                client.sendall(address.encode())
+                while client.recv(10_000):
+                    pass
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                threading.Thread(target=answer, args=(client,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        cls.addClassCleanup(listening.close)
+        cls.addClassCleanup(listening.shutdown, socket.SHUT_RDWR)
+
+    def connect(self, machine: int, client: str) -> tuple[socket.socket, str]:
+        """Connect as a client, and give which server it has come to; none if it is refused."""
+        connected = socket.create_connection(
+            (_MACHINES[machine], 443), timeout=30, source_address=(client, 0)
+        )
+        self.addCleanup(connected.close)
+        try:
+            connected.sendall(_HELLO)
+            return connected, connected.recv(100).decode()
+        except OSError:
+            return connected, ""
+
+    def is_let_in(self, machine: int, client: str) -> bool:
+        """Tell whether a client comes to a server, which it leaves at once."""
+        connected, server = self.connect(machine, client)
+        connected.close()
+        return server != ""
+
+    def txmux(self, machine: int, *words: str) -> str:
+        """Run a command for the service of a machine."""
+        place = f"unix:{self.folders[machine]}/rules.sock"
+        return output_of("txmux", words[0], "--admin", place, *words[1:]).decode()
+
+    def test_choice(self) -> None:
+        """A client comes to the same server by either machine, and each server has some."""
+        found = [[self.connect(machine, one)[1] for one in _CLIENTS] for machine in (0, 1)]
+        self.assertEqual(found[0], found[1])
+        self.assertEqual({*found[0]}, {*_SERVERS})
+
+    def test_ban(self) -> None:
+        """A ban of one machine ends the client's connection at the other one, and is taken back by any."""
+        client = _CLIENTS[0]
+        connected, server = self.connect(1, client)
+        self.assertIn(server, _SERVERS)
+        self.assertEqual(self.txmux(0, "ban", client, "1h", "passwords"), f"{client} is banned\n")
+        with contextlib.suppress(ConnectionResetError):
+            self.assertEqual(connected.recv(1), b"")
+        self.assertIn("passwords", self.txmux(1, "bans"))
+        self.assertFalse(self.is_let_in(0, client) or self.is_let_in(1, client))
+        self.txmux(1, "unban", client)
+        eventually(lambda: self.is_let_in(0, client), "the client is let in again")
+
+    def test_limit(self) -> None:
+        """What a client has at one machine counts at the other one, too."""
+        client = _CLIENTS[1]
+        for _ in range(15):
+            self.assertIn(self.connect(0, client)[1], _SERVERS)
+        # From half of the limit on, a machine asks what others have.
+        for _ in range(10):
+            self.connect(1, client)
+        eventually(lambda: not self.is_let_in(1, client), "the sum is known to be above the limit")
