@@ -19,16 +19,34 @@ _LINKS = 40  # as the kernel has it
 _MODE = 0o640  # who came and what they asked for is nobody else's business
 
 _helper: Callable[[Path, int], int] | None = None
+_remover: Callable[[Path], object] | None = None
 
 
-def use_helper(helper: Callable[[Path, int], int] | None) -> None:
+def use_helper(
+    helper: Callable[[Path, int], int] | None, remover: Callable[[Path], object] | None = None
+) -> None:
     """Have somebody else asked for files that this process is not permitted to open.
 
     Args:
         helper: Is given a path and flags as `os.open` takes them, and gives a descriptor or raises `OSError`.
+        remover: Is given the path of a socket that this process is not permitted to remove, and does it or raises `OSError`.
     """
-    global _helper  # noqa: PLW0603 - what a process may do is the process's
-    _helper = helper
+    global _helper, _remover
+    _helper, _remover = helper, remover
+
+
+def remove_socket(path: Path) -> None:
+    """Remove the file of a UNIX socket, if it is there.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:
+        if _remover is None:
+            raise
+        _remover(path)
 
 
 def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = False) -> int:

@@ -72,6 +72,7 @@ class MuxService(Steering, Service):
         upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
         notifies: Whether systemd is told how the service is, and keeps its sockets.
         is_administered: Whether ``admin = auto`` means anything.
+        confines: Whether the process is the service's alone, so that it may be put into a sandbox.
 
     Attributes:
         failure: Why it stopped the reactor, if it did.
@@ -91,6 +92,7 @@ class MuxService(Steering, Service):
         upgrades: bool = False,
         notifies: bool = False,
         is_administered: bool = False,
+        confines: bool = False,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -100,7 +102,9 @@ class MuxService(Steering, Service):
         self._sockets = ListeningSockets(reactor)
         self._endpoints = Endpoints(reactor, self, is_automatic=is_administered)
         named = PidFile(pidfile) if pidfile else None
-        self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
+        self._privilege = Privilege(
+            self._sockets, self._endpoints.store, pidfile=named, confines=confines
+        )
         self.counted = Counters()
         self._counting = counting = Counting(reactor.seconds)
         self._reloading = Coalescing(self._reload)
@@ -112,9 +116,9 @@ class MuxService(Steering, Service):
         self.events = Hub(reactor, self.processes, self.checking)
         self._feeding = Feeding(reactor, self.feed)
         self._sharing = Sharing(reactor, self)
-        self._watch = RulesWatch(reactor, self._rules_changed)
+        self._watch = RulesWatch(reactor, self._rules_changed, self._privilege.included_paths)
         self._stop_signals = StopSignals(reactor)
-        self._when_running = WhenRunning(reactor, self._can_serve)
+        self._when_running = WhenRunning(reactor, self._runs)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
         self._changeover = Changeover(
             reactor,
@@ -400,6 +404,12 @@ class MuxService(Steering, Service):
         if opened is not None:  # any more
             exchange = self._current.kinds.exchange(opened)
             self._changeover.can_serve(exchange, opened.answers, opened.recall)
+
+    def _runs(self) -> None:
+        self._can_serve()
+        # Not before: the helper, which would have to name the process then, may still be about to start.
+        if self.failure is None:
+            self._current.confine(self.rules)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

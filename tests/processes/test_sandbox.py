@@ -21,7 +21,7 @@ from txmux.processes import landlock
 from txmux.processes.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
 
-_RULES = """
+RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 
@@ -34,7 +34,7 @@ match = nosy
 backend = close
 """
 
-_TRIED = frozenset(
+TRIED = frozenset(
     {
         *("passwords", "read", "list", "thread", "named", "helper", "parent", "memory"),
         *("write", "append", "remove", "link", "execute"),
@@ -42,8 +42,8 @@ _TRIED = frozenset(
 )
 
 
-class SandboxTests(SynchronousTestCase):
-    """A real service with a plugin that tries to break out."""
+class SandboxCase(SynchronousTestCase):
+    """Has a plugin that tries to break out."""
 
     def setUp(self) -> None:
         """Make the plugin, and what it tries to read."""
@@ -64,14 +64,7 @@ class SandboxTests(SynchronousTestCase):
         self.authority = make_authority()
         self.site = self.folder / "site.pem"
         self.authority.issue("old.example").write(self.site, key=True)
-        self.rules = _RULES.format(site=self.site)
-
-    def mux(self, settings: str) -> Mux:
-        """Start a service."""
-        mux = Mux(self.folder, self.rules, settings)
-        self.addCleanup(mux.stop)
-        mux.child.wait_for("workers that serve")
-        return mux
+        self.rules = RULES.format(site=self.site)
 
     def attempts(self, mux: Mux) -> dict[str, str]:
         """Have the plugin try all, and give what came of it."""
@@ -82,18 +75,29 @@ class SandboxTests(SynchronousTestCase):
         eventually(lambda: "tried all" in mux.child.output[before:], "the plugin has tried all")
         return dict(re.findall(r"tried (\w+): (\w+)", mux.child.output[before:]))
 
-    def assert_confined(self, mux: Mux) -> None:
-        """See all attempts fail, and nothing changed."""
-        self.assertEqual(self.attempts(mux), dict.fromkeys(_TRIED, "EACCES"))
-        self.assertEqual((self.folder / "secret").read_text(), "precious")
-        self.assertTrue((self.folder / "old").exists())
-        self.assertFalse((self.folder / "made").exists())
-
     def subject(self, mux: Mux) -> str:
         """Give the name in the certificate that new clients are shown."""
         done = run("openssl", "s_client", "-connect", f"127.0.0.1:{mux.port}")
         found = re.search(rb"subject=CN ?= ?(\S+)", done.stdout)
         return found[1].decode() if found else ""
+
+
+class SandboxTests(SandboxCase):
+    """A real service with workers."""
+
+    def mux(self, settings: str) -> Mux:
+        """Start a service."""
+        mux = Mux(self.folder, self.rules, settings)
+        self.addCleanup(mux.stop)
+        mux.child.wait_for("workers that serve")
+        return mux
+
+    def assert_confined(self, mux: Mux) -> None:
+        """See all attempts fail, and nothing changed."""
+        self.assertEqual(self.attempts(mux), dict.fromkeys(TRIED, "EACCES"))
+        self.assertEqual((self.folder / "secret").read_text(), "precious")
+        self.assertTrue((self.folder / "old").exists())
+        self.assertFalse((self.folder / "made").exists())
 
     def test_breaking_out(self) -> None:
         """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; one worker is enough."""

@@ -74,7 +74,7 @@ class Account:
             return False
         try:
             # In this order: whoever is not root any more cannot change groups.
-            os.setgroups(self._groups())
+            os.setgroups(self.groups())
             os.setgid(self.gid)
             os.setuid(self.uid)
         except OSError as problem:
@@ -89,7 +89,8 @@ class Account:
             )
         return True
 
-    def _groups(self) -> list[int]:
+    def groups(self) -> list[int]:
+        """Give the IDs of all groups that the process gets."""
         try:
             name = pwd.getpwuid(self.uid).pw_name
         except KeyError:

@@ -272,7 +272,9 @@ class Changeover:
                 "the container would end with this process, and cut off whoever is connected; "
                 "start a container of the new image instead"
             )
-        self._upgrade = Upgrade(WithEndpoints(exchange, self._endpoints), self._reactor)
+        together = WithEndpoints(exchange, self._endpoints)
+        outside = self._privilege.outside(self._reactor)
+        self._upgrade = Upgrade(together, self._reactor, outside=outside)
 
         async def told() -> Told:
             return {**await state(), "connections": self._counting.told()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 _INITS = {"catatonit", "docker-init", "dumb-init", "podman-init", "tini", "tini-static"}
@@ -19,6 +20,7 @@ def holds_container() -> bool:
     return os.getppid() == 1 and _name_of_first() in _INITS
 
 
+@cache
 def _name_of_first() -> str:
     try:
         return Path("/proc/1/comm").read_text().strip()

@@ -17,6 +17,7 @@ from txmux.rules.changes import changes
 from txmux.rules.lint.warnings import lint
 from txmux.serving.endpoints import check_servers
 from txmux.serving.opening import Opening
+from txmux.serving.serving import Serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from txmux.processes.counting import Counting
     from txmux.processes.privilege import Privilege
     from txmux.rules.model import Rules
-    from txmux.serving.serving import Serving
     from txmux.serving.store import ListeningSockets
 
 __all__ = ["Current"]
@@ -130,6 +130,11 @@ class Current:
         self._opening.listen_all(serving, rules, self._sockets.sockets(), {})
         return serving
 
+    def confine(self, rules: Rules) -> None:
+        """Have this process, if it serves, give up to open files by itself."""
+        if isinstance(self.opened, Serving):
+            self._privilege.confine(rules)
+
     def _owner(self) -> tuple[int, int] | None:
         return self.account.owner if self.account else None
 
@@ -156,6 +161,7 @@ class Current:
         else:
             older = await self._opening.change(opened, rules, self._owner(), afresh=afresh)
         self._privilege.commit()
+        self.confine(rules)
         if not afresh:
             return Report(ok=True, changes="nothing changed")
         for warning in lint(rules):

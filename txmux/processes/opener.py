@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -23,21 +22,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
-from txmux.admin.token import make_token
 from txmux.errors import MuxError
-from txmux.files import open_log, open_safely
-from txmux.processes.environment import environment
-from txmux.processes.named import Named
-from txmux.processes.pidfile import name_process, unname_process
+from txmux.processes.helper import Helper
+from txmux.processes.programs import told_to_helper
 from txmux.rules.model import Files
 from txmux.rules.model.files import OPTIONS
-from txmux.rules.reading.parser import load
-from txmux.serving.places import open_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from txmux.serving.places import Place
 
@@ -100,7 +92,7 @@ class Opener:
                     *([str(pidfile)] if pidfile else []),
                 ],
                 stdin=subprocess.DEVNULL if text is None else stdin,
-                env=environment(),
+                env=told_to_helper(),
                 pass_fds=[other.fileno()],
             )
         return opener
@@ -143,6 +135,46 @@ class Opener:
         with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             return Files(**json.load(file))
 
+    def included_paths(self, pattern: str) -> list[Path]:
+        """Have the helper look which files a pattern of the rules that were read last means now.
+
+        Raises:
+            OSError: The rules do not have it.
+        """
+        with open(self._descriptor(do="list", pattern=pattern), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+            return [*map(Path, json.load(file))]
+
+    def remove_socket(self, path: Path) -> None:
+        """Have the helper remove the file of a UNIX socket at which the rules say, or said, to listen.
+
+        Raises:
+            OSError: It cannot be removed, or they never did.
+        """
+        self._ask(do="remove", path=str(path))
+
+    def start_program(
+        self, stderr: int, inherited: dict[str, socket.socket | int]
+    ) -> tuple[int, int]:
+        """Have the helper start what this process was started as; see `Programs.start`.
+
+        Returns:
+            The number of the new process, and a descriptor that can be read when it has ended.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        numbers = [one if isinstance(one, int) else one.fileno() for one in inherited.values()]
+        told, (descriptor,) = self._exchange([stderr, *numbers], do="start", names=[*inherited])
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
+        return int(told["pid"]), descriptor
+
+    def status(self, pid: int) -> int | None:
+        """Give how a process that the helper has started has ended; ``None`` if it is not known."""
+        with suppress(OSError, MuxError):
+            told, _ = self._exchange(do="status", pid=pid)
+            return None if told["status"] is None else int(told["status"])
+        return None
+
     def commit(self) -> None:
         """Have only what the rules that were read last name opened from now on."""
         with suppress(OSError):  # who asks next is told
@@ -182,14 +214,20 @@ class Opener:
         return descriptor
 
     def _ask(self, **question: Any) -> list[int]:
+        return self._exchange(**question)[1]
+
+    def _exchange(
+        self, descriptors: Sequence[int] = (), **question: Any
+    ) -> tuple[dict[str, Any], list[int]]:
         self._number += 1
         try:
-            self._connection.send(json.dumps({**question, "number": self._number}).encode())
-            answer, descriptors = self._receive()
+            text = json.dumps({**question, "number": self._number}).encode()
+            socket.send_fds(self._connection, [text], descriptors)
+            answer, received = self._receive()
             while answer.get("number") != self._number:  # that of a question which was given up
-                for descriptor in descriptors:
+                for descriptor in received:
                     os.close(descriptor)
-                answer, descriptors = self._receive()
+                answer, received = self._receive()
         except (EOFError, ConnectionError):
             raise OSError(
                 errno.EPIPE, "the helper that opens files has ended: restart the service"
@@ -202,7 +240,7 @@ class Opener:
             raise OpenerError(answer["refused"])
         if "errno" in answer:
             raise OSError(answer["errno"], answer["error"])
-        return descriptors
+        return answer, received
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
@@ -223,172 +261,6 @@ def opener_of(
             return opener.bind(place)
 
     return open_place
-
-
-class Helper:
-    """Answers.
-
-    Args:
-        path: The rules file.
-        pidfile: The file that names the process which serves.
-        data: What is in the rules, if there is no such file.
-        is_privileged: See `Opener.start`.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        pidfile: Path | None = None,
-        data: bytes | None = None,
-        *,
-        is_privileged: bool = True,
-    ) -> None:
-        self._is_privileged = is_privileged
-        self._path = path
-        self._data = data
-        self._pidfile = pidfile
-        self._named: list[Named] = []
-        self._files = Files()
-        self._poll = select.poll()
-        self._connections: dict[int, socket.socket] = {}
-        self._may_all: set[int] = set()
-
-    def serve(self, connection: socket.socket) -> None:
-        """Answer until nobody is left who could ask.
-
-        Args:
-            connection: Leads to the one who may ask for everything.
-        """
-        self._add(connection, may_all=True)
-        with suppress(MuxError):  # who starts the service is told by another process
-            self._read()
-        while self._connections:
-            for descriptor, _ in self._poll.poll():
-                self._serve(self._connections[descriptor])
-
-    def _add(self, connection: socket.socket, *, may_all: bool) -> None:
-        if may_all:
-            self._may_all.add(connection.fileno())
-        self._connections[connection.fileno()] = connection
-        self._poll.register(connection, select.POLLIN)
-
-    def _serve(self, connection: socket.socket) -> None:
-        try:
-            packet = connection.recv(_PACKET)
-            if not packet:
-                raise ConnectionError
-            question = json.loads(packet)
-            number = question.pop("number", None)
-            answer, descriptors = self.answer(
-                question, may_all=connection.fileno() in self._may_all
-            )
-            answer["number"] = number
-            connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
-        except (OSError, ValueError, AttributeError, RecursionError):  # gone, or it talks nonsense
-            self._poll.unregister(connection)
-            self._may_all.discard(connection.fileno())
-            del self._connections[connection.fileno()]
-            connection.close()
-        else:
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-    def answer(
-        self, question: dict[str, Any], *, may_all: bool
-    ) -> tuple[dict[str, Any], list[int]]:
-        """Do what is asked for, if the rules name it.
-
-        Args:
-            question: As `Opener` asks.
-            may_all: Whether it may be asked for more than files.
-
-        Returns:
-            The answer, and the descriptor that goes with it.
-        """
-        does: dict[str, Callable[..., list[int]]] = {"open": self._open}
-        if may_all:
-            does |= {
-                "bind": self._bind,
-                "rules": self._rules,
-                "commit": self._commit,
-                "another": self._another,
-                "name": self._name,
-            }
-        do = does.get(str(question.pop("do", "")))
-        unknown = {"refused": "that is not what this helper does"}, list[int]()
-        if do is None:
-            return unknown
-        try:
-            return {}, do(**question)
-        except TypeError:  # a question of another version
-            return unknown
-        except OSError as problem:
-            return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
-        except MuxError as problem:
-            return {"refused": str(problem)[: _PACKET // 2]}, []
-
-    def _open(self, path: str, *, write: bool) -> list[int]:
-        if write:
-            return [self._open_log(path)]
-        if not any(path in named.files for named in self._named):
-            raise _not_named(path)
-        if any(path == named.token for named in self._named):
-            make_token(Path(path))
-        if self._is_privileged:
-            return [open_safely(Path(path))[0]]
-        return [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)]
-
-    def _open_log(self, path: str) -> int:
-        for named in self._named:
-            if named.log == path:
-                return open_log(Path(path), named.owner, alone=True)
-        raise _not_named(path)
-
-    def _bind(self, listener: str, text: str) -> list[int]:
-        for named in reversed(self._named):
-            place = named.places.get((listener, text))
-            if place is not None and place.kind in {"tcp", "udp", "unix"}:
-                return [open_place(place, None).detach()]
-        raise _not_named(text)
-
-    def _rules(self) -> list[int]:
-        self._read()
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
-            json.dump(attrs.asdict(self._files), file)
-            file.flush()
-            file.seek(0)
-            return [os.dup(file.fileno())]
-
-    def _read(self) -> None:
-        rules = load(self._path, data=self._data)
-        self._files = rules.files
-        self._named = [*self._named[:1], Named.by(rules)]
-
-    def _commit(self) -> list[int]:
-        del self._named[:-1]
-        return []
-
-    def _name(self, pid: int, *, remove: bool) -> list[int]:
-        owner = self._named[-1].owner if self._named else None
-        # Whoever reads the file sends signals to that process, maybe as root.
-        if (
-            self._pidfile is None
-            or owner is None
-            or Path(f"/proc/{pid:d}").stat().st_uid != owner[0]
-        ):
-            raise OSError(errno.EACCES, "Permission denied")
-        (unname_process if remove else name_process)(self._pidfile, pid)
-        return []
-
-    def _another(self, *, may_all: bool) -> list[int]:
-        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._add(own, may_all=may_all)
-        return [other.detach()]
-
-
-def _not_named(what: str) -> OSError:
-    return OSError(errno.EACCES, f"Permission denied, and the rules do not name {what!r}")
 
 
 def main() -> None:

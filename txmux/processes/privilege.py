@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
 from txmux.files import use_helper
+from txmux.processes.container import holds_container
 from txmux.processes.opener import Opener, OpenerError, opener_of
-from txmux.processes.sandbox import sandbox_of
+from txmux.processes.outside import Outside
+from txmux.processes.sandbox import can_be_alone, confine, sandbox_of
 from txmux.rules.model.files import OPTIONS
+from txmux.rules.reading.files import included_paths
 from txmux.rules.reading.parser import load, read_again
 
 if TYPE_CHECKING:
@@ -59,6 +63,7 @@ class Privilege:
     Args:
         stores: The sockets of the service.
         pidfile: Names the process that serves, if it is wanted.
+        confines: Whether the process is the service's alone, and may confine itself.
 
     Attributes:
         opener: The helper, if there is one; it may be for workers alone.
@@ -66,11 +71,15 @@ class Privilege:
 
     _log = Logger()
 
-    def __init__(self, *stores: ListeningSockets, pidfile: PidFile | None = None) -> None:
+    def __init__(
+        self, *stores: ListeningSockets, pidfile: PidFile | None = None, confines: bool = False
+    ) -> None:
+        self._may_confine = confines
+        self._is_confined = self._is_unprivileged = False
         self._pidfile = pidfile
         self._stores = stores
         self._folder = Path.cwd()
-        self._is_shared = self._is_for_workers = False
+        self._is_shared = False
         self.opener: Opener | None = None
 
     def take(self, connection: socket.socket) -> None:
@@ -80,7 +89,7 @@ class Privilege:
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
         """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`."""
-        if self.opener is None or self._is_for_workers:
+        if self.opener is None or self._is_unprivileged:
             # A helper without a privilege is started again, by whatever version is installed then.
             yield {}
             return
@@ -107,9 +116,38 @@ class Privilege:
         text = rules.files.texts.get(OPTIONS)  # which the helper cannot read by itself
         if account is not None and not account.is_current:
             self._use(Opener.start(rules.path, pidfile, text))
-        elif sandbox != "off":
-            self._is_for_workers = True
-            self.opener = Opener.start(rules.path, None, text, is_privileged=False)
+        elif sandbox != "off" or (self._may_confine and can_be_alone(rules)):
+            self._is_unprivileged = True
+            self.opener = Opener.start(rules.path, pidfile, text, is_privileged=False)
+
+    def confine(self, rules: Rules) -> None:
+        """Have this process, which serves alone, open nothing by itself from now on, if the rules and the system let it."""
+        if self._is_confined or not self._may_confine or self.opener is None:
+            return
+        if not can_be_alone(rules):
+            return
+        if threading.active_count() > 1:  # each would stay free
+            self._log.info("no sandbox until the service is upgraded or started again")
+            return
+        holds_container()  # which it could not find out later
+        if confine("auto", starts=True):
+            self._is_confined = True
+            self._use(self.opener)
+            self._log.info(
+                "sandbox: the process can open only what the rules name, and gain no privileges"
+            )
+
+    def included_paths(self, folder: Path, pattern: str) -> list[Path]:
+        """Give the files of a pattern of ``include``; see `txmux.rules.reading.files.included_paths`."""
+        if self._is_confined and self.opener is not None:
+            return self.opener.included_paths(pattern)
+        return included_paths(folder, pattern)
+
+    def outside(self, reactor: Any) -> Outside | None:
+        """Give what starts this program anew, if this process cannot do so itself."""
+        if not self._is_confined or self.opener is None:
+            return None
+        return Outside(reactor, self.opener)
 
     def given_up(self, user: str) -> None:
         """Tell that the process is another user from now on, and what that one cannot do."""
@@ -124,7 +162,7 @@ class Privilege:
 
     def _use(self, opener: Opener) -> None:
         self.opener = opener
-        use_helper(opener.open_file)
+        use_helper(opener.open_file, opener.remove_socket)
         if self._pidfile is not None:
             self._pidfile.by_helper = opener.name
         for store in self._stores:
@@ -143,7 +181,7 @@ class Privilege:
             path = self._folder / path
         if self.opener is None:
             return load(path)
-        if self._is_for_workers:
+        if self._is_unprivileged and not self._is_confined:
             load(path)  # which tells of all errors; the helper has to know what the rules name then
         try:
             return read_again(self.opener.read_rules())

@@ -1,4 +1,4 @@
-"""The sandbox of workers: what a process that has clients may still do."""
+"""The sandbox: what a process that has clients may still do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
+from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ __all__ = [
     "LOOKED_UP",
     "Sandbox",
     "SandboxError",
+    "can_be_alone",
     "confine",
     "sandbox_of",
     "told_to_workers",
@@ -112,6 +114,22 @@ def sandbox_of(rules: Rules) -> Sandbox:
     return "auto" if version else "off"
 
 
+def can_be_alone(rules: Rules) -> bool:
+    """Tell whether the only process, which starts others at need, is to confine itself.
+
+    Not where Twisted opens endpoints, since nobody could be asked for the files that these name.
+    """
+    settings = rules.settings
+    if settings.sandbox != "auto" or settings.has_workers or rules.unreadable:
+        return False
+    places = (place for listener in rules.listeners for place in places_of(listener))
+    if not rules.files.texts or not all(place.is_plain for place in places):
+        return False
+    from txmux.processes import landlock  # noqa: PLC0415 - as above
+
+    return landlock.abi() > 0
+
+
 def told_to_workers(rules: Rules) -> dict[str, Sandbox]:
     """Give what goes with the message by which a worker starts; one of another version may not know it."""
     sandbox = sandbox_of(rules)
@@ -123,13 +141,14 @@ def without_first(message: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name not in {"state", "sandbox"}}
 
 
-def confine(sandbox: Sandbox) -> bool:
+def confine(sandbox: Sandbox, *, starts: bool = False) -> bool:
     """Have this process open only what Python and the system's libraries need, and nothing new; a helper opens what rules name.
 
     To be called while it has only one thread.
 
     Args:
         sandbox: What `sandbox_of` has told.
+        starts: Whether it may execute Python, which is confined as it is.
 
     Returns:
         Whether it is so.
@@ -146,7 +165,8 @@ def confine(sandbox: Sandbox) -> bool:
         # Where its size tells how many descriptors are open, nobody has to look into that folder.
         own = [] if landlock.abi() >= _LINUX_6_2 else ["/proc/self/fd"]
         read = [*_SYSTEM, *LOOKED_UP, *own, *_of_python(), *_of_tls()]
-        landlock.restrict(read, [os.devnull])
+        executed = [os.path.realpath(sys.executable), *_loaders()] if starts else []
+        landlock.restrict(read, [os.devnull], executed)
     except OSError as problem:
         if sandbox == "yes":
             raise SandboxError(
@@ -162,6 +182,9 @@ def _of_python() -> Iterator[str]:
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     searched = {os.path.realpath(place) for place in sys.path}
     for name, module in list(sys.modules.items()):
+        # Plugins are looked for in all folders of their package, also those in which there is none.
+        if name == "twisted.plugins":
+            found.update(map(str, module.__path__))
         file = getattr(module, "__file__", None)
         if not isinstance(file, str):
             continue
@@ -173,6 +196,12 @@ def _of_python() -> Iterator[str]:
         path = os.path.realpath(place)
         if path not in _TOO_MUCH:
             yield path
+
+
+def _loaders() -> Iterator[str]:
+    """Give what the system executes to load a program (ld.so(8))."""
+    for folder in ("/lib", "/lib64"):
+        yield from map(str, Path(folder).glob("ld*.so.*"))
 
 
 def _of_tls() -> Iterator[str]:

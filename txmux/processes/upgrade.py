@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from txmux.observe.counting.counters import Counters
     from txmux.processes.exchange import Exchange
+    from txmux.processes.outside import Outside
     from txmux.serving.state import Told
 
 _READY = 60.0
@@ -41,6 +42,7 @@ class Upgrade:
         reactor: Starts the new process.
         command: That which starts it, if not the one that started this.
         seconds: How long the new process may take to get ready.
+        outside: Starts it, if this process is in a sandbox.
 
     Attributes:
         is_committed: Whether the new process serves.
@@ -52,10 +54,11 @@ class Upgrade:
         reactor: Any,
         command: Sequence[str] = (),
         seconds: float = _READY,
+        outside: Outside | None = None,
     ) -> None:
         self._exchange = exchange
         self._seconds = seconds
-        self._successor = Successor(reactor, command)
+        self._successor = Successor(reactor, command, outside)
         self.is_committed = self._given_up = False
 
     async def run(

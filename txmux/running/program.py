@@ -76,7 +76,14 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
     keep_running(reactor)
     any_reactor: Any = reactor
     early = _EarlySignals(any_reactor)
-    service = MuxService(rules, pidfile=pidfile, upgrades=True, notifies=True, is_administered=True)
+    service = MuxService(
+        rules,
+        pidfile=pidfile,
+        upgrades=True,
+        notifies=True,
+        is_administered=True,
+        confines=True,
+    )
     # What is logged before the log begins is kept for it. A service that cannot start says only why.
     service.startService()
     log = TextLog(ServiceLog(sys.stderr, reactor), level)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.logger import Logger
 
+from txmux.files import remove_socket
 from txmux.frontend.addresses import text_of
 from txmux.serving.endpoints import listen_error
 from txmux.serving.places import open_place, places_of
@@ -179,7 +180,7 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
     """
     if key.startswith("unix:") and not keep_file:
         try:
-            Path(opened.getsockname()).unlink(missing_ok=True)
+            remove_socket(Path(opened.getsockname()))
         except OSError as problem:
             # It is in a folder that belongs to root, of whom `user` has taken the rights.
             _log.warn("a listening socket cannot be tidied up: {why}", why=problem)
