@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 _READING = frozenset({"open", "os.listdir", "os.scandir"})
 _CODE = (".py", ".pyc", ".so")
+_TEMPORARY = tempfile.gettempdir()
 _state = {"hooked": False, "closed": False}
 
 
 def _hook(event: str, arguments: tuple[object, ...]) -> None:
     if event in _READING and _state["closed"]:
-        path, folder = str(arguments[0]), tempfile.gettempdir()
+        path = str(arguments[0])
         of_python = path.endswith(_CODE) or path.startswith(tuple(filter(None, sys.path)))
         # Some have others read a temporary file.
-        is_new = event == "open" and (path == folder or path.startswith(f"{folder}/tmp"))
+        is_new = event == "open" and (path == _TEMPORARY or path.startswith(f"{_TEMPORARY}/tmp"))
         if not of_python and not is_new:
             raise FileNotFoundError(2, "No such file or directory", path)
 
