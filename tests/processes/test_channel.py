@@ -68,6 +68,34 @@ class FramingTest(SynchronousTestCase):
         channel(known=received.append).dataReceived(b'{"kind":"other","x":1}\n')
         self.assertEqual(received, [])
 
+    def test_no_message(self) -> None:
+        """What is not a message closes the channel, and what comes after it is not heard; nothing is raised."""
+        for line in (
+            *(b"", b"x", b"\xff", b"[" * 100_000, b"null", b"[]", b"3", b"{}", b'{"kind":[]}'),
+            *(b'{"kind":"known","ask":"1"}', b'{"kind":"known","descriptors":"1"}'),
+            *(b'{"kind":"known","descriptors":-1}', b'{"kind":"known","descriptors":1}'),
+            *(b'{"kind":"answer"}', b'{"kind":"answer","to":[]}'),
+        ):
+            received: list[int] = []
+            known = channel(known=lambda x, received=received: received.append(x))
+            known.dataReceived(line + b'\n{"kind":"known","x":1}\n')
+            self.assertTrue(known.transport.disconnected, line)
+            known.dataReceived(b'{"kind":"known","x":1}\n')
+            self.assertEqual(received, [])
+
+    def test_failure(self) -> None:
+        """What cannot be done with a message is logged; the next one is heard all the same."""
+        received: list[int] = []
+
+        def keep(x: int) -> None:
+            received.append(1 // x)
+
+        known = channel(known=keep)
+        known.dataReceived(b'{"kind":"known","x":0}\n{"kind":"known"}\n{"kind":"known","x":1}\n')
+        self.assertEqual(received, [1])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ChannelError)), 1)
+
     def test_unknown_field(self) -> None:
         """So is a value that is not known."""
         received: list[int] = []
@@ -157,6 +185,10 @@ class PairTest(TestCase):
             raise ZeroDivisionError("oh")
 
         self.there.handlers.update(refuse=refuse, fail=fail)
+        self.there.handlers["needs"] = lambda x: x
+        with self.assertRaises(ChannelError) as caught:
+            await self.here.ask("needs", descriptors=[0])
+        self.assertEqual(str(caught.exception), "'x' is missing")
         for kind, why in [("refuse", "not today"), ("fail", "oh"), ("x", "'x' is not known here")]:
             with self.assertRaises(ChannelError) as caught:
                 await self.here.ask(kind)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -80,7 +81,8 @@ class Channel(Protocol):
         self._asked: dict[int, Deferred[Any]] = {}
         self._received: deque[list[int]] = deque()
         self._begun: list[bytes] = []
-        self._arguments: dict[Callable[..., object], frozenset[str] | None] = {}
+        self._signatures: dict[Callable[..., object], inspect.Signature] = {}
+        self._is_deaf = False
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
@@ -160,25 +162,54 @@ class Channel(Protocol):
             self._line_received(line)
 
     def _line_received(self, line: bytes) -> None:
-        values = json.loads(line)
-        kind, number = values.pop("kind"), values.pop("ask", None)
-        count = values.pop("descriptors", 0)
-        descriptors = self._descriptors(count)
-        if kind == "answer":
-            self._answered(**self._taken(self._answered, values))
+        if self._is_deaf:
             return
+        try:
+            kind, number, count, values = _read(line)
+            descriptors = self._descriptors(count)
+        except _NO_MESSAGE as problem:
+            self._close_to(problem)
+        else:
+            if kind == "answer":
+                self._answered(**self._taken(self._answered, values))
+            else:
+                self._heard(kind, number, count, descriptors, values)
+
+    def _close_to(self, problem: Exception) -> None:
+        """Hear nothing any more: whoever sends what is not a message may mean anything by the next one."""
+        self._is_deaf = True
+        self._log.error(
+            "another process sends what is not a message, so the channel to it is closed: {why}",
+            why=repr(problem),
+        )
+        self.break_off()
+
+    def _heard(
+        self,
+        kind: str,
+        number: int | None,
+        count: int,
+        descriptors: list[int],
+        values: dict[str, Any],
+    ) -> None:
         handler = self.handlers.get(kind)
         if len(descriptors) < count:
             handler = _refuse
         if handler is not None:
             values = self._taken(handler, {**values, "descriptors": descriptors})
+            if lacking := self._lacking(handler, values):
+                handler, values = partial(_misfit, lacking), {}
         if "descriptors" not in values:
             for descriptor in descriptors:
                 os.close(descriptor)
         if number is not None:
             self._answer(number, kind, handler, values)
         elif handler is not None:
-            handler(**values)
+            maybeDeferred(_called, handler, values).addErrback(self._failed, kind)
+
+    def _failed(self, failure: Failure, kind: str) -> None:
+        """Tell the log: nobody has asked, so nobody else hears of it."""
+        self._log.failure("another process has told {kind!r}, which failed", failure, kind=kind)
 
     def _descriptors(self, count: int) -> list[int]:
         """Give the descriptors of a message; fewer if this process may have no more."""
@@ -216,14 +247,23 @@ class Channel(Protocol):
 
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
         """Leave out what a handler has no argument for."""
-        if handler not in self._arguments:
-            found = inspect.signature(handler).parameters
-            takes_all = any(one.kind is one.VAR_KEYWORD for one in found.values())
-            self._arguments[handler] = None if takes_all else frozenset(found)
-        names = self._arguments[handler]
-        if names is None:
+        names = self._signature(handler).parameters
+        if any(one.kind is one.VAR_KEYWORD for one in names.values()):
             return values
         return {name: value for name, value in values.items() if name in names}
+
+    def _lacking(self, handler: Callable[..., object], values: dict[str, Any]) -> str:
+        """Name the first argument that a handler needs and is not there; empty if there is none."""
+        for name, one in self._signature(handler).parameters.items():
+            is_needed = one.kind in _NAMED and one.default is one.empty
+            if is_needed and name not in values:
+                return name
+        return ""
+
+    def _signature(self, handler: Callable[..., object]) -> inspect.Signature:
+        if handler not in self._signatures:
+            self._signatures[handler] = inspect.signature(handler)
+        return self._signatures[handler]
 
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -237,6 +277,22 @@ class Channel(Protocol):
         self._lost()
 
 
+_NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+_NO_MESSAGE = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+"""What reading raises of what is not one."""
+
+
+def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
+    """Give the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
+    values: dict[str, Any] = json.loads(line)
+    kind, number, count = values.pop("kind"), values.pop("ask", None), values.pop("descriptors", 0)
+    numbers = (number or 0, count, values["to"] if kind == "answer" else 0)
+    if not (isinstance(kind, str) and all(isinstance(one, int) for one in numbers)) or count < 0:
+        raise TypeError(f"{line[:100]!r} has a value of the wrong type")
+    return kind, number, count, values
+
+
 def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
     answer = handler(**values)
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
@@ -248,6 +304,10 @@ def _line(kind: str, values: dict[str, Any]) -> bytes:
 
 def _refuse() -> None:
     raise ChannelError("not all descriptors have arrived: the process may have no more of them")
+
+
+def _misfit(name: str) -> None:
+    raise ChannelError(f"{name!r} is missing")
 
 
 def _cancelled(result: Any, limit: IDelayedCall) -> Any:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _PATIENCE = 10.0
 """Seconds for the first message, which is on its way already."""
 _STDERR = 2
+_NO_MESSAGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+"""What reading raises of what is not a message."""
 
 
 class Predecessor:
@@ -37,21 +39,24 @@ class Predecessor:
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         end.settimeout(_PATIENCE)
+        descriptors: list[int] = []
         try:
-            line, descriptors = _receive(end)
-            message = json.loads(line)
+            message = json.loads(_receive(end, descriptors))
             self._number = message["ask"]
-            keys = message["sockets"]
-        except (OSError, ValueError, KeyError) as problem:
+            keys, (stderr, *opened) = [str(key) for key in message["sockets"]], descriptors
+            if len(keys) != len(opened):
+                raise ValueError(f"{len(keys)} sockets are named, and {len(opened)} came")
+            self.state: dict[str, Any] = {**message.get("state", {})}
+        except (*_NO_MESSAGE, OSError) as problem:
+            for descriptor in descriptors:
+                os.close(descriptor)
             raise MuxError(f"the old process has handed nothing over: {problem!r}") from problem
-        stderr, *opened = descriptors
         os.dup2(stderr, _STDERR)
         os.close(stderr)
         self.sockets: Mapping[str, socket.socket] = {
             key: socket.socket(fileno=descriptor)
             for key, descriptor in zip(keys, opened, strict=True)
         }
-        self.state: dict[str, Any] = message.get("state", {})
 
     @classmethod
     def find(cls) -> Predecessor | None:
@@ -90,15 +95,15 @@ class Predecessor:
             self._end.sendall(json.dumps(answer).encode() + b"\n")
 
 
-def _receive(end: socket.socket) -> tuple[bytes, list[int]]:
-    """Read a line, and the descriptors that come with it, as a `Channel` sends them."""
-    line, descriptors = bytearray(), []
+def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
+    """Read a line, and add the descriptors that come with it to those that there are, as a `Channel` sends them."""
+    line = bytearray()
     while not line.endswith(b"\n"):
         data, received, _, _ = socket.recv_fds(end, 2**16, 253)
+        descriptors += received
         if not data:
             raise ConnectionError("it is gone")
         line += data
-        descriptors += received
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
-    return bytes(line), descriptors
+    return bytes(line)

@@ -122,7 +122,16 @@ class Child:
             self.status = 1
             self._reactor.callLater(0, self._over)  # once the parent is told
             raise
-        exchange = self._exchange = OneProcess(serving, self._reactor)
+        self.begin(serving, OneProcess(serving, self._reactor))
+
+    def begin(self, serving: Serving, exchange: OneProcess) -> None:
+        """Do for the parent what one does that serves.
+
+        Args:
+            serving: What it serves.
+            exchange: Hands its connections over, and takes over others.
+        """
+        self._serving, self._exchange = serving, exchange
         self.channel.handlers.update(
             end_all=serving.end_all,
             reopen=serving.reopen_log,

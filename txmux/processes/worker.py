@@ -165,13 +165,7 @@ class Worker(ProcessProtocol):
         self._silent = 0
         self._asked = self._hung = False
         self._started_at = self._reactor.seconds()
-        handlers: dict[str, Callable[..., object]] = {
-            "log": self._logged,
-            "access": self._accessed,
-            "event": self._happened,
-            "replace": lambda: self._parent.replace(self),
-        }
-        channel = self._channel = Channel(handlers, lambda: None, self._reactor)
+        channel = self._channel = Channel(self.handlers, lambda: None, self._reactor)
         counters = self._parent.counters
         try:
             own, column, life = (
@@ -323,6 +317,16 @@ class Worker(ProcessProtocol):
         self._restart = self._reactor.callLater(delay, self.start)
 
     # What it tells.
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., object]]:
+        """What the channel to it calls."""
+        return {
+            "log": self._logged,
+            "access": self._accessed,
+            "event": self._happened,
+            "replace": lambda: self._parent.replace(self),
+        }
 
     def _is_ready(self) -> None:
         self.ready = self._has_served = True
