@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import LogPublisher, globalLogBeginner
+
 from tests.campaign.fuzz import target as targets
 
 
@@ -18,6 +20,8 @@ def main() -> None:
     """Try a target until its time is over, or something breaks."""
     atheris: Any = import_module("atheris")
     name = sys.argv.pop(1)
+    # Nothing is logged: a message that fails is not a defect.
+    globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
     with atheris.instrument_imports(include=["txmux", *_also(name)]):
         target = targets.load(name)
         seeds = [*target.seeds()]

@@ -1,0 +1,87 @@
+"""Messages over a channel, and whether the descriptors that come along are closed in the end."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from tests.campaign.fuzz.target import cuttings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txmux.processes.channel import Channel
+
+_MOST = 8  # descriptors of a message
+
+
+class _Transport(StringTransport):
+    """The other end of a channel, which takes all."""
+
+    backlog = 0
+
+    def send(self, data: bytes, descriptors: Any = ()) -> None:
+        self.write(data)
+
+
+def line(kind: str, **values: Any) -> bytes:
+    """Write a message."""
+    return json.dumps({"kind": kind, **values}).encode() + b"\n"
+
+
+@contextmanager
+def all_closed() -> Iterator[socket.socket]:
+    """Give a socket; see to it that in the end all descriptors of it are closed."""
+    near, far = socket.socketpair()
+    with near:
+        with far:
+            yield far
+        near.setblocking(False)  # noqa: FBT003 - its only way
+        try:
+            near.recv(1)
+        except BlockingIOError:
+            gc.collect()
+            with suppress(ConnectionError):
+                near.recv(1)  # fails if one is still open
+
+
+def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
+    """Have a channel hear a stream, in pieces, with as many descriptors as its messages say, and then lose it.
+
+    Whatever its messages are: nothing is raised, and no question is answered twice.
+
+    Args:
+        channel: As above.
+        stream: What it hears.
+        far: A socket, of which there are the descriptors.
+    """
+    transport = _Transport()
+    channel.makeConnection(transport)
+    for count in _counts(stream):
+        channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
+    start = 0
+    *_, cuts = ([], *cuttings(stream))
+    for cut in (*cuts, len(stream)):
+        if not (transport.disconnected or transport.disconnecting):
+            channel.dataReceived(stream[start:cut])
+        start = cut
+    told = [json.loads(one) for one in transport.value().splitlines()]
+    answered = [one["to"] for one in told if one["kind"] == "answer"]
+    assert len(answered) <= stream.count(b"ask"), answered
+    channel.connectionLost(Failure(ConnectionDone()))
+
+
+def _counts(stream: bytes) -> Iterator[int]:
+    for one in stream.split(b"\n"):
+        with suppress(ValueError, RecursionError, TypeError, KeyError):
+            count = json.loads(one)["descriptors"]
+            if type(count) is int and 0 < count <= _MOST:
+                yield count

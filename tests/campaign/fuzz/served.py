@@ -1,0 +1,77 @@
+"""A service without sockets, made anew for each input, so that no input depends on those before it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from tests.convert.converting import matchers
+from txmux.frontend.limits.admission import Admission
+from txmux.rules.reading.parser import parse
+from txmux.serving.serving import Serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TEXT = """\
+[listen web]
+endpoint = 127.0.0.1:443
+max_connections_per_source = 5
+connection_rate_per_source = 10/s
+default = web
+
+[listen quic]
+endpoint = udp:127.0.0.1:443
+
+[route ssh]
+match = ssh
+backend = ssh
+
+[route tls]
+match = tls sni=*.example.com
+backend = web
+
+[route quic]
+match = quic
+backend = udp:127.0.0.1:1
+
+[backend ssh]
+server = 127.0.0.1:22
+
+[backend web]
+server = 127.0.0.1:8001
+    127.0.0.1:8002 weight=2
+    127.0.0.1:8003 backup
+max_connections = 10
+queue = 5
+"""
+RULES = parse(_TEXT, "/nonexistent/rules.ini", matchers())
+
+
+class Reactor(MemoryReactorClock):
+    """Watches nothing, and lets no time pass unless it is told to."""
+
+    def callFromThread(self, *_: Any) -> None:
+        """Do nothing, since there are no threads."""
+
+
+@contextmanager
+def serving() -> Iterator[tuple[Serving, Reactor]]:
+    """Make what serves `RULES`, but for its sockets, and end it."""
+    reactor = Reactor()
+    made = Serving(RULES, None, reactor, checking=False)
+    for listener in RULES.listeners:
+        made.add(listener, Admission(listener, reactor.seconds))
+    try:
+        yield made, reactor
+    finally:
+        made.end_all()
+        reactor.advance(0)
+        made.doors.close_all()
+        for reader in reactor.getReaders():
+            with suppress(Exception):  # what has ended already
+                reader.connectionLost(Failure(ConnectionDone()))
