@@ -155,6 +155,8 @@ class HostTests(SynchronousTestCase):
         line = b"CONNECT a.example:443 HTTP/1.1\r\n"
         self.assertEqual(said(line + b"Host: b\r\n", host="a.example"), (MATCH, len(line)))
         self.assertEqual(said(line + b"Host: b\r\n", host="b"), (NO, 22))
+        odd = b"CONNECT /x HTTP/1.1\r\nHost: b\r\n\r\n"
+        self.assertEqual(said(odd, host="b"), (NO, 11))
 
     def test_longest(self) -> None:
         """The Host line ends within 64 KiB."""

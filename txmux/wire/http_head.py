@@ -196,7 +196,8 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
     """
     if earlier is None:
         usual = _USUAL.match(data, 0, LINE_LIMIT)
-        if usual is not None and (method := usual[1].decode()) in METHODS:
+        # CONNECT has its host in the target, whatever that looks like.
+        if usual and (method := usual[1].decode()) in METHODS and method != "CONNECT":
             target, version, host = usual[2].decode(), f"1.{usual[3].decode()}", usual[4].decode()
             return Request(Stage.DONE, method, target, version, host)
     elif earlier.stage not in _STEPS:
