@@ -108,6 +108,12 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("text: is empty", self.refused(text=""))
         self.assertIn("hex: is empty", self.refused(hex=" "))
 
+    def test_not_text(self) -> None:
+        """Bytes that are not UTF-8, as a command line may have them, have to be written by escapes."""
+        self.assertEqual(
+            self.refused(text="a\udcff"), r"text: is not valid UTF-8; write such bytes as \xNN"
+        )
+
     def test_unknown_escape(self) -> None:
         """Any other backslash is an error that shows it."""
         for text, shown in ((r"a\qb", r"\q "), (r"\x1", r"\x "), ("\\", "\\ "), (r"\é", r"\é ")):

@@ -235,8 +235,6 @@ def _bytes(arguments: argparse.Namespace, limit: int) -> tuple[bytes, ...]:
             return tuple(bytes_from_hex("hex", text) for text in arguments.hex)
     except OptionError as error:
         raise MuxError(f"--{error}") from None
-    except UnicodeEncodeError:
-        raise MuxError(r"--text: is not valid UTF-8; write such bytes as \xNN") from None
     return tuple(_read(name, limit) for name in arguments.file)
 
 

@@ -122,9 +122,12 @@ def bytes_from_text(text: str) -> bytes:
     r"""Read text, in UTF-8, with ``\r \n \t \0 \\`` and ``\xNN`` for one byte.
 
     Raises:
-        OptionError: There is another escape.
+        OptionError: There is another escape, or what is not text: half of a pair of surrogates.
     """
-    return b"".join(map(_piece, _PIECE.findall(text)))
+    try:
+        return b"".join(map(_piece, _PIECE.findall(text)))
+    except UnicodeEncodeError:
+        raise OptionError("text", r"is not valid UTF-8; write such bytes as \xNN") from None
 
 
 def _piece(piece: str) -> bytes:

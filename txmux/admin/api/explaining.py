@@ -38,8 +38,6 @@ def _bytes(body: Mapping[str, Any]) -> bytes:
         return bytes_from_text(text(body, "text") or "")
     except OptionError as problem:
         raise RefusedError(400, str(problem)) from None
-    except UnicodeEncodeError:
-        raise RefusedError(400, r"text: is not valid UTF-8; write such bytes as \xNN") from None
 
 
 def _from(body: Mapping[str, Any]) -> IPv4Address | IPv6Address | None:
