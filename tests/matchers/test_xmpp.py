@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.matchers.asking import verdicts_of
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
-from txmux.matchers.xmpp import xmpp
+from txmux.matchers.xmpp import _read_header, xmpp
 from txmux.testing import calls_in, check_matcher, facts, in_pieces
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -169,6 +169,18 @@ class CostTests(SynchronousTestCase):
             return calls_in(lambda: in_pieces(predicate, data, range(1, len(data)))) / len(data)
 
         self.assertLess(cost(800), 1.2 * cost(80))
+
+    def test_reads_on(self) -> None:
+        """With each new byte of a long value, that byte alone is searched for its end."""
+        predicate = xmpp.predicate({"to": "a"})
+        data = b"<stream:stream x='" + b'"' * 2000 + b"' to='a'"
+        peeked = None
+        for length in range(1, len(data)):
+            peeked = Peeked(data[:length], peeked)
+            self.assertIs(predicate(peeked), Verdict.NEED_MORE)
+            if length > len("<stream:stream "):
+                self.assertEqual(peeked.parsed(_read_header).searched, length)
+        self.assertIs(predicate(Peeked(data, peeked)), Verdict.MATCH)
 
 
 class PropertyTests(SynchronousTestCase):

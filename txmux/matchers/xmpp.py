@@ -29,7 +29,8 @@ _START_AND_BLANK = compile_pattern(_START + _BLANK, within=_LONGEST_START)
 _ATTRIBUTES = rb"(?:%b+%b%b%b)+" % (_BLANK, _NAME, _EQUALS, _VALUE)
 _HEADER = compile_pattern(rb"%b%b%b*>" % (_START, _ATTRIBUTES, _BLANK), within=_LONGEST_HEADER)
 _WHOLE_START = re.compile(_START)
-_ATTRIBUTE = re.compile(rb"%b+(%b)%b(%b)" % (_BLANK, _NAME, _EQUALS, _VALUE))
+_NAMED = re.compile(rb"%b+(%b)%b" % (_BLANK, _NAME, _EQUALS))
+_QUOTE = re.compile(b"['\"]")
 
 
 @attrs.frozen
@@ -40,11 +41,15 @@ class _Header:
         progress: Of the header as a whole.
         to: The domain it is meant for, as soon as that is there.
         at: The attributes are read so far.
+        opened: Where the value of the next one begins, with its quotation mark; 0 while that has not come.
+        searched: The next quotation mark that counts is not before this.
     """
 
     progress: Progress
-    to: str | None
-    at: int
+    to: str | None = None
+    at: int = 0
+    opened: int = 0
+    searched: int = 0
 
 
 @attrs.frozen
@@ -77,14 +82,39 @@ def _read_header(data: bytes, earlier: _Header | None) -> _Header:
     data = data[:_LONGEST_HEADER]
     progress = _HEADER.scan(data, earlier.progress if earlier else None)
     data = data[: progress.length]
-    to, at = (earlier.to, earlier.at) if earlier else (None, 0)
-    if not at and (start := _WHOLE_START.match(data)):
-        at = start.end()
-    while at and to is None and (attribute := _ATTRIBUTE.match(data, at)):
-        at = attribute.end()
-        if attribute[1] == b"to":
-            to = attribute[2][1:-1].decode(errors="surrogateescape")
-    return _Header(progress, to, at)
+    header = attrs.evolve(earlier, progress=progress) if earlier else _Header(progress)
+    if not header.at and (start := _WHOLE_START.match(data)):
+        header = attrs.evolve(header, at=start.end(), searched=start.end())
+    return _with_attributes(header, data) if header.at and header.to is None else header
+
+
+def _with_attributes(header: _Header, data: bytes) -> _Header:
+    """Read on from mark to mark, so that each byte is looked at once, however few come at a time."""
+    to, at, opened, searched = None, header.at, header.opened, header.searched
+    while to is None:
+        place = _next_mark(data, searched, data[opened : opened + 1] if opened else b"")
+        if place < 0:
+            searched = len(data)
+            break
+        searched = place + 1
+        if not opened:
+            opened = place
+            continue
+        named = _NAMED.fullmatch(data, at, opened)
+        if named is None:
+            break
+        if named[1] == b"to":
+            to = data[opened + 1 : place].decode(errors="surrogateescape")
+        at, opened = searched, 0
+    return attrs.evolve(header, to=to, at=at, opened=opened, searched=searched)
+
+
+def _next_mark(data: bytes, start: int, wanted: bytes) -> int:
+    """Find the next quotation mark, that which is wanted or any; -1 if there is none yet."""
+    if wanted:
+        return data.find(wanted, start)
+    found = _QUOTE.search(data, start)
+    return found.start() if found else -1
 
 
 def _domain(peeked: Peeked) -> str | None:
