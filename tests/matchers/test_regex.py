@@ -91,6 +91,7 @@ class OptionTests(SynchronousTestCase):
         self.refused("pattern", "position 2", pattern="ab(c")
         self.refused("pattern", "more than within=2", pattern="abc", within="2")
         self.refused("pattern", "not valid UTF-8", pattern="\udcff")
+        self.refused("pattern", r"unknown extension \?\\n at position 1", pattern="(?\n)")
 
     def test_no_warning(self) -> None:
         """Warnings of `re` become errors in the file, never warnings of the program."""

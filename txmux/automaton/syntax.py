@@ -135,14 +135,19 @@ def parse(pattern: bytes) -> Node:
         try:
             tree = _parser.parse(pattern)
         except (re.error, ValueError, OverflowError) as error:
-            shown = repr(pattern)[1:]
-            raise PatternError(f"{shown} is not a regular expression: {error}") from None
+            shown, why = repr(pattern)[1:], _on_one_line(str(error))
+            raise PatternError(f"{shown} is not a regular expression: {why}") from None
         except Warning as warning:
             raise PatternError(
-                f"would not mean the same to every version of Python: {warning}; "
+                f"would not mean the same to every version of Python: {_on_one_line(str(warning))}; "
                 "put a backslash before that character if it is literal"
             ) from None
     return _sequence(tree, _without_locale(tree.state.flags))
+
+
+def _on_one_line(message: str) -> str:
+    """Escape what a message of `re` has of the pattern as it is, newlines for example."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in message)
 
 
 def _without_locale(flags: int) -> int:
