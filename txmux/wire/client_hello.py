@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from struct import Struct
 
 import attrs
 
+from txmux.wire.copied import copied
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.ja4 import fingerprint, fingerprint_of
 from txmux.wire.sslv2_hello import FIRST_BYTES as SSLV2_FIRST_BYTES
@@ -71,7 +71,7 @@ class ClientHello:
     ech: bool = False
 
 
-@attrs.define
+@attrs.define(slots=False)
 class HelloReader:
     """How far a hello has come; not changed any more once `parse_client_hello` has given it.
 
@@ -310,7 +310,7 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
     elif earlier.malformed or earlier.hello:
         return earlier
     else:
-        reader = copy.copy(earlier)
+        reader = copied(earlier)
     try:
         reader.read(data)
     except MalformedError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from struct import Struct
 
 import attrs
 
 from txmux.wire.client_hello import HelloReader
+from txmux.wire.copied import copied
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 
@@ -23,7 +23,7 @@ _LEAST_HELLO = 2 + 32 + 1 + 1 + 4 + 2
 _LONGEST_SESSION_ID = 32
 
 
-@attrs.define
+@attrs.define(slots=False)
 class DtlsOpening:
     """How far the opening of an association has come; not changed any more once `parse_dtls` has given it.
 
@@ -65,7 +65,7 @@ class DtlsOpening:
         if self._pieces > MOST_PIECES:
             raise MalformedError
         self._body, self._behind = joined(self._body, (*self._behind, *pieces))
-        self.hello = copy.copy(self.hello)
+        self.hello = copied(self.hello)
         with contextlib.suppress(ShortError):
             self.hello.read_message(self._as_tls())
         if self.hello.malformed:
@@ -142,7 +142,7 @@ def parse_dtls(datagrams: tuple[bytes, ...], earlier: DtlsOpening | None) -> Dtl
         datagrams: Those so far.
         earlier: The answer for fewer datagrams of the same flow.
     """
-    opening = DtlsOpening() if earlier is None else copy.copy(earlier)
+    opening = DtlsOpening() if earlier is None else copied(earlier)
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello:
             break

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.interfaces import Verdict
+from txmux.wire.copied import copied
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 from txmux.wire.predicates import begins_with
 
@@ -31,7 +31,7 @@ _SIZES = {_PRIORITY: 5, _PING: 8, _WINDOW_UPDATE: 4}
 _ACK, _END_HEADERS, _PADDED, _HAS_PRIORITY = 0x1, 0x4, 0x8, 0x20
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Opening:
     """How far an opening has come; not changed any more once `parse_opening` has given it.
 
@@ -113,7 +113,7 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
     """
     if earlier is not None and (earlier.refused or earlier.fields is not None):
         return earlier
-    opening = copy.copy(earlier) if earlier else Opening()
+    opening = copied(earlier) if earlier else Opening()
     try:
         opening.read(data[:OPENING_LIMIT])
     except MalformedError:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import enum
 import re
 
 import attrs
+
+from txmux.wire.copied import copied
 
 __all__ = [
     "HEAD_LIMIT",
@@ -71,7 +72,7 @@ class Stage(enum.IntEnum):
     """Nothing; the host is known, or will never be."""
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Request:
     """How far a request has come; not changed any more once `parse_request` has given it.
 
@@ -202,7 +203,7 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
             return Request(Stage.DONE, method, target, version, host)
     elif earlier.stage not in _STEPS:
         return earlier
-    request = copy.copy(earlier) if earlier else Request()
+    request = copied(earlier) if earlier else Request()
     request.read(data)
     return request
 

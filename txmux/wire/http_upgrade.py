@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 
 import attrs
 
+from txmux.wire.copied import copied
 from txmux.wire.http_head import HEAD_LIMIT, MOST_FIELDS
 
 __all__ = ["Upgrade", "parse_upgrade"]
@@ -17,7 +17,7 @@ _MOST_PROTOCOLS = 16
 """More are not looked at; clients offer one or two."""
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Upgrade:
     """How far it has come; not changed any more once `parse_upgrade` has given it.
 
@@ -67,6 +67,6 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
     """
     if earlier is not None and earlier.done:
         return earlier
-    upgrade = copy.copy(earlier) if earlier else Upgrade()
+    upgrade = copied(earlier) if earlier else Upgrade()
     upgrade.read(data[:HEAD_LIMIT])
     return upgrade

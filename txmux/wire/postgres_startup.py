@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import re
 
 import attrs
 
+from txmux.wire.copied import copied
 from txmux.wire.cursor import Cursor, MalformedError, ShortError
 
 __all__ = ["LONGEST_BEGINNING", "LONGEST_PACKET", "Startup", "parse_startup"]
@@ -29,7 +29,7 @@ LONGEST_BEGINNING = _HEADER + 128 + 1
 """With the end of the first name it is certain that this is PostgreSQL."""
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Startup:
     """How far the packet has come; not changed any more once `parse_startup` has given it.
 
@@ -148,7 +148,7 @@ def parse_startup(data: bytes, earlier: Startup | None) -> Startup:
     elif earlier.malformed or earlier.complete or earlier.is_request:
         return earlier
     else:
-        startup = copy.copy(earlier)
+        startup = copied(earlier)
     try:
         startup.read(data)
     except MalformedError:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import attrs
 
 from txmux.interfaces import Exchange
 from txmux.wire.client_hello import LONGEST_HELLO, HelloReader, parse_client_hello
+from txmux.wire.copied import copied
 
 __all__ = ["LONGEST_TLS_START", "TlsStart", "parse_tls_start"]
 
@@ -20,7 +19,7 @@ LONGEST_TLS_START = 2 * _REQUEST + LONGEST_HELLO
 """The most bytes up to the end of the ClientHello."""
 
 
-@attrs.define
+@attrs.define(slots=False)
 class TlsStart:
     """How far it has come; not changed any more once `parse_tls_start` has given it.
 
@@ -67,6 +66,6 @@ def parse_tls_start(data: bytes, earlier: TlsStart | None) -> TlsStart:
     """
     if earlier is not None and earlier.malformed:
         return earlier
-    start = copy.copy(earlier) if earlier else TlsStart()
+    start = copied(earlier) if earlier else TlsStart()
     start.read(data)
     return start

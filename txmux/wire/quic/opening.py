@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import attrs
 
 from txmux.wire.client_hello import HelloReader
+from txmux.wire.copied import copied
 from txmux.wire.cursor import MalformedError
 from txmux.wire.pieces import LONGEST_STREAM, MOST_PIECES, Piece, joined
 from txmux.wire.quic.frames import read_frames
@@ -37,7 +37,7 @@ _MOST_PIECES_EVER = (
 _LONG = 0x80
 
 
-@attrs.define
+@attrs.define(slots=False)
 class Opening:
     """How far the opening of a connection has come; not changed any more once `parse_opening` has given it.
 
@@ -91,7 +91,7 @@ class Opening:
                 raise MalformedError
             if sum(len(data) for _, data in self._behind) + len(self._stream) > LONGEST_STREAM:
                 raise MalformedError
-            self.hello = copy.copy(self.hello)
+            self.hello = copied(self.hello)
             self.hello.read_message(self._stream)
 
     def _read_packets(self, datagram: bytes, pieces: list[Piece]) -> None:
@@ -158,7 +158,7 @@ def parse_opening(datagrams: tuple[bytes, ...], earlier: Opening | None) -> Open
     """
     if earlier is None and not may_open(datagrams[0]):
         return Opening(refused=True, datagrams=1)
-    opening = Opening() if earlier is None else copy.copy(earlier)
+    opening = Opening() if earlier is None else copied(earlier)
     for datagram in datagrams[opening._datagrams :]:
         if opening.refused or opening.hello.hello or opening.hello.malformed:
             break
