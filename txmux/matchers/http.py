@@ -212,7 +212,7 @@ def _host_fits(wanted: Globs, request: Request) -> bool:
 def _path_fits(wanted: Globs, request: Request) -> bool:
     if request.stage < Stage.TARGET:
         return True
-    path, query, _ = request.target.partition("?")
+    path, query, _ = request.target_begun.partition("?")
     if request.stage is Stage.TARGET and not (query and path.startswith("/")):
         return not path.startswith("/") or wanted.could_match_prefix(path)
     return request.path is not None and wanted.matches(request.path)

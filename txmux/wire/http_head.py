@@ -79,7 +79,7 @@ class Request:
     Attributes:
         stage: What comes next.
         method: The method, or its beginning.
-        target: The request target, or its beginning; one character a byte.
+        target: The request target, once it is there; one character a byte.
         version: The version, once its digits are there: ``1.0``, ``1.1``.
         host_begun: What has come of a name in the first Host field, while that is not complete.
         host: The host that is asked for, without port and brackets, once it is known; one character a byte.
@@ -98,15 +98,23 @@ class Request:
     """Its end is not before this."""
     _fields: int = 0
     """How many fields came before it."""
+    _begun: bytes = b""
+    """The bytes so far, while the target is not there in full."""
+
+    @property
+    def target_begun(self) -> str:
+        """What has come of the target. It is not kept, as it may be long, and come byte by byte."""
+        return self.target or self._begun[self._at :].decode("latin-1")
 
     @property
     def path(self) -> str | None:
         """The path in the target, as sent and without the query; ``None`` if it has none."""
         if self.method == "CONNECT":
             return None
-        if self.target.startswith("/"):
-            return self.target.partition("?")[0]
-        absolute = _ABSOLUTE_FORM.match(self.target)
+        target = self.target_begun
+        if target.startswith("/"):
+            return target.partition("?")[0]
+        absolute = _ABSOLUTE_FORM.match(target)
         return absolute and (absolute[2] or "/")
 
     def read(self, data: bytes) -> None:
@@ -137,10 +145,11 @@ class Request:
 
     def _read_target(self, line: bytes) -> None:
         end = _TARGET_END.search(line, self._searched)
-        self.target = line[self._at : end.start() if end else None].decode("latin-1")
         if end is None:
-            self._searched = len(line)
-        elif self.target and end[0] == b" ":
+            self._searched, self._begun = len(line), line
+            return
+        self.target, self._begun = line[self._at : end.start()].decode("latin-1"), b""
+        if self.target and end[0] == b" ":
             self._next(Stage.VERSION, end.end())
             self.host = _host_in_target(self.method, self.target)
         else:

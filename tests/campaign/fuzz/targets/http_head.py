@@ -16,7 +16,7 @@ def _shown(request: Request) -> Any:
     return (
         request.stage,
         request.method,
-        request.target,
+        request.target_begun,
         request.version,
         request.host,
         request.path,
