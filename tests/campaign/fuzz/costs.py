@@ -139,7 +139,10 @@ def dearest(line: str, chance: random.Random, tries: int, known: Dear | None = N
 
 def _steps(predicate: Predicate, dear: Dear) -> int:
     data = dear.of(_SEARCHED)
-    return steps_in(lambda: in_pieces(predicate, data, range(1, len(data), _PIECE)))
+    asked = partial(in_pieces, predicate, data, range(1, len(data), _PIECE))
+    # Who is undecided still may cost more.
+    more = SIZE // _SEARCHED if asked().verdict is Verdict.NEED_MORE else 1
+    return steps_in(asked) * more
 
 
 def measured(line: str, dear: Dear) -> Cost:
