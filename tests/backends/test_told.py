@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock
@@ -124,6 +125,16 @@ class ToldTest(SynchronousTestCase):
         new = Process(0, eject=None)
         new.upstreams.recall(old.told())
         self.assertEqual(new.states(), [State.UP, State.UP])
+
+    def test_nonsense(self) -> None:
+        """What no version would tell is overlooked, and what comes after it is not."""
+        old, new = Process(0, eject=EJECT), Process(0, eject=EJECT)
+        old.fail(0, 3)
+        (first, second) = old.told()
+        odd = [{**second, "backend": []}, {**second, "server": []}, {**second, "credit": math.inf}]
+        new.upstreams.recall([*odd, first])
+        self.assertEqual(new.states(), [State.EJECTED, State.UP])
+        new.upstreams.known.expect([{**second, "connections": math.inf}, {**second, "backend": []}])
 
     def test_turns(self) -> None:
         """Turns go on where they were."""

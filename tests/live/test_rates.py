@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from twisted.internet.task import Clock
@@ -66,7 +67,8 @@ class RatesTest(SynchronousTestCase):
         self.clock = Clock()
         other = Rates(self.clock.seconds)
         self.clock.advance(1)
-        other.recall([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, *told])
+        odd = {"ago": 2, "totals": {"x": math.inf}, "active": 0}
+        other.recall([{"ago": 1}, {"ago": 2, "totals": 7, "active": 0}, odd, *told])
         self.assertEqual(other.history(), self.rates.history())
         self.assertEqual(other.until_now({"connections": 2000}).rates, {"connections": 2.0})
         other.note({"connections": 2000, "bytes_in": 0}, 5)

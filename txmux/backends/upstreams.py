@@ -205,9 +205,9 @@ class Upstreams:
         """Go on with servers as another process has found them, those of backends that this one has, too."""
         now = self._clock.seconds()
         for told in servers:
-            standings = self.known.get(told.get("backend", ""))
-            if standings is not None:
-                with suppress(KeyError, TypeError, ValueError):  # of another version
+            with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
+                standings = self.known.get(told.get("backend", ""))
+                if standings is not None:
                     standings.recall((told["server"], told["target"]), told, now)
         for upstream in self._upstreams.values():
             upstream.pool.take_over()

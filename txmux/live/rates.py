@@ -90,7 +90,7 @@ class Rates:
         now, before = self._seconds(), []
         for one in told:
             with suppress(
-                AttributeError, KeyError, TypeError, ValueError
+                AttributeError, KeyError, OverflowError, TypeError, ValueError
             ):  # it is of another version
                 totals = {str(name): int(count) for name, count in one["totals"].items()}
                 before.append(_Sample(now - float(one["ago"]), totals, int(one["active"])))

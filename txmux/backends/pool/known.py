@@ -48,7 +48,7 @@ class Known:
         """
         counts: dict[str, dict[tuple[str, str], int]] = {}
         for told in servers:
-            with suppress(KeyError, TypeError, ValueError):  # of another version
+            with suppress(KeyError, OverflowError, TypeError, ValueError):  # of another version
                 key = told["server"], told["target"]
                 counts.setdefault(told["backend"], {})[key] = int(told["connections"])
         for backend, standings in self._standings.items():
