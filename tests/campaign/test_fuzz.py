@@ -7,7 +7,9 @@ import traceback
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.fuzz import corpus, target
+from tests.campaign.fuzz import corpus, costs, target
+from tests.campaign.fuzz.asking import of_streams
+from tests.campaign.fuzz.catastrophic import PATTERNS
 from tests.campaign.fuzz.changing import changed
 from tests.campaign.fuzz.files import no_files
 
@@ -44,6 +46,22 @@ class ShortTests(SynchronousTestCase):
             self.flushLoggedErrors()  # what a message makes fail is logged
         except Exception:  # noqa: BLE001 - whatever it is, the input is told
             self.fail(f"{name} breaks by {data!r}:\n{traceback.format_exc()}")
+
+
+class CostTests(SynchronousTestCase):
+    """Twice as many bytes cost twice as much; steps are counted, not seconds."""
+
+    def test_dearest(self) -> None:
+        """Of each matcher the dearest input that was found."""
+        known = costs.kept()
+        self.assertEqual(sorted(known), sorted(of_streams()))
+        for line, dear in known.items():
+            costs.check_growth(line, dear)
+
+    def test_patterns(self) -> None:
+        """Patterns of users that others never finish with."""
+        for pattern in PATTERNS:
+            costs.check_pattern(pattern)
 
 
 class FilesTests(SynchronousTestCase):

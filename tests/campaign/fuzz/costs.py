@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.campaign.fuzz.asking import of_datagrams, of_streams, samples_of
+from tests.campaign.fuzz.catastrophic import predicate, streams
 from tests.campaign.fuzz.changing import changed
 from txmux.interfaces import Datagrams, Peeked, Verdict
 from txmux.testing import in_pieces, steps_in
@@ -32,6 +33,8 @@ _KEPT = Path(__file__).with_name("corpus") / "dearest.json"
 _SEARCHED = 2048
 """Bytes of the inputs that are compared while one is looked for."""
 _PIECE = 16
+_CUTS = 12
+_SIZES = (512, 1024, 2048)
 _TIMES = 3
 _FILLERS = (
     *(bytes([byte]) for byte in b"\0\1aA1 .-/:\t\n\x7f\x80\xff"),
@@ -112,7 +115,7 @@ def dearest(line: str, chance: random.Random, tries: int, known: Dear | None = N
         sample[:length]
         for of, sample in samples_of({line: predicate}, "SAMPLES")
         if of and isinstance(sample, bytes)
-        for length in {0, len(sample) // 2, len(sample) - 1, len(sample)}
+        for length in {*(len(sample) * part // _CUTS for part in range(_CUTS + 1)), len(sample) - 1}
         if length >= 0
     ]
     candidates = [Dear(start, again) for start in {*starts} for again in _FILLERS]
@@ -147,7 +150,11 @@ def _steps(predicate: Predicate, dear: Dear) -> int:
 
 def measured(line: str, dear: Dear) -> Cost:
     """Measure an input, each way a few times, of which the quickest counts."""
-    predicate, data = of_streams()[line], dear.of(SIZE)
+    return measured_of(of_streams()[line], dear.of(SIZE))
+
+
+def measured_of(predicate: Predicate, data: bytes) -> Cost:
+    """Measure any predicate with `SIZE` bytes."""
     found = in_pieces(predicate, data, range(1, SIZE))
     decided = SIZE if found.verdict is Verdict.NEED_MORE else found.at
     at_once = min(_timed(lambda: predicate(Peeked(data))) for _ in range(_TIMES))
@@ -205,11 +212,29 @@ def check_growth(line: str, dear: Dear) -> None:
     Raises:
         AssertionError: They cost more.
     """
-    predicate = of_streams()[line]
-    sizes = (512, 1024, 2048)
+    # What is imported or built at the first use is not the client's cost.
+    in_pieces(of_streams()[line], dear.of(_SIZES[-1]), range(1, _SIZES[-1]))
     for is_cut in (True, False):
         few, some, many = (
-            steps_in(partial(in_pieces, predicate, dear.of(size), range(1, size) if is_cut else ()))
-            for size in sizes
+            _steps_for(of_streams()[line], dear.of(size), is_cut=is_cut) for size in _SIZES
         )
-        assert many - some <= 3 * (some - few) + 300, (line, dear, sizes, (few, some, many))
+        assert many - some <= 3 * (some - few) + 300, (line, dear, (few, some, many))
+
+
+def check_pattern(pattern: str) -> None:
+    """See the same of a user's pattern, with all streams that are known to be bad.
+
+    Raises:
+        AssertionError: Time grows faster than the bytes.
+    """
+    for number in range(len(streams(1))):
+        # Each has kept nothing that would make it quicker.
+        few, some, many = (
+            _steps_for(predicate(pattern), streams(size)[number], is_cut=True) for size in _SIZES
+        )
+        assert many - some <= 3 * (some - few) + 3000, (pattern, number, (few, some, many))
+
+
+def _steps_for(asked: Predicate, data: bytes, *, is_cut: bool) -> int:
+    cuts = range(1, len(data)) if is_cut else ()
+    return steps_in(partial(in_pieces, asked, data, cuts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import os
 import re
 import subprocess
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tests.campaign.fuzz import corpus, target
+from tests.campaign.fuzz import corpus, costs, target
+from tests.campaign.fuzz.asking import of_streams
 from tests.campaign.report import Report
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ _PATIENCE = 120  # seconds for a process to begin and to end
 _COVERED = re.compile(r"^#\d+\s.*\bcov: (\d+)", re.MULTILINE)
 _EXECUTED = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 _LARGEST_SHOWN = 3000
+_REST = 0.9  # of the time, for the targets
+_TRIES = 40
+_MOST_AT_ONCE, _MOST_BY_BYTES = 5.0, 400.0
+"""Milliseconds of CPU. Byte by byte that is three times of what the dearest takes, on a machine that does much else."""
 
 
 @attrs.frozen
@@ -53,6 +59,8 @@ def run(budget: Budget, names: Iterable[str] = ()) -> Report:
         names: Of the targets.
     """
     report = Report()
+    if not names:
+        _look_at_costs(budget, report)
     left = [*(names or target.names())]
     while left and not budget.is_spent():
         seconds = max(1, round(budget.left() / len(left)))
@@ -64,6 +72,39 @@ def run(budget: Budget, names: Iterable[str] = ()) -> Report:
         if found.broken:
             report.defects.append(f"{name}, seed {budget.seed}: {found.broken}")
     return report
+
+
+def _look_at_costs(budget: Budget, report: Report) -> None:
+    """Look for dearer inputs of each matcher, for a tenth of the time, and measure the dearest of all."""
+    until = budget.left() * _REST
+    found = costs.kept()
+    for trial, line in enumerate(itertools.cycle(of_streams())):
+        if budget.left() <= until and found.keys() >= of_streams().keys():
+            break
+        known = found.get(line)
+        found[line] = costs.dearest(line, budget.chance(trial), _TRIES, known)
+    costs.keep(found)
+    measured = {line: costs.measured(line, dear) for line, dear in found.items()}
+    for name, most, cost in (
+        ("at once", _MOST_AT_ONCE, lambda one: one.at_once),
+        ("byte by byte", _MOST_BY_BYTES, lambda one: one.by_bytes),
+    ):
+        line = max(measured, key=lambda line: cost(measured[line]))
+        highest = cost(measured[line])
+        report.figures[f"dearest 32 KiB {name}"] = f"{highest:.1f} ms of CPU: {line}"
+        if highest > most:
+            report.defects.append(
+                f"{line} takes {highest:.1f} ms {name}, more than {most}: {found[line]}"
+            )
+    report.defects += filter(None, (_growth(line, dear) for line, dear in found.items()))
+
+
+def _growth(line: str, dear: costs.Dear) -> str:
+    try:
+        costs.check_growth(line, dear)
+    except AssertionError as error:
+        return f"cost grows faster than the bytes: {error}"
+    return ""
 
 
 def attempt(name: str, seconds: int, seed: int) -> Outcome:
