@@ -1,12 +1,12 @@
-"""One target in a process of its own, led by coverage: ``python -m tests.campaign.fuzz.child TARGET [options of libFuzzer] FOLDER …``.
+"""One target in a process of its own, led by coverage: ``python -m tests.campaign.fuzz.child TARGET FOLDER [options of libFuzzer]``.
 
-It needs atheris.
+The folder is for what libFuzzer needs beside its inputs. It needs atheris.
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,24 @@ from tests.campaign.fuzz import target as targets
 def main() -> None:
     """Try a target until its time is over, or something breaks."""
     atheris: Any = import_module("atheris")
-    name = sys.argv.pop(1)
+    _, name, folder, *options = sys.argv
     # Nothing is logged: a message that fails is not a defect.
     globalLogBeginner.beginLoggingTo([LogPublisher()], redirectStandardIO=False)
     with atheris.instrument_imports(include=["txmux", *_also(name)]):
         target = targets.load(name)
-        seeds = [*target.seeds()]
-        for seed in seeds:  # they import what is imported late
+        for seed in target.seeds():  # they import what is imported late
             target.check(seed)
-    with tempfile.TemporaryDirectory(prefix="txmux-fuzz-") as folder:
-        words = Path(folder, "words.dict")
-        words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words if word))
-        options = [f"-max_len={target.longest}", f"-dict={words}"]
-        atheris.Setup([*sys.argv, *options], target.check)
-        atheris.Fuzz()
+    words = Path(folder, "words.dict")
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words if word))
+    # To merge, libFuzzer starts itself again.
+    again = Path(folder, "again")
+    command = [sys.executable, "-m", "tests.campaign.fuzz.child", name, folder]
+    again.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    again.chmod(0o700)
+    atheris.Setup(
+        [str(again), f"-max_len={target.longest}", f"-dict={words}", *options], target.check
+    )
+    atheris.Fuzz()
 
 
 def _also(name: str) -> tuple[str, ...]:
