@@ -102,6 +102,7 @@ class Upgrading(Mux):
         for pid in self._pids:
             if not is_gone(pid):
                 os.kill(pid, signal.SIGKILL)
+        self.child.wait()  # its workers end by themselves
 
     def descriptors(self) -> int:
         """Count what the process that serves has open."""

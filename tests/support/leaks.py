@@ -1,0 +1,248 @@
+"""What a test leaves behind fails it: descriptors, threads, timers, child processes, namespaces and temporary files.
+
+Tests of one class may share servers, which belong to the class: it is compared when it has ended, and so is each module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Hashable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import TestResult
+
+import pytest
+from twisted.internet import reactor as any_reactor
+from twisted.internet.protocol import Factory
+from twisted.logger import globalLogBeginner
+from twisted.trial.unittest import TestCase
+
+from txmux.sockets.descriptors import DESCRIPTORS
+
+_reactor: Any = any_reactor
+_NAMESPACES = Path("/run/netns")
+
+Hook = Generator[None, object, object]
+State = dict[tuple[str, Hashable], object]
+"""What there is, by its kind and what tells it from others. The values keep objects alive, so that none is taken for another."""
+
+
+def look() -> State:
+    """See what this process has."""
+    state: State = {}
+    for kind, find in _KINDS.items():
+        for key, thing in find():
+            state[kind, key] = thing
+    return state
+
+
+def _descriptors() -> Iterator[tuple[Hashable, object]]:
+    with contextlib.suppress(FileNotFoundError):  # not Linux
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - this is done for each test
+            # The descriptor by which this folder is read is gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                yield (name, os.readlink(f"/proc/self/fd/{name}")), None  # noqa: PTH115 - as above
+
+
+def _threads() -> Iterator[tuple[Hashable, object]]:
+    for thread in threading.enumerate():
+        yield id(thread), thread
+
+
+def _delayed_calls() -> Iterator[tuple[Hashable, object]]:
+    for call in _reactor.getDelayedCalls():
+        yield id(call), call
+
+
+def _selectables() -> Iterator[tuple[Hashable, object]]:
+    for selectable in (*_reactor.getReaders(), *_reactor.getWriters()):
+        yield id(selectable), selectable
+
+
+def _children() -> Iterator[tuple[Hashable, object]]:
+    """Find children, also those that have ended and have not been waited for (proc_pid_task(5))."""
+    with contextlib.suppress(ChildProcessError, AttributeError):  # there are none; or no Linux
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                for pid in (task / "children").read_text().split():
+                    yield pid, None
+
+
+def _temporary() -> Iterator[tuple[Hashable, object]]:
+    for name in os.listdir(tempfile.gettempdir()):  # noqa: PTH208 - this is done for each test
+        yield name, None
+
+
+def _namespaces() -> Iterator[tuple[Hashable, object]]:
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(_NAMESPACES):  # noqa: PTH208 - this is done for each test
+            if name.startswith(f"txmux-{os.getpid()}-"):
+                yield name, None
+
+
+_KINDS: dict[str, Callable[[], Iterator[tuple[Hashable, object]]]] = {
+    "descriptor": _descriptors,
+    "thread": _threads,
+    "delayed call": _delayed_calls,
+    "reader or writer": _selectables,
+    "child process": _children,
+    "temporary file": _temporary,
+    "network namespace": _namespaces,
+}
+
+
+def added_since(before: State, patience: float) -> State:
+    """Give what there is beyond an earlier state, once it does not end by itself."""
+    added = _added_now(before)
+    if not added:
+        return added
+    added.clear()
+    DESCRIPTORS.reclaim()  # pipes that are kept for the next connection
+    gc.collect()  # what only a circle of references holds
+    deadline, pause = time.monotonic() + patience, 0.001
+    while (added := _added_now(before)) and time.monotonic() < deadline:
+        added.clear()
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
+    return added
+
+
+def _added_now(before: State) -> State:
+    return {key: thing for key, thing in look().items() if key not in before}
+
+
+def described(added: State) -> str:
+    """Say what it is, a line each."""
+    return "\n".join(
+        f"  {kind}: {_describe(kind, key, thing)}" for (kind, key), thing in added.items()
+    )
+
+
+def _describe(kind: str, key: Any, thing: object) -> str:
+    if kind == "descriptor":
+        number, target = key
+        return f"{number}, {target}{_describe_socket(int(number)) if 'socket:' in target else ''}"
+    if kind == "child process":
+        with contextlib.suppress(OSError):
+            words = (
+                Path(f"/proc/{key}/cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+            )
+            return f"{key}, {words.strip() or 'ended, but nobody has waited for it'}"
+    if isinstance(thing, threading.Thread):
+        return f"{thing!r} of {getattr(thing, '_target', None)!r}"
+    return str(key) if thing is None else repr(thing)
+
+
+def _describe_socket(descriptor: int) -> str:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as same:
+        return f", {same!r}"
+    return ""
+
+
+class _WarmUp(TestCase):
+    """Has the reactor open what it keeps for good: what wakes it, and a descriptor in reserve."""
+
+    async def listen(self) -> None:
+        await _reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
+
+
+class Guard:
+    """Compares what there is after each test, class and module with what there was before: a plugin of pytest.
+
+    Args:
+        compares: Tells which tests are compared.
+        patience: Seconds for what is about to end, such as a thread whose socket has been closed.
+    """
+
+    def __init__(
+        self, compares: Callable[[pytest.Item], bool] = lambda _: True, patience: float = 10.0
+    ) -> None:
+        self._compares = compares
+        self._patience = patience
+        self._before: dict[pytest.Item | pytest.Collector, State] = {}
+        self._reported: State = {}
+        self._has_failed = False
+        self._folder = ""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Hook:
+        """Look before the class or the module begins."""
+        if not self._compares(item):
+            return (yield)
+        if not self._folder:
+            self._folder = own_temporary_folder()
+            _WarmUp("listen").run(TestResult())
+            # Until then, events are kept for whoever begins to log, with all that they are about.
+            globalLogBeginner.beginLoggingTo((), discardBuffer=True, redirectStandardIO=False)
+        begins = [node for node in _groups(item) if node not in self._before]
+        if begins:
+            self._before.update(dict.fromkeys(begins, look()))
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Hook:
+        """Look before the test; what belongs to its class is there already."""
+        if not self._compares(item):
+            return (yield)
+        self._before[item] = look()
+        self._has_failed = True
+        result = yield
+        # A `unittest.TestCase` that has failed, or was skipped, raises nothing.
+        self._has_failed = bool(getattr(item, "_excinfo", None))
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> Hook:
+        """Look when the test has ended, and maybe the class and the module with it."""
+        result = yield
+        before = self._before.pop(item, None)
+        if before is not None and self._has_failed:
+            # What it should have ended is left behind for a reason that is told.
+            self._reported |= added_since({**before, **self._reported}, patience=1)
+        stay = _groups(nextitem)
+        ended = [
+            node for node in reversed(_groups(item)) if node in self._before and node not in stay
+        ]
+        said = [] if before is None or self._has_failed else [self._compare("this test", before)]
+        said += [self._compare(node.name, self._before.pop(node)) for node in ended]
+        if any(said):
+            pytest.fail("\n".join(filter(None, said)), pytrace=False)
+        return result
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the folder for temporary files."""
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _compare(self, whose: str, before: State) -> str:
+        """Say what is left behind that nobody has been told of."""
+        added = added_since({**before, **self._reported}, self._patience)
+        self._reported |= added
+        return f"{whose} has left behind:\n{described(added)}" if added else ""
+
+
+def _groups(item: pytest.Item | None) -> list[pytest.Collector]:
+    """Give the module and the class of a test."""
+    nodes = item.listchain() if item is not None else []
+    return [node for node in nodes if isinstance(node, (pytest.Module, pytest.Class))]
+
+
+def own_temporary_folder() -> str:
+    """Make a folder for all temporary files of this process and its children, and give it; its path is short for UNIX sockets."""
+    # pytest removes its own later.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = tempfile.mkdtemp(prefix="t")
+    Path(folder).chmod(0o1777)  # some of them run as another user
+    tempfile.tempdir = os.environ["TMPDIR"] = folder
+    return folder

@@ -1,0 +1,130 @@
+"""What tests leave behind is found, and told by its name."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.interop.children import run
+from tests.support.folders import make_folder
+from tests.support.leaks import added_since, look
+
+_CHECKOUT = Path(__file__).parents[2]
+
+_CONFTEST = """
+from tests.support.leaks import Guard
+
+def pytest_configure(config):
+    config.pluginmanager.register(Guard(patience=0.01))
+"""
+
+_TESTS = """
+import os, socket, subprocess, tempfile, threading
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
+
+kept = []
+
+class Leaky(SynchronousTestCase):
+    def test_child(self):
+        child = subprocess.Popen(["sleep", "60"])
+        self.addClassCleanup(child.wait)
+        self.addClassCleanup(child.kill)
+
+    def test_delayed_call(self):
+        self.addClassCleanup(reactor.callLater(100, print).cancel)
+
+    def test_descriptor(self):
+        kept.append(os.open("/dev/zero", os.O_RDONLY))
+
+    def test_failing(self):
+        kept.append(os.open("/dev/full", os.O_RDONLY))
+        self.fail("for a reason of its own")
+
+    def test_file(self):
+        tempfile.mkdtemp(prefix="forgotten-")
+
+    def test_port(self):
+        kept.append(reactor.listenTCP(0, Factory()))
+        self.addClassCleanup(kept[-1].stopReading)
+
+    def test_socket(self):
+        kept.append(socket.create_server(("127.0.0.1", 0)))
+
+    def test_thread(self):
+        over = threading.Event()
+        threading.Thread(target=over.wait, name="forgotten").start()
+        self.addClassCleanup(over.set)
+
+    def test_well(self):
+        pass
+
+class LeakyClass(SynchronousTestCase):
+    @classmethod
+    def setUpClass(cls):
+        kept.append(os.open("/dev/null", os.O_RDONLY))
+
+    def test_nothing(self):
+        pass
+
+class Tidy(TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = socket.create_server(("127.0.0.1", 0))
+        cls.addClassCleanup(cls.shared.close)
+
+    def test_attribute(self):
+        self.file = open("/dev/zero")
+
+    def test_circle(self):
+        circle = [open("/dev/zero")]
+        circle.append(circle)
+
+    def test_skipped(self):
+        self.file = open("/dev/zero")
+        raise SkipTest("because")
+
+    async def test_threads_of_the_reactor(self):
+        await deferToThread(print)
+"""
+
+
+class GuardTests(SynchronousTestCase):
+    """What is found, and what is not."""
+
+    def test_about_to_end(self) -> None:
+        """What ends by itself is waited for."""
+        before = look()
+        threading.Timer(0.05, print).start()
+        self.assertEqual(added_since(before, patience=60), {})
+
+    def test_each_kind(self) -> None:
+        """Each leak is an error of the test or the class that it belongs to; what has failed anyway is not told of twice."""
+        folder = make_folder(self)
+        (folder / "conftest.py").write_text(_CONFTEST)
+        (folder / "test_some.py").write_text(_TESTS)
+        options = ("-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
+        done = run(
+            "env", f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "pytest", *options, folder
+        )
+        said = done.stdout.decode()
+        self.assertIn("1 failed, 12 passed, 1 skipped, 8 errors", said)
+        self.assertEqual(said.count("has left behind:"), 8)
+        self.assertEqual(said.count("this test has left behind:"), 7)
+        for pattern in (
+            r"child process: \d+, sleep",
+            r"delayed call: <DelayedCall ",
+            r"descriptor: \d+, /dev/zero\n",
+            r"temporary file: forgotten-",
+            r"reader or writer: <.*Port",
+            r"descriptor: \d+, socket:\[\d+\], <socket.* laddr=\('127.0.0.1', \d+\)",
+            r"thread: <Thread\(forgotten",
+            r"LeakyClass has left behind:\n.*/dev/null",
+        ):
+            self.assertRegex(said, pattern)
+        self.assertNotIn("/dev/full,", said)
