@@ -199,12 +199,12 @@ def first_of(child: Child) -> int | None:
     return None
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
+def eventually(condition: Callable[[], bool], what: str, patience: float = _PATIENCE) -> None:
     """Wait until something is so that nobody tells us of."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise AssertionError(f"in {_PATIENCE:g} s it has not come about that {what}")
+            raise AssertionError(f"in {patience:g} s it has not come about that {what}")
         time.sleep(0.01)
 
 

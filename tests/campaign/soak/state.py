@@ -1,0 +1,109 @@
+"""What a service has when no client is there, process by process: it must come back to that."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import attrs
+
+from tests.interop.children import eventually
+from tests.processes.running import is_gone, pids_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+INSIDE = Path(__file__).parent / "inside"
+"""Of what each process tells about itself; see there."""
+COUNTED = ("processes", "descriptors", "threads", "timers", "readers")
+"""What has to be the same again and again."""
+KEPT_PIPES = 64
+"""Ends of pipes that a process may keep for later: two pools of 16 pipes."""
+
+
+@attrs.frozen
+class State:
+    """All processes of a service together.
+
+    Attributes:
+        processes: How many there are.
+        memory: Bytes, where a page that several have counts in parts.
+        descriptors: How many are open, without pipes.
+        pipes: How many of pipes are open.
+        threads: Of all processes.
+        timers: That are set.
+        readers: Of all reactors.
+    """
+
+    processes: int
+    memory: int
+    descriptors: int
+    pipes: int
+    threads: int
+    timers: int
+    readers: int
+
+    def differences(self, before: State) -> list[str]:
+        """Name what is counted and was another number before."""
+        names = (name for name in COUNTED if getattr(self, name) != getattr(before, name))
+        found = [f"{name} {getattr(before, name)} to {getattr(self, name)}" for name in names]
+        if self.pipes > KEPT_PIPES * self.processes:
+            found.append(f"pipes to {self.pipes}")
+        return found
+
+
+def look(pid: int, folder: Path) -> State:
+    """Look at a service.
+
+    Args:
+        pid: Its parent process.
+        folder: Where its processes tell about themselves.
+    """
+    pids = [pid, *(one for one in pids_of(pid) if not is_gone(one))]
+    told = [_ask(one, folder) for one in pids]
+    files = [[*_links(one)] for one in pids]
+    pipes = sum(name.startswith("pipe:") for names in files for name in names)
+    return State(
+        processes=len(pids),
+        memory=sum(map(_memory, pids)),
+        descriptors=sum(map(len, files)) - pipes,
+        pipes=pipes,
+        threads=sum(len(list(Path(f"/proc/{one}/task").iterdir())) for one in pids),
+        timers=sum(one["timers"] for one in told),
+        readers=sum(one["readers"] for one in told),
+    )
+
+
+def _ask(pid: int, folder: Path) -> dict[str, int]:
+    path = folder / f"{pid}.state"
+    os.kill(pid, signal.SIGRTMIN)
+    eventually(path.exists, f"process {pid} tells about itself")
+    told: dict[str, int] = json.loads(path.read_text())
+    path.unlink()
+    return told
+
+
+def _links(pid: int) -> list[str]:
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(link.readlink()))
+    return found
+
+
+def _memory(pid: int) -> int:
+    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def growth(measured: Sequence[int]) -> int:
+    """Tell by how much something has grown, from the middle of its first third to that of the last; 0 if that is too few."""
+    third = len(measured) // 3
+    return int(median(measured[-third:]) - median(measured[:third])) if third else 0
