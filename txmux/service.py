@@ -396,6 +396,7 @@ class MuxService(Steering, Service):
             except Exception as problem:
                 self._changeover.cannot_serve(problem)
                 self._endpoints.store.close(keep_files=self._changeover.is_waiting)
+                self._counting.close()
                 raise
         return opened
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -159,6 +161,14 @@ class StartFailureTest(ServiceTestCase):
     def test_foreign_address(self) -> None:
         """An address that this machine does not have."""
         self.assertIn("no interface", self.failure("[listen x]\nendpoint = 192.0.2.1:0\n"))
+
+    def test_nothing_open(self) -> None:
+        """Nothing stays open, nor the memory in which connections are counted."""
+        gc.collect()  # what other tests have left
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        self.test_foreign_address()
+        gc.collect()
+        self.assertEqual(len(list(Path("/proc/self/fd").iterdir())), before)
 
     def test_no_inherited_socket(self) -> None:
         """An endpoint that fails in its own words."""
