@@ -49,9 +49,11 @@ class JudgeTests(SynchronousTestCase):
         )
 
     def test_state(self) -> None:
-        """What is counted has to be the same, pipes may be kept, and memory is judged by its growth."""
+        """What is counted must not be more, pipes may be kept, and memory is judged by its growth."""
         before = State(3, 10**8, 30, 4, 3, 5, 9)
-        self.assertEqual(State(3, 10**9, 30, 64, 3, 5, 9).differences(before), [])
+        later = State(3, 10**9, 30, 64, 3, 4, 9)
+        self.assertEqual(later.differences(before), [])
+        self.assertEqual(later.least(before), State(3, 10**8, 30, 4, 3, 4, 9))
         worse = State(3, 10**8, 31, 400, 3, 5, 9).differences(before)
         self.assertEqual(worse, ["descriptors 30 to 31", "pipes to 400"])
         self.assertEqual(growth([50, 10, 11, 10, 12, 11, 12, 13, 12]), 1)

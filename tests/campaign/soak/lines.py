@@ -22,6 +22,7 @@ _CAUSES = {
     "an upgrade": r"upgraded: .*",
     "a reload, for certificates": r"\[route ended\] terminate_tls: the certificates have been read again",
     "an upgrade that takes too long": r"no upgrade, the old process goes on: .* was not ready within 60 s.*",
+    "a process that was too late": r"the parent process is gone; worker \d stops",
     "connections that cannot move": r"open connections: \d+; they have 120 s to finish, a second signal ends them at once",
     "a stop": r"stopping.*|stopped|Main loop terminated\.|Received SIGTERM, shutting down\.",
     "the admin endpoint moves, or stops": r"\(UNIX Port \S+/admin\.sock Closed\)",

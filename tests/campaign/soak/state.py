@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INSIDE = Path(__file__).parent / "inside"
 """Of what each process tells about itself; see there."""
 COUNTED = ("processes", "descriptors", "threads", "timers", "readers")
-"""What has to be the same again and again."""
+"""What must never be more again when all clients have gone."""
 KEPT_PIPES = 64
 """Ends of pipes that a process may keep for later: two pools of 16 pipes."""
 
@@ -50,12 +50,16 @@ class State:
     readers: int
 
     def differences(self, before: State) -> list[str]:
-        """Name what is counted and was another number before."""
-        names = (name for name in COUNTED if getattr(self, name) != getattr(before, name))
+        """Name what is counted and was less before."""
+        names = (name for name in COUNTED if getattr(self, name) > getattr(before, name))
         found = [f"{name} {getattr(before, name)} to {getattr(self, name)}" for name in names]
         if self.pipes > KEPT_PIPES * self.processes:
             found.append(f"pipes to {self.pipes}")
         return found
+
+    def least(self, other: State) -> State:
+        """Give the lower one of each number."""
+        return State(*map(min, attrs.astuple(self), attrs.astuple(other)))
 
 
 def look(pid: int, folder: Path) -> State:
