@@ -49,6 +49,22 @@ class DescriptorsTest(SynchronousTestCase):
             descriptors.let_in()
         self.assertEqual(len(counted), 1)
 
+    def test_changed(self) -> None:
+        """A limit that somebody lowers meanwhile holds before the spare descriptors are used up."""
+        limits, clients = [1024], 0
+        descriptors = Descriptors(lambda: 20 + 2 * clients, lambda: limits[-1])
+        for _ in range(5):
+            self.assertGreater(descriptors.room(), 0)
+            descriptors.let_in()
+            clients += 1
+        limits.append(20 + 2 * clients + 16)
+        while descriptors.room():
+            descriptors.let_in()
+            clients += 1
+        self.assertLessEqual(20 + 2 * clients, limits[-1])
+        limits.append(1024)
+        self.assertGreater(descriptors.room(), 0)
+
     def test_pipes(self) -> None:
         """A pipe is made only where that leaves enough; those that are kept are given back first."""
         open_now = [0]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
-    from twisted.trial.unittest import TestCase
+    from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 reactor: Any = _reactor
 
@@ -177,7 +177,7 @@ async def connect(
     return peer
 
 
-def make_stalled_port(test: TestCase) -> int:
+def make_stalled_port(test: SynchronousTestCase) -> int:
     """Give a port that takes no connection and refuses none: its queue is full."""
     full = socket.socket()
     full.bind(("127.0.0.1", 0))

@@ -16,6 +16,7 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _SPARE = 16  # for logs, look-ups and the like
 _EACH = 2  # a client, and its server
+_LOOK = _SPARE // _EACH  # clients after which the limit is looked at again
 _MOST = 2**20
 _OPEN = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 
@@ -36,13 +37,16 @@ class Descriptors:
     ) -> None:
         self._count = count or _count_open
         self._limit = limit or _soft_limit
-        self._granted = 0
+        self._granted = self._limited = 0
         self._givers: list[Callable[[], object]] = []
         self._waiting: dict[Callable[[], object], None] = {}
         self.reserved = 0
 
     def room(self) -> int:
         """Tell how many clients may be accepted now; none if all that is left is for those who have been let in."""
+        # What was counted does not hold any more if somebody has changed the limit; until that is seen, the spare ones do.
+        if self._granted % _LOOK == 0 and self._limit() != self._limited:
+            self._limited, self._granted = self._limit(), 0
         if self._granted <= 0:
             self._granted = self._grant()
             if not self._granted:
