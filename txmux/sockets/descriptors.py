@@ -16,7 +16,10 @@ SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _SPARE = 16  # for logs, look-ups and the like
 _EACH = 2  # a client, and its server
-_LOOK = _SPARE // _EACH  # clients after which the limit is looked at again
+
+AT_ONCE = _SPARE // _EACH // 2
+"""How many clients may be accepted without asking again, and how many of them after which the limit is looked at."""
+
 _MOST = 2**20
 _OPEN = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 
@@ -38,21 +41,28 @@ class Descriptors:
         self._count = count or _count_open
         self._limit = limit or _soft_limit
         self._granted = self._limited = 0
+        self._since_looked = AT_ONCE
         self._givers: list[Callable[[], object]] = []
         self._waiting: dict[Callable[[], object], None] = {}
         self.reserved = 0
 
     def room(self) -> int:
         """Tell how many clients may be accepted now; none if all that is left is for those who have been let in."""
-        # What was counted does not hold any more if somebody has changed the limit; until that is seen, the spare ones do.
-        if self._granted % _LOOK == 0 and self._limit() != self._limited:
-            self._limited, self._granted = self._limit(), 0
+        if self._since_looked >= AT_ONCE:
+            self._look_at_limit()
         if self._granted <= 0:
             self._granted = self._grant()
             if not self._granted:
                 self.reclaim()
                 self._granted = self._grant()
         return self._granted
+
+    def _look_at_limit(self) -> None:
+        """Count again if somebody has changed the limit. Until that is seen, there are the spare ones."""
+        self._since_looked = 0
+        limit = self._limit()
+        if limit != self._limited:
+            self._limited, self._granted = limit, 0
 
     def _grant(self) -> int:
         clients = max(0, self._free() // _EACH)
@@ -69,6 +79,7 @@ class Descriptors:
     def let_in(self) -> None:
         """Note that a client has been accepted."""
         self._granted -= 1
+        self._since_looked += 1
 
     def can_spare(self, number: int) -> bool:
         """Tell whether there are descriptors for something that can be done without."""

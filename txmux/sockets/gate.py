@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
 
+from txmux.sockets.descriptors import AT_ONCE
 from txmux.sockets.memory import MEMORY
 from txmux.sockets.shortage import Pause
 from txmux.sockets.spare import SparingServer, SparingUNIXServer
@@ -67,7 +68,7 @@ class _Gate:
         if not MEMORY.can_grow():  # a reactor may take a connection in by half
             self._wait(None)
             return None
-        port.numberAccepts = min(port.numberAccepts, room)
+        port.numberAccepts = min(port.numberAccepts, room, AT_ONCE)
         before = port.sessionno
         why = self._read()
         if port.connected and (self._pause.is_short or port.sessionno == before):

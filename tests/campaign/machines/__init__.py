@@ -1,0 +1,1 @@
+"""Bad servers and bad machines: what goes wrong around a service, one by one, and how it goes on afterwards."""

@@ -1,0 +1,262 @@
+"""Machines that run short of something: descriptors, memory, ports, tracked connections, processes, disk, time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import time
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.campaign.machines.trouble import ECHO, TroubleCase, count_sockets, sorted_files
+from tests.interop.children import Child, eventually, output_of
+from tests.interop.namespaces import Namespace
+from tests.processes.running import halted, is_gone, open_files, pids_of, resident
+from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.interop.mux import Mux
+
+_ROOM = 2 * 2**20
+_INFINITE = resource.RLIM_INFINITY
+_groups = count()
+
+
+class ShortageTrouble(TroubleCase):
+    """What runs short costs new clients some patience, and is as before when there is enough again."""
+
+    def flood(self, mux: Mux, clients: int, first: bytes = ECHO) -> list[socket.socket]:
+        """Connect many clients that need not be answered."""
+        made = []
+        for _ in range(clients):
+            client = self.connect(mux, first)
+            client.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            made.append(client)
+        return made
+
+    def answered(self, clients: list[socket.socket]) -> int:
+        """Count how many clients get their answer, each of which leaves then."""
+        found = 0
+        for client in clients:
+            client.settimeout(30)
+            with client, contextlib.suppress(ConnectionError):
+                found += client.recv(1) == ECHO
+        return found
+
+    def test_descriptors(self) -> None:
+        """The limit is lowered while it serves: clients wait, all are served, and it is said once."""
+        for relay in self.relays():
+            mux = self.serve(f"relay = {relay}")
+            before = count_sockets(mux.child.pid)
+            limit = resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE)
+            most = max(int(link.name) for link in Path(f"/proc/{mux.child.pid}/fd").iterdir())
+            resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (most + 20, limit[1]))
+            clients = self.flood(mux, 60 * self.load)
+            mux.child.wait_for("clients wait until")
+            resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, limit)
+            answered = self.answered(clients)
+            self.assert_recovered(mux)
+            self.assert_logged(mux, done=self.clients)
+            self.assertEqual(answered, 60 * self.load)
+            self.assert_nothing_open(mux, before)
+            self.assertEqual(mux.child.output.count("clients wait until"), 1)
+
+    def test_address_space(self) -> None:
+        """Its memory is limited to what it has: nobody is served wrongly, and all are when it may have more."""
+        for relay in self.relays():
+            mux = self.serve(f"relay = {relay}")
+            pid, files = mux.child.pid, len(sorted_files(mux.child.pid))
+            size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.prlimit(pid, resource.RLIMIT_AS, (size + _ROOM, _INFINITE))
+            clients = self.flood(mux, 100 * self.load)
+            for client in clients:
+                with contextlib.suppress(OSError):
+                    client.send(bytes(2**18))
+            self.is_served(mux)  # or not: by then it has looked at all of them
+            for client in clients:
+                client.close()
+            resource.prlimit(pid, resource.RLIMIT_AS, (_INFINITE, _INFINITE))
+            self.assert_recovered(mux)
+            eventually(lambda p=pid, f=files: len(sorted_files(p)) < f + 40, "all are closed")  # type: ignore[misc]
+
+    def test_memory_of_group(self) -> None:
+        """The kernel ends a worker that takes more than its control group may have: another one takes its place."""
+        mux = self.serve("workers = 2\nrelay = portable")
+        mux.child.wait_for("workers that serve: 2")
+        victim = pids_of(mux.child.pid)[0]
+        group = self.group("memory")
+        (group / "cgroup.procs").write_text(str(victim))
+        (group / "memory.limit_in_bytes").write_text(str(resident(victim) // 8))
+        flood = []
+        while not is_gone(victim):
+            with contextlib.suppress(OSError):
+                flood.append(self.connect(mux))
+        self.assert_replaced(mux, victim)
+        self.assert_recovered(mux)
+
+    def test_ports(self) -> None:
+        """Few local ports are left for connections to servers: who finds none is refused, and all are served later."""
+        net = Namespace(self)
+        net.enter()
+        own = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        echo, self.echo = self.echo, self.own(type(self.echo)())
+        self.addCleanup(setattr, self, "echo", echo)
+        for relay in self.relays():
+            mux = self.serve(f"relay = {relay}")
+            before = count_sockets(mux.child.pid)
+            net.set("ipv4/ip_local_port_range", "40000 40019")
+            clients = []
+            for number in range(40 * self.load):
+                client = socket.socket()
+                self.addCleanup(client.close)
+                client.bind((f"127.0.1.{number % 250 + 1}", free_port()))
+                client.connect(("127.0.0.1", mux.port))
+                client.sendall(ECHO)
+                self.clients += 1
+                clients.append(client)
+            answered = self.answered(clients)
+            self.assertGreaterEqual(answered, 20)
+            self.assertLess(answered, len(clients))
+            net.set("ipv4/ip_local_port_range", own)
+            self.assert_recovered(mux)
+            self.assert_logged(mux)
+            self.assert_nothing_open(mux, before)
+            mux.stop()
+
+    def test_tracking(self) -> None:
+        """The kernel's table of connections is full: new clients are not heard, and come in when there is room."""
+        net = Namespace(self)
+        net.enter()
+        self.echo = self.own(type(self.echo)())
+        net.run_lines(
+            [
+                "nft add table inet t",
+                "nft add chain inet t c '{ type filter hook input priority 0; }'",
+                "nft add rule inet t c ct state new counter",
+            ]
+        )
+        mux = self.serve()
+        standing = self.connect(mux)
+        self.assertEqual(standing.recv(1), ECHO)
+        most = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+        if not os.access(most, os.W_OK):
+            self.skipTest("the size of the table belongs to another network")
+        full = most.read_text()
+        self.addCleanup(most.write_text, full)
+        most.write_text("1")
+        with socket.socket() as unheard:
+            unheard.settimeout(0.5)
+            with contextlib.suppress(OSError):
+                unheard.connect(("127.0.0.1", mux.port))
+        standing.sendall(b"goes on")
+        self.assertEqual(standing.recv(7, socket.MSG_WAITALL), b"goes on")
+        most.write_text(full)
+        self.assert_recovered(mux)
+
+    def test_processes(self) -> None:
+        """No process can be started: a worker that has gone is replaced when one can, and the others serve."""
+        mux = self.serve("workers = 2")
+        mux.child.wait_for("workers that serve: 2")
+        victim, other = pids_of(mux.child.pid)[:2]
+        group = self.group("pids")
+        (group / "cgroup.procs").write_text(str(mux.child.pid))
+        (group / "pids.max").write_text("1")
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: is_gone(victim), "the worker is gone")
+        for _ in range(20):
+            self.assertTrue(self.is_served(mux))
+        self.assertFalse(is_gone(other))
+        (group / "pids.max").write_text("max")
+        self.assert_replaced(mux, victim)
+        self.assert_recovered(mux)
+
+    def test_disk(self) -> None:
+        """The disk is full: clients are served, it is said once, and lines are written again when there is room."""
+        disk = self.folder / "disk"
+        disk.mkdir(exist_ok=True)
+        output_of("mount", "-t", "tmpfs", "-o", "size=64k", "txmux-campaign", disk)
+        self.addCleanup(output_of, "umount", "--lazy", disk)
+        folder, type(self).folder = self.folder, disk
+        self.addCleanup(setattr, type(self), "folder", folder)
+        mux = self.serve()
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        while "No space left" not in mux.child.output:
+            self.assertTrue(self.is_served(mux))
+        for _ in range(100 * self.load):
+            self.assertTrue(self.is_served(mux))
+        self.assertEqual(mux.child.output.count("No space left"), 1, mux.child.output)
+        filler.unlink()
+        lines = len(mux.lines())
+        self.assert_recovered(mux)
+        eventually(lambda: len(mux.lines()) >= lines + 10, "lines are written again")
+
+    def test_halted(self) -> None:
+        """It gets no time for a while: whoever came meanwhile is served."""
+        mux = self.serve()
+        with halted([mux.child.pid]):
+            clients = self.flood(mux, 50 * self.load)
+            time.sleep(self.chance.uniform(0.5, 1))  # the trouble itself
+        self.assertEqual(self.answered(clients), 50 * self.load)
+        self.assert_recovered(mux)
+        self.assert_logged(mux, done=self.clients)
+
+    def test_starved(self) -> None:
+        """It is the least of all, beside programs that take all the time there is."""
+        mux = self.serve(before=("nice", "-n", "19"))
+        for _ in range(2 * (os.cpu_count() or 1)):
+            burner = Child("python3", "-c", "while True: pass", limit=60)
+            self.addCleanup(burner.end)
+        clients = self.flood(mux, 50 * self.load)
+        self.assertEqual(self.answered(clients), 50 * self.load)
+        self.assert_logged(mux, done=self.clients)
+
+    def group(self, kind: str) -> Path:
+        """Make a control group, whose processes go back to where they were in the end."""
+        top = Path(f"/sys/fs/cgroup/{kind}")
+        group = top / f"txmux-{os.getpid()}-{next(_groups)}"
+        try:
+            group.mkdir()
+        except OSError as problem:
+            self.skipTest(f"no control group can be made: {problem}")
+
+        def remove() -> None:
+            for pid in (group / "cgroup.procs").read_text().split():
+                with contextlib.suppress(OSError):
+                    (top / "cgroup.procs").write_text(pid)
+            eventually(_done(group.rmdir), f"{group} is empty")
+
+        self.addCleanup(remove)
+        return group
+
+    def assert_replaced(self, mux: Mux, victim: int) -> None:
+        """See that there are two workers again."""
+        eventually(
+            lambda: (
+                len(now := [pid for pid in pids_of(mux.child.pid) if not is_gone(pid)]) >= 2
+                and victim not in now
+                and all(any("socket:" in name for name in open_files(pid)) for pid in now)
+            ),
+            "there are two workers",
+        )
+
+
+def _done(do: Callable[[], object]) -> Callable[[], bool]:
+    """Make a condition of what may be done at last."""
+
+    def attempt() -> bool:
+        try:
+            do()
+        except OSError:
+            return False
+        return True
+
+    return attempt
