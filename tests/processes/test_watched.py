@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock, deferLater
@@ -21,11 +18,14 @@ from tests.processes.running import (
     open_files,
     pids_of,
 )
+from tests.support.load import Load
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
 from txmux.processes.parent import Parent
 
 if TYPE_CHECKING:
+    import socket
+
     from twisted.internet.defer import Deferred
 
     from tests.interop.mux import Mux
@@ -150,6 +150,7 @@ class KilledTest(WorkersTestCase):
             one.stop()
         slowest = max(one.slowest for one in load)
         self.assertLess(slowest, 1)
+        self.assertEqual([one.refused for one in load], [0] * len(load))
         # A client whose connection was already the victim's is cut off; nobody else is.
         self.assertLessEqual(sum(one.cut for one in load), _KILLED * len(load))
         self.assertGreater(sum(one.served for one in load), 100)
@@ -182,41 +183,3 @@ def serving(mux: Mux, count: int) -> list[int]:
 
     eventually(are_enough, f"{count} workers serve")
     return found
-
-
-class Load(threading.Thread):
-    """A client that comes again as soon as it has been served.
-
-    Args:
-        port: Where it comes to.
-
-    Attributes:
-        served: How often.
-        cut: How often its connection was cut off.
-        slowest: The longest that it took to be served, in seconds.
-    """
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._stopped = threading.Event()
-        self.served = self.cut = 0
-        self.slowest = 0.0
-
-    def run(self) -> None:
-        while not self._stopped.wait(0.02):
-            begun = time.monotonic()
-            with socket.create_connection(("127.0.0.1", self._port), timeout=20) as client:
-                try:
-                    client.sendall(b"x")
-                    assert client.recv(1) == b""
-                except ConnectionError:
-                    self.cut += 1
-                else:
-                    self.served += 1
-                self.slowest = max(self.slowest, time.monotonic() - begun)
-
-    def stop(self) -> None:
-        """Come no more."""
-        self._stopped.set()
-        self.join(30)

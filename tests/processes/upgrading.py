@@ -81,6 +81,14 @@ class Upgrading(Mux):
         """Send the signal that stops it."""
         os.kill(self.pid, signal.SIGTERM)
 
+    def signal(self, number: int) -> int:
+        """Send a signal to the process that the file names now, whoever wanted it to serve, and give its number."""
+        self.pid = self._named()
+        if self.pid not in self._pids:
+            self._pids.append(self.pid)
+        os.kill(self.pid, number)
+        return self.pid
+
     def assert_stopped(self) -> None:
         """Wait for its end, and check that it has said nothing that it should not."""
         eventually(lambda: all(map(is_gone, self._pids)), "all processes have ended")

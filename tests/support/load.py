@@ -1,0 +1,54 @@
+"""Clients that come again and again while something happens to a service."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+
+class Load(threading.Thread):
+    """A client that comes again as soon as it has been served.
+
+    Args:
+        port: Where it comes to.
+        says: What it says.
+        hears: What it hears then; nothing is the end.
+
+    Attributes:
+        served: How often.
+        cut: How often its connection was cut off.
+        refused: How often it could not connect.
+        slowest: The longest that it took to be served, in seconds.
+    """
+
+    def __init__(self, port: int, says: bytes = b"x", hears: bytes = b"") -> None:
+        super().__init__(daemon=True)
+        self._port = port
+        self._says, self._hears = says, hears
+        self._stopped = threading.Event()
+        self.served = self.cut = self.refused = 0
+        self.slowest = 0.0
+
+    def run(self) -> None:
+        while not self._stopped.wait(0.02):
+            begun = time.monotonic()
+            try:
+                client = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+            except OSError:
+                self.refused += 1
+                continue
+            with client:
+                try:
+                    client.sendall(self._says)
+                    is_right = client.recv(100) == self._hears
+                except ConnectionError:
+                    is_right = False
+                self.served += is_right
+                self.cut += not is_right
+                self.slowest = max(self.slowest, time.monotonic() - begun)
+
+    def stop(self) -> None:
+        """Come no more."""
+        self._stopped.set()
+        self.join(30)
