@@ -62,7 +62,7 @@ class Programs:
         become: dict[str, Any] = {}
         if account is not None:
             become = {"user": account.uid, "group": account.gid, "extra_groups": account.groups()}
-        started = subprocess.Popen(  # noqa: S603  # nosec B603 - what the service was started as
+        started = subprocess.Popen(  # nosec B603  # noqa: S603 - what the service was started as
             self._command,
             stdin=subprocess.DEVNULL,
             stderr=stderr,
