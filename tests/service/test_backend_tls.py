@@ -59,7 +59,7 @@ class TLSTest(BackendsCase):
                     await peer.has(5)
                     peer.send(b"good")
                     await client.has(4)
-                    await self.finish(peer)
+                    peer.close()
                 await client.is_lost()
                 line = await self.logged(number)
             told = [event["why"] for event in events if "why" in event]

@@ -108,7 +108,7 @@ class GuardTests(SynchronousTestCase):
         folder = make_folder(self)
         (folder / "conftest.py").write_text(_CONFTEST)
         (folder / "test_some.py").write_text(_TESTS)
-        options = ("-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
+        options = ("-q", "-rN", "--no-header", "-p", "no:cacheprovider", "--rootdir", folder)
         done = run(
             "env", f"PYTHONPATH={_CHECKOUT}", sys.executable, "-m", "pytest", *options, folder
         )
