@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, output_of, run
+from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Mux, twist_command
 from tests.interop.servers import start_sshd
+from tests.processes.running import is_gone
+from tests.processes.upgrading import Upgrading
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -102,6 +104,28 @@ class ExampleTests(InteropTestCase):
         mux.child.wait_for("rules reloaded")
         self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
         self.assertEqual(mux.take_one()["route"], "renamed")
+        mux.stop()
+        held.say(b"still here\n")
+        held.wait_for("still here")
+        self.assertEqual(held.wait(), 0)
+
+    def test_upgrade(self) -> None:
+        """After an upgrade, too; whoever had said half of what decides says the rest, and is handed over."""
+        mux = Upgrading(self.folder, rules_in(self.folder))
+        self.addCleanup(mux.kill)
+        held = Child("ssh", *self.ssh.options, "-p", str(mux.port), "127.0.0.1", "cat", stdin=True)
+        self.addCleanup(held.end)
+        self.assertEqual(mux.take_one()["reason"], "handed-over")
+        with mux.connect() as client:
+            client.sendall(b"GET / HT")
+            mux.ask()
+            old = mux.switched()
+            self.assertEqual(self.login(mux.port, "echo after").stdout, b"after\n")
+            client.sendall(b"TP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+            self.assertIn(f"port {client.getsockname()[1]}, who asked for".encode(), answer)
+        self.assertEqual([line["reason"] for line in mux.take(2)], ["handed-over"] * 2)
+        eventually(lambda: is_gone(old), "the old process has ended")
         mux.stop()
         held.say(b"still here\n")
         held.wait_for("still here")
