@@ -83,10 +83,10 @@ class SilentTest(ServiceTestCase):
         """A machine that was asleep for an hour has no silent workers."""
         time = _Time()
         parent = await self.start(time)
-        before = pids_of(os.getpid())
+        before = [worker.pid for worker in parent.pool.workers]
         time.clock.advance(3600)
         await self.pass_by(time, parent, 1)
-        self.assertEqual(pids_of(os.getpid()), before)
+        self.assertEqual([worker.pid for worker in parent.pool.workers], before)
 
     async def start(self, time: _Time) -> Parent:
         """Start a service with two workers, and wait until they serve."""
