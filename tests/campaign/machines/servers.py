@@ -121,28 +121,25 @@ class ServerTrouble(TroubleCase):
         """It takes no connection: clients wait for connect_timeout, and others are served meanwhile."""
         for relay in self.relays():
             mux = self.serve(f"relay = {relay}", f"127.0.0.1:{make_stalled_port(self)}")
-            before = count_sockets(mux.child.pid)
-            waiting = [self.connect(mux, BAD) for _ in range(20 * self.load)]
-            self.assertTrue(self.is_served(mux))
-            for client in waiting:
-                self.assertIn(self.outcome(client), (b"", None))
-            self.assert_recovered(mux)
-            self.assert_logged(mux, connect_timeout=20 * self.load)
-            self.assert_nothing_open(mux, before)
+            self.assert_waited_for(mux, "connect_timeout")
 
     def test_is_silent(self) -> None:
         """It accepts, and says nothing: the relay ends after idle_timeout."""
         silent = self.own(Bad(lambda _: None))
         for relay in self.relays():
             mux = self.serve(f"relay = {relay}", f"127.0.0.1:{silent.port}", idle="1s")
-            before = count_sockets(mux.child.pid)
-            waiting = [self.connect(mux, BAD) for _ in range(20 * self.load)]
-            self.assertTrue(self.is_served(mux))
-            for client in waiting:
-                self.assertIn(self.outcome(client), (b"", None))
-            self.assert_recovered(mux)
-            self.assert_logged(mux, idle_timeout=20 * self.load)
-            self.assert_nothing_open(mux, before)
+            self.assert_waited_for(mux, "idle_timeout")
+
+    def assert_waited_for(self, mux: Mux, reason: str) -> None:
+        """See that clients of a server that does nothing are closed for a reason, and that others are served meanwhile."""
+        before = count_sockets(mux.child.pid)
+        waiting = [self.connect(mux, BAD) for _ in range(20 * self.load)]
+        self.assertTrue(self.is_served(mux))
+        for client in waiting:
+            self.assertIn(self.outcome(client), (b"", None))
+        self.assert_recovered(mux)
+        self.assert_logged(mux, **{reason: 20 * self.load})
+        self.assert_nothing_open(mux, before)
 
     def test_ends(self) -> None:
         """It closes or resets at each stage: the client gets what was sent, and its end has the right reason."""
