@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.cli.remote.answering import RemoteTestCase
+from tests.cli.top.answers import CONNECTION
 
-_ONE: dict[str, Any] = {
-    "id": "5f3a-1",
-    "listener": "public",
-    "client": "192.0.2.1:50001",
-    "local": "198.51.100.1:443",
-    "route": "site",
-    "backend": "web",
-    "server": "10.0.0.5:8443",
-    "state": "relaying",
-    "age_ms": 3_723_004.5,
-    "idle_ms": 12.0,
-    "bytes_in": 1234,
-    "bytes_out": 5_678_901,
-    "generation": 2,
-    "worker": 1,
-    "facts": {},
-}
+_ONE = {**CONNECTION, "facts": {}}
 _OTHER = {
     **_ONE,
     "id": "5f3a-2",
