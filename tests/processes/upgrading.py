@@ -44,6 +44,12 @@ class Upgrading(Mux):
     def _named(self) -> int:
         return int(self.pidfile.read_text())
 
+    def _follow(self) -> None:
+        """Have the process that the file names be the one that serves."""
+        self.pid = self._named()
+        if self.pid not in self._pids:
+            self._pids.append(self.pid)
+
     def ask(self) -> None:
         """Ask for an upgrade."""
         os.kill(self.pid, signal.SIGUSR2)
@@ -52,8 +58,7 @@ class Upgrading(Mux):
         """Wait until a new process serves, and give the old one."""
         old = self.pid
         eventually(lambda: self._named() != old, "another process serves")
-        self.pid = self._named()
-        self._pids.append(self.pid)
+        self._follow()
         return old
 
     def upgrade(self) -> None:
@@ -83,9 +88,7 @@ class Upgrading(Mux):
 
     def signal(self, number: int) -> int:
         """Send a signal to the process that the file names now, whoever wanted it to serve, and give its number."""
-        self.pid = self._named()
-        if self.pid not in self._pids:
-            self._pids.append(self.pid)
+        self._follow()
         os.kill(self.pid, number)
         return self.pid
 
