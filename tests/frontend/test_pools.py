@@ -217,8 +217,7 @@ class FailingTest(PoolCase):
     async def turned_away_beside(self, before: int, **wanted: Any) -> None:
         """Find the same while another client still waits."""
         await (await self.client()).is_lost()
-        while len(self.records) == before:
-            await self.turn()
+        await self.until_logged(before + 1)
         self.assert_story(self.records[-1], **wanted)
 
     async def test_one_of_two(self) -> None:

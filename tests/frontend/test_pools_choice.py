@@ -86,8 +86,7 @@ class CheckedTest(PoolCase):
             for _ in range(4):
                 count = len(self.records)
                 await self.finish(await self.client())
-                while len(self.records) == count:
-                    await self.turn()
+                await self.until_logged(count + 1)
             self.assertEqual([record.facts for record in self.records], 4 * [{}])
             back = PeerFactory()
             listening = await self.listen_again(back, ports[0])
@@ -103,6 +102,5 @@ class CheckedTest(PoolCase):
         (upstream,) = self.factory.upstreams._upstreams.values()
         await self.until(lambda: not upstream.pool._tiers.usable)
         await (await self.client()).is_lost()
-        while not self.records:
-            await self.turn()
+        await self.until_logged()
         self.assert_story(self.records[0], reason="no-server", server=None)

@@ -41,8 +41,7 @@ class QueueTest(PoolCase):
         third = await self.waiting(b"333")
         fourth = await self.client(b"4")
         await fourth.is_lost()
-        while not self.records:
-            await self.turn()
+        await self.until_logged()
         self.assertEqual(self.records[-1].reason, "limit")
         self.assertEqual(len(self.backend.peers), 1)
         for number, (waiter, data) in enumerate(((second, b"22"), (third, b"333")), start=1):
@@ -92,8 +91,7 @@ class QueueTest(PoolCase):
         client, peer = await self.full(queue=1)
         gone = await self.waiting(b"gone")
         gone.reset()
-        while not self.records:
-            await self.turn()
+        await self.until_logged()
         self.assertEqual(self.records[0].reason, "client-gone")
         waiter = await self.waiting(b"stays")
         await self.finish(client, peer)
@@ -113,8 +111,7 @@ class QueueTest(PoolCase):
                 gone.finish()
                 await self.turn(3)
             gone.reset()
-            while len(self.records) < number:
-                await self.turn()
+            await self.until_logged(number)
             self.assert_story(self.records[-1], reason="client-gone", bytes_in=said)
         waiter = await self.waiting(b"s" * 1500)
         await self.finish(client, peer)
@@ -227,8 +224,7 @@ class QueueTest(PoolCase):
         self.factory.upstreams.of(backend).pool.check_result(member, ok=False, why="for the test")
         await waiter.is_lost()
         await self.finish(client, peer)
-        while len(self.records) < 2:
-            await self.turn()
+        await self.until_logged(2)
         self.assertEqual(self.records[0].reason, "no-server")
 
 

@@ -83,8 +83,7 @@ class AgreementTests(TerminationCase):
             await (await self.backend.peer(len(self.backend.peers))).has(len(SSH))
             for client in (first, second):
                 client.reset()
-        while len(self.records) < 4:
-            await self.turn()
+        await self.until_logged(4)
         self.assertEqual({record.facts["tls_client"] for record in self.records}, {"CN=alice"})
 
 

@@ -133,19 +133,23 @@ class MuxTestCase(TestCase):
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
         """Wait for this many lines of the access log, and give the last; nothing may be left then."""
-        while len(self.records) < count:
-            await self.turn()
-            self.look_again()
+        await self.until_logged(count)
         self.assertEqual(len(self.records), count)
         if not self.factory.connections:
             self.assertEqual(self.time.clock.getDelayedCalls(), [])
         return self.records[-1]
 
-    def look_again(self) -> None:
-        """Let the time come at which a relay looks once more whether a peer has taken all that it was sent.
+    async def until_logged(self, count: int = 1) -> None:
+        """Wait for this many lines of the access log, or more.
 
-        It mostly has at the first look; on a busy machine its acknowledgement may come after that.
+        Meanwhile relays look again whether a peer has taken all that it was sent, whenever that is what they wait for:
+        on a busy machine its acknowledgement may come after the first look.
         """
+        while len(self.records) < count:
+            await self.turn()
+            self._look_again()
+
+    def _look_again(self) -> None:
         waiting: Any = self.factory.engine.clock.getDelayedCalls()
         looks = [timer.at for timer in waiting if getattr(timer._call, "__name__", "") == _LOOK]
         if looks:
