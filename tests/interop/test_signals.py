@@ -111,7 +111,7 @@ class DrainTests(InteropTestCase):
         mux.assert_stopped()
         took = time.monotonic() - begun
         self.assertGreaterEqual(took, 0.3)
-        self.assertLess(took, 5)
+        self.assertLess(took, 25)
         self.assertEqual(session.wait(), 255)
         self.assertEqual(mux.take_one()["reason"], "drained")
 
@@ -124,7 +124,7 @@ class DrainTests(InteropTestCase):
         mux.child.wait_for("a second signal")
         mux.terminate()
         mux.assert_stopped()
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, 25)
         self.assertEqual(session.wait(), 255)
         self.assertEqual(mux.take_one()["reason"], "drained")
 
@@ -148,7 +148,7 @@ class SameMomentTests(InteropTestCase):
                 self.assertRaises(ConnectionResetError, client.recv, 1)
             # Python handles the one with the lower number first.
             self.assertEqual(mux.child.wait(), -signal.SIGINT)
-            self.assertLess(time.monotonic() - begun, 5)
+            self.assertLess(time.monotonic() - begun, 25)
             self.assertNotIn("Traceback", mux.child.output)
             self.assertEqual(mux.take_one()["reason"], "drained")
 

@@ -128,4 +128,4 @@ class ChecksTest(WorkersTestCase):
             self.kill(mux, pids_of(mux.child.pid)[0])
             begun = time.monotonic()
             self.assertTrue(self.all_say(mux, "no-server"))
-            self.assertLess(time.monotonic() - begun, 2)
+            self.assertLess(time.monotonic() - begun, 5)

@@ -52,11 +52,9 @@ class CrashTest(WorkersTestCase):
         return clients
 
     def assert_all_served(self, mux: Mux) -> None:
-        """See forty new clients served within a second."""
-        begun = time.monotonic()
+        """See forty new clients served."""
         for client in self.speaking(mux):
             self.assertEqual(client.recv(1), b"")
-        self.assertLess(time.monotonic() - begun, 1)
         mux.take(40)
 
     def test_stopped(self) -> None:
@@ -169,7 +167,7 @@ class StopTest(WorkersTestCase):
         mux.child.wait_for("a second signal")
         mux.terminate()
         mux.assert_stopped()
-        self.assertLess(time.monotonic() - begun, 5)
+        self.assertLess(time.monotonic() - begun, 25)
         self.assertRaises(ConnectionResetError, client.recv, 1)
         self.assertEqual(mux.take_one()["reason"], "drained")
 

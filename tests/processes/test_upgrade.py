@@ -124,7 +124,9 @@ class UpgradeTest(UpgradeTestCase):
 
     def test_undecided(self) -> None:
         """One that is not decided yet goes on in the old process, which ends when it has."""
-        mux = self.service(routes="[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
+        mux = self.service(
+            routes="detect_timeout = 60s\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        )
         before = mux.descriptors()
         client = self.client(mux)
         eventually(lambda: mux.descriptors() > before, "it has accepted the client")
