@@ -108,7 +108,7 @@ class DroppedTest(SynchronousTestCase):
     def test_token_and_low_port(self) -> None:
         """A reload may name a port below 1024 and a token in a folder of root's, which the helper makes."""
         mux = self.start(f"admin = unix:{self.socket}")
-        port, metrics = free_low_port(), free_low_port() + 1
+        port, metrics = free_low_port(self), free_low_port(self)
         self.change(
             mux,
             f"admin = unix:{self.socket}",
@@ -131,7 +131,7 @@ class DroppedTest(SynchronousTestCase):
         """A new process, which never was root, has the same sockets, and may ask the helper for others."""
         self.token.write_text("a-token-that-only-root-can-read")
         token = "a-token-that-only-root-can-read"
-        port = free_low_port()
+        port = free_low_port(self)
         mux = self.start(f"admin = 127.0.0.1:{port}\nadmin_token = {self.token}")
         self.assertEqual(ask(port, "POST", "/api/upgrade", token=token)[0], 200)
         old = mux.switched()

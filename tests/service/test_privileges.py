@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -67,10 +68,17 @@ def python_for_everybody() -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-c", script, "sh", str(top), str(home))
 
 
-def free_low_port() -> int:
-    """Give a port below 1024 that nobody listens on."""
-    with socket.socket() as probe:
-        return next(port for port in range(1000, 1024) if probe.connect_ex(("127.0.0.1", port)))
+def free_low_port(test: SynchronousTestCase) -> int:
+    """Give a port below 1024 that nobody listens on, and that no other test is given until this one ends."""
+    for port in range(1000, 1024):
+        mark = socket.socket(socket.AF_UNIX)
+        test.addCleanup(mark.close)
+        # Other processes run tests, too, and listen only later.
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            mark.bind(f"\0txmux-tests-{port}")
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
+    raise AssertionError("there is no free port below 1024")
 
 
 def command_of(pid: int) -> str:
@@ -116,7 +124,7 @@ class DroppingTests(SynchronousTestCase):
 
     def test_low_port(self) -> None:
         """A port below 1024 is opened before, and served after."""
-        port = free_low_port()
+        port = free_low_port(self)
         mux = self.mux(rules=_RULES.replace(":0", f":{port}"))
         self.assertIn(b"403 Forbidden", ask(port))
         self.assert_nobody(mux.child.pid)
@@ -235,7 +243,7 @@ class DroppingTests(SynchronousTestCase):
             self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
             rules = mux.log.with_name("rules.ini")
             rules.chmod(0o600)
-            port = free_low_port()
+            port = free_low_port(self)
             rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
             mux.upgrade()
             self.assertIn(b"403 Forbidden", ask(port))
@@ -284,7 +292,7 @@ class DroppingTests(SynchronousTestCase):
             rules = mux.log.with_name("rules.ini")
             before = rules.read_text()
             path = self.folder / "keys/new.pem"
-            port = free_low_port()
+            port = free_low_port(self)
             self.secret(path, "new.example")
             changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
             rules.write_text(
