@@ -22,6 +22,7 @@ WHOLE = (
     "cli/top/test_terminal.py",
     "interop/",
     "packaging/",
+    "processes/",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",
     "test_changes_beside_peers.py",
@@ -35,14 +36,11 @@ WHOLE = (
 """Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
 
 UNCOMPARED = (
-    "admin/test_privileges.py",
-    "adopt/",
     "browser/",
     "campaign/",
     "interop/",
     "packaging/",
     "processes/",
-    "service/test_privileges.py",
     "test_",
 )
 """Tests of which nobody has looked yet what they leave behind."""

@@ -63,7 +63,8 @@ def python_for_everybody() -> tuple[str, ...]:
     home = top / python.relative_to(top).parts[0]
     script = (
         'held=$(mktemp -d) && mount --bind "$2" "$held" && mount -t tmpfs -o mode=755 tmpfs "$1" && '
-        'mkdir "$2" && mount --bind "$held" "$2" && umount "$held" && shift 2 && exec "$@"'
+        'mkdir "$2" && mount --bind "$held" "$2" && umount "$held" && rmdir "$held" && '
+        'shift 2 && exec "$@"'
     )
     return ("unshare", "--mount", "sh", "-c", script, "sh", str(top), str(home))
 
