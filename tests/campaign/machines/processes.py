@@ -6,36 +6,67 @@ import contextlib
 import os
 import signal
 import time
+from typing import TYPE_CHECKING
 
-from tests.campaign.machines.trouble import ECHO, TroubleCase
+import attrs
+from typing_extensions import override
+
+from tests.campaign.machines.checked import Checked
+from tests.campaign.machines.trouble import ECHO, TroubleCase, sorted_files
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import is_gone, pids_of, resident
 from tests.processes.upgrading import Upgrading
 from tests.support.load import Load
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Mux
+
+_GROWTH = 4 * 2**20
 
 
 class ProcessTrouble(TroubleCase):
     """What ends is replaced, and what is told too much obeys all the same."""
 
     def test_workers_killed(self) -> None:
-        """Workers are killed one after another, at any moment: only their own clients are cut off."""
-        kills = 5 * self.load
+        """Each second a worker is killed, at any moment: only its own clients are cut off, and no byte is wrong."""
         mux = self.serve("workers = 3")
         mux.child.wait_for("workers that serve: 3")
-        load = [Load(mux.port, ECHO, ECHO) for _ in range(4)]
-        for one in load:
-            one.start()
-        for _ in range(kills):
-            alive = [pid for pid in pids_of(mux.child.pid) if not is_gone(pid)]
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.chance.choice(alive), signal.SIGKILL)
-            time.sleep(self.chance.uniform(0, 1))  # the trouble itself: at any moment
-        for one in load:
-            one.stop()
+        before = _Kept.by(mux.child.pid)
+        seed = self.chance.randrange(2**32)
+        clients = [Checked(mux.port, seed, number, ECHO) for number in range(4)]
+        for client in clients:
+            client.start()
+        kills = self.kill_each_second(mux)
+        for client in clients:
+            client.stop()
         self.assert_recovered(mux)
-        self.assertLessEqual(sum(one.cut for one in load), kills * len(load))
-        self.assertEqual([one.refused for one in load], [0] * len(load), mux.child.output)
-        self.assertGreater(sum(one.served for one in load), kills)
+        eventually(lambda: len(_living(mux)) == 3, "there are three workers")
+        after = _Kept.by(mux.child.pid)
+        whole, cut = (sum(getattr(client, name) for client in clients) for name in ("whole", "cut"))
+        self.figures |= {
+            "workers killed": f"{kills} in {self.seconds:.0f} s",
+            "clients meanwhile": f"{sum(client.tried for client in clients)}: {whole} whole, {cut} cut off,"
+            f" {sum(client.echoed for client in clients) / 1e6:.1f} MB",
+            "the parent before": str(before),
+            "the parent after": str(after),
+        }
+        self.assertEqual([defect for client in clients for defect in client.defects], [])
+        self.assertLessEqual(cut, kills * len(clients))
+        self.assertGreater(whole, 0)
+        self.assertLess(after.memory - before.memory, _GROWTH, self.figures)
+        self.assertLessEqual(after.files, before.files, self.figures)
+
+    def kill_each_second(self, mux: Mux) -> int:
+        """Kill workers as long as the trial takes, and give their number."""
+        began, kills = time.monotonic(), 0
+        for second in range(int(self.seconds)):
+            moment = began + second + self.chance.random()
+            time.sleep(max(0.0, moment - time.monotonic()))  # the trouble itself: at any moment
+            if living := _living(mux):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.chance.choice(living), signal.SIGKILL)
+                    kills += 1
+        return kills
 
     def test_parent_killed(self) -> None:
         """The parent is killed: its workers finish what they have, and end; nobody listens any more."""
@@ -74,8 +105,12 @@ class ProcessTrouble(TroubleCase):
         self.assertGreater(sum(one.served for one in load), 10)
         self.assertNotIn("Traceback", mux.child.output)
         pid = mux.signal(signal.SIGTERM)
-        mux.signal(signal.SIGINT)
+        for _ in range(20 * self.load):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, self.chance.choice((signal.SIGTERM, signal.SIGINT)))
+            time.sleep(self.chance.uniform(0, 0.02))
         eventually(lambda: is_gone(pid), "it has ended")
+        self.assertNotIn("Traceback", mux.child.output)
 
     def own_upgrading(self, settings: str) -> Upgrading:
         """Start a service that can be upgraded."""
@@ -87,3 +122,23 @@ class ProcessTrouble(TroubleCase):
         )
         self.addCleanup(mux.kill)
         return mux
+
+
+@attrs.frozen
+class _Kept:
+    """What a process has that it could keep for ever: its resident memory, in bytes, and descriptors."""
+
+    memory: int
+    files: int
+
+    @classmethod
+    def by(cls, pid: int) -> _Kept:
+        return cls(resident(pid), len(sorted_files(pid)))
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.memory / 2**20:.1f} MiB, {self.files} descriptors"
+
+
+def _living(mux: Mux) -> list[int]:
+    return [pid for pid in pids_of(mux.child.pid) if not is_gone(pid)]

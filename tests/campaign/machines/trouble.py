@@ -49,17 +49,21 @@ class TroubleCase(InteropTestCase):
     Attributes:
         chance: Decides whatever is left to chance; the campaign gives one for each trial.
         load: How many clients there are, or how often something happens, beside what the short form has.
+        seconds: How long what goes on for a time goes on.
+        figures: What was counted and measured, by name.
         slowest: The longest that it took until clients were served again, in seconds.
     """
 
     chance = random.Random(0)
     load = 1
+    seconds = 5.0
     slowest = 0.0
 
     def setUp(self) -> None:
         """Start the server that answers."""
         self.echo = self.own(EchoServer())
         self.clients = 0
+        self.figures: dict[str, str] = {}
 
     def serve(
         self,
@@ -97,7 +101,7 @@ class TroubleCase(InteropTestCase):
         """Tell whether a new client gets its answer."""
         with contextlib.suppress(OSError), mux.connect() as client:
             self.clients += 1
-            client.settimeout(20)
+            client.settimeout(60)
             client.sendall(ECHO)
             return client.recv(1) == ECHO
         return False
