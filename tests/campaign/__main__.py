@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -43,12 +44,16 @@ def main() -> int:
     unknown = set(options.part) - set(parts())
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(parts())}")
+    # whoever ends it is told what was found until then, if the part knows how
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     broken = False
     for part in options.part:
         print(f"{part}, {options.minutes:g} minutes, seed {options.seed}", flush=True)
         report = run(part, Budget(options.minutes * 60, options.seed))
         print(*report.lines(), sep="\n", flush=True)
         broken |= bool(report.defects)
+        if report.is_interrupted:
+            break
     return int(broken)
 
 

@@ -12,10 +12,12 @@ class Report:
     Attributes:
         figures: What was counted and measured, by name; shown in this order.
         defects: A line for each promise that was broken, with the seed and the trial that break it again.
+        is_interrupted: Whether somebody ended it before its time.
     """
 
     figures: dict[str, str] = attrs.field(factory=dict)
     defects: list[str] = attrs.field(factory=list)
+    is_interrupted: bool = False
 
     def lines(self) -> list[str]:
         """Give what a person reads."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.campaign.budget import Budget
@@ -9,7 +11,7 @@ from tests.campaign.bytes.beside import compare
 from tests.campaign.bytes.datagrams import decode, encode
 from tests.campaign.bytes.headers import address_of
 from tests.campaign.bytes.judging import judge
-from tests.campaign.bytes.part import run, run_datagrams
+from tests.campaign.bytes.part import Rounds, run, run_datagrams
 from tests.campaign.bytes.plans import Mix, plan
 from tests.campaign.bytes.streams import Stream
 from tests.campaign.bytes.talks import Seen
@@ -35,6 +37,30 @@ class BytesTests(SynchronousTestCase):
         outcomes = compare(1, 60, names)
         self.assertEqual([outcomes[name].connections for name in names], [60] * 3)
         self.assertEqual([outcomes[name].broken for name in names[:2]], [0, 0])
+
+
+class RoundsTests(SynchronousTestCase):
+    """What goes wrong in one round does not take what the others have found."""
+
+    def test_rounds(self) -> None:
+        """A round that fails is a defect, and others play clients and servers from then on; an interruption is told of."""
+        rounds = Rounds(Budget(60, 1))
+        crew = rounds.crew
+        said: list[str] = []
+
+        def fail() -> NoReturn:
+            raise OSError("no such service")
+
+        def step() -> None:
+            if said:
+                raise KeyboardInterrupt
+            rounds.attempt(fail, lambda _: None, said)
+            self.assertIsNot(rounds.crew, crew)
+
+        report = rounds.go(step)
+        self.assertTrue(report.is_interrupted)
+        self.assertEqual(said, ["OSError: no such service"])
+        self.assertFalse(rounds.crew.folder.exists() or crew.folder.exists())
 
 
 class CheckTests(SynchronousTestCase):

@@ -110,6 +110,7 @@ class Child:
         status = self.process.wait(_PATIENCE)
         self._reader.join(_PATIENCE)
         self._limit.cancel()
+        atexit.unregister(self._give_up)
         return status
 
     def end(self) -> None:

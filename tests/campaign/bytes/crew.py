@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 PROCESSES = 2
 """Of clients; as many serve."""
+_GRACE = 30.0
+"""Seconds after which whoever has not ended is not waited for, though each connection is given up before."""
 
 
 class Crew:
@@ -63,25 +67,38 @@ class Crew:
             job: That of all processes of clients together.
             tick: Called again and again meanwhile.
             changing: Whether servers of the pool come and go.
+
+        Raises:
+            AssertionError: One of the processes does not answer.
+            EOFError: One of them is gone.
         """
         for control in self._servers:
             control.send(("round", (job.mix, changing)))
         for number, control in enumerate(self._clients):
             control.send(attrs.evolve(job, trials=job.trials[number::PROCESSES]))
+        seen = self._heard_of_clients(job, tick)
+        at_servers: list[Seen] = []
+        for control in self._servers:
+            control.send(("seen", None))
+        for control in self._servers:
+            if not control.poll(job.mix.patience + _GRACE):
+                raise AssertionError("the campaign's own servers do not end")
+            at_servers += control.recv()
+        return seen, at_servers
+
+    def _heard_of_clients(self, job: Job, tick: Callable[[], None]) -> list[Seen]:
         waiting, seen = list(self._clients), []
+        deadline = job.until + job.mix.patience + _GRACE
         while waiting:
+            if time.monotonic() > deadline:
+                raise AssertionError("the campaign's own clients do not end")
             for control in list(waiting):
                 if control.poll(0.05):
                     seen += control.recv()
                     waiting.remove(control)
             if waiting:
                 tick()
-        at_servers: list[Seen] = []
-        for control in self._servers:
-            control.send(("seen", None))
-        for control in self._servers:
-            at_servers += control.recv()
-        return seen, at_servers
+        return seen
 
     def end(self) -> None:
         """End them."""
@@ -96,4 +113,6 @@ class Crew:
 
 def _be(run: Any, here: Connection, there: Connection, *arguments: Any) -> None:
     here.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     run(there, *arguments)

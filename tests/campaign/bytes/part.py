@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -37,25 +39,54 @@ _EVERY = 5
 """One round of so many is of datagrams."""
 _PAUSE = 4.0
 """Seconds from one change to the next, on average."""
+_MOST_SAID = 2**25
+"""Characters that a service may say in a round."""
+_MOST_DEFECTS = 1000
+"""Defects that are kept of all rounds."""
+_FAILURES = (AssertionError, EOFError, LookupError, OSError, ValueError, subprocess.SubprocessError)
+"""What ends a round, and not the campaign."""
 
 
 @attrs.define
-class _Rounds:
+class Rounds:
     """Goes from round to round."""
 
     budget: Budget
-    crew: Crew
+    crew: Crew = attrs.field(init=False)
     whole: Verdict = attrs.field(factory=Verdict)
     datagrams: Counts = attrs.field(factory=Counts)
     changes: dict[str, int] = attrs.field(factory=dict)
     defects: list[str] = attrs.field(factory=list)
     rounds: int = 0
+    is_interrupted: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.crew = Crew(self.budget.seed)
+
+    def go(self, step: Callable[[], None]) -> Report:
+        """Take one step after another until the time is over; what was found before an interruption is told all the same."""
+        try:
+            step()
+            while not self.budget.is_spent():
+                step()
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+        finally:
+            self.crew.end()
+        return self.report()
+
+    def try_next(self, trials: int) -> None:
+        """Try what comes next."""
+        if self.rounds % _EVERY == _EVERY - 1:
+            self.try_datagrams()
+        else:
+            self.try_streams(trials)
 
     def try_streams(self, trials: int) -> None:
         """Try a round of so many connections, and keep what came of it."""
         its, by, defects = self._choose()
         start = functools.partial(Service, its, self.crew.places, _LONGEST)
-        self._try(start, lambda service: self._use(service, its, by, trials, defects), defects)
+        self.attempt(start, lambda service: self._use(service, its, by, trials, defects), defects)
         self._note(its, defects)
 
     def try_datagrams(self) -> None:
@@ -63,7 +94,7 @@ class _Rounds:
         its, by, defects = self._choose()
         talk = Datagrams(self.budget.seed, self.rounds * TRIALS)
         start = functools.partial(DatagramService, its, self.crew.places, _LONGEST, talk.port)
-        self._try(start, lambda service: self._use_for_datagrams(service, talk, by), defects)
+        self.attempt(start, lambda service: self._use_for_datagrams(service, talk, by), defects)
         self.datagrams.add(talk.counts)
         self._note(its, talk.counts.defects + defects)
 
@@ -73,21 +104,29 @@ class _Rounds:
 
     def _note(self, its: Round, defects: list[str]) -> None:
         where = f"seed {self.budget.seed}, round {self.rounds} ({its.lines()})"
-        self.defects += [f"{where}: {said}" for said in defects]
+        room = _MOST_DEFECTS - len(self.defects)
+        self.defects += [f"{where}: {said}" for said in defects[:room]]
         self.rounds += 1
+        so_far = f"{self.whole.connections:,} connections, {self.datagrams.sent:,} datagrams"
+        sys.stdout.write(f"  {where}: {so_far} so far, {len(defects)} defects\n")
+        sys.stdout.flush()  # for whoever ends the campaign by force
 
-    def _try(self, start: Callable[[], T], use: Callable[[T], None], defects: list[str]) -> None:
+    def attempt(self, start: Callable[[], T], use: Callable[[T], None], defects: list[str]) -> None:
         """Run a service for a round; what goes wrong with it is a defect, and not the end of all."""
         try:
             service = start()
             try:
                 use(service)
+                service.stop()
             finally:
                 for kind, count in service.changes.items():
                     self.changes[kind] = self.changes.get(kind, 0) + count
-                service.leave(defects)
-        except AssertionError as problem:
-            defects.append(str(problem)[-2000:])
+                service.remove()
+        except _FAILURES as problem:
+            defects.append(f"{type(problem).__name__}: {str(problem)[-2000:]}")
+            # Those of this one may still be at it.
+            self.crew.end()
+            self.crew = Crew(self.budget.seed)
 
     def _use_for_datagrams(
         self, service: DatagramService, talk: Datagrams, by: random.Random
@@ -122,6 +161,8 @@ class _Rounds:
 
         def tick() -> None:
             nonlocal due
+            if len(service.child.output) > _MOST_SAID:
+                raise AssertionError(f"it says too much: {service.child.output[-1000:]}")
             if time.monotonic() > due and service.can_change():
                 service.change(by)
                 due = time.monotonic() + 2 * _PAUSE * by.random()
@@ -138,7 +179,7 @@ class _Rounds:
         figures = {
             "connections": f"{whole.connections:,}, of which {whole.orderly:,} had to be whole",
             "bytes looked at": f"{whole.bytes:,}",
-            "rounds": f"{self.rounds}",
+            "rounds": f"{self.rounds}{', and one that was interrupted' * self.is_interrupted}",
             "changes": ", ".join(f"{count} {kind}" for kind, count in self.changes.items())
             or "none",
             "log": ", ".join(
@@ -149,30 +190,16 @@ class _Rounds:
             "moved": f"{flows.moved} of these clients have had more than one port at the server",
             "missed": f"{whole.missed}, in the queue of a server that went",
         }
-        return Report(figures, self.defects)
+        return Report(figures, self.defects, self.is_interrupted)
 
 
 def run(budget: Budget, trials: int = TRIALS) -> Report:
     """Try it, round after round, each of so many connections."""
-    crew = Crew(budget.seed)
-    rounds = _Rounds(budget, crew)
-    try:
-        while not budget.is_spent():
-            if rounds.rounds % _EVERY == _EVERY - 1:
-                rounds.try_datagrams()
-            else:
-                rounds.try_streams(trials)
-    finally:
-        crew.end()
-    return rounds.report()
+    rounds = Rounds(budget)
+    return rounds.go(lambda: rounds.try_next(trials))
 
 
 def run_datagrams(budget: Budget) -> Report:
-    """Try one round of datagrams alone."""
-    crew = Crew(budget.seed)
-    rounds = _Rounds(budget, crew)
-    try:
-        rounds.try_datagrams()
-    finally:
-        crew.end()
-    return rounds.report()
+    """Try rounds of datagrams alone."""
+    rounds = Rounds(budget)
+    return rounds.go(rounds.try_datagrams)

@@ -179,15 +179,10 @@ class Service(Upgrading):
         """Tell whether something is to happen meanwhile."""
         return bool(set(self._its.changes) - {SERVERS})
 
-    def leave(self, defects: list[str]) -> None:
-        """Stop it, and note what is not well with it."""
-        try:
-            self.stop()
-        except AssertionError as problem:
-            defects.append(f"at its end: {str(problem)[-2000:]}")
-        finally:
-            self.kill()
-            shutil.rmtree(self.log.parent)
+    def remove(self) -> None:
+        """End it, if it has not ended, and remove its files."""
+        self.kill()
+        shutil.rmtree(self.log.parent)
 
     def change(self, by: random.Random) -> None:
         """Do one of the things that happen meanwhile, and wait until it is done."""
