@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,6 +29,7 @@ class ClientsTest(SynchronousTestCase):
         """Make an endpoint with something that can be had, and something that never ends."""
         self.clock = Clock()
         self.streams: list[Stream] = []
+        self.answered = 0
         control: Any = None
         self.clients = self.make(control)
 
@@ -35,6 +37,7 @@ class ClientsTest(SynchronousTestCase):
         """Make the endpoint."""
 
         async def plain(_: Query) -> Answer:
+            self.answered += 1
             return Answer.json({})
 
         async def stream(_: Query) -> Answer:
@@ -52,10 +55,11 @@ class ClientsTest(SynchronousTestCase):
         guard = Guard(frozenset(), self.clock.seconds)
         return Clients(Site(control, resources, guard, is_admin=False), self.clock)
 
-    def connected(self) -> WaterMarkTransport:
+    def connected(self, host: str = "192.0.2.1") -> WaterMarkTransport:
         """Connect a client."""
-        transport = WaterMarkTransport()
-        protocol = self.clients.buildProtocol(None)
+        peer = IPv4Address("TCP", host, 50000)
+        transport = WaterMarkTransport(1000, peer=peer)
+        protocol = self.clients.buildProtocol(peer)
         assert protocol is not None
         transport.connect(protocol)
         return transport
@@ -130,10 +134,114 @@ class ClientsTest(SynchronousTestCase):
         busy = [self.connected() for _ in range(64)]
         for transport in busy:
             transport.deliver(HEALTH.replace(b"/x", b"/stream"))
-        self.assertIsNone(self.clients.buildProtocol(None))
+        same = IPv4Address("TCP", "192.0.2.1", 50001)
+        self.assertIsNone(self.clients.buildProtocol(same))
         for stream in self.streams:
             stream.finish()
-        self.assertIsNotNone(self.clients.buildProtocol(None))
+        self.assertIsNotNone(self.clients.buildProtocol(same))
+
+    def test_busy_source(self) -> None:
+        """A client from elsewhere takes the place of one of those from where most have come, even if all of these are being answered."""
+        other = self.connected("192.0.2.2")
+        busy = [self.connected() for _ in range(63)]
+        for transport in busy:
+            transport.deliver(HEALTH.replace(b"/x", b"/stream"))
+        self.assertIsNone(self.clients.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1)))
+        new = self.connected("192.0.2.3")
+        for transport in (*busy, other):
+            transport.take()
+        self.assertEqual([one for one in busy if one.lost is not None], busy[:1])
+        for transport in (other, new):
+            transport.deliver(HEALTH)
+            self.assertIn(b"200 OK", transport.take())
+
+    def test_one_in_a_turn(self) -> None:
+        """Of requests that come all at once, the first one is answered, and the others, in their order, when other clients have had their turn; what follows them is not lost."""
+        transport, other = self.connected(), self.connected()
+        rest = HEALTH[:20]
+        transport.deliver(HEALTH * 2 + HEALTH.replace(b"/x", b"/y") + rest)
+        other.deliver(HEALTH)
+        self.assertIn(b"200 OK", other.take())
+        self.assertEqual(transport.take().count(b"HTTP/1.1"), 1)
+        self.clock.advance(0)
+        heard = transport.take()
+        statuses = [one[:3] for one in heard.split(b"HTTP/1.1 ")[1:]]
+        self.assertEqual(statuses, [b"200", b"404"])
+        transport.deliver(HEALTH[20:])
+        self.assertIn(b"200 OK", transport.take())
+
+    def test_late_after_others(self) -> None:
+        """A request that begins behind another one has 10 seconds, too."""
+        transport = self.connected()
+        transport.deliver(HEALTH + HEALTH[:20])
+        self.clock.advance(0)
+        self.assertIn(b"200 OK", transport.take())
+        self.clock.advance(9.9)
+        self.assertIsNone(transport.lost)
+        self.clock.advance(0.2)
+        transport.take()
+        self.assertIsNotNone(transport.lost)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_answers_not_read(self) -> None:
+        """Who reads no answer gets no more of them than fit, and is ended after 30 seconds; who reads again gets all."""
+        for is_read in (True, False):
+            self.answered = 0
+            transport = self.connected()
+            for _ in range(5):
+                transport.deliver(HEALTH * 20)
+                self.clock.pump([0] * 100)
+            few = self.answered
+            self.assertLess(few, 10)
+            self.assertLess(len(transport.unsent), 2000)
+            if is_read:
+                heard = b""
+                for _ in range(200):
+                    heard += transport.take()
+                    self.clock.advance(0)
+                self.assertEqual((self.answered, heard.count(b"200 OK")), (100, 100))
+                transport.reset()
+            else:
+                self.clock.pump([1] * 31)
+                transport.take()
+                self.assertIsNotNone(transport.lost)
+                self.assertEqual(self.answered, few)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_gone_before_its_turn(self) -> None:
+        """Who is gone gets no more answers."""
+        transport = self.connected()
+        self.answered = 0
+        transport.deliver(HEALTH * 2)
+        transport.reset()
+        self.clock.advance(0)
+        self.assertEqual((self.answered, self.clock.getDelayedCalls()), (1, []))
+
+    def test_upgrade(self) -> None:
+        """Nobody gets another protocol: a request to change to one is answered like any other, and the next one is, too."""
+        for path, status in ((b"/x", b"200"), (b"/stream", b"200"), (b"/ws", b"404")):
+            for field in (
+                b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+                b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
+            ):
+                transport = self.connected()
+                asked = HEALTH.replace(b"/x", path).replace(
+                    b"\r\n\r\n", b"\r\nConnection: Upgrade\r\n" + field + b"\r\n"
+                )
+                transport.deliver(asked)
+                for stream in self.streams:
+                    stream.write(b"data: x\n\n")
+                answer = transport.take()
+                self.assertEqual(answer[9:12], status)
+                self.assertNotIn(b"upgrade", answer.lower())
+                if self.streams:
+                    self.streams.pop().finish()
+                transport.take()
+                transport.deliver(HEALTH)
+                self.assertIn(b"200 OK", transport.take())
+                transport.deliver(b"\x81\x85\0\0\0\0hello\r\n\r\n")  # a frame of a websocket
+                self.assertIn(b"400", transport.take())
+                self.assertIsNotNone(transport.lost)
 
     def test_stream(self) -> None:
         """Whoever writes to a stream hears of its end, and may write on without harm."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import pwd
 import socket
 import struct
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _CREDENTIALS = struct.Struct("3i")
 """``struct ucred`` of unix(7): process, user and group."""
+_IPV6_NETWORK = 64  # bits that all addresses of one client may have in common
 
 
 @attrs.frozen
@@ -58,3 +60,14 @@ class Caller:
         with suppress(KeyError):  # as in a container without a list of users
             user = f" ({pwd.getpwuid(uid).pw_name})"
         return cls(f"uid {uid}", f"UID {uid}{user}, PID {pid}")
+
+
+def network_of(source: str) -> str:
+    """Give what all addresses of one client have in common; what is not an address as it is."""
+    try:
+        address = ipaddress.ip_address(source.partition("%")[0])
+    except ValueError:
+        return source
+    if address.version == 4 or address.ipv4_mapped:
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK), strict=False))

@@ -8,6 +8,7 @@ import ipaddress
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from txmux.admin.caller import network_of
 from txmux.admin.refused import RefusedError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _MOST_FAILURES = 10
 _PERIOD = 60.0  # seconds
 _MOST_SOURCES = 1000
-_IPV6_NETWORK = 64  # bits that all addresses of one client may have in common
 
 
 class Tries:
@@ -38,7 +38,7 @@ class Tries:
         Raises:
             RefusedError: It has got it wrong too often.
         """
-        failures = self._failures.get(_network(source))
+        failures = self._failures.get(network_of(source))
         if failures is None or len(failures) < _MOST_FAILURES:
             return
         wait = failures[0] + _PERIOD - self._seconds()
@@ -51,21 +51,11 @@ class Tries:
 
     def failed(self, source: str) -> None:
         """Note that a source has got it wrong."""
-        network = _network(source)
+        network = network_of(source)
         self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES)).append(self._seconds())
         self._failures.move_to_end(network)
         if len(self._failures) > _MOST_SOURCES:
             self._failures.popitem(last=False)
-
-
-def _network(source: str) -> str:
-    try:
-        address = ipaddress.ip_address(source.partition("%")[0])
-    except ValueError:
-        return source
-    if address.version == 4 or address.ipv4_mapped:
-        return str(getattr(address, "ipv4_mapped", None) or address)
-    return str(ipaddress.ip_network((int(address), _IPV6_NETWORK), strict=False))
 
 
 class Guard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,7 @@ from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
-from txmux.admin.caller import Caller
+from txmux.admin.caller import Caller, network_of
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import Answer
 from txmux.admin.site import headers_of
@@ -141,6 +141,7 @@ class Channel(HTTPChannel):
     Attributes:
         site: Answers.
         caller: Who is at the other end.
+        source: Where it has come from; its connections are counted together.
     """
 
     requestFactory: Any = _Request
@@ -148,10 +149,13 @@ class Channel(HTTPChannel):
     site: Site
     caller: Caller
     _arriving: IDelayedCall | None = None
+    _turn: IDelayedCall | None = None
+    _later = b""  # has come, and waits for its turn
 
-    def __init__(self, factory: Clients) -> None:
+    def __init__(self, factory: Clients, source: str) -> None:
         super().__init__()
         self._clients = factory
+        self.source = source
         self.__dict__["callLater"] = factory.reactor.callLater  # as Twisted's own factory does
 
     @property
@@ -168,6 +172,9 @@ class Channel(HTTPChannel):
 
     @override
     def dataReceived(self, data: bytes) -> None:
+        if self._later:
+            self._later += data
+            return
         if self._arriving is None and not self.is_busy:
             self._arriving = self._clients.reactor.callLater(_ARRIVING, self._late)
         self._clients.heard_of(self)
@@ -177,6 +184,37 @@ class Channel(HTTPChannel):
     def allContentReceived(self) -> None:
         self._has_arrived()
         super().allContentReceived()
+
+    # Of requests that come without waiting for answers, one is answered in a turn, so that other connections have theirs; and none
+    # while the answers before it wait for a client that does not read.
+
+    @override
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Go on to the next request; some of it may be there already."""
+        later = self.clearLineBuffer() + extra
+        super().setLineMode()
+        if later:
+            self._later = later
+            self._networkProducer.pauseProducing()
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        if self._turn is None:
+            self._turn = self._clients.reactor.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._turn = None
+        if self._waitingForTransport:
+            return
+        self._networkProducer.resumeProducing()
+        later, self._later = self._later, b""
+        self.dataReceived(later)
+
+    @override
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        if self._later:
+            self._take_turn()
 
     def _has_arrived(self) -> None:
         if self._arriving is not None and self._arriving.active():
@@ -197,6 +235,9 @@ class Channel(HTTPChannel):
     @override
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._has_arrived()
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
         self._clients.gone(self)
         super().connectionLost(reason)
 
@@ -219,14 +260,26 @@ class Clients(ServerFactory):
 
     @override
     def buildProtocol(self, addr: IAddress | None) -> Channel | None:
+        source = network_of(str(getattr(addr, "host", "")))
         if len(self._channels) >= _MOST_CONNECTIONS:
-            idle = next((one for one in self._channels if not one.is_busy), None)
-            if idle is None:
+            other = self._makes_room(source)
+            if other is None:
                 return None
             # It is gone only in the next turn, and more may come in this one.
-            self.gone(idle)
-            idle.abort()
-        return Channel(self)
+            self.gone(other)
+            other.abort()
+        return Channel(self, source)
+
+    def _makes_room(self, source: str) -> Channel | None:
+        """Choose who ends: of those from where most have come, the one that has been idle for longest.
+
+        One that is being answered ends only if where it has come from still has more connections than the new one's source.
+        """
+        have = Counter(one.source for one in self._channels)
+        by_number = sorted(self._channels, key=lambda one: (-have[one.source], one.is_busy))
+        return next(
+            (one for one in by_number if have[one.source] >= have[source] + 2 * one.is_busy), None
+        )
 
     def connected(self, channel: Channel) -> None:
         """Note a new connection."""
