@@ -41,6 +41,8 @@ T = TypeVar("T")
 MOST_DATAGRAMS = 4
 """No predicate sees more datagrams of a flow than these."""
 
+_NOTHING: dict[Callable[..., Any], Any] = {}
+
 
 class Verdict(enum.Enum):
     """What a predicate says of the first bytes of a stream."""
@@ -66,9 +68,16 @@ class Peeked:
     def __init__(self, data: bytes, earlier: Peeked | None = None) -> None:
         self.data = data
         self._parsed: dict[Callable[..., Any], Any] = {}
-        self._earlier: dict[Callable[..., Any], Any] = {}
-        if earlier is not None:
-            self._earlier = {**earlier._earlier, **earlier._parsed}
+        if earlier is None:
+            self._earlier = _NOTHING
+            return
+        # A client may send byte by byte, so nothing is copied that can be shared.
+        found = earlier._parsed
+        for parser in earlier._earlier:
+            if parser not in found:
+                found = {**earlier._earlier, **found}
+                break
+        self._earlier = found
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -94,10 +103,10 @@ class Peeked:
         Returns:
             What the parser returned, the same object for every caller with these bytes.
         """
-        try:
-            result: T = self._parsed[parser]
-        except KeyError:
-            result = self._parsed[parser] = parser(self.data, self._earlier.get(parser))
+        known = self._parsed
+        if parser not in known:
+            known[parser] = parser(self.data, self._earlier.get(parser))
+        result: T = known[parser]
         return result
 
 

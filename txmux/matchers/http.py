@@ -30,6 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FIRST_BYTES = frozenset({*(ord(method[0]) for method in METHODS), ord("\r"), ord("P")})
+# To take them out of their classes at every byte would cost more than to compare them.
+_MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+_REFUSED, _METHOD, _TARGET, _FIELDS, _DONE = (
+    Stage.REFUSED,
+    Stage.METHOD,
+    Stage.TARGET,
+    Stage.FIELDS,
+    Stage.DONE,
+)
 _VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 
@@ -63,35 +72,35 @@ class _HttpPredicate:
     def __call__(self, peeked: Peeked, /) -> Verdict:
         if self.http2:
             preface = begins_with(peeked.data, PREFACE)
-            if preface is Verdict.MATCH and self._asks:
-                return self._ask(_http2_request(peeked.parsed(parse_opening)))
-            if preface is not Verdict.NO:
+            if preface is _MATCH and self._asks:
+                return self._ask(_http2_request(peeked.parsed(parse_opening)), b"")
+            if preface is not _NO:
                 return preface
         if not self.http1:
-            return Verdict.NO
+            return _NO
         request = peeked.parsed(parse_request)
-        verdict = self._ask(request)
-        if self.upgrade is None or verdict is Verdict.NO or request.stage < Stage.FIELDS:
+        verdict = self._ask(request, peeked.data)
+        if self.upgrade is None or verdict is _NO or request.stage < _FIELDS:
             return verdict
         upgrade = peeked.parsed(parse_upgrade)
-        if any(map(self.upgrade.matches, upgrade.protocols)):
+        if upgrade.protocols and any(map(self.upgrade.matches, upgrade.protocols)):
             return verdict
-        return Verdict.NO if upgrade.done else Verdict.NEED_MORE
+        return _NO if upgrade.done else _NEED_MORE
 
-    def _ask(self, request: Request) -> Verdict:
-        if request.stage is Stage.REFUSED or not self._fits(request):
-            return Verdict.NO
-        if request.stage < Stage.FIELDS:
-            return Verdict.NEED_MORE
+    def _ask(self, request: Request, data: bytes) -> Verdict:
+        if request.stage is _REFUSED or not self._fits(request, data):
+            return _NO
+        if request.stage < _FIELDS:
+            return _NEED_MORE
         if self.host is None or request.host is not None:
-            return Verdict.MATCH
-        return Verdict.NO if request.stage is Stage.DONE else Verdict.NEED_MORE
+            return _MATCH
+        return _NO if request.stage is _DONE else _NEED_MORE
 
-    def _fits(self, request: Request) -> bool:
+    def _fits(self, request: Request, data: bytes) -> bool:
         """Tell whether all that is known so far is what is wanted."""
         return (
             (self.methods is None or _method_fits(self.methods, request))
-            and (self.path is None or _path_fits(self.path, request))
+            and (self.path is None or _path_fits(self.path, request, data))
             and (
                 self.version is None
                 or request.version in {"", _VERSION_2}
@@ -106,9 +115,9 @@ class _HttpPredicate:
             request = _http2_request(peeked.parsed(parse_opening) if self._asks else Opening())
         else:
             request = peeked.parsed(parse_request)
-        if request.stage is Stage.REFUSED:
+        if request.stage is _REFUSED:
             return {}
-        method = request.method if request.stage > Stage.METHOD else ""
+        method = request.method if request.stage > _METHOD else ""
         facts = {"method": method, "host": request.host, "version": request.version}
         return {name: printable(value) for name, value in facts.items() if value}
 
@@ -116,10 +125,10 @@ class _HttpPredicate:
 def _http2_request(opening: Opening) -> Request:
     """Give the first request of HTTP/2 the form that one of HTTP/1 has."""
     if opening.fields is None:
-        return Request(Stage.REFUSED if opening.refused else Stage.METHOD, version=_VERSION_2)
+        return Request(_REFUSED if opening.refused else _METHOD, version=_VERSION_2)
     authority = opening.fields.get(":authority", opening.fields.get("host"))
     return Request(
-        Stage.DONE,
+        _DONE,
         method=opening.fields[":method"],
         target=opening.fields.get(":path", ""),
         version=_VERSION_2,
@@ -130,15 +139,15 @@ def _http2_request(opening: Opening) -> Request:
 def _host(peeked: Peeked) -> str | None:
     """Read the name that all ``host=`` predicates depend on."""
     preface = begins_with(peeked.data, PREFACE)
-    if preface is Verdict.NO:
+    if preface is _NO:
         request = peeked.parsed(parse_request)
-    elif preface is Verdict.MATCH:
+    elif preface is _MATCH:
         request = _http2_request(peeked.parsed(parse_opening))
     else:
         return None
     if request.host is not None:
         return request.host.lower().removesuffix(".")
-    return "" if request.stage in {Stage.REFUSED, Stage.DONE} else None
+    return "" if request.stage in {_REFUSED, _DONE} else None
 
 
 @implementer(IProtocolMatcher)
@@ -198,21 +207,23 @@ def _protocols(text: str) -> Globs:
 
 
 def _method_fits(methods: frozenset[str], request: Request) -> bool:
-    if request.stage is Stage.METHOD:
+    if request.stage is _METHOD:
         return any(method.startswith(request.method) for method in methods)
     return request.method in methods
 
 
 def _host_fits(wanted: Globs, request: Request) -> bool:
     if request.host is None:
-        return wanted.could_match_prefix(request.host_begun)
+        return not request.host_begun or wanted.could_match_prefix(request.host_begun)
     return wanted.matches(request.host)
 
 
-def _path_fits(wanted: Globs, request: Request) -> bool:
-    if request.stage < Stage.TARGET:
+def _path_fits(wanted: Globs, request: Request, data: bytes) -> bool:
+    if request.stage < _TARGET:
         return True
-    path, query, _ = request.target_begun.partition("?")
-    if request.stage is Stage.TARGET and not (query and path.startswith("/")):
-        return not path.startswith("/") or wanted.could_match_prefix(path)
+    if request.stage is _TARGET:
+        path, query, _ = request.path_begun(data).partition("?")
+        if not path or not query:
+            return not path or wanted.could_match_prefix(path)
+        return request.method != "CONNECT" and wanted.matches(path)
     return request.path is not None and wanted.matches(request.path)

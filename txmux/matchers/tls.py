@@ -21,6 +21,8 @@ from txmux.wire.sslv2_hello import read_sslv2_beginning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MATCH, _NEED_MORE = Verdict.MATCH, Verdict.NEED_MORE
+
 
 class _TlsBase:
     """What all TLS predicates have: how a stream begins, and what it tells of the hello as far as it has come."""
@@ -64,7 +66,7 @@ class _ClientHelloPredicate(_TlsBase):
         reader = peeked.parsed(parse_client_hello)
         if reader.malformed or not self.wanted.fit(reader):
             return Verdict.NO
-        return Verdict.MATCH if reader.hello else Verdict.NEED_MORE
+        return _MATCH if reader.hello else _NEED_MORE
 
 
 def _server_name(peeked: Peeked) -> str | None:

@@ -39,6 +39,14 @@ DTLS_VERSIONS = {0x0302: "1.0", 0x0303: "1.2", 0x0304: "1.3"}
 
 _OVER_DATAGRAMS = {0xFEFF: 0x0302, 0xFEFD: 0x0303, 0xFEFC: 0x0304}  # RFC 9147, section 5.3
 _RECORD_HEADER = Struct(">BHH").unpack_from
+_RECORD_HEADER_SIZE = 5
+_HEADERS_BEGUN = frozenset(
+    bytes([0x16, 0x03, version, length])[:come]
+    for version in range(5)
+    for length in range((1 << 14 >> 8) + 1)
+    for come in range(5)
+)
+"""What may be there of a record's header, without its last byte."""
 _HIGHEST_LEGACY_VERSION = 0x0303
 _HEADER = 4
 _LONGEST_BODY = 0xFFFF
@@ -138,13 +146,25 @@ class HelloReader:
         Raises:
             MalformedError: They begin no hello, whatever follows.
         """
-        if data and data[0] in SSLV2_FIRST_BYTES:
-            self._read_sslv2(data)
-            return
-        for whole_message in (False, True):
-            self._unwrap(data, self._end if whole_message else _HEADER)
+        if not self._end:
+            if data and data[0] in SSLV2_FIRST_BYTES:
+                self._read_sslv2(data)
+                return
+            self._unwrap(data, _HEADER)
             if len(self._message) >= self._wanted:
                 self._go_on()
+        if self._end:
+            self._unwrap(data, self._end)
+            if len(self._message) >= self._wanted:
+                self._go_on()
+
+    def stays_with(self, data: bytes) -> bool:
+        """Tell whether there is nothing to read in more bytes of the same stream; a client may send byte by byte."""
+        left = self._left
+        if data[self._used + left :] not in _HEADERS_BEGUN:
+            return False
+        missing = self._wanted - len(self._message)
+        return left < missing or len(data) - self._used < missing
 
     def read_message(self, data: bytes) -> None:
         """Go on with more bytes of a hello that is in no records (RFC 9001, section 4), all of them from its beginning."""
@@ -167,27 +187,26 @@ class HelloReader:
     def _unwrap(self, data: bytes, goal: int) -> None:
         pieces = [self._message]
         missing = goal - len(self._message)
-        used, left = self._used, self._left
-        cursor = Cursor(data, used)
-        try:
-            while missing > 0:
-                if not left:
-                    left = read_record_header(cursor)
-                    used = cursor.at
-                piece = data[used : used + min(left, missing)]
-                if not piece:
+        at, left, end = self._used, self._left, len(data)
+        while missing > 0 and at < end:
+            if not left:
+                if end < at + _RECORD_HEADER_SIZE:
+                    if data[at:] not in _HEADERS_BEGUN:
+                        self.malformed = True
                     break
-                pieces.append(piece)
-                length = len(piece)
-                cursor.at = used = used + length
-                left -= length
-                missing -= length
-        except ShortError:
-            pass
-        except MalformedError:
-            # What came before is still read, so that it is known whether it came by itself or not.
-            self.malformed = True
-        self._used, self._left = used, left
+                kind, version, left = _RECORD_HEADER(data, at)
+                if kind != 0x16 or not 0x0300 <= version <= 0x0304 or not 1 <= left <= 1 << 14:
+                    # What came before is still read, so that it is known whether it came by itself or not.
+                    self.malformed, left = True, 0
+                    break
+                at += _RECORD_HEADER_SIZE
+            piece = data[at : at + min(left, missing)]
+            pieces.append(piece)
+            length = len(piece)
+            at += length
+            left -= length
+            missing -= length
+        self._used, self._left = at, left
         self._message = b"".join(pieces)
 
     def _go_on(self) -> None:
@@ -307,7 +326,7 @@ def parse_client_hello(data: bytes, earlier: HelloReader | None) -> HelloReader:
         if whole is not None:
             return _of_whole(whole)
         reader = HelloReader()
-    elif earlier.malformed or earlier.hello:
+    elif earlier.malformed or earlier.hello or earlier.stays_with(data):
         return earlier
     else:
         reader = copied(earlier)

@@ -10,5 +10,5 @@ T = TypeVar("T")
 def copied(one: T) -> T:
     """Copy an object without slots. `copy.copy` would take longer than to read a byte, and a client may send byte by byte."""
     new = object.__new__(type(one))
-    new.__dict__.update(one.__dict__)
+    new.__dict__ = one.__dict__.copy()
     return new

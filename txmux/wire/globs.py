@@ -86,9 +86,14 @@ class Globs:
         """Tell whether a name that begins with `prefix` might still match; only a ``False`` is certain."""
         if self._normal is not None:
             prefix = self._normal(prefix)
-        return any(name.startswith(prefix) for name in self._exact) or any(
-            prefix.startswith(head) or head.startswith(prefix) for head in self._heads
-        )
+        # It is asked at every byte of a client, for which generators would take longer than what they ask.
+        for head in self._heads:
+            if prefix.startswith(head) or head.startswith(prefix):
+                return True
+        for name in self._exact:  # noqa: SIM110 - as above
+            if name.startswith(prefix):
+                return True
+        return False
 
 
 def names(text: str, known: Collection[str] = ()) -> Globs:

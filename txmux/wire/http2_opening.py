@@ -52,6 +52,8 @@ class Opening:
     """Where the next frame begins."""
     _frames: int = 0
     """How many have been read."""
+    _wanted: int = attrs.field(default=0, eq=False)
+    """With fewer bytes than this, reading cannot go on."""
     _section: bytes = b""
     """What has come of the header section that is being read."""
 
@@ -73,8 +75,8 @@ class Opening:
                     self._frames += 1
                     if self.fields is None and self._frames == FRAMES_LIMIT:
                         raise MalformedError
-            except ShortError:
-                pass
+            except ShortError as short:
+                self._wanted = min(short.wanted, OPENING_LIMIT)
         if self.fields is None and len(data) == OPENING_LIMIT:
             raise MalformedError
 
@@ -112,6 +114,8 @@ def parse_opening(data: bytes, earlier: Opening | None) -> Opening:
         earlier: The answer for fewer bytes of the same stream.
     """
     if earlier is not None and (earlier.refused or earlier.fields is not None):
+        return earlier
+    if earlier is not None and len(data) < earlier._wanted:
         return earlier
     opening = copied(earlier) if earlier else Opening()
     try:

@@ -14,6 +14,7 @@ __all__ = [
     "LINE_LIMIT",
     "METHODS",
     "MOST_FIELDS",
+    "UNREAD",
     "Request",
     "Stage",
     "host_without_port",
@@ -55,6 +56,8 @@ _USUAL = re.compile(
     rb"[Hh][Oo][Ss][Tt]:[ \t]*([A-Za-z0-9._-]+)(?::[0-9]*)?[ \t]*\r\n" % (MOST_FIELDS - 1)
 )
 _LONGEST_HOST = 255
+UNREAD = 256
+"""The most bytes of a line that are searched for its end again and again, which is faster than to note how far they were."""
 _HOST_BEGUN = re.compile(rb"[a-zA-Z0-9._-]*")
 _AUTHORITY = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::[0-9]*)?")
 
@@ -70,6 +73,9 @@ class Stage(enum.IntEnum):
     FIELDS = 4
     DONE = 5
     """Nothing; the host is known, or will never be."""
+
+
+_TARGET, _FIELDS = Stage.TARGET, Stage.FIELDS
 
 
 @attrs.define(slots=False)
@@ -94,42 +100,49 @@ class Request:
 
     _at: int = 0
     """Where what comes next begins."""
-    _searched: int = 0
+    _searched: int = attrs.field(default=0, eq=False)
     """Its end is not before this."""
+    _unread_until: int = attrs.field(default=0, eq=False)
+    """With fewer bytes than this, and no end among those that were not searched, nothing is new."""
     _fields: int = 0
     """How many fields came before it."""
-    _begun: bytes = b""
-    """The bytes so far, while the target is not there in full."""
 
-    @property
-    def target_begun(self) -> str:
-        """What has come of the target. It is not kept, as it may be long, and come byte by byte."""
-        return self.target or self._begun[self._at :].decode("latin-1")
+    def path_begun(self, data: bytes) -> str:
+        """Give what has come of a target that begins with a path, while it is not there in full; else nothing.
+
+        It is not kept, as it may be long, and come byte by byte.
+
+        Args:
+            data: The bytes that `parse_request` was given.
+        """
+        if self.stage is not _TARGET or not data.startswith(b"/", self._at):
+            return ""
+        return data[self._at :].decode("latin-1")
 
     @property
     def path(self) -> str | None:
         """The path in the target, as sent and without the query; ``None`` if it has none."""
         if self.method == "CONNECT":
             return None
-        target = self.target_begun
-        if target.startswith("/"):
-            return target.partition("?")[0]
-        absolute = _ABSOLUTE_FORM.match(target)
+        if self.target.startswith("/"):
+            return self.target.partition("?")[0]
+        absolute = _ABSOLUTE_FORM.match(self.target)
         return absolute and (absolute[2] or "/")
 
     def read(self, data: bytes) -> None:
         """Go on with more bytes of the same stream, all of them from its beginning."""
-        while step := _STEPS.get(self.stage):
+        stage = None
+        while self.stage is not stage and self.stage in _STEPS:
             stage = self.stage
-            step(self, data[: LINE_LIMIT if stage < Stage.FIELDS else HEAD_LIMIT])
-            if self.stage is stage:
-                break
-        if self.stage < Stage.FIELDS and len(data) >= LINE_LIMIT:
+            step, limit = _STEPS[stage]
+            step(self, data[:limit])
+        if len(data) >= LINE_LIMIT and self.stage < Stage.FIELDS:
             self.stage = Stage.REFUSED
 
     def _next(self, stage: Stage, at: int) -> None:
         self.stage = stage
         self._at = self._searched = at
+        self._unread_until = 0
 
     def _read_method(self, line: bytes) -> None:
         if found := _METHOD.match(line):
@@ -146,9 +159,10 @@ class Request:
     def _read_target(self, line: bytes) -> None:
         end = _TARGET_END.search(line, self._searched)
         if end is None:
-            self._searched, self._begun = len(line), line
+            self._searched = len(line)
+            self._unread_until = min(len(line) + UNREAD, LINE_LIMIT)
             return
-        self.target, self._begun = line[self._at : end.start()].decode("latin-1"), b""
+        self.target = line[self._at : end.start()].decode("latin-1")
         if self.target and end[0] == b" ":
             self._next(Stage.VERSION, end.end())
             self.host = _host_in_target(self.method, self.target)
@@ -178,19 +192,22 @@ class Request:
             if not line or self.host is not None or self._fields == MOST_FIELDS:
                 self.stage = Stage.DONE
                 return
-        if head[self._at : self._at + 5].lower() == b"host:":
+        name = head[self._at : self._at + 5].lower()
+        if name == b"host:":
             begun = head[self._at + 5 : self._at + 5 + _LONGEST_HOST].lstrip(b" \t")
             self.host_begun = _HOST_BEGUN.match(begun)[0].decode()  # type: ignore[index]
+        is_there = len(head) >= self._at + 5 + _LONGEST_HOST or not b"host:".startswith(name)
         self._searched = len(head)
+        self._unread_until = min(len(head) + UNREAD, HEAD_LIMIT) if is_there else 0
         if len(head) == HEAD_LIMIT:
             self.stage = Stage.DONE
 
 
 _STEPS = {
-    Stage.METHOD: Request._read_method,
-    Stage.TARGET: Request._read_target,
-    Stage.VERSION: Request._read_version,
-    Stage.FIELDS: Request._read_fields,
+    Stage.METHOD: (Request._read_method, LINE_LIMIT),
+    Stage.TARGET: (Request._read_target, LINE_LIMIT),
+    Stage.VERSION: (Request._read_version, LINE_LIMIT),
+    Stage.FIELDS: (Request._read_fields, HEAD_LIMIT),
 }
 
 
@@ -210,6 +227,12 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
         if usual and (method := usual[1].decode()) in METHODS and method != "CONNECT":
             target, version, host = usual[2].decode(), f"1.{usual[3].decode()}", usual[4].decode()
             return Request(Stage.DONE, method, target, version, host)
+    elif len(data) < earlier._unread_until and (
+        data.find(b"\n", earlier._searched) < 0
+        if earlier.stage is _FIELDS
+        else not _TARGET_END.search(data, earlier._searched)
+    ):
+        return earlier  # a client may send byte by byte
     elif earlier.stage not in _STEPS:
         return earlier
     request = copied(earlier) if earlier else Request()

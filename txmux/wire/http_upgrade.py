@@ -8,7 +8,7 @@ import re
 import attrs
 
 from txmux.wire.copied import copied
-from txmux.wire.http_head import HEAD_LIMIT, MOST_FIELDS
+from txmux.wire.http_head import HEAD_LIMIT, MOST_FIELDS, UNREAD
 
 __all__ = ["Upgrade", "parse_upgrade"]
 
@@ -31,8 +31,10 @@ class Upgrade:
 
     _at: int = 0
     """Where the line begins that comes next."""
-    _searched: int = 0
+    _searched: int = attrs.field(default=0, eq=False)
     """Its end is not before this."""
+    _unread_until: int = attrs.field(default=0, eq=False)
+    """With fewer bytes than this, and no end among those that were not searched, nothing is new."""
     _fields: int = 0
     """How many fields came before it."""
 
@@ -44,6 +46,7 @@ class Upgrade:
             self._read_field(head[self._at : end].removesuffix(b"\r"))
             self._at = self._searched = end + 1
         self._searched = len(head)
+        self._unread_until = min(len(head) + UNREAD, HEAD_LIMIT)
         if len(head) == HEAD_LIMIT:
             self.done = True
 
@@ -65,7 +68,11 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
         data: The bytes so far, of a request whose first line is known to be right.
         earlier: The answer for fewer bytes of the same stream.
     """
-    if earlier is not None and earlier.done:
+    if earlier is not None and (
+        earlier.done
+        # A client may send byte by byte.
+        or (len(data) < earlier._unread_until and data.find(b"\n", earlier._searched) < 0)
+    ):
         return earlier
     upgrade = copied(earlier) if earlier else Upgrade()
     upgrade.read(data[:HEAD_LIMIT])

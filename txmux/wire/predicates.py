@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Either", "Fields", "Pattern", "Prefix", "begins_with", "verdict_of"]
 
+# To take them out of the class at every byte would cost more than to compare it.
+_MATCH, _NO, _NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
+
 
 class Prefix:
     """Whether a stream begins with these bytes.
@@ -140,8 +143,8 @@ class Either:
 def begins_with(data: bytes, expected: bytes) -> Verdict:
     """Say whether a stream of which `data` has come so far begins with `expected`."""
     if data.startswith(expected):
-        return Verdict.MATCH
-    return Verdict.NEED_MORE if expected.startswith(data) else Verdict.NO
+        return _MATCH
+    return _NEED_MORE if expected.startswith(data) else _NO
 
 
 def verdict_of(data: bytes, read: Callable[[Cursor], object]) -> Verdict:

@@ -1,0 +1,160 @@
+"""Parsers that wait for something, while bytes come that do not bring it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.wire import http2_builder as h2
+from txmux.interfaces import Peeked
+from txmux.testing import steps_in
+from txmux.wire.client_hello import parse_client_hello
+from txmux.wire.http2_opening import PREFACE, parse_opening
+from txmux.wire.http_head import HEAD_LIMIT, LINE_LIMIT, Request, Stage, parse_request
+from txmux.wire.http_upgrade import parse_upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LINE = b"GET /a HTTP/1.1\r\n"
+HELLO = b"\x01\x00\xf0\x00\x03\x03" + bytes(32) + b"\x00\xe0\x00"
+MOST_STEPS = 25
+"""Lines and calls that a byte may take; to read on takes more than twice as many."""
+
+
+def in_records(message: bytes, size: int) -> bytes:
+    """Wrap a message of TLS in records."""
+    pieces = (message[at : at + size] for at in range(0, len(message), size))
+    return b"".join(b"\x16\x03\x01" + len(one).to_bytes(2, "big") + one for one in pieces)
+
+
+def told(answer: object) -> dict[str, object]:
+    """Take what an answer tells to others."""
+    return {name: value for name, value in vars(answer).items() if not name.startswith("_")}
+
+
+def seen(request: Request) -> object:
+    """Take what a request tells."""
+    begun = request.host_begun if request.stage is Stage.FIELDS else ""
+    return (request.stage, request.method, request.target, request.version, request.host, begun)
+
+
+class CostTests(SynchronousTestCase):
+    """They do not read on for each byte."""
+
+    def check(self, parse: Callable[[bytes, Any], Any], start: bytes, rest: bytes) -> None:
+        """See that what comes byte by byte after a start takes few steps, and is still read in the end."""
+        known = parse(start, None)
+
+        def send() -> None:
+            nonlocal known
+            for data in parts:
+                known = parse(data, known)
+
+        parts = [start + rest[:length] for length in range(1, len(rest) + 1)]
+        self.assertLess(steps_in(send) / len(rest), MOST_STEPS)
+        self.assertEqual(told(known), told(parse(start + rest, None)))
+
+    def test_http(self) -> None:
+        """A long target; a long field that may be the one, or not."""
+        self.check(parse_request, b"GET /", b"a" * 3000)
+        self.check(parse_request, LINE + b"Cookie: ", b"a" * 3000)
+        self.check(parse_request, LINE + b"Host: www." + b"a" * 260, b"a" * 3000)
+        self.check(parse_upgrade, LINE + b"Upgrade: ", b"a" * 3000)
+
+    def test_http2(self) -> None:
+        """A long frame."""
+        self.check(parse_opening, PREFACE + h2.SETTINGS, h2.frame(0x20, b"a" * 3000))
+
+    def test_tls(self) -> None:
+        """Long records; those of one byte are read once each."""
+        self.check(parse_client_hello, b"\x16\x03\x01\x10\x00" + HELLO, b"a" * 3000)
+        start = in_records(HELLO, 1)
+        self.check(parse_client_hello, start, in_records(b"a" * 500, 1))
+
+
+class AnswerTests(SynchronousTestCase):
+    """They answer as if they had begun again."""
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    b"X: " + b"y" * 700 + b"\r\n",
+                    *(
+                        b"\r\n",
+                        b"a:b\n",
+                        b"h",
+                        b"Host:",
+                        b"host:" + b"." * 255,
+                        b"Host: b.example\r\n",
+                    ),
+                    *(b"Upgrade: x/1, y\r\n", b"Upgrade: ", b"z" * 255, b" ", b"w" * 256),
+                ]
+            ),
+            max_size=8,
+        ),
+        st.integers(1, 300),
+        st.sampled_from([LINE, b"GET /", b"CONNECT ", b"GET http://c.example/?"]),
+    )
+    def test_http(self, parts: list[bytes], step: int, start: bytes) -> None:
+        """Heads in pieces of any size."""
+        data = start + b"".join(parts)
+        request, upgrade = None, None
+        for end in (*range(len(start), len(data), step), len(data)):
+            request = parse_request(data[:end], request)
+            afresh = parse_request(data[:end], None)
+            self.assertEqual(seen(request), seen(afresh))
+            self.assertEqual(request.path_begun(data[:end]), afresh.path_begun(data[:end]))
+            upgrade = parse_upgrade(data[:end], upgrade)
+            self.assertEqual(upgrade.protocols, parse_upgrade(data[:end], None).protocols)
+
+    def test_limits(self) -> None:
+        """The last byte of a head, or of its first line, is not waited through."""
+        for start, limit, last in (
+            (b"GET /", LINE_LIMIT, Stage.REFUSED),
+            (LINE + b"a", HEAD_LIMIT, Stage.DONE),
+        ):
+            data = start.ljust(limit, b"a")
+            for before in (1, 2, 255, 256, 257):
+                known = parse_request(data[:-before], None)
+                self.assertNotEqual(known.stage, last)
+                self.assertEqual(parse_request(data, known).stage, last)
+                known = parse_request(data[: 1 - before] if before > 1 else data, known)
+                self.assertEqual(known.stage is last, before == 1)
+        data = (LINE + b"a").ljust(HEAD_LIMIT, b"a")
+        self.assertTrue(parse_upgrade(data, parse_upgrade(data[:-1], None)).done)
+
+    def test_two_continuations(self) -> None:
+        """What was waited through in one continuation of a stream is not taken to be in another."""
+        begun = parse_request(LINE + b"a: ", None)
+        waited = parse_request(LINE + b"a: " + b"b" * 100, begun)
+        other = LINE + b"a: \r\nHost: b.example\r\n" + b"b" * 100
+        self.assertEqual(parse_request(other, begun).host, "b.example")
+        self.assertIsNone(waited.host)
+
+
+class PeekedTests(SynchronousTestCase):
+    """What is kept from piece to piece."""
+
+    def test_not_asked_for_a_while(self) -> None:
+        """A parser goes on with its own last result, even if others alone were run meanwhile."""
+
+        def one(data: bytes, earlier: bytes | None) -> bytes:
+            return (earlier or b"") + data[-1:]
+
+        def other(data: bytes, earlier: int | None) -> int:
+            return len(data) + (earlier or 0)
+
+        first = Peeked(b"a")
+        second = Peeked(b"ab", first)
+        self.assertEqual(first.parsed(one), b"a")
+        self.assertEqual(second.parsed(other), 2)
+        third = Peeked(b"abc", second)
+        fourth = Peeked(b"abcd", third)
+        self.assertEqual((fourth.parsed(one), fourth.parsed(other)), (b"ad", 6))
+        self.assertEqual(Peeked(b"abx", second).parsed(one), b"ax")
