@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.rates import Rates
     from txmux.relay.relay import Relay
+    from txmux.relay.silence import Keepalive
     from txmux.rules.model import Rules
     from txmux.sockets.giving import Failure as GivingFailure
     from txmux.sockets.options import SocketOption
@@ -226,10 +227,11 @@ class Engine:
         timeouts: Timeouts,
         on_over: Callable[[RelayResult], None],
         rates: Rates | None = None,
+        keepalive: Keepalive | None = None,
     ) -> Relay:
         """Make the best relay for two ends, and for how fast they may be."""
         if rates is not None:
-            return paced_relay(self.clock, timeouts, on_over, rates)
+            return paced_relay(self.clock, timeouts, on_over, rates, keepalive)
         if self._poller is not None and can_relay(client) and can_relay(server):
-            return kernel_relay(self.clock, timeouts, on_over, self._poller)
-        return portable_relay(self.clock, timeouts, on_over)
+            return kernel_relay(self.clock, timeouts, on_over, self._poller, keepalive)
+        return portable_relay(self.clock, timeouts, on_over, keepalive)

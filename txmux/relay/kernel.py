@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from txmux.relay.ends import End
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.side import RelaySide
+    from txmux.relay.silence import Keepalive
     from txmux.sockets.poller import Poller
 
 
@@ -40,7 +41,11 @@ def can_relay(end: End) -> bool:
 
 
 def kernel_relay(
-    clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None], poller: Poller
+    clock: IReactorTime,
+    timeouts: Timeouts,
+    on_over: Callable[[RelayResult], None],
+    poller: Poller,
+    keepalive: Keepalive | None = None,
 ) -> Relay:
     """Make a relay between plain sockets.
 
@@ -49,9 +54,10 @@ def kernel_relay(
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
         poller: Watches the sockets.
+        keepalive: That of both ends' sockets.
     """
 
     def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
         return KernelSide(relay, client, poller), KernelSide(relay, server, poller)
 
-    return Relay(clock, timeouts, on_over, sides)
+    return Relay(clock, timeouts, on_over, sides, keepalive)

@@ -18,6 +18,7 @@ from txmux.relay.marks import Guard, Mark
 from txmux.relay.pipes import LARGE_SIZE, SPLICED, PipePool
 from txmux.relay.progress import queued_in
 from txmux.relay.side import RelaySide
+from txmux.relay.silence import QUIET, silence_of
 from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.sockets.poller import ERROR, FINISHED, READ, TROUBLE, WRITE
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from txmux.relay.ends import End
     from txmux.relay.pipes import Pipe
     from txmux.relay.relay import Relay
+    from txmux.relay.silence import Silence
     from txmux.sockets.poller import Poller
 
 _BUFFER = bytearray(64 * 1024)  # one for all: what is read is sent or kept before the next read
@@ -352,6 +354,10 @@ class KernelSide(RelaySide):
     def unsent(self) -> int:
         pipe = self.other._pipe
         return len(self._held) + (pipe.level if pipe else 0) + queued_in(self._socket)
+
+    @override
+    def silence(self) -> Silence:
+        return QUIET if self.gone else silence_of(self._socket)
 
     # Moving to another relay.
 

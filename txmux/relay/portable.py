@@ -11,6 +11,7 @@ from zope.interface import implementer
 from txmux.relay.progress import unsent
 from txmux.relay.relay import Relay
 from txmux.relay.side import RelaySide
+from txmux.relay.silence import QUIET, silence_of
 from txmux.sockets.waiting import below_tls
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
     from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
+    from txmux.relay.silence import Keepalive, Silence
 
 
 def portable_relay(
-    clock: IReactorTime, timeouts: Timeouts, on_over: Callable[[RelayResult], None]
+    clock: IReactorTime,
+    timeouts: Timeouts,
+    on_over: Callable[[RelayResult], None],
+    keepalive: Keepalive | None = None,
 ) -> Relay:
     """Make a relay that works with every transport of Twisted.
 
@@ -31,12 +36,13 @@ def portable_relay(
         clock: Gives the time and the timers.
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
+        keepalive: That of both ends' sockets.
     """
 
     def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
         return PortableSide(relay, client), PortableSide(relay, server)
 
-    return Relay(clock, timeouts, on_over, sides)
+    return Relay(clock, timeouts, on_over, sides, keepalive)
 
 
 class PortableSide(RelaySide):
@@ -105,6 +111,10 @@ class PortableSide(RelaySide):
     @override
     def unsent(self) -> int:
         return unsent(self.transport)
+
+    @override
+    def silence(self) -> Silence:
+        return QUIET if self.gone else silence_of(below_tls(self.transport).getHandle())
 
     def _expect_no_more(self) -> None:
         # With a producer registered a transport would not close once its buffer is full, and TLS

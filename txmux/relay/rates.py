@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from txmux.relay.ends import End, IRelayTransport
     from txmux.relay.interface import RelayResult, Timeouts
     from txmux.relay.side import RelaySide
+    from txmux.relay.silence import Keepalive
 
 _BURST = 0.1  # seconds; what was not used in this time is lost
 _TICK = 0.02  # seconds; fewer would cost more, and more would be felt
@@ -43,6 +44,7 @@ def paced_relay(
     timeouts: Timeouts,
     on_over: Callable[[RelayResult], None],
     rates: Rates,
+    keepalive: Keepalive | None = None,
 ) -> Relay:
     """Make a portable relay with limits.
 
@@ -51,6 +53,7 @@ def paced_relay(
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
         rates: The limits.
+        keepalive: That of both ends' sockets.
     """
 
     def side(relay: Relay, end: End, rate: int | None) -> RelaySide:
@@ -61,7 +64,7 @@ def paced_relay(
     def sides(relay: Relay, client: End, server: End) -> tuple[RelaySide, RelaySide]:
         return side(relay, client, rates.download), side(relay, server, rates.upload)
 
-    return Relay(clock, timeouts, on_over, sides)
+    return Relay(clock, timeouts, on_over, sides, keepalive)
 
 
 class _PacedSide(PortableSide):

@@ -8,6 +8,7 @@ from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
 
 from txmux.relay.interface import Moved, RelayResult, RelayState
+from txmux.relay.silence import keepalive_of, look, patience
 from txmux.sockets.memory import MEMORY, OutOfMemory
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from txmux.relay.ends import End
     from txmux.relay.interface import Timeouts
     from txmux.relay.side import RelaySide
+    from txmux.relay.silence import Keepalive
 
     OnOver = Callable[[RelayResult], None]
     MakeSides = Callable[["Relay", End, End], tuple[RelaySide, RelaySide]]
@@ -45,6 +47,7 @@ class Relay:
         timeouts: When to give up.
         on_over: Called once, when both ends are gone.
         make_sides: Makes the sides of the client's and the server's end, which carry the bytes; nothing moves yet.
+        keepalive: When a peer counts as gone that leaves bytes unanswered; ``None`` is when the system says so.
 
     Attributes:
         seconds: Gives the clock's time.
@@ -54,9 +57,12 @@ class Relay:
     __slots__ = (
         "_client",
         "_clock",
+        "_due_at",
         "_end",
+        "_keepalive",
         "_make_sides",
         "_on_over",
+        "_pause",
         "_reason",
         "_server",
         "_since",
@@ -68,13 +74,19 @@ class Relay:
     )
 
     def __init__(
-        self, clock: IReactorTime, timeouts: Timeouts, on_over: OnOver, make_sides: MakeSides
+        self,
+        clock: IReactorTime,
+        timeouts: Timeouts,
+        on_over: OnOver,
+        make_sides: MakeSides,
+        keepalive: Keepalive | None = None,
     ) -> None:
         self._clock = clock
         self.seconds = clock.seconds
         self._timeouts = timeouts
         self._on_over = on_over
         self._make_sides = make_sides
+        self._keepalive, self._pause = keepalive, patience(keepalive)
         self._reason: RelayReason | None = None
         self._timer: IDelayedCall | None = None
         self._end: IDelayedCall | None = None
@@ -108,7 +120,7 @@ class Relay:
             downstream.write(pending)
         if downstream.gone:
             return
-        self._timer = self._clock.callLater(self._timeouts.shortest_idle, self._check)
+        self._set_timer(self._timeouts.shortest_idle)
         if self._timeouts.max_duration is not None:
             self._end = self._clock.callLater(self._timeouts.max_duration, self._lasted)
         if client_finished:
@@ -179,6 +191,8 @@ class Relay:
             state: As `suspend` of the other relay gave it.
         """
         sides = self._take(client, server)
+        self._keepalive = keepalive = keepalive_of(client.transport, server.transport)
+        self._pause = patience(keepalive)
         try:
             for side, its in zip(sides, (state.client, state.server), strict=True):
                 side.adopt(its)
@@ -335,8 +349,10 @@ class Relay:
             self._set_timer(max(0.0, self._due() - self.seconds()))
 
     def _set_timer(self, delay: float) -> None:
+        self._due_at = self.seconds() + delay
+        delay = min(delay, self._pause)
         if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._check)
+            self._timer = self._clock.callLater(delay, self._ring)
         else:
             self._timer.reset(delay)
 
@@ -372,8 +388,22 @@ class Relay:
         dues = [self._heard_at(side) + own for side, own in self._directions()]
         return min([self._last_byte_at() + limit, *dues])
 
-    def _check(self) -> None:
+    def _ring(self) -> None:
         self._timer = None
+        if self._keepalive is not None:
+            gone, self._pause = look((self._client, self._server), self._keepalive)
+            if gone is not None:
+                gone.abort()
+                if self._timer is None:
+                    self._watch()
+                return
+        left = self._due_at - self.seconds()
+        if left > 0:
+            self._set_timer(left)
+        else:
+            self._check()
+
+    def _check(self) -> None:
         now = self.seconds()
         if self._due() > now:
             self._still_sending()

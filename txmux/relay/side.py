@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from txmux.relay.interface import SideState
+    from txmux.relay.silence import Silence
 
 
 class Sides(Protocol):
@@ -137,6 +138,10 @@ class RelaySide(abc.ABC):
     @abc.abstractmethod
     def unsent(self) -> int:
         """Count the bytes that its peer has yet to take."""
+
+    @abc.abstractmethod
+    def silence(self) -> Silence:
+        """Tell how long its peer has left bytes unanswered that are on their way to it."""
 
     def is_taking(self) -> bool:
         """Tell whether its peer has something to take, and has taken some since this was last asked."""

@@ -101,8 +101,9 @@ class Relaying(_BothEnds):
     @override
     def begin(self) -> None:
         client, end, server, upstream = self._client, self._end, self._server, self._upstream
+        keepalive = client.generation.settings.keepalive
         self.relay = relay = client.engine.relay(
-            end, server, upstream.timeouts, self._over, upstream.rates
+            end, server, upstream.timeouts, self._over, upstream.rates, keepalive
         )
         said, client.said = client.said, b""
         relay.start(end, server, said, client_finished=client.has_finished)

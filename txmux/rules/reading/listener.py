@@ -136,7 +136,7 @@ KEYS: Mapping[str, Key] = {
     "backlog": Key(number(1, 65535), "1024", meaning=
         "how many connections the system queues until they are accepted. An endpoint string may say otherwise; a systemd socket has its own"),
     "keepalive": Key(_KEEPALIVE, "yes", example="idle=60s interval=20s count=3", meaning=
-        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, which are also the defaults for what is left out. While bytes are on their way to a peer, the system sends these again instead of asking, and gives up after `net.ipv4.tcp_retries2`, by default about 15 minutes on Linux; a shorter `idle_timeout` is sooner"),
+        "TCP keepalive, on the connections to clients and to servers: a peer that has been quiet for `idle=` is probed every `interval=`, and after `count=` probes without an answer the connection is broken. `yes` means `idle=60s interval=15s count=4`, which are also the defaults for what is left out. While bytes are on their way to a peer, the system sends these again instead of asking; on Linux, a relayed connection is broken all the same once these have been sent again `count=` times and nothing has come from the peer for `idle=` and `count=` times `interval=`. A peer that is there and does not read stays connected"),
     "freebind": Key(Kind(_freebind, BOOLEAN.shape), "no", meaning=
         "listen on an IP address that this machine does not have, or not yet, such as a virtual address that moves between machines. Linux only"),
     "capture": Key(BOOLEAN, "yes", meaning=
