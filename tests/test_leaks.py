@@ -51,7 +51,7 @@ class _Server(Peer):
 class LeakTest(MuxTestCase):
     """Descriptors, timers and objects are all given back."""
 
-    timeout = 60
+    timeout = 120
 
     def setUp(self) -> None:
         super().setUp()

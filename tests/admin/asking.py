@@ -79,7 +79,7 @@ def request(
 class AdminCase(ServiceTestCase):
     """Runs a service with an endpoint for `admin`, a UNIX socket unless its settings say otherwise."""
 
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

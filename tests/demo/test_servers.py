@@ -20,7 +20,7 @@ _KEXINIT = (12).to_bytes(4, "big") + b"\x0a\x14" + bytes(10)
 class DemoServersTest(TestCase):
     """What a first look at them shows."""
 
-    timeout = 30
+    timeout = 60
 
     async def ask(self, factory: Any, *pieces: bytes) -> bytes:
         """Serve, send, finish, and give all that is answered."""

@@ -36,7 +36,7 @@ WELL = Finding(ok=True)
 class ChecksTestCase(InteropTestCase, TestCase):
     """Checks with the real time and real sockets."""
 
-    timeout = 30
+    timeout = 60
 
     async def check(
         self, text: str, port: int, *, proxy_protocol: Any = "off", tls: BackendTLS | None = None

@@ -128,7 +128,7 @@ class FramingTest(SynchronousTestCase):
 class PairTest(TestCase):
     """Two ends of a channel."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.heard: list[Any] = []

@@ -20,7 +20,7 @@ from txmux.processes.forwarding import Forwarding
 class ForwardingTest(TestCase):
     """Lines that nobody takes."""
 
-    timeout = 20
+    timeout = 60
 
     async def test_stalled_parent(self) -> None:
         """They are kept up to a limit, at the same cost however many wait; how many are lost is told; other messages are never lost."""

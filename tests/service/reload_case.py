@@ -24,7 +24,7 @@ LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 class ReloadCase(ServiceTestCase):
     """Runs a service from a file, and changes that."""
 
-    timeout = 3
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

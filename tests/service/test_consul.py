@@ -28,7 +28,7 @@ retries = 9
 class ConsulTests(AdminCase):
     """A service with a stand-in for Consul."""
 
-    timeout = 30
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

@@ -26,7 +26,7 @@ _LISTEN = "[txmux]\naccess_log = LOG\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 class NetworksCase(ReloadCase):
     """A service whose time the test moves, with a server behind it."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         super().setUp()

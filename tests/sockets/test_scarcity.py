@@ -55,7 +55,7 @@ def descriptors() -> int:
 class ScarcityTest(TestCase):
     """``epoll_ctl`` fails: ENOSPC."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.poller = Poller.of(reactor)
@@ -151,7 +151,7 @@ class FirstTest(SynchronousTestCase):
 class BudgetTest(TestCase):
     """How long a poller keeps the reactor."""
 
-    timeout = 20
+    timeout = 60
     sockets = 40
     work = 0.002
 
@@ -187,7 +187,7 @@ class BudgetTest(TestCase):
 class MemoryTest(TestCase):
     """There is no memory left, not even to log that."""
 
-    timeout = 20
+    timeout = 60
 
     def run_short(self, *_: object, **__: object) -> None:
         raise MemoryError

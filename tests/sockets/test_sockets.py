@@ -61,7 +61,7 @@ class _From:
 class SocketsTest(TestCase):
     """Connections from a `SocketConnector` to a `SocketPort`."""
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.poller = Poller.of(reactor)
@@ -330,7 +330,7 @@ class SocketsTest(TestCase):
 class PollerTest(TestCase):
     """`Poller` itself."""
 
-    timeout = 10
+    timeout = 60
 
     def _raise(self) -> None:
         raise ValueError

@@ -69,7 +69,7 @@ def backend_at(*ports: int, **settings: Any) -> Backend:
 class MuxTestCase(TestCase):
     """Each test may run one multiplexer; whatever it logs is in `records`."""
 
-    timeout = 20
+    timeout = 60
     relay: Literal["auto", "portable"] = "auto"
 
     def setUp(self) -> None:

@@ -18,7 +18,7 @@ from txmux.web.get import Answer, NotConnectedError, RequestFailedError, TooLate
 class GetTests(TestCase):
     """A server that the test plays itself."""
 
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         self.time = VirtualTime()

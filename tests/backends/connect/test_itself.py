@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ItselfTest(TestCase):
     """A port that nobody listens at, by way of the reactor's own sockets."""
 
-    timeout = 20
+    timeout = 60
 
     async def refused(self, wrap: Callable[[Any], Any] = lambda factory: factory) -> None:
         """Connect from the port that is connected to."""

@@ -105,7 +105,7 @@ class OfTheClientTests(SynchronousTestCase):
 class PortRangeTests(TestCase):
     """Ranges of ports to connect from."""
 
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         self.peers = PeerFactory()
@@ -182,7 +182,7 @@ class PortRangeTests(TestCase):
 class DialTests(TestCase):
     """Connections from addresses of 127.0.0.0/8, all of which Linux has."""
 
-    timeout = 10
+    timeout = 60
 
     def setUp(self) -> None:
         if sys.platform != "linux":

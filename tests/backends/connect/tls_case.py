@@ -38,7 +38,7 @@ class TLSCase(TestCase):
         ca: The file of the authority.
     """
 
-    timeout = 20
+    timeout = 60
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
