@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from typing import NoReturn
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.campaign.budget import Budget
@@ -11,10 +13,12 @@ from tests.campaign.bytes.beside import compare
 from tests.campaign.bytes.datagrams import decode, encode
 from tests.campaign.bytes.headers import address_of
 from tests.campaign.bytes.judging import judge
+from tests.campaign.bytes.loops import Loop
 from tests.campaign.bytes.part import Rounds, run, run_datagrams
 from tests.campaign.bytes.plans import Mix, plan
-from tests.campaign.bytes.streams import Stream
-from tests.campaign.bytes.talks import Seen
+from tests.campaign.bytes.streams import Header, Stream
+from tests.campaign.bytes.talks import SERVER, Seen, Talk
+from tests.campaign.bytes.wires import Plain
 
 
 class BytesTests(SynchronousTestCase):
@@ -74,6 +78,32 @@ class CheckTests(SynchronousTestCase):
         others = Stream(1, 2, 1), Stream(1, 3, 0), Stream(2, 2, 0)
         for data in (*wrong, *(other.take(1000) for other in others)):
             self.assertFalse(Stream(1, 2, 0).is_next(data))
+
+    def test_at_hand(self) -> None:
+        """Whoever has read much in one go reads on, though the socket has nothing new to tell."""
+        its = plan(1, 5, Mix(["plain"], "K", breaks=0))
+        its = attrs.evolve(
+            its,
+            client=attrs.evolve(its.client, size=3 * 2**20),
+            server=attrs.evolve(its.server, gulp=2**16, rest=0.0, stall=0.0),
+        )
+        said = Stream(1, 5, 0, Header("K", 1, 5).encode())
+        sent = b"".join(said.take(2**18) for _ in range(12))
+        here, there = socket.socketpair()
+        over: list[Seen] = []
+        loop = Loop()
+        self.addCleanup(loop.close)
+        with there:
+            here.setblocking(False)  # noqa: FBT003
+            wire = Plain(here, sent)
+            Talk(loop, wire, 1, its, SERVER, lambda _, seen: over.append(seen)).begin()
+            for _ in range(20):
+                loop.turn(0)
+            self.assertFalse(wire.can_read())
+            there.shutdown(socket.SHUT_WR)
+            while not over:
+                loop.turn()
+        self.assertEqual((over[0].heard, over[0].received), ("end", 3 * 2**20))
 
     def test_datagrams(self) -> None:
         """A datagram that is altered, cut or of another campaign is none."""

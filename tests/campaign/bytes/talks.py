@@ -168,6 +168,8 @@ class Talk:
                 return
             if self._part.rest and self._pauses and self._chance() < self._part.rest:
                 self._rest()
+        if not self._is_resting and self._wire.can_read():  # of which the socket will not tell
+            self._loop.later(0, self._go_on)
 
     def _rest(self) -> None:
         self._pauses -= 1
@@ -208,7 +210,7 @@ class Talk:
             if self._part.stall and self._pauses and self._chance() < self._part.stall:
                 self._pauses -= 1
                 self._is_stalling = True
-                self._loop.later(self._part.pause * self._chance(), self._go_on)
+                self._loop.later(self._part.pause * self._chance(), self._stalled)
 
     def _size_of_next(self, left: int) -> int:
         if not self._role and self._outward.position < HEADER_SIZE and self._plan.cut < HEADER_SIZE:
@@ -216,8 +218,11 @@ class Talk:
         piece = self._part.piece
         return left if left <= piece else min(left, 1 + int(piece * self._chance()))
 
-    def _go_on(self) -> None:
+    def _stalled(self) -> None:
         self._is_stalling = False
+        self._go_on()
+
+    def _go_on(self) -> None:
         if not self.is_over:
             self.ready(0)
 
