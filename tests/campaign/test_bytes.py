@@ -137,3 +137,23 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(defects(*log), 1)
         self.assertEqual(len(judge(1, mix, [client], [server, server], [line]).defects), 1)
         self.assertEqual(len(judge(1, mix, [client], [], [line]).defects), 1)
+
+    def test_again(self) -> None:
+        """A second connection from an address is noticed if it was served, or is not logged as what became of it."""
+        mix = Mix(["few"], "K", breaks=0)
+        its = plan(1, 5, mix)
+        sent, answered = its.client.size, its.server.size
+        server = Seen(5, "end", answered, sent, finished=True)
+        at = {"client": f"{address_of(5)}:1"}
+        own = {**at, "reason": "done", "backend": "K", "bytes_in": sent, "bytes_out": answered}
+        second = {**at, "reason": "limit", "backend": None, "bytes_in": 0, "bytes_out": 0}
+        gone = {**second, "reason": "client-gone"}
+
+        def defects(again: str, *log: dict[str, object]) -> int:
+            client = Seen(5, "end", sent, answered, finished=True, again=again)
+            return len(judge(1, mix, [client], [server], log).defects)
+
+        for good in ("refused", own, second), ("unsure", own, gone), ("unsure", second, own):
+            self.assertEqual(defects(*good), 0)
+        for bad in ("served", own, second), ("refused", own), ("refused", own, gone):
+            self.assertEqual(defects(*bad), 1)

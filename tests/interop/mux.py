@@ -134,8 +134,10 @@ class Mux(LoggingTwist):
         super().__init__("--rules", file, *options, before=before)
         self.ports: dict[str, int] = {}
         for name in _names_of_listeners(rules):
-            found = self.child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")
-            self.ports[name] = int(found[1])
+            place = r"(?:unix:\S+|\S+:(\d+))"
+            found = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
+            if found[1]:
+                self.ports[name] = int(found[1])
         self.child.wait_for("Starting reactor")
 
     @property

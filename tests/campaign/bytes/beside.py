@@ -153,7 +153,7 @@ def compare(seed: int, trials: int, peers: tuple[str, ...] = tuple(PEERS)) -> di
             started, port = PEERS[name](crew.folder, server)
             try:
                 until = time.monotonic() + 3600
-                job = Job(mix, range(trials), {"plain": port}, until, _TOGETHER)
+                job = Job(mix, range(trials), {"plain": ("127.0.0.1", port)}, until, _TOGETHER)
                 outcomes[name] = Outcome()
                 outcomes[name].note(*crew.run(job))
             finally:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.campaign.bytes import headers
+from tests.campaign.bytes.again import ENTRIES, Again
 from tests.campaign.bytes.loops import WRITE, Loop
 from tests.campaign.bytes.places import NAME, Places
 from tests.campaign.bytes.plans import plan
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from tests.campaign.bytes.plans import Mix, Plan
 
 
+Entry = tuple[str, int] | str
+"""An address, or the path of a UNIX socket."""
+
+
 @attrs.frozen
 class Job:
     """What a process of clients is to do.
@@ -30,14 +35,14 @@ class Job:
     Attributes:
         mix: Of what kinds its connections are.
         trials: Their numbers.
-        ports: Where clients come in, by entry.
+        entries: Where clients come in.
         until: No one begins after that time, as of ``time.monotonic()``.
         together: How many there are at a time.
     """
 
     mix: Mix
     trials: range
-    ports: dict[str, int]
+    entries: dict[str, Entry]
     until: float
     together: int
 
@@ -58,6 +63,7 @@ class Clients:
         self._live: set[Talk] = set()
         self._opening = 0
         self._seen: list[Seen] = []
+        self._again: dict[int, str] = {}
         self._job: Job | None = None
         self._left: Iterator[int] = iter(())
 
@@ -71,7 +77,7 @@ class Clients:
                 self._control.send(self._do(job))
 
     def _do(self, job: Job) -> list[Seen]:
-        self._job, self._left, self._seen = job, iter(job.trials), []
+        self._job, self._left, self._seen, self._again = job, iter(job.trials), [], {}
         self._fill()
         while self._live or self._opening:
             self.loop.turn()
@@ -79,7 +85,8 @@ class Clients:
             for talk in [talk for talk in self._live if talk.began < late]:
                 talk.hang()
             self._fill()
-        return self._seen
+        again = self._again
+        return [one._replace(again=again.get(one.trial, "")) for one in self._seen]
 
     def _fill(self) -> None:
         job = self._job
@@ -93,14 +100,16 @@ class Clients:
             self._open(plan(self._seed, trial, job.mix), job)
 
     def _open(self, its: Plan, job: Job) -> None:
-        connected = socket.socket()
+        to = job.entries[its.entry]
+        connected = socket.socket(socket.AF_UNIX if isinstance(to, str) else socket.AF_INET)
         connected.setblocking(False)  # noqa: FBT003
-        version = its.entry.removeprefix("tls-")
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _, _, version = its.entry.rpartition("-")
         tells = version in {"v1", "v2"}
         try:
-            connected.bind((headers.address_of(its.trial), 0))
-            said = connected.connect_ex(("127.0.0.1", job.ports["told" if tells else its.entry]))
+            if connected.family == socket.AF_INET:
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connected.bind((headers.address_of(its.trial), 0))
+            said = connected.connect_ex(to)
         except OSError as problem:
             said = problem.errno or errno.EIO
         if said not in {0, errno.EINPROGRESS}:
@@ -152,6 +161,23 @@ class Clients:
         talk = Talk(self.loop, wire, self._seed, its, CLIENT, self._over_with)
         self._live.add(talk)
         talk.begin()
+        if its.entry in ENTRIES:
+            self._come_again(its, talk)
+
+    def _come_again(self, its: Plan, first: Talk) -> None:
+        assert self._job is not None
+        to = self._job.entries[its.entry]
+        assert not isinstance(to, str)
+        self._opening += 1
+
+        def over(what: str) -> None:
+            self._opening -= 1
+            self._again[its.trial] = what
+
+        addresses = (headers.address_of(its.trial), 0), to
+        patience = self._job.mix.patience / 2
+        lasts = its.entry == "rated"
+        Again(self.loop, addresses, first, over, lasts=lasts, patience=patience).look()
 
     def _over_with(self, talk: Talk, seen: Seen) -> None:
         self._live.discard(talk)

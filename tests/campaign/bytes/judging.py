@@ -30,6 +30,7 @@ class Verdict:
         empty: Connections that a server saw without a byte, as their clients left before.
         missed: Clients of a pool that waited at a server which went.
         reasons: Lines of the access log, by reason.
+        again: Second connections from the same address, by what became of them.
         defects: What is broken.
     """
 
@@ -39,6 +40,7 @@ class Verdict:
     empty: int = 0
     missed: int = 0
     reasons: Counter[str] = attrs.field(factory=Counter)
+    again: Counter[str] = attrs.field(factory=Counter)
     defects: list[str] = attrs.field(factory=list)
 
     def add(self, other: Verdict) -> None:
@@ -49,6 +51,7 @@ class Verdict:
         self.empty += other.empty
         self.missed += other.missed
         self.reasons += other.reasons
+        self.again += other.again
         self.defects += other.defects
 
 
@@ -72,8 +75,12 @@ def judge(
     complaints: list[str] = []
     at_server = _by_trial(servers, verdict, complaints)
     lines: dict[int, list[dict[str, Any]]] = {}
+    nobodys: list[dict[str, Any]] = []
     for line in log:
         verdict.reasons[line["reason"]] += 1
+        if line["client"] == "unix":  # whose PROXY header never came
+            nobodys.append(line)
+            continue
         lines.setdefault(trial_at(line["client"].rpartition(":")[0]), []).append(line)
     for client in clients:
         its = plan(seed, client.trial, mix)
@@ -85,13 +92,22 @@ def judge(
         if _was_missed(its, client, server, its_lines):
             verdict.missed += 1
             continue
-        said = list(_complaints(its, client, server, its_lines))
+        said: list[str] = []
+        if client.heard == "gave up" and its.entry.startswith("unix"):
+            its_lines = [nobodys.pop()] if nobodys else []
+        if client.again:
+            verdict.again[client.again] += 1
+            second = [line for line in its_lines if line["backend"] is None]
+            its_lines = [line for line in its_lines if line not in second]
+            said += _of_the_second(client.again, second)
+        said += _complaints(its, client, server, its_lines)
         if said:
             complaints.append(
                 f"{_told(its)}: {', '.join(said)}; {_both(client, server, its_lines)}"
             )
     complaints += [f"trial {trial} is at a server, without a client" for trial in at_server]
     complaints += [f"trial {trial} is logged, without a client" for trial in lines]
+    complaints += [f"{len(nobodys)} of UNIX are logged, without a client"] if nobodys else []
     verdict.defects = complaints[:_MOST_DEFECTS]
     if len(complaints) > _MOST_DEFECTS:
         verdict.defects.append(f"and {len(complaints) - _MOST_DEFECTS} more in this round")
@@ -113,6 +129,17 @@ def _by_trial(servers: Iterable[Seen], verdict: Verdict, complaints: list[str]) 
         else:
             found[trial] = server
     return found
+
+
+def _of_the_second(what: str, lines: list[dict[str, Any]]) -> Iterable[str]:
+    """Complain of a second connection from the same address."""
+    reasons = [line["reason"] for line in lines]
+    if what == "served":
+        yield "a second connection from its address was not refused"
+    elif what == "refused" and reasons != ["limit"]:
+        yield f"a second connection from its address was refused, and is logged as {reasons}"
+    elif reasons not in ([], ["limit"], ["client-gone"]) or any(line["bytes_in"] for line in lines):
+        yield f"a second connection from its address is logged as {reasons}"
 
 
 def _was_missed(its: Plan, client: Seen, server: Seen | None, lines: list[dict[str, Any]]) -> bool:
@@ -150,7 +177,13 @@ def _of_the_line(
     reasons = _reasons(its)
     if line["reason"] not in reasons:
         yield f"logged as {line['reason']} instead of {' or '.join(sorted(reasons))}"
-    if its.way == "R" and client.heard == "end" and line["reason"] != "connect-refused":
+    is_unix = its.entry.startswith("unix")  # which has no reset
+    if (
+        its.way == "R"
+        and client.heard == "end"
+        and not is_unix
+        and line["reason"] != "connect-refused"
+    ):
         yield "a server that broke off looks as if it had ended"
     if its.way != line["backend"] and (line["backend"] or its.is_orderly):
         yield f"logged at {line['backend']} instead of {its.way}"

@@ -168,7 +168,8 @@ class Rounds:
                 due = time.monotonic() + 2 * _PAUSE * by.random()
 
         seen, at_servers = self.crew.run(job, tick, changing=SERVERS in its.changes)
-        log = service.whole_log(len(seen), PATIENCE)
+        lines = len(seen) + sum(one.again == "refused" for one in seen)
+        log = service.whole_log(lines, PATIENCE)
         verdict = judge(self.budget.seed, its.mix, seen, at_servers, log)
         self.whole.add(verdict)
         defects += verdict.defects
@@ -188,6 +189,8 @@ class Rounds:
             "seen without a byte": f"{whole.empty}, by servers whose clients had left",
             "datagrams": f"{flows.sent:,} of {flows.flows:,} clients, {flows.asked:,} came; {flows.answered:,} answers came",
             "moved": f"{flows.moved} of these clients have had more than one port at the server",
+            "came again": ", ".join(f"{count} {what}" for what, count in whole.again.items())
+            or "nobody",
             "missed": f"{whole.missed}, in the queue of a server that went",
         }
         return Report(figures, self.defects, self.is_interrupted)

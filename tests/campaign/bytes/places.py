@@ -47,10 +47,11 @@ WAYS = (
     Way("X", tls=True),
     Way("F", proxy="v2"),
     Way("R"),
+    Way("Q", more="max_connections = 4\nqueue = 10000\nqueue_timeout = 10m"),
     Way("P", more="retries = 4\nbalance = random"),
 )
 """All; S listens on a UNIX socket, X is reached by TLS that txmux does not end, F is asked before its client has spoken, R breaks off
-whoever comes, and P is a pool."""
+whoever comes, Q has room for few while the others wait, and P is a pool."""
 
 
 @attrs.define
@@ -89,6 +90,11 @@ class Places:
         """Listen no more."""
         for at in self.listening.values():
             at.close()
+
+    @property
+    def entry(self) -> str:
+        """Give the path of the UNIX socket at which txmux listens."""
+        return f"{self.folder}/txmux.sock"
 
     def servers(self, letter: str) -> list[str]:
         """Give the servers of a way as rules name them."""

@@ -160,8 +160,11 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
         client = attrs.evolve(client, ending=Ending.TRUNCATE)
     if way in "TUX" and server.ending is Ending.HEAR:
         server = attrs.evolve(server, ending=Ending.TRUNCATE)
-    if way == "S" and server.ending not in ORDERLY:  # a UNIX socket has no reset
+    # a UNIX socket has no reset
+    if way == "S" and server.ending not in ORDERLY:
         server = attrs.evolve(server, ending=Ending.FINISH)
+    if entry.startswith("unix") and client.ending not in ORDERLY:
+        client = attrs.evolve(client, ending=Ending.FINISH)
     if way == "R":
         server = attrs.evolve(server, size=0, waits=False, ending=Ending.RESET, at=0)
     return Plan(trial, entry, way, client, server, by.choice((1, 3, 10, 2**16, 2**16)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 from typing_extensions import override
 
+from tests.campaign.bytes.again import ENTRIES
 from tests.campaign.bytes.places import NAME, WAYS
 from tests.campaign.bytes.plans import Mix
 from tests.interop.children import eventually
@@ -19,12 +20,13 @@ from tests.processes.upgrading import Upgrading
 if TYPE_CHECKING:
     import random
 
+    from tests.campaign.bytes.clients import Entry
     from tests.campaign.bytes.places import Places
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
 
-_PLAIN_WAYS = "KKKKKKVWPPSLR"
-_MOST_WAYS = "KKKKVVWWPPSLTUR"
+_PLAIN_WAYS = "KKKKKKVWPPSLRQ"
+_MOST_WAYS = "KKKKVVWWPPSLTURQ"
 _LISTENERS = """
 [listen plain]
 endpoint = 127.0.0.1:0
@@ -39,6 +41,25 @@ detect_timeout = 3m
 proxy_timeout = 3m
 accept_proxy_from = 127.0.0.0/8
 {strict}
+
+[listen unix]
+endpoint = unix:{entry}
+backlog = 4096
+detect_timeout = 3m
+proxy_timeout = 3m
+accept_proxy_from = unix
+
+[listen few]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+max_connections_per_source = 1
+
+[listen rated]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+connection_rate_per_source = 1/h
 
 [listen first]
 endpoint = 127.0.0.1:0
@@ -57,7 +78,7 @@ terminate_tls = {{folder}}/server.pem
 """
 _ROUTE = """
 [route {letter}]
-under = plain, told, ended
+under = plain, told, unix, few, rated, ended
 match = {match}
 backend = {letter}
 """
@@ -101,7 +122,7 @@ class Round:
 def choose(number: int, by: random.Random) -> Round:
     """Choose what is tried in a round."""
     is_secure = by.random() < 0.3
-    entries = ["plain"] * 6 + ["first", "v1", "v2"]
+    entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", *ENTRIES]
     if is_secure:
         entries += ["tls", "tls", "tls-v2", "through"]
     strict = by.random() < 0.5
@@ -127,7 +148,8 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
         places: The servers.
         number: How often they have changed.
     """
-    text = [_LISTENERS.format(strict=f"tls_strict = {'yes' if its.strict else 'no'}")]
+    strict = f"tls_strict = {'yes' if its.strict else 'no'}"
+    text = [_LISTENERS.format(strict=strict, entry=places.entry)]
     text.append(_TLS.format(folder=places.folder))
     for way in WAYS:
         letter = way.letter
@@ -170,10 +192,13 @@ class Service(Upgrading):
     def _settings(self, workers: int) -> str:
         return f"relay = {self._its.relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
 
-    def entries(self) -> dict[str, int]:
-        """Give the ports by what clients do there."""
-        plain = dict.fromkeys(("plain", "tls", "through"), self.ports["plain"])
-        return {**plain, "first": self.ports["first"], "told": self.ports["told"]}
+    def entries(self) -> dict[str, Entry]:
+        """Give where clients come in, by what they do there."""
+        at: dict[str, Entry] = {name: ("127.0.0.1", port) for name, port in self.ports.items()}
+        plain = dict.fromkeys(("plain", "tls", "through"), at["plain"])
+        told = dict.fromkeys(("v1", "v2", "tls-v2"), at["told"])
+        unix = dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)
+        return {**at, **plain, **told, **unix}
 
     def can_change(self) -> bool:
         """Tell whether something is to happen meanwhile."""

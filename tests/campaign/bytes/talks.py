@@ -36,6 +36,7 @@ class Seen(NamedTuple):
         finished: Whether it has said that its bytes are all there are.
         problem: What promise is broken by that, if one is.
         where: The letter of the server, or the way in.
+        again: What became of a second connection from the same address, as `Again` says.
     """
 
     trial: int
@@ -45,6 +46,7 @@ class Seen(NamedTuple):
     finished: bool
     problem: str = ""
     where: str = ""
+    again: str = ""
 
 
 class Talk:
@@ -58,6 +60,11 @@ class Talk:
         role: `CLIENT` or `SERVER`.
         on_over: Told once, when the connection is closed.
         received: What has been read of it already.
+
+    Attributes:
+        began: When.
+        is_over: Whether the connection is closed.
+        received: How many bytes have come.
     """
 
     __slots__ = (
@@ -81,12 +88,12 @@ class Talk:
         "_part",
         "_pauses",
         "_plan",
-        "_received",
         "_role",
         "_seed",
         "_wire",
         "began",
         "is_over",
+        "received",
     )
 
     def __init__(
@@ -110,7 +117,7 @@ class Talk:
         self._limit = self._part.at if self._part.ending is Ending.RESET else self._part.size
         self._by: random.Random | None = None
         self._held = b""
-        self._received = len(received)
+        self.received = len(received)
         self._inward.is_next(received)
         self._all_sent = self._finished = self._ended = self._deaf = self._blocked = False
         self._is_resting = self._is_stalling = self.is_over = False
@@ -158,13 +165,13 @@ class Talk:
                     self._over("broken")
                 self._ended = True
                 return
-            self._received += len(data)
+            self.received += len(data)
             room -= len(data)
             if not self._inward.is_next(data):
-                self._over("left", f"a wrong byte before {self._received:,}")
+                self._over("left", f"a wrong byte before {self.received:,}")
                 return
-            if self._received > self._other.size:
-                self._over("left", f"{self._received:,} bytes of {self._other.size:,}")
+            if self.received > self._other.size:
+                self._over("left", f"{self.received:,} bytes of {self._other.size:,}")
                 return
             if self._part.rest and self._pauses and self._chance() < self._part.rest:
                 self._rest()
@@ -245,7 +252,7 @@ class Talk:
     def _look(self) -> None:
         ending, heard = self._part.ending, "end" if self._ended else "left"
         if self._all_sent and ending in {Ending.RESET, Ending.HEAR, Ending.REGRET}:
-            if ending is Ending.RESET or self._ended or self._received >= self._part.at:
+            if ending is Ending.RESET or self._ended or self.received >= self._part.at:
                 self._loop.forget(self._fd)
                 break_off(self._wire.socket)
                 self._over(heard)
@@ -272,16 +279,16 @@ class Talk:
         sent = self._outward.position - len(self._held)
         problem = problem or self._problem(heard)
         where = self._plan.way if self._role else self._plan.entry
-        seen = Seen(self._plan.trial, heard, sent, self._received, self._finished, problem, where)
+        seen = Seen(self._plan.trial, heard, sent, self.received, self._finished, problem, where)
         self._on_over(self, seen)
 
     def _problem(self, heard: str) -> str:
-        came = f"after {self._received:,} of {self._other.size:,} bytes"
+        came = f"after {self.received:,} of {self._other.size:,} bytes"
         if heard == "end" and self._cannot_tell():
             return ""
         if heard == "end" and self._other.ending in UNFINISHED:
             return f"a stream that was broken off looks complete {came}"
-        if heard == "end" and self._received != self._other.size:
+        if heard == "end" and self.received != self._other.size:
             return f"an orderly end {came}"
         if heard == "broken" and self._plan.is_orderly:
             return f"broken off {came}"
@@ -290,12 +297,14 @@ class Talk:
     def _cannot_tell(self) -> bool:
         """Tell whether an end says nothing of what came before it."""
         if self._plan.way == "R":  # right, if the log says that no server could be connected
-            return not self._received
+            return not self.received
         if self._plan.way == "S" and self._role == SERVER:  # a UNIX socket has no reset
             return self._plan.client.ending not in ORDERLY
+        if self._plan.entry.startswith("unix") and self._role == CLIENT:
+            return self._plan.server.ending not in ORDERLY
         # many just close after the other end's close-notify, which is taken for theirs
         truncated = self._other.ending is Ending.TRUNCATE and self._finished
-        return truncated and self._received == self._other.size
+        return truncated and self.received == self._other.size
 
     def _update(self) -> None:
         if self._is_resting:
