@@ -7,7 +7,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.networks import again, cables, flights
+from tests.campaign.networks import again, cables, flights, plugged
 from tests.campaign.networks.transfers import Transfers
 
 
@@ -42,6 +42,10 @@ class NetworksTests(SynchronousTestCase):
         found, defects = cables.pulled("kernel", "client", ours=False)
         self.assertEqual(defects, [])
         self.assertEqual(found.keys(), cables.promises("client", ours=False).keys())
+
+    def test_plugged_in_again(self) -> None:
+        """When it is plugged in again in time, the connection goes on, and nothing is lost."""
+        self.assertEqual(plugged.plugged_in_again("kernel", "client", ours=False), [])
 
     def test_again(self) -> None:
         """Tests with real programs pass on a bad loopback interface, as they are."""

@@ -9,6 +9,7 @@ import socketserver
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.interop.children import Child
 
 _RULES = """
@@ -40,6 +43,9 @@ keepalive = idle=1s interval=1s count=2
 [listen talking]
 endpoint = {mux}:0
 keepalive = idle=1s interval=1s count=2
+[listen sealed]
+endpoint = {mux}:0
+keepalive = idle=1s interval=1s count=2
 [listen silent]
 endpoint = {mux}:0
 detect_timeout = 2s
@@ -54,7 +60,7 @@ under = asked, talking
 match = any
 backend = patient
 [route ended]
-under = secure
+under = secure, sealed
 match = tls
 terminate_tls = {certificate}
 [route inside]
@@ -96,20 +102,24 @@ def said(connected, words=b"hello"):
     assert connected.recv(100) == b"hello"
     return connected
 
+def seal(plain):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(plain)
+
 for name in ports:
     if name == "silent":
         connect(name)
     elif name == "secure":
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        kept.append(said(context.wrap_socket(connect(name))))
+        kept.append(said(seal(connect(name))))
     elif name == "flow":
         flow = socket.socket(type=socket.SOCK_DGRAM)
         flow.settimeout(60)
         flow.connect((host, ports[name]))
         kept.append(said(flow))
-    elif name in ("moving", "talking"):
-        one = connect(name)
+    elif name in ("moving", "talking", "sealed"):
+        one = seal(connect(name)) if name == "sealed" else connect(name)
+        kept.append(one)
         one.settimeout(None)
         way = sys.argv[3] + name
         one.sendall(way.encode())
@@ -141,9 +151,6 @@ class Promise:
 
 _KEEPALIVE = 3.0  # a second of quiet, and two questions of a second each
 _IDLE, _HALF_CLOSE = 1.0, 1.0
-_RETRIES = 3
-_GIVEN_UP = 0.2 * (2 ** (_RETRIES + 1) - 1)
-"""Seconds after which the system gives up on what nobody acknowledges, with so many retries (tcp(7), tcp_retries2)."""
 SLACK = 10.0
 """Seconds that an end may be late on a machine that is busy."""
 
@@ -154,8 +161,9 @@ def promises(side: str, *, ours: bool) -> dict[str, Promise]:
         "asked": Promise(f"{side}-reset", _KEEPALIVE),
         "secure": Promise(f"{side}-reset", _KEEPALIVE),
         "unasked": Promise("idle-timeout", _IDLE),
-        # While bytes are on their way, the system does not ask, but sends them again.
-        "talking": Promise(f"{side}-reset", _GIVEN_UP),
+        # While bytes are on their way, the system does not ask, but sends them again, for a quarter of an hour.
+        "talking": Promise(f"{side}-reset", _KEEPALIVE),
+        "sealed": Promise(f"{side}-reset", _KEEPALIVE),
         # What is on its way to the peer has its time, too.
         "moving": Promise("idle-timeout", _IDLE + _HALF_CLOSE),
         "flow": Promise("idle-timeout", 2.0),
@@ -187,7 +195,7 @@ class _Answering(socketserver.BaseRequestHandler):
             pass
 
 
-class _Servers:
+class Servers:
     """What txmux leads to, at 127.0.0.1."""
 
     def __init__(self) -> None:
@@ -227,8 +235,7 @@ class Pulled:
 
     def __init__(self, undone: Undone, relay: str, side: str, *, ours: bool) -> None:
         self.path = path = Path(undone, CONDITIONS["good"], 0)
-        path.mux.set("ipv4/tcp_retries2", str(_RETRIES))
-        servers = _Servers()
+        servers = Servers()
         undone.addCleanup(servers.end)
         folder = FilePath(tempfile.mkdtemp(prefix="txmux-cables-"))
         undone.addCleanup(shutil.rmtree, folder)
@@ -254,7 +261,7 @@ class Pulled:
     def _is_quiet(self) -> bool:
         """Tell whether nothing is on its way to clients, but for what never stops."""
         told = output_of(*self.path.mux.command, "ss", "-tnH", "state", "established").decode()
-        loud = {str(self.mux.ports[name]) for name in ("moving", "talking")}
+        loud = {str(self.mux.ports[name]) for name in ("moving", "talking", "sealed")}
         rows = [line.split() for line in told.splitlines()]
         return not any(
             int(queued) for _, queued, here, *_ in rows if here.rpartition(":")[2] not in loud
@@ -262,12 +269,7 @@ class Pulled:
 
     def pull(self) -> None:
         """Pull the cable."""
-        path, ours = self.path, self._ours
-        if self._side == "client":
-            namespace, name = (path.mux if ours else path.clients), path.near.ends[ours]
-        else:
-            namespace, name = (path.mux if ours else path.servers), path.far.ends[not ours]
-        namespace.ip(f"link set {name} down")
+        pull_out(self.path, self._side, ours=self._ours)
 
     def say(self, line: str) -> None:
         """Tell the clients something."""
@@ -299,6 +301,16 @@ class Pulled:
             time.sleep(0.02)
         defects += [f"{name}: still there" for name in self.promises.keys() - found.keys()]
         return found, defects
+
+
+def pull_out(path: Path, side: str, *, ours: bool) -> Callable[[], None]:
+    """Pull an end of a side's cable, and give what plugs it in again."""
+    if side == "client":
+        namespace, name = (path.mux if ours else path.clients), path.near.ends[ours]
+    else:
+        namespace, name = (path.mux if ours else path.servers), path.far.ends[not ours]
+    namespace.ip(f"link set {name} down")
+    return partial(namespace.ip, f"link set {name} up")
 
 
 def pulled(relay: str, side: str, *, ours: bool) -> tuple[dict[str, float], list[str]]:

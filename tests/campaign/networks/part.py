@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.campaign.networks import again, cables, flights
+from tests.campaign.networks import again, cables, flights, plugged
 from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.transfers import Transfers
 from tests.campaign.report import Report
@@ -74,6 +74,7 @@ def _pull_cables(report: Report) -> None:
         report.defects += defects
         for name, seconds in found.items():
             ends.setdefault(name, []).append(seconds)
+        report.defects += plugged.plugged_in_again(relay, side, ours=ours)
     for name, times in ends.items():
         report.figures[f"cable pulled, {name}"] = f"{min(times):.1f} to {max(times):.1f} s"
 
