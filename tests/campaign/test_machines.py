@@ -1,30 +1,63 @@
-"""The short form of the campaign's part with bad servers and machines: a trouble of each kind."""
+"""The short form of the campaign's part with bad servers and machines."""
 
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
 from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
 
 from tests.campaign.budget import Budget
-from tests.campaign.machines import machine, part, processes, servers
+from tests.campaign.machines import clocks, machine, part, processes, servers
+
+if TYPE_CHECKING:
+    from tests.campaign.machines.trouble import TroubleCase
 
 
 class ShortTests(SynchronousTestCase):
-    """What takes least of each kind."""
+    """Each kind of trouble once, as small as it can be."""
 
-    def test_troubles(self) -> None:
-        """Each passes."""
-        for case, name in (
-            (servers.ServerTrouble, "test_refuses"),
-            (servers.ServerTrouble, "test_floods"),
-            (machine.ShortageTrouble, "test_descriptors"),
-            (machine.ShortageTrouble, "test_disk"),
-            (processes.ProcessTrouble, "test_parent_killed"),
-        ):
-            result, test = part.attempt(case, name, Budget(0, 1).chance(0))
-            self.assertEqual([text for _, text in (*result.failures, *result.errors)], [])
+    def attempt(self, case: type[TroubleCase], *names: str) -> None:
+        """See that troubles pass, with one of the relays: those that are named, or all."""
+
+        class OneRelay(case):  # type: ignore[misc, valid-type]
+            @override
+            def relays(self) -> list[str]:
+                return super().relays()[:1]  # type: ignore[no-any-return]
+
+        every = [name for name in dir(case) if name.startswith("test_")]
+        for number, name in enumerate(names or every):
+            chance = Budget(0, 1).chance(number)
+            result, test = part.attempt(OneRelay, name, chance, seconds=1)
+            told = [text for _, text in (*result.failures, *result.errors)]
+            self.assertEqual(told, [], name)
             self.assertGreaterEqual(test.slowest, 0)
+
+    def test_servers(self) -> None:
+        """Bad servers."""
+        self.attempt(servers.ServerTrouble)
+
+    def test_shortages(self) -> None:
+        """What may run short but memory, processes and time."""
+        self.attempt(
+            machine.ShortageTrouble, "test_descriptors", "test_ports", "test_tracking", "test_disk"
+        )
+
+    def test_groups(self) -> None:
+        """Memory and processes, each by a control group, and memory by its limit."""
+        self.attempt(
+            machine.ShortageTrouble, "test_memory_of_group", "test_processes", "test_address_space"
+        )
+
+    def test_time(self) -> None:
+        """No time, and other times of day."""
+        self.attempt(machine.ShortageTrouble, "test_halted", "test_starved")
+        self.attempt(clocks.ClockTrouble)
+
+    def test_processes(self) -> None:
+        """Processes that are killed, and storms of signals."""
+        self.attempt(processes.ProcessTrouble)
 
     def test_defect(self) -> None:
         """A trouble that breaks something is told of, and does not end the campaign."""

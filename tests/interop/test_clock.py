@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import Mux
+from tests.interop.stepped import SteppedClock
 from tests.support.echo import EchoServer
 
 if TYPE_CHECKING:
     import socket
-    from pathlib import Path
-
-_SHIM = """
-import os
-import time
-
-real = time.time
-
-
-def stepped():
-    with open(os.environ["CLOCK_STEP"]) as step:
-        return real() + float(step.read())
-
-
-time.time = stepped
-"""
-"""What every Python of the service runs first: the time of day is as far off as a file says."""
 
 _TWO_HOURS = 7200.0
 
@@ -40,15 +23,7 @@ class ClockTests(InteropTestCase):
 
     def setUp(self) -> None:
         """Start an echo server, and txmux under a clock that can be set."""
-        shims = self.folder / "shims"
-        shims.mkdir(exist_ok=True)
-        (shims / "sitecustomize.py").write_text(_SHIM)
-        self.step_file: Path = self.folder / "step"
-        self.step(0)
-        path = os.pathsep.join([str(shims), os.environ.get("PYTHONPATH", "")])
-        self.patch(
-            os, "environ", {**os.environ, "PYTHONPATH": path, "CLOCK_STEP": str(self.step_file)}
-        )
+        self.clock = SteppedClock(self, self.folder)
         echo = self.own(EchoServer())
         rules = (
             "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
@@ -58,12 +33,6 @@ class ClockTests(InteropTestCase):
         self.mux = self.own(Mux(self.folder, rules, settings))
         if self.workers > 1:
             self.mux.child.wait_for("workers that serve: ")
-
-    def step(self, seconds: float) -> None:
-        """Set the clock."""
-        fresh = self.step_file.with_suffix(".new")
-        fresh.write_text(str(seconds))
-        fresh.replace(self.step_file)
 
     def client(self) -> socket.socket:
         """Connect a client."""
@@ -87,7 +56,7 @@ class ClockTests(InteropTestCase):
         quiet = [self.client() for _ in range(4)]
         for client in quiet:
             self.echo(client)
-        self.step(_TWO_HOURS)
+        self.clock.step(_TWO_HOURS)
         self.wake()
         for client in quiet:
             self.echo(client)
@@ -96,7 +65,7 @@ class ClockTests(InteropTestCase):
         """Clients that say nothing are dealt with in time."""
         silent = [self.client() for _ in range(4)]
         self.wake()  # so that they have been accepted
-        self.step(-_TWO_HOURS)
+        self.clock.step(-_TWO_HOURS)
         self.wake()
         for client in silent:
             self.assertRaises(ConnectionResetError, client.recv, 1)

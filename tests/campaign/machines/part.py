@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 from unittest import TestResult
 
+from tests.campaign.machines.clocks import ClockTrouble
 from tests.campaign.machines.machine import ShortageTrouble
 from tests.campaign.machines.processes import ProcessTrouble
 from tests.campaign.machines.servers import ServerTrouble
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.campaign.budget import Budget
 
-CASES = (ServerTrouble, ShortageTrouble, ProcessTrouble)
+CASES = (ServerTrouble, ShortageTrouble, ProcessTrouble, ClockTrouble)
 
 _LONGEST = 600.0
 """Seconds that one trouble goes on at most, half of the campaign's time otherwise."""
