@@ -12,16 +12,17 @@ import attrs
 from tests.campaign.bytes import headers
 from tests.campaign.bytes.again import ENTRIES, Again
 from tests.campaign.bytes.loops import WRITE, Loop
-from tests.campaign.bytes.places import NAME, Places
+from tests.campaign.bytes.places import NAME, OUTSIDE, Places
 from tests.campaign.bytes.plans import plan
 from tests.campaign.bytes.talks import CLIENT, Seen, Talk
-from tests.campaign.bytes.wires import Plain, Secure, break_off
+from tests.campaign.bytes.wires import Nested, Plain, Secure, break_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from multiprocessing.connection import Connection
 
     from tests.campaign.bytes.plans import Mix, Plan
+    from tests.campaign.bytes.wires import Wire
 
 
 Entry = tuple[str, int] | str
@@ -153,11 +154,13 @@ class Clients:
         self._opening -= 1
         is_secure = its.entry.startswith("tls") or its.entry == "through"
         name = ("through." if its.entry == "through" else "") + NAME
-        wire = (
-            Secure(connected, self._contexts[its.trial % 3], name.encode())
-            if is_secure
-            else Plain(connected)
-        )
+        context = self._contexts[its.trial % 3]
+        wire: Wire
+        if its.entry == "tls-nested":
+            outside = Secure(connected, self._contexts[its.trial // 3 % 3], OUTSIDE.encode())
+            wire = Nested(outside, context, name.encode())
+        else:
+            wire = Secure(connected, context, name.encode()) if is_secure else Plain(connected)
         talk = Talk(self.loop, wire, self._seed, its, CLIENT, self._over_with)
         self._live.add(talk)
         talk.begin()

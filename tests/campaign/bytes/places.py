@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "server.test"
+OUTSIDE = f"outside.{NAME}"
+"""The name of TLS with other TLS in it."""
 MEMBERS = 4
 """Servers of the pool."""
 

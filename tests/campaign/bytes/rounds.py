@@ -12,7 +12,7 @@ import attrs
 from typing_extensions import override
 
 from tests.campaign.bytes.again import ENTRIES
-from tests.campaign.bytes.places import NAME, WAYS
+from tests.campaign.bytes.places import NAME, OUTSIDE, WAYS
 from tests.campaign.bytes.plans import Mix
 from tests.interop.children import eventually
 from tests.processes.upgrading import Upgrading
@@ -72,13 +72,22 @@ _TLS = f"""
 match = tls sni=through.{NAME}
 backend = X
 
+[route outside]
+match = tls sni={OUTSIDE}
+terminate_tls = {{folder}}/server.pem
+
+[route inside]
+under = outside
+match = tls sni={NAME}
+terminate_tls = {{folder}}/server.pem
+
 [route ended]
 match = tls sni={NAME}
 terminate_tls = {{folder}}/server.pem
 """
 _ROUTE = """
 [route {letter}]
-under = plain, told, unix, few, rated, ended
+under = plain, told, unix, few, rated, ended, inside
 match = {match}
 backend = {letter}
 """
@@ -124,7 +133,7 @@ def choose(number: int, by: random.Random) -> Round:
     is_secure = by.random() < 0.3
     entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", *ENTRIES]
     if is_secure:
-        entries += ["tls", "tls", "tls-v2", "through"]
+        entries += ["tls", "tls", "tls-v2", "tls-nested", "through"]
     strict = by.random() < 0.5
     changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
     moves = not {UPGRADE, WORKERS}.isdisjoint(changes)
@@ -195,7 +204,7 @@ class Service(Upgrading):
     def entries(self) -> dict[str, Entry]:
         """Give where clients come in, by what they do there."""
         at: dict[str, Entry] = {name: ("127.0.0.1", port) for name, port in self.ports.items()}
-        plain = dict.fromkeys(("plain", "tls", "through"), at["plain"])
+        plain = dict.fromkeys(("plain", "tls", "tls-nested", "through"), at["plain"])
         told = dict.fromkeys(("v1", "v2", "tls-v2"), at["told"])
         unix = dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)
         return {**at, **plain, **told, **unix}

@@ -310,7 +310,7 @@ class Talk:
         if self._is_resting:
             return
         events = 0 if self._ended else READ
-        if self._blocked or not self._wire.flush():
+        if not self._wire.flush() or (self._blocked and not self._wire.is_opening):
             events |= WRITE
         if events != self._events:
             self._events = events

@@ -8,6 +8,7 @@ import struct
 from typing import Protocol
 
 from OpenSSL import SSL
+from typing_extensions import override
 
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
 _RAW = 2**16
@@ -19,9 +20,15 @@ class TruncatedError(OSError):
 
 
 class Wire(Protocol):
-    """What a `Talk` needs of a connection; errors of it are `OSError`."""
+    """What a `Talk` needs of a connection; errors of it are `OSError`.
+
+    Attributes:
+        socket: Of which the loop tells.
+        is_opening: Whether nothing can be sent before something has come.
+    """
 
     socket: socket.socket
+    is_opening: bool
 
     def send(self, data: bytes) -> int:
         """Send what is taken at once, and tell how much that was."""
@@ -51,6 +58,8 @@ class Plain:
     """
 
     __slots__ = ("_left", "socket")
+
+    is_opening = False
 
     def __init__(self, connected: socket.socket, left: bytes = b"") -> None:
         self.socket = connected
@@ -94,7 +103,7 @@ class Secure:
         left: What has been read of the socket already.
     """
 
-    __slots__ = ("_has_more", "_out", "_tls", "socket")
+    __slots__ = ("_has_more", "_out", "_tls", "is_opening", "socket")
 
     def __init__(
         self,
@@ -107,6 +116,7 @@ class Secure:
         self._tls = SSL.Connection(context, None)
         self._out = b""
         self._has_more = bool(left)
+        self.is_opening = False
         if name is None:
             self._tls.set_accept_state()
         else:
@@ -122,8 +132,9 @@ class Secure:
         try:
             while sent < len(data):
                 sent += self._tls.send(data[sent : sent + 2**14])
+            self.is_opening = False
         except SSL.WantReadError:
-            pass  # the handshake is not over
+            self.is_opening = True
         except SSL.Error as problem:
             raise ConnectionAbortedError(f"TLS: {problem}") from None
         self._collect()
@@ -143,13 +154,19 @@ class Secure:
             except SSL.Error as problem:
                 raise ConnectionAbortedError(f"TLS: {problem}") from None
             try:
-                raw = self.socket.recv(_RAW)
+                raw = self._take(_RAW)
             except BlockingIOError:
                 return None
             if not raw:
                 raise TruncatedError("the end without a close-notify")
             self._tls.bio_write(raw)
             self._has_more = True
+
+    def _take(self, most: int) -> bytes:
+        return self.socket.recv(most)
+
+    def _give(self, data: bytes) -> int:
+        return self.socket.send(data)
 
     def _collect(self) -> None:
         with contextlib.suppress(SSL.WantReadError):
@@ -159,7 +176,7 @@ class Secure:
     def flush(self) -> bool:
         if self._out:
             with contextlib.suppress(BlockingIOError):
-                self._out = self._out[self.socket.send(self._out) :]
+                self._out = self._out[self._give(self._out) :]
         return not self._out
 
     def finish(self) -> None:
@@ -172,6 +189,54 @@ class Secure:
 
     def can_read(self) -> bool:
         return self._has_more
+
+
+class Nested(Secure):
+    """TLS inside of TLS, as a client has it.
+
+    Args:
+        outer: That outside.
+        context: Of OpenSSL's, for that inside.
+        name: The server name that is asked for inside.
+    """
+
+    __slots__ = ("_is_ending", "_outer")
+
+    def __init__(self, outer: Secure, context: SSL.Context, name: bytes) -> None:
+        self._outer = outer
+        self._is_ending = False
+        super().__init__(outer.socket, context, name)
+
+    @override
+    def _take(self, most: int) -> bytes:
+        data = self._outer.recv(most)
+        if data is None:
+            raise BlockingIOError
+        return data
+
+    @override
+    def _give(self, data: bytes) -> int:
+        return self._outer.send(data)
+
+    @override
+    def flush(self) -> bool:
+        is_empty = super().flush()
+        if is_empty and self._is_ending:
+            self._is_ending = False
+            self._outer.finish()
+        # what waits for the handshake outside does not wait for room
+        return self._outer.flush() and (is_empty or self._outer.is_opening)
+
+    @override
+    def finish(self) -> None:
+        self._is_ending = True
+        super().finish()
+
+    conclude = finish
+
+    @override
+    def can_read(self) -> bool:
+        return super().can_read() or self._outer.can_read()
 
 
 def break_off(connected: socket.socket) -> None:
