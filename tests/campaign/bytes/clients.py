@@ -163,7 +163,10 @@ class Clients:
             wire = Secure(connected, context, name.encode()) if is_secure else Plain(connected)
         talk = Talk(self.loop, wire, self._seed, its, CLIENT, self._over_with)
         self._live.add(talk)
-        talk.begin()
+        if its.entry == "hush":  # before it is led on for its silence, or after that
+            self.loop.later(its.trial % 20 / 100, talk.begin)
+        else:
+            talk.begin()
         if its.entry in ENTRIES:
             self._come_again(its, talk)
 

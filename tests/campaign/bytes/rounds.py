@@ -61,6 +61,20 @@ backlog = 4096
 detect_timeout = 3m
 connection_rate_per_source = 1/h
 
+[listen race]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+silent = F
+race = yes
+
+[listen hush]
+endpoint = 127.0.0.1:0
+backlog = 4096
+detect_timeout = 3m
+silent = F after=100ms
+race = yes
+
 [listen first]
 endpoint = 127.0.0.1:0
 backlog = 4096
@@ -87,9 +101,15 @@ terminate_tls = {{folder}}/server.pem
 """
 _ROUTE = """
 [route {letter}]
-under = plain, told, unix, few, rated, ended, inside
+under = plain, told, unix, few, rated, race, ended, inside
 match = {match}
 backend = {letter}
+"""
+_RACED = """
+[route F]
+under = race, hush
+match = payload text=F
+backend = F
 """
 _BACKEND = """
 [backend {letter}]
@@ -131,7 +151,7 @@ class Round:
 def choose(number: int, by: random.Random) -> Round:
     """Choose what is tried in a round."""
     is_secure = by.random() < 0.3
-    entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", *ENTRIES]
+    entries = ["plain"] * 8 + ["first", "v1", "v2", "unix-v1", "unix-v2", "race", "hush", *ENTRIES]
     if is_secure:
         entries += ["tls", "tls", "tls-v2", "tls-nested", "through"]
     strict = by.random() < 0.5
@@ -174,6 +194,7 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
             more += f"\ntls = yes\ntls_name = {NAME}\ntls_ca = {places.folder}/authority.pem"
         servers = "server = " + "\n    ".join(places.servers(letter))
         text.append(_BACKEND.format(letter=letter, servers=servers, more=more))
+    text.append(_RACED)
     text.append(f"[route spare{number}]\nmatch = minecraft\nbackend = close\n")
     return "".join(text)
 
