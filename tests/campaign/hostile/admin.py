@@ -42,6 +42,12 @@ def _many_requests(_: Target) -> bytes:
 ATTACKS = (
     Attack("admin: connections that say nothing", "ADMIN", flood(lambda _: b""), 5),
     Attack("admin: one byte a second", "ADMIN", crowd(_wrong_token, 1), 2),
+    Attack(
+        "admin: a byte of a body each second",
+        "ADMIN",
+        crowd(lambda _: b" " * 1000, 1, request("POST", "/login", "Content-Length: 1000")),
+        2,
+    ),
     Attack("admin: wrong tokens", "ADMIN", flood(_wrong_token), 5),
     Attack("admin: bodies that do not end", "ADMIN", flood(_largest), 5),
     Attack(

@@ -141,8 +141,10 @@ def flood(says: Callable[[Target], bytes]) -> Callable[[Target], object]:
     return run
 
 
-def crowd(says: Callable[[Target], bytes], piece: int) -> Callable[[Target], object]:
-    """Make connections that stay, and each say a piece every second; those that were closed come again."""
+def crowd(
+    says: Callable[[Target], bytes], piece: int, at_once: bytes = b""
+) -> Callable[[Target], object]:
+    """Make connections that stay, each say something at once and then a piece every second; those that were closed come again."""
 
     def run(target: Target) -> None:
         ticks = round(1 / TICK)
@@ -152,7 +154,7 @@ def crowd(says: Callable[[Target], bytes], piece: int) -> Callable[[Target], obj
             time.sleep(max(0.0, began + tick * TICK - time.monotonic()))
             for number in range(tick % ticks, target.many, ticks):
                 found = clients[number]
-                client, left = found or (come(target.port), says(target))
+                client, left = found or (come(target.port, said=at_once), says(target))
                 target.done(found is None)
                 try:
                     client.send(left[:piece])

@@ -115,13 +115,13 @@ class GoodClient:
         return self._is_admin and heard.startswith(_SERVED)
 
     def served(self, seconds: float) -> Served:
-        """Ask again and again for some time, at least twice."""
+        """Ask again and again for some time, at least twice; once if it is not served."""
         times: list[float] = []
         failed, why = 0, ""
         end = time.monotonic() + seconds
         gc.disable()
         try:
-            while time.monotonic() < end or len(times) + failed < 2:
+            while time.monotonic() < end or (len(times) < 2 and not failed):
                 try:
                     times.append(self.be_served())
                 except OSError as problem:

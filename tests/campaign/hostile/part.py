@@ -9,15 +9,18 @@ import re
 import resource
 import socket
 import statistics
+import sys
 import tempfile
 import time
 import unittest
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
+from benchmarks.children import BenchmarkError
 from benchmarks.flood import process
 from tests.campaign.hostile import admin, plain, secure
 from tests.campaign.hostile.attack import Attack, Target, under
@@ -37,11 +40,26 @@ ATTACKS = (*plain.ATTACKS, *secure.ATTACKS, *admin.ATTACKS)
 
 _LONG = 300.0
 """Seconds from which on a campaign is not a mere try of the machinery."""
-_PATIENCE = 10.0
+_ROUNDS = 3
+"""So many fit into what is given, if it is some minutes; then nothing is longer than it has to be."""
+_MEASURED = 4.0  # seconds, where there is time for it
+_MEASUREMENTS = 1.75
+"""How many times as long is measured in all: in the attack, half of that before it, and an eighth before both and afterwards."""
+_STARTING = 1.6  # seconds to start and end a proxy
+_OTHERWISE = (
+    90.0  # seconds for requests, for attacks that are made twice, and for who is not served
+)
+_SHORTEST = 0.1
+_PATIENCE, _PATIENCE_WITH_OTHERS = 10.0, 3.0  # seconds
 _MIB = 2**20
 _STAYS = 24 * _MIB
 """Memory that may be left of an attack. What Python and the C library keep for the next one may be more, but does not grow with that."""
-_HEAD = "before, ms | during, ms | CPU | memory | afterwards | descriptors | done"
+_HEAD = (
+    "| attack | proxy | in peace, ms | in the attack, ms | CPU | memory | afterwards | descriptors | done | rounds |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+_FAILURES = (AssertionError, BenchmarkError, OSError)
+"""What ends a measurement, and not the campaign."""
 
 
 @attrs.frozen
@@ -69,8 +87,12 @@ class Size:
         """Choose what fits."""
         if budget.seconds < _LONG:
             return cls(100, 0.05, 0.15, 0.05, False, (OURS,))  # noqa: FBT003 - named above
-        found = tuple(peer for peer in OTHERS if peer.path() is not None)
-        return cls(5000, 1.0, 4.0, 1.0, True, (OURS, *found))  # noqa: FBT003
+        peers = (OURS, *(peer for peer in OTHERS if peer.path() is not None))
+        wanted = [one.ramp for peer in peers for one in ATTACKS if one.service in peer.services]
+        starting = _ROUNDS * len(wanted) * _STARTING + _OTHERWISE
+        whole = _ROUNDS * (sum(wanted) + len(wanted) * _MEASURED * _MEASUREMENTS)
+        pace = min(1.0, max(_SHORTEST, (budget.seconds - starting) / whole))
+        return cls(5000, 1.0, _MEASURED * pace, pace, True, peers)  # noqa: FBT003
 
 
 @attrs.frozen
@@ -100,26 +122,39 @@ def run(budget: Budget) -> Report:
     """Attack as long as the budget lasts; each attack once at least."""
     report, size = Report(), Size.of(budget)
     found: dict[tuple[str, str], list[Outcome]] = {}
-    with _network(), tempfile.TemporaryDirectory(prefix="txmux-hostile-") as made:
-        number = 0
-        while number == 0 or not budget.is_spent():
-            for peer in size.peers:
-                for attack, outcome in _round(peer, size, budget, number, Path(made), report):
-                    found.setdefault((attack.name, peer.name), []).append(outcome)
-            number += 1
-        own = Path(made) / "requests"
-        own.mkdir()
-        with _victim(OURS, own) as victim:
-            report.defects += [f"admin, {one}" for one in wrong(victim)]
-    report.figures[_title("attack", "proxy")] = f"{_HEAD} | rounds |"
-    report.figures[_title("---", "---")] = "|".join(["---"] * (_HEAD.count("|") + 2)) + "|"
-    for attack in ATTACKS:
-        for peer in size.peers:
-            outcomes = found.get((attack.name, peer.name))
-            if outcomes:
-                report.figures[_title(attack.name, peer.name)] = _row(attack, outcomes)
-    report.figures["kinds of requests to the endpoint admin"] = str(len(CHECKS))
+    try:
+        with _network(), tempfile.TemporaryDirectory(prefix="txmux-hostile-") as made:
+            _attack(budget, size, Path(made), report, found)
+    except KeyboardInterrupt:
+        report.is_interrupted = True
+    rows = [
+        _row(attack, peer, outcomes)
+        for attack, peer in product(ATTACKS, size.peers)
+        if (outcomes := found.get((attack.name, peer.name)))
+    ]
+    report.table = [*_HEAD, *rows]
     return report
+
+
+def _attack(
+    budget: Budget,
+    size: Size,
+    folder: Path,
+    report: Report,
+    found: dict[tuple[str, str], list[Outcome]],
+) -> None:
+    own = folder / "requests"
+    own.mkdir()
+    with _victim(OURS, own) as victim:
+        report.defects += [f"admin, {one}" for one in wrong(victim)]
+    report.figures["kinds of requests to the endpoint admin"] = str(len(CHECKS))
+    report.figures["measured for each figure"] = f"{size.seconds:.2f} s"
+    number = 0
+    while number == 0 or not budget.is_spent():
+        for peer in size.peers:
+            for attack, outcome in _round(peer, size, budget, number, folder, report):
+                found.setdefault((attack.name, peer.name), []).append(outcome)
+        number += 1
 
 
 def _round(
@@ -131,32 +166,39 @@ def _round(
         for trial, attack in enumerate(ATTACKS):
             if attack.service not in peer.services or (number and budget.is_spent()):
                 continue
-            if victim is None or size.is_fresh:
-                runs.close()
-                own = folder / f"{peer.name}-{number}-{trial}"
-                own.mkdir()
-                victim = runs.enter_context(_victim(peer, own))
-            target = Target(
-                victim.ports[attack.service],
-                victim.papers,
-                max(1, round(size.many * attack.share)),
-                size.part,
-                budget.chance(number * len(ATTACKS) + trial),
-            )
-            outcome, broken = _measure(victim, attack, target, size)
+            where = f"{attack.name}, {peer.name}, seed {budget.seed}, round {number}"
+            if size.is_fresh:
+                sys.stderr.write(f"{where}, {budget.left():.0f} s left\n")
+            try:
+                if victim is None or size.is_fresh:
+                    runs.close()
+                    own = folder / f"{peer.name}-{number}-{trial}"
+                    own.mkdir()
+                    victim = runs.enter_context(_victim(peer, own))
+                target = Target(
+                    victim.ports[attack.service],
+                    victim.papers,
+                    max(1, round(size.many * attack.share)),
+                    size.part,
+                    budget.chance(number * len(ATTACKS) + trial),
+                )
+                outcome, broken = _measure(victim, attack, target, size, is_first=not number)
+            except _FAILURES as problem:
+                victim = None
+                report.defects.append(f"{where}: nothing is measured: {problem!r}")
+                continue
             yield attack, outcome
             if peer is OURS:
-                where = f"{attack.name}, seed {budget.seed}, round {number}"
                 report.defects += [f"{where}: {one}" for one in broken]
 
 
 def _measure(
-    victim: Victim, attack: Attack, target: Target, size: Size
+    victim: Victim, attack: Attack, target: Target, size: Size, *, is_first: bool
 ) -> tuple[Outcome, list[str]]:
-    """Attack once; give what came of it, and which promises were broken."""
+    """Attack once, or twice the first time if memory is left of it; give what came of it, and which promises were broken."""
     client = GoodClient(victim, attack.service)
-    client.served(size.seconds / 4)  # whatever is done the first time only
-    before = client.served(size.seconds)
+    client.served(size.seconds / 8)  # whatever is done the first time only
+    before = client.served(size.seconds / 2)
     memory, descriptors = victim.memory(), victim.descriptors()
     with under(attack, target):
         time.sleep(attack.ramp * size.ramp)
@@ -167,7 +209,7 @@ def _measure(
     broken = []
     open_ = _calm(victim, descriptors)
     left = victim.memory() - memory
-    if left > _STAYS:
+    if left > _STAYS and is_first:
         with under(attack, target):
             time.sleep(attack.ramp * size.ramp + size.seconds)
         open_ = _calm(victim, descriptors)
@@ -175,7 +217,7 @@ def _measure(
             broken.append(
                 f"{left / _MIB:.1f} MiB stay in use, and {more / _MIB:.1f} MiB the next time"
             )
-    after = client.served(size.seconds / 4)
+    after = client.served(size.seconds / 8)
     if victim.has_ended():
         broken.append("the service has ended")
     if open_ > 0:
@@ -193,7 +235,8 @@ def _measure(
 
 def _calm(victim: Victim, before: int) -> int:
     """Wait until it has no more open than before, and give how many more it has in the end."""
-    end = time.monotonic() + _PATIENCE
+    patience = _PATIENCE if victim.peer is OURS else _PATIENCE_WITH_OTHERS
+    end = time.monotonic() + patience
     while (more := victim.descriptors() - before) > 0 and time.monotonic() < end:
         time.sleep(0.05)
     return more
@@ -240,11 +283,7 @@ def _victim(peer: Peer, folder: Path) -> Iterator[Victim]:
         yield victim
 
 
-def _title(attack: str, peer: str) -> str:
-    return f"| {attack} | {peer} |"
-
-
-def _row(attack: Attack, outcomes: list[Outcome]) -> str:
+def _row(attack: Attack, peer: Peer, outcomes: list[Outcome]) -> str:
     """Write the middle of the rounds."""
 
     def middle(of: object) -> float:
@@ -260,7 +299,7 @@ def _row(attack: Attack, outcomes: list[Outcome]) -> str:
     memory = (middle(lambda one: one.memory) / _MIB, middle(lambda one: one.left) / _MIB)
     descriptors = [middle(lambda one, at=at: one.descriptors[at]) for at in (0, 1)]
     return (
-        f"{times('before')} | {times('during')} | {middle(lambda one: one.cpu):.0%} "
+        f"| {attack.name} | {peer.name} | {times('before')} | {times('during')} | {middle(lambda one: one.cpu):.0%} "
         f"| {memory[0]:+.1f} MiB | {memory[1]:+.1f} MiB | {descriptors[0]:+.0f}, {descriptors[1]:+.0f} "
         f"| {middle(lambda one: one.done):,.0f} {attack.unit} | {len(outcomes)} |"
     )

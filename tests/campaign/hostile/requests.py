@@ -374,6 +374,25 @@ def _headers(to: Endpoint) -> Iterator[str]:
                 yield f"{path} ({told.status}) has {name}"
 
 
+def _upgrades(to: Endpoint) -> Iterator[str]:
+    """Ask for other protocols, which there are none of."""
+    for path, wanted in product(
+        ("/", "/api/status", "/ws", "/metrics"),
+        (
+            (
+                "Upgrade: websocket",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZQ==",
+            ),
+            ("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+        ),
+    ):
+        for who in ((), (AUTHORIZED,)):
+            told = to.ask(request("GET", path, *who, "Connection: Upgrade, close", *wanted))
+            if told is None or told.status < 200:
+                yield f"{path} changes to what {wanted[0]!r} wants"
+
+
 def _streams(to: Endpoint) -> Iterator[str]:
     """Have more event streams than there may be connections; when they have gone, others are answered again."""
     sent = request("GET", "/api/events", AUTHORIZED)
@@ -405,6 +424,7 @@ CHECKS: tuple[Callable[[Endpoint], Iterator[str]], ...] = (
     _injection,
     _verbs,
     _headers,
+    _upgrades,
     _streams,
 )
 
