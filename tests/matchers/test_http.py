@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,8 +12,8 @@ from tests.matchers.http_samples import LINE_END, PREFACE, REQUEST, said, with_f
 from tests.wire import http2_builder as h2
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
-from txmux.testing import calls_in, check_matcher, facts, in_pieces
-from txmux.wire.http_head import METHODS
+from txmux.testing import calls_in, check_matcher, facts, in_pieces, steps_in
+from txmux.wire.http_head import METHODS, MOST_FIELDS, Stage, parse_request
 
 MATCH, NO = Verdict.MATCH, Verdict.NO
 
@@ -156,6 +158,21 @@ class CostTests(SynchronousTestCase):
         predicate = http.predicate({"host": "a"})
         calls = calls_in(lambda: in_pieces(predicate, data, range(1, len(data))))
         self.assertLess(calls, 60 * len(data))
+
+    def test_many_fields(self) -> None:
+        """Fields before the one that names the host cost next to nothing when they come together."""
+        few, many = (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * count for count in (2, 2000))
+        costs = [steps_in(partial(parse_request, data, None)) for data in (few, many)]
+        self.assertLess(costs[1], 2 * costs[0])
+
+    def test_most_fields(self) -> None:
+        """The host is looked for in a thousand fields, however they are cut."""
+        for others, host in ((MOST_FIELDS - 1, "b"), (MOST_FIELDS, None)):
+            head = b"GET / HTTP/1.1\r\n" + b"a:\r\n" * others
+            data = head + b"Host: b\r\n\r\n"
+            for cut in (17, len(head) // 2, len(head) - 1, len(head), len(head) + 1, len(data)):
+                request = parse_request(data, parse_request(data[:cut], None))
+                self.assertEqual((request.stage, request.host), (Stage.DONE, host))
 
 
 class PropertyTests(SynchronousTestCase):

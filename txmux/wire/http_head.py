@@ -55,6 +55,8 @@ _USUAL = re.compile(
     rb"(?:(?![Hh][Oo][Ss][Tt]:)[^\r\n]+\r\n){0,%d}"
     rb"[Hh][Oo][Ss][Tt]:[ \t]*([A-Za-z0-9._-]+)(?::[0-9]*)?[ \t]*\r\n" % (MOST_FIELDS - 1)
 )
+# Whole lines before the one that names the host, or the empty one.
+_OTHERS = re.compile(rb"(?:(?!\r?\n|[Hh][Oo][Ss][Tt]:)[^\n]*\n){1,%d}" % MOST_FIELDS)
 _LONGEST_HOST = 255
 UNREAD = 256
 """The most bytes of a line that are searched for its end again and again, which is faster than to note how far they were."""
@@ -183,14 +185,19 @@ class Request:
 
     def _read_fields(self, head: bytes) -> None:
         while (end := head.find(b"\n", self._searched)) >= 0:
-            line = head[self._at : end].removesuffix(b"\r")
-            self._fields += 1
-            self._next(Stage.FIELDS if line else Stage.DONE, end + 1)
-            name, colon, value = line.partition(b":")
-            if colon and name.lower() == b"host":
-                self.host = host_without_port(value.strip(b" \t").decode("latin-1"))
-            if not line or self.host is not None or self._fields == MOST_FIELDS:
-                self.stage = Stage.DONE
+            others = _OTHERS.match(head, self._at)
+            if others is None:
+                line = head[self._at : end].removesuffix(b"\r")
+                self._next(Stage.DONE, end + 1)
+                if line:
+                    value = line.partition(b":")[2].strip(b" \t")
+                    self.host = host_without_port(value.decode("latin-1"))
+                return
+            self._fields += head.count(b"\n", self._at, others.end())
+            self._next(Stage.FIELDS, others.end())
+            if self._fields >= MOST_FIELDS:
+                self._fields = MOST_FIELDS
+                self._next(Stage.DONE, 0)
                 return
         name = head[self._at : self._at + 5].lower()
         if name == b"host:":
