@@ -17,6 +17,7 @@ from tests.interop.children import InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist
 from tests.interop.test_inherited_socket import PASS_ON
 from tests.support.echo import EchoServer
+from tests.support.ports import stop_listening
 
 _LIMIT = 96
 _CLIENTS = 300
@@ -38,7 +39,7 @@ class DescriptorTests(InteropTestCase):
     def setUp(self) -> None:
         """Start an echo server and txmux with few descriptors."""
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
-        self.addCleanup(self.backend.close)
+        self.addCleanup(stop_listening, self.backend)
         self.served: list[socket.socket] = []
         threading.Thread(target=self.serve, daemon=True).start()
         rules = _RULES.format(clients=_CLIENTS, port=self.backend.getsockname()[1])

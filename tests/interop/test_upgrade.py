@@ -17,6 +17,7 @@ from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.pacing import Paced
 from tests.interop.servers import start_redis, start_sshd
 from tests.processes.upgrading import Upgrading
+from tests.support.ports import stop_listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +191,7 @@ class UpgradeTests(InteropTestCase):
     def server_of(self, path: Path) -> int:
         """Serve a file to one client, and give the port."""
         listening = socket.create_server(("127.0.0.1", 0))
-        self.addCleanup(listening.close)
+        self.addCleanup(stop_listening, listening)
 
         def serve() -> None:
             with contextlib.suppress(OSError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import InteropTestCase, eventually
 from tests.interop.mux import Mux
+from tests.support.ports import stop_listening
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -153,7 +154,7 @@ class WorkersTestCase(InteropTestCase):
         """Listen as a server."""
         listening = socket.create_server(("127.0.0.1", 0))
         listening.settimeout(20)
-        self.addCleanup(listening.close)
+        self.addCleanup(stop_listening, listening)
         return listening
 
     def relaying(self, listening: socket.socket, listener: str = "") -> str:

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+from tests.support.ports import stop_listening
+
 
 class EchoServer:
     """Serves any number of clients until it is ended.
@@ -33,6 +35,4 @@ class EchoServer:
 
     def end(self) -> None:
         """Accept nobody any more."""
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        stop_listening(self._listening)

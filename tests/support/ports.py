@@ -1,4 +1,4 @@
-"""Ports that nobody has."""
+"""Ports that nobody has, and the end of those that somebody has."""
 
 from __future__ import annotations
 
@@ -20,3 +20,10 @@ def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.S
         with socket.socket(family, kind) as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
             return port
+
+
+def stop_listening(listening: socket.socket) -> None:
+    """Close a socket, and wake the threads that accept connections at it: a mere close would leave them waiting."""
+    with contextlib.suppress(OSError):  # it may have been closed already
+        listening.shutdown(socket.SHUT_RDWR)
+    listening.close()

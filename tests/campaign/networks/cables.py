@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -212,6 +213,8 @@ class Servers:
         try:
             while True:
                 heard, sender = self._udp.recvfrom(65536)
+                if sender is None:
+                    return
                 self._udp.sendto(heard, sender)
         except OSError:
             return
@@ -220,6 +223,9 @@ class Servers:
         """End both."""
         self._tcp.shutdown()
         self._tcp.server_close()
+        # It is not connected, which is an error, but who waits for datagrams is woken.
+        with contextlib.suppress(OSError):
+            self._udp.shutdown(socket.SHUT_RDWR)
         self._udp.close()
 
 
