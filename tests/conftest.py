@@ -23,6 +23,7 @@ WHOLE = (
     "interop/",
     "packaging/",
     "processes/",
+    "processes/",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",
     "test_changes_beside_peers.py",
@@ -40,8 +41,6 @@ UNCOMPARED = (
     "campaign/",
     "interop/",
     "packaging/",
-    "processes/",
-    "test_",
 )
 """Tests of which nobody has looked yet what they leave behind."""
 
