@@ -179,10 +179,10 @@ class ChildTests(SynchronousTestCase):
         require_program("taskset")
         log = Path(self.mktemp())
         with Child(["sh", "-c", "echo begun; while :; do :; done"], log, [_a_core()]) as child:
+            children.eventually(lambda: child.last_words() == "begun", "it has begun")
             children.eventually(lambda: child.cpu() > 0, "it takes CPU time")
             self.assertGreater(child.memory(), 0)
             self.assertFalse(child.has_ended())
-            self.assertEqual(child.last_words(), "begun")
         self.assertTrue(child.has_ended())
         self.assertEqual((child.cpu(), child.memory()), (0, 0))
 
