@@ -96,6 +96,25 @@ class SocketsTest(TestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(end()))
         return peer
 
+    async def test_turns(self) -> None:
+        """Many clients are accepted at once, unless that takes long: then others have their turn after each."""
+        for options, expected in (
+            ({"longest": 3600.0}, 3),
+            ({"longest": 0.0}, 1),
+            ({"at_once": 2}, 2),
+        ):
+            self.factory = PeerFactory()
+            name = self.listen(**options)
+            for _ in range(3):
+                client = socket.create_connection(name)
+                self.addCleanup(client.close)
+            self.port._ready(READ)
+            self.assertEqual(len(self.factory.peers), expected)
+            await self.factory.peer(2)
+            for peer in self.factory.peers:
+                peer.reset()
+                await peer.is_lost()
+
     async def test_both_ways(self) -> None:
         """Bytes go both ways, and both ends know each other's addresses."""
         name = self.listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import succeed
@@ -47,6 +48,7 @@ class SocketPort(WatchedPort):
         factory: Makes the protocols.
         options: Further options.
         at_once: Connections accepted before others have their turn.
+        longest: Seconds after which they have it in any case: a client that has said much already is read as it is accepted.
         descriptors: Tell whether there is room for a client.
     """
 
@@ -58,6 +60,7 @@ class SocketPort(WatchedPort):
         *,
         options: Iterable[SocketOption] = (),
         at_once: int = 64,
+        longest: float = 0.005,
         descriptors: Descriptors = DESCRIPTORS,
     ) -> None:
         super().__init__(poller, listening)
@@ -76,6 +79,7 @@ class SocketPort(WatchedPort):
         label = str(name) if self._family == socket.AF_UNIX else f"port {name[1]}"
         self._pause = Pause(poller.reactor, descriptors, label, listening.fileno, self.startReading)
         self._at_once = at_once
+        self._longest = longest
         self._room = descriptors.room
 
     def startListening(self) -> None:
@@ -108,6 +112,7 @@ class SocketPort(WatchedPort):
     @override
     def _ready(self, events: int) -> None:
         room = self._room
+        until = monotonic() + self._longest
         for _ in range(self._at_once):
             if not room():
                 self._wait(os.strerror(errno.EMFILE))
@@ -128,6 +133,8 @@ class SocketPort(WatchedPort):
                 return
             self._begin(accepted, peer)
             if not self._is_open or self._pause.is_on:  # as somebody who heard of the client wanted
+                return
+            if monotonic() >= until:
                 return
 
     def _begin(self, accepted: socket.socket, name: Any) -> None:
