@@ -7,6 +7,7 @@ import socket
 import threading
 
 from tests.campaign.bytes.streams import Stream
+from tests.processes.running import holders
 
 _LONGEST = 2**18
 _PATIENCE = 60.0
@@ -25,6 +26,7 @@ class Checked(threading.Thread):
         tried: How often it came.
         whole: How often all came back, and the end after it.
         cut: How often its connection was cut off, after bytes that were right.
+        unheard: How often nobody had accepted it within a minute.
         defects: What else it met.
         echoed: The bytes that came back.
     """
@@ -34,7 +36,7 @@ class Checked(threading.Thread):
         self._port, self._seed, self._number, self._first = port, seed, number, first
         self._chance = random.Random(f"{seed} {number}")
         self._stopped = threading.Event()
-        self.tried = self.whole = self.cut = self.echoed = 0
+        self.tried = self.whole = self.cut = self.unheard = self.echoed = 0
         self.defects: list[str] = []
 
     def run(self) -> None:
@@ -51,7 +53,7 @@ class Checked(threading.Thread):
                 except ConnectionError:
                     self.cut += 1
                 except TimeoutError:
-                    self.defects.append("nothing came any more")
+                    self._look_at(client)
 
     def _talk(self, client: socket.socket) -> None:
         trial = self._number << 32 | self.tried
@@ -75,6 +77,13 @@ class Checked(threading.Thread):
             self.defects.append("more came than was sent")
         else:
             self.whole += 1
+
+    def _look_at(self, client: socket.socket) -> None:
+        """Tell one that waits in the queue of a port, whose processes do not live long enough to accept, from one that hangs."""
+        if "process" in (told := holders(client)):
+            self.defects.append(f"nothing came any more:\n{told}")
+        else:
+            self.unheard += 1
 
     def stop(self) -> None:
         """Come no more, after this time."""

@@ -45,10 +45,12 @@ class ProcessTrouble(TroubleCase):
             f"there are three workers, and no more than {before.files} descriptors",
         )
         after = _Kept.by(mux.child.pid)
-        whole, cut = (sum(getattr(client, name) for client in clients) for name in ("whole", "cut"))
+        whole, cut, unheard = (
+            sum(getattr(client, name) for client in clients) for name in ("whole", "cut", "unheard")
+        )
         self.figures |= {
             "workers killed": f"{kills} in {self.seconds:.0f} s",
-            "clients meanwhile": f"{sum(client.tried for client in clients)}: {whole} whole, {cut} cut off,"
+            "clients meanwhile": f"{sum(client.tried for client in clients)}: {whole} whole, {cut} cut off, {unheard} unheard,"
             f" {sum(client.echoed for client in clients) / 1e6:.1f} MB",
             "the parent before": str(before),
             "the parent after": str(after),
