@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
@@ -304,6 +305,19 @@ class ClientsTest(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         transport.deliver(HEALTH)
         self.assertIn(b"200 OK", transport.take())
+
+
+class BurstTest(AdminCase):
+    """Clients that come faster than they are accepted."""
+
+    async def test_queue(self) -> None:
+        """Hundreds wait in the queue, and whoever comes behind them is answered."""
+        self.start("metrics = 127.0.0.1:0")
+        port = self.port_of("metrics")
+        for _ in range(300):  # none is accepted meanwhile
+            client = socket.create_connection(("127.0.0.1", port), timeout=5)
+            self.addCleanup(client.close)
+        self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
 
 
 class StalledTest(AdminCase):

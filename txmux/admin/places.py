@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from txmux.rules.model import Rules
 
-_BACKLOG = 64
+_BACKLOG = 1024
+"""More than are answered at a time: who finds no room here tries again a second later, and later each time."""
 _NAMED_MODE, _OWN_MODE = "660", "600"
 _SYSTEM_FOLDER = Path("/run/txmux")
 

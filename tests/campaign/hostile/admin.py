@@ -55,6 +55,6 @@ ATTACKS = (
         "METRICS",
         crowd(_many_requests, 4096),
         2,
-        share=0.01,
+        share=0.02,
     ),
 )
