@@ -157,3 +157,19 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(defects(*good), 0)
         for bad in ("served", own, second), ("refused", own), ("refused", own, gone):
             self.assertEqual(defects(*bad), 1)
+
+    def test_cut(self) -> None:
+        """Of a worker that was killed, connections of that moment may be cut, but with TLS they must show it."""
+        mix = Mix(["plain"], "K", breaks=0)
+        secure = Mix(["tls"], "K", breaks=0)
+        cut = "an orderly end after 5 of 70 bytes"
+
+        def defects(mix: Mix, problem: str, over: float) -> int:
+            client = Seen(5, "end", 30, 5, finished=True, problem=problem, began=10.0, over=over)
+            return len(judge(1, mix, [client], [], [], [20.0]).defects)
+
+        self.assertEqual(defects(mix, cut, 20.5), 0)
+        self.assertEqual(defects(mix, "broken off after 5 of 70 bytes", 20.5), 0)
+        self.assertEqual(defects(mix, "a wrong byte before 5", 20.5), 1)
+        self.assertEqual(defects(mix, cut, 15.0), 1)
+        self.assertEqual(defects(secure, cut, 20.5), 1)

@@ -125,9 +125,10 @@ class Clients:
         else:
             self._introduce(its, connected, opening)
 
-    def _note(self, its: Plan, problem: str) -> None:
-        seen = Seen(its.trial, "broken", 0, 0, False, problem, its.entry)  # noqa: FBT003
-        self._seen.append(seen)
+    def _note(self, its: Plan, problem: str, heard: str = "broken") -> None:
+        now = self.loop.now
+        seen = Seen(its.trial, heard, 0, 0, finished=False, problem=problem, where=its.entry)
+        self._seen.append(seen._replace(began=now, over=now))
 
     def _connected(self, its: Plan, connected: socket.socket, opening: bytes) -> None:
         self.loop.forget(connected.fileno())
@@ -141,7 +142,7 @@ class Clients:
                 if opening and its.trial % 50 == 0:
                     self._opening -= 1
                     break_off(connected)  # a proxy that gives up in the middle of it
-                    self._seen.append(Seen(its.trial, "gave up", 0, 0, False, "", its.entry))  # noqa: FBT003
+                    self._note(its, "", "gave up")
                     return
         except OSError as problem:
             self._opening -= 1

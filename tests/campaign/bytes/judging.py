@@ -12,12 +12,17 @@ from tests.campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, plan
 from tests.campaign.bytes.talks import RACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from tests.campaign.bytes.plans import Mix, Plan
     from tests.campaign.bytes.talks import Seen
 
 _MOST_DEFECTS = 30  # of one round, since the first ones tell enough
+
+
+_SLACK = 3.0  # seconds in which an end may be late to begin, or to hear
+_CUT = "an orderly end", "a stream that was broken off looks complete", "broken off"
+"""What an end may see whose connection's worker is killed."""
 
 
 @attrs.define
@@ -29,6 +34,8 @@ class Verdict:
         bytes: That arrived, both ways.
         orderly: Connections that nobody broke off, so that all had to arrive.
         empty: Connections that a server saw without a byte, as their clients left before.
+        cut: Connections of workers that were killed.
+        looked_whole: Those of them in which an end saw an end of TCP before the last byte, which is how the kernel closes sockets.
         missed: Clients of a pool that waited at a server which went.
         reasons: Lines of the access log, by reason.
         again: Second connections from the same address, by what became of them.
@@ -40,6 +47,8 @@ class Verdict:
     orderly: int = 0
     empty: int = 0
     missed: int = 0
+    cut: int = 0
+    looked_whole: int = 0
     reasons: Counter[str] = attrs.field(factory=Counter)
     again: Counter[str] = attrs.field(factory=Counter)
     defects: list[str] = attrs.field(factory=list)
@@ -51,6 +60,8 @@ class Verdict:
         self.orderly += other.orderly
         self.empty += other.empty
         self.missed += other.missed
+        self.cut += other.cut
+        self.looked_whole += other.looked_whole
         self.reasons += other.reasons
         self.again += other.again
         self.defects += other.defects
@@ -62,6 +73,7 @@ def judge(
     clients: Iterable[Seen],
     servers: Iterable[Seen],
     log: Iterable[dict[str, Any]],
+    kills: Sequence[float] = (),
 ) -> Verdict:
     """Judge one round.
 
@@ -71,10 +83,11 @@ def judge(
         clients: What they saw.
         servers: What they saw.
         log: The lines of the access log.
+        kills: When workers were killed.
     """
     verdict = Verdict()
     complaints: list[str] = []
-    at_server = _by_trial(servers, verdict, complaints, lambda trial: plan(seed, trial, mix))
+    at_server = _by_trial(servers, verdict, complaints, lambda trial: plan(seed, trial, mix), kills)
     lines: dict[int, list[dict[str, Any]]] = {}
     nobodys: list[dict[str, Any]] = []
     for line in log:
@@ -90,12 +103,20 @@ def judge(
         verdict.connections += 1
         verdict.orderly += its.is_orderly
         verdict.bytes += client.received + (server.received if server else 0)
+        if client.heard == "gave up" and its.entry.startswith("unix"):
+            its_lines = [nobodys.pop()] if nobodys else []
+        if not its_lines and may_be_cut(client, kills):
+            verdict.cut += 1
+            verdict.looked_whole += _looks_whole(client) or _looks_whole(server)
+            complaints += [
+                f"{_told(its)}, of a killed worker: {said}; {_both(client, server, its_lines)}"
+                for said in _of_the_cut(its, client, server)
+            ]
+            continue
         if _was_missed(its, client, server, its_lines):
             verdict.missed += 1
             continue
         said: list[str] = []
-        if client.heard == "gave up" and its.entry.startswith("unix"):
-            its_lines = [nobodys.pop()] if nobodys else []
         if client.again:
             verdict.again[client.again] += 1
             second = [line for line in its_lines if line["backend"] is None]
@@ -108,7 +129,7 @@ def judge(
             )
     complaints += [f"trial {trial} is at a server, without a client" for trial in at_server]
     complaints += [f"trial {trial} is logged, without a client" for trial in lines]
-    complaints += [f"{len(nobodys)} of UNIX are logged, without a client"] if nobodys else []
+    complaints += [f"one of UNIX is logged, without a client: {line}" for line in nobodys]
     verdict.defects = complaints[:_MOST_DEFECTS]
     if len(complaints) > _MOST_DEFECTS:
         verdict.defects.append(f"and {len(complaints) - _MOST_DEFECTS} more in this round")
@@ -120,12 +141,13 @@ def _by_trial(
     verdict: Verdict,
     complaints: list[str],
     plan_of: Callable[[int], Plan],
+    kills: Sequence[float],
 ) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
     for server in servers:
         trial = server.trial % MOST_TRIALS if server.trial >= 0 else -1
         if trial < 0 or not (server.received or server.sent or server.problem):
-            if server.problem:
+            if server.problem and not (kills and server.problem.startswith(_CUT)):
                 complaints.append(f"at server {server.where}: {server.problem}")
             verdict.empty += server.heard == "end"
             if trial >= 0:
@@ -135,6 +157,28 @@ def _by_trial(
         elif server.received or not _lost_a_race(plan_of(server.trial)):
             complaints.append(f"trial {trial} is twice at servers: {found[trial]}, {server}")
     return found
+
+
+def may_be_cut(client: Seen, kills: Sequence[float]) -> bool:
+    """Tell whether a connection was there when a worker was killed."""
+    return any(client.began - _SLACK < killed < client.over + _SLACK for killed in kills)
+
+
+def _looks_whole(one: Seen | None) -> bool:
+    return one is not None and one.problem.startswith(_CUT[:2])
+
+
+def _of_the_cut(its: Plan, client: Seen, server: Seen | None) -> Iterable[str]:
+    """Complain of a connection whose worker was killed: what arrives is right, and TLS shows that it is not whole."""
+    client_is_secure = its.entry.startswith("tls") or its.entry == "through"
+    for name, one, is_secure in (
+        ("client", client, client_is_secure),
+        ("server", server, its.way in "TUX"),
+    ):
+        if one is None or not one.problem:
+            continue
+        if not one.problem.startswith(_CUT) or (is_secure and _looks_whole(one)):
+            yield f"the {name} saw: {one.problem}"
 
 
 def _lost_a_race(its: Plan) -> bool:

@@ -13,7 +13,7 @@ import attrs
 from tests.campaign.bytes.clients import Job
 from tests.campaign.bytes.crew import Crew
 from tests.campaign.bytes.datagrams import Changing, Counts, Datagrams
-from tests.campaign.bytes.judging import Verdict, judge
+from tests.campaign.bytes.judging import Verdict, judge, may_be_cut
 from tests.campaign.bytes.plans import PATIENCE
 from tests.campaign.bytes.rounds import SERVERS, DatagramService, Service, choose
 from tests.campaign.report import Report
@@ -168,9 +168,13 @@ class Rounds:
                 due = time.monotonic() + 2 * _PAUSE * by.random()
 
         seen, at_servers = self.crew.run(job, tick, changing=SERVERS in its.changes)
-        lines = len(seen) + sum(one.again == "refused" for one in seen)
+        cut = sum(may_be_cut(one, service.kills) for one in seen)
+        lines = len(seen) - cut + sum(one.again == "refused" for one in seen)
         log = service.whole_log(lines, PATIENCE)
-        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log)
+        if service.kills:
+            service.stop()
+            log = service.lines()
+        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log, service.kills)
         self.whole.add(verdict)
         defects += verdict.defects
 
@@ -191,6 +195,7 @@ class Rounds:
             "moved": f"{flows.moved} of these clients have had more than one port at the server",
             "came again": ", ".join(f"{count} {what}" for what, count in whole.again.items())
             or "nobody",
+            "cut by killed workers": f"{whole.cut}, of which {whole.looked_whole} without TLS looked complete to an end",
             "missed": f"{whole.missed}, in the queue of a server that went",
         }
         return Report(figures, self.defects, self.is_interrupted)

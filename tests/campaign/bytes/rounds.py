@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +16,7 @@ from tests.campaign.bytes.again import ENTRIES
 from tests.campaign.bytes.places import NAME, OUTSIDE, WAYS
 from tests.campaign.bytes.plans import Mix
 from tests.interop.children import eventually
+from tests.processes.running import is_gone, pids_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tests.campaign.bytes.places import Places
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
+KILL = "killed workers"
 
 _PLAIN_WAYS = "KKKKKKVWPPSLRQ"
 _MOST_WAYS = "KKKKVVWWPPSLTURQ"
@@ -156,12 +159,17 @@ def choose(number: int, by: random.Random) -> Round:
         entries += ["tls", "tls", "tls-v2", "tls-nested", "through"]
     strict = by.random() < 0.5
     changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
-    moves = not {UPGRADE, WORKERS}.isdisjoint(changes)
+    workers = by.choice((1, 1, 2, 3))
+    if by.random() < 0.2:  # each connection that is cut has to be known, so none may move
+        changes = [KILL, *(change for change in changes if change in {RELOAD, SERVERS})]
+        workers = by.choice((2, 3))
+        entries = [entry for entry in entries if entry not in ENTRIES]
+    moves = not {UPGRADE, WORKERS, KILL}.isdisjoint(changes)
     ways = _MOST_WAYS if is_secure else _PLAIN_WAYS
     return Round(
         number,
         by.choice(("kernel", "kernel", "portable")),
-        by.choice((1, 1, 2, 3)),
+        workers,
         tuple(changes),
         Mix(entries, ways, lasting=0.05 if moves else 0.003, strict=strict),
         strict,
@@ -212,6 +220,7 @@ class Service(Upgrading):
         self._its, self._places = its, places
         self._changed = 0
         self.changes: dict[str, int] = {}
+        self.kills: list[float] = []
         super().__init__(places.folder, self.text(0), self._settings(its.workers))
         self.child.allow(seconds)
 
@@ -243,13 +252,27 @@ class Service(Upgrading):
         """Do one of the things that happen meanwhile, and wait until it is done."""
         kinds = [kind for kind in self._its.changes if kind != SERVERS]
         kind = by.choice(kinds)
-        if kind == UPGRADE:
+        if kind == KILL:
+            if not self._kill(by):
+                return
+        elif kind == UPGRADE:
             self.ask()
             self.switched()
         else:
             workers = by.choice((1, 2, 3)) if kind == WORKERS else self._its.workers
             self._reload(workers)
         self.changes[kind] = self.changes.get(kind, 0) + 1
+
+    def _kill(self, by: random.Random) -> bool:
+        """Kill a worker, unless it is the only one, and tell whether that was done."""
+        alive = [pid for pid in pids_of(self.pid) if _is_worker(pid)]
+        if len(alive) < 2:
+            return False
+        victim = by.choice(alive)
+        self.kills.append(time.monotonic())
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: is_gone(victim), "the worker is gone")
+        return True
 
     def _reload(self, workers: int) -> None:
         self._changed += 1
@@ -269,6 +292,14 @@ class Service(Upgrading):
         while time.monotonic() < deadline and self.log.read_bytes().count(b"\n") < count:
             time.sleep(0.1)
         return self.lines()
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"txmux.processes.child" in command and not is_gone(pid)
 
 
 _DATAGRAMS = """

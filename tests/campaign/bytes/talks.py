@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import select
 import socket
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.campaign.bytes.loops import READ, WRITE
@@ -39,6 +40,8 @@ class Seen(NamedTuple):
         problem: What promise is broken by that, if one is.
         where: The letter of the server, or the way in.
         again: What became of a second connection from the same address, as `Again` says.
+        began: When this end began with its part, as of ``time.monotonic()``.
+        over: When it was over.
     """
 
     trial: int
@@ -49,6 +52,8 @@ class Seen(NamedTuple):
     problem: str = ""
     where: str = ""
     again: str = ""
+    began: float = 0.0
+    over: float = 0.0
 
 
 class Talk:
@@ -282,7 +287,7 @@ class Talk:
         problem = problem or self._problem(heard)
         where = self._plan.way if self._role else self._plan.entry
         seen = Seen(self._plan.trial, heard, sent, self.received, self._finished, problem, where)
-        self._on_over(self, seen)
+        self._on_over(self, seen._replace(began=self.began, over=time.monotonic()))
 
     def _problem(self, heard: str) -> str:
         came = f"after {self.received:,} of {self._other.size:,} bytes"
