@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.wire import http2_builder as h2
-from txmux.interfaces import Peeked
+from txmux.interfaces import Peeked, Verdict
+from txmux.matchers.http import http
 from txmux.testing import steps_in
 from txmux.wire.client_hello import parse_client_hello
 from txmux.wire.http2_opening import PREFACE, parse_opening
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 LINE = b"GET /a HTTP/1.1\r\n"
 HELLO = b"\x01\x00\xf0\x00\x03\x03" + bytes(32) + b"\x00\xe0\x00"
-MOST_STEPS = 25
-"""Lines and calls that a byte may take; to read on takes more than twice as many."""
+MOST_STEPS, MOST_STEPS_OF_SHORT_RECORDS = 14, 25
+"""Lines and calls that a byte may take. To read on takes more than twenty, or more than ninety."""
 
 
 def in_records(message: bytes, size: int) -> bytes:
@@ -45,7 +46,13 @@ def seen(request: Request) -> object:
 class CostTests(SynchronousTestCase):
     """They do not read on for each byte."""
 
-    def check(self, parse: Callable[[bytes, Any], Any], start: bytes, rest: bytes) -> None:
+    def check(
+        self,
+        parse: Callable[[bytes, Any], Any],
+        start: bytes,
+        rest: bytes,
+        most: int = MOST_STEPS,
+    ) -> None:
         """See that what comes byte by byte after a start takes few steps, and is still read in the end."""
         known = parse(start, None)
 
@@ -55,7 +62,7 @@ class CostTests(SynchronousTestCase):
                 known = parse(data, known)
 
         parts = [start + rest[:length] for length in range(1, len(rest) + 1)]
-        self.assertLess(steps_in(send) / len(rest), MOST_STEPS)
+        self.assertLess(steps_in(send) / len(rest), most)
         self.assertEqual(told(known), told(parse(start + rest, None)))
 
     def test_http(self) -> None:
@@ -73,7 +80,35 @@ class CostTests(SynchronousTestCase):
         """Long records; those of one byte are read once each."""
         self.check(parse_client_hello, b"\x16\x03\x01\x10\x00" + HELLO, b"a" * 3000)
         start = in_records(HELLO, 1)
-        self.check(parse_client_hello, start, in_records(b"a" * 500, 1))
+        rest = in_records(b"a" * 500, 1)
+        self.check(parse_client_hello, start, rest, MOST_STEPS_OF_SHORT_RECORDS)
+
+
+class MatcherTests(SynchronousTestCase):
+    """What is asked for is not compared again with what has not changed."""
+
+    def check(self, start: bytes, rest: bytes, **options: str) -> None:
+        """See that what comes byte by byte after a start takes few steps, and decides nothing."""
+        predicate = http.predicate(options)
+        peeked = Peeked(start)
+
+        def send() -> None:
+            nonlocal peeked
+            for data in parts:
+                peeked = Peeked(data, peeked)
+                verdicts.add(predicate(peeked))
+
+        verdicts = {predicate(peeked)}
+        parts = [start + rest[:length] for length in range(1, len(rest) + 1)]
+        self.assertLess(steps_in(send) / len(rest), 80)
+        self.assertEqual(verdicts, {Verdict.NEED_MORE})
+
+    def test_http(self) -> None:
+        """Protocols to change to, a thousand names, and a path behind which a query has begun."""
+        self.check(LINE + b"Upgrade: " + b"a," * 15 + b"\r\nX: ", b"y" * 1000, upgrade="b*,c*,d")
+        names = ",".join(f"w{number}.example.com" for number in range(1000))
+        self.check(LINE + b"Host: w999 " + b" " * 260, b"y" * 1000, host=names)
+        self.check(b"GET /api/b?", b"y" * 1000, path="/x*,/y*,/*b")
 
 
 class AnswerTests(SynchronousTestCase):
@@ -109,7 +144,7 @@ class AnswerTests(SynchronousTestCase):
             request = parse_request(data[:end], request)
             afresh = parse_request(data[:end], None)
             self.assertEqual(seen(request), seen(afresh))
-            self.assertEqual(request.path_begun(data[:end]), afresh.path_begun(data[:end]))
+            self.assertEqual(request.path_begun(data[:end], 9), afresh.path_begun(data[:end], 9))
             upgrade = parse_upgrade(data[:end], upgrade)
             self.assertEqual(upgrade.protocols, parse_upgrade(data[:end], None).protocols)
 
@@ -128,6 +163,16 @@ class AnswerTests(SynchronousTestCase):
                 self.assertEqual(known.stage is last, before == 1)
         data = (LINE + b"a").ljust(HEAD_LIMIT, b"a")
         self.assertTrue(parse_upgrade(data, parse_upgrade(data[:-1], None)).done)
+
+    def test_many_fields(self) -> None:
+        """The last byte of a head is not waited through, though a field has just begun."""
+        for length in range(5):
+            data = (LINE + b"a: ").ljust(HEAD_LIMIT - length - 1, b"a") + b"\n" + b"h" * length
+            known = None
+            for end in range(HEAD_LIMIT - 9, HEAD_LIMIT + 1):
+                known = parse_request(data[:end], known)
+                self.assertEqual(known.stage, parse_request(data[:end], None).stage)
+            self.assertIs(known and known.stage, Stage.DONE)
 
     def test_two_continuations(self) -> None:
         """What was waited through in one continuation of a stream is not taken to be in another."""

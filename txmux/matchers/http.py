@@ -53,6 +53,12 @@ class _HttpPredicate:
     version: Globs | None
     upgrade: Globs | None
     key: Key | None
+    _chooses: bool = attrs.field(init=False)
+    """Whether it depends on what `_fits` looks at."""
+
+    @_chooses.default
+    def _find_chooses(self) -> bool:
+        return self._asks or self.version is not None
 
     @property
     def first_bytes(self) -> frozenset[int]:
@@ -80,21 +86,25 @@ class _HttpPredicate:
             return _NO
         request = peeked.parsed(parse_request)
         verdict = self._ask(request, peeked.data)
-        if self.upgrade is None or verdict is _NO or request.stage < _FIELDS:
+        wanted = self.upgrade
+        if wanted is None or verdict is not _MATCH:
             return verdict
         upgrade = peeked.parsed(parse_upgrade)
-        if upgrade.protocols and any(map(self.upgrade.matches, upgrade.protocols)):
-            return verdict
+        if upgrade.protocols and id(wanted) not in upgrade.compared:
+            if any(map(wanted.matches, upgrade.protocols)):
+                return _MATCH
+            upgrade.compared.add(id(wanted))
         return _NO if upgrade.done else _NEED_MORE
 
     def _ask(self, request: Request, data: bytes) -> Verdict:
-        if request.stage is _REFUSED or not self._fits(request, data):
+        stage = request.stage
+        if stage is _REFUSED or (self._chooses and not self._fits(request, data)):
             return _NO
-        if request.stage < _FIELDS:
+        if stage < _FIELDS:
             return _NEED_MORE
         if self.host is None or request.host is not None:
             return _MATCH
-        return _NO if request.stage is _DONE else _NEED_MORE
+        return _NO if stage is _DONE else _NEED_MORE
 
     def _fits(self, request: Request, data: bytes) -> bool:
         """Tell whether all that is known so far is what is wanted."""
@@ -213,17 +223,26 @@ def _method_fits(methods: frozenset[str], request: Request) -> bool:
 
 
 def _host_fits(wanted: Globs, request: Request) -> bool:
-    if request.host is None:
-        return not request.host_begun or wanted.could_match_prefix(request.host_begun)
-    return wanted.matches(request.host)
+    if request.host is not None:
+        return wanted.matches(request.host)
+    # Nothing new may be known of it for long.
+    if id(wanted) in request.compared:
+        return True
+    fits = wanted.could_match_prefix(request.host_begun)
+    if fits:
+        request.compared.add(id(wanted))
+    return fits
 
 
 def _path_fits(wanted: Globs, request: Request, data: bytes) -> bool:
-    if request.stage < _TARGET:
+    if request.stage < _TARGET or id(wanted) in request.compared:
         return True
-    if request.stage is _TARGET:
-        path, query, _ = request.path_begun(data).partition("?")
-        if not path or not query:
-            return not path or wanted.could_match_prefix(path)
-        return request.method != "CONNECT" and wanted.matches(path)
-    return request.path is not None and wanted.matches(request.path)
+    if request.stage is not _TARGET:
+        return request.path is not None and wanted.matches(request.path)
+    path, is_whole = request.path_begun(data, wanted.longest_head + 1)
+    if not is_whole:
+        return not path or wanted.could_match_prefix(path)
+    fits = request.method != "CONNECT" and wanted.matches(path)
+    if fits:
+        request.compared.add(id(wanted))
+    return fits

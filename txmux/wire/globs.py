@@ -41,6 +41,12 @@ class Globs:
     _has_labels: bool = False
     _longest: int = attrs.field(init=False)
     """Of what is in `_under`."""
+    longest_head: int = attrs.field(init=False)
+    """`could_match_prefix` says the same of this many characters of a prefix, and one more, as of all."""
+
+    @longest_head.default
+    def _find_longest_head(self) -> int:
+        return max(map(len, (*self._exact, *self._heads)), default=0)
 
     @_longest.default
     def _find_longest(self) -> int:

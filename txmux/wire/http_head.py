@@ -91,6 +91,7 @@ class Request:
         version: The version, once its digits are there: ``1.0``, ``1.1``.
         host_begun: What has come of a name in the first Host field, while that is not complete.
         host: The host that is asked for, without port and brackets, once it is known; one character a byte.
+        compared: What it was compared with, by id, and need not be again. It only saves time.
     """
 
     stage: Stage = Stage.METHOD
@@ -99,6 +100,7 @@ class Request:
     version: str = ""
     host: str | None = None
     host_begun: str = ""
+    compared: set[int] = attrs.field(factory=set, init=False, eq=False)
 
     _at: int = 0
     """Where what comes next begins."""
@@ -109,17 +111,23 @@ class Request:
     _fields: int = 0
     """How many fields came before it."""
 
-    def path_begun(self, data: bytes) -> str:
-        """Give what has come of a target that begins with a path, while it is not there in full; else nothing.
+    def path_begun(self, data: bytes, most: int) -> tuple[str, bool]:
+        """Give what has come of a target that begins with a path, while it is not there in full.
 
         It is not kept, as it may be long, and come byte by byte.
 
         Args:
             data: The bytes that `parse_request` was given.
+            most: The most characters that are wanted of the path, unless it is there in full.
+
+        Returns:
+            The path, or nothing if the target has none that begins with a slash; and whether a query follows it.
         """
         if self.stage is not _TARGET or not data.startswith(b"/", self._at):
-            return ""
-        return data[self._at :].decode("latin-1")
+            return "", False
+        end = data.find(b"?", self._at)
+        path = data[self._at : end] if end >= 0 else data[self._at : self._at + most]
+        return path.decode("latin-1"), end >= 0
 
     @property
     def path(self) -> str | None:
@@ -203,9 +211,12 @@ class Request:
         if name == b"host:":
             begun = head[self._at + 5 : self._at + 5 + _LONGEST_HOST].lstrip(b" \t")
             self.host_begun = _HOST_BEGUN.match(begun)[0].decode()  # type: ignore[index]
-        is_there = len(head) >= self._at + 5 + _LONGEST_HOST or not b"host:".startswith(name)
         self._searched = len(head)
-        self._unread_until = min(len(head) + UNREAD, HEAD_LIMIT) if is_there else 0
+        self._unread_until = min(len(head) + UNREAD, HEAD_LIMIT)
+        if len(name) < 5:
+            self._unread_until = min(self._at + 5, HEAD_LIMIT)
+        elif name == b"host:" and len(head) < self._at + 5 + _LONGEST_HOST:
+            self._unread_until = 0
         if len(head) == HEAD_LIMIT:
             self.stage = Stage.DONE
 
@@ -234,6 +245,7 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
         if usual and (method := usual[1].decode()) in METHODS and method != "CONNECT":
             target, version, host = usual[2].decode(), f"1.{usual[3].decode()}", usual[4].decode()
             return Request(Stage.DONE, method, target, version, host)
+        request = Request()
     elif len(data) < earlier._unread_until and (
         data.find(b"\n", earlier._searched) < 0
         if earlier.stage is _FIELDS
@@ -242,7 +254,9 @@ def parse_request(data: bytes, earlier: Request | None) -> Request:
         return earlier  # a client may send byte by byte
     elif earlier.stage not in _STEPS:
         return earlier
-    request = copied(earlier) if earlier else Request()
+    else:
+        request = copied(earlier)
+        request.compared = set()
     request.read(data)
     return request
 

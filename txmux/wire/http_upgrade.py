@@ -24,10 +24,12 @@ class Upgrade:
     Attributes:
         protocols: The names of the protocols that are offered, in lower case and without their versions.
         done: Whether these are all of them.
+        compared: What they were compared with, by id, without success. It only saves time.
     """
 
     protocols: tuple[str, ...] = ()
     done: bool = False
+    compared: set[int] = attrs.field(factory=set, init=False, eq=False)
 
     _at: int = 0
     """Where the line begins that comes next."""
@@ -68,12 +70,12 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
         data: The bytes so far, of a request whose first line is known to be right.
         earlier: The answer for fewer bytes of the same stream.
     """
-    if earlier is not None and (
-        earlier.done
-        # A client may send byte by byte.
-        or (len(data) < earlier._unread_until and data.find(b"\n", earlier._searched) < 0)
-    ):
-        return earlier
+    if earlier is not None:
+        if len(data) < earlier._unread_until and data.find(b"\n", earlier._searched) < 0:
+            return earlier  # a client may send byte by byte
+        if earlier.done:
+            return earlier
     upgrade = copied(earlier) if earlier else Upgrade()
+    upgrade.compared = set()
     upgrade.read(data[:HEAD_LIMIT])
     return upgrade
