@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 _READING = frozenset({"open", "os.listdir", "os.scandir"})
 _CODE = (".py", ".pyc", ".so")
-_TEMPORARY = tempfile.gettempdir()
 _state = {"hooked": False, "closed": False}
 
 
@@ -23,7 +22,8 @@ def _hook(event: str, arguments: tuple[object, ...]) -> None:
         path = str(arguments[0])
         of_python = path.endswith(_CODE) or path.startswith(tuple(filter(None, sys.path)))
         # Some have others read a temporary file.
-        is_new = event == "open" and (path == _TEMPORARY or path.startswith(f"{_TEMPORARY}/tmp"))
+        folder = tempfile.gettempdir()
+        is_new = event == "open" and (path == folder or path.startswith(f"{folder}/tmp"))
         if not of_python and not is_new:
             raise FileNotFoundError(2, "No such file or directory", path)
 
@@ -35,6 +35,7 @@ def no_files() -> Iterator[None]:
         _state["hooked"] = True
         sys.addaudithook(_hook)
     matchers()  # of which Twisted keeps a file
+    tempfile.gettempdir()  # which looks for the folder once
     _state["closed"] = True
     try:
         yield
