@@ -9,9 +9,14 @@ import threading
 
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import Mux
+from txmux.sockets.options import keepalive_options, set_options
 
 _CLIENTS = 200
+_BY_BYTES, _AT_ONCE = "[route all]\nmatch = any\nbackend = {}\n", "default = {}\n"
 _RESET = struct.pack("ii", 1, 0)
+# A reset that gets lost is not sent again: whoever has not heard of it must ask.
+_ASKING = "idle=1s interval=1s count=2"
+_ASKS = keepalive_options(1, 1, 2)
 
 
 class _Server:
@@ -34,6 +39,7 @@ class _Server:
 
     def _serve(self, accepted: socket.socket) -> None:
         with accepted, contextlib.suppress(OSError):
+            set_options(accepted, _ASKS)
             while accepted.recv(100):
                 pass
             self.orderly += 1
@@ -54,7 +60,8 @@ class EarlyResetTests(InteropTestCase):
         server = _Server()
         self.addCleanup(server.end)
         backend = f"127.0.0.1:{server.port}"
-        rules = f"[listen public]\nendpoint = 127.0.0.1:0\n{route.format(backend)}"
+        listen = f"[listen public]\nendpoint = 127.0.0.1:0\nkeepalive = {_ASKING}\n"
+        rules = f"{listen}{route.format(backend)}"
         mux = self.own(Mux(self.folder, rules, f"relay = {relay}"))
         for _ in range(_CLIENTS):
             with mux.connect() as client:
@@ -67,10 +74,16 @@ class EarlyResetTests(InteropTestCase):
 
     def test_kernel(self) -> None:
         """The kernel relay."""
-        self.break_off("kernel", "[route all]\nmatch = any\nbackend = {}\n", b"hello")
-        self.break_off("kernel", "default = {}\n", b"")
+        self.break_off("kernel", _BY_BYTES, b"hello")
 
     def test_portable(self) -> None:
         """The portable relay."""
-        self.break_off("portable", "[route all]\nmatch = any\nbackend = {}\n", b"hello")
-        self.break_off("portable", "default = {}\n", b"")
+        self.break_off("portable", _BY_BYTES, b"hello")
+
+    def test_silent_kernel(self) -> None:
+        """The kernel relay, and clients that say nothing."""
+        self.break_off("kernel", _AT_ONCE, b"")
+
+    def test_silent_portable(self) -> None:
+        """The portable relay, and clients that say nothing."""
+        self.break_off("portable", _AT_ONCE, b"")
