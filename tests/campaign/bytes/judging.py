@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _MOST_DEFECTS = 30  # of one round, since the first ones tell enough
 
 
+_OF_CLIENTS = {"client-reset", "client-gone", "proxy-header"}
+"""Why one ends whose client breaks off; the last is for a reset that may have taken a part of its header."""
 _SLACK = 3.0  # seconds in which an end may be late to begin, or to hear
 _CUT = "an orderly end", "a stream that was broken off looks complete", "broken off"
 """What an end may see whose connection's worker is killed."""
@@ -240,10 +242,13 @@ def _of_the_line(
         and line["reason"] != "connect-refused"
     ):
         yield "a server that broke off looks as if it had ended"
-    if its.way != line["backend"] and (line["backend"] or its.is_orderly):
-        yield f"logged at {line['backend']} instead of {its.way}"
-    if its.entry == "through":
-        return  # what is logged there are bytes of TLS
+    backend = line["backend"]
+    if its.way == "H" and backend is not None and backend.startswith("handover:"):
+        backend = "H"
+    if its.way != backend and (backend or its.is_orderly):
+        yield f"logged at {backend} instead of {its.way}"
+    if its.entry == "through" or its.way == "H":
+        return  # nobody counts what goes by a client's own socket; what is logged there are bytes of TLS
     came_in, came_out = line["bytes_in"], line["bytes_out"]
     if its.is_orderly and (came_in, came_out) != (its.client.size, its.server.size):
         yield "the bytes in the log are not those of the plan"
@@ -255,6 +260,8 @@ def _of_the_line(
 
 def _reasons(its: Plan) -> set[str]:
     """Give the reasons that may be logged."""
+    if its.way == "H":  # whatever comes after that
+        return {"handed-over"} | (_OF_CLIENTS if its.client.ending not in ORDERLY else set())
     if its.is_orderly:
         return {"done"}
     found = set()

@@ -49,11 +49,13 @@ WAYS = (
     Way("X", tls=True),
     Way("F", proxy="v2"),
     Way("R"),
+    Way("H"),
     Way("Q", more="max_connections = 4\nqueue = 10000\nqueue_timeout = 10m"),
     Way("P", more="retries = 4\nbalance = random"),
 )
 """All; S listens on a UNIX socket, X is reached by TLS that txmux does not end, F is asked before its client has spoken, R breaks off
-whoever comes, Q has room for few while the others wait, and P is a pool."""
+whoever comes, Q has room for few while the others wait, H is given its clients' own sockets,
+and P is a pool."""
 
 
 @attrs.define
@@ -76,7 +78,11 @@ class Places:
         authority.write(self.folder / "authority.pem")
         authority.issue(NAME).write(self.folder / "server.pem", key=True)
         for way in WAYS:
-            if way.letter == "S":
+            if way.letter == "H":
+                at = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                at.bind(self.handover)
+                at.listen(4096)
+            elif way.letter == "S":
                 at = socket.socket(socket.AF_UNIX)
                 at.bind(str(self.folder / "server.sock"))
                 at.listen(4096)
@@ -97,6 +103,11 @@ class Places:
     def entry(self) -> str:
         """Give the path of the UNIX socket at which txmux listens."""
         return f"{self.folder}/txmux.sock"
+
+    @property
+    def handover(self) -> str:
+        """Give the path of the UNIX socket at which a server is given its clients."""
+        return f"{self.folder}/handover.sock"
 
     def servers(self, letter: str) -> list[str]:
         """Give the servers of a way as rules name them."""

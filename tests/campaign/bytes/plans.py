@@ -146,11 +146,7 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
     by = chance(seed, trial)
     entry = mix.entries[int(by.random() * len(mix.entries))]
     way = mix.ways[int(by.random() * len(mix.ways))]
-    way = _ONLY.get(entry, way)
-    if (
-        entry == "race" and way == "K"
-    ):  # its client decides for the server that was connected already
-        way = "F"
+    way = _led(entry, way)
     up, down = _size(by, mix.most), _size(by, mix.most)
     first, second = _endings(by) if by.random() < mix.breaks else _orderly(by)
     waiting = by.random()
@@ -172,6 +168,15 @@ def plan(seed: int, trial: int, mix: Mix) -> Plan:
     if way == "R":
         server = attrs.evolve(server, size=0, waits=False, ending=Ending.RESET, at=0)
     return Plan(trial, entry, way, client, server, by.choice((1, 3, 10, 2**16, 2**16)))
+
+
+def _led(entry: str, way: str) -> str:
+    """Give the way out that clients of an entry can take instead of another."""
+    if way == "H" and entry not in {"plain", "v1", "v2"}:
+        way = "K"  # there is no socket of the client's own to give
+    if entry == "race" and way == "K":
+        return "F"  # the client decides for the server that was connected already
+    return _ONLY.get(entry, way)
 
 
 def _size(by: random.Random, most: int) -> int:

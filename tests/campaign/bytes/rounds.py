@@ -108,6 +108,12 @@ under = plain, told, unix, few, rated, race, ended, inside
 match = {match}
 backend = {letter}
 """
+_GIVEN = """
+[route H]
+under = plain, told
+match = payload text=H
+backend = handover:{path}
+"""
 _RACED = """
 [route F]
 under = race, hush
@@ -166,9 +172,12 @@ def choose(number: int, by: random.Random) -> Round:
         entries = [entry for entry in entries if entry not in ENTRIES]
     moves = not {UPGRADE, WORKERS, KILL}.isdisjoint(changes)
     ways = _MOST_WAYS if is_secure else _PLAIN_WAYS
+    relay = by.choice(("kernel", "kernel", "portable"))
+    if relay == "kernel" and by.random() < 0.5:
+        ways += "HH"
     return Round(
         number,
-        by.choice(("kernel", "kernel", "portable")),
+        relay,
         workers,
         tuple(changes),
         Mix(entries, ways, lasting=0.05 if moves else 0.003, strict=strict),
@@ -190,6 +199,10 @@ def rules(its: Round, places: Places, number: int = 0) -> str:
     text.append(_TLS.format(folder=places.folder))
     for way in WAYS:
         letter = way.letter
+        if letter == "H":
+            if letter in its.mix.ways:
+                text.append(_GIVEN.format(path=places.handover))
+            continue
         if letter not in "FX":
             # some are known by their first byte, others need the whole header
             regex = rf"regex pattern=^{letter}[0-9a-f]{{8}}![0-9a-f]{{8}}\n"

@@ -137,9 +137,25 @@ class Servers:
                     break_off(accepted)
                     continue
                 accepted.setblocking(False)  # noqa: FBT003
+                if way.letter == "H":
+                    taking = functools.partial(self._take, accepted, way)
+                    self.loop.watch(accepted.fileno(), READ, taking)
+                    continue
                 arrival = _Arrival(self, accepted, way, self._context)
                 self.live.add(arrival)
                 arrival.begin()
+
+    def _take(self, giver: socket.socket, way: Way, _: int) -> None:
+        """Take a client's own socket."""
+        self.loop.forget(giver.fileno())
+        descriptors: list[int] = []
+        with giver, contextlib.suppress(OSError):
+            _told, descriptors, _flags, _address = socket.recv_fds(giver, 2**16, 1)
+            giver.send(b"taken")
+        for descriptor in descriptors:
+            arrival = _Arrival(self, socket.socket(fileno=descriptor), way, self._context)
+            self.live.add(arrival)
+            arrival.begin()
 
     def begin(
         self, arrival: _Arrival, wire: Wire, trial: int, letter: str, received: bytes
