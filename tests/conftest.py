@@ -42,7 +42,7 @@ UNCOMPARED = (
     "interop/",
     "packaging/",
 )
-"""Tests of which nobody has looked yet what they leave behind."""
+"""Tests of which it is not known yet what they leave behind."""
 
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
