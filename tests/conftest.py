@@ -22,8 +22,6 @@ WHOLE = (
     "cli/top/test_terminal.py",
     "interop/",
     "packaging/",
-    "processes/",
-    "processes/",
     "service/test_privileges.py",
     "test_benchmarks.py::RunTests",
     "test_changes_beside_peers.py",
@@ -41,6 +39,8 @@ UNCOMPARED = (
     "campaign/",
     "interop/",
     "packaging/",
+    # They have left nothing in one order; in the reverse order, only a third of them has been tried.
+    "processes/",
 )
 """Tests of which it is not known yet what they leave behind."""
 
