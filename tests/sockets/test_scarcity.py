@@ -17,11 +17,12 @@ from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.sockets.scarcity import ScarceEpoll, make_scarce
-from tests.support.peers import PeerFactory, connect, make_stalled_port, reactor
+from tests.support.peers import Peer, PeerFactory, connect, make_stalled_port, reactor
 from txmux.sockets import poller as poller_module
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.descriptors import Descriptors
 from txmux.sockets.gate import gate
+from txmux.sockets.memory import MEMORY, OutOfMemory
 from txmux.sockets.poller import READ, WRITE, Poller
 from txmux.sockets.port import SocketPort
 
@@ -41,6 +42,13 @@ class _Failing(ClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         self.failed.callback(reason)
+
+
+class _Full(dict[int, Any]):
+    """A table that there is no memory for to grow."""
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        raise MemoryError
 
 
 def descriptors() -> int:
@@ -208,6 +216,72 @@ class MemoryTest(TestCase):
             await deferLater(reactor, 0.01)
         client.send(b"x")
         await (await factory.peer()).has(1)
+
+    async def test_watch(self) -> None:
+        """A descriptor that there is no memory to note is not watched, and can be later."""
+        poller = Poller.of(reactor)
+        ours, theirs = socket.socketpair()
+        self.addCleanup(theirs.close)
+        self.addCleanup(ours.close)
+        for table in ("_handlers", "_events"):
+            full = self.patch(poller, table, _Full())
+            self.assertRaises(MemoryError, poller.watch, ours.fileno(), WRITE, self.run_short)
+            full.restore()
+            ready: Deferred[int] = Deferred()
+            poller.watch(ours.fileno(), WRITE, ready.callback)
+            await ready
+            poller.forget(ours.fileno())
+
+    async def test_connector(self) -> None:
+        """A connection for which there is none is broken off, and whoever wants it is told, at each step of it."""
+        listening = PeerFactory()
+        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        there, full = port.getHost().port, make_stalled_port(self)
+        poller, clock = Poller.of(reactor), Clock()
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        before = descriptors()
+        for owner, name, number in (
+            (clock, "callLater", full),
+            (poller, "watch", full),
+            (_Failing, "buildProtocol", there),
+        ):
+            factory = _Failing()
+            lacks = self.patch(owner, name, self.run_short)
+            connector = SocketConnector(
+                poller, clock, socket.AF_INET, ("127.0.0.1", number), factory
+            )
+            connector.connect(5)
+            lacks.restore()
+            failure = await self.assertFailure(factory.failed, OutOfMemory)
+            self.assertEqual(str(failure), "there is no memory left")
+        self.assertEqual(clock.getDelayedCalls(), [])
+        peer = await listening.peer()
+        await peer.is_lost()
+        self.assertTrue(peer.was_reset())
+        self.assertEqual(descriptors(), before)
+
+    async def test_connected(self) -> None:
+        """One that is established, and cannot be watched, is lost for its protocol."""
+        listening = PeerFactory()
+        port = reactor.listenTCP(0, listening, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        name = ("127.0.0.1", port.getHost().port)
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        for method in ("watch", "makeConnection"):
+            ours = Peer()
+            owner: Any = Poller.of(reactor) if method == "watch" else ours
+            lacks = self.patch(owner, method, self.run_short)
+            factory = ClientFactory.forProtocol(lambda: ours)  # noqa: B023
+            SocketConnector(Poller.of(reactor), Clock(), socket.AF_INET, name, factory).connect(5)
+            lacks.restore()
+            await ours.until(lambda: ours.lost is not None)  # noqa: B023
+            assert ours.lost is not None
+            self.assertIs(ours.lost.type, OutOfMemory)
+        for index in range(2):
+            peer = await listening.peer(index)
+            await peer.is_lost()
+            self.assertTrue(peer.was_reset())
 
     async def test_gate(self) -> None:
         """A port of Twisted's is not closed, and accepts again later."""

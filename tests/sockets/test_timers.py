@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -9,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from txmux.sockets.memory import MEMORY
 from txmux.sockets.timers import Timers
 
 
@@ -48,6 +51,33 @@ class TimersTest(SynchronousTestCase):
         self.assertEqual(self.called, [])
         self.clock.advance(1)
         self.assertEqual(self.called, ["second"])
+
+    def test_no_memory(self) -> None:
+        """Where memory lacks to be rung again, those that wait are not forgotten, though no other timer follows."""
+        self.timers.callLater(1, self.called.append, "a")
+        self.clock.advance(0.5)
+        self.timers.callLater(1, self.called.append, "b")
+        self.lack_once()
+        self.clock.advance(0.5)
+        self.assertEqual(self.called, ["a"])
+        self.clock.pump([0.125] * 4)
+        self.assertEqual(self.called, ["a", "b"])
+
+    def test_no_memory_for_one(self) -> None:
+        """One that cannot be set for want of memory is not there."""
+        self.lack_once()
+        self.assertRaises(MemoryError, self.timers.callLater, 1, self.called.append, "a")
+        self.assertEqual(self.timers.getDelayedCalls(), [])
+
+    def lack_once(self) -> None:
+        """Have the clock set no timer for want of memory, once."""
+
+        def call_later(*arguments: Any) -> Any:
+            lacks.restore()
+            raise MemoryError(arguments)
+
+        self.addCleanup(setattr, MEMORY, "_since", None)
+        lacks = self.patch(self.clock, "callLater", call_later)
 
     def test_reset(self) -> None:
         """One that is reset begins again, with whatever length."""

@@ -282,6 +282,13 @@ class Relay:
         To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
         """
         self._timer = None
+        try:
+            self._end_if_taken(side, end, paused)
+        except MemoryError:
+            MEMORY.lacks()
+            self.abort("error")  # nobody would look again
+
+    def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
         if side.gone:
             return
         moved = self._still_sending()
@@ -390,6 +397,13 @@ class Relay:
 
     def _ring(self) -> None:
         self._timer = None
+        try:
+            self._look()
+        except MemoryError:
+            MEMORY.lacks()
+            self.abort("error")
+
+    def _look(self) -> None:
         if self._keepalive is not None:
             gone, self._pause = look((self._client, self._server), self._keepalive)
             if gone is not None:

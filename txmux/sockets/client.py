@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from txmux.sockets.descriptors import DESCRIPTORS
 from txmux.sockets.lean import LeanSocket
+from txmux.sockets.memory import MEMORY, OUT_OF_MEMORY
 from txmux.sockets.poller import WRITE
 from txmux.sockets.transport import SocketTransport, address_of
 
@@ -86,6 +87,8 @@ class SocketConnector:
         self._family = family
         self._name = name
         self._factory = factory
+        self._socket: Any = None
+        self._is_over = False
         self._deadline: IDelayedCall | None = None
         self._retry: IDelayedCall | None = None
 
@@ -108,6 +111,22 @@ class SocketConnector:
         Raises:
             OSError: No socket can be had.
         """
+        try:
+            self._connect(timeout, options, sources, eager=eager)
+        except MemoryError:
+            if self._is_over or self._socket is None:
+                raise
+            MEMORY.lacks()
+            self._end(OUT_OF_MEMORY)
+
+    def _connect(
+        self,
+        timeout: float,
+        options: Sequence[SocketOption],
+        sources: Sequence[Binding],
+        *,
+        eager: bool,
+    ) -> None:
         if sources:
             for source in sources:
                 number, why = self._begin_from(source, options, eager=eager)
@@ -231,6 +250,7 @@ class SocketConnector:
         self._end(Failure(error.getConnectError((number, why))))
 
     def _end(self, why: Failure) -> None:
+        self._is_over = True
         self._stop_waiting()
         self._poller.closing(self._socket.fileno())
         reset_on_close(self._socket)
@@ -246,11 +266,20 @@ class SocketConnector:
                 return
             host = address_of(self._family, own)
         self._stop_waiting()
-        peer = _address_of(self._family, self._name)
         try:
+            peer = _address_of(self._family, self._name)
             protocol = self._factory.buildProtocol(peer)
+            transport = SocketTransport(self._poller, self._socket, self._family, peer, host)
+        except MemoryError:
+            MEMORY.lacks()
+            self._end(OUT_OF_MEMORY)
+            return
         except Exception:  # noqa: BLE001 - whatever it is, the attempt is over, and its maker is told
             self._end(Failure())
             return
-        transport = SocketTransport(self._poller, self._socket, self._family, peer, host)
-        transport.begin(protocol)
+        self._is_over = True
+        try:
+            transport.begin(protocol)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            transport.connectionLost(OUT_OF_MEMORY)

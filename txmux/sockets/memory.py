@@ -28,6 +28,9 @@ class OutOfMemory(ConnectionAborted):
 
     osError = errno.ENOMEM  # as Twisted's errors of connecting have it
 
+    def __str__(self) -> str:
+        return "there is no memory left"
+
 
 OUT_OF_MEMORY = Failure(OutOfMemory())
 """Why a connection is gone that there was no memory for. One object for all, made while there is some."""

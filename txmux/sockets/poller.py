@@ -87,29 +87,40 @@ class Poller:
 
         Raises:
             OSError: The system lacks what it takes (ENOSPC, ENOMEM, EMFILE); then the descriptor is not watched.
+            MemoryError: So does this process.
         """
         before = self._events.get(descriptor)
         if before is None:
-            self._register(descriptor, events)
-        elif before != events:
+            self._begin_to_watch(descriptor, events, handler)
+            return
+        if before != events:
             self._epoll.modify(descriptor, events)
         self._handlers[descriptor] = handler
         self._events[descriptor] = events
+
+    def _begin_to_watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        try:
+            # First what may take memory: of a descriptor that is registered and has no handler, nobody would hear any more.
+            self._handlers[descriptor] = handler
+            self._events[descriptor] = events
+            self._register(descriptor, events)
+        except (OSError, MemoryError):
+            self._handlers.pop(descriptor, None)
+            self._events.pop(descriptor, None)
+            if self._epoll is not None:
+                self._stop_if_unused()
+            raise
 
     def _register(self, descriptor: int, events: int) -> None:
         if self._epoll is None:
             self._epoll = select.epoll()
             try:
                 self.reactor.addReader(self)
-            except OSError:
+            except (OSError, MemoryError):
                 self._epoll.close()
                 self._epoll = None
                 raise
-        try:
-            self._epoll.register(descriptor, events)
-        except OSError:
-            self._stop_if_unused()
-            raise
+        self._epoll.register(descriptor, events)
 
     def change(self, descriptor: int, events: int) -> None:
         """Watch a descriptor for something else from now on."""

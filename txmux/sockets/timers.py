@@ -9,10 +9,14 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from txmux.sockets.memory import MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _MOST_QUEUES = 64  # with more lengths a queue is not worth its while
+
+_SHORT_OF_MEMORY = 0.1  # seconds after which timers ring that could not for want of it
 
 _log = Logger()
 
@@ -168,11 +172,15 @@ class _Queue:
         self.delay = delay
 
     def add(self, timer: Timer) -> None:
-        timer.queue = self
         timer.at = self._seconds() + self.delay
         self.waiting[timer] = None
+        timer.queue = self
         if self._alarm is None:
-            self._alarm = self._clock.callLater(self.delay, self._ring)
+            try:
+                self._alarm = self._clock.callLater(self.delay, self._ring)
+            except MemoryError:
+                self.remove(timer)
+                raise
 
     def remove(self, timer: Timer) -> None:
         timer.queue = None
@@ -191,8 +199,10 @@ class _Queue:
         try:
             self._run_out()
         except MemoryError:
-            self._alarm = None  # so that the next timer sets it
-            raise
+            MEMORY.lacks()
+            # Those that have not run yet must not wait for the next timer of their length, which may never come.
+            self._alarm = None
+            self._alarm = self._clock.callLater(_SHORT_OF_MEMORY, self._ring)
 
     def _run_out(self) -> None:
         waiting = self.waiting

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,7 @@ LOST = Failure(main.CONNECTION_LOST)
 """Why a connection is gone that broke."""
 
 _ABORTED = Failure(error.ConnectionAborted())
+_NO_MEMORY = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 _RESET = struct.pack("ii", 1, 0)  # linger, but for no time at all
 
 _log = Logger()
@@ -250,11 +253,17 @@ class SocketTransport(tcp.Connection):
     def _watch(self, events: int) -> None:
         try:
             self._poller.watch(self._descriptor, events, self._ready)
+        except MemoryError:
+            MEMORY.lacks(ended=1)
+            self._unwatched(_NO_MEMORY, OUT_OF_MEMORY)
         except OSError as problem:
-            # Nobody would ever hear of it again, so it ends: later, as whoever wants to read or write does not expect it.
-            self._events = 0
-            self.trouble = problem
-            self._poller.call_soon(functools.partial(self.connectionLost, Failure(problem)))
+            self._unwatched(problem, Failure(problem))
+
+    def _unwatched(self, problem: OSError, why: Failure) -> None:
+        # Nobody would ever hear of it again, so it ends: later, as whoever wants to read or write does not expect it.
+        self._events = 0
+        self.trouble = problem
+        self._poller.call_soon(functools.partial(self.connectionLost, why))
 
     def _ready(self, events: int) -> None:
         """Do what the reactor does for a descriptor that is ready."""
