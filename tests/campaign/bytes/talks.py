@@ -133,7 +133,9 @@ class Talk:
         self._events = 0
 
     def begin(self) -> None:
-        """Send what can be sent, and wait for the rest."""
+        """Send what can be sent, and wait for the rest; nothing, if it was given up meanwhile."""
+        if self.is_over:
+            return
         self._events = READ
         self._loop.watch(self._fd, READ, self.ready)
         self.ready(select.EPOLLIN if self._wire.can_read() else 0)
