@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.logger import Logger
@@ -246,11 +246,14 @@ class Relay:
 
     def side_lost(self, side: RelaySide, reason: Failure) -> None:
         """End the other side too, once its peer has taken what is left for it."""
+        self._or_abort(self._side_lost, side, reason)
+
+    def _or_abort(self, do: Callable[..., None], *arguments: Any) -> None:
         try:
-            self._side_lost(side, reason)
+            do(*arguments)
         except MemoryError:
             MEMORY.lacks()
-            self.abort("error")  # or nothing might ever end the other side
+            self.abort("error")  # or nothing might ever end what is left
 
     def _side_lost(self, side: RelaySide, reason: Failure) -> None:
         other = side.other
@@ -282,11 +285,7 @@ class Relay:
         To reset a connection throws away what is still on its way, and so does to close one over unread bytes.
         """
         self._timer = None
-        try:
-            self._end_if_taken(side, end, paused)
-        except MemoryError:
-            MEMORY.lacks()
-            self.abort("error")  # nobody would look again
+        self._or_abort(self._end_if_taken, side, end, paused)
 
     def _end_if_taken(self, side: RelaySide, end: Callable[[], None], paused: float) -> None:
         if side.gone:
@@ -397,11 +396,7 @@ class Relay:
 
     def _ring(self) -> None:
         self._timer = None
-        try:
-            self._look()
-        except MemoryError:
-            MEMORY.lacks()
-            self.abort("error")
+        self._or_abort(self._look)
 
     def _look(self) -> None:
         if self._keepalive is not None:

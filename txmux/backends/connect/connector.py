@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.connect.dial import OWN_TROUBLE, reason_of
 from txmux.backends.connect.replay import RequestRefusedError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -254,7 +254,7 @@ class BackendConnector:
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
             server=member.target.text,
-            why=failure.getErrorMessage(),
+            why=reason_of(failure),
         )
         if isinstance(found, Member):
             self._try(found)

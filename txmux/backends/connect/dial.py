@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.internet import error
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.python.failure import Failure
 
 from txmux.sockets.client import SocketConnector, reset_on_close
 from txmux.sockets.datagramclient import DatagramClient
@@ -106,6 +107,13 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
     if kind == "tcp" and isIPv6Address(host):
         return socket.AF_INET6, (host, port)
     return None
+
+
+def reason_of(failure: Failure) -> str:
+    """Say why a server could not be reached. Where a connection is lost as it is made, Twisted's error has another failure for its text."""
+    said = getattr(failure.value, "args", ())
+    inner = said[0] if said and isinstance(said[0], Failure) else failure
+    return inner.getErrorMessage()
 
 
 def _break_off(connector: Any) -> None:
