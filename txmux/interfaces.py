@@ -103,9 +103,10 @@ class Peeked:
         Returns:
             What the parser returned, the same object for every caller with these bytes.
         """
-        result: T | None = self._parsed.get(parser)
-        if result is None:
-            result = self._parsed[parser] = parser(self.data, self._earlier.get(parser))
+        known = self._parsed
+        if parser not in known:
+            known[parser] = parser(self.data, self._earlier.get(parser))
+        result: T = known[parser]
         return result
 
 

@@ -186,6 +186,18 @@ class AnswerTests(SynchronousTestCase):
 class PeekedTests(SynchronousTestCase):
     """What is kept from piece to piece."""
 
+    def test_nothing(self) -> None:
+        """A parser that finds nothing is not asked again about the same bytes."""
+        asked: list[bytes] = []
+
+        def nothing(data: bytes, _: None) -> None:
+            asked.append(data)
+
+        peeked = Peeked(b"a")
+        for _ in range(2):
+            peeked.parsed(nothing)
+        self.assertEqual(asked, [b"a"])
+
     def test_not_asked_for_a_while(self) -> None:
         """A parser goes on with its own last result, even if others alone were run meanwhile."""
 
