@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from txmux.rules.model.networks import IPAddress
 
-_MAPPED = bytes(10) + b"\xff\xff"
-
 
 def ip_address_of(peer: IAddress) -> Address | None:
     """Read a Twisted address.
@@ -35,12 +33,11 @@ def ip_address_of(peer: IAddress) -> Address | None:
 def _read(host: str) -> IPAddress:
     """Read an IP address by what the system has for it: of each new client, Python's own takes a good part of the time."""
     try:
-        packed = inet_pton(AF_INET6 if ":" in host else AF_INET, host)
+        if ":" not in host:
+            return IPv4Address(inet_pton(AF_INET, host))
+        return unmapped(IPv6Address(inet_pton(AF_INET6, host)))
     except OSError:  # as one with a zone
         return unmapped(ip_address(host))
-    if len(packed) == 4:
-        return IPv4Address(packed)
-    return IPv4Address(packed[12:]) if packed.startswith(_MAPPED) else IPv6Address(packed)
 
 
 def twisted_address(end: Address) -> IAddress:
