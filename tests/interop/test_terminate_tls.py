@@ -204,8 +204,9 @@ class TerminationTests(InteropTestCase):
 
     def test_ssh(self) -> None:
         """OpenSSH logs in through TLS."""
+        # OpenSSH ends its proxy command by SIGHUP. What this had not read, such as the end of TLS, would be a reset.
         address = f"127.0.0.1:{self.mux.ports['public']}"
-        proxy = f"openssl s_client -quiet -connect {address} -servername one.example.com"
+        proxy = f"nohup openssl s_client -quiet -connect {address} -servername one.example.com"
         output = output_of(
             "ssh", *self.sshd.options, f"-oProxyCommand={proxy}", "one.example.com", "echo through"
         )
