@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail
 
@@ -110,6 +110,14 @@ class HandoverTests(HandoverCase):
         [line] = await self.ended(1)
         self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "killed"))
         self.assertEqual(await client.asks(b"anew", port), b"anew")
+
+    async def test_unknown_reason(self) -> None:
+        """One that ends for a reason that only the other version knows ends all the same."""
+        await self.prepare()
+        chosen, later = next(iter(self.old.connections)), cast("Any", "later")
+        await self.hand_over(meanwhile=lambda: chosen.end(later))
+        [line] = await self.ended(1)
+        self.assertEqual((line["id"], line["reason"]), (chosen.record.id, "error"))
 
     async def test_times(self) -> None:
         """A flow has as much time there as it had left here."""

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from txmux.datagrams.flow import Flow
 from txmux.datagrams.flows import flows_of
 from txmux.errors import MuxError
+from txmux.observe.reasons import understood
 from txmux.observe.record import ConnectionRecord
 
 if TYPE_CHECKING:
@@ -207,4 +208,4 @@ def end_flows(served: Iterable[object], reasons: Mapping[str, Any]) -> None:
     """
     for one in [*served]:
         if isinstance(one, Flow) and one.record.id in reasons:
-            one.over(reasons[one.record.id])
+            one.over(understood(reasons[one.record.id]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.datagrams.asked import Asked
+from txmux.observe.reasons import understood
 from txmux.observe.states import STATES
 from txmux.proxyprotocol.decode import decode_datagram
 from txmux.proxyprotocol.encode import encode_v2
@@ -225,9 +226,10 @@ class Movable(Asked):
         self._counted = self.engine.column.route(self.record.listener, self.record.route or "")
         self._started_at -= told["age"]
         self.held = tuple(b64decode(data) for data in told.get("held", ()))
-        self.led_for = told.get("led_for")
+        led_for = told.get("led_for")
+        self.led_for = None if led_for is None else understood(led_for)
         self.decided_after = told.get("decided_after", 0)
-        self._nowhere = told.get("nowhere", self._nowhere)
+        self._nowhere = understood(told.get("nowhere", self._nowhere))
         self._is_stray = told.get("is_stray", False)
         if told.get("unrecognised") is not None:
             self.unrecognised = b64decode(told["unrecognised"])

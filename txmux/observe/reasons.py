@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 __all__ = [
     "AbortReason",
@@ -11,6 +11,7 @@ __all__ = [
     "EndReason",
     "LimitName",
     "RelayReason",
+    "understood",
 ]
 
 AbortReason = Literal["drained", "killed", "denied"]
@@ -46,6 +47,8 @@ EndReason = Literal[
 ]
 """Why a connection ended."""
 
+_ALL: dict[object, EndReason] = {one: one for one in get_args(EndReason)}
+
 CountedReason = Literal[EndReason, "crashed"]
 """Why a connection ended, for counters: those of a process that was killed or crashed have no line in the access log."""
 
@@ -59,3 +62,12 @@ LimitName = Literal[
     "max_flows_per_source",
 ]
 """The limits for which a client is not let in, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
+
+
+def understood(told: object) -> EndReason:
+    """Give a reason that another process has told, which may be of a version that has others.
+
+    Returns:
+        The same; ``error`` if nobody here knows it.
+    """
+    return _ALL.get(told, "error") if isinstance(told, str) else "error"
