@@ -33,9 +33,16 @@ def main() -> None:
     command = [sys.executable, "-m", "tests.campaign.fuzz.child", name, folder]
     again.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
     again.chmod(0o700)
-    atheris.Setup(
-        [str(again), f"-max_len={target.longest}", f"-dict={words}", *options], target.check
-    )
+
+    def check(data: bytes) -> None:
+        try:
+            target.check(data)
+        except BaseException:
+            # libFuzzer would, but may be ended first by its own alarm.
+            Path(folder, "broken-input").write_bytes(data)
+            raise
+
+    atheris.Setup([str(again), f"-max_len={target.longest}", f"-dict={words}", *options], check)
     atheris.Fuzz()
 
 
