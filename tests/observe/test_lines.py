@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import resource
 import select
@@ -97,6 +98,25 @@ class StalledTest(SynchronousTestCase):
         for _ in range(3):
             writer.write([b"x\n"])
         self.assertEqual((self.said, writer.lost), (["Broken pipe"], 3))
+
+    def test_told_when_full(self) -> None:
+        """What is said of lines that were lost is held, too, if the reader takes no more just then."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        room = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        writer = LineWriter(
+            writing, lambda _: None, lambda lost: writer.write([b"lost: %d\n" % lost]), room
+        )
+        self.addCleanup(writer.close)
+        line = b"x" * (room - 1) + b"\n"
+        for _ in range(3):
+            writer.write([line])
+        self.assertEqual(os.read(reading, room), line)
+        self.assertFalse(writer.flush())
+        self.assertEqual(os.read(reading, room), line)
+        self.assertTrue(writer.flush())
+        self.assertEqual(os.read(reading, room), b"lost: 1\n")
 
     def test_slow_at_the_end(self) -> None:
         """At the end a reader has a moment, and no more."""

@@ -84,7 +84,7 @@ class LineWriter:
         lost, self.lost = self.lost, 0
         if lost:
             self._mended(lost)
-        return True
+        return not self._lines  # what is said of that may be one more
 
     def finish(self, seconds: float) -> None:
         """Write what is held, and wait for that, but no longer than this many seconds."""
