@@ -236,6 +236,15 @@ class PairTest(TestCase):
         self.assertEqual(await again, ["7"])
         self.assertEqual(open_files(), [])
 
+    async def test_descriptors_nobody_wants(self) -> None:
+        """Nothing is left open that comes with an answer, or with a message that tells of more."""
+        memory = os.memfd_create("test")
+        self.there.transport.send(b'{"kind":"answer","to":1,"descriptors":1}\n', [memory])
+        self.there.transport.send(b'{"kind":"x","descriptors":300}\n', [memory])
+        os.close(memory)
+        await self.is_lost
+        self.assertEqual(open_files(), [])
+
     async def test_descriptors_too_many(self) -> None:
         """Who may not have so many descriptors is not given a part of them; the next message has its own."""
         self.there.handlers["count"] = self.counted

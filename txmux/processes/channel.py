@@ -20,7 +20,7 @@ from txmux.processes.descriptorstream import MOST, DescriptorStream
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
     from twisted.python.failure import Failure
@@ -171,6 +171,7 @@ class Channel(Protocol):
             self._close_to(problem)
         else:
             if kind == "answer":
+                _close(descriptors)
                 self._answered(**self._taken(self._answered, values))
             else:
                 self._heard(kind, number, count, descriptors, values)
@@ -200,8 +201,7 @@ class Channel(Protocol):
             if lacking := self._lacking(handler, values):
                 handler, values = partial(_misfit, lacking), {}
         if "descriptors" not in values:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            _close(descriptors)
         if number is not None:
             self._answer(number, kind, handler, values)
         elif handler is not None:
@@ -213,8 +213,10 @@ class Channel(Protocol):
 
     def _descriptors(self, count: int) -> list[int]:
         """Give the descriptors of a message; fewer if this process may have no more."""
-        groups = [self._received.popleft() for _ in range(0, count, MOST)]
-        return [*itertools.chain(*groups)]
+        sent = range(0, count, MOST)
+        if len(self._received) < len(sent):
+            raise IndexError(f"of {count} descriptors, not all were sent")
+        return [*itertools.chain(*(self._received.popleft() for _ in sent))]
 
     def _answer(
         self, number: int, kind: str, handler: Callable[..., object] | None, values: dict[str, Any]
@@ -271,8 +273,7 @@ class Channel(Protocol):
         asked, self._asked = self._asked, {}
         for answer in asked.values():
             answer.errback(GoneError())
-        for descriptor in itertools.chain(*self._received):
-            os.close(descriptor)
+        _close(itertools.chain(*self._received))
         self._received.clear()
         self._lost()
 
@@ -296,6 +297,11 @@ def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
 def _called(handler: Callable[..., object], values: dict[str, Any]) -> object:
     answer = handler(**values)
     return Deferred.fromCoroutine(answer) if inspect.iscoroutine(answer) else answer
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _line(kind: str, values: dict[str, Any]) -> bytes:
