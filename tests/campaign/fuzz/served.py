@@ -13,6 +13,7 @@ from tests.convert.converting import matchers
 from txmux.frontend.limits.admission import Admission
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
+from txmux.sockets import poller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,3 +76,4 @@ def serving() -> Iterator[tuple[Serving, Reactor]]:
         for reader in reactor.getReaders():
             with suppress(Exception):  # what has ended already
                 reader.connectionLost(Failure(ConnectionDone()))
+        poller._pollers.pop(reactor, None)  # it would keep the reactor
