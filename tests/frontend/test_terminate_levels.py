@@ -108,6 +108,26 @@ class LevelTests(TerminationCase):
         self.assertFalse(client.told_close_notify)
         self.assert_story(await self.logged(), reason="server-reset")
 
+    async def test_reset_after_the_end_of_tls_in_tls(self) -> None:
+        """Once both have said the end inside, what becomes of the TLS outside cuts nothing."""
+        port = self.mux(
+            [self.tls_route(), self.tls_route("deep", under="tls"), self.inner(under="deep")]
+        )
+        context = client_context(self.ca)
+        client = SecurePeer((context, "a.example"), (context, "a.example"))
+        await connect_tls(self, port, client)
+        await client.ready()
+        client.send(SSH)
+        server = await self.backend.heard(len(SSH))
+        server.finish()
+        await client.until(lambda: client.told_close_notify)
+        client.transport.write = client.transport.getHandle().send
+        client.close_notify()
+        client.reset()
+        await server.is_lost()
+        self.assertFalse(server.was_reset())
+        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH))
+
     async def test_passed_through(self) -> None:
         """A route before it can take some TLS as it is: validation by ACME is a matter of ALPN (RFC 8737)."""
         port = self.mux(

@@ -126,6 +126,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self._has_finished = True
         if self._tlsConnection.get_shutdown() & SENT_SHUTDOWN:
             self._shutdownTLS()
+            # Both have said the end: with TLS inside of TLS, that outside may yet be broken off, which cuts nothing.
+            self._reason = self._reason or connectionDone
             self._tlsShutdownFinished(None)
         else:
             self.wrappedProtocol.readConnectionLost()
