@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.campaign.budget import Budget
 
 _LONGEST_INPUT = 10  # seconds that one input may take, with all that counts coverage
+_NEVER = 10**6
 _MOST_MEMORY = 1500  # MiB
 _PATIENCE = 120  # seconds for a process to begin and to end
 _COVERED = re.compile(r"^#\d+\s.*\bcov: (\d+)", re.MULTILINE)
@@ -145,6 +146,7 @@ def _child(name: str, folder: Path, *options: str) -> str:
     """Run a process for a target, and give what it has said."""
     limits = [
         f"-timeout={_LONGEST_INPUT}",
+        f"-report_slow_units={_NEVER}",  # it would keep an input as if it had broken something
         f"-rss_limit_mb={_MOST_MEMORY}",
         f"-artifact_prefix={folder}/broken-",
         "-print_final_stats=1",
