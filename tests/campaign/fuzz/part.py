@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LONGEST_INPUT = 10  # seconds that one input may take, with all that counts coverage
 _NEVER = 10**6
 _MOST_MEMORY = 1500  # MiB
-_PATIENCE = 120  # seconds for a process to begin and to end
+_PATIENCE = 600  # seconds for a process to begin and to end
 _COVERED = re.compile(r"^#\d+\s.*\bcov: (\d+)", re.MULTILINE)
 _EXECUTED = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 _LARGEST_SHOWN = 3000
