@@ -98,6 +98,7 @@ class AclTests(SynchronousTestCase):
             "req.payload(0,9) -m reg a$",
             "src no-network",
             "req.ssl_sni -f /no/such",
+            "req.ssl_sni -f no\0name",
             "src -M -f /networks",
             "src",
             "src,in_table(t)",

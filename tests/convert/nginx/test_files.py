@@ -90,7 +90,7 @@ class FileTests(SynchronousTestCase):
     def test_not_included(self) -> None:
         """A file that is not there, or that includes itself, is told."""
         (self.folder / "x.conf").write_text("include x.conf;\n")
-        for name in ("gone.conf", "x.conf"):
+        for name in ("gone.conf", "x.conf", "x\0", "\0/x*"):
             found = converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main))
             (told,) = looks(found)
             self.assertIn("cannot be read", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ class Files:
         Raises:
             OSError: It cannot be read.
         """
+        if "\0" in name:
+            raise FileNotFoundError(errno.ENOENT, "no file has such a name")
         with (self.folder / name).open("rb") as file:
             text = file.read(_LARGEST).decode("latin-1")
         self.read.append(name)

@@ -110,7 +110,7 @@ class NginxReader:
         self, directive: Directive, inside: tuple[str, ...], *, inner: bool
     ) -> Iterator[Directive]:
         pattern = str(Path(self._path).parent / directive.value)
-        several = glob.has_magic(pattern)
+        several = glob.has_magic(pattern) and "\0" not in pattern  # which no name has
         files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
         for file in files:
             directives, why = (
@@ -127,6 +127,8 @@ class NginxReader:
             return self._read(file, file), ""
         except OSError as error:
             return (), str(error.strerror)
+        except ValueError as error:  # it is no name
+            return (), str(error)
 
     def _read(self, file: str, name: str) -> tuple[Directive, ...]:
         tokens: Iterator[Token] = iter(self._crossplane.lex(file))
