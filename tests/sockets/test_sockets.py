@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import tempfile
@@ -416,3 +417,26 @@ class PollerTest(TestCase):
         os.close(other)
         for one in (fresh, its_peer, ends[served[0]]):
             one.close()
+
+    def test_stops_meanwhile(self) -> None:
+        """Who stops to read while others of the same batch are served is not told of what has come."""
+        poller = Poller(reactor)
+        pairs = [socket.socketpair() for _ in range(2)]
+        descriptors = {end.fileno() for end, _ in pairs}
+        served: list[int] = []
+
+        def stop_other(descriptor: int) -> None:
+            served.append(descriptor)
+            poller.forget(descriptor)
+            (other,) = descriptors - {descriptor}
+            poller.watch(other, 0, lambda _: served.append(other))
+
+        for end, peer in pairs:
+            which = end.fileno()
+            poller.watch(which, READ, lambda _, which=which: stop_other(which))  # type: ignore[misc]
+            peer.send(b"x")
+        poller.doRead()
+        self.assertEqual(len(served), 1)
+        poller.forget(*(descriptors - {*served}))
+        for end in itertools.chain(*pairs):
+            end.close()

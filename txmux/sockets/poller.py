@@ -95,6 +95,7 @@ class Poller:
             return
         if before != events:
             self._epoll.modify(descriptor, events)
+            self._left.pop(descriptor, None)  # a port that is paused must accept nobody
         self._handlers[descriptor] = handler
         self._events[descriptor] = events
 
