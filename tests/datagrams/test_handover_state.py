@@ -22,7 +22,7 @@ class StateTests(HandoverCase):
         """A flow that is not decided goes with what it has said, and is decided there; the server gets all in its order."""
         server = Talker.listening(self, answer=lambda d: d)
         [port] = self.run_service(
-            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 1m\n"
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 10m\n"
             f"[route q]\nmatch = quic sni=www.example.com\nbackend = udp:127.0.0.1:{server.port}\n"
         )
         client = Talker.listening(self)
@@ -34,7 +34,7 @@ class StateTests(HandoverCase):
             await turn()
         self.assertEqual(await self.hand_over(), 1)
         [flow] = self.new.connections
-        self.assertEqual((flow.state, flow.held, flow.lane.seconds), ("peeking", (first,), 60))
+        self.assertEqual((flow.state, flow.held, flow.lane.seconds), ("peeking", (first,), 600))
         client.say(second, port)
         self.assertEqual(await client.hears(2), [first, second])
         self.assertEqual(server.heard, [first, second])

@@ -47,7 +47,7 @@ class Child:
     """
 
     def __init__(
-        self, program: str, *arguments: str | Path, limit: float = 120.0, stdin: bool = False
+        self, program: str, *arguments: str | Path, limit: float = 600.0, stdin: bool = False
     ) -> None:
         self.process = subprocess.Popen(
             [require_program(program), *arguments],

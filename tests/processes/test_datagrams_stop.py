@@ -106,7 +106,7 @@ class StopTest(_Case):
 
     def test_second_signal(self) -> None:
         """A second signal ends all flows at once."""
-        mux = self.begin("drain_timeout = 1m\nworkers = 2")
+        mux = self.begin("drain_timeout = 10m\nworkers = 2")
         self.flow(mux)
         mux.terminate()
         mux.child.wait_for("they have 60 s to finish")

@@ -75,7 +75,7 @@ class UpgradeTest(WorkersTestCase):
         """A flow that waits for the rest of a hello gets it after the upgrade; the server gets both parts in their order, once."""
         admin = self.folder / "admin.sock"
         mux = self.begin(
-            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 1m\n"
+            "[listen u]\nendpoint = udp:127.0.0.1:0\ndetect_timeout = 10m\n"
             "[route q]\nmatch = quic sni=www.example.com\nbackend = SERVER\n",
             f"admin = unix:{admin}",
         )

@@ -75,7 +75,7 @@ class CrashTest(WorkersTestCase):
         """One that is asked to end has a successor first, and its connections move; nobody waits meanwhile."""
         listening = self.backend()
         mux = self.start(
-            f"{RULES}detect_timeout = 60s\n"
+            f"{RULES}detect_timeout = 10m\n"
             f"[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{listening.getsockname()[1]}\n"
         )
         client = self.client(mux)

@@ -89,7 +89,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_back_again(self) -> None:
         """A worker that was to end, but still has a connection, serves again when as many workers are wanted."""
-        mux, server = self.begin(3, "detect_timeout = 1m")
+        mux, server = self.begin(3, "detect_timeout = 10m")
         old = pids_of(mux.child.pid)
         silent: list[socket.socket] = []  # who is undecided cannot be moved
         while not all(any(serves(pid, one) for one in silent) for pid in old):
@@ -202,7 +202,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_one_and_many_again(self) -> None:
         """However often that is: what has retired but keeps a connection serves again, and listeners that are gone are served."""
-        mux, server = self.begin(1, "detect_timeout = 1m")
+        mux, server = self.begin(1, "detect_timeout = 10m")
         silent = [self.client(mux)]  # who is undecided cannot be moved
         eventually(lambda: serves(mux.child.pid, silent[0]), "the client is accepted")
         self.reload(mux, self.workers(1, 2))
@@ -224,7 +224,7 @@ class ReloadTest(ReloadingTestCase):
 
     def test_last_one_meanwhile(self) -> None:
         """The one process serves again, though the last connection that it had kept ends before the several have retired."""
-        mux, server = self.begin(1, "detect_timeout = 1m")
+        mux, server = self.begin(1, "detect_timeout = 10m")
         pid = mux.child.pid
         silent = [self.client(mux)]  # who is undecided cannot be moved
         eventually(lambda: serves(pid, silent[0]), "the client is accepted")

@@ -81,7 +81,7 @@ class LoadTest(WorkersTestCase):
         """Reload this often, good and bad files by turns, and compare what the streams and the log know of each other."""
         load = Load(_STREAMS, _VISITORS)
         # Who waits for a reload says nothing until then, and workers may take long to start.
-        listener = "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1m\n"
+        listener = "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 10m\n"
         rules = f"{listener}default = 127.0.0.1:{load.server}\n"
         mux = Mux(self.folder, rules, f"workers = {workers[0]}")
         self.addCleanup(mux.child.end)

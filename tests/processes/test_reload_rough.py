@@ -127,7 +127,8 @@ class RoughTest(ReloadingTestCase):
         line = b"PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
             mux, server = self.begin(
-                workers, "accept_proxy_from = 127.0.0.1\nproxy_timeout = 1m\ndetect_timeout = 1m\n"
+                workers,
+                "accept_proxy_from = 127.0.0.1\nproxy_timeout = 10m\ndetect_timeout = 10m\n",
             )
             other = self.backend()
             client = self.client(mux)
@@ -155,7 +156,7 @@ class RoughTest(ReloadingTestCase):
         ca = str(authority.write(self.folder / "ca.pem"))
         pem = authority.issue("a.example").write(self.folder / "a.pem", key=True)
         for workers, count in ((1, 1), (2, 2), (1, 2), (2, 1)):
-            mux, server = self.begin(workers, "detect_timeout = 60s\n")
+            mux, server = self.begin(workers, "detect_timeout = 10m\n")
             other = self.backend()
             text = self.file.read_text().replace(
                 "[route all]\n", "[route inside]\nunder = secure\n"

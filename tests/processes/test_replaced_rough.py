@@ -65,7 +65,7 @@ class RoughTest(WorkersTestCase):
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         listening = self.backend()
-        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 60s")
+        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
         peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
         replaced = pids_of(mux.child.pid)[0]
         served = mux.child.output.count("workers that serve")

@@ -125,7 +125,7 @@ class UpgradeTest(UpgradeTestCase):
     def test_undecided(self) -> None:
         """One that is not decided yet goes on in the old process, which ends when it has."""
         mux = self.service(
-            routes="detect_timeout = 60s\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+            routes="detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         )
         before = mux.descriptors()
         client = self.client(mux)

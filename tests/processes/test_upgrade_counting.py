@@ -75,7 +75,7 @@ class CountingTest(UpgradeTestCase):
             listening = self.backend()
             settings = f"workers = {workers}\nmetrics = unix:{self.folder / 'metrics.sock'}"
             ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-            mux = self.upgrading(self.relaying(listening, f"detect_timeout = 60s\n{ssh}"), settings)
+            mux = self.upgrading(self.relaying(listening, f"detect_timeout = 10m\n{ssh}"), settings)
             client = self.client(mux)
             self.wait_for([1, 1, 0, 0])
             mux.ask()

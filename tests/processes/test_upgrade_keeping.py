@@ -29,7 +29,7 @@ class KeepingTest(UpgradeTestCase):
         """Start a service."""
         port = self.listening.getsockname()[1]
         self.file_of_rules = (
-            f"{RULES}detect_timeout = 60s\n[route first]\nmatch = ssh\nbackend = pool\n"
+            f"{RULES}detect_timeout = 10m\n[route first]\nmatch = ssh\nbackend = pool\n"
             f"[backend pool]\nserver = 127.0.0.1:{port}\n{more}"
         )
         return self.upgrading(self.file_of_rules, settings)

@@ -28,8 +28,8 @@ class LimitsTest(UpgradeTestCase):
         gate = self.late_hand_over()
         listening = self.backend()
         ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
-        rules = self.relaying(listening, f"detect_timeout = 60s\n{listener}\n{ssh}")
-        mux = self.upgrading(rules, f"{settings}\ndrain_timeout = 60s")
+        rules = self.relaying(listening, f"detect_timeout = 10m\n{listener}\n{ssh}")
+        mux = self.upgrading(rules, f"{settings}\ndrain_timeout = 10m")
         peers = [self.relayed(mux, listening) for _ in range(2)]
         undecided = self.client(mux)
         owners = [mux.pid, *pids_of(mux.pid)]
@@ -82,8 +82,8 @@ class PlacesTest(UpgradeTestCase):
         gate = self.late_hand_over()
         mux = self.upgrading(
             f"{RULES}[route all]\nmatch = any\nbackend = b\n"
-            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 60s\n",
-            f"drain_timeout = 60s\nadmin = unix:{self.folder / 'admin.sock'}",
+            f"[backend b]\nserver = {address}\nmax_connections = 1\nqueue = 5\nqueue_timeout = 10m\n",
+            f"drain_timeout = 10m\nadmin = unix:{self.folder / 'admin.sock'}",
         )
         peers = [self.relayed(mux, listening)]
         waiting = [self.waits(mux, "a")]

@@ -59,7 +59,7 @@ class MeanwhileTest(UpgradeTestCase):
             listening = self.backend()
             mux = self.upgrading(
                 self.relaying(listening),
-                f"workers = {before}\ndrain_timeout = 60s\nadmin = unix:{admin}",
+                f"workers = {before}\ndrain_timeout = 10m\nadmin = unix:{admin}",
             )
             peers = [self.relayed(mux, listening) for _ in range(6)]
             mux.ask()
@@ -94,7 +94,7 @@ class MeanwhileTest(UpgradeTestCase):
         admin = self.folder / "admin.sock"
         gate = self.late_hand_over()
         listening = self.backend()
-        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 60s\nadmin = unix:{admin}")
+        mux = self.upgrading(self.relaying(listening), f"drain_timeout = 10m\nadmin = unix:{admin}")
         client, server = self.relayed(mux, listening)
         mux.ask()
         old = mux.switched()
@@ -121,7 +121,7 @@ class MeanwhileTest(UpgradeTestCase):
             gate = self.late_hand_over()
             listening = self.backend()
             mux = self.upgrading(
-                self.relaying(listening), f"drain_timeout = 60s\nworkers = {workers}"
+                self.relaying(listening), f"drain_timeout = 10m\nworkers = {workers}"
             )
             client, server = self.relayed(mux, listening)
             mux.ask()

@@ -35,11 +35,11 @@ class PendingTest(UpgradeTestCase):
         backend = f"127.0.0.1:{listening.getsockname()[1]}"
         mux = self.upgrading(
             "[listen public]\nendpoint = 127.0.0.1:0\naccept_proxy_from = 127.0.0.2\n"
-            "proxy_timeout = 60s\ndetect_timeout = 60s\n"
+            "proxy_timeout = 10m\ndetect_timeout = 10m\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
             f"[route ssh]\nmatch = ssh\nbackend = {backend}\n"
             f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n",
-            f"{settings}\ndrain_timeout = 60s\nadmin = unix:{admin}",
+            f"{settings}\ndrain_timeout = 10m\nadmin = unix:{admin}",
         )
         handshake = Handshake(str(ca))
         hello = handshake.hello()

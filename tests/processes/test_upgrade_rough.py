@@ -91,7 +91,7 @@ class RoughTest(WorkersTestCase):
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         listening = self.backend()
-        mux = Upgrading(self.folder, self.relaying(listening), f"drain_timeout = 60s\n{settings}")
+        mux = Upgrading(self.folder, self.relaying(listening), f"drain_timeout = 10m\n{settings}")
         self.addCleanup(mux.kill)
         self.listening = listening
         self.peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]

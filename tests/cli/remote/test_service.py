@@ -174,7 +174,7 @@ class WaitTests(ServiceTestCase):
 
     def test_stop(self) -> None:
         """It ends when the service has, which is when its connections have."""
-        mux = self.service("drain_timeout = 60s")
+        mux = self.service("drain_timeout = 10m")
         ends = self.relayed(mux)
         child = self.waiting("stop")
         asked = self.sockets / "rules.sock"
