@@ -124,9 +124,9 @@ class LevelTests(TerminationCase):
         client.transport.write = client.transport.getHandle().send
         client.close_notify()
         client.reset()
+        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH))
         await server.is_lost()
         self.assertFalse(server.was_reset())
-        self.assert_story(await self.logged(), reason="done", bytes_in=len(SSH))
 
     async def test_passed_through(self) -> None:
         """A route before it can take some TLS as it is: validation by ACME is a matter of ALPN (RFC 8737)."""
