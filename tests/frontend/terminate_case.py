@@ -73,15 +73,6 @@ class TerminationCase(MuxTestCase):
             await self.turn()
         return peer
 
-    async def is_broken(self, client: Peer) -> None:
-        """Wait until a client is told that its connection broke.
-
-        What was sent to it before has to be acknowledged, for which txmux looks again and again.
-        """
-        while client.lost is None:
-            self.time.advance(0.05)
-            await self.turn()
-
     async def relayed(self, **settings: Any) -> tuple[SecurePeer, Peer]:
         """Have a client connected to the backend."""
         port = self.mux([self.tls_route(), self.inner()], **settings)

@@ -286,7 +286,7 @@ class BrokenTest(PoolCase):
         peer.send(b"half an ans")
         await client.has(11)
         peer.reset()
-        await client.is_lost()
+        await self.is_gone(client)
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset", bytes_out=11)
         await self.served_by(self.backend)

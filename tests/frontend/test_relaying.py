@@ -33,7 +33,7 @@ class RelayedTest(MuxTestCase):
         """A server that breaks off is told apart from one that closes."""
         client, peer = await self.relayed()
         peer.reset()
-        await client.is_lost()
+        await self.is_gone(client)
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset")
 
@@ -41,7 +41,7 @@ class RelayedTest(MuxTestCase):
         """So is a client."""
         client, peer = await self.relayed()
         client.reset()
-        await peer.is_lost()
+        await self.is_gone(peer)
         self.assertTrue(peer.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 

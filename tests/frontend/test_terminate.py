@@ -175,7 +175,7 @@ class RelayTests(TerminationCase):
         """A server that breaks off makes no answer look complete: no close-notify comes before the reset."""
         client, server = await self.relayed()
         server.reset()
-        await self.is_broken(client)
+        await self.is_gone(client)
         self.assertFalse(client.told_close_notify)
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset")
@@ -184,7 +184,7 @@ class RelayTests(TerminationCase):
         """A client that breaks off is a reset for the server."""
         client, server = await self.relayed()
         client.reset()
-        await server.is_lost()
+        await self.is_gone(server)
         self.assertTrue(server.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 

@@ -103,7 +103,7 @@ class LevelTests(TerminationCase):
         client.send(SSH)
         server = await self.backend.heard(len(SSH))
         server.reset()
-        await self.is_broken(client)
+        await self.is_gone(client)
         self.assertTrue(client.was_reset())
         self.assertFalse(client.told_close_notify)
         self.assert_story(await self.logged(), reason="server-reset")

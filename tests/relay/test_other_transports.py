@@ -60,7 +60,7 @@ class TlsServerTest(MuxTestCase):
         """A broken TLS connection is a reset for the client."""
         client, peer = await self.relayed()
         peer.reset()
-        await client.is_lost()
+        await self.is_gone(client)
         self.assertTrue(client.was_reset())
         self.assert_story(await self.logged(), reason="server-reset")
 
@@ -68,7 +68,7 @@ class TlsServerTest(MuxTestCase):
         """When a client breaks off, the server gets no close-notify."""
         client, peer = await self.relayed()
         client.reset()
-        await peer.is_lost()
+        await self.is_gone(peer)
         self.assertTrue(peer.was_reset())
         self.assert_story(await self.logged(), reason="client-reset")
 

@@ -149,6 +149,14 @@ class MuxTestCase(TestCase):
             await self.turn()
             self._look_again()
 
+    async def is_gone(self, peer: Peer) -> None:
+        """Wait until a peer's connection is gone, as `until_logged` does."""
+        lost = peer.is_lost()
+        while not lost.called:
+            await self.turn()
+            self._look_again()
+        await lost
+
     def _look_again(self) -> None:
         waiting: Any = self.factory.engine.clock.getDelayedCalls()
         looks = [timer.at for timer in waiting if getattr(timer._call, "__name__", "") == _LOOK]
