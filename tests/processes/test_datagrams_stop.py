@@ -109,7 +109,7 @@ class StopTest(_Case):
         mux = self.begin("drain_timeout = 10m\nworkers = 2")
         self.flow(mux)
         mux.terminate()
-        mux.child.wait_for("they have 60 s to finish")
+        mux.child.wait_for("they have 600 s to finish")
         mux.terminate()
         mux.assert_stopped()
         self.assertEqual(mux.take_one()["reason"], "drained")

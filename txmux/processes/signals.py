@@ -84,7 +84,9 @@ class StopSignals:
     def _watch(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._handlers[number] = signal.signal(number, self._arrived)
+                # First, since a signal may come as soon as this one is there.
+                self._handlers[number] = signal.getsignal(number)
+                signal.signal(number, self._arrived)
 
     def stop(self) -> None:
         """Watch no longer, unless the reactor stops, too: what comes now is for nobody."""
