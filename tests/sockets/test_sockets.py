@@ -102,7 +102,7 @@ class SocketsTest(TestCase):
         for options, expected in (
             ({"longest": 3600.0}, 3),
             ({"longest": 0.0}, 1),
-            ({"at_once": 2}, 2),
+            ({"at_once": 2, "longest": 3600.0}, 2),
         ):
             self.factory = PeerFactory()
             name = self.listen(**options)
