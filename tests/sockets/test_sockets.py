@@ -99,11 +99,12 @@ class SocketsTest(TestCase):
 
     async def test_turns(self) -> None:
         """Many clients are accepted at once, unless that takes long: then others have their turn after each."""
-        for options, expected in (
+        cases: list[tuple[dict[str, Any], int]] = [
             ({"longest": 3600.0}, 3),
             ({"longest": 0.0}, 1),
             ({"at_once": 2, "longest": 3600.0}, 2),
-        ):
+        ]
+        for options, expected in cases:
             self.factory = PeerFactory()
             name = self.listen(**options)
             for _ in range(3):
