@@ -92,6 +92,7 @@ class CrowdSecTests(TestCase):
         for wrong, expected in (
             (500, "it answers 500"),
             ("<html>", "its answer is not JSON"),
+            ("[" * 100_000, "its answer is not JSON"),
             ("[]", "there is no list of new decisions in it"),
             ('{"new": 5}', "there is no list of new decisions in it"),
         ):

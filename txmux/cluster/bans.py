@@ -220,7 +220,8 @@ def _read(text: Any) -> dict[str, Any] | None:
         network = banned_network(found["network"])
         since = float(found["since"])
         ban = Ban.read(found) if found["ban"] else None
-    except (ValueError, KeyError, TypeError):
+    # One record that somebody else has written must not end the sharing of all others.
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
         return None
     return {"network": network, "since": since, "ban": ban}
 

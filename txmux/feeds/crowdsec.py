@@ -114,7 +114,7 @@ class CrowdSec:
             raise _AwayError(f"it answers {answer.status}")
         try:
             return json.loads(answer.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _AwayError("its answer is not JSON") from None
 
     def _secret(self) -> str:

@@ -113,6 +113,11 @@ class NobodyTests(RemoteTestCase):
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
 
+    def test_nested(self) -> None:
+        """JSON that nobody reads is not that of a service, either."""
+        self.answering(document=b"[" * 100_000, status=200)
+        self.assertIn("is not txmux (HTTP status 200); name another endpoint", self.refused())
+
     def test_no_socket(self) -> None:
         """A socket that is not there is named."""
         err = self.refused("--admin", "unix:/no/such.sock")

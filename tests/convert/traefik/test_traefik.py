@@ -348,6 +348,7 @@ class FileTests(SynchronousTestCase):
             ("tcp: {routers: {x: {rule: x}}}", "x.yml", "no entryPoints"),
             ("tcp: {", "x.yml", "x.yml:1: is not YAML"),
             ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
+            ("[" * 5000, "x.yml", "nested too deeply"),
             (bomb, "x.yml", "too large"),
             ("tcp = ", "x.toml", "is not TOML"),
             ("x: y", "x.yml", "no tcp.routers"),

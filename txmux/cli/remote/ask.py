@@ -127,7 +127,7 @@ def _why_nobody(place: Place, problem: OSError | HTTPException) -> str:
 def _understood(place: Place, status: int, text: bytes) -> Any:
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NobodyError(
             f"what answers at {_where(place)} is not txmux (HTTP status {status}); name another endpoint"
         ) from None

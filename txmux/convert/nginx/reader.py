@@ -144,7 +144,9 @@ class NginxReader:
             if first.startswith("#") and not quoted:
                 continue
             words, end = self._words(tokens)
-            if end in {"", "}"} or depth > _MOST_DEPTH:
+            if depth > _MOST_DEPTH:
+                raise ConvertError(f"{file}:{line}: the blocks are nested too deeply")
+            if end in {"", "}"}:
                 raise ConvertError(f"{file}:{line}: the directive {first!r} does not end with ';'")
             block = tuple(self._block(tokens, file, depth + 1)) if end == "{" else None
             words = tuple(

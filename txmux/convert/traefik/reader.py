@@ -84,6 +84,8 @@ def read_file(data: bytes, path: str) -> Node:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise ConvertError(f"{path}:{line}: is not YAML: {error}".replace("\n", " ")) from None
+    except RecursionError:
+        raise ConvertError(f"{path}: is nested too deeply") from None
 
 
 def _read_toml(text: str, path: str) -> Node:

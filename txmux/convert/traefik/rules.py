@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import deque
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from txmux.rules.model.networks import IPNetwork
 
 _TOKEN = re.compile(r'\s*(\|\||&&|[!(),]|[A-Za-z]+|`[^`]*`|"(?:\\.|[^"\\])*")')
+_MOST_DEPTH = 50
 _MATCHERS = {name.lower(): name for name in ("ALPN", "ClientIP", "HostSNI", "HostSNIRegexp")}
 
 
@@ -46,9 +48,9 @@ def read_rule(text: str, *, tls: bool) -> Condition:
 class _Reader:
     def __init__(self, text: str) -> None:
         self._text = text
-        self._tokens: list[str] = []
-        at = 0
-        while text[at:].strip():
+        self._tokens: deque[str] = deque()
+        at, end = 0, len(text.rstrip())
+        while at < end:
             found = _TOKEN.match(text, at)
             if found is None:
                 raise InexpressibleError(f"{text[at:].strip()!r} is not a part of a rule")
@@ -56,30 +58,37 @@ class _Reader:
             at = found.end()
 
     def read(self) -> _Rule:
-        found = self._several("||")
+        found = self._several("||", 0)
         if self._tokens:
             raise InexpressibleError(f"{self._tokens[0]!r} is not expected there")
         return found
 
     def _take(self, wanted: str = "") -> str:
-        word = self._tokens.pop(0) if self._tokens else ""
+        word = self._tokens.popleft() if self._tokens else ""
         if not word or (wanted and word != wanted):
             raise InexpressibleError(f"{self._text} is not a rule")
         return word
 
-    def _several(self, sign: str) -> _Rule:
-        parts = [self._one() if sign == "&&" else self._several("&&")]
+    def _several(self, sign: str, depth: int) -> _Rule:
+        if depth > _MOST_DEPTH:
+            raise InexpressibleError("the rule is nested too deeply")
+        parts = [self._part(sign, depth)]
         while self._tokens and self._tokens[0] == sign:
             self._take()
-            parts.append(self._one() if sign == "&&" else self._several("&&"))
+            parts.append(self._part(sign, depth))
         return parts[0] if len(parts) == 1 else _Rule(sign, tuple(parts))
 
-    def _one(self) -> _Rule:
+    def _part(self, sign: str, depth: int) -> _Rule:
+        return self._one(depth) if sign == "&&" else self._several("&&", depth)
+
+    def _one(self, depth: int) -> _Rule:
         word = self._take()
         if word == "!":
-            return _Rule("!", (self._one(),))
+            if depth > _MOST_DEPTH:
+                raise InexpressibleError("the rule is nested too deeply")
+            return _Rule("!", (self._one(depth + 1),))
         if word == "(":
-            found = self._several("||")
+            found = self._several("||", depth + 1)
             self._take(")")
             return found
         if word.lower() not in _MATCHERS:
