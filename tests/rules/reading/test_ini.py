@@ -5,7 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -207,11 +207,13 @@ class AgainstConfigparserTests(SynchronousTestCase):
             self.assertEqual(ours, expected)
 
     @given(FILES)
-    def test_refuses_only_for_headers(self, text: str) -> None:
-        """A file that `configparser` accepts has no problem here unless a line only begins like a header."""
+    @example("[top]\na:\t= b")
+    @example("[top]\na: b = c")
+    def test_refuses_only_what_is_told(self, text: str) -> None:
+        """A file that `configparser` accepts has no problem here unless a line only begins like a header, or a key is followed by a colon."""
         problems = read_ini(text, "x")[1]
         if problems and by_configparser(text) is not None:
-            self.assertIn("header", problems[0].message)
+            self.assertRegex(problems[0].message, "header|a key is followed by '=', not ':'")
 
     @given(st.text())
     def test_lines_are_true(self, text: str) -> None:

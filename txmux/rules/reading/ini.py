@@ -2,7 +2,8 @@
 
 The language is that of ``configparser.RawConfigParser(delimiters=("=",), interpolation=None)`` with case-sensitive
 keys and no default section. It differs in what it refuses: a line that begins with ``[`` is a header and nothing
-more, where `configparser` overlooks text after the ``]``. And it reports every problem of a file, not the first.
+more, where `configparser` overlooks text after the ``]``; and a colon behind a key is taken for that of YAML, where
+`configparser` has it in the key. And it reports every problem of a file, not the first.
 """
 
 from __future__ import annotations
