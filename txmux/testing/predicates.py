@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import sys
@@ -11,7 +12,7 @@ from txmux.interfaces import Exchange, Peeked, Verdict
 from txmux.testing.asking import ask, check_first_byte, check_key, facts, fail, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from txmux.interfaces import Predicate
@@ -99,11 +100,12 @@ def calls_in(action: Callable[[], object]) -> int:
         calls += event in {"call", "c_call"}
 
     before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        action()
-    finally:
-        sys.setprofile(before)
+    with _without_collecting():
+        sys.setprofile(count)
+        try:
+            action()
+        finally:
+            sys.setprofile(before)
     return calls
 
 
@@ -119,17 +121,25 @@ def steps_in(action: Callable[[], object]) -> int:
         return count
 
     before = sys.gettrace()
-    # What the garbage collector finds to do is not the action's.
+    with _without_collecting():
+        sys.settrace(count)
+        try:
+            calls = calls_in(action)
+        finally:
+            sys.settrace(before)
+    return calls + lines
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """What the garbage collector finds to do is not the cost of what is measured."""
     collecting = gc.isenabled()
     gc.disable()
-    sys.settrace(count)
     try:
-        calls = calls_in(action)
+        yield
     finally:
-        sys.settrace(before)
         if collecting:
             gc.enable()
-    return calls + lines
 
 
 def _agree(verdict: Verdict, expected: Verdict, when: str, data: bytes) -> None:
