@@ -167,7 +167,7 @@ class LargeListTests(ListsTestCase):
     """A hundred thousand networks."""
 
     def test_time(self) -> None:
-        """They are read in seconds, and a look-up costs as much as with a few."""
+        """They are read in a few times what it takes to read each by itself, and a look-up costs as much as with a few."""
         numbers = random.Random(1)
         lines = [f"{ip_address(numbers.getrandbits(32))}" for _ in range(70_000)]
         lines += [f"{ip_address(numbers.getrandbits(24) << 8)}/24" for _ in range(20_000)]
@@ -178,7 +178,10 @@ class LargeListTests(ListsTestCase):
             list="\n".join(lines),
         )
         lint(rules)
-        self.assertLess(time.process_time() - begin, 10)
+        read = time.process_time()
+        for line in lines:
+            ip_network(line)
+        self.assertLess(read - begin, 30 * (time.process_time() - read))
         deny = rules.listeners[0].clients.excluded
         assert deny is not None
         few = NetworkSet(ip_network(line) for line in ("192.0.2.1", "10.0.0.0/24", "2001:db8::/48"))
@@ -188,6 +191,11 @@ class LargeListTests(ListsTestCase):
 
 
 def _time_of(addresses: Sequence[IPAddress], networks: NetworkSet) -> float:
+    """Give the least time of some: what else the machine does makes none of them shorter."""
+    return min(_once(addresses, networks) for _ in range(5))
+
+
+def _once(addresses: Sequence[IPAddress], networks: NetworkSet) -> float:
     begin = time.process_time()
     for address in addresses:
         address in networks  # noqa: B015 - only its time counts
