@@ -32,8 +32,8 @@ class Started(Protocol):
 
 T = TypeVar("T", bound=Started)
 
-_PATIENCE = 60.0
-"""Seconds that anything may take; far more than it does take."""
+PATIENCE = 180.0
+"""Seconds that anything may take, on a machine that is too busy, too; far more than it does take."""
 
 
 class Child:
@@ -47,7 +47,7 @@ class Child:
     """
 
     def __init__(
-        self, program: str, *arguments: str | Path, limit: float = 600.0, stdin: bool = False
+        self, program: str, *arguments: str | Path, limit: float = 3600.0, stdin: bool = False
     ) -> None:
         self.process = subprocess.Popen(
             [require_program(program), *arguments],
@@ -91,7 +91,7 @@ class Child:
         """Wait until it has printed something that this regular expression finds."""
         expression = re.compile(pattern, re.MULTILINE)
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or expression.search(self.output), _PATIENCE)
+            self._changed.wait_for(lambda: self._ended or expression.search(self.output), PATIENCE)
             match = expression.search(self.output)
         if match is None:
             raise AssertionError(
@@ -107,8 +107,8 @@ class Child:
 
     def wait(self) -> int:
         """Wait for its end, and give its exit status."""
-        status = self.process.wait(_PATIENCE)
-        self._reader.join(_PATIENCE)
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         self._limit.cancel()
         atexit.unregister(self._give_up)
         return status
@@ -124,7 +124,7 @@ class Child:
         # Some programs end their own children only when they are asked to end.
         self.process.terminate()
         try:
-            self.process.wait(_PATIENCE)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
 
@@ -170,7 +170,7 @@ def _environment() -> dict[str, str]:
 
 
 def run(
-    program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * _PATIENCE
+    program: str, *arguments: str | Path, stdin: bytes = b"", timeout: float = 2 * PATIENCE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end, in at most so many seconds."""
     return subprocess.run(
@@ -200,7 +200,7 @@ def first_of(child: Child) -> int | None:
     return None
 
 
-def eventually(condition: Callable[[], bool], what: str, patience: float = _PATIENCE) -> None:
+def eventually(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Wait until something is so that nobody tells us of."""
     deadline = time.monotonic() + patience
     while not condition():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from tests.interop.children import Child, eventually
+from tests.interop.children import PATIENCE, Child, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +148,7 @@ class Mux(LoggingTwist):
 
     def connect(self) -> socket.socket:
         """Connect a plain socket to it."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     @override
     def lines(self, listener: str = "") -> list[Record]:
