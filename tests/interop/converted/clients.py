@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 
+from tests.interop.children import PATIENCE
 from tests.interop.originals import HTTP
 
-_PATIENCE = 20
+_SPEAKING = threading.Lock()
+"""One client at a time is between its connection and what it says first: if it had to wait for others there, it would be a silent one."""
 _OLD = "old"
 _DATA = {
     "silent": b"",
@@ -45,18 +48,18 @@ def heard(client: str, port: int, *, source: str = "127.0.0.1") -> str:
     # All is made before the connection, lest a busy machine make a silent client of any.
     context, name = _trusting_all(words), _name(words)
     data = _hello(words) if kind == "hello" else _DATA[kind]
-    with contextlib.suppress(ConnectionError, ssl.SSLError):
-        plain = socket.create_connection(("127.0.0.1", port), _PATIENCE, (source, 0))
-        if secured:
-            with context.wrap_socket(plain, server_hostname=name) as stream:
-                return _talk(stream, data)
-        with plain:
-            return _talk(plain, data)
+    with contextlib.suppress(ConnectionError, ssl.SSLError), contextlib.ExitStack() as opened:
+        with _SPEAKING:
+            stream = socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0))
+            if secured:
+                stream = context.wrap_socket(stream, server_hostname=name)
+            opened.enter_context(stream)
+            stream.sendall(data)
+        return _answer(stream)
     return ""
 
 
-def _talk(stream: socket.socket, data: bytes) -> str:
-    stream.sendall(data)
+def _answer(stream: socket.socket) -> str:
     found = b""
     while not found.endswith(b"\n") and (piece := stream.recv(4096)):
         found += piece

@@ -1,4 +1,7 @@
-"""Serves many rules files in one process: each line of its standard input names one, and is answered by a line."""
+"""Serves many rules files in one process: each line of its standard input names one, and is answered by a line.
+
+A line that begins with ``stop`` has it stop them all.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,11 @@ class Commands(LineOnlyReceiver):
 
     @override
     def lineReceived(self, line: bytes) -> None:
+        if line.startswith(b"stop "):
+            self.stop()
+            sys.stdout.write(f"stopped {line.decode()}\n")
+            sys.stdout.flush()
+            return
         path = Path(line.decode())
         try:
             service = MuxService.from_file(path)
@@ -34,10 +42,15 @@ class Commands(LineOnlyReceiver):
             sys.stdout.write(f"serving {path}\n")
         sys.stdout.flush()
 
-    @override
-    def connectionLost(self, reason: object = None) -> None:
+    def stop(self) -> None:
+        """Serve nobody any more, and look at no server."""
         for service in self.services:
             service.stopService()
+        self.services.clear()
+
+    @override
+    def connectionLost(self, reason: object = None) -> None:
+        self.stop()
         reactor.callLater(0, reactor.stop)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from tests.interop.children import Child, InteropTestCase, eventually
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually
 from tests.interop.converted.clients import heard
 from tests.interop.originals import Named
 from tests.support.ports import free_port
@@ -34,8 +34,8 @@ defaults
     timeout connect 5s
     timeout client 20s
     timeout server 20s
+    timeout check 3s
 """
-_PATIENCE = 10
 _IN_A_ROW = 4
 _TOKEN = re.compile(r"<([a-z]+)([0-9]*)(\.port)?>")
 
@@ -66,6 +66,7 @@ class SideBySideTestCase(InteropTestCase):
 
     def setUp(self) -> None:
         """Have no servers."""
+        self.addCleanup(self.forget)
         self.servers: dict[str, Named] = {}
         self.own_folder = Path(tempfile.mkdtemp(dir=self.folder))
         self.ports: list[dict[str, int]] = [{}, {}]
@@ -80,12 +81,21 @@ class SideBySideTestCase(InteropTestCase):
         self.found = self.converted(ours, file)
         rules = self.own_folder / "rules.ini"
         rules.write_text(self.found.text.replace("# LOOK:", "#"))
+        answer = self.tell_txmux(str(rules), f"(serving|refused) {re.escape(str(rules))}.*")
+        self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
+
+    def tell_txmux(self, line: str, pattern: str) -> re.Match[str]:
+        """Write a line to it, and give what it answers."""
         stdin = self.txmux.process.stdin
         assert stdin is not None
-        stdin.write(f"{rules}\n".encode())
+        stdin.write(f"{line}\n".encode())
         stdin.flush()
-        answer = self.txmux.wait_for(f"(serving|refused) {re.escape(str(rules))}.*")
-        self.assertEqual(answer[1], "serving", f"{answer[0]}\n{self.found.text}")
+        return self.txmux.wait_for(pattern)
+
+    def forget(self) -> None:
+        """Have txmux stop what it serves: it would go on to look at ports that somebody else has by then."""
+        word = f"stop {self.own_folder}"
+        self.tell_txmux(word, f"^stopped {re.escape(word)}$")
 
     def converted(self, text: str, file: Path) -> Conversion:
         """Convert a configuration; the file has the one of the original."""
@@ -119,9 +129,9 @@ class SideBySideTestCase(InteropTestCase):
         self.assert_alike(*expected)
 
     def await_alike(self, *expected: Mapping[str, str]) -> None:
-        """Wait until clients have been led as they should several times in a row, or some seconds have passed."""
+        """Wait until clients have been led as they should several times in a row, or some minutes have passed."""
         wanted = [list(map(dict, expected))] * 2
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if all(self.answers(expected) == wanted for _ in range(_IN_A_ROW)):
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.sidebyside import HaproxyTestCase
 
 
@@ -98,7 +98,7 @@ class ChosenTests(HaproxyTestCase):
             """
             listen sites
                 bind 127.0.0.1:<port>
-                tcp-request inspect-delay 1s
+                tcp-request inspect-delay 20s
                 tcp-request content accept if { req.ssl_hello_type 1 }
                 option redispatch
                 retries 1
@@ -199,7 +199,7 @@ class ChosenTests(HaproxyTestCase):
 
     def held(self, port: int, source: str = "127.0.0.1") -> socket.socket:
         """Connect, and stay."""
-        return socket.create_connection(("127.0.0.1", port), 20, (source, 0))
+        return socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0))
 
     def is_served(self, port: int) -> bool:
         """Tell whether another client is served."""

@@ -63,7 +63,7 @@ class RandomTests(HaproxyTestCase):
             [
                 "frontend f",
                 "    bind 127.0.0.1:<port> ssl crt <folder>/a.example.both alpn h2,http/1.1",
-                "    tcp-request inspect-delay 700ms",
+                "    tcp-request inspect-delay 1500ms",
                 "    tcp-request content reject if WAIT_END FALSE",
                 *rules,
                 "    default_backend a",

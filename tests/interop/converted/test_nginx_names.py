@@ -22,7 +22,7 @@ class PrereadTests(NginxTestCase):
             server {
                 listen 127.0.0.1:<port>;
                 ssl_preread on;
-                preread_timeout 500ms;
+                preread_timeout 2s;
                 proxy_pass $site;
             }
             """,

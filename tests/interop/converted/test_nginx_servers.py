@@ -6,7 +6,7 @@ import socket
 import ssl
 from functools import partial
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.converted.clients import heard
 from tests.interop.converted.sidebyside import NginxTestCase
 from tests.interop.originals import Named
@@ -137,8 +137,9 @@ class ServerTests(NginxTestCase):
         for ports in self.ports:
             for port in ports.values():
                 found = {
-                    source: {heard("silent", port, source=source) for _ in range(3)}
-                    for source in (f"127.0.1.{n}" for n in range(1, 16))
+                    source: {heard("silent", port, source=source) for _ in range(2)}
+                    # Few of them might well have the same server: txmux goes by the ports of the servers, which are any.
+                    for source in (f"127.0.1.{n}" for n in range(1, 51))
                 }
                 self.assertEqual({len(names) for names in found.values()}, {1})
                 self.assertGreater(len(set.union(*found.values())), 1)
@@ -223,7 +224,7 @@ class ServerTests(NginxTestCase):
         )
         for ports in self.ports:
             port = ports["port"]
-            with socket.create_connection(("127.0.0.1", port), 20) as first:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as first:
                 self.assertEqual(first.recv(10), b"a\n")
                 self.assertEqual(heard("http", port), "")
                 self.assertEqual(heard("http", port, source="127.0.0.2"), "a")
@@ -296,7 +297,7 @@ class ServerTests(NginxTestCase):
                 listen 127.0.0.1:<port>;
                 set $up $name;
                 ssl_preread on;
-                preread_timeout 300ms;
+                preread_timeout 2s;
                 proxy_pass $up;
             }
             """,
@@ -342,7 +343,7 @@ class TlsTests(NginxTestCase):
         context = ssl.create_default_context(cafile=made.chain)
         context.load_cert_chain(made.chain, made.key)
         for ports in self.ports:
-            plain = socket.create_connection(("127.0.0.1", ports["port"]), 20)
+            plain = socket.create_connection(("127.0.0.1", ports["port"]), PATIENCE)
             with context.wrap_socket(plain, server_hostname="a.example") as client:
                 self.assertEqual(client.recv(100), b"inside\n")
 
