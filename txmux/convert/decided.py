@@ -6,6 +6,7 @@ Conditions only ever say what a client is, never what it is not: the others are 
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
@@ -13,7 +14,7 @@ import attrs
 from txmux.convert.terms import Condition, InexpressibleError, both
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from txmux.convert.terms import Term
 
@@ -70,33 +71,57 @@ class Decided(Generic[T]):
 
     def simplified(self) -> Decided[T]:
         """Join neighbours that come to the same, and leave out who has been asked for before."""
-        found: list[Case[T]] = []
-        seen: list[Term] = []
+        found: list[tuple[Case[T], list[list[Term]]]] = []
+        seen = _Terms()
         for case in self.cases:
-            new = tuple(t for t in case.condition if not any(_has(wider, t) for wider in seen))
-            seen += new
-            if new and found and found[-1].result == case.result:
-                terms = _distinct((*found[-1].condition, *new))
-                found[-1] = attrs.evolve(found[-1], condition=terms)
+            new = [term for term in case.condition if not seen.has_wider(term)]
+            for term in new:
+                seen.add(term)
+            if new and found and found[-1][0].result == case.result:
+                found[-1][1].append(new)
             elif new:
-                found.append(attrs.evolve(case, condition=new))
-        return attrs.evolve(self, cases=tuple(found))
+                found.append((case, [new]))
+        cases = (attrs.evolve(case, condition=_joined(several)) for case, several in found)
+        return attrs.evolve(self, cases=tuple(cases))
 
 
-def _distinct(condition: Condition) -> Condition:
-    """Leave out terms of which another one asks for less."""
-    terms = tuple(dict.fromkeys(condition))
-    return tuple(t for t in terms if not any(_has(wider, t) for wider in terms if wider != t))
+def _joined(conditions: Sequence[Sequence[Term]]) -> Condition:
+    """Join several; leave out terms of which another one asks for less."""
+    different = dict.fromkeys(term for one in conditions for term in one)
+    if len(conditions) == 1:
+        return tuple(different)
+    known = _Terms()
+    for term in different:
+        known.add(term)
+    return tuple(term for term in different if not known.has_wider(term, than_itself=True))
 
 
-def _has(wider: Term, term: Term) -> bool:
-    """Tell whether all that meet a term meet another one, as far as that is plain."""
-    return (
-        wider.matcher in {"", term.matcher}
-        and set(wider.options) <= set(term.options)
-        and wider.allowed in {None, term.allowed}
-        and wider.excluded <= term.excluded
-    )
+class _Terms:
+    """Terms, by what they ask for: of thousands, few can be wider than another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, list[Term]] = {}
+
+    def add(self, term: Term) -> None:
+        """Add one."""
+        key = (term.matcher, frozenset(term.options), term.allowed, term.hello)
+        self._known.setdefault(key, []).append(term)
+
+    def has_wider(self, term: Term, *, than_itself: bool = False) -> bool:
+        """Tell whether all that meet a term meet one of these, as far as that is plain.
+
+        Args:
+            term: The term.
+            than_itself: Whether it has to be another one.
+        """
+        return any(
+            known.excluded <= term.excluded and not (than_itself and known == term)
+            for matcher in {"", term.matcher}
+            for count in range(len(term.options) + 1)
+            for options in combinations(term.options, count)
+            for allowed in {None, term.allowed}
+            for known in self._known.get((matcher, frozenset(options), allowed, term.hello), ())
+        )
 
 
 def always(result: T, line: int) -> Decided[T]:
@@ -105,25 +130,40 @@ def always(result: T, line: int) -> Decided[T]:
 
 
 def in_groups(
-    items: Iterable[tuple[U, T]], overlap: Callable[[U, U], bool]
+    items: Iterable[tuple[U, T]],
+    overlap: Callable[[U, U], bool],
+    is_single: Callable[[U], bool] = lambda _: False,
 ) -> list[tuple[list[U], T]]:
     """Put together what comes to the same.
 
     Args:
         items: What is asked for, and what it comes to; the first that fits counts, and still does in the groups.
         overlap: Whether a client can be both.
+        is_single: Whether something overlaps with no other one for which this holds, too. It only saves time.
     """
     groups: list[tuple[list[U], T]] = []
+    latest: dict[T, int] = {}
+    """The last group of each result."""
+    others: list[tuple[U, int]] = []
+    """What is not single, with the number of its group."""
+    singles: dict[U, int] = {}
     for asked, result in items:
-        for others, known in reversed(groups):
-            if known == result:
-                others.append(asked)
-                break
-            if any(overlap(asked, other) for other in others):
-                groups.append(([asked], result))
-                break
+        known = latest.get(result)
+        single = is_single(asked)
+        if known is not None:
+            after: Iterable[tuple[U, int]] = others if single else chain(others, singles.items())
+            if singles.get(asked, 0) > known or any(
+                number > known and overlap(asked, other) for other, number in after
+            ):
+                known = None
+        if known is None:
+            known = latest[result] = len(groups)
+            groups.append(([], result))
+        groups[known][0].append(asked)
+        if not single:
+            others.append((asked, known))
         else:
-            groups.append(([asked], result))
+            singles[asked] = max(known, singles.get(asked, 0))
     return groups
 
 

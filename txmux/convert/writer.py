@@ -7,6 +7,7 @@ becomes a comment and a warning.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,9 @@ class Draft:
         self.has_looks = False
         self._path = path
         self._sections: list[Section] = []
+        self._headers: set[str] = set()
+        self._numbers: defaultdict[tuple[str, str], int] = defaultdict(lambda: 1)
+        """The last that was put behind each name that was taken."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -134,10 +138,11 @@ class Draft:
             header = kind
         else:
             stem = re.sub("[^A-Za-z0-9._-]+", "-", name) or kind
-            names, number = {section.header for section in self._sections}, 2
             header = f"{kind} {stem}"
-            while header in names or (stem in _NO_NAMES and header.endswith(stem)):
-                header, number = f"{kind} {stem}-{number}", number + 1
+            while header in self._headers or (stem in _NO_NAMES and header.endswith(stem)):
+                self._numbers[kind, stem] += 1
+                header = f"{kind} {stem}-{self._numbers[kind, stem]}"
+        self._headers.add(header)
         found = Section(header, line)
         self._sections.append(found)
         return found
@@ -180,33 +185,38 @@ class Draft:
                 parse(plain, self._path, matchers)
             except RulesError as error:
                 places = [place for _, place in lines]
-                # One at a time: what is wrong with it may be what is wrong elsewhere.
                 self._drop(error.problems, places)
             else:
                 return text
 
     def _drop(self, problems: Iterable[Problem], places: list[_Place | None]) -> None:
         left = [s for s in self._sections if s.header.startswith("listen ") and not s.dropped]
-        found = [(place, p) for p in problems if (place := dict(enumerate(places, 1)).get(p.line))]
+        numbered = dict(enumerate(places, 1))
+        found = [(place, p) for p in problems if (place := numbered.get(p.line))]
         if not left or not found:
             raise ConvertError(
                 f"{self._path}: nothing in it can be converted: there is no listener that txmux could have"
             )
+        # One key of each section: what is wrong with it may be what is wrong with its others.
+        keys: dict[str, str] = {}
         for (section, key, item), problem in found:
             if item is None:
                 self._leave_out(section, problem.key)
-                continue
-            entry = section.entries[key]
-            entry.remove(item)
-            self.look(item.line, f"{key} = {item.text}: {_HINT.sub('', problem.message)}", section)
-            if entry:
-                return
+            elif not section.dropped and keys.setdefault(section.header, key) == key:
+                self._take_out(section, key, item, problem.message)
+
+    def _take_out(self, section: Section, key: str, item: Item, why: str) -> None:
+        entry = section.entries.get(key, [])
+        if item not in entry:
+            return  # it had two problems, or its backend is gone
+        entry.remove(item)
+        self.look(item.line, f"{key} = {item.text}: {_HINT.sub('', why)}", section)
+        if not entry:
             del section.entries[key]
             if key in _NARROWING:
                 section.dropped = True
                 message = f"[{section.header}] is left out: it would serve more clients"
                 self.look(section.line, message)
-            return
 
     def _leave_out(self, section: Section, missing: str) -> None:
         section.dropped = True

@@ -16,7 +16,7 @@ from txmux.convert.haproxy.servers import PLACES
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txmux.convert.haproxy.lines import Config, Line, Proxy
     from txmux.convert.writer import Draft, Section
@@ -124,13 +124,13 @@ class _Haproxy:
         for line in self._config.changing:
             message = f"{line}: what it says depends on the environment; write what is meant, or ${{NAME}} as rules have it"
             self._draft.look(line.number, message)
-        wanted = {name for front in fronts for name in _leads_to(front)}
+        clients = _clients(fronts)
         # A backend speaks what leads there, whatever its own mode.
         listed = [
             p
             for p in self._config.proxies
             if p.kind == "backend"
-            and ((p.name in wanted and not p.is_disabled) or self._is_served(p))
+            and ((p.name in clients and not p.is_disabled) or self._is_served(p))
         ]
         listed += [front for front in fronts if any(map(front.all, PLACES))]
         for proxy in listed:
@@ -139,10 +139,8 @@ class _Haproxy:
                 "backend", proxy.name, proxy.number
             )
         for proxy in listed:
-            clients = [f for f in fronts if proxy.name in {f.name, *_leads_to(f)}]
-            fill_backend(
-                proxy, self._made.backends[proxy.name], clients, self._draft, self._made.used
-            )
+            section, theirs = self._made.backends[proxy.name], _clients_of(proxy, clients)
+            fill_backend(proxy, section, theirs, self._draft, self._made.used)
         self._made.tables.update((proxy.name, proxy) for proxy in self._config.proxies)
         files = Files(Path(self._path).parent)
         for front in fronts:
@@ -189,6 +187,21 @@ def _decides(line: Line) -> bool:
         return True
     telling = len(line.words) > 2 and line.words[2].startswith(_TELLING_ONLY)
     return line.words[0] == "tcp-request" and line.words[1:2] != ("inspect-delay",) and not telling
+
+
+def _clients(fronts: Iterable[Proxy]) -> dict[str, list[Proxy]]:
+    """Give who leads clients to each name."""
+    found: dict[str, list[Proxy]] = {}
+    for front in fronts:
+        for name in dict.fromkeys(_leads_to(front)):
+            found.setdefault(name, []).append(front)
+    return found
+
+
+def _clients_of(proxy: Proxy, clients: Mapping[str, Sequence[Proxy]]) -> Sequence[Proxy]:
+    """Give who leads clients to one; what is a frontend, too, does so itself."""
+    found = clients.get(proxy.name, ())
+    return found if proxy.kind == "backend" or proxy in found else (proxy, *found)
 
 
 def _leads_to(front: Proxy) -> list[str]:

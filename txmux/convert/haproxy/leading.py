@@ -171,8 +171,8 @@ class Leading:
     def _falls_back(self, line: Line, rest: Decisions) -> bool:
         """Lead elsewhere when a backend has no server, if all others are led to that backend anyway."""
         words = " ".join(line.words[2:])
-        for acl in self.proxy.all("acl"):
-            if line.words[3:] == acl.words[1:2] and len(acl.words) > 2:
+        for acl in self.proxy.all("acl", line.words[3]) if len(line.words) == 4 else ():
+            if len(acl.words) > 2:
                 words = f"if {{ {' '.join(acl.words[2:])} }}"
         found = _NO_SERVER.fullmatch(words)
         section = self.made.backends.get(found["name"]) if found else None

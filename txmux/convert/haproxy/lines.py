@@ -61,10 +61,21 @@ class Proxy:
     name: str
     number: int
     lines: tuple[Line, ...]
+    _by_words: Mapping[tuple[str, ...], list[Line]] = attrs.field(init=False, eq=False, repr=False)
+    """Those that begin with a word, or with two."""
+
+    @_by_words.default
+    def _find_by_words(self) -> Mapping[tuple[str, ...], list[Line]]:
+        found: dict[tuple[str, ...], list[Line]] = {}
+        for line in self.lines:
+            for words in {line.words[:1], line.words[:2]}:
+                found.setdefault(words, []).append(line)
+        return found
 
     def all(self, *words: str) -> list[Line]:
         """Give the lines that begin with these words, and go on."""
-        return [line for line in self.lines if line.begins(*words)]
+        lines = self._by_words.get(words[:2], ())
+        return [line for line in lines if line.begins(*words)]
 
     def value(self, *words: str) -> Line | None:
         """Give the last such line that has something after these words."""
@@ -82,6 +93,14 @@ class Proxy:
         """Whether it is out of use."""
         found = [line for line in self.lines if line.words in {("disabled",), ("enabled",)}]
         return bool(found) and found[-1].words == ("disabled",)
+
+
+@attrs.frozen
+class _Defaults:
+    """A section ``defaults``, and the one that it goes on from."""
+
+    lines: list[Line]
+    base: _Defaults | None
 
 
 @attrs.frozen
@@ -111,8 +130,9 @@ def read_haproxy(data: bytes, path: str) -> Config:
     """
     settings: list[Line] = []
     others: dict[Line, list[Line]] = {}
-    proxies: list[tuple[Line, tuple[Line, ...], list[Line]]] = []
-    defaults: dict[str, list[Line]] = {}
+    proxies: list[tuple[Line, _Defaults | None, list[Line]]] = []
+    defaults: dict[str, _Defaults] = {}
+    every: list[_Defaults] = []
     current: list[Line] | None = None
     latest = ""
     changing: list[Line] = []
@@ -122,12 +142,14 @@ def read_haproxy(data: bytes, path: str) -> Config:
         word, name = line.words[0], line.words[1] if len(line.words) > 1 else ""
         if word in _PROXIES:
             current = []
-            start = defaults.get(_named_after(line, "from") or latest, [])
-            proxies.append((line, tuple(start), current))
+            base = defaults.get(_named_after(line, "from") or latest)
+            proxies.append((line, base, current))
         elif word == "defaults":
-            base = defaults.get(_named_after(line, "from"), [])
+            base = defaults.get(_named_after(line, "from"))
             latest = name or f"defaults of line {line.number}"
-            current = defaults[latest] = list(base)
+            current = []
+            defaults[latest] = _Defaults(current, base)
+            every.append(defaults[latest])
         elif word == "global":
             current = settings
         elif word in _OTHERS:
@@ -138,10 +160,19 @@ def read_haproxy(data: bytes, path: str) -> Config:
             )
         else:
             current.append(line)
-    made = tuple(_proxy(header, (*start, *own)) for header, start, own in proxies)
-    every = {line.number: line for lines in defaults.values() for line in lines}
+    made = tuple(_proxy(header, (*_inherited(base), *own)) for header, base, own in proxies)
     kept = {header: tuple(own) for header, own in others.items()}
-    return Config(tuple(settings), made, tuple(every.values()), kept, tuple(changing))
+    all_defaults = tuple(line for one in every for line in one.lines)
+    return Config(tuple(settings), made, all_defaults, kept, tuple(changing))
+
+
+def _inherited(base: _Defaults | None) -> list[Line]:
+    """Give what defaults say, after what theirs say."""
+    found: list[list[Line]] = []
+    while base is not None:
+        found.append(base.lines)
+        base = base.base
+    return [line for lines in reversed(found) for line in lines]
 
 
 def _named_after(line: Line, word: str) -> str:

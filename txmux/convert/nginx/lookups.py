@@ -103,7 +103,7 @@ def _by_name(parts: Parts, lost: Lost) -> Decided[Entry]:
             break
         if bare != "^$":  # those have what is empty
             items.append((name_pattern(bare), entry))
-    groups = in_groups(items, _names_overlap)
+    groups = in_groups(items, _names_overlap, _is_name)
     conditions = [(tuple(names(several)), entry) for several, entry in groups]
     return _with_rest(conditions, tls(sni="*"), default, parts.empty)
 
@@ -118,13 +118,17 @@ def _with_rest(
     return Decided(tuple(cases), empty, empty.line).simplified()
 
 
+def _is_name(text: str) -> bool:
+    return not set(text) & set("*?") and text[:1] not in {".", "~"}
+
+
 def _names_overlap(a: str, b: str) -> bool:
     if a.startswith("~") or b.startswith("~"):
         return True
-    if not set(a + b) & set("*?") and a[0] != "." and b[0] != ".":
+    if _is_name(a) and _is_name(b):
         return a == b
     for one, other in ((a, b), (b, a)):
-        if not set(one) & set("*?") and one[0] != ".":
+        if _is_name(one):
             return is_below(one, other)
     if a[-1] != "*" and b[-1] != "*":
         one, other = (text.lstrip("*") for text in (a, b))
@@ -162,7 +166,7 @@ def _by_address(parts: Parts, lost: Lost) -> Decided[Entry]:
             lost(entry.line, f"{text}: is left out: no client has that address")
         else:
             items.append((network, entry))
-    for networks, entry in in_groups(items, operator.eq):
+    for networks, entry in in_groups(items, operator.eq, lambda _: True):
         cases.append(Case((Term(allowed=frozenset(networks)),), entry, entry.line))
     default = parts.table.default
     return Decided(tuple(cases), default, default.line).simplified()

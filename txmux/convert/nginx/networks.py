@@ -100,7 +100,7 @@ def by_network(directive: Directive, lost: Callable[[int, str], None]) -> Decide
         else:
             found.append((network, entry))
     found.sort(key=lambda item: -item[0].prefixlen)
-    groups = in_groups(found, _overlap)
+    groups = in_groups(found, _overlap, _is_address)
     cases = [Case((Term(allowed=frozenset(nets)),), e, e.line) for nets, e in groups]
     return Decided(tuple(cases), default, default.line).simplified()
 
@@ -123,6 +123,10 @@ def _entries(
                 continue
             for network in networks:
                 yield network, Entry(line.value, line.line)
+
+
+def _is_address(network: IPNetwork) -> bool:
+    return network.prefixlen == network.max_prefixlen
 
 
 def _overlap(a: IPNetwork, b: IPNetwork) -> bool:
