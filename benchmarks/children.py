@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
-import random
 import re
 import signal
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LISTEN, _UNCONNECTED = "0A", "07"
 _PATIENCE = 60.0
+_PORTS = [range(first, first + 100) for first in range(30_000, 32_700, 100)]
+"""Which each benchmark takes some of: tests have those below, and Linux gives outgoing connections those above."""
 _QUIET, _QUIET_SHARE = 0.15, 0.05
 """Seconds for which a program that has nothing to do is quiet, and the share of them that it may work all the same."""
 
@@ -114,7 +117,9 @@ class Child:
         def is_quiet() -> bool:
             time.sleep(_QUIET)
             spent.append(self.cpu())
-            return spent[-1] - spent[-2] < _QUIET_SHARE * _QUIET
+            # What has much to do, and does not get a CPU core or its data, takes no time either.
+            is_idle = spent[-1] - spent[-2] < _QUIET_SHARE * _QUIET
+            return is_idle and not any(map(_is_busy, self.started()))
 
         eventually(is_quiet, "it has nothing to do")
         return spent[-1]
@@ -151,6 +156,16 @@ def cpu_time(pid: int) -> float:
             with contextlib.suppress(OSError):
                 total += int((path / "schedstat").read_text().split()[0])
     return total / 1e9
+
+
+def _is_busy(pid: int) -> bool:
+    """Tell whether a thread of a process runs, waits for a CPU core, or for a disk (proc(5))."""
+    with contextlib.suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                if (path / "stat").read_text().rpartition(")")[2].split()[0] in "RD":
+                    return True
+    return False
 
 
 def _resident(pid: int) -> int:
@@ -250,14 +265,31 @@ def eventually(condition: Callable[[], bool], what: str, patience: float = _PATI
 
 
 def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[int]:
-    """Find ports of 127.0.0.1 that nobody has, below those that outgoing connections get."""
-    found: set[int] = set()
+    """Find ports of 127.0.0.1 that nobody has, and that no other benchmark gets."""
+    found: list[int] = []
+    _, ports = _own_ports()
     while len(found) < count:
-        port = random.randrange(10_240, 32_000)
+        port = next(ports)
         with socket.socket(socket.AF_INET, kind) as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.add(port)
-    return list(found)
+            found.append(port)
+    return found
+
+
+@functools.cache
+def _own_ports() -> tuple[socket.socket, Iterator[int]]:
+    """Give ports that are those of this process until it ends, since then nobody has what keeps them."""
+    for ports in _PORTS:
+        keeper = socket.socket(socket.AF_UNIX)
+        try:
+            keeper.bind(
+                f"\0txmux-benchmarks-{ports.start}"
+            )  # an abstract name (unix(7)) is no file
+        except OSError:
+            keeper.close()
+        else:
+            return keeper, itertools.cycle(ports)
+    raise BenchmarkError("too many benchmarks run at the same time")
 
 
 def is_listening(port: int) -> bool:

@@ -56,7 +56,7 @@ def connect(port: int) -> float | None:
     """Give the milliseconds until the first byte; ``None`` if there is none."""
     begun = time.perf_counter()
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             found = client.recv(1)
     except ConnectionResetError:
         return None
@@ -74,7 +74,7 @@ def connect_all(port: int) -> list[float | None]:
 
 def asked(port: int) -> int:
     """Give how often a Redis was asked for tokens."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"INFO commandstats\r\n")
         told = client.recv(65536).decode()
     found = re.search(r"cmdstat_evalsha:calls=(\d+)", told)

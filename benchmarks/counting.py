@@ -135,7 +135,7 @@ class Service:
         list(self._clients.map(self._connect, range(connections)))
 
     def _connect(self, _: int) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as client:
             client.sendall(REQUEST)
             if client.recv(4096) != REQUEST:
                 raise BenchmarkError("a client was not served")

@@ -141,9 +141,10 @@ def soak(connections: int, rounds: int, relay: str, seconds: float) -> list[str]
     """
     processes = multiprocessing.get_context("fork")
     listening = socket.create_server(("127.0.0.1", 0), backlog=4096)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        closed = probe.getsockname()[1]
+    # It keeps its port, lest another program get it: nobody listens there.
+    nobody = socket.socket()
+    nobody.bind(("127.0.0.1", 0))
+    closed = nobody.getsockname()[1]
     servers = [
         processes.Process(target=serve, args=(listening,), daemon=True) for _ in range(PROCESSES)
     ]
@@ -163,6 +164,7 @@ def soak(connections: int, rounds: int, relay: str, seconds: float) -> list[str]
                 server.terminate()
                 server.join()
             listening.close()
+            nobody.close()
     return wrong
 
 

@@ -213,7 +213,7 @@ def running(workers: int) -> Iterator[tuple[Service, int]]:
 
 def connected(port: int, says: bytes) -> socket.socket:
     """Connect, and wait until the connection is relayed."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(says)
     if not client.recv(1, socket.MSG_PEEK if says == STREAMED else 0):
         raise BenchmarkError("a client was not served")

@@ -190,12 +190,12 @@ class ChildTests(SynchronousTestCase):
         """The CPU time of a program that has ended is what it took: that of a loop, and not of its sleep."""
         require_program("taskset")
         program = (
-            "import time\ntime.sleep(0.4)\nend = time.process_time() + 0.2\n"
+            "import time\ntime.sleep(1.5)\nend = time.process_time() + 0.2\n"
             "while time.process_time() < end: pass\nprint(time.process_time())"
         )
         spent = children.cost_of([sys.executable, "-S", "-c", program], [_a_core()])
         self.assertGreaterEqual(spent, 0.2)
-        self.assertLess(spent, 0.45)
+        self.assertLess(spent, 1.5)
 
     def test_cost_of_failure(self) -> None:
         """What fails has no cost but an error with its last words."""
@@ -238,7 +238,7 @@ class RunTests(SynchronousTestCase):
             cwd=_CHECKOUT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             check=False,
         )
 
