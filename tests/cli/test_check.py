@@ -242,7 +242,7 @@ class ProgramTests(CheckTestCase):
                 )
                 started.append((arguments, child))
         for arguments, child in started:
-            _, err = child.communicate(GOOD.encode(), timeout=60)
+            _, err = child.communicate(GOOD.encode(), timeout=300)
             self.assertEqual((child.returncode, err), (141, b""), arguments)
 
     def test_no_reactor(self) -> None:

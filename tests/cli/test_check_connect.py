@@ -11,6 +11,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.ports import free_port
+
 
 class ConnectTests(SynchronousTestCase):
     """Servers that are there, and such as are not."""
@@ -24,7 +26,7 @@ class ConnectTests(SynchronousTestCase):
                 [sys.executable, "-m", "txmux", "check", "--connect", *options, str(path)],
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=300,
                 check=False,
             )
         self.assertEqual(ended.stderr, "")
@@ -71,8 +73,8 @@ class ConnectTests(SynchronousTestCase):
 
     def test_names(self) -> None:
         """A name is told with the address that it led to."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()  # nobody else has it at `::1`, which is tried, too
+        with socket.create_server(("127.0.0.1", port)):
             _, lines = self.check(f"silent = localhost:{port}\n")
         self.assertIn(f"localhost:{port} at 127.0.0.1:{port}: OK ([listen public])", lines)
 

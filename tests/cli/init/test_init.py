@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from tests.cli.support import CommandTestCase
 from txmux.cli import init
+from txmux.cli.init import greeting as asking
 from txmux.cli.init.listening import listening
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class InitTests(CommandTestCase):
         self.addCleanup(server.shutdown, socket.SHUT_RDWR)
         return int(server.getsockname()[1])
 
+    def see_only(self, port: int) -> None:
+        """Leave out what else listens on this machine: servers of other tests, which run at the same time."""
+
+        def own(proc: Path) -> list[Listening]:
+            return [one for one in listening(proc) if one.reached_at == ("127.0.0.1", port)]
+
+        self.patch(init, "listening", own)
+
     def test_output(self) -> None:
         """It writes a file, which `txmux check` passes, and over another one only by --force."""
         path = self.folder / "rules.ini"
@@ -77,6 +86,7 @@ class InitTests(CommandTestCase):
             ) as running:
                 assert running.stdout is not None
                 port = running.stdout.readline().strip()
+                self.see_only(int(port))
                 out = self.run_main("init")[1]
                 running.communicate()  # it ends with its standard input
             self.assertEqual(f"{name} at 127.0.0.1:{port}:" in out, listed)
@@ -92,14 +102,8 @@ class InitTests(CommandTestCase):
     def test_probe(self) -> None:
         """Servers are asked only if that is wanted."""
         port = self.serve(b"SSH-2.0-a\r\n")
-
-        def own(proc: Path) -> list[Listening]:
-            # Servers of other tests, which run at the same time, are not to be disturbed.
-            return [one for one in listening(proc) if one.reached_at[1] == port]
-
-        narrowed = patch.object(init, "listening", own)
-        narrowed.start()
-        self.addCleanup(narrowed.stop)
+        self.see_only(port)
+        self.patch(asking, "_PATIENCE", 60.0)
         _, out, _ = self.run_main("init")
         self.assertIn(f"127.0.0.1:{port}: not recognised.", out)
         _, out, _ = self.run_main("init", "--probe")

@@ -109,7 +109,7 @@ class NobodyTests(RemoteTestCase):
         told = f"what answers at 127.0.0.1:{port} (--admin) is not txmux; name another"
         self.assertIn(told, self.refused("--admin", f":{port}"))
         thread.join()
-        listening.close()
+        listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
 
@@ -201,7 +201,7 @@ class StartTests(RemoteTestCase):
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=60,
+                timeout=300,
             )
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             names = set(done.stdout.splitlines()[-1].split())

@@ -41,7 +41,9 @@ class BansTests(RemoteTestCase):
 
     def test_bans(self) -> None:
         """The list has the time that is left; that there is none is said."""
-        until = time.time() + 3599.9
+        now = 1795203607.25
+        self.patch(time, "time", lambda: now)
+        until = now + 3599.9
         server = self.answering(
             document=[
                 {"network": "192.0.2.7", "since": 1.0, "until": until, "reason": "a b"},

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.cli.remote.answering import Answering, RemoteTestCase
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ class FindTests(RemoteTestCase):
         server = self.answering(self.folder / "my socket.sock")
         odd = self.answering(self.folder / "a:b=c\\d.sock")
         self.assert_asks(odd, "--admin", rf"unix:{self.folder}/a\:b\=c\\d.sock:mode=660")
-        tcp = self.answering(("127.0.0.1", 0))
+        tcp = self.answering(("127.0.0.1", free_port()))  # nobody else has it at `::1`
         for endpoint in (server.at, f"unix:{server.at}:mode=660"):
             self.assert_asks(server, "--admin", endpoint, TXMUX_ADMIN="/nowhere/else")
         for endpoint in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -35,12 +36,12 @@ class ServiceTestCase(InteropTestCase):
         kept = {name: value for name, value in os.environ.items() if name not in names}
         self.patch(os, "environ", {**kept, "RUNTIME_DIRECTORY": str(self.sockets)})
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(20)
+        self.server.settimeout(60)
         self.addCleanup(self.server.close)
 
-    def service(self, settings: str = "") -> Upgrading:
-        """Start a service."""
-        rules = _RULES.format(port=self.server.getsockname()[1])
+    def service(self, settings: str = "", listener: str = "") -> Upgrading:
+        """Start a service, with more lines of ``[txmux]`` and of its listener."""
+        rules = _RULES.format(port=self.server.getsockname()[1]) + listener
         given = "" if "drain_timeout" in settings else "drain_timeout = 1s\n"
         mux = Upgrading(self.folder, rules, f"{given}{settings}")
         self.addCleanup(mux.kill)
@@ -70,7 +71,7 @@ class ServiceTestCase(InteropTestCase):
         client.sendall(b"x")
         server, _ = self.server.accept()
         self.addCleanup(server.close)
-        server.settimeout(20)
+        server.settimeout(60)
         self.assertEqual(server.recv(1), b"x")
         return client, server
 
@@ -122,19 +123,29 @@ class ChangeTests(ServiceTestCase):
         self.assert_reloads(mux)
         workers = [worker["pid"] for worker in self.status()["workers"]]
         self.assertEqual(sorted(workers), sorted(pids_of(mux.pid)))
-        self.assertRegex(
-            self.told(0, "status"), rf"\n1 +{workers[0]} +serves .*\n2 +{workers[1]} +serves "
-        )
+        first, second = (rf"\n{number} +{pid} +" for number, pid in enumerate(workers, 1))
+        self.shown(rf"{first}serves .*{second}serves ", r"\A\Z")
         os.kill(workers[1], signal.SIGSTOP)
-        done = self.ask("status")
-        self.assertRegex(done.stdout.decode(), rf"\n2 +{workers[1]} +does not answer\n")
-        self.assertIn("warning: the answer is not complete: worker 2: ", done.stderr.decode())
+        self.shown(
+            rf"{first}serves .*{second}does not answer\n",
+            r"\Awarning: the answer is not complete: worker 2: ",
+        )
         os.kill(workers[1], signal.SIGCONT)
         mux.stop()
 
+    def shown(self, status: str, warning: str) -> None:
+        """Wait for a status, and for what comes with it: a worker that is late is told as one that does not answer."""
+
+        def is_shown() -> bool:
+            done = self.ask("status")
+            said, warned = done.stdout.decode(), done.stderr.decode()
+            return bool(re.search(status, said) and re.search(warning, warned))
+
+        eventually(is_shown, f"the status shows {status!r}, with {warning!r}")
+
     def test_stop(self) -> None:
         """The service ends, its connections may finish, and then nobody is there."""
-        mux = self.service()
+        mux = self.service("drain_timeout = 10m")
         ends = self.relayed(mux)
         self.assertIn("the service stops", self.told(0, "stop"))
         self.assert_relays(ends)
@@ -222,7 +233,8 @@ class ExplainTests(ServiceTestCase):
 
     def test_explain(self) -> None:
         """A connection that is relayed is explained, and one that is undecided with its bytes so far."""
-        mux = self.service("workers = 2\n[route web]\nmatch = http\nbackend = close\n")
+        route = "detect_timeout = 1h\n[route web]\nmatch = http\nbackend = close\n"
+        mux = self.service("workers = 2", route)
         self.patch(os, "environ", {**os.environ, "TXMUX_ADMIN": f"unix:{self.sockets}/rules.sock"})
         mux.child.wait_for("workers that serve: 2")
         self.relayed(mux)
@@ -267,7 +279,7 @@ class DrainTests(ServiceTestCase):
         port = self.server.getsockname()[1]
         other = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(other.close)
-        other.settimeout(20)
+        other.settimeout(60)
         name = f"pool/127.0.0.1:{port}"
         pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
         rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}"

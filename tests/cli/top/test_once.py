@@ -100,4 +100,4 @@ class OnceTests(RemoteTestCase):
             self.assertEqual(child.stdout.readline(), b"{\n")
             child.stdout.close()
             self.assertEqual(child.stderr.read(), b"")
-            self.assertEqual(child.wait(20), 141)
+            self.assertEqual(child.wait(60), 141)

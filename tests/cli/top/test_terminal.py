@@ -39,7 +39,7 @@ class TopTests(InteropTestCase):
         super().setUp()
         require_program("tmux")
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(20)
+        self.server.settimeout(60)
         self.addCleanup(self.server.close)
         self.admin = self.folder / "admin.sock"
         self.mux = self.start()
@@ -53,7 +53,7 @@ class TopTests(InteropTestCase):
         """Connect a client through the service."""
         client = self.mux.connect()
         self.addCleanup(client.close)
-        client.settimeout(20)
+        client.settimeout(60)
         client.sendall(b"SSH-2.0-a\r\n")
         server, _ = self.server.accept()
         self.addCleanup(server.close)
@@ -178,7 +178,7 @@ class RestoreTests(SynchronousTestCase):
         self.addCleanup(terminal.close)
         with terminal.shown():
             os.write(controller, b"a")
-            self.assertEqual(terminal.wait(20), b"a")
+            self.assertEqual(terminal.wait(60), b"a")
             self.assertEqual(terminal.wait(0), b"")
             os.close(controller)
-            self.assertIsNone(terminal.wait(20))
+            self.assertIsNone(terminal.wait(60))
