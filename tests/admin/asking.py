@@ -13,6 +13,7 @@ from twisted.internet.endpoints import (
     connectProtocol,
 )
 
+from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, reactor
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
@@ -104,6 +105,12 @@ class AdminCase(ServiceTestCase):
         self.running = made
         self.running.startService()
         self.addCleanup(self.stop)
+
+    def virtual(self) -> VirtualTime:
+        """Give a clock for a service that is yet to be started."""
+        clock = VirtualTime()
+        self.addCleanup(clock.advance, 0)  # when it has stopped, its ports close in their turn
+        return clock
 
     def port_of(self, setting: str) -> int:
         """Give the TCP port of an endpoint."""

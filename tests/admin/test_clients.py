@@ -315,7 +315,7 @@ class BurstTest(AdminCase):
         self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for _ in range(300):  # none is accepted meanwhile
-            client = socket.create_connection(("127.0.0.1", port), timeout=5)
+            client = socket.create_connection(("127.0.0.1", port), timeout=60)
             self.addCleanup(client.close)
         self.assertEqual((await self.ask("GET", "/healthz", to=port)).status, 200)
 

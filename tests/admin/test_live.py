@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
@@ -222,9 +223,9 @@ class EventsTest(LiveCase):
         peer = await self.follow()
         self.assertIn(b"Content-Type: text/event-stream\r\n", peer.received)
         await self.clients(1)
-        while b"event: decide\n" not in peer.received:
+        while (told := re.search(rb"event: decide\n.*\n\n", peer.received, re.DOTALL)) is None:
             await deferLater(reactor, 0)
-        (line,) = [one for one in peer.received.split(b"\n") if b'"event": "decide"' in one]
+        (line,) = [one for one in told[0].split(b"\n") if b'"event": "decide"' in one]
         self.assertEqual(json.loads(line.partition(b"data: ")[2])["route"], "ssh")
         (factory,) = self.running.factories
         self.assertTrue(factory.engine.events.wanted)

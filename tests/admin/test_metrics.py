@@ -28,6 +28,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 RULES = """[listen x]
 endpoint = 127.0.0.1:0
 max_connections_per_source = 2
+detect_timeout = 1h
 
 [route greeting]
 match = regex pattern=HELLO

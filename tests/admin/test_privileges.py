@@ -51,7 +51,7 @@ class UnreadableTest(SynchronousTestCase):
             [sys.executable, "-c", _WITHOUT_IMPORTS, rules],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         self.assertEqual((ended.returncode, ended.stdout), (0, "serves\n"), ended.stderr)

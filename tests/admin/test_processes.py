@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
@@ -13,7 +14,6 @@ from tests.processes.running import RULES, is_gone, pids_of
 from tests.processes.test_upgrade import UpgradeTestCase
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
     from tests.processes.upgrading import Upgrading
@@ -30,11 +30,11 @@ class AdminProcessCase(UpgradeTestCase):
         """Start a service."""
         return self.upgrading(rules, f"admin = unix:{self.socket}\n{settings}")
 
-    def led(self, listening: socket.socket, more: str = "") -> str:
+    def led(self, listening: socket.socket, more: str = "", listener: str = "") -> str:
         """Give rules by which all clients are led to a server, by the name of a backend."""
         port = listening.getsockname()[1]
         return (
-            f"{RULES}[route all]\nmatch = any\nbackend = b\n"
+            f"{RULES}{listener}[route all]\nmatch = any\nbackend = b\n"
             f"[backend b]\nserver = 127.0.0.1:{port}\n{more}"
         )
 
@@ -50,13 +50,16 @@ class WorkersTest(AdminProcessCase):
     def test_status(self) -> None:
         """The status counts over all workers, and names each."""
         listening = self.backend()
-        mux = self.service("workers = 2", self.led(listening))
+        mux = self.service("workers = 2", self.led(listening, listener="detect_timeout = 1h\n"))
         peers = [self.relayed(mux, listening) for _ in range(4)]
         undecided = self.client(mux)
-        eventually(
-            lambda: get(self.socket, "/api/status")["connections"]["active"] == 5, "5 are counted"
-        )
-        status = get(self.socket, "/api/status")
+        status: dict[str, Any] = {}
+
+        def are_counted() -> bool:
+            status.update(get(self.socket, "/api/status"))
+            return bool(status["connections"]["active"] == 5)  # a worker that is late is left out
+
+        eventually(are_counted, "5 are counted")
         self.assertEqual(status["connections"]["undecided"], 1)
         self.assertEqual(status["pid"], mux.pid)
         self.assertEqual({one["pid"] for one in status["workers"]}, set(pids_of(mux.pid)))
@@ -85,7 +88,7 @@ class WorkersTest(AdminProcessCase):
         check = "check = tcp interval=100ms fall=1 rise=1\n"
         mux = self.service("workers = 2", self.led(listening, check))
         eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 200, "it is ready")
-        listening.close()
+        listening.shutdown(socket.SHUT_RDWR)  # it keeps its port, so that nobody else gets it
         eventually(lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it is not ready")
         _, told = ask(self.socket, "GET", "/readyz")
         self.assertEqual(told["missing"], ["[backend b]: no server is up"])
@@ -177,6 +180,7 @@ class StopTest(AdminProcessCase):
             self.answers(client, server)
             (listener,) = get(self.socket, "/api/status")["listeners"]
             self.assertFalse(listener["accepting"])
+            eventually(lambda mux=mux: not mux.inodes(), "no process listens")  # type: ignore[misc]
             self.assertRaises(OSError, mux.connect)
             self.over(client, server)
             eventually(lambda mux=mux: is_gone(mux.pid), "it has ended")  # type: ignore[misc]
@@ -185,34 +189,34 @@ class StopTest(AdminProcessCase):
             mux.take(1)
 
     def test_grace(self) -> None:
-        """While it is gracious, the service is not ready but accepts clients; then it does not."""
+        """While it is gracious, the service is not ready; then it accepts no more clients, and those that it has go on."""
         listening = self.backend()
         for settings in ("", "workers = 2"):
-            mux = self.service(f"grace = 4s\n{settings}", self.led(listening))
+            mux = self.service(f"grace = 2s\n{settings}", self.led(listening))
+            client, server = self.relayed(mux, listening)
             begun = time.monotonic()
             mux.terminate()
             eventually(
                 lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
             )
-            client, server = self.relayed(mux, listening)
-            self.assertLess(time.monotonic() - begun, 4)
             eventually(lambda mux=mux: not mux.inodes(), "it accepts no more")  # type: ignore[misc]
-            self.assertGreaterEqual(time.monotonic() - begun, 3.9)
+            self.assertGreaterEqual(time.monotonic() - begun, 1.9)
             self.answers(client, server)
             self.over(client, server)
             mux.assert_stopped()
             mux.take(1)
 
     def test_second_signal(self) -> None:
-        """A second signal ends it at once, also while it is gracious."""
+        """While it is gracious, clients are accepted, though it is not ready; a second signal ends it at once."""
         listening = self.backend()
         for settings in ("", "workers = 2"):
             mux = self.service(f"grace = 1h\n{settings}", self.led(listening))
-            client, server = self.relayed(mux, listening)
             mux.terminate()
             eventually(
                 lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
             )
+            client, server = self.relayed(mux, listening)
+            self.answers(client, server)
             mux.terminate()
             mux.assert_stopped()
             client.close()
