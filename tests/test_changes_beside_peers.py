@@ -31,7 +31,7 @@ class ChangesTests(SynchronousTestCase):
             cwd=_CHECKOUT,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=900,
             check=False,
         )
 

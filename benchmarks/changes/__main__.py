@@ -33,10 +33,12 @@ _USUAL = (
     Kind("upgrade", "upgrades", 10, 1.0, upgrade=True),
     Kind("limited", "upgrades, old processes have 5 s", 5, 6.5, upgrade=True, limit=5),
 )
+_PATIENT = {"settling": 15.0, "patience": 60.0, "at_once": 50.0}
+"""It is run while the machine does other things, too."""
 _QUICK = (
-    Kind("reload", "reloads", 10, 0.1),
-    Kind("upgrade", "upgrades", 2, 0.5, upgrade=True),
-    Kind("limited", "upgrades, old processes have 1 s", 2, 1.5, upgrade=True, limit=1),
+    Kind("reload", "reloads", 10, 0.1, **_PATIENT),
+    Kind("upgrade", "upgrades", 2, 0.5, upgrade=True, **_PATIENT),
+    Kind("limited", "upgrades, old processes have 1 s", 2, 1.5, upgrade=True, limit=1, **_PATIENT),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import threading
 from collections import Counter
@@ -17,7 +18,7 @@ RATE = 200
 PATIENCE = 5.0
 """Seconds that a short connection may take."""
 
-_STREAM_PATIENCE = 10.0
+_STREAM_PATIENCE = 60.0
 _PAUSE = 0.25
 _BLOCK = 1000
 _GREETING = b"short   "
@@ -26,6 +27,10 @@ _GREETING = b"short   "
 class Load:
     """Clients and the server behind the proxy, in a thread of their own. The server sends back whatever it gets.
 
+    Args:
+        patience: Seconds that a short connection may take.
+        at_once: Short connections that there are at a time, at most: on a machine that is too slow for their rate, others wait.
+
     Attributes:
         server: The port to which the proxy should lead everybody.
         short: How short connections ended: ``served``, ``refused``, ``reset``, ``timed out`` or ``wrong bytes``.
@@ -33,7 +38,8 @@ class Load:
         slowest: Seconds that the slowest short connection took that was served.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE, at_once: float = math.inf) -> None:
+        self._patience, self._at_once = patience, at_once
         self.short: Counter[str] = Counter()
         self.long: Counter[str] = Counter()
         self.slowest = 0.0
@@ -96,7 +102,8 @@ class Load:
     async def _arrive(self) -> None:
         due = self._loop.time()
         while not self._finishing.is_set():
-            self._begin(self._short())
+            if len(self._tasks) < self._at_once:
+                self._begin(self._short())
             due += 1 / RATE
             await asyncio.sleep(max(0.0, due - self._loop.time()))
 
@@ -105,7 +112,7 @@ class Load:
         outcome = "reset"
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
             try:
-                outcome = await asyncio.wait_for(self._answer(), PATIENCE)
+                outcome = await asyncio.wait_for(self._answer(), self._patience)
             except ConnectionRefusedError:
                 outcome = "refused"
             except asyncio.TimeoutError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.changes.load import Load
+from benchmarks.changes.load import PATIENCE, Load
 from benchmarks.changes.services import Instance
 from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from benchmarks.changes.services import Service
 
 _NOT_ITS_OWN = {"timeout", "sh", "sleep", "taskset"}
-_SETTLING = 5.0  # seconds for old processes to end that have nothing to wait for, at most
 
 
 @attrs.frozen
@@ -37,6 +37,9 @@ class Kind:
         pause: Seconds between one and the next.
         upgrade: Whether the program is replaced, and not just its rules.
         limit: Seconds that connections have in old processes; 0 if these may go on for ever.
+        settling: Seconds for old processes to end that have nothing to wait for, at most.
+        patience: Seconds that a short connection may take.
+        at_once: Short connections that there are at a time, at most.
     """
 
     key: str
@@ -45,6 +48,9 @@ class Kind:
     pause: float
     upgrade: bool = False
     limit: int = 0
+    settling: float = 5.0
+    patience: float = PATIENCE
+    at_once: float = math.inf
 
 
 @attrs.frozen
@@ -94,7 +100,7 @@ def measure(service: Service, kind: Kind, folder: Path) -> Outcome:
     Raises:
         BenchmarkError: The service does not start, or does not change.
     """
-    load = Load()
+    load = Load(kind.patience, kind.at_once)
     try:
         with _running(service, kind, folder, load.server) as (instance, child):
             load.start(instance.values["PORT"])  # type: ignore[arg-type]
@@ -111,7 +117,9 @@ def measure(service: Service, kind: Kind, folder: Path) -> Outcome:
                     load.stream()
             with contextlib.suppress(BenchmarkError):
                 eventually(
-                    lambda: len(_processes(child.pid)) <= len(processes), "all settle", _SETTLING
+                    lambda: len(_processes(child.pid)) <= len(processes),
+                    "all settle",
+                    kind.settling,
                 )
             after = _memory(child.pid)
             lingering = len(_processes(child.pid)) - len(processes)
