@@ -49,9 +49,9 @@ class TacTests(InteropTestCase):
             child = self.own(Child("env", *command))
             port = child.wait_for(r"listening on 127\.0\.0\.1:(\d+) for \[listen public\]")[1]
             child.wait_for("starting up")
-            with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
                 client.sendall(b"question")
-                server.settimeout(20)
+                server.settimeout(60)
                 accepted, _ = server.accept()
                 with accepted:
                     self.assertEqual(accepted.recv(100), b"question")

@@ -26,7 +26,7 @@ class FilesTests(InteropTestCase):
             input="".join(f"{server}\n" for server in servers),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
             env={**os.environ, "PATH": path},
         )
@@ -73,9 +73,9 @@ class FilesTests(InteropTestCase):
 
     def led(self, port: int, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
         """Connect a client, and give both ends."""
-        client = socket.create_connection(("127.0.0.1", port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", port), timeout=60)
         client.sendall(b"x")
-        listening.settimeout(20)
+        listening.settimeout(60)
         server, _ = listening.accept()
         self.assertEqual(server.recv(1), b"x")
         return client, server

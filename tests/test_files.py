@@ -15,6 +15,7 @@ from tests.interop.children import eventually, leave_unmeasured
 from tests.interop.mux import Mux
 from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
+from tests.support.leaks import added_since, look
 from txmux.files import open_log, open_safely, read_bytes, read_secret
 from txmux.processes.opener import Opener
 
@@ -88,13 +89,13 @@ class LinksTest(SynchronousTestCase):
     def test_descriptors(self) -> None:
         """Nothing stays open."""
         path = self.link(self.theirs / "link", self.secret, 0)
-        before = os.listdir("/proc/self/fd")  # noqa: PTH208 - names
+        before = look()
         for _ in range(3):
             self.text(path)
             self.assert_refused(self.link(self.theirs / "file", self.secret))
             (self.theirs / "file").unlink()
             self.assertRaises(FileNotFoundError, open_safely, self.theirs / "none")
-        self.assertEqual(len(os.listdir("/proc/self/fd")), len(before))  # noqa: PTH208
+        self.assertEqual(added_since(before, patience=0), {})
 
     def test_helper(self) -> None:
         """The helper that keeps the privilege reads no file by such a link, nor waits for the writer of a pipe."""

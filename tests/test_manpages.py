@@ -33,7 +33,7 @@ class ManPageTests(SynchronousTestCase):
         command = [require_program(str(words[0])), *words[1:]]
         environment = {**os.environ, "MANWIDTH": "80", "LC_ALL": "C"}
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=True, timeout=60
+            command, env=environment, capture_output=True, text=True, check=True, timeout=300
         )
         return done.stdout + done.stderr
 
@@ -69,7 +69,7 @@ class ScriptTests(SynchronousTestCase):
         """It writes the pages, and the script of each shell under the name that the shell looks for."""
         folder = Path(tempfile.mkdtemp(prefix="txmux man "))
         self.addCleanup(shutil.rmtree, folder)
-        subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=120)
+        subprocess.run([_ROOT / "script/man", folder], cwd="/", check=True, timeout=900)
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
         self.assertIn("man1/txmux-check.1", written)
         for name in ("txmux", "_txmux", "txmux.fish"):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase
+from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist, twist_command
 from tests.interop.pools_case import pool_rules
 from txmux.relay.kernel import is_supported
@@ -58,7 +58,7 @@ class ReactorTests(_Base):
     def setUp(self) -> None:
         """Start a backend and the threads that play it."""
         self.backend = socket.create_server(("127.0.0.1", 0), backlog=_CLIENTS)
-        self.backend.settimeout(20)
+        self.backend.settimeout(60)
         self.addCleanup(self.backend.close)
         self.threads = ThreadPoolExecutor(2)
         self.addCleanup(self.threads.shutdown)
@@ -72,7 +72,7 @@ class ReactorTests(_Base):
         """Read a client to its end, then answer it."""
         accepted, _ = self.backend.accept()
         with accepted:
-            accepted.settimeout(20)
+            accepted.settimeout(60)
             received = _read(accepted)
             accepted.sendall(received[::-1])
         return received
@@ -123,10 +123,15 @@ class ReactorTests(_Base):
             with self.assertRaises(TimeoutError):
                 while True:
                     stalled.sendall(bytes(2**20))
-            before = mux.cpu()
-            # Not a wait for anything: the time over which the processor time is measured.
-            time.sleep(0.5)
-            self.assertLess(mux.cpu() - before, 0.1)
+
+            def is_still() -> bool:
+                before = mux.cpu()
+                # Not a wait for anything: the time over which the processor time is measured.
+                time.sleep(0.5)
+                return mux.cpu() - before < 0.1
+
+            # On a busy machine it may have been slower than the client, and have something to do yet.
+            eventually(is_still, "it does nothing")
             for server in servers:
                 server.close()
         mux.take(3)

@@ -39,7 +39,7 @@ class ScriptTests(SynchronousTestCase):
             env={**os.environ, "PYTHON": python},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         self.assertEqual((done.returncode, done.stdout), (1, ""))
@@ -103,4 +103,4 @@ class ScriptTests(SynchronousTestCase):
         scripts = [*(_CHECKOUT / "script").iterdir(), _CHECKOUT / ".ci" / "run"]
         for script in filter(Path.is_file, scripts):
             self.assertTrue(os.access(script, os.X_OK), script)
-            subprocess.run([require_program("bash"), "-n", script], timeout=60, check=True)
+            subprocess.run([require_program("bash"), "-n", script], timeout=300, check=True)

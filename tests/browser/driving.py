@@ -58,8 +58,8 @@ class Browser:
             options.add_argument("--no-sandbox")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self._driver = Chrome(options, Service(require_program("chromedriver")))
-        self._driver.set_page_load_timeout(20)
-        self._driver.set_script_timeout(20)
+        self._driver.set_page_load_timeout(60)
+        self._driver.set_script_timeout(60)
 
     def end(self) -> None:
         """End it."""

@@ -40,7 +40,7 @@ class Holding:
         """End it."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join(10)
+        self._thread.join(60)
         for one in self._taken:
             one.close()
 
@@ -75,7 +75,7 @@ class Watched:
 
     def say(self, listener: str, data: bytes) -> socket.socket:
         """Connect a client that says something, and stays."""
-        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.mux.ports[listener]), timeout=60)
         client.sendall(data)
         self._ends.append(client)
         return client

@@ -199,7 +199,7 @@ class PageTests(BrowserCase):
         )
         self.assertTrue(browser.find("figure svg").is_displayed())
         browser.find("svg.map a[aria-label^='route web']").click()
-        self.assertIn("route web", browser.find(".filters").text)
+        browser.shows(".filters", "route web")
 
     def test_is_accessible(self) -> None:
         """Axe finds no serious fault, and nothing is wider than the screen, on any screen, light and dark."""

@@ -15,7 +15,7 @@ OFFLINE = ("--no-index", "--no-deps")
 """Options of pip for what needs nothing but what is given."""
 
 
-def run_outside(*command: str | Path, cwd: Path, seconds: float = 300) -> str:
+def run_outside(*command: str | Path, cwd: Path, seconds: float = 900) -> str:
     """Run a command far from the checkout, so that only what is installed can be found.
 
     Returns:

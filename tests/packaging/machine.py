@@ -91,7 +91,7 @@ class Machine(FirstProcess):
             ),
             *("DEBIAN_FRONTEND=noninteractive", *command),
             stdin=stdin,
-            timeout=120,
+            timeout=600,
         )
 
     def do(self, *command: str) -> str:

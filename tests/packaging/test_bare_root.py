@@ -42,7 +42,7 @@ class BareRootTests(InteropTestCase):
 
     def answer(self, port: str, question: bytes) -> bytes:
         """Ask a service, and give the first bytes of what it answers."""
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
             client.sendall(question)
             return client.recv(100)
 
@@ -80,8 +80,8 @@ class BareRootTests(InteropTestCase):
 
     def served(self, server: socket.socket, port: str, said: bytes) -> bytes:
         """Have a client say something, and give what the server gets of that."""
-        server.settimeout(20)
-        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as client:
+        server.settimeout(60)
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=60) as client:
             client.sendall(said)
             with server.accept()[0] as accepted:
                 return accepted.recv(100)

@@ -109,7 +109,7 @@ class ImageTests(InteropTestCase):
             (self.place / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(20)
+        self.listening.settimeout(60)
         self.addCleanup(self.listening.close)
 
     def write(self, name: str) -> None:
@@ -144,7 +144,7 @@ class ImageTests(InteropTestCase):
 
     def relayed(self, port: int) -> tuple[socket.socket, socket.socket]:
         """Connect a client through the service to the server, and give both ends."""
-        client = socket.create_connection(("127.0.0.1", port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.addCleanup(client.close)
         client.sendall(b"first")
         served, _ = self.listening.accept()

@@ -80,7 +80,7 @@ class DebianPackageTests(InteropTestCase):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         assert built.returncode == 0, built.stdout.decode()
@@ -115,17 +115,17 @@ class DebianPackageTests(InteropTestCase):
         for name, package in zip(("now", "later"), self.packages, strict=True):
             self.machine.write(f"/txmux-test/{name}.deb", package.read_bytes())
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(20)
+        self.listening.settimeout(60)
         self.addCleanup(self.listening.close)
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
         """Connect a client through the service to the server, and give both ends."""
-        client = socket.create_connection(("127.0.0.1", 443), timeout=20)
+        client = socket.create_connection(("127.0.0.1", 443), timeout=60)
         self.addCleanup(client.close)
         client.sendall(b"first")
         served, _ = self.listening.accept()
         self.addCleanup(served.close)
-        served.settimeout(20)
+        served.settimeout(60)
         self.assertEqual(served.recv(100), b"first")
         return client, served
 

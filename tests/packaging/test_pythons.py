@@ -39,12 +39,12 @@ class PythonTests(InteropTestCase):
         self.assertIn(f"Python {version}.", copy.do("/venv/bin/python", "--version"))
         self.assertIn("OK, 1 listener", copy.do("/venv/bin/txmux", "check", "/rules.ini"))
         with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(20)
+            server.settimeout(60)
             address = f"127.0.0.1:{server.getsockname()[1]}"
             options = ("--listen", "127.0.0.1:0", "--ssh", address, "--tls", "127.0.0.1:9")
             child = self.own(copy.start("/venv/bin/txmux", "run", *options))
             port = int(child.wait_for(r"listening on 127\.0\.0\.1:(\d+)")[1])
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                 client.sendall(b"SSH-2.0-x\r\n")
                 with server.accept()[0] as accepted:
                     self.assertEqual(accepted.recv(100), b"SSH-2.0-x\r\n")

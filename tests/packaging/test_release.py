@@ -65,7 +65,7 @@ class ReleaseTests(SynchronousTestCase):
         leave_unmeasured(self)
         self.folder = Path(tempfile.mkdtemp(prefix="txmux-release-test-"))
         self.addCleanup(shutil.rmtree, self.folder)
-        subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=60, check=True)
+        subprocess.run(["git", "clone", "--quiet", CHECKOUT, self.folder], timeout=300, check=True)
         shutil.copy(CHECKOUT / _SCRIPT, self.folder / _SCRIPT)
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "The script as it is now")
@@ -79,7 +79,7 @@ class ReleaseTests(SynchronousTestCase):
             env={**os.environ, **_WHO},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         return done.stdout.strip()
@@ -92,7 +92,7 @@ class ReleaseTests(SynchronousTestCase):
             env={**os.environ, **_WHO},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
             check=False,
         )
 
