@@ -175,9 +175,9 @@ def start_dnsmasq(hosts: Path, *options: str, before: tuple[str, ...] = ()) -> C
 _HAPROXY = """\
 defaults
     mode http
-    timeout client 20s
-    timeout connect 20s
-    timeout server 20s
+    timeout client 3m
+    timeout connect 3m
+    timeout server 3m
 {frontends}
 """
 

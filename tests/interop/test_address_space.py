@@ -7,7 +7,7 @@ import re
 import resource
 from pathlib import Path
 
-from tests.interop.children import InteropTestCase, eventually, leave_unmeasured
+from tests.interop.children import PATIENCE, InteropTestCase, eventually, leave_unmeasured
 from tests.interop.mux import Mux
 from tests.support.echo import EchoServer
 
@@ -31,7 +31,7 @@ class AddressSpaceTests(InteropTestCase):
         )
         mux = Mux(self.folder, rules, f"relay = {relay}")
         self.addCleanup(mux.child.end)
-        self.assertTrue(self.is_served(mux))
+        self.assertTrue(self.is_served(mux, PATIENCE))
         pid = mux.child.process.pid
         found = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         assert found is not None
@@ -49,16 +49,17 @@ class AddressSpaceTests(InteropTestCase):
             client.close()
         resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
         eventually(lambda: self.is_served(mux), "clients are served again")
-        self.assertTrue(all(self.is_served(mux) for _ in range(20)))
+        self.assertTrue(all(self.is_served(mux, PATIENCE) for _ in range(20)))
         eventually(
             lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) < 64, "descriptors are free again"
         )
         self.assertLessEqual(mux.child.output.count("Traceback"), _TRACEBACKS)
         return mux.child.output
 
-    def is_served(self, mux: Mux) -> bool:
-        """Tell whether a client gets its answer."""
+    def is_served(self, mux: Mux, patience: float = 20.0) -> bool:
+        """Tell whether a client gets its answer in so many seconds."""
         with contextlib.suppress(OSError), mux.connect() as client:
+            client.settimeout(patience)
             client.sendall(b"x")
             return client.recv(1) == b"x"
         return False

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import twist_command
 
 RULES = """\
@@ -45,14 +45,14 @@ class BareLogTests(InteropTestCase):
             found = wanted.search(err.read_text())
             assert found is not None
             place = ("127.0.0.1", int(found[1]))
-            socket.create_connection(place, timeout=20).close()
-            with socket.create_connection(place, timeout=20) as client:
+            socket.create_connection(place, timeout=PATIENCE).close()
+            with socket.create_connection(place, timeout=PATIENCE) as client:
                 client.sendall(b"hello\r\n")
                 self.assertEqual(client.recv(1), b"")
             eventually(lambda: "no-route" in out.read_text(), "there is a line")
         finally:
             child.send_signal(signal.SIGTERM)
-            child.wait(20)
+            child.wait(PATIENCE)
         return [json.loads(line) for line in out.read_text().splitlines()]
 
     def assert_bare(self, *command: str) -> None:

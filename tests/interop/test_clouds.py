@@ -6,7 +6,7 @@ import json
 import socket
 import sys
 
-from tests.interop.children import InteropTestCase, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from txmux.proxyprotocol.decode import Decoded, decode
 from txmux.proxyprotocol.encode import encode_v2
@@ -42,7 +42,7 @@ class CloudTests(InteropTestCase):
         super().setUp()
         self.server = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.server.close)
-        self.server.settimeout(20)
+        self.server.settimeout(PATIENCE)
         port = self.server.getsockname()[1]
         self.admin = f"unix:{self.folder}/{port}.sock"
         self.mux = self.own(Mux(self.folder, _RULES.format(port=port), f"admin = {self.admin}"))
@@ -54,7 +54,7 @@ class CloudTests(InteropTestCase):
         client.sendall(encode_v2(Header(tlvs=tlvs)) + b"hello")
         accepted, _ = self.server.accept()
         self.addCleanup(accepted.close)
-        accepted.settimeout(20)
+        accepted.settimeout(PATIENCE)
         self.accepted = accepted
         received = b""
         while not received.endswith(b"hello"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import ClassVar
 
-from tests.interop.children import InteropTestCase, run
+from tests.interop.children import PATIENCE, InteropTestCase, run
 from tests.interop.mux import Twist
 from tests.programs import require_program
 from txmux.demo.hints import examples, hints
@@ -37,7 +37,7 @@ class DemoTests(InteropTestCase):
     @classmethod
     def connect(cls) -> socket.socket:
         """Connect a plain socket."""
-        return socket.create_connection(("127.0.0.1", cls.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", cls.port), timeout=PATIENCE)
 
     def type(self, command: str) -> str:
         """Do what a user does who types this, and give all that is seen."""

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, eventually, first_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, first_of, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ class FirstProcessTests(InteropTestCase):
         if os.geteuid():
             self.skipTest("only root makes process namespaces")
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(20)
+        self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
         self.place = self.folder / self.id().rpartition(".")[2]
         self.place.mkdir()
@@ -66,12 +66,12 @@ class FirstProcessTests(InteropTestCase):
 
     def relayed(self) -> tuple[socket.socket, socket.socket]:
         """Connect a client through the service to the server, and give both ends."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         client.sendall(b"first")
         served, _ = self.listening.accept()
         self.addCleanup(served.close)
-        served.settimeout(20)
+        served.settimeout(PATIENCE)
         self.assertEqual(served.recv(100), b"first")
         return client, served
 
@@ -118,7 +118,7 @@ class FirstProcessTests(InteropTestCase):
 
     def test_below_others(self) -> None:
         """It is upgraded when something else started it there."""
-        child, first = self.start("sh", "-c", '"$@"; sleep 60', "sh")
+        child, first = self.start("sh", "-c", '"$@"; sleep 1000', "sh")
         eventually(lambda: first_of(child) == first, "it runs")
         inside = ("--target", str(first), "--pid", "--mount")
         asked = (sys.executable, "-m", "txmux", "upgrade", "--rules", str(self.rules))

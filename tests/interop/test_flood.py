@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Record
 from tests.processes.running import WorkersTestCase, pids_of
 
@@ -79,7 +79,7 @@ class FloodTestCase(WorkersTestCase):
         """Connect from an address."""
         client = socket.socket()
         self.addCleanup(client.close)
-        client.settimeout(20)
+        client.settimeout(PATIENCE)
         # To look for a free port at once takes long when there are few.
         client.setsockopt(socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
         client.bind((source, 0))
@@ -164,7 +164,7 @@ class GarbageTest(FloodTestCase):
         for _ in range(10):
             clients = [self.come(mux) for _ in range(40)]
             for client in clients:
-                client.settimeout(20)
+                client.settimeout(PATIENCE)
                 send_garbage(client)
             self.be_served(mux)
             for client in clients:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from tests.interop.children import InteropTestCase, has_ipv6
+from tests.interop.children import PATIENCE, InteropTestCase, has_ipv6
 from tests.interop.mux import Mux
 
 # Opens one socket for IPv4 and IPv6, as `ListenStream=` with a number alone does, and hands it on.
@@ -32,7 +32,7 @@ class InheritedSocketTest(InteropTestCase):
         rules = "[listen public]\nendpoint = systemd:domain=INET:index=0\n"
         mux = self.own(Mux(self.folder, rules, before=(sys.executable, "-c", PASS_ON)))
         for host, shown in [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")]:
-            with socket.create_connection((host, mux.port), timeout=20) as client:
+            with socket.create_connection((host, mux.port), timeout=PATIENCE) as client:
                 client.sendall(b"x")
                 own = client.getsockname()[1]
                 self.assertEqual(mux.take_one()["client"], f"{shown}{own}")

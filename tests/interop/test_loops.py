@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 from tests.support.ports import free_port
 
@@ -40,7 +40,7 @@ class LoopTests(InteropTestCase):
             port, other = free_port(), free_port()
             rules = _TWO.format(port=port, other=other)
             mux = self.own(Mux(self.folder, rules, f"workers = {workers}"))
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
                 client.sendall(b"x")
                 with self.assertRaises(ConnectionResetError):
                     client.recv(10)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 
 RULES = """
@@ -62,7 +62,9 @@ class OpenAPITest(InteropTestCase):
             self.addCleanup(client.close)
             client.sendall(said)
         address = f"http://127.0.0.1:{port}/api"
-        with urlopen(Request(f"{address}/connections", headers=headers), timeout=20) as answer:
+        with urlopen(
+            Request(f"{address}/connections", headers=headers), timeout=PATIENCE
+        ) as answer:
             connections = json.load(answer)
         config = self.folder / "schemathesis.toml"
         config.write_text(CONFIG.format(id=connections[0]["id"] if connections else "5a9d7143-3"))
@@ -74,11 +76,12 @@ class OpenAPITest(InteropTestCase):
                 *("--checks", ",".join(CHECKS), "--phases", "coverage,fuzzing"),
                 *(part for path in LEFT_OUT for part in ("--exclude-path", path)),
                 *("--max-examples", "15", "--seed", "1", "--suppress-health-check", "all"),
+                *("--request-timeout", str(PATIENCE)),
             ],
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=20 * PATIENCE,
             check=False,
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)

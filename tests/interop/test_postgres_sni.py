@@ -99,7 +99,7 @@ class PsqlTests(InteropTestCase):
             "user": "postgres",
             "password": "secret",
             "dbname": "postgres",
-            "connect_timeout": 15,
+            "connect_timeout": 180,
             **settings,
         }
         return " ".join(f"{name}={value}" for name, value in all_settings.items())

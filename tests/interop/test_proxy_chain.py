@@ -6,7 +6,7 @@ import itertools
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, has_ipv6, output_of, run
+from tests.interop.children import PATIENCE, InteropTestCase, has_ipv6, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate, start_haproxy, start_nginx_stream
 from tests.support.ports import free_port
@@ -140,7 +140,7 @@ class ChainTests(InteropTestCase):
     def test_version_1_at_the_end(self) -> None:
         """A last server that reads version 1 is told the same addresses."""
         for host in _HOSTS:
-            with socket.create_connection((host, self.chain[-1].port), timeout=20) as client:
+            with socket.create_connection((host, self.chain[-1].port), timeout=PATIENCE) as client:
                 client.sendall(b"SSH-2.0-test\r\n")
                 said = client.makefile("rb").readline().decode()
                 ends = [*client.getsockname()[:2], *client.getpeername()[:2]]

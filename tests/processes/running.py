@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.support.ports import stop_listening
 
@@ -24,6 +24,11 @@ RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 def pids_of(pid: int) -> list[int]:
     """Give the children of a process, the oldest first."""
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def family_of(pid: int) -> list[int]:
+    """Give a process with its children, theirs, and so on."""
+    return [pid, *(one for child in pids_of(pid) for one in family_of(child))]
 
 
 def is_gone(pid: int) -> bool:
@@ -153,7 +158,7 @@ class WorkersTestCase(InteropTestCase):
     def backend(self) -> socket.socket:
         """Listen as a server."""
         listening = socket.create_server(("127.0.0.1", 0))
-        listening.settimeout(20)
+        listening.settimeout(PATIENCE)
         self.addCleanup(stop_listening, listening)
         return listening
 
@@ -183,7 +188,7 @@ class WorkersTestCase(InteropTestCase):
                     f"nobody came who said anything; without a word came {passed_over}"
                 ) from None
             self.addCleanup(server.close)
-            server.settimeout(20)
+            server.settimeout(PATIENCE)
             heard = server.recv(len(said), socket.MSG_WAITALL)
             if heard:
                 self.assertEqual(heard, said)

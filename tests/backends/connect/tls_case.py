@@ -38,7 +38,7 @@ class TLSCase(TestCase):
         ca: The file of the authority.
     """
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -70,7 +70,7 @@ class TLSCase(TestCase):
         poller = Poller.of(reactor)
         name = ("127.0.0.1", port)
         connector = SocketConnector(poller, reactor, socket.AF_INET, name, factory)
-        connector.connect(10)
+        connector.connect(60)
         client = await done
         receiver: Any = client.receiver
         self.addCleanup(self.end, client, receiver)
