@@ -8,12 +8,14 @@ import ssl
 import threading
 from typing import TYPE_CHECKING
 
+from tests.interop.children import PATIENCE
 from tests.interop.mux import Mux
+from tests.processes.running import halted
 from txmux.convert.formats import convert
 from txmux.detection.registry import installed_matchers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     from tests.interop.children import InteropTestCase
     from txmux.convert.formats import Conversion, Program
@@ -22,7 +24,6 @@ CLOSED = ""
 """What a client hears that is led nowhere."""
 
 HTTP = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
-_PATIENCE = 20
 
 
 def client_hello(name: str) -> bytes:
@@ -65,7 +66,7 @@ class Named:
         self.name = name
         self.heard: list[bytes] = []
         self._answer = answer or self._greet
-        self._listening = socket.create_server((host, port))
+        self._listening = socket.create_server((host, port), backlog=1024)
         self.port: int = self._listening.getsockname()[1]
         self._connections: list[socket.socket] = []
         test.addCleanup(self._stop)
@@ -102,19 +103,47 @@ class Named:
 
 def said_to(port: int, data: bytes = b"", source: str = "127.0.0.1") -> str:
     """Connect, say something, and give the name of the server that answers, or nothing if the connection ends."""
-    heard = b""
     # A client that is turned away may see the end before it has said anything.
-    with (
-        contextlib.suppress(ConnectionError),
-        socket.create_connection(("127.0.0.1", port), _PATIENCE, (source, 0)) as client,
-    ):
+    with contextlib.suppress(ConnectionError), _connected(port, source) as client:
         client.sendall(data)
+        return _answer(client)
+    return CLOSED
+
+
+def said_at_once(
+    processes: Collection[int], clients: Sequence[tuple[int, bytes, str]]
+) -> list[str]:
+    """Do as `said_to` with several clients, of which each has said all before anybody looks at it.
+
+    However busy the machine: to those who are asked, nobody says nothing but who has nothing to say.
+
+    Args:
+        processes: Who is asked; they halt meanwhile.
+        clients: The port of each, what it says, and its address.
+    """
+    with contextlib.ExitStack() as opened:
+        connected = []
+        with halted(processes):
+            for port, data, source in clients:
+                client = opened.enter_context(_connected(port, source))
+                client.sendall(data)
+                connected.append(client)
+        return [_answer(client) for client in connected]
+
+
+def _connected(port: int, source: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), PATIENCE, (source, 0))
+
+
+def _answer(client: socket.socket) -> str:
+    heard = b""
+    with contextlib.suppress(ConnectionError):
         while not heard.endswith(b"\n") and (piece := client.recv(4096)):
             heard += piece
     return heard.decode().strip()
 
 
-def start_converted(test: InteropTestCase, text: str, program: Program) -> Conversion:
+def start_converted(test: InteropTestCase, text: str, program: Program) -> tuple[Conversion, Mux]:
     """Convert a configuration, and run txmux with it, as after a person has looked at it.
 
     Args:
@@ -125,4 +154,4 @@ def start_converted(test: InteropTestCase, text: str, program: Program) -> Conve
     found = convert(text.encode(), "x.cfg", installed_matchers(), lambda _: None, program)
     mux = Mux(test.folder, found.text.replace("# LOOK:", "#"))
     test.addCleanup(mux.stop)
-    return found
+    return found, mux

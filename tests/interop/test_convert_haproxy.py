@@ -6,13 +6,12 @@ import socket
 import ssl
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, InteropTestCase, eventually, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, run
 from tests.interop.mux import Twist
 from tests.interop.originals import (
     CLOSED,
@@ -21,10 +20,12 @@ from tests.interop.originals import (
     HTTP,
     Named,
     client_hello,
+    said_at_once,
     said_to,
     start_converted,
 )
 from tests.interop.servers import make_certificate
+from tests.processes.running import family_of
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
 _DEFAULTS = """
 defaults
     mode tcp
-    timeout connect 5s
-    timeout client 20s
-    timeout server 20s
+    timeout connect 3m
+    timeout client 3m
+    timeout server 3m
 """
 _CLIENTS: Mapping[str, bytes] = {
     "silent": b"",
@@ -50,6 +51,9 @@ _CLIENTS: Mapping[str, bytes] = {
 _MYSQL = b"\x0a5.5.5-fake\0" + bytes(4) + b"saltsalt\0" + bytes(30) + b"\n"
 """What a MySQL server says first (MySQL internals, HandshakeV10)."""
 
+_IN_TIME = "timeout check 1m"
+"""Without this, a check that takes longer than its interval has failed, as it may on a busy machine."""
+
 _ELSEWHERE = "127.0.0.2"
 """Another address that clients come from."""
 
@@ -59,9 +63,11 @@ class SideBySideTestCase(InteropTestCase):
 
     Attributes:
         found: What came of the conversion.
+        processes: Those of both.
     """
 
     found: Conversion
+    processes: list[int]
 
     def both(self, text: str, ports: tuple[int, int] | None = None) -> tuple[int, int]:
         """Start HAProxy, and txmux with what its configuration becomes; give their ports.
@@ -78,8 +84,15 @@ class SideBySideTestCase(InteropTestCase):
         original = Child("haproxy", "-W", "-db", "-f", file)
         self.addCleanup(original.end)
         original.wait_for("Loading success")
-        self.found = start_converted(self, whole.replace("PORT", str(ports[1])), "haproxy")
+        text = whole.replace("PORT", str(ports[1]))
+        self.found, mux = start_converted(self, text, "haproxy")
+        self.processes = [*family_of(original.pid), mux.child.pid]
         return ports
+
+    def heard(self, port: int, data: bytes = b"", source: str = "127.0.0.1") -> str:
+        """Say something as one client, and give what it hears; see `said_at_once`."""
+        (answer,) = said_at_once(self.processes, [(port, data, source)])
+        return answer
 
     def frontend(self, *lines: str, backends: str = "") -> tuple[int, int]:
         """Start both with a frontend and two backends."""
@@ -95,20 +108,9 @@ class SideBySideTestCase(InteropTestCase):
         self, ports: tuple[int, int], expected: Mapping[str, str], source: str = "127.0.0.1"
     ) -> None:
         """Check that clients are led to the same servers by both."""
-        found: dict[tuple[int, str], str] = {}
-
-        def ask(port: int, client: str) -> None:
-            found[port, client] = said_to(port, _CLIENTS[client], source)
-
-        threads = [
-            threading.Thread(target=ask, args=(port, client))
-            for port in ports
-            for client in expected
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        asked = [(port, client) for port in ports for client in expected]
+        clients = [(port, _CLIENTS[client], source) for port, client in asked]
+        found = dict(zip(asked, said_at_once(self.processes, clients), strict=True))
         for port, program in zip(ports, ("HAProxy", "txmux"), strict=True):
             here = {client: found[port, client] for client in expected}
             self.assertEqual(here, dict(expected), f"{program}: {self.found.text}")
@@ -238,8 +240,8 @@ class ServerTests(SideBySideTestCase):
         self.assertRegex(
             unseen.output, rf"unseen\.ini:[0-9]+: LOOK: line [0-9]+: server a 0\.0\.0\.0:{a.port}"
         )
-        self.assertEqual([said_to(port, HTTP) for port in ports], ["a", CLOSED])
-        self.assertEqual([said_to(port, HELLO) for port in ports], ["b", "b"])
+        self.assertEqual([self.heard(port, HTTP) for port in ports], ["a", CLOSED])
+        self.assertEqual([self.heard(port, HELLO) for port in ports], ["b", "b"])
 
     def test_typography(self) -> None:
         """What HAProxy refuses for a hyphen that is none, nobody runs by accident."""
@@ -278,13 +280,13 @@ class ServerTests(SideBySideTestCase):
             """
         )
         for port in ports:
-            first = socket.create_connection(("127.0.0.1", port), 20)
+            first = socket.create_connection(("127.0.0.1", port), PATIENCE)
             self.assertEqual(first.recv(9), b"a\n")
-            with socket.create_connection(("127.0.0.1", port), 20) as second:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as second:
                 second.settimeout(0.5)
                 self.assertRaises(TimeoutError, second.recv, 9)
                 first.close()
-                second.settimeout(20)
+                second.settimeout(PATIENCE)
                 self.assertEqual(second.recv(9), b"a\n")
 
     def test_backups(self) -> None:
@@ -367,12 +369,13 @@ class CheckTests(SideBySideTestCase):
         service = self.answering("200 OK", tls=context)
         ports = self.listen(
             "option httpchk GET /ready",
+            _IN_TIME,
             server=f"127.0.0.1:{service.port} check inter 100 check-ssl verify none",
         )
         self.assert_asked(service, 12)
         trusting = ssl.create_default_context(cafile=certificate.chain)
         for port in ports:
-            plain = socket.create_connection(("127.0.0.1", port), 20)
+            plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
             with trusting.wrap_socket(plain, server_hostname="www.example.com") as client:
                 client.sendall(HTTP)
                 self.assertTrue(client.recv(4096).startswith(b"HTTP/1.0 200 OK"))
@@ -387,7 +390,8 @@ class CheckTests(SideBySideTestCase):
         ):
             service = self.answering("401 Denied")
             expect = "http-check expect status 401"
-            ports = self.listen(*lines, expect, server=f"127.0.0.1:{service.port} check inter 100")
+            server = f"127.0.0.1:{service.port} check inter 100"
+            ports = self.listen(*lines, _IN_TIME, expect, server=server)
             self.assert_asked(service, 12)
             self.assertEqual(len({_asked(request) for request in service.heard}), 1, service.heard)
             for port in ports:
@@ -404,9 +408,8 @@ class CheckTests(SideBySideTestCase):
                 pass
 
         service = Named(self, answer=greet)
-        ports = self.listen(
-            "option mysql-check", server=f"127.0.0.1:{service.port} check inter 100"
-        )
+        server = f"127.0.0.1:{service.port} check inter 100"
+        ports = self.listen("option mysql-check", _IN_TIME, server=server)
         eventually(lambda: len(asked) >= 12, "the server is asked")
         for port in ports:
             self.assertIn("5.5.5", said_to(port))
@@ -417,7 +420,7 @@ class CheckTests(SideBySideTestCase):
         service = self.answering("200 OK", after=0.6)
         ports = self.listen(
             "option httpchk",
-            "timeout check 10s",
+            _IN_TIME,
             server=f"127.0.0.1:{service.port} check inter 100 fall 1",
         )
         self.assert_asked(service, 8)

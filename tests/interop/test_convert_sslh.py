@@ -13,9 +13,11 @@ from tests.interop.originals import (
     HTTP,
     Named,
     client_hello,
+    said_at_once,
     said_to,
     start_converted,
 )
+from tests.processes.running import family_of
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class SslhTests(InteropTestCase):
     """One configuration, two programs."""
 
     found: Conversion
+    processes: list[int]
 
     def both(self, *protocols: str, on_timeout: str = "ssh") -> tuple[int, int]:
         """Start sslh, and txmux with what its configuration becomes; give their ports."""
@@ -47,14 +50,19 @@ class SslhTests(InteropTestCase):
         original = Child("sslh", f"-F{file}")
         self.addCleanup(original.end)
         eventually(lambda: said_to_quietly(ports[0]), "sslh listens")
-        self.found = start_converted(self, texts[1], "sslh")
+        self.found, mux = start_converted(self, texts[1], "sslh")
+        self.processes = [*family_of(original.pid), mux.child.pid]
         return ports
 
     def assert_same(self, ports: tuple[int, int], expected: dict[bytes, str]) -> None:
         """Check that clients are led to the same servers by both."""
         for port, program in zip(ports, ("sslh", "txmux"), strict=True):
-            found = {data: said_to(port, data) for data in expected}
-            self.assertEqual(found, expected, f"{program}: {self.found.text}")
+            self.assertEqual(self.heard(port, *expected), expected, f"{program}: {self.found.text}")
+
+    def heard(self, port: int, *said: bytes) -> dict[bytes, str]:
+        """Give what clients hear that say these."""
+        answers = said_at_once(self.processes, [(port, data, "127.0.0.1") for data in said])
+        return dict(zip(said, answers, strict=True))
 
     def entry(self, name: str, more: str = "") -> str:
         """Start a server, and give the entry that leads there."""
@@ -95,10 +103,9 @@ class SslhTests(InteropTestCase):
         http = self.entry("http").replace("127.0.0.1", "127.1")
         ports = self.both(self.entry("ssh"), http, self.entry("anyprot"))
         self.assertTrue(self.found.has_looks)
-        self.assertEqual([said_to(port, HTTP) for port in ports], ["http", CLOSED])
-        self.assertEqual(
-            [said_to(port, b"\xff\xfe\xfd what\r\n") for port in ports], ["anyprot"] * 2
-        )
+        other = b"\xff\xfe\xfd what\r\n"
+        for port, by_http in zip(ports, ("http", CLOSED), strict=True):
+            self.assertEqual(self.heard(port, HTTP, other), {HTTP: by_http, other: "anyprot"})
 
 
 def said_to_quietly(port: int) -> bool:
