@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 from tests.interop.stepped import SteppedClock
 from tests.support.echo import EchoServer
-
-if TYPE_CHECKING:
-    import socket
 
 _TWO_HOURS = 7200.0
 
@@ -26,7 +23,8 @@ class ClockTests(InteropTestCase):
         self.clock = SteppedClock(self, self.folder)
         echo = self.own(EchoServer())
         rules = (
-            "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
+            "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1h\n"
+            "[listen impatient]\nendpoint = 127.0.0.1:0\ndetect_timeout = 1s\nsilent = reset\n"
             f"[route all]\nmatch = any\nbackend = 127.0.0.1:{echo.port}\n"
         )
         settings = f"workers = {self.workers}\nrelay = {self.relay}"
@@ -34,9 +32,10 @@ class ClockTests(InteropTestCase):
         if self.workers > 1:
             self.mux.child.wait_for("workers that serve: ")
 
-    def client(self) -> socket.socket:
+    def client(self, listener: str = "public") -> socket.socket:
         """Connect a client."""
-        client = self.mux.connect()
+        place = ("127.0.0.1", self.mux.ports[listener])
+        client = socket.create_connection(place, PATIENCE)
         self.addCleanup(client.close)
         return client
 
@@ -63,7 +62,7 @@ class ClockTests(InteropTestCase):
 
     def test_back(self) -> None:
         """Clients that say nothing are dealt with in time."""
-        silent = [self.client() for _ in range(4)]
+        silent = [self.client("impatient") for _ in range(4)]
         self.wake()  # so that they have been accepted
         self.clock.step(-_TWO_HOURS)
         self.wake()

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import twist_command
 
 _FAIL2BAN = Path(__file__).parents[2] / "examples" / "fail2ban"
@@ -24,18 +24,25 @@ access_log_format = {form}
 
 [listen public]
 endpoint = 127.0.0.1:0
+detect_timeout = 1h
+
+[listen impatient]
+endpoint = 127.0.0.1:0
 detect_timeout = 300ms
 
 [listen limited]
 endpoint = 127.0.0.1:0
+detect_timeout = 1h
 max_connections_per_source = 1
 
 [listen proxied]
 endpoint = 127.0.0.1:0
+detect_timeout = 1h
 accept_proxy_from = 127.0.0.0/8
 
 [listen six]
 endpoint = [::1]:0
+detect_timeout = 1h
 
 [route denied]
 match = http
@@ -85,12 +92,12 @@ class FilterTests(InteropTestCase):
             self.addCleanup(child.end)
             ports = {
                 name: int(child.wait_for(rf"listening on \S+:(\d+) for \[listen {name}\]")[1])
-                for name in ("public", "limited", "proxied", "six")
+                for name in ("public", "impatient", "limited", "proxied", "six")
             }
             child.wait_for("Starting reactor|, rules ")
             self.visit(ports["public"], b"GET / HTTP/1.1\r\n")
             self.visit(ports["public"], b"\xff")
-            self.visit(ports["public"], b"")
+            self.visit(ports["impatient"], b"")
             self.visit(ports["six"], b"GET / HTTP/1.1\r\n", "::1")
             self.visit(ports["proxied"], b"no header\r\n\r\n")
             with socket.create_connection(("127.0.0.1", ports["limited"])) as first:
@@ -118,7 +125,7 @@ class FilterTests(InteropTestCase):
 
     def visit(self, port: int, said: bytes, host: str = "127.0.0.1") -> None:
         """Say something, and be turned away."""
-        with socket.create_connection((host, port), timeout=20) as client:
+        with socket.create_connection((host, port), timeout=PATIENCE) as client:
             if said:
                 client.sendall(said)
             self.assertEqual(client.recv(1), b"")

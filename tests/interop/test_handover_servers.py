@@ -27,7 +27,9 @@ _TAKEN_AT = "clients are taken at"
 def rules_in(folder: Path, address: str = "127.0.0.1") -> str:
     """Give the example's rules, with its files in a folder and any free port."""
     text = (_EXAMPLES / "rules.ini").read_text()
-    return text.replace("/run/handover", str(folder)).replace(":443", f"{address}:0")
+    # A client that says the rest after an upgrade may take its time.
+    place = f"{address}:0\ndetect_timeout = 1h"
+    return text.replace("/run/handover", str(folder)).replace(":443", place)
 
 
 def curl(port: int, host: str, *options: str, address: str = "127.0.0.1") -> tuple[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, output_of, run
+from tests.interop.children import PATIENCE, InteropTestCase, output_of, run
 from tests.interop.mux import Mux
 from tests.interop.servers import start_sshd
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 _RULES = """
 [listen public]
+endpoint       = 127.0.0.1:0
+detect_timeout = 1h
+
+[listen silent]
 endpoint       = 127.0.0.1:0
 detect_timeout = 200ms
 silent         = ssh-server
@@ -30,10 +35,11 @@ server = 127.0.0.1:{port}
 
 
 class OpenSshTests(InteropTestCase):
-    """One SSH server, reached through one listener."""
+    """One SSH server, reached through one listener, and by those who say nothing through another."""
 
     ssh: ClassVar[SshServer]
     mux: ClassVar[Mux]
+    port: ClassVar[int]
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -41,16 +47,17 @@ class OpenSshTests(InteropTestCase):
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
         cls.mux = cls.share(Mux(cls.folder, _RULES.format(port=cls.ssh.port)))
+        cls.port = cls.mux.ports["public"]
 
     def command(self, command: str, stdin: bytes = b"") -> bytes:
         """Run a command on the server."""
-        port = str(self.mux.port)
+        port = str(self.port)
         return output_of("ssh", *self.ssh.options, "-p", port, "127.0.0.1", command, stdin=stdin)
 
     def test_login(self) -> None:
         """A login by key runs a command, with its input, output and exit status; each connection is one line in the log."""
         self.assertEqual(self.command("tr a-z A-Z", b"hello\n"), b"HELLO\n")
-        port = str(self.mux.port)
+        port = str(self.port)
         done = run("ssh", *self.ssh.options, "-p", port, "127.0.0.1", "exit 7")
         self.assertEqual(done.returncode, 7)
         lines = self.mux.take(2)
@@ -74,7 +81,7 @@ class OpenSshTests(InteropTestCase):
         original, there, back = (self.folder / name for name in ("original", "there", "back"))
         original.write_bytes(os.urandom(50 * 2**20))
         checksum = sha256(original.read_bytes()).hexdigest()
-        options = ("-q", *self.ssh.options, "-P", str(self.mux.port))
+        options = ("-q", *self.ssh.options, "-P", str(self.port))
         for source, target in ((original, f"127.0.0.1:{there}"), (f"127.0.0.1:{there}", back)):
             output_of("scp", *options, source, target)
         for copy in (there, back):
@@ -94,7 +101,8 @@ class OpenSshTests(InteropTestCase):
 
     def test_silent_client(self) -> None:
         """A client that waits for the server to speak first is led to it, and is no longer detected then."""
-        with self.mux.connect() as client:
+        place = ("127.0.0.1", self.mux.ports["silent"])
+        with socket.create_connection(place, PATIENCE) as client:
             banner = client.recv(100)
             self.assertRegex(banner, rb"^SSH-2\.0-OpenSSH_")
             client.sendall(b"SSH-2.0-other\r\n")

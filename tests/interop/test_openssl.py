@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from tests.interop.children import Child, InteropTestCase, output_of, run
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LINGERS = 0.5  # seconds
+
 _RULES = """
 [listen public]
 endpoint       = 127.0.0.1:0
-detect_timeout = 30s
+detect_timeout = 1h
 
 [route echo]
 match   = tls sni=echo.example.com
@@ -69,7 +72,11 @@ class OpenSslTests(InteropTestCase):
         """Say something to the server of that name, and give what the client printed."""
         trust = ("-CAfile", self.certificate.chain, "-verify_return_error", "-servername", name)
         address = f"127.0.0.1:{self.mux.port}"
+        began = time.monotonic()
         output = output_of("openssl", "s_client", "-connect", address, *trust, *options, stdin=said)
+        # For so long it waits for what the server says last; what comes later, it refuses.
+        is_late = time.monotonic() - began >= _LINGERS
+        self.ends = {"done", "client-reset"} if is_late else {"done"}
         return output.decode()
 
     def test_versions(self) -> None:
@@ -87,14 +94,16 @@ class OpenSslTests(InteropTestCase):
             self.assertEqual(
                 line["facts"], {"sni": "echo.example.com", "alpn": "spdy/3,h2", "tls": short}
             )
-            self.assertEqual((line["route"], line["reason"]), ("echo", "done"))
+            self.assertEqual(line["route"], "echo")
+            self.assertIn(line["reason"], self.ends)
 
     def test_half_close(self) -> None:
         """What a client says before it finishes sending arrives, and so does that it has finished."""
         self.client("sink.example.com", said=b"last words\n")
         self.sink.wait_for(r"^last words$(.|\n)*^DONE$")
         line = self.mux.take_one()
-        self.assertEqual((line["route"], line["reason"]), ("sink", "done"))
+        self.assertEqual(line["route"], "sink")
+        self.assertIn(line["reason"], self.ends)
 
     def test_wrong_name(self) -> None:
         """A name that no route wants is closed without an answer, and logged with the name."""
