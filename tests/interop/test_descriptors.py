@@ -13,7 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux, Twist
 from tests.interop.test_inherited_socket import PASS_ON
 from tests.support.echo import EchoServer
@@ -60,6 +60,13 @@ class DescriptorTests(InteropTestCase):
         user, system = map(int, fields.split()[11:13])
         return (user + system) / os.sysconf("SC_CLK_TCK")
 
+    def is_at_rest(self) -> bool:
+        """Tell whether a second has cost it next to nothing."""
+        before = self.cpu()
+        # Not a wait for anything: the time over which the processor time is measured.
+        time.sleep(1)
+        return self.cpu() - before < 0.2
+
     def open(self) -> int:
         """Count txmux's descriptors."""
         return len(list(Path(f"/proc/{self.mux.child.pid}/fd").iterdir()))
@@ -79,10 +86,7 @@ class DescriptorTests(InteropTestCase):
         clients = [self.connect() for _ in range(_CLIENTS)]
         eventually(lambda: len(self.warnings()) > 0, "it is said")
         self.assertIn("LimitNOFILE=", self.warnings()[0])
-        before = self.cpu()
-        # Not a wait for anything: the time over which the processor time is measured.
-        time.sleep(1)
-        self.assertLess(self.cpu() - before, 0.2)
+        eventually(self.is_at_rest, "it rests")
         answered = 0
         for client in clients:  # each that goes makes room
             with client, contextlib.suppress(ConnectionError):
@@ -103,14 +107,16 @@ class ChurnTests(InteropTestCase):
     clients = 100
     times = 4
 
-    def served(self, family: int, address: object) -> int:
-        """Let one client come some times, and count how often it was served."""
+    def served(self, family: int, address: object, begin: threading.Barrier) -> int:
+        """Let one client come some times, at first with all others, and count how often it was served."""
         served = 0
-        for _ in range(self.times):
+        for number in range(self.times):
             with socket.socket(family) as client, contextlib.suppress(OSError):
                 client.connect(address)  # type: ignore[arg-type]
-                client.settimeout(20)
+                client.settimeout(PATIENCE)
                 client.sendall(b"hello")
+                if not number:
+                    begin.wait(PATIENCE)
                 served += client.recv(5) == b"hello"
         return served
 
@@ -130,13 +136,18 @@ class ChurnTests(InteropTestCase):
         address = ("127.0.0.1", int(found[1])) if found[1] else path
         family = socket.AF_INET if found[1] else socket.AF_UNIX
         mux.child.wait_for("Starting reactor")
+        begin, began = threading.Barrier(self.clients), time.monotonic()
         with ThreadPoolExecutor(self.clients) as threads:
-            served = threads.map(lambda _: self.served(family, address), range(self.clients))
+            served = threads.map(lambda _: self.served(family, address, begin), range(self.clients))
             self.assertEqual(sum(served), self.clients * self.times, mux.child.output)
-        said = mux.child.output
-        self.assertEqual(said.count("cannot accept"), 1, said)
-        self.assertNotIn("EMFILE", said)
         mux.child.wait_for("no client waits to be accepted any more")
+        said = mux.child.output
+        # It is over when for a second nobody had to wait, and on a busy machine may begin again.
+        begins = said.count("cannot accept")
+        self.assertLessEqual(begins, 1 + (time.monotonic() - began) // 1, said)
+        self.assertGreater(begins, 0)
+        self.assertLessEqual(begins - said.count("no client waits"), 1, said)
+        self.assertNotIn("EMFILE", said)
 
     def test_plain(self) -> None:
         """Sockets beside the reactor; with descriptors of high numbers in use."""

@@ -29,10 +29,11 @@ server {{
 """
 
 
-# A number of connections a second for a number of seconds, each with one request; tells of each that got no whole answer.
+# Some clients that come again and again, each time with one request, and so often when standard input has ended; tells of each that got
+# no whole answer.
 _LOAD = """
 import asyncio, sys
-port, rate, seconds = map(int, sys.argv[1:])
+port, clients, times = map(int, sys.argv[1:])
 good = 0
 async def visit():
     global good
@@ -41,28 +42,32 @@ async def visit():
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         own = writer.get_extra_info("sockname")[1]
         writer.write(b"GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
-        answer = await asyncio.wait_for(reader.read(), 15)
+        answer = await asyncio.wait_for(reader.read(), 180)
         writer.close()
     except (OSError, asyncio.TimeoutError) as problem:
         answer = repr(problem).encode()
     if answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"\\n"):
         good += 1
+        if good == 100:
+            print("under way", flush=True)
     else:
         print("lost", own, answer, flush=True)
+async def come():
+    left = times
+    while left:
+        left -= is_told.is_set()
+        await visit()
+        await asyncio.sleep(0.02)
 async def main():
-    clock = asyncio.get_running_loop().time
-    begun, visits = clock(), []
-    for number in range(rate * seconds):
-        await asyncio.sleep(max(0, begun + number / rate - clock()))
-        visits.append(asyncio.ensure_future(visit()))
-        if number == rate:
-            print("under way", flush=True)
-    await asyncio.gather(*visits)
+    global is_told
+    is_told = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, is_told.set)
+    await asyncio.gather(*(come() for _ in range(clients)))
     print("good", good, flush=True)
 asyncio.run(main())
 """
 
-_RATE, _SECONDS = 200, 3
+_CLIENTS, _TIMES = 5, 60
 
 
 def _port(address: str) -> int:
@@ -90,34 +95,38 @@ class KilledTests(InteropTestCase):
         return output_of("curl", "-q", "-sS", f"http://127.0.0.1:{mux.port}/").decode().strip()
 
     def test_under_load(self) -> None:
-        """At 200 connections a second, only those are lost which the killed server had accepted."""
+        """Under load, only those connections are lost which the killed server had accepted."""
         ports = [free_port() for _ in range(3)]
         servers = [self.start_server(port) for port in ports]
-        for more in ("", "balance = least-connections", "check = http interval=500ms"):
-            mux = Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=more))
+        for more in ("", "balance = least-connections", "check = http interval=500ms timeout=3m"):
+            places = (f"127.0.0.1:{port}" for port in ports)
+            mux = Mux(self.folder, pool_rules(*places, more=f"eject = for=1h\n{more}"))
             self.addCleanup(mux.stop)
-            load = Child(sys.executable, "-c", _LOAD, str(mux.port), str(_RATE), str(_SECONDS))
+            load = Child(
+                *(sys.executable, "-c", _LOAD, str(mux.port), str(_CLIENTS), str(_TIMES)),
+                stdin=True,
+            )
             self.addCleanup(load.end)
             load.wait_for("under way")
             self.kill(servers[0])
+            load.say(b"")
             good = int(load.wait_for(r"^good (\d+)$")[1])
             lost = {int(port) for port in re.findall(r"^lost (\d+)", load.output, re.MULTILINE)}
-            self.assertEqual(good + len(lost), _RATE * _SECONDS, load.output)
-            lines = mux.take(_RATE * _SECONDS)
+            lines = mux.take(good + len(lost))
             killed = f"127.0.0.1:{ports[0]}"
             for line in lines:
                 if _port(line["client"]) in lost:
                     self.assertEqual(line["server"], killed)
                 else:
                     self.assertEqual(line["reason"], "done", line)
-            self.assertLess(len(lost), _RATE // 10)
+            self.assertLessEqual(len(lost), _CLIENTS)
             tried = [line for line in lines if "tried" in line["facts"]]
             self.assertEqual(
                 {line["facts"]["tried"] for line in tried}, {f"{killed} connect-refused"}
             )
             self.assertGreater(len(tried), 0)
-            # Out for ten seconds, so that few had to find out.
-            self.assertLessEqual(len(tried), 5)
+            # Two have found it out, and at most all others that were there at the same time.
+            self.assertLessEqual(len(tried), 2 + _CLIENTS)
             mux.child.wait_for(rf"backend pool: {killed} is (ejected|down): ")
             servers[0] = self.start_server(ports[0])
 
@@ -125,7 +134,7 @@ class KilledTests(InteropTestCase):
         """A server that is gone gets no client, and is back when it is."""
         ports = [free_port() for _ in range(2)]
         servers = [self.start_server(port) for port in ports]
-        check = "check = http interval=200ms timeout=1s rise=2 fall=2\neject = off"
+        check = "check = http interval=200ms timeout=3m rise=2 fall=2\neject = off"
         mux = Mux(self.folder, pool_rules(*(f"127.0.0.1:{port}" for port in ports), more=check))
         self.addCleanup(mux.stop)
         self.assertEqual({self.ask(mux) for _ in range(4)}, {*map(str, ports)})
@@ -146,7 +155,8 @@ class HangingTests(InteropTestCase):
     def assert_found_out(self, child: Child, port: int, check: str) -> None:
         """Halt a server, and find that clients are led past it, until it goes on."""
         listening = f"127.0.0.1:{port}"
-        options = "interval=200ms timeout=300ms rise=1 fall=2"
+        # A server that works may be late on a busy machine, but not so much twice in a row.
+        options = "interval=200ms timeout=4s rise=1 fall=2"
         more = f"check = {check} {options}\nfallback = reset"
         mux = self.own(Mux(self.folder, pool_rules(listening, more=more)))
         self.assertEqual(self.reason(mux), "done")
