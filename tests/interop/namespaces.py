@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest import SkipTest
 
-from tests.interop.children import Child, output_of, run
+from tests.interop.children import Child, eventually, output_of, run
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ def cable(
             # An IPv6 address would have to wait until nobody else claims it.
             namespace.ip(f"addr add {address} dev {end}" + (" nodad" if ":" in address else ""))
         namespace.ip(f"link set {end} up")
+    # Until the system has seen that the other end is up, too, it drops what is sent.
+    for namespace, end in ((one, ends[0]), (other, ends[1])):
+        shown = ("-n", namespace.name, "-o", "link", "show", end)
+        eventually(lambda s=shown: b" state UP " in output_of("ip", *s), f"{end} is up")  # type: ignore[misc]
 
 
 def _enter(descriptor: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually, output_of, run
-from tests.processes.running import pids_of
+from tests.processes.running import family_of, is_gone, pids_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +28,8 @@ class Screen:
     def __init__(
         self, folder: Path, width: int = 80, height: int = 24, shell: str = "PS1='$ ' sh"
     ) -> None:
-        self._socket = folder / "tmux.sock"
+        # One that ends may have its socket for another moment.
+        self._socket = folder / f"tmux-{os.urandom(4).hex()}.sock"
         size = ("-x", str(width), "-y", str(height))
         self._tmux(
             "-f", "/dev/null", "new-session", "-d", *size, f"env COLUMNS=80 LINES=24 {shell}"
@@ -87,4 +90,11 @@ class Screen:
 
     def end(self) -> None:
         """End it, and what runs in it."""
+        shown = run("tmux", "-S", self._socket, "display-message", "-p", "#{pid} #{pane_pid}")
+        inside: list[int] = []
+        for pid in map(int, shown.stdout.split()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                inside += family_of(pid)
         run("tmux", "-S", self._socket, "kill-server")
+        # Shells write to their files at last.
+        eventually(lambda: all(map(is_gone, inside)), "what ran in it has ended")

@@ -62,7 +62,7 @@ class CompletionTests(InteropTestCase):
             (f"status --rules {self.folder}/a-ru\t", f"status --rules {self.rules}"),
         ):
             screen.type(f"txmux {begun}\n")
-            screen.wait_for(rf"^given:{whole} ?:$")
+            screen.wait_for(rf"^given:{whole} ?:\n{_PROMPT}$")
 
     def test_bash(self) -> None:
         """Bash completes commands, options, choices and names of files."""

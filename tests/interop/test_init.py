@@ -42,7 +42,7 @@ class InitTests(ScenarioTestCase):
         cls.share(start_nginx(cls.folder, _SITES.format(pem=certificate.both)))
         cls.ssh = cls.share(start_sshd(cls.folder, 22))
         cls.share(start_redis(cls.folder, 6379))
-        cls.share(Child("nc", "-l", "-k", "127.0.0.1", "7777"))
+        cls.share(Child("nc", "-l", "-k", "-v", "127.0.0.1", "7777")).wait_for("[Ll]istening on")
 
     def written(self, *options: str) -> Path:
         """Write the file, and have it checked."""

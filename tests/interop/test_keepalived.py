@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of, run
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import client_hello
@@ -36,8 +36,8 @@ _SERVERS = ("192.0.2.21", "192.0.2.22")
 _IS_LONG = bool(os.environ.get("TXMUX_LONG"))
 _TIMES = 20 if _IS_LONG else 2
 # What is claimed is measured; beside other tests, a processor may be too busy for it.
-_MOST = 3.0 if _IS_LONG else 20.0  # seconds
-_PATIENCE = 0.25 if _IS_LONG else 1.0
+_MOST = 3.0 if _IS_LONG else 60.0  # seconds
+_PATIENCE = 0.25 if _IS_LONG else 3.0
 _WORSE = "effective priority from 200 to 150"
 _BETTER = "effective priority from 150 to 200"
 _HELLO = client_hello("www.example.com")
@@ -107,6 +107,8 @@ class _Machine:
         (folder / "etc").mkdir()
         for name in ("keepalived.conf", "check-txmux"):
             shutil.copy(_FILES / name, folder / "etc")
+        if not _IS_LONG:
+            _be_patient(folder / "etc")
         self.txmux: Twist
         self.keepalived: Child
 
@@ -122,7 +124,7 @@ class _Machine:
     def start_txmux(self) -> None:
         """Start txmux."""
         self.txmux = Twist("--rules", _FILES / "rules.ini", before=self.before)
-        self.txmux.child.allow(1000)
+        self.txmux.child.allow(7200)
         self.txmux.child.wait_for("Starting reactor")
 
     def start_keepalived(self) -> None:
@@ -132,7 +134,7 @@ class _Machine:
             file.unlink()
         options = ("--dont-fork", "--log-console", "--vrrp")
         self.keepalived = Child(*self.before, require_program("keepalived"), *options)
-        self.keepalived.allow(1000)
+        self.keepalived.allow(7200)
 
     def kill_keepalived(self) -> None:
         """Kill keepalived with all of its processes, so that it can tell nobody."""
@@ -173,13 +175,24 @@ class _Words:
         with contextlib.suppress(BlockingIOError):
             while True:  # those from before
                 self._socket.recv(100)
-        self._socket.settimeout(60)
+        self._socket.settimeout(PATIENCE)
         heard: list[tuple[str, int]] = []
         while len(heard) < count or {*heard[-count:]} != {(heard[-1][0], priority)}:
             packet, (sender, _) = self._socket.recvfrom(100)
             said = packet[4 * (packet[0] & 15) :]  # RFC 5798, section 5.1
             heard.append((sender, said[2]))
         return heard[-1][0]
+
+
+def _be_patient(folder: Path) -> None:
+    """Give the check more time than the example does: what is late on a busy machine does not hang."""
+    for name, usual, longer in (
+        ("keepalived.conf", "    timeout 3\n", "    timeout 12\n"),
+        ("check-txmux", "--max-time 1 ", "--max-time 5 "),
+    ):
+        text = (folder / name).read_text()
+        assert usual in text
+        (folder / name).write_text(text.replace(usual, longer))
 
 
 def _children(process: int) -> list[int]:
@@ -227,14 +240,13 @@ class KeepalivedTests(InteropTestCase):
                     client, (peer, _) = listening.accept()
                 except OSError:
                     return
-                with client:
-                    # A check says nothing.
-                    client.settimeout(1)
-                    try:
-                        if client.recv(10_000):
-                            client.sendall(peer.encode())
-                    except OSError:
-                        continue
+                threading.Thread(target=answer, args=(client, peer), daemon=True).start()
+
+        def answer(client: socket.socket, peer: str) -> None:
+            with client, contextlib.suppress(OSError):
+                client.settimeout(PATIENCE)
+                if client.recv(10_000):  # a check says nothing
+                    client.sendall(peer.encode())
 
         threading.Thread(target=serve, daemon=True).start()
         cls.addClassCleanup(listening.close)
