@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     RelayMaker = Callable[[Any, Timeouts, Callable[[RelayResult], None]], Relay]
 
-_STILL = 1.0
+_STILL = 5.0
 """Seconds without anything, after which a story is taken to have come to a standstill."""
+_STILL_TURNS = 1000
+"""Turns without anything that there must have been by then: on a busy machine, seconds may go by without one."""
 _TICK = 0.01
 _MOST_UNDER_WAY = 2**21
 """Bytes that a relay and four sockets with small buffers may hold in one direction."""
@@ -219,13 +221,14 @@ class Player:
 
     def _until(self, condition: Callable[[], bool]) -> None:
         before: Any = None
-        since = 0.0
+        since, turns = 0.0, 0
         while not condition():
             self._turn()
             now = [peer.state() for peer in self.peers.values()]
+            turns += 1
             if now != before:
-                before, since = now, time.monotonic()
-            elif time.monotonic() - since > _STILL:
+                before, since, turns = now, time.monotonic(), 0
+            elif turns > _STILL_TURNS and time.monotonic() - since > _STILL:
                 raise AssertionError(f"standstill; {self.peers}, {self._results}")
 
     def _check_nothing_is_left(self) -> None:

@@ -206,7 +206,6 @@ class KernelSilenceTest(RelaySilenceCase, TestCase):
 
     skip = _SKIP
     side = kernel_side
-    timeout = 15
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
         return kernel_relay(clock, timeouts, on_over, Poller.of(reactor), self.keepalive)
@@ -234,7 +233,6 @@ class PortableSilenceTest(RelaySilenceCase, TestCase):
 
     skip = _SKIP
     side = portable
-    timeout = 15
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
         return portable_relay(clock, timeouts, on_over, self.keepalive)

@@ -8,11 +8,11 @@ import attrs
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.support.looks import look_again
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
-from txmux.relay.relay import Relay
 from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from tests.support.peers import Peer
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Route
-
-
-_LOOK = Relay._end_when_taken.__name__
 
 
 class ListLog:
@@ -158,10 +155,7 @@ class MuxTestCase(TestCase):
         await lost
 
     def _look_again(self) -> None:
-        waiting: Any = self.factory.engine.clock.getDelayedCalls()
-        looks = [timer.at for timer in waiting if getattr(timer._call, "__name__", "") == _LOOK]
-        if looks:
-            self.time.advance(max(0.0, min(looks) - self.time.seconds()))
+        look_again(self.time.clock, self.factory.engine.clock)
 
     def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
         """Compare some of a record's attributes."""

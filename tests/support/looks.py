@@ -1,0 +1,34 @@
+"""The looks of relays at whether a peer has taken all that it was sent, where a test moves the clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.base import DelayedCall
+
+from txmux.relay.relay import Relay
+
+if TYPE_CHECKING:
+    from twisted.internet.task import Clock
+
+_LOOK = Relay._end_when_taken.__name__
+
+
+def look_again(clock: Clock, timers: Any = None) -> None:
+    """Move a clock on to the next look, if that is what a relay waits for.
+
+    On a busy machine, or where the system takes its time, the peer's acknowledgement comes after the first look.
+
+    Args:
+        clock: The clock.
+        timers: Has the timers of relays, if not the clock.
+    """
+    waiting: Any = (timers or clock).getDelayedCalls()
+    looks = [timer.getTime() for timer in waiting if _is_look(timer)]
+    if looks:
+        clock.advance(max(0.0, min(looks) - clock.seconds()))
+
+
+def _is_look(timer: Any) -> bool:
+    call = timer.func if isinstance(timer, DelayedCall) else timer._call
+    return getattr(call, "__name__", "") == _LOOK
