@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -183,10 +184,8 @@ def make_stalled_port(test: SynchronousTestCase) -> int:
     full.bind(("127.0.0.1", 0))
     full.listen(0)
     test.addCleanup(full.close)
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)  # noqa: FBT003
-        filler.connect_ex(full.getsockname())
-        test.addCleanup(filler.close)
+    filler = socket.create_connection(full.getsockname())
+    test.addCleanup(filler.close)
+    select.select([full], [], [])  # it waits there, in the only place
     number: int = full.getsockname()[1]
     return number
