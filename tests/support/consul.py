@@ -16,6 +16,8 @@ from twisted.internet import reactor as _reactor
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
+from tests.support.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -112,7 +114,8 @@ class Consul:
         self.wrong: list[str] = []
         self._socket = socket
         self._port: Any = None
-        self._number = 0
+        # Nobody else gets it while nobody listens there.
+        self._number = free_port("127.0.0.1")
         self.listen()
         test.addCleanup(self.stop)
         test.addCleanup(lambda: test.assertEqual(self.wrong, []))
@@ -126,7 +129,6 @@ class Consul:
             self._port = reactor.listenUNIX(str(self._socket), site)
         else:
             self._port = reactor.listenTCP(self._number, site, interface="127.0.0.1")
-            self._number = self._port.getHost().port
 
     @property
     def url(self) -> str:

@@ -9,6 +9,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
@@ -35,12 +36,12 @@ class CrowdSecPlayed(Resource):
         self.deleted: list[Any] | None = None
         self.asked: list[str] = []
         self.wrong: int | str | None = None
+        # Nobody else gets it while nobody listens there.
+        self.number = free_port("127.0.0.1")
         self._port: IListeningPort = reactor.listenTCP(
-            0, Site(self, timeout=None), interface="127.0.0.1"
+            self.number, Site(self, timeout=None), interface="127.0.0.1"
         )
         case.addCleanup(self.leave)
-        where: Any = self._port.getHost()
-        self.number: int = where.port
         self.url = f"http://127.0.0.1:{self.number}"
 
     def leave(self) -> Any:

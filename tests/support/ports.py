@@ -22,6 +22,14 @@ def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.S
             return port
 
 
+def free_ports(count: int, host: str = "") -> range:
+    """Give ports in a row that nobody has."""
+    while True:
+        found = [free_port(host) for _ in range(count)]
+        if found[-1] - found[0] == count - 1 and found == sorted(found):
+            return range(found[0], found[-1] + 1)
+
+
 def stop_listening(listening: socket.socket) -> None:
     """Close a socket, and wake the threads that accept connections at it: a mere close would leave them waiting."""
     with contextlib.suppress(OSError):  # it may have been closed already

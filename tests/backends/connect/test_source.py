@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.mux import server_at
 from tests.support.peers import Peer, PeerFactory, listen, reactor
+from tests.support.ports import free_ports
 from txmux.backends.connect import dial as dialling
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import OWN_TROUBLE, dial
@@ -111,28 +112,13 @@ class PortRangeTests(TestCase):
         self.peers = PeerFactory()
         self.port = listen(self, self.peers)
 
-    def free_ports(self, count: int) -> range:
-        """Find ports in a row that nobody has."""
-        for first in range(20000, 30000, count):
-            held = [socket.socket() for _ in range(count)]
-            try:
-                for number, one in enumerate(held):
-                    one.bind(("127.0.0.1", first + number))
-            except OSError:
-                continue
-            finally:
-                for one in held:
-                    one.close()
-            return range(first, first + count)
-        raise AssertionError("no ports in a row are free")
-
     def connect(self, sources: Sources, port: int) -> Deferred[Any]:
         """Connect from the next port; the connection is ended with the test."""
         done: Deferred[Any] = Deferred()
         factory = ProxyClientFactory(done.callback, done.errback)
         found = sources.towards("127.0.0.1", None)
         target = server_at(port)
-        dial(reactor, target, factory, 5, clock=reactor, poller=Poller.of(reactor), sources=found)
+        dial(reactor, target, factory, 60, clock=reactor, poller=Poller.of(reactor), sources=found)
         return done
 
     async def ended(self, ends: list[Any]) -> None:
@@ -144,7 +130,7 @@ class PortRangeTests(TestCase):
 
     async def test_in_turn(self) -> None:
         """Connections come from all ports of the range, each once, and then there is none left."""
-        ports = self.free_ports(5)
+        ports = free_ports(5, "127.0.0.1")
         sources = Sources((f"127.0.0.1:{ports[0]}-{ports[-1]}",))
         ends = [await self.connect(sources, self.port) for _ in ports]
         used = [end.transport.getHost().port for end in ends]
@@ -162,7 +148,7 @@ class PortRangeTests(TestCase):
 
     async def test_port_of_somebody_else(self) -> None:
         """A port that another program has is passed over."""
-        ports = self.free_ports(2)
+        ports = free_ports(2, "127.0.0.1")
         sources = Sources((f"127.0.0.1:{ports[0]}-{ports[1]}",))
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", ports[0]))
@@ -201,7 +187,7 @@ class DialTests(TestCase):
             done.callback(end)
 
         factory = ProxyClientFactory(connected, done.errback)
-        dial(reactor, target, factory, 5, clock=reactor, poller=poller, sources=sources)
+        dial(reactor, target, factory, 60, clock=reactor, poller=poller, sources=sources)
         return done
 
     def finished(self) -> None:
