@@ -93,7 +93,7 @@ class _LeanWiring:
     def connect(self, address: Any, factory: ClientFactory) -> None:
         poller = Poller.of(self._reactor)
         connector = SocketConnector(poller, self._reactor, self.family, address, factory)
-        connector.connect(10)
+        connector.connect(60)
 
 
 class LeanTcpWiring(_LeanWiring):

@@ -66,7 +66,7 @@ contexts = DefaultOpenSSLContextFactory(sys.argv[1], sys.argv[1])
 plain = reactor.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
 secure = reactor.listenSSL(0, Factory.forProtocol(Echo), contexts, interface="127.0.0.1")
 reactor.callWhenRunning(ask, False)
-reactor.callLater(20, reactor.stop)
+reactor.callLater(300, reactor.stop)
 reactor.run()
 """
 
@@ -82,7 +82,7 @@ class DeferredTest(SynchronousTestCase):
             [sys.executable, "-W", "ignore", "-c", _PROGRAM, str(pem)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         self.assertEqual((done.stdout, done.stderr), ("answer hello\nanswer hello\n", ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import ssl
 from datetime import datetime, timedelta, timezone
@@ -34,11 +35,16 @@ class StoreCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.clock = Clock()
+        self._times = itertools.count(10**9)
 
     def pem(self, *names: str, file: str = "") -> Path:
         """Write a certificate with its key."""
         identity = authority().issue(*names)
-        return identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+        path = identity.write(self.folder / (file or f"{names[0]}.pem"), key=True)
+        # Older kernels would give what is written within some milliseconds the same time.
+        seconds = next(self._times)
+        os.utime(path, (seconds, seconds))
+        return path
 
     def pem_rsa(self, name: str, bits: int = 2048, *, alternative: bool = True) -> Path:
         """Write a certificate with a key of RSA, for an alternative name or only a common one."""

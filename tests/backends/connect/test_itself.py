@@ -29,7 +29,7 @@ class ItselfTest(TestCase):
         port = free_port()
         waiting: Deferred[object] = Deferred()
         factory = ProxyClientFactory(waiting.callback, waiting.errback)
-        reactor.connectTCP("127.0.0.1", port, wrap(factory), 5, ("127.0.0.1", port))
+        reactor.connectTCP("127.0.0.1", port, wrap(factory), 60, ("127.0.0.1", port))
         with self.assertRaises(TwistedRefused) as caught:
             await waiting
         self.assertIn("nothing listens there", str(caught.exception))

@@ -18,7 +18,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion, trustRootFromCe
 
 from tests.backends.connect.tls_case import LastReceiver, TLSCase, authority
 from tests.support.certificates import Identity, make_authority
-from tests.support.peers import PeerFactory, reactor
+from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.sockets.client import SocketConnector
@@ -203,16 +203,14 @@ class HandshakeTests(TLSCase):
 
     async def test_header_first(self) -> None:
         """A PROXY protocol header goes in clear, before the handshake."""
-        tls = self.tls()
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            header = b"PROXY UNKNOWN\r\n"
-            attempt = Deferred.fromCoroutine(
-                self.attempt(tls, listening.getsockname()[1], header=header)
-            )
-            accepted, _ = listening.accept()
-            with accepted:
-                received = accepted.recv(64 * 1024)
-        self.assertTrue(received.startswith(header + b"\x16\x03"))
+        header = b"PROXY UNKNOWN\r\n"
+        port = listen(self, self.peers)
+        attempt = Deferred.fromCoroutine(self.attempt(self.tls(), port, header=header))
+        record = len(header) + 5  # what follows this is of the length that its last two bytes tell
+        peer = await self.peers.heard(record)
+        await peer.has(record + int.from_bytes(peer.received[record - 2 : record], "big"))
+        self.assertTrue(peer.received.startswith(header + b"\x16\x03"))
+        peer.close()
         await self.assertFailure(attempt, HandshakeError)
 
     async def closed_by_server(self, *, close_notify: bool) -> type[BaseException] | None:
@@ -289,7 +287,7 @@ class HandshakeTests(TLSCase):
             connector = SocketConnector(
                 poller, reactor, socket.AF_INET, listening.getsockname(), factory
             )
-            connector.connect(10)
+            connector.connect(60)
             client: Any = made.client
             client.give_up()
             client.receiver = LastReceiver()
