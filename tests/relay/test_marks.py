@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -324,6 +324,10 @@ class PauseTest(SynchronousTestCase):
         """The same is so for any sizes, and whoever sends next."""
         step = st.builds(Step, st.sampled_from(["client", "server"]), st.just("write"), _pieces())
         check = given(st.lists(step, min_size=1, max_size=8))(self.play)
+        # Chance alone may give too few that are large.
+        for more in range(-10, 11):
+            large = Step("server" if more % 2 else "client", "write", 2**19 + more)
+            check = example([large])(check)
         settings(max_examples=60, deadline=None)(check)()
         self.assertGreater(len(self.was_set), 10, "there were marks")
 
