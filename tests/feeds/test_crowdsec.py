@@ -38,16 +38,9 @@ class CrowdSecTests(TestCase):
         looking = Deferred.fromCoroutine(self.asking.look())
         while not looking.called:
             await deferLater(reactor, 0)
-            self.go_on()
+            self.time.let_connect()
         packed = await looking
         return None if packed is None else [*map(str, unpack(packed))]
-
-    def go_on(self) -> None:
-        """Let Twisted look for another address, for which it waits a moment; however long that takes, the patience stays."""
-        moments = [
-            call.getTime() - self.time.seconds() for call in self.time.clock.getDelayedCalls()
-        ]
-        self.time.advance(min((one for one in moments if one < 1), default=0))
 
     async def told(self) -> list[str]:
         """Look, and give what is logged."""

@@ -52,6 +52,12 @@ class VirtualTime:
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
 
+    def let_connect(self) -> None:
+        """Let the moment pass that Twisted waits before it tries another address, and no more: however long that takes, no limit is over."""
+        now = self.seconds()
+        moments = [call.getTime() - now for call in self.clock.getDelayedCalls()]
+        self.advance(min((one for one in moments if one < 1), default=0.0))
+
 
 def server_at(port: int, host: str = "127.0.0.1") -> Server:
     """Name a server."""

@@ -125,7 +125,7 @@ class GetTests(TestCase):
             caught = self.assertFailure(asking, NotConnectedError)
             while not caught.called:
                 await deferLater(reactor, 0)
-                self.time.advance(0.001)  # Twisted's connecting wants some
+                self.time.let_connect()
             self.assertIn("refused", str(await caught))
 
     async def test_cancelled(self) -> None:
