@@ -17,7 +17,7 @@ from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import serving
 from tests.campaign.fuzz.target import Target
-from tests.wire.quic_builder import connection, sent
+from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.datagrams.flows import flows_of
 from txmux.processes.exchange import OneProcess
 
@@ -70,7 +70,7 @@ def _check(data: bytes) -> None:
 
 def _told() -> dict[str, Any]:
     """Give what is told of a flow that was led to a server."""
-    (hello, *_) = sent(connection(name="www.example.com"))
+    hello = initial(crypto(0, HELLO), source=bytes(range(8)))
     with _with_port() as (running, _):
         flows = flows_of(running.factory_of("quic"))
         port = running.doors.reader_at(_PLACE)
