@@ -23,7 +23,7 @@ GOOD = "127.0.0.1"
 PAUSE = 0.01
 """Seconds between two of its connections."""
 PATIENCE = 5.0
-"""Seconds after which it gives up."""
+"""Seconds after which it gives up, where nobody says otherwise."""
 
 _HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
 _ASKED = b"GET / HTTP/1.1\r\nHost: good.example\r\nConnection: close\r\n\r\n"
@@ -71,9 +71,11 @@ class GoodClient:
     Args:
         victim: The proxy.
         service: What it is asked for.
+        patience: Seconds after which it gives up.
     """
 
-    def __init__(self, victim: Victim, service: str) -> None:
+    def __init__(self, victim: Victim, service: str, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._to = ("127.0.0.1", victim.ports[service])
         self._says = _SAYS.get(service, PING)
         self._is_admin = service in {"ADMIN", "METRICS"}
@@ -94,7 +96,7 @@ class GoodClient:
         began = time.perf_counter()
         with contextlib.ExitStack() as stack:
             client = stack.enter_context(
-                socket.create_connection(self._to, PATIENCE, source_address=(GOOD, 0))
+                socket.create_connection(self._to, self._patience, source_address=(GOOD, 0))
             )
             if self._context is not None:
                 client = stack.enter_context(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _JSON = "Content-Type: application/json"
 _SCRIPT = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 _STAY = "Connection: keep-alive"
-_PATIENCE, _SOON = 10.0, 0.1
+_PATIENCE, _SOON = 60.0, 0.1
 _SAFE = {
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
