@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 
+_PATIENCE = 180.0
+
 
 class Load(threading.Thread):
     """A client that comes again as soon as it has been served.
@@ -34,7 +36,7 @@ class Load(threading.Thread):
         while not self._stopped.wait(0.02):
             begun = time.monotonic()
             try:
-                client = socket.create_connection(("127.0.0.1", self._port), timeout=20)
+                client = socket.create_connection(("127.0.0.1", self._port), timeout=_PATIENCE)
             except OSError:
                 self.refused += 1
                 continue
@@ -51,4 +53,4 @@ class Load(threading.Thread):
     def stop(self) -> None:
         """Come no more."""
         self._stopped.set()
-        self.join(30)
+        self.join(2 * _PATIENCE)

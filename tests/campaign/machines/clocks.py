@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from tests.campaign.machines.trouble import BAD, ECHO, TroubleCase, count_sockets
+from tests.interop.children import PATIENCE
 from tests.interop.stepped import SteppedClock
 from tests.support.peers import make_stalled_port
 
@@ -31,7 +32,7 @@ class ClockTrouble(TroubleCase):
                     clock.step(direction * self.chance.uniform(60, _FARTHEST))
                     self.assertTrue(self.is_served(mux))
                 for client in waiting:
-                    client.settimeout(30)
+                    client.settimeout(PATIENCE)
                     self.assertEqual(client.recv(1), b"")
             for client in quiet:
                 client.sendall(b"goes on")

@@ -12,8 +12,14 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.campaign.machines.trouble import BAD, ECHO, TroubleCase, count_sockets, sorted_files
-from tests.interop.children import Child, eventually, output_of
+from tests.campaign.machines.trouble import (
+    BAD,
+    ECHO,
+    TroubleCase,
+    count_sockets,
+    sorted_files,
+)
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.namespaces import Namespace
 from tests.processes.running import halted, is_gone, open_files, pids_of
 from tests.support.ports import free_port
@@ -41,12 +47,14 @@ class ShortageTrouble(TroubleCase):
         return made
 
     def answered(self, clients: list[socket.socket]) -> int:
-        """Count how many clients get their answer, each of which leaves then."""
+        """Count how many clients get their answer; they leave when each has one, or is refused."""
         found = 0
         for client in clients:
-            client.settimeout(30)
-            with client, contextlib.suppress(ConnectionError):
+            client.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
                 found += client.recv(1) == ECHO
+        for client in clients:
+            client.close()
         return found
 
     def test_descriptors(self) -> None:
@@ -155,7 +163,7 @@ class ShortageTrouble(TroubleCase):
             clients = self.flood(mux, 10 * self.load)
             undecided = [self.connect(mux, b"") for _ in range(5 * self.load)]
             for client in clients:
-                client.settimeout(30)
+                client.settimeout(PATIENCE)
                 self.assertEqual(client.recv(1), ECHO)
             net.run_lines([f"nft add rule {full} ct state new drop"])
             with socket.socket() as unheard:

@@ -74,7 +74,7 @@ class ProcessTrouble(TroubleCase):
 
     def test_parent_killed(self) -> None:
         """The parent is killed: its workers finish what they have, and end; nobody listens any more."""
-        mux = self.serve("workers = 2\ndrain_timeout = 20s", is_killed=True)
+        mux = self.serve("workers = 2\ndrain_timeout = 10m", is_killed=True)
         mux.child.wait_for("workers that serve: 2")
         workers = pids_of(mux.child.pid)
         client = self.connect(mux)

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from tests.campaign.machines.trouble import BAD, TroubleCase, count_sockets
+from tests.interop.children import PATIENCE
 from tests.processes.running import resident
 from tests.support.peers import make_stalled_port
 from tests.support.ports import free_port
@@ -99,7 +100,7 @@ class ServerTrouble(TroubleCase):
 
     def outcome(self, client: socket.socket) -> bytes | None:
         """Give what a client hears to the end; ``None`` if that is a reset."""
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
         received = b""
         try:
             while data := client.recv(2**16):

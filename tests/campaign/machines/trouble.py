@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.processes.running import open_files
 from tests.support.echo import EchoServer
@@ -24,7 +24,7 @@ _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 backlog  = 1024
-detect_timeout = 10s
+detect_timeout = 10m
 
 [route echo]
 match   = payload text=E
@@ -101,7 +101,7 @@ class TroubleCase(InteropTestCase):
         """Tell whether a new client gets its answer."""
         with contextlib.suppress(OSError), mux.connect() as client:
             self.clients += 1
-            client.settimeout(60)
+            client.settimeout(PATIENCE)
             client.sendall(ECHO)
             return client.recv(1) == ECHO
         return False
