@@ -15,7 +15,7 @@ from tests.campaign.bytes.headers import address_of
 from tests.campaign.bytes.judging import judge
 from tests.campaign.bytes.loops import Loop
 from tests.campaign.bytes.part import Rounds, run, run_datagrams
-from tests.campaign.bytes.plans import Mix, plan
+from tests.campaign.bytes.plans import PATIENCE, Mix, plan
 from tests.campaign.bytes.streams import Header, Stream
 from tests.campaign.bytes.talks import SERVER, Seen, Talk
 from tests.campaign.bytes.wires import Plain
@@ -38,7 +38,7 @@ class BytesTests(SynchronousTestCase):
     def test_beside(self) -> None:
         """Other proxies can be led the same connections, and none that comes through txmux is broken."""
         names = ("txmux, kernel", "txmux, portable", "nginx stream with proxy_half_close")
-        outcomes = compare(1, 60, names)
+        outcomes = compare(1, 60, names, PATIENCE)
         self.assertEqual([outcomes[name].connections for name in names], [60] * 3)
         self.assertEqual([outcomes[name].broken for name in names[:2]], [0, 0])
 
@@ -48,7 +48,7 @@ class RoundsTests(SynchronousTestCase):
 
     def test_rounds(self) -> None:
         """A round that fails is a defect, and others play clients and servers from then on; an interruption is told of."""
-        rounds = Rounds(Budget(60, 1))
+        rounds = Rounds(Budget(3600, 1))
         crew = rounds.crew
         said: list[str] = []
 

@@ -142,9 +142,11 @@ class Outcome:
                 self.examples.setdefault(kind, f"trial {seen.trial}: {seen.problem}")
 
 
-def compare(seed: int, trials: int, peers: tuple[str, ...] = tuple(PEERS)) -> dict[str, Outcome]:
-    """Lead the same connections through each of them."""
-    mix = Mix(["plain"], "K", most=2**21, patience=_PATIENCE)
+def compare(
+    seed: int, trials: int, peers: tuple[str, ...] = tuple(PEERS), patience: float = _PATIENCE
+) -> dict[str, Outcome]:
+    """Lead the same connections through each of them, each of which may take so many seconds."""
+    mix = Mix(["plain"], "K", most=2**21, patience=patience)
     outcomes: dict[str, Outcome] = {}
     crew = Crew(seed)
     try:

@@ -152,7 +152,7 @@ class Promise:
 
 _KEEPALIVE = 3.0  # a second of quiet, and two questions of a second each
 _IDLE, _HALF_CLOSE = 1.0, 1.0
-SLACK = 10.0
+SLACK = 60.0
 """Seconds that an end may be late on a machine that is busy."""
 
 

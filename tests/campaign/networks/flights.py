@@ -130,7 +130,7 @@ LATE = {"patient": "late", "hasty": "rest"}
 _HELLO_RULES = f"""
 [listen patient]
 endpoint       = {MUX}:0
-detect_timeout = 30s
+detect_timeout = 10m
 [listen hasty]
 endpoint       = {MUX}:0
 detect_timeout = 500ms
