@@ -166,7 +166,7 @@ class Guard:
     """
 
     def __init__(
-        self, compares: Callable[[pytest.Item], bool] = lambda _: True, patience: float = 30.0
+        self, compares: Callable[[pytest.Item], bool] = lambda _: True, patience: float = 180.0
     ) -> None:
         self._compares = compares
         self._patience = patience
