@@ -7,7 +7,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, output_of
+from tests.interop.children import PATIENCE, InteropTestCase, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import start_redis
 
@@ -87,7 +87,7 @@ class RedisTests(InteropTestCase):
         """A command as a person would type it is recognised, in one piece or two."""
         for pieces in ((b"PING\r\n",), (b"PI", b"NG\r\n")):
             address = ("127.0.0.1", self.mux.ports["by-tcp"])
-            with socket.create_connection(address, timeout=20) as client:
+            with socket.create_connection(address, timeout=PATIENCE) as client:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for piece in pieces:
                     client.sendall(piece)

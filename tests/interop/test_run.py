@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import SkipTest
 
-from tests.interop.children import Child, InteropTestCase, eventually, leave_unmeasured, run
+from tests.interop.children import (
+    PATIENCE,
+    Child,
+    InteropTestCase,
+    eventually,
+    leave_unmeasured,
+    run,
+)
 from tests.processes.running import is_gone
 from tests.service.test_privileges import python_for_everybody
 from tests.support.echo import EchoServer
@@ -72,7 +79,7 @@ class RunTestCase(InteropTestCase):
 
     def client(self) -> socket.socket:
         """Connect a client, which is relayed."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         self.assert_relayed(client)
         return client
@@ -146,7 +153,7 @@ class LifeTests(RunTestCase):
             child.process.send_signal(signal.SIGUSR2)
             new = int(child.wait_for(r"process (\d+) serves from now on")[1])
             self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(20), 0)
+            self.assertEqual(child.process.wait(PATIENCE), 0)
             self.assertEqual(int(pidfile.read_text()), new)
             command = Path(f"/proc/{new}/cmdline").read_bytes().decode().split("\0")[:-1]
             self.assertEqual(command, [*COMMAND, str(self.rules), "--pidfile", str(pidfile)])
@@ -243,10 +250,10 @@ class OptionsTests(RunTestCase):
 
     def assert_serves(self) -> socket.socket:
         """Connect a client of that protocol, and see another one be closed."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as other:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as other:
             other.sendall(b"\xff")
             self.assertEqual(other.recv(1), b"")
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         self.assert_ping(client)
         return client
@@ -266,7 +273,7 @@ class OptionsTests(RunTestCase):
             child.process.send_signal(signal.SIGUSR2)
             new = int(child.wait_for(r"process (\d+) serves from now on")[1])
             self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(20), 0)
+            self.assertEqual(child.process.wait(PATIENCE), 0)
             self.assert_ping(client)
             client.close()
             self.assert_serves().close()
@@ -305,7 +312,7 @@ class OptionsTests(RunTestCase):
             child.process.send_signal(signal.SIGUSR2)
             new = int(child.wait_for(r"process (\d+) serves from now on")[1])
             self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(20), 0)
+            self.assertEqual(child.process.wait(PATIENCE), 0)
             self.assertEqual(int(pidfile.read_text()), new)
             self.assert_ping(client)
             os.kill(new, signal.SIGHUP)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from cryptography import x509
 
-from tests.interop.children import Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_redis
 from tests.programs import require_program
@@ -94,7 +94,7 @@ class AcmeTests(ScenarioTestCase):
         """Connect as a client of the site."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         return context.wrap_socket(plain, server_hostname=_NAME)
 
     def serial(self, port: int = 443) -> str:

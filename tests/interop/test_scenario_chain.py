@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import output_of
+from tests.interop.children import PATIENCE, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_sshd
 
@@ -77,14 +77,14 @@ class ChainTests(ScenarioTestCase):
         self.assertEqual(said, b"hello\n")
         self.assertEqual(self.take()[-1][0]["route"], "ssh")
         for said, reason in ((b"SSH-2.0-stranger\r\n", "no-route"), (b"", "silent")):
-            with socket.create_connection((_PUBLIC, 443), 20, ("192.0.2.2", 0)) as stranger:
+            with socket.create_connection((_PUBLIC, 443), PATIENCE, ("192.0.2.2", 0)) as stranger:
                 stranger.sendall(said)
                 self.assertEqual(stranger.recv(1), b"")
             self.assertEqual(self.take()[-1][0]["reason"], reason)
 
     def test_silent(self) -> None:
         """A client that says nothing is led on at once by the first two, and by the last one to its SSH server."""
-        with socket.create_connection((_PUBLIC, 443), 20, (_CLIENT, 0)) as client:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         first, middle, last = (lines[0] for lines in self.take())
         for line in (first, middle):
@@ -98,7 +98,7 @@ class ChainTests(ScenarioTestCase):
         with contextlib.ExitStack() as clients:
             for number in range(count):
                 port = 20_000 + number
-                plain = socket.create_connection((_PUBLIC, 443), 20, (_CLIENT, port))
+                plain = socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, port))
                 client = clients.enter_context(secure.wrap_socket(plain, server_hostname=_NAME))
                 client.sendall(b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n")
                 self.assertIn(f"{_CLIENT} {port}\n".encode(), client.recv(4096))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.postgres import start_postgres
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import start_nginx, start_redis, start_sshd
@@ -89,7 +89,7 @@ class FirstBytesTests(ScenarioTestCase):
 
     def test_short_client(self) -> None:
         """A client that sends less than the shortest beginning, and more than nothing, is turned away when its time is over."""
-        with socket.create_connection(("127.0.0.1", 9000), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", 9000), timeout=PATIENCE) as client:
             client.sendall(b"st")
             self.assertEqual(client.recv(1), b"")
         line = self.mux.take_one()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_sshd
 
@@ -101,7 +101,7 @@ class HttpsAndTunnelTests(ScenarioTestCase):
         """A client that says nothing reaches the tunnel, too, so that its server can speak first."""
         self.servers[0].end()
         self.own(start_sshd(self.folder, 8388, _SERVERS[0]))
-        with socket.create_connection(("203.0.113.1", 443), timeout=20) as client:
+        with socket.create_connection(("203.0.113.1", 443), timeout=PATIENCE) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         line = self.mux.take_one()
         self.assertEqual((line["backend"], line["bytes_in"]), ("tunnel", "0"))

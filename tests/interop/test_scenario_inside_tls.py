@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_redis, start_sshd
 from tests.programs import require_program
@@ -32,7 +32,7 @@ import socket, ssl, sys, websocket
 address, name, authority = sys.argv[1:]
 secure = ssl.create_default_context(cafile=authority)
 inside = secure.wrap_socket(socket.create_connection((address, 443)), server_hostname=name)
-tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=20)
+tunnel = websocket.create_connection(f"wss://{name}/tunnel", socket=inside, timeout=180)
 tunnel.send_binary(b"PING\\r\\n")
 sys.stdout.buffer.write(tunnel.recv())
 tunnel.close()
@@ -101,7 +101,7 @@ class InsideTlsTests(ScenarioTestCase):
         """A client that is silent inside TLS gets the greeting of the SSH server."""
         context = ssl.create_default_context(cafile=self.authority)
         with (
-            socket.create_connection((_PUBLIC, 443), timeout=20) as plain,
+            socket.create_connection((_PUBLIC, 443), timeout=PATIENCE) as plain,
             context.wrap_socket(plain, server_hostname=_NAME) as client,
         ):
             self.assertEqual(client.recv(8), b"SSH-2.0-")

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from tests.interop.children import Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ class KeepClientsOutTests(ScenarioTestCase):
 
     def connect(self, client: str = _CLIENT) -> socket.socket:
         """Connect a client that speaks SSH."""
-        connected = socket.create_connection((_PUBLIC, 443), timeout=30, source_address=(client, 0))
+        connected = socket.create_connection(
+            (_PUBLIC, 443), timeout=PATIENCE, source_address=(client, 0)
+        )
         self.addCleanup(connected.close)
         connected.sendall(_HELLO)
         return connected

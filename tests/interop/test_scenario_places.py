@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.interop.originals import client_hello
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.support.places import country, system, write_places
@@ -41,7 +41,7 @@ class PlacesTests(ScenarioTestCase):
 
     def leads(self, client: str, name: str) -> int:
         """Connect a client of a site, and give the port of the server that it comes to; 0 if it is closed."""
-        with socket.create_connection((_PUBLIC, 443), 30, (client, 0)) as connected:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (client, 0)) as connected:
             with contextlib.suppress(OSError):
                 connected.sendall(client_hello(name))
             return self._wait(connected)

@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, eventually, output_of
+from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.mux import Twist
 from tests.interop.namespaces import Namespace
 from tests.interop.originals import client_hello
@@ -89,7 +89,7 @@ class SharedLimitsTests(ScenarioTestCase):
     def connect(self, machine: int, client: str) -> tuple[socket.socket, str]:
         """Connect as a client, and give which server it has come to; none if it is refused."""
         connected = socket.create_connection(
-            (_MACHINES[machine], 443), timeout=30, source_address=(client, 0)
+            (_MACHINES[machine], 443), timeout=PATIENCE, source_address=(client, 0)
         )
         self.addCleanup(connected.close)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, output_of
+from tests.interop.children import PATIENCE, Child, output_of
 from tests.interop.scenario import EXAMPLES, Example, ScenarioTestCase
 from tests.interop.servers import make_certificate, start_nginx, start_sshd
 
@@ -79,7 +79,7 @@ class SshOver443Tests(ScenarioTestCase):
 
     def test_silent_ssh(self) -> None:
         """A client that waits for the server's greeting gets it."""
-        with socket.create_connection((_PUBLIC, 443), 20, (_CLIENT, 0)) as client:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_CLIENT, 0)) as client:
             self.assertEqual(client.recv(8), b"SSH-2.0-")
         self.assertEqual(self.logged()[:2], (_CLIENT, "ssh-server"))
 
@@ -104,7 +104,7 @@ class SshOver443Tests(ScenarioTestCase):
 
     def test_fail2ban(self) -> None:
         """A client of a network that is not let in is closed, and fail2ban's filter finds its address, not the others'."""
-        with socket.create_connection((_PUBLIC, 443), 20, (_DENIED, 0)) as client:
+        with socket.create_connection((_PUBLIC, 443), PATIENCE, (_DENIED, 0)) as client:
             self.assertEqual(client.recv(1), b"")
         self.assertEqual(self.logged(), (_DENIED, "-", "denied"))
         ban = EXAMPLES / "fail2ban/filter.d/txmux.conf"

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PUBLIC = "192.0.2.1"
 _SERVERS = ("10.0.0.1", "10.0.0.2")
+_AT_ONCE = 4.5
+"""Seconds; less than the five in which who waits for a first byte gives up."""
 
 
 class TcpProxyTests(ScenarioTestCase):
@@ -38,7 +40,7 @@ class TcpProxyTests(ScenarioTestCase):
     def greetings(self, port: int, count: int) -> Iterator[bytes]:
         """Connect as often, and give the beginning of what each silent client hears at once."""
         for _ in range(count):
-            with socket.create_connection((_PUBLIC, port), timeout=3) as client:
+            with socket.create_connection((_PUBLIC, port), timeout=_AT_ONCE) as client:
                 yield client.recv(100)[4:6]
 
     def test_rules(self) -> None:

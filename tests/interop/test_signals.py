@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, InteropTestCase, eventually
 from tests.interop.mux import Mux
+from tests.interop.pacing import Paced
 from tests.interop.servers import start_nginx, start_sshd
 from tests.support.echo import EchoServer
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.interop.servers import SshServer
@@ -25,7 +27,6 @@ _SITE = """
 server {{
     listen 127.0.0.1:{port};
     root {folder};
-    limit_rate 512k;
 }}
 """
 
@@ -43,24 +44,29 @@ backend = 127.0.0.1:{web}
 """
 
 
+_SIZE = 2**23
+_FAST = 2**18
+"""Bytes of a copy that come quickly; the others would take two minutes."""
+
+
 class DrainTests(InteropTestCase):
     """SIGTERM while SSH sessions and downloads are under way."""
 
     ssh: ClassVar[SshServer]
-    rules: ClassVar[str]
+    web: ClassVar[int]
 
     @classmethod
     def setUpClass(cls) -> None:
         """Start the servers."""
         super().setUpClass()
         cls.ssh = cls.share(start_sshd(cls.folder))
-        web = free_port()
-        cls.share(start_nginx(cls.folder, _SITE.format(port=web, folder=cls.folder)))
-        cls.rules = _RULES.format(ssh=cls.ssh.port, web=web)
+        cls.web = free_port()
+        cls.share(start_nginx(cls.folder, _SITE.format(port=cls.web, folder=cls.folder)))
 
-    def start(self, settings: str = "") -> Mux:
-        """Start txmux."""
-        mux = Mux(self.folder, self.rules, settings)
+    def start(self, settings: str = "", doors: Sequence[Paced] = ()) -> Mux:
+        """Start txmux, before the servers or before their doors."""
+        ssh, web = (door.port for door in doors) if doors else (self.ssh.port, self.web)
+        mux = Mux(self.folder, _RULES.format(ssh=ssh, web=web), settings)
         self.addCleanup(mux.child.end)
         return mux
 
@@ -80,22 +86,24 @@ class DrainTests(InteropTestCase):
 
     def test_finish(self) -> None:
         """Connections that are under way go on to their end; new ones are refused meanwhile."""
-        mux = self.start()
+        doors = [self.own(Paced(port, _FAST)) for port in (self.ssh.port, self.web)]
+        mux = self.start("drain_timeout = 10m", doors)
         original = self.folder / "original"
-        original.write_bytes(os.urandom(2**20))
+        original.write_bytes(os.urandom(_SIZE))
         session = self.start_session(mux)
-        kbit_per_second = ("-l", "4096")
-        scp = ("scp", "-q", *kbit_per_second, *self.ssh.options, "-P", str(mux.port))
+        scp = ("scp", "-q", *self.ssh.options, "-P", str(mux.port))
         curl = ("curl", "-q", "-sS", "--fail", f"http://127.0.0.1:{mux.port}/original", "-o")
         by_ssh = self.start_transfer(*scp, f"127.0.0.1:{original}", copy=self.folder / "by-ssh")
         by_http = self.start_transfer(*curl, copy=self.folder / "by-http")
         mux.terminate()
-        mux.child.wait_for(r"connections: 3; .*\b30 s\b")
+        mux.child.wait_for(r"connections: 3; .*\b600 s\b")
         self.assertRaises(ConnectionRefusedError, mux.connect)
         for _, copy in (by_ssh, by_http):
-            self.assertLess(copy.stat().st_size, 2**20)
+            self.assertLess(copy.stat().st_size, _SIZE)
         session.say(b"last words\n")
         self.assertEqual((session.wait(), session.output), (0, "ready\nlast words\n"))
+        for door in doors:
+            door.release()
         for transfer, copy in (by_ssh, by_http):
             self.assertEqual((transfer.wait(), transfer.output), (0, ""))
             self.assertEqual(copy.read_bytes(), original.read_bytes())
@@ -117,14 +125,12 @@ class DrainTests(InteropTestCase):
 
     def test_second_signal(self) -> None:
         """Whoever asks a second time means at once."""
-        mux = self.start()
+        mux = self.start("drain_timeout = 1h")
         session = self.start_session(mux)
-        begun = time.monotonic()
         mux.terminate()
         mux.child.wait_for("a second signal")
         mux.terminate()
         mux.assert_stopped()
-        self.assertLess(time.monotonic() - begun, 25)
         self.assertEqual(session.wait(), 255)
         self.assertEqual(mux.take_one()["reason"], "drained")
 
@@ -137,18 +143,16 @@ class SameMomentTests(InteropTestCase):
         for workers in (1, 2):
             echo = self.own(EchoServer())
             rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{echo.port}\n"
-            mux = Mux(self.folder, rules, f"workers = {workers}")
+            mux = Mux(self.folder, rules, f"workers = {workers}\ndrain_timeout = 1h")
             self.addCleanup(mux.child.end)
             with mux.connect() as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"x")
-                begun = time.monotonic()
                 for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
                     mux.child.process.send_signal(number)
                 self.assertRaises(ConnectionResetError, client.recv, 1)
             # Python handles the one with the lower number first.
             self.assertEqual(mux.child.wait(), -signal.SIGINT)
-            self.assertLess(time.monotonic() - begun, 25)
             self.assertNotIn("Traceback", mux.child.output)
             self.assertEqual(mux.take_one()["reason"], "drained")
 

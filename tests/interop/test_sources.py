@@ -59,7 +59,7 @@ def attempt(sources, target, client):
         end.receiver = Receiver()
     factory = ProxyClientFactory(connected, heard.errback)
     chosen = sources.towards(target.host, client)
-    dial(reactor, target, factory, 5, clock=reactor, sources=chosen)
+    dial(reactor, target, factory, 180, clock=reactor, sources=chosen)
     return heard
 
 async def main(_, source, client, *targets):
@@ -202,7 +202,7 @@ for number in range(int(count)):
     source = (sources[number % len(sources)], 0) if sources else None
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     client = socket.socket(family)
-    client.settimeout(10)
+    client.settimeout(180)
     client.setsockopt(socket.IPPROTO_IP, 24, 1)
     if source:
         client.bind(source)

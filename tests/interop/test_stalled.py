@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from unittest import SkipTest
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
 from tests.interop.servers import start_nginx
 from tests.support.ports import free_port
@@ -49,7 +49,7 @@ class StalledTests(InteropTestCase):
             raise SkipTest("this system does not tell how much memory a process has")
         self.backend = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.backend.close)
-        self.backend.settimeout(20)
+        self.backend.settimeout(PATIENCE)
         for name, size in (("big", 1024 * _MIB), ("small", _MIB)):
             with (self.folder / name).open("wb") as file:
                 file.truncate(size)

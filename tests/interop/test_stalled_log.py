@@ -11,7 +11,7 @@ import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import twist_command
 
 _CLIENTS = 2000
@@ -23,7 +23,7 @@ class StalledLogTests(InteropTestCase):
 
     def served(self, port: int) -> bool:
         """Tell whether a client is closed when it has said something."""
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
             client.sendall(b"x")
             return client.recv(1) == b""
 
@@ -52,11 +52,11 @@ class StalledLogTests(InteropTestCase):
                 self.assertEqual(served, _CLIENTS)
                 # It is read at last; what workers have yet to hand on may not be lost.
                 while b" are lost" not in said and len(_LINE.findall(said)) < _CLIENTS:
-                    self.assertTrue(select.select([output], [], [], 20)[0], said[-2000:])
+                    self.assertTrue(select.select([output], [], [], PATIENCE)[0], said[-2000:])
                     said += output.read(2**20)
                 process.send_signal(signal.SIGTERM)
                 said += output.read()
-            self.assertEqual(process.wait(20), -signal.SIGTERM)
+            self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)
         self.assertNotIn(b"Traceback", said)
         lines = len(_LINE.findall(said))
         if form == "text":
@@ -97,4 +97,4 @@ class StalledLogTests(InteropTestCase):
             for _ in range(400):
                 self.assertTrue(self.served(int(found[1])))
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(process.wait(20), -signal.SIGTERM)
+            self.assertEqual(process.wait(PATIENCE), -signal.SIGTERM)

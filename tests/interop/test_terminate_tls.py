@@ -124,7 +124,7 @@ class TerminationTests(InteropTestCase):
         port = self.mux.ports[listener]
         where = ("--resolve", f"{name}:{port}:127.0.0.1", f"https://{name}:{port}{path}")
         trust = ("--cacert", self.folder / "ca.pem")
-        return output_of("curl", "-sS", "--fail", "--max-time", "20", *trust, *options, *where)
+        return output_of("curl", "-sS", "--fail", "--max-time", "180", *trust, *options, *where)
 
     def client(self, *options: str | Path, listener: str = "public", said: bytes = b"") -> str:
         """Shake hands with OpenSSL's client, and give what it printed."""

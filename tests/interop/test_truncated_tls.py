@@ -6,7 +6,7 @@ import socket
 
 from OpenSSL import SSL
 
-from tests.interop.children import InteropTestCase
+from tests.interop.children import PATIENCE, InteropTestCase
 from tests.interop.mux import Mux
 from tests.support.certificates import make_authority
 
@@ -36,7 +36,7 @@ class UploadTests(InteropTestCase):
         authority = make_authority()
         authority.issue("one.example.com").write(self.folder / "one.pem", key=True)
         self.server = socket.create_server(("127.0.0.1", 0))
-        self.server.settimeout(20)
+        self.server.settimeout(PATIENCE)
         self.addCleanup(self.server.close)
         port = self.server.getsockname()[1]
         self.mux = Mux(self.folder, _RULES.format(folder=self.folder, port=port))
@@ -60,7 +60,7 @@ class UploadTests(InteropTestCase):
     def receive(self) -> tuple[int, bool]:
         """Be the server of one upload."""
         connection, _ = self.server.accept()
-        connection.settimeout(20)
+        connection.settimeout(PATIENCE)
         received = 0
         with connection:
             try:

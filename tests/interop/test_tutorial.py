@@ -142,7 +142,7 @@ class TutorialTests(ScenarioTestCase):
         mux = self.own(Child(sys.executable, "-m", "twisted", "txmux", "--rules", changed))
         mux.wait_for("listening on")
         ((_, greeting),) = _typed(_blocks("Silence, and the rest", "console")[1])
-        with os.popen("timeout 10 nc 127.0.0.1 4431 < /dev/null") as client:
+        with os.popen("timeout 180 nc 127.0.0.1 4431 < /dev/null") as client:
             self.assertEqual(_lasting(client.readline()), _lasting(greeting))
 
     def test_mistake(self) -> None:

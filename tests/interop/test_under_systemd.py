@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import InteropTestCase, eventually
+from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.systemd import Systemd
 from tests.processes.running import listening_inode
 from tests.support.ports import free_port
@@ -45,7 +45,7 @@ class SystemdTestCase(InteropTestCase):
         """Listen as a server."""
         super().setUp()
         self.listening = socket.create_server(("127.0.0.1", 0))
-        self.listening.settimeout(20)
+        self.listening.settimeout(PATIENCE)
         self.addCleanup(self.listening.close)
         self.addCleanup(self.manager.reset)
 
@@ -68,7 +68,7 @@ class SystemdTestCase(InteropTestCase):
 
     def client(self) -> socket.socket:
         """Connect a client that says something."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
         self.addCleanup(client.close)
         client.sendall(b"x")
         return client
@@ -80,11 +80,14 @@ class SystemdTestCase(InteropTestCase):
 
     def served(self) -> socket.socket:
         """Give the server's end of a client's connection."""
-        server, _ = self.listening.accept()
-        self.addCleanup(server.close)
-        server.settimeout(20)
-        self.assertEqual(server.recv(1), b"x")
-        return server
+        while True:
+            server, _ = self.listening.accept()
+            self.addCleanup(server.close)
+            server.settimeout(PATIENCE)
+            # Others on this machine may look what listens, and close without a word.
+            if heard := server.recv(1):
+                self.assertEqual(heard, b"x")
+                return server
 
     def assert_relays(self, client: socket.socket, server: socket.socket) -> None:
         """Send bytes both ways."""
@@ -195,9 +198,8 @@ class ServiceTests(SystemdTestCase):
 
         def restart() -> None:
             self.manager.systemctl("restart", "--no-block", "txmux.service")
-            eventually(
-                lambda: self.manager.show("ActiveState") == "deactivating", "the old one ends"
-            )
+            # To ask systemd for its state may take longer than that lasts.
+            self.manager.wait_for("they have 1 s to finish")
             waiting.extend(self.client() for _ in range(20))
 
         self.assert_same_socket(restart)
@@ -240,14 +242,14 @@ class ServiceTests(SystemdTestCase):
         self.manager.kill("USR2")
         self.manager.wait_for("no upgrade, the old process goes on")
         self.assertEqual(self.manager.main(), main)
-        self.assertEqual(self.manager.show("ActiveState"), "active")
+        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
         self.assert_relays(*ends)
 
 
 class WatchdogTests(SystemdTestCase):
-    """With a short time for the watchdog."""
+    """With a short time for the watchdog, which is still one that a busy machine leaves to everybody."""
 
-    MORE = "WatchdogSec=3"
+    MORE = "WatchdogSec=10"
 
     def test_stopped(self) -> None:
         """A service that does nothing any more is started again, and clients that come meanwhile wait."""
@@ -294,7 +296,8 @@ class SocketTests(SystemdTestCase):
         self.addCleanup(self.manager.systemctl, "stop", "txmux.socket")
         inode = listening_inode(self.port)
         self.relayed()
-        self.assertEqual(self.manager.show("ActiveState"), "active")
+        # It serves before systemd has read that it does.
+        eventually(lambda: self.manager.show("ActiveState") == "active", "it is active")
         self.manager.systemctl("restart", "--no-block", "txmux.service")
         self.relayed()
         self.assert_same_socket(lambda: self.manager.kill("USR2"))

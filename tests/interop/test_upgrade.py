@@ -13,7 +13,7 @@ import threading
 from hashlib import sha256
 from typing import TYPE_CHECKING, ClassVar
 
-from tests.interop.children import Child, InteropTestCase, eventually, output_of
+from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of
 from tests.interop.pacing import Paced
 from tests.interop.servers import start_redis, start_sshd
 from tests.processes.upgrading import Upgrading
@@ -118,7 +118,7 @@ class UpgradeTests(InteropTestCase):
         eventually(lambda: len(mux.established()) == len(copies), "the copies have begun")
         self.change_under(mux, slow)
         for copy in copies:
-            copy.process.wait(120)
+            copy.process.wait(PATIENCE)
             self.assertEqual(copy.wait(), 0, copy.output)
         for result in (there, back):
             self.assertEqual(sha256(result.read_bytes()).hexdigest(), checksum)
@@ -182,7 +182,7 @@ class UpgradeTests(InteropTestCase):
         self.addCleanup(curl.end)
         eventually(lambda: bool(mux.established()), "the download has begun")
         self.change_under(mux, slow)
-        curl.process.wait(120)
+        curl.process.wait(PATIENCE)
         self.assertEqual(curl.wait(), 0, curl.output)
         self.assertEqual(*(sha256(path.read_bytes()).hexdigest() for path in (original, copy)))
         self.assertGreater(mux.take_one()["bytes_out"], _SIZE * 2**20)

@@ -9,7 +9,7 @@ import socket
 import struct
 
 _UPDATE_REQUESTED = 1  # RFC 8446, section 4.6.3
-_PATIENCE = 20.0
+_PATIENCE = 180.0
 
 
 class UpdatingClient:
