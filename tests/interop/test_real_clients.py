@@ -12,6 +12,7 @@ from tests.interop.children import Child, output_of
 from tests.interop.servers import make_certificate
 from tests.interop.shared_port import SharedPortTestCase
 from tests.programs import require_program
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,6 +141,9 @@ class RealClientTests(SharedPortTestCase):
         (folder / "hosts").mkdir(parents=True)
         (folder / "tinc.conf").write_text(_TINC)
         output_of("tincd", "-c", folder, "-K2048")
+        # Its own port is one that the tests of others may have.
+        with (folder / "hosts/here").open("a") as own:
+            own.write(f"Port = {free_port()}\n")
         (folder / "hosts/there").write_text(f"Address = 127.0.0.1 {self.port}\n")
         pid_file = f"--pidfile={folder / 'pid'}"
         self.assert_reaches("tinc", "tincd", "-c", folder, pid_file, "--no-detach")

@@ -66,7 +66,7 @@ class RealDataClientTests(SharedPortTestCase):
 
     def test_kcat(self) -> None:
         """A client of Kafka, which uses librdkafka."""
-        self.assert_reaches("kafka", "kcat", "-b", self.address, "-L", "-m", "1")
+        self.assert_reaches("kafka", "kcat", "-b", self.address, "-L", "-m", "5")
 
     def test_ldapsearch(self) -> None:
         """A client of LDAP that binds, and one that begins with StartTLS."""

@@ -36,6 +36,11 @@ _FIRST = (
 )
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 class AcmeTests(ScenarioTestCase):
     """The examples, with an authority of the test; what they lead to is Redis here."""
 
@@ -75,7 +80,9 @@ class AcmeTests(ScenarioTestCase):
         cls.mux = cls.share(Example(EXAMPLES / "acme/lego.ini", {"/etc/ssl": system}))
         told = ("env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0")
         pebble = ("pebble", "-config", str(cls.folder / "pebble.json"))
-        cls.share(Child(*cls.mounted(*told, *pebble))).wait_for("ACME directory available")
+        cls.share(Child(*cls.mounted(*told, *pebble)))
+        # It says so before it does.
+        eventually(lambda: _listens(14000), "the authority listens")
 
     @classmethod
     def mounted(cls, *command: str) -> tuple[str, ...]:
@@ -156,4 +163,5 @@ class AcmeTests(ScenarioTestCase):
             self.assertNotEqual(self.serial(8443), first)
             client.sendall(b"PING\r\n")
             self.assertEqual(client.recv(7), b"+PONG\r\n")
+        eventually(lambda: bool(web.lines()), "the authority has come by the route")
         self.assertEqual({line["route"] for line in web.lines()}, {"acme"})

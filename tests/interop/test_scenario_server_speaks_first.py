@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from tests.interop.children import Child, output_of
@@ -36,25 +37,56 @@ _CLIENT = "203.0.113.7"
 _CLIENTS = {"192.0.2.11": "10.1.0.5", "192.0.2.12": "10.2.0.5", "192.0.2.13": "10.3.0.5"}
 
 
-class ServerSpeaksFirstTests(ScenarioTestCase):
-    """The example file, with every server on its usual port.
+class _Case(ScenarioTestCase):
+    """Clients of each of the networks.
 
     Not all clients can be told to use an address of their own, so those have another address to connect to, and the way there
     begins at their own.
     """
 
     addresses = (_PUBLIC, _CLIENT, *_CLIENTS, *_CLIENTS.values())
+    mux: ClassVar[Example]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Make the ways."""
+        super().setUpClass()
+        for address, client in _CLIENTS.items():
+            cls.network.ip(f"route replace local {address} dev lo src {client} table local")
+
+
+class SiteTests(_Case):
+    """The example file, but for its patience: on a busy machine, a browser may need more than half a second to say something."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Start the site and txmux."""
+        super().setUpClass()
+        cls.share(start_nginx(cls.folder, _SITE))
+        rules = (EXAMPLES / "server-speaks-first.ini").read_text()
+        patient = cls.folder / "patient.ini"
+        patient.write_text(re.sub(r"after=\w+", "after=1h", rules))
+        cls.mux = cls.share(Example(patient))
+
+    def test_site(self) -> None:
+        """From every network a browser reaches the site, and waits for nothing."""
+        for address, client in _CLIENTS.items():
+            said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
+            self.assertEqual(said, b"the site\n")
+            line = self.mux.take_one()
+            self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
+
+
+class ServerSpeaksFirstTests(_Case):
+    """The example file, with every server on its usual port."""
+
     files: ClassVar[Path]
     mail: ClassVar[Child]
-    mux: ClassVar[Example]
 
     @classmethod
     def setUpClass(cls) -> None:
         """Start all servers and txmux."""
         super().setUpClass()
-        for address, client in _CLIENTS.items():
-            cls.network.ip(f"route replace local {address} dev lo src {client} table local")
-        cls.share(start_nginx(cls.folder, _SITE))
         proxies = "--proxy-protocol-networks=127.0.0.1"
         cls.share(start_mariadb(cls.make_folder("database"), proxies))
         cls.folder.chmod(0o755)
@@ -118,12 +150,3 @@ class ServerSpeaksFirstTests(ScenarioTestCase):
             self.assertEqual((line["backend"], line["reason"]), ("ftp", "done"))
             self.assertTrue(line["client"].startswith(f"{_CLIENT}:"))
             self.assertLess(int(line["bytes_out"]), 2**12)
-
-    def test_site(self) -> None:
-        """From every network a browser reaches the site, and waits for nothing."""
-        for address, client in _CLIENTS.items():
-            said = output_of("curl", "-q", "-sS", f"http://{address}:443/")
-            self.assertEqual(said, b"the site\n")
-            line = self.mux.take_one()
-            self.assertEqual((line["route"], line["client"].rpartition(":")[0]), ("http", client))
-            self.assertLess(float(line["detect_ms"]), 400)

@@ -34,7 +34,7 @@ class Program(ABC):
 
     routes: str
     names: ClassVar[tuple[str, ...]]
-    least: ClassVar[tuple[int, int]] = (1, 1)
+    least: tuple[int, int] = (1, 1)
 
     def __init__(self, folder: Path, there: Namespace) -> None:
         self.folder = folder

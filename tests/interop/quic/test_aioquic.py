@@ -132,6 +132,7 @@ class AioquicTests(QuicCase):
         """A client that comes again sends its request with its hello."""
         site = self.servers["site"]
         tickets: list[SessionTicket] = []
+        before = len(site.told("established"))
 
         async def run() -> None:
             async with client(
@@ -146,6 +147,8 @@ class AioquicTests(QuicCase):
                 self.assertTrue(one.established.early_data_accepted)
 
         asyncio.run(run())
+        # It has answered before the handshake was over for it, and tells of that later.
+        eventually(lambda: len(site.told("established")) == before + 2, "the server tells of both")
         self.assertTrue(site.told("established")[-1]["early"])
         lines = self.logged(self.mux)
         self.assertEqual([line["route"] for line in lines], ["site", "site"])
