@@ -11,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.endings import allow_endings
 from tests.support.leaks import Guard
 
 _FOLDER = Path(__file__).parent
@@ -82,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
     To compile is a third of their start.
     """
     config.pluginmanager.register(Guard(lambda item: not _is_of(item, UNCOMPARED)))
+    config.add_cleanup(allow_endings())
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")
         # Some run as another user.

@@ -116,9 +116,7 @@ class LoopTests(MuxTestCase):
             client = await self.connect(port)
             with capturedLogs() as events:
                 client.send(b"x")
-                while client.lost is None or self.factory.connections:
-                    self.time.advance(0.05)
-                    await self.turn()
+                await self.until_so(lambda c=client: c.lost and not self.factory.connections)  # type: ignore[misc]
             self.assertTrue(client.was_reset())
             await self.logged(MOST_HOPS + 1)
             reasons = [record.reason for record in self.records]

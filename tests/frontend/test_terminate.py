@@ -115,9 +115,7 @@ class RelayTests(TerminationCase):
             client.send(b"x" * 100_000)
             getattr(client, leave)()
             await server.has(len(SSH) + 100_000)
-            while server.lost is None:
-                self.time.advance(0.05)
-                await self.turn()
+            await self.until_so(lambda server=server: server.lost)  # type: ignore[misc]
             self.assertTrue(server.was_reset())
             record = await self.logged(len(self.records) or 1)
             self.assert_story(record, reason="client-reset", bytes_in=len(SSH) + 100_000)

@@ -29,6 +29,11 @@ def look_again(clock: Clock, timers: Any = None) -> None:
         clock.advance(max(0.0, min(looks) - clock.seconds()))
 
 
+def is_looked_for(timers: Any) -> bool:
+    """Tell whether a relay is to look again."""
+    return any(map(_is_look, timers.getDelayedCalls()))
+
+
 def _is_look(timer: Any) -> bool:
     call = timer.func if isinstance(timer, DelayedCall) else timer._call
     return getattr(call, "__name__", "") == _LOOK

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
-from tests.support.looks import look_again
+from tests.support.looks import is_looked_for, look_again
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from txmux.embedding import route
 from txmux.frontend.engine import Engine
@@ -17,11 +18,15 @@ from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tests.support.peers import Peer
     from txmux.observe.record import ConnectionRecord
     from txmux.rules.model import Route
+
+
+_PATIENCE = 50.0  # seconds
+_PAUSE = 0.01  # seconds, in which a relay's virtual time goes on by one of up to a second
 
 
 class ListLog:
@@ -106,6 +111,8 @@ class MuxTestCase(TestCase):
         with open_socket(address) as opened:
             port: Any = self.factory.listen(opened)
         self.addCleanup(port.stopListening)
+        factory = self.factory
+        self.addCleanup(lambda: Deferred.fromCoroutine(self._all_end(factory)))
         self.listening = port
         number: int = port.getHost().port
         return number
@@ -126,12 +133,22 @@ class MuxTestCase(TestCase):
         for _ in range(times):
             await deferLater(reactor, 0)
 
+    async def accepted(self, count: int = 1) -> None:
+        """Wait until the multiplexer has this many connections, so that their time counts from now on."""
+        while len(self.factory.connections) < count:
+            await self.turn()
+
     async def seen(self, count: int) -> None:
         """Wait until the multiplexer has read this many bytes of its only client."""
-        while not self.factory.connections:
-            await self.turn()
+        await self.accepted()
         (connection,) = self.factory.connections
         while connection.record.bytes_in < count:
+            await self.turn()
+
+    async def taken(self) -> None:
+        """Wait until the system knows that both peers of each relay have all they were sent; until then, none of them is idle."""
+        relays: list[Any] = [connection.stage.relay for connection in self.factory.connections]
+        while any(side.unsent() for one in relays for side in (one._client, one._server)):
             await self.turn()
 
     async def logged(self, count: int = 1) -> ConnectionRecord:
@@ -148,25 +165,38 @@ class MuxTestCase(TestCase):
         Meanwhile relays look again whether a peer has taken all that it was sent, whenever that is what they wait for:
         on a busy machine its acknowledgement may come after the first look.
         """
-        while len(self.records) < count:
-            await self.turn()
-            self._look_again()
+        await self.until_so(lambda: len(self.records) >= count)
 
     async def is_gone(self, peer: Peer) -> None:
         """Wait until a peer's connection is gone, as `until_logged` does."""
         lost = peer.is_lost()
-        while not lost.called:
-            await self.turn()
-            self._look_again()
+        await self.until_so(lambda: lost.called)
         await lost
 
-    def _look_again(self) -> None:
-        look_again(self.time.clock, self.factory.engine.clock)
+    async def until_so(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so, as `until_logged` does."""
+        while not condition():
+            await self.turn()
+            await self._look_again(self.factory)
+
+    async def _all_end(self, factory: MuxFactory) -> None:
+        """Let connections end whose clients have gone, as they have at the end of a test; trial tells of those that do not."""
+        deadline = reactor.seconds() + _PATIENCE
+        while factory.connections and reactor.seconds() < deadline:
+            await self.turn()
+            await self._look_again(factory)
+
+    async def _look_again(self, factory: MuxFactory) -> None:
+        if is_looked_for(factory.engine.clock):
+            # The relay's patience must not end before the kernel has had the time for an acknowledgement.
+            await deferLater(reactor, _PAUSE)
+            look_again(self.time.clock, factory.engine.clock)
 
     def assert_story(self, record: ConnectionRecord, **wanted: Any) -> None:
         """Compare some of a record's attributes."""
         story = attrs.asdict(record, recurse=False)
         self.assertEqual({name: story[name] for name in wanted}, wanted)
+
 
 
 CLOSE, RESET = Refusal.CLOSE, Refusal.RESET
