@@ -46,6 +46,16 @@ class PoolCase(MuxTestCase):
                 self.assertEqual(len(upstream.queue or ()), 0)
         return record
 
+    async def tries(self, port: int) -> None:
+        """Wait until a client is being led to a server."""
+        text = name(port)
+        while not any(
+            member.target.text == text and member.connections
+            for upstream in self.factory.upstreams._upstreams.values()
+            for member in upstream.pool.members
+        ):
+            await self.turn()
+
     async def client(self, data: bytes = b"x") -> Peer:
         """Connect a client, which says something."""
         return await self.connect(self.port, data)

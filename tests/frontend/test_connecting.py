@@ -34,7 +34,7 @@ class ServersTest(MuxTestCase):
     async def test_next_server(self) -> None:
         """When a connect fails the next server is tried, and nothing is lost."""
         ports = free_port(), make_stalled_port(self), self.backend_port()
-        client = await self.lead(backend_at(*ports, connect_timeout=0.2))
+        client = await self.lead(backend_at(*ports, connect_timeout=0.5))
         peer = await self.backend.heard(1)
         client.send(b"yz")
         await peer.has(3)
@@ -57,7 +57,7 @@ class ServersTest(MuxTestCase):
             f"unix:{path}",
         )
         for number, text in enumerate(texts):
-            backend = Backend("b", (server(text),))
+            backend = Backend("b", (server(text),), connect_timeout=60.0)
             mux = self.mux([route("any", backend)], reactor=reactor)
             client = await self.connect(mux, b"x")
             peer = await self.backend.heard(1, number)
@@ -85,7 +85,7 @@ class ServersTest(MuxTestCase):
     async def test_all_refuse(self) -> None:
         """The cause of the last attempt is logged."""
         client = await self.lead(
-            backend_at(make_stalled_port(self), free_port(), connect_timeout=0.1)
+            backend_at(make_stalled_port(self), free_port(), connect_timeout=0.5)
         )
         await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-refused")
@@ -99,13 +99,15 @@ class ServersTest(MuxTestCase):
     async def test_name(self) -> None:
         """A server may be a host name."""
         port = self.backend_port()
-        await self.lead(Backend("named", (server(f"localhost:{port}"),)))
+        await self.lead(Backend("named", (server(f"localhost:{port}"),), connect_timeout=60.0))
         await self.backend.heard(1)
 
     async def test_name_and_half_close(self) -> None:
         """A server that has finished sending still hears the client out, also when it is reached by its name."""
         port = self.backend_port()
-        client = await self.lead(Backend("named", (server(f"localhost:{port}"),)))
+        client = await self.lead(
+            Backend("named", (server(f"localhost:{port}"),), connect_timeout=60.0)
+        )
         peer = await self.backend.peer()
         peer.send(b"bye")
         peer.finish()
@@ -247,7 +249,7 @@ class WaitingTest(MuxTestCase):
     async def test_finished(self) -> None:
         """A client that has said all still gets its answer once a server is there."""
         stalled = make_stalled_port(self)
-        backend = backend_at(stalled, self.backend_port(), connect_timeout=0.3)
+        backend = backend_at(stalled, self.backend_port(), connect_timeout=0.5)
         client = await self.connect(self.mux([route("any", backend)], reactor=reactor), b"all")
         client.finish()
         peer = await self.backend.peer()

@@ -6,6 +6,7 @@ import socket
 import struct
 
 from tests.support.mux import MuxTestCase
+from tests.support.queues import until_queued, until_taken
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -19,6 +20,8 @@ class FirstBytesTest(MuxTestCase):
         client = socket.create_connection(address)
         self.addCleanup(client.close)
         client.sendall(said)
+        until_taken(client)
+        until_queued(self.listening._socket, 1)
         return client
 
     async def test_decided_at_once(self) -> None:
@@ -63,6 +66,7 @@ class FirstBytesTest(MuxTestCase):
         """A client that has finished already is led to its server, which hears of the end."""
         client = self.early(b"SSH-2.0-test\r\n")
         client.shutdown(socket.SHUT_WR)
+        until_taken(client)
         self.listening.doRead()
         server = await self.backend.heard(14)
         await server.has_all()

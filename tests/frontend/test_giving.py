@@ -44,7 +44,7 @@ class GivingCase(MuxTestCase):
     async def client(self, port: int, said: bytes = b"", host: str = "127.0.0.1") -> socket.socket:
         """Connect a client."""
         client = socket.create_connection((host, port))
-        client.settimeout(10)
+        client.settimeout(60)
         self.addCleanup(client.close)
         client.sendall(said)
         return client

@@ -64,7 +64,7 @@ class AdmissionTest(MuxTestCase):
         """One more than the limit is closed; when one leaves there is room again."""
         port = self.mux(max_connections=1)
         first = await self.connect(port)
-        await self.turn(2)
+        await self.accepted()
         second = await self.connect(port)
         await second.is_lost()
         self.assert_story(await self.logged(), reason="limit")
@@ -116,11 +116,10 @@ class EndingTest(MuxTestCase):
         port = self.mux([route("ssh", "close")])
         for _ in range(2):
             (await self.connect(port)).send(b"SS")
-        while len(self.factory.connections) < 2:
+        while sum(connection.record.bytes_in for connection in self.factory.connections) < 4:
             await self.turn()
         broken = min(self.factory.connections, key=lambda c: c.record.id)
         stage: Any = broken.stage
-        stage.data(b"S")
         self.patch(stage, "abort", None)
         emptied = self.factory.emptied()
         self.factory.abort("drained")

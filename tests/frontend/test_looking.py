@@ -17,8 +17,11 @@ from tests.frontend import (
 from tests.frontend.introduction_case import LINE, SENDERS
 from tests.proxyprotocol.vectors import V1, V2
 from tests.support.mux import MuxTestCase, backend_at
+from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.embedding import outcome, route
+from txmux.rules.model import Backend
+from txmux.rules.reading.endpoints import server as server_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,11 +82,15 @@ class WaitingTest(MuxTestCase):
         super().setUp()
         self.taker = Taker(self, self.turn)
 
-    def giving_mux(self, *, host: str = "127.0.0.1", **settings: Any) -> int:
-        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend."""
+    def giving_mux(
+        self, *, host: str = "127.0.0.1", backend: Backend | None = None, **settings: Any
+    ) -> int:
+        """Listen with a multiplexer that hands over SSH, and leads HTTP to the test's backend, or to another one."""
+        if backend is None:
+            backend = backend_at(self.backend_port())
         routes = [
             route("ssh", self.taker.outcome, name="ssh"),
-            route("http host=a", backend_at(self.backend_port()), name="http"),
+            route("http host=a", backend, name="http"),
         ]
         return self.mux(routes, interface=host, **settings)
 
@@ -171,7 +178,11 @@ class WaitingTest(MuxTestCase):
 
     async def test_reset_behind_the_decision(self) -> None:
         """What a client has said before it resets the connection reaches an ordinary server all the same."""
-        port = self.giving_mux()
+        path = f"{self.taker.path}2"
+        listening = reactor.listenUNIX(path, self.backend)
+        self.addCleanup(listening.stopListening)
+        # It is connected at once. Of a client that has gone before, no server hears.
+        port = self.giving_mux(backend=Backend("b", (server_of(f"unix:{path}"),)))
         client = socket.create_connection(("127.0.0.1", port))
         client.sendall(HTTP[:5])
         await self.seen(5)
@@ -179,7 +190,7 @@ class WaitingTest(MuxTestCase):
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         client.close()
         server = await self.backend.heard(len(HTTP))
-        await server.until(lambda: server.lost is not None)
+        await self.is_gone(server)
         self.assertEqual(bytes(server.received), HTTP)
         self.assert_story(await self.logged(), reason="client-reset", bytes_in=len(HTTP))
 

@@ -125,6 +125,7 @@ class MovingTest(MuxTestCase):
     async def test_time_outs_go_on(self) -> None:
         """Quiet seconds before the move count, too."""
         client, server = await self.relayed()
+        await self.taken()
         self.time.advance(60)
         self.move()
         self.time.advance(39)

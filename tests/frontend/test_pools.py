@@ -24,7 +24,7 @@ class AttemptsTest(PoolCase):
         self.serve(backend_at(refusing, stalled, good))
         client = await self.client(b"first ")
         await self.seen(6)
-        await self.turn(3)
+        await self.tries(stalled)
         client.send(b"second ")
         await self.seen(13)
         self.time.advance(5)
@@ -84,7 +84,7 @@ class AttemptsTest(PoolCase):
         """A client whose bytes come only when the second server is tried loses none either."""
         self.port = self.mux(silent=backend_at(make_stalled_port(self), self.backend_port()))
         client = await self.connect(self.port)
-        await self.until_connected()
+        await self.accepted()
         self.time.advance(5)
         client.send(b"late")
         await self.seen(4)
@@ -93,11 +93,6 @@ class AttemptsTest(PoolCase):
         self.assertEqual(bytes(peer.received), b"late")
         await self.finish(client, peer)
         await self.logged()
-
-    async def until_connected(self) -> None:
-        """Wait until the client has been accepted."""
-        while not self.factory.connections:
-            await self.turn()
 
 
 class FailingTest(PoolCase):
@@ -203,10 +198,8 @@ class FailingTest(PoolCase):
         await first.is_lost()
         self.time.advance(10)
         others = [await self.client() for _ in range(3)]
-        for number in range(3):
-            while len(self.factory.connections) <= number:
-                await self.turn()
-        await self.turn(20)
+        while sum(connection.record.bytes_in for connection in self.factory.connections) < 3:
+            await self.turn()
         self.assertEqual(len(self.records), 1)
         self.time.advance(5)
         for other in others:
@@ -273,6 +266,7 @@ class BrokenTest(PoolCase):
         await other.has(6)
         await self.finish(other, peer)
         await self.logged()
+        await self.taken()
         self.time.advance(60)
         await client.is_lost()
         self.assert_story(await self.logged(2), reason="idle-timeout")

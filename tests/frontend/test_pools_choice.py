@@ -13,6 +13,7 @@ from tests.support.mux import backend_at, server_at
 from tests.support.peers import PeerFactory, listen
 from tests.support.ports import free_port
 from tests.wire.hello_builder import client_hello, records, server_name
+from txmux.backends.health.checking import Checking
 from txmux.embedding import route
 from txmux.rules.model import Backend, Check
 
@@ -70,10 +71,18 @@ class CheckedTest(PoolCase):
     """Servers that are checked."""
 
     async def until(self, condition: Any, step: float = 0.1) -> None:
-        """Let time pass until something is so."""
+        """Let time pass until something is so, but none while a check is made."""
         while not condition():
+            while self.is_checking():
+                await self.turn()
             self.time.advance(step)
             await self.turn(3)
+
+    def is_checking(self) -> bool:
+        """Tell whether a check is being made."""
+        timers: Any = self.factory.engine.clock.getDelayedCalls()
+        late = Checking._too_late.__name__
+        return any(getattr(timer._call, "__name__", "") == late for timer in timers)
 
     async def test_down_and_up(self) -> None:
         """One that is gone gets nobody, comes back, and each change is told once."""
@@ -88,7 +97,7 @@ class CheckedTest(PoolCase):
                 await self.finish(await self.client())
                 await self.until_logged(count + 1)
             self.assertEqual([record.facts for record in self.records], 4 * [{}])
-            back = PeerFactory()
+            back = PeerFactory(Leaving)
             listening = await self.listen_again(back, ports[0])
             self.addCleanup(listening.stopListening)
             await self.until(lambda: len(upstream.pool._tiers.usable[0]) == 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 import attrs
@@ -24,15 +25,18 @@ class QueueTest(PoolCase):
 
     async def waiting(self, data: bytes) -> Peer:
         """Connect a client, which is heard, but not served."""
+        before, wanted = self.queued(), len(data)
         client = await self.client(data)
-        wanted = len(data)
-        while not any(
+        while self.queued() <= before or not any(
             c.record.bytes_in == wanted and c.record.server is None
             for c in self.factory.connections
         ):
             await self.turn()
-        await self.turn(3)
         return client
+
+    def queued(self) -> int:
+        """Tell how many wait."""
+        return sum(len(one.queue or ()) for one in self.factory.upstreams._upstreams.values())
 
     async def test_order(self) -> None:
         """Who waits is served in the order of arrival, with all bytes, and whoever finds the queue full is not."""
@@ -150,9 +154,8 @@ class QueueTest(PoolCase):
         holder = await self.client(b"h")  # tries the first in vain, and holds the second
         held = await other.peer()
         stuck = await self.client(b"stuck")  # tries the first in vain, and waits for the second
-        while not any(c.record.bytes_in == 5 for c in self.factory.connections):
+        while not self.queued():
             await self.turn()
-        await self.turn(20)
         listening = reactor.listenTCP(port, main, interface="127.0.0.1")
         self.addCleanup(listening.stopListening)
         first = await self.client(b"first")
@@ -238,11 +241,20 @@ class RatesTest(PoolCase):
         client = await self.client(bytes(2 * 10 * up))
         peer = await self.backend.peer()
         peer.send(bytes(2 * 10 * down))
+        await peer.has(1)
+        await client.has(1)
+        (connection,) = self.factory.connections
+        relay: Any = connection.stage.relay
         for _ in range(500):
+            for end in (connection.transport, relay._server.transport):
+                # What has not come yet would be more than the rate later.
+                while not select.select([end.getHandle()], (), (), 0)[0]:
+                    await self.turn()
             self.time.advance(0.02)
             await self.turn(4)
-        for _ in range(50):
-            await self.turn()
+        await peer.has(int(0.95 * 10 * up) + 1)
+        await client.has(int(0.95 * 10 * down) + 1)
+        await self.turn(50)
         self.assertLess(abs(len(peer.received) - 10 * up), 0.05 * 10 * up)
         self.assertLess(abs(len(client.received) - 10 * down), 0.05 * 10 * down)
         self.factory.abort("drained")

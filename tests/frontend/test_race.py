@@ -114,7 +114,7 @@ class RaceTest(ServerFirstCase):
         """A connection that is being made is given up, which says nothing of the server."""
         stalled = Backend("stalled", (server(f"127.0.0.1:{make_stalled_port(self)}"),))
         client = await self.connect(self.race(stalled))
-        await self.turn(5)
+        await self.accepted()
         client.send(b"SSH-2.0-x\r\n")
         peer = await self.backend.heard(11)
         self.assert_nobody_counted_but_one()
@@ -181,18 +181,27 @@ class RaceTest(ServerFirstCase):
         await self.held()
         self.greeter.peers[0].reset()
         await self.greeter.peers[0].is_lost()
-        await self.turn(5)
+        (connection,) = self.factory.connections
+        while connection.race._held is not None:
+            await self.turn()
         self.assert_nobody_counted()
         self.time.advance(5.1)
         await self.greeted(client)
         self.assertEqual(len(self.greeter.peers), 2)
+
+    async def refused(self) -> None:
+        """Wait until the server that is raced for has refused."""
+        await self.accepted()
+        (connection,) = self.factory.connections
+        while connection.race.connector is not None:
+            await self.turn()
 
     async def test_refused(self) -> None:
         """If the server cannot be connected, that is what silence leads to: the fallback, when the time is over."""
         fallback = self.greeting()
         refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),), fallback=fallback)
         client = await self.connect(self.race(refusing))
-        await self.turn(5)
+        await self.refused()
         self.assertEqual(self.greeter.peers, [])
         self.time.advance(5.1)
         await self.greeted(client)
@@ -203,7 +212,7 @@ class RaceTest(ServerFirstCase):
         """A client that is not silent does not notice."""
         refusing = Backend("refusing", (server(f"127.0.0.1:{free_port()}"),))
         client = await self.connect(self.race(refusing))
-        await self.turn(5)
+        await self.refused()
         client.send(b"SSH-")
         peer = await self.backend.heard(4)
         self.assert_story(await self.ended(client, peer), reason="done", route="ssh", facts={})
@@ -217,7 +226,7 @@ class RaceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(first)
         second = await self.connect(port)
-        await self.turn(5)
+        await self.accepted(2)
         self.time.advance(5.1)
         await self.turn(5)
         self.assertEqual(len(self.greeter.peers), 1)
@@ -237,7 +246,7 @@ class RaceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(first)
         second = await self.connect(port)
-        await self.turn(5)
+        await self.accepted(2)
         first.close()
         self.greeter.peers[0].close()
         await self.logged(1)
@@ -328,7 +337,7 @@ class RaceTest(ServerFirstCase):
         self.time.advance(5.1)
         await self.greeted(client)
         other = await self.connect(self.port)
-        await self.turn(5)
+        await self.accepted(2)
         other.send(b"SSH-")
         await (await self.backend.peer()).has(4)
         await (await self.greeter.peer(1)).is_lost()
@@ -336,7 +345,7 @@ class RaceTest(ServerFirstCase):
     async def test_refusal_is_not_raced(self) -> None:
         """Where silence is refused there is nothing to connect."""
         client = await self.connect(self.race(CLOSE))
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(5.1)
         await client.is_lost()
         self.assert_story(await self.logged(), reason="silent")

@@ -68,6 +68,7 @@ class RelayedTest(MuxTestCase):
         ):
             self.backend = PeerFactory()
             client, peer = await self.relayed(**settings)
+            await self.taken()
             self.time.advance(7)
             await client.has_all()
             client.close()

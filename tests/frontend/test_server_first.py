@@ -49,6 +49,7 @@ class AtOnceTest(ServerFirstCase):
         """One route that could take the client is waited for, and silence is closed."""
         routes = [route("ssh", CLOSE, from_=["127.0.0.0/8"])]
         client = await self.connect(self.mux(routes, default=self.greeting()))
+        await self.accepted()
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
         self.time.advance(5.1)
@@ -66,6 +67,7 @@ class AtOnceTest(ServerFirstCase):
         """If silence leads elsewhere than bytes do, the client's first byte counts."""
         port = self.mux(silent=self.greeting(), default=backend_at(self.backend_port()))
         client = await self.connect(port)
+        await self.accepted()
         await self.turn(5)
         self.assertEqual((self.greeter.peers, self.backend.peers), ([], []))
         self.time.advance(5.1)
@@ -81,7 +83,7 @@ class AtOnceTest(ServerFirstCase):
     async def test_refusal(self) -> None:
         """A refusal waits for the client, which may be answered in its own protocol, and an unwritten `silent` is it."""
         client = await self.connect(self.mux(default=RESET))
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(4.9)
         await self.turn(3)
         self.assertEqual(self.records, [])
@@ -99,7 +101,7 @@ class AtOnceTest(ServerFirstCase):
         record = await self.ended(client, self.greeter.peers[0])
         self.assertEqual(record.facts["dry_run"], "ssh")
         client = await self.connect(port)
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(5.1)
         await self.greeted(client)
 
@@ -175,7 +177,7 @@ class LinesTest(ServerFirstCase):
             Silence(RESET),
         )
         client = await self.connect(self.mux(self.ROUTES, silent=silent))
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(5.1)
         await self.greeted(client)
 
@@ -183,7 +185,7 @@ class LinesTest(ServerFirstCase):
         """A client that no line fits is closed."""
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), Clients(_ELSEWHERE)),))
         client = await self.connect(port)
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(5.1)
         await client.is_lost()
         self.assertFalse(client.was_reset())
@@ -211,7 +213,7 @@ class LinesTest(ServerFirstCase):
         """It may be longer: whoever speaks until then is recognised, and has until then."""
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),), default=RESET)
         quiet = await self.connect(port)
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(19.0)
         slow = quiet
         slow.send(b"SS")
@@ -226,7 +228,7 @@ class LinesTest(ServerFirstCase):
         """Who says nothing for all of that time is led by the line."""
         port = self.mux(self.ROUTES, silent=(Silence(self.greeting(), after=20.0),))
         client = await self.connect(port)
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(19.9)
         await self.turn(3)
         self.assertEqual(self.greeter.peers, [])
@@ -239,9 +241,10 @@ class LinesTest(ServerFirstCase):
         silent = (Silence(RESET, Clients(_HERE)), Silence(self.greeting(), Clients(real), 2.0))
         port = self.mux(self.ROUTES, silent=silent, accept_proxy_from=SENDERS)
         client = await self.connect(port)
-        await self.turn(5)
+        await self.accepted()
         self.time.advance(1.5)
         client.send(LINE)
+        await self.accepted()
         await self.turn(5)
         self.assertEqual(self.greeter.peers, [])
         self.time.advance(0.6)

@@ -1,0 +1,29 @@
+"""What the kernel has on its way, for tests whose next step expects it to have come."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import termios
+
+from tests.interop.children import eventually
+
+
+def until_queued(listening: socket.socket, count: int) -> None:
+    """Wait until this many clients are in the queue of a socket of TCP: tcpi_unacked of one that listens (tcp(7))."""
+
+    def are_there() -> bool:
+        info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int.from_bytes(info[24:28], "little") >= count
+
+    eventually(are_there, f"{count} clients are in the queue")
+
+
+def until_taken(sender: socket.socket) -> None:
+    """Wait until all that a socket has sent, its end too, is in the other one (tcp(7), SIOCOUTQ)."""
+
+    def is_taken() -> bool:
+        left = fcntl.ioctl(sender.fileno(), termios.TIOCOUTQ, bytes(4))
+        return left == bytes(4)
+
+    eventually(is_taken, "the other end has all")
