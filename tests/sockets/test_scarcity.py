@@ -25,6 +25,7 @@ from txmux.sockets.gate import gate
 from txmux.sockets.memory import MEMORY, OutOfMemory
 from txmux.sockets.poller import READ, WRITE, Poller
 from txmux.sockets.port import SocketPort
+from txmux.sockets.transport import SocketTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,8 +253,8 @@ class MemoryTest(TestCase):
                 poller, clock, socket.AF_INET, ("127.0.0.1", number), factory
             )
             connector.connect(5)
-            lacks.restore()
             failure = await self.assertFailure(factory.failed, OutOfMemory)
+            lacks.restore()
             self.assertEqual(str(failure), "there is no memory left")
         self.assertEqual(clock.getDelayedCalls(), [])
         peer = await listening.peer()
@@ -268,14 +269,24 @@ class MemoryTest(TestCase):
         self.addCleanup(port.stopListening)
         name = ("127.0.0.1", port.getHost().port)
         self.addCleanup(setattr, MEMORY, "_since", None)
+        poller = Poller.of(reactor)
+        watch = poller.watch
+
+        def watch_no_transport(descriptor: int, events: int, handler: Any) -> None:
+            if isinstance(handler.__self__, SocketTransport):
+                self.run_short()
+            watch(descriptor, events, handler)
+
         for method in ("watch", "makeConnection"):
             ours = Peer()
-            owner: Any = Poller.of(reactor) if method == "watch" else ours
-            lacks = self.patch(owner, method, self.run_short)
+            owner, instead = (
+                (poller, watch_no_transport) if method == "watch" else (ours, self.run_short)
+            )
+            lacks = self.patch(owner, method, instead)
             factory = ClientFactory.forProtocol(lambda: ours)  # noqa: B023
-            SocketConnector(Poller.of(reactor), Clock(), socket.AF_INET, name, factory).connect(5)
-            lacks.restore()
+            SocketConnector(poller, Clock(), socket.AF_INET, name, factory).connect(5)
             await ours.until(lambda: ours.lost is not None)  # noqa: B023
+            lacks.restore()
             assert ours.lost is not None
             self.assertIs(ours.lost.type, OutOfMemory)
         for index in range(2):

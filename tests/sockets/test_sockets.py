@@ -23,6 +23,7 @@ from zope.interface.verify import verifyObject
 
 from tests.support.peers import Peer, PeerFactory, make_stalled_port, reactor
 from tests.support.ports import free_port
+from tests.support.queues import until_queued
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.descriptors import Descriptors
 from txmux.sockets.options import keepalive_options
@@ -86,7 +87,7 @@ class SocketsTest(TestCase):
         """Connect."""
         client = _Client()
         self.connector = SocketConnector(self.poller, clock, family, name, client)
-        self.connector.connect(5, options=keepalive_options(60, 15, 4), **options)
+        self.connector.connect(60, options=keepalive_options(60, 15, 4), **options)
         peer = await client.connected
 
         async def end() -> None:
@@ -110,6 +111,7 @@ class SocketsTest(TestCase):
             for _ in range(3):
                 client = socket.create_connection(name)
                 self.addCleanup(client.close)
+            until_queued(self.port._socket, 3)
             self.port._ready(READ)
             self.assertEqual(len(self.factory.peers), expected)
             await self.factory.peer(2)
@@ -210,7 +212,7 @@ class SocketsTest(TestCase):
         connecting = Deferred.fromCoroutine(
             self.connect(("127.0.0.1", make_stalled_port(self)), clock=clock)
         )
-        clock.advance(5)
+        clock.advance(60)
         with self.assertRaises(TwistedTimeout):
             await connecting
         self.assertEqual(clock.getDelayedCalls(), [])
