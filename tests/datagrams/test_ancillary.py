@@ -39,7 +39,7 @@ class AncillaryTests(SynchronousTestCase):
                     port.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                 port.bind((name, 0))
                 ancillary.ask_for_addresses(port)
-                client.settimeout(5)
+                client.settimeout(60)
                 client.sendto(b"hello", (host, port.getsockname()[1]))
                 _, told, _, peer = port.recvmsg(100, ancillary.SPACE)
                 local, size = ancillary.read(told)
@@ -65,7 +65,7 @@ class AncillaryTests(SynchronousTestCase):
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
         ):
             port.bind(("127.0.0.1", 0))
-            port.settimeout(5)
+            port.settimeout(60)
             self.assertTrue(ancillary.gather(port))
             client.connect(port.getsockname())
             data = bytes(range(250)) * 10

@@ -11,6 +11,7 @@ from twisted.trial.unittest import TestCase
 
 from benchmarks.flood_datagrams import KNOWN, Flood
 from tests.datagrams.test_relaying import FlowCase
+from tests.interop.children import eventually
 from tests.support.datagrams import Talker, turn
 from tests.support.peers import reactor
 from txmux.datagrams import ancillary
@@ -33,14 +34,21 @@ def _open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def _burst() -> int:
-    """Give a number of datagrams that take three quarters of the buffer of a port here."""
+def _measured() -> tuple[int, int]:
+    """Give what the buffer of a port has room for here, and what a datagram takes of it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         room = probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         probe.sendto(b"forged", probe.getsockname())
+        probe.recv(1, socket.MSG_PEEK)  # it has come
         each, _ = ancillary.queue_of(probe)
+    return room, each
+
+
+def _burst() -> int:
+    """Give a number of datagrams that take three quarters of the buffer of a port here."""
+    room, each = _measured()
     return int(room * 3 // 4 // each)
 
 
@@ -89,10 +97,17 @@ class QueueTests(TestCase):
         self.flood = Flood(bound.getsockname()[1], b"forged")
         self.addCleanup(self.flood.close)
         self.count = _burst()
+        _, self.each = _measured()
+
+    def has_come(self) -> bool:
+        """Tell whether all that was sent waits."""
+        port: Any = self.port
+        return ancillary.queue_of(port._socket)[0] >= self.count * self.each
 
     def read(self) -> None:
         """Read all that waits."""
         self.flood.send(self.count)
+        eventually(self.has_come, "all datagrams wait in the queue")
         for _ in range(self.count // 64 + 2):
             self.port.doRead()
 
@@ -161,7 +176,7 @@ class FloodTests(FlowCase):
     async def test_overflow_behind_is_counted(self) -> None:
         """What finds no room in the queue of a flow, on its way from the server, is counted when the flow is over."""
         server, client = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="idle_timeout = 50ms")
+        port = self.begin(server.port, backend="idle_timeout = 2s")
         client.say(KNOWN, port)
         await server.hears(1)
         flow = server.senders[0][1]

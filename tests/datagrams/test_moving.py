@@ -179,7 +179,7 @@ class MovingTests(FlowCase):
         """A flow that has moved leaves nothing behind when it ends; its ID is that of nobody then."""
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self)
-        port = self.begin(server.port, backend="idle_timeout = 1s")
+        port = self.begin(server.port, backend="idle_timeout = 3s")
         await old.asks(FIRST, port)
         await new.insists(SHORT, port)
         [line] = await self.ended()
@@ -222,13 +222,12 @@ class SourceTests(FlowCase):
         server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
         old, new = Talker.listening(self), Talker.listening(self, "127.0.0.2")
         first = Talker.listening(self, "127.0.0.2")
-        port = self.begin(
-            server.port, listen="max_flows_per_source = 1", backend="idle_timeout = 400ms"
-        )
+        port = self.begin(server.port, listen="max_flows_per_source = 1")
         await first.asks(b"one", port)
         self.assertFalse(await self.moved(port, old, new))
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual(len(set(server.senders)), 2)
+        self.running.factories[0].abort("killed")
         await self.ended(2)
         self.assertTrue(await self.moved(port, old, new))
 

@@ -123,7 +123,7 @@ class UnansweredTests(FlowCase):
         port = self.begin(
             quiet.port,
             server.port,
-            backend="balance = first\nunanswered_timeout = 20ms\neject = unanswered=2 for=1m",
+            backend="balance = first\nunanswered_timeout = 500ms\neject = unanswered=2 for=1m",
         )
         for count in (1, 2):
             Talker.listening(self).say(b"one", port)

@@ -132,7 +132,7 @@ class StopTests(FlowCase):
             for answer in (lambda d: d, lambda _: b"", lambda _: b"")
         )
         [port] = self.run_service(
-            "[txmux]\ndrain_timeout = 200ms\naccess_log = LOG\naccess_log_format = json\n"
+            "[txmux]\ndrain_timeout = 2s\naccess_log = LOG\naccess_log_format = json\n"
             f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{server.port}\n"
         )
         await client.asks(b"one", port)
