@@ -56,7 +56,7 @@ class Taker:
             except BlockingIOError:
                 await self._turn()
         self._case.addCleanup(giver.close)
-        giver.settimeout(10)
+        giver.settimeout(180)
         message, descriptors, _, _ = socket.recv_fds(giver, MOST, 4)
         (descriptor,) = descriptors
         client = socket.socket(fileno=descriptor)
@@ -76,12 +76,12 @@ class Taker:
             if not more:
                 break
             heard += more
-        client.settimeout(10)
+        client.settimeout(180)
         return heard
 
     async def taken(self) -> tuple[socket.socket, dict[str, Any]]:
         """Take a socket, which then blocks; give it with its message."""
         client, told, giver = await self.given()
         giver.send(b"taken")
-        client.settimeout(10)
+        client.settimeout(180)
         return client, told
