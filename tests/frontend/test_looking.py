@@ -18,6 +18,7 @@ from tests.frontend.introduction_case import LINE, SENDERS
 from tests.proxyprotocol.vectors import V1, V2
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import reactor
+from tests.support.queues import until_taken
 from tests.support.taker import Taker
 from txmux.embedding import outcome, route
 from txmux.rules.model import Backend
@@ -187,6 +188,7 @@ class WaitingTest(MuxTestCase):
         client.sendall(HTTP[:5])
         await self.seen(5)
         client.sendall(HTTP[5:])
+        until_taken(client)  # a reset throws away what is still on its way
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         client.close()
         server = await self.backend.heard(len(HTTP))
