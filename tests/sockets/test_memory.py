@@ -154,7 +154,7 @@ class MemoryTest(SynchronousTestCase):
 class ShortTest(TestCase):
     """Connections of Twisted's own transports while there is no memory."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.system = _System()

@@ -64,7 +64,7 @@ def descriptors() -> int:
 class ScarcityTest(TestCase):
     """``epoll_ctl`` fails: ENOSPC."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.poller = Poller.of(reactor)
@@ -160,7 +160,7 @@ class FirstTest(SynchronousTestCase):
 class BudgetTest(TestCase):
     """How long a poller keeps the reactor."""
 
-    timeout = 60
+    timeout = 180
     sockets = 40
     work = 0.002
 
@@ -196,7 +196,7 @@ class BudgetTest(TestCase):
 class MemoryTest(TestCase):
     """There is no memory left, not even to log that."""
 
-    timeout = 60
+    timeout = 180
 
     def run_short(self, *_: object, **__: object) -> None:
         raise MemoryError

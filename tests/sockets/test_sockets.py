@@ -63,7 +63,7 @@ class _From:
 class SocketsTest(TestCase):
     """Connections from a `SocketConnector` to a `SocketPort`."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.poller = Poller.of(reactor)
@@ -353,7 +353,7 @@ class SocketsTest(TestCase):
 class PollerTest(TestCase):
     """`Poller` itself."""
 
-    timeout = 60
+    timeout = 180
 
     def _raise(self) -> None:
         raise ValueError

@@ -77,7 +77,7 @@ def backend_at(*ports: int, **settings: Any) -> Backend:
 class MuxTestCase(TestCase):
     """Each test may run one multiplexer; whatever it logs is in `records`."""
 
-    timeout = 60
+    timeout = 180
     relay: Literal["auto", "portable"] = "auto"
 
     def setUp(self) -> None:
@@ -196,7 +196,6 @@ class MuxTestCase(TestCase):
         """Compare some of a record's attributes."""
         story = attrs.asdict(record, recurse=False)
         self.assertEqual({name: story[name] for name in wanted}, wanted)
-
 
 
 CLOSE, RESET = Refusal.CLOSE, Refusal.RESET

@@ -17,7 +17,7 @@ from txmux.serving.serving import Serving
 class ServiceTestCase(TestCase):
     """Runs a service from the text of a rules file."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
