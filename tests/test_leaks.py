@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import connectionDone
@@ -61,20 +61,21 @@ class LeakTest(MuxTestCase):
         inside = PeerFactory(_Server)
         inside.peers = self.backend.peers
         port = self.backend_port()
-        # Only clients that say nothing are in a hurry.
+        # Only clients that say nothing, and those of the stalled port, are in a hurry.
+        patient: dict[str, Any] = {"connect_timeout": 600}
         self.silent_port = self.mux(detect_timeout=0.1, reactor=reactor)
         self.silent_factory = self.factory
         self.port = self.mux(
             [
                 route("payload text=E", outcome(inside), name="in process"),
-                route("payload text=N", backend_at(1, connect_timeout=5), name="refused"),
+                route("payload text=N", backend_at(1, **patient), name="refused"),
                 route("payload text=H", backend_at(make_stalled_port(self), connect_timeout=0.1)),
-                route("payload text=I", backend_at(port, idle_timeout=0.05)),
-                route("payload text=J", backend_at(port, half_close_timeout=0.05)),
-                route("payload text=M", backend_at(port, max_duration=0.05)),
-                route("payload text=B", backend_at(port, proxy_protocol="off")),
+                route("payload text=I", backend_at(port, idle_timeout=0.05, **patient)),
+                route("payload text=J", backend_at(port, half_close_timeout=0.05, **patient)),
+                route("payload text=M", backend_at(port, max_duration=0.05, **patient)),
+                route("payload text=B", backend_at(port, proxy_protocol="off", **patient)),
             ],
-            detect_timeout=30,
+            detect_timeout=600,
             reactor=reactor,
         )
 

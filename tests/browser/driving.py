@@ -10,7 +10,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoAlertPresentException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -35,6 +41,13 @@ _OPTIONS = (
 _SHOW = """
 document.querySelector(arguments[0])?.scrollIntoView({block: "center", behavior: "instant"})
 """
+_UPDATED = (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
+"""What cannot be clicked on because the page has just been updated."""
 _AXE = Path(__file__).parent / "axe/axe.min.js"
 _FAULTS = """
 const done = arguments[arguments.length - 1];
@@ -117,15 +130,23 @@ class Browser:
             self.run(_SHOW, css)
             try:
                 self.find(css).click()
-            except (NoSuchElementException, StaleElementReferenceException):
-                return False  # the page has just been updated
+            except _UPDATED:
+                return False
             return True
 
         eventually(clicked, f"{css} can be clicked")
 
     def agree(self) -> None:
         """Say yes to what a dialogue of the page asks."""
-        self._driver.switch_to.alert.accept()
+
+        def agreed() -> bool:
+            try:
+                self._driver.switch_to.alert.accept()
+            except NoAlertPresentException:
+                return False
+            return True
+
+        eventually(agreed, "there is a dialogue")
 
     def shows(self, css: str, text: str) -> None:
         """Wait until an element has a text."""
