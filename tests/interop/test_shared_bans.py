@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
 
+_SOON = 5.0
+"""Seconds; less than those after which a machine asks Redis anything by itself."""
+
+
 class SharedBansTest(TestCase):
     """Two services, and one Redis."""
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -73,17 +77,19 @@ class SharedBansTest(TestCase):
         return output_of("redis-cli", "-p", str(self.redis.port), "-n", "3", *words).decode()
 
     async def test_heard(self) -> None:
-        """A ban is heard within a second, and so is that it was taken back; its key ends with it."""
+        """A ban is heard as soon as it is told, and so is that it was taken back; its key ends with it."""
         one, other = self.machine(), self.machine()
         await self.shared(one, other)
-        await self.ban(one, "192.0.2.7", 100)
-        self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), 1)
+        begun = time.monotonic()
+        await self.ban(one, "192.0.2.7", 600)
+        self.assertLess(await self.until(lambda: "192.0.2.7" in self.banned(other)), _SOON)
         (told,) = [ban for ban in other.bans() if ban["network"] == "192.0.2.7"]
         self.assertEqual(told["reason"], "a test")
-        self.assertIn(int(self.cli("ttl", "txmux:ban:192.0.2.7")), range(95, 101))
+        left = int(self.cli("ttl", "txmux:ban:192.0.2.7"))
+        self.assertTrue(598 - (time.monotonic() - begun) <= left <= 600, left)
         report = await other.unban(banned_network("192.0.2.7"))
         self.assertTrue(report.ok)
-        self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), 1)
+        self.assertLess(await self.until(lambda: "192.0.2.7" not in self.banned(one)), _SOON)
 
     async def test_new_machine(self) -> None:
         """A machine that comes later has all bans, those of networks without an end, too."""

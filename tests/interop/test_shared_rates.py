@@ -67,10 +67,16 @@ class _Client(Protocol):
         self.over.callback(None)
 
 
+def _waited(machine: MuxService) -> float:
+    """Tell for how many seconds it has been waiting for an answer of Redis."""
+    shared: Any = machine.factories[0].engine.shared
+    return shared.seconds() - shared._asked[0] if shared._asked else 0.0
+
+
 class SharedRatesTest(TestCase):
     """One source, and two services."""
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -81,8 +87,9 @@ class SharedRatesTest(TestCase):
         self.server: Any = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(self.server.stopListening)
         self.let_in: list[float] = []
+        self.slowest = 0.0
         # A machine that is busy with other tests is not a slow Redis.
-        self.patch(leases, "_SLOW", 1.0)
+        self.patch(leases, "_SLOW", 60.0)
 
     def machine(self, rate: str = "", limit: str = "") -> MuxService:
         """Start a service; its clients are led to the server at once."""
@@ -111,11 +118,12 @@ class SharedRatesTest(TestCase):
         self.let_in.append(time.monotonic())
 
     async def come(self, machines: list[MuxService], per_second: float, seconds: float) -> None:
-        """Have clients come at a rate, by the machines in turn."""
+        """Have clients come at a rate, by the machines in turn, and note how late they come and Redis answers."""
         begun, connecting = time.monotonic(), []
         for number in range(int(per_second * seconds)):
-            late = begun + number / per_second - time.monotonic()
-            await deferLater(reactor, max(0.0, late))
+            early = begun + number / per_second - time.monotonic()
+            await deferLater(reactor, max(0.0, early))
+            self.slowest = max(self.slowest, -early, *map(_waited, machines))
             connecting.append(self.connect(machines[number % len(machines)]))
         await gatherResults(connecting)
 
@@ -127,8 +135,10 @@ class SharedRatesTest(TestCase):
         begun = time.monotonic()
         self.let_in.clear()
         await self.come(machines, 100, 4)
-        rate = len(self.let_in) / (time.monotonic() - begun)
-        self.assertTrue(18 <= rate <= 22, rate)
+        wanted = 20 * (time.monotonic() - begun)
+        # Who comes while an answer is on its way is let in, and counted later. On a busy machine these are many.
+        off = 8 + 100 * self.slowest
+        self.assertTrue(abs(len(self.let_in) - wanted) <= off, (len(self.let_in), wanted, off))
 
     async def test_quiet(self) -> None:
         """Who makes less than half of what it may is never asked about."""
@@ -160,21 +170,22 @@ class SharedRatesTest(TestCase):
         """A Redis that does not answer in time is as one that is gone, is told of once, and is asked again when it answers."""
         self.patch(leases, "_SLOW", 0.2)
         self.patch(leases, "_LONGEST", 1.0)
-        machines = [self.machine("100/s burst=40") for _ in range(2)]
+        machines = [self.machine("5/s burst=10") for _ in range(2)]
         await self.up(*machines)
         with capturedLogs() as events:
             os.kill(self.redis.child.pid, signal.SIGSTOP)
             try:
-                await self.come(machines, 160, 0.5)  # busy enough to be asked about
+                # Half of the burst in two seconds is enough to be asked about.
+                await self.come(machines, 1000, 0.02)
                 await self.up(*machines, wanted=False)
-                await deferLater(reactor, 0.4)
+                await deferLater(reactor, 2.1)  # the buckets are full again
                 self.let_in.clear()
-                await self.come(machines, 160, 0.5)
-                self.assertEqual(len(self.let_in), 80)
+                await self.come(machines, 1000, 0.02)
+                self.assertEqual(len(self.let_in), 20)
+                told = [one for one in events if "own until it does" in one["log_format"]]
             finally:
                 os.kill(self.redis.child.pid, signal.SIGCONT)
             await self.up(*machines)
-        told = [one for one in events if "this machine's own until it does" in one["log_format"]]
         self.assertEqual(len(told), 2)  # one for each machine
 
     async def test_connections(self) -> None:

@@ -41,7 +41,7 @@ default = 127.0.0.1:{server}
 class SharedByTlsTest(TestCase):
     """Two services, and one Redis, with certificates of the test."""
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
@@ -51,7 +51,7 @@ class SharedByTlsTest(TestCase):
         self.server = PeerFactory()
         self.port = listen(self, self.server)
         # A machine that is busy with other tests is not a slow Redis.
-        self.patch(leases, "_SLOW", 1.0)
+        self.patch(leases, "_SLOW", 60.0)
 
     def trust(self, authority: Identity) -> None:
         """Have this machine trust an authority, and no other."""
