@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
+from txmux.processes import opener
 from txmux.processes.opener import Opener, OpenerError, opener_of
 from txmux.rules.reading.parser import read_again
 from txmux.serving.places import Place, places_of
@@ -204,6 +205,17 @@ class OpenerTest(SynchronousTestCase):
         other.bind(places_of(read_again(other.read_rules()).listeners[0])[0]).close()
         other.commit()
 
+    def test_takes_long_to_start(self) -> None:
+        """For the first answer it has as long as a process may take to start, for the others less."""
+        patience = opener._PATIENCE
+        patched = self.patch(opener, "_PATIENCE", 0.001)
+        made = Opener.start(self.rules)
+        self.addCleanup(made.close)
+        patched.restore()
+        with open(made.open_file(self.key)) as file:  # noqa: PTH123 - a descriptor
+            self.assertEqual(file.read(), "precious")
+        self.assertEqual(made._connection.gettimeout(), patience)
+
     def test_late(self) -> None:
         """An answer that comes too late is not taken for that to the next question."""
         process = self.opener._process
@@ -214,7 +226,7 @@ class OpenerTest(SynchronousTestCase):
         with self.assertRaisesRegex(OSError, "cannot be asked"):
             self.opener.open_file(self.rules)
         os.kill(process.pid, signal.SIGCONT)
-        self.opener._connection.settimeout(10)
+        self.opener._connection.settimeout(60)
         self.assertEqual(self.text(self.key), "precious")
 
     def test_unknown_values(self) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PACKET = 65536  # bytes
 _PATIENCE = 10.0  # seconds that the helper has for an answer
+_STARTING = 60.0  # seconds that it has for the first one, for which it has to start
 _AS_THE_SERVICE = "--unprivileged"
 
 
@@ -81,6 +82,7 @@ class Opener:
             stdin.write(text or "")
             stdin.seek(0)
             opener = cls(own)
+            own.settimeout(_STARTING)
             opener._process = subprocess.Popen(  # nosec B603  # noqa: S603 - this very program
                 [
                     sys.executable,
@@ -228,6 +230,8 @@ class Opener:
                 for descriptor in received:
                     os.close(descriptor)
                 answer, received = self._receive()
+            if self._number == 1:  # it has started
+                self._connection.settimeout(_PATIENCE)
         except (EOFError, ConnectionError):
             raise OSError(
                 errno.EPIPE, "the helper that opens files has ended: restart the service"
