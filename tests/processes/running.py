@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,9 +128,9 @@ def _described(pid: int) -> str:
 def listening_inode(port: int) -> str:
     """Tell which socket listens on a port of 127.0.0.1."""
     own = _port(port)
-    (inode,) = (
-        words[9] for words in _tcp_sockets(own) if words[1].endswith(own) and words[3] == "0A"
-    )
+    address = int.from_bytes(socket.inet_aton("127.0.0.1"), sys.byteorder)
+    place = f"{address:08X}{own}"  # others may have the port elsewhere
+    (inode,) = (words[9] for words in _tcp_sockets(own) if words[1] == place and words[3] == "0A")
     return inode
 
 
@@ -201,6 +202,16 @@ class WorkersTestCase(InteropTestCase):
         client = mux.connect()
         self.addCleanup(client.close)
         return client
+
+    def one_for_each(self, mux: Mux, workers: Sequence[int]) -> list[socket.socket]:
+        """Connect a client to each of the workers, all of which serve; who comes otherwise may all go to the same one."""
+        clients = []
+        for pid in workers:
+            with halted({*workers} - {pid}):
+                client = self.client(mux)
+                eventually(lambda p=pid, c=client: serves(p, c), f"{pid} accepts a client")  # type: ignore[misc]
+            clients.append(client)
+        return clients
 
     def be_closed(self, mux: Mux) -> None:
         """Make a connection that the service closes when it has heard something."""

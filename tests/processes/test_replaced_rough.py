@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, is_gone, pids_of
+from tests.processes.running import WorkersTestCase, halted, is_gone, pids_of
 
 if TYPE_CHECKING:
     import socket
@@ -66,8 +66,11 @@ class RoughTest(WorkersTestCase):
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         listening = self.backend()
         mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
-        peers = [self.relayed(mux, listening) for _ in range(_CONNECTIONS)]
-        replaced = pids_of(mux.child.pid)[0]
+        replaced, _ = workers = pids_of(mux.child.pid)
+        peers = []
+        for pid in [*workers] * 4:  # so that each has many
+            with halted({*workers} - {pid}):
+                peers += [self.relayed(mux, listening) for _ in range(_CONNECTIONS // 8)]
         served = mux.child.output.count("workers that serve")
         os.kill(replaced, signal.SIGTERM)
         killed = int(mux.child.wait_for(r"worker (\d+) is killed")[1])

@@ -25,14 +25,16 @@ class SharingTest(WorkersTestCase):
         mux = self.start()
         self.addCleanup(mux.stop)
         self.assertEqual(len(pids_of(mux.child.pid)), 2)
-        threads = [threading.Thread(target=self.be_closed, args=(mux,)) for _ in range(40)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        ids = [line["id"] for line in mux.take(40)]
-        self.assertEqual(len(set(ids)), 40)
-        self.assertEqual(len({worker_of(one) for one in ids}), 2)
+        ids: list[str] = []
+        while len({worker_of(one) for one in ids}) < 2:  # the first forty may all find the same one
+            self.assertLess(len(ids), 2000)
+            threads = [threading.Thread(target=self.be_closed, args=(mux,)) for _ in range(40)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            ids += [line["id"] for line in mux.take(40)]
+        self.assertEqual(len(set(ids)), len(ids))
 
     def test_every_address(self) -> None:
         """Several endpoints, one of them on every address: each has one port, whoever serves it."""
@@ -41,7 +43,7 @@ class SharingTest(WorkersTestCase):
         mux = self.start(f"{RULES}[listen all]\nendpoint = :0\n")
         self.addCleanup(mux.stop)
         for host in ("127.0.0.1", "::1") * 5:
-            with socket.create_connection((host, mux.ports["all"]), timeout=20) as client:
+            with socket.create_connection((host, mux.ports["all"]), timeout=60) as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"")
         clients = {line["client"].rpartition(":")[0] for line in mux.take(10, "all")}
@@ -67,7 +69,7 @@ class SharingTest(WorkersTestCase):
         eventually(lambda: is_gone(replaced), "it has ended")
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(str(path))
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
@@ -97,7 +99,7 @@ class LogTest(WorkersTestCase):
         self.addCleanup(twist.child.end)
         port = int(twist.child.wait_for(r"listening on \S+:(\d+) for")[1])
         for _ in range(5):
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
                 client.sendall(b"x")
                 self.assertEqual(client.recv(1), b"")
         twist.stop()

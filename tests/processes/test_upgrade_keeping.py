@@ -45,10 +45,6 @@ class KeepingTest(UpgradeTestCase):
         os.kill(mux.pid, signal.SIGHUP)
         eventually(lambda: mux.child.output.count("rules reloaded") > before, "it is reloaded")
 
-    def accepted(self, workers: Sequence[int], clients: Sequence[socket.socket]) -> bool:
-        """Tell whether some worker has each of the clients."""
-        return all(any(has_connection(pid, one) for pid in workers) for one in clients)
-
     def decided(self, client: socket.socket) -> socket.socket:
         """Have a client say what it is, and give the server's end."""
         client.sendall(b"SSH-2.0-x\r\n")
@@ -104,13 +100,8 @@ class KeepingTest(UpgradeTestCase):
     def test_retiring_worker(self) -> None:
         """One that was not decided stayed in a worker which was not needed any more; when it is relayed, it can be moved."""
         mux = self.begin("workers = 3")
-        clients: list[socket.socket] = []
-        workers = pids_of(mux.pid)
-        spread = [False]
-        while not all(spread):
-            clients += [self.client(mux) for _ in range(8)]
-            eventually(lambda c=clients: self.accepted(workers, c), "all are accepted")  # type: ignore[misc]
-            spread = [any(has_connection(pid, one) for one in clients) for pid in workers]
+        mux.child.wait_for("workers that serve: 3")
+        clients = self.one_for_each(mux, pids_of(mux.pid))
         self.change(mux, ("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
         self.assertEqual(len(pids_of(mux.pid)), 3)

@@ -13,6 +13,7 @@ from tests.interop.children import eventually
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
+    halted,
     has_connection,
     listening_inode,
     open_files,
@@ -124,7 +125,7 @@ class KilledTest(WorkersTestCase):
     """Workers are killed under load."""
 
     def test_again_and_again(self) -> None:
-        """Only the connections of the killed one end, and no new client waits for more than a second."""
+        """Only the connections of the killed one end, and no new client waits for another one in its place."""
         listening = self.backend()
         port = listening.getsockname()[1]
         rules = f"{RULES}[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:{port}\n"
@@ -133,27 +134,25 @@ class KilledTest(WorkersTestCase):
         load = [Load(mux.port) for _ in range(4)]
         for one in load:
             one.start()
-        ended = 0
         for _ in range(_KILLED):
             held = [self.held(mux, listening) for _ in range(12)]
             # One that was killed before may still be among the children.
-            victim = serving(mux, 2)[0]
+            victim = next(pid for pid in serving(mux, 2) if has_connection(pid, held[0][1]))
             owned = [has_connection(victim, server) for _, server in held]
-            os.kill(victim, signal.SIGKILL)
-            ended += sum(owned)
-            for (client, server), was_owned in zip(held, owned, strict=True):
-                self.assertEqual(goes_on(client, server), not was_owned)
-                client.close()
-                server.close()
-        self.assertGreater(ended, 0)
+            with halted([mux.child.pid]):  # so there is no other one
+                os.kill(victim, signal.SIGKILL)
+                for (client, server), was_owned in zip(held, owned, strict=True):
+                    self.assertEqual(goes_on(client, server), not was_owned)
+                    client.close()
+                    server.close()
+                for _ in range(8):
+                    self.be_closed(mux)
+        eventually(lambda: sum(one.served for one in load) > 100, "clients are served")
         for one in load:
             one.stop()
-        slowest = max(one.slowest for one in load)
-        self.assertLess(slowest, 1)
         self.assertEqual([one.refused for one in load], [0] * len(load))
         # A client whose connection was already the victim's is cut off; nobody else is.
         self.assertLessEqual(sum(one.cut for one in load), _KILLED * len(load))
-        self.assertGreater(sum(one.served for one in load), 100)
 
     def held(self, mux: Mux, listening: socket.socket) -> tuple[socket.socket, socket.socket]:
         """Have a connection relayed."""
