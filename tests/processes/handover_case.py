@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from typing_extensions import override
 
 from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import connect, reactor
@@ -21,7 +22,7 @@ from txmux.relay.kernel import is_supported
 from txmux.rules.model import Backend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from tests.support.peers import Peer
     from txmux.frontend.connection import MuxProtocol
@@ -65,6 +66,11 @@ class HandoverCase(MuxTestCase):
         self.new = self.another()
         self.sockets = descriptors()
         return peers
+
+    @property
+    @override
+    def factories(self) -> Collection[MuxFactory]:
+        return {self.factory, self.old, self.new}
 
     def another(self) -> MuxFactory:
         """Make another listener with the same rules."""

@@ -265,10 +265,12 @@ class PairTest(TestCase):
     @contextlib.contextmanager
     def at_most(self, more: int) -> Iterator[None]:
         """Have no more descriptors than some more."""
-        probe = os.dup(0)
-        os.close(probe)
+        # Others may have some in between.
+        free = [os.dup(0) for _ in range(more + 1)]
+        for probe in free:
+            os.close(probe)
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + more, before[1]))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
         try:
             yield
         finally:

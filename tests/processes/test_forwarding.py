@@ -32,10 +32,10 @@ class ForwardingTest(TestCase):
         count, line = 40_000, "x" * 100
         spent = []
         for _ in range(20):
-            began = time.monotonic()
+            began = time.thread_time()
             for _ in range(count // 20):
                 log.info("{line}", line=line)
-            spent.append(time.monotonic() - began)
+            spent.append(time.thread_time() - began)
         self.assertLess(min(spent[-5:]), 5 * min(spent[:5]))
         self.assertLess(channel.backlog(), 5 * 2**20)
         channel.send("ready")

@@ -112,7 +112,7 @@ class KeepingTest(HandoverCase):
         await self.end(self.first, self.server)
         server = await self.served(1, b"SSH-2.0-old\r\n")
         self.old_client.reset()
-        await server.is_lost()
+        await self.is_gone(server)
         server = await self.served(2, b"SSH-2.0-new\r\n")
         await self.end(self.new_client, server)
         await self.assert_all_free()

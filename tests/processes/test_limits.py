@@ -86,7 +86,7 @@ from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners
 worker = {worker}
-layout = Layout(3)
+layout = Layout({columns})
 layout.extend(rules)
 limits = SharedLimits(os.open("/proc/{parent}/fd/{descriptor}", os.O_RDWR), layout)
 most = refused = 0
@@ -357,7 +357,7 @@ class RaceTest(SynchronousTestCase):
         self.rules = parse(RACED, "x")
         self.limits = SharedLimits.make(self.rules, 2)
         self.addCleanup(self.limits.close)
-        racers = [self.start_racer(program, worker) for worker in (0, 1)]
+        racers = [self.start_racer(program, worker) for worker in (1, 2)]
         for racer in racers:
             racer.wait_for("racing")
         for racer in racers:
@@ -371,6 +371,7 @@ class RaceTest(SynchronousTestCase):
         filled = RACER.format(
             rules=RACED,
             worker=worker,
+            columns=self.limits.layout.columns,
             parent=os.getpid(),
             descriptor=self.limits.descriptor,
             race=program,

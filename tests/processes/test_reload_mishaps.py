@@ -48,7 +48,7 @@ class MishapsTest(InteropTestCase):
         count = len(re.findall(pattern, self.mux.child.output))
         os.kill(self.mux.child.pid, signal.SIGHUP)
         eventually(lambda: len(re.findall(pattern, self.mux.child.output)) > count, "it is told")
-        with socket.create_connection(("127.0.0.1", self.mux.port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", self.mux.port), timeout=60) as client:
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")
         return str(re.findall(pattern, self.mux.child.output)[-1])
@@ -134,6 +134,7 @@ class ManyTest(ServiceTestCase):
         service.startService()
         self.addCleanup(self.stop)
         rules.write_text(alone.replace("workers = 1", "workers = 2"))
+        gc.collect()  # what is left of other tests is no matter of this one
         with capturedLogs() as events:
             told = (await service.reload()).errors
             await deferLater(reactor, 0)  # until nothing of it is being called

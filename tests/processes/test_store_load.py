@@ -16,20 +16,24 @@ from tests.processes.test_notify import ServiceTestCase
 _PAUSE = 0.001
 _ENOUGH = 200
 """Clients before the parent is killed, and after there is another one."""
+_MOST_WAIT = 500
+"""Far less than the queue takes, and than descriptors: where the machine is busy, a new process may be long in coming."""
 
 
 class _Clients:
-    """One each millisecond, each of which says something and is to be told that all is over.
+    """One each millisecond, unless very many wait, each of which says something and is to be told that all is over.
 
     Args:
         port: Where they connect.
 
     Attributes:
+        begun: How many have come.
         outcomes: What has become of them.
     """
 
     def __init__(self, port: int) -> None:
         self._port = port
+        self.begun = 0
         self.outcomes: Counter[str] = Counter()
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -38,7 +42,9 @@ class _Clients:
     async def _run(self) -> None:
         tasks = []
         while not self._is_over.is_set():
-            tasks.append(asyncio.create_task(self._visit()))
+            if self.begun - self.outcomes.total() < _MOST_WAIT:
+                self.begun += 1
+                tasks.append(asyncio.create_task(self._visit()))
             await asyncio.sleep(_PAUSE)
         await asyncio.gather(*tasks)
 
@@ -76,8 +82,10 @@ class StoreLoadTest(ServiceTestCase):
         clients = _Clients(mux.port)
         self.more(clients)
         workers = pids_of(mux.child.pid)
+        over = clients.outcomes.total()
         os.kill(mux.child.pid, signal.SIGKILL)
-        mux.child.process.wait(20)
+        mux.child.process.wait(60)
+        self.may_be_cut = clients.begun - over
         mux = self.service(settings)
         self.manager.wait_for(READY="1")
         eventually(lambda: all(map(is_gone, workers)), "the old workers have ended")
@@ -100,4 +108,4 @@ class StoreLoadTest(ServiceTestCase):
         outcomes = self.killed("")
         cut = outcomes.pop("served: ConnectionResetError", 0)
         self.assertEqual({*outcomes}, {"served: b''"})
-        self.assertLess(cut, 64)
+        self.assertLessEqual(cut, self.may_be_cut)

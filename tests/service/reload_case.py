@@ -24,8 +24,6 @@ LISTEN = "[listen x]\nendpoint = 127.0.0.1:0\n"
 class ReloadCase(ServiceTestCase):
     """Runs a service from a file, and changes that."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.rules = self.folder / "rules.ini"
@@ -74,6 +72,14 @@ class ReloadCase(ServiceTestCase):
         """Let the reactor do what it has to do."""
         for _ in range(times):
             await deferLater(reactor, 0)
+
+    async def gone(self, client: Peer) -> None:
+        """Break off the connection of the only client, and wait until nothing of it is open."""
+        client.reset()
+        await client.is_lost()
+        while any(factory.connections for factory in self.running.factories):
+            await self.turn()
+        await self.turn()
 
     async def greeted(self, port: int, greeting: bytes = b"SSH-2.0-a\r\n") -> Peer:
         """Connect a client that speaks."""

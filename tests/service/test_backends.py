@@ -10,6 +10,7 @@ from twisted.logger import capturedLogs
 
 from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
 from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
+from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
 from txmux.backends.names import resolve
@@ -51,7 +52,9 @@ server = 127.0.0.1:{listen(self, server)}
 max_connections = 2
 """
         one, two, three = self.run_service(rules)
-        clients = [await self.client(one), await self.client(three)]
+        clients = [await self.client(one)]
+        await server.peer()
+        clients.append(await self.client(three))
         await server.peer(1)
         for number, port in enumerate((one, two, three), start=1):
             await (await self.client(port)).is_lost()
@@ -152,12 +155,19 @@ backend = 127.0.0.1:{listen(self, server)}
 [backend named]
 server = web.test:80
 """
-        (port,) = self.run_service(rules)
+        time = VirtualTime()
+        (port,) = self.run_service(rules, use=time)
         waiting = await self.client(port, b"SSH-2.0-x\r\n")
         other = await self.client(port, b"GET / HTTP/1.1\r\n")
         peer = await server.peer()
+        await peer.has(16)  # closed over unread bytes, it would be reset
         await self.finish(other, peer)
         self.assertEqual((await self.logged(1))["reason"], "done")
+        connections = self.running.factories[0].connections
+        await self.until(lambda: [one.record.backend for one in connections] == ["named"])
+        time.advance(1.9)
+        self.assertEqual(len(connections), 1)
+        time.advance(0.2)
         await waiting.is_lost()
         line = await self.logged(2)
         self.assertEqual((line["reason"], line["server"]), ("no-server", None))

@@ -94,7 +94,7 @@ class OtherEndpointsTest(ReloadCase):
         await (await connect_tls(self, port, peer)).ready()
         peer.send(b"x")
         await peer.until(lambda: peer.told_close_notify)
-        peer.reset()
+        await self.gone(peer)
         while "listener=b " not in self.log.read_text():
             await self.turn()
         told = await self.refused(
@@ -151,6 +151,7 @@ class FilesTest(ReloadCase):
             await (await connect_tls(self, port, peer)).ready()
             certificate = peer.tls.getpeercert()
             assert certificate is not None
+            await self.gone(peer)
             return int(str(certificate["serialNumber"]), 16)
 
         before = await shown()

@@ -18,7 +18,7 @@ from txmux.rules.model import Backend, Listener, Refusal, Server
 from txmux.serving.listening import listen_address, open_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from tests.support.peers import Peer
     from txmux.observe.record import ConnectionRecord
@@ -173,11 +173,17 @@ class MuxTestCase(TestCase):
         await self.until_so(lambda: lost.called)
         await lost
 
+    @property
+    def factories(self) -> Collection[MuxFactory]:
+        """All listeners that a test has."""
+        return [self.factory]
+
     async def until_so(self, condition: Callable[[], object]) -> None:
         """Wait until something is so, as `until_logged` does."""
         while not condition():
             await self.turn()
-            await self._look_again(self.factory)
+            for one in self.factories:
+                await self._look_again(one)
 
     async def _all_end(self, factory: MuxFactory) -> None:
         """Let connections end whose clients have gone, as they have at the end of a test; trial tells of those that do not."""
