@@ -80,8 +80,6 @@ def request(
 class AdminCase(ServiceTestCase):
     """Runs a service with an endpoint for `admin`, a UNIX socket unless its settings say otherwise."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.file = self.folder / "rules.ini"

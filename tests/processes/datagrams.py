@@ -54,7 +54,7 @@ class DatagramLoad:
         self._size = size
         self.talks = [Talk(number) for number in range(flows)]
         self.problems: list[str] = []
-        self.patience = 5.0
+        self.patience = 60.0
         self._listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
         self._listening.bind(("127.0.0.1", 0))
@@ -72,14 +72,14 @@ class DatagramLoad:
         self._port = port
         for thread in self._threads:
             thread.start()
-        if not self._begun.wait(60):
+        if not self._begun.wait(120):
             raise AssertionError(f"not all flows have begun: {self.problems}")
 
     def finish(self) -> None:
         """Wait until each flow has been answered twice more, and end."""
         for _ in range(2):
             before = [talk.answered for talk in self.talks]
-            until = time.monotonic() + 30
+            until = time.monotonic() + 120
             while any(
                 talk.answered <= count for talk, count in zip(self.talks, before, strict=True)
             ):
@@ -89,9 +89,9 @@ class DatagramLoad:
                 time.sleep(0.01)
         self._is_finishing.set()
         serving, talking = self._threads
-        talking.join(20)
+        talking.join(60)
         self._is_over.set()
-        serving.join(20)
+        serving.join(60)
         self._listening.close()
 
     @property

@@ -125,7 +125,7 @@ class Manager:
         """Listen no more, and drop what is kept."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"end", self.address)
-        self._reader.join(20)
+        self._reader.join(60)
         self._listening.close()
         for descriptor in self.store.values():
             os.close(descriptor)

@@ -90,13 +90,13 @@ class Load:
         """Connect all to this port, and wait until all streams have begun."""
         self._port = port
         self._thread.start()
-        if not self._begun.wait(30):
+        if not self._begun.wait(120):
             raise AssertionError(f"not all streams have begun: {self.problems}")
 
     def finish(self) -> None:
         """Let all streams come to their ends."""
         self._loop.call_soon_threadsafe(self._finishing.set)
-        self._thread.join(120)
+        self._thread.join(300)
         if self._thread.is_alive():
             raise AssertionError(f"not all streams have ended: {self.problems}")
 
@@ -170,14 +170,20 @@ class Load:
         writer.close()
 
     async def _served(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.read(8)
+        with contextlib.suppress(asyncio.IncompleteReadError):  # somebody who looks what listens
+            head = await reader.readexactly(8)
+            await self._spoken(head, reader, writer)
+        with contextlib.suppress(OSError):
+            writer.close()
+
+    async def _spoken(
+        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if head == b"short   ":
             writer.write(head)
             await reader.read()
-        elif len(head) == 8:
+        else:
             await self._noted(self._server(self.streams[int(head)], reader, writer), head)
-        with contextlib.suppress(OSError):
-            writer.close()
 
     async def _server(
         self, stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -25,7 +25,7 @@ backend = pool
 
 [backend pool]
 server  = {server}
-check   = tcp interval=200ms timeout=200ms rise=2 fall=2
+check   = tcp interval=200ms timeout=60s rise=2 fall=2
 retries = 0
 eject   = off
 """
@@ -48,7 +48,7 @@ class Checked:
                 return
             self.connections += 1
             with client, contextlib.suppress(OSError):
-                client.settimeout(20)
+                client.settimeout(60)
                 client.recv(1)
 
     def stop(self) -> None:
@@ -56,7 +56,7 @@ class Checked:
         with contextlib.suppress(OSError):  # it may have been stopped already
             # A mere close would not wake what is blocked in accept.
             self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(20)
+        self._thread.join(60)
         self._listening.close()
 
 
@@ -92,12 +92,14 @@ class ChecksTest(WorkersTestCase):
 
     def test_one_check_an_interval(self) -> None:
         """However many workers there are, a server is asked once an interval."""
-        server = self.checked(free_port())
-        self.begin(f"127.0.0.1:{server._listening.getsockname()[1]}")
-        eventually(lambda: server.connections >= 2, "the server is checked")
-        begun, before = time.monotonic(), server.connections
-        eventually(lambda: server.connections >= before + 10, "it is checked again")
-        self.assertGreater(time.monotonic() - begun, 9 * 0.2)
+        port = free_port()
+        mux = self.begin(f"127.0.0.1:{port}")
+        mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")  # the first checks follow sooner
+        begun = time.monotonic()
+        server = self.checked(port)
+        eventually(lambda: server.connections >= 10, "the server is checked")
+        # One may be that of somebody who looks what listens on this machine.
+        self.assertGreater(time.monotonic() - begun, 8 * 0.2)
 
     def test_all_learn(self) -> None:
         """Each worker knows that the server is gone, and that it is back; the log says it once."""
@@ -120,12 +122,11 @@ class ChecksTest(WorkersTestCase):
         """A worker that is started later knows at once what is down, be it an address or a name."""
         port = free_port()
         for server in (f"127.0.0.1:{port}", f"localhost:{port}"):
-            text = _RULES.replace("interval=200ms", "interval=3s").replace("fall=2", "fall=3")
+            # Whoever does not know it is not told soon, and would lead a client there.
+            text = _RULES.replace("interval=200ms", "interval=1h")
             mux = self.start(text.format(server=server), "workers = 2")
             self.addCleanup(mux.stop)
             mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")
             eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
             self.kill(mux, pids_of(mux.child.pid)[0])
-            begun = time.monotonic()
             self.assertTrue(self.all_say(mux, "no-server"))
-            self.assertLess(time.monotonic() - begun, 5)

@@ -96,8 +96,6 @@ detect_timeout = 1ms
 class ChangeTest(ServiceTestCase):
     """A service that has workers, or none."""
 
-    timeout = 60
-
     async def test_released(self) -> None:
         """What was left aside, when this process took over connections of workers, is freed when it hands them to others."""
         self.patch(collecting, "_MANY", -1)

@@ -64,8 +64,6 @@ async def until(condition: Callable[[], bool]) -> None:
 class AgreementTest(ServiceTestCase):
     """Real workers, and clients that know what they have sent and got."""
 
-    timeout = 60
-
     async def test_killed_and_reloaded(self) -> None:
         """The counters, the access log and the clients agree to the last connection and byte."""
         await self.start()

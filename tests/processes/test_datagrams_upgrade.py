@@ -33,7 +33,7 @@ class UpgradeTest(WorkersTestCase):
         """Give one that is closed with the test."""
         end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         end.bind(("127.0.0.1", 0))
-        end.settimeout(20)
+        end.settimeout(60)
         self.addCleanup(end.close)
         return end
 

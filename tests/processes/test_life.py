@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from tests.interop.mux import Mux
 
 
+_PATIENT = "workers = 2\ndrain_timeout = 10m"
+
+
 class CrashTest(WorkersTestCase):
     """A worker that ends without having been told to."""
 
@@ -35,14 +38,16 @@ class CrashTest(WorkersTestCase):
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         clients = self.speaking(mux)
-        for pid in pids:
-            self.kill(mux, pid)
+        for pid in pids:  # at once: whoever does nothing for ten seconds is replaced anyway
+            os.kill(pid, signal.SIGKILL)
         for client in clients:
             self.assertEqual(client.recv(1), b"")
         mux.take(40)
         mux.child.wait_for(
             r"worker 1 was ended by signal 9 \(SIGKILL\); another one is started at once"
         )
+        eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two workers again")
+        self.assertEqual({*pids} & {*pids_of(mux.child.pid)}, set())
 
     def speaking(self, mux: Mux) -> list[socket.socket]:
         """Connect forty clients that have said something."""
@@ -66,9 +71,12 @@ class CrashTest(WorkersTestCase):
         self.assert_all_served(mux)
         os.kill(first, signal.SIGCONT)
         self.kill(mux, first)
+        began = time.monotonic()
         os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
-        self.assertEqual(pids_of(mux.child.pid), [second])
+        left = pids_of(mux.child.pid)
+        if time.monotonic() - began < 1:
+            self.assertEqual(left, [second])
         self.assert_all_served(mux)
 
     def test_replaced(self) -> None:
@@ -127,11 +135,11 @@ class StopTest(WorkersTestCase):
     def test_drain(self) -> None:
         """Connections that are under way go on to their end; new ones are refused meanwhile."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening))
+        mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
         pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
         mux.terminate()
-        mux.child.wait_for(r"worker \d: open connections: 1; .*\b30 s\b")
+        mux.child.wait_for(r"worker \d: open connections: 1; .*\b600 s\b")
         self.assert_refused(mux, inode, [mux.child.pid, *pids])
         self.finish(client, server)
         mux.assert_stopped()
@@ -160,21 +168,19 @@ class StopTest(WorkersTestCase):
     def test_second_signal(self) -> None:
         """Whoever asks a second time means at once."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening))
+        mux = self.start(self.relaying(listening), _PATIENT)
         client, _ = self.relayed(mux, listening)
-        begun = time.monotonic()
         mux.terminate()
         mux.child.wait_for("a second signal")
         mux.terminate()
         mux.assert_stopped()
-        self.assertLess(time.monotonic() - begun, 25)
         self.assertRaises(ConnectionResetError, client.recv, 1)
         self.assertEqual(mux.take_one()["reason"], "drained")
 
     def test_signal_for_all(self) -> None:
         """A signal that is sent to all processes at once, as systemd and terminals do it, does not hurry them."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening))
+        mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
         for pid in (*pids_of(mux.child.pid), mux.child.pid):
             os.kill(pid, signal.SIGTERM)
@@ -194,7 +200,7 @@ class StopTest(WorkersTestCase):
     def test_parent_killed(self) -> None:
         """Without their parent, workers let connections finish and end; nobody listens any more."""
         listening = self.backend()
-        mux = self.start(self.relaying(listening))
+        mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
         pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()

@@ -34,7 +34,7 @@ class NotifierTest(SynchronousTestCase):
         self.clock = Clock()
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(self.listening.close)
-        self.listening.settimeout(20)
+        self.listening.settimeout(60)
         self.address = f"txmux-test-{os.urandom(8).hex()}"
         self.listening.bind(f"\0{self.address}")
 
@@ -50,7 +50,7 @@ class NotifierTest(SynchronousTestCase):
         """See that nothing has been told."""
         self.listening.settimeout(0)
         self.assertRaises(BlockingIOError, self.listening.recv, 1)
-        self.listening.settimeout(20)
+        self.listening.settimeout(60)
 
     def test_states(self) -> None:
         """Each state has its message; a status is one line."""
@@ -218,7 +218,7 @@ class StoreTest(ServiceTestCase):
             family = socket.AF_UNIX if isinstance(name, str) else socket.AF_INET
             client = socket.socket(family)
             self.addCleanup(client.close)
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(name)  # type: ignore[arg-type]
             client.sendall(b"x")
             clients.append(client)
@@ -256,7 +256,7 @@ class StoreTest(ServiceTestCase):
             self.manager.wait_for(READY="1")
             self.end(mux, end)
             with socket.socket(socket.AF_UNIX) as client:
-                client.settimeout(20)
+                client.settimeout(60)
                 client.connect(str(path))
                 client.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 mux = self.service(settings)
@@ -269,7 +269,7 @@ class StoreTest(ServiceTestCase):
         """End a service, and wait until all of its processes are gone."""
         pids = pids_of(mux.child.pid)
         mux.child.process.send_signal(number)
-        mux.child.process.wait(20)
+        mux.child.process.wait(60)
         eventually(lambda: all(map(is_gone, pids)), "all have ended")
 
     def drop(self) -> None:
@@ -297,7 +297,7 @@ class StoreTest(ServiceTestCase):
     def be_reached(self, path: Path) -> None:
         """See a client served."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(20)
+            client.settimeout(60)
             client.connect(str(path))
             client.sendall(b"x")
             self.assertEqual(client.recv(1), b"")

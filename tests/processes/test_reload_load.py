@@ -39,7 +39,10 @@ _GROWTH = 8 * 1024
 
 @attrs.frozen
 class Usage:
-    """What a process has, or all of a service together; memory in KiB, shared pages by shares."""
+    """What a process has, or all of a service together; memory in KiB, shared pages by shares.
+
+    Pages of programs and libraries are left out: other processes of the machine have shares in them, and come and go.
+    """
 
     memory: int
     descriptors: int
@@ -56,7 +59,8 @@ class Usage:
             if ":" in line
         )
         opened = len(list((folder / "fd").iterdir()))
-        return cls(int(found["Pss"].split()[0]), opened, int(found["Threads"]))
+        memory = sum(int(found[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem"))
+        return cls(memory, opened, int(found["Threads"]))
 
 
 def processes_of(pid: int) -> list[int]:
@@ -85,7 +89,7 @@ class LoadTest(WorkersTestCase):
         rules = f"{listener}default = 127.0.0.1:{load.server}\n"
         mux = Mux(self.folder, rules, f"workers = {workers[0]}")
         self.addCleanup(mux.child.end)
-        mux.child.allow(120.0 + 2 * times)
+        mux.child.allow(600.0 + 10 * times)
         if workers[0] > 1:
             mux.child.wait_for("workers that serve: ")
         self.pid = pid = mux.child.pid
@@ -104,19 +108,18 @@ class LoadTest(WorkersTestCase):
             with self.waiting_at_the_switch(mux) as waiting:
                 self.wait_for_more(mux, told)
                 self.assert_answered(mux, waiting, number)
-            load.short += 1
             if number % max(1, times // 20) == 0:
                 usages.append((number, len(pids_of(pid)), *measured(pid)))
         seconds = time.monotonic() - began
         self.assertEqual(listening_inodes(pid), inodes)
         load.finish()
         self.assertEqual(load.problems, [])
-        lines = {line["client"]: line for line in mux.take(_STREAMS + load.short)}
+        lines = {line["client"]: line for line in mux.take(_STREAMS + load.short + times)}
         for stream in load.streams:
             line = lines[stream.client]
             self.assertEqual((line["bytes_in"], line["bytes_out"]), (stream.sent, stream.answered))
         self.assertEqual({line["reason"] for line in lines.values()}, {"done"})
-        self.assertGreater(load.short, times)
+        self.assertGreater(load.short, 0)
         output = mux.child.output
         self.assertEqual(output.count("rules reloaded"), (times + 1) // 2)
         self.assertEqual(output.count("rules not reloaded"), times // 2)

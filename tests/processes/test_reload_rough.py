@@ -55,7 +55,7 @@ class RoughTest(ReloadingTestCase):
             return self.lead_to(other)(text) + _MORE.format(0)
 
         self.assertIn("not reloaded", self.reload(mux, change))
-        self.assertIn("not all descriptors", mux.child.output)
+        mux.child.wait_for("not all descriptors")
         resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
         for _ in range(9):
             self.relayed(mux, server)

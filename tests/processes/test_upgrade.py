@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase, is_gone, pids_of
+from tests.processes.running import RULES, WorkersTestCase, is_gone, pids_of, serves
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -125,11 +125,11 @@ class UpgradeTest(UpgradeTestCase):
     def test_undecided(self) -> None:
         """One that is not decided yet goes on in the old process, which ends when it has."""
         mux = self.service(
-            routes="detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+            "drain_timeout = 10m",
+            "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
         )
-        before = mux.descriptors()
         client = self.client(mux)
-        eventually(lambda: mux.descriptors() > before, "it has accepted the client")
+        eventually(lambda: serves(mux.pid, client), "it has accepted the client")
         mux.ask()
         old = mux.switched()
         mux.child.wait_for("connections handed over: 0")

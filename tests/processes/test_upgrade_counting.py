@@ -23,7 +23,7 @@ class CountingTest(UpgradeTestCase):
     def read(self) -> list[float]:
         """Give numbers: clients, connections, matches, and bytes both ways."""
         with socket.socket(socket.AF_UNIX) as asking:
-            asking.settimeout(20)
+            asking.settimeout(60)
             asking.connect(str(self.folder / "metrics.sock"))
             asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             text = b"".join(iter(lambda: asking.recv(2**16), b"")).decode()
@@ -73,7 +73,7 @@ class CountingTest(UpgradeTestCase):
         """What a process keeps whose place was taken twice is counted until it has ended."""
         for workers in (1, 2):
             listening = self.backend()
-            settings = f"workers = {workers}\nmetrics = unix:{self.folder / 'metrics.sock'}"
+            settings = f"workers = {workers}\ndrain_timeout = 10m\nmetrics = unix:{self.folder / 'metrics.sock'}"
             ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
             mux = self.upgrading(self.relaying(listening, f"detect_timeout = 10m\n{ssh}"), settings)
             client = self.client(mux)

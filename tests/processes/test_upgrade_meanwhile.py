@@ -44,7 +44,7 @@ class MeanwhileTest(UpgradeTestCase):
             os.kill(worker, signal.SIGCONT)
         old = mux.switched()
         eventually(lambda: is_gone(old), "the old process has ended")
-        self.assertIn("upgraded: ", mux.child.output.partition("rules reloaded: ")[2])
+        mux.child.wait_for(r"(?s)rules reloaded: .*upgraded: ")
         self.assertEqual(len(listening_inodes(mux.pid)), 2)
         self.answers(client, server)
         self.over(client, server)

@@ -86,7 +86,7 @@ class PendingTest(UpgradeTestCase):
 
     def begun(self, mux: Upgrading, said: bytes, source: str) -> socket.socket:
         """Connect a client from an address that has said this."""
-        client = socket.create_connection(("127.0.0.1", mux.port), 20, (source, 0))
+        client = socket.create_connection(("127.0.0.1", mux.port), 60, (source, 0))
         self.addCleanup(client.close)
         client.sendall(said)
         return client
@@ -97,7 +97,7 @@ class PendingTest(UpgradeTestCase):
         """See that the server hears this, and that the client hears what it answers."""
         server, _ = listening.accept()
         with server:
-            server.settimeout(20)
+            server.settimeout(60)
             self.assertEqual(server.recv(len(said), socket.MSG_WAITALL), said)
             server.sendall(b"answer")
             self.assertEqual(heard(), b"answer")

@@ -39,6 +39,7 @@ class StateTest(UpgradeTestCase):
     def closing(self) -> int:
         """Start a server that closes each connection, and give its port."""
         listening = self.backend()
+        listening.settimeout(None)  # clients may be long in coming while a process starts
 
         def serve() -> None:
             while True:

@@ -83,7 +83,7 @@ class WantedTest(UpgradeTestCase):
             self.assertEqual((line["reason"], line["route"]), ("denied", "all"))
             mux.upgrade()
             for _ in range(4):
-                with mux.connect() as client, contextlib.suppress(ConnectionResetError):
+                with contextlib.suppress(ConnectionResetError), mux.connect() as client:
                     self.assertEqual(client.recv(1), b"")
                 self.assertEqual(mux.take_one()["reason"], "denied")
             self.ask("POST", "/api/bans/remove", {"network": "127.0.0.1"})

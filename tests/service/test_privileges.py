@@ -89,7 +89,7 @@ def command_of(pid: int) -> str:
 
 def ask(port: int) -> bytes:
     """Send a request, and give all of the answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(_GET)
         answer = b""
         while chunk := client.recv(4096):

@@ -25,8 +25,6 @@ _WATCHED = f"[txmux]\nwatch_rules = {_PERIOD}s\naccess_log = LOG\n"
 class WatchCase(ReloadCase):
     """A service whose time the test moves."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()
