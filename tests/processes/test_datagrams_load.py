@@ -35,9 +35,12 @@ _RULES = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:%d\n"
 class LoadTest(ReloadingTestCase):
     """Flows live through all changes."""
 
-    def begin_talking(self, settings: str) -> tuple[Upgrading, DatagramLoad]:
+    def begin_talking(
+        self, settings: str, patience: float = 60.0
+    ) -> tuple[Upgrading, DatagramLoad]:
         """Start a service, and flows through it."""
         load = DatagramLoad(_FLOWS)
+        load.patience = patience
         mux = Upgrading(self.folder, _RULES % load.server, f"{settings}\ndrain_timeout = 1s")
         self.addCleanup(mux.kill)
         self.file = mux.file
@@ -132,8 +135,8 @@ class LoadTest(ReloadingTestCase):
 
     def test_worker_is_killed(self) -> None:
         """When that worker crashes, another one reads at once: its flows begin anew, and no client waits for long."""
-        mux, load = self.begin_talking("workers = 2")
-        load.patience = 5.0  # of which that other one needs a hundredth
+        # Of that time, the other one needs a hundredth.
+        mux, load = self.begin_talking("workers = 2", patience=5.0)
         lost = len(load.talks)
         self.kill(mux, self.reader(mux))
         load.finish()
