@@ -185,7 +185,7 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def output_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0) -> str:
+def output_of(command: Sequence[str], cores: Iterable[int], limit: float = 300.0) -> str:
     """Run a load generator to its end.
 
     Args:
@@ -217,7 +217,7 @@ def output_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0)
     return done.stdout
 
 
-def cost_of(command: Sequence[str], cores: Iterable[int], limit: float = 60.0) -> float:
+def cost_of(command: Sequence[str], cores: Iterable[int], limit: float = 300.0) -> float:
     """Run a program to its end, and give the CPU time that it took, see `cpu_time`, in seconds.
 
     Args:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PING = b"*1\r\n$4\r\nPING\r\n"
 PONG = b"+PONG\r\n"
 
-_PATIENCE = 5.0
+_PATIENCE = 20.0
 
 
 def connected(

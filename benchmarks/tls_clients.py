@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _AT_ONCE = 8
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 _PIECE = 2**18
 _ASKED = b"GET %s HTTP/1.0\r\nHost: www.example.com\r\n\r\n"
 
