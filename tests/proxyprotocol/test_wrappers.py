@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tests.proxyprotocol.vectors import IPV4
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
+from tests.support.ports import free_port
 from txmux.proxyprotocol.encode import encode_v1, encode_v2
 from txmux.proxyprotocol.wrappers import HeaderFirst
 
@@ -199,11 +200,8 @@ class LoopbackTests(TestCase):
     @defer.inlineCallbacks
     def test_refused(self) -> Generator[defer.Deferred[Any], Any, None]:
         """The factory hears of a connection that does not come about."""
-        port = self.reactor.listenTCP(0, Factory(), interface="127.0.0.1")
-        number = port.getHost().port
-        yield port.stopListening()
         factory = Recorder(Client())
-        connector = self.reactor.connectTCP("127.0.0.1", number, HeaderFirst(factory, HEADER))
+        connector = self.reactor.connectTCP("127.0.0.1", free_port(), HeaderFirst(factory, HEADER))
         yield factory.over
         self.assertIn(("failed", connector, error.ConnectionRefusedError), factory.told)
 

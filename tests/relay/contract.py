@@ -67,7 +67,7 @@ class _PeerClientFactory(ClientFactory):
 class RelayCase(_Base):
     """Puts relays between two peers; `make_relay` is what a subclass adds."""
 
-    timeout = 60
+    timeout = 300
 
     def make_relay(self, clock: Any, timeouts: Timeouts, on_over: Any) -> Relay:
         raise NotImplementedError

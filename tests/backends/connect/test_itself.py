@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ItselfTest(TestCase):
     """A port that nobody listens at, by way of the reactor's own sockets."""
 
-    timeout = 60
+    timeout = 300
 
     async def refused(self, wrap: Callable[[Any], Any] = lambda factory: factory) -> None:
         """Connect from the port that is connected to."""

@@ -106,7 +106,7 @@ class OfTheClientTests(SynchronousTestCase):
 class PortRangeTests(TestCase):
     """Ranges of ports to connect from."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.peers = PeerFactory()
@@ -168,7 +168,7 @@ class PortRangeTests(TestCase):
 class DialTests(TestCase):
     """Connections from addresses of 127.0.0.0/8, all of which Linux has."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         if sys.platform != "linux":

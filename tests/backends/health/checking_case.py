@@ -31,7 +31,7 @@ def ill(why: str) -> Finding:
 class CheckingTestCase(TestCase):
     """A server that the test plays, and one check at a time."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.time = VirtualTime()

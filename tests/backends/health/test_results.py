@@ -51,7 +51,7 @@ class ResultTests(SynchronousTestCase):
 class FlappingTests(TestCase):
     """A real server that comes, goes, and comes back."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.time = VirtualTime()

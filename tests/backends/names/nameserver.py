@@ -173,7 +173,7 @@ def temporary_folder(case: SynchronousTestCase) -> Path:
 class NameServerTestCase(TestCase):
     """A test with a name server, and with a clock that stands still until it is moved."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.time = VirtualTime()

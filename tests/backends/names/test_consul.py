@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class ConsulCase(TestCase):
     """Pools whose clock stands still until it is moved."""
 
-    timeout = 60
+    timeout = 300
 
     def setUp(self) -> None:
         self.time = VirtualTime()
