@@ -11,6 +11,7 @@ from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import Clock
 
 from tests.relay.peer_socket import PeerSocket
+from tests.support.ports import free_port
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.relay.ends import End
 from txmux.relay.interface import RelayResult, Timeouts
@@ -88,7 +89,7 @@ class Player:
         self._accepting = _Server()
         self._port, self._address = wiring.listen(self._accepting)
         self._server_socket = socket.socket(wiring.family)
-        server_address: Any = ("127.0.0.1", 0)
+        server_address: Any = ("127.0.0.1", free_port("127.0.0.1"))
         if wiring.family == socket.AF_UNIX:
             server_address = f"{self._address}-server"
         self._server_socket.bind(server_address)

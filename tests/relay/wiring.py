@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.support.folders import make_folder
+from tests.support.ports import free_port, listen_tcp
 from txmux.sockets.client import SocketConnector
 from txmux.sockets.poller import Poller
 from txmux.sockets.port import SocketPort
@@ -49,7 +50,7 @@ class TcpWiring:
         self._reactor = reactor
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        port = self._reactor.listenTCP(0, factory, interface="127.0.0.1")
+        port = listen_tcp(self._reactor, factory, interface="127.0.0.1")
         return port, ("127.0.0.1", port.getHost().port)
 
     def connect(self, address: Any, factory: ClientFactory) -> None:
@@ -103,7 +104,7 @@ class LeanTcpWiring(_LeanWiring):
     breaks_off = True
 
     def listen(self, factory: ServerFactory) -> tuple[IListeningPort, Any]:
-        return self._listen_at(("127.0.0.1", 0), factory)
+        return self._listen_at(("127.0.0.1", free_port("127.0.0.1")), factory)
 
 
 class LeanUnixWiring(_LeanWiring):

@@ -13,6 +13,8 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from zope.interface import implementer
 
+from tests.support.ports import listen_tcp
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -152,7 +154,7 @@ class PeerFactory(ServerFactory):
 
 def listen(test: TestCase, factory: Any, interface: str = "127.0.0.1") -> int:
     """Listen on a free port until the test ends, and give its number."""
-    port = reactor.listenTCP(0, factory, backlog=1024, interface=interface)
+    port = listen_tcp(reactor, factory, backlog=1024, interface=interface)
     test.addCleanup(port.stopListening)
     number: int = port.getHost().port
     return number

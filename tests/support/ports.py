@@ -3,14 +3,57 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
+from typing import Any
+
+from twisted.internet.error import CannotListenError
 
 _PORTS = 1000
-_FIRST_PORT = 10_000 + _PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20)
+_RANGES = 20
+_held: list[socket.socket] = []
+
+
+def _range() -> int:
+    """Choose a range of ports, on Linux one that no other process of tests has as long as this one runs.
+
+    A client that tries again and again to reach a server that has gone comes to whoever listens at its port next.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for number in range(worker, worker + _RANGES):
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            name.bind(f"\0txmux-tests-ports-{number % _RANGES}")
+        except OSError:
+            name.close()
+        else:
+            _held.append(name)
+            return number % _RANGES
+    return worker % _RANGES
+
+
+_FIRST_PORT = 10_000 + _PORTS * _range()
 _ports = (_FIRST_PORT + number % _PORTS for number in itertools.count(os.getpid()))
 """Those of this process of the tests. Nobody gets one of them who asks for any: Linux takes these above 32767."""
+
+
+def listen_tcp(reactor: Any, factory: Any, **options: Any) -> Any:
+    """Have a reactor listen at a port of this process's own."""
+    port = None
+    while port is None:
+        port = _listen_at(next(_ports), reactor, factory, options)
+    return port
+
+
+def _listen_at(number: int, reactor: Any, factory: Any, options: dict[str, Any]) -> Any:
+    try:
+        return reactor.listenTCP(number, factory, **options)
+    except CannotListenError as error:
+        if error.socketError.errno != errno.EADDRINUSE:
+            raise
+        return None
 
 
 def free_port(host: str = "", family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> int:
