@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class CrowdSecTests(TestCase):
     """One that is there, or not."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.played = CrowdSecPlayed(self)
