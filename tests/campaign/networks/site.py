@@ -57,7 +57,7 @@ server {{
 _RULES = """
 [listen tcp]
 endpoint       = {mux}:{port}
-detect_timeout = 30s
+detect_timeout = 10m
 [listen udp]
 endpoint       = udp:{mux}:{port}
 

@@ -36,8 +36,6 @@ _PATIENCE = 180.0
 """Seconds that a change may take on a machine that is busy with much else."""
 _DAY = 86_400.0
 """Seconds after which programs are ended, whatever has become of the soak."""
-_LONG = 30
-"""Seconds of a round in which a busy machine may have flows wait for longer."""
 
 _NGINX = """
 server {{
@@ -53,6 +51,7 @@ server {{
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
+detect_timeout = 10m
 
 [listen quic]
 endpoint = udp:127.0.0.1:{quic}
@@ -94,7 +93,7 @@ backend = h3
 
 [backend h3]
 server  = udp:127.0.0.1:{h3}
-idle_timeout = {idle}s
+idle_timeout = 20s
 """
 
 _SETTINGS = """
@@ -150,7 +149,6 @@ class Soaked:
             ssh=self.ssh.port,
             redis=self.redis.port,
             h3=h3.port,
-            idle=5 if seconds < _LONG else 20,
             **ports,
         )
         checkout = Path(__file__).parents[3]
