@@ -36,7 +36,7 @@ class CheckTests(FlowCase):
             return says[0]
 
         server = Talker.listening(self, answer=answer)
-        check = "check = send=PING expect=PONG interval=20ms timeout=15ms rise=1 fall=1"
+        check = "check = send=PING expect=PONG interval=100ms timeout=100ms rise=1 fall=1"
         self.begin(server.port, backend=f"proxy_protocol = v2\n{check}")
         await server.hears(2)
         await self.until("up")
@@ -51,7 +51,7 @@ class CheckTests(FlowCase):
         server = Talker.listening(
             self, answer=lambda data: data[:2] + bytes([0x81, 0x80 | codes[0]]) + data[4:]
         )
-        check = "check = dns name=www.example.com interval=20ms rise=1 fall=1"
+        check = "check = dns name=www.example.com interval=100ms rise=1 fall=1"
         self.begin(server.port, backend=check)
         self.assertIn(b"\3www\7example\3com\0\0\1\0\1", (await server.hears(1))[0])
         codes[0] = 2
@@ -61,7 +61,7 @@ class CheckTests(FlowCase):
 
     async def test_refused(self) -> None:
         """A server whose port is closed is down."""
-        check = "check = send=PING expect=PONG interval=20ms rise=1 fall=1"
+        check = "check = send=PING expect=PONG interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("down")
 
@@ -69,7 +69,7 @@ class CheckTests(FlowCase):
         """With `port=` a service beside it is asked by TCP."""
         beside = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
         self.addCleanup(beside.stopListening)
-        check = f"check = tcp port={beside.getHost().port} interval=20ms rise=1 fall=1"
+        check = f"check = tcp port={beside.getHost().port} interval=100ms rise=1 fall=1"
         self.begin(free_port(kind=socket.SOCK_DGRAM), backend=check)
         await self.until("up")
         engine = self.running.factories[0].engine

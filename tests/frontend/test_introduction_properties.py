@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
+import time
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from txmux.rules.model.networks import unmapped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PATIENCE = 180.0
 CUTS = st.lists(st.floats(0, 1), max_size=4)
 
 
@@ -61,11 +63,10 @@ class AnyHeaderTests(SynchronousTestCase):
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Turn the reactor until something is so."""
-        for _ in range(10_000):
-            if condition():
-                return
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), deadline)
             self.private.turn()
-        self.fail("it has not come about")
 
     def check(self, header: Header, encoded: bytes, payload: bytes, cuts: list[float]) -> None:
         """Send a header and what follows in pieces, and look at what comes out."""
