@@ -135,7 +135,8 @@ class RelayTests(_Base):
         )
         report = json.loads(output_of(*command))["end"]
         for way in ("sum_received", "sum_received_bidir_reverse"):
-            self.assertGreater(report[way]["bytes"], 100 * _MIB)
+            # It ends when one way has had 400 MB, and nobody promises the other one as much.
+            self.assertGreater(report[way]["bytes"], 25 * _MIB)
         lines = self.mux.take(5, "iperf3")
         self.assertEqual({line["route"] for line in lines}, {"iperf3"})
         for way, count in (
