@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support.folders import make_folder
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,14 +86,19 @@ class NameServer(server.DNSServerFactory):
         self.noisy = False
 
     def listen(self, host: str = "127.0.0.1") -> None:
-        """Listen on a port that is free for UDP and for TCP."""
+        """Listen on a port that is free for UDP and for TCP.
+
+        It is one that nobody else gets when it stops listening, not even the socket of a question to it.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         has_both = False
         while not has_both:
-            udp = reactor.listenUDP(0, dns.DNSDatagramProtocol(self), interface=host)
-            self.ports.append(udp)
-            self.place = (host, udp.getHost().port)
+            port = free_port(host, family, socket.SOCK_DGRAM)
             with suppress(CannotListenError):
-                self.ports.append(reactor.listenTCP(self.place[1], self, interface=host))
+                udp = reactor.listenUDP(port, dns.DNSDatagramProtocol(self), interface=host)
+                self.ports.append(udp)
+                self.ports.append(reactor.listenTCP(port, self, interface=host))
+                self.place = (host, port)
                 has_both = True
 
     def stop(self) -> Any:
