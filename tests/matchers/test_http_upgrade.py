@@ -8,7 +8,7 @@ from tests.matchers.http_samples import PREFACE, REQUEST, said, with_fields
 from txmux.errors import OptionError
 from txmux.interfaces import Peeked, Verdict
 from txmux.matchers.http import http
-from txmux.testing import check_matcher
+from txmux.testing import check_matcher, steps_in
 from txmux.wire.http_upgrade import parse_upgrade
 
 MATCH, NO, NEED_MORE = Verdict.MATCH, Verdict.NO, Verdict.NEED_MORE
@@ -107,3 +107,25 @@ class ManyFieldsTests(SynchronousTestCase):
                 earlier = Peeked(data[:3000])
                 self.assertIs(predicate(earlier), NEED_MORE)
                 self.assertIs(predicate(Peeked(data, earlier)), verdict, (option, others))
+
+    def test_byte_by_byte(self) -> None:
+        """A byte of a field that tells nothing costs no more than without these options; steps are counted."""
+        cost = {
+            option: self._cost({option: "websocket"} if option else {})
+            for option in ("", "host", "upgrade")
+        }
+        self.assertLessEqual(max(cost.values()), cost[""], cost)
+
+    def _cost(self, options: dict[str, str]) -> int:
+        predicate = http.predicate(options)
+        data = with_fields("X: " + "y" * 300).rstrip()
+        peeked = Peeked(data[:100])
+        predicate(peeked)
+
+        def send() -> None:
+            nonlocal peeked
+            for length in range(101, 200):
+                peeked = Peeked(data[:length], peeked)
+                predicate(peeked)
+
+        return steps_in(send)

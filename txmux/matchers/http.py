@@ -39,6 +39,7 @@ _REFUSED, _METHOD, _TARGET, _FIELDS, _DONE = (
     Stage.FIELDS,
     Stage.DONE,
 )
+_PREFACE_BEGUN = (b"", PREFACE[:1])
 _VERSION_2 = "2"
 _VERSIONS_1 = tuple(f"1.{minor}" for minor in range(10))
 
@@ -76,7 +77,7 @@ class _HttpPredicate:
         return any(wanted is not None for wanted in (self.methods, self.host, self.path))
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
-        if self.http2:
+        if self.http2 and peeked.data[:1] in _PREFACE_BEGUN:
             preface = begins_with(peeked.data, PREFACE)
             if preface is _MATCH and self._asks:
                 return self._ask(_http2_request(peeked.parsed(parse_opening)), b"")
@@ -84,12 +85,18 @@ class _HttpPredicate:
                 return preface
         if not self.http1:
             return _NO
-        request = peeked.parsed(parse_request)
-        verdict = self._ask(request, peeked.data)
-        wanted = self.upgrade
-        if wanted is None or verdict is not _MATCH:
-            return verdict
+        if self.upgrade is None:
+            return self._ask(peeked.parsed(parse_request), peeked.data)
+        return self._ask_upgrade(peeked, self.upgrade)
+
+    def _ask_upgrade(self, peeked: Peeked, wanted: Globs) -> Verdict:
         upgrade = peeked.parsed(parse_upgrade)
+        if self._chooses or upgrade.request.stage < _FIELDS:
+            # For the host, fields are read that an answer about Upgrade does not have.
+            request = upgrade.request if self.host is None else peeked.parsed(parse_request)
+            verdict = self._ask(request, peeked.data)
+            if verdict is not _MATCH:
+                return verdict
         if upgrade.protocols and id(wanted) not in upgrade.compared:
             if any(map(wanted.matches, upgrade.protocols)):
                 return _MATCH
@@ -98,13 +105,19 @@ class _HttpPredicate:
 
     def _ask(self, request: Request, data: bytes) -> Verdict:
         stage = request.stage
+        if stage is _FIELDS and id(self) in request.compared:
+            return _NEED_MORE
         if stage is _REFUSED or (self._chooses and not self._fits(request, data)):
             return _NO
         if stage < _FIELDS:
             return _NEED_MORE
         if self.host is None or request.host is not None:
             return _MATCH
-        return _NO if stage is _DONE else _NEED_MORE
+        if stage is _DONE:
+            return _NO
+        # Until more of its fields is read, there is nothing new.
+        request.compared.add(id(self))
+        return _NEED_MORE
 
     def _fits(self, request: Request, data: bytes) -> bool:
         """Tell whether all that is known so far is what is wanted."""

@@ -8,7 +8,14 @@ import re
 import attrs
 
 from txmux.wire.copied import copied
-from txmux.wire.http_head import HEAD_LIMIT, MOST_FIELDS, UNREAD
+from txmux.wire.http_head import (
+    HEAD_LIMIT,
+    MOST_FIELDS,
+    UNREAD,
+    Request,
+    Stage,
+    parse_request,
+)
 
 __all__ = ["Upgrade", "parse_upgrade"]
 
@@ -22,11 +29,13 @@ class Upgrade:
     """How far it has come; not changed any more once `parse_upgrade` has given it.
 
     Attributes:
+        request: The request, as far as its line has come; what its fields tell may be missing.
         protocols: The names of the protocols that are offered, in lower case and without their versions.
         done: Whether these are all of them.
         compared: What they were compared with, by id, without success. It only saves time.
     """
 
+    request: Request = attrs.field(factory=Request, eq=False)
     protocols: tuple[str, ...] = ()
     done: bool = False
     compared: set[int] = attrs.field(factory=set, init=False, eq=False)
@@ -67,7 +76,7 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
     """Read the protocols that a client offers to change to (RFC 9110, section 7.8); for `Peeked.parsed`.
 
     Args:
-        data: The bytes so far, of a request whose first line is known to be right.
+        data: The bytes so far.
         earlier: The answer for fewer bytes of the same stream.
     """
     if earlier is not None:
@@ -75,7 +84,15 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
             return earlier  # a client may send byte by byte
         if earlier.done:
             return earlier
-    upgrade = copied(earlier) if earlier else Upgrade()
+    found = earlier or Upgrade()
+    request = found.request
+    if request.stage < Stage.FIELDS:
+        request = parse_request(data, request if earlier else None)
+        if earlier is not None and request is earlier.request:
+            return earlier
+    upgrade = copied(found)
+    upgrade.request = request
     upgrade.compared = set()
-    upgrade.read(data[:HEAD_LIMIT])
+    if request.stage >= Stage.FIELDS:
+        upgrade.read(data[:HEAD_LIMIT])
     return upgrade
