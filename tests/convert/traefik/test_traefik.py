@@ -150,6 +150,14 @@ class RouterTests(SynchronousTestCase):
             self.assertEqual(len(looks(found)), 1, found.text)
             self.assertNotIn("\n[route a]", found.text)
 
+    def test_nested(self) -> None:
+        """However deep a rule is nested, that is all that is told of it."""
+        for before, after in (("(", ")"), ("!", "")):
+            found = points(f"{before * 5000}HostSNI(`*`){after * 5000} -> a {_PASSED}")
+            self.assertEqual(
+                looks(found), ["line 7: router r0: is left out: the rule is nested too deeply"]
+            )
+
     def test_middlewares(self) -> None:
         """Who is not on a list of addresses is closed, and not led elsewhere."""
         more = "  middlewares:\n    office: {ipAllowList: {sourceRange: [10.0.0.0/8, 192.0.2.1]}}\n    few: {inFlightConn: {amount: 5}}\n"

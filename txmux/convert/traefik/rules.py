@@ -70,8 +70,6 @@ class _Reader:
         return word
 
     def _several(self, sign: str, depth: int) -> _Rule:
-        if depth > _MOST_DEPTH:
-            raise InexpressibleError("the rule is nested too deeply")
         parts = [self._part(sign, depth)]
         while self._tokens and self._tokens[0] == sign:
             self._take()
@@ -82,10 +80,10 @@ class _Reader:
         return self._one(depth) if sign == "&&" else self._several("&&", depth)
 
     def _one(self, depth: int) -> _Rule:
+        if depth > _MOST_DEPTH:
+            raise InexpressibleError("the rule is nested too deeply")
         word = self._take()
         if word == "!":
-            if depth > _MOST_DEPTH:
-                raise InexpressibleError("the rule is nested too deeply")
             return _Rule("!", (self._one(depth + 1),))
         if word == "(":
             found = self._several("||", depth + 1)
