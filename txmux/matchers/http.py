@@ -238,13 +238,7 @@ def _method_fits(methods: frozenset[str], request: Request) -> bool:
 def _host_fits(wanted: Globs, request: Request) -> bool:
     if request.host is not None:
         return wanted.matches(request.host)
-    # Nothing new may be known of it for long.
-    if id(wanted) in request.compared:
-        return True
-    fits = wanted.could_match_prefix(request.host_begun)
-    if fits:
-        request.compared.add(id(wanted))
-    return fits
+    return not request.host_begun or wanted.could_match_prefix(request.host_begun)
 
 
 def _path_fits(wanted: Globs, request: Request, data: bytes) -> bool:

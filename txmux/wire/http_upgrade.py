@@ -35,7 +35,7 @@ class Upgrade:
         compared: What they were compared with, by id, without success. It only saves time.
     """
 
-    request: Request = attrs.field(factory=Request, eq=False)
+    request: Request = attrs.field(eq=False)
     protocols: tuple[str, ...] = ()
     done: bool = False
     compared: set[int] = attrs.field(factory=set, init=False, eq=False)
@@ -50,10 +50,10 @@ class Upgrade:
     """How many fields came before it."""
 
     def read(self, head: bytes) -> None:
-        """Go on with more bytes of the same stream, all of them from its beginning."""
-        if not self._at and (line := _REQUEST_LINE.match(head)):
-            self._at = self._searched = line.end()
-        while self._at and not self.done and (end := head.find(b"\n", self._searched)) >= 0:
+        """Go on with more bytes of the same stream, all of them from its beginning, once the request's line is there."""
+        if not self._at:
+            self._at = self._searched = _REQUEST_LINE.match(head).end()  # type: ignore[union-attr]
+        while not self.done and (end := head.find(b"\n", self._searched)) >= 0:
             self._read_field(head[self._at : end].removesuffix(b"\r"))
             self._at = self._searched = end + 1
         self._searched = len(head)
@@ -79,20 +79,22 @@ def parse_upgrade(data: bytes, earlier: Upgrade | None) -> Upgrade:
         data: The bytes so far.
         earlier: The answer for fewer bytes of the same stream.
     """
-    if earlier is not None:
-        if len(data) < earlier._unread_until and data.find(b"\n", earlier._searched) < 0:
-            return earlier  # a client may send byte by byte
-        if earlier.done:
-            return earlier
-    found = earlier or Upgrade()
-    request = found.request
-    if request.stage < Stage.FIELDS:
-        request = parse_request(data, request if earlier else None)
+    if (
+        earlier is not None
+        and len(data) < earlier._unread_until
+        and data.find(b"\n", earlier._searched) < 0
+    ):
+        return earlier  # a client may send byte by byte
+    if earlier is None or earlier.request.stage < Stage.FIELDS:
+        request = parse_request(data, earlier.request if earlier else None)
         if earlier is not None and request is earlier.request:
             return earlier
-    upgrade = copied(found)
-    upgrade.request = request
-    upgrade.compared = set()
-    if request.stage >= Stage.FIELDS:
+        upgrade = Upgrade(request)
+    elif earlier.done:
+        return earlier
+    else:
+        upgrade = copied(earlier)
+        upgrade.compared = set()
+    if upgrade.request.stage >= Stage.FIELDS:
         upgrade.read(data[:HEAD_LIMIT])
     return upgrade
