@@ -1,7 +1,7 @@
 """Mixed real traffic through one service that is reloaded every ten seconds and upgraded every minute.
 
-Each round ends with all clients gone: then the service has to be what it was before the first one, and in the end each line
-in both logs has to have a cause.
+A round takes a minute, and ends with all clients gone: then the service has to be what it was before the first one, and in the
+end each line in both logs has to have a cause.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import attrs
 
 from tests.campaign.report import Report
 from tests.campaign.soak.lines import causes_of, strange
+from tests.campaign.soak.reloads import Reloads
 from tests.campaign.soak.service import Soaked
 from tests.campaign.soak.state import State, growth, look
 from tests.campaign.soak.traffic import Traffic
@@ -25,10 +26,12 @@ from tests.interop.children import eventually
 if TYPE_CHECKING:
     from tests.campaign.budget import Budget
 
-_RELOAD, _ROUND = 10.0, 60.0
-"""Seconds between two reloads, and between two upgrades."""
+_ROUND = 60.0
+"""Seconds from the beginning of a round to that of the next one, if the machine is not too busy."""
+_TRAFFIC = 40.0
+"""Seconds of a round in which clients come."""
 _SHORTEST = 3.0
-"""Seconds of the only round of a small budget."""
+"""The same, of the only round of a small budget."""
 _QUIET = 60.0
 """Seconds that timers may take to run out when all clients have gone."""
 _GROWTH = 2**22
@@ -48,28 +51,26 @@ class _Run:
         """Have clients come and stay, with an upgrade in the middle, and look what is left of them."""
         folder = self.soaked.folder / "clients"
         folder.mkdir(exist_ok=True)
-        seconds = min(_ROUND, max(budget.left(), _SHORTEST))
+        seconds = _seconds(budget.left())
+        next_round = time.monotonic() + min(_ROUND, budget.left())
         traffic = Traffic(self.soaked, folder, budget.chance(number), seconds / 30)
-        until = time.monotonic() + seconds
-        old = 0
-        while time.monotonic() < until:
-            time.sleep(min(_RELOAD, seconds / 2))
-            self.soaked.reload()
-            # Once, in the middle.
-            if not old and time.monotonic() >= until - seconds / 2:
-                old = self.soaked.upgrade()
+        time.sleep(seconds / 2)
+        old = self.soaked.upgrade()
+        time.sleep(seconds / 2)
         traffic.end()
         self.report.defects += [f"round {number}: {problem}" for problem in traffic.problems]
         self.made += traffic.made
         self.soaked.await_end(old)
         self.quiet(f"round {number}")
+        time.sleep(max(0.0, next_round - time.monotonic()))
 
     def quiet(self, when: str) -> None:
         """Wait until the service is as it was before, and measure its memory."""
         eventually(lambda: not self.soaked.active(), "all connections and flows have ended", 180)
         deadline = time.monotonic() + _QUIET
         while True:
-            state = look(self.soaked.mux.pid, self.soaked.folder)
+            with self.soaked.changing:
+                state = look(self.soaked.mux.pid, self.soaked.folder)
             self.before = self.before or state
             differences = state.differences(self.before)
             if not differences or time.monotonic() > deadline:
@@ -116,6 +117,11 @@ class _Run:
             report.figures["end of the log"] = mux.child.output[-20_000:]
 
 
+def _seconds(left: float) -> float:
+    """Tell how long clients come in a round, of the seconds that are left."""
+    return min(_TRAFFIC, max(left, _SHORTEST))
+
+
 def _shown(counted: Counter[str]) -> str:
     return ", ".join(f"{name}: {count}" for name, count in sorted(counted.items()))
 
@@ -123,16 +129,18 @@ def _shown(counted: Counter[str]) -> str:
 def run(budget: Budget) -> Report:
     """Soak one service for as long as the budget says, at least for one round."""
     with tempfile.TemporaryDirectory(prefix="soak-") as made, ExitStack() as ends:
-        seconds = min(_ROUND, max(budget.seconds, _SHORTEST))
+        seconds = _seconds(budget.seconds)
         soaked = Soaked(Path(made), ends, seconds)
         one = _Run(soaked, Report())
         # A process that has taken another one's place has a little more than the first.
         soaked.await_end(soaked.upgrade())
         one.quiet("before")
-        number = 0
-        while not number or not budget.is_spent():
-            one.round(number, budget)
-            number += 1
+        with Reloads(soaked, seconds / 4) as reloads:
+            number = 0
+            while not number or not budget.is_spent():
+                one.round(number, budget)
+                number += 1
+        one.report.defects += reloads.problems
         soaked.mux.stop()
         one.judge()
     return one.report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,7 @@ backend = h3
 
 [backend h3]
 server  = udp:127.0.0.1:{h3}
-idle_timeout = 20s
+idle_timeout = 10s
 """
 
 _SETTINGS = """
@@ -122,6 +123,7 @@ class Soaked:
         checksum: Its SHA-256.
         reloads: How many there have been.
         upgrades: How many there have been.
+        changing: Is held during a reload and an upgrade.
     """
 
     def __init__(self, folder: Path, ends: ExitStack, seconds: float) -> None:
@@ -129,6 +131,7 @@ class Soaked:
         self.folder = folder
         folder.chmod(0o755)
         self.reloads = self.upgrades = 0
+        self.changing = threading.Lock()
         self.certificate = make_certificate(folder, "example.com", SITE, ENDED)
         files = self._folder("files")
         self.file = files / "file"
@@ -174,6 +177,10 @@ class Soaked:
 
     def reload(self) -> None:
         """Have rules reloaded that have changed."""
+        with self.changing:
+            self._reload()
+
+    def _reload(self) -> None:
         self.reloads += 1
         lines = ("under = public", "match = payload text=NEW", "backend = close", "dry_run = yes")
         route = "\n".join((f"[route new{self.reloads}]", *lines))
@@ -187,6 +194,10 @@ class Soaked:
 
         On a machine that is too busy the old process goes on; then there is none that ends, and this gives 0.
         """
+        with self.changing:
+            return self._upgrade()
+
+    def _upgrade(self) -> int:
         self.upgrades += 1
         before, served, refused = self.mux.pid, self._said(_SERVE), self._said(_REFUSED)
         self.mux.ask()
