@@ -1,14 +1,19 @@
-"""The part ``networks`` in short: a bad path, a pulled cable, one of the tests again."""
+"""The part ``networks`` in short: a bad path, a bad interface, a pulled cable, one of the tests again."""
 
 from __future__ import annotations
 
 import os
+import socket
+import time
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.campaign.networks import again, cables, flights, plugged
+from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.transfers import Transfers
+from tests.interop.children import PATIENCE
+from tests.interop.namespaces import Namespace
 
 
 class NetworksTests(SynchronousTestCase):
@@ -52,3 +57,52 @@ class NetworksTests(SynchronousTestCase):
         test = "tests/interop/test_redis.py::RedisTests::test_commands"
         outcomes = again.run_again([test], "tiny")
         self.assertEqual([(one.test, one.what) for one in outcomes], [(test, "passed")])
+
+    def test_again_late(self) -> None:
+        """So they do where each packet is late, and some overtake others."""
+        outcomes = again.run_again(["tests/interop/test_redis.py"], "late")
+        self.assertEqual({one.what for one in outcomes}, {"passed"})
+
+    def test_late(self) -> None:
+        """On such an interface no datagram is lost, each is late, and they arrive in another order."""
+        condition = CONDITIONS["late"]
+        namespace = Namespace(self)
+        condition.spoil_itself(namespace)
+        namespace.enter()
+        for host in ("127.0.0.1", "::1"):
+            numbers, lateness = _send_numbers(host)
+            self.assertEqual(sorted(numbers), list(range(_NUMBERS)))
+            self.assertNotEqual(numbers, sorted(numbers))
+            self.assertGreaterEqual(min(lateness), condition.least / 1000)
+
+    def test_late_no_more(self) -> None:
+        """When the program that holds the packets has ended, they are neither late nor lost."""
+        namespace = Namespace(self)
+        holding = CONDITIONS["late"].hold(namespace)
+        namespace.enter()
+        holding.end()
+        numbers, _ = _send_numbers("127.0.0.1")
+        self.assertEqual(numbers, list(range(_NUMBERS)))
+
+
+_NUMBERS = 100
+
+
+def _send_numbers(host: str) -> tuple[list[int], list[float]]:
+    """Send numbered datagrams, and give their numbers as they arrive, with the seconds that each took."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with (
+        socket.socket(family, socket.SOCK_DGRAM) as client,
+        socket.socket(family, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind((host, 0))
+        server.settimeout(PATIENCE)
+        began = []
+        for number in range(_NUMBERS):
+            began.append(time.monotonic())
+            client.sendto(b"%d" % number, server.getsockname())
+        numbers, lateness = [], []
+        for _ in range(_NUMBERS):
+            numbers.append(int(server.recv(100)))
+            lateness.append(time.monotonic() - began[numbers[-1]])
+    return numbers, lateness

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from unittest import SkipTest
 
-from tests.interop.children import Child, eventually, output_of, run
+from tests.interop.children import Child, T, eventually, output_of, run
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class Namespace:
         """Have the tests themselves, and all programs that they start from now on, be in it."""
         self._clean(_enter, os.open("/proc/thread-self/ns/net", os.O_RDONLY))
         _enter(os.open(f"/run/netns/{self.name}", os.O_RDONLY))
+
+    def own(self, started: T) -> T:
+        """Take what has been started for it, and end it before it is removed."""
+        self._clean(started.end)
+        return started
 
     def set(self, name: str, value: str) -> None:
         """Set a parameter of the kernel for it."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[3]
 
-NETWORKS = ("some loss", "narrow", "tiny", "brisk")
+NETWORKS = ("some loss", "narrow", "tiny", "brisk", "late")
 """Those that one interface can be."""
 
 _COUNT_ON_CONNECTING = ("tests/interop/test_early_reset.py::EarlyResetTests::test_silent_",)

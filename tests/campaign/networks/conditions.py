@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import attrs
 
+from tests.interop.children import Child
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
 
 _BURST = "32kb"
 _LONGEST_QUEUE = "300ms"
+_QUEUE = "0"
+# Packets that leave count for how much a socket of TCP may send, so they would hold it up; those that arrive do not.
+_QUEUED = f"-A INPUT -i lo -j NFQUEUE --queue-num {_QUEUE} --queue-bypass"
 
 
 @attrs.frozen
@@ -64,6 +69,21 @@ class Condition:
             lines += lose("lo", self.lost, only)
         if lines:
             namespace.run_lines(lines)
+        if self.most:
+            self.hold(namespace)
+
+    def hold(self, namespace: Namespace) -> Child:
+        """Start the program that holds each packet of the loopback interface for its time."""
+        options = [f"--{name}={getattr(self, name)}" for name in ("least", "most", "overtaken")]
+        module = "tests.campaign.networks.queued"
+        child = Child(
+            *(*namespace.command, sys.executable, "-m", module, _QUEUE, *options), stdin=True
+        )
+        namespace.own(child).wait_for("^made$")
+        namespace.run_lines(
+            [f"{require_program(name)} {_QUEUED}" for name in ("iptables", "ip6tables")]
+        )
+        return child
 
 
 def lose(interface: str, percent: int, only: str = "") -> list[str]:
@@ -86,6 +106,7 @@ CONDITIONS = {
     "slow": Condition(rate="8mbit"),
     "brisk": Condition(rate="400mbit"),
     "crooked": Condition(least=1, most=8, overtaken=5, twice=2),
+    "late": Condition(least=1, most=5, overtaken=5),
     "hole": Condition(eats=1300),
     "all": Condition(lost=1, mtu=1280, rate="20mbit", least=1, most=4, overtaken=3, twice=1),
 }

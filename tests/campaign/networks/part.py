@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.campaign.budget import Budget
 
 RELAYS = ("kernel", "portable")
-_NETWORKS = tuple(name for name in CONDITIONS if name not in {"some loss", "brisk"})
+_NETWORKS = tuple(name for name in CONDITIONS if name not in {"some loss", "brisk", "late"})
 """Those of the path; the others are for a loopback interface."""
 _SIZE = 2**20
 _SHARE = 0.5
