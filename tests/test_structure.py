@@ -23,6 +23,7 @@ PURE = (
     "errors",
     "frontend/answers.py",
     "interfaces",
+    "jsontext",
     "matchers",
     "proxyprotocol",
     "rules",

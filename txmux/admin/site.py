@@ -7,7 +7,6 @@ and never the parts of the service. What it needs of an extra is imported in the
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from typing import TYPE_CHECKING
@@ -36,6 +35,7 @@ from txmux.admin.audit import audit
 from txmux.admin.guard import Guard
 from txmux.admin.refused import RefusedError
 from txmux.admin.resource import FORM, JSON, Answer, Query
+from txmux.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -232,8 +232,8 @@ def _read(body: bytes, resource: Resource) -> Mapping[str, object]:
         text = body.decode()
         if resource.is_form:
             return {name: values[-1] for name, values in parse_qs(text).items()}
-        found = json.loads(text)
-    except (ValueError, RecursionError) as problem:
+        found = parse_json(text)
+    except ValueError as problem:
         raise RefusedError(400, "the body is not JSON") from problem
     if not isinstance(found, dict):
         raise RefusedError(400, "the body is not a JSON object; write for example {}")

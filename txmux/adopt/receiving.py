@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import json
 import os
 import socket
 import struct
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import MuxError
+from txmux.jsontext import parse_json
 from txmux.sockets.giving import MOST
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def read(data: bytes) -> HandedOver:
         NotGivenError: It is not one.
     """
     try:
-        told = json.loads(data)
+        told = parse_json(data)
         _is(_VERSION, told["version"])
         return HandedOver(
             id=_of(str, told["id"]),
@@ -125,7 +125,7 @@ def read(data: bytes) -> HandedOver:
                 _of(str, name): _of(str, fact) for name, fact in _of(dict, told["facts"]).items()
             },
         )
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as problem:
+    except (ValueError, TypeError, KeyError, OverflowError) as problem:
         raise NotGivenError(f"the message cannot be read: {problem!r}") from None
 
 

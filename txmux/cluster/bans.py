@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.cluster.link import Link
+from txmux.jsontext import parse_json
 from txmux.networks.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
@@ -216,12 +217,12 @@ def _record(network: IPNetwork, ban: Ban | None, at: float) -> dict[str, Any]:
 def _read(text: Any) -> dict[str, Any] | None:
     """Read what `_record` gave; ``None`` for anything else."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
         network = banned_network(found["network"])
         since = float(found["since"])
         ban = Ban.read(found) if found["ban"] else None
     # One record that somebody else has written must not end the sharing of all others.
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
     return {"network": network, "since": since, "ban": ban}
 

@@ -5,7 +5,6 @@ Source: CrowdSec, Local API, ``GET /v1/decisions/stream``: first with ``startup=
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 from txmux.errors import MuxError
 from txmux.feeds.decisions import Decisions
 from txmux.files import read_secret
+from txmux.jsontext import parse_json
 from txmux.networks.packing import pack
 from txmux.web.get import NotConnectedError, TooLateError, get
 
@@ -113,8 +113,8 @@ class CrowdSec:
         if answer.status != 200:
             raise _AwayError(f"it answers {answer.status}")
         try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
+            return parse_json(answer.body)
+        except ValueError:
             raise _AwayError("its answer is not JSON") from None
 
     def _secret(self) -> str:

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from typing_extensions import override
 
 from txmux.errors import MuxError
+from txmux.jsontext import parse_json
 from txmux.processes.descriptorstream import MOST, DescriptorStream
 
 if TYPE_CHECKING:
@@ -280,13 +281,13 @@ class Channel(Protocol):
 
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 
-_NO_MESSAGE = (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError)
+_NO_MESSAGE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading raises of what is not one."""
 
 
 def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
     """Give the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
-    values: dict[str, Any] = json.loads(line)
+    values: dict[str, Any] = parse_json(line)
     kind, number, count = values.pop("kind"), values.pop("ask", None), values.pop("descriptors", 0)
     numbers = (number or 0, count, values["to"] if kind == "answer" else 0)
     if not (isinstance(kind, str) and all(isinstance(one, int) for one in numbers)) or count < 0:

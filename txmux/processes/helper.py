@@ -19,6 +19,7 @@ import attrs
 from txmux.admin.token import make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely
+from txmux.jsontext import parse_json
 from txmux.processes.account import Account
 from txmux.processes.named import Named
 from txmux.processes.pidfile import name_process, unname_process
@@ -94,7 +95,7 @@ class Helper:
             try:
                 if not packet:
                     raise ConnectionError
-                question = json.loads(packet)
+                question = parse_json(packet)
                 number = question.pop("number", None)
                 answer, descriptors = self.answer(
                     question, received, may_all=connection.fileno() in self._may_all
@@ -105,7 +106,7 @@ class Helper:
             answer["number"] = number
             connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
             socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
-        except (OSError, ValueError, AttributeError, RecursionError):  # gone, or it talks nonsense
+        except (OSError, ValueError, AttributeError):  # gone, or it talks nonsense
             self._poll.unregister(connection)
             self._may_all.discard(connection.fileno())
             del self._connections[connection.fileno()]

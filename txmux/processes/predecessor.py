@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import MuxError
+from txmux.jsontext import parse_json
 from txmux.processes.channel import Channel, attach
 from txmux.processes.successor import ENDS, VERSION
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _PATIENCE = 10.0
 """Seconds for the first message, which is on its way already."""
 _STDERR = 2
-_NO_MESSAGE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+_NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
 """What reading raises of what is not a message."""
 
 
@@ -41,7 +42,7 @@ class Predecessor:
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
         try:
-            message = json.loads(_receive(end, descriptors))
+            message = parse_json(_receive(end, descriptors))
             self._number = message["ask"]
             keys, (stderr, *opened) = [str(key) for key in message["sockets"]], descriptors
             if len(keys) != len(opened):

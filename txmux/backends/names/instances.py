@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +10,7 @@ import attrs
 
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError
+from txmux.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,13 +55,12 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
         NotConsulError: It is something else.
     """
     try:
-        entries = json.loads(body)
+        entries = parse_json(body)
         found = [_instance(entry) for entry in _listed(entries)]
     except (
         ArithmeticError,
         AttributeError,
         LookupError,
-        RecursionError,
         TypeError,
         ValueError,
     ) as error:

@@ -13,6 +13,7 @@ from txmux.cli._output import printable
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.errors import LateError, NobodyError, RefusedError
 from txmux.cli.remote.find import is_for_group, whose
+from txmux.jsontext import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,8 +127,8 @@ def _why_nobody(place: Place, problem: OSError | HTTPException) -> str:
 
 def _understood(place: Place, status: int, text: bytes) -> Any:
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
+        document = parse_json(text)
+    except ValueError:
         raise NobodyError(
             f"what answers at {_where(place)} is not txmux (HTTP status {status}); name another endpoint"
         ) from None
