@@ -106,13 +106,15 @@ def added_since(before: State, patience: float) -> State:
         return added
     added.clear()
     DESCRIPTORS.reclaim()  # pipes that are kept for the next connection
-    gc.collect()  # what only a circle of references holds
     deadline, pause = time.monotonic() + patience, 0.001
-    while (added := _added_now(before)) and time.monotonic() < deadline:
+    while True:
+        # What only a circle of references holds; a thread that is about to end may leave one.
+        gc.collect()
+        if not (added := _added_now(before)) or time.monotonic() >= deadline:
+            return added
         added.clear()
         time.sleep(pause)
-        pause = min(2 * pause, 0.2)
-    return added
+        pause = min(4 * pause, 0.2)
 
 
 def _added_now(before: State) -> State:

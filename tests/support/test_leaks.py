@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -101,6 +102,20 @@ class GuardTests(SynchronousTestCase):
         """What ends by itself is waited for."""
         before = look()
         threading.Timer(0.05, print).start()
+        self.assertEqual(added_since(before, patience=60), {})
+
+    def test_circle_of_a_thread(self) -> None:
+        """So is what only a circle of references holds that such a thread leaves."""
+
+        def run() -> None:
+            over.wait()
+            circle: list[object] = [socket.socket()]
+            circle.append(circle)
+
+        over = threading.Event()
+        before = look()
+        threading.Thread(target=run).start()
+        threading.Timer(0.5, over.set).start()
         self.assertEqual(added_since(before, patience=60), {})
 
     def test_each_kind(self) -> None:
