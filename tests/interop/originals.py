@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tests.interop.children import PATIENCE
 from tests.interop.mux import Mux
 from tests.processes.running import halted
+from tests.support.ports import stop_listening
 from txmux.convert.formats import convert
 from txmux.detection.registry import installed_matchers
 
@@ -95,10 +96,11 @@ class Named:
             pass
 
     def _stop(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        stop_listening(self._listening)
         for connection in self._connections:
-            connection.close()
+            # A mere close would leave its thread waiting.
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def said_to(port: int, data: bytes = b"", source: str = "127.0.0.1") -> str:

@@ -46,8 +46,9 @@ class CompletionTests(InteropTestCase):
             prepare: What is typed before.
         """
         require_program(command[0])
-        begins = f"HOME={self.folder} PATH={self.folder / 'bin'}:$PATH {shlex.join(command)}"
-        screen = Screen(self.folder, 100, shell=begins)
+        # Fish has a folder of its own among temporary files.
+        folders = f"HOME={self.folder} TMPDIR={self.folder} PATH={self.folder / 'bin'}:$PATH"
+        screen = Screen(self.folder, 100, shell=f"{folders} {shlex.join(command)}")
         self.addCleanup(screen.end)
         screen.wait_for(_PROMPT)
         for line in prepare:
