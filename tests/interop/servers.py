@@ -145,16 +145,16 @@ def start_nginx(folder: Path, http: str) -> Child:
     return _start_nginx(folder, _NGINX, http)
 
 
-def start_nginx_stream(folder: Path, stream: str) -> Child:
+def start_nginx_stream(folder: Path, stream: str, before: tuple[str, ...] = ()) -> Child:
     """Start a proxy with these lines in its ``stream`` block."""
-    return _start_nginx(folder, _NGINX_STREAM, stream)
+    return _start_nginx(folder, _NGINX_STREAM, stream, before)
 
 
-def _start_nginx(folder: Path, template: str, lines: str) -> Child:
+def _start_nginx(folder: Path, template: str, lines: str, before: tuple[str, ...] = ()) -> Child:
     user = "user root;" if os.geteuid() == 0 else ""
     configuration = folder / "nginx.conf"
     configuration.write_text(template.format(user=user, folder=folder, lines=lines))
-    child = Child("nginx", "-e", "stderr", "-p", folder, "-c", configuration)
+    child = Child(*before, "nginx", "-e", "stderr", "-p", folder, "-c", configuration)
     child.wait_for("start worker process ")
     return child
 
@@ -182,12 +182,23 @@ defaults
 """
 
 
-def start_haproxy(folder: Path, frontends: str) -> Child:
+def start_haproxy(folder: Path, frontends: str, before: tuple[str, ...] = ()) -> Child:
     """Start a proxy with these sections."""
     configuration = folder / "haproxy.cfg"
     configuration.write_text(_HAPROXY.format(frontends=frontends))
-    child = Child("haproxy", "-W", "-db", "-f", configuration)
+    child = Child(*before, "haproxy", "-W", "-db", "-f", configuration)
     child.wait_for("Loading success")
+    return child
+
+
+def start_sslh(
+    folder: Path, lines: str, program: str = "sslh", before: tuple[str, ...] = ()
+) -> Child:
+    """Start a proxy with these settings, as one of its two programs: ``sslh`` or ``sslh-select``."""
+    configuration = folder / "sslh.cfg"
+    configuration.write_text(f"numeric: true;\nforeground: true;\n{lines}")
+    child = Child(*before, program, f"-F{configuration}")
+    child.wait_for("started")
     return child
 
 

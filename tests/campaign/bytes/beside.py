@@ -18,9 +18,8 @@ import attrs
 from tests.campaign.bytes.clients import Job
 from tests.campaign.bytes.crew import Crew
 from tests.campaign.bytes.plans import Mix
-from tests.interop.children import Child
 from tests.interop.mux import Mux
-from tests.interop.servers import start_haproxy, start_nginx_stream
+from tests.interop.servers import start_haproxy, start_nginx_stream, start_sslh
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ KINDS = {
 _PATIENCE = 20.0  # less than any of their own time limits
 _TOGETHER = 16
 _SSLH = """\
-numeric: true;
-foreground: true;
 timeout: 60;
 listen: ( {{ host: "127.0.0.1"; port: "{port}"; }} );
 protocols: ( {{ name: "regex"; host: "127.0.0.1"; port: "{server}"; regex_patterns: [ "^K" ]; }} );
@@ -93,11 +90,7 @@ def _nginx(more: str) -> Callable[[Path, int], tuple[Started, int]]:
 def _sslh(program: str) -> Callable[[Path, int], tuple[Started, int]]:
     def start(folder: Path, server: int) -> tuple[Started, int]:
         port = free_port()
-        file = folder / "sslh.cfg"
-        file.write_text(_SSLH.format(port=port, server=server))
-        child = Child(program, f"-F{file}", limit=3600)
-        child.wait_for("started")
-        return child, port
+        return start_sslh(folder, _SSLH.format(port=port, server=server), program), port
 
     return start
 

@@ -19,8 +19,9 @@ from tests.support.certificates import make_authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from tests.campaign.networks.site import Site
+    from tests.campaign.networks.site import FileServers, Site
 
 _IN_TUNNEL = 300_000
 
@@ -50,28 +51,64 @@ def _check(name: str, got: bytes, wanted: bytes) -> int:
     return len(got)
 
 
+def scp_up(servers: FileServers) -> int:
+    """Copy the file to the SSH server."""
+    there = servers.folder / "there"
+    _run_scp(servers, servers.original, f"{MUX}:{there}")
+    return _check("scp", there.read_bytes(), servers.data)
+
+
+def scp_down(servers: FileServers) -> int:
+    """Copy it from there."""
+    back = servers.folder / "back"
+    _run_scp(servers, f"{MUX}:{servers.original}", back)
+    return _check("scp", back.read_bytes(), servers.data)
+
+
+def _run_scp(servers: FileServers, *files: str | Path) -> None:
+    servers.path.run("scp", "-q", *servers.ssh.options, "-P", str(PORT), *files)
+
+
 def _scp(site: Site) -> int:
-    there, back = site.folder / "there", site.folder / "back"
-    options = ("-q", *site.ssh.options, "-P", str(PORT))
-    for source, target in ((site.original, f"{MUX}:{there}"), (f"{MUX}:{there}", back)):
-        site.path.run("scp", *options, source, target)
-    return sum(_check("scp", copy.read_bytes(), site.data) for copy in (there, back))
+    return scp_up(site) + scp_down(site)
+
+
+def _curl_up(servers: FileServers, name: str, url: str, *options: str) -> int:
+    _run_curl(servers, *options, "--upload-file", servers.original, f"{url}/{name}")
+    return _check(name, (servers.folder / "web" / name).read_bytes(), servers.data)
+
+
+def _curl_down(servers: FileServers, name: str, url: str, *options: str) -> int:
+    back = servers.folder / f"back-{name}"
+    _run_curl(servers, *options, "--output", back, f"{url}/original")
+    return _check(name, back.read_bytes(), servers.data)
+
+
+def _run_curl(servers: FileServers, *arguments: str | Path) -> None:
+    names = ("--resolve", f"{PASSED}:{PORT}:{MUX}", "--resolve", f"{ENDED}:{PORT}:{MUX}")
+    trusted = ("--cacert", servers.certificate.chain)
+    servers.path.run("curl", "-q", "-sS", "--fail", *trusted, *names, *arguments)
+
+
+_PASSED = ("passed", f"https://{PASSED}:{PORT}", "--http2")
+
+
+def https_up(servers: FileServers) -> int:
+    """Give the file to the web server, by TLS that goes all the way."""
+    return _curl_up(servers, *_PASSED)
+
+
+def https_down(servers: FileServers) -> int:
+    """Get it from there."""
+    return _curl_down(servers, *_PASSED)
 
 
 def _curl(site: Site, name: str, url: str, *options: str) -> int:
-    back = site.folder / f"back-{name}"
-    common = (
-        *("curl", "-q", "-sS", "--fail", "--cacert", site.certificate.chain),
-        *("--resolve", f"{PASSED}:{PORT}:{MUX}", "--resolve", f"{ENDED}:{PORT}:{MUX}", *options),
-    )
-    site.path.run(*common, "--upload-file", site.original, f"{url}/{name}")
-    site.path.run(*common, "--output", back, f"{url}/original")
-    given = site.folder / "web" / name
-    return sum(_check(name, copy.read_bytes(), site.data) for copy in (given, back))
+    return _curl_up(site, name, url, *options) + _curl_down(site, name, url, *options)
 
 
 def _https_passed(site: Site) -> int:
-    return _curl(site, "passed", f"https://{PASSED}:{PORT}", "--http2")
+    return _curl(site, *_PASSED)
 
 
 def _https_ended(site: Site) -> int:

@@ -99,8 +99,54 @@ backend = udp:{at}:{site}
 """
 
 
-class Site:
-    """The servers, in the network where the tests are, and txmux in its own.
+class FileServers:
+    """An SSH server and a web server, from which clients get files, and to which they give some; where the tests are.
+
+    Args:
+        undone: Ends them.
+        path: Between them and the clients.
+        seed: From what follows what the files have in them.
+        size: Bytes of what clients get and give.
+
+    Attributes:
+        path: The path.
+        folder: For the files of the programs.
+        data: What clients give, and what they get.
+        original: The file with that.
+        certificate: Of the web server, by all names.
+        web: Its port for HTTP.
+        secure: Its port for HTTPS.
+        ssh: The SSH server.
+    """
+
+    def __init__(self, undone: Undone, path: NetworkPath, *, seed: int, size: int) -> None:
+        self.path = path
+        self._undone = undone
+        self.folder = make_folder(undone)
+        self.data = hashlib.shake_128(b"%d" % seed).digest(size)
+        self.original = self.folder / "original"
+        self.original.write_bytes(self.data)
+        self.certificate = make_certificate(self.folder, PASSED, ENDED, "site.example.com")
+        (self.folder / "web").mkdir()
+        (self.folder / "web/original").write_bytes(self.data)
+        self.web, self.secure = free_port(), free_port()
+        lines = _NGINX.format(
+            web=self.web, secure=self.secure, folder=self.folder, certificate=self.certificate
+        )
+        self.share(start_nginx(self.folder, lines))
+        self.ssh = self.share(start_sshd(self.folder))
+
+    def share(self, started: T) -> T:
+        """Have a server last as long as these."""
+        self._undone.addCleanup(started.end)
+        child = getattr(started, "child", started)
+        if isinstance(child, Child):
+            child.allow(_LONG)
+        return started
+
+
+class Site(FileServers):
+    """Servers of all kinds, and txmux in its own network.
 
     Args:
         undone: Ends them.
@@ -110,34 +156,16 @@ class Site:
         size: Bytes of what clients get and give.
 
     Attributes:
-        path: The path.
-        folder: For the files of the programs.
-        data: What clients give, and what they get.
         mux: The service.
     """
 
     def __init__(
         self, undone: Undone, path: NetworkPath, *, relay: str, seed: int, size: int
     ) -> None:
-        self.path = path
-        self._undone = undone
-        self.folder = _make_folder(undone)
-        self.data = hashlib.shake_128(b"%d" % seed).digest(size)
-        self.original = self.folder / "original"
-        self.original.write_bytes(self.data)
-        self.certificate = make_certificate(self.folder, PASSED, ENDED, "site.example.com")
-        (self.folder / "web").mkdir()
-        (self.folder / "web/original").write_bytes(self.data)
-        ports = {name: free_port() for name in ("web", "secure", "postgres")}
-        self.share(
-            start_nginx(
-                self.folder,
-                _NGINX.format(**ports, folder=self.folder, certificate=self.certificate),
-            )
-        )
-        self.ssh = self.share(start_sshd(self.folder))
+        super().__init__(undone, path, seed=seed, size=size)
         redis = self.share(start_redis(self.folder))
-        self.share(start_postgres(_make_folder(undone), ports["postgres"]))
+        postgres = free_port()
+        self.share(start_postgres(make_folder(undone), postgres))
         hosts = self.folder / "hosts"
         hosts.write_text("".join(f"192.0.2.{number} n{number}.test\n" for number in range(1, 101)))
         self.share(start_dnsmasq(hosts))
@@ -157,7 +185,9 @@ class Site:
             ssh=self.ssh.port,
             redis=redis.port,
             site=site.port,
-            **ports,
+            web=self.web,
+            secure=self.secure,
+            postgres=postgres,
         )
         rules += "".join(
             program.routes.replace("127.0.0.1", SERVER)
@@ -170,21 +200,14 @@ class Site:
         undone.addCleanup(self.mux.child.end)
         self.wireguard.ready()
 
-    def share(self, started: T) -> T:
-        """Have a server last as long as the site."""
-        self._undone.addCleanup(started.end)
-        child = getattr(started, "child", started)
-        if isinstance(child, Child):
-            child.allow(_LONG)
-        return started
-
     def logged(self) -> list[Record]:
         """Stop the service, which must be in order, and give the lines of its access log."""
         self.mux.stop()
         return self.mux.lines()
 
 
-def _make_folder(undone: Undone) -> Path:
+def make_folder(undone: Undone) -> Path:
+    """Make a folder that others may look into."""
     folder = Path(tempfile.mkdtemp(prefix="txmux-networks-"))
     undone.addCleanup(shutil.rmtree, folder, ignore_errors=True)
     os.chmod(folder, 0o755)  # noqa: PTH101 - the server of a database is another user
