@@ -21,7 +21,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, eventually
 from tests.programs import require_program
 
 if TYPE_CHECKING:
@@ -61,23 +61,33 @@ class Browser:
     """A Chromium of its own, with a profile of its own."""
 
     def __init__(self) -> None:
-        self._profile = tempfile.mkdtemp(prefix="txmux-browser-")
+        self._folder = Path(tempfile.mkdtemp(prefix="txmux-browser-"))
         options = ChromeOptions()
         options.binary_location = require_program("chromium")
         for option in _OPTIONS:
             options.add_argument(option)
-        options.add_argument(f"--user-data-dir={self._profile}")
+        options.add_argument(f"--user-data-dir={self._folder / 'profile'}")
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-        self._driver = Chrome(options, Service(require_program("chromedriver")))
+        # When it is killed, because it takes long to end, it leaves its temporary files behind.
+        environment = {**os.environ, "TMPDIR": str(self._folder)}
+        self._service = Service(require_program("chromedriver"), env=environment)
+        # A connection to the driver that is kept may be another one after a test than before.
+        self._driver = Chrome(options, self._service, keep_alive=False)
         self._driver.set_page_load_timeout(60)
         self._driver.set_script_timeout(60)
 
     def end(self) -> None:
         """End it."""
         self._driver.quit()
-        shutil.rmtree(self._profile, ignore_errors=True)
+        self._service.process.wait(PATIENCE)  # it may have been killed at last
+        eventually(self._is_removed, "the browser's files are gone")
+
+    def _is_removed(self) -> bool:
+        # Some of its processes may still write when the driver has ended.
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return not self._folder.exists()
 
     def tell(self, command: str, **values: Any) -> Any:
         """Give a command of the DevTools protocol."""

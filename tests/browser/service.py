@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 from contextlib import suppress
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Holding:
-    """A server that takes connections, and keeps them.
+    """A server that takes connections, and keeps each until its client leaves.
 
     Attributes:
         port: Its port.
@@ -27,22 +28,39 @@ class Holding:
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=1000)
         self.port: int = self._socket.getsockname()[1]
-        self._taken: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._take, daemon=True)
+        self._taken = selectors.DefaultSelector()
+        self._taken.register(self._socket, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
-    def _take(self) -> None:
-        with suppress(OSError):  # it has been closed
-            while True:
-                self._taken.append(self._socket.accept()[0])
+    def _serve(self) -> None:
+        while True:
+            for key, _ in self._taken.select():
+                one = key.fileobj
+                assert isinstance(one, socket.socket)
+                if one is not self._socket:
+                    self._hear(one)
+                    continue
+                try:
+                    self._taken.register(one.accept()[0], selectors.EVENT_READ)
+                except OSError:  # it has been closed
+                    return
+
+    def _hear(self, one: socket.socket) -> None:
+        with suppress(OSError):
+            if one.recv(65536):
+                return
+        self._taken.unregister(one)
+        one.close()
 
     def end(self) -> None:
         """End it."""
         self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(60)
-        for one in self._taken:
-            one.close()
+        self._thread.join()
+        for key in [*self._taken.get_map().values()]:
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        self._taken.close()
 
 
 class Watched:
@@ -86,10 +104,15 @@ class Watched:
         self._ends.append(client)
         return client
 
+    def leave(self) -> None:
+        """End the clients."""
+        while self._ends:
+            one = self._ends.pop()
+            one.end() if isinstance(one, Child) else one.close()
+
     def end(self) -> None:
         """End the clients and the service."""
-        for one in self._ends:
-            one.end() if isinstance(one, Child) else one.close()
+        self.leave()
         self.mux.stop()
 
 

@@ -62,6 +62,7 @@ class PageTests(BrowserCase):
         cls.watched = cls.share(Watched(cls.folder, rules))
 
     def setUp(self) -> None:
+        self.addCleanup(self.watched.leave)
         self.log_in(self.watched)
 
     def tearDown(self) -> None:

@@ -24,6 +24,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner
 from twisted.trial.unittest import TestCase
 
+from tests.support.ports import listen_tcp
 from txmux.sockets.descriptors import DESCRIPTORS
 
 _reactor: Any = any_reactor
@@ -153,10 +154,10 @@ def _describe_socket(descriptor: int) -> str:
 
 
 class _WarmUp(TestCase):
-    """Has the reactor open what it keeps for good: what wakes it, and a descriptor in reserve."""
+    """Has opened what is kept for good: by the reactor what wakes it, and a descriptor in reserve; by the tests their range of ports."""
 
     async def listen(self) -> None:
-        await _reactor.listenTCP(0, Factory(), interface="127.0.0.1").stopListening()
+        await listen_tcp(_reactor, Factory(), interface="127.0.0.1").stopListening()
 
 
 class Guard:

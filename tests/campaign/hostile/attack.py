@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import mmap
 import multiprocessing
 import resource
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 BAD = "127.0.0.2"
 TICK = 0.01  # seconds
 _LINGER = struct.pack("ii", 1, 0)
+
+
+def _shared() -> ctypes.c_longlong:
+    """Give a number in memory that is shared with processes that are forked. multiprocessing would keep a file open for its next ones."""
+    return ctypes.c_longlong.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_longlong)))
 
 
 @attrs.frozen
@@ -43,7 +50,7 @@ class Target:
     many: int
     part: float
     chance: random.Random
-    count: Any = attrs.field(factory=lambda: multiprocessing.Value("q", 0, lock=False))
+    count: ctypes.c_longlong = attrs.field(factory=_shared)
 
     def done(self, more: int = 1) -> None:
         """Count what was done."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening
+from benchmarks.children import BenchmarkError, Child, eventually, is_listening
 from benchmarks.servers import find_program
 from tests.campaign.hostile.admin import TOKEN
 from tests.campaign.hostile.configurations import HAPROXY, NGINX, SSLH, TXMUX
 from tests.support.certificates import Identity, make_authority
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ def running(peer: Peer, server: int, folder: Path, cores: Sequence[int]) -> Iter
         BenchmarkError: It does not start.
     """
     papers = make_papers(folder)
-    ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
+    ports = {name: free_port() for name in SERVICES}
     values = {name: str(port) for name, port in ports.items()}
     file = folder / "configuration"
     text = peer.configuration

@@ -5,7 +5,6 @@ The first line of an input has the method, the path and the query; what follows 
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 _CALLER = Caller("uid 0", "UID 0")
 
 
-@functools.cache
 def _counters() -> Counters:
     counters = Counters()
     counters.extend(RULES)
