@@ -99,6 +99,11 @@ class H3Client(QuicConnectionProtocol):
         await self._loop.create_datagram_endpoint(lambda: self, local_addr=("::", 0))
         before.close()
 
+    def leave(self) -> None:
+        """Close the port that it has moved to; aioquic knows the first one only."""
+        if self._transport is not None:
+            self._transport.close()
+
     def quic_event_received(self, event: QuicEvent) -> None:
         """Note what has come."""
         if isinstance(event, HandshakeCompleted):
@@ -190,6 +195,7 @@ async def client(
             made.transmit()
             await asyncio.wait_for(made.wait_connected(), PATIENCE)
         yield made
+    made.leave()
 
 
 def _scrambled(quic: Any, chance: random.Random, send: Any, now: float) -> Any:

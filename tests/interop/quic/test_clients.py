@@ -99,7 +99,8 @@ class ClientTests(QuicCase):
         profile = tempfile.mkdtemp(prefix="profile-", dir=self.folder)
         self.addCleanup(shutil.rmtree, profile, ignore_errors=True)
         page = output_of(
-            "chromium",
+            # What it leaves of its temporary files goes with the folder.
+            *("env", f"TMPDIR={self.folder}", require_program("chromium")),
             *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
             *(("--no-sandbox",) if os.geteuid() == 0 else ()),
             f"--user-data-dir={profile}",
