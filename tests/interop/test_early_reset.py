@@ -9,6 +9,7 @@ import threading
 
 from tests.interop.children import InteropTestCase
 from tests.interop.mux import Mux
+from tests.support.queues import until_taken
 from txmux.sockets.options import keepalive_options, set_options
 
 _CLIENTS = 200
@@ -66,6 +67,8 @@ class EarlyResetTests(InteropTestCase):
         for _ in range(_CLIENTS):
             with mux.connect() as client:
                 client.sendall(said)
+                # A reset that overtakes what is before it leaves a connection that is never accepted.
+                until_taken(client)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         reasons = {line["reason"] for line in mux.take(_CLIENTS)}
         self.assertLessEqual(reasons, {"client-reset", "client-gone"})

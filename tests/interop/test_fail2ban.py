@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.interop.children import PATIENCE, Child, InteropTestCase, eventually, output_of, run
 from tests.interop.mux import twist_command
+from tests.support.queues import until_taken
 
 _FAIL2BAN = Path(__file__).parents[2] / "examples" / "fail2ban"
 _FILTER = _FAIL2BAN / "filter.d" / "txmux.conf"
@@ -101,6 +102,8 @@ class FilterTests(InteropTestCase):
             self.visit(ports["six"], b"GET / HTTP/1.1\r\n", "::1")
             self.visit(ports["proxied"], b"no header\r\n\r\n")
             with socket.create_connection(("127.0.0.1", ports["limited"])) as first:
+                first.sendall(b"G")
+                until_taken(first)  # so it comes first, whatever overtakes what
                 self.visit(ports["limited"], b"")
                 first.sendall(b"\xff")
                 first.recv(1)

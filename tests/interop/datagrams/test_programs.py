@@ -76,9 +76,11 @@ class ProgramTests(InteropTestCase):
         """Have programs do what they do, all at once, and check their lines in the access log."""
         programs = [self.programs[name] for name in names]
         with ThreadPoolExecutor(len(programs)) as threads:
-            for used in [threads.submit(program.use) for program in programs]:
-                used.result()
+            uses = [threads.submit(program.use) for program in programs]
+        # The next test must not find them, if one of these has failed.
         lines = self.ended()
+        for used in uses:
+            used.result()
         for program in programs:
             program.check(lines)
         self.assertEqual(

@@ -74,7 +74,7 @@ class ClientTests(QuicCase):
     def routes(self) -> list[Record]:
         """Check that the access log has both names, each with its route, and give its lines."""
         lines = self.logged(self.mux)
-        self.assertEqual([line["route"] for line in lines], ["site", "shop"])
+        self.assertEqual([line["route"] for line in lines], ["site", "shop"], lines)
         for line in lines:
             facts = line["facts"]
             self.assertEqual(facts["sni"], f"{line['route']}.example.com")
