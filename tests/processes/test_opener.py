@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
 import pwd
 import signal
@@ -248,7 +250,7 @@ class OpenerTest(SynchronousTestCase):
 
     def test_nonsense(self) -> None:
         """Who sends anything else is not listened to any more; others are."""
-        for nonsense in (b"nonsense", b"1", b'"x"', b"[" * 50_000, b"\xff"):
+        for nonsense in (b"nonsense", b"1", b'"x"', b"[]", b"[" * 50_000, b"\xff"):
             with self.opener.another() as other:
                 other.send(nonsense)
                 self.assertEqual(other.recv(100), b"", nonsense)
@@ -257,6 +259,21 @@ class OpenerTest(SynchronousTestCase):
                 other.send(question)
                 self.assertIn(b"refused", other.recv(100), question)
         self.assertEqual(self.text(self.key), "precious")
+
+    def test_unread(self) -> None:
+        """Who reads no answers is not listened to any more, and what was opened for it is closed."""
+        process = self.opener._process
+        assert process is not None
+        descriptors = Path(f"/proc/{process.pid}/fd")
+        question = json.dumps({"do": "open", "path": str(self.key), "write": False}).encode()
+        self.opener.commit()  # whatever was asked before is over
+        before = len([*descriptors.iterdir()])
+        for _ in range(3):
+            with self.opener.another() as other, contextlib.suppress(ConnectionError):
+                while True:
+                    other.send(question)
+        self.opener.commit()
+        self.assertEqual(len([*descriptors.iterdir()]), before)
 
 
 class FilesTest(SynchronousTestCase):

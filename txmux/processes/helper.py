@@ -36,6 +36,8 @@ __all__ = ["Helper"]
 
 _PACKET = 65536  # bytes
 _MOST_RECEIVED = 3
+_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
+"""What is raised where nobody is there any more, or talks nonsense."""
 _TOLD_OF = {"TXMUX_PREDECESSOR", "TXMUX_HELPER"}
 """The environment variables that tell a new process of its descriptors."""
 
@@ -92,6 +94,7 @@ class Helper:
     def _serve(self, connection: socket.socket) -> None:
         try:
             packet, received, _, _ = socket.recv_fds(connection, _PACKET, _MOST_RECEIVED)
+            descriptors: list[int] = []
             try:
                 if not packet:
                     raise ConnectionError
@@ -100,20 +103,17 @@ class Helper:
                 answer, descriptors = self.answer(
                     question, received, may_all=connection.fileno() in self._may_all
                 )
+                answer["number"] = number
+                connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
+                socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
             finally:
-                for one in received:
+                for one in (*received, *descriptors):
                     os.close(one)
-            answer["number"] = number
-            connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
-            socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
-        except (OSError, ValueError, AttributeError):  # gone, or it talks nonsense
+        except _GONE:
             self._poll.unregister(connection)
             self._may_all.discard(connection.fileno())
             del self._connections[connection.fileno()]
             connection.close()
-        else:
-            for descriptor in descriptors:
-                os.close(descriptor)
 
     def answer(
         self, question: dict[str, Any], received: Sequence[int] = (), *, may_all: bool
