@@ -176,6 +176,7 @@ class AdmissionTests(SynchronousTestCase):
             self.assertIn(line, found.text)
         for more in ("limit_conn_zone $ssl_preread_server_name zone=z:1m;", ""):
             self.assertEqual(len(looks(server("limit_conn z 7; proxy_pass a;", more))), 1)
+        self.assertEqual(len(looks(server("limit_conn {} proxy_pass a;"))), 1)
         found = server(
             "limit_conn z 7; limit_conn_dry_run on; proxy_pass a;",
             "limit_conn_zone $remote_addr zone=z:1m;",

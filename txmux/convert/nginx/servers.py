@@ -244,7 +244,7 @@ class Server:
     def _limits(self, section: Section, key: str, *, shared: bool) -> None:
         for directive in self._scope.all("limit_conn"):
             counted = self._made.zones.get(directive.value, "")
-            most = directive.parameters[-1]
+            most = directive.words[-1]
             if self._scope.is_on("limit_conn_dry_run"):
                 message = f"{directive}: is left out: limit_conn_dry_run has it only counted"
                 self._draft.warn(directive.line, message, section)
