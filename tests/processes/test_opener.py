@@ -110,6 +110,24 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual([self.text(token) for token in tokens[:2]], ["usual.token", "own.token"])
         self.assert_denied(tokens[2])
 
+    def test_secrets(self) -> None:
+        """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""
+        tokens = [self.folder / name for name in ("admin.token", "crowdsec.key")]
+        for token in tokens:
+            token.write_text(token.name)
+        told = (
+            "admin = 127.0.0.1:0\nadmin_token = admin.token\ncrowdsec_key = crowdsec.key\n"
+            "[listen other]\nendpoint = 127.0.0.1:0\ndeny = crowdsec:http://127.0.0.1:1\n"
+        )
+        self.rules.write_text(self.rules.read_text().replace("[listen", f"{told}[listen", 1))
+        self.opener.read_rules()
+        self.assertEqual([*map(self.text, tokens)], [token.name for token in tokens])
+        with self.opener.another() as connection:
+            other = Opener(connection)
+            os.close(other.open_file(self.key))
+            for token in tokens:
+                self.assertRaises(PermissionError, other.open_file, token)
+
     def test_missing(self) -> None:
         """A file that is named and not there is missing, as it is without a helper."""
         self.text(self.key)  # it has read the rules

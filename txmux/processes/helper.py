@@ -129,7 +129,7 @@ class Helper:
             The answer, and the descriptor that goes with it.
         """
         does: dict[str, Callable[..., list[int] | tuple[dict[str, Any], list[int]]]]
-        does = {"open": self._open}
+        does = {"open": partial(self._open, may_all)}
         if may_all:
             does |= {
                 "bind": self._bind,
@@ -156,10 +156,12 @@ class Helper:
             return {"refused": str(problem)[: _PACKET // 2]}, []
         return done if isinstance(done, tuple) else ({}, done)
 
-    def _open(self, path: str, *, write: bool) -> list[int]:
+    def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - nobody asks for it by name
         if write:
             return [self._open_log(path)]
-        if not any(path in named.files for named in self._named):
+        if not any(
+            path in named.files or (may_all and path in named.secrets) for named in self._named
+        ):
             raise _not_named(path)
         if any(path == named.token for named in self._named):
             make_token(Path(path))

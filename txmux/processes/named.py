@@ -15,7 +15,7 @@ from txmux.rules.model import Backend
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from txmux.rules.model import Rules
     from txmux.serving.places import Place
@@ -29,12 +29,14 @@ class Named:
 
     Attributes:
         files: That may be read.
+        secrets: That may be read, but not by workers: by these, the service is asked, or asks others.
         log: That may be appended to.
         places: Where may be listened, by listener and text.
         token: That may be made, if it is not there.
     """
 
     files: frozenset[str]
+    secrets: frozenset[str]
     log: str | None
     places: dict[tuple[str, str], Place]
     owner: tuple[int, int] | None
@@ -53,23 +55,21 @@ class Named:
             if isinstance(backend, Backend) and backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
         log, token = rules.settings.access_log, rules.settings.admin_token
-        files += [
-            token,
-            rules.settings.crowdsec_key,
-            rules.settings.shared_limits_password,
-            *rules.settings.geo_databases,
-        ]
+        files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]
         files += map(Path, rules.files.texts)
         account = account_of(rules)
         return cls(
-            frozenset(
-                [*LOOKED_UP, *(os.path.abspath(path) for path in files if path)]  # noqa: PTH100 - links stay
-            ),
-            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100
+            frozenset([*LOOKED_UP, *_absolute(files)]),
+            frozenset(_absolute([token, rules.settings.crowdsec_key])),
+            os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
             {(place.listener, place.text): place for place in _places(rules)},
             account.owner if account else None,
-            os.path.abspath(token) if token else None,  # noqa: PTH100 - links stay
+            os.path.abspath(token) if token else None,  # noqa: PTH100 - as above
         )
+
+
+def _absolute(paths: Iterable[Path | None]) -> Iterator[str]:
+    return (os.path.abspath(path) for path in paths if path)  # noqa: PTH100 - as above
 
 
 def _places(rules: Rules) -> Iterator[Place]:
