@@ -121,13 +121,6 @@ class SharedLimitsTest(SynchronousTestCase):
         """There is a table for each listener that counts sources, and none for the others."""
         self.assertEqual(set(self.limits._tables), {"counted", "timed"})
 
-    def test_without_memfd(self) -> None:
-        """Where the system has no files in memory, one without a name does."""
-        self.patch(limits, "sys", type("Other", (), {"platform": "other"}))
-        made = SharedLimits.make(self.rules, 1)
-        self.addCleanup(made.close)
-        made.admissions(0, self.clock.seconds, 3)(self.rules.listeners[1]).enter(None, CLIENT)
-
     def test_per_source(self) -> None:
         """What a client has in one worker is missing in the other."""
         one, other = self.admissions("counted")

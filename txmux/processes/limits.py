@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
-import mmap
 import os
-import sys
-import tempfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from typing_extensions import override
 from txmux.frontend.hops import Hops
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
+from txmux.sharedmemory import make, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -192,7 +190,7 @@ class SharedLimits:
             rules: With which it begins.
             workers: The highest number of them, also later.
         """
-        descriptor = _unnamed_file()
+        descriptor = make("txmux limits")
         layout = Layout(1 + workers + 2)
         layout.extend(rules)
         _make_room(descriptor, layout)
@@ -223,7 +221,7 @@ class SharedLimits:
         self.layout = layout
         if layout.size > len(self._memory):
             # The one before is given back with the last that uses it.
-            self._memory = memoryview(mmap.mmap(self.descriptor, 0))
+            self._memory = mapped(self.descriptor, _room(layout))
         size = SourceTable.size(layout.columns)
         self._tables = {
             name: SourceTable(
@@ -355,13 +353,9 @@ class SharedLimits:
 
 
 def _make_room(descriptor: int, layout: Layout) -> None:
-    """Let the memory be as large as it has to be, with some room for what is added later."""
-    os.ftruncate(descriptor, -(-layout.size // _STEP) * _STEP)
+    os.ftruncate(descriptor, _room(layout))
 
 
-def _unnamed_file() -> int:
-    """Make a file in memory, where the system has such, that is gone when nobody has it open any more."""
-    if sys.platform == "linux":
-        return os.memfd_create("txmux")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def _room(layout: Layout) -> int:
+    """Tell how large the memory has to be, with some room for what is added later."""
+    return -(-layout.size // _STEP) * _STEP

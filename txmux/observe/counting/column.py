@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import sys
-import tempfile
 import weakref
 from typing import TYPE_CHECKING
 
@@ -28,13 +25,14 @@ from txmux.observe.counting.counts import (
     ServerCounts,
 )
 from txmux.rules.model.backend import backends_of
+from txmux.sharedmemory import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.rules.model import Listener, Route, Rules
 
-__all__ = ["NO_ROUTE", "Column", "Layout", "keys_of", "routes_of", "unnamed_file"]
+__all__ = ["NO_ROUTE", "Column", "Layout", "keys_of", "routes_of"]
 
 NO_ROUTE = ""
 """Stands for the route of connections that none has taken."""
@@ -134,8 +132,7 @@ class Column:
     def use(self) -> None:
         """Follow the layout, for which there is more memory now. Blocks that somebody has are in the same memory."""
         if self.descriptor is not None and len(self._cells) < self.layout.cells:
-            # Given back with the last that uses it.
-            self._cells = memoryview(mmap.mmap(self.descriptor, self.layout.size)).cast("Q")
+            self._cells = mapped(self.descriptor, self.layout.size).cast("Q")
 
     def block(self, key: str) -> memoryview[int]:
         """Give the cells of something; what the layout does not have is counted for nobody else."""
@@ -168,11 +165,3 @@ class Column:
     def server(self, backend: str, text: str) -> ServerCounts:
         """Give what counts connections to a server; the text is that of the rules."""
         return ServerCounts(self.block(SERVER.key(backend, text)))
-
-
-def unnamed_file(name: str) -> int:
-    """Make a file in memory, where the system has such, that is gone when nobody has it open any more."""
-    if sys.platform == "linux":
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.observe.counting.blocks import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
-from txmux.observe.counting.column import NO_ROUTE, Column, Layout, keys_of, unnamed_file
+from txmux.observe.counting.column import NO_ROUTE, Column, Layout, keys_of
 from txmux.observe.counting.live import live, live_on_route, live_on_server, undecided
+from txmux.sharedmemory import make
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -113,7 +114,7 @@ class Counters:
         """Give the column of a process; the same one for all that come after each other under that number."""
         column = self._columns.get(number)
         if column is None:
-            descriptor = unnamed_file("txmux counters")
+            descriptor = make("txmux counters")
             os.ftruncate(descriptor, self.layout.size)
             column = self._columns[number] = Column(self.layout, descriptor)
         return column
