@@ -74,6 +74,7 @@ class FramingTest(SynchronousTestCase):
             *(b"", b"x", b"\xff", b"[" * 100_000, b"null", b"[]", b"3", b"{}", b'{"kind":[]}'),
             *(b'{"kind":"known","ask":"1"}', b'{"kind":"known","descriptors":"1"}'),
             *(b'{"kind":"known","descriptors":-1}', b'{"kind":"known","descriptors":1}'),
+            b'{"kind":"known","descriptors":1%b}' % (b"0" * 30),
             *(b'{"kind":"answer"}', b'{"kind":"answer","to":[]}'),
         ):
             received: list[int] = []

@@ -214,10 +214,10 @@ class Channel(Protocol):
 
     def _descriptors(self, count: int) -> list[int]:
         """Give the descriptors of a message; fewer if this process may have no more."""
-        sent = range(0, count, MOST)
-        if len(self._received) < len(sent):
+        sent = -(-count // MOST)
+        if len(self._received) < sent:
             raise IndexError(f"of {count} descriptors, not all were sent")
-        return [*itertools.chain(*(self._received.popleft() for _ in sent))]
+        return [*itertools.chain(*(self._received.popleft() for _ in range(sent)))]
 
     def _answer(
         self, number: int, kind: str, handler: Callable[..., object] | None, values: dict[str, Any]
