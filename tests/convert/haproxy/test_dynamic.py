@@ -160,6 +160,7 @@ class LimitTests(SynchronousTestCase):
         track = "tcp-request connection track-sc0 src"
         for lines in (
             ("tcp-request connection reject if { src_conn_cur ge 5 }",),
+            ("tcp-request x track-sc0 src", "tcp-request content reject if { src_conn_cur ge 5 }"),
             (track, "tcp-request connection reject if { src_conn_cur ge 5 } { src ::1 }"),
             (track, "tcp-request connection reject unless { src_conn_cur lt 5 }"),
             (track, "tcp-request connection reject if { sc0_conn_cnt gt 5 }"),

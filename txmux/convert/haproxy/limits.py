@@ -98,7 +98,10 @@ def tracking(proxy: Proxy) -> list[Line]:
     return [
         line
         for line in proxy.all("tcp-request")
-        if len(line.words) > 3 and line.words[2].startswith("track-sc") and line.words[3] == "src"
+        if len(line.words) > 3
+        and line.words[1] in _LAYERS
+        and line.words[2].startswith("track-sc")
+        and line.words[3] == "src"
     ]
 
 
