@@ -18,6 +18,7 @@ from txmux.processes.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.collecting import UNCOLLECTED
 from txmux.processes.handover import Adopting, hand_over
 from txmux.processes.keeping import Keeping
+from txmux.processes.starting import sockets_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -272,10 +273,10 @@ class OneProcess:
         """What a worker's channel calls."""
 
         async def give(descriptors: Sequence[int]) -> int:
-            return await self.hand_over(_sockets(descriptors))
+            return await self.hand_over(sockets_of(descriptors))
 
         async def take(descriptors: Sequence[int]) -> None:
-            await self.adopt(_sockets(descriptors))
+            await self.adopt(sockets_of(descriptors))
 
         return {"pause": self.pause, "accept": self.accept, "hand_over": give, "take_over": take}
 
@@ -440,7 +441,3 @@ async def _outcome(asked: Awaitable[Any]) -> Any:
         return await asked
     except ChannelError as problem:
         return problem
-
-
-def _sockets(descriptors: Sequence[int]) -> list[socket.socket]:
-    return [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -9,8 +9,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from attrs.validators import deep_mapping, instance_of
 from typing_extensions import override
 
+from txmux.errors import MuxError
 from txmux.frontend.hops import Hops
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
@@ -25,6 +27,8 @@ __all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
 _MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
+_FEWEST = 3  # columns: these, and that of the process that makes the memory
+_PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 _STEP = 1 << 17
 """Bytes by which the memory grows: of what is not written, the system keeps nothing."""
 
@@ -126,6 +130,10 @@ class SharedTally(Tally):
         self._counts[self._worker] = self._counter.count
 
 
+class LayoutError(MuxError):
+    """Something that is to be counted has no place in the memory."""
+
+
 @attrs.define
 class Layout:
     """Where each number is in the memory. It only ever grows, so that what counts in one place goes on.
@@ -137,10 +145,10 @@ class Layout:
         size: Of all, in bytes.
     """
 
-    columns: int
-    rows: dict[str, int] = attrs.field(factory=dict)
-    tables: dict[str, int] = attrs.field(factory=dict)
-    size: int = Hops.SIZE
+    columns: int = attrs.field(validator=instance_of(int))
+    rows: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
+    tables: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
+    size: int = attrs.field(default=Hops.SIZE, validator=instance_of(int))
 
     def extend(self, rules: Rules) -> None:
         """Find places for all that the listeners of rules count."""
@@ -150,6 +158,23 @@ class Layout:
         for listener in rules.listeners:
             if SourceLimits.of(listener) is not None and listener.name not in self.tables:
                 self.tables[listener.name] = self._add(SourceTable.size(self.columns))
+
+    def check(self) -> None:
+        """See that each has its place in the memory.
+
+        Raises:
+            LayoutError: One has not.
+        """
+        table = SourceTable.size(self.columns) if self.columns >= _FEWEST else 0
+        ends = [start + self.columns * _SIZE for start in self.rows.values()]
+        ends += [start + table for start in self.tables.values()]
+        starts = [*self.rows.values(), *self.tables.values()]
+        if (
+            not table
+            or self.size < max(Hops.SIZE, *ends, 0)
+            or any(start < Hops.SIZE or start % _SIZE for start in starts)
+        ):
+            raise LayoutError(f"not all that is counted has a place in {self.size} bytes of memory")
 
     def _add(self, size: int) -> int:
         start = self.size
@@ -217,11 +242,16 @@ class SharedLimits:
         self.use(self.layout)
 
     def use(self, layout: Layout) -> None:
-        """Follow the parent, who has made room."""
-        self.layout = layout
+        """Follow the parent, who has made room.
+
+        Raises:
+            MuxError: There is no such room.
+        """
+        layout.check()
         if layout.size > len(self._memory):
             # The one before is given back with the last that uses it.
             self._memory = mapped(self.descriptor, _room(layout))
+        self.layout = layout
         size = SourceTable.size(layout.columns)
         self._tables = {
             name: SourceTable(
@@ -272,7 +302,11 @@ class SharedLimits:
         limits = SourceLimits.of(listener)
         if limits is None:
             return None
-        table, expected = self._tables[listener.name], self.layout.columns - 1
+        table, expected = self._tables.get(listener.name), self.layout.columns - 1
+        if table is None:
+            raise LayoutError(
+                f"the sources of [listen {listener.name}] have no place in the memory"
+            )
         return PerSource(limits, seconds, table, worker, self._lock, expected)
 
     def sources(self, seconds: Callable[[], float]) -> dict[str, PerSource | None]:

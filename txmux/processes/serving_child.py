@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import socket
+import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.live.inside import Inside
 from txmux.observe.access_log import open_log
@@ -16,20 +18,19 @@ from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.processes.account import account_of
 from txmux.processes.channel import Channel
 from txmux.processes.exchange import OneProcess
-from txmux.processes.limits import Layout, SharedLimits
 from txmux.processes.opener import Opener
 from txmux.processes.sandbox import confine
-from txmux.rules.model import Files
-from txmux.rules.reading.parser import read_again
+from txmux.processes.starting import Opened, Prepare, Start, close, named, read, sockets_of
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from txmux.frontend.limits.admission import Admission
-    from txmux.processes.sandbox import Sandbox
+    from txmux.processes.limits import SharedLimits
     from txmux.rules.model import Listener, Rules
     from txmux.serving.prepared import Prepared
 
@@ -69,60 +70,46 @@ class Child:
         }
         self.channel = Channel(handlers, self._alone, reactor)
 
-    def _count_in(self, descriptors: Sequence[int], places: dict[str, int], cells: int) -> None:
-        """Count where the parent reads, from the start. The second descriptor stays open for as long as this process may count."""
-        self._column = Column(CountersLayout(places, cells), descriptors[0])
+    def _count_in(self, descriptors: Sequence[int], **told: Any) -> None:
+        """Count where the parent reads, from the start.
 
-    def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
+        Args:
+            descriptors: The memory, and what stays open for as long as this process may count.
+            told: See `CountersLayout`.
+        """
+        try:
+            memory, life = descriptors
+            self._column = Column(read(CountersLayout, told), memory)
+        except (MuxError, ValueError):
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+        weakref.finalize(self._column, os.close, life)
+        del self.channel.handlers["count_in"]
+
+    def _count_more(self, gone: Sequence[str] = (), **told: Any) -> None:
         """Make use of memory that the parent has made for other rules, and no more of what is gone."""
+        more, known = read(CountersLayout, told), self._column.layout
         for key in gone:
-            self._column.layout.places.pop(key, None)
-        self._column.layout.places.update(places)
-        self._column.layout.cells = cells
+            known.places.pop(key, None)
+        known.places.update(more.places)
+        known.cells = more.cells
         self._column.use()
 
-    def _start(
-        self,
-        descriptors: Sequence[int],
-        rules: dict[str, Any],
-        limits: dict[str, Any],
-        sockets: Sequence[str],
-        state: Mapping[str, Any] | None = None,
-        *,
-        generation: int = 1,
-        opener: bool = False,
-        sandbox: Sandbox = "off",
-    ) -> None:
+    def _start(self, descriptors: Sequence[int], **told: Any) -> None:
         """Serve.
 
         Args:
-            descriptors: The memory that all workers share, the listening sockets, and what leads to the opener.
-            rules: What was in their files.
-            limits: Where everything is in the memory.
-            sockets: The keys of the places of the sockets, in their order.
-            state: What is known already; see `txmux.serving.state`.
-            generation: The number of the version of the rules.
-            opener: Whether there is a helper that opens files.
-            sandbox: Whether this process is to open none by itself; see `txmux.processes.sandbox`.
+            descriptors: See `Opened`.
+            told: See `Start`.
         """
-        memory, *opened = descriptors
-        if opener:
-            use_helper(Opener(socket.socket(fileno=opened.pop())).open_file)
+        del self.channel.handlers["start"]
         try:
-            serving = self._serving = self._serve(
-                Files(**rules),
-                memory,
-                Layout(**limits),
-                dict(zip(sockets, opened, strict=True)),
-                generation,
-                sandbox,
-            )
-            serving.recall({**(state or {})})
+            self._serve(*_received(descriptors, told))
         except Exception:
             self.status = 1
             self._reactor.callLater(0, self._over)  # once the parent is told
             raise
-        self.begin(serving, OneProcess(serving, self._reactor))
 
     def begin(self, serving: Serving, exchange: OneProcess) -> None:
         """Do for the parent what one does that serves.
@@ -164,103 +151,75 @@ class Child:
         if self._serving is not None:
             Inside(self._serving).listen(tell if on else None)
 
-    def _serve(
-        self,
-        files: Files,
-        memory: int,
-        layout: Layout,
-        sockets: Mapping[str, int],
-        generation: int,
-        sandbox: Sandbox,
-    ) -> Serving:
-        rules = read_again(files)
-        confine(sandbox)  # before anything can start a thread, which would stay free
-        limits = self._limits = SharedLimits(memory, layout)
-        admission = self._admission(rules)
-        account = account_of(rules)
-        access_log = open_log(
-            rules.settings, after_turn(self._reactor), account.owner if account else None
-        )
-        serving = Serving(
-            rules,
-            access_log,
-            self._reactor,
-            checking=False,
-            accepting=False,  # the parent says when
-            shared=True,
-            hops=limits.hops,
-            column=self._column,
-        )
-        serving.number = generation
-        serving.admission = admission
-        for listener in rules.listeners:
-            factory = serving.add(listener, admission(listener))
-            for place in places_of(listener):
-                with socket.socket(fileno=sockets[place.key]) as opened:
-                    # It is so already, but Python does not know, and would make a duplicate wait for clients.
-                    opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-                    serving.listen(factory, place.key, opened)
-        if account is not None:
-            account.become()
-        return serving
+    def _serve(self, start: Start, opened: Opened) -> None:
+        if opened.opener is not None:
+            use_helper(Opener(opened.opener).open_file)
+        rules, limits = start.rules, opened.limits
+        self._limits = limits
+        try:
+            confine(start.sandbox)  # before anything can start a thread, which would stay free
+            admission = self._admission(rules)
+            account = account_of(rules)
+            access_log = open_log(
+                rules.settings, after_turn(self._reactor), account.owner if account else None
+            )
+            serving = self._serving = Serving(
+                rules,
+                access_log,
+                self._reactor,
+                checking=False,
+                accepting=False,  # the parent says when
+                shared=True,
+                hops=limits.hops,
+                column=self._column,
+            )
+            serving.number = start.generation
+            serving.admission = admission
+            for listener in rules.listeners:
+                factory = serving.add(listener, admission(listener))
+                for place in places_of(listener):
+                    serving.listen(factory, place.key, opened.sockets[place.key])
+            if account is not None:
+                account.become()
+        finally:
+            close(opened.sockets.values())  # each was duplicated
+        serving.recall(start.state)
+        self.begin(serving, OneProcess(serving, self._reactor))
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         assert self._limits is not None  # noqa: S101 - it serves
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
-    def _prepare(
-        self,
-        descriptors: Sequence[int],
-        rules: dict[str, Any],
-        limits: dict[str, Any],
-        sockets: Sequence[str],
-        generation: int = 0,
-        *,
-        afresh: bool,
-    ) -> None:
+    def _prepare(self, descriptors: Sequence[int], **told: Any) -> None:
         """Get ready for other rules.
 
         Args:
             descriptors: The listening sockets.
-            rules: What was in their files.
-            limits: Where everything is in the memory, in which there may be more now.
-            sockets: The keys of the places of the sockets, in their order.
-            generation: The number of the version of the rules; 0 is the next one, if they are others.
-            afresh: Whether these are other rules at all.
+            told: See `Prepare`.
         """
-        opened = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        opened = sockets_of(descriptors)
         try:
-            for one in opened:
-                one.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            other = read(Prepare, told)
+            sockets = named(other.sockets, opened, other.rules)
             self._abandon()
-            if generation and self._serving is not None:
-                self._serving.number = generation - afresh
-            self._prepared = (
-                self._prepare_serving(
-                    read_again(Files(**rules)),
-                    Layout(**limits),
-                    dict(zip(sockets, opened, strict=True)),
-                    afresh=afresh,
-                ),
-                opened,
-            )
+            if other.generation and self._serving is not None:
+                self._serving.number = other.generation - other.afresh
+            self._prepared = self._prepare_serving(other, sockets), opened
         except Exception:
-            for one in opened:
-                one.close()
+            close(opened)
             raise
 
-    def _prepare_serving(
-        self, rules: Rules, layout: Layout, sockets: Mapping[str, socket.socket], *, afresh: bool
-    ) -> Prepared:
+    def _prepare_serving(self, other: Prepare, sockets: Mapping[str, socket.socket]) -> Prepared:
         serving, limits = self._serving, self._limits
         assert serving is not None  # noqa: S101 - nobody asks before
         assert limits is not None  # noqa: S101 - as above
-        limits.use(layout)
+        limits.use(other.limits)
+        rules = other.rules
         access_log = open_log(rules.settings, after_turn(self._reactor))
         try:
             return serving.prepare(
-                rules, sockets, self._admission(rules), access_log, afresh=afresh
+                rules, sockets, self._admission(rules), access_log, afresh=other.afresh
             )
         except Exception:
             if access_log is not None:
@@ -346,6 +305,16 @@ class Child:
         else:
             self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
             self.stop()
+
+
+def _received(descriptors: Sequence[int], told: Mapping[str, Any]) -> tuple[Start, Opened]:
+    try:
+        start = read(Start, told)
+    except Exception:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+    return start, Opened.by(start, descriptors)
 
 
 def _answer() -> None:

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from tests.campaign.fuzz.target import cuttings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from txmux.processes.channel import Channel
 
@@ -53,7 +53,9 @@ def all_closed() -> Iterator[socket.socket]:
                 near.recv(1)  # fails if one is still open
 
 
-def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
+def hear(
+    channel: Channel, stream: bytes, far: socket.socket | Callable[[object, int], list[int]]
+) -> None:
     """Have a channel hear a stream, in pieces, with as many descriptors as its messages say, and then lose it.
 
     Whatever its messages are: nothing is raised, and no question is answered twice.
@@ -61,12 +63,15 @@ def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
     Args:
         channel: As above.
         stream: What it hears.
-        far: A socket, of which there are the descriptors.
+        far: A socket, of which there are the descriptors; or gives them, for a kind of message and their number.
     """
     transport = _Transport()
     channel.makeConnection(transport)
-    for count in _counts(stream):
-        channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
+    for kind, count in _counts(stream):
+        if callable(far):
+            channel.descriptors_received(far(kind, count))
+        else:
+            channel.descriptors_received([os.dup(far.fileno()) for _ in range(count)])
     start = 0
     *_, cuts = ([], *cuttings(stream))
     for cut in (*cuts, len(stream)):
@@ -79,9 +84,10 @@ def hear(channel: Channel, stream: bytes, far: socket.socket) -> None:
     channel.connectionLost(Failure(ConnectionDone()))
 
 
-def _counts(stream: bytes) -> Iterator[int]:
+def _counts(stream: bytes) -> Iterator[tuple[object, int]]:
     for one in stream.split(b"\n"):
         with suppress(ValueError, RecursionError, TypeError, KeyError):
-            count = json.loads(one)["descriptors"]
+            message = json.loads(one)
+            kind, count = message["kind"], message["descriptors"]
             if type(count) is int and 0 < count <= _MOST:
-                yield count
+                yield kind, count

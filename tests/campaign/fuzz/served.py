@@ -18,7 +18,7 @@ from txmux.sockets import poller
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_TEXT = """\
+TEXT = """\
 [listen web]
 endpoint = 127.0.0.1:443
 max_connections_per_source = 5
@@ -50,7 +50,7 @@ server = 127.0.0.1:8001
 max_connections = 10
 queue = 5
 """
-RULES = parse(_TEXT, "/nonexistent/rules.ini", matchers())
+RULES = parse(TEXT, "/nonexistent/rules.ini", matchers())
 
 
 class Reactor(MemoryReactorClock):
@@ -70,10 +70,21 @@ def serving() -> Iterator[tuple[Serving, Reactor]]:
     try:
         yield made, reactor
     finally:
+        end(made, reactor)
+
+
+def end(made: Serving | None, reactor: Reactor) -> None:
+    """End what serves, if anything does, and what there is in a reactor.
+
+    Args:
+        made: What serves.
+        reactor: Its own.
+    """
+    if made is not None:
         made.end_all()
         reactor.advance(0)
         made.doors.close_all()
-        for reader in reactor.getReaders():
-            with suppress(Exception):  # what has ended already
-                reader.connectionLost(Failure(ConnectionDone()))
-        poller._pollers.pop(reactor, None)  # it would keep the reactor
+    for reader in reactor.getReaders():
+        with suppress(Exception):  # what has ended already
+            reader.connectionLost(Failure(ConnectionDone()))
+    poller._pollers.pop(reactor, None)  # it would keep the reactor

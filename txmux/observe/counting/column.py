@@ -7,6 +7,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 import attrs
+from attrs.validators import deep_mapping, ge, instance_of
 
 from txmux.observe.counting.blocks import (
     BACKEND,
@@ -76,8 +77,10 @@ class Layout:
         cells: The number of all.
     """
 
-    places: dict[str, int] = attrs.field(factory=dict)
-    cells: int = 0
+    places: dict[str, int] = attrs.field(
+        factory=dict, validator=deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
+    )
+    cells: int = attrs.field(default=0, validator=(instance_of(int), ge(0)))
 
     def extend(self, keys: Iterable[str], spare: Mapping[str, list[int]] | None = None) -> None:
         """Find places for what has none yet.
@@ -113,6 +116,9 @@ class Column:
         layout: Where they are.
         descriptor: The file in memory that they are in, closed with the last user of this. Without it, nobody else sees them.
 
+    Raises:
+        SharedMemoryError: The file is smaller than the layout says; it stays open.
+
     Attributes:
         layout: As above.
         descriptor: As above.
@@ -122,11 +128,11 @@ class Column:
     def __init__(self, layout: Layout | None = None, descriptor: int | None = None) -> None:
         self.layout = layout or Layout()
         self.descriptor = descriptor
-        if descriptor is not None:
-            weakref.finalize(self, os.close, descriptor)
         self._own: dict[str, memoryview[int]] = {}
         self._cells = memoryview(b"").cast("Q")
         self.use()
+        if descriptor is not None:
+            weakref.finalize(self, os.close, descriptor)
         self.process = ProcessCounts(self.block(PROCESS.key()))
 
     def use(self) -> None:
@@ -138,7 +144,7 @@ class Column:
         """Give the cells of something; what the layout does not have is counted for nobody else."""
         start = self.layout.places.get(key)
         names = BLOCKS[key.partition("\n")[0]].names
-        if start is not None and start + len(names) <= len(self._cells):
+        if start is not None and 0 <= start <= len(self._cells) - len(names):
             return self._cells[start : start + len(names)]
         if key not in self._own:
             self._own[key] = memoryview(bytearray(len(names) * CELL)).cast("Q")

@@ -6,11 +6,14 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import attrs
+from attrs.validators import deep_iterable, deep_mapping, instance_of, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = ["OPTIONS", "Files"]
+
+_TEXT = instance_of(str)
 
 OPTIONS = "<options>"
 """The name of what is not in a file, but was said by the options of a command."""
@@ -26,9 +29,14 @@ class Files:
         variables: Those of the environment that values name; ``None`` for one that was not set.
     """
 
-    texts: Mapping[str, str] = attrs.field(factory=dict)
-    included: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
-    variables: Mapping[str, str | None] = attrs.field(factory=dict)
+    texts: Mapping[str, str] = attrs.field(factory=dict, validator=deep_mapping(_TEXT, _TEXT))
+    included: Mapping[str, Sequence[str]] = attrs.field(
+        factory=dict,
+        validator=deep_mapping(_TEXT, deep_iterable(_TEXT, instance_of((list, tuple)))),
+    )
+    variables: Mapping[str, str | None] = attrs.field(
+        factory=dict, validator=deep_mapping(_TEXT, optional(_TEXT))
+    )
 
     @property
     def sha256(self) -> str:

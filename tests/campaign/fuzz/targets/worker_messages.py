@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from txmux.serving.serving import Serving
 
 _NOT_HERE = ("start", "count_in")
-"""They would change this process: what it may open, and memory that it shares."""
+"""These have a target of their own, `worker_start`, with the descriptors that they need."""
 
 
 def _check(data: bytes) -> None:

@@ -1,0 +1,124 @@
+"""What a worker is told of rules and of memory, if it cannot be."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmux.errors import MuxError
+from txmux.observe.counting.column import Layout as CountersLayout
+from txmux.processes.limits import SharedLimits
+from txmux.processes.starting import Opened, Prepare, Start, ToldError, read, sockets_of
+from txmux.rules.reading.parser import parse
+from txmux.serving.places import places_of
+
+_RULES = "[listen a]\nendpoint = 127.0.0.1:1\nmax_connections_per_source = 5\n"
+
+
+class StartingTests(SynchronousTestCase):
+    """Messages with descriptors."""
+
+    def setUp(self) -> None:
+        rules = parse(_RULES, "x")
+        (place,) = places_of(rules.listeners[0])
+        self.limits = SharedLimits.make(rules, 2)
+        self.addCleanup(self.limits.close)
+        self.socket = socket.socket()
+        self.addCleanup(self.socket.close)
+        self.told: dict[str, Any] = {
+            "rules": {"texts": {"x": _RULES}},
+            "limits": attrs.asdict(self.limits.layout),
+            "sockets": [place.key],
+        }
+
+    def opened(self, memory: int, *sockets: int, **others: Any) -> Opened:
+        """Take duplicates of descriptors for a message."""
+        start = read(Start, {**self.told, **others})
+        return Opened.by(start, [os.dup(one) for one in (memory, *sockets)])
+
+    def assert_refused(self, *descriptors: int, **others: Any) -> None:
+        """See a message refused, and that no descriptor stays open."""
+        before = {*Path("/proc/self/fd").iterdir()}
+        self.assertRaises(MuxError, self.opened, *descriptors, **others)
+        self.assertEqual({*Path("/proc/self/fd").iterdir()}, before)
+
+    def test_read(self) -> None:
+        """The sockets are by their places, and what is not known is overlooked."""
+        memory, listening = self.limits.descriptor, self.socket.fileno()
+        opened = self.opened(memory, listening, listening, opener=True, colour="red")
+        self.addCleanup(opened.limits.close)
+        self.assertEqual([*opened.sockets], self.told["sockets"])
+        assert opened.opener is not None
+        for one in (opened.opener, *opened.sockets.values()):
+            one.close()
+
+    def test_descriptors(self) -> None:
+        """They have to be as many as are named, and sockets."""
+        memory, listening = self.limits.descriptor, self.socket.fileno()
+        self.assert_refused(memory)
+        self.assert_refused(memory, memory)
+        self.assert_refused(memory, listening, listening)
+        self.assert_refused(memory, listening, opener=True)
+        self.assert_refused(memory, listening, sockets=["other"])
+        self.assert_refused(memory, listening, listening, sockets=self.told["sockets"] * 2)
+        self.assert_refused(listening, listening)
+
+    def test_memory(self) -> None:
+        """Whatever is counted has to have a place in the memory that there is."""
+        short = os.memfd_create("test")
+        self.addCleanup(os.close, short)
+        os.ftruncate(short, 4096)
+        self.assert_refused(short, self.socket.fileno())
+        known = self.told["limits"]
+        for change in (
+            {"columns": 1},
+            {"columns": 10**30},
+            {"size": 10**30},
+            {"size": 8},
+            {"rows": {"a": -8}},
+            {"rows": {"a": known["size"]}},
+            {"rows": {"a": known["rows"]["a"] + 1}},
+            {"tables": {"a": known["size"] - 8}},
+            {"tables": {"a": 0}},
+        ):
+            limits = {**known, **change}
+            self.assert_refused(self.limits.descriptor, self.socket.fileno(), limits=limits)
+        opened = self.opened(
+            self.limits.descriptor, self.socket.fileno(), limits={**known, "tables": {}}
+        )
+        self.addCleanup(opened.limits.close)
+        self.addCleanup(opened.sockets[self.told["sockets"][0]].close)
+        admission = opened.limits.admissions(1, float, 0)
+        self.assertRaises(MuxError, admission, parse(_RULES, "x").listeners[0])
+
+    def test_values(self) -> None:
+        """Values of a wrong type are told of, and so are those that are missing."""
+        wrong: tuple[tuple[str, tuple[object, ...]], ...] = (
+            (
+                "rules",
+                ([], {}, {"texts": []}, {"texts": {"x": 1}}, {"texts": {"x": "include = y"}}),
+            ),
+            ("limits", ([], {}, {"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})),
+            ("sockets", ("x", {}, [1], None)),
+            ("generation", (-1, "1", None)),
+        )
+        for name, values in wrong:
+            for value in values:
+                for kind, more in ((Start, {}), (Prepare, {"afresh": True})):
+                    told = {**self.told, **more, name: value}
+                    self.assertRaises(MuxError, read, kind, told)
+        self.assertRaises(ToldError, read, Start, {**self.told, "sandbox": "maybe"})
+        self.assertRaises(ToldError, read, Prepare, self.told)
+        for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
+            self.assertRaises(ToldError, read, CountersLayout, told)
+
+    def test_sockets(self) -> None:
+        """What listens does not block."""
+        (one,) = sockets_of([os.dup(self.socket.fileno())])
+        with one:
+            self.assertFalse(one.getblocking())
