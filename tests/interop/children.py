@@ -67,7 +67,7 @@ class Child:
 
     def allow(self, seconds: float) -> None:
         """Let it run for this many seconds from now on, and no longer."""
-        self._limit.cancel()
+        self._lift_limit()
         self._limit = self._timer(seconds)
 
     def _timer(self, seconds: float) -> threading.Timer:
@@ -75,6 +75,10 @@ class Child:
         limit.daemon = True
         limit.start()
         return limit
+
+    def _lift_limit(self) -> None:
+        self._limit.cancel()
+        self._limit.join(PATIENCE)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -109,7 +113,7 @@ class Child:
         """Wait for its end, and give its exit status."""
         status = self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
-        self._limit.cancel()
+        self._lift_limit()
         atexit.unregister(self._give_up)
         return status
 

@@ -71,7 +71,8 @@ class Named:
         self.port: int = self._listening.getsockname()[1]
         self._connections: list[socket.socket] = []
         test.addCleanup(self._stop)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         while True:
@@ -97,6 +98,7 @@ class Named:
 
     def _stop(self) -> None:
         stop_listening(self._listening)
+        self._thread.join()
         for connection in self._connections:
             # A mere close would leave its thread waiting.
             with contextlib.suppress(OSError):  # it has ended

@@ -19,7 +19,8 @@ class EchoServer:
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listening.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -36,3 +37,4 @@ class EchoServer:
     def end(self) -> None:
         """Accept nobody any more."""
         stop_listening(self._listening)
+        self._thread.join()
