@@ -143,11 +143,14 @@ class _Machine:
             os.kill(process, signal.SIGKILL)
         self.keepalived.wait()
 
-    def end(self) -> None:
-        """End both."""
-        self.keepalived.end()
+    def end_txmux(self) -> None:
+        """End txmux."""
         self.txmux.child.process.kill()  # it would wait for the other machine
         self.txmux.child.wait()
+
+    def end_keepalived(self) -> None:
+        """End keepalived."""
+        self.keepalived.end()
 
     def has_address(self) -> bool:
         """Tell whether the address is here."""
@@ -210,7 +213,7 @@ class KeepalivedTests(InteropTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Make the network, with the clients and the servers in the middle of it, and start all."""
+        """Make the network, with the clients and the servers in the middle of it."""
         super().setUpClass()
         for program in ("keepalived", "curl"):
             require_program(program)
@@ -223,11 +226,6 @@ class KeepalivedTests(InteropTestCase):
         cls.network.enter()
         for address in _SERVERS:
             cls._serve(address)
-        for machine in cls.machines:
-            machine.start_txmux()
-            machine.start_keepalived()
-            cls.addClassCleanup(machine.end)
-        eventually(lambda: bool(_ask()), "clients are served")
 
     @classmethod
     def _serve(cls, address: str) -> None:
@@ -254,6 +252,11 @@ class KeepalivedTests(InteropTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        for machine in self.machines:
+            machine.start_txmux()
+            self.addCleanup(machine.end_txmux)
+            machine.start_keepalived()
+            self.addCleanup(machine.end_keepalived)
         self.clients = self.own(_Clients())
         self.words = self.own(_Words())
 

@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Twist
@@ -96,7 +96,7 @@ asyncio.run(main())
 class _Machine:
     """One of three: a network of its own, and txmux with the file of the example."""
 
-    def __init__(self, test: type[BalancerTests], name: str, number: int) -> None:
+    def __init__(self, test: BalancerTests, name: str, number: int) -> None:
         self.name = name
         self.network = Namespace(test)
         port = f"port{number}"
@@ -159,33 +159,27 @@ class _Machine:
 class BalancerTests(InteropTestCase):
     """Clients come at a steady rate, and none of them may be lost."""
 
-    network: ClassVar[Namespace]
-    machines: ClassVar[list[_Machine]]
-    haproxy: ClassVar[Child]
-
-    @classmethod
-    def setUpClass(cls) -> None:
+    def setUp(self) -> None:
         """Make the network, and start all that is in it."""
-        super().setUpClass()
+        super().setUp()
         require_program("haproxy")
-        cls.network = Namespace(cls)
-        cls.network.ip("link add lan type bridge")
+        self.network = Namespace(self)
+        self.network.ip("link add lan type bridge")
         for address in ("192.0.2.10", *_SERVERS):
-            cls.network.ip(f"addr add {address}/24 dev lan")
-        cls.network.ip("link set lan up")
-        cls.network.enter()
-        cls._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
-        cls.machines = []
+            self.network.ip(f"addr add {address}/24 dev lan")
+        self.network.ip("link set lan up")
+        self.network.enter()
+        self._start(sys.executable, "-c", _SERVER, *_SERVERS).wait_for("serving")
+        self.machines: list[_Machine] = []
         for number, name in enumerate(("one", "two", "three"), start=11):
-            machine = _Machine(cls, name, number)
-            cls.addClassCleanup(machine.end)
-            cls.machines.append(machine)
-        cls.haproxy = cls._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
-        cls.haproxy.wait_for("Loading success")
+            machine = _Machine(self, name, number)
+            self.addCleanup(machine.end)
+            self.machines.append(machine)
+        self.haproxy = self._start("haproxy", "-W", "-db", "-f", _FILES / "haproxy.cfg")
+        self.haproxy.wait_for("Loading success")
 
-    @classmethod
-    def _start(cls, program: str, *arguments: str | Path) -> Child:
-        child = cls.share(Child(program, *arguments))
+    def _start(self, program: str, *arguments: str | Path) -> Child:
+        child = self.own(Child(program, *arguments))
         child.allow(1000)
         return child
 

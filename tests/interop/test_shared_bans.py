@@ -114,6 +114,7 @@ class SharedBansTest(TestCase):
             await one.unban(banned_network("192.0.2.9"))
             self.assertIn("203.0.113.1", self.banned(one))
             self.redis = start_redis(self.folder, self.redis.port)
+            self.addCleanup(self.redis.end)
             await self.until(lambda: "192.0.2.7" in self.banned(other))
             await self.until(lambda: "192.0.2.9" not in self.banned(other))
         self.assertEqual(len(_told(events)), 2)  # one line each

@@ -161,6 +161,7 @@ class SharedRatesTest(TestCase):
         self.assertEqual(len(self.let_in), 80)
         await deferLater(reactor, 0.4)
         self.redis = start_redis(self.folder, self.redis.port)
+        self.addCleanup(self.redis.end)
         await self.up(*machines)
         self.let_in.clear()
         await self.come(machines[:1], 80, 0.5)  # its burst, however late some of them are
