@@ -9,7 +9,7 @@ from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.campaign.networks import again, cables, flights, plugged
+from tests.campaign.networks import again, beside, cables, flights, plugged
 from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.transfers import Transfers
 from tests.interop.children import PATIENCE
@@ -51,6 +51,14 @@ class NetworksTests(SynchronousTestCase):
     def test_plugged_in_again(self) -> None:
         """When it is plugged in again in time, the connection goes on, and nothing is lost."""
         self.assertEqual(plugged.plugged_in_again("kernel", "client", ours=False), [])
+
+    def test_beside(self) -> None:
+        """Other proxies, and no proxy at all, are tried with the same programs over the same path."""
+        peers = (beside.STRAIGHT, "HAProxy")
+        outcome = beside.transfer("narrow", 1, rounds=1, size=2**16, peers=peers)
+        self.assertEqual(outcome.failures, [])
+        self.assertEqual({peer for peer, _ in outcome.seconds}, {*peers})
+        self.assertGreater(outcome.moved, len(peers) * 4 * 2**16)
 
     def test_again(self) -> None:
         """Tests with real programs pass on a bad loopback interface, as they are."""

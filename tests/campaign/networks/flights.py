@@ -19,11 +19,11 @@ from tests.programs import require_program
 from txmux.detection.detector import Detector
 
 if TYPE_CHECKING:
-    from tests.interop.children import Child
+    from collections.abc import Sequence
 
 _FIRST_PORT = 20_000
-_LOST = 8
-"""Packets of two clients: each has sent its own, and sent it again three times."""
+_SENT = 4
+"""Times that a packet is sent in vain: once, and again three times."""
 _CLIENTS = """
 import contextlib, json, random, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -114,14 +114,16 @@ def _led(mux: Mux) -> dict[int, str]:
 
 
 _SAYING = """
-import socket, sys
-client = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=60)
-client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-hello = bytes.fromhex(sys.argv[3])
-client.sendall(hello[:1000])
+import json, socket, sys
+hello, clients = bytes.fromhex(sys.argv[3]), []
+for port in json.loads(sys.argv[2]):
+    clients.append(socket.create_connection((sys.argv[1], port), timeout=60))
+    clients[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    clients[-1].sendall(hello[:1000])
 print("half", flush=True)
 sys.stdin.readline()
-client.sendall(hello[1000:])
+for client in clients:
+    client.sendall(hello[1000:])
 print("whole", flush=True)
 sys.stdin.read()
 """
@@ -143,23 +145,28 @@ backend = close
 """
 
 
-def lose_half_a_hello() -> dict[str, tuple[str, float]]:
-    """Have the second packet of a ClientHello be lost, again and again.
+class HalfHellos:
+    """Clients whose ClientHello takes two packets, of which the second is lost until it is let through.
 
-    Returns:
-        For a listener that waits for longer and one that does not, the route, and the seconds until the decision.
+    Args:
+        undone: Ends them.
+        path: Where they are.
+        ports: Those at `MUX`, one for each client.
+        name: What they ask for.
+
+    Attributes:
+        hello: What each of them says.
     """
-    nft = require_program("nft")
-    hello = _hello("late.example.com").hex()
-    with Undone() as undone:
-        path = Path(undone, CONDITIONS["good"], 0)
-        mux = Mux(_make_folder(undone), _HELLO_RULES, before=path.mux.command)
-        undone.addCleanup(mux.child.end)
-        clients: list[Child] = []
-        for port in mux.ports.values():
-            clients.append(path.clients.python(_SAYING, MUX, str(port), hello))
-            undone.addCleanup(clients[-1].end)
-            clients[-1].wait_for("^half$")
+
+    def __init__(self, undone: Undone, path: Path, ports: Sequence[int], name: str) -> None:
+        self._path = path
+        self._count = len(ports)
+        self._is_lost = True
+        self.hello = _hello(name)
+        clients = path.clients.python(_SAYING, MUX, json.dumps([*ports]), self.hello.hex())
+        undone.addCleanup(clients.end)
+        clients.wait_for("^half$")
+        nft = self._nft = require_program("nft")
         path.mux.run_lines(
             [
                 f"{nft} add table inet bad",
@@ -167,19 +174,38 @@ def lose_half_a_hello() -> dict[str, tuple[str, float]]:
                 f"{nft} add rule inet bad in iifname {path.near.ends[1]} counter drop",
             ]
         )
-        for child in clients:
-            assert child.process.stdin is not None
-            child.process.stdin.write(b"\n")
-            child.process.stdin.flush()
-            child.wait_for("^whole$")
+        assert clients.process.stdin is not None
+        clients.process.stdin.write(b"\n")
+        clients.process.stdin.flush()
+        clients.wait_for("^whole$")
 
-        def lost() -> int:
-            told = output_of(*path.mux.command, nft, "list", "table", "inet", "bad").decode()
-            return int(told.partition("packets ")[2].split()[0])
+    def let_through(self) -> bool:
+        """Let the second packets through, if each client has sent its own four times, and tell whether that is so."""
+        table = "inet bad"
+        if self._is_lost:
+            listed = output_of(*self._path.mux.command, self._nft, "list", "table", *table.split())
+            lost = int(listed.decode().partition("packets ")[2].split()[0])
+            if lost >= _SENT * self._count:
+                self._path.mux.run_lines([f"{self._nft} delete table {table}"])
+                self._is_lost = False
+        return not self._is_lost
 
-        eventually(lambda: len(mux.lines()) == 1 and lost() >= _LOST, "it was lost again and again")
-        path.mux.run_lines([f"{nft} delete table inet bad"])
-        eventually(lambda: len(mux.lines()) == len(clients), "both are decided about")
+
+def lose_half_a_hello() -> dict[str, tuple[str, float]]:
+    """Have the second packet of a ClientHello be lost, again and again.
+
+    Returns:
+        For a listener that waits for longer and one that does not, the route, and the seconds until the decision.
+    """
+    with Undone() as undone:
+        path = Path(undone, CONDITIONS["good"], 0)
+        mux = Mux(_make_folder(undone), _HELLO_RULES, before=path.mux.command)
+        undone.addCleanup(mux.child.end)
+        hellos = HalfHellos(undone, path, [*mux.ports.values()], "late.example.com")
+        eventually(
+            lambda: len(mux.lines()) == 1 and hellos.let_through(), "it was lost again and again"
+        )
+        eventually(lambda: len(mux.lines()) == len(mux.ports), "both are decided about")
         mux.stop()
         return {line["listener"]: (line["route"], line["detect_ms"] / 1000) for line in mux.lines()}
 

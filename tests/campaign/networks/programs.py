@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.campaign.networks.site import FileServers, Site
 
 _IN_TUNNEL = 300_000
+_LINES = 20
 
 _CURL_H3 = """
 import sys
@@ -54,6 +55,7 @@ def _check(name: str, got: bytes, wanted: bytes) -> int:
 def scp_up(servers: FileServers) -> int:
     """Copy the file to the SSH server."""
     there = servers.folder / "there"
+    there.unlink(missing_ok=True)
     _run_scp(servers, servers.original, f"{MUX}:{there}")
     return _check("scp", there.read_bytes(), servers.data)
 
@@ -61,6 +63,7 @@ def scp_up(servers: FileServers) -> int:
 def scp_down(servers: FileServers) -> int:
     """Copy it from there."""
     back = servers.folder / "back"
+    back.unlink(missing_ok=True)
     _run_scp(servers, f"{MUX}:{servers.original}", back)
     return _check("scp", back.read_bytes(), servers.data)
 
@@ -69,17 +72,38 @@ def _run_scp(servers: FileServers, *files: str | Path) -> None:
     servers.path.run("scp", "-q", *servers.ssh.options, "-P", str(PORT), *files)
 
 
+def ssh_lines(servers: FileServers) -> int:
+    """Log in, and say lines, each of which has to come back before the next one."""
+    to = ("ssh", *servers.ssh.options, "-p", str(PORT), MUX, "cat")
+    child = Child(*servers.path.clients.command, *to, stdin=True)
+    said = 0
+    try:
+        assert child.process.stdin is not None
+        for number in range(_LINES):
+            line = f"line {number} {servers.data[number : number + 20].hex()}"
+            child.process.stdin.write(f"{line}\n".encode())
+            child.process.stdin.flush()
+            child.wait_for(f"^{line}$")
+            said += len(line) + 1
+    finally:
+        child.end()
+    return said
+
+
 def _scp(site: Site) -> int:
     return scp_up(site) + scp_down(site)
 
 
 def _curl_up(servers: FileServers, name: str, url: str, *options: str) -> int:
+    given = servers.folder / "web" / name
+    given.unlink(missing_ok=True)
     _run_curl(servers, *options, "--upload-file", servers.original, f"{url}/{name}")
-    return _check(name, (servers.folder / "web" / name).read_bytes(), servers.data)
+    return _check(name, given.read_bytes(), servers.data)
 
 
 def _curl_down(servers: FileServers, name: str, url: str, *options: str) -> int:
     back = servers.folder / f"back-{name}"
+    back.unlink(missing_ok=True)
     _run_curl(servers, *options, "--output", back, f"{url}/original")
     return _check(name, back.read_bytes(), servers.data)
 
