@@ -14,7 +14,13 @@ from tests.campaign.fuzz.changing import changed
 from tests.campaign.fuzz.files import no_files
 
 _TRIES = 120
-_SLOW = {"api": 60, "rules_file": 40, "worker_messages": 60, "worker_start": 20}
+_SLOW = {
+    "api": 60,
+    "helper_questions": 40,
+    "rules_file": 40,
+    "worker_messages": 60,
+    "worker_start": 20,
+}
 """How often those are tried whose inputs take milliseconds."""
 
 

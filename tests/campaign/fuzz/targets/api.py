@@ -45,7 +45,7 @@ def _counters() -> Counters:
     return counters
 
 
-class _Control(Steering):
+class Administered(Steering):
     """What an operator can do to a service, but for what ends it."""
 
     def __init__(self, running: Serving, reactor: Reactor) -> None:
@@ -104,7 +104,7 @@ def _check(data: bytes) -> None:
     # Nobody else waits here for a turn.
     with patch.object(turns, "_PIECE", math.inf), serving() as (running, reactor):
         guard = Guard(frozenset(), reactor.seconds)
-        site = Site(_Control(running, reactor), ADMIN, guard, is_admin=True)
+        site = Site(Administered(running, reactor), ADMIN, guard, is_admin=True)
         outcome: list[Any] = []
         answering = Deferred.fromCoroutine(site.answer(method, target, headers, body, _CALLER))
         answering.addBoth(outcome.append)
