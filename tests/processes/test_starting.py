@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import MuxError
 from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.processes.limits import SharedLimits
+from txmux.processes.serving_child import Child
 from txmux.processes.starting import Opened, Prepare, Start, ToldError, read, sockets_of
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
@@ -122,3 +126,17 @@ class StartingTests(SynchronousTestCase):
         (one,) = sockets_of([os.dup(self.socket.fileno())])
         with one:
             self.assertFalse(one.getblocking())
+
+
+class CountingTests(SynchronousTestCase):
+    """What a worker is told of memory in which it counts."""
+
+    def test_unwanted_descriptors(self) -> None:
+        """Descriptors that come with a message that needs none are closed."""
+        child = Child(1, Clock())
+        child.channel.makeConnection(StringTransport())
+        descriptor = os.memfd_create("test")
+        child.channel.descriptors_received([descriptor])
+        told = {"kind": "count_more", "places": {}, "cells": 0, "descriptors": 1}
+        child.channel.dataReceived(json.dumps(told).encode() + b"\n")
+        self.assertRaises(OSError, os.fstat, descriptor)

@@ -87,9 +87,10 @@ class Child:
         weakref.finalize(self._column, os.close, life)
         del self.channel.handlers["count_in"]
 
-    def _count_more(self, gone: Sequence[str] = (), **told: Any) -> None:
+    def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
         """Make use of memory that the parent has made for other rules, and no more of what is gone."""
-        more, known = read(CountersLayout, told), self._column.layout
+        more = read(CountersLayout, {"places": places, "cells": cells})
+        known = self._column.layout
         for key in gone:
             known.places.pop(key, None)
         known.places.update(more.places)
