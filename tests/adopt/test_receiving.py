@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import socket
@@ -61,6 +62,10 @@ class ReadTests(SynchronousTestCase):
     def test_other_version(self) -> None:
         """A message of another version may mean anything."""
         self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "version": 2}).encode())
+
+    def test_no_time(self) -> None:
+        """Nor does one of no time."""
+        self.assertRaises(NotGivenError, read, json.dumps({**MESSAGE, "time": math.inf}).encode())
 
     @given(st.binary())
     def test_any_bytes(self, data: bytes) -> None:

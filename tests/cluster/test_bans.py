@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from ipaddress import ip_network
 
 from hypothesis import example, given
@@ -43,3 +44,11 @@ class ReadTests(SynchronousTestCase):
         changes = dict(_changes([text, told], {}))
         self.assertEqual(changes[_NETWORK], Ban(_NETWORK, 5.0))
         self.assertLessEqual(len(changes), 2)
+
+    def test_times(self) -> None:
+        """A record of no time is no record: it would count for ever, and could not be told again."""
+        record = _record(_NETWORK, Ban(_NETWORK, 5.0), 5.0)
+        for wrong in (math.nan, math.inf, -math.inf):
+            for name, is_ban in (("since", True), ("since", False), ("until", True)):
+                told = json.dumps({**record, name: wrong, "ban": is_ban})
+                self.assertEqual(_changes([told], {_NETWORK: Ban(_NETWORK, 1.0)}), [])

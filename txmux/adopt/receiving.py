@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 import os
 import socket
 import struct
@@ -116,7 +117,7 @@ def read(data: bytes) -> HandedOver:
         _is(_VERSION, told["version"])
         return HandedOver(
             id=_of(str, told["id"]),
-            time=float(_of((int, float), told["time"])),
+            time=_time(told["time"]),
             listener=_of(str, told["listener"]),
             route=None if told["route"] is None else _of(str, told["route"]),
             client=_address(told["client"]),
@@ -138,6 +139,13 @@ def _of(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(value)
     return value
+
+
+def _time(value: Any) -> float:
+    time = float(_of((int, float), value))
+    if not math.isfinite(time):
+        raise ValueError(value)
+    return time
 
 
 def _address(value: Any) -> tuple[str, int]:

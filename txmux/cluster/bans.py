@@ -18,7 +18,7 @@ from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-
 
 from txmux.cluster.link import Link
 from txmux.jsontext import parse_json
-from txmux.networks.bans import Ban, banned_network, written
+from txmux.networks.bans import Ban, banned_network, time_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -219,7 +219,7 @@ def _read(text: Any) -> dict[str, Any] | None:
     try:
         found = parse_json(text)
         network = banned_network(found["network"])
-        since = float(found["since"])
+        since = time_of(found["since"])
         ban = Ban.read(found) if found["ban"] else None
     # One record that somebody else has written must not end the sharing of all others.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):

@@ -67,10 +67,22 @@ class Ban:
         until = told.get("until")
         return cls(
             banned_network(told["network"]),
-            float(told["since"]),
-            math.inf if until is None else float(until),
+            time_of(told["since"]),
+            math.inf if until is None else time_of(until),
             str(told.get("reason", "")),
         )
+
+
+def time_of(told: Any) -> float:
+    """Read seconds since 1970.
+
+    Raises:
+        ValueError: They are not finite. Also `TypeError` and `OverflowError`.
+    """
+    time = float(told)
+    if not math.isfinite(time):
+        raise ValueError(f"{told!r} is not a time")
+    return time
 
 
 def written(network: IPNetwork) -> str:

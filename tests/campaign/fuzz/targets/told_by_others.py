@@ -1,0 +1,141 @@
+"""What other services tell: CrowdSec, Consul, the bans in Redis; and what txmux tells a server whose client's socket it hands over.
+
+An input is a letter that says who tells, and the text.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import math
+from contextlib import suppress
+
+from tests.campaign.fuzz.target import Target, see
+from txmux.adopt.receiving import NotGivenError
+from txmux.adopt.receiving import read as read_handed_over
+from txmux.backends.names.instances import (
+    MOST_INSTANCES,
+    NotConsulError,
+    instances_in,
+    next_index,
+)
+from txmux.cluster.bans import _changes, _record
+from txmux.feeds.decisions import Decisions
+from txmux.jsontext import parse_json
+from txmux.networks.bans import Ban
+from txmux.networks.packing import pack
+
+_NOW = 1000.0
+
+
+def _check(data: bytes) -> None:
+    _TELLERS.get(data[:1], _crowdsec)(data[1:])
+
+
+def _crowdsec(data: bytes) -> None:
+    for take_in in ("replace", "change"):
+        decisions = Decisions()
+        with suppress(ValueError):
+            decisions.replace({"new": [_DECISION]}, _NOW)
+            getattr(decisions, take_in)(parse_json(data), _NOW)
+        pack(decisions.networks(_NOW))
+
+
+def _consul(data: bytes) -> None:
+    with suppress(NotConsulError):
+        found = instances_in(data, passing=bool(len(data) % 2))
+        see(len(found.addresses) <= MOST_INSTANCES)
+        for one in found.addresses:
+            ipaddress.ip_address(one.host)
+            see(0 < one.port < 1 << 16 and 0 < one.weight < 1 << 16, one)
+    with suppress(NotConsulError):
+        see(next_index(1, data.decode("latin-1")) >= 0)
+
+
+def _redis(data: bytes) -> None:
+    texts = data.split(b"\n")
+    for network, ban in _changes([*texts, None], {}):
+        see(network.prefixlen > 0)
+        if ban is not None:
+            record = _record(network, ban, _NOW)
+            json.dumps(record, allow_nan=False)  # it is told again
+            see(_changes([json.dumps(record)], {}) == [(network, ban)], record)
+
+
+def _txmux(data: bytes) -> None:
+    with suppress(NotGivenError):
+        told = read_handed_over(data)
+        see(math.isfinite(told.time), told)
+
+
+_TELLERS = {b"c": _crowdsec, b"k": _consul, b"r": _redis, b"x": _txmux}
+_DECISION = {"type": "ban", "scope": "Ip", "value": "192.0.2.7", "duration": "3h59m49.4s"}
+
+
+def _seeds() -> list[bytes]:
+    deleted = {**_DECISION, "scope": "Range", "value": "2001:db8::/32", "duration": "-1ms"}
+    instance = {
+        "Node": {"Address": "10.0.0.1"},
+        "Service": {"Address": "", "Port": 80, "Weights": {"Passing": 2, "Warning": 1}},
+        "Checks": [{"Status": "passing"}, {"Status": "warning"}],
+    }
+    client = {
+        "version": 1,
+        "id": "1-1",
+        "time": 1.5,
+        "listener": "web",
+        "route": None,
+        "client": ["192.0.2.1", 5],
+        "local": ["::1", 443],
+        "facts": {"sni": "a.example"},
+    }
+    network = ipaddress.ip_network("192.0.2.0/24")
+    records = [_record(network, ban, _NOW) for ban in (None, Ban(network, 10.0, 20.0, "x"))]
+    return [
+        b"c" + json.dumps({"new": [_DECISION], "deleted": [deleted]}).encode(),
+        b'c{"new": null}',
+        b"k" + json.dumps([instance]).encode(),
+        b"k12",
+        b"r" + b"\n".join(json.dumps(one).encode() for one in records),
+        b"x" + json.dumps(client).encode(),
+    ]
+
+
+TARGET = Target(
+    _check,
+    _seeds,
+    words=(
+        *(
+            b"null",
+            b"true",
+            b"1e999",
+            b"-1",
+            b"1e400",
+            b"NaN",
+            b"[]",
+            b"{}",
+            b"[[[[",
+            b'""',
+            b"Infinity",
+        ),
+        *(
+            b'"duration": "',
+            b"9999999h",
+            b'"value": "',
+            b"/0",
+            b"fe80::1%1",
+            b"::ffff:1.2.3.4",
+            b"\\ud800",
+        ),
+        *(
+            b'"since": ',
+            b'"until": ',
+            b'"ban": ',
+            b'"Weights": ',
+            b'"Port": ',
+            b'"Checks": ',
+            b'"facts": ',
+        ),
+    ),
+    longest=1200,
+)
