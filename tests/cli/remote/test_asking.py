@@ -113,6 +113,39 @@ class NobodyTests(RemoteTestCase):
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
 
+    def test_other_documents(self) -> None:
+        """So is one whose JSON is something else, however it differs, or whose answer does not end."""
+        server = self.answering()
+        for command, document in (
+            ("status", []),
+            ("status", {"version": 1, "listeners": [5]}),
+            ("status", {"started": 1e300}),
+            ("top", []),
+            ("top", {}),
+            ("connections", {"x": 1}),
+        ):
+            server.document = document
+            code, _, told = self.ask(command)
+            self.assertEqual((code, told.count("\n")), (3, 1), (command, document, told))
+            self.assertIn("what answers is not txmux", told)
+        server.document, server.status = {"errors": 5}, 409
+        self.assertEqual(self.ask("reload"), (1, "", "HTTP status 409\n"))
+
+    def test_endless(self) -> None:
+        """Nor is one that tells of more bytes than a machine has."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+
+            def answer() -> None:
+                with listening.accept()[0] as client:
+                    client.recv(1000)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1%b\r\n\r\n{" % (b"0" * 18))
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            self.assertIn("is not txmux", self.refused("--admin", f":{port}"))
+            thread.join()
+
     def test_nested(self) -> None:
         """JSON that nobody reads is not that of a service, either."""
         self.answering(document=b"[" * 100_000, status=200)

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from txmux.cli.remote.find import Place
 
 
+_LONGEST = 1 << 26
+"""Bytes of an answer: whatever it is that answers, it does not fill the memory."""
+
+
 def _warn(missing: str) -> None:
     print(f"warning: the answer is not complete: {printable(missing)}", file=sys.stderr)
 
@@ -63,13 +67,13 @@ def ask(
     try:
         connection.request(method, path, data, headers)
         response = connection.getresponse()
-        text = response.read()
+        text = response.read(_LONGEST)
         missing = response.headers.get("Txmux-Missing")
     except TimeoutError:
         raise LateError(
             f"the service at {_where(place)} has not answered within {seconds:g} s"
         ) from None
-    except (OSError, HTTPException) as problem:
+    except (OSError, HTTPException, ValueError) as problem:
         raise NobodyError(_why_nobody(place, problem)) from None
     finally:
         connection.close()
@@ -102,9 +106,9 @@ def _where(place: Place) -> str:
     return f"{place.address} ({place.named_by})"
 
 
-def _why_nobody(place: Place, problem: OSError | HTTPException) -> str:
+def _why_nobody(place: Place, problem: OSError | HTTPException | ValueError) -> str:
     where = _where(place)
-    if isinstance(problem, HTTPException):
+    if isinstance(problem, (HTTPException, ValueError)):
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):
         whom, advice = "", "try as that user"
@@ -135,9 +139,9 @@ def _understood(place: Place, status: int, text: bytes) -> Any:
     told = document if isinstance(document, dict) else {}
     if 200 <= status < 300 and told.get("ok", True):
         return document
-    errors = [str(line) for line in told.get("errors") or ()] or [
-        str(told.get("error", f"HTTP status {status}"))
-    ]
+    listed = told.get("errors")
+    errors = [str(line) for line in listed if line] if isinstance(listed, list) else []
+    errors = errors or [str(told.get("error", f"HTTP status {status}"))]
     if status == 401:
         errors.append("give the secret by TXMUX_ADMIN_TOKEN, --token-file FILE or --rules FILE")
     raise RefusedError(errors, status, document)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli._output import printable
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.errors import NobodyError, RefusedError, UsageError
+from txmux.cli.remote.errors import NobodyError, RefusedError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 
 if TYPE_CHECKING:
@@ -91,9 +91,12 @@ def run(
     try:
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
         asking = partial(ask, place, seconds=arguments.timeout)
-        if place.rules is not None:
-            _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
-        answer = question(asking)
+        with of_txmux():
+            if place.rules is not None:
+                _check_rules(place.rules, asking("GET", "/api/status").get("rules_path", ""))
+            answer = question(asking)
+            if not arguments.json:
+                write(answer)
     except RefusedError as error:
         if arguments.json:
             _write_json(error.document)
@@ -105,8 +108,6 @@ def run(
         return failed(error)
     if arguments.json:
         _write_json(as_json(answer))
-    else:
-        write(answer)
     return 0
 
 

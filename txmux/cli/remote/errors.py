@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class UsageError(MuxError):
@@ -35,3 +36,24 @@ class RefusedError(MuxError):
         super().__init__("\n".join(errors))
         self.status = status
         self.document = document
+
+
+_NOT_SO = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What is raised where an answer is not as txmux makes it."""
+
+
+@contextmanager
+def of_txmux() -> Iterator[None]:
+    """Look into an answer, which may be that of anything.
+
+    Raises:
+        NobodyError: It is not one of txmux.
+    """
+    try:
+        yield
+    except UnicodeError:  # the terminal's
+        raise
+    except _NOT_SO as problem:
+        raise NobodyError(
+            f"what answers is not txmux, or of a version that is too different ({problem!r}); name another endpoint"
+        ) from problem

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.cli.remote import command, filters
 from txmux.cli.remote.ask import ask
-from txmux.cli.remote.errors import NobodyError, UsageError
+from txmux.cli.remote.errors import NobodyError, UsageError, of_txmux
 from txmux.cli.remote.find import find
 from txmux.cli.top.plain import text_of
 from txmux.cli.top.polling import look
@@ -58,9 +58,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         wanted = filters.read(arguments, arguments.words)
         place = find(arguments.admin, arguments.rules, arguments.token_file, os.environ)
+        with of_txmux():
+            return watch(partial(ask, place, seconds=arguments.timeout), wanted, sys.stdin.fileno())
     except (NobodyError, UsageError) as error:
         return command.failed(error)
-    return watch(partial(ask, place, seconds=arguments.timeout), wanted, sys.stdin.fileno())
 
 
 def _once(arguments: argparse.Namespace) -> int:

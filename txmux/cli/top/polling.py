@@ -22,6 +22,7 @@ __all__ = ["Polling", "look"]
 
 _PERIOD = 1.0
 _HISTORY = 300  # rates
+_NOT_TXMUX = "what answers is not txmux; name another endpoint"
 _MOST = 1000
 """Connections that are asked for; more are not read, and cost the service time."""
 
@@ -38,13 +39,22 @@ def look(ask: Callable[..., Any], filters: Mapping[str, str]) -> Snapshot:
     def get(path: str) -> Any:
         return ask("GET", path, warn=warnings.append)
 
+    def listed(path: str) -> Any:
+        found = get(path)
+        if not (isinstance(found, list) and all(isinstance(one, dict) for one in found)):
+            raise NobodyError(_NOT_TXMUX)
+        return found
+
     query = urlencode({**filters, "limit": str(_MOST)})
+    status = get("/api/status")
+    if not isinstance(status, dict):
+        raise NobodyError(_NOT_TXMUX)
     return Snapshot(
-        status=get("/api/status"),
-        routes=get("/api/routes"),
-        backends=get("/api/backends"),
-        connections=get(f"/api/connections?{query}"),
-        recent=get("/api/recent"),
+        status=status,
+        routes=listed("/api/routes"),
+        backends=listed("/api/backends"),
+        connections=listed(f"/api/connections?{query}"),
+        recent=listed("/api/recent"),
         warnings=tuple(dict.fromkeys(warnings)),
         filters=filters,
         at=time.time(),
