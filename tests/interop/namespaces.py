@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from tests.interop.children import Child, T, eventually, output_of, run
@@ -17,16 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from unittest import TestCase
 
+    from tests.support.undone import Cleans
+
 _ROOT = Path(__file__).parent.parent.parent
 _numbers = itertools.count()
 _CLONE_NEWNET = 0x40000000
-
-
-class Cleans(Protocol):
-    """A test, or what else undoes at its end what was done for it."""
-
-    def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> object:
-        """Have this called at the end, in the reverse order."""
 
 
 habits: list[Callable[[Namespace], None]] = []

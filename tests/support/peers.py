@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IAddress
     from twisted.python.failure import Failure
-    from twisted.trial.unittest import SynchronousTestCase, TestCase
+    from twisted.trial.unittest import TestCase
+
+    from tests.support.undone import Cleans
 
 reactor: Any = _reactor
 
@@ -180,7 +182,7 @@ async def connect(
     return peer
 
 
-def make_stalled_port(test: SynchronousTestCase) -> int:
+def make_stalled_port(test: Cleans) -> int:
     """Give a port that takes no connection and refuses none: its queue is full."""
     full = socket.socket()
     full.bind(("127.0.0.1", 0))

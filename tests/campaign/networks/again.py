@@ -15,9 +15,9 @@ import attrs
 
 from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.everywhere import NETWORK, ONLY_TCP
-from tests.campaign.networks.path import Undone
 from tests.interop.children import run
 from tests.interop.namespaces import Namespace
+from tests.support.undone import Undone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,10 +18,11 @@ import attrs
 from typing_extensions import override
 
 from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.path import MUX, SERVER, Path, Undone
+from tests.campaign.networks.path import MUX, SERVER, Path
 from tests.interop.children import eventually, output_of
 from tests.interop.mux import Mux
 from tests.interop.servers import make_certificate
+from tests.support.undone import Undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

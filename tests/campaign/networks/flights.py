@@ -11,11 +11,12 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.path import CLIENT, MUX, Path, Undone
+from tests.campaign.networks.path import CLIENT, MUX, Path
 from tests.interop.children import eventually, output_of
 from tests.interop.mux import Mux
 from tests.matchers.test_corpus import order, routes, streams, taker
 from tests.programs import require_program
+from tests.support.undone import Undone
 from txmux.detection.detector import Detector
 
 if TYPE_CHECKING:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from typing_extensions import Self
 
 from tests.interop.children import Child, output_of
 from tests.interop.namespaces import Namespace
 from tests.programs import require_program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.campaign.networks.conditions import Condition
+    from tests.support.undone import Undone
 
 MUX, CLIENT = "192.0.2.1", "192.0.2.2"
 """The addresses of txmux and of the clients on the first cable."""
@@ -27,23 +24,6 @@ SERVER = "198.51.100.2"
 
 _MUX_TO_SERVER = "198.51.100.1"
 _numbers = itertools.count()
-
-
-class Undone:
-    """What is undone at the end of a ``with``, for what wants a test to be cleaned up with."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-
-    def addCleanup(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """Have this called at the end, in the reverse order."""
-        self._stack.callback(function, *args, **kwargs)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
 
 @attrs.frozen

@@ -8,9 +8,10 @@ from pathlib import Path as FilePath
 
 from tests.campaign.networks.cables import Servers, pull_out
 from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.path import MUX, SERVER, Path, Undone
+from tests.campaign.networks.path import MUX, SERVER, Path
 from tests.interop.children import eventually, output_of
 from tests.interop.mux import Mux
+from tests.support.undone import Undone
 
 _RULES = """
 [listen public]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from tests.campaign.networks.path import Path as NetworkPath
-    from tests.campaign.networks.path import Undone
+    from tests.support.undone import Undone
+    from tests.campaign.networks.path import 
     from tests.interop.children import Started
     from tests.interop.mux import Record
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.path import Path, Undone
+from tests.campaign.networks.path import Path
 from tests.campaign.networks.programs import PROGRAMS
 from tests.campaign.networks.site import Site
+from tests.support.undone import Undone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
