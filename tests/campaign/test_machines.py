@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from typing_extensions import override
 
 from tests.campaign.budget import Budget
 from tests.campaign.machines import clocks, machine, part, processes, servers
+from tests.campaign.machines.beside import TROUBLES, cell, table
 
 if TYPE_CHECKING:
     from tests.campaign.machines.trouble import TroubleCase
@@ -68,3 +70,21 @@ class ShortTests(SynchronousTestCase):
 
         result, _ = part.attempt(Broken, "test_it", random.Random(1))
         self.assertEqual(len(result.failures), 1)
+
+
+class BesideTests(SynchronousTestCase):
+    """Others in the same trouble."""
+
+    def test_table(self) -> None:
+        """A server that refuses ends its clients, and others are served meanwhile."""
+        peers = ("txmux", "HAProxy", "nginx", "sslh-select")
+        *_, row = table(1, peers, TROUBLES[:1])
+        # On a machine that is very busy, some of it is never.
+        self.assertRegex(
+            row, rf"^\| server refuses: .*(\| \S+( s)?; \S+( ms)? ){{{len(peers)}}}\|$"
+        )
+
+    def test_cell(self) -> None:
+        """Figures of rounds are medians, and what did not come to an end never does."""
+        rounds = [{"seconds": one, "good": 2.0} for one in (1.0, math.inf, math.inf)]
+        self.assertEqual(cell(TROUBLES[0], rounds), "never; 2.0 ms")

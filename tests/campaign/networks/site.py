@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from tests.campaign.networks.path import Path as NetworkPath
-    from tests.support.undone import Undone
-    from tests.campaign.networks.path import 
     from tests.interop.children import Started
     from tests.interop.mux import Record
+    from tests.support.undone import Undone
 
     T = TypeVar("T", bound=Started)
 
