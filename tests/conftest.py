@@ -36,8 +36,6 @@ WHOLE = (
 """Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
 
 UNCOMPARED = (
-    *(f"interop/test_{letter}" for letter in "stu"),
-    "packaging/",
     # They have left nothing in one order; in the reverse order, only a third of them has been tried.
     "processes/",
 )
