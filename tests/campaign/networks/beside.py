@@ -23,10 +23,11 @@ import attrs
 from tests.campaign.networks import programs
 from tests.campaign.networks.beside_cables import PATIENCE, hello_late, pulled
 from tests.campaign.networks.conditions import CONDITIONS
-from tests.campaign.networks.path import SERVER, Path, Undone
+from tests.campaign.networks.path import SERVER, Path
 from tests.campaign.networks.peers import ALL, PEERS, Job, started
 from tests.campaign.networks.site import PORT, FileServers
 from tests.programs import require_program
+from tests.support.undone import Undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from tests.campaign.networks.cables import Servers, pull_out
 from tests.campaign.networks.conditions import CONDITIONS
 from tests.campaign.networks.flights import HalfHellos
-from tests.campaign.networks.path import MUX, Path, Undone
+from tests.campaign.networks.path import MUX, Path
 from tests.campaign.networks.peers import COUNT, IDLE, INTERVAL, Job, started
 from tests.campaign.networks.site import PASSED, PORT, make_folder
 from tests.interop.children import eventually, output_of
+from tests.support.undone import Undone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
