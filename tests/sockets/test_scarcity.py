@@ -93,6 +93,25 @@ class ScarcityTest(TestCase):
         second.send(b"x")
         await (await self.factory.peer(1)).has(1)
 
+    async def test_last_of_a_turn(self) -> None:
+        """When the last client that waits is accepted as others have their turn, the port knows that nobody waits any more."""
+        cases: list[dict[str, Any]] = [{"longest": 0.0}, {"at_once": 1, "longest": 3600.0}]
+        for options in cases:
+            limit, factory = [100], PeerFactory()
+            scarce = Descriptors(lambda: 100, lambda n=limit: n[0])  # type: ignore[misc]
+            listening = socket.create_server(("127.0.0.1", 0))
+            port: Any = SocketPort(self.poller, listening, factory, descriptors=scarce, **options)
+            port.startListening()
+            self.addCleanup(port.stopListening)
+            await connect(self, port.getHost().port)
+            while not port._pause.is_short:
+                await deferLater(reactor, 0)
+            limit[0] = 1000
+            scarce.freed()
+            await factory.peer()
+            await deferLater(reactor, 0)
+            self.assertFalse(port._pause.is_short)
+
     async def test_connecting(self) -> None:
         """A connection that cannot be waited for fails at once, and leaves neither handler, timer nor descriptor."""
         clock, failing = Clock(), _Failing()

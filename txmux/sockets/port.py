@@ -111,6 +111,13 @@ class SocketPort(WatchedPort):
 
     @override
     def _ready(self, events: int) -> None:
+        self._accept_some()
+        # Nobody else would tell that the last client who waits has been accepted.
+        pause = self._pause
+        if pause.is_short and self._is_open and not pause.is_on and not pause.has_clients():
+            pause.enough()
+
+    def _accept_some(self) -> None:
         room = self._room
         until = monotonic() + self._longest
         for _ in range(self._at_once):
@@ -124,7 +131,6 @@ class SocketPort(WatchedPort):
                 descriptor, peer = self._accept()
                 accepted = LeanSocket(self._family, *self._kind, descriptor)
             except BlockingIOError:
-                self._pause.enough()
                 return
             except OSError as problem:
                 if problem.errno in SHORTAGE:
