@@ -35,12 +35,6 @@ WHOLE = (
 )
 """Tests that need root or a real server, or that run the whole of what is installed; all others run in `script/test`."""
 
-UNCOMPARED = (
-    # They have left nothing in one order; in the reverse order, only a third of them has been tried.
-    "processes/",
-)
-"""Tests of which it is not known yet what they leave behind."""
-
 _MEASURED = {
     name: value for name, value in os.environ.items() if name.startswith("COVERAGE_PROCESS_")
 }
@@ -66,11 +60,7 @@ hypothesis.settings.load_profile("txmux")
 
 def is_whole(item: pytest.Item) -> bool:
     """Tell whether only `script/test --all` runs a test."""
-    return _is_of(item, WHOLE)
-
-
-def _is_of(item: pytest.Item, names: tuple[str, ...]) -> bool:
-    return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(names)
+    return item.nodeid.removeprefix(f"{_FOLDER.name}/").startswith(WHOLE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     To compile is a third of their start.
     """
-    config.pluginmanager.register(Guard(lambda item: not _is_of(item, UNCOMPARED)))
+    config.pluginmanager.register(Guard())
     config.add_cleanup(allow_endings())
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = tempfile.mkdtemp(prefix="txmux-compiled-")

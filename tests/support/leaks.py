@@ -164,14 +164,10 @@ class Guard:
     """Compares what there is after each test, class and module with what there was before: a plugin of pytest.
 
     Args:
-        compares: Tells which tests are compared.
         patience: Seconds for what is about to end, such as a thread whose socket has been closed.
     """
 
-    def __init__(
-        self, compares: Callable[[pytest.Item], bool] = lambda _: True, patience: float = 180.0
-    ) -> None:
-        self._compares = compares
+    def __init__(self, patience: float = 180.0) -> None:
         self._patience = patience
         self._before: dict[pytest.Item | pytest.Collector, State] = {}
         self._reported: State = {}
@@ -181,8 +177,6 @@ class Guard:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Hook:
         """Look before the class or the module begins."""
-        if not self._compares(item):
-            return (yield)
         if not self._folder:
             self._folder = own_temporary_folder()
             _WarmUp("listen").run(TestResult())
@@ -196,8 +190,6 @@ class Guard:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Hook:
         """Look before the test; what belongs to its class is there already."""
-        if not self._compares(item):
-            return (yield)
         self._before[item] = look()
         self._has_failed = True
         result = yield
