@@ -110,7 +110,7 @@ def hello_late(peers: Sequence[str]) -> dict[str, tuple[str, float, bool]]:
     """Have the second packet of a ClientHello be lost, again and again.
 
     Returns:
-        For each proxy the server that it led to, the seconds from the first packet until then, and whether that
+        For each proxy the server that it led to, the seconds since the second packet was sent first, and whether that
         server got all bytes.
     """
     with Undone() as undone:
