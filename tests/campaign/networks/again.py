@@ -37,6 +37,7 @@ _NEED_IPV6 = (
     "tests/interop/test_fail2ban.py::FilterTests::test_service_log",
     "tests/interop/test_fail2ban.py::FilterTests::test_text",
     "tests/interop/test_handover_servers.py::ExampleTests::test_ipv6",
+    "tests/interop/test_sources.py::TransparentTests::test_same_machine",
 )
 """With packets of less than 1,280 bytes there is no IPv6 (RFC 8200, section 5)."""
 _NEED_1200_BYTES = ("tests/interop/quic/test_clients.py",)
