@@ -12,6 +12,7 @@ from tests.campaign.fuzz.asking import of_streams
 from tests.campaign.fuzz.catastrophic import PATTERNS
 from tests.campaign.fuzz.changing import changed
 from tests.campaign.fuzz.files import no_files
+from tests.campaign.fuzz.targets import admin_http
 
 _TRIES = 120
 _SLOW = {
@@ -26,6 +27,9 @@ _SLOW = {
 
 class ShortTests(SynchronousTestCase):
     """Each target for a moment."""
+
+    def setUp(self) -> None:
+        self.addCleanup(admin_http._control.cache_clear)
 
     def test_kept(self) -> None:
         """What was kept breaks nothing, and is small."""

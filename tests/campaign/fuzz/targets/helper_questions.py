@@ -6,14 +6,13 @@ no descriptor stays open, and a worker gets nothing but what rules name for it.
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import os
 import pwd
 import socket
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,21 +44,25 @@ _HERE, _PID = b"@folder", b"@pid"
 _FOR_WORKERS = frozenset({"rules.ini", "key.pem", "log", "hosts", "resolv.conf"})
 
 
-@functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory(prefix="txmux-fuzz-helper-")
-    here = Path(folder.name)
-    for name in ("key.pem", "crowdsec", "other"):
-        (here / name).write_text("x")
-    user = pwd.getpwuid(os.geteuid()).pw_name
-    (here / "rules.ini").write_text(_RULES.format(user=user, folder=here))
-    return folder
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="txmux-fuzz-helper-") as made:
+        here = Path(made)
+        for name in ("key.pem", "crowdsec", "other"):
+            (here / name).write_text("x")
+        user = pwd.getpwuid(os.geteuid()).pw_name
+        (here / "rules.ini").write_text(_RULES.format(user=user, folder=here))
+        yield here
 
 
 def _check(data: bytes) -> None:
     before = _open()
-    _try(data[:1] != b"w", split(data[1:], _MOST_PACKETS))
+    _try(data)
     if _open() != before:
+        # Garbage of whatever was tried before may have been collected meanwhile; now there is none.
+        gc.collect()
+        before = _open()
+        _try(data)
         gc.collect()
         see(_open() == before, "descriptors are left open")
 
@@ -68,8 +71,12 @@ def _open() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-def _try(may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT001 - of an input's first letter
-    here = Path(_folder().name)
+def _try(data: bytes) -> None:
+    with _folder() as here:
+        _ask(here, data[:1] != b"w", split(data[1:], _MOST_PACKETS))
+
+
+def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT001 - of an input's first letter
     helper = Helper(here / "rules.ini", here / "txmux.pid", is_privileged=False)
     helper._programs._command = ["/nonexistent/txmux"]  # this process's own is not to be started
     helper._read()
