@@ -8,7 +8,7 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux import sharedmemory
-from txmux.sharedmemory import SharedMemoryError, make, mapped
+from txmux.sharedmemory import SharedMemoryError, grow, make, mapped
 
 
 class SharedMemoryTests(SynchronousTestCase):
@@ -31,6 +31,14 @@ class SharedMemoryTests(SynchronousTestCase):
         self.assertRaises(PermissionError, os.ftruncate, self.file, 0)
         os.ftruncate(self.file, 8192)
         self.assertEqual(len(mapped(self.file, 8192)), 8192)
+
+    def test_grown_by_others(self) -> None:
+        """A process that makes it larger than it has to be does not keep others from making room."""
+        os.ftruncate(self.file, 8192)
+        grow(self.file, 4096)
+        self.assertEqual(os.fstat(self.file).st_size, 8192)
+        grow(self.file, 12288)
+        self.assertEqual(os.fstat(self.file).st_size, 12288)
 
     def test_too_short(self) -> None:
         """Less than is said is told of, and so is what is no memory."""

@@ -6,10 +6,11 @@ import mmap
 import os
 import sys
 import tempfile
+from contextlib import suppress
 
 from txmux.errors import MuxError
 
-__all__ = ["SharedMemoryError", "make", "mapped"]
+__all__ = ["SharedMemoryError", "grow", "make", "mapped"]
 
 
 class SharedMemoryError(MuxError):
@@ -35,6 +36,17 @@ def make(name: str) -> int:
     made = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
     return made
+
+
+def grow(descriptor: int, size: int) -> None:
+    """Let a file have at least this many bytes; whoever shares it may have made it larger already.
+
+    Raises:
+        OSError: It cannot be as large.
+    """
+    if os.fstat(descriptor).st_size < size:
+        with suppress(PermissionError):  # it has become larger meanwhile, and cannot shrink
+            os.ftruncate(descriptor, size)
 
 
 def mapped(descriptor: int, size: int) -> memoryview:

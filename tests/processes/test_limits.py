@@ -186,6 +186,16 @@ class SharedLimitsTest(SynchronousTestCase):
         left.enter(None, CLIENT)
         self.assert_refused(left)
 
+    def test_grown_by_a_worker(self) -> None:
+        """There is room for what other rules count, also where a worker has made the memory larger."""
+        os.ftruncate(self.limits.descriptor, 1 << 30)
+        self.rules = parse(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", "x")
+        self.limits.extend(self.rules)
+        self.made = [self.limits.admissions(worker, self.clock.seconds, 1) for worker in (0, 1)]
+        one, other = self.admissions("new")
+        one.enter(None, CLIENT)
+        self.assert_refused(other)
+
 
 class SparseTest(SynchronousTestCase):
     """Of a large table, few sources are used."""

@@ -16,7 +16,7 @@ from txmux.errors import MuxError
 from txmux.frontend.hops import Hops
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTable
-from txmux.sharedmemory import make, mapped
+from txmux.sharedmemory import grow, make, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -387,7 +387,7 @@ class SharedLimits:
 
 
 def _make_room(descriptor: int, layout: Layout) -> None:
-    os.ftruncate(descriptor, _room(layout))
+    grow(descriptor, _room(layout))
 
 
 def _room(layout: Layout) -> int:

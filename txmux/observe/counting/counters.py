@@ -12,7 +12,7 @@ import attrs
 from txmux.observe.counting.blocks import BLOCKS, FORMAT, LISTENER, PROCESS, ROUTE, SERVER
 from txmux.observe.counting.column import NO_ROUTE, Column, Layout, keys_of
 from txmux.observe.counting.live import live, live_on_route, live_on_server, undecided
-from txmux.sharedmemory import make
+from txmux.sharedmemory import grow, make
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -107,7 +107,7 @@ class Counters:
 
     def _grow(self, column: Column) -> None:
         assert column.descriptor is not None  # noqa: S101 - each of these has one
-        os.ftruncate(column.descriptor, self.layout.size)
+        grow(column.descriptor, self.layout.size)
         column.use()
 
     def column(self, number: int) -> Column:
@@ -115,7 +115,7 @@ class Counters:
         column = self._columns.get(number)
         if column is None:
             descriptor = make("txmux counters")
-            os.ftruncate(descriptor, self.layout.size)
+            grow(descriptor, self.layout.size)
             column = self._columns[number] = Column(self.layout, descriptor)
         return column
 
