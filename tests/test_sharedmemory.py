@@ -49,6 +49,16 @@ class SharedMemoryTests(SynchronousTestCase):
         for size in (4097, 1 << 80, -1):
             self.assertRaises(SharedMemoryError, mapped, self.file, size)
 
+    def test_python_without(self) -> None:
+        """Python need not have the function of the C library: that of uv or conda may be built where there was none."""
+        self.addCleanup(setattr, os, "memfd_create", os.memfd_create)
+        del os.memfd_create
+        file = make("test")
+        self.addCleanup(os.close, file)
+        os.ftruncate(file, 4096)
+        self.assertRaises(PermissionError, os.ftruncate, file, 0)
+        self.assertFalse(os.get_inheritable(file))
+
     def test_elsewhere(self) -> None:
         """Where the system has no files in memory, one without a name does."""
         self.patch(sharedmemory, "sys", type("Other", (), {"platform": "other"}))

@@ -12,6 +12,11 @@ from txmux.errors import MuxError
 
 __all__ = ["SharedMemoryError", "grow", "make", "mapped"]
 
+# linux/memfd.h and linux/fcntl.h
+_CLOSE_ON_EXEC, _MAY_BE_SEALED = 1, 2
+_ADD_SEALS = 1033
+_SEAL_SEAL, _SEAL_SHRINK = 1, 2
+
 
 class SharedMemoryError(MuxError):
     """There is less memory than the process that made it says."""
@@ -27,15 +32,32 @@ def make(name: str) -> int:
 
     Returns:
         Its descriptor.
+
+    Raises:
+        OSError: There can be no file.
     """
-    if sys.platform != "linux":
+    made = _in_memory(name) if sys.platform == "linux" else -1
+    if made < 0:
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
     import fcntl  # noqa: PLC0415 - not every system has it
 
-    made = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    with suppress(OSError):  # not every kernel has seals
+        fcntl.fcntl(made, _ADD_SEALS, _SEAL_SHRINK | _SEAL_SEAL)
     return made
+
+
+def _in_memory(name: str) -> int:
+    flags = _CLOSE_ON_EXEC | _MAY_BE_SEALED
+    try:
+        if hasattr(os, "memfd_create"):
+            return os.memfd_create(name, flags)
+        # Python does not have it where it was built with an older C library, as those of uv and conda were.
+        import ctypes  # noqa: PLC0415 - hardly anybody needs it
+
+        return int(ctypes.CDLL(None).memfd_create(name.encode(), flags))
+    except (AttributeError, OSError):  # nor does the system, or does not permit it
+        return -1
 
 
 def grow(descriptor: int, size: int) -> None:
