@@ -162,4 +162,8 @@ class SharedBansTest(TestCase):
 
 def _told(events: Sequence[Any]) -> list[str]:
     """Give the lines that tell that Redis is away."""
-    return [str(one["why"]) for one in events if "this machine's own" in one["log_format"]]
+    return [
+        str(one["why"])
+        for one in events
+        if "bans and limits are this machine's own" in one["log_format"]
+    ]

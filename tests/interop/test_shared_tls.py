@@ -114,7 +114,11 @@ class SharedByTlsTest(TestCase):
             peer = await self.server.peer()
             self.assertFalse(client.finished)
             peer.close()
-        told = [str(one["why"]) for one in events if "this machine's own" in one["log_format"]]
+        told = [
+            str(one["why"])
+            for one in events
+            if "bans and limits are this machine's own" in one["log_format"]
+        ]
         self.assertEqual(told, [why])
         self.assertEqual([ban["network"] for ban in machine.bans()], ["192.0.2.7"])
 

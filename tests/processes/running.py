@@ -54,7 +54,8 @@ def halted(pids: Collection[int]) -> Iterator[None]:
         yield
     finally:
         for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # it has been replaced
+                os.kill(pid, signal.SIGCONT)
 
 
 def resident(pid: int) -> int:

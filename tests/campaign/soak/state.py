@@ -69,8 +69,11 @@ def look(pid: int, folder: Path) -> State:
         pid: Its parent process.
         folder: Where its processes tell about themselves.
     """
-    pids = [pid, *(one for one in pids_of(pid) if not is_gone(one))]
-    told = [_ask(one, folder) for one in pids]
+    while True:
+        pids = [pid, *(one for one in pids_of(pid) if not is_gone(one))]
+        told = [told for told in (_ask(one, folder) for one in pids) if told]
+        if len(told) == len(pids):  # a worker has not been replaced just now
+            break
     files = [[*_links(one)] for one in pids]
     pipes = sum(name.startswith("pipe:") for names in files for name in names)
     return State(
@@ -85,9 +88,13 @@ def look(pid: int, folder: Path) -> State:
 
 
 def _ask(pid: int, folder: Path) -> dict[str, int]:
+    """Have a process tell about itself; one that has ended tells nothing."""
     path = folder / f"{pid}.state"
-    os.kill(pid, signal.SIGRTMIN)
-    eventually(path.exists, f"process {pid} tells about itself")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGRTMIN)
+    eventually(lambda: path.exists() or is_gone(pid), f"process {pid} tells about itself")
+    if not path.exists():
+        return {}
     told: dict[str, int] = json.loads(path.read_text())
     path.unlink()
     return told
