@@ -113,6 +113,12 @@ class NobodyTests(RemoteTestCase):
         told = f"no service listens at 127.0.0.1:{port} (--admin);"
         self.assertIn(told, self.refused("--admin", f":{port}"))
 
+    def test_no_host(self) -> None:
+        """What cannot be a host is not said to have answered."""
+        for host in ("a..b", "a" * 64):
+            told = f"{host}:1 (--admin) is not the name of a host; name another endpoint"
+            self.assertIn(told, self.refused("--admin", f"{host}:1"))
+
     def test_other_documents(self) -> None:
         """So is one whose JSON is something else, however it differs, or whose answer does not end."""
         server = self.answering()

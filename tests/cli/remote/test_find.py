@@ -227,6 +227,18 @@ class TokenTests(RemoteTestCase):
         self.assertEqual(self.sent("--admin", self.admin, TXMUX_ADMIN_TOKEN="x"), "Bearer x")
         self.assertIsNone(self.sent("--admin", self.admin))
 
+    def test_unsendable(self) -> None:
+        """What HTTP cannot carry is told of by where it is from, and nobody is asked."""
+        named = self.write("named", "two\nlines\n")
+        told = "does not hold one line of ASCII characters"
+        for source, arguments, environ in (
+            (f"{named}, the file of --token-file", ("--token-file", named), {}),
+            ("TXMUX_ADMIN_TOKEN", (), {"TXMUX_ADMIN_TOKEN": "€uro"}),
+        ):
+            code, _, err = self.ask("reload", "--admin", self.admin, *arguments, **environ)
+            self.assertEqual((code, err), (2, f"txmux: {source} {told}\n"))
+        self.assertEqual(self.server.asked, [])
+
     def test_unreadable(self) -> None:
         """A file that cannot be read is named."""
         rules = self.write("rules.ini", f"[txmux]\nadmin = {self.admin}\nadmin_token = no\n")

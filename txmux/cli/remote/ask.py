@@ -108,6 +108,8 @@ def _where(place: Place) -> str:
 
 def _why_nobody(place: Place, problem: OSError | HTTPException | ValueError) -> str:
     where = _where(place)
+    if isinstance(problem, UnicodeError):  # nobody has been asked
+        return f"{where} is not the name of a host; name another endpoint"
     if isinstance(problem, (HTTPException, ValueError)):
         return f"what answers at {where} is not txmux; name another endpoint"
     if isinstance(problem, PermissionError):

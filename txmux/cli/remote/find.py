@@ -52,9 +52,10 @@ def find(
         NobodyError: There is none.
         UsageError: There are several, or what is given cannot be read.
     """
-    token = (
-        _token(token_file, "--token-file") if token_file else environ.get("TXMUX_ADMIN_TOKEN", "")
-    )
+    if token_file:
+        token = _token(token_file, "--token-file")
+    else:
+        token = _checked(environ.get("TXMUX_ADMIN_TOKEN", ""), "TXMUX_ADMIN_TOKEN")
     if admin is not None:
         return Place(address_of(admin), token, "--admin")
     if environ.get("TXMUX_ADMIN"):
@@ -190,7 +191,14 @@ def is_for_group(path: Path) -> bool:
 
 def _token(path: Path, named_by: str) -> str:
     try:
-        return path.read_text("utf-8").strip()
+        token = path.read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}, the file of {named_by}, cannot be read: {reason}") from None
+    return _checked(token, f"{path}, the file of {named_by}")
+
+
+def _checked(token: str, named_by: str) -> str:
+    if not (token.isascii() and token.isprintable()):  # which HTTP could not carry
+        raise UsageError(f"{named_by} does not hold one line of ASCII characters")
+    return token
