@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import MuxError
@@ -130,6 +131,20 @@ class StartingTests(SynchronousTestCase):
 
 class CountingTests(SynchronousTestCase):
     """What a worker is told of memory in which it counts."""
+
+    def test_no_memory(self) -> None:
+        """The log says what is missing if there is not the memory in which a worker is to count, which is closed."""
+        child = Child(1, Clock())
+        child.channel.makeConnection(StringTransport())
+        told = {"kind": "count_in", "ask": 1, "places": {}, "cells": 1, "descriptors": 2}
+        descriptors = [os.memfd_create("test"), os.memfd_create("test")]
+        child.channel.descriptors_received([*descriptors])
+        with capturedLogs() as logged:
+            child.channel.dataReceived(json.dumps(told).encode() + b"\n")
+        (event,) = logged
+        self.assertIn("the numbers of this process are missing in the metrics", eventAsText(event))
+        for one in descriptors:
+            self.assertRaises(OSError, os.fstat, one)
 
     def test_unwanted_descriptors(self) -> None:
         """Descriptors that come with a message that needs none are closed."""

@@ -80,9 +80,12 @@ class Child:
         try:
             memory, life = descriptors
             self._column = Column(read(CountersLayout, told), memory)
-        except (MuxError, ValueError):
+        except (MuxError, ValueError) as problem:
             for descriptor in descriptors:
                 os.close(descriptor)
+            self._log.error(
+                "the numbers of this process are missing in the metrics: {why}", why=problem
+            )
             raise
         weakref.finalize(self._column, os.close, life)
         del self.channel.handlers["count_in"]
