@@ -146,6 +146,9 @@ class NobodyTests(RemoteTestCase):
                 with listening.accept()[0] as client:
                     client.recv(1000)
                     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1%b\r\n\r\n{" % (b"0" * 18))
+                    client.shutdown(socket.SHUT_WR)
+                    while client.recv(1000):  # what is not read would have it reset the connection
+                        pass
 
             thread = threading.Thread(target=answer)
             thread.start()
