@@ -150,6 +150,16 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
+def make_by_helper(path: Path) -> None:
+    """Have the helper make a file that is not there, which it does if the rules want it to be made.
+
+    Raises:
+        OSError: It cannot.
+    """
+    if _helper is not None:
+        os.close(_helper(path, os.O_RDONLY))
+
+
 def state_of(status: os.stat_result) -> FileState:
     """Give what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

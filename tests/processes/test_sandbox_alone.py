@@ -109,6 +109,14 @@ class AloneTests(SandboxCase):
         mux.reload(f"\n    unix:{listening}", "")
         eventually(lambda: not listening.exists(), "the file of the socket is removed")
 
+    def test_new_token(self) -> None:
+        """A reload may name a secret that is not there yet: it is made."""
+        mux = self.running("admin = 127.0.0.1:0\nadmin_token = first.token")
+        mux.reload("first.token", "second.token")
+        made = self.folder / "second.token"
+        self.assertEqual(made.stat().st_mode & 0o777, 0o600)
+        self.assertNotEqual(made.read_text(), (self.folder / "first.token").read_text())
+
     def test_watched(self) -> None:
         """A file that comes into a folder of ``include``, and a change of it, are noticed."""
         (self.folder / "more").mkdir()

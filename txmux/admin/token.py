@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
-from txmux.files import read_secret
+from txmux.files import make_by_helper, read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +23,11 @@ def read_token(path: Path) -> str:
     Raises:
         MuxError: There is none.
     """
-    with suppress(
-        OSError
-    ):  # reading it tells what is wrong, or the helper that keeps the privilege makes it
-        make_token(path)
+    with suppress(OSError):  # reading it tells what is wrong
+        try:
+            make_token(path)
+        except PermissionError:
+            make_by_helper(path)
     try:
         token = read_secret(path)
     except OSError as problem:
