@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from array import array
 from ipaddress import ip_address
@@ -192,6 +193,24 @@ class SharedLimitsTest(SynchronousTestCase):
         self.rules = parse(f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\n", "x")
         self.limits.extend(self.rules)
         self.made = [self.limits.admissions(worker, self.clock.seconds, 1) for worker in (0, 1)]
+        one, other = self.admissions("new")
+        one.enter(None, CLIENT)
+        self.assert_refused(other)
+
+    def test_no_room(self) -> None:
+        """Where there is no room for other rules, all is as before, and they have their room once there is some."""
+        self.rules = parse(
+            f"{RULES}[listen new]\nendpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n", "x"
+        )
+        before, (soft, hard) = self.limits.layout, resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before.size, hard))
+        try:
+            self.assertRaises(OSError, self.limits.extend, self.rules)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        self.assertNotIn("new", self.limits.layout.tables)
+        self.limits.extend(self.rules)
+        self.made = [self.limits.admissions(worker, self.clock.seconds, 0) for worker in (0, 1)]
         one, other = self.admissions("new")
         one.enter(None, CLIENT)
         self.assert_refused(other)

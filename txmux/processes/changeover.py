@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -17,12 +16,14 @@ from txmux.processes.notify import Notifier, sockets_from_store
 from txmux.processes.pidfile import PidFile, PidFileError
 from txmux.processes.predecessor import Predecessor
 from txmux.processes.privilege import KEY, Privilege
+from txmux.processes.starting import sockets_of
 from txmux.processes.successor import UpgradeError
 from txmux.processes.upgrade import Upgrade
 from txmux.serving.places import places_of
 from txmux.serving.store import close_socket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from txmux.admin.endpoint import Endpoints
@@ -185,7 +186,7 @@ class Changeover:
             self.arrival.over()
 
         async def take_over(descriptors: Sequence[int]) -> None:
-            await exchange.adopt([socket.socket(fileno=descriptor) for descriptor in descriptors])
+            await exchange.adopt(sockets_of(descriptors))
 
         predecessor.attach(
             self._reactor,

@@ -17,7 +17,6 @@ While the new process works on one batch, the old one prepares another; more wou
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from contextlib import nullcontext
 from functools import partial
@@ -30,8 +29,10 @@ from txmux.errors import MuxError
 from txmux.frontend.moving import Unpacking, packed
 from txmux.processes.channel import ChannelError
 from txmux.processes.liveness import Liveness
+from txmux.processes.starting import sockets_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
@@ -232,10 +233,10 @@ class Adopting:
     def _adopt(
         self, batch: int, connections: dict[str, Any], descriptors: Sequence[int]
     ) -> dict[str, Any]:
+        ends = iter(sockets_of(descriptors))
         if not self._are_moving:
             self._are_moving = True
             self._while_moving.__enter__()
-        ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
         offered = self._offered[batch] = {}
         unpacking = Unpacking(connections["names"])
         for index, row in enumerate(connections["rows"]):

@@ -233,13 +233,17 @@ class SharedLimits:
         return self.layout.columns - 3
 
     def extend(self, rules: Rules) -> None:
-        """Make room for what other rules count, too."""
-        before = self.layout.size
-        self.layout.extend(rules)
-        if self.layout.size == before:
-            return
-        _make_room(self.descriptor, self.layout)
-        self.use(self.layout)
+        """Make room for what other rules count, too.
+
+        Raises:
+            OSError: There is none; all is as before.
+        """
+        known = self.layout
+        layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
+        layout.extend(rules)
+        if layout.size > known.size:
+            _make_room(self.descriptor, layout)
+            self.use(layout)
 
     def use(self, layout: Layout) -> None:
         """Follow the parent, who has made room.
