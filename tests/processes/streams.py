@@ -24,6 +24,7 @@ _AT_ONCE = 50
 _RATE = 1000
 """Blocks a second that all streams together send each way, more or less."""
 _SMALL = 2**14  # bytes that the socket of a stalled client takes, more or less
+_LARGE = 2**22  # the same, once it reads
 
 
 @attrs.define
@@ -161,7 +162,7 @@ class Load:
             stream.received += count
 
         few = stream.kind == "client-finished"
-        late = stream.kind == "stalled"
+        late = client if stream.kind == "stalled" else None
         await asyncio.gather(
             self._send(writer, _Bytes(stream.number, "client"), sent, few=few),
             self._receive(reader, _Bytes(stream.number, "server"), received, late=late),
@@ -238,10 +239,12 @@ class Load:
         known: _Bytes,
         received: Callable[[int], None],
         *,
-        late: bool = False,
+        late: socket.socket | None = None,
     ) -> None:
-        if late:
+        if late is not None:
             await self._finishing.wait()
+            # Into so little room a system sends a few packets a second.
+            late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LARGE)
         while block := await reader.read(_BLOCK):
             block += await reader.readexactly(_BLOCK - len(block))
             assert block == known.next(), "other bytes"
