@@ -140,8 +140,10 @@ class Instance:
 
     def pid(self) -> int:
         """Give its main process; 0 while there is none to name."""
-        path = self.folder / "pid"
-        return int(path.read_text() or "0") if path.exists() else 0
+        try:
+            return int((self.folder / "pid").read_text() or "0")
+        except FileNotFoundError:  # also between the old name and the new one
+            return 0
 
     def said(self) -> int:
         """Count the reloads that the log tells of."""

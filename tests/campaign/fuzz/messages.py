@@ -1,12 +1,10 @@
-"""Messages over a channel, and whether the descriptors that come along are closed in the end."""
+"""Messages over a channel, with the descriptors that come along."""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import socket
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
@@ -16,6 +14,7 @@ from twisted.python.failure import Failure
 from tests.campaign.fuzz.target import cuttings
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from txmux.processes.channel import Channel
@@ -35,22 +34,6 @@ class _Transport(StringTransport):
 def line(kind: str, **values: Any) -> bytes:
     """Write a message."""
     return json.dumps({"kind": kind, **values}).encode() + b"\n"
-
-
-@contextmanager
-def all_closed() -> Iterator[socket.socket]:
-    """Give a socket; see to it that in the end all descriptors of it are closed."""
-    near, far = socket.socketpair()
-    with near:
-        with far:
-            yield far
-        near.setblocking(False)  # noqa: FBT003 - its only way
-        try:
-            near.recv(1)
-        except BlockingIOError:
-            gc.collect()
-            with suppress(ConnectionError):
-                near.recv(1)  # fails if one is still open
 
 
 def hear(

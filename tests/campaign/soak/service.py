@@ -212,8 +212,10 @@ class Soaked:
         return before
 
     def _named(self) -> int:
-        # While a service stops that nobody takes the place of, there is none.
-        return int(self.mux.pidfile.read_text()) if self.mux.pidfile.exists() else 0
+        try:
+            return int(self.mux.pidfile.read_text())
+        except FileNotFoundError:  # while a service stops that nobody takes the place of
+            return 0
 
     def await_end(self, pid: int) -> None:
         """Wait until an old process has ended, if there is one."""

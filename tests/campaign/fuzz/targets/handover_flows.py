@@ -7,12 +7,11 @@ that came along, and when time goes on, each flow that was taken over ends.
 from __future__ import annotations
 
 import base64
-import gc
-import os
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import serving
@@ -40,30 +39,20 @@ def _with_port() -> Iterator[tuple[Serving, Reactor]]:
         yield running, reactor
 
 
-@contextmanager
-def _all_closed() -> Iterator[socket.socket]:
-    """Give the socket to a server; see to it that in the end all descriptors of it are closed."""
-    before = _descriptors()
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.connect(("127.0.0.1", 1))
-        yield server
-    if _descriptors() - before:
-        gc.collect()
-        assert not _descriptors() - before, _descriptors() - before
-
-
-def _descriptors() -> set[str]:
-    return {*os.listdir("/proc/self/fd")}  # noqa: PTH208 - names
-
-
+@leaving_none_open
 def _check(data: bytes) -> None:
-    with _all_closed() as far, _with_port() as (running, reactor), no_files():
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as server,
+        _with_port() as (running, reactor),
+        no_files(),
+    ):
+        server.connect(("127.0.0.1", 1))
         one = OneProcess(running, reactor)
         own, end = socket.socketpair()
         with own:
             one._adopt(end)
         (adopting,) = one._adopting
-        hear(adopting.channel, data, far)
+        hear(adopting.channel, data, server)
         reactor.pump([_LATER] * 3)
         assert not running.connections(), [vars(one.record) for one in running.connections()]
 

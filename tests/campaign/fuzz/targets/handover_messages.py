@@ -12,8 +12,9 @@ from typing import Any
 
 import attrs
 
+from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
-from tests.campaign.fuzz.messages import all_closed, hear, line
+from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import Reactor, serving
 from tests.campaign.fuzz.target import Target
 from txmux.backends.pool.known import Known
@@ -28,7 +29,7 @@ from txmux.relay.interface import RelayState, SideState, Timeouts
 
 def _adopt(stream: bytes) -> None:
     """Take connections over."""
-    with all_closed() as far, serving() as (running, reactor):
+    with socket.socket() as far, serving() as (running, reactor):
         one = OneProcess(running, reactor)
         own, end = socket.socketpair()
         with own:
@@ -40,7 +41,7 @@ def _adopt(stream: bytes) -> None:
 def _begin(stream: bytes) -> None:
     """Hear what a process is given at its start."""
     own, end = socket.socketpair()
-    with own, end, all_closed() as far:
+    with own, end, socket.socket() as far:
         # The first becomes the standard error stream.
         socket.send_fds(own, [stream.split(b"\n")[0] + b"\n"], [2, far.fileno()])
         own.shutdown(socket.SHUT_WR)
@@ -71,6 +72,7 @@ def _listed(value: Any) -> list[Any]:
 _HEARERS = {b"a": _adopt, b"b": _begin, b"s": _recall}
 
 
+@leaving_none_open
 def _check(data: bytes) -> None:
     with no_files():
         _HEARERS.get(data[:1], _adopt)(data[1:])

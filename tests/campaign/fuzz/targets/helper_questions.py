@@ -6,7 +6,6 @@ no descriptor stays open, and a worker gets nothing but what rules name for it.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import pwd
@@ -16,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.target import Target, joined, see, split
 from txmux.processes.helper import Helper
 
@@ -55,23 +55,8 @@ def _folder() -> Iterator[Path]:
         yield here
 
 
+@leaving_none_open
 def _check(data: bytes) -> None:
-    before = _open()
-    _try(data)
-    if _open() != before:
-        # Garbage of whatever was tried before may have been collected meanwhile; now there is none.
-        gc.collect()
-        before = _open()
-        _try(data)
-        gc.collect()
-        see(_open() == before, "descriptors are left open")
-
-
-def _open() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
-
-
-def _try(data: bytes) -> None:
     with _folder() as here:
         _ask(here, data[:1] != b"w", split(data[1:], _MOST_PACKETS))
 

@@ -7,10 +7,12 @@ may be broken off; but nothing is raised, and no descriptor stays open that came
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
+from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
-from tests.campaign.fuzz.messages import all_closed, hear, line
+from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, serving
 from tests.campaign.fuzz.target import Target
 from txmux.processes.channel import Channel
@@ -26,8 +28,9 @@ _NOT_HERE = ("start", "count_in")
 """These have a target of their own, `worker_start`, with the descriptors that they need."""
 
 
+@leaving_none_open
 def _check(data: bytes) -> None:
-    with all_closed() as far, serving() as (running, reactor), no_files():
+    with socket.socket() as far, serving() as (running, reactor), no_files():
         make = _parent if data[:1] == b"p" else _worker
         hear(make(running, reactor), data[1:], far)
 

@@ -8,21 +8,20 @@ tries other inputs after this one. What it is told may be answered by an error; 
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import socket
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import attrs
 from twisted.logger import globalLogPublisher
 
+from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, TEXT, Reactor, end
-from tests.campaign.fuzz.target import Target, see
+from tests.campaign.fuzz.target import Target
 from txmux import files
 from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.observe.counting.column import keys_of
@@ -44,23 +43,8 @@ _SMALL = "[listen a]\nendpoint = 127.0.0.1:1\n"
 _KEYS = [place.key for listener in RULES.listeners for place in places_of(listener)]
 
 
+@leaving_none_open
 def _check(data: bytes) -> None:
-    before = _open()
-    _try(data)
-    if _open() != before:
-        # Garbage of whatever was tried before may have been collected meanwhile; now there is none.
-        gc.collect()
-        before = _open()
-        _try(data)
-        gc.collect()
-        see(_open() == before, "descriptors are left open")
-
-
-def _open() -> int:
-    return len([*Path("/proc/self/fd").iterdir()])
-
-
-def _try(data: bytes) -> None:
     reactor = Reactor()
     child = Child(1, reactor)
     with ExitStack() as here, _harmless():
