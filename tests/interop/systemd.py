@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ROOT = Path(__file__).parents[2]
 TARGETS = ("default", "basic", "sysinit", "shutdown", "network-online", "multi-user", "sockets")
+_HIDDEN = ("/home", "/root", "/tmp", "/var/tmp")
 _CGROUP = """
 set -eu
 mkdir "$1"
@@ -150,10 +151,10 @@ class Systemd(FirstProcess):
         self._log = self._folder / "service.log"
         self._log.touch()
         # The virtual environment and the code may be where the unit hides all files.
-        shown = {_ROOT, Path(sys.prefix), Path(sys.base_prefix)}
-        if any(path.is_relative_to(place) for path in shown for place in ("/home", "/root")):
-            paths = " ".join(str(path) for path in shown)
-            more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={paths}\n"
+        wanted = {_ROOT, Path(sys.prefix), Path(sys.base_prefix)}
+        hidden = [str(path) for path in wanted if any(map(path.is_relative_to, _HIDDEN))]
+        if hidden:
+            more += f"\nProtectHome=tmpfs\nBindReadOnlyPaths={' '.join(hidden)}\n"
         drop_in = units / "txmux.service.d" / "test.conf"
         drop_in.parent.mkdir(exist_ok=True)
         drop_in.write_text(_DROP_IN.format(log=self._log, more=more))

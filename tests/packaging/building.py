@@ -66,5 +66,7 @@ def build_sdist(folder: Path) -> Path:
     run_outside(*build, cwd=CHECKOUT)
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+        # Debian 12's Python does not know the argument of that name yet.
+        packed.extraction_filter = getattr(tarfile, "data_filter", None)
+        packed.extractall(folder)
     return folder / archive.name.removesuffix(".tar.gz")
