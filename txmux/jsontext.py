@@ -1,9 +1,15 @@
-"""JSON (RFC 8259) that others have written, who may have written anything."""
+"""JSON (RFC 8259) that others have written, who may have written anything. Pure."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
+
+__all__ = ["MISSHAPEN", "parse_json", "time_of"]
+
+MISSHAPEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What is raised where the values of a text are read as what they are not: a list as an object, or a number without end."""
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -22,3 +28,15 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def time_of(told: Any) -> float:
+    """Read seconds since 1970.
+
+    Raises:
+        ValueError: They are not finite. Also `TypeError` and `OverflowError`.
+    """
+    time = float(told)
+    if not math.isfinite(time):
+        raise ValueError(f"{told!r} is not a time")
+    return time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import math
 import os
 import socket
 import struct
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from txmux.errors import MuxError
-from txmux.jsontext import parse_json
+from txmux.jsontext import MISSHAPEN, parse_json, time_of
 from txmux.sockets.giving import MOST
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def read(data: bytes) -> HandedOver:
         _is(_VERSION, told["version"])
         return HandedOver(
             id=_of(str, told["id"]),
-            time=_time(told["time"]),
+            time=time_of(_of((int, float), told["time"])),
             listener=_of(str, told["listener"]),
             route=None if told["route"] is None else _of(str, told["route"]),
             client=_address(told["client"]),
@@ -126,7 +125,7 @@ def read(data: bytes) -> HandedOver:
                 _of(str, name): _of(str, fact) for name, fact in _of(dict, told["facts"]).items()
             },
         )
-    except (ValueError, TypeError, KeyError, OverflowError) as problem:
+    except MISSHAPEN as problem:
         raise NotGivenError(f"the message cannot be read: {problem!r}") from None
 
 
@@ -139,13 +138,6 @@ def _of(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(value)
     return value
-
-
-def _time(value: Any) -> float:
-    time = float(_of((int, float), value))
-    if not math.isfinite(time):
-        raise ValueError(value)
-    return time
 
 
 def _address(value: Any) -> tuple[str, int]:

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 from txredisapi import RedisProtocol, SubscriberProtocol  # type: ignore[import-untyped]
 
 from txmux.cluster.link import Link
-from txmux.jsontext import parse_json
-from txmux.networks.bans import Ban, banned_network, time_of, written
+from txmux.jsontext import MISSHAPEN, parse_json, time_of
+from txmux.networks.bans import Ban, banned_network, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -222,7 +222,7 @@ def _read(text: Any) -> dict[str, Any] | None:
         since = time_of(found["since"])
         ban = Ban.read(found) if found["ban"] else None
     # One record that somebody else has written must not end the sharing of all others.
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except MISSHAPEN:
         return None
     return {"network": network, "since": since, "ban": ban}
 

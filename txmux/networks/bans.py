@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from txmux.jsontext import time_of
 from txmux.rules.model.networks import unmapped
 
 if TYPE_CHECKING:
@@ -71,18 +72,6 @@ class Ban:
             math.inf if until is None else time_of(until),
             str(told.get("reason", "")),
         )
-
-
-def time_of(told: Any) -> float:
-    """Read seconds since 1970.
-
-    Raises:
-        ValueError: They are not finite. Also `TypeError` and `OverflowError`.
-    """
-    time = float(told)
-    if not math.isfinite(time):
-        raise ValueError(f"{told!r} is not a time")
-    return time
 
 
 def written(network: IPNetwork) -> str:

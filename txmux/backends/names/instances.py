@@ -10,7 +10,7 @@ import attrs
 
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.errors import MuxError
-from txmux.jsontext import parse_json
+from txmux.jsontext import MISSHAPEN, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,13 +57,7 @@ def instances_in(body: bytes, *, passing: bool) -> Instances:
     try:
         entries = parse_json(body)
         found = [_instance(entry) for entry in _listed(entries)]
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except MISSHAPEN as error:
         raise NotConsulError(f"its answer is not a list of instances: {error!r}") from None
     wanted = {_PASSING} if passing else {_PASSING, _WARNING}
     places: dict[tuple[str, int], ResolvedAddress] = {}

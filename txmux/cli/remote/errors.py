@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
+from txmux.jsontext import MISSHAPEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,10 +39,6 @@ class RefusedError(MuxError):
         self.document = document
 
 
-_NOT_SO = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What is raised where an answer is not as txmux makes it."""
-
-
 @contextmanager
 def of_txmux() -> Iterator[None]:
     """Look into an answer, which may be that of anything.
@@ -53,7 +50,7 @@ def of_txmux() -> Iterator[None]:
         yield
     except UnicodeError:  # the terminal's
         raise
-    except _NOT_SO as problem:
+    except (*MISSHAPEN, RecursionError) as problem:
         raise NobodyError(
             f"what answers is not txmux, or of a version that is too different ({problem!r}); name another endpoint"
         ) from problem

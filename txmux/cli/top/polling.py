@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from txmux.cli._output import printable
-from txmux.cli.remote.errors import NobodyError, RefusedError
+from txmux.cli.remote.errors import NobodyError, RefusedError, of_txmux
 from txmux.cli.top.state import Explain, Sent, Snapshot, Told
 
 if TYPE_CHECKING:
@@ -124,13 +124,14 @@ class Polling:
 
     def _done(self, wish: Sent) -> Told:
         try:
-            if isinstance(wish, Explain):
-                path = f"/api/connections/{quote(wish.identity, safe='')}"
-                return Told(connection=self._ask("GET", path, warn=_overlook))
-            answer = self._ask("POST", wish.path, dict(wish.body), warn=_overlook)
+            with of_txmux():
+                if isinstance(wish, Explain):
+                    path = f"/api/connections/{quote(wish.identity, safe='')}"
+                    return Told(connection=self._ask("GET", path, warn=_overlook))
+                answer = self._ask("POST", wish.path, dict(wish.body), warn=_overlook)
+                return Told(printable(str(answer.get("changes", wish.what))))
         except (NobodyError, RefusedError) as problem:
             return Told(printable(" ".join(str(problem).splitlines())), is_bad=True)
-        return Told(printable(str(answer.get("changes", wish.what))))
 
     def _tell(self, news: Snapshot | Told) -> None:
         self.news.put(news)
