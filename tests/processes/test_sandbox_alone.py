@@ -14,6 +14,11 @@ from tests.interop.mux import Mux
 from tests.processes.running import is_gone, pids_of
 from tests.processes.test_sandbox import RULES, TRIED, SandboxCase
 
+_OLDER = """
+import os, signal
+for module, name in ((os, "memfd_create"), (os, "pidfd_open"), (signal, "pidfd_send_signal")):
+    delattr(module, name)
+"""
 _SAYS = "sandbox: the process can open only what the rules name"
 
 
@@ -84,6 +89,17 @@ class AloneTests(SandboxCase):
         mux.upgrade()
         eventually(lambda: mux.child.output.count(_SAYS) == 2, "the new process is in a sandbox")
         self.assert_alone(mux)
+
+    def test_older_library(self) -> None:
+        """So it does with a Python that was built with an older C library, as that of uv or conda may be."""
+        site = self.folder / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(_OLDER)
+        paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
+        mux = self.running()
+        mux.upgrade()
+        eventually(lambda: mux.child.output.count(_SAYS) == 2, "the new process is in a sandbox")
 
     def test_files_that_change(self) -> None:
         """A reload, and an upgrade, may name a certificate, a log and a UNIX socket in other folders; nothing is left of the socket."""

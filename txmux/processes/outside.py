@@ -11,6 +11,7 @@ from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTer
 from twisted.python.failure import Failure
 
 from txmux.errors import MuxError
+from txmux.processes.pidfd import send_signal
 
 if TYPE_CHECKING:
     import socket
@@ -89,7 +90,7 @@ class _Process:
             ProcessExitedAlready: It has ended.
         """
         try:
-            signal.pidfd_send_signal(self._ended, signal.Signals[f"SIG{name}"])
+            send_signal(self._ended, signal.Signals[f"SIG{name}"])
         except OSError:
             raise ProcessExitedAlready from None
 

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from txmux.processes.environment import environment
+from txmux.processes.pidfd import pidfd_open
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ class Programs:
             **become,
         )
         self._started[started.pid] = started
-        return {"pid": started.pid}, [os.pidfd_open(started.pid)]
+        return {"pid": started.pid}, [pidfd_open(started.pid)]
 
     def status(self, pid: int) -> tuple[dict[str, int | None], list[int]]:
         """Give how one has ended, as `subprocess.Popen.returncode` has it."""
