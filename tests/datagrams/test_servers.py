@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from ipaddress import ip_address
 
 import attrs
 
 from tests.datagrams.test_relaying import FlowCase
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from txmux.proxyprotocol.decode import decode_datagram
 from txmux.proxyprotocol.encode import encode_v2
@@ -112,6 +113,69 @@ class SourceTests(FlowCase):
             client.sendto(b"one", ("127.0.0.1", port))
             await server.hears(1)
             self.assertEqual(server.senders, [client.getsockname()])
+
+    async def test_ports(self) -> None:
+        """No two flows have the same port of a range: each hears its own answers, and one for which there is none is an error."""
+        first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
+        server = Talker.listening(self)
+        port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 2}")
+        clients = [Talker.listening(self) for _ in range(4)]
+        for client in clients:
+            client.say(b"from %d" % client.port, port)
+        [line] = await self.ended()
+        self.assertEqual(line["reason"], "error")
+        await server.hears(3)
+        self.assertEqual(
+            {flow[:2] for flow in server.senders},
+            {("127.0.0.77", number) for number in range(first, first + 3)},
+        )
+        for heard, sender in zip(server.heard, server.senders, strict=True):
+            server.say(heard, sender[1], sender[0])
+        told = line["client"]
+        for client in clients:
+            if told != f"127.0.0.1:{client.port}":
+                self.assertEqual(await client.hears(1), [b"from %d" % client.port])
+
+    async def test_port_is_skipped(self) -> None:
+        """A port that somebody else has is not taken."""
+        first = free_port("127.0.0.77", kind=socket.SOCK_DGRAM)
+        server = Talker.listening(self, answer=lambda d: d)
+        port = self.begin(server.port, backend=f"source = 127.0.0.77:{first}-{first + 1}")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.77", first))
+            await Talker.listening(self).asks(b"one", port)
+        self.assertEqual(server.senders[0][:2], ("127.0.0.77", first + 1))
+
+    async def test_client_of_two_flows(self) -> None:
+        """A client that asks at two addresses is answered from the one that it has asked; only one flow has its port."""
+        server, client = Talker.listening(self, answer=lambda d: d), _sharing(self)
+        [port] = self.run_service(
+            "[listen u]\nendpoint = udp:0\ndefault = b\n"
+            f"[backend b]\nserver = udp:127.0.0.1:{server.port}\nsource = client\n"
+        )
+        for host in ("127.0.0.1", "127.0.0.2", "127.0.0.1", "127.0.0.2"):
+            client.sendto(host.encode(), (host, port))
+            data, sender = await self.hear(client)
+            self.assertEqual((data.decode(), sender), (host, (host, port)))
+        self.assertEqual([sender[0] for sender in server.senders], ["127.0.0.66"] * 4)
+        self.assertEqual(server.senders[0], client.getsockname())
+        self.assertNotEqual(server.senders[1], client.getsockname())
+
+    async def hear(self, client: socket.socket) -> tuple[bytes, tuple[str, int]]:
+        """Wait for a datagram."""
+        while not select.select([client], [], [], 0)[0]:
+            await turn()
+        return client.recvfrom(100)
+
+
+def _sharing(test: FlowCase) -> socket.socket:
+    """Give a client on this machine that shares its port."""
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    test.addCleanup(client.close)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    client.bind(("127.0.0.66", 0))
+    return client
 
 
 class UnansweredTests(FlowCase):

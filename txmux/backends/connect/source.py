@@ -72,16 +72,18 @@ class Source:
         return 0 if self.ports is None else self.ports.next()
 
     def bind(self, unbound: socket.socket) -> None:
-        """Bind a TCP socket of the address's family.
+        """Bind a socket of the address's family.
 
         Unless it has ports of its own, the port is chosen only when it connects: then ports in use for other servers do
-        not count. They do not count for a port that it is given either, as long as all who use it allow that.
+        not count. For TCP they do not count for a port that it is given either, as long as all who use it allow that. For
+        UDP they do: the system lets two sockets have the same port towards the same server, and one of them hears all.
 
         Raises:
             OSError: It may not be bound so.
         """
         if self.ports is not None:
-            unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if unbound.type == socket.SOCK_STREAM:
+                unbound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif sys.platform == "linux":
             unbound.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         if self.transparent:
