@@ -129,6 +129,16 @@ class NginxTests(ChecksTestCase):
         moved = Finding(ok=False, why="HTTP 302")
         self.assertEqual(await self.check("http path=/moved expect=2xx", port), moved)
 
+    async def test_http_method(self) -> None:
+        """The method is the one that the rules name; an answer without a body is enough."""
+        port = self.ports["plain"]
+        for method in ("HEAD", "OPTIONS", "POST"):
+            asked = f"http method={method} host=method.example"
+            self.assertEqual(await self.check(f"{asked} path=/health", port), WELL)
+            self.nginx.wait_for(rf"method\.example {method} /health HTTP/1\.1 200")
+            sick = Finding(ok=False, why="HTTP 503")
+            self.assertEqual(await self.check(asked, port), sick)
+
     async def test_other_kinds(self) -> None:
         """It takes connections, speaks what it is told to, and is no Redis and no SSH server."""
         port = self.ports["plain"]

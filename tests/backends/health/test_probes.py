@@ -71,6 +71,13 @@ class HttpTests(ProbeTestCase):
         self.assertIn(b"Connection: close", lines)
         self.assertEqual(lines[-2:], [b"", b""])
 
+    def test_method(self) -> None:
+        """The method is the one that the rules say; one that has content tells that there is none."""
+        for method, has_length in (("HEAD", False), ("OPTIONS", False), ("POST", True)):
+            lines = http(Check("http", method=method, path="/health")).request.split(b"\r\n")
+            self.assertEqual(lines[0], method.encode() + b" /health HTTP/1.1")
+            self.assertEqual(b"Content-Length: 0" in lines, has_length)
+
     def test_host(self) -> None:
         """The host is the server's, with its port unless that is the usual one, or what the rules say."""
         named = Check("http", host="www.example.com")

@@ -112,7 +112,15 @@ class CheckTests(SynchronousTestCase):
             ((r"option httpchk GET /h HTTP/1.1\r\nHost:\ a.example",), "path=/h host=a.example"),
             (
                 (r"option httpchk HEAD /h HTTP/1.1\r\nHost:\ a.example",),
-                r"send='HEAD /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
+                "method=HEAD path=/h host=a.example",
+            ),
+            (
+                (r"option httpchk DELETE /h HTTP/1.1\r\nHost:\ a.example",),
+                r"send='DELETE /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
+            ),
+            (
+                ("http-check send uri /h ver HTTP/1.1 hdr Host a.example",),
+                "method=OPTIONS path=/h host=a.example",
             ),
             (
                 ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host a.example comment x",),

@@ -29,6 +29,9 @@ class CheckTests(SynchronousTestCase):
                 host="a.b:80",
                 statuses=(range(204, 205), range(500, 600)),
             ),
+            "http path=/h method=HEAD": Check("http", method="HEAD", path="/h"),
+            "http method=GET": Check("http"),
+            "http method=M-SEARCH": Check("http", method="M-SEARCH"),
             "http expect='2xx, 301'": Check("http", statuses=(range(200, 300), range(301, 302))),
             r"send=PING\r\n expect=+PONG rise=1": Check(
                 "exchange", rise=1, send=b"PING\r\n", expect=b"+PONG"
@@ -80,6 +83,22 @@ class CheckTests(SynchronousTestCase):
                     "(tcp takes port=, tls=, sni=, interval=, timeout=, rise=, fall=)"
                 ),
             ),
+            "http method=head": (
+                "method: 'head' is not a method of HTTP, which has capital letters; did you mean 'HEAD'?",
+            ),
+            "http method='GET /'": (
+                "method: 'GET /' is not a method of HTTP; write for example GET, HEAD or OPTIONS",
+            ),
+            "http method=ß": (
+                "method: 'ß' is not a method of HTTP; write for example GET, HEAD or OPTIONS",
+            ),
+            "http method=": (
+                "method: '' is not a method of HTTP; write for example GET, HEAD or OPTIONS",
+            ),
+            "http method=CONNECT": (
+                "method: CONNECT asks for a tunnel, and has no path; write for example GET, HEAD or OPTIONS",
+            ),
+            "http send=x method=HEAD": ("method: is a part of what send= says; write it there",),
             "http send=x path=/": ("path: is a part of what send= says; write it there",),
             "http send=x host=a": ("host: is a part of what send= says; write it there",),
             "http expect=300-200": (

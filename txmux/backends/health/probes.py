@@ -47,7 +47,7 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     """
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
-        request = check.send or _http_request(check.path, host)
+        request = check.send or _http_request(check.method, check.path, host)
         return Probe(request, _http_judge(check.statuses), "HTTP answer")
     if check.kind == "exchange":
         expected = f"{shown(check.expect)!r} in the answer"
@@ -88,18 +88,21 @@ def _host(name: str, port: int, usual: int) -> str:
     return f"{host}:{port}" if port not in {0, usual} else host
 
 
-def _http_request(path: str, host: str) -> bytes:
+def _http_request(method: str, path: str, host: str) -> bytes:
     """Write a request of HTTP/1.1 (RFC 9112) that asks for the end of the connection."""
     lines = (
-        f"GET {path} HTTP/1.1",
+        f"{method} {path} HTTP/1.1",
         f"Host: {host}",
         "User-Agent: txmux-check",
         "Accept: */*",
         "Connection: close",
+        *(["Content-Length: 0"] if method in _WITH_CONTENT else ()),
     )
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
 
 
+# Servers may refuse these without a length, although there is nothing to send (RFC 9110, section 8.6).
+_WITH_CONTENT = frozenset({"PATCH", "POST", "PUT"})
 _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: [^\n]*)?\r?\n")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 

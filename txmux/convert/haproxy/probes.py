@@ -35,6 +35,7 @@ WEAKER: Mapping[str, str] = {
 
 _REDIS = re.compile(r"(?i)(AUTH|INFO|PING|QUIT|ROLE|SELECT)\b[^\r\n]*\r\n")
 _USUAL_ANSWERS = frozenset({"+OK", "+PONG"})
+_SIMPLE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _EVERY_STATUS = range(100, 600)
 
 
@@ -65,8 +66,10 @@ class _Request:
     def words(self) -> list[str]:
         """Write it as options of ``check = http``."""
         hosts = [value for name, value in self.headers if name.lower() == "host"]
-        if self.method == "GET" and len(hosts) == len(self.headers) == 1 and not self.body:
-            return [option("path", self.path), option("host", hosts[0])]
+        simple = self.method in _SIMPLE_METHODS and not self.body
+        if simple and len(hosts) == len(self.headers) == 1:
+            method = [] if self.method == "GET" else [option("method", self.method)]
+            return [*method, option("path", self.path), option("host", hosts[0])]
         return [option("send", _escaped(self.raw()))]
 
 

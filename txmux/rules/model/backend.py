@@ -96,6 +96,7 @@ class Check:
         timeout: For the whole of one check.
         rise: Checks in a row that bring a server back.
         fall: Checks in a row that take it out.
+        method: Of the HTTP request.
         path: Of the HTTP request.
         host: The HTTP request's ``Host``; empty is the server's own name.
         statuses: The HTTP statuses of a healthy server.
@@ -113,6 +114,7 @@ class Check:
     timeout: float = 1.0
     rise: int = 2
     fall: int = 3
+    method: str = "GET"
     path: str = "/"
     host: str = ""
     statuses: tuple[range, ...] = (range(200, 300), range(300, 400))

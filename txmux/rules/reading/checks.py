@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from txmux.rules.model import CheckKind
 
 _STATUS = re.compile(r"([1-5])(xx|[0-9][0-9])")
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Z-]+")  # a token of RFC 9110, section 5.6.2
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[!-.0-~]+")
 
@@ -46,7 +47,9 @@ def check(text: str) -> Check:
     expect = found.get("expect")
     if kind == "http" and expect is not None:
         found["statuses"] = found.pop("expect")
-    if "send" in found and (beside := [name for name in ("path", "host") if name in found]):
+    if "send" in found and (
+        beside := [name for name in ("method", "path", "host") if name in found]
+    ):
         raise InvalidValueError(f"{beside[0]}: is a part of what send= says; write it there")
     if "sni" in found and not found.get("tls"):
         raise InvalidValueError("sni: is sent with TLS only; add tls=yes, or remove this")
@@ -86,6 +89,23 @@ def _unknown(word: str) -> str:
     elif word.partition("=")[0] in {**_KINDS["http"], **_COMMON}:
         hint = "; what is asked comes first, as in http path=/health or tcp interval=5s"
     return f"must begin with {joined([*_WORDS, 'send=TEXT expect=TEXT'])}, not {word!r}{hint}"
+
+
+def _method(text: str) -> str:
+    right = text.upper()
+    if not (text.isascii() and _METHOD.fullmatch(right)):
+        raise InvalidValueError(
+            f"{text!r} is not a method of HTTP; write for example GET, HEAD or OPTIONS"
+        )
+    if right == "CONNECT":
+        raise InvalidValueError(
+            "CONNECT asks for a tunnel, and has no path; write for example GET, HEAD or OPTIONS"
+        )
+    if right != text:
+        raise InvalidValueError(
+            f"{text!r} is not a method of HTTP, which has capital letters; did you mean {right!r}?"
+        )
+    return text
 
 
 def _path(text: str) -> str:
@@ -137,7 +157,13 @@ def _text(text: str) -> bytes:
 
 _KINDS: Mapping[CheckKind, Mapping[str, Callable[[str], Any]]] = {
     "tcp": {},
-    "http": {"path": _path, "expect": _statuses, "host": _host, "send": _text},
+    "http": {
+        "method": _method,
+        "path": _path,
+        "expect": _statuses,
+        "host": _host,
+        "send": _text,
+    },
     "redis": {},
     "postgres": {},
     "ssh": {},
