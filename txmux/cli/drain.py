@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -51,10 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     def question(ask: command.Ask) -> Any:
         if arguments.wait and arguments.state == "ready":
             raise UsageError("--wait is for servers that get no new connections, not for --ready")
-        backend, _, server = arguments.name.partition("/")
+        found = _backend(ask("GET", "/api/backends"), arguments.name)
+        backend = found["name"]
+        server = arguments.name[len(backend) + 1 :]
         wanted = {"state": arguments.state, "close_connections": arguments.close}
         path = f"/api/backends/{quote(backend, safe='')}/servers/"
-        servers = [server] if server else _servers(ask("GET", "/api/backends"), backend)
+        servers = [server] if server else _servers(found)
         done = _done(ask, [path + quote(one, safe="") for one in servers], wanted)
         if arguments.wait:
             wait_until(lambda: not _active(ask("GET", "/api/backends"), backend, servers))
@@ -96,13 +99,25 @@ def _active(backends: Sequence[Mapping[str, Any]], name: str, servers: Sequence[
     )
 
 
-def _servers(backends: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+def _backend(backends: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """Find the backend that is named, or whose server is.
+
+    Both may have slashes: one that the rules write as its address is called ``unix:/run/web.sock``.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    named = [one for one in backends if f"{name}/".startswith(f"{one['name']}/")]
+    if not named:
+        known = ", ".join(str(one["name"]) for one in backends)
+        why = f"there is no backend {name!r} (there are {known or 'none'})"
+        raise RefusedError([why], HTTPStatus.NOT_FOUND, {"error": why})
+    return max(named, key=lambda one: len(one["name"]))
+
+
+def _servers(backend: Mapping[str, Any]) -> list[str]:
     """Give the servers of a backend but for those that the rules call ``down``, of which a service refuses to hear."""
-    for backend in backends:
-        if backend["name"] == name:
-            return [one["server"] for one in backend["servers"] if one["state"] != "disabled"]
-    known = ", ".join(str(backend["name"]) for backend in backends)
-    raise UsageError(f"there is no backend {name!r} (there are {known or 'none'})")
+    return [one["server"] for one in backend["servers"] if one["state"] != "disabled"]
 
 
 def _write(answer: Any) -> None:

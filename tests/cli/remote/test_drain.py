@@ -54,10 +54,31 @@ class DrainTests(RemoteTestCase):
         told = [(f"/api/backends/web/servers/{path}", wanted) for path in paths]
         self.assertEqual(self.asked("--close", "web"), told)
 
+    def test_slashes(self) -> None:
+        """The name of a backend may have slashes; of several that would do, the longest one is meant."""
+        self.server.others["/api/backends"] = [
+            {"name": name, "servers": [{"server": name, "state": "up"}]}
+            for name in ("unix:/run", "unix:/run/a", "unix:/run/a.sock", "unix:")
+        ]
+        wanted = {"state": "ready", "close_connections": False}
+        sock, folder = "unix%3A%2Frun%2Fa.sock", "unix%3A%2Frun"
+        for name, path in (
+            ("unix:/run/a.sock", f"{sock}/servers/{sock}"),
+            ("unix:/run/a.sock/unix:/run/a.sock", f"{sock}/servers/{sock}"),
+            ("unix:/run", f"{folder}/servers/{folder}"),
+            ("unix:/run/b.sock", f"{folder}/servers/b.sock"),
+        ):
+            with self.subTest(name):
+                self.assertEqual(self.asked("--ready", name), [(f"/api/backends/{path}", wanted)])
+
     def test_wrong(self) -> None:
-        """A backend that is not there is wrong usage, and those that there are are named."""
-        told = "txmux: there is no backend 'wed' (there are other, web)\n"
-        self.assertEqual(self.ask("drain", "wed"), (2, "", told))
+        """A backend that is not there is refused, with or without a server, and those that there are are named."""
+        for name in ("wed", "wed/10.0.0.5:8443", "webs", "/"):
+            told = f"there is no backend {name!r} (there are other, web)\n"
+            self.assertEqual(self.ask("drain", name), (1, "", told))
+        code, out, _ = self.ask("drain", "--json", "wed")
+        why = "there is no backend 'wed' (there are other, web)"
+        self.assertEqual((code, json.loads(out)), (1, {"error": why}))
         self.assertEqual(self.ask("drain", "--ready", "--maintenance", "web")[0], 2)
         self.assertEqual(self.ask("drain")[0], 2)
 
@@ -79,5 +100,5 @@ class DrainTests(RemoteTestCase):
     def test_wait(self) -> None:
         """It is not waited for servers that are to have connections again, nor for those that are gone."""
         self.assertEqual(self.ask("drain", "--wait", "--ready", "web")[0], 2)
-        self.server.others["/api/backends"] = []
+        self.server.others["/api/backends"] = [{"name": "web", "servers": []}]
         self.assertEqual(self.ask("drain", "--wait", "web/10.0.0.5:8443"), (0, "done\n", ""))

@@ -282,7 +282,10 @@ class DrainTests(ServiceTestCase):
         other.settimeout(60)
         name = f"pool/127.0.0.1:{port}"
         pool = f"[backend pool]\nserver = 127.0.0.1:{port}\nfallback = 127.0.0.1:{other.getsockname()[1]}\n"
-        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}"
+        last = (
+            f"[backend other]\nserver = 127.0.0.1:{port}\nfallback = unix:{self.folder}/last.sock\n"
+        )
+        rules = f"[listen public]\nendpoint = 127.0.0.1:0\ndefault = pool\n{pool}{last}"
         mux = Upgrading(self.folder, rules, "workers = 2\ndrain_timeout = 1s")
         self.addCleanup(mux.kill)
         mux.child.wait_for("workers that serve: 2")
@@ -302,11 +305,15 @@ class DrainTests(ServiceTestCase):
             self.told(0, "drain", "--ready", name), f"backend pool: 127.0.0.1:{port}: ready\n"
         )
         self.assert_relays(self.relayed(mux))
-        self.assertIn("there is no backend 'pol'", self.told(1, "drain", "pol/127.0.0.1:1"))
+        self.assertIn("there is no backend 'pol/x' (there are ", self.told(1, "drain", "pol/x"))
         for state, options in (("drain", []), ("ready", ["--ready"])):
             told = self.told(0, "drain", *options, "pool")
             self.assertEqual(told, f"backend pool: 127.0.0.1:{port}: {state}\n")
-        self.assertIn("(there are pool, ", self.told(2, "drain", "pol"))
+        self.assertIn("(there are pool, ", self.told(1, "drain", "pol"))
+        self.assertIn("has no server 'x'", self.told(1, "drain", "pool/x"))
+        name = f"unix:{self.folder}/last.sock"
+        for named in (name, f"{name}/{name}"):
+            self.assertEqual(self.told(0, "drain", named), f"backend {name}: {name}: drain\n")
         mux.stop()
 
 
