@@ -56,6 +56,25 @@ class StoreTest(SynchronousTestCase):
             self.assertIn("stop and start the service", str(problem))
         self.assertEqual(inodes(self.store.sockets()), before)
 
+    def test_several(self) -> None:
+        """All that cannot be opened are named, each in a line, and nothing new is left open."""
+        self.store.open([self.listener("127.0.0.1:0")])
+        before = inodes(self.store.sockets())
+        with (
+            socket.create_server(("127.0.0.1", 0)) as one,
+            socket.create_server(("127.0.0.1", 0)) as other,
+        ):
+            taken = [f"127.0.0.1:{opened.getsockname()[1]}" for opened in (one, other)]
+            path = f"unix:{self.folder}/new.sock"
+            listeners = [self.listener("127.0.0.1:0", taken[0], path), self.listener(taken[1])]
+            problem = self.assertRaises(ListenError, self.store.prepare, listeners)
+        lines = str(problem).splitlines()
+        self.assertEqual(len(lines), 2)
+        for line, name in zip(lines, taken, strict=True):
+            self.assertIn(f"endpoint {name}: cannot listen: Address already in use", line)
+        self.assertFalse((self.folder / "new.sock").exists())
+        self.assertEqual(inodes(self.store.sockets()), before)
+
     def test_overlap_back(self) -> None:
         """So is the way back, from all addresses to one of them."""
         for every in (":{}", "0.0.0.0:{}"):

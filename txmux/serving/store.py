@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from twisted.logger import Logger
 
+from txmux.errors import ListenError
 from txmux.files import remove_socket
 from txmux.frontend.addresses import text_of
 from txmux.serving.endpoints import listen_error
@@ -62,7 +63,7 @@ class ListeningSockets:
         """Open what is not open yet; nothing else is touched. Places that are not plain are left out.
 
         Raises:
-            ListenError: A socket cannot be opened; none that is new is left open.
+            ListenError: Sockets cannot be opened, each in a line; none that is new is left open.
         """
         places = [place for listener in listeners for place in places_of(listener)]
         return self.prepare_places(place for place in places if place.is_plain)
@@ -70,11 +71,12 @@ class ListeningSockets:
     def prepare_places(self, places: Iterable[Place]) -> PreparedSockets:
         """Open what is not open yet of places that are plain; see `prepare`."""
         prepared = PreparedSockets(self)
-        for place in places:
-            failure = prepared.add(place)
-            if failure is not None:
-                prepared.abandon()
-                raise listen_error(place, failure) from failure
+        added = [(place, prepared.add(place)) for place in places]
+        failures = [(place, failure) for place, failure in added if failure is not None]
+        if failures:
+            prepared.abandon()
+            told = [str(listen_error(place, failure)) for place, failure in failures]
+            raise ListenError("\n".join(told)) from failures[0][1]
         return prepared
 
     def has(self, key: str) -> bool:
