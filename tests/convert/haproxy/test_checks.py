@@ -119,6 +119,14 @@ class CheckTests(SynchronousTestCase):
                 r"send='DELETE /h HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
             ),
             (
+                (r"option httpchk OPTIONS * HTTP/1.1\r\nHost:\ a.example",),
+                r"send='OPTIONS * HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n'",
+            ),
+            (
+                ("http-check send meth GET uri /h ver HTTP/1.1 hdr Host ''",),
+                r"send='GET /h HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n'",
+            ),
+            (
                 ("http-check send uri /h ver HTTP/1.1 hdr Host a.example",),
                 "method=OPTIONS path=/h host=a.example",
             ),

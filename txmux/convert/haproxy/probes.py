@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from txmux.convert.matching import option
+from txmux.rules.problems import InvalidValueError
+from txmux.rules.reading.checks import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,8 +71,19 @@ class _Request:
         simple = self.method in _SIMPLE_METHODS and not self.body
         if simple and len(hosts) == len(self.headers) == 1:
             method = [] if self.method == "GET" else [option("method", self.method)]
-            return [*method, option("path", self.path), option("host", hosts[0])]
+            words = [*method, option("path", self.path), option("host", hosts[0])]
+            if _is_taken(["http", *words]):
+                return words
         return [option("send", _escaped(self.raw()))]
+
+
+def _is_taken(words: Sequence[str]) -> bool:
+    """Tell whether rules can have this check; not with the path ``*``, or without a host, for example."""
+    try:
+        check(" ".join(words))
+    except InvalidValueError:
+        return False
+    return True
 
 
 def question(proxy: Proxy, kind: Line | None) -> list[str]:
