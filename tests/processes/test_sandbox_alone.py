@@ -9,9 +9,9 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.interop.children import Child, eventually
+from tests.interop.children import PATIENCE, Child, eventually
 from tests.interop.mux import Mux
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import is_gone, open_files, pids_of
 from tests.processes.test_sandbox import RULES, TRIED, SandboxCase
 
 _OLDER = """
@@ -19,6 +19,11 @@ import os, signal
 for module, name in ((os, "memfd_create"), (os, "pidfd_open"), (signal, "pidfd_send_signal")):
     delattr(module, name)
 """
+_MEASURED = {
+    *("cpu_seconds_total", "start_time_seconds"),
+    *("virtual_memory_bytes", "resident_memory_bytes"),
+    *("open_fds", "max_fds"),
+}
 _SAYS = "sandbox: the process can open only what the rules name"
 
 
@@ -76,6 +81,15 @@ class AloneTests(SandboxCase):
         mux.child.wait()
         self.assertNotRegex(mux.child.output, "Traceback|Unhandled|cannot be tidied up")
 
+    def measured(self) -> set[str]:
+        """Give the names of what the metrics tell of the process."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(PATIENCE)
+            asking.connect(str(self.folder / "metrics.sock"))
+            asking.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            text = b"".join(iter(lambda: asking.recv(2**16), b"")).decode()
+        return set(re.findall(r"^process_(\w+) [0-9]", text, re.MULTILINE))
+
     def assert_alone(self, mux: _Running) -> None:
         """See all attempts fail, and no new privileges."""
         self.assertEqual(self.attempts(mux), dict.fromkeys(TRIED, "EACCES"))
@@ -89,6 +103,17 @@ class AloneTests(SandboxCase):
         mux.upgrade()
         eventually(lambda: mux.child.output.count(_SAYS) == 2, "the new process is in a sandbox")
         self.assert_alone(mux)
+
+    def test_metrics(self) -> None:
+        """The metrics tell what the process takes: time and again, and after an upgrade."""
+        mux = self.running(f"metrics = unix:{self.folder / 'metrics.sock'}")
+        for _ in range(2):
+            self.assertEqual(self.measured(), _MEASURED)
+        held = {"/proc/stat", *(f"/proc/{mux.pid}/{name}" for name in ("fd", "limits", "stat"))}
+        self.assertLessEqual(held, open_files(mux.pid))
+        mux.upgrade()
+        eventually(lambda: mux.child.output.count(_SAYS) == 2, "the new process is in a sandbox")
+        self.assertEqual(self.measured(), _MEASURED)
 
     def test_older_library(self) -> None:
         """So it does with a Python that was built with an older C library, as that of uv or conda may be."""

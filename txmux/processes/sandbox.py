@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,7 +41,6 @@ _SYSTEM = (
     "/usr",
     "/proc/cpuinfo",
     "/proc/meminfo",
-    "/proc/stat",
     "/proc/sys/net",
     "/sys/devices/system/cpu",
     "/sys/fs/cgroup",
@@ -78,7 +78,10 @@ _TOO_MUCH = frozenset(
 )
 """Folders in which Python's modules might be found, but much else, too."""
 
-_LINUX_6_2 = 3  # as Landlock counts
+_MEASURED = ("/proc/stat", "/proc/self/fd", "/proc/self/limits", "/proc/self/stat")
+"""What the metrics tell of the process is read from these; the folder also tells how many descriptors are open."""
+
+_held: list[int] = []
 
 _log = Logger(namespace="txmux")
 
@@ -162,10 +165,12 @@ def confine(sandbox: Sandbox, *, starts: bool = False) -> bool:
 
     try:
         landlock.give_up_privileges()
-        # Where its size tells how many descriptors are open, nobody has to look into that folder.
-        own = [] if landlock.abi() >= _LINUX_6_2 else ["/proc/self/fd"]
-        read = [*_SYSTEM, *LOOKED_UP, *own, *_of_python(), *_of_tls()]
+        read = [*_SYSTEM, *LOOKED_UP, *_MEASURED, *_of_python(), *_of_tls()]
         executed = [os.path.realpath(sys.executable), *_loaders()] if starts else []
+        # A rule is about an inode, and the kernel makes others for files in /proc that it had dropped from its cache.
+        for path in _MEASURED:
+            with suppress(OSError):  # a unit of systemd may hide some
+                _held.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull], executed)
     except OSError as problem:
         if sandbox == "yes":
