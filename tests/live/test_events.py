@@ -11,7 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.live.test_connections import LiveCase
 from tests.live.test_workers import WorkersCase
 from tests.support.peers import connect, reactor
-from txmux.observe.events import MOST, Sampling
+from txmux.live.events import Hub
+from txmux.observe.events import MOST, Events, Sampling
+from txmux.observe.record import ConnectionRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +82,22 @@ class EventsTest(LiveCase):
         await self.listed(2, state="relaying")
         self.assertEqual(len(second.events), before)
 
+    async def test_burst(self) -> None:
+        """What was left out of a burst is told to who follows then, and not to the next one."""
+        port = self.begin()
+        follower, end = self.follow()
+        for _ in range(60):
+            await self.client(port)
+        await self.listed(60, state="relaying")
+        self.assertEqual(len(follower.events), MOST)
+        self.time.advance(1)
+        (event,) = follower.events[MOST:]
+        self.assertEqual((event["event"], event["worker"], event["count"]), ("skipped", None, 20))
+        end()
+        second, _ = self.follow()
+        await self.client(port)
+        self.assertEqual(await second.kinds(2), ["begin", "decide"])
+
     async def test_server(self) -> None:
         """A server that changes its state is told of, and a reload of the rules."""
         self.begin()
@@ -109,19 +127,131 @@ class EventsTest(LiveCase):
 class SamplingTest(SynchronousTestCase):
     """Too many events."""
 
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.told: list[dict[str, Any]] = []
+        self.sampling = Sampling(self.clock, self.told.append)
+        self.clock.advance(5)
+
+    def flood(self, more: int) -> None:
+        """Have this many more events than are passed on."""
+        for number in range(MOST + more):
+            self.sampling.pass_on({"event": "begin", "number": number})
+
     def test_flood(self) -> None:
         """Of each second the first hundred are passed on; then it is told how many were skipped."""
+        self.flood(7)
+        self.assertEqual([one["number"] for one in self.told], list(range(MOST)))
+        self.clock.rightNow += 1  # the timer is late
+        self.sampling.pass_on({"event": "end"})
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
+        self.assertEqual(self.told[MOST]["count"], 7)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_quiet(self) -> None:
+        """What was skipped is told after a second in which nothing happens, and once."""
+        self.flood(7)
+        self.clock.advance(0.9)
+        self.assertEqual(len(self.told), MOST)
+        self.clock.advance(0.1)
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped"])
+        self.assertEqual(self.told[MOST]["count"], 7)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.clock.advance(5)
+        self.sampling.pass_on({"event": "end"})
+        self.assertEqual([one["event"] for one in self.told[MOST:]], ["skipped", "end"])
+
+    def test_few(self) -> None:
+        """While nothing is skipped, there is no timer."""
+        self.flood(0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class ListenTest(SynchronousTestCase):
+    """The events of one process."""
+
+    def test_next_listener(self) -> None:
+        """Who begins to listen is not told what was skipped before, and no timer is left of that."""
         clock = Clock()
-        told: list[dict[str, Any]] = []
-        sampling = Sampling(clock.seconds)
+        events = Events(clock)
+        record = ConnectionRecord(0.0, "1", "m", "192.0.2.1:5")
+        first: list[dict[str, Any]] = []
+        second: list[dict[str, Any]] = []
+        events.listen(first.append)
+        for _ in range(MOST + 7):
+            events.begun(record)
+        events.listen(first.append)  # as with each beat
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+        events.listen(None)
+        self.assertEqual(clock.getDelayedCalls(), [])
+        events.listen(second.append)
         clock.advance(5)
-        for number in range(MOST + 7):
-            sampling.pass_on({"event": "begin", "number": number}, told.append)
-        self.assertEqual([one["number"] for one in told], list(range(MOST)))
-        clock.advance(1)
-        sampling.pass_on({"event": "end"}, told.append)
-        self.assertEqual([one["event"] for one in told[MOST:]], ["skipped", "end"])
-        self.assertEqual(told[MOST]["count"], 7)
+        events.begun(record)
+        self.assertEqual([one["event"] for one in second], ["begin"])
+        self.assertEqual(len(first), MOST)
+
+
+class Process:
+    """Says what a test lets it say."""
+
+    number = 0
+    sink: Callable[[dict[str, Any]], object] | None = None
+
+    def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
+        """Tell events to somebody."""
+        self.sink = sink
+
+    async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:
+        """Know nothing."""
+
+
+class HubTest(SynchronousTestCase):
+    """The events of several processes."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.process = Process()
+        self.hub = Hub(self.clock, lambda: [self.process], lambda: None)
+
+    def flood(self) -> Callable[[dict[str, Any]], object]:
+        """Have too many events, and give where they were told."""
+        sink = self.process.sink
+        assert sink is not None
+        for _ in range(MOST + 7):
+            sink({"event": "begin"})
+        return sink
+
+    def test_skipped(self) -> None:
+        """What a worker skipped and what was skipped of all workers is each told once."""
+        follower = Follower()
+        end = self.hub.subscribe(follower)
+        self.flood()({"event": "skipped", "count": 3})
+        self.clock.advance(1)
+        self.clock.advance(5)
+        self.assertEqual(
+            [(one["event"], one["worker"], one["count"]) for one in follower.events[MOST:]],
+            [("skipped", 1, 3), ("skipped", None, 7)],
+        )
+        end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_next_follower(self) -> None:
+        """Who follows when all others have left is not told what was skipped before."""
+        first, second = Follower(), Follower()
+        end = self.hub.subscribe(first)
+        late = self.flood()
+        end()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for _ in range(MOST + 1):
+            late({"event": "end"})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        end = self.hub.subscribe(second)
+        self.clock.advance(2)
+        late({"event": "end"})
+        self.assertEqual([one["event"] for one in second.events], ["end"])
+        self.hub.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(len(first.events), MOST)
 
 
 class WorkersTest(WorkersCase):

@@ -95,7 +95,7 @@ class Engine:
         self.shared: SharedRates | None = None
         self._shared = shared
         self.clock = Timers(reactor)
-        self.events = Events(self.clock.seconds)
+        self.events = Events(reactor)
         self.descriptors = DESCRIPTORS
         plain = relay != "portable" and is_supported()
         self._poller = Poller.of(reactor) if plain else None

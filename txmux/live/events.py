@@ -43,7 +43,7 @@ class Hub:
         self._processes = processes
         self._upstreams = upstreams
         self._followers: dict[object, Follower] = {}
-        self._sampling = Sampling(reactor.seconds)
+        self._sampling = Sampling(reactor, self._sampled)
         self._beat: IDelayedCall | None = None
 
     def subscribe(self, follower: Follower) -> Callable[[], None]:
@@ -82,6 +82,7 @@ class Hub:
             self._beat.cancel()
             self._beat = None
             self._listen(on=False)
+            self._sampling.forget()
 
     def _begin(self) -> None:
         self._beat = self._reactor.callLater(_BEAT, self._begin)
@@ -98,13 +99,18 @@ class Hub:
 
     def _heard_from(self, worker: int | None) -> Callable[[dict[str, Any]], None]:
         def heard(event: dict[str, Any]) -> None:
+            if self._beat is None:  # nobody follows, so nothing is to be counted
+                return
             told = {**event, "worker": worker}
             if event["event"] in {"begin", "decide", "end"}:
-                self._sampling.pass_on(told, self._tell)
+                self._sampling.pass_on(told)
             else:
                 self._tell(told)
 
         return heard
+
+    def _sampled(self, event: dict[str, Any]) -> None:
+        self._tell({"worker": None, **event})  # what is skipped here may be of several workers
 
     def _tell(self, event: dict[str, Any] | None) -> None:
         for follower in [*self._followers.values()]:

@@ -10,6 +10,8 @@ from txmux.observe.access_log import fields_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
     from txmux.observe.record import ConnectionRecord
 
     Event = dict[str, Any]
@@ -20,46 +22,63 @@ __all__ = ["MOST", "Events", "Sampling", "server_event"]
 MOST = 100
 """Events of connections in a second. Of more, the first ones are told, and how many were skipped."""
 
+_SECOND = 1.0
+
 
 class Sampling:
     """Passes on no more events than anybody can read.
 
     Args:
-        seconds: Tells the time.
+        clock: Tells the time, and when the second is over.
+        sink: Is called with what is passed on.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
+    def __init__(self, clock: IReactorTime, sink: Sink) -> None:
+        self._clock = clock
+        self._sink = sink
         self._begun = 0.0
         self._told = self._skipped = 0
+        self._timer: IDelayedCall | None = None
 
-    def pass_on(self, event: Event, sink: Sink) -> None:
+    def pass_on(self, event: Event) -> None:
         """Pass an event on, unless there were too many in this second."""
-        now = self._seconds()
-        if now - self._begun >= 1.0:
-            skipped = self._skipped
-            self._begun, self._told, self._skipped = now, 0, 0
-            if skipped:
-                sink({"event": "skipped", "at": time.time(), "count": skipped})
+        if self._clock.seconds() - self._begun >= _SECOND:
+            self._next()
         if self._told < MOST:
             self._told += 1
-            sink(event)
-        else:
-            self._skipped += 1
+            self._sink(event)
+            return
+        self._skipped += 1
+        if self._timer is None:  # it may be quiet from now on
+            self._timer = self._clock.callLater(_SECOND, self._next)
+
+    def forget(self) -> None:
+        """Begin anew, and tell nobody what was skipped."""
+        self._begun = self._clock.seconds()
+        self._told = self._skipped = 0
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _next(self) -> None:
+        skipped = self._skipped
+        self.forget()
+        if skipped:
+            self._sink({"event": "skipped", "at": time.time(), "count": skipped})
 
 
 class Events:
     """What happens to connections and servers.
 
     Args:
-        seconds: Tells the time.
+        clock: Tells the time.
 
     Attributes:
         wanted: Whether anybody listens; to be asked first.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._sampling = Sampling(seconds)
+    def __init__(self, clock: IReactorTime) -> None:
+        self._sampling = Sampling(clock, self._send)
         self._sink: Sink | None = None
         self.wanted = False
 
@@ -67,6 +86,8 @@ class Events:
         """Tell events to somebody, or with ``None`` to nobody any more."""
         self._sink = sink
         self.wanted = sink is not None
+        if sink is None:  # the next one who listens was not there when these were skipped
+            self._sampling.forget()
 
     def begun(self, record: ConnectionRecord) -> None:
         """Tell of a client that was accepted."""
@@ -84,12 +105,15 @@ class Events:
 
     def server(self, event: Event) -> None:
         """Tell of a server that has changed its state; these are never skipped."""
-        if self._sink is not None:
-            self._sink(event)
+        self._send(event)
 
     def _tell(self, kind: str, values: Event) -> None:
         if self._sink is not None:
-            self._sampling.pass_on({"event": kind, "at": time.time(), **values}, self._sink)
+            self._sampling.pass_on({"event": kind, "at": time.time(), **values})
+
+    def _send(self, event: Event) -> None:
+        if self._sink is not None:
+            self._sink(event)
 
 
 _KNOWN_FIRST = ("id", "listener", "client", "local")
