@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.backends.pool.pools import servers
 from txmux.backends.pool.member import Member, ResolvedAddress
+from txmux.backends.pool.orders import Order
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.standing import State
 from txmux.backends.upstreams import Upstreams
@@ -116,6 +117,41 @@ class ToldTest(SynchronousTestCase):
         self.assertIn("refused", standing.why)
         new.upstreams.apply("b", "10.0.0.2:80 10.0.0.2:80", ok=False, why="refused")
         self.assertEqual(new.states(), [State.DOWN, State.DOWN])
+
+    def test_ready_again(self) -> None:
+        """A server that was held is up since it is not any more, in the next process too; one that never was has no time."""
+        old, new = Process(100), Process(7)
+        key = ("b", "10.0.0.1:80")
+        for order in (Order("drain"), Order("maintenance", weight=3), Order(weight=3)):
+            self.assertEqual([old.pool.since(member) for member in old.pool.members], [None, None])
+            old.upstreams.obey({key: order})
+            old.clock.advance(5)
+        old.upstreams.obey({})
+        new.upstreams.obey({})
+        new.upstreams.recall(old.told())
+        for process in (old, new):
+            process.clock.advance(1)
+            since = [process.pool.since(member) for member in process.pool.members]
+            self.assertEqual(since, [6, None])
+
+    def test_held(self) -> None:
+        """A process that begins with a server that is held counts from when it is not any more."""
+        new = Process(7)
+        new.upstreams.obey({("b", "10.0.0.1:80"): Order("drain")})
+        new.upstreams.recall(Process(100).told())
+        self.assertIsNone(new.pool.since(new.pool.members[0]))
+        new.upstreams.obey({})
+        self.assertEqual([new.pool.since(member) for member in new.pool.members], [0, None])
+
+    def test_down_meanwhile(self) -> None:
+        """What checks have found while a server was held has its own time."""
+        process = Process(100, check=Check("tcp", rise=1, fall=1))
+        process.upstreams.obey({("b", "10.0.0.1:80"): Order("drain")})
+        process.upstreams.apply("b", "10.0.0.1:80 10.0.0.1:80", ok=False, why="refused")
+        process.clock.advance(9)
+        process.upstreams.obey({})
+        self.assertEqual(process.states(), [State.DOWN, State.UP])
+        self.assertEqual(process.pool.since(process.pool.members[0]), 9)
 
     def test_other_rules(self) -> None:
         """What the rules of the new process do not ask for keeps no server out."""

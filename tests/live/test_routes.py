@@ -135,6 +135,12 @@ class BackendsTest(LiveCase):
             ("drain", "an operator asked for it", 9),
         )
         self.assertLess(abs(time.time() - first["since"]), 60)
+        self.time.advance(1)
+        with capturedLogs():
+            await self.running.set_server("b", server, state="ready")
+        first, second = await self.servers()
+        self.assertEqual((first["state"], second["since"]), ("up", None))
+        self.assertLess(abs(time.time() - first["since"]), 60)
 
     async def test_unresolved(self) -> None:
         """A server whose name has no address yet is there."""

@@ -355,6 +355,9 @@ class Pool:
         """
         for member in self.members:
             member.weigh()
+            is_free = before is not None and member.standing.held is None
+            if member.server.text == server and is_free and member.state is State.UP:
+                member.standing.since = self._seconds()
             if member.server.text == server and not self._is_retired:
                 state = State.DISABLED if member.server.down else before or member.standing.state
                 if member.state is not state:
