@@ -204,10 +204,14 @@ class MuxService(Steering, Service):
         await self._changeover.arrival.wait()
         opened = self._current.opened
         if opened is None or not self.running:
-            raise UpgradeError("the service does not run")
+            raise UpgradeError(self._why_idle())
         told = partial(state_of, opened, self.rules, self.last_reload, self.rates)
         exchange = self._current.kinds.exchange(opened)
         return await self._changeover.upgrade(self.rules.listeners, exchange, told)
+
+    def _why_idle(self) -> str:
+        is_stopping = self._stopping and self._current.opened is not None
+        return "the service stops" if is_stopping else "the service does not run"
 
     def _asked_to_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
@@ -335,7 +339,7 @@ class MuxService(Steering, Service):
             self._log.error("rules not reloaded: {why}", why=why)
             return Report.refused(why)
         if opened is None or self._stopping:
-            return Report.refused("the service does not run")
+            return Report.refused(self._why_idle())
         if given is None and (why := self.rules.unreadable):
             opened.reopen_files()
             self._log.info("{why}", why=why)

@@ -119,6 +119,19 @@ class StopTest(ServiceTestCase):
         await stopped
         self.assertIn("reason=done", self.log.read_text())
 
+    async def test_asked_while_draining(self) -> None:
+        """While it stops, it says so to who wants a reload or an upgrade; then it does not run."""
+        client, server, _ = await self.relayed()
+        stopped = self.running.stopService()
+        for why in ("the service stops", "the service does not run"):
+            with capturedLogs():
+                for asked in (self.running.reload, self.running.upgrade):
+                    report = await asked()
+                    self.assertEqual((report.ok, report.errors), (False, [why]))
+            client.close()
+            server.close()
+            await stopped
+
     async def test_starts_again(self) -> None:
         """A service that was stopped can be started again."""
         self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
