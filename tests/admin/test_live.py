@@ -233,6 +233,18 @@ class EventsTest(LiveCase):
         while factory.engine.events.wanted:
             await deferLater(reactor, 0)
 
+    async def test_head(self) -> None:
+        """HEAD gives the headers and is over: nobody follows, and the connection takes the next request."""
+        peer = await self.connect()
+        peer.send(b"HEAD /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        peer.send(request("GET", "/healthz"))
+        await peer.is_lost()
+        head, _, after = bytes(peer.received).partition(b"\r\n\r\n")
+        self.assertIn(b"Content-Type: text/event-stream", head)
+        self.assertTrue(after.startswith(b"HTTP/1.1 200 OK\r\n"), after)
+        (factory,) = self.running.factories
+        self.assertFalse(factory.engine.events.wanted)
+
     async def test_slow_reader(self) -> None:
         """A client that does not read is cut off, so that nothing is held for it without end."""
         peer = await self.follow()

@@ -83,11 +83,12 @@ class _Request(Request):
         self.setResponseCode(answer.status)
         for name, value in headers_of(answer).items():
             self.setHeader(name, value)
-        if answer.stream is not None:
+        if answer.stream is None:
+            self.setHeader("Content-Length", str(len(answer.body)))
+            self.write(answer.body)
+        elif self.method != b"HEAD":
             answer.stream(_Stream(self))
             return
-        self.setHeader("Content-Length", str(len(answer.body)))
-        self.write(answer.body)
         self.finish()
 
 
