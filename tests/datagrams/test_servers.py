@@ -106,13 +106,10 @@ class SourceTests(FlowCase):
         """With `source = client` the server sees the client's own address and port, and its answers go there."""
         server = Talker.listening(self)
         port = self.begin(server.port, backend="source = client")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            # It is on the same machine here, and has to share its port with the flow.
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            client.bind(("127.0.0.66", 0))
-            client.sendto(b"one", ("127.0.0.1", port))
-            await server.hears(1)
-            self.assertEqual(server.senders, [client.getsockname()])
+        client = _sharing(self)
+        client.sendto(b"one", ("127.0.0.1", port))
+        await server.hears(1)
+        self.assertEqual(server.senders, [client.getsockname()])
 
     async def test_ports(self) -> None:
         """No two flows have the same port of a range: each hears its own answers, and one for which there is none is an error."""
@@ -170,7 +167,7 @@ class SourceTests(FlowCase):
 
 
 def _sharing(test: FlowCase) -> socket.socket:
-    """Give a client on this machine that shares its port."""
+    """Give a client, which is on the same machine here, and has to share its port with the flow."""
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     test.addCleanup(client.close)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
