@@ -355,10 +355,12 @@ class Pool:
         """
         for member in self.members:
             member.weigh()
+            if member.server.text != server:
+                continue
             is_free = before is not None and member.standing.held is None
-            if member.server.text == server and is_free and member.state is State.UP:
+            if is_free and member.state is State.UP:
                 member.standing.since = self._seconds()
-            if member.server.text == server and not self._is_retired:
+            if not self._is_retired:
                 state = State.DISABLED if member.server.down else before or member.standing.state
                 if member.state is not state:
                     self._on_change(member, state)
