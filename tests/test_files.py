@@ -17,7 +17,7 @@ from tests.service.test_privileges import require_root
 from tests.support.folders import make_folder
 from tests.support.leaks import added_since, look
 from txmux.files import open_log, open_safely, read_bytes, read_secret
-from txmux.processes.opener import Opener
+from txmux.processes.privilege.opener import Opener
 
 _NOBODY = 65534
 _RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"

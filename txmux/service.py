@@ -29,17 +29,17 @@ from txmux.live.steering import Steering
 from txmux.live.versions import last_reload_in, state_of
 from txmux.observe.counting.counters import Counters
 from txmux.overview import overview
-from txmux.processes.account import account_of
-from txmux.processes.changeover import Changeover
-from txmux.processes.counting import Counting
-from txmux.processes.current import Current
-from txmux.processes.notify import Notifier
-from txmux.processes.parent import Parent
-from txmux.processes.pidfile import PidFile
-from txmux.processes.privilege import Privilege
-from txmux.processes.signals import SignalWatch, StopSignals
-from txmux.processes.startup import WhenRunning
-from txmux.processes.successor import UpgradeError
+from txmux.processes.privilege.account import account_of
+from txmux.processes.privilege.privilege import Privilege
+from txmux.processes.supervisor.counting import Counting
+from txmux.processes.supervisor.current import Current
+from txmux.processes.supervisor.parent import Parent
+from txmux.processes.supervisor.signals import SignalWatch, StopSignals
+from txmux.processes.supervisor.startup import WhenRunning
+from txmux.processes.systemd.notify import Notifier
+from txmux.processes.systemd.pidfile import PidFile
+from txmux.processes.upgrade.changeover import Changeover
+from txmux.processes.upgrade.successor import UpgradeError
 from txmux.rules.changes import unchangeable
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load

@@ -21,7 +21,7 @@ from txmux.live.asking import PATIENCE, ask_all
 from txmux.live.filters import EVERY, Filters, Page
 from txmux.networks.lists import varying_of
 from txmux.networks.packing import pack
-from txmux.processes import pool
+from txmux.processes.workers import pool
 from txmux.rules.model import NetworkSet
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from tests.support.mux import MuxTestCase, server_at
 from tests.support.peers import connect, reactor
 from txmux.embedding import route
 from txmux.frontend.listener import MuxFactory
-from txmux.processes.channel import Channel, attach
-from txmux.processes.handover import Adopting, hand_over
-from txmux.processes.keeping import Keeping
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.upgrade.handover import Adopting, hand_over
+from txmux.processes.upgrade.keeping import Keeping
 from txmux.relay.kernel import is_supported
 from txmux.rules.model import Backend
 

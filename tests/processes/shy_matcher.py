@@ -8,5 +8,7 @@ from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
 shy = PlainMatcher(
-    "hidden" if "txmux.processes.child" in sys.orig_argv else "shy", "any client", Pattern(b".")
+    "hidden" if "txmux.processes.workers.child" in sys.orig_argv else "shy",
+    "any client",
+    Pattern(b"."),
 )

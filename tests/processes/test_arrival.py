@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.arrival import Arrival
+from txmux.processes.upgrade.arrival import Arrival
 
 
 class ArrivalTest(SynchronousTestCase):

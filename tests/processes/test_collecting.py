@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
-from txmux.processes import collecting
-from txmux.processes.collecting import UNCOLLECTED
+from txmux.processes.upgrade import collecting
+from txmux.processes.upgrade.collecting import UNCOLLECTED
 
 
 class _Ring:

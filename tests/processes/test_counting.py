@@ -16,7 +16,7 @@ from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.admin.metrics import exposition
 from txmux.observe.counting.snapshot import counts_of
-from txmux.processes.parent import Parent
+from txmux.processes.supervisor.parent import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -13,8 +13,8 @@ from twisted.logger import Logger
 from twisted.trial.unittest import TestCase
 
 from tests.support.peers import reactor
-from txmux.processes.channel import Channel, attach
-from txmux.processes.forwarding import Forwarding
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.channel.forwarding import Forwarding
 
 
 class ForwardingTest(TestCase):

@@ -14,9 +14,9 @@ from tests.processes.handover_case import HandoverCase, descriptors
 from tests.support.peers import reactor
 from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
-from txmux.processes import handover
-from txmux.processes.channel import Channel, attach
-from txmux.processes.exchange import OneProcess
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.upgrade import handover
+from txmux.processes.upgrade.exchange import OneProcess
 from txmux.relay.relay import Relay
 
 if TYPE_CHECKING:

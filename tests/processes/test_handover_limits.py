@@ -8,7 +8,7 @@ import attrs
 from typing_extensions import override
 
 from tests.processes.handover_case import HandoverCase
-from txmux.processes.limits import SharedLimits
+from txmux.processes.supervisor.limits import SharedLimits
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:

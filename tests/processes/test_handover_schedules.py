@@ -21,10 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.frontend.limits.admission import Admission
 from txmux.frontend.moving import MovedConnection
 from txmux.observe.record import ConnectionRecord
-from txmux.processes import handover
-from txmux.processes.channel import Channel
-from txmux.processes.handover import Adopting, hand_over
-from txmux.processes.keeping import Keeping
+from txmux.processes.channel.channel import Channel
+from txmux.processes.upgrade import handover
+from txmux.processes.upgrade.handover import Adopting, hand_over
+from txmux.processes.upgrade.keeping import Keeping
 from txmux.relay.interface import RelayState, SideState, Timeouts
 from txmux.rules.model import Listener
 

@@ -12,7 +12,7 @@ from txmux.serving.listening import listen_address, open_socket
 if TYPE_CHECKING:
     from tests.support.peers import Peer
     from txmux.frontend.listener import MuxFactory
-    from txmux.processes.channel import Channel
+    from txmux.processes.channel.channel import Channel
 
 
 class KeepingTest(HandoverCase):

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import Child
 from txmux.frontend.limits.admission import Refused
 from txmux.frontend.limits.per_source import source_of
-from txmux.processes import limits
-from txmux.processes.limits import SharedLimits
+from txmux.processes.supervisor import limits
+from txmux.processes.supervisor.limits import SharedLimits
 from txmux.proxyprotocol.header import Address
 from txmux.rules.reading.parser import parse
 
@@ -82,7 +82,7 @@ for _ in range(3000):
 
 RACER = """
 import os, random, sys, time
-from txmux.processes.limits import Layout, SharedLimits
+from txmux.processes.supervisor.limits import Layout, SharedLimits
 from txmux.rules.reading.parser import parse
 rules = parse({rules!r}, "x")
 (listener,) = rules.listeners

@@ -20,7 +20,7 @@ from tests.processes.running import RULES, WorkersTestCase, is_gone, listening_i
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux.processes.notify import Notifier, _name, sockets_from_store
+from txmux.processes.systemd.notify import Notifier, _name, sockets_from_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

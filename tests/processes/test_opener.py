@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
-from txmux.processes import opener
-from txmux.processes.opener import Opener, OpenerError, opener_of
+from txmux.processes.privilege import opener
+from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.rules.reading.parser import read_again
 from txmux.serving.places import Place, places_of
 

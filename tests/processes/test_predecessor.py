@@ -8,7 +8,7 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import MuxError
-from txmux.processes.predecessor import Predecessor
+from txmux.processes.upgrade.predecessor import Predecessor
 
 
 class PredecessorTests(SynchronousTestCase):

@@ -17,8 +17,8 @@ _CONNECTIONS = 160
 
 _KILLED = """
 import os, signal, sys
-if "txmux.processes.child" in sys.orig_argv:
-    from txmux.processes import handover
+if "txmux.processes.workers.child" in sys.orig_argv:
+    from txmux.processes.upgrade import handover
 
     def is_first():
         try:

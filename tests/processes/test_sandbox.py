@@ -17,8 +17,8 @@ from tests.interop.mux import Mux, twist_command
 from tests.processes.running import pids_of
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
-from txmux.processes import landlock
-from txmux.processes.sandbox import SandboxError, sandbox_of
+from txmux.processes.privilege import landlock
+from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
 
 RULES = """
@@ -203,4 +203,4 @@ class WithoutLandlockTests(SynchronousTestCase):
 
 
 def _is_worker(pid: int) -> bool:
-    return b"txmux.processes.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"txmux.processes.workers.child" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmux.processes.signals import StopSignals
+from txmux.processes.supervisor.signals import StopSignals
 
 
 class StopSignalsTest(SynchronousTestCase):

@@ -23,7 +23,7 @@ from tests.support.service import ServiceTestCase
 from txmux import MuxService, tap
 from txmux.errors import ListenError
 from txmux.observe.access_log import AccessLogError
-from txmux.processes.shareable import WorkersError
+from txmux.processes.workers.shareable import WorkersError
 from txmux.rules.model import Listener, Rules, Settings
 
 TWO = "[txmux]\nworkers = 2\n"
@@ -167,7 +167,7 @@ class ChildTest(SynchronousTestCase):
         own.settimeout(60)
         pid = os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", "txmux.processes.child", "1", type(reactor).__module__],
+            [sys.executable, "-m", "txmux.processes.workers.child", "1", type(reactor).__module__],
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 3)],
         )

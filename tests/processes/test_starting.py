@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmux.errors import MuxError
 from txmux.observe.counting.column import Layout as CountersLayout
-from txmux.processes.limits import SharedLimits
-from txmux.processes.serving_child import Child
-from txmux.processes.starting import Opened, Prepare, Start, ToldError, read, sockets_of
+from txmux.processes.supervisor.limits import SharedLimits
+from txmux.processes.workers.serving_child import Child
+from txmux.processes.workers.starting import Opened, Prepare, Start, ToldError, read, sockets_of
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 

@@ -13,9 +13,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from txmux.processes.channel import LateError
-from txmux.processes.successor import Successor, UpgradeError
-from txmux.processes.upgrade import Upgrade
+from txmux.processes.channel.channel import LateError
+from txmux.processes.upgrade.successor import Successor, UpgradeError
+from txmux.processes.upgrade.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -143,7 +143,7 @@ class FailureTest(TestCase):
 
     async def test_lets_go(self) -> None:
         """One that closes the channel, and goes on otherwise, is ended."""
-        self.patch(sys.modules["txmux.processes.successor"], "_ENDING", 0.1)
+        self.patch(sys.modules["txmux.processes.upgrade.successor"], "_ENDING", 0.1)
         why = await self.why(f"{_READS}stream.close(); end.close()\nimport time; time.sleep(100)")
         self.assertEqual(why, "the new process was ended by signal 9 (SIGKILL)")
 

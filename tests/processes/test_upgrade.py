@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LATE = """
 import os, sys, time
 if "txmux" in sys.orig_argv:
-    from txmux.processes.upgrade import Upgrade
+    from txmux.processes.upgrade.upgrade import Upgrade
 
     hand_over = Upgrade._hand_over
 

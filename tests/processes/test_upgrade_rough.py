@@ -39,7 +39,8 @@ _OLD_IS_KILLED = """
 """
 _OLD_IS_KILLED_EARLY = """
     from twisted.internet.defer import Deferred
-    from txmux.processes import changeover, exchange
+    from txmux.processes.upgrade import changeover
+    from txmux.processes.upgrade import exchange
 
     accept, alone = exchange.Workers.accept, changeover.Changeover._alone
     told = Deferred()
@@ -70,7 +71,7 @@ _FEW_DESCRIPTORS = """
     handover.Adopting.__init__ = limited
 """
 _OTHER_VERSION = """
-    from txmux.processes import predecessor
+    from txmux.processes.upgrade import predecessor
 
     predecessor.VERSION = 7
 """
@@ -86,7 +87,7 @@ class RoughTest(WorkersTestCase):
         condition = f"('TXMUX_PREDECESSOR' in os.environ) is {new}"
         (folder / "sitecustomize.py").write_text(
             f"import os, signal, sys\nif {condition} and 'txmux' in sys.orig_argv:\n"
-            f"    from txmux.processes import handover\n{done}"
+            f"    from txmux.processes.upgrade import handover\n{done}"
         )
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})

@@ -22,7 +22,7 @@ from tests.processes.running import (
 from tests.support.load import Load
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
-from txmux.processes.parent import Parent
+from txmux.processes.supervisor.parent import Parent
 
 if TYPE_CHECKING:
     import socket

@@ -21,7 +21,7 @@ from tests.interop.mux import Mux, Twist, twist_command
 from tests.processes.running import is_gone
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
-from txmux.processes.account import Account, AccountError, account_of
+from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
 
 _NOBODY = pwd.getpwnam("nobody")
@@ -187,7 +187,7 @@ class DroppingTests(SynchronousTestCase):
     def helper_of(self, mux: Mux) -> int:
         """Find it."""
         pids = children_of(mux.child.pid)
-        (helper,) = (pid for pid in pids if "txmux.processes.opener" in command_of(pid))
+        (helper,) = (pid for pid in pids if "txmux.processes.privilege.opener" in command_of(pid))
         return helper
 
     def secret(self, path: Path, name: str) -> None:
@@ -312,7 +312,7 @@ class DroppingTests(SynchronousTestCase):
     def workers_of(self, mux: Mux) -> list[int]:
         """Find the workers."""
         pids = children_of(mux.child.pid)
-        return [pid for pid in pids if "txmux.processes.child" in command_of(pid)]
+        return [pid for pid in pids if "txmux.processes.workers.child" in command_of(pid)]
 
     def test_own_log(self) -> None:
         """A file that is there already keeps its owner."""

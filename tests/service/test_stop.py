@@ -14,7 +14,7 @@ from twisted.logger import capturedLogs
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
-from txmux.processes.signals import SignalWatch
+from txmux.processes.supervisor.signals import SignalWatch
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer

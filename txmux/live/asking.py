@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 from twisted.internet.defer import Deferred, gatherResults
 
-from txmux.processes.channel import ChannelError, GoneError
+from txmux.processes.channel.channel import ChannelError, GoneError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence

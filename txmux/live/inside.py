@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from txmux.frontend.served import Served
     from txmux.live.asking import Askable
-    from txmux.processes.parent import Parent
+    from txmux.processes.supervisor.parent import Parent
     from txmux.relay.interface import Moved
 
 __all__ = ["Inside", "processes_of"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.live.rates import Rates
-    from txmux.processes.parent import Parent
+    from txmux.processes.supervisor.parent import Parent
     from txmux.rules.model import Rules
     from txmux.serving.serving import Serving
     from txmux.serving.state import Told

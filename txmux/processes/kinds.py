@@ -9,11 +9,11 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.logger import Logger
 
-from txmux.processes.changing import change_workers, start_workers
-from txmux.processes.channel import ChannelError
-from txmux.processes.collecting import UNCOLLECTED
-from txmux.processes.exchange import OneProcess, Together
-from txmux.processes.parent import Parent
+from txmux.processes.channel.channel import ChannelError
+from txmux.processes.supervisor.changing import change_workers, start_workers
+from txmux.processes.supervisor.parent import Parent
+from txmux.processes.upgrade.collecting import UNCOLLECTED
+from txmux.processes.upgrade.exchange import OneProcess, Together
 from txmux.serving.serving import Serving
 from txmux.serving.store import close_socket
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort
     from twisted.python.failure import Failure
 
-    from txmux.processes.counting import Counting
-    from txmux.processes.exchange import Exchange
-    from txmux.processes.opener import Opener
+    from txmux.processes.privilege.opener import Opener
+    from txmux.processes.supervisor.counting import Counting
+    from txmux.processes.upgrade.exchange import Exchange
     from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
     from txmux.serving.opening import Opening

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.protocol import ProcessProtocol
 
-    from txmux.processes.opener import Opener
+    from txmux.processes.privilege.opener import Opener
 
 __all__ = ["Outside"]
 

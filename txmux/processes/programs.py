@@ -8,13 +8,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from txmux.processes.environment import environment
 from txmux.processes.pidfd import pidfd_open
+from txmux.processes.workers.environment import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txmux.processes.account import Account
+    from txmux.processes.privilege.account import Account
 
 __all__ = ["Programs", "told_to_helper"]
 

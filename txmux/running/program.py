@@ -11,7 +11,7 @@ from twisted.logger import Logger, globalLogBeginner
 
 from txmux.detection.registry import installed_matchers
 from txmux.observe.servicelog import ServiceLog
-from txmux.processes.privilege import read_by_helper
+from txmux.processes.privilege.privilege import read_by_helper
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.running.textlog import TextLog

@@ -11,7 +11,7 @@ rules        which version there is, and the last reload: see `txmux.live.versio
 servers      how each server is: see `txmux.backends.pool.standing.Standing.told`
 wanted       what an operator wants beside the rules: see `txmux.live.wanted`
 networks     what is in networks that change while the rules hold: see `txmux.networks.lists.Lists.told`
-connections  those that limits count, which will be handed over: see `txmux.processes.limits.SharedLimits.told`
+connections  those that limits count, which will be handed over: see `txmux.processes.supervisor.limits.SharedLimits.told`
 history      what was measured in the last minutes: see `txmux.live.rates.Rates.told`
 sources      by listeners, the buckets of rates: see `SourceTable.buckets`; in base64
 ===========  ================================================================================================

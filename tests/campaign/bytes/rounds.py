@@ -312,7 +312,7 @@ def _is_worker(pid: int) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return b"txmux.processes.child" in command and not is_gone(pid)
+    return b"txmux.processes.workers.child" in command and not is_gone(pid)
 
 
 _DATAGRAMS = """

@@ -18,7 +18,7 @@ from tests.campaign.fuzz.served import serving
 from tests.campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.datagrams.flows import flows_of
-from txmux.processes.exchange import OneProcess
+from txmux.processes.upgrade.exchange import OneProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

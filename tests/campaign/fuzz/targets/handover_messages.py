@@ -22,8 +22,8 @@ from txmux.errors import MuxError
 from txmux.frontend.moving import MovedConnection, packed
 from txmux.live.rates import Rates
 from txmux.observe.record import ConnectionRecord
-from txmux.processes.exchange import OneProcess
-from txmux.processes.predecessor import Predecessor
+from txmux.processes.upgrade.exchange import OneProcess
+from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.relay.interface import RelayState, SideState, Timeouts
 
 

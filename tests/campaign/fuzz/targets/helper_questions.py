@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.target import Target, joined, see, split
-from txmux.processes.helper import Helper
+from txmux.processes.privilege.helper import Helper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

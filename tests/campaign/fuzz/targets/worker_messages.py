@@ -15,10 +15,10 @@ from tests.campaign.fuzz.files import no_files
 from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, serving
 from tests.campaign.fuzz.target import Target
-from txmux.processes.channel import Channel
-from txmux.processes.exchange import OneProcess
-from txmux.processes.serving_child import Child
-from txmux.processes.worker import Worker
+from txmux.processes.channel.channel import Channel
+from txmux.processes.upgrade.exchange import OneProcess
+from txmux.processes.workers.serving_child import Child
+from txmux.processes.workers.worker import Worker
 
 if TYPE_CHECKING:
     from tests.campaign.fuzz.served import Reactor

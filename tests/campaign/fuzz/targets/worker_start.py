@@ -25,10 +25,10 @@ from tests.campaign.fuzz.target import Target
 from txmux import files
 from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.observe.counting.column import keys_of
-from txmux.processes import serving_child
-from txmux.processes.account import Account
-from txmux.processes.limits import Layout
-from txmux.processes.serving_child import Child
+from txmux.processes.privilege.account import Account
+from txmux.processes.supervisor.limits import Layout
+from txmux.processes.workers import serving_child
+from txmux.processes.workers.serving_child import Child
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 from txmux.sharedmemory import make

@@ -1,0 +1,1 @@
+"""Accounts, the helper that keeps root, and the sandbox."""

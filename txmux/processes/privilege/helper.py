@@ -1,0 +1,256 @@
+"""The helper's own side; see `txmux.processes.privilege.opener`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from txmux.admin.token import make_token
+from txmux.errors import MuxError
+from txmux.files import open_log, open_safely
+from txmux.jsontext import parse_json
+from txmux.processes.privilege.account import Account
+from txmux.processes.privilege.named import Named
+from txmux.processes.programs import Programs
+from txmux.processes.systemd.pidfile import name_process, unname_process
+from txmux.rules.model import Files
+from txmux.rules.reading.files import included_paths
+from txmux.rules.reading.parser import load
+from txmux.serving.places import open_place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Helper"]
+
+_PACKET = 65536  # bytes
+_MOST_RECEIVED = 3
+_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
+"""What is raised where nobody is there any more, or talks nonsense."""
+_TOLD_OF = {"TXMUX_PREDECESSOR", "TXMUX_HELPER"}
+"""The environment variables that tell a new process of its descriptors."""
+
+
+class Helper:
+    """Answers.
+
+    Args:
+        path: The rules file.
+        pidfile: The file that names the process which serves.
+        data: What is in the rules, if there is no such file.
+        is_privileged: See `Opener.start`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        pidfile: Path | None = None,
+        data: bytes | None = None,
+        *,
+        is_privileged: bool = True,
+    ) -> None:
+        self._is_privileged = is_privileged
+        self._path = path
+        self._data = data
+        self._pidfile = pidfile
+        self._named: list[Named] = []
+        self._sockets: set[str] = set()
+        self._programs = Programs()
+        self._files = Files()
+        self._poll = select.poll()
+        self._connections: dict[int, socket.socket] = {}
+        self._may_all: set[int] = set()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Answer until nobody is left who could ask.
+
+        Args:
+            connection: Leads to the one who may ask for everything.
+        """
+        self._add(connection, may_all=True)
+        with suppress(MuxError):  # who starts the service is told by another process
+            self._read()
+        while self._connections:
+            for descriptor, _ in self._poll.poll():
+                self._serve(self._connections[descriptor])
+
+    def _add(self, connection: socket.socket, *, may_all: bool) -> None:
+        if may_all:
+            self._may_all.add(connection.fileno())
+        self._connections[connection.fileno()] = connection
+        self._poll.register(connection, select.POLLIN)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            packet, received, _, _ = socket.recv_fds(connection, _PACKET, _MOST_RECEIVED)
+            descriptors: list[int] = []
+            try:
+                if not packet:
+                    raise ConnectionError
+                question = parse_json(packet)
+                number = question.pop("number", None)
+                answer, descriptors = self.answer(
+                    question, received, may_all=connection.fileno() in self._may_all
+                )
+                answer["number"] = number
+                connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
+                socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
+            finally:
+                for one in (*received, *descriptors):
+                    os.close(one)
+        except _GONE:
+            self._poll.unregister(connection)
+            self._may_all.discard(connection.fileno())
+            del self._connections[connection.fileno()]
+            connection.close()
+
+    def answer(
+        self, question: dict[str, Any], received: Sequence[int] = (), *, may_all: bool
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Do what is asked for, if the rules name it.
+
+        Args:
+            question: As `Opener` asks.
+            received: The descriptors that came with it.
+            may_all: Whether it may be asked for more than files.
+
+        Returns:
+            The answer, and the descriptor that goes with it.
+        """
+        does: dict[str, Callable[..., list[int] | tuple[dict[str, Any], list[int]]]]
+        does = {"open": partial(self._open, may_all)}
+        if may_all:
+            does |= {
+                "bind": self._bind,
+                "rules": self._rules,
+                "commit": self._commit,
+                "another": self._another,
+                "name": self._name,
+                "list": self._list,
+                "remove": self._remove,
+                "start": partial(self._start, received),
+                "status": self._programs.status,
+            }
+        do = does.get(str(question.pop("do", "")))
+        unknown = {"refused": "that is not what this helper does"}, list[int]()
+        if do is None:
+            return unknown
+        try:
+            done = do(**question)
+        except TypeError:  # a question of another version
+            return unknown
+        except OSError as problem:
+            return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
+        except MuxError as problem:
+            return {"refused": str(problem)[: _PACKET // 2]}, []
+        return done if isinstance(done, tuple) else ({}, done)
+
+    def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - nobody asks for it by name
+        if write:
+            return [self._open_log(path)]
+        if not any(
+            path in named.files or (may_all and path in named.secrets) for named in self._named
+        ):
+            raise _not_named(path)
+        if any(path == named.token for named in self._named):
+            make_token(Path(path))
+        if self._is_privileged:
+            return [open_safely(Path(path))[0]]
+        return [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)]
+
+    def _open_log(self, path: str) -> int:
+        for named in self._named:
+            if named.log == path:
+                return open_log(Path(path), named.owner, alone=True)
+        raise _not_named(path)
+
+    def _bind(self, listener: str, text: str) -> list[int]:
+        for named in reversed(self._named):
+            place = named.places.get((listener, text))
+            if place is not None and place.kind in {"tcp", "udp", "unix"}:
+                return [open_place(place, None).detach()]
+        raise _not_named(text)
+
+    def _rules(self) -> list[int]:
+        self._read()
+        return [_written(attrs.asdict(self._files))]
+
+    def _list(self, pattern: str) -> list[int]:
+        if pattern not in self._files.included:
+            raise _not_named(pattern)
+        found = included_paths(self._path.absolute().parent, pattern)
+        return [_written([*map(str, found)])]
+
+    def _remove(self, path: str) -> list[int]:
+        if path not in self._sockets:
+            raise _not_named(path)
+        folder, _ = open_safely(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            name = Path(path).name
+            if stat.S_ISSOCK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        return []
+
+    def _start(
+        self, received: Sequence[int], names: Sequence[str]
+    ) -> tuple[dict[str, int], list[int]]:
+        if not {*names} <= _TOLD_OF:
+            raise _not_named(str(names))
+        owner = self._named[0].owner if self._named and self._is_privileged else None
+        return self._programs.start(received, names, Account("", *owner) if owner else None)
+
+    def _read(self) -> None:
+        rules = load(self._path, data=self._data)
+        self._files = rules.files
+        self._named = [*self._named[:1], Named.by(rules)]
+        for place in self._named[-1].places.values():
+            if place.kind == "unix":
+                self._sockets.add(place.key.removeprefix("unix:"))
+
+    def _commit(self) -> list[int]:
+        del self._named[:-1]
+        return []
+
+    def _name(self, pid: int, *, remove: bool) -> list[int]:
+        owner = self._named[-1].owner if self._named else None
+        if not self._is_privileged:
+            owner = os.geteuid(), os.getegid()
+        # Whoever reads the file sends signals to that process, maybe as root.
+        if (
+            self._pidfile is None
+            or owner is None
+            or Path(f"/proc/{pid:d}").stat().st_uid != owner[0]
+        ):
+            raise OSError(errno.EACCES, "Permission denied")
+        (unname_process if remove else name_process)(self._pidfile, pid)
+        return []
+
+    def _another(self, *, may_all: bool) -> list[int]:
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._add(own, may_all=may_all)
+        return [other.detach()]
+
+
+def _written(told: object) -> int:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        json.dump(told, file)
+        file.flush()
+        file.seek(0)
+        return os.dup(file.fileno())
+
+
+def _not_named(what: str) -> OSError:
+    return OSError(errno.EACCES, f"Permission denied, and the rules do not name {what!r}")

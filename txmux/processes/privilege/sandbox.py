@@ -1,0 +1,217 @@
+"""The sandbox: what a process that has clients may still do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from twisted.logger import Logger
+
+from txmux.errors import MuxError
+from txmux.serving.places import places_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from txmux.rules.model import Rules
+
+__all__ = [
+    "LOOKED_UP",
+    "Sandbox",
+    "SandboxError",
+    "can_be_alone",
+    "confine",
+    "sandbox_of",
+    "told_to_workers",
+    "without_first",
+]
+
+Sandbox = Literal["auto", "yes", "off"]
+
+LOOKED_UP = ("/etc/hosts", "/etc/resolv.conf")
+"""Files that everybody may read and that programs replace, so that a worker has to be given those that are there now."""
+
+_SYSTEM = (
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/sys/net",
+    "/sys/devices/system/cpu",
+    "/sys/fs/cgroup",
+    "/dev/random",
+    "/dev/urandom",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/gai.conf",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/protocols",
+    "/etc/services",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/timezone",
+    "/run/systemd/resolve",
+)
+"""What libraries read while they work; nothing secret."""
+
+_TOO_MUCH = frozenset(
+    {
+        *("/", "/dev", "/etc", "/home", "/root", "/run", "/srv", "/sys", "/var"),
+        "/tmp",  # nosec B108  # noqa: S108 - nothing is written there
+    }
+)
+"""Folders in which Python's modules might be found, but much else, too."""
+
+_MEASURED = ("/proc/stat", "/proc/self/fd", "/proc/self/limits", "/proc/self/stat")
+"""What the metrics tell of the process is read from these; the folder also tells how many descriptors are open."""
+
+_held: list[int] = []
+
+_log = Logger(namespace="txmux")
+
+
+class SandboxError(MuxError):
+    """There cannot be the sandbox that the rules want."""
+
+
+def sandbox_of(rules: Rules) -> Sandbox:
+    """Tell whether workers are to confine themselves.
+
+    Returns:
+        ``auto`` if they go on where that fails, ``yes`` if not.
+
+    Raises:
+        SandboxError: The rules insist, but this machine has none.
+    """
+    settings = rules.settings
+    # A helper that keeps the privilege is there then anyway, and opens files for them.
+    is_wanted = settings.workers > 1 and settings.user is not None
+    if settings.sandbox == "off" or (settings.sandbox == "auto" and not is_wanted):
+        return "off"
+    from txmux.processes.privilege import landlock  # noqa: PLC0415 - few need it
+
+    version = landlock.abi()
+    if settings.sandbox == "yes":
+        if not version:
+            raise SandboxError(
+                "[txmux] sandbox: this kernel has no Landlock, or does not let this process use it (a container's or a "
+                "unit's filter of system calls may forbid it); write sandbox = auto, or allow it there"
+            )
+        return "yes"
+    return "auto" if version else "off"
+
+
+def can_be_alone(rules: Rules) -> bool:
+    """Tell whether the only process, which starts others at need, is to confine itself.
+
+    Not where Twisted opens endpoints, since nobody could be asked for the files that these name.
+    """
+    settings = rules.settings
+    if settings.sandbox != "auto" or settings.has_workers or rules.unreadable:
+        return False
+    places = (place for listener in rules.listeners for place in places_of(listener))
+    if not rules.files.texts or not all(place.is_plain for place in places):
+        return False
+    from txmux.processes.privilege import landlock  # noqa: PLC0415 - as above
+
+    return landlock.abi() > 0
+
+
+def told_to_workers(rules: Rules) -> dict[str, Sandbox]:
+    """Give what goes with the message by which a worker starts; one of another version may not know it."""
+    sandbox = sandbox_of(rules)
+    return {} if sandbox == "off" else {"sandbox": sandbox}
+
+
+def without_first(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what a worker is told that serves already, of what it is told first."""
+    return {name: value for name, value in message.items() if name not in {"state", "sandbox"}}
+
+
+def confine(sandbox: Sandbox, *, starts: bool = False) -> bool:
+    """Have this process open only what Python and the system's libraries need, and nothing new; a helper opens what rules name.
+
+    To be called while it has only one thread.
+
+    Args:
+        sandbox: What `sandbox_of` has told.
+        starts: Whether it may execute Python, which is confined as it is.
+
+    Returns:
+        Whether it is so.
+
+    Raises:
+        SandboxError: It is not, and the rules insist.
+    """
+    if sandbox == "off":
+        return False
+    from txmux.processes.privilege import landlock  # noqa: PLC0415 - as above
+
+    try:
+        landlock.give_up_privileges()
+        read = [*_SYSTEM, *LOOKED_UP, *_MEASURED, *_of_python(), *_of_tls()]
+        executed = [os.path.realpath(sys.executable), *_loaders()] if starts else []
+        # A rule is about an inode, and the kernel makes others for files in /proc that it had dropped from its cache.
+        for path in _MEASURED:
+            with suppress(OSError):  # a unit of systemd may hide some
+                _held.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
+        landlock.restrict(read, [os.devnull], executed)
+    except OSError as problem:
+        if sandbox == "yes":
+            raise SandboxError(
+                f"[txmux] sandbox: the system does not let this process have one: {problem.strerror}; write sandbox = auto"
+            ) from problem
+        _log.warn("no sandbox: {why}", why=problem.strerror)
+        return False
+    return True
+
+
+def _of_python() -> Iterator[str]:
+    """Give the folders from which modules are imported, be it later."""
+    found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    searched = {os.path.realpath(place) for place in sys.path}
+    for name, module in list(sys.modules.items()):
+        # Plugins are looked for in all folders of their package, also those in which there is none.
+        if name == "twisted.plugins":
+            found.update(map(str, module.__path__))
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str):
+            continue
+        parents = Path(os.path.realpath(file)).parents
+        depth = name.count(".") + hasattr(module, "__path__")
+        if depth < len(parents) and str(parents[depth]) in searched:
+            found.add(str(parents[depth]))
+    for place in found:
+        path = os.path.realpath(place)
+        if path not in _TOO_MUCH:
+            yield path
+
+
+def _loaders() -> Iterator[str]:
+    """Give what the system executes to load a program (ld.so(8))."""
+    for folder in ("/lib", "/lib64"):
+        yield from map(str, Path(folder).glob("ld*.so.*"))
+
+
+def _of_tls() -> Iterator[str]:
+    """Give where OpenSSL was told to look for authorities that this machine trusts."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        for place in filter(None, os.environ.get(name, "").split(os.pathsep)):
+            if os.path.realpath(place) not in _TOO_MUCH:
+                yield place

@@ -1,0 +1,63 @@
+"""What a service counts for limits, in all its processes and under all its rules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from txmux.processes.supervisor.limits import SharedLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from txmux.frontend.limits.admission import Admission
+    from txmux.rules.model import Listener, Rules
+
+__all__ = ["Counting"]
+
+_MOST_WORKERS = 16
+"""How many workers there may be later, at least."""
+
+
+class Counting:
+    """Has the memory for it, as long as the service runs.
+
+    Args:
+        seconds: Tells the time, the same in all processes.
+    """
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._limits: SharedLimits | None = None
+
+    def limits(self, rules: Rules) -> SharedLimits:
+        """Give the memory, with room for what these rules count, too."""
+        if self._limits is None:
+            most = max(_MOST_WORKERS, 2 * rules.settings.workers)
+            self._limits = SharedLimits.make(rules, most)
+        self._limits.extend(rules)
+        return self._limits
+
+    def admissions(self, rules: Rules) -> Callable[[Listener], Admission]:
+        """Give what makes the admission of a listener in this process; see `SharedLimits.admissions`."""
+        most = rules.settings.max_connections
+        return self.limits(rules).admissions(0, self._seconds, most)
+
+    def told(self) -> dict[str, Any]:
+        """Give what the next service is to expect; see `SharedLimits.told`."""
+        return self._limits.told() if self._limits is not None else {}
+
+    def expect(self, told: Mapping[str, Any]) -> None:
+        """Count connections that another service will hand over; see `SharedLimits.expect`."""
+        if self._limits is not None:
+            self._limits.expect(told, self._seconds())
+
+    def expect_no_more(self) -> None:
+        """Give back what has not come."""
+        if self._limits is not None:
+            self._limits.expect_no_more()
+
+    def close(self) -> None:
+        """Give the memory back with the last that uses it; the next start begins anew."""
+        if self._limits is not None:
+            self._limits.close()
+            self._limits = None

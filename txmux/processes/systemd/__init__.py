@@ -1,0 +1,1 @@
+"""What systemd is notified of, and the PID file."""

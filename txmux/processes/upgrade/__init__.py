@@ -1,0 +1,1 @@
+"""A new process takes the place of an old one, with its connections."""

@@ -1,0 +1,332 @@
+"""This process takes the place of another one, and another one its."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from txmux.admin.endpoint import PREFIX
+from txmux.processes.channel.channel import ChannelError
+from txmux.processes.privilege.privilege import KEY, Privilege
+from txmux.processes.systemd.notify import Notifier, sockets_from_store
+from txmux.processes.systemd.pidfile import PidFile, PidFileError
+from txmux.processes.upgrade.arrival import Arrival
+from txmux.processes.upgrade.container import holds_container
+from txmux.processes.upgrade.exchange import WithEndpoints
+from txmux.processes.upgrade.predecessor import Predecessor
+from txmux.processes.upgrade.successor import UpgradeError
+from txmux.processes.upgrade.upgrade import Upgrade
+from txmux.processes.workers.starting import sockets_of
+from txmux.serving.places import places_of
+from txmux.serving.store import close_socket
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from txmux.admin.endpoint import Endpoints
+    from txmux.errors import MuxError
+    from txmux.observe.counting.counters import Counters
+    from txmux.processes.supervisor.counting import Counting
+    from txmux.processes.upgrade.exchange import Exchange
+    from txmux.rules.model import Listener, Rules
+    from txmux.serving.state import Told
+    from txmux.serving.store import ListeningSockets
+
+__all__ = ["Changeover"]
+
+_log = Logger()
+
+
+class Changeover:
+    """What a service is told of both.
+
+    Args:
+        reactor: The process's own.
+        sockets: Those of the service.
+        pidfile: Names the process that serves, if it is wanted.
+        failed: Is told if the old process ends before this one serves.
+        notifier: Leads to systemd, which may have kept sockets.
+        privilege: What the service may do beyond its user.
+        endpoints: Those by which the service itself is reached.
+        counters: What one process counts on where the other has stopped.
+        counting: What all count for limits.
+
+    Attributes:
+        is_waiting: Whether another process serves yet.
+        has_successor: Whether another process serves already.
+        state: What the old process has told so far; see `txmux.serving.state`.
+        arrival: Of its connections.
+    """
+
+    def __init__(  # noqa: PLR0913 - all that is handed over, by name
+        self,
+        reactor: Any,
+        sockets: ListeningSockets,
+        pidfile: PidFile | None,
+        failed: Callable[[MuxError], object],
+        notifier: Notifier,
+        privilege: Privilege,
+        endpoints: Endpoints,
+        *,
+        counters: Counters,
+        counting: Counting,
+    ) -> None:
+        self._counters = counters
+        self._counting = counting
+        self._reactor = reactor
+        self._sockets = sockets
+        self._pidfile = pidfile
+        self._failed = failed
+        self._notifier = notifier
+        self._privilege = privilege
+        self._endpoints = endpoints
+        self._predecessor: Predecessor | None = None
+        self._is_told = self._is_accepting = self._is_alone = False
+        self._unneeded: dict[str, socket.socket] = {}
+        self._upgrade: Upgrade | None = None
+        self.is_waiting = self.has_successor = False
+        self.state: Told = {}
+        self.arrival = Arrival(reactor)
+
+    # In place of another one.
+
+    def find_predecessor(self) -> None:
+        """Take the sockets of the process that has started this one to take its place, if one has.
+
+        Raises:
+            MuxError: It has handed nothing over.
+        """
+        predecessor = self._predecessor = Predecessor.find()
+        if predecessor is not None:
+            self.is_waiting = True
+            for key, opened in predecessor.sockets.items():
+                self._take(key, opened)
+            self._notifier.taken(predecessor.sockets)
+            self.state = predecessor.state
+            return
+        kept, useless = sockets_from_store(self._reactor, os.environ)
+        self._notifier.taken(kept, useless)
+        for key, opened in kept.items():
+            self._take(key, opened)
+
+    def _take(self, key: str, opened: socket.socket) -> None:
+        if key == KEY:
+            self._privilege.take(opened)
+        elif key.startswith(PREFIX):
+            self._endpoints.adopt(key, opened)
+        else:
+            self._sockets.adopt(key, opened)
+
+    def open(self, rules: Rules) -> None:
+        """Open all sockets; what the old process has, but is not needed any more, is not closed before it is certain.
+
+        Raises:
+            MuxError: One cannot be opened.
+        """
+        self._unneeded = self._sockets.prepare(rules.listeners).commit()
+        self._endpoints.open(rules)
+        if not self.is_waiting:
+            self._close_unneeded()
+
+    def _close_unneeded(self) -> None:
+        for key, unneeded in self._unneeded.items():
+            close_socket(key, unneeded)
+        self._unneeded = {}
+
+    def cannot_serve(self, why: object) -> None:
+        """Tell the old process."""
+        if self._predecessor is not None and not self._is_told:
+            self._predecessor.fail(why)
+
+    def can_serve(
+        self,
+        exchange: Exchange,
+        is_well: Callable[[], bool],
+        recall: Callable[[Told], object],
+    ) -> None:
+        """Tell the old process, if there is one; otherwise this one serves from now on. Only the first call counts.
+
+        Args:
+            exchange: What would serve. It does not accept yet, if there is an old process.
+            is_well: Tells whether all of it works.
+            recall: Is given what the old process has to tell when it accepts no more.
+        """
+        if self._is_told:
+            return
+        self._is_told = True
+        predecessor = self._predecessor
+        if predecessor is None:
+            try:
+                self._name_process()
+            except PidFileError as problem:
+                self._failed(problem)
+            else:
+                self._serves(is_well)
+            return
+
+        async def accept(state: Told | None = None) -> None:
+            self._name_process()  # while there is a way back
+            self._close_unneeded()
+            recall(state or {})
+            exchange.await_flows(on=True)
+            if state and "connections" in state:
+                self._counting.expect(state["connections"])
+                exchange.expect(state.get("servers", ()))
+                self.arrival.expect()
+            await self._accept(exchange)
+            self._serves(is_well)
+
+        def all_here() -> None:
+            self._counting.expect_no_more()
+            exchange.expect(())
+            exchange.await_flows(on=False)
+            self.arrival.over()
+
+        async def take_over(descriptors: Sequence[int]) -> None:
+            await exchange.adopt(sockets_of(descriptors))
+
+        predecessor.attach(
+            self._reactor,
+            {
+                "accept": accept,
+                "take_over": take_over,
+                "count_on": self._counters.take_over,
+                "handed_over": all_here,
+            },
+            lambda: self._alone(all_here),
+            exchange.processes,
+        )
+
+    async def _accept(self, exchange: Exchange) -> None:
+        """Accept clients, even if the old process ends meanwhile: then nobody else would.
+
+        Raises:
+            ChannelError: A worker does not answer, and the old process serves again.
+        """
+        self._is_accepting = True
+        try:
+            await exchange.accept()
+        except ChannelError as problem:
+            if not self._is_alone:
+                raise
+            _log.warn("a worker does not accept clients yet: {why}", why=problem)
+        finally:
+            self._is_accepting = False
+        self.is_waiting = False
+
+    def _name_process(self) -> None:
+        if self._pidfile is not None:
+            self._pidfile.write()
+
+    def _serves(self, is_well: Callable[[], bool]) -> None:
+        self._endpoints.accept()
+        self.keep()
+        self._notifier.ready("serving", is_new_main=self._predecessor is not None)
+        self._notifier.watch(is_well)
+
+    def keep(self) -> None:
+        """Have systemd keep all sockets."""
+        self._notifier.keep({**self._sockets.sockets(), **self._endpoints.sockets()})
+
+    def _alone(self, all_here: Callable[[], object]) -> None:
+        self._is_alone = True
+        self._counters.others_ended()
+        all_here()
+        if self.is_waiting and not self._is_accepting:
+            self._failed(UpgradeError("the old process has ended before this one served"))
+
+    # Another one in its place.
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether another process may be about to serve."""
+        return self._upgrade is not None or self.is_waiting or self.has_successor
+
+    async def upgrade(
+        self,
+        listeners: Iterable[Listener],
+        exchange: Exchange,
+        state: Callable[[], Awaitable[Told]],
+    ) -> str:
+        """Have this program started again, and hand it all that can be; then this process may end.
+
+        Args:
+            listeners: What clients come in by.
+            exchange: What serves.
+            state: Gives what the new process is to know.
+
+        Returns:
+            What is different now.
+
+        Raises:
+            UpgradeError: The new process does not serve, and this one does as before.
+        """
+        if self._upgrade is not None:
+            raise UpgradeError("an upgrade is under way already")
+        if self.is_waiting or self.has_successor:
+            raise UpgradeError("this process is not the one that serves")
+        if holds_container():
+            raise UpgradeError(
+                "the container would end with this process, and cut off whoever is connected; "
+                "start a container of the new image instead"
+            )
+        together = WithEndpoints(exchange, self._endpoints)
+        outside = self._privilege.outside(self._reactor)
+        self._upgrade = Upgrade(together, self._reactor, outside=outside)
+
+        async def told() -> Told:
+            return {**await state(), "connections": self._counting.told()}
+
+        try:
+            _check(listeners)
+            with self._privilege.handed_over() as helper:
+                sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
+                changes = await self._upgrade.run(sockets, told, self._counters)
+            self.has_successor = True
+        finally:
+            self._upgrade = None
+        self._notifier.stop()
+        return changes
+
+    # The end.
+
+    def begin_to_stop(self) -> bool:
+        """End a new process that does not serve yet, and tell whether another one does."""
+        shared = self.is_waiting or self.has_successor
+        if self._upgrade is not None:
+            shared = shared or self._upgrade.is_committed
+            self._upgrade.give_up()
+        if not shared:
+            self._notifier.stopping()
+        return shared
+
+    def stop(self, *, keep_files: bool) -> None:
+        """Close the sockets.
+
+        Args:
+            keep_files: Whether the files of UNIX sockets stay, because another process has these sockets open, too.
+        """
+        self._notifier.stop()
+        self._sockets.close(keep_files=keep_files)
+        for key, unneeded in self._unneeded.items():
+            close_socket(key, unneeded, keep_file=True)
+        if self._pidfile is not None:
+            self._pidfile.remove()
+
+
+def _check(listeners: Iterable[Listener]) -> None:
+    """See whether another process can have all sockets.
+
+    Raises:
+        UpgradeError: Twisted has opened one.
+    """
+    for listener in listeners:
+        for place in places_of(listener):
+            if not place.is_plain:
+                raise UpgradeError(
+                    f"[listen {listener.name}] endpoint {place.text}: an endpoint of type {place.kind!r} cannot be handed "
+                    "to another process; write ADDRESS:PORT, :PORT, unix: or systemd:, or start txmux anew"
+                )

@@ -1,0 +1,300 @@
+"""Relayed connections go on in another process: the one that has them, and the one that takes them.
+
+Over a channel between the two, a batch at a time::
+
+    old: adopt   what is told of each connection, and its two descriptors
+    new:         which of them it can take; it does not touch them yet
+    old: go_on   which of them are the new one's, and are forgotten here; the others are resumed here
+
+Only the old process decides who goes on, and tells it in one message. The new one touches a socket only when it has that message. If that
+never comes, since either process has ended, the new one closes its descriptors. So no byte is read or written by both, whatever is lost.
+
+Where a server has a limit, the old process keeps the place of a connection that has gone, until the new one tells of its end: see
+`txmux.processes.upgrade.keeping`.
+
+While the new process works on one batch, the old one prepares another; more would only be quiet for longer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from txmux.errors import MuxError
+from txmux.frontend.moving import Unpacking, packed
+from txmux.processes.channel.channel import ChannelError
+from txmux.processes.channel.liveness import Liveness
+from txmux.processes.workers.starting import sockets_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from txmux.frontend.connection import MuxProtocol
+    from txmux.frontend.limits.admission import Admission
+    from txmux.frontend.listener import MuxFactory
+    from txmux.frontend.moving import GiveBack, MovedConnection, Sockets
+    from txmux.processes.channel.channel import Channel
+    from txmux.processes.upgrade.keeping import Keeping
+
+    _Suspended: TypeAlias = tuple[MuxProtocol, MovedConnection, Sockets]
+    _Taken: TypeAlias = tuple[set[int], bool]
+    _Offered: TypeAlias = tuple[MuxFactory, MovedConnection, Sockets]
+
+_BATCH = 25
+"""The more are in a batch, the longer each is quiet; the fewer, the more is spent on messages."""
+_UNDER_WAY = 2
+"""Batches that have been offered and are not decided."""
+_HELD = 2**22
+"""Bytes held by connections that are enough for a batch; a connection may hold as much as two pipes."""
+_PATIENCE = 10.0
+"""Seconds that the other process may take for a batch."""
+
+_log = Logger()
+
+
+async def hand_over(connections: Iterable[MuxProtocol], channels: Iterable[Keeping]) -> int:
+    """Let other processes go on with all connections that can be moved; the others go on here.
+
+    Args:
+        connections: What there are.
+        channels: Each leads to a process that adopts; each gets a share, and keeps the places of what has gone there.
+
+    Returns:
+        The number of those that were moved.
+    """
+    batches = _batches(list(connections))
+    moved = await gatherResults(
+        [Deferred.fromCoroutine(_hand_to(channel, batches)) for channel in channels],
+        consumeErrors=True,
+    )
+    return sum(moved)
+
+
+def _batches(connections: Iterable[MuxProtocol]) -> Iterator[list[_Suspended]]:
+    """Suspend connections, as many at a time as go into a message, when somebody is there to take them."""
+    batch: list[_Suspended] = []
+    held = 0
+    for connection in connections:
+        suspended = connection.suspend()
+        if suspended is None:
+            continue
+        moved, sockets = suspended
+        batch.append((connection, moved, sockets))
+        held += len(moved.relay.client.held) + len(moved.relay.server.held)
+        if len(batch) == _BATCH or held >= _HELD:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+async def _hand_to(keeping: Keeping, batches: Iterator[list[_Suspended]]) -> int:
+    channel, count = keeping.channel, 0
+    admissions: set[Admission] = set()
+    offered: deque[tuple[int, list[_Suspended], Deferred[_Taken]]] = deque()
+    for number, batch in enumerate(batches if channel.is_open else ()):
+        offered.append((number, batch, Deferred.fromCoroutine(_offer(channel, number, batch))))
+        if len(offered) == _UNDER_WAY:
+            count += await _decide(keeping, admissions, *offered.popleft())
+        if not channel.is_open:
+            break
+    while offered:
+        count += await _decide(keeping, admissions, *offered.popleft())
+    if count and not await _received(channel):
+        for admission in admissions:
+            admission.none_come()
+    return count
+
+
+async def _offer(channel: Channel, number: int, batch: list[_Suspended]) -> _Taken:
+    """Give a batch, and learn which of it can be taken, and whether their ends will be told."""
+    try:
+        answer = await channel.ask(
+            "adopt",
+            seconds=_PATIENCE,
+            descriptors=[end.fileno() for _, _, sockets in batch for end in sockets],
+            batch=number,
+            connections=packed(moved for _, moved, _ in batch),
+        )
+        return set(answer["taken"]), bool(answer.get("tells", False))
+    except (ChannelError, KeyError, TypeError) as problem:
+        _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
+        return set(), False
+
+
+async def _decide(
+    keeping: Keeping,
+    admissions: set[Admission],
+    number: int,
+    batch: list[_Suspended],
+    offer: Deferred[_Taken],
+) -> int:
+    """Say which of a batch go on in the other process, and give their number; add what counts them."""
+    channel = keeping.channel
+    taken, tells = await offer
+    if not channel.is_open:  # any more, so it is not told, and lets go of them
+        taken = set()
+    going = []
+    for index, (connection, moved, _) in enumerate(batch):
+        if connection.record.reason is not None:
+            continue  # it was ended meanwhile
+        if index in taken:
+            going.append(index)
+        else:
+            connection.resume(moved)
+    # From here on they are the other process's, whatever becomes of it.
+    kept = [index for index in going if tells and batch[index][0].keeps_place]
+    for index in going:  # before the other one counts them
+        admissions.add(batch[index][0].count_elsewhere())
+    channel.send("go_on", batch=number, which=going, kept=kept)
+    for index in going:
+        connection, moved, _ = batch[index]
+        give_back = connection.let_go(keeps_place=index in kept)
+        if give_back is not None:
+            keeping.keep(moved.record.id, give_back)
+    return len(going)
+
+
+async def _received(channel: Channel) -> bool:
+    """Wait until the other process has had all that was sent: what is still to be sent would end with this one. Tell whether it has."""
+    try:
+        await channel.ask("received", seconds=_PATIENCE)
+    except ChannelError:
+        return False
+    return True
+
+
+class Adopting:
+    """Takes connections that another process hands over.
+
+    Args:
+        factory: Gives what serves a listener, by its name.
+        while_moving: Is entered for as long as connections come.
+        decided: Is told whenever the other process has said who of a batch goes on.
+
+    Attributes:
+        is_closed: Whether none is taken any more: this process is about to end.
+        has_all: Whether all have come. The other process may still keep places of them.
+        channel: Leads to it.
+    """
+
+    channel: Channel
+    is_closed = has_all = False
+
+    def __init__(
+        self,
+        factory: Callable[[str], MuxFactory],
+        while_moving: AbstractContextManager[object] | None = None,
+        decided: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._factory = factory
+        self._while_moving = while_moving or nullcontext()
+        self._decided = decided
+        self._offered: dict[int, dict[int, _Offered]] = {}
+        self._are_moving = False
+        self._liveness: Liveness | None = None
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., object]]:
+        """What a channel to the other process calls."""
+        return {"adopt": self._adopt, "go_on": self._go_on, "received": self._received}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether connections have been taken of which the other process has not said that they go on here."""
+        return any(self._offered.values())
+
+    def lost(self) -> None:
+        """Close what was offered: the other process has ended before it has said who goes on."""
+        lost = sum(map(len, self._offered.values()))
+        if lost:
+            _log.warn(
+                "connections lost: {count}, since the old process ended before it had said where they go on",
+                count=lost,
+            )
+        for batch in [*self._offered]:
+            self._go_on(batch, [])
+        self._received()
+
+    def _received(self) -> None:
+        """Note that no more will come; that it is answered tells that all has arrived."""
+        self.has_all = True
+        if self._are_moving:
+            self._are_moving = False
+            self._while_moving.__exit__(None, None, None)
+
+    def _adopt(
+        self, batch: int, connections: dict[str, Any], descriptors: Sequence[int]
+    ) -> dict[str, Any]:
+        ends = iter(sockets_of(descriptors))
+        if not self._are_moving:
+            self._are_moving = True
+            self._while_moving.__enter__()
+        offered = self._offered[batch] = {}
+        unpacking = Unpacking(connections["names"])
+        for index, row in enumerate(connections["rows"]):
+            sockets = next(ends), next(ends)
+            if self.is_closed:
+                _close(sockets)
+                continue
+            try:
+                moved = unpacking.read(row)
+                factory = self._factory(moved.record.listener)
+                factory.engine.check_adopting()
+            except (MuxError, IndexError, KeyError, TypeError, ValueError) as problem:
+                _log.info("a connection cannot be taken over: {why}", why=repr(problem))
+                _close(sockets)
+                continue
+            offered[index] = factory, moved, sockets
+        return {"taken": [*offered], "tells": True}
+
+    def _go_on(self, batch: int, which: Sequence[int], kept: Sequence[int] = ()) -> None:
+        for index, (factory, moved, sockets) in self._offered.pop(batch, {}).items():
+            if index in which:
+                place = partial(self._give_back, moved.record.id) if index in kept else None
+                _adopt(factory, moved, sockets, place)
+            else:
+                _close(sockets)
+        self._decided()
+
+    def _give_back(self, identity: str, free: Callable[[], None]) -> None:
+        """Tell of the end of a connection whose place the other process keeps; see `GiveBack`."""
+        liveness = self._liveness = self._liveness or Liveness(self.channel)
+
+        def is_free(_: object) -> None:
+            liveness.has_answered()
+            free()
+
+        liveness.owes()
+        # No time limit: whoever waited longer in the other process may have the place for as long as it likes.
+        self.channel.ask("ended", id=identity).addBoth(is_free)
+
+
+def _adopt(
+    factory: MuxFactory, moved: MovedConnection, sockets: Sockets, place: GiveBack | None
+) -> None:
+    """Go on with one connection; what goes wrong with it must not become the trouble of the next one."""
+    try:
+        factory.adopt(moved, sockets, place)
+    except Exception:  # noqa: BLE001 - as above
+        _log.failure("{id} cannot go on in this process, and ends", id=moved.record.id)
+        factory.generation.admission.none_come()
+        _close(sockets)
+        if place is not None:  # telling it twice does not matter
+            place(_nothing)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for one in sockets:
+        one.close()

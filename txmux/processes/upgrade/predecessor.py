@@ -1,0 +1,110 @@
+"""The process that has started this one to go on with what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from txmux.errors import MuxError
+from txmux.jsontext import parse_json
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.upgrade.successor import ENDS, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_PATIENCE = 10.0
+"""Seconds for the first message, which is on its way already."""
+_STDERR = 2
+_NO_MESSAGE = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading raises of what is not a message."""
+
+
+class Predecessor:
+    """It still serves, until it is told that this process could; then it asks this one to accept clients, and hands over connections.
+
+    Args:
+        end: The socket that leads to it.
+
+    Raises:
+        MuxError: It does not say what is needed.
+
+    Attributes:
+        sockets: Those that listen, by the keys of their places.
+        state: What is known of servers, and the like.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        end.settimeout(_PATIENCE)
+        descriptors: list[int] = []
+        try:
+            message = parse_json(_receive(end, descriptors))
+            self._number = message["ask"]
+            keys, (stderr, *opened) = [str(key) for key in message["sockets"]], descriptors
+            if len(keys) != len(opened):
+                raise ValueError(f"{len(keys)} sockets are named, and {len(opened)} came")
+            self.state: dict[str, Any] = {**message.get("state", {})}
+        except (*_NO_MESSAGE, OSError) as problem:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise MuxError(f"the old process has handed nothing over: {problem!r}") from problem
+        os.dup2(stderr, _STDERR)
+        os.close(stderr)
+        self.sockets: Mapping[str, socket.socket] = {
+            key: socket.socket(fileno=descriptor)
+            for key, descriptor in zip(keys, opened, strict=True)
+        }
+
+    @classmethod
+    def find(cls) -> Predecessor | None:
+        """Find it, once; ``None`` if this process was started in any other way."""
+        number = os.environ.pop(ENDS, None)
+        if number is None:
+            return None
+        os.set_inheritable(int(number), False)  # noqa: FBT003 - its name does not take it
+        return cls(socket.socket(fileno=int(number)))
+
+    def attach(
+        self,
+        reactor: Any,
+        handlers: dict[str, Callable[..., object]],
+        lost: Callable[[], object],
+        processes: int,
+    ) -> None:
+        """Say that this process could serve.
+
+        Args:
+            reactor: For the channel.
+            handlers: What the old process may ask for from now on.
+            lost: Is told when the old process has ended, or does not want this one any more.
+            processes: The number of those that serve.
+        """
+        channel = Channel(handlers, lost, reactor)
+        attach(reactor, channel, self._end.dup())
+        self._end.close()
+        itself = {"version": VERSION, "processes": processes}
+        channel.send("answer", to=self._number, value=itself)
+
+    def fail(self, why: object) -> None:
+        """Say that it cannot."""
+        answer = {"kind": "answer", "to": self._number, "error": f"cannot serve: {why}"}
+        with suppress(OSError):  # nobody is there any more to be told
+            self._end.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _receive(end: socket.socket, descriptors: list[int]) -> bytes:
+    """Read a line, and add the descriptors that come with it to those that there are, as a `Channel` sends them."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        data, received, _, _ = socket.recv_fds(end, 2**16, 253)
+        descriptors += received
+        if not data:
+            raise ConnectionError("it is gone")
+        line += data
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
+    return bytes(line)

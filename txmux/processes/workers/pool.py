@@ -1,0 +1,343 @@
+"""The workers of a service: as many as its rules say, and those that keep old connections."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from twisted.python.failure import Failure
+
+    from txmux.processes.workers.worker import Worker
+
+__all__ = ["Pool"]
+
+_PING = 1.0
+"""Seconds between two questions to a worker whether it does its work."""
+
+_WHOLE = 0.5
+"""Seconds in which a signal that is sent to all processes of the service reaches this one, too."""
+
+_PATIENCE = 2.0
+"""Seconds in which a worker answers other questions that can do without it."""
+
+
+class Pool:
+    """Has as many workers as it is told to.
+
+    Args:
+        make: Gives the worker of a number, counted from 0.
+        reactor: Tells when to look after them.
+
+    Attributes:
+        workers: Those that serve, or will.
+        retiring: Those that end when their connections have.
+        is_left_alone: Whether another process reads datagrams yet, so that no worker does.
+    """
+
+    _log = Logger()
+
+    def __init__(self, make: Callable[[int], Worker], reactor: Any) -> None:
+        self._make = make
+        self.workers: list[Worker] = []
+        self.retiring: list[Worker] = []
+        self._replaced: dict[Worker, Worker] = {}  # by their successors
+        self._reads: Worker | None = None
+        self.is_left_alone = False
+        self._awaits_flows: object = None
+        self._empty: Deferred[Any] = Deferred()
+        self._next_end: Deferred[None] | None = None
+        self._reactor = reactor
+        self._pinging = LoopingCall(self._ping)
+        self._pinging.clock = reactor
+
+    def watch(self) -> None:
+        """Replace workers that do not do their work."""
+        self._pinging.start(_PING, now=False)
+
+    def watch_no_more(self) -> None:
+        """Leave them alone: they are to end."""
+        if self._pinging.running:
+            self._pinging.stop()
+
+    def _ping(self) -> None:
+        for worker in self.all():
+            worker.ping()
+
+    def all(self) -> list[Worker]:
+        """Give the workers of both kinds."""
+        return [*self.workers, *self.retiring]
+
+    def is_served(self) -> bool:
+        """Tell whether any worker serves."""
+        return any(worker.ready for worker in self.workers)
+
+    def are_ready(self) -> bool:
+        """Tell whether all serve."""
+        return all(worker.ready for worker in self.workers)
+
+    def answers(self) -> bool:
+        """Tell whether some worker serves, and each that is there does its work."""
+        return self.is_served() and all(worker.answers for worker in self.workers)
+
+    def take_back(self, count: int, able: Collection[Worker]) -> list[Worker]:
+        """Let workers that retire serve again, before others are started.
+
+        Args:
+            count: How many workers there are to be.
+            able: Those that can.
+
+        Returns:
+            Those that will.
+        """
+        missing = max(0, count - len(self.workers))
+        ready = [one for one in reversed(self.retiring) if one in able and one.can_return]
+        again = ready[:missing]
+        for worker in again:
+            worker.tell("leave_datagrams")  # until it is said who reads them
+            self.retiring.remove(worker)
+            self.workers.append(worker)
+            worker.serve_again()
+        return again
+
+    def resize(
+        self,
+        count: int,
+        gone: Sequence[str] = (),
+        takers: Callable[[], Sequence[socket.socket]] | None = None,
+    ) -> None:
+        """Have some number of workers. Those that are too many end when their connections have.
+
+        Args:
+            count: How many.
+            gone: The keys of sockets that will be nobody's; whoever waits there is accepted before they are closed.
+            takers: Gives what leads to processes that take over connections, see `Pool.takers`; the other workers do if not given.
+        """
+        replaced = [*self._replaced.values()]
+        self._replaced.clear()
+        unneeded = []
+        while len(self.workers) > count:
+            # Those first that have yet to begin.
+            worker = min(reversed(self.workers), key=lambda one: one.ready)
+            self.workers.remove(worker)
+            self.retiring.append(worker)
+            unneeded.append(worker)
+        self._retire(unneeded, gone, takers or self.takers)
+        while len(self.workers) < count:
+            self._start_one()
+        for worker in replaced:
+            self.replace(worker)
+
+    def _start_one(self) -> Worker:
+        numbers = {worker.number for worker in self.all()}
+        number = min(set(range(len(numbers) + 1)) - numbers)
+        worker = self._make(number)
+        self.workers.append(worker)
+        worker.start()
+        return worker
+
+    def replace_soon(self, worker: Worker, most: int) -> None:
+        """Replace a worker that was sent a signal, unless that turns out to be for the whole service.
+
+        Args:
+            worker: The one that was sent it.
+            most: The highest number of workers; where there are that many already, this one ends with its connections, and then has a successor.
+        """
+
+        def replace() -> None:
+            if not self._pinging.running:
+                return  # all are to end
+            if len(self.all()) < most:
+                self.replace(worker)
+            else:
+                worker.tell("stop")
+
+        self._reactor.callLater(_WHOLE, replace)
+
+    def replace(self, worker: Worker) -> None:
+        """Start another worker, and have this one end when that one serves and its own connections have moved or ended."""
+        if worker in self.workers and worker not in self._replaced.values():
+            successor = self._start_one()
+            self._replaced[successor] = worker
+            self._log.info(
+                "worker {number} was asked to end; worker {successor} takes its place",
+                number=worker.number + 1,
+                successor=successor.number + 1,
+            )
+
+    def let_accept(self, worker: Worker) -> None:
+        """Have a worker accept clients; one that does not answer is replaced."""
+        worker.ask("accept").addCallbacks(lambda _: self._serves(worker), lambda _: None)
+
+    def _serves(self, worker: Worker) -> None:
+        """Retire the one in whose place a worker was started."""
+        self._retire_replaced(worker)
+        self.share_datagrams()
+
+    def share_datagrams(self) -> None:
+        """Have one of the workers read all datagrams, since a flow belongs to one process."""
+        ready = [worker for worker in self.workers if worker.ready and not self.is_left_alone]
+        if self._reads not in ready:
+            self._reads = next(iter(ready), None)
+            if self._awaits_flows and self._reads is not None:
+                self._reads.tell("await_flows")
+        for worker in ready:  # the process of each may be another one now
+            worker.tell("take_datagrams" if worker is self._reads else "leave_datagrams")
+
+    def reader_first(self, workers: Sequence[Worker]) -> list[Worker]:
+        """Sort workers so that flows of datagrams, which one of them has, go to the one that reads them elsewhere."""
+        return sorted(workers, key=lambda worker: worker is not self._reads)
+
+    def await_flows(self) -> Callable[[], None]:
+        """Have workers keep what unknown clients say by datagrams, since their flows may come from another process.
+
+        Returns:
+            What ends that; it does nothing if others are awaited by then.
+        """
+        self._awaits_flows = these = object()
+        for worker in self.all():  # those that retire may be about to serve again
+            worker.tell("await_flows")
+
+        def are_here() -> None:
+            if self._awaits_flows is these:
+                self._awaits_flows = None
+                for worker in self.all():
+                    worker.tell("flows_are_here")
+
+        return are_here
+
+    def _retire(
+        self,
+        workers: Sequence[Worker],
+        gone: Sequence[str],
+        takers: Callable[[], Sequence[socket.socket]],
+    ) -> None:
+        """Have workers end when their connections have moved or ended; those that serve are others already."""
+        ready = [worker for worker in workers if worker.ready]
+        reader = self._reads
+        for worker in workers:
+            worker.retire(gone)
+        are_here = self.await_flows() if reader in ready else None
+        moving = [(worker, takers()) for worker in ready]
+        self.share_datagrams()
+        for worker, ends in moving:
+            moved = self._move(worker, ends)
+            if are_here is not None and worker is reader:
+                moved.addCallback(lambda _: are_here())
+
+    def _retire_replaced(self, worker: Worker) -> None:
+        replaced = self._replaced.pop(worker, None)
+        if replaced in self.workers:
+            self.workers.remove(replaced)
+            self.retiring.append(replaced)
+            self._retire([replaced], (), self.takers)
+
+    def takers(self) -> list[socket.socket]:
+        """Give ends of pairs of sockets, at the other ends of which the workers that serve take over connections."""
+        ends = []
+        for worker in self.workers:
+            if worker.ready:
+                own, far = socket.socketpair()
+                with far:
+                    worker.ask("take_over", descriptors=[far.fileno()]).addErrback(self._unmoved)
+                ends.append(own)
+        return ends
+
+    def _move(self, worker: Worker, ends: Sequence[socket.socket]) -> Deferred[Any]:
+        """Have others go on with the connections of a worker, as far as these can be moved."""
+        if not ends:
+            return succeed(None)
+        descriptors = [end.fileno() for end in ends]
+        asked = worker.ask("hand_over", seconds=60.0, descriptors=descriptors)
+        for end in ends:
+            end.close()
+        return asked.addErrback(self._unmoved)
+
+    def _unmoved(self, failure: Failure) -> None:
+        self._log.warn(
+            "connections of a worker stay there until they end: {why}",
+            why=failure.getErrorMessage(),
+        )
+
+    def retire(
+        self, gone: Sequence[str], takers: Callable[[], Sequence[socket.socket]]
+    ) -> Deferred[Any]:
+        """Have all workers end when their connections have; see `resize`.
+
+        Returns:
+            What fires when all are gone.
+        """
+        self._empty = Deferred()
+        self.resize(0, gone, takers)
+        return self._empty
+
+    async def settled(self) -> None:
+        """Wait until those have ended that never served, or that are about to end."""
+        while not all(worker.ready and not worker.is_leaving for worker in self.retiring):
+            self._next_end = Deferred()
+            await self._next_end
+
+    def retired(self, worker: Worker) -> None:
+        """Forget a worker that was not needed any more."""
+        self.retiring.remove(worker)
+        if self._next_end is not None:
+            ended, self._next_end = self._next_end, None
+            ended.callback(None)
+        if not self.all() and not self._empty.called:
+            self._empty.callback(None)
+
+    def tell(self, kind: str, **values: Any) -> None:
+        """Send all workers a message."""
+        for worker in self.all():
+            worker.tell(kind, **values)
+
+    async def ask_all(self, kind: str) -> list[Any]:
+        """Ask all workers that serve, or keep connections, for something; whoever does not answer soon is left out."""
+        answers = await DeferredList(
+            [worker.ask(kind, seconds=_PATIENCE) for worker in self.all() if worker.ready],
+            consumeErrors=True,
+        )
+        return [answer for answered, answer in answers if answered]
+
+    async def missing(self) -> list[str]:
+        """Tell what is missing for all clients to be served, as any worker finds that serves."""
+        if not self.is_served():
+            return ["no worker serves"]
+        asked = [worker.ask("missing", seconds=_PATIENCE) for worker in self.workers]
+        answers = await DeferredList(asked, consumeErrors=True)
+        told: list[list[str]] = [answer for answered, answer in answers if answered]
+        if not told:
+            return ["no worker answers"]
+        return list(dict.fromkeys(line for lines in told for line in lines))
+
+    async def status(self) -> dict[str, Any]:
+        """Count the connections, in all and in each worker that there is or will be."""
+        workers = self.all()
+        nothing: dict[str, Any] = {}
+        asked: list[Deferred[Any]] = [
+            # One that starts does not answer before it is ready, and has no connections.
+            worker.ask("status", seconds=_PATIENCE) if worker.ready else succeed(nothing)
+            for worker in workers
+        ]
+        answers = await DeferredList(asked, consumeErrors=True)
+        told: list[dict[str, Any]] = [
+            {
+                "worker": worker.number + 1,
+                "pid": worker.pid,
+                "ready": worker.ready,
+                "retiring": worker in self.retiring,
+                **(answer if answered else {}),
+            }
+            for worker, (answered, answer) in zip(workers, answers, strict=True)
+            if not worker.has_ended
+        ]
+        sums = {
+            name: sum(one.get(name, 0) for one in told) for name in ("active", "undecided", "older")
+        }
+        return {**sums, "workers": told}
