@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from txmux.rules.model import Backend, Listener, Refusal, Server
     from txmux.rules.reading.parser import load
     from txmux.service import MuxService
+    from txmux.serving.embedded import EmbeddedService
 
 __all__ = [
     "Backend",
+    "EmbeddedService",
     "Listener",
     "MuxError",
     "MuxFactory",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "Backend": "txmux.rules.model",
+    "EmbeddedService": "txmux.serving.embedded",
     "Listener": "txmux.rules.model",
     "MuxError": "txmux.errors",
     "MuxFactory": "txmux.frontend.listener",

@@ -1,4 +1,4 @@
-"""The service: the listeners of a rules file, from start to drained."""
+"""The service that runs a rules file: the supervisor of its workers, from start to drained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 from typing_extensions import override
@@ -23,56 +23,53 @@ from txmux.feeds.feeding import Feeding
 from txmux.feeds.rules import RulesWatch
 from txmux.feeds.sharing import Sharing
 from txmux.live.events import Hub
-from txmux.live.inside import processes_of
 from txmux.live.rates import Rates
 from txmux.live.steering import Steering
-from txmux.live.versions import last_reload_in, state_of
+from txmux.live.versions import last_reload_in, number_in, state_of
 from txmux.observe.counting.counters import Counters
 from txmux.overview import overview
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.counting import Counting
-from txmux.processes.supervisor.current import Current
-from txmux.processes.supervisor.parent import Parent
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
-from txmux.processes.supervisor.startup import WhenRunning
+from txmux.processes.supervisor.supervisor import Supervisor
 from txmux.processes.systemd.notify import Notifier
 from txmux.processes.systemd.pidfile import PidFile
 from txmux.processes.upgrade.changeover import Changeover
 from txmux.processes.upgrade.successor import UpgradeError
-from txmux.rules.changes import unchangeable
+from txmux.processes.workers.starting import Starter
+from txmux.rules.changes import changes, unchangeable
+from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.serving.coalescing import Coalescing
 from txmux.serving.endpoints import check_servers
-from txmux.serving.serving import Serving
 from txmux.serving.store import ListeningSockets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted.internet.interfaces import IListeningPort
-
-    from txmux.frontend.listener import MuxFactory
     from txmux.live.asking import Askable
     from txmux.observe.counting.snapshot import Counts
+    from txmux.processes.forking import Child
+    from txmux.processes.privilege.account import Account
     from txmux.rules.model import Rules
 
 __all__ = ["MuxService"]
 
 
 class MuxService(Steering, Service):
-    """Runs what a rules file says.
+    """Runs what a rules file says, in worker processes, of which this process is the supervisor.
 
     Args:
-        rules: As `txmux.rules.parser.load` gives them, or made in Python. With several workers they have to
-            come from a file, and the reactor has to be the process's own.
-        reactor: Listens, connects and tells the time; the process's own if not given.
+        rules: As `txmux.load` gives them. Those made in Python are for `txmux.MuxFactory` or
+            `txmux.serving.embedded.EmbeddedService`.
+        reactor: Watches the workers and tells the time; the process's own if not given.
         pidfile: A file that has the ID of the process that serves.
         upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
         notifies: Whether systemd is told how the service is, and keeps its sockets.
         is_administered: Whether ``admin = auto`` means anything.
-        confines: Whether the process is the service's alone, so that it may be put into a sandbox.
+        starter: The process of which workers are forked, if it has been started already; see `start_early`.
 
     Attributes:
         failure: Why it stopped the reactor, if it did.
@@ -92,7 +89,7 @@ class MuxService(Steering, Service):
         upgrades: bool = False,
         notifies: bool = False,
         is_administered: bool = False,
-        confines: bool = False,
+        starter: Child | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
@@ -102,9 +99,10 @@ class MuxService(Steering, Service):
         self._sockets = ListeningSockets(reactor)
         self._endpoints = Endpoints(reactor, self, is_automatic=is_administered)
         named = PidFile(pidfile) if pidfile else None
-        self._privilege = Privilege(
-            self._sockets, self._endpoints.store, pidfile=named, confines=confines
-        )
+        self._privilege = Privilege(self._sockets, self._endpoints.store, pidfile=named)
+        self._starter = Starter(reactor, starter, self._asked_to_upgrade)
+        self._supervisor: Supervisor | None = None
+        self._account: Account | None = None
         self.counted = Counters()
         self._counting = counting = Counting(reactor.seconds)
         self._reloading = Coalescing(self._reload)
@@ -116,29 +114,21 @@ class MuxService(Steering, Service):
         self.events = Hub(reactor, self.processes, self.checking)
         self._feeding = Feeding(reactor, self.feed)
         self._sharing = Sharing(reactor, self)
-        self._watch = RulesWatch(reactor, self._rules_changed, self._privilege.included_paths)
+        self._watch = RulesWatch(reactor, self._rules_changed)
         self._stop_signals = StopSignals(reactor)
-        self._when_running = WhenRunning(reactor, self._runs)
         self._notifier = Notifier(os.environ if notifies else {}, reactor)
         self._changeover = Changeover(
             reactor,
             self._sockets,
             named,
             self._fail,
+            self._serve_again,
+            self.reload,
             self._notifier,
             self._privilege,
             self._endpoints,
             counters=self.counted,
             counting=counting,
-        )
-        self._current = Current(
-            reactor,
-            self._sockets,
-            self._privilege,
-            self._changeover,
-            counting,
-            self.counted,
-            self._fail,
         )
         self._on_hangup = SignalWatch(reactor, self._reloading.ask, signal.SIGHUP)
         self._on_upgrade = SignalWatch(
@@ -167,11 +157,10 @@ class MuxService(Steering, Service):
             ListenError: A socket cannot be opened; none is left open.
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
+            SandboxError: The rules want a sandbox that cannot be.
         """
-        opened = self._open()
-        if isinstance(opened, Parent):
-            opened.start()  # each worker changes its user by itself, when it has read its files
-        account = self._current.account
+        self._open().start()
+        account = self._account
         if account is not None and account.become():
             self._privilege.given_up(account.user)
         super().startService()
@@ -184,8 +173,6 @@ class MuxService(Steering, Service):
         self._stop_signals.start()
         self._on_hangup.start()
         self._on_upgrade.start()
-        if isinstance(opened, Serving):
-            self._when_running.start()
 
     async def upgrade(self) -> Report:
         """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
@@ -197,21 +184,39 @@ class MuxService(Steering, Service):
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)
         # Whoever asked is told first.
-        self._reactor.callLater(0, self._end)
+        self._reactor.callLater(0, self._leave)
         return Report(ok=True, changes=changes)
 
     async def _upgraded(self) -> str:
         await self._changeover.arrival.wait()
-        opened = self._current.opened
-        if opened is None or not self.running:
+        supervisor = self._supervisor
+        if supervisor is None or not self.running:
             raise UpgradeError(self._why_idle())
-        told = partial(state_of, opened, self.rules, self.last_reload, self.rates)
-        exchange = self._current.kinds.exchange(opened)
-        return await self._changeover.upgrade(self.rules.listeners, exchange, told)
+        told = partial(state_of, supervisor, self.rules, self.last_reload, self.rates)
+        changes = await self._changeover.upgrade(self.rules.listeners, supervisor.exchange, told)
+        if not self._changeover.has_successor:
+            raise UpgradeError("the new process has ended at once")
+        return changes
+
+    def _leave(self) -> None:
+        """End when the connections have that stay here, unless this process has to serve again."""
+
+        def left(_: object) -> None:
+            if self._changeover.has_successor:
+                self._end()
+
+        if self._supervisor is not None and self._changeover.has_successor:
+            Deferred.fromCoroutine(self._supervisor.leave()).addCallback(left)
+
+    def _serve_again(self) -> None:
+        supervisor = self._supervisor
+        if supervisor is not None:
+            supervisor.serve_again()
+            self._changeover.serve_again(supervisor.answers)
 
     def _why_idle(self) -> str:
-        is_stopping = self._stopping and self._current.opened is not None
-        return "the service stops" if is_stopping else "the service does not run"
+        is_stopping = self._stopping and self._supervisor is not None
+        return "the service is shutting down" if is_stopping else "the service does not run"
 
     def _asked_to_upgrade(self) -> None:
         failed = partial(self._log.failure, "the upgrade failed")
@@ -219,24 +224,12 @@ class MuxService(Steering, Service):
 
     @override
     def processes(self) -> Sequence[Askable]:
-        return [one for running in self._current.running() for one in processes_of(running)]
+        return [] if self._supervisor is None else self._supervisor.pool.all()
 
     @property
     @override
-    def running_now(self) -> Serving | Parent | None:
-        return self._current.opened
-
-    @property
-    def ports(self) -> list[IListeningPort]:
-        """The listening ports, once started; none with several workers, which have them."""
-        opened = self._current.opened
-        return opened.ports if isinstance(opened, Serving) else []
-
-    @property
-    def factories(self) -> list[MuxFactory]:
-        """What serves the listeners, in the order of the rules; none with several workers."""
-        opened = self._current.opened
-        return opened.factories if isinstance(opened, Serving) else []
+    def running_now(self) -> Supervisor | None:
+        return self._supervisor
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
@@ -245,35 +238,26 @@ class MuxService(Steering, Service):
 
     async def _stop(self) -> None:
         self._stopping = True
-        self._when_running.stop()
         self.events.stop()
         self._feeding.stop()
         self._watch.stop()
         await self._sharing.stop()
         self._changeover.arrival.over()  # whoever waits for that is refused
-        await self._reloading.idle()
-        opened = self._current.opened
-        self._on_upgrade.stop()
         shared = self._changeover.begin_to_stop()
-        if opened is not None and not shared:
+        await self._reloading.idle()
+        self._on_upgrade.stop()
+        supervisor = self._supervisor
+        if supervisor is not None and not shared:
             await self._stop_signals.wait(self.rules.settings.grace)
         keep_files = shared or self._notifier.keeps
         self._changeover.stop(keep_files=keep_files)
-        if opened is not None:
-            await self._current.kinds.settle()
-            all_opened = self._current.running()
-
-            def end_all() -> None:
-                for one in all_opened:
-                    one.end_all()
-
-            self._stop_signals.hurry = end_all
-            self._current.kinds.retiring.clear()
-            draining = gatherResults([Deferred.fromCoroutine(one.drain()) for one in all_opened])
+        if supervisor is not None:
+            self._stop_signals.hurry = supervisor.end_all
+            draining = Deferred.fromCoroutine(supervisor.drain())
             if self._stop_signals.is_urgent:
-                end_all()
+                supervisor.end_all()
             await draining
-            self._current.opened = None
+            self._supervisor = None
             self._counting.close()
         await self._endpoints.stop(keep_files=keep_files)
         self._privilege.give_up()
@@ -289,7 +273,7 @@ class MuxService(Steering, Service):
         traffic, present = await self.traffic(counts)
         told = overview(
             self.rules,
-            [await one.status() for one in self._current.running()],
+            [] if self._supervisor is None else [await self._supervisor.status()],
             started=self.started,
             last_reload=self.last_reload,
             draining=self._stopping,
@@ -301,14 +285,14 @@ class MuxService(Steering, Service):
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each; nothing if all is there."""
-        if self._current.opened is None or self._stopping or not self.running:
-            return ["the service stops" if self._stopping else "the service does not run"]
-        return await self._current.opened.missing()
+        if self._supervisor is None or self._stopping or not self.running:
+            return [self._why_idle()]
+        return await self._supervisor.missing()
 
     def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""
-        if self._current.opened is not None:
-            self._current.opened.reopen_files()
+        if self._supervisor is not None:
+            self._supervisor.reopen_files()
 
     async def reload(self, rules: Rules | None = None) -> Report:
         """Go on under rules that have changed. Connections that there are keep theirs, and no client is turned away.
@@ -325,28 +309,26 @@ class MuxService(Steering, Service):
 
     def _rules_changed(self) -> bool:
         if self._changeover.is_under_way:
-            return False
+            return False  # the new process reads them itself
         failed = partial(self._log.failure, "the reload failed")
         self._reloading.ask().addErrback(failed)
         return True
 
     async def _reload(self) -> Report:
+        await self._changeover.settled()
+        if self._changeover.has_successor:
+            return await self._changeover.reload_successor()
         await self._changeover.arrival.wait()
-        opened, given, self._given = self._current.opened, self._given, None
-        if opened is not None and self._changeover.is_under_way:
-            opened.reopen_log()
-            why = "another process is about to serve, or serves already, and reads them itself"
-            self._log.error("rules not reloaded: {why}", why=why)
-            return Report.refused(why)
-        if opened is None or self._stopping:
+        supervisor, given, self._given = self._supervisor, self._given, None
+        if supervisor is None or self._stopping:
             return Report.refused(self._why_idle())
         if given is None and (why := self.rules.unreadable):
-            opened.reopen_files()
+            supervisor.reopen_files()
             self._log.info("{why}", why=why)
             return Report(ok=True, changes=why)
         self._notifier.reloading()
         try:
-            report = await self._change(opened, given or self._privilege.read(self.rules.path))
+            report = await self._change(supervisor, given or self._privilege.read(self.rules.path))
         except MuxError as problem:
             report = Report.refused(problem)
         except Exception as problem:  # noqa: BLE001 - whatever it is, whoever asked has to know
@@ -355,11 +337,9 @@ class MuxService(Steering, Service):
         if report.ok:
             self._log.info("rules reloaded: {changes}", changes=report.changes)
         else:
-            opened.reopen_log()
+            supervisor.reopen_log()
             errors = "\n".join(report.errors)
             self._log.error("rules not reloaded, all goes on as before: {errors}", errors=errors)
-        for retiring in self._current.kinds.retiring:
-            retiring.reopen_log()
         self._changeover.keep()
         told = f"reloaded: {report.changes}" if report.ok else f"not reloaded: {report.errors[0]}"
         self._notifier.ready(f"serving; rules {told}")
@@ -367,54 +347,90 @@ class MuxService(Steering, Service):
         self.events.reloaded(report)
         return report
 
-    async def _change(self, opened: Serving | Parent, rules: Rules) -> Report:
+    async def _change(self, supervisor: Supervisor, rules: Rules) -> Report:
         problems = unchangeable(self.rules.settings, rules.settings)
         if problems:
             raise RulesError(problems)
-        self._current.account = account_of(rules)
+        account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
+        different = changes(self.rules, rules)
+        afresh = bool(str(different))
         endpoints = self._endpoints.prepare(rules)
         try:
-            self.make_room(rules, opened.number)
-            report = await self._current.change(opened, self.rules, rules)
-            self.rules = rules
-            self._feeding.use(rules)
-            self._sharing.use(rules)
-            self._watch.use(rules)
+            self.make_room(rules, supervisor.number)
+            older = await supervisor.change(
+                rules,
+                self._sockets.prepare(rules.listeners),
+                account.owner if account else None,
+                afresh=afresh,
+            )
         except BaseException:
             endpoints.abandon()
             raise
         endpoints.commit()
-        return report
+        self._privilege.commit()
+        self.rules = rules
+        self._feeding.use(rules)
+        self._sharing.use(rules)
+        self._watch.use(rules)
+        if afresh:
+            self._warn(rules)
+            if rules.settings.drain_removed:
+                supervisor.end_removed(different.routes.gone, different.backends.gone)
+        await supervisor.all_serve()
+        return Report(ok=True, changes=different.told(older) if afresh else "nothing changed")
 
-    def _open(self) -> Serving | Parent:
-        opened = self._current.opened
-        if opened is None:
+    def _warn(self, rules: Rules) -> None:
+        for warning in lint(rules):
+            self._log.warn("{warning}", warning=str(warning))
+
+    def _open(self) -> Supervisor:
+        supervisor = self._supervisor
+        if supervisor is None:
             self._stopping = False
             self._changeover.find_predecessor()
             try:
-                opened = self._current.open(self.rules, self._can_serve)
-                opened.recall(self._changeover.state)
+                supervisor = self._supervisor = self._open_all()
+                supervisor.recall(self._changeover.state)
                 self.last_reload = last_reload_in(self._changeover.state)
                 self.rates.recall(self._changeover.state.get("history", ()))
             except Exception as problem:
                 self._changeover.cannot_serve(problem)
                 self._endpoints.store.close(keep_files=self._changeover.is_waiting)
                 self._counting.close()
+                self._starter.close()
                 raise
-        return opened
+        return supervisor
+
+    def _open_all(self) -> Supervisor:
+        """Open all sockets; workers are yet to be started."""
+        rules = self.rules
+        self._warn(rules)
+        account = self._account = account_of(rules)
+        check_servers(self._reactor, rules.servers())
+        self._privilege.keep(rules, account)
+        self.counted.extend(rules)
+        supervisor = Supervisor(
+            rules,
+            self._reactor,
+            self._sockets,
+            self._counting.limits(rules),
+            self._privilege,
+            self.counted,
+            self._starter,
+            self._fail,
+            served=self._can_serve,
+            accepting=not self._changeover.is_waiting,
+        )
+        supervisor.generation = number_in(self._changeover.state, rules)
+        supervisor.check(account.owner if account else None)
+        self._changeover.open(rules)
+        return supervisor
 
     def _can_serve(self) -> None:
-        opened = self._current.opened
-        if opened is not None:  # any more
-            exchange = self._current.kinds.exchange(opened)
-            self._changeover.can_serve(exchange, opened.answers, opened.recall)
-
-    def _runs(self) -> None:
-        self._can_serve()
-        # Not before: the helper, which would have to name the process then, may still be about to start.
-        if self.failure is None:
-            self._current.confine(self.rules)
+        supervisor = self._supervisor
+        if supervisor is not None:  # any more
+            self._changeover.can_serve(supervisor.exchange, supervisor.answers, supervisor.recall)
 
     def _fail(self, error: MuxError) -> None:
         self.failure = error

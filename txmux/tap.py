@@ -17,6 +17,8 @@ from twisted.python import usage
 from txmux.cli import COMMANDS
 from txmux.errors import MuxError
 from txmux.observe.servicelog import ServiceLog
+from txmux.processes.forking import can_fork
+from txmux.processes.workers.starting import start_early
 from txmux.running.program import read_rules, status_of
 from txmux.sockets.clock import use_monotonic_time
 from txmux.sockets.memory import keep_running
@@ -84,6 +86,8 @@ class Options(usage.Options):
             self.rules = read_rules(self["rules"])
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
+        # `twist` has no reactor yet, unless --reactor names one.
+        self.starter = start_early() if can_fork() else None
 
 
 class _StoppingService(MultiService):
@@ -168,6 +172,7 @@ def makeService(options: Options) -> IService:
             upgrades=True,
             notifies=True,
             is_administered=True,
+            starter=options.starter,
         )
     service.setServiceParent(top)
     made: IService = top

@@ -9,24 +9,23 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux import MuxService
+from txmux import EmbeddedService
 from txmux.rules.reading.parser import parse
-from txmux.serving.serving import Serving
 
 
 class ServiceTestCase(TestCase):
     """Runs a service from the text of a rules file."""
 
-    timeout = 180
+    timeout = 12
 
     def setUp(self) -> None:
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"
 
-    def service(self, text: str, *, use: Any = reactor) -> MuxService:
+    def service(self, text: str, *, use: Any = reactor) -> EmbeddedService:
         """Make a service."""
         rules = parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
-        return MuxService(rules, reactor=use)
+        return EmbeddedService(rules, reactor=use)
 
     def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
         """Start a service until the test ends, and give its ports."""
@@ -36,12 +35,11 @@ class ServiceTestCase(TestCase):
         return [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
 
     async def _stop(self) -> None:
-        if self.running.running:
-            for factory in self.running.factories:
+        serving = self.running.serving
+        if serving is not None:
+            for factory in serving.factories:
                 factory.abort("killed")
-            opened = self.running.running_now
-            if isinstance(opened, Serving):
-                opened.end_all()  # those of older rules
+            serving.end_all()  # those of older rules
             await self.running.stopService()
 
     def stop(self) -> Deferred[None]:

@@ -11,10 +11,10 @@ from txmux.demo.page import PageSite
 from txmux.demo.servers import ECHO, REDIS, SSH
 from txmux.embedding import route
 from txmux.rules.model import InProcess, Listener, Rules, Settings
-from txmux.service import MuxService
+from txmux.serving.embedded import EmbeddedService
 
 
-class _DemoService(MuxService):
+class _DemoService(EmbeddedService):
     """Says what to try when it has started."""
 
     def startService(self) -> None:
@@ -23,7 +23,7 @@ class _DemoService(MuxService):
         print(hints(port.port), flush=True)  # noqa: T201 - this is for whoever started the demo
 
 
-def demo_service(port: int) -> MuxService:
+def demo_service(port: int) -> EmbeddedService:
     """Make the demo.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,11 +90,29 @@ class _Found:
 
 
 def installed_matchers(package: ModuleType = plugins) -> Registry:
-    """Find every matcher plugin.
+    """Find every matcher plugin; those of a package are looked for again when one of its folders has changed.
 
     Args:
         package: The package whose modules hold the plugins.
     """
+    state = [_changed_at(folder) for folder in package.__path__]
+    known = _known.get(package.__name__)
+    if known is None or known[0] != state:
+        _known[package.__name__] = known = state, _find(package)
+    return known[1]
+
+
+_known: dict[str, tuple[list[int], Registry]] = {}
+
+
+def _changed_at(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _find(package: ModuleType) -> Registry:
     # Twisted's getPlugins only logs what cannot be imported, so the steps it takes are taken here.
     files = {
         module.name: Path(module.filePath.path)

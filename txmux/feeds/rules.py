@@ -27,16 +27,9 @@ class RulesWatch:
     Args:
         reactor: Tells the time.
         reload: Has the rules read again; false if that cannot be now.
-        paths: Gives the files of a pattern, as `included_paths` does.
     """
 
-    def __init__(
-        self,
-        reactor: Any,
-        reload: Callable[[], bool],
-        paths: Callable[[Path, str], list[Path]] = included_paths,
-    ) -> None:
-        self._paths = paths
+    def __init__(self, reactor: Any, reload: Callable[[], bool]) -> None:
         self._reactor = reactor
         self._reload = reload
         self._folder = Path.cwd()
@@ -81,7 +74,9 @@ class RulesWatch:
         main = self._folder / next(iter(self._files.texts))
         seen: set[Path] = set()
         found = (
-            path for pattern in self._files.included for path in self._paths(main.parent, pattern)
+            path
+            for pattern in self._files.included
+            for path in included_paths(main.parent, pattern)
         )
         for path in (main, *found):
             real = path.resolve()

@@ -12,17 +12,15 @@ from txmux.live.filters import Filters, place_of
 from txmux.live.gauges import gauges_of
 from txmux.live.turns import Turns
 from txmux.relay.pipes import SPLICED
-from txmux.serving.serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from txmux.frontend.served import Served
-    from txmux.live.asking import Askable
-    from txmux.processes.supervisor.parent import Parent
     from txmux.relay.interface import Moved
+    from txmux.serving.serving import Serving
 
-__all__ = ["Inside", "processes_of"]
+__all__ = ["Inside"]
 
 _OFTEN = 32  # connections looked at between two looks at the clock
 
@@ -172,11 +170,6 @@ class Inside:
             "worker": None,
             "facts": dict(record.facts),
         }
-
-
-def processes_of(running: Serving | Parent) -> Sequence[Askable]:
-    """Give all processes that have connections of what runs: this one, or workers."""
-    return [Inside(running)] if isinstance(running, Serving) else running.pool.all()
 
 
 def _datagrams(moved: Moved) -> dict[str, int]:

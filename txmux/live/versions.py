@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from txmux.live.rates import Rates
-    from txmux.processes.supervisor.parent import Parent
+    from txmux.processes.supervisor.supervisor import Supervisor
     from txmux.rules.model import Rules
-    from txmux.serving.serving import Serving
     from txmux.serving.state import Told
 
     LastReload = tuple[float, Report] | None
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["last_reload_in", "number_in", "state_of"]
 
 
-async def state_of(
-    opened: Serving | Parent, rules: Rules, last_reload: LastReload, rates: Rates
-) -> Told:
+async def state_of(opened: Supervisor, rules: Rules, last_reload: LastReload, rates: Rates) -> Told:
     """Give what the next process goes on with; see `txmux.serving.state`.
 
     Args:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, globalLogBeginner
 
 from txmux.detection.registry import installed_matchers
 from txmux.observe.servicelog import ServiceLog
+from txmux.processes.forking import name_process
 from txmux.processes.privilege.privilege import read_by_helper
+from txmux.processes.workers.starting import start_early
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
 from txmux.running.textlog import TextLog
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from txmux.rules.model import Rules
 
 __all__ = ["read_rules", "run_service", "status_of"]
+
+_SHARED = ("twisted.internet.default", "txmux.admin.http", "txmux.admin.site", "txmux.service")
+"""What the supervisor imports, beside what its workers do too."""
 
 _log = Logger(namespace="txmux")
 
@@ -68,9 +74,14 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
         MuxError: It cannot start.
     """
     import_reactor_without_tls()
+    # All that both run is imported before the starter is forked, so that they share its memory.
+    for module in _SHARED:
+        import_module(module)
+    starter = start_early()
+    name_process("supervisor")
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    from txmux.service import MuxService  # noqa: PLC0415 - the same
+    from txmux.service import MuxService  # noqa: PLC0415 - it imports parts of the reactor
 
     use_monotonic_time(reactor)
     keep_running(reactor)
@@ -82,7 +93,7 @@ def run_service(rules: Rules, *, level: str, pidfile: str | Path | None = None) 
         upgrades=True,
         notifies=True,
         is_administered=True,
-        confines=True,
+        starter=starter,
     )
     # What is logged before the log begins is kept for it. A service that cannot start says only why.
     service.startService()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from txmux.frontend.listener import MuxFactory
     from txmux.observe.access_log import AccessLog
     from txmux.rules.model import Rules
+    from txmux.serving.opening import OpenedPorts
     from txmux.tls.terminations import PreparedTerminations
 
 __all__ = ["Prepared"]
@@ -34,6 +35,7 @@ class Prepared:
         generations: What those become that there are already.
         places: What serves each place, by the place's key.
         reserved: Descriptors that ports will be given.
+        ports: Those that Twisted has opened.
     """
 
     _serving: _Serving
@@ -47,6 +49,7 @@ class Prepared:
     generations: dict[MuxFactory, Generation] = attrs.field(factory=dict, init=False)
     places: dict[str, MuxFactory] = attrs.field(factory=dict, init=False)
     reserved: dict[str, socket.socket] = attrs.field(factory=dict, init=False)
+    ports: OpenedPorts = attrs.field(factory=dict, init=False)
 
     def commit(self, *, listening: bool = True) -> None:
         """Accept the next clients under these rules; ports that are not needed are closed when nobody waits there.

@@ -20,7 +20,7 @@ from txmux.serving.denied import Denied
 from txmux.serving.door import Door
 from txmux.serving.doors import Doors
 from txmux.serving.ending import Ending
-from txmux.serving.endpoints import accept_waiting
+from txmux.serving.endpoints import accept_waiting, stop_listening
 from txmux.serving.leading import door_at
 from txmux.serving.places import places_of
 from txmux.serving.prepared import Prepared
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from txmux.observe.counting.column import Column
     from txmux.rules.model import Rules
     from txmux.serving.door import Forwarding
+    from txmux.serving.opening import OpenedPorts
     from txmux.serving.state import Told
 
 __all__ = ["Serving"]
@@ -141,17 +142,35 @@ class Serving:
         """
         self.doors.enter(key, self.doors.returned(key, factory) or door_at(opened, factory))
 
-    def enter(self, key: str, port: IListeningPort, forwarding: Forwarding) -> None:
-        """Have a port that Twisted has opened.
+    def listen_all(
+        self,
+        rules: Rules,
+        sockets: Mapping[str, socket.socket],
+        ports: OpenedPorts,
+        admission: Callable[[Listener], Admission],
+    ) -> None:
+        """Accept the clients of all listeners of the first rules.
 
         Args:
-            key: Its own among those of the service.
-            port: Accepts clients.
-            forwarding: Leads them to a listener.
+            rules: Name the listeners.
+            sockets: Listening sockets, by the keys of their places.
+            ports: Those that Twisted has opened.
+            admission: Makes what decides who may come in by a listener.
         """
-        assert forwarding.to is not None  # noqa: S101 - whoever opens it says so
+        for listener in rules.listeners:
+            factory = self.add(listener, admission(listener))
+            for place in places_of(listener):
+                if place.is_plain:
+                    self.listen(factory, place.key, sockets[place.key])
+                else:
+                    self._enter(place.key, *ports[place.key], factory)
+
+    def _enter(
+        self, key: str, port: IListeningPort, forwarding: Forwarding, factory: MuxFactory
+    ) -> None:
+        forwarding.lead(factory)
         self.engine.gate(port)
-        self.doors.enter(key, Door(port, forwarding.to, keepalive=None, forwarding=forwarding))
+        self.doors.enter(key, Door(port, factory, keepalive=None, forwarding=forwarding))
 
     @property
     def ports(self) -> list[IListeningPort]:
@@ -268,6 +287,8 @@ class Serving:
         self._retiring = [*filter(lambda one: one.connections, self._retiring), *gone]
         for factory in (*self.factories, *self._retiring):
             factory.log_to(prepared.access_log)
+        for key, (port, forwarding) in prepared.ports.items():
+            self._enter(key, port, forwarding, prepared.places[key])
         self._change_doors(prepared, prepared.places if listening else {})
         for unused in prepared.reserved.values():
             unused.close()
@@ -299,6 +320,8 @@ class Serving:
         prepared.terminations.abandon()
         for reserved in prepared.reserved.values():
             reserved.close()
+        for port, _ in prepared.ports.values():
+            stop_listening(port)
 
     def older(self) -> list[Served]:
         """Give the connections that were accepted under older rules."""
@@ -329,16 +352,10 @@ class Serving:
     def _all(self) -> list[MuxFactory]:
         return [*self.factories, *self._retiring]
 
-    def retire(self, gone: Collection[str] = ()) -> Deferred[Any]:
-        """Accept no more; what fires does so when all connections have ended, however long they take.
-
-        Args:
-            gone: The keys of sockets that will be nobody's; whoever waits there is accepted first.
-        """
+    def retire(self) -> Deferred[Any]:
+        """Accept no more; what fires does so when all connections have ended, however long they take."""
         for key, door in self.doors.take_all().items():
-            if key in gone and self.doors.accepting:
-                accept_waiting(door.port)
-            self.doors.close(key, door, is_left=key not in gone)
+            self.doors.close(key, door, is_left=True)
         return gatherResults([factory.emptied() for factory in self._all()])
 
     async def status(self) -> dict[str, Any]:
@@ -370,11 +387,6 @@ class Serving:
         self._retiring.clear()
         if self._access_log is not None:
             self._access_log.close()
-
-    @staticmethod
-    def answers() -> bool:
-        """Tell that this process does its work, as whoever hears this knows."""
-        return True
 
     def end_all(self) -> None:
         """End every connection."""

@@ -1,4 +1,7 @@
-"""The helper's own side; see `txmux.processes.privilege.opener`."""
+"""What opens files and sockets that the rules name, and refuses all else: the helper that keeps the privilege, or the supervisor for its workers.
+
+`txmux.processes.privilege.opener` has the questions.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +23,22 @@ from txmux.admin.token import make_token
 from txmux.errors import MuxError
 from txmux.files import open_log, open_safely
 from txmux.jsontext import parse_json
-from txmux.processes.privilege.account import Account
 from txmux.processes.privilege.named import Named
-from txmux.processes.programs import Programs
 from txmux.processes.systemd.pidfile import name_process, unname_process
 from txmux.rules.model import Files
-from txmux.rules.reading.files import included_paths
 from txmux.rules.reading.parser import load
 from txmux.serving.places import open_place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
+
+    from txmux.rules.model import Rules
 
 __all__ = ["Helper"]
 
 _PACKET = 65536  # bytes
-_MOST_RECEIVED = 3
 _GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError)
 """What is raised where nobody is there any more, or talks nonsense."""
-_TOLD_OF = {"TXMUX_PREDECESSOR", "TXMUX_HELPER"}
-"""The environment variables that tell a new process of its descriptors."""
 
 
 class Helper:
@@ -66,7 +65,6 @@ class Helper:
         self._pidfile = pidfile
         self._named: list[Named] = []
         self._sockets: set[str] = set()
-        self._programs = Programs()
         self._files = Files()
         self._poll = select.poll()
         self._connections: dict[int, socket.socket] = {}
@@ -83,7 +81,11 @@ class Helper:
             self._read()
         while self._connections:
             for descriptor, _ in self._poll.poll():
-                self._serve(self._connections[descriptor])
+                asker = self._connections[descriptor]
+                if not self.serve_one(asker, may_all=descriptor in self._may_all):
+                    self._poll.unregister(asker)
+                    self._may_all.discard(descriptor)
+                    self._connections.pop(descriptor).close()
 
     def _add(self, connection: socket.socket, *, may_all: bool) -> None:
         if may_all:
@@ -91,45 +93,46 @@ class Helper:
         self._connections[connection.fileno()] = connection
         self._poll.register(connection, select.POLLIN)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def serve_one(self, connection: socket.socket, *, may_all: bool = False) -> bool:
+        """Answer one question; tell whether there may be more.
+
+        Args:
+            connection: By which it comes.
+            may_all: Whether it may be for more than the files of workers.
+        """
         try:
-            packet, received, _, _ = socket.recv_fds(connection, _PACKET, _MOST_RECEIVED)
-            descriptors: list[int] = []
+            packet, received, _, _ = socket.recv_fds(connection, _PACKET, 1)
+            for one in received:  # no question has any
+                os.close(one)
+            if not packet:
+                return False
+            question = parse_json(packet)
+            number = question.pop("number", None)
+            answer, descriptors = self.answer(question, may_all=may_all)
             try:
-                if not packet:
-                    raise ConnectionError
-                question = parse_json(packet)
-                number = question.pop("number", None)
-                answer, descriptors = self.answer(
-                    question, received, may_all=connection.fileno() in self._may_all
-                )
                 answer["number"] = number
                 connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
                 socket.send_fds(connection, [json.dumps(answer).encode()], descriptors)
             finally:
-                for one in (*received, *descriptors):
+                for one in descriptors:
                     os.close(one)
         except _GONE:
-            self._poll.unregister(connection)
-            self._may_all.discard(connection.fileno())
-            del self._connections[connection.fileno()]
-            connection.close()
+            return False
+        return True
 
     def answer(
-        self, question: dict[str, Any], received: Sequence[int] = (), *, may_all: bool
+        self, question: dict[str, Any], *, may_all: bool
     ) -> tuple[dict[str, Any], list[int]]:
         """Do what is asked for, if the rules name it.
 
         Args:
             question: As `Opener` asks.
-            received: The descriptors that came with it.
             may_all: Whether it may be asked for more than files.
 
         Returns:
             The answer, and the descriptor that goes with it.
         """
-        does: dict[str, Callable[..., list[int] | tuple[dict[str, Any], list[int]]]]
-        does = {"open": partial(self._open, may_all)}
+        does: dict[str, Callable[..., list[int]]] = {"open": partial(self._open, may_all)}
         if may_all:
             does |= {
                 "bind": self._bind,
@@ -137,24 +140,20 @@ class Helper:
                 "commit": self._commit,
                 "another": self._another,
                 "name": self._name,
-                "list": self._list,
                 "remove": self._remove,
-                "start": partial(self._start, received),
-                "status": self._programs.status,
             }
         do = does.get(str(question.pop("do", "")))
         unknown = {"refused": "that is not what this helper does"}, list[int]()
         if do is None:
             return unknown
         try:
-            done = do(**question)
+            return {}, do(**question)
         except TypeError:  # a question of another version
             return unknown
         except OSError as problem:
             return {"errno": problem.errno, "error": problem.strerror or str(problem)}, []
         except MuxError as problem:
             return {"refused": str(problem)[: _PACKET // 2]}, []
-        return done if isinstance(done, tuple) else ({}, done)
 
     def _open(self, may_all: bool, path: str, *, write: bool) -> list[int]:  # noqa: FBT001 - nobody asks for it by name
         if write:
@@ -186,12 +185,6 @@ class Helper:
         self._read()
         return [_written(attrs.asdict(self._files))]
 
-    def _list(self, pattern: str) -> list[int]:
-        if pattern not in self._files.included:
-            raise _not_named(pattern)
-        found = included_paths(self._path.absolute().parent, pattern)
-        return [_written([*map(str, found)])]
-
     def _remove(self, path: str) -> list[int]:
         if path not in self._sockets:
             raise _not_named(path)
@@ -204,24 +197,24 @@ class Helper:
             os.close(folder)
         return []
 
-    def _start(
-        self, received: Sequence[int], names: Sequence[str]
-    ) -> tuple[dict[str, int], list[int]]:
-        if not {*names} <= _TOLD_OF:
-            raise _not_named(str(names))
-        owner = self._named[0].owner if self._named and self._is_privileged else None
-        return self._programs.start(received, names, Account("", *owner) if owner else None)
-
     def _read(self) -> None:
         rules = load(self._path, data=self._data)
         self._files = rules.files
+        self.use(rules)
+
+    def use(self, rules: Rules) -> None:
+        """Open what these rules name, too, and after `commit` nothing else."""
         self._named = [*self._named[:1], Named.by(rules)]
         for place in self._named[-1].places.values():
             if place.kind == "unix":
                 self._sockets.add(place.key.removeprefix("unix:"))
 
-    def _commit(self) -> list[int]:
+    def commit(self) -> None:
+        """Open only what the rules that were used last name."""
         del self._named[:-1]
+
+    def _commit(self) -> list[int]:
+        self.commit()
         return []
 
     def _name(self, pid: int, *, remove: bool) -> list[int]:

@@ -20,7 +20,7 @@ __all__ = ["abi", "give_up_privileges", "restrict"]
 _CREATE, _ADD, _RESTRICT = 444, 445, 446
 _VERSION = 1
 _PATH_BENEATH = 1
-_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 _FIRST = (1 << 13) - 1
 _LATER = {2: 1 << 13, 3: _TRUNCATE}
 
@@ -58,7 +58,7 @@ def give_up_privileges() -> None:
         _fail()
 
 
-def restrict(read: Iterable[str], write: Iterable[str] = (), execute: Iterable[str] = ()) -> None:
+def restrict(read: Iterable[str], write: Iterable[str] = ()) -> None:
     """Let this thread, and all that it starts, read these files and folders and no others; it makes and removes none.
 
     Needs `give_up_privileges` before. What is open stays so. Sockets are not files here, nor is what has no path.
@@ -66,7 +66,6 @@ def restrict(read: Iterable[str], write: Iterable[str] = (), execute: Iterable[s
     Args:
         read: Paths; what is in a folder may be read, too. One that is not there is passed over.
         write: Paths of files that may be written to, but not truncated.
-        execute: Paths as `read` has, of what may be executed; whatever that is, it is restricted as this thread is.
 
     Raises:
         OSError: The kernel has no Landlock, or does not permit it.
@@ -84,8 +83,6 @@ def restrict(read: Iterable[str], write: Iterable[str] = (), execute: Iterable[s
             _allow(ruleset, path, _READ_FILE | _READ_DIR)
         for path in write:
             _allow(ruleset, path, _READ_FILE | _WRITE_FILE)
-        for path in execute:
-            _allow(ruleset, path, _READ_FILE | _READ_DIR | _EXECUTE)
         _call(_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)

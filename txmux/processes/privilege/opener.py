@@ -15,28 +15,27 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from txmux.errors import MuxError
+from txmux.processes.forking import ignore_signals, name_process, spawn
 from txmux.processes.privilege.helper import Helper
-from txmux.processes.programs import told_to_helper
 from txmux.rules.model import Files
 from txmux.rules.model.files import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from txmux.processes.forking import Child
     from txmux.serving.places import Place
 
 _PACKET = 65536  # bytes
 _PATIENCE = 30.0  # seconds that the helper has for an answer; a machine that is starting is slow
 _STARTING = 60.0  # seconds that it has for the first one, for which it has to start
-_AS_THE_SERVICE = "--unprivileged"
+_MOST_TEXT = 65536
+"""Bytes of rules that options of a command mean."""
 
 
 class OpenerError(MuxError):
@@ -55,48 +54,26 @@ class Opener:
         self._connection = connection
         self._folder = Path.cwd()
         self._number = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     @classmethod
-    def start(
-        cls,
-        path: Path,
-        pidfile: Path | None = None,
-        text: str | None = None,
-        *,
-        is_privileged: bool = True,
-    ) -> Opener:
+    def start(cls, path: Path, pidfile: Path | None = None, text: str | None = None) -> Opener:
         """Start a helper, with the privilege that this process has now.
 
         Args:
             path: The rules file, seen from where this process is.
             pidfile: The file that names the process which serves.
             text: What is in the rules, if there is no such file.
-            is_privileged: Whether it may do more than the service, so that it follows no link that somebody else than root has made.
 
         Raises:
             OSError: It cannot be started.
         """
-        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with other, tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
-            stdin.write(text or "")
-            stdin.seek(0)
-            opener = cls(own)
-            own.settimeout(_STARTING)
-            opener._process = subprocess.Popen(  # nosec B603  # noqa: S603 - this very program
-                [
-                    sys.executable,
-                    "-m",
-                    "txmux.processes.privilege.opener",
-                    *([] if is_privileged else [_AS_THE_SERVICE]),
-                    str(other.fileno()),
-                    str(path),
-                    *([str(pidfile)] if pidfile else []),
-                ],
-                stdin=subprocess.DEVNULL if text is None else stdin,
-                env=told_to_helper(),
-                pass_fds=[other.fileno()],
-            )
+        child = spawn(__name__, str(path), *([str(pidfile)] if pidfile else []))
+        opener = cls(child.connection)
+        opener._process = child
+        child.connection.settimeout(_STARTING)
+        if text is not None:
+            child.connection.send(text.encode(errors="surrogateescape"))
         return opener
 
     def open_file(self, path: Path, flags: int = os.O_RDONLY) -> int:
@@ -137,15 +114,6 @@ class Opener:
         with open(self._descriptor(do="rules"), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
             return Files(**json.load(file))
 
-    def included_paths(self, pattern: str) -> list[Path]:
-        """Have the helper look which files a pattern of the rules that were read last means now.
-
-        Raises:
-            OSError: The rules do not have it.
-        """
-        with open(self._descriptor(do="list", pattern=pattern), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
-            return [*map(Path, json.load(file))]
-
     def remove_socket(self, path: Path) -> None:
         """Have the helper remove the file of a UNIX socket at which the rules say, or said, to listen.
 
@@ -153,29 +121,6 @@ class Opener:
             OSError: It cannot be removed, or they never did.
         """
         self._ask(do="remove", path=str(path))
-
-    def start_program(
-        self, stderr: int, inherited: dict[str, socket.socket | int]
-    ) -> tuple[int, int]:
-        """Have the helper start what this process was started as; see `Programs.start`.
-
-        Returns:
-            The number of the new process, and a descriptor that can be read when it has ended.
-
-        Raises:
-            OSError: It cannot be started.
-        """
-        numbers = [one if isinstance(one, int) else one.fileno() for one in inherited.values()]
-        told, (descriptor,) = self._exchange([stderr, *numbers], do="start", names=[*inherited])
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its name does not take it
-        return int(told["pid"]), descriptor
-
-    def status(self, pid: int) -> int | None:
-        """Give how a process that the helper has started has ended; ``None`` if it is not known."""
-        with suppress(OSError, MuxError):
-            told, _ = self._exchange(do="status", pid=pid)
-            return None if told["status"] is None else int(told["status"])
-        return None
 
     def commit(self) -> None:
         """Have only what the rules that were read last name opened from now on."""
@@ -207,8 +152,7 @@ class Opener:
         """
         self._connection.close()
         if self._process is not None and wait:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_PATIENCE)
+            self._process.wait()
 
     def _descriptor(self, **question: Any) -> int:
         (descriptor,) = self._ask(**question)
@@ -216,15 +160,9 @@ class Opener:
         return descriptor
 
     def _ask(self, **question: Any) -> list[int]:
-        return self._exchange(**question)[1]
-
-    def _exchange(
-        self, descriptors: Sequence[int] = (), **question: Any
-    ) -> tuple[dict[str, Any], list[int]]:
         self._number += 1
         try:
-            text = json.dumps({**question, "number": self._number}).encode()
-            socket.send_fds(self._connection, [text], descriptors)
+            self._connection.send(json.dumps({**question, "number": self._number}).encode())
             answer, received = self._receive()
             while answer.get("number") != self._number:  # that of a question which was given up
                 for descriptor in received:
@@ -244,7 +182,7 @@ class Opener:
             raise OpenerError(answer["refused"])
         if "errno" in answer:
             raise OSError(answer["errno"], answer["error"])
-        return answer, received
+        return received
 
     def _receive(self) -> tuple[dict[str, Any], list[int]]:
         packet, descriptors, _, _ = socket.recv_fds(self._connection, _PACKET, 1)
@@ -267,19 +205,17 @@ def opener_of(
     return open_place
 
 
-def main() -> None:
-    """Run the helper: ``python -m txmux.processes.privilege.opener [--unprivileged] DESCRIPTOR RULES [PIDFILE]``."""
-    # systemd and terminals send them to all processes of a service; this one ends with those that it serves.
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(ignored, signal.SIG_IGN)
-    words = [word for word in sys.argv[1:] if word != _AS_THE_SERVICE]
-    is_privileged = len(words) == len(sys.argv[1:])
-    descriptor, path, *pidfile = words
-    data = sys.stdin.buffer.read() if path == OPTIONS else None
-    named = Path(*pidfile) if pidfile else None
-    helper = Helper(Path(path), named, data, is_privileged=is_privileged)
-    helper.serve(socket.socket(fileno=int(descriptor)))
+def main(connection: socket.socket, path: str, *pidfile: str) -> None:
+    """Run the helper.
 
-
-if __name__ == "__main__":
-    main()
+    Args:
+        connection: Leads to the supervisor.
+        path: The rules file.
+        pidfile: The file that names the process which serves, if there is one.
+    """
+    # It ends with those that it serves.
+    ignore_signals(signal.SIGTERM)
+    name_process("helper")
+    data = connection.recv(_MOST_TEXT) if path == OPTIONS else None
+    helper = Helper(Path(path), Path(*pidfile) if pidfile else None, data)
+    helper.serve(connection)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
 from txmux.files import use_helper
-from txmux.processes.outside import Outside
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
-from txmux.processes.privilege.sandbox import can_be_alone, confine, sandbox_of
-from txmux.processes.upgrade.container import holds_container
 from txmux.rules.model.files import OPTIONS
-from txmux.rules.reading.files import included_paths
 from txmux.rules.reading.parser import load, read_again
 
 if TYPE_CHECKING:
@@ -63,19 +58,14 @@ class Privilege:
     Args:
         stores: The sockets of the service.
         pidfile: Names the process that serves, if it is wanted.
-        confines: Whether the process is the service's alone, and may confine itself.
 
     Attributes:
-        opener: The helper, if there is one; it may be for workers alone.
+        opener: The helper, if there is one.
     """
 
     _log = Logger()
 
-    def __init__(
-        self, *stores: ListeningSockets, pidfile: PidFile | None = None, confines: bool = False
-    ) -> None:
-        self._may_confine = confines
-        self._is_confined = self._is_unprivileged = False
+    def __init__(self, *stores: ListeningSockets, pidfile: PidFile | None = None) -> None:
         self._pidfile = pidfile
         self._stores = stores
         self._folder = Path.cwd()
@@ -89,8 +79,7 @@ class Privilege:
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
         """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`."""
-        if self.opener is None or self._is_unprivileged:
-            # A helper without a privilege is started again, by whatever version is installed then.
+        if self.opener is None:
             yield {}
             return
         self._is_shared = True
@@ -98,56 +87,16 @@ class Privilege:
             yield {KEY: connection}
 
     def keep(self, rules: Rules, account: Account | None) -> None:
-        """Start the helper, if the service is going to become another user, or its workers open nothing by themselves.
+        """Start the helper, if the service is going to become another user.
 
         It reads the rules from their file, so without one there is none.
-
-        Raises:
-            SandboxError: The rules want a sandbox that cannot be.
         """
-        sandbox = sandbox_of(rules)
-        if sandbox != "off":
-            self._log.info(
-                "sandbox: workers can open only what the rules name, execute nothing, and gain no privileges"
-            )
-        if not rules.files.texts or self.opener:
+        if account is None or account.is_current or not rules.files.texts or self.opener:
             return
         pidfile = self._pidfile.path if self._pidfile else None
-        text = rules.files.texts.get(OPTIONS)  # which the helper cannot read by itself
-        if account is not None and not account.is_current:
-            self._use(Opener.start(rules.path, pidfile, text))
-        elif sandbox != "off" or (self._may_confine and can_be_alone(rules)):
-            self._is_unprivileged = True
-            self.opener = Opener.start(rules.path, pidfile, text, is_privileged=False)
-
-    def confine(self, rules: Rules) -> None:
-        """Have this process, which serves alone, open nothing by itself from now on, if the rules and the system let it."""
-        if self._is_confined or not self._may_confine or self.opener is None:
-            return
-        if not can_be_alone(rules):
-            return
-        if threading.active_count() > 1:  # each would stay free
-            self._log.info("no sandbox until the service is upgraded or started again")
-            return
-        holds_container()  # which it could not find out later
-        if confine("auto", starts=True):
-            self._is_confined = True
-            self._use(self.opener)
-            self._log.info(
-                "sandbox: the process can open only what the rules name, and gain no privileges"
-            )
-
-    def included_paths(self, folder: Path, pattern: str) -> list[Path]:
-        """Give the files of a pattern of ``include``; see `txmux.rules.reading.files.included_paths`."""
-        if self._is_confined and self.opener is not None:
-            return self.opener.included_paths(pattern)
-        return included_paths(folder, pattern)
-
-    def outside(self, reactor: Any) -> Outside | None:
-        """Give what starts this program anew, if this process cannot do so itself."""
-        if not self._is_confined or self.opener is None:
-            return None
-        return Outside(reactor, self.opener)
+        # What it cannot read by itself.
+        text = rules.files.texts.get(OPTIONS)
+        self._use(Opener.start(rules.path, pidfile, text))
 
     def given_up(self, user: str) -> None:
         """Tell that the process is another user from now on, and what that one cannot do."""
@@ -181,8 +130,6 @@ class Privilege:
             path = self._folder / path
         if self.opener is None:
             return load(path)
-        if self._is_unprivileged and not self._is_confined:
-            load(path)  # which tells of all errors; the helper has to know what the rules name then
         try:
             return read_again(self.opener.read_rules())
         except OSError as problem:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from twisted.logger import Logger
 
@@ -14,7 +13,7 @@ from txmux.errors import MuxError
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from txmux.rules.model import Rules
 
@@ -22,11 +21,8 @@ __all__ = [
     "LOOKED_UP",
     "Sandbox",
     "SandboxError",
-    "can_be_alone",
     "confine",
     "sandbox_of",
-    "told_to_workers",
-    "without_first",
 ]
 
 Sandbox = Literal["auto", "yes", "off"]
@@ -78,8 +74,8 @@ _TOO_MUCH = frozenset(
 )
 """Folders in which Python's modules might be found, but much else, too."""
 
-_MEASURED = ("/proc/stat", "/proc/self/fd", "/proc/self/limits", "/proc/self/stat")
-"""What the metrics tell of the process is read from these; the folder also tells how many descriptors are open."""
+_OWN = "/proc/self/fd"
+"""Tells how many descriptors are open."""
 
 _held: list[int] = []
 
@@ -99,59 +95,35 @@ def sandbox_of(rules: Rules) -> Sandbox:
     Raises:
         SandboxError: The rules insist, but this machine has none.
     """
-    settings = rules.settings
-    # A helper that keeps the privilege is there then anyway, and opens files for them.
-    is_wanted = settings.workers > 1 and settings.user is not None
-    if settings.sandbox == "off" or (settings.sandbox == "auto" and not is_wanted):
+    wanted = rules.settings.sandbox
+    if wanted == "off":
         return "off"
-    from txmux.processes.privilege import landlock  # noqa: PLC0415 - few need it
+    from txmux.processes.privilege import landlock  # noqa: PLC0415 - not every system has it
 
-    version = landlock.abi()
-    if settings.sandbox == "yes":
-        if not version:
+    places = (place for listener in rules.listeners for place in places_of(listener))
+    opened_here = [place for place in places if not place.is_plain]
+    if wanted == "yes":
+        if not landlock.abi():
             raise SandboxError(
                 "[txmux] sandbox: this kernel has no Landlock, or does not let this process use it (a container's or a "
                 "unit's filter of system calls may forbid it); write sandbox = auto, or allow it there"
             )
+        if opened_here:
+            raise SandboxError(
+                f"[txmux] sandbox: the worker opens {opened_here[0].text} by itself, which a confined one cannot; "
+                "write ADDRESS:PORT, :PORT, unix: or systemd:, or sandbox = auto"
+            )
         return "yes"
-    return "auto" if version else "off"
+    return "auto" if landlock.abi() and not opened_here else "off"
 
 
-def can_be_alone(rules: Rules) -> bool:
-    """Tell whether the only process, which starts others at need, is to confine itself.
-
-    Not where Twisted opens endpoints, since nobody could be asked for the files that these name.
-    """
-    settings = rules.settings
-    if settings.sandbox != "auto" or settings.has_workers or rules.unreadable:
-        return False
-    places = (place for listener in rules.listeners for place in places_of(listener))
-    if not rules.files.texts or not all(place.is_plain for place in places):
-        return False
-    from txmux.processes.privilege import landlock  # noqa: PLC0415 - as above
-
-    return landlock.abi() > 0
-
-
-def told_to_workers(rules: Rules) -> dict[str, Sandbox]:
-    """Give what goes with the message by which a worker starts; one of another version may not know it."""
-    sandbox = sandbox_of(rules)
-    return {} if sandbox == "off" else {"sandbox": sandbox}
-
-
-def without_first(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what a worker is told that serves already, of what it is told first."""
-    return {name: value for name, value in message.items() if name not in {"state", "sandbox"}}
-
-
-def confine(sandbox: Sandbox, *, starts: bool = False) -> bool:
+def confine(sandbox: Sandbox) -> bool:
     """Have this process open only what Python and the system's libraries need, and nothing new; a helper opens what rules name.
 
     To be called while it has only one thread.
 
     Args:
         sandbox: What `sandbox_of` has told.
-        starts: Whether it may execute Python, which is confined as it is.
 
     Returns:
         Whether it is so.
@@ -165,13 +137,10 @@ def confine(sandbox: Sandbox, *, starts: bool = False) -> bool:
 
     try:
         landlock.give_up_privileges()
-        read = [*_SYSTEM, *LOOKED_UP, *_MEASURED, *_of_python(), *_of_tls()]
-        executed = [os.path.realpath(sys.executable), *_loaders()] if starts else []
-        # A rule is about an inode, and the kernel makes others for files in /proc that it had dropped from its cache.
-        for path in _MEASURED:
-            with suppress(OSError):  # a unit of systemd may hide some
-                _held.append(os.open(path, os.O_PATH | os.O_CLOEXEC))
-        landlock.restrict(read, [os.devnull], executed)
+        read = [*_SYSTEM, *LOOKED_UP, _OWN, *_of_python(), *_of_tls()]
+        # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
+        _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
+        landlock.restrict(read, [os.devnull])
     except OSError as problem:
         if sandbox == "yes":
             raise SandboxError(
@@ -201,12 +170,6 @@ def _of_python() -> Iterator[str]:
         path = os.path.realpath(place)
         if path not in _TOO_MUCH:
             yield path
-
-
-def _loaders() -> Iterator[str]:
-    """Give what the system executes to load a program (ld.so(8))."""
-    for folder in ("/lib", "/lib64"):
-        yield from map(str, Path(folder).glob("ld*.so.*"))
 
 
 def _of_tls() -> Iterator[str]:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from txmux.admin.endpoint import PREFIX
+from txmux.control import Report
 from txmux.processes.channel.channel import ChannelError
 from txmux.processes.privilege.privilege import KEY, Privilege
 from txmux.processes.systemd.notify import Notifier, sockets_from_store
 from txmux.processes.systemd.pidfile import PidFile, PidFileError
 from txmux.processes.upgrade.arrival import Arrival
 from txmux.processes.upgrade.container import holds_container
-from txmux.processes.upgrade.exchange import WithEndpoints
 from txmux.processes.upgrade.predecessor import Predecessor
 from txmux.processes.upgrade.successor import UpgradeError
 from txmux.processes.upgrade.upgrade import Upgrade
-from txmux.processes.workers.starting import sockets_of
+from txmux.processes.workers.messages import sockets_of
 from txmux.serving.places import places_of
 from txmux.serving.store import close_socket
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from txmux.observe.counting.counters import Counters
     from txmux.processes.supervisor.counting import Counting
     from txmux.processes.upgrade.exchange import Exchange
+    from txmux.processes.upgrade.successor import Successor
     from txmux.rules.model import Listener, Rules
     from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets
@@ -47,7 +51,9 @@ class Changeover:
         reactor: The process's own.
         sockets: Those of the service.
         pidfile: Names the process that serves, if it is wanted.
-        failed: Is told if the old process ends before this one serves.
+        failed: Is called if the old process ends before this one serves.
+        orphaned: Is called if the new process ends while this one, in whose place it is, has not ended yet.
+        reload: Reads the rules again, for the old process.
         notifier: Leads to systemd, which may have kept sockets.
         privilege: What the service may do beyond its user.
         endpoints: Those by which the service itself is reached.
@@ -56,7 +62,6 @@ class Changeover:
 
     Attributes:
         is_waiting: Whether another process serves yet.
-        has_successor: Whether another process serves already.
         state: What the old process has told so far; see `txmux.serving.state`.
         arrival: Of its connections.
     """
@@ -67,6 +72,8 @@ class Changeover:
         sockets: ListeningSockets,
         pidfile: PidFile | None,
         failed: Callable[[MuxError], object],
+        orphaned: Callable[[], object],
+        reload: Callable[[], Awaitable[Report]],
         notifier: Notifier,
         privilege: Privilege,
         endpoints: Endpoints,
@@ -80,14 +87,18 @@ class Changeover:
         self._sockets = sockets
         self._pidfile = pidfile
         self._failed = failed
+        self._orphaned = orphaned
+        self._reload = reload
+        self._settled: list[Deferred[None]] = []
+        self._successor: Successor | None = None
         self._notifier = notifier
         self._privilege = privilege
         self._endpoints = endpoints
         self._predecessor: Predecessor | None = None
-        self._is_told = self._is_accepting = self._is_alone = False
+        self._is_told = self._is_accepting = self._is_alone = self._is_stopping = False
         self._unneeded: dict[str, socket.socket] = {}
         self._upgrade: Upgrade | None = None
-        self.is_waiting = self.has_successor = False
+        self.is_waiting = False
         self.state: Told = {}
         self.arrival = Arrival(reactor)
 
@@ -178,6 +189,10 @@ class Changeover:
                 self.arrival.expect()
             await self._accept(exchange)
             self._serves(is_well)
+            self._settle()
+
+        async def reload() -> dict[str, Any]:
+            return attrs.asdict(await self._reload())
 
         def all_here() -> None:
             self._counting.expect_no_more()
@@ -195,6 +210,7 @@ class Changeover:
                 "take_over": take_over,
                 "count_on": self._counters.take_over,
                 "handed_over": all_here,
+                "reload": reload,
             },
             lambda: self._alone(all_here),
             exchange.processes,
@@ -233,6 +249,7 @@ class Changeover:
 
     def _alone(self, all_here: Callable[[], object]) -> None:
         self._is_alone = True
+        self._settle()
         self._counters.others_ended()
         all_here()
         if self.is_waiting and not self._is_accepting:
@@ -241,9 +258,35 @@ class Changeover:
     # Another one in its place.
 
     @property
+    def has_successor(self) -> bool:
+        """Whether another process serves already."""
+        return self._successor is not None
+
+    @property
     def is_under_way(self) -> bool:
         """Whether another process may be about to serve."""
         return self._upgrade is not None or self.is_waiting or self.has_successor
+
+    async def settled(self) -> None:
+        """Wait until it is certain which process serves."""
+        while self._upgrade is not None or (self.is_waiting and not self._is_alone):
+            settled: Deferred[None] = Deferred()
+            self._settled.append(settled)
+            await settled
+
+    def _settle(self) -> None:
+        settled, self._settled = self._settled, []
+        for one in settled:
+            one.callback(None)
+
+    async def reload_successor(self) -> Report:
+        """Have the process that serves now read the rules again."""
+        assert self._successor is not None  # noqa: S101 - nobody asks before
+        try:
+            told = await self._successor.channel.ask("reload")
+            return Report(bool(told["ok"]), str(told["changes"]), tuple(told["errors"]))
+        except (ChannelError, KeyError, TypeError) as problem:
+            return Report.refused(f"the new process has not reloaded: {problem}")
 
     async def upgrade(
         self,
@@ -255,7 +298,7 @@ class Changeover:
 
         Args:
             listeners: What clients come in by.
-            exchange: What serves.
+            exchange: The workers.
             state: Gives what the new process is to know.
 
         Returns:
@@ -273,9 +316,7 @@ class Changeover:
                 "the container would end with this process, and cut off whoever is connected; "
                 "start a container of the new image instead"
             )
-        together = WithEndpoints(exchange, self._endpoints)
-        outside = self._privilege.outside(self._reactor)
-        self._upgrade = Upgrade(together, self._reactor, outside=outside)
+        self._upgrade = upgrade = Upgrade(exchange, self._endpoints, self._reactor)
 
         async def told() -> Told:
             return {**await state(), "connections": self._counting.told()}
@@ -284,17 +325,38 @@ class Changeover:
             _check(listeners)
             with self._privilege.handed_over() as helper:
                 sockets = {**self._sockets.sockets(), **self._endpoints.sockets(), **helper}
-                changes = await self._upgrade.run(sockets, told, self._counters)
-            self.has_successor = True
+                changes = await upgrade.run(sockets, told, self._counters)
+            self._successor = upgrade.successor
         finally:
             self._upgrade = None
+            if self._successor is None:
+                with suppress(PidFileError):  # this process has the file, but for a moment
+                    self._name_process()
+            self._settle()
         self._notifier.stop()
+        upgrade.successor.ended().addCallback(self._has_ended)
         return changes
+
+    def _has_ended(self, how: str) -> str:
+        """Serve again, since the process that took the place of this one has ended, and this one has not yet."""
+        self._successor = None
+        if not self._is_stopping:
+            _log.error("the new process {how}; this one serves again", how=how)
+            self._orphaned()
+        return how
+
+    def serve_again(self, is_well: Callable[[], bool]) -> None:
+        """Be the process that serves, after the one that took its place has ended."""
+        self._name_process()
+        self._endpoints.accept()
+        self._notifier.ready("serving", is_new_main=True)
+        self._notifier.watch(is_well)
 
     # The end.
 
     def begin_to_stop(self) -> bool:
         """End a new process that does not serve yet, and tell whether another one does."""
+        self._is_stopping = True
         shared = self.is_waiting or self.has_successor
         if self._upgrade is not None:
             shared = shared or self._upgrade.is_committed

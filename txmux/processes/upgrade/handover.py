@@ -29,7 +29,7 @@ from txmux.errors import MuxError
 from txmux.frontend.moving import Unpacking, packed
 from txmux.processes.channel.channel import ChannelError
 from txmux.processes.channel.liveness import Liveness
-from txmux.processes.workers.starting import sockets_of
+from txmux.processes.workers.messages import sockets_of
 
 if TYPE_CHECKING:
     import socket

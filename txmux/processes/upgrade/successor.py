@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProcessTransport
     from twisted.python.failure import Failure
 
-    from txmux.processes.outside import Outside
 
 ENDS = "TXMUX_PREDECESSOR"
 """The environment variable that tells the new process which of its descriptors leads to the old one."""
@@ -50,7 +49,6 @@ class Successor(ProcessProtocol):
     Args:
         reactor: Starts it.
         command: The program and its arguments; as this process was started if not given.
-        outside: Starts it, if this process is in a sandbox.
 
     Attributes:
         channel: Leads to it.
@@ -58,10 +56,7 @@ class Successor(ProcessProtocol):
 
     transport: IProcessTransport | None = None
 
-    def __init__(
-        self, reactor: Any, command: Sequence[str] = (), outside: Outside | None = None
-    ) -> None:
-        self._outside = outside
+    def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._said = b""
@@ -119,12 +114,6 @@ class Successor(ProcessProtocol):
         return answer
 
     def _spawn(self, descriptor: int, helper: socket.socket | None) -> None:
-        if self._outside is not None:
-            inherited: dict[str, socket.socket | int] = {ENDS: descriptor}
-            if helper is not None:
-                inherited[READS_BY] = helper
-            self._outside.start(self, inherited)
-            return
         descriptors: dict[int, int | str] = {1: 1, 2: "r", _CHANNEL: descriptor}
         environment = {**os.environ, ENDS: str(_CHANNEL)}
         if helper is not None:
@@ -167,4 +156,5 @@ class Successor(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         """Note how it ended."""
         self.channel.close()
-        self._ended.callback(how_ended(reason.value))
+        ended: Any = reason.value
+        self._ended.callback(how_ended(ended.status))

@@ -21,8 +21,8 @@ from txmux.processes.upgrade.successor import VERSION, Successor, UpgradeError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from txmux.admin.endpoint import Endpoints
     from txmux.observe.counting.counters import Counters
-    from txmux.processes.outside import Outside
     from txmux.processes.upgrade.exchange import Exchange
     from txmux.serving.state import Told
 
@@ -38,27 +38,29 @@ class Upgrade:
     """One attempt.
 
     Args:
-        exchange: What serves now.
+        exchange: The workers.
+        endpoints: Those by which the service itself is reached.
         reactor: Starts the new process.
         command: That which starts it, if not the one that started this.
         seconds: How long the new process may take to get ready.
-        outside: Starts it, if this process is in a sandbox.
 
     Attributes:
         is_committed: Whether the new process serves.
+        successor: The new process.
     """
 
     def __init__(
         self,
         exchange: Exchange,
+        endpoints: Endpoints,
         reactor: Any,
         command: Sequence[str] = (),
         seconds: float = _READY,
-        outside: Outside | None = None,
     ) -> None:
         self._exchange = exchange
+        self._endpoints = endpoints
         self._seconds = seconds
-        self._successor = Successor(reactor, command, outside)
+        self.successor = Successor(reactor, command)
         self.is_committed = self._given_up = False
 
     async def run(
@@ -80,21 +82,24 @@ class Upgrade:
         Raises:
             UpgradeError: It does not, and this one serves as before.
         """
-        successor, exchange = self._successor, self._exchange
+        successor = self.successor
         known = await state()
         if self._given_up:
-            raise UpgradeError("the service stops")
+            raise UpgradeError("the service is shutting down")
         itself = await successor.begin(sockets, known, self._seconds)
         try:
             if counters is not None:
                 await self._count_on(counters)
-            await exchange.pause()
+            self._endpoints.pause()
+            await self._exchange.pause()
             await successor.channel.ask("accept", seconds=_ACCEPTS, state=await state())
-        except ChannelError as problem:
+        except BaseException as problem:
             successor.end()
             await self._accept_again()
             await successor.ended()
-            raise UpgradeError(f"the new process cannot serve: {problem}") from problem
+            if isinstance(problem, ChannelError):
+                raise UpgradeError(f"the new process cannot serve: {problem}") from problem
+            raise
         self.is_committed = True
         changes = f"process {successor.pid} serves from now on"
         began = time.monotonic()
@@ -111,6 +116,7 @@ class Upgrade:
         return f"{changes}; connections handed over: {moved}, in {milliseconds:.0f} ms"
 
     async def _accept_again(self) -> None:
+        self._endpoints.accept()
         try:
             await self._exchange.accept()
         except ChannelError as problem:  # whoever does not answer is replaced
@@ -120,7 +126,7 @@ class Upgrade:
         """Let the new process read what this one counts, if it is of a version that does."""
         try:
             for told, descriptors in counters.handed_over():
-                await self._successor.channel.ask(
+                await self.successor.channel.ask(
                     "count_on", seconds=_ACCEPTS, descriptors=descriptors, **told
                 )
         except (ChannelError, OSError) as problem:
@@ -136,7 +142,7 @@ class Upgrade:
             return 0
         pairs = [socket.socketpair() for _ in range(max(processes, self._exchange.holders))]
         own, others = ([pair[side] for pair in pairs] for side in (0, 1))
-        asked = self._successor.channel.ask(
+        asked = self.successor.channel.ask(
             "take_over", seconds=_ACCEPTS, descriptors=[end.fileno() for end in others]
         )
         for end in others:
@@ -153,7 +159,7 @@ class Upgrade:
         """End the new process, unless it serves: this one is to stop."""
         self._given_up = True
         if not self.is_committed:
-            self._successor.end()
+            self.successor.end()
 
 
 def _processes_in(itself: dict[str, Any]) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import Any
 
 
-def how_ended(ending: Any) -> str:
-    """Say it.
+def how_ended(status: int | None) -> str:
+    """Describe the end of a process.
 
     Args:
-        ending: What a `ProcessProtocol` is told.
+        status: As `os.waitpid` gives it; ``None`` if it is not known.
     """
-    if ending.signal is None:
-        return f"ended by itself with exit status {ending.exitCode}"
-    return f"was ended by signal {ending.signal} ({signal.Signals(ending.signal).name})"
+    if status is None:
+        return "ended"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"was ended by signal {number} ({signal.Signals(number).name})"
+    return f"ended by itself with exit status {os.waitstatus_to_exitcode(status)}"

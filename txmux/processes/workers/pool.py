@@ -38,7 +38,7 @@ class Pool:
     Attributes:
         workers: Those that serve, or will.
         retiring: Those that end when their connections have.
-        is_left_alone: Whether another process reads datagrams yet, so that no worker does.
+        added: Those that are started for rules which are not in force yet.
     """
 
     _log = Logger()
@@ -47,11 +47,12 @@ class Pool:
         self._make = make
         self.workers: list[Worker] = []
         self.retiring: list[Worker] = []
+        self.added: list[Worker] = []
         self._replaced: dict[Worker, Worker] = {}  # by their successors
         self._reads: Worker | None = None
-        self.is_left_alone = False
         self._awaits_flows: object = None
-        self._empty: Deferred[Any] = Deferred()
+        self._asked_to_accept: set[Worker] = set()
+        self._serving: list[Deferred[None]] = []
         self._next_end: Deferred[None] | None = None
         self._reactor = reactor
         self._pinging = LoopingCall(self._ping)
@@ -71,8 +72,8 @@ class Pool:
             worker.ping()
 
     def all(self) -> list[Worker]:
-        """Give the workers of both kinds."""
-        return [*self.workers, *self.retiring]
+        """Give all workers."""
+        return [*self.workers, *self.added, *self.retiring]
 
     def is_served(self) -> bool:
         """Tell whether any worker serves."""
@@ -106,19 +107,8 @@ class Pool:
             worker.serve_again()
         return again
 
-    def resize(
-        self,
-        count: int,
-        gone: Sequence[str] = (),
-        takers: Callable[[], Sequence[socket.socket]] | None = None,
-    ) -> None:
-        """Have some number of workers. Those that are too many end when their connections have.
-
-        Args:
-            count: How many.
-            gone: The keys of sockets that will be nobody's; whoever waits there is accepted before they are closed.
-            takers: Gives what leads to processes that take over connections, see `Pool.takers`; the other workers do if not given.
-        """
+    def resize(self, count: int) -> None:
+        """Have some number of workers. Those that are too many end when their connections have moved to others, or have ended."""
         replaced = [*self._replaced.values()]
         self._replaced.clear()
         unneeded = []
@@ -128,19 +118,46 @@ class Pool:
             self.workers.remove(worker)
             self.retiring.append(worker)
             unneeded.append(worker)
-        self._retire(unneeded, gone, takers or self.takers)
+        self._retire(unneeded)
         while len(self.workers) < count:
-            self._start_one()
+            self.workers.append(self._start_one())
         for worker in replaced:
             self.replace(worker)
 
-    def _start_one(self) -> Worker:
+    def _start_one(self, *, is_added: bool = False) -> Worker:
         numbers = {worker.number for worker in self.all()}
         number = min(set(range(len(numbers) + 1)) - numbers)
         worker = self._make(number)
-        self.workers.append(worker)
+        worker.has_served = worker.has_served and not is_added
         worker.start()
         return worker
+
+    def add(self, count: int) -> None:
+        """Start workers for rules that are not in force yet."""
+        for _ in range(count):
+            self.added.append(self._start_one(is_added=True))
+
+    def admit(self) -> list[Worker]:
+        """Have the workers that were added serve from now on, and give them."""
+        admitted, self.added = self.added, []
+        self.workers += admitted
+        return admitted
+
+    def drop_added(self) -> None:
+        """End the workers that were added: their rules will not be in force."""
+        dropped, self.added = self.added, []
+        self.retiring += dropped
+        for worker in dropped:
+            worker.retire()
+
+    def leave(self) -> list[Worker]:
+        """Have no workers any more, and give those that there are: they are about to be stopped."""
+        self._replaced.clear()
+        self.drop_added()
+        leaving, self.workers = self.all(), []
+        self.retiring = leaving
+        self._look()
+        return leaving
 
     def replace_soon(self, worker: Worker, most: int) -> None:
         """Replace a worker that was sent a signal, unless that turns out to be for the whole service.
@@ -164,6 +181,7 @@ class Pool:
         """Start another worker, and have this one end when that one serves and its own connections have moved or ended."""
         if worker in self.workers and worker not in self._replaced.values():
             successor = self._start_one()
+            self.workers.append(successor)
             self._replaced[successor] = worker
             self._log.info(
                 "worker {number} was asked to end; worker {successor} takes its place",
@@ -173,7 +191,29 @@ class Pool:
 
     def let_accept(self, worker: Worker) -> None:
         """Have a worker accept clients; one that does not answer is replaced."""
-        worker.ask("accept").addCallbacks(lambda _: self._serves(worker), lambda _: None)
+        self._asked_to_accept.add(worker)
+
+        def answered(_: object) -> None:
+            self._asked_to_accept.discard(worker)
+            self._look()
+
+        accepting = worker.ask("accept")
+        accepting.addCallbacks(lambda _: self._serves(worker), lambda _: None)
+        accepting.addBoth(answered)
+
+    def serving(self) -> Deferred[None]:
+        """Wait until all workers serve."""
+        waiting: Deferred[None] = Deferred()
+        self._serving.append(waiting)
+        self._look()
+        return waiting
+
+    def _look(self) -> None:
+        """See whether all workers serve now."""
+        if self.are_ready() and not self._asked_to_accept.intersection(self.workers):
+            waiting, self._serving = self._serving, []
+            for one in waiting:
+                one.callback(None)
 
     def _serves(self, worker: Worker) -> None:
         """Retire the one in whose place a worker was started."""
@@ -182,7 +222,7 @@ class Pool:
 
     def share_datagrams(self) -> None:
         """Have one of the workers read all datagrams, since a flow belongs to one process."""
-        ready = [worker for worker in self.workers if worker.ready and not self.is_left_alone]
+        ready = [worker for worker in self.workers if worker.ready]
         if self._reads not in ready:
             self._reads = next(iter(ready), None)
             if self._awaits_flows and self._reads is not None:
@@ -212,19 +252,14 @@ class Pool:
 
         return are_here
 
-    def _retire(
-        self,
-        workers: Sequence[Worker],
-        gone: Sequence[str],
-        takers: Callable[[], Sequence[socket.socket]],
-    ) -> None:
+    def _retire(self, workers: Sequence[Worker]) -> None:
         """Have workers end when their connections have moved or ended; those that serve are others already."""
         ready = [worker for worker in workers if worker.ready]
         reader = self._reads
         for worker in workers:
-            worker.retire(gone)
+            worker.retire()
         are_here = self.await_flows() if reader in ready else None
-        moving = [(worker, takers()) for worker in ready]
+        moving = [(worker, self.takers()) for worker in ready]
         self.share_datagrams()
         for worker, ends in moving:
             moved = self._move(worker, ends)
@@ -236,7 +271,7 @@ class Pool:
         if replaced in self.workers:
             self.workers.remove(replaced)
             self.retiring.append(replaced)
-            self._retire([replaced], (), self.takers)
+            self._retire([replaced])
 
     def takers(self) -> list[socket.socket]:
         """Give ends of pairs of sockets, at the other ends of which the workers that serve take over connections."""
@@ -265,18 +300,6 @@ class Pool:
             why=failure.getErrorMessage(),
         )
 
-    def retire(
-        self, gone: Sequence[str], takers: Callable[[], Sequence[socket.socket]]
-    ) -> Deferred[Any]:
-        """Have all workers end when their connections have; see `resize`.
-
-        Returns:
-            What fires when all are gone.
-        """
-        self._empty = Deferred()
-        self.resize(0, gone, takers)
-        return self._empty
-
     async def settled(self) -> None:
         """Wait until those have ended that never served, or that are about to end."""
         while not all(worker.ready and not worker.is_leaving for worker in self.retiring):
@@ -289,8 +312,6 @@ class Pool:
         if self._next_end is not None:
             ended, self._next_end = self._next_end, None
             ended.callback(None)
-        if not self.all() and not self._empty.called:
-            self._empty.callback(None)
 
     def tell(self, kind: str, **values: Any) -> None:
         """Send all workers a message."""

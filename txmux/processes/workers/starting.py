@@ -1,193 +1,278 @@
-"""What a parent tells a worker of rules, and the descriptors that come along: read, with nothing done yet."""
+"""The supervisor's side of the process of which workers are forked."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
-from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import attrs
-from attrs.validators import deep_iterable, ge, in_, instance_of
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+import txmux
+from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
-from txmux.processes.supervisor.limits import Layout, SharedLimits
-from txmux.rules.model import Files
-from txmux.rules.reading.parser import read_again
+from txmux.interfaces import Transport
+from txmux.jsontext import parse_json
+from txmux.processes.forking import spawn
+from txmux.processes.privilege.account import account_of
+from txmux.processes.workers.backoff import BackOff
+from txmux.rules.model import Backend
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterator
 
+    from twisted.internet.interfaces import IDelayedCall
+
+    from txmux.processes.forking import Child
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.rules.model import Rules
 
-__all__ = ["Opened", "Prepare", "Start", "ToldError", "named", "read", "sockets_of"]
+__all__ = ["Starter", "StarterError", "start_early"]
 
-T = TypeVar("T")
-
-
-class ToldError(MuxError):
-    """Another process tells what cannot be."""
+_PACKET = 65536  # bytes
+_MODULE = "txmux.processes.workers.starter"
 
 
-def read(kind: type[T], told: object) -> T:
-    """Make one of our classes of what another process tells.
+class StarterError(MuxError):
+    """No worker can be forked now."""
+
+
+def start_early() -> Child:
+    """Start the process while this one has no reactor, so that it shares the memory of all that is imported.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    return spawn(_MODULE)
+
+
+class Starter:
+    """Has workers forked, and starts the process that does so again when it has ended.
 
     Args:
-        kind: Of attrs, whose validators say what can be.
-        told: The attributes by name; those that are not known are overlooked, since the other process may be of another version.
-
-    Raises:
-        ToldError: Something is missing, or of the wrong type.
-    """
-    if not isinstance(told, Mapping):
-        raise ToldError(f"{kind.__name__}: {told!r:.100} has no names")
-    names = attrs.fields_dict(kind)  # type: ignore[arg-type]
-    try:
-        return kind(**{name: value for name, value in told.items() if name in names})
-    except (TypeError, ValueError) as problem:
-        raise ToldError(f"{kind.__name__}: {problem!s:.200}") from problem
-
-
-def sockets_of(descriptors: Sequence[int]) -> list[socket.socket]:
-    """Make sockets of descriptors.
-
-    Raises:
-        ToldError: One of them is something else; then all are closed.
-    """
-    found: list[socket.socket] = []
-    try:
-        for descriptor in descriptors:
-            found.append(socket.socket(fileno=descriptor))  # noqa: PERF401 - some are known if it fails
-    except OSError as problem:
-        close(found)
-        for descriptor in descriptors[len(found) :]:
-            os.close(descriptor)
-        raise ToldError(f"a descriptor is not that of a socket: {problem.strerror}") from problem
-    for one in found:
-        # Those that listen are so already, but Python does not know, and would make a duplicate wait for clients.
-        one.setblocking(False)  # noqa: FBT003 - the socket module's signature
-    return found
-
-
-def named(
-    keys: Sequence[str], sockets: Sequence[socket.socket], rules: Rules
-) -> dict[str, socket.socket]:
-    """Give sockets by the keys of their places.
-
-    Raises:
-        ToldError: Not all that rules have are there, or some have no key.
-    """
-    if len(keys) != len(sockets) or len({*keys}) != len(keys):
-        raise ToldError(f"{len(sockets)} sockets came for these places: {', '.join(keys)}")
-    found = dict(zip(keys, sockets, strict=True))
-    for listener in rules.listeners:
-        for place in places_of(listener):
-            if place.key not in found:
-                raise ToldError(
-                    f"no socket came for {place.key}, where the rules have clients come in"
-                )
-    return found
-
-
-def close(sockets: Iterable[socket.socket]) -> None:
-    """Close some of them."""
-    for one in sockets:
-        one.close()
-
-
-def _rules(told: object) -> Rules:
-    files = read(Files, told)
-    if not files.texts:
-        raise ToldError("there are no rules")
-    try:
-        return read_again(files)
-    except KeyError as missing:
-        raise ToldError(f"of the files of the rules, {missing} is missing") from missing
-
-
-def _layout(told: object) -> Layout:
-    return read(Layout, told)
-
-
-_KEYS, _NUMBER = deep_iterable(instance_of(str), instance_of(list)), (instance_of(int), ge(0))
-
-
-@attrs.frozen(kw_only=True)
-class Prepare:
-    """The message that tells of other rules.
-
-    Attributes:
-        rules: As they were read by the parent, from what was in their files.
-        limits: Where everything is in the memory, in which there may be more now.
-        sockets: The keys of the places of the sockets, in their order.
-        generation: The number of the version of the rules; 0 is the next one, if they are others.
-        afresh: Whether these are other rules at all.
+        reactor: Waits for what it reports.
+        child: The process, if it has been started already.
+        is_outdated: Called when the process had to be started again, and is of other code than this one: what is installed
+            has changed, and only an upgrade brings workers again.
     """
 
-    rules: Rules = attrs.field(converter=_rules)
-    limits: Layout = attrs.field(converter=_layout)
-    sockets: list[str] = attrs.field(validator=_KEYS)
-    generation: int = attrs.field(default=0, validator=_NUMBER)
-    afresh: bool = attrs.field(validator=instance_of(bool))
+    _log = Logger()
 
+    def __init__(
+        self, reactor: Any, child: Child | None, is_outdated: Callable[[], object]
+    ) -> None:
+        self._reactor = reactor
+        self._child = child
+        self._is_outdated = is_outdated
+        self._code = installed_code()
+        self._connection: _Connection | None = None
+        self._back_off = BackOff()
+        self._again: IDelayedCall | None = None
+        self._rules: Rules | None = None
+        self._ended: Callable[[int, int], object] = lambda _pid, _status: None
+        self._lost: Callable[[], object] = lambda: None
 
-@attrs.frozen(kw_only=True)
-class Start:
-    """The message that tells a worker what it serves.
+    def begin(
+        self, rules: Rules, ended: Callable[[int, int], object], lost: Callable[[], object]
+    ) -> None:
+        """Get ready to fork.
 
-    Attributes:
-        rules: As above.
-        limits: As above.
-        sockets: As above.
-        state: What is known already; see `txmux.serving.state`.
-        generation: The number of the version of the rules.
-        opener: Whether there is a helper that opens files.
-        sandbox: Whether this process is to open none by itself; see `txmux.processes.privilege.sandbox`.
-    """
-
-    rules: Rules = attrs.field(converter=_rules)
-    limits: Layout = attrs.field(converter=_layout)
-    sockets: list[str] = attrs.field(validator=_KEYS)
-    state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
-    generation: int = attrs.field(default=1, validator=_NUMBER)
-    opener: bool = attrs.field(default=False, validator=instance_of(bool))
-    sandbox: Sandbox = attrs.field(default="off", validator=in_(("auto", "yes", "off")))
-
-
-@attrs.frozen
-class Opened:
-    """What came along with a `Start`.
-
-    Attributes:
-        limits: What all workers count together.
-        sockets: Those that listen, by the keys of their places.
-        opener: Leads to the helper that opens files, if there is one.
-    """
-
-    limits: SharedLimits
-    sockets: Mapping[str, socket.socket]
-    opener: socket.socket | None
-
-    @classmethod
-    def by(cls, start: Start, descriptors: Sequence[int]) -> Opened:
-        """Take the descriptors of a message: the memory, the listening sockets, and what leads to the opener.
+        Args:
+            rules: What workers will serve.
+            ended: Called with the process ID of a worker that has ended, and its status, as `os.waitpid` gives it.
+            lost: Called when the process has ended by itself; the ends of workers that it has forked are not reported.
 
         Raises:
-            MuxError: They are not what the message says; then they are closed.
+            StarterError: The process cannot be started.
         """
-        with ExitStack() as opened:
-            memory, others = descriptors[:1], descriptors[1:]
-            for one in memory:
-                opened.callback(os.close, one)
-            sockets = sockets_of(others)
-            opened.callback(close, [*sockets])
-            opener = sockets.pop() if start.opener and sockets else None
-            if not memory or (opener is None and start.opener):
-                raise ToldError("not all descriptors came that a worker needs")
-            places = named(start.sockets, sockets, start.rules)
-            limits = SharedLimits(memory[0], start.limits)
-            opened.pop_all()
-            return cls(limits, places, opener)
+        self._rules, self._ended, self._lost = rules, ended, lost
+        try:
+            self._connect(self._child or spawn(_MODULE))
+        except OSError as problem:
+            raise StarterError(f"no worker can be started: {problem.strerror}") from problem
+        self._child = None
+
+    def _connect(self, child: Child) -> None:
+        rules = self._rules
+        assert rules is not None  # noqa: S101 - `begin` comes first
+        self._connection = _Connection(self._reactor, child, self._received, self._has_ended)
+        self._started_at = self._reactor.seconds()
+        account = account_of(rules)
+        plain = all(place.is_plain for one in rules.listeners for place in places_of(one))
+        # A worker that opens ports by Twisted becomes the user by itself, when it has opened them.
+        if account is not None and not account.is_current and plain:
+            self._connection.send(
+                do="become", uid=account.uid, gid=account.gid, groups=account.groups()
+            )
+        self.use(rules)
+
+    def use(self, rules: Rules) -> None:
+        """Have workers that are forked from now on find imported what these rules need."""
+        self._rules = rules
+        modules = [*_modules_for(rules)]
+        if self._connection is not None and modules:
+            self._connection.send(do="import", modules=modules)
+
+    def fork(self, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
+        """Fork a worker.
+
+        Args:
+            number: Which one, counted from 1.
+            channel: The descriptor of the socket that leads it to this process.
+            sandbox: Whether it confines itself.
+
+        Returns:
+            Its process ID; fails with a `StarterError`.
+        """
+        if self._connection is None:
+            return fail(StarterError("the process that starts workers has ended"))
+        from twisted.internet import reactor  # noqa: PLC0415 - it is there
+
+        kind = type(reactor).__module__
+        return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
+
+    def _received(self, pid: int, status: int) -> None:
+        self._ended(pid, status)
+
+    def _has_ended(self) -> None:
+        self._connection = None
+        delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
+        self._log.warn(
+            "the process that starts workers has ended; another one is started {when}",
+            when=f"in {delay:g} s" if delay else "at once",
+        )
+        self._again = self._reactor.callLater(delay, self._start_again)
+        self._lost()
+
+    def _start_again(self) -> None:
+        self._again = None
+        if installed_code() != self._code:
+            self._log.error(
+                "what is installed is other code than this process runs, so no worker can be started before an upgrade"
+            )
+            self._is_outdated()
+            return
+        try:
+            self._connect(spawn(_MODULE))
+        except OSError as problem:
+            self._log.error("no worker can be started: {why}", why=problem.strerror)
+            delay = self._back_off.delay(0)
+            self._again = self._reactor.callLater(delay, self._start_again)
+
+    def close(self) -> None:
+        """Part with the process, which then ends."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        if self._child is not None:  # it was never needed
+            self._child.connection.close()
+            self._child.wait()
+            self._child = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _Connection(FileDescriptor):
+    """Packets to the process and from it."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        child: Child,
+        ended: Callable[[int, int], object],
+        lost: Callable[[], object],
+    ) -> None:
+        super().__init__(reactor)
+        self._child = child
+        self._ended = ended
+        self._lost: Callable[[], object] | None = lost
+        self._forking: dict[int, Deferred[int]] = {}
+        self.fileno = child.connection.fileno  # type: ignore[method-assign]
+        self.connected = 1
+        self.startReading()
+
+    def send(self, **packet: Any) -> None:
+        with suppress(OSError):  # its end is reported next
+            self._child.connection.send(json.dumps(packet).encode())
+
+    def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
+        packet = json.dumps({"do": "fork", "number": number, **how}).encode()
+        try:
+            socket.send_fds(self._child.connection, [packet], [channel])
+        except OSError as problem:
+            return fail(StarterError(problem.strerror or str(problem)))
+        forked: Deferred[int] = Deferred()
+        self._forking[number] = forked
+        return forked
+
+    def doRead(self) -> Failure | None:
+        packet = b""
+        with suppress(OSError):
+            packet = self._child.connection.recv(_PACKET)
+        if not packet:
+            return Failure(ConnectionDone())
+        told = parse_json(packet)
+        if told["kind"] == "ended":
+            self._ended(told["pid"], told["status"])
+        elif (forked := self._forking.pop(told["number"], None)) is not None:
+            if "pid" in told:
+                forked.callback(told["pid"])
+            else:
+                forked.errback(StarterError(told["error"]))
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        self._child.connection.close()
+        self._child.wait()
+        forking, self._forking = self._forking, {}
+        lost, self._lost = self._lost, None
+        if lost is not None:
+            lost()
+        for forked in forking.values():
+            forked.errback(StarterError("the process that starts workers has ended"))
+
+    def close(self) -> None:
+        self._lost = None
+        self.stopReading()
+        self.connectionLost(Failure(ConnectionDone()))
+
+
+def _modules_for(rules: Rules) -> Iterator[str]:
+    """Name the modules that only some rules need."""
+    backends = [
+        one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
+    ]
+    if any(route.terminate_tls is not None for route in rules.routes):
+        yield from ("txmux.tls.store", "txmux.tls.termination")
+    if any(one.tls is not None for one in backends):
+        yield "txmux.backends.connect.tls"
+    if any(one.transport is Transport.UDP for one in rules.listeners):
+        yield "txmux.serving.datagramdoor"
+    if rules.settings.shared_limits is not None:
+        yield "txmux.cluster.leases"
+    if any(is_name(one) for backend in backends for one in backend.servers):
+        yield "txmux.backends.names.resolve"
+
+
+def installed_code() -> str:
+    """Tell one state of the installed package from another."""
+    folder = Path(txmux.__file__).parent
+    digest = hashlib.sha256()
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            if name.endswith(".py"):
+                status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - there are hundreds
+                digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

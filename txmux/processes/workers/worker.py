@@ -1,18 +1,15 @@
-"""A worker, as its parent sees it."""
+"""A worker, as its supervisor sees it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 
@@ -20,21 +17,19 @@ from txmux.observe.counting.counters import OWN
 from txmux.processes.channel.channel import Channel, ChannelError, GoneError, attach
 from txmux.processes.workers.backoff import BackOff
 from txmux.processes.workers.ending import how_ended
-from txmux.processes.workers.environment import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+    from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.observe.counting.column import Column
     from txmux.observe.counting.counters import Counters
+    from txmux.processes.privilege.sandbox import Sandbox
+    from txmux.processes.workers.starting import Starter
 
-__all__ = ["CHANNEL", "Worker"]
-
-CHANNEL = 3
-"""The only descriptor that a worker inherits beside the standard three."""
+__all__ = ["Worker"]
 
 _MOST_SILENT = 10
 """Seconds without an answer after which a worker that serves is replaced."""
@@ -48,31 +43,32 @@ _AGAIN = 0.5
 _access = Logger(namespace="txmux.access")
 
 
-class _Parent(Protocol):
-    """What a worker needs of its parent."""
+class _Supervisor(Protocol):
+    """What a worker needs of its supervisor."""
 
     counters: Counters
+    starter: Starter
     generation: int
     is_changing: bool
 
-    def descriptors(self) -> list[int]: ...
-    def start_message(self) -> dict[str, Any]: ...
+    def sandbox(self) -> Sandbox: ...
+    def start_message(self, worker: Worker, /) -> dict[str, Any]: ...
     def opener(self) -> socket.socket | None: ...
     def is_served(self) -> bool: ...
     def ready(self, worker: Worker, /) -> None: ...
     def retired(self, worker: Worker, /) -> None: ...
     def ended(self, number: int, /, *, is_left: bool) -> None: ...
-    def start_failed(self, message: str, /) -> None: ...
+    def start_failed(self, worker: Worker, message: str, /) -> None: ...
     def replace(self, worker: Worker, /) -> None: ...
 
 
-class Worker(ProcessProtocol):
+class Worker:
     """A process that serves, and its successor when it ends without having been told to.
 
     Args:
-        parent: Is told what happens to it.
+        supervisor: Is told what happens to it.
         number: Counted from 0; people are told one more.
-        reactor: Starts the process.
+        reactor: Tells the time.
         is_first: Whether the service stops if the process cannot start.
 
     Attributes:
@@ -80,16 +76,16 @@ class Worker(ProcessProtocol):
         ready: Whether it serves.
         generation: Of the rules that it was given.
         is_leaving: Whether it was told to end, so that it cannot serve again.
+        pid: The ID of the process; 0 if there is none.
+        has_served: Whether it ever did; one that cannot start before is not started again.
     """
 
     _log = Logger()
 
-    transport: IProcessTransport
-
     def __init__(
-        self, parent: _Parent, number: int, reactor: Any, *, is_first: bool = True
+        self, supervisor: _Supervisor, number: int, reactor: Any, *, is_first: bool = True
     ) -> None:
-        self._parent = parent
+        self._supervisor = supervisor
         self._number = self.number = number
         self._reactor = reactor
         self._back_off = BackOff()
@@ -97,19 +93,15 @@ class Worker(ProcessProtocol):
         self._restart: IDelayedCall | None = None
         self._sink: Callable[[dict[str, Any]], object] | None = None
         self._stopped: Deferred[None] | None = None
-        self._has_served = not is_first
+        self.has_served = not is_first
         self._problem = ""
         self._silent = 0
         self._asked = False
         self._hung = False
         self._retirement: object | None = None
+        self._is_watched = True
         self.ready = self.is_leaving = False
-        self.generation = 0
-
-    @property
-    def pid(self) -> int:
-        """The number of the process; 0 if there is none."""
-        return 0 if self._channel is None else int(self.transport.pid or 0)
+        self.generation = self.pid = 0
 
     @property
     def has_ended(self) -> bool:
@@ -121,30 +113,26 @@ class Worker(ProcessProtocol):
         """Whether it could serve again: its process has not ended, and was not told to."""
         return self._channel is not None and self._channel.is_open and not self.is_leaving
 
-    def retire(self, gone: Sequence[str] = ()) -> None:
-        """Have it accept no more and end when its connections have; then nobody succeeds it.
-
-        Args:
-            gone: The keys of sockets that will be nobody's.
-        """
+    def retire(self) -> None:
+        """Have it accept no more and end when its connections have; then no other one is started in its place."""
         self._retirement = retirement = object()
         if self._restart is not None and self._restart.active():
             self._restart.cancel()
         if self._channel is None:
-            self._parent.retired(self)
+            self._supervisor.retired(self)
         elif not self.ready:
             self._end()  # it has served nobody yet
         else:
-            Deferred.fromCoroutine(self._let_leave(retirement, gone)).addErrback(_is_gone)
+            Deferred.fromCoroutine(self._let_leave(retirement)).addErrback(_is_gone)
 
-    async def _let_leave(self, retirement: object, gone: Sequence[str]) -> None:
+    async def _let_leave(self, retirement: object) -> None:
         """Have it end as soon as it has no connections, unless it serves again by then."""
         is_over = False
         while not is_over:
-            await self.ask("retire", seconds=None, gone=[*gone])
+            await self.ask("retire", seconds=None)
             if self._retirement is not retirement:
                 return
-            if not self._parent.is_changing:
+            if not self._supervisor.is_changing:
                 self.is_leaving = True
                 is_over = self.is_leaving = await self.ask("leave")
             if not is_over:  # others have handed it theirs, or it may be needed
@@ -159,62 +147,76 @@ class Worker(ProcessProtocol):
     def start(self) -> None:
         """Start the process."""
         is_again = self.generation > 0
-        self.generation = self._parent.generation
+        self.generation = self._supervisor.generation
         self._restart = None
         self._problem = ""
         self._silent = 0
         self._asked = self._hung = False
         self._started_at = self._reactor.seconds()
-        channel = self._channel = Channel(self.handlers, lambda: None, self._reactor)
-        counters = self._parent.counters
+        self._is_watched = True
+        channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
+        counters = self._supervisor.counters
         try:
             own, column, life = (
                 counters.column(OWN),
                 counters.column(self.number + 1),
                 counters.life,
             )
-            self._begin(channel)
+            self._fork(channel)
         except OSError as problem:
-            self._channel = None
-            self._missing(f"cannot be started: {problem.strerror}", is_hopeless=True)
+            self._cannot_start(channel, str(problem.strerror))
+            return
+        if is_again:
+            own.process.restarted()
+        starting = self._ask_to_start(channel, column, life)
+        starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
+
+    def _fork(self, channel: Channel) -> None:
+        supervisor = self._supervisor
+        own, other = socket.socketpair()
+        with own, other:
+            attach(self._reactor, channel, own)
+            forked = supervisor.starter.fork(self._number + 1, other.fileno(), supervisor.sandbox())
+        forked.addCallbacks(
+            lambda pid: self._has_pid(channel, pid),
+            lambda failure: self._cannot_start(channel, failure.getErrorMessage()),
+        )
+
+    def _has_pid(self, channel: Channel, pid: int) -> None:
         if self._channel is channel:
-            if is_again:
-                own.process.restarted()
-            starting = self._ask_to_start(channel, column, life)
-            starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
-        else:  # it may have ended already
+            self.pid = pid
+
+    def _cannot_start(self, channel: Channel, why: str) -> None:
+        if self._channel is channel:
+            self._channel = None
             channel.close()
+            self._missing(f"cannot be started: {why}", is_hopeless=True)
+
+    def _lost(self, channel: Channel) -> None:
+        """Note the end of the channel, which tells of that of a process whose status nobody reports."""
+        if self._channel is channel and self.pid and not self._is_watched:
+            self.process_ended(None)
+
+    def starter_ended(self) -> None:
+        """Note that the end of the process will not be reported: the one that has forked it has ended."""
+        self._is_watched = False
+        channel = self._channel
+        if channel is not None and not channel.is_open:
+            self._lost(channel)
 
     def _ask_to_start(self, channel: Channel, column: Column, life: int) -> Deferred[Any]:
         if column.descriptor is not None:
             counting = channel.ask(
                 "count_in", descriptors=[column.descriptor, life], **attrs.asdict(column.layout)
             )
-            counting.addErrback(lambda _: None)  # it may be of a version that does not know
-        message, descriptors = self._parent.start_message(), self._parent.descriptors()
-        opener = self._parent.opener()
+            counting.addErrback(lambda _: None)  # the log has it
+        message = self._supervisor.start_message(self)
+        opener = self._supervisor.opener()
         if opener is None:
-            return channel.ask("start", descriptors=descriptors, **message)
+            return channel.ask("start", **message)
         with opener:
-            descriptors.append(opener.fileno())
-            return channel.ask("start", descriptors=descriptors, opener=True, **message)
-
-    def _begin(self, channel: Channel) -> None:
-        own, other = socket.socketpair()
-        with own, other:
-            attach(self._reactor, channel, own)
-            self._spawn(other.fileno())
-
-    def _spawn(self, channel: int) -> None:
-        arguments = [str(self._number + 1), type(self._reactor).__module__]
-        with Path(os.devnull).open() as nothing:
-            self._reactor.spawnProcess(
-                self,
-                sys.executable,
-                [sys.executable, "-m", "txmux.processes.workers.child", *arguments],
-                env=environment(),
-                childFDs=dict(enumerate([nothing.fileno(), 1, 2, channel])),
-            )
+            message["descriptors"].append(opener.fileno())
+            return channel.ask("start", opener=True, **message)
 
     def tell(self, kind: str, **values: Any) -> None:
         """Send it a message, if it is there."""
@@ -230,7 +232,7 @@ class Worker(ProcessProtocol):
 
     def stop(self) -> Deferred[None]:
         """Let its connections finish, and wait for its end."""
-        if self._restart is not None:
+        if self._restart is not None and self._restart.active():
             self._restart.cancel()
         self._stopped = Deferred()
         if self._channel is None:
@@ -275,16 +277,25 @@ class Worker(ProcessProtocol):
             self._end()
 
     def _end(self) -> None:
-        with suppress(ProcessExitedAlready):
-            self.transport.signalProcess("KILL")
+        # Its channel shows that there still is such a process.
+        if self.pid and self._channel is not None and self._channel.is_open:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
-    def processEnded(self, reason: Failure) -> None:
-        """Start another one, unless it was to end."""
-        self._channel = None
+    def process_ended(self, status: int | None) -> None:
+        """Start another one, unless it was to end.
+
+        Args:
+            status: As `os.waitpid` gives it; ``None`` if it is not known.
+        """
+        channel, self._channel = self._channel, None
+        self.pid = 0
+        if channel is not None:
+            channel.close()
         self.ready = False
-        self._parent.ended(self._number, is_left=self.is_leaving)
+        self._supervisor.ended(self._number, is_left=self.is_leaving)
         if self._retirement is not None:
-            self._parent.retired(self)
+            self._supervisor.retired(self)
             if self._stopped is not None:
                 self._stopped.callback(None)
             return
@@ -294,19 +305,18 @@ class Worker(ProcessProtocol):
         if self._stopped is not None:
             self._stopped.callback(None)
             return
-        ending: Any = reason.value
-        early = "" if self._has_served else " before it had served"
-        how = f"cannot start: {self._problem}" if self._problem else f"{how_ended(ending)}{early}"
-        self._missing(how, is_hopeless=ending.signal is None)
+        early = "" if self.has_served else " before it had served"
+        how = f"cannot start: {self._problem}" if self._problem else f"{how_ended(status)}{early}"
+        self._missing(how, is_hopeless=status is not None and os.WIFEXITED(status))
 
     def _missing(self, how: str, *, is_hopeless: bool) -> None:
         """Start another process; but if the first one could not start, nothing has been gained by going on."""
         name = f"worker {self._number + 1}"
-        if is_hopeless and not self._has_served:
-            self._parent.start_failed(f"{name} {how}")
+        if is_hopeless and not self.has_served:
+            self._supervisor.start_failed(self, f"{name} {how}")
             return
         delay = self._back_off.delay(self._reactor.seconds() - self._started_at)
-        if not self._parent.is_served():
+        if not self._supervisor.is_served():
             delay = min(delay, _LONGEST_OUTAGE)
         self._log.error(
             "{name} {how}; another one is started {when}",
@@ -325,12 +335,12 @@ class Worker(ProcessProtocol):
             "log": self._logged,
             "access": self._accessed,
             "event": self._happened,
-            "replace": lambda: self._parent.replace(self),
+            "replace": lambda: self._supervisor.replace(self),
         }
 
     def _is_ready(self) -> None:
-        self.ready = self._has_served = True
-        self._parent.ready(self)
+        self.ready = self.has_served = True
+        self._supervisor.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
         if not failure.check(GoneError):  # or it is known how it ended

@@ -23,8 +23,8 @@ class Settings:
 
     Attributes:
         relay: Which relay carries the bytes once a connection is established.
-        workers: Processes that share the listening ports.
-        sandbox: Whether workers give up to open files by themselves; ``"yes"`` has a worker even if one is enough.
+        workers: Processes that accept from the listening ports.
+        sandbox: Whether workers give up to open files by themselves; with ``"yes"`` the service does not start if they cannot.
         max_connections: For the whole service; 0 means no limit.
         drain_timeout: Seconds that old connections may go on when the service stops.
         drain_removed: Whether that holds, too, for connections of what a reload has removed.
@@ -70,8 +70,3 @@ class Settings:
     shared_limits: Store | None = None
     shared_limits_password: Path | None = None
     section: Section = attrs.field(default=NOWHERE, eq=False, repr=False)
-
-    @property
-    def has_workers(self) -> bool:
-        """Whether other processes than the service's own have the clients."""
-        return self.workers > 1 or self.sandbox == "yes"

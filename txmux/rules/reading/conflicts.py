@@ -61,8 +61,7 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
         sections: The ``[listen]`` sections.
         settings: They say whether there are several.
     """
-    alone = "workers = 1" if settings.sandbox != "yes" else "sandbox = auto and workers = 1"
-    for section in sections if settings.has_workers else ():
+    for section in sections if settings.workers > 1 else ():
         for number, item in enumerate(section.items("endpoint")):
             try:
                 short = short_form(listening(item.text))
@@ -72,7 +71,7 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
             if short is None and kind not in _SHAREABLE:
                 message = (
                     f"several workers cannot share an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix: or "
-                    f"systemd:, or {alone}"
+                    "systemd:, or workers = 1"
                 )
                 yield section.problem(message, "endpoint", number)
 

@@ -54,7 +54,7 @@ def load(
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
         raise RulesError([Problem(str(path), 0, "", "", message)]) from None
-    return _Parser(source, matchers, on_disk=True).rules()
+    return _remembered(_Parser(source, matchers, on_disk=True).rules())
 
 
 def parse(
@@ -83,8 +83,29 @@ def read_again(files: Files) -> Rules:
     Raises:
         RulesError: All that is wrong.
     """
+    if _last is not None and _same(_last.files, files):
+        return _last
     path, text = next(iter(files.texts.items()))
-    return _Parser(Source(path, text), None, known=files).rules()
+    return _remembered(_Parser(Source(path, text), None, known=files).rules())
+
+
+_last: Rules | None = None
+"""The rules that were read last: a worker that is forked then has them, and need not read them again."""
+
+
+def _remembered(rules: Rules) -> Rules:
+    global _last
+    _last = rules
+    return rules
+
+
+def _same(files: Files, others: Files) -> bool:
+    included = {item: [*paths] for item, paths in others.included.items()}
+    return (
+        files.texts == others.texts
+        and {item: [*paths] for item, paths in files.included.items()} == included
+        and files.variables == others.variables
+    )
 
 
 def errors_alone(
@@ -108,6 +129,8 @@ def errors_alone(
 
 def is_as_read(rules: Rules) -> bool:
     """Tell whether rules are what their files say: nothing of them was made or changed in Python."""
+    if rules is _last:
+        return True
     try:
         return bool(rules.files.texts) and _outline(read_again(rules.files)) == _outline(rules)
     except RulesError:

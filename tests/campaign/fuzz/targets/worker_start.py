@@ -16,6 +16,7 @@ from unittest import mock
 
 import attrs
 from twisted.logger import globalLogPublisher
+from txmux.processes.workers.serving_child import Child
 
 from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
@@ -28,7 +29,6 @@ from txmux.observe.counting.column import keys_of
 from txmux.processes.privilege.account import Account
 from txmux.processes.supervisor.limits import Layout
 from txmux.processes.workers import serving_child
-from txmux.processes.workers.serving_child import Child
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 from txmux.sharedmemory import make

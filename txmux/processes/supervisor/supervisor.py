@@ -1,10 +1,12 @@
-"""The parent: opens the sockets, starts and watches the workers, and stops them."""
+"""The supervisor of the workers: starts and watches them, has them serve other rules, and stops them."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.logger import Logger
 
@@ -16,13 +18,16 @@ from txmux.networks.lists import Lists
 from txmux.observe.access_log import open_log
 from txmux.observe.counting.counters import OWN
 from txmux.processes.channel.channel import GoneError
-from txmux.processes.privilege.sandbox import told_to_workers, without_first
-from txmux.processes.supervisor.preparedworkers import PreparedWorkers
-from txmux.processes.upgrade.exchange import Workers
+from txmux.processes.privilege.broker import open_for_worker
+from txmux.processes.privilege.helper import Helper
+from txmux.processes.privilege.sandbox import sandbox_of
+from txmux.processes.upgrade.exchange import Exchange
 from txmux.processes.workers.pool import Pool
-from txmux.processes.workers.shareable import WorkersError, check_as_read, check_shareable, failures
+from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
 from txmux.processes.workers.worker import Worker
+from txmux.serving.places import places_of
 from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
+from txmux.serving.store import close_socket
 from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
@@ -32,37 +37,45 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
+    from txmux.backends.upstreams import PreparedUpstreams
     from txmux.observe.counting.counters import Counters
-    from txmux.processes.privilege.opener import Opener
+    from txmux.processes.privilege.privilege import Privilege
+    from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.supervisor.limits import SharedLimits
+    from txmux.processes.workers.starting import Starter
     from txmux.rules.model import Rules
     from txmux.serving.state import Told
     from txmux.serving.store import ListeningSockets, PreparedSockets
 
-__all__ = ["Parent", "WorkersError"]
+__all__ = ["Supervisor", "WorkersError"]
+
+_STARTING = 60.0
+"""Seconds that workers may take to serve."""
 
 _GRACE = 5.0
 """Seconds that a worker has to end, beyond those that its connections have."""
 
 
-class Parent:
-    """Serves nobody itself.
+class Supervisor:
+    """Has workers serve the clients, and serves none itself.
 
     Args:
         rules: They say how many workers there are.
         reactor: The process's own; workers use one of the same kind.
         sockets: Where clients come in; whoever owns them closes them.
         limits: What all processes count together.
-        opener: Opens what workers may not open any more, if there is such a helper.
+        privilege: Leads workers to the helper that opens what they may not open, if there is one.
         counters: What all count.
-        failed: Is told once if a worker cannot start while the service does.
-        served: Is told when all serve, or could if they accepted clients.
+        starter: Starts workers.
+        failed: Is called once if a worker cannot start while the service does.
+        served: Is called when all serve, or could if they accepted clients.
         accepting: Whether they do from the first moment.
 
     Attributes:
         pool: The workers.
         exchange: How they take the place of others, and others theirs.
         counters: As above.
+        starter: As above.
         generation: The number of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
         upstreams: The backends, of which this process only checks the servers.
@@ -78,8 +91,9 @@ class Parent:
         reactor: Any,
         sockets: ListeningSockets,
         limits: SharedLimits,
-        opener: Opener | None,
+        privilege: Privilege,
         counters: Counters,
+        starter: Starter,
         failed: Callable[[MuxError], object],
         *,
         served: Callable[[], object] = lambda: None,
@@ -93,14 +107,15 @@ class Parent:
         self._failing = False
         self._sockets = sockets
         self._limits = limits
-        self._opener = opener
+        self._privilege = privilege
+        self._files = Helper(rules.path, is_privileged=False)
         self.counters = counters
+        self.starter = starter
         self._counting = dict(counters.layout.places)
         self.pool = pool = Pool(self._worker, reactor)
-        self.exchange = Workers(pool, accepting=accepting)
+        self.exchange = Exchange(pool, accepting=accepting)
         self._is_started = False
-        self._given: Mapping[str, socket.socket] | None = None
-        self._all_ready: list[Deferred[None]] = []
+        self._next: _Next | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.generation = 1
         self.wanted: Mapping[str, Any] = {}
@@ -119,15 +134,16 @@ class Parent:
             owner: The user and group IDs that the workers run as, if not those of this process.
 
         Raises:
-            ListenError: Several processes cannot accept from an endpoint.
+            SandboxError: The rules want a sandbox that cannot be.
             AccessLogError: The access log's file cannot be opened.
             WorkersError: The rules cannot be handed to workers.
         """
         check_as_read(self._rules)
+        sandbox_of(self._rules)
         self.upstreams.add(self._rules)
         self._lists.hold(self._rules)
         self._check_files(self._rules, owner)
-        check_shareable(self._rules.listeners)
+        self._files.use(self._rules)
 
     def _check_files(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         Terminations(self._reactor).add(rules)
@@ -135,36 +151,56 @@ class Parent:
         if access_log is not None:
             access_log.close()
 
-    def start(self, sockets: Mapping[str, socket.socket] | None = None) -> None:
-        """Start the workers.
-
-        Args:
-            sockets: Where clients come in, if the service does not have these sockets yet. It will when all are ready.
-        """
-        self._given = sockets
+    def start(self) -> None:
+        """Start the workers."""
         self._limits.share()
         self._limits.extend(self._rules)
+        self.starter.begin(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
-        # A server is checked once, however many workers lead connections to it.
+        # A server is checked once, however many workers route connections to it.
         self.upstreams.start()
 
     def _worker(self, number: int) -> Worker:
         return Worker(self, number, self._reactor, is_first=not self._is_started)
 
+    def _ended(self, pid: int, status: int) -> None:
+        for worker in self.pool.all():
+            if worker.pid == pid:
+                worker.process_ended(status)
+
+    def _starter_ended(self) -> None:
+        for worker in self.pool.all():
+            worker.starter_ended()
+
     def _publish(self, backend: str, key: str, ok: bool, why: str) -> None:  # noqa: FBT001 - a message's fields
         self.pool.tell("check", backend=backend, key=key, ok=ok, why=why)
 
-    def start_message(self) -> dict[str, Any]:
-        """Give what every worker has to know."""
+    def sandbox(self) -> Sandbox:
+        """Tell whether a worker that is started now is to confine itself."""
+        return sandbox_of(self._rules)
+
+    def start_message(self, worker: Worker) -> dict[str, Any]:
+        """Give what a worker has to know at its start; see `txmux.processes.workers.messages.Start`."""
+        following = self._next
+        if following is not None and worker in self.pool.added:
+            return self._message(following.rules, following.sockets, following.generation)
+        return self._message(self._rules, self._sockets.sockets(), self.generation)
+
+    def _message(
+        self, rules: Rules, sockets: Mapping[str, socket.socket], generation: int
+    ) -> dict[str, Any]:
         return {
-            **told_to_workers(self._rules),
-            "rules": attrs.asdict(self._rules.files),
-            "generation": self.generation,
+            "rules": attrs.asdict(rules.files),
+            "generation": generation,
             "limits": attrs.asdict(self._limits.layout),
-            "sockets": list(self._current()),
+            "sockets": list(sockets),
             "state": self._known(self._servers()),
+            "descriptors": [
+                self._limits.descriptor,
+                *(opened.fileno() for opened in sockets.values()),
+            ],
         }
 
     def _known(self, servers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -204,21 +240,16 @@ class Parent:
         """The number of the version of the rules."""
         return self.generation
 
-    def descriptors(self) -> list[int]:
-        """Give what goes with that: the memory that all share, and the listening sockets."""
-        sockets = self._current().values()
-        return [self._limits.descriptor, *(opened.fileno() for opened in sockets)]
-
     def opener(self) -> socket.socket | None:
-        """Give what leads a worker to the helper that opens files, if there is one."""
+        """Give what leads a worker to what opens files for it; ``None`` if it opens them itself."""
         try:
-            return None if self._opener is None else self._opener.another()
+            if self._privilege.opener is not None:
+                return self._privilege.opener.another()
+            if self.sandbox() != "off":
+                return open_for_worker(self._reactor, self._files)
         except OSError as problem:
             self._log.error("{problem}", problem=problem.strerror)
-            return None
-
-    def _current(self) -> Mapping[str, socket.socket]:
-        return self._sockets.sockets() if self._given is None else self._given
+        return None
 
     def answers(self) -> bool:
         """Tell whether some worker serves, and each that is there does its work."""
@@ -232,6 +263,10 @@ class Parent:
         """Note that a worker can serve."""
         if self._deadline is not None:
             return  # it is told to stop already, and the sockets may be closed
+        following = self._next
+        if following is not None and worker in self.pool.added:
+            self._note_added(following)
+            return
         if worker.generation != self.generation:
             # The rules have changed since it was started.
             self._have_catch_up(worker)
@@ -240,112 +275,168 @@ class Parent:
         if self.pool.are_ready():
             self._log.info("workers that serve: {count}", count=len(self.pool.workers))
             self._served()
-            waiting, self._all_ready = self._all_ready, []
-            for one in waiting:
-                one.callback(None)
 
     def replace(self, worker: Worker) -> None:
         """Let another worker take the place of one that was asked to end, unless the whole service is."""
-        self.pool.replace_soon(worker, self._limits.workers)
-
-    async def accept(self) -> None:
-        """Have workers accept clients that were started before the service had their sockets."""
-        self._given = None
-        await self.exchange.accept()
-
-    def all_ready(self) -> Deferred[None]:
-        """Wait until all workers serve."""
-        ready: Deferred[None] = Deferred()
-        self._all_ready.append(ready)
-        return ready
+        shareable = all(place.is_plain for one in self._rules.listeners for place in places_of(one))
+        self.pool.replace_soon(worker, self._limits.workers if shareable else 0)
 
     # Other rules.
 
-    async def prepare(
-        self,
-        rules: Rules,
-        sockets: PreparedSockets,
-        owner: tuple[int, int] | None,
-        *,
-        afresh: bool,
-    ) -> PreparedWorkers:
-        """Have all workers get ready for other rules.
+    async def change(
+        self, rules: Rules, sockets: PreparedSockets, owner: tuple[int, int] | None, *, afresh: bool
+    ) -> int:
+        """Have the workers serve other rules; see also `all_serve`.
 
         Args:
             rules: The others.
-            sockets: All that they need.
-            owner: As for `open`.
+            sockets: All that they need; they are committed or abandoned.
+            owner: The user and group IDs that the workers run as.
             afresh: Whether they are others at all; otherwise only files are read again.
+
+        Returns:
+            The number of connections that go on under older rules.
 
         Raises:
             MuxError: They cannot; nothing has changed.
         """
+        following = None
+        with ExitStack() as undo:
+            undo.callback(sockets.abandon)
+            self._check_change(rules, owner)
+            # A worker that gets ready for these rules while it does so for others would take one for the other.
+            await DeferredList([*self._catching_up])
+            upstreams = self.upstreams.prepare(rules)
+            undo.callback(upstreams.abandon)
+            if upstreams.problems:
+                raise MuxError("\n".join(upstreams.problems))
+            self._files.use(rules)
+            self._extend(rules)
+            self.is_changing = True
+            undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
+            await self.pool.settled()
+            following = self._next = _Next(
+                rules, sockets.sockets, self.generation + afresh, upstreams
+            )
+            undo.callback(self._forget_next, following)
+            await self._prepare(following, afresh=afresh)
+            undo.pop_all()
+        unused = sockets.commit()
+        older = await self._commit_next(following)
+        for key, opened in unused.items():
+            close_socket(key, opened)
+        return older
+
+    async def all_serve(self) -> None:
+        """Wait until as many workers serve as the rules want.
+
+        Raises:
+            WorkersError: They do not in a minute.
+        """
+        try:
+            await self.pool.serving().addTimeout(_STARTING, self._reactor)
+        except defer.TimeoutError:
+            raise WorkersError(
+                f"the rules are in force, but not all workers serve after {_STARTING:g} s: see the service's log"
+            ) from None
+
+    def _check_change(self, rules: Rules, owner: tuple[int, int] | None) -> None:
         check_as_read(rules)
-        check_shareable(rules.listeners)
+        sandbox_of(rules)
         most = self._limits.workers
         if rules.settings.workers > most:
             raise WorkersError(
                 f"workers: no more than {most} while the service runs; restart it for more"
             )
-        # A worker that gets ready for these rules while it does so for others would take one for the other.
-        await DeferredList([*self._catching_up])
         self._check_files(rules, owner)
-        upstreams = self.upstreams.prepare(rules)
-        if upstreams.problems:
-            upstreams.abandon()
-            raise MuxError("\n".join(upstreams.problems))
+
+    def _extend(self, rules: Rules) -> None:
+        """Make room for what other rules count."""
         self._limits.extend(rules)
         layout = self.counters.layout
         more, gone = layout.changes(self._counting)
         if more or gone:
             self._counting = dict(layout.places)
             self.pool.tell("count_more", places=more, cells=layout.cells, gone=gone)
-        self.is_changing = True
-        await self.pool.settled()
-        asked = {worker: worker.pid for worker in self.pool.all() if worker.ready}
-        message: dict[str, Any] = {
-            "rules": attrs.asdict(rules.files),
-            "limits": attrs.asdict(self._limits.layout),
-            "sockets": list(sockets.sockets),
-            "afresh": afresh,
-            "descriptors": [opened.fileno() for opened in sockets.sockets.values()],
+
+    async def _prepare(self, following: _Next, *, afresh: bool) -> None:
+        """Have workers get ready for other rules, and start those that these want beside them.
+
+        Raises:
+            MuxError: One cannot.
+        """
+        rules = following.rules
+        message = self._message(rules, following.sockets, following.generation)
+        prepare = {name: message[name] for name in ("rules", "limits", "sockets")}
+        descriptors = message["descriptors"][1:]
+        following.asked = {one: one.pid for one in self.pool.all() if one.ready}
+        answers = {
+            one: one.ask("prepare", afresh=afresh, descriptors=descriptors, **prepare)
+            for one in following.asked
         }
-        prepared = PreparedWorkers(self, rules, upstreams, asked, afresh=afresh)
-        answers = {worker: worker.ask("prepare", **message) for worker in asked}
-        old = {worker: answers.pop(worker) for worker in asked if worker in self.pool.retiring}
+        old = {one: answers.pop(one) for one in self.pool.retiring if one in answers}
         problems = await failures([*answers.values()])
+        able, most = len(self.pool.workers), self._limits.workers
         for worker, answer in old.items():
             # One that fails keeps the rules of its connections, and cannot serve again.
             if await failures([answer]):
-                del asked[worker]
+                del following.asked[worker]
                 most -= 1
+            else:
+                able += worker.can_return
         if rules.settings.workers > most:
             problems.append(
                 "workers: old ones do not answer; they are replaced in a few seconds, reload then"
             )
         if problems:
-            prepared.abandon()
             # Mostly all of them say the same.
             raise MuxError("\n".join(dict.fromkeys(problems)))
-        return prepared
+        if rules.settings.workers > able:
+            self.starter.use(rules)
+            self.pool.add(rules.settings.workers - able)
+            await self._all_added_ready(following)
 
-    async def commit(self, prepared: PreparedWorkers) -> int:
-        """See `PreparedWorkers.commit`."""
+    async def _all_added_ready(self, following: _Next) -> None:
+        """Wait until all workers that were added could serve.
+
+        Raises:
+            WorkersError: One cannot.
+        """
+        self._note_added(following)
+        try:
+            await following.ready.addTimeout(_STARTING, self._reactor)
+        except defer.TimeoutError:
+            raise WorkersError(f"workers: new ones did not start in {_STARTING:g} s") from None
+
+    def _note_added(self, following: _Next) -> None:
+        if not following.ready.called and all(worker.ready for worker in self.pool.added):
+            following.ready.callback(None)
+
+    def _forget_next(self, following: _Next) -> None:
+        self._next = None
+        self.pool.drop_added()
+        for worker in following.asked:
+            worker.tell("abandon")
+
+    async def _commit_next(self, following: _Next) -> int:
         self.is_changing = False
-        self._rules = prepared.rules
+        self._next = None
+        self._rules = following.rules
         self._lists.hold(self._rules)
-        self.generation += prepared.afresh
-        prepared.upstreams.commit()
+        self._files.commit()
+        self.generation = following.generation
+        following.upstreams.commit()
         # Those that have ended in between have successors, which begin with the rules that were before.
-        ready = [worker for worker, pid in prepared.workers.items() if worker.pid == pid]
-        count = prepared.rules.settings.workers
+        ready = [worker for worker, pid in following.asked.items() if worker.pid == pid]
+        count = following.rules.settings.workers
+        added = self.pool.admit()
         again = self.pool.take_back(count, ready)
         older = [self._commit(worker) for worker in ready]
-        for worker in again:
+        for worker in (*again, *added):
             if self.exchange.accepting:
                 self.pool.let_accept(worker)
         for worker in self.pool.workers:
-            if worker.ready and worker not in ready:
+            if worker.ready and worker not in ready and worker not in added:
                 self._have_catch_up(worker)
         self.pool.resize(count)
         return sum(await gatherResults(older))
@@ -368,9 +459,10 @@ class Parent:
         done.addBoth(lambda _: self._catching_up.discard(done))
 
     async def _catch_up(self, worker: Worker) -> None:
-        message = without_first(self.start_message())
-        message["descriptors"] = self.descriptors()[1:]
-        asked = worker.ask("prepare", afresh=True, **message)
+        message = self._message(self._rules, self._sockets.sockets(), self.generation)
+        del message["state"]
+        descriptors = message.pop("descriptors")[1:]
+        asked = worker.ask("prepare", afresh=True, descriptors=descriptors, **message)
         problems = await failures([asked])
         if problems:
             self._log.error("{problem}", problem=problems[0])
@@ -379,12 +471,6 @@ class Parent:
             await self._commit(worker)
             if self.exchange.accepting:
                 self.pool.let_accept(worker)
-
-    def retire(
-        self, gone: Sequence[str], takers: Callable[[], Sequence[socket.socket]]
-    ) -> Deferred[Any]:
-        """Have all workers end when their connections have; see `Pool.retire`."""
-        return self.pool.retire(gone, takers)
 
     def retired(self, worker: Worker) -> None:
         """Forget a worker that was not needed any more."""
@@ -414,23 +500,42 @@ class Parent:
         if lost:
             self._log.warn("connections that have ended with a worker: {lost}", lost=lost)
 
-    def start_failed(self, message: str) -> None:
-        """Give up, because a worker could not start."""
-        if not self._failing:
+    def start_failed(self, worker: Worker, message: str) -> None:
+        """Give up, because a worker could not start: the service, or the rules that want it."""
+        following = self._next
+        if following is not None and worker in self.pool.added:
+            if not following.ready.called:
+                following.ready.errback(WorkersError(message))
+        elif not self._failing:
             self._failing = True
             # Later, since the reactor may not even run yet.
             self._reactor.callLater(0, self._failed, WorkersError(message))
 
+    async def leave(self) -> None:
+        """Have all workers end when their connections have, and kill those that do not; others may be started meanwhile."""
+        workers = self.pool.leave()
+        seconds = self._rules.settings.drain_timeout + _GRACE
+        self._deadline = deadline = self._reactor.callLater(seconds, _kill_all, workers)
+        await gatherResults([worker.stop() for worker in workers])
+        if deadline.active():
+            deadline.cancel()
+
+    def serve_again(self) -> None:
+        """Start workers anew, after `leave`, which may still be under way."""
+        self._deadline = None
+        self.exchange.accepting = True
+        self.pool.resize(self._rules.settings.workers)
+        for worker in self.pool.workers:
+            if worker.ready:
+                self.pool.let_accept(worker)
+
     async def drain(self) -> None:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
-        seconds = self._rules.settings.drain_timeout + _GRACE
-        self._deadline = self._reactor.callLater(seconds, self._kill_all)
         self.pool.watch_no_more()
         checks = self.upstreams.stop() if self._is_started else succeed(None)
-        await gatherResults([checks, *(worker.stop() for worker in self.pool.all())])
-        if self._deadline.active():
-            self._deadline.cancel()
+        await gatherResults([checks, Deferred.fromCoroutine(self.leave())])
         self._is_started = False
+        self.starter.close()
 
     def end_all(self) -> None:
         """End every connection, and every worker soon."""
@@ -438,12 +543,30 @@ class Parent:
         if self._deadline is not None and self._deadline.active():
             self._deadline.reset(_GRACE)
 
-    def _kill_all(self) -> None:
-        for worker in self.pool.all():
-            worker.kill()
-
     def reopen_log(self) -> None:
         """Open the access log's file again in every worker."""
         self.pool.tell("reopen")
 
     reopen_files = reopen_log
+
+
+def _kill_all(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.kill()
+
+
+@attrs.define(eq=False)
+class _Next:
+    """The rules that workers get ready for.
+
+    Attributes:
+        asked: Workers that get ready, with the IDs of their processes.
+        ready: Fires when the workers that were added could serve.
+    """
+
+    rules: Rules
+    sockets: Mapping[str, socket.socket]
+    generation: int
+    upstreams: PreparedUpstreams
+    asked: dict[Worker, int] = attrs.field(factory=dict)
+    ready: Deferred[None] = attrs.field(factory=Deferred)

@@ -1,13 +1,17 @@
-"""What a worker's process does."""
+"""A worker: a process that accepts clients, detects what they speak, and relays."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import weakref
+from contextlib import ExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogBeginner
 
 from txmux.errors import MuxError
 from txmux.files import use_helper
@@ -15,14 +19,19 @@ from txmux.live.inside import Inside
 from txmux.observe.access_log import open_log
 from txmux.observe.counting.column import Column
 from txmux.observe.counting.column import Layout as CountersLayout
-from txmux.processes.channel.channel import Channel
+from txmux.observe.servicelog import ServiceLog
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.channel.forwarding import Forwarding
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
 from txmux.processes.privilege.sandbox import confine
-from txmux.processes.upgrade.exchange import OneProcess
-from txmux.processes.workers.starting import Opened, Prepare, Start, close, named, read, sockets_of
-from txmux.serving.places import places_of
+from txmux.processes.supervisor.signals import SignalWatch
+from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
+from txmux.serving.opening import open_ports
 from txmux.serving.serving import Serving
+from txmux.sockets.clock import use_monotonic_time
+from txmux.sockets.memory import keep_running
 from txmux.sockets.poller import after_turn
 
 if TYPE_CHECKING:
@@ -30,32 +39,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from txmux.frontend.limits.admission import Admission
+    from txmux.processes.privilege.sandbox import Sandbox
     from txmux.processes.supervisor.limits import SharedLimits
     from txmux.rules.model import Listener, Rules
     from txmux.serving.prepared import Prepared
 
-__all__ = ["Child"]
+__all__ = ["WorkerProcess", "run"]
 
 
-class Child:
-    """Serves what its parent tells it to, until the parent tells it to stop, or has ended.
+class WorkerProcess:
+    """Serves what its supervisor tells it to, until the supervisor tells it to stop, or has ended.
 
     Args:
         number: Which worker this is, counted from 1.
         reactor: The process's own.
+        is_confined: Whether it is in the sandbox.
 
     Attributes:
-        channel: Leads to the parent.
+        channel: Leads to the supervisor.
         status: What the process ends with.
     """
 
     _log = Logger()
 
-    def __init__(self, number: int, reactor: Any) -> None:
+    def __init__(self, number: int, reactor: Any, *, is_confined: bool = False) -> None:
         self._number = number
+        self._is_confined = is_confined
         self._reactor = reactor
         self._serving: Serving | None = None
-        self._exchange: OneProcess | None = None
+        self._transfer: ConnectionTransfer | None = None
         self._limits: SharedLimits | None = None
         self._column = Column()
         self._prepared: tuple[Prepared, Sequence[socket.socket]] | None = None
@@ -71,7 +83,7 @@ class Child:
         self.channel = Channel(handlers, self._alone, reactor)
 
     def _count_in(self, descriptors: Sequence[int], **told: Any) -> None:
-        """Count where the parent reads, from the start.
+        """Count where the supervisor reads, from the start.
 
         Args:
             descriptors: The memory, and what stays open for as long as this process may count.
@@ -91,7 +103,7 @@ class Child:
         del self.channel.handlers["count_in"]
 
     def _count_more(self, places: dict[str, int], cells: int, gone: Sequence[str] = ()) -> None:
-        """Make use of memory that the parent has made for other rules, and no more of what is gone."""
+        """Make use of memory that the supervisor has made for other rules, and no more of what is gone."""
         more = read(CountersLayout, {"places": places, "cells": cells})
         known = self._column.layout
         for key in gone:
@@ -100,7 +112,7 @@ class Child:
         known.cells = more.cells
         self._column.use()
 
-    def _start(self, descriptors: Sequence[int], **told: Any) -> None:
+    async def _start(self, descriptors: Sequence[int], **told: Any) -> None:
         """Serve.
 
         Args:
@@ -109,31 +121,32 @@ class Child:
         """
         del self.channel.handlers["start"]
         try:
-            self._serve(*_received(descriptors, told))
+            await self._serve(*_received(descriptors, told))
         except Exception:
             self.status = 1
-            self._reactor.callLater(0, self._over)  # once the parent is told
+            self._reactor.callLater(0, self._over)  # once the supervisor is told
             raise
 
-    def begin(self, serving: Serving, exchange: OneProcess) -> None:
-        """Do for the parent what one does that serves.
+    def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
+        """Do for the supervisor what one does that serves.
 
         Args:
             serving: What it serves.
-            exchange: Hands its connections over, and takes over others.
+            transfer: Hands its connections over, and takes over others.
         """
-        self._serving, self._exchange = serving, exchange
+        self._serving, self._transfer = serving, transfer
         self.channel.handlers.update(
             end_all=serving.end_all,
             reopen=serving.reopen_log,
             check=serving.check_found,
             servers=serving.servers,
             recall=serving.recall,
+            expect=serving.upstreams.known.expect,
             prepare=self._prepare,
             commit=self._commit,
             abandon=self._abandon,
             end_removed=serving.end_removed,
-            status=serving.status,
+            status=self._status,
             missing=serving.missing,
             retire=self._retire,
             leave=self._leave,
@@ -141,13 +154,17 @@ class Child:
             leave_datagrams=serving.doors.leave_datagrams,
             await_flows=serving.doors.await_flows,
             flows_are_here=serving.doors.flows_are_here,
-            **exchange.handlers,
+            **transfer.handlers,
             **Inside(serving).handlers,
             listen=self._listen,
         )
 
+    async def _status(self) -> dict[str, Any]:
+        assert self._serving is not None  # noqa: S101 - nobody asks before
+        return {**await self._serving.status(), "sandbox": self._is_confined}
+
     def _listen(self, *, on: bool) -> None:
-        """Tell the parent of what happens, or no more."""
+        """Tell the supervisor of what happens, or no more."""
 
         def tell(event: dict[str, Any]) -> None:
             self.channel.send("event", event=event)
@@ -155,13 +172,12 @@ class Child:
         if self._serving is not None:
             Inside(self._serving).listen(tell if on else None)
 
-    def _serve(self, start: Start, opened: Opened) -> None:
+    async def _serve(self, start: Start, opened: Opened) -> None:
         if opened.opener is not None:
             use_helper(Opener(opened.opener).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
         try:
-            confine(start.sandbox)  # before anything can start a thread, which would stay free
             admission = self._admission(rules)
             account = account_of(rules)
             access_log = open_log(
@@ -172,30 +188,28 @@ class Child:
                 access_log,
                 self._reactor,
                 checking=False,
-                accepting=False,  # the parent says when
+                accepting=False,  # the supervisor says when
                 shared=True,
                 hops=limits.hops,
                 column=self._column,
             )
             serving.number = start.generation
             serving.admission = admission
-            for listener in rules.listeners:
-                factory = serving.add(listener, admission(listener))
-                for place in places_of(listener):
-                    serving.listen(factory, place.key, opened.sockets[place.key])
+            ports = await open_ports(self._reactor, rules.listeners)
+            serving.listen_all(rules, opened.sockets, ports, admission)
             if account is not None:
                 account.become()
         finally:
             close(opened.sockets.values())  # each was duplicated
         serving.recall(start.state)
-        self.begin(serving, OneProcess(serving, self._reactor))
+        self.begin(serving, ConnectionTransfer(serving, self._reactor))
 
     def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
         assert self._limits is not None  # noqa: S101 - it serves
         most = rules.settings.max_connections
         return self._limits.admissions(self._number, self._reactor.seconds, most)
 
-    def _prepare(self, descriptors: Sequence[int], **told: Any) -> None:
+    async def _prepare(self, descriptors: Sequence[int], **told: Any) -> None:
         """Get ready for other rules.
 
         Args:
@@ -209,26 +223,30 @@ class Child:
             self._abandon()
             if other.generation and self._serving is not None:
                 self._serving.number = other.generation - other.afresh
-            self._prepared = self._prepare_serving(other, sockets), opened
+            self._prepared = await self._prepare_serving(other, sockets), opened
         except Exception:
             close(opened)
             raise
 
-    def _prepare_serving(self, other: Prepare, sockets: Mapping[str, socket.socket]) -> Prepared:
+    async def _prepare_serving(
+        self, other: Prepare, sockets: Mapping[str, socket.socket]
+    ) -> Prepared:
         serving, limits = self._serving, self._limits
         assert serving is not None  # noqa: S101 - nobody asks before
         assert limits is not None  # noqa: S101 - as above
         limits.use(other.limits)
         rules = other.rules
-        access_log = open_log(rules.settings, after_turn(self._reactor))
-        try:
-            return serving.prepare(
+        with ExitStack() as undo:
+            access_log = open_log(rules.settings, after_turn(self._reactor))
+            if access_log is not None:
+                undo.callback(access_log.close)
+            prepared = serving.prepare(
                 rules, sockets, self._admission(rules), access_log, afresh=other.afresh
             )
-        except Exception:
-            if access_log is not None:
-                access_log.close()
-            raise
+            undo.callback(prepared.abandon)
+            prepared.ports = await open_ports(self._reactor, rules.listeners, serving.has)
+            undo.pop_all()
+        return prepared
 
     def _commit(self, *, listening: bool = True) -> int:
         """Serve under the rules that were prepared.
@@ -242,8 +260,8 @@ class Child:
         assert self._serving is not None  # noqa: S101 - nobody asks before
         if self._prepared is not None:
             (prepared, opened), self._prepared = self._prepared, None
-            if listening and self._exchange is not None:
-                self._exchange.keep_no_places()
+            if listening and self._transfer is not None:
+                self._transfer.keep_no_places()
             # Who comes while this process ends is for another one.
             prepared.commit(listening=listening and not self._stopping)
             for one in opened:
@@ -260,22 +278,22 @@ class Child:
             for one in opened:
                 one.close()
 
-    def _retire(self, gone: Sequence[str] = ()) -> Deferred[None]:
+    def _retire(self) -> Deferred[None]:
         """Accept no more; answer when the connections have ended, however long they take; see `Serving.retire`."""
         assert self._serving is not None  # noqa: S101 - nobody asks before
-        return self._serving.retire(gone).addCallback(_nothing)
+        return self._serving.retire().addCallback(_nothing)
 
     def _leave(self) -> bool:
         """End the process, unless there are connections, or some are on their way; tell whether it does."""
         assert self._serving is not None  # noqa: S101 - nobody asks before
-        assert self._exchange is not None  # noqa: S101 - as above
-        is_over = not self._serving.connections() and not self._exchange.is_busy
+        assert self._transfer is not None  # noqa: S101 - as above
+        is_over = not self._serving.connections() and not self._transfer.is_busy
         if is_over:
             self.stop()
         return is_over
 
     def be_replaced(self) -> None:
-        """Ask the parent for a successor, to which the connections move; without a parent, stop."""
+        """Ask the supervisor for a successor, to which the connections move; without a supervisor, stop."""
         if self.channel.is_open and self._serving is not None:
             self.channel.ask("replace").addErrback(lambda _: self.stop())
         else:
@@ -291,8 +309,8 @@ class Child:
         if self._serving is not None:
             self._serving.doors.keep_flows()
             self._serving.pause()
-            if self._exchange is not None:
-                await self._exchange.close()
+            if self._transfer is not None:
+                await self._transfer.close()
             await self._serving.drain()
         self._over()
 
@@ -307,8 +325,37 @@ class Child:
         if self._drained:
             self._reactor.stop()
         else:
-            self._log.warn("the parent process is gone; worker {number} stops", number=self._number)
+            self._log.warn(
+                "the supervisor process is gone; worker {number} stops", number=self._number
+            )
             self.stop()
+
+
+def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> int:
+    """Be a worker until there is nothing left to do; give the exit status.
+
+    Args:
+        number: Which worker this is, counted from 1.
+        end: Leads to the supervisor.
+        reactor: The module of the reactor.
+        sandbox: Whether this process is to open nothing by itself.
+    """
+    # Before anything can start a thread, which would stay free.
+    is_confined = confine(sandbox)
+    import_module(reactor).install()
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
+
+    any_reactor: Any = installed
+    use_monotonic_time(any_reactor)
+    keep_running(any_reactor)
+    worker = WorkerProcess(number, any_reactor, is_confined=is_confined)
+    alone: Any = ServiceLog(sys.stderr, any_reactor)
+    globalLogBeginner.beginLoggingTo([Forwarding(worker.channel, alone)], redirectStandardIO=False)
+    attach(any_reactor, worker.channel, end)
+    # systemd sends it to every process of a service.
+    SignalWatch(any_reactor, worker.be_replaced, signal.SIGTERM).start()
+    any_reactor.run(installSignalHandlers=False)
+    return worker.status
 
 
 def _received(descriptors: Sequence[int], told: Mapping[str, Any]) -> tuple[Start, Opened]:

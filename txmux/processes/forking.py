@@ -1,0 +1,137 @@
+"""Small processes that are forked before this one has a reactor or a thread, and what each process is called."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from txmux.processes.environment import environment
+from txmux.tls.deferred import import_reactor_without_tls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
+
+_SET_NAME = 15  # prctl(2)
+_FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
+
+
+class Child:
+    """A child process with a pair of packet sockets (``SOCK_SEQPACKET``, unix(7)) between it and this one.
+
+    Attributes:
+        pid: Its process ID.
+        connection: This process's end.
+    """
+
+    def __init__(self, pid: int, connection: socket.socket) -> None:
+        self.pid = pid
+        self.connection = connection
+
+    def wait(self) -> None:
+        """Wait until it has ended, which it does when `connection` is closed."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def can_fork() -> bool:
+    """Whether a child can go on with the memory of this process: it has neither a reactor nor a second thread."""
+    return "twisted.internet.reactor" not in sys.modules and threading.active_count() == 1
+
+
+def spawn(module: str, *arguments: str) -> Child:
+    """Start a process that runs ``main(connection, *arguments)`` of a module.
+
+    It is forked if this process can be, which shares memory; otherwise it is a fresh Python.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+        try:
+            if can_fork():
+                main: Callable[..., object] = import_module(module).main
+                gc.freeze()  # its pages stay shared as long as nobody looks for garbage in them
+                pid = os.fork()
+                if not pid:
+                    exit_after(lambda: _run(main, own, other, arguments))
+            else:
+                pid = subprocess.Popen(  # nosec B603  # noqa: S603 - this very program
+                    [sys.executable, "-m", __name__, module, str(other.fileno()), *arguments],
+                    stdin=subprocess.DEVNULL,
+                    env=environment(),
+                    pass_fds=[other.fileno()],
+                ).pid
+        except OSError:
+            own.close()
+            raise
+    return Child(pid, own)
+
+
+def _run(
+    main: Callable[..., object],
+    own: socket.socket,
+    other: socket.socket,
+    arguments: tuple[str, ...],
+) -> None:
+    own.close()
+    with open(os.devnull) as nothing:  # noqa: PTH123 - its descriptor is wanted
+        os.dup2(nothing.fileno(), 0)
+    main(other, *arguments)
+
+
+def exit_after(run: Callable[[], Any]) -> None:
+    """End this process, which was forked, when something has run; its integer result is the exit status."""
+    status = 1
+    try:
+        status = run() or 0
+    except SystemExit as exit_:
+        status = exit_.code if isinstance(exit_.code, int) else 1
+    except BaseException:  # noqa: BLE001 - it must not go on as its parent does
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+
+
+def ignore_signals(*others: signal.Signals) -> None:
+    """Leave the signals that are meant for the service, and these, to the supervisor."""
+    for number in (*_FOR_THE_SUPERVISOR, *others):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def name_process(title: str) -> None:
+    """Have this process called ``txmux: …`` in ``ps`` and ``pgrep``, where the system can.
+
+    With the package setproctitle, which the extra ``txmux[titles]`` installs, its command line says so, too; without it only
+    the name of the process does (prctl(2), ``PR_SET_NAME``), of which Linux keeps 15 bytes.
+    """
+    try:
+        from setproctitle import (  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - an extra
+            setproctitle,
+        )
+    except ImportError:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_SET_NAME, f"txmux: {title}".encode()[:15], 0, 0, 0)
+    else:
+        setproctitle(f"txmux: {title}")
+
+
+if __name__ == "__main__":
+    import_reactor_without_tls()
+    import_module(sys.argv[1]).main(socket.socket(fileno=int(sys.argv[2])), *sys.argv[3:])

@@ -1,0 +1,206 @@
+"""Connections of a worker go on in other processes, and theirs in this one: at an upgrade, or when `workers` changes."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from txmux.frontend.connection import MuxProtocol
+from txmux.processes.channel.channel import Channel, ChannelError, attach
+from txmux.processes.upgrade.collecting import UNCOLLECTED
+from txmux.processes.upgrade.handover import Adopting, hand_over
+from txmux.processes.upgrade.keeping import Keeping
+from txmux.processes.workers.messages import sockets_of
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from txmux.datagrams.port import DatagramPort
+    from txmux.frontend.listener import MuxFactory
+    from txmux.serving.serving import Serving
+
+__all__ = ["ConnectionTransfer"]
+
+_PATIENCE = 10.0
+"""Seconds that what is on its way has to arrive when this process ends."""
+
+_log = Logger()
+
+
+class ConnectionTransfer:
+    """Hands connections of a worker over to other processes, and takes theirs.
+
+    Args:
+        serving: What it serves.
+        reactor: For the channels.
+    """
+
+    def __init__(self, serving: Serving, reactor: Any) -> None:
+        self._serving = serving
+        self._reactor = reactor
+        self._adopting: dict[Adopting, int] = {}  # with the flows that were awaited as each began
+        self._giving = 0
+        self._keeping: set[Keeping] = set()
+        self._is_closed = False
+        self._quiet: Deferred[None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether connections may be on their way to another process, or from one."""
+        return self._giving > 0 or not all(one.has_all for one in self._adopting)
+
+    async def close(self) -> None:
+        """Take no more connections, since this process is about to end; wait for what is on its way, to here or from here.
+
+        What another process has been promised to take would be lost with this one, and nobody would log its end.
+        """
+        self._is_closed = True
+        for adopting in self._adopting:
+            adopting.is_closed = True
+        if self._is_moving():
+            self._quiet = Deferred()
+            with suppress(defer.TimeoutError):
+                await self._quiet.addTimeout(_PATIENCE, self._reactor)
+            self._quiet = None
+
+    def _is_moving(self) -> bool:
+        return self._giving > 0 or any(one.is_waiting for one in self._adopting)
+
+    def _moved(self) -> None:
+        if self._quiet is not None and not self._quiet.called and not self._is_moving():
+            self._quiet.callback(None)
+
+    async def _hand_over_flows(self, to: Sequence[Keeping]) -> int:
+        flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
+        moved = 0
+        for keeping in to:
+            if flows:
+                from txmux.datagrams.handover import hand_over_flows  # noqa: PLC0415 - only who has flows has imported it
+
+                # One may be of a version that knows no flows.
+                with suppress(ChannelError, KeyError, TypeError):
+                    moved += await hand_over_flows(flows, keeping.channel)
+            if self._serving.doors.reads_datagrams:
+                keeping.channel.send("flows_done")
+        return moved
+
+    async def hand_over(self, ends: Sequence[socket.socket]) -> int:
+        """Let others go on with the connections that can be moved.
+
+        Args:
+            ends: Each of a pair, at the other end of which a process adopts; they are closed.
+
+        Returns:
+            The number of connections that were moved.
+        """
+        all_keeping = [*filter(None, map(self._kept, ends))]
+        self._giving += 1
+        try:
+            # First, since datagrams wait nowhere for long.
+            moved = await self._hand_over_flows(all_keeping)
+            connections = self._serving.connections()
+            streams = [one for one in connections if isinstance(one, MuxProtocol)]
+            return moved + await hand_over(streams, all_keeping)
+        finally:
+            self._giving -= 1
+            for keeping in all_keeping:
+                keeping.close_when_done()
+            self._moved()
+
+    def _kept(self, end: socket.socket) -> Keeping | None:
+        keeping = Keeping()
+
+        def lost() -> None:
+            self._keeping.discard(keeping)
+            keeping.lost()
+
+        try:
+            keeping.channel = self._channel(end, keeping.handlers, lost)
+        except OSError as problem:  # there may be no more descriptors
+            _log.warn("connections cannot be handed over, and go on here: {why}", why=problem)
+            return None
+        self._keeping.add(keeping)
+        return keeping
+
+    def keep_no_places(self) -> None:
+        """Give back the places of connections that have been handed over: this process serves again, or has none any more."""
+        for keeping in self._keeping:
+            keeping.channel.close()
+
+    def _adopt(self, end: socket.socket) -> None:
+        adopting = Adopting(self._serving.factory_of, UNCOLLECTED, self._moved)
+        adopting.is_closed = self._is_closed
+        self._adopting[adopting] = awaited = self._serving.doors.awaited
+        lost = partial(self._adopted, adopting)
+        handlers: dict[str, Callable[..., object]] = {
+            **adopting.handlers,
+            "adopt_flows": self._adopt_flows,
+            "end_flows": self._end_flows,
+            "flows_done": partial(self._serving.doors.flows_are_here, awaited),
+        }
+        adopting.channel = self._channel(end, handlers, lost)
+
+    def _adopt_flows(
+        self, descriptors: Sequence[int] = (), flows: Sequence[dict[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """Go on with flows of datagrams, if this is the process that reads them."""
+        from txmux.datagrams.handover import adopt_flows  # noqa: PLC0415 - only who has a port for them has imported it
+
+        serving = self._serving
+        if self._is_closed:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return {"taken": []}
+
+        def find(listener: str, place: str) -> tuple[MuxFactory, DatagramPort] | None:
+            port = serving.doors.reader_at(place)
+            return None if port is None else (serving.factory_of(listener), port)
+
+        return adopt_flows(descriptors, flows, find)
+
+    def _end_flows(self, reasons: dict[str, Any]) -> None:
+        from txmux.datagrams.handover import end_flows  # noqa: PLC0415 - as above
+
+        end_flows(self._serving.connections(), reasons)
+
+    def _adopted(self, adopting: Adopting) -> None:
+        awaited = self._adopting.pop(adopting, 0)
+        adopting.lost()
+        if awaited not in self._adopting.values():
+            self._serving.doors.flows_are_here(awaited)
+        self._moved()
+
+    def _channel(
+        self,
+        end: socket.socket,
+        handlers: dict[str, Callable[..., object]],
+        lost: Callable[[], object],
+    ) -> Channel:
+        channel = Channel(handlers, lost, self._reactor)
+        attach(self._reactor, channel, end)
+        return channel
+
+    @property
+    def handlers(self) -> dict[str, Callable[..., object]]:
+        """What the channel to the supervisor calls."""
+
+        async def give(descriptors: Sequence[int]) -> int:
+            return await self.hand_over(sockets_of(descriptors))
+
+        def take(descriptors: Sequence[int]) -> None:
+            for end in sockets_of(descriptors):
+                self._adopt(end)
+
+        return {
+            "pause": self._serving.pause,
+            "accept": self._serving.accept,
+            "hand_over": give,
+            "take_over": take,
+        }

@@ -1,0 +1,134 @@
+"""The process of which workers are forked: ``txmux: starter``.
+
+It has imported all that a worker runs, and has neither a reactor nor a thread, so a worker is there in milliseconds, shares that
+memory, and is of its supervisor's version, whatever lies on the disk. It hears the supervisor alone, and nothing of a client ever
+reaches it. With ``user`` in the rules it has become that user before the first client can come.
+
+Both sides talk in packets, a JSON object each:
+
+==========  ==========  =================================================================================
+packet      from        says
+==========  ==========  =================================================================================
+``become``  supervisor  user ID, group ID and groups to switch to; the first packet, if it is sent
+``import``  supervisor  modules that workers of other rules need
+``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
+                        descriptor of its channel
+``forked``  starter     the worker's number and process ID, or why it cannot be forked
+``ended``   starter     the process ID and the exit status of a worker, as `os.waitpid` gives it
+==========  ==========  =================================================================================
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from txmux.jsontext import parse_json
+from txmux.processes.forking import exit_after, ignore_signals, name_process
+from txmux.processes.workers.process import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["MODULE", "main"]
+
+MODULE = __name__
+_PACKET = 65536  # bytes
+
+
+def main(connection: socket.socket) -> None:
+    """Fork workers until the supervisor has ended."""
+    ignore_signals(signal.SIGTERM)
+    name_process("starter")
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)  # noqa: FBT003 - the socket module's signature
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    with suppress(ConnectionError):  # the supervisor has ended
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if woken.fileno() in ready:
+                woken.recv(_PACKET)
+                _report_ended(connection)
+            if connection.fileno() in ready and not _serve(connection, (woken, wake)):
+                return
+
+
+def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
+    """Do what one packet asks for; tell whether there may be more."""
+    packet, descriptors, _, _ = socket.recv_fds(connection, _PACKET, 1)
+    if not packet:
+        return False
+    question = parse_json(packet)
+    do = question.pop("do")
+    if do == "become":
+        _become(**question)
+    elif do == "import":
+        for name in question["modules"]:
+            import_module(name)
+    elif do == "fork":
+        _fork(connection, others, descriptors, **question)
+    return True
+
+
+def _fork(
+    connection: socket.socket,
+    others: Sequence[socket.socket],
+    descriptors: Sequence[int],
+    number: int,
+    **how: Any,
+) -> None:
+    gc.freeze()
+    try:
+        pid = os.fork()
+    except OSError as problem:
+        _send(connection, "forked", number=number, error=problem.strerror)
+    else:
+        if not pid:
+            for one in (connection, *others):
+                one.close()
+            exit_after(lambda: _run_worker(descriptors[0], number, **how))
+        _send(connection, "forked", number=number, pid=pid)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _run_worker(channel: int, number: int, **how: Any) -> int:
+    signal.set_wakeup_fd(-1)
+    for one in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
+    name_process(f"worker {number}")
+    return run(number, socket.socket(fileno=channel), **how)
+
+
+def _become(uid: int, gid: int, groups: list[int]) -> None:
+    # In this order: whoever is not root any more cannot change groups.
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
+
+
+def _report_ended(connection: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        _send(connection, "ended", pid=pid, status=status)
+
+
+def _send(connection: socket.socket, kind: str, **values: Any) -> None:
+    connection.send(json.dumps({"kind": kind, **values}).encode())

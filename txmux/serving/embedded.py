@@ -1,0 +1,172 @@
+"""A Twisted service that serves rules in this process, for programs with protocols or rules of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from txmux.errors import ListenError
+from txmux.frontend.limits.admission import Admission, Counter, Tally
+from txmux.frontend.limits.per_source import SourceLimits
+from txmux.observe.access_log import open_log
+from txmux.serving.endpoints import check_servers
+from txmux.serving.places import places_of
+from txmux.serving.serving import Serving
+from txmux.serving.store import ListeningSockets, close_socket
+from txmux.sockets.poller import after_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IListeningPort
+
+    from txmux.frontend.limits.per_source import PerSource
+    from txmux.frontend.listener import MuxFactory
+    from txmux.rules.model import Listener, Rules
+
+__all__ = ["EmbeddedService"]
+
+
+class EmbeddedService(Service):
+    """Serves the listeners of rules in this process: no supervisor, no workers, no admin endpoint and no upgrade.
+
+    Its backends may be protocols of this process (`txmux.rules.model.InProcess`). Endpoints have to be plain: a TCP or UDP
+    address, ``unix:`` or ``systemd:``. For any other, give a `txmux.MuxFactory` to the endpoint.
+
+    Args:
+        rules: Made in Python, or as `txmux.load` gives them.
+        reactor: Listens, connects and tells the time; the process's own if not given.
+
+    Attributes:
+        rules: Those in force.
+        serving: The listeners, while the service runs.
+    """
+
+    def __init__(self, rules: Rules, *, reactor: Any = None) -> None:
+        if reactor is None:
+            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+        self.rules = rules
+        self.serving: Serving | None = None
+        self._reactor = reactor
+        self._sockets = ListeningSockets(reactor)
+        self._counters: dict[str, Counter] = {}
+        self._sources: dict[str, tuple[SourceLimits | None, PerSource | None]] = {}
+
+    @property
+    def ports(self) -> list[IListeningPort]:
+        """The listening ports, once started."""
+        return [] if self.serving is None else self.serving.ports
+
+    @property
+    def factories(self) -> list[MuxFactory]:
+        """What serves the listeners, in the order of the rules."""
+        return [] if self.serving is None else self.serving.factories
+
+    def privilegedStartService(self) -> None:
+        """Listen, while there still is the privilege to; see `startService` for what it raises."""
+        self._open()
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Listen and serve.
+
+        Raises:
+            ListenError: A socket cannot be opened; none is left open.
+            AccessLogError: The access log's file cannot be opened.
+            MuxError: A backend cannot be used, or files for TLS.
+        """
+        self._open()
+        super().startService()
+
+    def _open(self) -> None:
+        if self.serving is not None:
+            return
+        rules = self.rules
+        self._check(rules)
+        serving = Serving(rules, open_log(rules.settings, after_turn(self._reactor)), self._reactor)
+        try:
+            self._sockets.open(rules.listeners)
+            serving.listen_all(rules, self._sockets.sockets(), {}, self._admission(rules))
+        except Exception:
+            serving.give_up()
+            self._sockets.close()
+            raise
+        self.serving = serving
+
+    def _check(self, rules: Rules) -> None:
+        check_servers(self._reactor, rules.servers())
+        for listener in rules.listeners:
+            for place in places_of(listener):
+                if not place.is_plain:
+                    raise ListenError(
+                        f"[listen {listener.name}] endpoint {place.text}: an embedded service cannot open it; "
+                        "give a MuxFactory to that endpoint"
+                    )
+
+    def _admission(self, rules: Rules) -> Callable[[Listener], Admission]:
+        """Give what makes the admission of a listener; what was counted under the rules before counts on."""
+
+        def tally(limit: int, name: str) -> Tally:
+            return Tally(limit, self._counters.setdefault(name, Counter()))
+
+        def admission(listener: Listener) -> Admission:
+            limits = SourceLimits.of(listener)
+            before, known = self._sources.get(listener.name, (None, None))
+            made = Admission(
+                listener,
+                self._reactor.seconds,
+                service=tally(rules.settings.max_connections, ""),
+                listener=tally(listener.max_connections, listener.name),
+                per_source=known if before == limits else None,
+            )
+            self._sources[listener.name] = limits, made.per_source
+            return made
+
+        return admission
+
+    def reload(self, rules: Rules) -> int:
+        """Serve other rules from now on. Connections keep those under which they were accepted.
+
+        Args:
+            rules: The others.
+
+        Returns:
+            The number of connections that go on under older rules.
+
+        Raises:
+            MuxError: They cannot be served; nothing has changed.
+        """
+        serving = self.serving
+        if serving is None:
+            self.rules = rules
+            return 0
+        self._check(rules)
+        sockets = self._sockets.prepare(rules.listeners)
+        access_log = None
+        try:
+            access_log = open_log(rules.settings, after_turn(self._reactor))
+            prepared = serving.prepare(rules, sockets.sockets, self._admission(rules), access_log)
+        except Exception:
+            sockets.abandon()
+            if access_log is not None:
+                access_log.close()
+            raise
+        unused = sockets.commit()
+        prepared.commit()
+        for key, opened in unused.items():
+            close_socket(key, opened)
+        self.rules = rules
+        return len(serving.older())
+
+    def stopService(self) -> Deferred[None]:
+        """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        serving, self.serving = self.serving, None
+        if serving is not None:
+            self._sockets.close()
+            await serving.drain()
