@@ -10,7 +10,7 @@ from tests.admin.processes import get
 from tests.datagrams.test_roaming import FIRST, SHORT, answer
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase, pids_of
+from tests.processes.running import WorkersTestCase, open_files, pids_of
 from tests.processes.upgrading import Upgrading
 from tests.wire.quic_builder import HELLO, crypto, initial
 
@@ -112,3 +112,30 @@ class UpgradeTest(WorkersTestCase):
         self.assertEqual(load.problems, [])
         self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
         mux.stop()
+
+    def test_former_reader(self) -> None:
+        """A worker that has read datagrams before, and stays for a connection, does not keep flows from going on after an upgrade."""
+        load = DatagramLoad(200, pause=0.05)
+        mux = Upgrading(
+            self.folder,
+            f"[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = udp:127.0.0.1:{load.server}\n"
+            "[listen t]\nendpoint = 127.0.0.1:0\ndetect_timeout = 10m\n"
+            "[route s]\nmatch = ssh\nbackend = close\nunder = t\n",
+            "workers = 2\ndrain_timeout = 1s",
+        )
+        self.addCleanup(mux.kill)
+        mux.child.wait_for("workers that serve: 2")
+        load.start(mux.ports["u"])
+        for _ in range(40):  # of which each worker gets some
+            undecided = self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["t"])))
+            undecided.sendall(b"SSH")
+        reader = max(pids_of(mux.pid), key=lambda pid: len(open_files(pid)))
+        os.kill(reader, signal.SIGTERM)
+        eventually(lambda: len(open_files(reader)) < len(load.talks), "its flows have moved")
+        self.assertIn(reader, pids_of(mux.pid))
+        mux.upgrade()
+        load.finish()
+        self.assertEqual(load.problems, [])
+        self.assertEqual([talk for talk in load.talks if len(talk.servers) != 1], [])
+        mux.stop()
+        self.assertEqual(len(mux.take(200, "u")), 200)

@@ -37,7 +37,7 @@ class Doors:
     def __init__(self, *, accepting: bool, datagrams: bool = True) -> None:
         self.accepting = accepting
         self._datagrams = datagrams
-        self._awaits_flows = self._is_ending = False
+        self._awaits_flows = self._is_ending = self._gave_flows = False
         self.awaited = 0
         self._arrived: Deferred[None] | None = None
         self.ports: list[IListeningPort] = []
@@ -51,6 +51,7 @@ class Doors:
 
     def enter(self, key: str, door: Door) -> None:
         """Have a port, which listens already."""
+        self._gave_flows = False
         self._doors[key] = door
         self.ports.append(door.port)
         if door.is_for_datagrams:
@@ -103,7 +104,7 @@ class Doors:
 
     def take_datagrams(self) -> None:
         """Read datagrams from now on, as one of the processes that have the same sockets does."""
-        self._datagrams = True
+        self._datagrams, self._gave_flows = True, False
         self._apply_all()
 
     def keep_flows(self) -> None:
@@ -116,9 +117,13 @@ class Doors:
         self._apply_all()
 
     @property
-    def reads_datagrams(self) -> bool:
-        """Whether this process is the one that reads them, if there are ports for them."""
-        return self._datagrams
+    def owns_flows(self) -> bool:
+        """Whether all flows are in this process: it reads datagrams, or did until it retired, and has not handed its flows over."""
+        return self._datagrams and not self._gave_flows
+
+    def flows_handed_over(self) -> None:
+        """Note that the flows are another process's, until this one has ports again."""
+        self._gave_flows = True
 
     def await_flows(self) -> None:
         """Keep what unknown clients say by datagrams, since their flows may be on their way from another process."""

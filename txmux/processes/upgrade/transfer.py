@@ -79,6 +79,9 @@ class ConnectionTransfer:
 
     async def _hand_over_flows(self, to: Sequence[Keeping]) -> int:
         flows = [one for one in self._serving.connections() if not isinstance(one, MuxProtocol)]
+        # Another process may have the flows already, and still be about to hand them over: then only that one knows when all have come.
+        doors = self._serving.doors
+        owns_flows = doors.owns_flows
         moved = 0
         for keeping in to:
             if flows:
@@ -87,8 +90,9 @@ class ConnectionTransfer:
                 # One may be of a version that knows no flows.
                 with suppress(ChannelError, KeyError, TypeError):
                     moved += await hand_over_flows(flows, keeping.channel)
-            if self._serving.doors.reads_datagrams:
+            if owns_flows:
                 keeping.channel.send("flows_done")
+                doors.flows_handed_over()
         return moved
 
     async def hand_over(self, ends: Sequence[socket.socket]) -> int:

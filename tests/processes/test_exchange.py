@@ -1,0 +1,61 @@
+"""What a process tells of its flows of UDP to the one that goes on with them."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from tests.support.peers import reactor
+from txmux.processes.channel import Channel, attach
+from txmux.processes.exchange import OneProcess
+from txmux.serving.door import Door
+from txmux.serving.doors import Doors
+
+
+class FlowsDoneTest(TestCase):
+    """Only the process that has the flows tells that all have come."""
+
+    def setUp(self) -> None:
+        self.doors = Doors(accepting=True)
+        serving: Any = SimpleNamespace(doors=self.doors, connections=list)
+        self.process = OneProcess(serving, reactor)
+
+    async def told(self) -> int:
+        """Have the process hand over what it has, and count how often it tells that these were all flows."""
+        own, far = socket.socketpair()
+        told: list[None] = []
+        ended: Deferred[None] = Deferred()
+        channel = Channel(
+            {"flows_done": lambda: told.append(None)}, lambda: ended.callback(None), reactor
+        )
+        attach(reactor, channel, far)
+        await self.process.hand_over([own])
+        await ended
+        return len(told)
+
+    async def test_once(self) -> None:
+        """A process that has handed its flows over once does not speak for the one that has them now."""
+        self.assertEqual(await self.told(), 1)
+        self.assertEqual(await self.told(), 0)
+
+    async def test_reads_again(self) -> None:
+        """It does again when it reads datagrams again."""
+        await self.told()
+        self.doors.take_datagrams()
+        self.assertEqual(await self.told(), 1)
+
+    async def test_serves_again(self) -> None:
+        """It does again when it has ports again, unless another worker reads datagrams."""
+        port: Any = SimpleNamespace(startReading=lambda: None, stopReading=lambda: None)
+        factory: Any = SimpleNamespace(
+            generation=SimpleNamespace(settings=SimpleNamespace(name="u"))
+        )
+        await self.told()
+        self.doors.enter("u", Door(port, factory, keepalive=None))
+        self.assertEqual(await self.told(), 1)
+        self.doors.leave_datagrams()
+        self.assertEqual(await self.told(), 0)
