@@ -320,6 +320,8 @@ class Supervisor:
             )
             undo.callback(self._forget_next, following)
             await self._prepare(following, afresh=afresh)
+            # These rules may have the worker end to which flows are on their way.
+            await self.pool.flows_moved(self.pool.all())
             undo.pop_all()
         unused = sockets.commit()
         older = await self._commit_next(following)

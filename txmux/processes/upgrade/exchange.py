@@ -67,6 +67,7 @@ class Exchange:
             for worker, answer in zip(ready, answers, strict=True)
             if not isinstance(answer, ChannelError)
         ]
+        await self._pool.flows_moved(self._able)
         self.accepting = False
         paused = [(worker, worker.ask("pause", seconds=_PROMPT)) for worker in self._pool.workers]
         for worker, answer in paused:
@@ -74,6 +75,7 @@ class Exchange:
                 await _outcome(answer)
             else:
                 answer.addErrback(lambda _: None)
+        await self._pool.flows_moved(self._able)  # one may have taken another one's place in between
 
     async def accept(self) -> None:
         """Have all workers accept clients.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from txmux.datagrams.waiting import LONGEST
+from txmux.processes.channel.channel import ChannelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -252,6 +256,18 @@ class Pool:
 
         return are_here
 
+    async def flows_moved(self, able: Collection[Worker]) -> None:
+        """Wait until no flows of datagrams are on their way from one worker to another.
+
+        A worker from which they go on in a third one would hand over those that it has by then, and report that these were all.
+
+        Args:
+            able: Workers that answer; no other is waited for.
+        """
+        if self._reads in able:
+            with suppress(ChannelError):  # it may have ended
+                await self._reads.ask("flows_moved", seconds=LONGEST)
+
     def _retire(self, workers: Sequence[Worker]) -> None:
         """Have workers end when their connections have moved or ended; those that serve are others already."""
         ready = [worker for worker in workers if worker.ready]
@@ -259,8 +275,9 @@ class Pool:
         for worker in workers:
             worker.retire()
         are_here = self.await_flows() if reader in ready else None
-        moving = [(worker, self.takers()) for worker in ready]
+        # First, as this has the next reader await flows once more: then it knows which flows those are that come from a taker.
         self.share_datagrams()
+        moving = [(worker, self.takers()) for worker in ready]
         for worker, ends in moving:
             moved = self._move(worker, ends)
             if are_here is not None and worker is reader:

@@ -154,6 +154,7 @@ class WorkerProcess:
             leave_datagrams=serving.doors.leave_datagrams,
             await_flows=serving.doors.await_flows,
             flows_are_here=serving.doors.flows_are_here,
+            flows_moved=serving.doors.arrived,
             **transfer.handlers,
             **Inside(serving).handlers,
             listen=self._listen,

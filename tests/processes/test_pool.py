@@ -1,0 +1,95 @@
+"""Flows of UDP among the workers of a pool, as the parent moves them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from typing_extensions import override
+
+from txmux.processes.channel import GoneError
+from txmux.processes.exchange import Workers
+from txmux.processes.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class _Worker:
+    """A worker that serves, and does what a test says.
+
+    Args:
+        number: Counted from 0.
+
+    Attributes:
+        heard: What it was told and asked, in its order.
+        asked: What it has yet to answer, by its kind.
+    """
+
+    ready = True
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.heard: list[str] = []
+        self.asked: dict[str, Deferred[Any]] = {}
+
+    def tell(self, kind: str, **_: Any) -> None:
+        self.heard.append(kind)
+
+    def ask(self, kind: str, **_: Any) -> Deferred[Any]:
+        self.heard.append(kind)
+        answer: Deferred[Any] = Deferred()
+        self.asked[kind] = answer
+        return answer
+
+    def retire(self, gone: Sequence[str]) -> None:
+        self.heard.append(f"retire {[*gone]}")
+
+    def answer(self, kind: str) -> None:
+        self.asked.pop(kind).callback(None)
+
+
+class FlowsTest(SynchronousTestCase):
+    """Two workers, of which the first one reads datagrams."""
+
+    @override
+    def setUp(self) -> None:
+        make: Any = _Worker
+        self.pool = Pool(make, Clock())
+        self.first, self.second = _Worker(0), _Worker(1)
+        workers: list[Any] = [self.first, self.second]
+        self.pool.workers += workers
+        self.pool.share_datagrams()
+
+    def pausing(self) -> Deferred[None]:
+        """Have the workers leave clients to another process, as before an upgrade."""
+        return Deferred.fromCoroutine(Workers(self.pool, accepting=True).pause())
+
+    def test_waits_for_flows(self) -> None:
+        """Nobody is paused for an upgrade before all flows are with the worker that reads datagrams."""
+        pausing = self.pausing()
+        self.assertNotIn("pause", self.first.heard + self.second.heard)
+        self.first.answer("flows_moved")
+        for worker in (self.first, self.second):
+            worker.answer("pause")
+        self.assertNoResult(pausing)  # one may have taken another one's place meanwhile
+        self.first.answer("flows_moved")
+        self.successResultOf(pausing)
+
+    def test_does_not_know(self) -> None:
+        """A worker that has ended, or is of a version that does not know the question, is not waited for."""
+        self.pausing()
+        self.first.asked.pop("flows_moved").errback(GoneError())
+        self.assertIn("pause", self.second.heard)
+
+    def test_knows_which_flows(self) -> None:
+        """The next reader awaits flows before it is given the channel by which they come, and not once more after that."""
+        self.pool.workers.reverse()
+        self.pool.resize(1)
+        heard = self.second.heard
+        self.assertIn("take_datagrams", heard)
+        last = max(index for index, kind in enumerate(heard) if kind == "await_flows")
+        self.assertLess(last, heard.index("take_over"))
+        self.assertIn("hand_over", self.first.heard)
