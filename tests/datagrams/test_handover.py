@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.defer import Deferred, fail
 
 from tests.datagrams.handover_case import HandoverCase, There
+from tests.processes.handover_case import descriptors
 from tests.support.datagrams import Talker, turn
-from txmux.datagrams.handover import hand_over_flows
+from txmux.datagrams.flow import Flow
+from txmux.datagrams.handover import adopt_flows, hand_over_flows
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def _connected(port: int) -> int:
+    """Give the descriptor of a socket to a server."""
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    one.connect(("127.0.0.1", port))
+    return one.detach()
 
 
 class HandoverTests(HandoverCase):
@@ -173,3 +184,81 @@ class HandoverTests(HandoverCase):
         self.assertEqual((len(self.old.connections), len(self.new.connections)), (1, 1))
         server.say(b"unasked", server.senders[0][1])
         self.assertEqual((await client.hears(2))[1], b"unasked")
+
+    async def test_row_that_is_no_flow(self) -> None:
+        """Of a batch, a row that is no flow at all, and one whose client is unreadable, are refused by themselves; no descriptor stays open."""
+        server = Talker.listening(self, answer=lambda d: d)
+        clients = [Talker.listening(self) for _ in range(4)]
+        port = self.begin(server.port)
+        for client in clients:
+            await client.asks(b"one", port)
+        there = self.there()
+        before = descriptors()
+        ask = there.ask
+        spoilt: list[Any] = []
+
+        def spoil(kind: str, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
+            spoilt.extend(told["peer"] for told in flows[:2])
+            return ask(kind, flows=["what", {**flows[1], "client": "nobody"}, *flows[2:]], **values)
+
+        self.patch(there, "ask", spoil)
+        self.assertEqual(await hand_over_flows([*self.old.connections], there), 2)
+        self.assertEqual((len(self.old.connections), len(self.new.connections)), (2, 2))
+        self.assertEqual(descriptors(), before)
+        [backend] = self.new.upstreams.all()
+        self.assertEqual(backend.pool.connections, 2)
+        for client, seen in zip(clients, [*server.senders], strict=True):
+            server.say(b"unasked", seen[1])
+            self.assertEqual((await client.hears(2))[1], b"unasked")
+        moved = [client for client in clients if ("127.0.0.1", client.port) not in spoilt]
+        self.assertEqual(len(moved), 2)
+        for client in moved:
+            self.assertEqual(await client.asks(b"two", port), b"two")
+
+    async def test_any_value(self) -> None:
+        """Whatever a row has in the place of a value, the other row is taken, and nothing is left of what is refused."""
+        server, _, _, _ = await self.prepare()
+        flows = [one for one in self.old.connections if isinstance(one, Flow)]
+        told = json.dumps([{**one.told(), "has_socket": True} for one in flows])
+        self.there()
+        before = descriptors()
+        [backend] = self.new.upstreams.all()
+        [row, _] = json.loads(told)
+        for name, value in [
+            (name, value)
+            for name in (*row, *(f"record {key}" for key in ("listener", "server", "reason")))
+            if name != "has_socket"
+            for value in (None, "what", -1, [None], {"what": None})
+        ]:
+            rows = json.loads(told)
+            inside, key = (
+                (rows[0]["record"], name[7:]) if name[:7] == "record " else (rows[0], name)
+            )
+            inside[key] = value
+            answer = adopt_flows(
+                [_connected(server.port) for _ in rows],
+                rows,
+                lambda *_: (self.new, self.port_there),
+            )
+            count = len(answer["taken"])
+            self.assertIn(1, answer["taken"], (name, value))
+            left = len(self.new.connections), backend.pool.connections, descriptors() - before
+            self.assertLessEqual(max(left), count, (name, value))
+            self.new.abort("killed")
+            left = len(self.new.connections), backend.pool.connections, descriptors() - before
+            self.assertEqual((left, self.port_there.flows), ((0, 0, 0), {}), (name, value))
+
+    async def test_another_number_of_sockets(self) -> None:
+        """If nobody knows which socket is whose, no flow is taken, and all sockets are closed."""
+        await self.prepare()
+        there = self.there()
+        before = descriptors()
+        ask = there.ask
+
+        def spoil(kind: str, *, flows: list[dict[str, Any]], **values: Any) -> Deferred[Any]:
+            return ask(kind, flows=[{**flows[0], "has_socket": False}, *flows[1:]], **values)
+
+        self.patch(there, "ask", spoil)
+        self.assertEqual(await hand_over_flows([*self.old.connections], there), 0)
+        self.assertEqual((len(self.old.connections), len(self.new.connections)), (2, 0))
+        self.assertEqual(descriptors(), before)

@@ -238,9 +238,13 @@ class Flows:
             key: Its own there.
             record: What is known of it.
             told: What else the other process has told.
+
+        Raises:
+            ValueError: The client's address cannot be read.
         """
         client = address_in(client_of(told))
-        assert client is not None  # noqa: S101 - a flow has one
+        if client is None:
+            raise ValueError(f"{client_of(told)!r} is not an address and a port")
         generation = self._factory.generation
         if 0 < told.get("generation", 0) < generation.number:
             generation = attrs.evolve(generation, number=told["generation"])

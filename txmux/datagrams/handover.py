@@ -12,6 +12,7 @@ Neither process reads a client's datagrams before it has the flow: what comes to
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,6 @@ from twisted.logger import Logger
 
 from txmux.datagrams.flow import Flow
 from txmux.datagrams.flows import flows_of
-from txmux.errors import MuxError
 from txmux.observe.reasons import understood
 from txmux.observe.record import ConnectionRecord
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from txmux.backends.pool.member import Member
     from txmux.backends.upstream import Upstream
-    from txmux.datagrams.port import DatagramPort
+    from txmux.datagrams.port import DatagramPort, Key
     from txmux.frontend.listener import MuxFactory
 
     Led = tuple[Upstream, Member | None]
@@ -120,24 +120,52 @@ def adopt_flows(
         flows: What was told of each.
         find: Gives the listener of a name and the port of a place; ``None`` if this process reads no datagrams there.
     """
+    has_socket = [_has_socket(told) for told in flows]
+    if sum(has_socket) != len(descriptors):  # nobody knows which is whose
+        _log.error(
+            "no flow is taken over: {count} sockets have come, and {flows} flows have one",
+            count=len(descriptors),
+            flows=sum(has_socket),
+        )
+        for one in descriptors:
+            os.close(one)
+        return {"taken": []}
     taken = []
-    sockets = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
+    left = iter(descriptors)
     for index, told in enumerate(flows):
-        server = next(sockets, None) if told.get("has_socket", True) else None
+        server: socket.socket | None = None
+        descriptor = next(left) if has_socket[index] else None
         try:
+            if descriptor is not None:
+                server = _socket_of(descriptor)
             is_taken = _adopt(told, server, find)
-        except (KeyError, TypeError, ValueError, OSError, MuxError) as problem:
+        except Exception as problem:  # noqa: BLE001 - what is wrong with one must not become the trouble of the others
             _log.info("a flow cannot be taken over: {why}", why=repr(problem))
             is_taken = False
         if is_taken:
             taken.append(index)
         elif server is not None:
             server.close()
-    for server in sockets:
-        server.close()
     if len(taken) < len(flows):
         _log.info("flows that begin anew: {count}", count=len(flows) - len(taken))
     return {"taken": taken}
+
+
+def _has_socket(told: Any) -> bool:
+    return bool(told.get("has_socket", True)) if isinstance(told, dict) else True
+
+
+def _socket_of(descriptor: int) -> socket.socket:
+    """Make a socket of a descriptor, which is closed if it is none.
+
+    Raises:
+        OSError: It is none.
+    """
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) -> bool:
@@ -147,34 +175,44 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
         return False
     factory, port = found
     record = ConnectionRecord(**{k: v for k, v in told["record"].items() if k in _FIELDS})
+    if record.reason is not None:
+        raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(told["peer"]), bytes.fromhex(told["local"]))
     led_to = _led_to(factory, record, told, server)
     if led_to is None and _is_led(told):
         return False
-    newer = port.flows.get(key)
-    if isinstance(newer, Flow) and newer.record.id == record.id:
-        newer.comes_back()
-    elif isinstance(newer, Flow):  # it has begun while this one was on its way
-        newer.over("limit")
+    _make_way(port, key, record)
     if server is not None:
         factory.engine.descriptors.let_in()
-    flow = flows_of(factory).adopt(port, key, record, told)
 
     def port_of(name: str) -> DatagramPort | None:
         place = find(listener, name)
         return None if place is None else place[1]
 
+    flow: Flow | None = None
     try:
+        flow = flows_of(factory).adopt(port, key, record, told)
         flow.go_on(told, led_to, server, port_of)
     except BaseException:
-        if led_to is not None and led_to[1] is not None and flow.server_socket is None:
+        has_way = flow is not None and flow.server_socket is not None
+        if led_to is not None and led_to[1] is not None and not has_way:
             pool = led_to[0].pool
             (pool.released if told.get("answered", True) else pool.abandoned)(led_to[1])
-        flow.logged = False
-        flow.over("error")
+        if flow is not None:
+            flow.logged = False
+            flow.over("error")
         raise
     port.arrived(key, flow)
     return True
+
+
+def _make_way(port: DatagramPort, key: Key, record: ConnectionRecord) -> None:
+    """Have no other flow in the place of one that comes."""
+    newer = port.flows.get(key)
+    if isinstance(newer, Flow) and newer.record.id == record.id:
+        newer.comes_back()
+    elif isinstance(newer, Flow):  # it has begun while this one was on its way
+        newer.over("limit")
 
 
 def _is_led(told: Mapping[str, Any]) -> bool:

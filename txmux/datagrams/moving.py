@@ -220,9 +220,9 @@ class Movable(Asked):
         """
         state = told.get("state", "relaying")
         self.logged = told["logged"]
-        self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = told["counts"]
-        # The other process has counted these.
-        self._counted_before = tuple(told["counts"])
+        counts = tuple(map(int, told["counts"]))
+        self.bytes_in, self.bytes_out, self.datagrams_in, self.datagrams_out = counts
+        self._counted_before = counts  # by the other process
         self._counted = self.engine.column.route(self.record.listener, self.record.route or "")
         self._started_at -= told["age"]
         self.held = tuple(b64decode(data) for data in told.get("held", ()))
