@@ -75,7 +75,9 @@ class Exchange:
                 await _outcome(answer)
             else:
                 answer.addErrback(lambda _: None)
-        await self._pool.flows_moved(self._able)  # one may have taken another one's place in between
+        await self._pool.flows_moved(
+            self._able
+        )  # one may have taken another one's place in between
 
     async def accept(self) -> None:
         """Have all workers accept clients.

@@ -264,9 +264,10 @@ class Pool:
         Args:
             able: Workers that answer; no other is waited for.
         """
-        if self._reads in able:
+        reader = self._reads
+        if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
-                await self._reads.ask("flows_moved", seconds=LONGEST)
+                await reader.ask("flows_moved", seconds=LONGEST)
 
     def _retire(self, workers: Sequence[Worker]) -> None:
         """Have workers end when their connections have moved or ended; those that serve are others already."""
@@ -373,7 +374,7 @@ class Pool:
                 **(answer if answered else {}),
             }
             for worker, (answered, answer) in zip(workers, answers, strict=True)
-            if not worker.has_ended
+            if worker in self.all() and not worker.has_ended
         ]
         sums = {
             name: sum(one.get(name, 0) for one in told) for name in ("active", "undecided", "older")
