@@ -31,4 +31,6 @@ def audit(caller: Caller, what: str, status: int, result: str) -> None:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,7 +106,7 @@ _known: dict[str, tuple[list[int], Registry]] = {}
 
 def _changed_at(folder: str) -> int:
     try:
-        return os.stat(folder).st_mtime_ns
+        return Path(folder).stat().st_mtime_ns
     except OSError:
         return 0
 

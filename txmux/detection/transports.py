@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WholeDatagram", "datagram_predicate", "transports_of"]
 
+_ALL = frozenset(Transport)
 _TCP_ONLY = frozenset({Transport.TCP})
 
 
@@ -26,7 +27,7 @@ def transports_of(matcher: IProtocolMatcher) -> frozenset[Transport]:
     """
     declared = getattr(matcher, "transports", _TCP_ONLY)
     transports = frozenset(declared)
-    if not transports or not all(isinstance(one, Transport) for one in transports):
+    if not transports or not transports <= _ALL:
         raise TypeError(f"its 'transports' is {declared!r}, not a collection of Transport")
     return transports
 

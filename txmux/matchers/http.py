@@ -74,7 +74,7 @@ class _HttpPredicate:
     @property
     def _asks(self) -> bool:
         """Whether what is asked for counts, and not only how."""
-        return any(wanted is not None for wanted in (self.methods, self.host, self.path))
+        return not (self.methods is None and self.host is None and self.path is None)
 
     def __call__(self, peeked: Peeked, /) -> Verdict:
         if self.http2 and peeked.data[:1] in _PREFACE_BEGUN:

@@ -251,7 +251,9 @@ class Channel(Protocol):
     def _taken(self, handler: Callable[..., object], values: dict[str, Any]) -> dict[str, Any]:
         """Leave out what a handler has no argument for."""
         names = self._signature(handler).parameters
-        if any(one.kind is one.VAR_KEYWORD for one in names.values()):
+        if (
+            names and [*names.values()][-1].kind is inspect.Parameter.VAR_KEYWORD
+        ):  # it is the last one
             return values
         return {name: value for name, value in values.items() if name in names}
 
@@ -289,8 +291,9 @@ def _read(line: bytes) -> tuple[str, int | None, int, dict[str, Any]]:
     """Give the kind of a message, its number if it is a question, how many descriptors it has, and its values."""
     values: dict[str, Any] = parse_json(line)
     kind, number, count = values.pop("kind"), values.pop("ask", None), values.pop("descriptors", 0)
-    numbers = (number or 0, count, values["to"] if kind == "answer" else 0)
-    if not (isinstance(kind, str) and all(isinstance(one, int) for one in numbers)) or count < 0:
+    to = values["to"] if kind == "answer" else 0
+    is_message = isinstance(kind, str) and isinstance(to, int)
+    if not (is_message and isinstance(number or 0, int) and isinstance(count, int)) or count < 0:
         raise TypeError(f"{line[:100]!r} has a value of the wrong type")
     return kind, number, count, values
 

@@ -66,7 +66,7 @@ class Changeover:
         arrival: Of its connections.
     """
 
-    def __init__(  # noqa: PLR0913 - all that is handed over, by name
+    def __init__(  # noqa: PLR0913, PLR0917 - all that is handed over
         self,
         reactor: Any,
         sockets: ListeningSockets,

@@ -167,6 +167,7 @@ class Backend:
     """A group of servers, and how connections to it are kept. Times are seconds, rates bytes in a second.
 
     Attributes:
+        transport: What its servers are spoken to by.
         proxy_tlvs: What the header of the PROXY protocol, version 2, tells beside the addresses.
         source: Local addresses to connect from, in turn, or only ``client``: the client's own address.
         check: ``None`` means no check.
@@ -191,6 +192,7 @@ class Backend:
 
     name: str
     servers: tuple[Server, ...]
+    transport: Transport = attrs.field(init=False, eq=False, repr=False)
     balance: Balance = "round-robin"
     proxy_protocol: Literal["off", "v1", "v2"] = "off"
     proxy_tlvs: tuple[str, ...] = ()
@@ -224,11 +226,12 @@ class Backend:
     def _usual_idle_timeout(self) -> float:
         return 180.0 if self.transport is Transport.UDP else 3600.0
 
-    @property
-    def transport(self) -> Transport:
-        """What its servers are spoken to by."""
-        is_udp = any(server.kind == "udp" for server in self.servers)
-        return Transport.UDP if is_udp else Transport.TCP
+    @transport.default
+    def _transport_of_servers(self) -> Transport:
+        for server in self.servers:
+            if server.kind == "udp":
+                return Transport.UDP
+        return Transport.TCP
 
 
 Outcome = Backend | Handover | InProcess | Refusal

@@ -42,6 +42,7 @@ class Listener:
     Attributes:
         endpoints: Twisted server endpoint strings or the short forms ``ADDRESS:PORT``, ``[V6]:PORT``, ``:PORT``,
             as written; or ``udp:`` and one of these or a port.
+        transport: Whether streams come in, or datagrams.
         first: Who speaks first. ``server``: clients are led to `default` as soon as they are accepted.
         silent: Where clients are led that say nothing: the first line that fits counts; one outcome is for all of them.
         race: Whether the server that silence leads to is connected at once, in case the client says nothing.
@@ -66,6 +67,7 @@ class Listener:
 
     name: str
     endpoints: tuple[str, ...] = ()
+    transport: Transport = attrs.field(init=False, eq=False, repr=False)
     detect_timeout: float = attrs.field()
     peek_limit: int = attrs.field()
     first: Literal["client", "server"] = "client"
@@ -98,8 +100,9 @@ class Listener:
     def _usual_peek_limit(self) -> int:
         return 16 * 1024 if self.transport is Transport.UDP else 32 * 1024
 
-    @property
-    def transport(self) -> Transport:
-        """Whether streams come in, or datagrams."""
-        is_udp = any(text.startswith("udp:") for text in self.endpoints)
-        return Transport.UDP if is_udp else Transport.TCP
+    @transport.default
+    def _transport_of_endpoints(self) -> Transport:
+        for text in self.endpoints:
+            if text.startswith("udp:"):
+                return Transport.UDP
+        return Transport.TCP

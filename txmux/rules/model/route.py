@@ -100,7 +100,7 @@ class Route:
         Returns:
             The route itself, if that is all of them; ``None`` if there are none.
         """
-        lines = tuple(line for one in self.alternatives if (line := one.over(transport)))
+        lines = tuple(filter(None, [one.over(transport) for one in self.alternatives]))
         if not lines:
             return None
         return self if lines == self.alternatives else attrs.evolve(self, alternatives=lines)

@@ -107,7 +107,8 @@ class _Reader:
         self._key = ""
 
     def entry(self, number: int, line: str) -> None:
-        key, equals, value = (part.strip() for part in line.partition("="))
+        key, equals, value = line.partition("=")
+        key, value = key.strip(), value.strip()
         self._finish_entry()
         # Also for a line that is not an entry, so that the lines that continue it are not told of as further problems.
         self._items = []

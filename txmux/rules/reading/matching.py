@@ -52,7 +52,7 @@ def _options(
     matcher: IProtocolMatcher, words: Sequence[str], matchers: Iterable[str]
 ) -> dict[str, str]:
     known = _option_names(matcher)
-    takes = f"{matcher.name} takes {', '.join(f'{name}=' for name in known) or 'no options'}"
+    takes = f"{matcher.name} takes {'=, '.join(known) + '=' if known else 'no options'}"
     wrong = misplaced(words, known, matchers)
     if wrong:
         raise InvalidValueError(f"{wrong} ({takes})")

@@ -94,7 +94,7 @@ _last: Rules | None = None
 
 
 def _remembered(rules: Rules) -> Rules:
-    global _last
+    global _last  # noqa: PLW0603 - it is about the process
     _last = rules
     return rules
 

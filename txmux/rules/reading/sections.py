@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -83,7 +84,8 @@ def missing_keys(section: Section, kind: str) -> list[Problem]:
     for entry in section.entries.values():
         meant.update(stands_for(kind, entry.key))
         meant.add(entry.key if entry.key in known else nearest(entry.key, known))
-        meant.update(_like_key(item) for item in entry.items if item.line != entry.line)
+        for item in entry.items[1:]:
+            meant.add(_like_key(item) if item.line != entry.line else None)
     return [
         section.problem(f"is missing; write for example '{name} = {key.example}'", name)
         for name, key in TABLES[kind].items()
@@ -145,7 +147,7 @@ def _values(
             problems.append(section.problem(message, entry.key, line=item.line))
         items = items[:1]
     reader = _Reader(section, entry, kind, tuple(known), reading)
-    return [value for item in items for value in reader.read(item)]
+    return [*chain.from_iterable(map(reader.read, items))]
 
 
 @attrs.frozen

@@ -73,7 +73,7 @@ def expand_section(
     Returns:
         The section, in which the lines that are wrong count as unread, and what is wrong with them.
     """
-    if not any("$" in item.text for entry in section.entries.values() for item in entry.items):
+    if not _has_variable(section):
         return section, []
     problems: list[Problem] = []
     entries, unread = {}, [*section.unread]
@@ -111,3 +111,11 @@ def _expanded(items: Sequence[Item], variable: Callable[[str], str | None]) -> I
         # The lines of a variable are those of a value.
         for line in filter(None, map(str.strip, lines)):
             yield Item(item.line, line)
+
+
+def _has_variable(section: Section) -> bool:
+    for entry in section.entries.values():
+        for item in entry.items:
+            if "$" in item.text:
+                return True
+    return False
