@@ -218,6 +218,16 @@ class CountersTest(SynchronousTestCase):
             self.counters.forget(versions)
             self.assertEqual("route\npublic\na" in self.counters.layout.places, is_there)
 
+    def test_has_connections(self) -> None:
+        """A listener has connections from the first client to the last, whoever counts them and whether the rules have it still."""
+        self.assertFalse(self.counters.has_connections("public"))
+        column = worker_of(self.counters, 1)
+        self.begin(column, "a")
+        self.assertTrue(self.counters.has_connections("public"))
+        self.assertFalse(self.counters.has_connections("other"))
+        self.counters.ended(1)
+        self.assertFalse(self.counters.has_connections("public"))
+
     def test_refused(self) -> None:
         """What rules have that hold is counted on, whatever rules were refused."""
         column = worker_of(self.counters, 1)

@@ -125,6 +125,12 @@ class Counters:
         blocks += [found[key] for found in self._before() if key in found]
         return [sum(cells) for cells in zip(*blocks, strict=True)]
 
+    def has_connections(self, listener: str) -> bool:
+        """Tell whether a listener has connections in any process."""
+        key = LISTENER.key(listener)
+        cells = self.cells(key) if key in self.layout.places else []
+        return bool(cells) and live(cells) > 0
+
     def read(self) -> Reading:
         """Give the numbers of this moment."""
         # Possibly in a thread of its own, while the rest goes on. A place that another one gets meanwhile is still that of the first.
