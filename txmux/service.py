@@ -104,7 +104,7 @@ class MuxService(Steering, Service):
         self._supervisor: Supervisor | None = None
         self._account: Account | None = None
         self.counted = Counters()
-        self._counting = counting = Counting(reactor.seconds)
+        self._counting = counting = Counting(reactor.seconds, lambda: self.rules, self.counted)
         self._reloading = Coalescing(self._reload)
         self._given: Rules | None = None
         self._stopping = False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import resource
 import sys
 from array import array
 from ipaddress import ip_address
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -24,7 +27,9 @@ from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from txmux.frontend.limits.admission import Admission, Tally
+    from txmux.frontend.limits.per_source import Permit
     from txmux.observe.reasons import LimitName
+    from txmux.rules.model import Listener, Rules
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
 
@@ -214,6 +219,163 @@ class SharedLimitsTest(SynchronousTestCase):
         one, other = self.admissions("new")
         one.enter(None, CLIENT)
         self.assert_refused(other)
+
+
+def limited(*names: str) -> Rules:
+    """Give rules with these listeners, of which each limits sources and connections."""
+    keys = "endpoint = 127.0.0.1:0\nmax_connections = 2\nconnection_rate_per_source = 1/s burst=4\n"
+    return parse("".join(f"[listen {name}]\n{keys}" for name in names), "x")
+
+
+def named(rules: Rules, name: str) -> Listener:
+    """Give one of their listeners."""
+    return next(one for one in rules.listeners if one.name == name)
+
+
+class RemovedListenersTest(SynchronousTestCase):
+    """Rules whose listeners get other names, in a parent and a worker."""
+
+    def setUp(self) -> None:
+        """Have listeners `a` and `b`."""
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.in_force, self.pending = {"a", "b"}, set[str]()
+        self.limits = SharedLimits.make(
+            limited("a", "b"), 16, lambda names: {*names} & (self.in_force | self.pending)
+        )
+        self.limits.share()
+        self.addCleanup(self.limits.close)
+        self.worker = SharedLimits(os.dup(self.limits.descriptor), self.limits.layout)
+        self.addCleanup(self.worker.close)
+        self.use("a", "b")
+
+    def use(self, *names: str) -> None:
+        """Let rules with these listeners be in force."""
+        self.extend(*names)
+        self.in_force = {*names}
+
+    def extend(self, *names: str) -> None:
+        """Prepare rules with these listeners."""
+        self.rules = limited(*names)
+        self.limits.extend(self.rules)
+        self.worker.use(self.limits.layout)
+
+    def admission(self, name: str, number: int = 1) -> Admission:
+        """Give that of a listener in a worker; of two in this process, the parent's counts for the second."""
+        service = self.worker if number == 1 else self.limits
+        return service.admissions(number, self.clock.seconds, 0)(named(self.rules, name))
+
+    def admitted(self, admission: Admission) -> int:
+        """Tell how many clients are let in, each of a source of its own; all leave again."""
+        permits: list[Permit | None] = []
+        with contextlib.suppress(Refused):
+            while True:
+                host = f"198.51.100.{len(permits)}"
+                permits.append(admission.enter(None, IPv4Address("TCP", host, 1)))
+        for permit in permits:
+            admission.leave(permit)
+        return len(permits)
+
+    def used(self) -> tuple[int, int, int, int]:
+        """Give the size of the memory, and how many descriptors, mappings and counters there are."""
+        maps = Path("/proc/self/maps").read_text().count("txmux limits")
+        return (
+            os.fstat(self.limits.descriptor).st_size,
+            len([*Path("/proc/self/fd").iterdir()]),
+            maps,
+            len(self.worker._counters),
+        )
+
+    def test_new_names(self) -> None:
+        """However often listeners get new names, nothing grows, and a connection that goes on counts for its own listener."""
+        kept = self.admission("a")
+        permit = kept.enter(None, CLIENT)
+        usages = []
+        for number in range(120):
+            self.use("b", f"c{number}")
+            for name in ("b", f"c{number}"):
+                self.assertEqual(self.admitted(self.admission(name)), 2)
+            self.clock.advance(2)
+            usages.append(self.used())
+        self.assertEqual(usages[2:], [usages[2]] * 118)
+        self.use("a")
+        self.assertEqual(self.admitted(self.admission("a", 2)), 1)
+        kept.leave(permit)
+        self.assertEqual(self.admitted(self.admission("a", 2)), 2)
+
+    def test_exact(self) -> None:
+        """Whoever comes, goes and keeps connections while listeners go and come back, each has its limit."""
+        choose = random.Random(1)
+        held: list[tuple[str, Admission, Permit | None]] = []
+        for number in range(2000):
+            if choose.random() < 0.1:
+                self.use(*choose.sample("abcdef", 3))
+            elif choose.random() < 0.5 and held:
+                _, admission, permit = held.pop(choose.randrange(len(held)))
+                admission.leave(permit)
+            else:
+                name = choose.choice([*self.in_force])
+                admission = self.admission(name, choose.choice((1, 2)))
+                client = IPv4Address("TCP", f"198.51.{number // 250}.{number % 250}", 1)
+                if sum(one == name for one, _, _ in held) < 2:
+                    held.append((name, admission, admission.enter(None, client)))
+                else:
+                    self.assertRaises(Refused, admission.enter, None, client)
+
+    def test_on_its_way(self) -> None:
+        """The place of a connection that is on its way to another process is not taken."""
+        self.admission("a").enter(None, CLIENT)
+        self.admission("a").move_away(None)
+        self.use("b")
+        self.use("b", "c")
+        self.assertEqual(self.admitted(self.admission("c")), 2)
+        self.use("a", "b")
+        self.assertEqual(self.admitted(self.admission("a")), 1)
+
+    def test_expected(self) -> None:
+        """Nor is that of one which another service will hand over."""
+        self.limits.expect({"counts": {"a": 1}}, self.clock.seconds())
+        self.use("b")
+        self.use("b", "c")
+        self.assertEqual(self.admitted(self.admission("c")), 2)
+        self.limits.expect_no_more()
+        self.use("c", "d")
+        self.assertNotIn("a", self.limits.layout.rows)
+
+    def test_pending(self) -> None:
+        """Nor that of a listener with a connection that is yet to be admitted."""
+        pending = self.admission("a")
+        self.pending = {"a"}
+        self.use("b")
+        self.use("b", "c")
+        pending.enter(None, CLIENT)
+        self.assertEqual(self.admitted(self.admission("c")), 2)
+
+    def test_refused_rules(self) -> None:
+        """Listeners of the rules in force keep their places, whatever rules are refused."""
+        one = self.admission("a")
+        for number in range(3):
+            self.extend(f"refused{number}")
+        self.extend("a", "b", "c")
+        one.enter(None, CLIENT)
+        self.assertEqual(self.admitted(self.admission("a", 2)), 1)
+        self.assertEqual(self.admitted(self.admission("c")), 2)
+
+    def test_rates(self) -> None:
+        """No source waits for what it did at a listener that is gone."""
+        self.visit("a")
+        table = self.limits.layout.tables["a"]
+        self.use("b")
+        self.use("b", "c")
+        self.assertEqual(self.limits.layout.tables["c"], table)
+        self.visit("c")
+
+    def visit(self, name: str) -> None:
+        """Let one source in as often as it may come at once."""
+        one = self.admission(name)
+        for _ in range(4):
+            one.leave(one.enter(None, CLIENT))
+        self.assertRaises(Refused, one.enter, None, CLIENT)
 
 
 class SparseTest(SynchronousTestCase):

@@ -229,7 +229,14 @@ class SourceTable:
         Args:
             column: That of the process.
         """
-        for at, _ in self._each(2 + column):
+        self._zero(2 + column)
+
+    def refill(self) -> None:
+        """Fill all buckets, since the table is another listener's from now on."""
+        self._zero(1)
+
+    def _zero(self, number: int) -> None:
+        for at, _ in self._each(number):
             self.numbers[at] = 0
 
 

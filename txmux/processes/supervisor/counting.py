@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from txmux.processes.supervisor.limits import SharedLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from txmux.frontend.limits.admission import Admission
+    from txmux.observe.counting.counters import Counters
     from txmux.rules.model import Listener, Rules
 
 __all__ = ["Counting"]
@@ -23,19 +24,30 @@ class Counting:
 
     Args:
         seconds: Tells the time, the same in all processes.
+        rules: Gives those in force, until others are.
+        counters: Those of all processes.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, seconds: Callable[[], float], rules: Callable[[], Rules], counters: Counters
+    ) -> None:
         self._seconds = seconds
+        self._rules = rules
+        self._counters = counters
         self._limits: SharedLimits | None = None
 
     def limits(self, rules: Rules) -> SharedLimits:
         """Give the memory, with room for what these rules count, too."""
         if self._limits is None:
             most = max(_MOST_WORKERS, 2 * rules.settings.workers)
-            self._limits = SharedLimits.make(rules, most)
+            self._limits = SharedLimits.make(rules, most, self._in_use)
         self._limits.extend(rules)
         return self._limits
+
+    def _in_use(self, names: Collection[str]) -> set[str]:
+        """Return the listeners that are in the rules in force or have connections, including those that are not admitted yet."""
+        known = {listener.name for listener in self._rules().listeners}
+        return {name for name in names if name in known or self._counters.has_connections(name)}
 
     def admissions(self, rules: Rules) -> Callable[[Listener], Admission]:
         """Give what makes the admission of a listener in this process; see `SharedLimits.admissions`."""

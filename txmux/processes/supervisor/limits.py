@@ -19,7 +19,7 @@ from txmux.frontend.limits.per_source import PerSource, SourceLimits, SourceTabl
 from txmux.sharedmemory import grow, make, mapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from txmux.rules.model import Listener, Rules
 
@@ -136,7 +136,7 @@ class LayoutError(MuxError):
 
 @attrs.define
 class Layout:
-    """Where each number is in the memory. It only ever grows, so that what counts in one place goes on.
+    """Where each number is in the memory. A listener keeps its place for as long as anything may count there.
 
     Attributes:
         columns: The highest number of processes, and two more.
@@ -150,14 +150,31 @@ class Layout:
     tables: dict[str, int] = attrs.field(factory=dict, validator=_PLACES)
     size: int = attrs.field(default=Hops.SIZE, validator=instance_of(int))
 
-    def extend(self, rules: Rules) -> None:
-        """Find places for all that the listeners of rules count."""
-        for name in ("", *(listener.name for listener in rules.listeners)):
-            if name not in self.rows:
-                self.rows[name] = self._add(self.columns * _SIZE)
-        for listener in rules.listeners:
-            if SourceLimits.of(listener) is not None and listener.name not in self.tables:
-                self.tables[listener.name] = self._add(SourceTable.size(self.columns))
+    def extend(self, rules: Rules, unused: Collection[str] = ()) -> None:
+        """Allocate places for all that the listeners of rules count.
+
+        Args:
+            rules: Name the listeners; those that have a place keep it.
+            unused: Other listeners, whose places are taken before the memory grows.
+        """
+        names = ["", *(listener.name for listener in rules.listeners)]
+        limited = [one.name for one in rules.listeners if SourceLimits.of(one) is not None]
+        self._allocate(self.rows, names, self.columns * _SIZE, unused)
+        self._allocate(self.tables, limited, SourceTable.size(self.columns), unused)
+
+    def _allocate(
+        self, places: dict[str, int], names: Iterable[str], size: int, unused: Iterable[str]
+    ) -> None:
+        spare = iter([name for name in unused if name in places])
+        for name in names:
+            if name in places:
+                continue
+            former = next(spare, None)
+            if former is not None:
+                places[name] = places.pop(former)
+            else:
+                places[name] = self.size
+                self.size += size
 
     def check(self) -> None:
         """See that each has its place in the memory.
@@ -175,11 +192,6 @@ class Layout:
             or any(start < Hops.SIZE or start % _SIZE for start in starts)
         ):
             raise LayoutError(f"not all that is counted has a place in {self.size} bytes of memory")
-
-    def _add(self, size: int) -> int:
-        start = self.size
-        self.size += size
-        return start
 
 
 class SharedLimits:
@@ -202,18 +214,26 @@ class SharedLimits:
     def __init__(self, descriptor: int, layout: Layout) -> None:
         self.descriptor = descriptor
         self._lock = FileLock(descriptor)
-        self._counters: dict[str, Counter] = {}
+        # By worker and place, not by name: should a connection outlive its listener's place, both users of it write the same number.
+        self._counters: dict[tuple[int, int], Counter] = {}
+        self._in_use: Callable[[Collection[str]], Collection[str]] = set
         self._memory = memoryview(b"")
         self.use(layout)
         self.hops = Hops(self._memory[: Hops.SIZE])
 
     @classmethod
-    def make(cls, rules: Rules, workers: int) -> SharedLimits:
+    def make(
+        cls,
+        rules: Rules,
+        workers: int,
+        in_use: Callable[[Collection[str]], Collection[str]] = set,
+    ) -> SharedLimits:
         """Make the memory, for this process and the workers that are given its descriptor.
 
         Args:
             rules: With which it begins.
             workers: The highest number of them, also later.
+            in_use: Returns which of these listeners keep their places although nothing is counted there now; all if not given.
         """
         descriptor = make("txmux limits")
         layout = Layout(1 + workers + 2)
@@ -221,6 +241,7 @@ class SharedLimits:
         _make_room(descriptor, layout)
         made = cls(descriptor, layout)
         made._lock.is_needed = False
+        made._in_use = in_use
         return made
 
     def share(self) -> None:
@@ -233,17 +254,31 @@ class SharedLimits:
         return self.layout.columns - 3
 
     def extend(self, rules: Rules) -> None:
-        """Make room for what other rules count, too.
+        """Make room for what other rules count, too. The places of removed listeners without connections are reused.
 
         Raises:
             OSError: There is none; all is as before.
         """
         known = self.layout
         layout = attrs.evolve(known, rows={**known.rows}, tables={**known.tables})
-        layout.extend(rules)
-        if layout.size > known.size:
+        layout.extend(rules, self._unused(rules))
+        if layout != known:
             _make_room(self.descriptor, layout)
             self.use(layout)
+            for name in layout.tables.keys() - known.tables.keys():
+                self._tables[name].refill()
+
+    def _unused(self, rules: Rules) -> list[str]:
+        """Return the removed listeners that count nothing any more."""
+        rows, tables = self.layout.rows, self.layout.tables
+        named = {"", *(listener.name for listener in rules.listeners)}
+        idle = [
+            name
+            for name in {**rows, **tables}
+            if name not in named and not (name in rows and any(self._row(name)))
+        ]
+        in_use = self._in_use(idle)
+        return [name for name in idle if name not in in_use]
 
     def use(self, layout: Layout) -> None:
         """Follow the parent, who has made room.
@@ -253,7 +288,7 @@ class SharedLimits:
         """
         layout.check()
         if layout.size > len(self._memory):
-            # The one before is given back with the last that uses it.
+            # The mapping before is unmapped with the last connection that is counted there.
             self._memory = mapped(self.descriptor, _room(layout))
         self.layout = layout
         size = SourceTable.size(layout.columns)
@@ -292,7 +327,7 @@ class SharedLimits:
         """Make what counts the connections of a listener, or of the service, in one of the processes."""
         if name not in self.layout.rows:  # one that the rules do not have, but older connections
             return Tally(limit)
-        counter = self._counters.setdefault(f"{worker} {name}", Counter())
+        counter = self._counters.setdefault((worker, self.layout.rows[name]), Counter())
         return SharedTally(limit, counter, self._row(name), worker, self._lock)
 
     def _row(self, name: str) -> memoryview[int]:
