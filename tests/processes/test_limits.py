@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -302,6 +303,19 @@ class RemovedListenersTest(SynchronousTestCase):
         self.assertEqual(self.admitted(self.admission("a", 2)), 1)
         kept.leave(permit)
         self.assertEqual(self.admitted(self.admission("a", 2)), 2)
+
+    def test_many_kept(self) -> None:
+        """Where each listener keeps a connection, the memory is mapped anew a few times only."""
+        self.addCleanup(gc.collect)
+        before = self.used()
+        admissions = []
+        for number in range(60):
+            self.use(f"c{number}")
+            admissions.append(self.admission(f"c{number}"))
+            admissions[-1].enter(None, CLIENT)
+        _, descriptors, maps, _ = self.used()
+        self.assertLess(descriptors - before[1], 16)
+        self.assertLess(maps - before[2], 16)
 
     def test_exact(self) -> None:
         """Whoever comes, goes and keeps connections while listeners go and come back, each has its limit."""

@@ -29,8 +29,6 @@ _SIZE = 8  # of a number, in bytes
 _MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
 _FEWEST = 3  # columns: these, and that of the process that makes the memory
 _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
-_STEP = 1 << 17
-"""Bytes by which the memory grows: of what is not written, the system keeps nothing."""
 
 
 class FileLock:
@@ -430,5 +428,8 @@ def _make_room(descriptor: int, layout: Layout) -> None:
 
 
 def _room(layout: Layout) -> int:
-    """Tell how large the memory has to be, with some room for what is added later."""
-    return -(-layout.size // _STEP) * _STEP
+    """Return the size of the file: a power of two, since each growth maps it once more while older connections keep the old mapping.
+
+    Of what is not written, the system keeps nothing.
+    """
+    return 1 << (layout.size - 1).bit_length()
