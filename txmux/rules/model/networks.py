@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from txmux.rules.model.varying import Varying
@@ -16,6 +17,7 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+@lru_cache(1024)  # the same few are asked about many times
 def is_address(text: str) -> bool:
     """Tell whether a text is an IP address, and not a name."""
     try:

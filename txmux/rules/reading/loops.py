@@ -57,7 +57,7 @@ def _servers(outcome: Outcome | None) -> Iterator[Server]:
     """Give the servers that bytes are led to as they are."""
     while isinstance(outcome, Backend):
         if outcome.tls is None:
-            yield from (server for server in outcome.servers if not server.down)
+            yield from [server for server in outcome.servers if not server.down]
         outcome = outcome.fallback
 
 
