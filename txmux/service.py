@@ -66,7 +66,7 @@ class MuxService(Steering, Service):
             `txmux.serving.embedded.EmbeddedService`.
         reactor: Watches the workers and tells the time; the process's own if not given.
         pidfile: A file that has the ID of the process that serves.
-        upgrades: Whether SIGUSR2 is for the service; see `upgrade`.
+        upgrades: Whether SIGUSR1 and SIGUSR2 are for the service: see `reopen_files` and `upgrade`.
         notifies: Whether systemd is told how the service is, and keeps its sockets.
         is_administered: Whether ``admin = auto`` means anything.
         starter: The process of which workers are forked, if it has been started already; see `start_early`.
@@ -130,10 +130,13 @@ class MuxService(Steering, Service):
             counters=self.counted,
             counting=counting,
         )
-        self._on_hangup = SignalWatch(reactor, self._reloading.ask, signal.SIGHUP)
-        self._on_upgrade = SignalWatch(
-            reactor, self._asked_to_upgrade, *[signal.SIGUSR2] * upgrades
-        )
+        # Until the end, so that none of them ends a process that drains.
+        self._signals = [SignalWatch(reactor, self._reloading.ask, signal.SIGHUP)]
+        if upgrades:
+            self._signals += [
+                SignalWatch(reactor, self.reopen_files, signal.SIGUSR1),
+                SignalWatch(reactor, self._asked_to_upgrade, signal.SIGUSR2),
+            ]
 
     @classmethod
     def from_file(cls, path: str | Path, *, reactor: Any = None) -> MuxService:
@@ -171,8 +174,8 @@ class MuxService(Steering, Service):
         self._sharing.use(self.rules)
         self._watch.use(self.rules)
         self._stop_signals.start()
-        self._on_hangup.start()
-        self._on_upgrade.start()
+        for watch in self._signals:
+            watch.start()
 
     async def upgrade(self) -> Report:
         """Start this program again as it was started, and let it serve; this process ends when what it keeps has ended."""
@@ -245,7 +248,6 @@ class MuxService(Steering, Service):
         self._changeover.arrival.over()  # whoever waits for that is refused
         shared = self._changeover.begin_to_stop()
         await self._reloading.idle()
-        self._on_upgrade.stop()
         supervisor = self._supervisor
         if supervisor is not None and not shared:
             await self._stop_signals.wait(self.rules.settings.grace)
@@ -262,7 +264,8 @@ class MuxService(Steering, Service):
         await self._endpoints.stop(keep_files=keep_files)
         self._privilege.give_up()
         self._stop_signals.stop()
-        self._on_hangup.stop()
+        for watch in self._signals:
+            watch.stop()
 
     def stop(self) -> None:
         """Begin to stop, as at the first SIGTERM; whoever asked can be told before."""
@@ -321,6 +324,7 @@ class MuxService(Steering, Service):
         await self._changeover.arrival.wait()
         supervisor, given, self._given = self._supervisor, self._given, None
         if supervisor is None or self._stopping:
+            self._log.warn("rules not reloaded: {why}", why=self._why_idle())
             return Report.refused(self._why_idle())
         if given is None and (why := self.rules.unreadable):
             supervisor.reopen_files()

@@ -435,6 +435,7 @@ class Supervisor:
         again = self.pool.take_back(count, ready)
         older = [self._commit(worker) for worker in ready]
         for worker in (*again, *added):
+            worker.generation = self.generation
             if self.exchange.accepting:
                 self.pool.let_accept(worker)
         for worker in self.pool.workers:

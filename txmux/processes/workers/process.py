@@ -24,7 +24,7 @@ from txmux.processes.channel.channel import Channel, attach
 from txmux.processes.channel.forwarding import Forwarding
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.opener import Opener
-from txmux.processes.privilege.sandbox import confine
+from txmux.processes.privilege.sandbox import SandboxError, confine
 from txmux.processes.supervisor.signals import SignalWatch
 from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.processes.workers.messages import Opened, Prepare, Start, close, named, read, sockets_of
@@ -54,6 +54,7 @@ class WorkerProcess:
         number: Which worker this is, counted from 1.
         reactor: The process's own.
         is_confined: Whether it is in the sandbox.
+        problem: Why it cannot serve.
 
     Attributes:
         channel: Leads to the supervisor.
@@ -62,7 +63,15 @@ class WorkerProcess:
 
     _log = Logger()
 
-    def __init__(self, number: int, reactor: Any, *, is_confined: bool = False) -> None:
+    def __init__(
+        self,
+        number: int,
+        reactor: Any,
+        *,
+        is_confined: bool = False,
+        problem: MuxError | None = None,
+    ) -> None:
+        self._problem = problem
         self._number = number
         self._is_confined = is_confined
         self._reactor = reactor
@@ -121,6 +130,8 @@ class WorkerProcess:
         """
         del self.channel.handlers["start"]
         try:
+            if self._problem is not None:
+                raise self._problem
             await self._serve(*_received(descriptors, told))
         except Exception:
             self.status = 1
@@ -341,15 +352,20 @@ def run(number: int, end: socket.socket, *, reactor: str, sandbox: Sandbox) -> i
         reactor: The module of the reactor.
         sandbox: Whether this process is to open nothing by itself.
     """
-    # Before anything can start a thread, which would stay free.
-    is_confined = confine(sandbox)
+    problem = None
+    is_confined = False
+    try:
+        # Before anything can start a thread, which would stay free.
+        is_confined = confine(sandbox)
+    except SandboxError as error:
+        problem = error
     import_module(reactor).install()
     from twisted.internet import reactor as installed  # noqa: PLC0415 - importing it installs it
 
     any_reactor: Any = installed
     use_monotonic_time(any_reactor)
     keep_running(any_reactor)
-    worker = WorkerProcess(number, any_reactor, is_confined=is_confined)
+    worker = WorkerProcess(number, any_reactor, is_confined=is_confined, problem=problem)
     alone: Any = ServiceLog(sys.stderr, any_reactor)
     globalLogBeginner.beginLoggingTo([Forwarding(worker.channel, alone)], redirectStandardIO=False)
     attach(any_reactor, worker.channel, end)

@@ -155,17 +155,18 @@ class Starter:
 
     def _start_again(self) -> None:
         self._again = None
+        why = None
         if installed_code() != self._code:
-            self._log.error(
-                "what is installed is other code than this process runs, so no worker can be started before an upgrade"
-            )
+            why = "what is installed is other code than this process runs; an upgrade is tried"
             self._is_outdated()
-            return
-        try:
-            self._connect(spawn(_MODULE))
-        except OSError as problem:
-            self._log.error("no worker can be started: {why}", why=problem.strerror)
+        else:
+            try:
+                self._connect(spawn(_MODULE))
+            except OSError as problem:
+                why = problem.strerror
+        if why is not None:
             delay = self._back_off.delay(0)
+            self._log.error("no worker can be started for {delay:g} s: {why}", delay=delay, why=why)
             self._again = self._reactor.callLater(delay, self._start_again)
 
     def close(self) -> None:
