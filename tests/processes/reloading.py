@@ -27,16 +27,15 @@ def listening_inodes(pid: int) -> set[str]:
 
 
 class ReloadingTestCase(WorkersTestCase):
-    """Services with workers, or that come to have some, whose rules change."""
+    """Services whose rules change."""
 
     def begin(self, workers: int = 2, listener: str = "") -> tuple[Mux, socket.socket]:
         """Start a service that leads to a server."""
         server = self.backend()
         mux = Mux(self.folder, self.relaying(server, listener), f"workers = {workers}")
         self.addCleanup(mux.child.end)
-        if workers > 1:
-            mux.child.wait_for("workers that serve: ")
-        self.file = next(mux.log.parent.glob("*.ini"))
+        mux.child.wait_for("workers that serve: ")
+        self.file = mux.file
         return mux, server
 
     def reload(self, mux: Mux, change: Callable[[str], str]) -> str:

@@ -1,4 +1,4 @@
-"""A service with several workers, as a child process."""
+"""A service with its workers, as a child process."""
 
 from __future__ import annotations
 
@@ -25,6 +25,33 @@ RULES = "[listen public]\nendpoint = 127.0.0.1:0\n"
 def pids_of(pid: int) -> list[int]:
     """Give the children of a process, the oldest first."""
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def name_of(pid: int) -> str:
+    """Give what a process is called, of which the system keeps 15 bytes (proc(5)); nothing if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
+
+
+def named(pid: int, name: str) -> list[int]:
+    """Give the children of a supervisor that have a name: ``starter`` or ``helper``."""
+    return [child for child in pids_of(pid) if name_of(child) == f"txmux: {name}"]
+
+
+def starter_of(pid: int) -> int:
+    """Give the process of which a supervisor has its workers forked."""
+    (starter,) = named(pid, "starter")
+    return starter
+
+
+def workers_of(pid: int) -> list[int]:
+    """Give the workers of a supervisor, the oldest first: those that the starter which it has now has forked."""
+    found: list[int] = []
+    for starter in named(pid, "starter"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            found += pids_of(starter)
+    return found
 
 
 def family_of(pid: int) -> list[int]:
@@ -222,13 +249,13 @@ class WorkersTestCase(InteropTestCase):
 
     def kill(self, mux: Mux, pid: int) -> None:
         """Let a worker crash, and wait for its successor."""
-        old = pids_of(mux.child.pid)
+        old = workers_of(mux.child.pid)
         served = mux.child.output.count("workers that serve")
         os.kill(pid, signal.SIGKILL)
         eventually(
             lambda: mux.child.output.count("workers that serve") > served, "another one serves"
         )
-        new = pids_of(mux.child.pid)
+        new = workers_of(mux.child.pid)
         self.assertEqual(len(new), len(old))
         self.assertEqual(set(old) - set(new), {pid})
 
