@@ -26,7 +26,7 @@ from txmux.tls.terminations import Terminations
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from twisted.internet.interfaces import IAddress, IListeningPort
 
@@ -38,9 +38,15 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-_ids = (
-    f"{prefix}-{number:x}" for prefix in [secrets.token_hex(4)] for number in itertools.count(1)
-)
+
+def _make_ids() -> Iterator[str]:
+    # Not at import: workers are forked from a process that has imported this.
+    prefix = secrets.token_hex(4)
+    for number in itertools.count(1):
+        yield f"{prefix}-{number:x}"
+
+
+_ids = _make_ids()
 
 
 def new_id() -> str:
