@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 
-from twisted.internet.defer import Deferred
-
 from tests.datagrams.test_relaying import FlowCase
-from tests.support.datagrams import Talker
+from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
-from txmux.rules.problems import RulesError
+from tests.support.supervised import SupervisedTestCase
+from txmux.errors import ListenError
 from txmux.rules.reading.parser import parse
+
+_OTHER = "[listen t]\nendpoint = 127.0.0.1:0\n"
+_AT_PORT = "[listen u]\nendpoint = udp:127.0.0.1:{}\ndefault = udp:127.0.0.1:{}\n"
 
 
 class ReloadTests(FlowCase):
@@ -26,9 +28,7 @@ class ReloadTests(FlowCase):
         [port] = self.run_service(text % ("u", "", old.port))
         client, other = Talker.listening(self), Talker.listening(self)
         await client.asks(b"one", port)
-        rules = parse(text % ("u", "allow = 127.0.0.0/8\n", new.port), self.folder / "rules.ini")
-        report = await self.running.reload(rules)
-        self.assertTrue(report.ok, report.changes)
+        self.reload(text % ("u", "allow = 127.0.0.0/8\n", new.port))
         await client.asks(b"two", port)
         await other.asks(b"three", port)
         self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
@@ -40,20 +40,12 @@ class ReloadTests(FlowCase):
             Talker.listening(self, answer=lambda d: d),
             Talker.listening(self, answer=lambda d: d),
         )
-        first = Talker.listening(self)
-        port = first.port
-        transport = first.transport
-        assert transport is not None
-        stopped = transport.stopListening()
-        if isinstance(stopped, Deferred):
-            await stopped
+        port = free_port(kind=socket.SOCK_DGRAM)
         text = "[listen %s]\nendpoint = udp:127.0.0.1:%d\ndefault = udp:127.0.0.1:%d\n"
         self.run_service(text % ("u", port, old.port))
         client, other = Talker.listening(self), Talker.listening(self)
         await client.asks(b"one", port)
-        rules = parse(text % ("v", port, new.port), self.folder / "rules.ini")
-        report = await self.running.reload(rules)
-        self.assertTrue(report.ok, report.changes)
+        self.reload(text % ("v", port, new.port))
         await client.asks(b"two", port)
         await other.asks(b"three", port)
         self.assertEqual((old.heard, new.heard), ([b"one", b"two"], [b"three"]))
@@ -64,9 +56,7 @@ class ReloadTests(FlowCase):
         port = self.begin(server.port)
         client, other = Talker.listening(self), Talker.listening(self)
         await client.asks(b"one", port)
-        rules = parse("[listen t]\nendpoint = 127.0.0.1:0\n", self.folder / "rules.ini")
-        report = await self.running.reload(rules)
-        self.assertTrue(report.ok, report.changes)
+        self.reload(_OTHER)
         other.say(b"two", port)
         await client.asks(b"three", port)
         self.assertEqual(server.heard, [b"one", b"three"])
@@ -75,19 +65,16 @@ class ReloadTests(FlowCase):
         """A listener that was removed can be added again at once: its flows are those that have gone on, and new ones begin."""
         server = Talker.listening(self, answer=lambda d: d)
         client, other = Talker.listening(self), Talker.listening(self)
-        free = free_port(kind=socket.SOCK_DGRAM)
-        text = (
-            f"[listen u]\nendpoint = udp:127.0.0.1:{free}\ndefault = udp:127.0.0.1:{server.port}\n"
-        )
+        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
         taken = Talker.listening(self)
-        taken_at = f"udp:127.0.0.1:{taken.port}"
         [port] = self.run_service(text)
         await client.asks(b"one", port)
         for number in range(2):
-            await self.reload("[listen t]\nendpoint = 127.0.0.1:0\n")
+            self.reload(_OTHER)
             await client.asks(b"%d" % number, port)
-            await self.reload(f"{text}[listen b]\nendpoint = {taken_at}\n", is_ok=False)
-            await self.reload(text)
+            with self.assertRaises(ListenError):
+                self.reload(f"{text}[listen b]\nendpoint = udp:127.0.0.1:{taken.port}\n")
+            self.reload(text)
             await client.asks(b"again", port)
         await other.asks(b"two", port)
         self.assertEqual(len(set(server.senders)), 2)
@@ -95,31 +82,71 @@ class ReloadTests(FlowCase):
     async def test_listener_that_comes_back_later(self) -> None:
         """When the last flow has ended, the port is free, whatever was reloaded meanwhile."""
         server = Talker.listening(self, answer=lambda d: d)
-        client, free = Talker.listening(self), free_port(kind=socket.SOCK_DGRAM)
-        text = (
-            f"[listen u]\nendpoint = udp:127.0.0.1:{free}\ndefault = udp:127.0.0.1:{server.port}\n"
-        )
+        client = Talker.listening(self)
+        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
         [port] = self.run_service(text)
         await client.asks(b"one", port)
         factory = self.running.factories[0]
         for number in range(2):
-            await self.reload(
-                f"[listen t]\nendpoint = 127.0.0.1:0\n[route r{number}]\nmatch = tls\nbackend = close\n"
-            )
+            self.reload(f"{_OTHER}[route r{number}]\nmatch = tls\nbackend = close\n")
         factory.abort("killed")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
             another.bind(("127.0.0.1", port))
-        await self.reload(text)
+        self.reload(text)
         await client.asks(b"two", port)
+
+    def reload(self, text: str) -> None:
+        """Have other rules."""
+        self.running.reload(parse(text, self.folder / "rules.ini"))
+
+
+class WorkersTests(SupervisedTestCase):
+    """Flows that are in a worker, while the supervisor opens the ports."""
+
+    async def test_listener_that_comes_back(self) -> None:
+        """A listener that was removed can be added again while its flows go on; when the last one has ended, its port is free."""
+        server = Talker.listening(self, answer=lambda d: d)
+        text = "[txmux]\nworkers = 2\n" + _AT_PORT.format(
+            free_port(kind=socket.SOCK_DGRAM), server.port
+        )
+        [port] = await self.run_service(text)
+        client, other, taken = (Talker.listening(self) for _ in range(3))
+        await client.asks(b"one", port)
+        for number in range(2):
+            await self.reload("[txmux]\nworkers = 2\n" + _OTHER)
+            other.say(b"nobody's", port)
+            await client.asks(b"%d" % number, port)
+            await self.reload(
+                f"{text}[listen b]\nendpoint = udp:127.0.0.1:{taken.port}\n", is_ok=False
+            )
+            await self.supervisor._close_unused()  # as it does each second
+            await self.reload(text)
+            await client.asks(b"again", port)
+        await other.asks(b"two", port)
+        self.assertEqual(len(set(server.senders)), 2)
+        await self.reload("[txmux]\nworkers = 2\n" + _OTHER)
+        self.supervisor.end_all()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+            while not _binds(another, port):
+                await turn()
+        await self.reload(text)
+        await other.insists(b"three", port)
+        self.assertEqual(len(set(server.senders)), 3)
 
     async def reload(self, text: str, *, is_ok: bool = True) -> None:
         """Have other rules."""
-        try:
-            report = await self.running.reload(parse(text, self.folder / "rules.ini"))
-        except RulesError:
-            self.assertFalse(is_ok)
-        else:
-            self.assertEqual(report.ok, is_ok, report.changes)
+        self.write(text)
+        report = await self.running.reload()
+        self.assertEqual(report.ok, is_ok, report.errors)
+
+
+def _binds(another: socket.socket, port: int) -> bool:
+    """Tell whether a port is free; then this socket has it."""
+    try:
+        another.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 class StopTests(FlowCase):

@@ -156,9 +156,9 @@ class DatagramPort(WatchedPort):
         to.attach()
         return True
 
-    def duplicate(self) -> socket.socket | None:
-        """Give a duplicate of the socket; ``None`` if it is closed."""
-        return self._socket.dup() if self._is_open else None
+    def duplicate(self) -> socket.socket:
+        """Give a duplicate of the socket, which is open."""
+        return self._socket.dup()
 
     def _close_if_unused(self) -> None:
         if self._is_open and not self.is_accepting and not self.flows:

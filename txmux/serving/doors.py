@@ -9,7 +9,6 @@ from twisted.internet.defer import Deferred, succeed
 from txmux.serving.endpoints import stop_listening
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterable
 
     from twisted.internet.interfaces import IListeningPort
@@ -83,10 +82,10 @@ class Doors:
         if door.is_for_datagrams:
             self._left[key] = door
 
-    def left(self) -> dict[str, socket.socket]:
-        """Give duplicates of the sockets of closed ports that still have flows, by the keys of their places."""
-        sockets = {key: door.port.duplicate() for key, door in self._left.items()}
-        return {key: one for key, one in sockets.items() if one is not None}
+    def left(self) -> dict[str, DatagramPort]:
+        """Give the closed ports that still have flows, by the keys of their places."""
+        self._left = {key: door for key, door in self._left.items() if door.port.flows}
+        return {key: door.port for key, door in self._left.items()}
 
     def returned(self, key: str, factory: MuxFactory) -> Door | None:
         """Give a port that was to be closed, and still has flows; it leads to this listener now."""

@@ -143,6 +143,18 @@ class EmbeddedService(Service):
             self.rules = rules
             return 0
         self._check(rules)
+        left = serving.doors.left()  # the rules may name such a port again
+        for key, port in left.items():
+            self._sockets.adopt(key, port.duplicate())
+        try:
+            self._change(serving, rules)
+        finally:
+            for key in left:
+                self._sockets.give_up(key)
+        self.rules = rules
+        return len(serving.older())
+
+    def _change(self, serving: Serving, rules: Rules) -> None:
         sockets = self._sockets.prepare(rules.listeners)
         access_log = None
         try:
@@ -157,8 +169,6 @@ class EmbeddedService(Service):
         prepared.commit()
         for key, opened in unused.items():
             close_socket(key, opened)
-        self.rules = rules
-        return len(serving.older())
 
     def stopService(self) -> Deferred[None]:
         """Stop accepting, let connections finish, and end those that take longer than ``drain_timeout``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -112,9 +113,10 @@ class Supervisor:
         self.counters = counters
         self.starter = starter
         self._counting = dict(counters.layout.places)
-        self.pool = pool = Pool(self._worker, reactor)
+        self.pool = pool = Pool(self._worker, reactor, self._look_for_flows)
         self.exchange = Exchange(pool, accepting=accepting)
         self._is_started = False
+        self._left: set[str] = set()
         self._next: _Next | None = None
         self._catching_up: set[Deferred[None]] = set()
         self.generation = 1
@@ -303,6 +305,8 @@ class Supervisor:
         following = None
         with ExitStack() as undo:
             undo.callback(sockets.abandon)
+            self.is_changing = True
+            undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check_change(rules, owner)
             # A worker that gets ready for these rules while it does so for others would take one for the other.
             await DeferredList([*self._catching_up])
@@ -312,8 +316,6 @@ class Supervisor:
                 raise MuxError("\n".join(upstreams.problems))
             self._files.use(rules)
             self._extend(rules)
-            self.is_changing = True
-            undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             await self.pool.settled()
             following = self._next = _Next(
                 rules, sockets.sockets, self.generation + afresh, upstreams
@@ -325,9 +327,32 @@ class Supervisor:
             undo.pop_all()
         unused = sockets.commit()
         older = await self._commit_next(following)
-        for key, opened in unused.items():
-            close_socket(key, opened)
+        self._let_go(unused)
         return older
+
+    def _let_go(self, unused: Mapping[str, socket.socket]) -> None:
+        """Close sockets of listeners that are removed; those for datagrams when their last flow has ended."""
+        self._left.clear()
+        for key, opened in unused.items():
+            if opened.type == SOCK_DGRAM:
+                self._sockets.adopt(
+                    key, opened
+                )  # while a worker has it, too, the port cannot be bound again
+                self._left.add(key)
+            else:
+                close_socket(key, opened)
+
+    def _look_for_flows(self) -> None:
+        if self._left:
+            Deferred.fromCoroutine(self._close_unused())
+
+    async def _close_unused(self) -> None:
+        generation = self.generation
+        left = await self.pool.flows_left()
+        if left is not None and self.generation == generation and not self.is_changing:
+            for key in self._left.difference(left):
+                self._left.remove(key)
+                self._sockets.give_up(key)
 
     async def all_serve(self) -> None:
         """Wait until as many workers serve as the rules want.

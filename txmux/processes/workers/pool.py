@@ -38,6 +38,7 @@ class Pool:
     Args:
         make: Gives the worker of a number, counted from 0.
         reactor: Tells when to look after them.
+        looked: Is called each time that has been done.
 
     Attributes:
         workers: Those that serve, or will.
@@ -47,8 +48,14 @@ class Pool:
 
     _log = Logger()
 
-    def __init__(self, make: Callable[[int], Worker], reactor: Any) -> None:
+    def __init__(
+        self,
+        make: Callable[[int], Worker],
+        reactor: Any,
+        looked: Callable[[], object] = lambda: None,
+    ) -> None:
         self._make = make
+        self._looked = looked
         self.workers: list[Worker] = []
         self.retiring: list[Worker] = []
         self.added: list[Worker] = []
@@ -74,6 +81,7 @@ class Pool:
     def _ping(self) -> None:
         for worker in self.all():
             worker.ping()
+        self._looked()
 
     def all(self) -> list[Worker]:
         """Give all workers."""
@@ -268,6 +276,17 @@ class Pool:
         if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
                 await reader.ask("flows_moved", seconds=LONGEST)
+
+    async def flows_left(self) -> list[str] | None:
+        """Give the keys of the places of removed listeners whose flows go on in the worker that reads datagrams; ``None`` if it does not answer."""
+        reader = self._reads
+        if reader is None or not reader.ready:
+            return []  # they have ended with it
+        try:
+            left: list[str] = await reader.ask("flows_left", seconds=_PATIENCE)
+        except ChannelError:
+            return None
+        return left
 
     def _retire(self, workers: Sequence[Worker]) -> None:
         """Have workers end when their connections have moved or ended; those that serve are others already."""

@@ -166,6 +166,7 @@ class WorkerProcess:
             await_flows=serving.doors.await_flows,
             flows_are_here=serving.doors.flows_are_here,
             flows_moved=serving.doors.arrived,
+            flows_left=lambda: [*serving.doors.left()],
             **transfer.handlers,
             **Inside(serving).handlers,
             listen=self._listen,
