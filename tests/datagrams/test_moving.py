@@ -12,7 +12,6 @@ from tests.support.datagrams import Talker, turn
 from tests.wire.quic_builder import initial
 from txmux.datagrams import roaming
 from txmux.proxyprotocol.decode import decode_datagram
-from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -276,8 +275,7 @@ class SourceTests(FlowCase):
         text = "[listen u]\nendpoint = udp:127.0.0.1:0\n%sdefault = udp:127.0.0.1:%d\n"
         [port] = self.run_service(text % ("", server.port))
         await old.asks(FIRST, port)
-        rules = parse(text % ("deny = 127.0.0.2\n", server.port), self.folder / "rules.ini")
-        self.assertTrue((await self.running.reload(rules)).ok)
+        self.reload(text % ("deny = 127.0.0.2\n", server.port))
         for _ in range(20):
             new.say(SHORT, port)
             await turn()

@@ -9,7 +9,6 @@ from tests.support.datagrams import Talker, turn
 from tests.support.ports import free_port
 from tests.support.supervised import SupervisedTestCase
 from txmux.errors import ListenError
-from txmux.rules.reading.parser import parse
 
 _OTHER = "[listen t]\nendpoint = 127.0.0.1:0\n"
 _AT_PORT = "[listen u]\nendpoint = udp:127.0.0.1:{}\ndefault = udp:127.0.0.1:{}\n"
@@ -94,10 +93,6 @@ class ReloadTests(FlowCase):
             another.bind(("127.0.0.1", port))
         self.reload(text)
         await client.asks(b"two", port)
-
-    def reload(self, text: str) -> None:
-        """Have other rules."""
-        self.running.reload(parse(text, self.folder / "rules.ini"))
 
 
 class WorkersTests(SupervisedTestCase):
