@@ -107,9 +107,10 @@ def _workers(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:
     counts = ("generation", "active", "undecided", "older")
     for worker in status.get("workers", ()):
         state, style = _state(worker)
-        cells = [str(worker.get(name, "")) for name in ("worker", "pid")]
-        rows.append(([*cells, state, *(str(worker.get(name, "")) for name in counts)], style))
-    return ("worker", "pid", "state", *counts), rows
+        sandbox = {True: "yes", False: "no"}.get(worker.get("sandbox"), "")
+        number, pid, *counted = (str(worker.get(name, "")) for name in ("worker", "pid", *counts))
+        rows.append(((number, pid, state, sandbox, *counted), style))
+    return ("worker", "pid", "state", "sandbox", *counts), rows
 
 
 def _found(status: Mapping[str, Any]) -> tuple[tuple[str, ...], list[Row]]:

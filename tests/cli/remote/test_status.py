@@ -20,8 +20,8 @@ _STATUS = {
     "started": _STARTED,
     "generation": 3,
     "workers": [
-        {"worker": 1, "pid": 4712, "ready": True, "retiring": False, "generation": 3, "active": 10, "undecided": 1, "older": 4},
-        {"worker": 2, "pid": 4713, "ready": True, "retiring": True, "generation": 2, "active": 2, "undecided": 0, "older": 2},
+        {"worker": 1, "pid": 4712, "ready": True, "retiring": False, "sandbox": True, "generation": 3, "active": 10, "undecided": 1, "older": 4},
+        {"worker": 2, "pid": 4713, "ready": True, "retiring": True, "sandbox": False, "generation": 2, "active": 2, "undecided": 0, "older": 2},
         {"worker": 3, "pid": 4714, "ready": False, "retiring": False},
         {"worker": 4, "pid": 4715, "ready": True, "retiring": False},
     ],
@@ -51,9 +51,9 @@ public    0.0.0.0:443       accepts
           [::]:443
 other     unix:/run/x.sock  does not accept
 
-worker  pid   state            generation  active  undecided  older
-1       4712  serves           3           10      1          4
-2       4713  retires          2           2       0          2
+worker  pid   state            sandbox  generation  active  undecided  older
+1       4712  serves           yes      3           10      1          4
+2       4713  retires          no       2           2       0          2
 3       4714  starts
 4       4715  does not answer
 """

@@ -65,7 +65,8 @@ _RECORD: dict[str, Schema] = {
     "facts": FACTS,
 }
 
-_WORKER = _or_null({"type": "integer", "minimum": 1})
+_NUMBER: Schema = {"type": "integer", "minimum": 1}
+_WORKER = _or_null(_NUMBER)
 
 _CONNECTION: dict[str, Schema] = {
     **{
@@ -222,7 +223,23 @@ SCHEMAS: dict[str, Schema] = {
         pid=COUNT,
         started=_or_null(NUMBER),
         generation=COUNT,
-        workers=array_of({"type": "object"}),
+        workers=array_of(
+            _and_maybe(
+                _object(
+                    number=_NUMBER,
+                    worker=_NUMBER,
+                    pid=COUNT,
+                    ready=TRUTH,
+                    retiring=TRUTH,
+                    sandbox=TRUTH,
+                    connections=_or_null(COUNT),
+                ),
+                generation=COUNT,
+                active=COUNT,
+                undecided=COUNT,
+                older=COUNT,
+            )
+        ),
         listeners=array_of(_object(name=TEXT, accepting=TRUTH)),
         connections=_object(active=COUNT, undecided=COUNT, limit=COUNT),
         last_reload=_or_null(_object(time=NUMBER, ok=TRUTH, changes=TEXT, errors=array_of(TEXT))),

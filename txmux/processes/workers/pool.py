@@ -387,9 +387,12 @@ class Pool:
         told: list[dict[str, Any]] = [
             {
                 "worker": worker.number + 1,
+                "number": worker.number + 1,
                 "pid": worker.pid,
                 "ready": worker.ready,
                 "retiring": worker in self.retiring,
+                "sandbox": worker.is_confined,
+                "connections": answer.get("active", 0) if answered else None,
                 **(answer if answered else {}),
             }
             for worker, (answered, answer) in zip(workers, answers, strict=True)

@@ -121,12 +121,15 @@ class WorkerProcess:
         known.cells = more.cells
         self._column.use()
 
-    async def _start(self, descriptors: Sequence[int], **told: Any) -> None:
+    async def _start(self, descriptors: Sequence[int], **told: Any) -> bool:
         """Serve.
 
         Args:
             descriptors: See `Opened`.
             told: See `Start`.
+
+        Returns:
+            Whether this process is in the sandbox.
         """
         del self.channel.handlers["start"]
         try:
@@ -137,6 +140,7 @@ class WorkerProcess:
             self.status = 1
             self._reactor.callLater(0, self._over)  # once the supervisor is told
             raise
+        return self._is_confined
 
     def begin(self, serving: Serving, transfer: ConnectionTransfer) -> None:
         """Do for the supervisor what one does that serves.
@@ -157,7 +161,7 @@ class WorkerProcess:
             commit=self._commit,
             abandon=self._abandon,
             end_removed=serving.end_removed,
-            status=self._status,
+            status=serving.status,
             missing=serving.missing,
             retire=self._retire,
             leave=self._leave,
@@ -171,10 +175,6 @@ class WorkerProcess:
             **Inside(serving).handlers,
             listen=self._listen,
         )
-
-    async def _status(self) -> dict[str, Any]:
-        assert self._serving is not None  # noqa: S101 - nobody asks before
-        return {**await self._serving.status(), "sandbox": self._is_confined}
 
     def _listen(self, *, on: bool) -> None:
         """Tell the supervisor of what happens, or no more."""

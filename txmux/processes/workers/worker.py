@@ -74,6 +74,7 @@ class Worker:
     Attributes:
         number: As above.
         ready: Whether it serves.
+        is_confined: Whether it is in the sandbox, once it serves.
         generation: Of the rules that it was given.
         is_leaving: Whether it was told to end, so that it cannot serve again.
         pid: The ID of the process; 0 if there is none.
@@ -100,7 +101,7 @@ class Worker:
         self._hung = False
         self._retirement: object | None = None
         self._is_watched = True
-        self.ready = self.is_leaving = False
+        self.ready = self.is_leaving = self.is_confined = False
         self.generation = self.pid = 0
 
     @property
@@ -169,7 +170,7 @@ class Worker:
         if is_again:
             own.process.restarted()
         starting = self._ask_to_start(channel, column, life)
-        starting.addCallbacks(lambda _: self._is_ready(), self._has_failed)
+        starting.addCallbacks(self._is_ready, self._has_failed)
 
     def _fork(self, channel: Channel) -> None:
         supervisor = self._supervisor
@@ -292,7 +293,7 @@ class Worker:
         self.pid = 0
         if channel is not None:
             channel.close()
-        self.ready = False
+        self.ready = self.is_confined = False
         self._supervisor.ended(self._number, is_left=self.is_leaving)
         if self._retirement is not None:
             self._supervisor.retired(self)
@@ -338,8 +339,9 @@ class Worker:
             "replace": lambda: self._supervisor.replace(self),
         }
 
-    def _is_ready(self) -> None:
+    def _is_ready(self, is_confined: object) -> None:
         self.ready = self.has_served = True
+        self.is_confined = is_confined is True
         self._supervisor.ready(self)
 
     def _has_failed(self, failure: Failure) -> None:
