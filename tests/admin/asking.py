@@ -15,8 +15,7 @@ from twisted.internet.endpoints import (
 
 from tests.support.mux import VirtualTime
 from tests.support.peers import Peer, reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
+from tests.support.supervised import SupervisedTestCase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,32 +76,36 @@ def request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
 
-class AdminCase(ServiceTestCase):
-    """Runs a service with an endpoint for `admin`, a UNIX socket unless its settings say otherwise."""
+class AdminCase(SupervisedTestCase):
+    """Runs a service with an endpoint for `admin`, a UNIX socket unless its settings say otherwise.
+
+    Attributes:
+        socket: The path of that one.
+        port: Of its first listener that is a plain socket, once it runs.
+    """
+
+    port: int
 
     def setUp(self) -> None:
         super().setUp()
-        self.file = self.folder / "rules.ini"
         self.socket = self.folder / "admin.sock"
 
-    def write(self, settings: str = "", rules: str = LISTEN) -> None:
-        """Write the rules file."""
+    def text(self, settings: str = "", rules: str = LISTEN) -> str:
+        """Give a rules file."""
         if "admin =" not in settings:
             settings += f"\nadmin = unix:{self.socket}"
-        text = f"[txmux]\naccess_log = off\ndrain_timeout = 0s\n{settings}\n{rules}"
-        self.file.write_text(text)
+        return f"[txmux]\naccess_log = off\ndrain_timeout = 0s\n{settings}\n{rules}"
 
-    def start(
-        self, settings: str = "", rules: str = LISTEN, *, use: Any = reactor, auto: bool = False
+    async def start(
+        self, settings: str = "", rules: str = LISTEN, *, use: Any = reactor, **options: Any
     ) -> None:
         """Start a service."""
-        self.write(settings, rules)
-        made = MuxService.from_file(self.file, reactor=use)
-        if auto:
-            made = MuxService(made.rules, reactor=use, is_administered=True)
-        self.running = made
-        self.running.startService()
-        self.addCleanup(self.stop)
+        ports = await self.run_service(self.text(settings, rules), use=use, **options)
+        self.port = ports[0] if ports else 0
+
+    def write_rules(self, settings: str = "", rules: str = LISTEN) -> None:
+        """Write the rules file anew."""
+        self.write(self.text(settings, rules))
 
     def virtual(self) -> VirtualTime:
         """Give a clock for a service that is yet to be started."""

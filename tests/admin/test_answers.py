@@ -10,6 +10,7 @@ from twisted.logger import capturedLogs
 
 from tests.admin.asking import JSON, LISTEN, AdminCase
 from tests.support.peers import PeerFactory, connect, listen
+from txmux.processes.privilege import landlock
 from txmux.version import __version__
 
 LED = f"{LISTEN}[route all]\nmatch = any\nbackend = b\n[backend b]\nserver = 127.0.0.1:PORT\n"
@@ -20,7 +21,7 @@ class HealthTest(AdminCase):
 
     async def test_ready(self) -> None:
         """A service whose listeners accept and whose backends have servers is up and ready."""
-        self.start(rules=LED.replace("PORT", "1"))
+        await self.start(rules=LED.replace("PORT", "1"))
         up, ready = await self.get("/healthz"), await self.get("/readyz")
         self.assertEqual((up.status, up.json), (200, {"ok": True}))
         self.assertEqual((ready.status, ready.json), (200, {"ready": True, "missing": []}))
@@ -28,24 +29,22 @@ class HealthTest(AdminCase):
     async def test_no_server(self) -> None:
         """A backend that clients are led to without a server that is up is named; one that nobody is led to is not."""
         unused = "[backend unused]\nserver = 127.0.0.1:2 down\n"
-        self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
+        await self.start(rules=f"{LED.replace('PORT', '1 down')}{unused}")
         ready = await self.get("/readyz")
         self.assertEqual(ready.status, 503)
         self.assertEqual(ready.json, {"ready": False, "missing": ["[backend b]: no server is up"]})
 
     async def test_not_accepting(self) -> None:
         """A listener that does not accept is named."""
-        self.start()
-        opened = self.running.running_now
-        assert opened is not None
-        opened.pause()  # type: ignore[union-attr]
+        await self.start()
+        await self.running.set_listener("x", accepting=False)
         self.assertEqual(
             (await self.get("/readyz")).json["missing"], ["[listen x]: no client is accepted"]
         )
 
     async def test_head(self) -> None:
         """HEAD gives what GET does, without the body."""
-        self.start()
+        await self.start()
         peer = await self.connect()
         peer.send(b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         await peer.is_lost()
@@ -58,21 +57,34 @@ class StatusTest(AdminCase):
 
     async def test_fields(self) -> None:
         """The service tells of itself."""
-        self.start("max_connections = 7")
+        await self.start("max_connections = 7")
         status = (await self.get("/api/status")).json
         self.assertLess(abs(time.time() - status.pop("started")), 60)
-        port = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
         self.assertEqual(status.pop("connections")["limit"], 7)
         wanted = {
             "version": __version__,
             "pid": os.getpid(),
             "generation": 1,
-            "workers": [],
+            "workers": [
+                {
+                    "worker": 1,
+                    "number": 1,
+                    "pid": self.supervisor.pool.workers[0].pid,
+                    "ready": True,
+                    "retiring": False,
+                    "sandbox": bool(landlock.abi()),
+                    "connections": 0,
+                    "generation": 1,
+                    "active": 0,
+                    "undecided": 0,
+                    "older": 0,
+                }
+            ],
             "listeners": [
                 {
                     "name": "x",
                     "endpoints": ["127.0.0.1:0"],
-                    "addresses": [f"127.0.0.1:{port}"],
+                    "addresses": [f"127.0.0.1:{self.port}"],
                     "accepting": True,
                 }
             ],
@@ -88,24 +100,24 @@ class StatusTest(AdminCase):
         servers = PeerFactory()
         port = listen(self, servers)
         rules = LED.replace("[route", "detect_timeout = 1h\n[route").replace("any", "ssh")
-        self.start(rules=rules.replace("PORT", str(port)))
-        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        await self.start(rules=rules.replace("PORT", str(port)))
         for sent in (b"SSH-2.0-a\r\n", b"SSH"):
-            (await connect(self, own)).send(sent)
+            (await connect(self, self.port)).send(sent)
         await servers.heard(11)
         connections = (await self.get("/api/status")).json["connections"]
         while connections["active"] < 2:  # the other one is on its way
             connections = (await self.get("/api/status")).json["connections"]
         self.assertEqual((connections["active"], connections["undecided"]), (2, 1))
         self.assertEqual(connections["total"], 2)
+        (worker,) = (await self.get("/api/status")).json["workers"]
+        self.assertEqual(worker["connections"], 2)
 
     async def test_rates(self) -> None:
         """The status tells what comes in a second, since the oldest of the last samples."""
         clock = self.virtual()
-        self.start(use=clock)
-        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
+        await self.start(use=clock)
         for _ in range(3):
-            client = await connect(self, own)
+            client = await connect(self, self.port)
             client.send(b"hello")
             await client.is_lost()
         clock.advance(2)
@@ -118,8 +130,8 @@ class ChangesTest(AdminCase):
 
     async def test_reload(self) -> None:
         """A reload answers with what has changed, and so does the status from then on; the log says who asked."""
-        self.start()
-        self.write(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
+        await self.start()
+        self.write_rules(rules=f"{LISTEN}[route a]\nmatch = ssh\nbackend = 127.0.0.1:1\n")
         with capturedLogs() as events:
             told = await self.post("/api/reload")
         self.assertEqual(
@@ -135,8 +147,8 @@ class ChangesTest(AdminCase):
 
     async def test_refused_reload(self) -> None:
         """Rules that are wrong are refused with all that is; the log says so, and so does the status."""
-        self.start()
-        self.write("worker = 1\nuser = nobody")
+        await self.start()
+        self.write_rules("worker = 1\nuser = nobody")
         with capturedLogs() as events:
             told = await self.post("/api/reload", {})
         self.assertEqual(told.status, 422)
@@ -151,18 +163,14 @@ class ChangesTest(AdminCase):
 
     async def test_refused_upgrade(self) -> None:
         """An upgrade that cannot be is refused with the reason."""
-        self.start(
-            rules="[listen x]\nendpoint = ssl:0:privateKey=KEY\n".replace(
-                "ssl:0:privateKey=KEY", "haproxy:tcp:0:interface=127.0.0.1"
-            )
-        )
+        await self.start(rules="[listen x]\nendpoint = haproxy:tcp:0:interface=127.0.0.1\n")
         told = await self.post("/api/upgrade")
         self.assertEqual(told.status, 409)
         self.assertIn("cannot be handed to another process", told.error)
 
     async def test_body(self) -> None:
         """A change takes a JSON object, or nothing."""
-        self.start()
+        await self.start()
         for body in ("[]", "1", '{"a"', b"\xff", "[" * 20000):
             told = await self.ask("POST", "/api/reload", JSON, body)
             self.assertEqual(told.status, 400, body)

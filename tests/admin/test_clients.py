@@ -312,7 +312,7 @@ class BurstTest(AdminCase):
 
     async def test_queue(self) -> None:
         """Hundreds wait in the queue, and whoever comes behind them is answered."""
-        self.start("metrics = 127.0.0.1:0")
+        await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for _ in range(300):  # none is accepted meanwhile
             client = socket.create_connection(("127.0.0.1", port), timeout=60)
@@ -328,13 +328,12 @@ class StalledTest(AdminCase):
         servers = PeerFactory()
         port = listen(self, servers)
         led = f"{LISTEN}[route all]\nmatch = any\nbackend = 127.0.0.1:{port}\n"
-        self.start(rules=led)
+        await self.start(rules=led)
         stalled = [await self.connect() for _ in range(500)]
         for peer in stalled[::2]:
             if peer.lost is None:
                 peer.send(b"POST /api/stop HTTP/1.1\r\nHost: localhost\r\n")
-        own: int = self.running.ports[0].getHost().port  # type: ignore[attr-defined]
-        client = await connect(self, own)
+        client = await connect(self, self.port)
         client.send(b"hello")
         server = await servers.heard(5)
         server.send(b"answer")

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.asking import AdminCase
 from tests.support.folders import make_folder
-from txmux import MuxService
+from tests.support.starters import starter
+from txmux import MuxService, load
 from txmux.admin import places
 from txmux.admin.places import folders
 from txmux.admin.token import read_token
@@ -37,24 +38,24 @@ class SocketsTest(AdminCase):
         (opened,) = self.running._endpoints.store.sockets().values()
         return os.fstat(opened.fileno()).st_ino
 
-    def test_mode(self) -> None:
+    async def test_mode(self) -> None:
         """The file of a UNIX socket has mode 0660, or the one that is written, and is gone at the end."""
         for options, mode in (("", 0o660), (":mode=600", 0o600)):
-            self.start(f"admin = unix:{self.socket}{options}")
+            await self.start(f"admin = unix:{self.socket}{options}")
             self.assertEqual(mode_of(self.socket), mode)
-            self.successResultOf(self.stop())
+            await self.stop()
             self.assertFalse(self.socket.exists())
 
-    def test_relative(self) -> None:
+    async def test_relative(self) -> None:
         """A relative path starts at the folder of the rules file, and may have signs that mean something in endpoints."""
-        self.start("admin = unix:a\\:b.sock")
+        await self.start("admin = unix:a\\:b.sock")
         self.assertTrue((self.folder / "a:b.sock").is_socket())
 
     async def test_reload(self) -> None:
         """A reload that does not change the endpoint keeps its socket, and answers by the same connection."""
-        self.start()
+        await self.start()
         inode = self.inode()
-        self.write("grace = 1s")
+        self.write_rules("grace = 1s")
         told = await self.post("/api/reload")
         self.assertEqual(told.json["changes"], "grace of [txmux] changed")
         self.assertEqual(self.inode(), inode)
@@ -62,48 +63,43 @@ class SocketsTest(AdminCase):
 
     async def test_changed(self) -> None:
         """A changed endpoint is opened anew; whoever has asked by the old one is answered there."""
-        self.start()
+        await self.start()
         other = self.folder / "other.sock"
-        self.write(f"admin = unix:{other}")
+        self.write_rules(f"admin = unix:{other}")
         told = await self.post("/api/reload")
         self.assertEqual((told.status, told.json["changes"]), (200, "admin of [txmux] changed"))
         self.assertFalse(self.socket.exists())
         self.assertEqual((await self.ask("GET", "/healthz", to=other)).status, 200)
-        self.write("admin = off")
+        self.write_rules("admin = off")
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(other.exists())
         self.assertEqual(self.running._endpoints.sockets(), {})
 
     async def test_refused_change(self) -> None:
         """If the endpoint cannot be opened, or anything else is wrong, all goes on as before."""
-        self.start()
+        await self.start()
         inode = self.inode()
         taken = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(taken.close)
-        self.write(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
+        self.write_rules(f"metrics = 127.0.0.1:{taken.getsockname()[1]}")
         told = await self.post("/api/reload")
         self.assertEqual(told.status, 422)
         self.assertIn("[txmux] metrics 127.0.0.1:", told.error)
         self.assertIn("another program has it", told.error)
         other = self.folder / "other.sock"
-        self.write(
-            f"admin = unix:{other}\naccess_log = {self.folder}/no/log".replace(
-                "access_log = off", ""
-            )
-        )
-        text = self.file.read_text().replace("access_log = off\n", "")
-        self.file.write_text(text)
+        text = self.text(f"admin = unix:{other}\naccess_log = {self.folder}/no/log")
+        self.write(text.replace("access_log = off\n", ""))
         self.assertEqual((await self.post("/api/reload")).status, 422)
         self.assertFalse(other.exists())
         self.assertEqual(self.inode(), inode)
         self.assertEqual((await self.get("/healthz")).status, 200)
 
-    def test_stale(self) -> None:
+    async def test_stale(self) -> None:
         """The file of a service that was killed is replaced; that of one that runs is not."""
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(self.socket))
-        self.start()
-        second = MuxService.from_file(self.file)
+        await self.start()
+        second = MuxService(load(self.file), starter=starter())
         problem = self.assertRaises(ListenError, second.startService)
         self.assertIn(f"[txmux] admin unix:{self.socket}", str(problem))
         self.assertIn("another program listens there", str(problem))
@@ -111,8 +107,8 @@ class SocketsTest(AdminCase):
 
     def test_same_twice(self) -> None:
         """Both endpoints cannot be the same."""
-        self.write(f"metrics = unix:{self.socket}")
-        problem = self.assertRaises(RulesError, MuxService.from_file, self.file)
+        self.write_rules(f"metrics = unix:{self.socket}")
+        problem = self.assertRaises(RulesError, load, self.file)
         self.assertIn("metrics: ", str(problem))
         self.assertIn(" is taken by ", str(problem))
 
@@ -132,15 +128,15 @@ class AutomaticTest(AdminCase):
         self.addCleanup(patched.stop)
         self.file = self.folder / "edge.rules.ini"
 
-    def auto(self) -> None:
+    async def auto(self) -> None:
         """Start a service as ``twist txmux`` does."""
-        self.start("admin = auto", auto=True)
+        await self.start("admin = auto", is_administered=True)
 
     async def test_runtime_directory(self) -> None:
         """The socket is in the folder that systemd has made, named after the rules file, for this user only."""
         self.runtime.mkdir()
         with capturedLogs() as events:
-            self.auto()
+            await self.auto()
         path = self.runtime / "edge.rules.sock"
         self.assertEqual(mode_of(path), 0o600)
         self.assertIn(f"unix:{path}", [event.get("address") for event in events])
@@ -153,25 +149,25 @@ class AutomaticTest(AdminCase):
     async def test_stays(self) -> None:
         """It stays where it is, though its folder cannot be written to any more, or a better one is there."""
         (self.own / "txmux").mkdir(parents=True)
-        self.auto()
+        await self.auto()
         path = self.own / "txmux/edge.rules.sock"
         self.assertTrue(path.is_socket())
         self.runtime.mkdir()
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
-    def test_no_folder(self) -> None:
+    async def test_no_folder(self) -> None:
         """Without a folder there is none, and the log says which were looked for."""
         # A service of this machine may have made the system's.
         system = self.folder / "system"
         self.patch(places, "_SYSTEM_FOLDER", system)
         with capturedLogs() as events:
-            self.auto()
+            await self.auto()
         (line,) = [event for event in events if "no admin endpoint" in event.get("log_format", "")]
         self.assertIn(f"{self.runtime}, {system}, {self.own}/txmux", line["folders"])
         self.assertEqual(self.running._endpoints.sockets(), {})
 
-    def test_same_name(self) -> None:
+    async def test_same_name(self) -> None:
         """A service whose rules have the name of another one's starts, and leaves the other one its socket."""
         self.runtime.mkdir()
         (self.own / "txmux").mkdir(parents=True)
@@ -180,14 +176,14 @@ class AutomaticTest(AdminCase):
             other.bind(str(path))
             other.listen()
             inode = path.stat().st_ino
-            self.auto()
+            await self.auto()
             self.assertEqual(path.stat().st_ino, inode)
             self.assertTrue((self.own / "txmux/edge.rules.sock").is_socket())
 
-    def test_embedded(self) -> None:
+    async def test_embedded(self) -> None:
         """Programs that embed txmux have none unless they name one."""
         self.runtime.mkdir()
-        self.start("admin = auto")
+        await self.start("admin = auto")
         self.assertEqual(list(self.runtime.iterdir()), [])
 
     def test_order(self) -> None:
@@ -232,7 +228,7 @@ class StartTest(AdminCase):
 
     def test_no_token(self) -> None:
         """Without a token there is no start, and no socket is left."""
-        self.write(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
-        service: Any = MuxService.from_file(self.file)
+        text = self.text(f"admin = 127.0.0.1:0\nadmin_token = {self.folder}/missing/token")
+        service: Any = self.service(text)
         self.assertRaises(MuxError, service.startService)
         self.assertEqual(service._endpoints.sockets(), {})

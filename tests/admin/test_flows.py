@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tests.admin.asking import AdminCase
 from tests.support.datagrams import Talker
 from txmux.admin.page.told import bytes_told
@@ -25,12 +23,10 @@ _QUERY = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 
 class FlowsTest(AdminCase):
     """What the API tells of flows, and does with them."""
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.server = Talker.listening(self, answer=lambda data: data)
-        self.start(rules=_RULES % self.server.port)
-        port: Any = self.running.ports[0]
-        self.port = port.getHost().port
+        await self.start(rules=_RULES % self.server.port)
 
     async def test_listed(self) -> None:
         """A flow is in the list with its datagrams, with its explanation, and is ended from there."""

@@ -17,9 +17,9 @@ TOKEN = "the-secret-of-this-test"
 class AnybodyCase(AdminCase):
     """What holds for everybody, by the UNIX socket."""
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
-        self.start()
+        await self.start()
 
     async def assert_refused(self, status: int, sent: bytes, *words: str) -> None:
         """See that a request is refused, and that the rules were not asked to be read again by it."""
@@ -146,11 +146,11 @@ class OriginTest(AnybodyCase):
 class TokenTest(AdminCase):
     """By TCP."""
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         super().setUp()
         self.token = self.folder / "token"
         self.token.write_text(f"{TOKEN}\n")
-        self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
+        await self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
         self.port = self.port_of("admin")
 
     async def status_of(self, path: str = "/api/status", **headers: str) -> int:
@@ -262,7 +262,7 @@ class MetricsTest(AdminCase):
 
     async def test_no_secret(self) -> None:
         """It tells how the service is to everybody, and nothing else, and changes nothing."""
-        self.start("metrics = 127.0.0.1:0")
+        await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         for path in ("/healthz", "/readyz"):
             told = await self.ask("GET", path, {"Host": "mux.example:9100"}, to=port)

@@ -77,7 +77,7 @@ class MetricsTest(AdminCase):
 
     async def test_pipelined(self) -> None:
         """A client that asks a thousand times and reads nothing leaves the endpoint to another one."""
-        self.start("metrics = 127.0.0.1:0")
+        await self.start("metrics = 127.0.0.1:0")
         port = self.port_of("metrics")
         bad = await self.connect(port)
         bad.transport.pauseProducing()

@@ -6,10 +6,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from tests.admin.asking import AdminCase
-from txmux.live.inside import Inside
+from txmux.processes.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from twisted.internet.defer import Deferred
 
 
 class CostTest(AdminCase):
@@ -18,23 +18,15 @@ class CostTest(AdminCase):
     async def test_asked_once(self) -> None:
         """One page asks a process for each thing once: to count what many connections have moved takes it longest."""
         asked: Counter[str] = Counter()
-        handlers: Any = Inside.handlers.fget  # type: ignore[attr-defined]
+        ask = Worker.ask
 
-        def counting(inside: Inside) -> Mapping[str, Callable[..., Any]]:
-            found = handlers(inside)
+        def counting(worker: Worker, kind: str, **values: Any) -> Deferred[Any]:
+            asked[kind] += 1
+            return ask(worker, kind, **values)
 
-            def counted(kind: str) -> Callable[..., Any]:
-                def handle(**values: Any) -> Any:
-                    asked[kind] += 1
-                    return found[kind](**values)
-
-                return handle
-
-            return {kind: counted(kind) for kind in found}
-
-        self.patch(Inside, "handlers", property(counting))
-        self.start(use=self.virtual())  # the history is not told anything meanwhile
-        asked.clear()  # what was counted at the start, for it
+        await self.start(use=self.virtual())  # the history is not told anything meanwhile
+        self.patch(Worker, "ask", counting)
         told = await self.ask("GET", "/")
         self.assertEqual(told.status, 200)
-        self.assertEqual(asked, Counter(["count", "connections", "addresses", "recent"]))
+        kinds = ["count", "connections", "addresses", "recent", "status", "missing"]
+        self.assertEqual(asked, Counter(kinds))
