@@ -52,6 +52,7 @@ class CountingTest(UpgradeTestCase):
         self.wait_for([3, 1, 3, 7])
         self.over(kept, server)
         self.wait_for([3, 0, 3, 7])
+        mux.stop()
 
     def end(self, mux: Upgrading, listening: socket.socket) -> None:
         """Make a connection that ends, after one byte."""
@@ -61,13 +62,10 @@ class CountingTest(UpgradeTestCase):
         """Wait until these are told."""
         eventually(lambda: self.read() == numbers, f"the metrics are {numbers}")
 
-    def test_one_process(self) -> None:
-        """One process goes on with the numbers of another one, and a third with those of both."""
-        self.served("")
-
-    def test_workers(self) -> None:
-        """So do workers."""
-        self.served("workers = 2")
+    def test_goes_on(self) -> None:
+        """One process goes on with the numbers of another one, and a third with those of both, with one worker or several."""
+        for workers in (1, 2):
+            self.served(f"workers = {workers}")
 
     def test_two_that_drain(self) -> None:
         """What a process keeps whose place was taken twice is counted until it has ended."""

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import RULES, is_gone, pids_of, serves
+from tests.processes.running import RULES, is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
@@ -32,8 +32,7 @@ class LimitsTest(UpgradeTestCase):
         mux = self.upgrading(rules, f"{settings}\ndrain_timeout = 10m")
         peers = [self.relayed(mux, listening) for _ in range(2)]
         undecided = self.client(mux)
-        owners = [mux.pid, *pids_of(mux.pid)]
-        eventually(lambda: any(serves(one, undecided) for one in owners), "it is accepted")
+        self.is_accepted(mux.pid, undecided)
         mux.ask()
         old = mux.switched()
         self.assert_refused(mux)
@@ -60,15 +59,15 @@ class LimitsTest(UpgradeTestCase):
         self.assertEqual(mux.take_one()["reason"], "limit")
 
     def test_of_the_service(self) -> None:
-        """The limit of the service, in one process."""
+        """The limit of the service, with one worker."""
         self.served("max_connections = 3", "")
 
     def test_of_a_listener(self) -> None:
-        """The limit of a listener, with workers."""
+        """The limit of a listener, with several workers."""
         self.served("workers = 2", "max_connections = 3")
 
     def test_of_a_source(self) -> None:
-        """The limit for each source, with workers."""
+        """The limit for each source, with several workers."""
         self.served("workers = 2", "max_connections_per_source = 3")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from tests.processes.running import WorkersTestCase, pids_of, resident
+from tests.processes.running import WorkersTestCase, family_of, resident
 from tests.processes.streams import Load
 from tests.processes.upgrading import Upgrading
 
@@ -31,7 +31,7 @@ class _Sizes:
     descriptors: list[int] = attrs.Factory(list)
 
     def note(self, mux: Upgrading) -> None:
-        self.memory.append(sum(map(resident, [mux.pid, *pids_of(mux.pid)])))
+        self.memory.append(sum(map(resident, family_of(mux.pid))))
         self.descriptors.append(mux.descriptors())
 
 
@@ -82,8 +82,8 @@ class LoadTest(WorkersTestCase):
                 first, last = statistics.median(values[:10]), statistics.median(values[-10:])
                 self.assertLess(last, 1.05 * first)
 
-    def test_one_process(self) -> None:
-        """With one process."""
+    def test_one_worker(self) -> None:
+        """With one worker."""
         self.assert_unnoticed("", _UPGRADES)
 
     def test_workers(self) -> None:

@@ -79,7 +79,7 @@ class MeanwhileTest(UpgradeTestCase):
                 lambda m=mux: self.count(m, "connections handed over: 6, in") == 2,  # type: ignore[misc]
                 "they are handed over once more",
             )
-            self.assertEqual(len(pids_of(mux.pid)), after if after > 1 else 0)
+            self.assertEqual(len(pids_of(mux.pid)), after)
             self.assertEqual(self.count(mux, "rules reloaded"), 1)
             for client, server in peers:
                 self.answers(client, server)

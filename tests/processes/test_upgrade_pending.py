@@ -25,8 +25,8 @@ _HEADER = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n"
 class PendingTest(UpgradeTestCase):
     """Half a PROXY header, half a hello of TLS that ends here, and half of what a route asks for."""
 
-    def assert_served(self, settings: str) -> None:
-        """Upgrade with one of each."""
+    def test_served(self) -> None:
+        """All three are decided and served as the rules of the old process say, which ends after them."""
         admin = self.folder / "admin.sock"
         authority = make_authority()
         ca = authority.write(self.folder / "ca.pem")
@@ -39,7 +39,7 @@ class PendingTest(UpgradeTestCase):
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\n"
             f"[route ssh]\nmatch = ssh\nbackend = {backend}\n"
             f"[route inside]\nmatch = any\nunder = secure\nbackend = {backend}\n",
-            f"{settings}\ndrain_timeout = 10m\nadmin = unix:{admin}",
+            f"workers = 2\ndrain_timeout = 10m\nadmin = unix:{admin}",
         )
         handshake = Handshake(str(ca))
         hello = handshake.hello()
@@ -101,11 +101,3 @@ class PendingTest(UpgradeTestCase):
             self.assertEqual(server.recv(len(said), socket.MSG_WAITALL), said)
             server.sendall(b"answer")
             self.assertEqual(heard(), b"answer")
-
-    def test_one_process(self) -> None:
-        """In one process."""
-        self.assert_served("workers = 1")
-
-    def test_workers(self) -> None:
-        """With workers."""
-        self.assert_served("workers = 2")

@@ -26,7 +26,7 @@ _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 
 
 class StateTest(UpgradeTestCase):
-    """In one process, and with workers."""
+    """One or several workers go on with it."""
 
     def visit(self, mux: Upgrading, count: int = 1) -> list[Record]:
         """Have clients served or refused, one after another, and give what the log says of them."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WantedTest(UpgradeTestCase):
-    """In one process, and with workers."""
+    """With one worker, and with several."""
 
     def ask(self, method: str, path: str, body: object = None) -> Any:
         """Ask the service over its socket."""
