@@ -243,7 +243,7 @@ class WorkersTestCase(InteropTestCase):
 
     def is_accepted(self, pid: int, client: socket.socket) -> None:
         """Wait until some worker of a supervisor has accepted a client."""
-        eventually(lambda: any(serves(one, client) for one in pids_of(pid)), "it is accepted")
+        eventually(lambda: any(serves(one, client) for one in workers_of(pid)), "it is accepted")
 
     def be_closed(self, mux: Mux) -> None:
         """Make a connection that the service closes when it has heard something."""
