@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
 from tests.processes.reloading import ReloadingTestCase
-from tests.processes.running import pids_of
+from tests.processes.running import workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ class LoadTest(ReloadingTestCase):
         """The worker that reads datagrams is asked to end: its flows go on in another one."""
         mux, load = self.begin_talking("workers = 2")
         for _ in range(2):
-            before = pids_of(mux.pid)
+            before = workers_of(mux.pid)
             os.kill(self.reader(mux), signal.SIGTERM)
             eventually(
                 lambda before=before: (
-                    len({*pids_of(mux.pid)} - {*before}) == 1  # type: ignore[misc]
-                    and len(pids_of(mux.pid)) == len(before)
+                    len({*workers_of(mux.pid)} - {*before}) == 1  # type: ignore[misc]
+                    and len(workers_of(mux.pid)) == len(before)
                 ),
                 "another worker has taken its place",
             )
@@ -148,4 +148,4 @@ class LoadTest(ReloadingTestCase):
 
     def reader(self, mux: Upgrading) -> int:
         """Tell which worker has the flows: it has a socket for each."""
-        return max(pids_of(mux.pid), key=lambda pid: len([*Path(f"/proc/{pid}/fd").iterdir()]))
+        return max(workers_of(mux.pid), key=lambda pid: len([*Path(f"/proc/{pid}/fd").iterdir()]))

@@ -10,7 +10,7 @@ from tests.admin.processes import get
 from tests.datagrams.test_roaming import FIRST, SHORT, answer
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase, open_files, pids_of
+from tests.processes.running import WorkersTestCase, open_files, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.wire.quic_builder import HELLO, crypto, initial
 
@@ -101,10 +101,10 @@ class UpgradeTest(WorkersTestCase):
         )
         self.addCleanup(mux.kill)
         mux.child.wait_for("workers that serve: 2")
-        first, *_ = pids_of(mux.pid)
+        first, *_ = workers_of(mux.pid)
         os.kill(first, signal.SIGKILL)
         eventually(
-            lambda: len({*pids_of(mux.pid)} - {first}) == 2, "another worker takes its place"
+            lambda: len({*workers_of(mux.pid)} - {first}) == 2, "another worker takes its place"
         )
         load.start(mux.port)
         mux.upgrade()
@@ -129,10 +129,10 @@ class UpgradeTest(WorkersTestCase):
         for _ in range(40):  # of which each worker gets some
             undecided = self.enterContext(socket.create_connection(("127.0.0.1", mux.ports["t"])))
             undecided.sendall(b"SSH")
-        reader = max(pids_of(mux.pid), key=lambda pid: len(open_files(pid)))
+        reader = max(workers_of(mux.pid), key=lambda pid: len(open_files(pid)))
         os.kill(reader, signal.SIGTERM)
         eventually(lambda: len(open_files(reader)) < len(load.talks), "its flows have moved")
-        self.assertIn(reader, pids_of(mux.pid))
+        self.assertIn(reader, workers_of(mux.pid))
         mux.upgrade()
         load.finish()
         self.assertEqual(load.problems, [])

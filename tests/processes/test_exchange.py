@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
+from txmux.processes.exchange import OneProcess
 
 from tests.support.peers import reactor
 from txmux.processes.channel import Channel, attach
-from txmux.processes.exchange import OneProcess
 from txmux.serving.door import Door
 from txmux.serving.doors import Doors
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
-
 from txmux.processes.pidfd import pidfd_open, send_signal
 
 

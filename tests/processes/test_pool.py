@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from txmux.processes.exchange import Workers
+from txmux.processes.pool import Pool
 from typing_extensions import override
 
 from txmux.processes.channel import GoneError
-from txmux.processes.exchange import Workers
-from txmux.processes.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,11 +13,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
+from txmux.processes.workers.serving_child import Child
 
 from txmux.errors import MuxError
 from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.processes.supervisor.limits import SharedLimits
-from txmux.processes.workers.serving_child import Child
 from txmux.processes.workers.starting import Opened, Prepare, Start, ToldError, read, sockets_of
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of

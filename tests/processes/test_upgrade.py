@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase, children_of, is_gone, pids_of, serves
+from tests.processes.running import RULES, WorkersTestCase, is_gone, pids_of, serves, workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class UpgradeTest(UpgradeTestCase):
         for count in (3, 1):
             mux.file.write_text(text.replace("[txmux]\n", f"[txmux]\nworkers = {count}\n"))
             mux.upgrade()
-            self.assertEqual(len(pids_of(mux.pid)), count)
+            self.assertEqual(len(workers_of(mux.pid)), count)
             self.answers(client, server)
         self.over(client, server)
         self.assertEqual(mux.take_one()["bytes_in"], 9)
@@ -201,10 +201,10 @@ class MeanwhileTest(UpgradeTestCase):
         listening = self.listening = self.backend()
         mux = self.upgrading(self.relaying(listening), settings)
         client, server = self.relayed(mux, listening)
-        before = children_of(mux.pid)
+        before = pids_of(mux.pid)
         mux.ask()
-        eventually(lambda: len(children_of(mux.pid)) > len(before), "the new process has begun")
-        (self.new,) = set(children_of(mux.pid)) - set(before)
+        eventually(lambda: len(pids_of(mux.pid)) > len(before), "the new process has begun")
+        (self.new,) = set(pids_of(mux.pid)) - set(before)
         return mux, client, server
 
     def let_start(self, mux: Upgrading) -> None:
@@ -237,7 +237,7 @@ class MeanwhileTest(UpgradeTestCase):
     def test_worker_killed(self) -> None:
         """A worker that crashes loses its own connections; the upgrade goes on, and so do the others."""
         mux, client, server = self.slow("workers = 2")
-        (idle,) = (pid for pid in pids_of(mux.pid) if not serves(pid, client))
+        (idle,) = (pid for pid in workers_of(mux.pid) if not serves(pid, client))
         os.kill(idle, signal.SIGKILL)
         self.let_start(mux)
         self.answers(client, server)

@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import RULES, has_connection, pids_of
+from tests.processes.running import RULES, has_connection, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ class KeepingTest(UpgradeTestCase):
         """One that was not decided stayed in a worker which was not needed any more; when it is relayed, it can be moved."""
         mux = self.begin("workers = 3")
         mux.child.wait_for("workers that serve: 3")
-        clients = self.one_for_each(mux, pids_of(mux.pid))
+        clients = self.one_for_each(mux, workers_of(mux.pid))
         self.change(mux, ("workers = 3", "workers = 2"))
         pairs = [(client, self.decided(client)) for client in clients]
-        self.assertEqual(len(pids_of(mux.pid)), 3)
+        self.assertEqual(len(workers_of(mux.pid)), 3)
         self.assert_moves(mux, pairs)
         mux.stop()
 
@@ -112,11 +112,11 @@ class KeepingTest(UpgradeTestCase):
         """What a worker relays that is not needed any more goes on in the others, and counts for their limits."""
         mux = self.begin("workers = 2\nmax_connections = 2")
         mux.child.wait_for("workers that serve: 2")
-        workers = pids_of(mux.pid)
+        workers = workers_of(mux.pid)
         pairs = [(client, self.decided(client)) for client in self.one_for_each(mux, workers)]
         self.change(mux, ("workers = 2", "workers = 1"))
-        eventually(lambda: len(pids_of(mux.pid)) == 1, "the other worker has ended")
-        (left,) = pids_of(mux.pid)
+        eventually(lambda: len(workers_of(mux.pid)) == 1, "the other worker has ended")
+        (left,) = workers_of(mux.pid)
         self.assertIn(left, workers)
         for client, server in pairs:
             self.assertTrue(has_connection(left, server))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually, leave_unmeasured
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import is_gone, workers_of
 from tests.processes.test_upgrade import UpgradeTestCase
 from txmux.cli.remote.address import Unix
 from txmux.cli.remote.ask import ask
@@ -33,7 +33,7 @@ class MeanwhileTest(UpgradeTestCase):
         listening = self.backend()
         mux = self.upgrading(self.relaying(listening), "workers = 2")
         client, server = self.relayed(mux, listening)
-        worker = pids_of(mux.pid)[0]
+        worker = workers_of(mux.pid)[0]
         os.kill(worker, signal.SIGSTOP)
         try:
             mux.file.write_text(mux.file.read_text() + _OTHER)
@@ -79,7 +79,7 @@ class MeanwhileTest(UpgradeTestCase):
                 lambda m=mux: self.count(m, "connections handed over: 6, in") == 2,  # type: ignore[misc]
                 "they are handed over once more",
             )
-            self.assertEqual(len(pids_of(mux.pid)), after)
+            self.assertEqual(len(workers_of(mux.pid)), after)
             self.assertEqual(self.count(mux, "rules reloaded"), 1)
             for client, server in peers:
                 self.answers(client, server)
