@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
-from txmux.processes.supervisor.parent import Parent
 
 from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
@@ -17,6 +16,7 @@ from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.admin.metrics import exposition
 from txmux.observe.counting.snapshot import counts_of
+from txmux.processes.supervisor.parent import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from twisted.trial.unittest import SynchronousTestCase
+
 from txmux.processes.pidfd import pidfd_open, send_signal
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs
-from txmux.processes.supervisor.parent import Parent
 
 from tests.interop.children import eventually
 from tests.processes.running import (
@@ -23,6 +22,7 @@ from tests.processes.running import (
 from tests.support.load import Load
 from tests.support.peers import reactor
 from tests.support.service import ServiceTestCase
+from txmux.processes.supervisor.parent import Parent
 
 if TYPE_CHECKING:
     import socket
