@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
 
 _SET_NAME = 15  # prctl(2)
+_STDERR = 2
 _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 """systemd and terminals send these to all processes of a service; only the supervisor acts on them."""
 
@@ -87,7 +88,10 @@ def _run(
     other: socket.socket,
     arguments: tuple[str, ...],
 ) -> None:
+    # As in a fresh process; what this one was started with may lead to processes that a worker must not reach.
     own.close()
+    os.closerange(_STDERR + 1, other.fileno())
+    os.closerange(other.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     with open(os.devnull) as nothing:  # noqa: PTH123 - its descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     main(other, *arguments)
