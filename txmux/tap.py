@@ -17,7 +17,7 @@ from twisted.python import usage
 from txmux.cli import COMMANDS
 from txmux.errors import MuxError
 from txmux.observe.servicelog import ServiceLog
-from txmux.processes.forking import can_fork
+from txmux.processes.forking import can_fork, name_process
 from txmux.processes.workers.starting import start_early
 from txmux.running.program import read_rules, status_of
 from txmux.sockets.clock import use_monotonic_time
@@ -88,6 +88,7 @@ class Options(usage.Options):
             _stop(error, os.EX_CONFIG)
         # `twist` has no reactor yet, unless --reactor names one.
         self.starter = start_early() if can_fork() else None
+        name_process("supervisor")
 
 
 class _StoppingService(MultiService):
