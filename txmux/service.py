@@ -247,6 +247,8 @@ class MuxService(Steering, Service):
         await self._sharing.stop()
         self._changeover.arrival.over()  # whoever waits for that is refused
         shared = self._changeover.begin_to_stop()
+        if self.failure is None:
+            await self._changeover.leave()
         await self._reloading.idle()
         supervisor = self._supervisor
         if supervisor is not None and not shared:

@@ -335,10 +335,13 @@ class Changeover:
             self._settle()
         self._notifier.stop()
         upgrade.successor.ended().addCallback(self._has_ended)
+        await self.leave(on=self.has_successor)
         return changes
 
     def _has_ended(self, how: str) -> str:
-        """Serve again, since the process that took the place of this one has ended, and this one has not yet."""
+        """Serve again, since the process that took the place of this one has ended without being told to, and this one has not yet."""
+        if self._successor is not None and self._successor.leaves:
+            return how
         self._successor = None
         if not self._is_stopping:
             _log.error("the new process {how}; this one serves again", how=how)
@@ -347,12 +350,25 @@ class Changeover:
 
     def serve_again(self, is_well: Callable[[], bool]) -> None:
         """Be the process that serves, after the one that took its place has ended."""
-        self._name_process()
+        Deferred.fromCoroutine(self.leave(on=False))
+        try:
+            self._name_process()
+        except PidFileError as problem:
+            _log.error("{problem}", problem=problem)
         self._endpoints.accept()
         self._notifier.ready("serving", is_new_main=True)
         self._notifier.watch(is_well)
 
     # The end.
+
+    async def leave(self, *, on: bool = True) -> None:
+        """Tell the process in whose place this one is, if it has not ended yet, that this one ends because it is to.
+
+        Args:
+            on: Whether it still does.
+        """
+        if self._predecessor is not None and not self.is_waiting:
+            await self._predecessor.leave(on=on)
 
     def begin_to_stop(self) -> bool:
         """End a new process that does not serve yet, and tell whether another one does."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.errors import MuxError
 from txmux.jsontext import parse_json
-from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.channel.channel import Channel, ChannelError, attach
 from txmux.processes.upgrade.successor import ENDS, VERSION
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Predecessor:
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
+        self._channel: Channel | None = None
         end.settimeout(_PATIENCE)
         descriptors: list[int] = []
         try:
@@ -83,11 +84,21 @@ class Predecessor:
             lost: Is told when the old process has ended, or does not want this one any more.
             processes: The number of those that serve.
         """
-        channel = Channel(handlers, lost, reactor)
+        channel = self._channel = Channel(handlers, lost, reactor)
         attach(reactor, channel, self._end.dup())
         self._end.close()
         itself = {"version": VERSION, "processes": processes}
         channel.send("answer", to=self._number, value=itself)
+
+    async def leave(self, *, on: bool = True) -> None:
+        """Say that this process ends because it is to, so that the old one, if it has not ended yet, does not serve again.
+
+        Args:
+            on: Whether it still does.
+        """
+        if self._channel is not None:
+            with suppress(ChannelError):  # it has ended, or is of a version that would serve again
+                await self._channel.ask("leave", seconds=_PATIENCE, on=on)
 
     def fail(self, why: object) -> None:
         """Say that it cannot."""

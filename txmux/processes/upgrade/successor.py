@@ -52,16 +52,18 @@ class Successor(ProcessProtocol):
 
     Attributes:
         channel: Leads to it.
+        leaves: Whether it has said that it ends because it is to: it stops, or another process serves in its place.
     """
 
     transport: IProcessTransport | None = None
+    leaves = False
 
     def __init__(self, reactor: Any, command: Sequence[str] = ()) -> None:
         self._reactor = reactor
         self._command = list(command or sys.orig_argv)
         self._said = b""
         self._ended: Deferred[str] = Deferred()
-        self.channel = Channel({}, lambda: None, reactor)
+        self.channel = Channel({"leave": self._leave}, lambda: None, reactor)
 
     async def begin(
         self, sockets: Mapping[str, socket.socket], state: dict[str, Any], seconds: float
@@ -127,6 +129,9 @@ class Successor(ProcessProtocol):
                 env=environment,
                 childFDs={0: nothing.fileno(), **descriptors},
             )
+
+    def _leave(self, *, on: bool = True) -> None:
+        self.leaves = on
 
     def end(self) -> None:
         """End it, whatever it is doing, if it has been started."""
