@@ -1,14 +1,27 @@
-"""A plugin that goes by another name in workers. The tests copy it to where plugins are looked for."""
+"""A plugin that the second worker does not take. The tests copy it to where plugins are looked for."""
 
 from __future__ import annotations
 
-import sys
+import ctypes
+from typing import TYPE_CHECKING, Any
 
+from txmux.errors import OptionError
 from txmux.wire.plain import PlainMatcher
 from txmux.wire.predicates import Pattern
 
-shy = PlainMatcher(
-    "hidden" if "txmux.processes.workers.child" in sys.orig_argv else "shy",
-    "any client",
-    Pattern(b"."),
-)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GET_NAME = 16  # prctl(2)
+
+
+class _Shy(PlainMatcher):
+    def predicate(self, options: Mapping[str, Any]) -> Any:
+        name = ctypes.create_string_buffer(16)
+        ctypes.CDLL(None).prctl(_GET_NAME, name)
+        if name.value == b"txmux: worker 2":
+            raise OptionError("not here")
+        return super().predicate(options)
+
+
+shy = _Shy("shy", "any client", Pattern(b"."))

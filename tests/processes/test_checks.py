@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, pids_of, worker_of
+from tests.processes.running import WorkersTestCase, worker_of, workers_of
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Checked:
 
 
 class ChecksTest(WorkersTestCase):
-    """Two workers that lead clients to a server which is checked by their parent."""
+    """Two workers that lead clients to a server which is checked by their supervisor."""
 
     def begin(self, server: str) -> Mux:
         """Start the service."""
@@ -128,5 +128,5 @@ class ChecksTest(WorkersTestCase):
             self.addCleanup(mux.stop)
             mux.child.wait_for(rf"127\.0\.0\.1:{port} is down")
             eventually(lambda m=mux: self.all_say(m, "no-server"), "all know it")  # type: ignore[misc]
-            self.kill(mux, pids_of(mux.child.pid)[0])
+            self.kill(mux, workers_of(mux.child.pid)[0])
             self.assertTrue(self.all_say(mux, "no-server"))

@@ -1,4 +1,4 @@
-"""Workers that crash, that are stopped, and that lose their parent."""
+"""Workers that crash, that are stopped, and that lose their supervisor."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from tests.interop.children import eventually
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
+    family_of,
     has_connection,
     is_gone,
     listening_inode,
     open_files,
-    pids_of,
+    workers_of,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class CrashTest(WorkersTestCase):
         """Clients that wait while nobody serves are served by whoever comes next."""
         mux = self.start()
         self.addCleanup(mux.stop)
-        pids = pids_of(mux.child.pid)
+        pids = workers_of(mux.child.pid)
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         clients = self.speaking(mux)
@@ -46,8 +47,8 @@ class CrashTest(WorkersTestCase):
         mux.child.wait_for(
             r"worker 1 was ended by signal 9 \(SIGKILL\); another one is started at once"
         )
-        eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two workers again")
-        self.assertEqual({*pids} & {*pids_of(mux.child.pid)}, set())
+        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
+        self.assertEqual({*pids} & {*workers_of(mux.child.pid)}, set())
 
     def speaking(self, mux: Mux) -> list[socket.socket]:
         """Connect forty clients that have said something."""
@@ -66,15 +67,15 @@ class CrashTest(WorkersTestCase):
         """While one worker does nothing, whatever the reason, the other serves all."""
         mux = self.start()
         self.addCleanup(mux.stop)
-        first, second = pids_of(mux.child.pid)
+        first, second = workers_of(mux.child.pid)
         os.kill(first, signal.SIGSTOP)
         self.assert_all_served(mux)
         os.kill(first, signal.SIGCONT)
         self.kill(mux, first)
         began = time.monotonic()
-        os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
+        os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
-        left = pids_of(mux.child.pid)
+        left = workers_of(mux.child.pid)
         if time.monotonic() - began < 1:
             self.assertEqual(left, [second])
         self.assert_all_served(mux)
@@ -90,15 +91,15 @@ class CrashTest(WorkersTestCase):
         client.sendall(b"SSH-2.0-x\r\n")
         server = self.accept_from(listening, b"SSH-2.0-x\r\n")
         for _ in range(2):
-            workers = pids_of(mux.child.pid)
+            workers = workers_of(mux.child.pid)
             pid = next(pid for pid in workers if has_connection(pid, server))
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGTERM)
             mux.child.wait_for(r"worker \d was asked to end; worker \d takes its place")
             self.assert_all_served(mux)
             eventually(lambda p=pid: is_gone(p), "it has ended")  # type: ignore[misc]
-            eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two")
-            self.assertEqual(len(set(pids_of(mux.child.pid)) - {*workers}), 1)
+            eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two")
+            self.assertEqual(len(set(workers_of(mux.child.pid)) - {*workers}), 1)
         client.sendall(b"more")
         self.assertEqual(server.recv(4), b"more")
         server.close()
@@ -111,8 +112,8 @@ class CrashTest(WorkersTestCase):
         """One that crashes again soon has to wait."""
         mux = self.start()
         self.addCleanup(mux.stop)
-        self.kill(mux, pids_of(mux.child.pid)[0])
-        os.kill(pids_of(mux.child.pid)[1], signal.SIGKILL)
+        self.kill(mux, workers_of(mux.child.pid)[0])
+        os.kill(workers_of(mux.child.pid)[1], signal.SIGKILL)
         mux.child.wait_for(r"worker 1 was .*; another one is started in 1 s")
 
     def test_no_descriptor(self) -> None:
@@ -120,12 +121,12 @@ class CrashTest(WorkersTestCase):
         mux = self.start()
         self.addCleanup(mux.stop)
         resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (3, 2**10))
-        os.kill(pids_of(mux.child.pid)[0], signal.SIGKILL)
+        os.kill(workers_of(mux.child.pid)[0], signal.SIGKILL)
         mux.child.wait_for(
             "worker 1 cannot be started: Too many open files; another one is started in 1 s"
         )
         resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (2**10, 2**10))
-        eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two workers again")
+        eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers again")
         mux.child.wait_for("(workers that serve: 2(.|\n)*){2}")
 
 
@@ -137,7 +138,7 @@ class StopTest(WorkersTestCase):
         listening = self.backend()
         mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
-        pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
+        pids, inode = workers_of(mux.child.pid), listening_inode(mux.port)
         mux.terminate()
         mux.child.wait_for(r"worker \d: open connections: 1; .*\b600 s\b")
         self.assert_refused(mux, inode, [mux.child.pid, *pids])
@@ -182,7 +183,7 @@ class StopTest(WorkersTestCase):
         listening = self.backend()
         mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
-        for pid in (*pids_of(mux.child.pid), mux.child.pid):
+        for pid in reversed(family_of(mux.child.pid)):
             os.kill(pid, signal.SIGTERM)
         mux.child.wait_for("open connections: 1")
         self.finish(client, server)
@@ -192,17 +193,17 @@ class StopTest(WorkersTestCase):
     def test_stuck_worker(self) -> None:
         """A worker that does nothing any more is killed in the end."""
         mux = self.start(settings="workers = 2\ndrain_timeout = 0s")
-        os.kill(pids_of(mux.child.pid)[0], signal.SIGSTOP)
+        os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
         mux.terminate()
         mux.assert_stopped()
         self.assertIn("worker 1 does not end; it is killed", mux.child.output)
 
-    def test_parent_killed(self) -> None:
-        """Without their parent, workers let connections finish and end; nobody listens any more."""
+    def test_supervisor_killed(self) -> None:
+        """Without their supervisor, workers let connections finish and end; nobody listens any more."""
         listening = self.backend()
         mux = self.start(self.relaying(listening), _PATIENT)
         client, server = self.relayed(mux, listening)
-        pids, inode = pids_of(mux.child.pid), listening_inode(mux.port)
+        (_, *pids), inode = family_of(mux.child.pid), listening_inode(mux.port)
         mux.child.process.kill()
         self.assert_refused(mux, inode, pids)
         self.finish(client, server)

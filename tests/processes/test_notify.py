@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
 from tests.processes.manager import Manager
-from tests.processes.running import RULES, WorkersTestCase, is_gone, listening_inode, pids_of
+from tests.processes.running import RULES, WorkersTestCase, is_gone, listening_inode, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -186,7 +186,7 @@ class LifeTest(ServiceTestCase):
         mux = self.service("workers = 2", WATCHDOG_USEC="2000000")
         self.manager.wait_for(WATCHDOG="1")
         self.manager.wait_for(WATCHDOG="1")
-        os.kill(pids_of(mux.child.pid)[0], signal.SIGSTOP)
+        os.kill(workers_of(mux.child.pid)[0], signal.SIGSTOP)
         mux.child.wait_for("has not answered for 10 s; it is killed")
         self.manager.told.clear()
         self.manager.wait_for(WATCHDOG="1")
@@ -267,7 +267,7 @@ class StoreTest(ServiceTestCase):
 
     def end(self, mux: Mux, number: signal.Signals) -> None:
         """End a service, and wait until all of its processes are gone."""
-        pids = pids_of(mux.child.pid)
+        pids = workers_of(mux.child.pid)
         mux.child.process.send_signal(number)
         mux.child.process.wait(60)
         eventually(lambda: all(map(is_gone, pids)), "all have ended")

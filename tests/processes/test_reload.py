@@ -10,7 +10,7 @@ import socket
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
 from tests.processes.reloading import ReloadingTestCase, listening_inodes
-from tests.processes.running import RULES, halted, pids_of, serves
+from tests.processes.running import RULES, halted, serves, workers_of
 
 
 class ReloadTest(ReloadingTestCase):
@@ -20,7 +20,7 @@ class ReloadTest(ReloadingTestCase):
         """All workers change, or none does; connections go on, the sockets and the processes stay."""
         mux, server = self.begin()
         client, end = self.relayed(mux, server)
-        before = (listening_inodes(mux.child.pid), pids_of(mux.child.pid))
+        before = (listening_inodes(mux.child.pid), workers_of(mux.child.pid))
         other = self.backend()
         told = self.reload(mux, lambda text: f"{self.lead_to(other)(text)}[what]\n")
         self.assertIn("not reloaded", told)
@@ -34,7 +34,7 @@ class ReloadTest(ReloadingTestCase):
             self.relayed(mux, other)
         client.sendall(b"more")
         self.assertEqual(end.recv(4), b"more")
-        self.assertEqual((listening_inodes(mux.child.pid), pids_of(mux.child.pid)), before)
+        self.assertEqual((listening_inodes(mux.child.pid), workers_of(mux.child.pid)), before)
 
     def test_refused_by_one(self) -> None:
         """What a worker cannot use is refused, though the parent could."""
@@ -72,10 +72,10 @@ class ReloadTest(ReloadingTestCase):
         """There are more workers, or fewer; those that are not needed end when their connections have."""
         mux, server = self.begin()
         pairs = [self.relayed(mux, server) for _ in range(12)]
-        old = pids_of(mux.child.pid)
+        old = workers_of(mux.child.pid)
         self.reload(mux, lambda text: text.replace("workers = 2", "workers = 4"))
         eventually(lambda: "workers that serve: 4" in mux.child.output, "four workers serve")
-        self.assertEqual(pids_of(mux.child.pid)[:2], old)
+        self.assertEqual(workers_of(mux.child.pid)[:2], old)
         pairs += [self.relayed(mux, server) for _ in range(12)]
         inodes = listening_inodes(mux.child.pid)
         self.reload(mux, lambda text: text.replace("workers = 4", "workers = 2"))
@@ -86,7 +86,7 @@ class ReloadTest(ReloadingTestCase):
         for client, end in pairs:
             client.close()
             end.close()
-        eventually(lambda: pids_of(mux.child.pid) == old, "two workers are left")
+        eventually(lambda: workers_of(mux.child.pid) == old, "two workers are left")
         self.relayed(mux, server)
         self.assertEqual(listening_inodes(mux.child.pid), inodes)
         self.assertNotIn("another one is started", mux.child.output)
@@ -94,14 +94,14 @@ class ReloadTest(ReloadingTestCase):
     def test_back_again(self) -> None:
         """A worker that was to end, but still has a connection, serves again when as many workers are wanted."""
         mux, server = self.begin(3, "detect_timeout = 10m")
-        old = pids_of(mux.child.pid)
+        old = workers_of(mux.child.pid)
         silent = self.one_for_each(mux, old)  # who is undecided cannot be moved
         for count, before in ((2, 3), (3, 2)) * 3:
             told = self.reload(mux, self.workers(before, count))
             self.assertIn("rules reloaded: workers of [txmux] changed", told)
             for _ in range(6):
                 self.relayed(mux, server)
-            self.assertEqual(pids_of(mux.child.pid), old)
+            self.assertEqual(workers_of(mux.child.pid), old)
         for client in silent:
             client.sendall(b"s")
             self.accept_from(server, b"s")
@@ -116,7 +116,7 @@ class ReloadTest(ReloadingTestCase):
             told,
             "rules reloaded: workers of [txmux] changed; 1 connection goes on under older rules",
         )
-        self.assertEqual(len(pids_of(mux.child.pid)), 2)
+        self.assertEqual(len(workers_of(mux.child.pid)), 2)
         pairs += [self.relayed(mux, server) for _ in range(4)]
         self.reload(mux, lambda text: text.replace("workers = 2", "workers = 1"))
         pairs += [self.relayed(mux, server)]
@@ -126,7 +126,7 @@ class ReloadTest(ReloadingTestCase):
             self.assertEqual(end.recv(4), b"more")
             client.close()
             end.close()
-        eventually(lambda: not pids_of(mux.child.pid), "no worker is left")
+        eventually(lambda: not workers_of(mux.child.pid), "no worker is left")
         self.relayed(mux, server)
 
     def test_one_and_many_know(self) -> None:
@@ -151,8 +151,8 @@ class ReloadTest(ReloadingTestCase):
         mux, server = self.begin()
         other = self.backend()
         for number in range(6):
-            eventually(lambda: len(pids_of(mux.child.pid)) == 2, "there are two workers")
-            victim = pids_of(mux.child.pid)[number % 2]
+            eventually(lambda: len(workers_of(mux.child.pid)) == 2, "there are two workers")
+            victim = workers_of(mux.child.pid)[number % 2]
             self.file.write_text(self.lead_to((other, server)[number % 2])(self.file.read_text()))
             before = mux.child.output.count("rules reloaded")
             os.kill(mux.child.pid, signal.SIGHUP)
@@ -187,7 +187,7 @@ class ReloadTest(ReloadingTestCase):
             if len(pairs) < 3:
                 pairs.append(self.relayed(mux, server))
         for before, count in ((1, 2), (2, 1)):
-            owners = pids_of(mux.child.pid) if before > 1 else [mux.child.pid]
+            owners = workers_of(mux.child.pid) if before > 1 else [mux.child.pid]
             self.reload(mux, self.workers(before, count))
             self.assert_moved(owners, pairs)
             with mux.connect():
@@ -207,14 +207,14 @@ class ReloadTest(ReloadingTestCase):
         silent = [self.client(mux)]  # who is undecided cannot be moved
         eventually(lambda: serves(mux.child.pid, silent[0]), "the client is accepted")
         self.reload(mux, self.workers(1, 2))
-        old = pids_of(mux.child.pid)
+        old = workers_of(mux.child.pid)
         silent += self.one_for_each(mux, old)
         for _ in range(3):
             self.reload(mux, self.workers(2, 1))
             silent.append(self.client(mux))
             eventually(lambda: serves(mux.child.pid, silent[-1]), "the one process serves")
             self.reload(mux, self.workers(1, 2))
-            self.assertEqual(pids_of(mux.child.pid), old)
+            self.assertEqual(workers_of(mux.child.pid), old)
             for _ in range(4):
                 self.relayed(mux, server)
         for client in silent:
@@ -228,7 +228,7 @@ class ReloadTest(ReloadingTestCase):
         silent = [self.client(mux)]  # who is undecided cannot be moved
         eventually(lambda: serves(pid, silent[0]), "the client is accepted")
         self.reload(mux, self.workers(1, 2))
-        with halted(pids_of(pid)):
+        with halted(workers_of(pid)):
             self.file.write_text(self.workers(2, 1)(self.file.read_text()))
             before = mux.child.output.count("rules reloaded")
             os.kill(pid, signal.SIGHUP)
@@ -238,7 +238,7 @@ class ReloadTest(ReloadingTestCase):
                 client.close()
             mux.take(2)
         self.wait_for_more(mux, before)
-        eventually(lambda: not pids_of(pid), "no worker is left")
+        eventually(lambda: not workers_of(pid), "no worker is left")
         self.relayed(mux, server)
 
     def test_limits(self) -> None:

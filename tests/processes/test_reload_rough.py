@@ -14,7 +14,7 @@ from tests.interop.children import eventually
 from tests.interop.mux import Mux
 from tests.processes.handshake import Handshake
 from tests.processes.reloading import ReloadingTestCase, listening_inodes
-from tests.processes.running import open_files, pids_of, serves
+from tests.processes.running import open_files, serves, workers_of
 from tests.support.certificates import make_authority
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class RoughTest(ReloadingTestCase):
         """What only one worker cannot do changes nothing in any; when it can, all change."""
         mux, server = self.begin(3)
         other = self.backend()
-        parent, victim = mux.child.pid, pids_of(mux.child.pid)[1]
-        before = listening_inodes(parent), {pid: open_files(pid) for pid in pids_of(parent)}
+        parent, victim = mux.child.pid, workers_of(mux.child.pid)[1]
+        before = listening_inodes(parent), {pid: open_files(pid) for pid in workers_of(parent)}
         number = int(mux.child.output.count("workers that serve"))
         limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path(f"/proc/{victim}/fd").iterdir())
@@ -60,7 +60,7 @@ class RoughTest(ReloadingTestCase):
         for _ in range(9):
             self.relayed(mux, server)
         self.assertEqual(listening_inodes(parent), before[0])
-        self.assertEqual([*before[1]], pids_of(parent))
+        self.assertEqual([*before[1]], workers_of(parent))
         self.assertEqual(mux.child.output.count("workers that serve"), number)
         self.assertIn("listener other opened", self.reload(mux, lambda text: text))
         for _ in range(9):
@@ -70,7 +70,7 @@ class RoughTest(ReloadingTestCase):
         """A worker that is killed when it was ready to change is succeeded by one with the new rules."""
         mux, server = self.begin()
         other = self.backend()
-        slow, victim = pids_of(mux.child.pid)
+        slow, victim = workers_of(mux.child.pid)
         had = len(open_files(victim))
         os.kill(slow, signal.SIGSTOP)
         try:
@@ -83,7 +83,7 @@ class RoughTest(ReloadingTestCase):
         self.assertIn("listener other opened", self.told(mux, before))
         eventually(
             lambda: (
-                len(pids_of(mux.child.pid)) == 2
+                len(workers_of(mux.child.pid)) == 2
                 and mux.child.output.count("workers that serve") == 2
             ),
             "there are two workers again",
@@ -100,7 +100,7 @@ class RoughTest(ReloadingTestCase):
         for workers, count in ((2, 2), (2, 1), (1, 2)):
             mux, server = self.begin(workers)
             client, end = self.relayed(mux, server)
-            held = pids_of(mux.child.pid)[:1]
+            held = workers_of(mux.child.pid)[:1]
             for pid in held:
                 os.kill(pid, signal.SIGSTOP)
             try:
@@ -191,7 +191,7 @@ class RoughTest(ReloadingTestCase):
 
     def wait_until_accepted(self, mux: Mux, client: socket.socket) -> None:
         """Wait until some process has accepted a client."""
-        pids = [mux.child.pid, *pids_of(mux.child.pid)]
+        pids = [mux.child.pid, *workers_of(mux.child.pid)]
         eventually(lambda: any(serves(pid, client) for pid in pids), "the client is accepted")
 
 

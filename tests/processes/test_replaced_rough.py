@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, halted, is_gone, pids_of
+from tests.processes.running import WorkersTestCase, halted, is_gone, workers_of
 
 if TYPE_CHECKING:
     import socket
@@ -16,19 +16,22 @@ if TYPE_CHECKING:
 _CONNECTIONS = 160
 
 _KILLED = """
-import os, signal, sys
-if "txmux.processes.workers.child" in sys.orig_argv:
+import os, signal
+
+def is_first():
+    try:
+        os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    os.write(1, b"worker %d is killed\\n" % os.getpid())
+    return True
+
+def change():
     from txmux.processes.upgrade import handover
 
-    def is_first():
-        try:
-            os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError:
-            return False
-        os.write(1, b"worker %d is killed\\n" % os.getpid())
-        return True
-
 {patch}
+
+os.register_at_fork(after_in_child=change)
 """
 _WHO_TAKES = """
     go_on = handover.Adopting._go_on
@@ -51,6 +54,7 @@ _WHO_GIVES = """
 
     handover._decide = killed
 """
+_SETTINGS = "workers = 2\ndrain_timeout = 10m\nsandbox = off"  # so that a worker may write the file
 
 
 class RoughTest(WorkersTestCase):
@@ -65,8 +69,8 @@ class RoughTest(WorkersTestCase):
         paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.patch(os, "environ", {**os.environ, "PYTHONPATH": os.pathsep.join(paths)})
         listening = self.backend()
-        mux = self.start(self.relaying(listening), "workers = 2\ndrain_timeout = 10m")
-        replaced, _ = workers = pids_of(mux.child.pid)
+        mux = self.start(self.relaying(listening), _SETTINGS)
+        replaced, _ = workers = workers_of(mux.child.pid)
         peers = []
         for pid in [*workers] * 4:  # so that each has many
             with halted({*workers} - {pid}):

@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from tests.interop.children import eventually, has_ipv6
-from tests.interop.mux import Mux, Twist
+from tests.interop.mux import Twist
 from tests.interop.test_inherited_socket import PASS_ON
-from tests.processes.running import RULES, WorkersTestCase, is_gone, pids_of, worker_of
+from tests.processes.running import RULES, WorkersTestCase, is_gone, worker_of, workers_of
 
 
 class SharingTest(WorkersTestCase):
@@ -24,7 +24,7 @@ class SharingTest(WorkersTestCase):
         """Each worker gets some of the clients, and each connection stands in the log exactly once."""
         mux = self.start()
         self.addCleanup(mux.stop)
-        self.assertEqual(len(pids_of(mux.child.pid)), 2)
+        self.assertEqual(len(workers_of(mux.child.pid)), 2)
         ids: list[str] = []
         while len({worker_of(one) for one in ids}) < 2:  # the first forty may all find the same one
             self.assertLess(len(ids), 2000)
@@ -50,21 +50,20 @@ class SharingTest(WorkersTestCase):
         self.assertEqual(clients, {"127.0.0.1", "[::1]"})
 
     def test_auto(self) -> None:
-        """`auto` is one worker for each processor, and one worker needs no processes."""
+        """`auto` is one worker for each processor."""
         count = len(os.sched_getaffinity(0))
-        mux = Mux(self.folder, RULES, "workers = auto")
+        mux = self.start(settings="workers = auto")
         self.addCleanup(mux.stop)
-        if count > 1:
-            mux.child.wait_for(f"workers that serve: {count}$")
-        self.assertEqual(len(pids_of(mux.child.pid)), count if count > 1 else 0)
+        mux.child.wait_for(f"workers that serve: {count}$")
+        self.assertEqual(len(workers_of(mux.child.pid)), count)
 
     def test_unix(self) -> None:
         """A UNIX socket is one for all; it stays when a worker ends, and goes with the service."""
         path = self.folder / "public.sock"
         rules = f"{RULES}    unix:{path}:mode=600\n"
         mux = self.start(rules)
-        self.kill(mux, pids_of(mux.child.pid)[0])
-        replaced = pids_of(mux.child.pid)[0]
+        self.kill(mux, workers_of(mux.child.pid)[0])
+        replaced = workers_of(mux.child.pid)[0]
         os.kill(replaced, signal.SIGTERM)
         eventually(lambda: is_gone(replaced), "it has ended")
         self.assertEqual(path.stat().st_mode & 0o777, 0o600)
@@ -117,7 +116,7 @@ class LogTest(WorkersTestCase):
         self.addCleanup(mux.stop)
         old = mux.log.rename(mux.log.with_suffix(".1"))
         mux.child.process.send_signal(signal.SIGHUP)
-        for pid in pids_of(mux.child.pid):
+        for pid in workers_of(mux.child.pid):
             self.assert_reopened(pid, mux.log, old)
         self.be_closed(mux)
         mux.take_one()
@@ -150,7 +149,7 @@ class LimitTest(WorkersTestCase):
                 end.close()
             mux.take_one()
             self.relayed(mux, listening)
-            for pid in pids_of(mux.child.pid):
+            for pid in workers_of(mux.child.pid):
                 self.kill(mux, pid)
             for _ in range(3):
                 self.relayed(mux, listening)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.interop.children import eventually
@@ -17,57 +17,53 @@ from tests.processes.running import (
     has_connection,
     listening_inode,
     open_files,
-    pids_of,
+    workers_of,
 )
 from tests.support.load import Load
+from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
-from tests.support.service import ServiceTestCase
-from txmux.processes.supervisor.parent import Parent
+from tests.support.supervised import SupervisedTestCase
 
 if TYPE_CHECKING:
     import socket
 
-    from twisted.internet.defer import Deferred
-
     from tests.interop.mux import Mux
+    from txmux.processes.workers.worker import Worker
 
 
 _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
 
 
-class _Time:
-    """The real reactor, but for its clock, which a test moves."""
+class SilentTest(SupervisedTestCase):
+    """Real workers, and a clock of their supervisor that the test moves."""
 
-    __module__ = type(reactor).__module__  # workers get one of the same kind
+    async def begin(self) -> list[int]:
+        """Start a service with two workers."""
+        self.time = VirtualTime()
+        await self.run_service(
+            "[txmux]\nworkers = 2\n[listen x]\nendpoint = 127.0.0.1:0\n", use=self.time
+        )
+        return self.pids()
 
-    def __init__(self) -> None:
-        self.clock = Clock()
-        self.callLater = self.clock.callLater
-        self.seconds = self.clock.seconds
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
-
-
-class SilentTest(ServiceTestCase):
-    """Real workers, and a clock that the test moves."""
+    def pids(self) -> list[int]:
+        """Give the workers."""
+        return [worker.pid for worker in self.supervisor.pool.workers]
 
     async def test_stopped(self) -> None:
         """One that has not answered for ten seconds is killed and replaced at once; the others are left alone."""
-        time = _Time()
-        parent = await self.start(time)
-        before = [worker.pid for worker in parent.pool.workers]
-        await self.pass_by(time, parent, 12)
-        self.assertEqual([worker.pid for worker in parent.pool.workers], before)
-        os.kill(before[0], signal.SIGSTOP)
+        before = await self.begin()
+        first, second = self.supervisor.pool.workers
+        await self.pass_by(12, first, second)
+        self.assertEqual(self.pids(), before)
+        os.kill(first.pid, signal.SIGSTOP)
         with capturedLogs() as events:
-            await self.pass_by(time, parent, 10, but=0)
-            self.assertEqual([worker.pid for worker in parent.pool.workers], before)
-            self.assertTrue(parent.pool.workers[1].answers)
-            self.assertFalse(parent.pool.workers[0].answers)
-            time.clock.advance(1)
-            while not parent.pool.workers[0].answers or not parent.pool.workers[0].ready:
+            await self.pass_by(10, second)
+            self.assertEqual(self.pids(), before)
+            self.assertTrue(second.answers)
+            self.assertFalse(first.answers)
+            self.time.advance(1)
+            while not first.answers or not first.ready:
                 await deferLater(reactor, 0)
         said = [event["log_format"].format(**event) for event in events if "seconds" in event]
         self.assertEqual(
@@ -76,48 +72,22 @@ class SilentTest(ServiceTestCase):
                 "worker 1 has not answered for 10 s; it is killed, and another one is started at once"
             ],
         )
-        after = [worker.pid for worker in parent.pool.workers]
+        after = self.pids()
         self.assertEqual(set(before) - set(after), {before[0]})
         self.assertEqual(len(after), 2)
 
     async def test_asleep(self) -> None:
         """A machine that was asleep for an hour has no silent workers."""
-        time = _Time()
-        parent = await self.start(time)
-        before = [worker.pid for worker in parent.pool.workers]
-        time.clock.advance(3600)
-        await self.pass_by(time, parent, 1)
-        self.assertEqual([worker.pid for worker in parent.pool.workers], before)
+        before = await self.begin()
+        self.time.advance(3600)
+        await self.pass_by(1, *self.supervisor.pool.workers)
+        self.assertEqual(self.pids(), before)
 
-    async def start(self, time: _Time) -> Parent:
-        """Start a service with two workers, and wait until they serve."""
-        service = self.service(
-            "[txmux]\nworkers = 2\n[listen x]\nendpoint = 127.0.0.1:0\n", use=time
-        )
-        service.startService()
-        self.addCleanup(self.end, service)
-        parent = service.running_now
-        assert isinstance(parent, Parent)
-        while not all(worker.ready for worker in parent.pool.workers):
-            await deferLater(reactor, 0)
-        return parent
-
-    def end(self, service: Any) -> Deferred[None]:
-        """Stop it."""
-        stopped: Deferred[None] = service.stopService()
-        return stopped
-
-    async def pass_by(
-        self, time: _Time, parent: Parent, seconds: int, but: int | None = None
-    ) -> None:
-        """Let seconds pass, in each of which all workers, or all but one, have the time to answer."""
+    async def pass_by(self, seconds: int, *workers: Worker) -> None:
+        """Let seconds pass, in each of which these workers have the time to answer."""
         for _ in range(seconds):
-            time.clock.advance(1)
-            while not all(
-                worker._silent == 0
-                for number, worker in enumerate(parent.pool.workers)
-                if number != but
-            ):
+            self.time.advance(1)
+            while not all(worker._silent == 0 for worker in workers):
                 await deferLater(reactor, 0)
 
 
@@ -177,7 +147,7 @@ def serving(mux: Mux, count: int) -> list[int]:
     found: list[int] = []
 
     def are_enough() -> bool:
-        found[:] = [pid for pid in pids_of(mux.child.pid) if socket_name in open_files(pid)]
+        found[:] = [pid for pid in workers_of(mux.child.pid) if socket_name in open_files(pid)]
         return len(found) >= count
 
     eventually(are_enough, f"{count} workers serve")
