@@ -10,7 +10,6 @@ from tests.support.ports import free_port
 from tests.support.service import ServiceTestCase
 from txmux.datagrams import ancillary, moving
 from txmux.observe.counting.blocks import LISTENER
-from txmux.rules.reading.parser import parse
 
 _RULES = """
 [txmux]
@@ -38,10 +37,6 @@ class FlowCase(ServiceTestCase):
         lines = "\n    udp:127.0.0.1:".join(map(str, servers))
         [port] = self.run_service(_RULES % (listen, lines, backend))
         return port
-
-    def reload(self, text: str) -> None:
-        """Have other rules."""
-        self.running.reload(parse(text, self.folder / "rules.ini"))
 
     def datagrams(self, what: str) -> int:
         """Give how many datagrams of the listener are counted as ``in``, ``out``, ``lost`` or ``cut``."""

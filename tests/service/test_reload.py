@@ -1,4 +1,4 @@
-"""Other rules while the service runs, in one process."""
+"""Other rules while the service runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from twisted.internet.protocol import ServerFactory as Site
 from twisted.logger import capturedLogs
 
 from tests.backends.connect.tls_case import authority
-from tests.service.reload_case import LISTEN, ReloadCase
-from tests.support.mux import VirtualTime, backend_at
-from tests.support.peers import PeerFactory, connect, listen, reactor
+from tests.service.reload_case import LISTEN, ReloadCase, greeted
+from tests.support.datagrams import turn
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, listen
 from tests.support.secure import SecurePeer, client_context, connect_tls
-from txmux import MuxService
+from tests.support.service import ServiceTestCase
+from tests.support.starters import starter
+from txmux import MuxService, load
 from txmux.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
-from txmux.rules.reading.parser import parse
 
 
 class RoutesTest(ReloadCase):
@@ -38,17 +40,16 @@ class RoutesTest(ReloadCase):
 
     async def test_accepted_before(self) -> None:
         """Who is accepted before goes where the old rules say, even if it says nothing until then; others do not."""
-        port = self.start(self.text(0))
-        undecided = await self.greeted(port, b"SSH")
-        relayed = await self.greeted(port)
+        [port] = await self.run_service(self.text(0))
+        undecided = await greeted(self, port, b"SSH")
+        relayed = await greeted(self, port)
         await (await self.old.peer()).has(1)
-        while len(self.running.factories[0].connections) < 2:
-            await self.turn()
+        await self.connections(2)
         inodes = self.inodes()
         told = await self.change(self.text(1))
         self.assertEqual(told, "1 backend changed (b); 2 connections go on under older rules")
-        self.assertEqual((self.port(), self.inodes()), (port, inodes))
-        await self.greeted(port)
+        self.assertEqual((self.ports(), self.inodes()), ([port], inodes))
+        await greeted(self, port)
         await (await self.new.peer()).has(1)
         undecided.send(b"-2.0-b\r\n")
         await (await self.old.peer(1)).has(11)
@@ -56,28 +57,19 @@ class RoutesTest(ReloadCase):
         await (await self.old.peer()).has(15)
         self.assertEqual(len(self.new.peers), 1)
 
-    async def test_in_the_queue(self) -> None:
-        """A client that waits in the queue at the switch is served by the new rules."""
-        port = self.start(self.text(0))
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"SSH-2.0-a\r\n")
-            await self.change(self.text(1))
-            await (await self.new.peer()).has(11)
-        self.assertEqual(self.old.peers, [])
-
     async def test_limit(self) -> None:
         """Connections of older rules count for the limits of the new ones."""
-        port = self.start(self.text(0))
-        await self.greeted(port)
+        [port] = await self.run_service(self.text(0))
+        await greeted(self, port)
         await (await self.old.peer()).has(1)
         text = self.text(0).replace(LISTEN, f"{LISTEN}max_connections = 1\n")
         await self.change(text)
-        await (await self.greeted(port)).is_lost()
-        self.assertIn("reason=limit", self.log.read_text())
+        await (await greeted(self, port)).is_lost()
+        await self.logged("reason=limit")
 
     async def test_log_line(self) -> None:
         """The log says in one line what has changed, or that nothing has."""
-        self.start(
+        await self.run_service(
             self.text(
                 0, "[route c]\nmatch = tls\nbackend = b\n[route d]\nmatch = dns\nbackend = b\n"
             )
@@ -85,19 +77,21 @@ class RoutesTest(ReloadCase):
         new = "".join(f"[route {n}]\nmatch = redis\nbackend = b\n" for n in "abc")
         with capturedLogs() as events:
             await self.change(self.text(0, new + "[listen y]\nendpoint = 127.0.0.1:0\n"))
-            self.assertEqual(await self.change(self.rules.read_text()), "nothing changed")
+            self.assertEqual(await self.change(self.file.read_text()), "nothing changed")
+            await self.change(self.text(0, new))
         told = [e["changes"] for e in events if e["log_format"].startswith("rules reloaded: {")]
         self.assertEqual(
             told,
             [
                 "2 routes new (a, b), 1 changed (c), 1 gone (d); listener y opened",
                 "nothing changed",
+                "listener y closed",
             ],
         )
 
     async def test_refused(self) -> None:
         """All errors are told, the log has them, and the next clients go where they did."""
-        port = self.start(self.text(0))
+        [port] = await self.run_service(self.text(0))
         with capturedLogs() as events:
             told = await self.refused(
                 self.text(1, "[route a]\nmatch = sshh\nbackend = b\n[what]\n")
@@ -108,57 +102,74 @@ class RoutesTest(ReloadCase):
         moment, report = self.running.last_reload or (0, None)
         self.assertGreater(moment, 1_000_000_000)
         self.assertEqual(report and report.ok, False)
-        await self.greeted(port)
+        await greeted(self, port)
         await (await self.old.peer()).has(1)
 
     async def test_unchangeable(self) -> None:
         """What cannot change while the service runs is refused, with all else in the file."""
-        self.start(self.text(0))
+        await self.run_service(self.text(0))
         told = await self.refused(self.text(1).replace("[txmux]", "[txmux]\nrelay = portable"))
         self.assertIn("[txmux] relay: cannot change while the service runs", told)
 
     async def test_removed(self) -> None:
         """With drain_removed, connections of routes and backends that are gone have the drain time-out to end."""
-        time = VirtualTime()
         more = "[route t]\nmatch = tls\nbackend = b\n"
-        port = self.start(self.text(0).replace("[route", f"{more}[route"), use=time)
-        client = await self.greeted(port)
+        [port] = await self.run_service(self.text(0).replace("[route", f"{more}[route"))
+        client = await greeted(self, port)
         await (await self.old.peer()).has(1)
-        drain = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\naccess_log = LOG\n"
+        drain = "[txmux]\ndrain_removed = yes\ndrain_timeout = 1s\naccess_log = LOG\n"
         await self.change(drain + LISTEN + f"[backend b]\nserver = 127.0.0.1:1\n{more}")
-        time.advance(4.9)
         client.send(b"x")
         await (await self.old.peer()).has(12)
-        time.advance(0.2)
         await client.is_lost()
-        self.assertIn("reason=drained", self.log.read_text())
+        await self.logged("reason=drained")
+
+
+class InProcessTest(ServiceTestCase):
+    """What a worker does, in the process of the test."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = PeerFactory()
+        self.route = (
+            f"[route ssh]\nmatch = ssh\nbackend = b\n"
+            f"[backend b]\nserver = 127.0.0.1:{listen(self, self.server)}\n"
+        )
+
+    async def test_in_the_queue(self) -> None:
+        """A client that waits in the queue at the switch is served by the new rules."""
+        [port] = self.run_service(LISTEN)
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"SSH-2.0-a\r\n")
+            self.reload(LISTEN + self.route)
+            await (await self.server.peer()).has(11)
 
     async def test_came_back(self) -> None:
-        """What has come back in the meantime is not removed; without the key, nothing is ended."""
+        """What has come back in the meantime is not removed."""
         time = VirtualTime()
-        port = self.start(self.text(0), use=time)
-        client = await self.greeted(port)
-        await (await self.old.peer()).has(1)
-        drain = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"
-        await self.change(drain + LISTEN)
-        await self.change(self.text(1))
+        [port] = self.run_service(LISTEN + self.route, use=time)
+        client = await greeted(self, port)
+        await (await self.server.peer()).has(1)
+        drain = "[txmux]\ndrain_timeout = 5s\n"
+        self.reload(drain + LISTEN)
+        serving = self.running.serving
+        assert serving is not None
+        serving.end_removed(["ssh"], ["b"])
+        self.reload(drain + LISTEN + self.route)
         time.advance(6)
-        await self.change(LISTEN)
+        self.reload(LISTEN)
         time.advance(60)
         client.send(b"x")
-        await (await self.old.peer()).has(12)
-
-
-class PendingTest(ReloadCase):
-    """Clients that are in the middle of saying who they are."""
+        await (await self.server.peer()).has(12)
 
     async def test_proxy_header(self) -> None:
         """A PROXY protocol header may come in two halves, around the switch to rules that take none."""
-        port = self.start(f"[txmux]\naccess_log = LOG\n{LISTEN}accept_proxy_from = 127.0.0.1\n")
-        client = await self.greeted(port, b"PROXY TCP4 192.0.2.7 ")
+        log = "[txmux]\naccess_log = LOG\n"
+        [port] = self.run_service(f"{log}{LISTEN}accept_proxy_from = 127.0.0.1\n")
+        client = await greeted(self, port, b"PROXY TCP4 192.0.2.7 ")
         while not self.running.factories[0].connections:
-            await self.turn()
-        await self.change(f"[txmux]\naccess_log = LOG\n{LISTEN}")
+            await turn()
+        self.reload(log + LISTEN)
         client.send(b"192.0.2.1 1234 443\r\nx")
         await client.is_lost()
         self.assertIn("client=192.0.2.7:1234", self.log.read_text())
@@ -167,17 +178,40 @@ class PendingTest(ReloadCase):
         """A client's hello may come in two halves, around the switch to rules that end no TLS."""
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
         route = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        port = self.start(LISTEN + route)
+        [port] = self.run_service(LISTEN + route)
         peer = SecurePeer((client_context(None), "a.example"))
         peer.layers[0].advance()
         hello = peer.layers[0].outgoing.read()
         peer.connectionMade = lambda: peer.transport.write(hello[:20])  # type: ignore[method-assign]
         await connect_tls(self, port, peer)
         while not any(one.record.bytes_in for one in self.running.factories[0].connections):
-            await self.turn()
-        await self.change(LISTEN)
+            await turn()
+        self.reload(LISTEN)
         peer.transport.write(hello[20:])
         await peer.ready()
+
+    async def test_factory(self) -> None:
+        """What is served in this process is started when rules lead to it, and stopped when the last connection has ended that older ones led there."""
+        one, other = PeerFactory(), Site()
+        [port] = self.run_service(LISTEN)
+        self.running.reload(_to(one))
+        client = await connect(self, port)
+        client.send(b"hello")
+        peer = await one.peer()
+        self.running.reload(_to(other))
+        self.assertEqual((one.numPorts, other.numPorts), (1, 1))
+        client.send(b" again")
+        await peer.has(11)
+        client.reset()
+        while one.numPorts:
+            await turn()
+        self.running.reload(_to(one))
+        self.assertEqual((one.numPorts, other.numPorts), (1, 0))
+
+
+def _to(factory: Site) -> Rules:
+    listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory))
+    return Rules(Path("r.ini"), Settings(), (listener,), ())
 
 
 class AskingTest(ReloadCase):
@@ -185,72 +219,18 @@ class AskingTest(ReloadCase):
 
     async def test_not_running(self) -> None:
         """A service that does not run says so."""
-        self.start(LISTEN)
+        await self.run_service(LISTEN)
         await self.running.stopService()
         report = await self.running.reload()
         self.assertEqual((report.ok, report.errors), (False, ["the service does not run"]))
-
-    async def test_python(self) -> None:
-        """A program may give other rules; those made in Python have no files that could be read again."""
-        backend = PeerFactory()
-        self.running = MuxService(parse(LISTEN, "r.ini"), reactor=reactor)
-        self.running.startService()
-        self.addCleanup(self.stop)
-        port = self.port()
-        lead = Rules(
-            Path("r.ini"),
-            Settings(),
-            (Listener("x", ("127.0.0.1:0",), default=backend_at(listen(self, backend))),),
-            (),
-        )
-        report = await self.running.reload(lead)
-        self.assertEqual(report.changes, "listener x changed")
-        await self.greeted(port)
-        await (await backend.peer()).has(1)
-        self.assertIn("made in Python", (await self.running.reload()).changes)
 
     async def test_elsewhere(self) -> None:
         """The file is found though the program has gone to another folder."""
         self.addCleanup(os.chdir, Path.cwd())
         os.chdir(self.folder)
         self.write(LISTEN)
-        self.running = MuxService.from_file("rules.ini", reactor=reactor)
+        self.running = MuxService(load("rules.ini"), starter=starter())
         self.running.startService()
         self.addCleanup(self.stop)
         os.chdir("/")
         self.assertEqual(await self.change(LISTEN), "nothing changed")
-
-    async def test_factory(self) -> None:
-        """What is served in this process is started and stopped as rules lead to it."""
-        one, other = Site(), Site()
-        self.start(LISTEN)
-
-        def rules(factory: Site) -> Rules:
-            listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory))
-            return Rules(Path("r.ini"), Settings(), (listener,), ())
-
-        await self.running.reload(rules(one))
-        self.assertEqual((one.numPorts, other.numPorts), (1, 0))
-        await self.running.reload(rules(other))
-        self.assertEqual((one.numPorts, other.numPorts), (0, 1))
-
-    async def test_factory_with_connections(self) -> None:
-        """What is served in this process is stopped when the last connection has ended that older rules led there."""
-        one, other = PeerFactory(), Site()
-        self.start(LISTEN)
-
-        def rules(factory: Site) -> Rules:
-            listener = Listener("x", ("127.0.0.1:0",), default=outcome(factory))
-            return Rules(Path("r.ini"), Settings(), (listener,), ())
-
-        await self.running.reload(rules(one))
-        client = await connect(self, self.port())
-        client.send(b"hello")
-        peer = await one.peer()
-        await self.running.reload(rules(other))
-        self.assertEqual((one.numPorts, other.numPorts), (1, 1))
-        client.send(b" again")
-        await peer.has(11)
-        client.reset()
-        while one.numPorts:
-            await self.turn()

@@ -1,4 +1,4 @@
-"""Other listeners, and other files beside the rules, while the service runs in one process."""
+"""Other listeners, and other files beside the rules, while the service runs."""
 
 from __future__ import annotations
 
@@ -7,47 +7,63 @@ import signal
 import socket
 
 from tests.backends.connect.tls_case import authority
-from tests.service.reload_case import LISTEN, ReloadCase
+from tests.service.reload_case import LISTEN, ReloadCase, greeted
 from tests.support.peers import PeerFactory, connect, listen
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
+from tests.support.service import ServiceTestCase
+
+_LOG = "[txmux]\naccess_log = LOG\n"
 
 
-class ListenersTest(ReloadCase):
-    """Where clients come in."""
+class InProcessTest(ServiceTestCase):
+    """What a worker does with its ports, in the process of the test."""
 
     async def test_opened_and_closed(self) -> None:
         """New listeners are opened; one that is gone is closed when those who waited have been served."""
         backend = PeerFactory()
         lead = f"default = 127.0.0.1:{listen(self, backend)}\n"
-        port = self.start(f"{LISTEN}{lead}")
+        [port] = self.run_service(f"{LISTEN}{lead}")
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"x")
-            told = await self.change(f"[listen y]\nendpoint = 127.0.0.1:0\n{lead}")
-            self.assertIn("listener y opened; listener x closed", told)
+            self.reload(f"[listen y]\nendpoint = 127.0.0.1:0\n{lead}")
             await (await backend.peer()).has(1)
             with socket.socket() as late:
                 self.assertNotEqual(late.connect_ex(("127.0.0.1", port)), 0)
             client.sendall(b"y")
             await (await backend.peer()).has(2)
-        (await self.greeted(self.port())).close()
+        (await greeted(self, self.ports()[0])).close()
         await (await backend.peer(1)).has(1)
+
+    async def test_keepalive(self) -> None:
+        """Options of the connections hold for the next ones."""
+        backend = PeerFactory()
+        text = f"{LISTEN}default = 127.0.0.1:{listen(self, backend)}\n"
+        [port] = self.run_service(text)
+        self.reload(f"{text}keepalive = no\n")
+        self.assertEqual(self.ports(), [port])
+        await greeted(self, port)
+        await (await backend.peer()).has(1)
+        (connection,) = self.running.factories[0].connections
+        self.assertFalse(connection.transport.getTcpKeepAlive())
+
+
+class ListenersTest(ReloadCase):
+    """Where clients come in."""
 
     async def test_renamed(self) -> None:
         """A listener of another name at the same address has the same socket."""
-        self.start(LISTEN)
-        free = free_port()
-        text = f"[listen NAME]\nendpoint = 127.0.0.1:{free}\n"
-        await self.change("[txmux]\naccess_log = LOG\n" + text.replace("NAME", "a"))
+        text = f"{_LOG}[listen NAME]\nendpoint = 127.0.0.1:{free_port()}\n"
+        [port] = await self.run_service(text.replace("NAME", "a"))
         inodes = self.inodes()
-        await self.change("[txmux]\naccess_log = LOG\n" + text.replace("NAME", "b"))
+        await self.change(text.replace("NAME", "b"))
         self.assertEqual(self.inodes(), inodes)
-        await (await self.greeted(free, b"x")).is_lost()
-        self.assertIn("listener=b ", self.log.read_text())
+        await (await greeted(self, port, b"x")).is_lost()
+        await self.logged("listener=b ")
 
     async def test_taken(self) -> None:
-        """An address that somebody else has leaves everything as it was, new addresses before it, too."""
-        self.start(LISTEN)
+        """An address that another program has leaves everything as it was, new addresses before it, too."""
+        await self.run_service(LISTEN)
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
@@ -56,26 +72,10 @@ class ListenersTest(ReloadCase):
         self.assertIn("[listen z] endpoint", told)
         self.assertIn("another program has it", told)
 
-    async def test_keepalive(self) -> None:
-        """Options of the connections hold for the next ones."""
-        backend = PeerFactory()
-        lead = f"default = 127.0.0.1:{listen(self, backend)}\n"
-        port = self.start(LISTEN + lead)
-        await self.change(f"{LISTEN}{lead}keepalive = no\n")
-        self.assertEqual(self.port(), port)
-        await self.greeted(port)
-        await (await backend.peer()).has(1)
-        (connection,) = self.running.factories[0].connections
-        self.assertFalse(connection.transport.getTcpKeepAlive())
-
-
-class OtherEndpointsTest(ReloadCase):
-    """What is not a plain TCP socket."""
-
     async def test_unix(self) -> None:
         """A UNIX socket stays, and its file is gone with it."""
         path = self.folder / "s"
-        self.start(f"[listen u]\nendpoint = unix:{path}\n")
+        await self.run_service(f"[listen u]\nendpoint = unix:{path}\n")
         inodes = self.inodes()
         await self.change(f"[listen v]\nendpoint = unix:{path}:mode=600\n")
         self.assertEqual(self.inodes(), inodes)
@@ -85,25 +85,23 @@ class OtherEndpointsTest(ReloadCase):
     async def test_of_twisted(self) -> None:
         """A port that Twisted opens stays open for a listener of another name; new ones are opened first."""
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        ssl = f"ssl:0:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
-        text = f"[txmux]\naccess_log = LOG\n[listen NAME]\nendpoint = {ssl}\n"
-        port = self.start(text.replace("NAME", "a"))
+        port, other = free_port(), free_port()
+        ssl = f"ssl:PORT:privateKey={pem}:certKey={pem}:interface=127.0.0.1"
+        text = f"{_LOG}[listen NAME]\nendpoint = {ssl.replace('PORT', str(port))}\n"
+        await self.run_service(text.replace("NAME", "a"))
         await self.change(text.replace("NAME", "b"))
-        self.assertEqual(self.port(), port)
         peer = SecurePeer((client_context(None), None))
         await (await connect_tls(self, port, peer)).ready()
         peer.send(b"x")
         await peer.until(lambda: peer.told_close_notify)
         await self.gone(peer)
-        while "listener=b " not in self.log.read_text():
-            await self.turn()
-        told = await self.refused(
-            f"{LISTEN}[listen c]\nendpoint = {ssl.replace('a.pem', 'b.pem')}\n"
-        )
+        await self.logged("listener=b ")
+        more = f"{LISTEN}[listen c]\nendpoint = {ssl.replace('PORT', str(other))}\n"
+        told = await self.refused(more.replace("a.pem", "b.pem"))
         self.assertIn("[listen c] endpoint", told)
-        await self.change(f"{LISTEN}[listen c]\nendpoint = {ssl}:backlog=5\n")
+        await self.change(more)
         peer = SecurePeer((client_context(None), None))
-        await (await connect_tls(self, self.port(1), peer)).ready()
+        await (await connect_tls(self, other, peer)).ready()
 
 
 class FilesTest(ReloadCase):
@@ -111,10 +109,9 @@ class FilesTest(ReloadCase):
 
     async def test_access_log(self) -> None:
         """The access log goes elsewhere, also for connections of older rules; one that cannot be opened is refused."""
-        port = self.start(f"[txmux]\naccess_log = LOG\n{LISTEN}")
+        [port] = await self.run_service(_LOG + LISTEN)
         client = await connect(self, port)
-        while not self.running.factories[0].connections:
-            await self.turn()
+        await self.connections(1)
         missing = self.folder / "missing" / "log"
         told = await self.refused(f"[txmux]\naccess_log = {missing}\n{LISTEN}")
         self.assertIn("access_log: ", told)
@@ -122,19 +119,20 @@ class FilesTest(ReloadCase):
         await self.change(f"[txmux]\naccess_log = {other}\n{LISTEN}")
         client.send(b"x")
         await client.is_lost()
+        await self.connections(0)
         self.assertEqual((self.log.read_text(), other.read_text().count("\n")), ("", 1))
 
     async def test_rotated(self) -> None:
         """SIGHUP opens the access log again, whether the rules can be read or not."""
-        port = self.start(f"[txmux]\naccess_log = LOG\n{LISTEN}")
-        for text in (self.rules.read_text(), "[nonsense"):
-            self.rules.write_text(text)
+        [port] = await self.run_service(_LOG + LISTEN)
+        for text in (self.file.read_text(), "[nonsense"):
+            self.file.write_text(text)
             before = self.log.read_text()
             moved = self.log.rename(self.folder / "moved.log")
             os.kill(os.getpid(), signal.SIGHUP)
-            while not self.log.exists():
-                await self.turn()
-            await (await self.greeted(port, b"x")).is_lost()
+            await self.logged()
+            await (await greeted(self, port, b"x")).is_lost()
+            await self.logged("\n")
             lines = self.log.read_text().count("\n")
             self.assertEqual((moved.read_text(), lines), (before, 1))
 
@@ -144,7 +142,7 @@ class FilesTest(ReloadCase):
         pem = first.write(self.folder / "a.pem", key=True)
         ca = authority().write(self.folder / "ca.pem")
         route = f"[route t]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
-        port = self.start(LISTEN + route)
+        [port] = await self.run_service(LISTEN + route)
 
         async def shown() -> int:
             peer = SecurePeer((client_context(ca), "a.example"))

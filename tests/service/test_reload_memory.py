@@ -37,7 +37,7 @@ class GarbageTest(ReloadCase):
 
     async def test_freed(self) -> None:
         """Rules, and what was made to read them, are freed without a look for garbage; so are those that have errors."""
-        self.start(LISTEN)
+        await self.run_service(LISTEN)
         await self.reload(0)
         gc.collect()
         gc.disable()

@@ -1,8 +1,8 @@
-"""A test case that runs a service from the text of a rules file."""
+"""A test case that serves the text of a rules file in its own process."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
@@ -12,9 +12,12 @@ from tests.support.peers import reactor
 from txmux import EmbeddedService
 from txmux.rules.reading.parser import parse
 
+if TYPE_CHECKING:
+    from txmux.rules.model import Rules
+
 
 class ServiceTestCase(TestCase):
-    """Runs a service from the text of a rules file."""
+    """Serves the text of a rules file."""
 
     timeout = 12
 
@@ -22,17 +25,28 @@ class ServiceTestCase(TestCase):
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"
 
+    def rules(self, text: str) -> Rules:
+        """Read rules."""
+        return parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
+
     def service(self, text: str, *, use: Any = reactor) -> EmbeddedService:
         """Make a service."""
-        rules = parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
-        return EmbeddedService(rules, reactor=use)
+        return EmbeddedService(self.rules(text), reactor=use)
 
     def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
         """Start a service until the test ends, and give its ports."""
         self.running = self.service(text, use=use)
         self.running.startService()
         self.addCleanup(self.stop)
-        return [port.getHost().port for port in self.running.ports]  # type: ignore[attr-defined]
+        return self.ports()
+
+    def ports(self) -> list[int]:
+        """Give the ports of its listeners; 0 is a UNIX socket."""
+        return [getattr(port.getHost(), "port", 0) for port in self.running.ports]
+
+    def reload(self, text: str) -> int:
+        """Serve other rules, and give the number of connections that go on under older ones."""
+        return self.running.reload(self.rules(text))
 
     async def _stop(self) -> None:
         serving = self.running.serving
