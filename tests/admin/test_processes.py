@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tests.admin.processes import ask, get, post
 from tests.interop.children import eventually
-from tests.processes.running import RULES, is_gone, pids_of
+from tests.processes.running import RULES, family_of, halted, is_gone
 from tests.processes.test_upgrade import UpgradeTestCase
 
 if TYPE_CHECKING:
@@ -62,9 +61,11 @@ class WorkersTest(AdminProcessCase):
         eventually(are_counted, "5 are counted")
         self.assertEqual(status["connections"]["undecided"], 1)
         self.assertEqual(status["pid"], mux.pid)
-        self.assertEqual({one["pid"] for one in status["workers"]}, set(pids_of(mux.pid)))
-        self.assertEqual(sum(one["active"] for one in status["workers"]), 5)
-        self.assertTrue(all(one["ready"] for one in status["workers"]))
+        workers = status["workers"]
+        self.assertEqual([one["number"] for one in workers], [1, 2])
+        self.assertLess({one["pid"] for one in workers}, {*family_of(mux.pid)[1:]})
+        self.assertEqual(sum(one["connections"] for one in workers), 5)
+        self.assertTrue(all(one["ready"] for one in workers))
         undecided.close()
         for client, server in peers:
             self.over(client, server)
@@ -72,14 +73,14 @@ class WorkersTest(AdminProcessCase):
         mux.stop()
 
     def test_ready(self) -> None:
-        """The service is ready if the workers are; one that does not answer is not waited for long."""
+        """The service is ready if the workers are; one that does not answer is not waited for long, and the status shows it."""
         mux = self.service("workers = 2", self.led(self.backend()))
         self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
-        stopped = pids_of(mux.pid)[0]
-        os.kill(stopped, signal.SIGSTOP)
-        self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
-        self.assertEqual(len(get(self.socket, "/api/status")["workers"]), 2)
-        os.kill(stopped, signal.SIGCONT)
+        before = get(self.socket, "/api/status")["workers"]
+        with halted([before[0]["pid"]]):
+            self.assertEqual(get(self.socket, "/readyz"), {"ready": True, "missing": []})
+            late, _ = get(self.socket, "/api/status")["workers"]
+        self.assertEqual((late["connections"], late["sandbox"]), (None, before[0]["sandbox"]))
         mux.stop()
 
     def test_not_ready(self) -> None:
@@ -118,22 +119,21 @@ class UpgradeTest(AdminProcessCase):
 
     def test_upgrade(self) -> None:
         """The one who asked is answered by the old process; whoever comes after that is by the new one."""
-        for settings in ("", "workers = 2"):
-            mux = self.service(f"{settings}\nmetrics = 127.0.0.1:0")
-            inode = inode_of(self.socket)
-            port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
-            for _ in range(2):
-                told = post(self.socket, "/api/upgrade")
-                old = mux.switched()
-                self.assertIn(f"process {mux.pid} serves from now on", told["changes"])
-                self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
-                eventually(lambda old=old: is_gone(old), "the old process has ended")  # type: ignore[misc]
-                self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
-                self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": []})
-            self.assertEqual(inode_of(self.socket), inode)
-            self.assertTrue(post(self.socket, "/api/reload")["ok"])
-            mux.stop()
-            self.assertFalse(self.socket.exists())
+        mux = self.service("workers = 2\nmetrics = 127.0.0.1:0")
+        inode = inode_of(self.socket)
+        port = int(mux.child.wait_for(r"listening on \S+:(\d+) for \[txmux\] metrics")[1])
+        for _ in range(2):
+            told = post(self.socket, "/api/upgrade")
+            old = mux.switched()
+            self.assertIn(f"process {mux.pid} serves from now on", told["changes"])
+            self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+            eventually(partial(is_gone, old), "the old process has ended")
+            self.assertEqual(get(self.socket, "/api/status")["pid"], mux.pid)
+            self.assertEqual(get(port, "/readyz"), {"ready": True, "missing": []})
+        self.assertEqual(inode_of(self.socket), inode)
+        self.assertTrue(post(self.socket, "/api/reload")["ok"])
+        mux.stop()
+        self.assertFalse(self.socket.exists())
 
     def test_refused(self) -> None:
         """An upgrade to rules that are wrong is refused with what is wrong, and the old process answers on."""
@@ -167,58 +167,55 @@ class StopTest(AdminProcessCase):
     def test_stop(self) -> None:
         """It answers, and then the service ends as by SIGTERM, when its connections have."""
         listening = self.backend()
-        for settings in ("", "workers = 2"):
-            mux = self.service(settings, self.led(listening))
-            client, server = self.relayed(mux, listening)
-            self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service stops")
-            eventually(
-                lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
-            )
-            status, told = ask(self.socket, "GET", "/readyz")
-            self.assertEqual((status, told["missing"]), (503, ["the service stops"]))
-            self.assertEqual(get(self.socket, "/healthz"), {"ok": True})
-            self.answers(client, server)
-            (listener,) = get(self.socket, "/api/status")["listeners"]
-            self.assertFalse(listener["accepting"])
-            eventually(lambda mux=mux: not mux.inodes(), "no process listens")  # type: ignore[misc]
-            self.assertRaises(OSError, mux.connect)
-            self.over(client, server)
-            eventually(lambda mux=mux: is_gone(mux.pid), "it has ended")  # type: ignore[misc]
-            self.assertEqual(mux.child.wait(), 0)
-            self.assertFalse(self.socket.exists())
-            mux.take(1)
+        mux = self.service("workers = 2", self.led(listening))
+        client, server = self.relayed(mux, listening)
+        self.assertEqual(post(self.socket, "/api/stop")["changes"], "the service stops")
+        eventually(
+            lambda: get(self.socket, "/api/status")["draining"], "the status says that it stops"
+        )
+        status, told = ask(self.socket, "GET", "/readyz")
+        self.assertEqual((status, told["missing"]), (503, ["the service is shutting down"]))
+        self.assertEqual(get(self.socket, "/healthz"), {"ok": True})
+        self.answers(client, server)
+        (listener,) = get(self.socket, "/api/status")["listeners"]
+        self.assertFalse(listener["accepting"])
+        eventually(lambda: not mux.inodes(), "no process listens")
+        self.assertRaises(OSError, mux.connect)
+        self.over(client, server)
+        eventually(lambda: is_gone(mux.pid), "it has ended")
+        self.assertEqual(mux.child.wait(), 0)
+        self.assertFalse(self.socket.exists())
+        mux.take(1)
 
     def test_grace(self) -> None:
         """While it is gracious, the service is not ready; then it accepts no more clients, and those that it has go on."""
         listening = self.backend()
-        for settings in ("", "workers = 2"):
-            mux = self.service(f"grace = 2s\n{settings}", self.led(listening))
-            client, server = self.relayed(mux, listening)
-            begun = time.monotonic()
-            mux.terminate()
-            eventually(
-                lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
-            )
-            eventually(lambda mux=mux: not mux.inodes(), "it accepts no more")  # type: ignore[misc]
-            self.assertGreaterEqual(time.monotonic() - begun, 1.9)
-            self.answers(client, server)
-            self.over(client, server)
-            mux.assert_stopped()
-            mux.take(1)
+        mux = self.service("grace = 2s", self.led(listening))
+        client, server = self.relayed(mux, listening)
+        begun = time.monotonic()
+        mux.terminate()
+        eventually(
+            lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
+        )
+        eventually(lambda: not mux.inodes(), "it accepts no more")
+        self.assertGreaterEqual(time.monotonic() - begun, 1.9)
+        self.answers(client, server)
+        self.over(client, server)
+        mux.assert_stopped()
+        mux.take(1)
 
     def test_second_signal(self) -> None:
         """While it is gracious, clients are accepted, though it is not ready; a second signal ends it at once."""
         listening = self.backend()
-        for settings in ("", "workers = 2"):
-            mux = self.service(f"grace = 1h\n{settings}", self.led(listening))
-            mux.terminate()
-            eventually(
-                lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
-            )
-            client, server = self.relayed(mux, listening)
-            self.answers(client, server)
-            mux.terminate()
-            mux.assert_stopped()
-            client.close()
-            server.close()
-            self.assertEqual(mux.take_one()["reason"], "drained")
+        mux = self.service("grace = 1h", self.led(listening))
+        mux.terminate()
+        eventually(
+            lambda: ask(self.socket, "GET", "/readyz")[0] == 503, "it says that it is not ready"
+        )
+        client, server = self.relayed(mux, listening)
+        self.answers(client, server)
+        mux.terminate()
+        mux.assert_stopped()
+        client.close()
+        server.close()
+        self.assertEqual(mux.take_one()["reason"], "drained")
