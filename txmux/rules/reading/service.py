@@ -162,7 +162,7 @@ KEYS: Mapping[str, Key] = {
     "workers": Key(_WORKERS, "1", example="auto", meaning=
         "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
     "sandbox": Key(_SANDBOX, "auto", example="yes", meaning=
-        "whether the processes that have clients can open only what the rules name, [see below](#sandbox)"),
+        "whether workers can open only what the rules name, [see below](#sandbox)"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=
         "connections of all listeners together; `0` means no limit. Further clients are closed at once"),
     "drain_timeout": Key(_DRAIN, "30s", meaning=
