@@ -6,13 +6,11 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from typing_extensions import override
 
 from tests.service.reload_case import LISTEN, ReloadCase
 from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,15 +31,15 @@ class WatchCase(ReloadCase):
         self.addCleanup(captured.close)
         self._seen = 0
 
-    def begin(self, text: str = _WATCHED + LISTEN) -> None:
+    async def begin(self, text: str = _WATCHED + LISTEN) -> None:
         """Start it."""
-        self.start(text, self.time)
+        await self.run_service(text, use=self.time)
 
     async def after(self, seconds: float) -> None:
         """Let time pass, and have done what is to be done then."""
         for _ in range(round(seconds * 2)):
             self.time.advance(0.5)
-            await deferLater(reactor, 0)
+            await self.running.missing()  # the worker has answered what it was asked
         await self.running._reloading.idle()
 
     def told(self) -> list[str]:
@@ -62,7 +60,7 @@ class FileTests(WatchCase):
 
     async def test_change(self) -> None:
         """Changed rules hold within the period and a second, and are read once; rules that stay the same are not read again."""
-        self.begin()
+        await self.begin()
         await self.after(3 * _PERIOD)
         self.assertEqual(self.told(), [])
         self.write(_WATCHED + LISTEN + "default = reject\n")
@@ -73,16 +71,16 @@ class FileTests(WatchCase):
 
     async def test_same_content(self) -> None:
         """A file that is written again with the same text is not read again."""
-        self.begin()
-        self.write(self.rules.read_text())
-        os.utime(self.rules, (1, 1))
+        await self.begin()
+        self.write(self.file.read_text())
+        os.utime(self.file, (1, 1))
         await self.after(3 * _PERIOD)
         self.assertEqual(self.told(), [])
 
     async def test_off(self) -> None:
         """Without the key nothing is read again; with it, from the reload on that brings it, until one that takes it away."""
         off = _WATCHED.replace(f"{_PERIOD}s", "off")
-        self.begin(off + LISTEN)
+        await self.begin(off + LISTEN)
         self.write(_WATCHED + LISTEN)
         await self.after(3 * _PERIOD)
         self.assertEqual(self.told(), [])
@@ -97,7 +95,7 @@ class FileTests(WatchCase):
     async def test_bad(self) -> None:
         """Rules with errors change nothing and are told of once; good ones after them hold, also the same as before."""
         good = _WATCHED + LISTEN
-        self.begin(good)
+        await self.begin(good)
         before = self.running.rules
         self.write(good + "default = nowhere at all\n")
         await self.after(5 * _PERIOD)
@@ -110,8 +108,8 @@ class FileTests(WatchCase):
 
     async def test_gone(self) -> None:
         """A file that is gone changes nothing and is told of once, and is read when it is there again."""
-        self.begin()
-        self.rules.unlink()
+        await self.begin()
+        self.file.unlink()
         await self.after(5 * _PERIOD)
         (told,) = self.told()
         self.assertIn("cannot be read: No such file", told)
@@ -121,7 +119,7 @@ class FileTests(WatchCase):
 
     async def test_being_written(self) -> None:
         """A file that somebody still writes is read only when it has stayed the same for a second."""
-        self.begin()
+        await self.begin()
         whole = _WATCHED + LISTEN + "default = reject\n"
         await self.after(_PERIOD - 0.5)
         for end in range(len(_WATCHED) + 1, len(whole), 4):
@@ -137,7 +135,7 @@ class FileTests(WatchCase):
         include = _WATCHED.replace("access_log", "include = more/*.ini\naccess_log")
         folder = self.folder / "more"
         folder.mkdir()
-        self.begin(include + LISTEN)
+        await self.begin(include + LISTEN)
         first, second = folder / "a.ini", folder / "b.ini"
         first.write_text("[route a]\nmatch = ssh\nbackend = close\n")
         await self.after(_PERIOD + _SETTLED)
@@ -153,7 +151,7 @@ class FileTests(WatchCase):
 
     async def test_stopped(self) -> None:
         """A service that stops looks no more, and leaves no timer."""
-        self.begin()
+        await self.begin()
         self.write(_WATCHED + "what")
         await self.running.stopService()
         await self.after(3 * _PERIOD)
@@ -168,7 +166,7 @@ class ConfigMapTests(WatchCase):
         super().setUp()
         self.mount = self.folder / "mount"
         self.mount.mkdir()
-        self.rules = self.mount / "rules.ini"
+        self.file = self.mount / "rules.ini"
         self.versions = 0
 
     @override
@@ -183,7 +181,7 @@ class ConfigMapTests(WatchCase):
         link.symlink_to(new.name)
         link.rename(self.mount / "..data")
         if old is None:
-            self.rules.symlink_to("..data/rules.ini")
+            self.file.symlink_to("..data/rules.ini")
         else:
             (old / "rules.ini").unlink()
             old.rmdir()
@@ -195,7 +193,7 @@ class ConfigMapTests(WatchCase):
 
     async def test_swap(self) -> None:
         """Rules of an exchanged folder hold; if the same rules are in it, nothing is read again; wrong ones are told of once."""
-        self.begin()
+        await self.begin()
         for outcome in ("reject", "reject", "nowhere at all", "close"):
             self.write(f"{_WATCHED}{LISTEN}default = {outcome}\n")
             await self.after(2 * _PERIOD)
