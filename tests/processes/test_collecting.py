@@ -5,12 +5,8 @@ from __future__ import annotations
 import gc
 import weakref
 
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
 from txmux.processes.upgrade import collecting
 from txmux.processes.upgrade.collecting import UNCOLLECTED
 
@@ -79,48 +75,3 @@ class CollectingTest(SynchronousTestCase):
         with UNCOLLECTED:
             UNCOLLECTED.release()
             self.assertIsNotNone(ring())
-
-
-_RULES = """
-[txmux]
-workers = COUNT
-access_log = LOG
-
-[listen public]
-endpoint = 127.0.0.1:0
-default = 127.0.0.1:BACKEND
-detect_timeout = 1ms
-"""
-
-
-class ChangeTest(ServiceTestCase):
-    """A service that has workers, or none."""
-
-    async def test_released(self) -> None:
-        """What was left aside, when this process took over connections of workers, is freed when it hands them to others."""
-        self.patch(collecting, "_MANY", -1)
-        self.patch(collecting, "_FEW", 10**9)
-        self.addCleanup(gc.unfreeze)
-        servers = PeerFactory()
-        self.text = _RULES.replace("BACKEND", str(listen(self, servers)))
-        running = self.service_of(2)
-        running.startService()
-        self.addCleanup(running.stopService)
-        (opened,) = running._sockets.sockets().values()
-        client = await connect(self, opened.getsockname()[1])
-        client.send(b"hello")
-        server = await servers.heard(5)
-        for workers, is_aside in ((1, True), (2, False)):
-            self.service_of(workers)
-            report = await running.reload()
-            self.assertEqual(report.errors, ())
-            while bool(gc.get_freeze_count()) is not is_aside:
-                await deferLater(reactor, 0.01)
-        client.close()
-        await server.is_lost()
-
-    def service_of(self, workers: int) -> MuxService:
-        """Write rules with this many workers, and make a service of them."""
-        rules = self.folder / "rules.ini"
-        rules.write_text(self.text.replace("COUNT", str(workers)).replace("LOG", str(self.log)))
-        return MuxService.from_file(rules, reactor=reactor)

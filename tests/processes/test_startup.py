@@ -5,21 +5,21 @@ from __future__ import annotations
 import gc
 import weakref
 
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
-from txmux.rules.reading.parser import parse
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.peers import reactor
+from txmux.processes.supervisor.signals import StopSignals
 
 
-class NeverRunningTests(ServiceTestCase):
-    """A service of a program that gives up before it runs the reactor."""
+class NeverRunningTests(SynchronousTestCase):
+    """A program that gives up before it runs the reactor."""
 
     def test_forgotten(self) -> None:
-        """When it has been stopped, nothing of it is kept, nor what it has opened."""
-        rules = parse("[listen public]\nendpoint = 127.0.0.1:0\n", self.folder / "rules.ini")
-        service = MuxService(rules)
-        kept = weakref.ref(service)
-        service.startService()
-        service.stopService()
-        del service
+        """The reactor keeps nothing of a service that has been stopped."""
+        signals = StopSignals(reactor)
+        kept = weakref.ref(signals)
+        signals.start()
+        signals.stop()
+        del signals
         gc.collect()
         self.assertIsNone(kept())

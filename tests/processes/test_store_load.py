@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import family_of, is_gone
 from tests.processes.test_notify import ServiceTestCase
 
 _PAUSE = 0.001
@@ -81,12 +81,12 @@ class StoreLoadTest(ServiceTestCase):
         self.manager.wait_for(READY="1")
         clients = _Clients(mux.port)
         self.more(clients)
-        workers = pids_of(mux.child.pid)
+        others = family_of(mux.child.pid)[1:]
         os.kill(mux.child.pid, signal.SIGKILL)
         mux.child.process.wait(60)
         mux = self.service(settings)
         self.manager.wait_for(READY="1")
-        eventually(lambda: all(map(is_gone, workers)), "the old workers have ended")
+        eventually(lambda: all(map(is_gone, others)), "the old workers have ended")
         self.more(clients)
         outcomes = clients.finish()
         mux.stop()

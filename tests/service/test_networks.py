@@ -53,7 +53,7 @@ class NetworksCase(ReloadCase):
         for _ in range(int(seconds * 10)):
             self.time.advance(0.1)
             await self.running.missing()  # the worker has answered what it was asked
-            # Who is asked over a network may be slower than five turns, and would seem to have taken seconds.
+            # Who is asked over a network may be slower than a worker, and would seem to have taken seconds.
             while self._is_looking():
                 await deferLater(reactor, 0)
             if condition():

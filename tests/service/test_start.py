@@ -6,13 +6,9 @@ import gc
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import CannotListenError
-from twisted.logger import capturedLogs
-
-from tests.support.peers import connect, reactor
+from tests.support.datagrams import turn
+from tests.support.peers import connect
 from tests.support.service import ServiceTestCase
 from txmux import MuxService
 from txmux.errors import ListenError
@@ -91,24 +87,15 @@ backend = reset
     async def test_unix(self) -> None:
         """A listener may be a UNIX socket; its clients have no address."""
         path = self.folder / "socket"
-        self.running = self.service(
-            f"[txmux]\naccess_log = LOG\n[listen x]\nendpoint = unix:{path}\n"
-        )
-        self.running.startService()
-        self.addCleanup(self.stop)
+        self.run_service(f"[txmux]\naccess_log = LOG\n[listen x]\nendpoint = unix:{path}\n")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             client.sendall(b"x")
             while not self.log.exists() or not self.log.read_text():
-                await self._turn()
+                await turn()
         line = self.log.read_text()
         self.assertIn("client=unix ", line)
         self.assertIn(f"local=unix:{path} ", line)
-
-    async def _turn(self) -> None:
-        waiter: Deferred[None] = Deferred()
-        reactor.callLater(0, waiter.callback, None)
-        await waiter
 
     def test_from_file(self) -> None:
         """A service can be made from a file; its errors are raised."""
@@ -194,9 +181,7 @@ class StartFailureTest(ServiceTestCase):
         path = self.folder / "socket"
         with socket.socket(socket.AF_UNIX) as other:
             other.bind(str(path))
-        self.running = self.service(f"[listen x]\nendpoint = unix:{path}\n")
-        self.running.startService()
-        self.addCleanup(self.stop)
+        self.run_service(f"[listen x]\nendpoint = unix:{path}\n")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
 
@@ -217,27 +202,7 @@ class StartFailureTest(ServiceTestCase):
         with self.assertRaises(AccessLogError):
             self.service("[txmux]\naccess_log = LOG\n[listen x]\nendpoint = :0\n").startService()
 
-    async def test_late(self) -> None:
-        """An endpoint that fails only later stops the process, rather than seeming to run."""
-
-        class Late:
-            stopped = False
-
-            def stop(self) -> None:
-                self.stopped = True
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(reactor, name)
-
-        late: Any = Late()
-        waiter: Deferred[Any] = Deferred()
-        self.patch(
-            __import__("txmux.serving.opening", fromlist=["x"]),
-            "server_endpoint",
-            lambda *_: type("Endpoint", (), {"listen": lambda *_: waiter})(),
-        )
-        self.run_service("[listen x]\nendpoint = tls:x:0\n", use=late)
-        with capturedLogs() as events:
-            waiter.errback(CannotListenError("", 1, OSError(1, "no")))
-        self.assertTrue(late.stopped)
-        self.assertIn("cannot listen", str(events[0]["error"]))
+    def test_of_twisted(self) -> None:
+        """An endpoint that only Twisted can open is not for a service within a program."""
+        message = self.failure("[listen x]\nendpoint = tls:x:0\n")
+        self.assertIn("an embedded service cannot open it", message)

@@ -6,7 +6,6 @@ from twisted.internet.task import deferLater
 
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
-from txmux.serving.serving import Serving
 
 
 class PauseTest(ServiceTestCase):
@@ -20,8 +19,8 @@ class PauseTest(ServiceTestCase):
                 f"[txmux]\naccess_log = off\nrelay = {relay}\n[listen x]\nendpoint = 127.0.0.1:0\n"
                 f"default = 127.0.0.1:{listen(self, backend)}\n"
             )
-            serving = self.running.running_now
-            assert isinstance(serving, Serving)
+            serving = self.running.serving
+            assert serving is not None
             first = await connect(self, port)
             first.send(b"a")
             server = await backend.peer(0)
