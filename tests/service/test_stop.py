@@ -14,10 +14,25 @@ from twisted.logger import capturedLogs
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.service import ServiceTestCase
+from tests.support.supervised import SupervisedTestCase
 from txmux.processes.supervisor.signals import SignalWatch
 
 if TYPE_CHECKING:
+    from twisted.trial.unittest import TestCase
+
     from tests.support.peers import Peer
+
+
+_RULES = (
+    "[txmux]\naccess_log = LOG\n{}\n[listen x]\nendpoint = 127.0.0.1:0\ndefault = 127.0.0.1:{}\n"
+)
+
+
+async def _relayed(test: TestCase, port: int, backend: PeerFactory) -> tuple[Peer, Peer]:
+    """Connect a client, and give both ends of its connection."""
+    client = await connect(test, port)
+    client.send(b"x")
+    return client, await backend.heard(1)
 
 
 class StopTest(ServiceTestCase):
@@ -26,16 +41,9 @@ class StopTest(ServiceTestCase):
     async def relayed(self, settings: str = "", use: Any = reactor) -> tuple[Peer, Peer, int]:
         """Start a service with one relayed connection."""
         backend = PeerFactory()
-        (port,) = self.run_service(
-            f"[txmux]\naccess_log = LOG\n{settings}\n[listen x]\nendpoint = 127.0.0.1:0\n"
-            f"default = 127.0.0.1:{listen(self, backend)}\n",
-            use=use,
-        )
-        client = await connect(self, port)
-        client.send(b"x")
-        server = await backend.peer()
-        await server.has(1)
-        return client, server, port
+        text = _RULES.format(settings, listen(self, backend))
+        (port,) = self.run_service(text, use=use)
+        return *await _relayed(self, port, backend), port
 
     async def test_connections_finish(self) -> None:
         """Old connections go on, new ones are refused, and it is over when the last has ended."""
@@ -70,11 +78,8 @@ class StopTest(ServiceTestCase):
         """Many are ended at even distances over the second half of the drain time-out, none before."""
         time, count = VirtualTime(), 40
         backend = PeerFactory()
-        (port,) = self.run_service(
-            "[txmux]\naccess_log = LOG\ndrain_timeout = 20s\n[listen x]\nendpoint = 127.0.0.1:0\n"
-            f"default = 127.0.0.1:{listen(self, backend)}\n",
-            use=time,
-        )
+        text = _RULES.format("drain_timeout = 20s", listen(self, backend))
+        (port,) = self.run_service(text, use=time)
         clients = [await connect(self, port) for _ in range(count)]
         for number, client in enumerate(clients):
             client.send(b"x")
@@ -94,50 +99,6 @@ class StopTest(ServiceTestCase):
             await client.is_lost()
         await stopped
         self.assertEqual(self.log.read_text().count("reason=drained"), count)
-
-    async def test_second_signal(self) -> None:
-        """Who is in a hurry sends a second signal."""
-        before = signal.getsignal(signal.SIGTERM)
-        client, server, _ = await self.relayed()
-        stopped = self.running.stopService()
-        os.kill(os.getpid(), signal.SIGTERM)
-        await client.is_lost()
-        await server.is_lost()
-        await stopped
-        self.assertIn("reason=drained", self.log.read_text())
-        self.assertEqual(signal.getsignal(signal.SIGTERM), before)
-
-    async def test_hang_up_while_draining(self) -> None:
-        """SIGHUP, as log rotation sends it, does not hurry a drain."""
-        client, server, _ = await self.relayed()
-        stopped = self.running.stopService()
-        os.kill(os.getpid(), signal.SIGHUP)
-        client.send(b"y")
-        await server.has(2)
-        client.close()
-        server.close()
-        await stopped
-        self.assertIn("reason=done", self.log.read_text())
-
-    async def test_asked_while_draining(self) -> None:
-        """While it stops, it says so to who wants a reload or an upgrade; then it does not run."""
-        client, server, _ = await self.relayed()
-        stopped = self.running.stopService()
-        for why in ("the service stops", "the service does not run"):
-            with capturedLogs():
-                for asked in (self.running.reload, self.running.upgrade):
-                    report = await asked()
-                    self.assertEqual((report.ok, report.errors), (False, [why]))
-            client.close()
-            server.close()
-            await stopped
-
-    async def test_starts_again(self) -> None:
-        """A service that was stopped can be started again."""
-        self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
-        await self.running.stopService()
-        self.running.startService()
-        self.assertEqual(len(self.running.ports), 1)
 
 
 class DryRunTest(ServiceTestCase):
@@ -161,21 +122,59 @@ class DryRunTest(ServiceTestCase):
         self.assertEqual([(e["name"], e["count"], e["listener"]) for e in told], [("dry", 1, "x")])
 
 
-class SignalTest(ServiceTestCase):
-    """Signals."""
+class SupervisorTest(SupervisedTestCase):
+    """What a supervisor hears while its workers stop."""
 
-    async def test_hang_up(self) -> None:
-        """SIGHUP opens the access log again."""
-        (port,) = self.run_service(
-            "[txmux]\naccess_log = LOG\n[listen x]\nendpoint = 127.0.0.1:0\n"
-        )
-        moved = self.log.rename(self.folder / "old.log")
-        os.kill(os.getpid(), signal.SIGHUP)
-        client = await connect(self, port)
-        client.send(b"x")
+    async def relayed(self) -> tuple[Peer, Peer]:
+        """Start a service with one relayed connection."""
+        backend = PeerFactory()
+        (port,) = await self.run_service(_RULES.format("", listen(self, backend)))
+        return await _relayed(self, port, backend)
+
+    async def test_second_signal(self) -> None:
+        """Who is in a hurry sends a second signal."""
+        before = signal.getsignal(signal.SIGTERM)
+        client, server = await self.relayed()
+        stopped = self.running.stopService()
+        os.kill(os.getpid(), signal.SIGTERM)
         await client.is_lost()
-        self.assertEqual(moved.read_text(), "")
-        self.assertIn("no-route", self.log.read_text())
+        await server.is_lost()
+        await stopped
+        self.assertIn("reason=drained", self.log.read_text())
+        self.assertEqual(signal.getsignal(signal.SIGTERM), before)
+
+    async def test_hang_up_while_draining(self) -> None:
+        """SIGHUP, as log rotation sends it, does not hurry a drain."""
+        client, server = await self.relayed()
+        stopped = self.running.stopService()
+        os.kill(os.getpid(), signal.SIGHUP)
+        client.send(b"y")
+        await server.has(2)
+        client.close()
+        server.close()
+        await stopped
+        self.assertIn("reason=done", self.log.read_text())
+
+    async def test_asked_while_draining(self) -> None:
+        """While it stops, it says so to who wants a reload or an upgrade; then it does not run."""
+        client, server = await self.relayed()
+        stopped = self.running.stopService()
+        for why in ("the service is shutting down", "the service does not run"):
+            with capturedLogs():
+                for asked in (self.running.reload, self.running.upgrade):
+                    report = await asked()
+                    self.assertEqual((report.ok, report.errors), (False, [why]))
+            client.close()
+            server.close()
+            await stopped
+
+    async def test_starts_again(self) -> None:
+        """A service that was stopped can be started again."""
+        await self.run_service("[listen x]\nendpoint = 127.0.0.1:0\n")
+        await self.running.stopService()
+        self.running.startService()
+        await self.all_serve()
+        self.assertEqual(len(self.ports()), 1)
 
     async def test_in_a_thread(self) -> None:
         """Where signals cannot be handled, nothing is done about them."""
@@ -183,7 +182,8 @@ class SignalTest(ServiceTestCase):
         await deferToThread(watch.start)
         watch.stop()
 
-    def test_without_a_log(self) -> None:
+    async def test_without_a_log(self) -> None:
         """Without an access log there is nothing to reopen."""
-        self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
+        await self.run_service("[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:0\n")
         self.running.reopen_files()
+        self.assertEqual(await self.running.missing(), [])
