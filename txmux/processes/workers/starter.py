@@ -9,7 +9,9 @@ Both sides talk in packets, a JSON object each:
 ==========  ==========  =================================================================================
 packet      from        says
 ==========  ==========  =================================================================================
-``become``  supervisor  user ID, group ID and groups to switch to; the first packet, if it is sent
+``stderr``  supervisor  its standard error stream, which is another one when it has taken the place of an old
+                        process than when it forked this one; the first packet
+``become``  supervisor  user ID, group ID and groups to switch to, before any worker is forked
 ``import``  supervisor  modules that workers of other rules need
 ``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
                         descriptor of its channel
@@ -41,6 +43,7 @@ __all__ = ["MODULE", "main"]
 
 MODULE = __name__
 _PACKET = 65536  # bytes
+_STDERR = 2
 
 
 def main(connection: socket.socket) -> None:
@@ -71,7 +74,10 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
         return False
     question = parse_json(packet)
     do = question.pop("do")
-    if do == "become":
+    if do == "stderr":
+        os.dup2(descriptors[0], _STDERR)
+        os.close(descriptors[0])
+    elif do == "become":
         _become(**question)
     elif do == "import":
         for name in question["modules"]:

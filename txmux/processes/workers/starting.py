@@ -28,7 +28,7 @@ from txmux.rules.model import Backend
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from twisted.internet.interfaces import IDelayedCall
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Starter", "StarterError", "start_early"]
 
 _PACKET = 65536  # bytes
+_STDERR = 2
 _MODULE = "txmux.processes.workers.starter"
 
 
@@ -106,6 +107,7 @@ class Starter:
         assert rules is not None  # noqa: S101 - `begin` comes first
         self._connection = _Connection(self._reactor, child, self._received, self._has_ended)
         self._started_at = self._reactor.seconds()
+        self._connection.send([_STDERR], do="stderr")
         account = account_of(rules)
         plain = all(place.is_plain for one in rules.listeners for place in places_of(one))
         # A worker that opens ports by Twisted becomes the user by itself, when it has opened them.
@@ -202,9 +204,9 @@ class _Connection(FileDescriptor):
         self.connected = 1
         self.startReading()
 
-    def send(self, **packet: Any) -> None:
+    def send(self, descriptors: Sequence[int] = (), **packet: Any) -> None:
         with suppress(OSError):  # its end is reported next
-            self._child.connection.send(json.dumps(packet).encode())
+            socket.send_fds(self._child.connection, [json.dumps(packet).encode()], descriptors)
 
     def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
         packet = json.dumps({"do": "fork", "number": number, **how}).encode()
