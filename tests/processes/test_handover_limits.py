@@ -25,7 +25,6 @@ class LimitsTest(HandoverCase):
         super().setUp()
         self.limits = SharedLimits.make(parse(_RULES, "x"), 3)
         self.addCleanup(self.limits.close)
-        self.limits.share()
         self.found: list[tuple[str, int]] = []
 
     def counted_by(self, factory: MuxFactory, worker: int) -> MuxFactory:

@@ -19,11 +19,11 @@ PATIENCE = 2.0
 
 
 class Askable(Protocol):
-    """A process that has connections: a worker, or this one."""
+    """A worker."""
 
     @property
-    def number(self) -> int | None:
-        """The worker's, counted from 0; ``None`` is this process."""
+    def number(self) -> int:
+        """Its number, counted from 0."""
 
     def listen(self, sink: Callable[[dict[str, Any]], object] | None) -> None:
         """Have its events told, or with ``None`` no more."""
@@ -41,11 +41,11 @@ class Answers:
     """What all processes have answered.
 
     Attributes:
-        told: The number of the worker, counted from 1, or ``None`` for this process, and its answer.
+        told: The number of the worker, counted from 1, and its answer.
         missing: Who has not answered, and why, one line each.
     """
 
-    told: Sequence[tuple[int | None, Any]]
+    told: Sequence[tuple[int, Any]]
     missing: Sequence[str] = ()
 
 
@@ -75,8 +75,8 @@ async def ask_all(
     """
     missing: list[str] = []
 
-    async def ask(one: Askable) -> tuple[int | None, Any] | None:
-        number = None if one.number is None else one.number + 1
+    async def ask(one: Askable) -> tuple[int, Any] | None:
+        number = one.number + 1
         try:
             return number, await one.ask(kind, seconds=seconds, **values)
         except GoneError:

@@ -91,8 +91,7 @@ class Hub:
 
     def _listen(self, *, on: bool) -> None:
         for process in self._processes():
-            number = None if process.number is None else process.number + 1
-            process.listen(self._heard_from(number) if on else None)
+            process.listen(self._heard_from(process.number + 1) if on else None)
         upstreams = self._upstreams()
         if upstreams is not None:
             upstreams.tell = self._heard_from(None) if on else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from heapq import nsmallest
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from txmux.live.backends import addresses_told
@@ -26,13 +25,11 @@ _OFTEN = 32  # connections looked at between two looks at the clock
 
 
 class Inside:
-    """Answers for a `Serving`, in its own process. Implements `txmux.live.asking.Askable`.
+    """Answers for a `Serving`, in a worker.
 
     Args:
         serving: Has the connections.
     """
-
-    number: int | None = None
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -57,11 +54,6 @@ class Inside:
             "feed": self._serving.feed,
             "count": self.count,
         }
-
-    async def ask(self, kind: str, *, seconds: float | None = None, **values: Any) -> Any:  # noqa: ARG002
-        """Answer a question, as a worker does over its channel."""
-        answer = self.handlers[kind](**values)
-        return await answer if isawaitable(answer) else answer
 
     async def connections(
         self,

@@ -9,9 +9,8 @@ from txmux.processes.supervisor.limits import SharedLimits
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from txmux.frontend.limits.admission import Admission
     from txmux.observe.counting.counters import Counters
-    from txmux.rules.model import Listener, Rules
+    from txmux.rules.model import Rules
 
 __all__ = ["Counting"]
 
@@ -48,11 +47,6 @@ class Counting:
         """Return the listeners that are in the rules in force or have connections, including those that are not admitted yet."""
         known = {listener.name for listener in self._rules().listeners}
         return {name for name in names if name in known or self._counters.has_connections(name)}
-
-    def admissions(self, rules: Rules) -> Callable[[Listener], Admission]:
-        """Give what makes the admission of a listener in this process; see `SharedLimits.admissions`."""
-        most = rules.settings.max_connections
-        return self.limits(rules).admissions(0, self._seconds, most)
 
     def told(self) -> dict[str, Any]:
         """Give what the next service is to expect; see `SharedLimits.told`."""

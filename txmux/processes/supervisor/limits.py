@@ -38,24 +38,18 @@ class FileLock:
 
     Args:
         descriptor: A file.
-
-    Attributes:
-        is_needed: Whether there are other processes; otherwise nothing is done.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self.is_needed = True
 
     def __enter__(self) -> None:
         """Wait for it."""
-        if self.is_needed:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
 
     def __exit__(self, *_: object) -> None:
         """Let it go."""
-        if self.is_needed:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1)
 
 
 class SharedTally(Tally):
@@ -238,13 +232,8 @@ class SharedLimits:
         layout.extend(rules)
         _make_room(descriptor, layout)
         made = cls(descriptor, layout)
-        made._lock.is_needed = False
         made._in_use = in_use
         return made
-
-    def share(self) -> None:
-        """Keep workers out while this process looks at what all count: there are some from now on."""
-        self._lock.is_needed = True
 
     @property
     def workers(self) -> int:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from txmux.processes.supervisor.startup import WhenRunning
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,6 +48,35 @@ class SignalWatch:
         self._reactor.callFromThread(self._action)
 
 
+class _WhenRunning:
+    """Calls something as soon as the reactor runs. A reactor that never does would keep for good what waits for that.
+
+    Args:
+        reactor: The reactor.
+        call: What is called.
+    """
+
+    def __init__(self, reactor: Any, call: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._call = call
+        self._trigger: Any = None
+
+    def start(self) -> None:
+        """Wait for that moment; if it has come already, call at once."""
+        self.stop()
+        self._trigger = self._reactor.callWhenRunning(self._runs)
+
+    def _runs(self) -> None:
+        self._trigger = None
+        self._call()
+
+    def stop(self) -> None:
+        """Wait no longer."""
+        if self._trigger is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+
+
 class StopSignals:
     """Tells the signals that hurry a service from the one that stops it.
 
@@ -70,7 +97,7 @@ class StopSignals:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._handlers: dict[int, Any] = {}
-        self._when_running = WhenRunning(reactor, self._watch)
+        self._when_running = _WhenRunning(reactor, self._watch)
         self._wanted = False
         self.hurry: Callable[[], object] | None = None
         self.is_urgent = False

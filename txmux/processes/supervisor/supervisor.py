@@ -155,7 +155,6 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the workers."""
-        self._limits.share()
         self._limits.extend(self._rules)
         self.starter.begin(self._rules, self._ended, self._starter_ended)
         self.pool.resize(self._rules.settings.workers)

@@ -133,8 +133,6 @@ class WorkerProcess:
         """
         del self.channel.handlers["start"]
         try:
-            if self._problem is not None:
-                raise self._problem
             await self._serve(*_received(descriptors, told))
         except Exception:
             self.status = 1
@@ -191,6 +189,8 @@ class WorkerProcess:
         rules, limits = start.rules, opened.limits
         self._limits = limits
         try:
+            if self._problem is not None:
+                raise self._problem
             admission = self._admission(rules)
             account = account_of(rules)
             access_log = open_log(
