@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -183,6 +184,14 @@ class WorkersTestCase(InteropTestCase):
         self.addCleanup(mux.child.end)
         mux.child.wait_for("workers that serve: ")
         return mux
+
+    def use_shy(self) -> None:
+        """Have services find the matcher ``shy``, which the second worker does not take."""
+        plugins = self.folder / "python/twisted/plugins"
+        plugins.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path(__file__).with_name("shy_matcher.py"), plugins / "shy.py")
+        path = os.pathsep.join([str(self.folder / "python"), os.environ.get("PYTHONPATH", "")])
+        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
 
     def backend(self) -> socket.socket:
         """Listen as a server."""

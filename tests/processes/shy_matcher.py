@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import attrs
+from typing_extensions import override
 
 from txmux.errors import OptionError
 from txmux.wire.plain import PlainMatcher
@@ -12,15 +15,19 @@ from txmux.wire.predicates import Pattern
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from txmux.interfaces import Predicate
+
 _GET_NAME = 16  # prctl(2)
 
 
+@attrs.frozen(slots=False)
 class _Shy(PlainMatcher):
-    def predicate(self, options: Mapping[str, Any]) -> Any:
+    @override
+    def predicate(self, options: Mapping[str, str]) -> Predicate:
         name = ctypes.create_string_buffer(16)
         ctypes.CDLL(None).prctl(_GET_NAME, name)
         if name.value == b"txmux: worker 2":
-            raise OptionError("not here")
+            raise OptionError(None, "not in this worker")
         return super().predicate(options)
 
 

@@ -1,4 +1,4 @@
-"""What stops the start of several workers."""
+"""What stops the start of a service."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.interop.children import InteropTestCase, run
+from tests.interop.children import run
 from tests.interop.mux import twist_command
+from tests.processes.running import WorkersTestCase
 from tests.support.peers import reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService, tap
+from tests.support.starters import starter
+from tests.support.supervised import SupervisedTestCase
+from txmux import MuxService, load, tap
 from txmux.errors import ListenError
 from txmux.observe.access_log import AccessLogError
 from txmux.processes.workers.shareable import WorkersError
@@ -29,7 +31,7 @@ from txmux.rules.model import Listener, Rules, Settings
 TWO = "[txmux]\nworkers = 2\n"
 
 
-class TwistTest(InteropTestCase):
+class TwistTest(WorkersTestCase):
     """``twist txmux``."""
 
     def failure(self, text: str, status: int = 1) -> str:
@@ -65,19 +67,14 @@ class TwistTest(InteropTestCase):
 
     def test_worker_cannot_start(self) -> None:
         """What only a worker finds out ends the service, with the reason and a status that says so."""
-        plugins = self.folder / "twisted/plugins"
-        plugins.mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("shy_matcher.py"), plugins / "shy.py")
-        path = os.pathsep.join([str(self.folder), os.environ.get("PYTHONPATH", "")])
-        self.patch(os, "environ", {**os.environ, "PYTHONPATH": path})
-        rules = self.folder / "rules.ini"
-        rules.write_text(
-            f"{TWO}[listen public]\nendpoint = 127.0.0.1:0\n[route a]\nmatch = shy\nbackend = close\n"
-        )
-        done = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            endpoint = f"haproxy:tcp:{other.getsockname()[1]}:interface=127.0.0.1"
+            rules = self.folder / "rules.ini"
+            rules.write_text(f"[listen public]\nendpoint = {endpoint}\n")
+            done = run(*twist_command(), "--log-format=text", "txmux", "--rules", rules)
         said = (done.stdout + done.stderr).decode()
         self.assertEqual(said.count("#critical"), 1, said)
-        self.assertRegex(said, r"worker \d cannot start: .*unknown matcher 'shy'.*; stopping\n")
+        self.assertRegex(said, r"worker 1 cannot start: .*Address already in use.*; stopping\n")
         self.assertNotIn("Traceback", said)
         self.assertEqual(done.returncode, 1)
 
@@ -95,13 +92,13 @@ class StoppableReactor:
         return getattr(reactor, name)
 
 
-class ServiceTest(ServiceTestCase):
+class ServiceTest(SupervisedTestCase):
     """`MuxService`."""
 
     def test_made_in_python(self) -> None:
-        """Rules that come from no file are for one process only."""
+        """Rules that come from no file are for programs that embed txmux."""
         rules = Rules(Path("x"), Settings(workers=2), (Listener("x", ("127.0.0.1:0",)),), ())
-        with self.assertRaisesRegex(WorkersError, "write workers = 1"):
+        with self.assertRaisesRegex(WorkersError, "EmbeddedService"):
             MuxService(rules, reactor=reactor).startService()
 
     async def test_nothing_is_left(self) -> None:
@@ -130,16 +127,18 @@ class ServiceTest(ServiceTestCase):
             ).startService()
 
     async def test_no_such_program(self) -> None:
-        """A worker that ends before it has served stops the reactor, and the service tells why."""
+        """Where no process can be started of which workers are forked, the reactor stops, and the service tells why."""
         stoppable = StoppableReactor()
         self.patch(sys, "executable", shutil.which("false"))
-        service = self.service(f"{TWO}[listen x]\nendpoint = 127.0.0.1:0\n", use=stoppable)
+        self.write("[listen x]\nendpoint = 127.0.0.1:0\n")
+        service = MuxService(load(self.file), reactor=stoppable)
         with capturedLogs() as events:
             service.startService()
             await stoppable.stopped
             await service.stopService()
         self.assertEqual(
-            str(service.failure)[9:], "ended by itself with exit status 1 before it had served"
+            str(service.failure),
+            "worker 1 cannot be started: the process that starts workers has ended",
         )
         told = [event for event in events if event["log_level"].name == "critical"]
         self.assertEqual([event["error"] for event in told], [service.failure])
@@ -158,20 +157,18 @@ class ServiceTest(ServiceTestCase):
         self.assertEqual(registered, [(os._exit, 1)])
 
 
-class ChildTest(SynchronousTestCase):
-    """A worker's process, with a test for a parent."""
+class WorkerTest(SynchronousTestCase):
+    """A worker's process, with a test for a supervisor."""
 
     def test_bad_rules(self) -> None:
         """It says what is wrong, and ends."""
+        forking = starter()
+        self.addCleanup(forking.connection.close)
         own, other = socket.socketpair()
         own.settimeout(60)
-        pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-m", "txmux.processes.workers.child", "1", type(reactor).__module__],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, other.fileno(), 3)],
-        )
-        other.close()
+        how = {"do": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
+        with other:
+            socket.send_fds(forking.connection, [json.dumps(how).encode()], [other.fileno()])
         start = {
             "kind": "start",
             "ask": 7,
@@ -187,4 +184,5 @@ class ChildTest(SynchronousTestCase):
             (told,) = map(json.loads, channel)
         self.assertEqual((told["kind"], told["to"]), ("answer", 7))
         self.assertIn("endpoint: is missing", told["error"])
-        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 1)
+        forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))
+        self.assertEqual(ended, {"kind": "ended", "pid": forked["pid"], "status": 256})

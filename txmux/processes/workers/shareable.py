@@ -26,14 +26,14 @@ class WorkersError(MuxError):
 
 
 def check_as_read(rules: Rules) -> None:
-    """See whether rules can be handed to other processes.
+    """See whether rules can be handed to workers.
 
     Raises:
         WorkersError: They cannot.
     """
     if not is_as_read(rules):
         raise WorkersError(
-            "workers: rules that are not all read from a file cannot be handed to several processes; write workers = 1"
+            "rules that are not all read from a file cannot be handed to workers; serve them by txmux.EmbeddedService"
         )
 
 
