@@ -23,7 +23,7 @@ from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.sandbox import sandbox_of
 from txmux.processes.upgrade.exchange import Exchange
-from txmux.processes.workers.pool import Pool
+from txmux.processes.workers.pool import Pool, ask_all
 from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
 from txmux.processes.workers.worker import Worker
 from txmux.serving.places import places_of
@@ -212,7 +212,9 @@ class Supervisor:
 
     async def state(self) -> Told:
         """Give what the next process goes on with; see `txmux.serving.state`."""
-        found = await self.pool.ask_all("servers")
+        # Once none accepts, clients wait: so for no worker that hangs.
+        workers = self.pool.all() if self.exchange.accepting else self.exchange.able
+        found = await ask_all(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
         return state_of(servers, sources, self.wanted, self._lists.told)

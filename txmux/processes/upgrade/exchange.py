@@ -36,11 +36,12 @@ class Exchange:
 
     Attributes:
         accepting: As above; for those that are started later, too.
+        able: Those that have answered lately, if none accepts clients.
     """
 
     def __init__(self, pool: Pool, *, accepting: bool) -> None:
         self._pool = pool
-        self._able: list[Worker] = []
+        self.able: Sequence[Worker] = []
         self._flows_are_here: Callable[[], None] = lambda: None
         self.accepting = accepting
 
@@ -52,7 +53,7 @@ class Exchange:
     @property
     def holders(self) -> int:
         """How many can hand over connections: those that serve, and those that only keep some."""
-        return len(self._able)
+        return len(self.able)
 
     async def pause(self) -> None:
         """Have all workers leave new clients in the queues.
@@ -62,22 +63,20 @@ class Exchange:
         ready = [worker for worker in self._pool.all() if worker.ready]
         asked = [worker.ask("ping", seconds=_PROMPT) for worker in ready]
         answers = [await _outcome(answer) for answer in asked]
-        self._able = [
+        self.able = [
             worker
             for worker, answer in zip(ready, answers, strict=True)
             if not isinstance(answer, ChannelError)
         ]
-        await self._pool.flows_moved(self._able)
+        await self._pool.flows_moved(self.able)
         self.accepting = False
         paused = [(worker, worker.ask("pause", seconds=_PROMPT)) for worker in self._pool.workers]
         for worker, answer in paused:
-            if worker in self._able:
+            if worker in self.able:
                 await _outcome(answer)
             else:
                 answer.addErrback(lambda _: None)
-        await self._pool.flows_moved(
-            self._able
-        )  # one may have taken another one's place in between
+        await self._pool.flows_moved(self.able)  # one may have taken another one's place in between
 
     async def accept(self) -> None:
         """Have all workers accept clients.
@@ -121,7 +120,7 @@ class Exchange:
         Returns:
             The number of connections that were moved.
         """
-        return sum(await _share(self._pool.reader_first(self._able), "hand_over", ends))
+        return sum(await _share(self._pool.reader_first(self.able), "hand_over", ends))
 
     async def adopt(self, ends: Sequence[socket.socket]) -> None:
         """Go on with connections that come over each of these; they are closed."""

@@ -355,14 +355,6 @@ class Pool:
         for worker in self.all():
             worker.tell(kind, **values)
 
-    async def ask_all(self, kind: str) -> list[Any]:
-        """Ask all workers that serve, or keep connections, for something; whoever does not answer soon is left out."""
-        answers = await DeferredList(
-            [worker.ask(kind, seconds=_PATIENCE) for worker in self.all() if worker.ready],
-            consumeErrors=True,
-        )
-        return [answer for answered, answer in answers if answered]
-
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, as any worker finds that serves."""
         if not self.is_served():
@@ -402,3 +394,12 @@ class Pool:
             name: sum(one.get(name, 0) for one in told) for name in ("active", "undecided", "older")
         }
         return {**sums, "workers": told}
+
+
+async def ask_all(workers: Sequence[Worker], kind: str) -> list[Any]:
+    """Ask those workers for something that serve, or keep connections; one that does not answer soon is left out."""
+    answers = await DeferredList(
+        [worker.ask(kind, seconds=_PATIENCE) for worker in workers if worker.ready],
+        consumeErrors=True,
+    )
+    return [answer for answered, answer in answers if answered]
