@@ -6,9 +6,21 @@ import os
 import signal
 import socket
 from typing import TYPE_CHECKING
+from unittest import SkipTest
 
+from tests.admin.processes import ask
 from tests.interop.children import eventually
-from tests.processes.running import RULES, WorkersTestCase, is_gone, pids_of, serves, workers_of
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    family_of,
+    is_gone,
+    name_of,
+    named,
+    pids_of,
+    serves,
+    workers_of,
+)
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -30,6 +42,22 @@ if "txmux" in sys.orig_argv:
         return hand_over(self, processes)
 
     Upgrade._hand_over = late
+"""
+
+
+_BROKEN = """
+import sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.supervisor.supervisor import Supervisor
+
+    state = Supervisor.state
+
+    async def broken(self):
+        if not self.exchange.accepting:
+            raise RuntimeError("what nobody thought of")
+        return await state(self)
+
+    Supervisor.state = broken
 """
 
 
@@ -143,6 +171,32 @@ class UpgradeTest(UpgradeTestCase):
         mux.take_one()
         mux.stop()
 
+    def test_names(self) -> None:
+        """All processes of a service are called what they are, also after an upgrade, so that `pgrep txmux` finds them."""
+        mux = self.service("workers = 2")
+        for _ in range(2):
+            self.assertEqual(
+                [*map(name_of, family_of(mux.pid))],
+                ["txmux: supervis", "txmux: starter", "txmux: worker 1", "txmux: worker 2"],
+            )
+            mux.upgrade()
+        mux.stop()
+
+    def test_user(self) -> None:
+        """With `user`, a helper goes on from process to process, and leaves no process behind that nobody waits for."""
+        if os.geteuid():
+            raise SkipTest("only root can become another user")
+        mux = self.service("user = nobody\nworkers = 2")
+        (helper,) = named(mux.pid, "helper")
+        for _ in range(3):
+            mux.upgrade()
+            self.assertEqual(pids_of(helper), [])
+            self.assertEqual([pid for pid in family_of(mux.pid) if is_gone(pid)], [])
+            self.assertEqual(len(workers_of(mux.pid)), 2)
+        self.over(*self.relayed(mux, self.backend_of[mux]))
+        mux.stop()
+        eventually(lambda: is_gone(helper), "the helper has ended")
+
 
 class BrokenTest(UpgradeTestCase):
     """One that fails: the old process goes on, and says why."""
@@ -185,6 +239,23 @@ class BrokenTest(UpgradeTestCase):
         self.over(client, server)
         mux.take(2)
         mux.stop()
+
+    def test_defect(self) -> None:
+        """Whatever goes wrong before the new process accepts clients, the old one accepts them again."""
+        self.customize(_BROKEN)
+        listening = self.backend()
+        admin = self.folder / "admin.sock"
+        mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
+        client, server = self.relayed(mux, listening)
+        self.assertEqual(ask(admin, "POST", "/api/upgrade", {})[0], 500)
+        for pair in ((client, server), self.relayed(mux, listening)):
+            self.answers(*pair)
+            self.over(*pair)
+        self.assertEqual(mux.pidfile.read_text().strip(), str(mux.pid))
+        mux.take(2)
+        mux.terminate()
+        mux.child.wait()
+        self.assertIn("RuntimeError: what nobody thought of", mux.child.output)
 
 
 class MeanwhileTest(UpgradeTestCase):

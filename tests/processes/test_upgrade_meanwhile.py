@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually, leave_unmeasured
@@ -19,6 +23,30 @@ if TYPE_CHECKING:
     from tests.processes.upgrading import Upgrading
 
 _OTHER = "[listen other]\nendpoint = 127.0.0.1:0\n"
+
+
+_LATE = """
+import os, sys
+if "txmux" in sys.orig_argv:
+    from txmux.processes.upgrade.upgrade import Upgrade
+
+    count_on = Upgrade._count_on
+
+    async def late(self, counters):
+        from twisted.internet.task import deferLater
+
+        open({ready!r}, "w").close()
+        while not os.path.exists({gate!r}):
+            await deferLater(self.successor._reactor, 0.01)
+        await count_on(self, counters)
+
+    Upgrade._count_on = late
+"""
+"""The old process waits when the new one has read the rules, and is ready to serve."""
+_RELOAD = (
+    b"POST /api/reload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+)
 
 
 class MeanwhileTest(UpgradeTestCase):
@@ -50,6 +78,74 @@ class MeanwhileTest(UpgradeTestCase):
         self.over(client, server)
         self.assertEqual(mux.take_one()["reason"], "done")
         mux.stop()
+
+    def test_reload_during_upgrade(self) -> None:
+        """The new process does a reload that the old one is asked for, and what comes of it is said where it was asked for.
+
+        It has read its rules before.
+        """
+        admin, ready, gate = (self.folder / name for name in ("admin.sock", "ready", "gate"))
+        self.customize(_LATE.format(ready=str(ready), gate=str(gate)))
+        listening, other = self.backend(), self.backend()
+        for by_api in (False, True):
+            mux = self.upgrading(self.relaying(listening), f"admin = unix:{admin}")
+            mux.ask()
+            eventually(ready.exists, "the new process is ready")
+            text = mux.file.read_text()
+            port, changed = (one.getsockname()[1] for one in (listening, other))
+            mux.file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{changed}"))
+            with socket.socket(socket.AF_UNIX) as asking:
+                if by_api:
+                    asking.settimeout(60)
+                    asking.connect(str(admin))
+                    asking.sendall(_RELOAD)
+                else:
+                    os.kill(mux.pid, signal.SIGHUP)
+                # When it has answered, it has heard of that.
+                ask(Place(Unix(admin), "", ""), "GET", "/api/status")
+                gate.touch()
+                old = mux.switched()
+                eventually(lambda o=old: is_gone(o), "the old process has ended")  # type: ignore[misc]
+                if by_api:
+                    answer = b"".join(iter(lambda a=asking: a.recv(2**16), b""))  # type: ignore[misc]
+                    self.assertRegex(answer, rb"(?s)^HTTP/1.1 200 .*1 route changed \(all\)")
+            self.assertEqual(self.count(mux, "rules reloaded: "), 1)
+            self.over(*self.relayed(mux, other))
+            mux.take_one()
+            mux.stop()
+            ready.unlink()
+            gate.unlink()
+
+    def test_hung_worker(self) -> None:
+        """A worker that hangs keeps no client waiting while the program is upgraded, which succeeds."""
+        listening = self.backend()
+        mux = self.upgrading(self.relaying(listening), "workers = 2\ndrain_timeout = 1s")
+        mux.child.wait_for("workers that serve: 2")
+        hung, _ = workers_of(mux.pid)
+        longest, is_over = [0.0], threading.Event()
+
+        def visit() -> None:
+            while not is_over.is_set():
+                began = time.monotonic()
+                self.over(*self.relayed(mux, listening))
+                longest.append(time.monotonic() - began)
+
+        with ThreadPoolExecutor() as threads:
+            visiting = threads.submit(visit)
+            os.kill(hung, signal.SIGSTOP)
+            try:
+                mux.ask()
+                mux.switched()
+                mux.child.wait_for("connections handed over: ")
+            finally:
+                is_over.set()
+                visiting.result(60)
+                os.kill(hung, signal.SIGCONT)
+        # A worker has two seconds for what it is asked meanwhile, and may be silent for ten.
+        self.assertLess(max(longest), 1.9)
+        mux.upgrade()
+        mux.stop()
+        self.assertEqual({line["reason"] for line in mux.lines()}, {"done"})
 
     def test_reload_during_handover(self) -> None:
         """A reload of the new process, and another upgrade, wait for the connections of the old one, however the number of workers changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
@@ -16,23 +17,23 @@ _CONNECTIONS = 110
 _BATCH = 25
 _MOVED_THEN = 35
 
-_NEW_IS_KILLED = """
+_NEW_WORKER_IS_KILLED = """
     go_on = handover.Adopting._go_on
 
-    def killed(self, batch, which):
+    def killed(self, batch, which, kept=()):
         if batch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        go_on(self, batch, which)
+        go_on(self, batch, which, kept)
 
     handover.Adopting._go_on = killed
 """
 _OLD_IS_KILLED = """
-    decide = handover._decide
+    supervisor, decide = os.getpid(), handover._decide
 
     async def killed(keeping, admissions, number, batch, offer):
         if number == 1:
             await offer
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill({victim}, signal.SIGKILL)
         return await decide(keeping, admissions, number, batch, offer)
 
     handover._decide = killed
@@ -42,7 +43,7 @@ _OLD_IS_KILLED_EARLY = """
     from txmux.processes.upgrade import changeover
     from txmux.processes.upgrade import exchange
 
-    accept, alone = exchange.Workers.accept, changeover.Changeover._alone
+    accept, alone = exchange.Exchange.accept, changeover.Changeover._alone
     told = Deferred()
 
     async def killed(self):
@@ -54,8 +55,16 @@ _OLD_IS_KILLED_EARLY = """
         alone(self, *arguments)
         told.callback(None)
 
-    exchange.Workers.accept = killed
+    exchange.Exchange.accept = killed
     changeover.Changeover._alone = noted
+"""
+_NEW_IS_KILLED_EARLY = """
+    from txmux.processes.upgrade import changeover
+
+    def killed(self, *_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    changeover.Changeover._serves = killed
 """
 _FEW_DESCRIPTORS = """
     import resource
@@ -148,30 +157,40 @@ class RoughTest(WorkersTestCase):
         mux = self.begun(_OTHER_VERSION, new=True)
         self.assert_moved(mux, 0, r"in another way \(version 7, here 1\)")
 
-    def test_new_is_killed(self) -> None:
-        """If the new process is killed, connections that it did not have yet go on in the old one."""
-        mux = self.begun(_NEW_IS_KILLED, new=True)
+    def test_new_worker_is_killed(self) -> None:
+        """If the worker of the new process is killed, connections that it did not have yet go on in the old one."""
+        mux = self.begun(_NEW_WORKER_IS_KILLED, new=True)
         mux.ask()
         old = mux.switched()
-        eventually(lambda: is_gone(mux.pid), "the new process is killed")
         mux.child.wait_for(r"connections handed over: \d+, in")
         alive = self.alive()
         # Two batches had gone, and two may have been on their way.
         self.assertIn(len(alive), range(_CONNECTIONS - 4 * _BATCH, _CONNECTIONS - 2 * _BATCH + 1))
         self.assertFalse(is_gone(old))
         self.assert_told(mux, alive)
-        mux.assert_stopped()
+        eventually(lambda: is_gone(old), "the old process has ended")
+        mux.stop()
 
-    def test_old_is_killed(self) -> None:
-        """If the old process is killed, connections go on that the new one has, and it says how many were lost on the way."""
-        mux = self.begun(_OLD_IS_KILLED, new=False)
+    def test_old_worker_is_killed(self) -> None:
+        """If the old worker is killed, connections go on that the new one has, and it says how many were lost on the way."""
+        mux = self.begun(_OLD_IS_KILLED.format(victim="os.getpid()"), new=False)
         mux.ask()
         old = mux.switched()
-        eventually(lambda: is_gone(old), "the old process is killed")
         mux.child.wait_for(rf"connections lost: {2 * _BATCH}, ")
+        eventually(lambda: is_gone(old), "the old process has ended")
         alive = self.alive()
         self.assertEqual(len(alive), _BATCH)
         self.assert_told(mux, alive)
+        mux.stop()
+
+    def test_old_is_killed(self) -> None:
+        """If the old supervisor is killed, its workers hand over all that is on its way, and keep the rest until it ends."""
+        mux = self.begun(_OLD_IS_KILLED.format(victim="supervisor"), new=False)
+        mux.ask()
+        old = mux.switched()
+        eventually(lambda: is_gone(old), "the old process is killed")
+        self.assertEqual(len(self.alive()), _CONNECTIONS)
+        self.assert_told(mux, self.peers)
         mux.stop()
 
     def test_old_is_killed_early(self) -> None:
@@ -186,3 +205,41 @@ class RoughTest(WorkersTestCase):
             client.close()
             server.close()
         mux.stop()
+
+    def test_new_is_killed_early(self) -> None:
+        """If the new process is killed while it is asked to accept clients, the old one goes on, and the PID file names that."""
+        mux = self.begun(_NEW_IS_KILLED_EARLY, new=True)
+        mux.refuse("the new process cannot serve: the other process is gone")
+        self.peers.append(self.relayed(mux, self.listening))
+        self.assertEqual(len(self.alive()), _CONNECTIONS + 1)
+        self.assert_told(mux, self.peers)
+        mux.stop()
+
+    def test_new_is_killed_later(self) -> None:
+        """If the new process is killed while the old one still has a connection, the old one serves again, and the PID file names it."""
+        listening = self.backend()
+        ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
+        for workers in (1, 2):
+            mux = Upgrading(
+                self.folder,
+                self.relaying(listening, f"detect_timeout = 10m\n{ssh}"),
+                f"drain_timeout = 10m\nworkers = {workers}",
+            )
+            self.addCleanup(mux.kill)
+            undecided = self.client(mux)
+            self.is_accepted(mux.pid, undecided)
+            moved = self.relayed(mux, listening)
+            mux.ask()
+            old = mux.switched()
+            mux.child.wait_for("connections handed over: 1")
+            os.kill(mux.pid, signal.SIGKILL)
+            mux.switched()
+            self.assertEqual(mux.pid, old)
+            peers = [moved, *(self.relayed(mux, listening) for _ in range(2))]
+            undecided.sendall(b"x")
+            peers.append((undecided, self.accept_from(listening, b"x")))
+            mux.upgrade()
+            for client, server in peers:
+                self.assertTrue(self.answers(client, server))
+            self.assert_told(mux, peers)
+            mux.stop()
