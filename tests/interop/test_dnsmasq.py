@@ -11,7 +11,7 @@ from tests.interop.mux import Mux
 from tests.interop.namespaces import Namespace
 from tests.interop.pools_case import pool_rules
 from tests.interop.servers import start_dnsmasq
-from tests.processes.running import halted, pids_of
+from tests.processes.running import halted, workers_of
 
 if TYPE_CHECKING:
     from tests.interop.mux import Record
@@ -101,7 +101,7 @@ class DnsmasqTests(InteropTestCase):
             mux = self.own(Mux(self.folder, rules, settings, before=self.before))
             self.assertEqual(self.said(mux), ["127.0.1.1"])
             self.change(dnsmasq, "127.0.1.2 web.test", "127.0.1.3 web.test")
-            workers = pids_of(mux.child.pid)
+            workers = workers_of(mux.child.pid)
             for worker in workers or [mux.child.pid]:
                 # Whoever is halted takes no client.
                 with halted([other for other in workers if other != worker]):

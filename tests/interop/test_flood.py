@@ -15,7 +15,7 @@ from unittest import SkipTest
 from benchmarks.flood import BIND_ADDRESS_NO_PORT, garbage
 from tests.interop.children import PATIENCE, eventually
 from tests.interop.mux import Mux, Record
-from tests.processes.running import WorkersTestCase, pids_of
+from tests.processes.running import WorkersTestCase, workers_of
 
 BAD, GOOD = "127.0.0.2", "127.0.0.3"
 PING, PONG = b"PING\n", b"PONG\n"
@@ -187,7 +187,7 @@ class WorkersTest(FloodTestCase):
         kept = self.expect_left(clients, 20)
         self.be_served(mux)
         left = kept
-        for pid in pids_of(mux.child.pid):
+        for pid in workers_of(mux.child.pid):
             if len(left) == 20:  # in a hurry, one worker may have let all of them in
                 self.kill(mux, pid)
                 left = still_open(kept)

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -16,7 +15,7 @@ from tests.campaign.bytes.again import ENTRIES
 from tests.campaign.bytes.places import NAME, OUTSIDE, WAYS
 from tests.campaign.bytes.plans import Mix
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -278,7 +277,7 @@ class Service(Upgrading):
 
     def _kill(self, by: random.Random) -> bool:
         """Kill a worker, unless it is the only one, and tell whether that was done."""
-        alive = [pid for pid in pids_of(self.pid) if _is_worker(pid)]
+        alive = [pid for pid in workers_of(self.pid) if not is_gone(pid)]
         if len(alive) < 2:
             return False
         victim = by.choice(alive)
@@ -305,14 +304,6 @@ class Service(Upgrading):
         while time.monotonic() < deadline and self.log.read_bytes().count(b"\n") < count:
             time.sleep(0.1)
         return self.lines()
-
-
-def _is_worker(pid: int) -> bool:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"txmux.processes.workers.child" in command and not is_gone(pid)
 
 
 _DATAGRAMS = """

@@ -21,7 +21,7 @@ from tests.campaign.machines.trouble import (
 )
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.namespaces import Namespace
-from tests.processes.running import halted, is_gone, open_files, pids_of
+from tests.processes.running import family_of, halted, is_gone, open_files, starter_of, workers_of
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ShortageTrouble(TroubleCase):
         """The kernel ends a worker that takes more than its control group may have: another one takes its place."""
         mux = self.serve("workers = 2\nrelay = portable")
         mux.child.wait_for("workers that serve: 2")
-        victim = pids_of(mux.child.pid)[0]
+        victim = workers_of(mux.child.pid)[0]
         group = self.group("memory")
         (group / "cgroup.procs").write_text(str(victim))
         (group / "memory.limit_in_bytes").write_text(str(_ROOM // 2))
@@ -187,9 +187,9 @@ class ShortageTrouble(TroubleCase):
         """No process can be started: a worker that has gone is replaced when one can, and the others serve."""
         mux = self.serve("workers = 2")
         mux.child.wait_for("workers that serve: 2")
-        victim, other = pids_of(mux.child.pid)[:2]
+        victim, other = workers_of(mux.child.pid)[:2]
         group = self.group("pids")
-        (group / "cgroup.procs").write_text(str(mux.child.pid))
+        (group / "cgroup.procs").write_text(str(starter_of(mux.child.pid)))
         (group / "pids.max").write_text("1")
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: is_gone(victim), "the worker is gone")
@@ -229,7 +229,7 @@ class ShortageTrouble(TroubleCase):
             mux = self.serve(f"workers = {workers}")
             if workers > 1:
                 mux.child.wait_for(f"workers that serve: {workers}")
-            with halted([mux.child.pid, *pids_of(mux.child.pid)]):
+            with halted(family_of(mux.child.pid)):
                 clients = self.flood(mux, 50 * self.load)
                 time.sleep(self.chance.uniform(1, 4))  # the trouble itself
             self.assertEqual(self.answered(clients), 50 * self.load)
@@ -268,7 +268,7 @@ class ShortageTrouble(TroubleCase):
         """See that there are two workers again."""
         eventually(
             lambda: (
-                len(now := [pid for pid in pids_of(mux.child.pid) if not is_gone(pid)]) >= 2
+                len(now := [pid for pid in workers_of(mux.child.pid) if not is_gone(pid)]) >= 2
                 and victim not in now
                 and all(any("socket:" in name for name in open_files(pid)) for pid in now)
             ),

@@ -14,7 +14,7 @@ from typing_extensions import override
 from tests.campaign.machines.checked import Checked
 from tests.campaign.machines.trouble import ECHO, TroubleCase, sorted_files
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, pids_of, resident
+from tests.processes.running import is_gone, resident, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.load import Load
 
@@ -76,7 +76,7 @@ class ProcessTrouble(TroubleCase):
         """The parent is killed: its workers finish what they have, and end; nobody listens any more."""
         mux = self.serve("workers = 2\ndrain_timeout = 10m", is_killed=True)
         mux.child.wait_for("workers that serve: 2")
-        workers = pids_of(mux.child.pid)
+        workers = workers_of(mux.child.pid)
         client = self.connect(mux)
         self.assertEqual(client.recv(1), ECHO)
         mux.child.process.kill()
@@ -145,4 +145,4 @@ class _Kept:
 
 
 def _living(mux: Mux) -> list[int]:
-    return [pid for pid in pids_of(mux.child.pid) if not is_gone(pid)]
+    return [pid for pid in workers_of(mux.child.pid) if not is_gone(pid)]

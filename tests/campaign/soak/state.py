@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.interop.children import eventually
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import family_of, is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +70,10 @@ def look(pid: int, folder: Path) -> State:
         folder: Where its processes tell about themselves.
     """
     while True:
-        pids = [pid, *(one for one in pids_of(pid) if not is_gone(one))]
-        told = [told for told in (_ask(one, folder) for one in pids) if told]
-        if len(told) == len(pids):  # a worker has not been replaced just now
+        pids = [one for one in family_of(pid) if not is_gone(one)]
+        reactors = [pid, *(one for one in workers_of(pid) if not is_gone(one))]
+        told = [told for told in (_ask(one, folder) for one in reactors) if told]
+        if len(told) == len(reactors):  # a worker has not been replaced just now
             break
     files = [[*_links(one)] for one in pids]
     pipes = sum(name.startswith("pipe:") for names in files for name in names)
