@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from txmux.datagrams.waiting import LONGEST
 from txmux.processes.channel.channel import ChannelError
 
 if TYPE_CHECKING:
@@ -272,6 +271,8 @@ class Pool:
         Args:
             able: Workers that answer; no other is waited for.
         """
+        from txmux.datagrams.waiting import LONGEST  # noqa: PLC0415 - as few modules as can be
+
         reader = self._reads
         if reader is not None and reader in able:
             with suppress(ChannelError):  # it may have ended
