@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import deferLater
+from typing_extensions import override
 
 from tests.processes.running import halted
 from tests.support.peers import Peer, PeerFactory, connect, listen, reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
+from tests.support.supervised import SupervisedTestCase
 from txmux.admin.metrics import exposition
 from txmux.observe.counting.snapshot import counts_of
-from txmux.processes.supervisor.parent import Parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -61,12 +60,12 @@ async def until(condition: Callable[[], bool]) -> None:
         await deferLater(reactor, 0.01)
 
 
-class AgreementTest(ServiceTestCase):
+class AgreementTest(SupervisedTestCase):
     """Real workers, and clients that know what they have sent and got."""
 
     async def test_killed_and_reloaded(self) -> None:
         """The counters, the access log and the clients agree to the last connection and byte."""
-        await self.start()
+        await self.begin()
         self.sent = self.got = 0
         for _ in range(40):
             await self.visit(b"HELLO 1")
@@ -75,14 +74,14 @@ class AgreementTest(ServiceTestCase):
         victim, *others = self.workers()
         lost = await self.hold(others)
         kept = [peer for pid in others for peer in await self.hold({victim, *others} - {pid})]
-        before = await self.service_.counters()
+        before = await self.running.counters()
         self.assert_public(before, total=69, active=24)
         await self.kill(victim, lost)
-        after = await self.service_.counters()
+        after = await self.running.counters()
         self.assert_public(after, total=69, active=16)
         self.assertEqual(after.restarts, 1)
         self.write(RULES + CHANGED)
-        report = await self.service_.reload()
+        report = await self.running.reload()
         self.assertEqual(report.changes[:21], "1 route new (parting)")
         for peer in kept:
             await self.say(peer, b"more")
@@ -96,53 +95,42 @@ class AgreementTest(ServiceTestCase):
 
     async def test_new_names(self) -> None:
         """Routes whose names change with each reload take no more memory, and each is counted from nothing, while a connection of the first goes on."""
-        await self.start()
+        await self.begin()
         self.sent = self.got = 0
         kept = await connect(self, self.port)
         await self.say(kept, b"HELLO 1")
         sizes = []
         for number in range(7):
             self.write(RULES.replace("greeting", f"r{number}"))
-            report = await self.service_.reload()
+            report = await self.running.reload()
             self.assertEqual(report.errors, ())
             for _ in range(6):
                 await self.visit(b"HELLO 2")
             await until(lambda: self.matches() == {f"r{number}": 6, "": 0})  # noqa: B023 - called at once
-            sizes.append(len(self.service_.counted.layout.places))
+            sizes.append(len(self.running.counted.layout.places))
         self.assertEqual(sizes[3:], [sizes[3]] * 4)
         kept.finish()
         await kept.is_lost()
         await self.settled()
-        self.assert_public(await self.service_.counters(), total=43, active=0)
+        self.assert_public(await self.running.counters(), total=43, active=0)
 
     def matches(self) -> dict[str, int]:
         """Give what routes have taken."""
-        counts = counts_of(self.service_.counted, self.service_.rules)
+        counts = counts_of(self.running.counted, self.running.rules)
         return {one.route: one.matches for one in counts.routes}
 
-    async def start(self) -> None:
+    async def begin(self) -> None:
         """Start a service, and wait until its workers serve."""
         self.backend = listen(self, PeerFactory(Echo))
-        self.rules = self.folder / "rules.ini"
-        self.write(RULES)
-        self.service_ = MuxService.from_file(self.rules, reactor=reactor)
-        self.service_.startService()
-        self.addCleanup(self.service_.stopService)
-        parent = self.service_.running_now
-        assert isinstance(parent, Parent)
-        self.parent = parent
-        await until(lambda: all(worker.ready for worker in parent.pool.workers))
-        (opened,) = self.service_._sockets.sockets().values()
-        self.port = opened.getsockname()[1]
+        [self.port] = await self.run_service(RULES)
 
     def workers(self) -> list[int]:
-        """Give the processes of the workers; what else this process has started is not its business."""
-        return [worker.pid for worker in self.parent.pool.workers]
+        """Give the processes of the workers."""
+        return [worker.pid for worker in self.supervisor.pool.workers]
 
+    @override
     def write(self, text: str) -> None:
-        """Write the rules file."""
-        text = text.replace("LOG", str(self.log)).replace("BACKEND", str(self.backend))
-        self.rules.write_text(text)
+        super().write(text.replace("BACKEND", str(self.backend)))
 
     async def say(self, peer: Peer, data: bytes) -> None:
         """Send bytes, and wait for the answer."""
@@ -175,18 +163,13 @@ class AgreementTest(ServiceTestCase):
     async def kill(self, victim: int, held: list[Peer]) -> None:
         """Kill a worker, and wait for its successor and the end of the connections that it had."""
         os.kill(victim, signal.SIGKILL)
-        await until(
-            lambda: (
-                victim not in self.workers()
-                and all(worker.ready for worker in self.parent.pool.workers)
-            )
-        )
+        await until(lambda: victim not in self.workers() and self.supervisor.pool.are_ready())
         for peer in held:
             await peer.has_all()
 
     async def settled(self) -> None:
         """Wait until no connection is left."""
-        while (await self.service_.counters()).listeners[0].active:
+        while (await self.running.counters()).listeners[0].active:
             await deferLater(reactor, 0.01)
 
     def assert_public(self, counts: Counts, total: int, active: int) -> None:
@@ -197,7 +180,7 @@ class AgreementTest(ServiceTestCase):
 
     async def compare(self, lost: int) -> None:
         """Compare everything with everything."""
-        counts = await self.service_.counters()
+        counts = await self.running.counters()
         self.assert_public(counts, total=89, active=0)
         routes = {one.route: one for one in counts.routes}
         self.assertEqual(
@@ -224,7 +207,7 @@ class AgreementTest(ServiceTestCase):
         self.assertEqual(listener.detect.count, 89)
         self.assertEqual(listener.duration.count + lost, 89)
         self.assertEqual(counts.connect[server.backend].count, 84)
-        status = await self.service_.status()
+        status = await self.running.status()
         self.assertEqual(status["connections"]["total"], 89)
         self.assertEqual(status["connections"]["active"], 0)
         told: dict[str, float] = {}
