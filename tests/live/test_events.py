@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.test_connections import LiveCase
 from tests.live.test_workers import WorkersCase
+from tests.support.mux import VirtualTime
 from tests.support.peers import connect, reactor
 from txmux.live.events import Hub
 from txmux.observe.events import MOST, Events, Sampling
@@ -40,7 +41,7 @@ class Follower:
 
 
 class EventsTest(LiveCase):
-    """One process."""
+    """One worker."""
 
     def follow(self) -> tuple[Follower, Callable[[], None]]:
         """Follow the service; gives what ends that, too."""
@@ -51,7 +52,7 @@ class EventsTest(LiveCase):
 
     async def test_connection(self) -> None:
         """A connection is told of when it begins, when it is decided, and when it ends, each time with its ID."""
-        port = self.begin()
+        port = await self.begin()
         follower, _ = self.follow()
         client = await self.client(port)
         await self.listed(1, state="relaying")
@@ -61,46 +62,28 @@ class EventsTest(LiveCase):
         self.assertEqual(len({one["id"] for one in follower.events}), 1)
         self.assertEqual(begin["listener"], "public")
         self.assertEqual((decide["route"], decide["facts"]), ("ssh", {"software": "a"}))
-        self.assertEqual(
-            (end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, None)
-        )
+        self.assertEqual((end["reason"], end["bytes_in"], end["worker"]), ("client-reset", 11, 1))
 
     async def test_nobody(self) -> None:
         """Nothing is told while nobody follows, nor after the last one has gone."""
-        port = self.begin()
+        port = await self.begin()
         first, end_first = self.follow()
         second, end_second = self.follow()
-        (factory,) = self.running.factories
-        self.assertTrue(factory.engine.events.wanted)
+        (worker,) = self.supervisor.pool.workers
+        self.assertIsNotNone(worker._sink)
         end_first()
         await self.client(port)
         self.assertEqual((await second.kinds(2), first.events), (["begin", "decide"], []))
         end_second()
-        self.assertFalse(factory.engine.events.wanted)
+        self.assertIsNone(worker._sink)
         before = len(second.events)
         await self.client(port)
         await self.listed(2, state="relaying")
         self.assertEqual(len(second.events), before)
 
-    async def test_burst(self) -> None:
-        """What was left out of a burst is told to who follows then, and not to the next one."""
-        port = self.begin()
-        follower, end = self.follow()
-        for _ in range(60):
-            await self.client(port)
-        await self.listed(60, state="relaying")
-        self.assertEqual(len(follower.events), MOST)
-        self.time.advance(1)
-        (event,) = follower.events[MOST:]
-        self.assertEqual((event["event"], event["worker"], event["count"]), ("skipped", None, 20))
-        end()
-        second, _ = self.follow()
-        await self.client(port)
-        self.assertEqual(await second.kinds(2), ["begin", "decide"])
-
     async def test_server(self) -> None:
         """A server that changes its state is told of, and a reload of the rules."""
-        self.begin()
+        await self.begin()
         follower, _ = self.follow()
         with capturedLogs():
             await self.running.set_server("b", f"127.0.0.1:{self.server}", state="drain")
@@ -115,10 +98,11 @@ class EventsTest(LiveCase):
 
     async def test_beats(self) -> None:
         """Who follows hears something now and then, and when the service stops."""
-        self.begin()
+        clock = VirtualTime()
+        await self.begin(use=clock)
         follower, _ = self.follow()
         for _ in range(3):
-            self.time.advance(5)
+            clock.advance(5)
         self.assertEqual(follower.beats, 4)
         await self.running.stopService()
         self.assertEqual(follower.events[-1]["event"], "stop")

@@ -34,17 +34,17 @@ class RecentTest(LiveCase):
 
     async def test_unrecognised(self) -> None:
         """What no route took is told with its first 64 bytes, and no more of them."""
-        port = self.begin()
+        port = await self.begin()
         client = await self.client(port, b"\x00\xff" * 100)
         await client.is_lost()
         (row,) = await self.recent(1)
         self.assertEqual((row["reason"], row["route"], row["bytes_in"]), ("no-route", None, 200))
         self.assertEqual(row["first"], "00ff" * 32)
-        self.assertEqual(row["worker"], None)
+        self.assertEqual(row["worker"], 1)
 
     async def test_capture_off(self) -> None:
         """No byte is kept if the listener forbids that."""
-        port = self.begin("capture = no\n")
+        port = await self.begin("capture = no\n")
         client = await self.client(port, b"secret")
         await client.is_lost()
         (row,) = await self.recent(1)
@@ -52,7 +52,7 @@ class RecentTest(LiveCase):
 
     async def test_recognised(self) -> None:
         """Nothing is kept of what a client said that a route took, and nothing at all of one that ended as it should."""
-        port = self.begin()
+        port = await self.begin()
         done, killed = await self.client(port), await self.client(port)
         await self.listed(2, state="relaying")
         done.finish()
@@ -66,7 +66,7 @@ class RecentTest(LiveCase):
 
     async def test_last_ones(self) -> None:
         """The last 200 are kept, the last one first."""
-        port = self.begin()
+        port = await self.begin()
         for number in range(203):
             client = await self.client(port, b"%d\n" % number)
             await client.is_lost()
@@ -90,7 +90,7 @@ class ConnectionTest(LiveCase):
 
     async def test_undecided(self) -> None:
         """While it is undecided, its bytes are explained, route by route."""
-        port = self.begin(MORE)
+        port = await self.begin(MORE)
         await self.client(port, b"GET")
         told = await self.told("peeking")
         self.assertEqual((told["bytes"], told["by"], told["from"]), (3, None, "127.0.0.1"))
@@ -108,7 +108,7 @@ class ConnectionTest(LiveCase):
 
     async def test_decided(self) -> None:
         """Once it is decided, it is told which route took it, and what those before it said; not its bytes."""
-        port = self.begin(MORE)
+        port = await self.begin(MORE)
         await self.client(port)
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (11, "route", "ssh"))
@@ -119,7 +119,7 @@ class ConnectionTest(LiveCase):
 
     async def test_default(self) -> None:
         """A client that no route took is told so."""
-        port = self.begin(f"default = 127.0.0.1:{self.server}\n{MORE}")
+        port = await self.begin(f"default = 127.0.0.1:{self.server}\n{MORE}")
         await self.client(port, b"\x00\x01")
         told = await self.told("relaying")
         self.assertEqual((told["bytes"], told["by"], told["route"]), (2, "default", None))
@@ -127,7 +127,7 @@ class ConnectionTest(LiveCase):
 
     async def test_explain(self) -> None:
         """Bytes are explained as the command does, for one listener or all."""
-        self.begin(MORE)
+        await self.begin(MORE)
         found = await self.running.explain(b"SSH-2.0-a\r\n", "public")
         ((stream,),) = (found["streams"],)
         (listener,) = stream["listeners"]
@@ -168,7 +168,7 @@ class InsideTLSTest(LiveCase):
     async def test_levels(self) -> None:
         """The routes of both levels are told; what no route takes inside of TLS is not kept."""
         pem = authority().issue("a.example").write(self.folder / "a.pem", key=True)
-        port = self.begin(
+        port = await self.begin(
             "[route other]\nmatch = http\nbackend = b\n"
             f"[route secure]\nmatch = tls\nterminate_tls = {pem}\nbackend = close\n"
             "[route web]\nunder = secure\nmatch = http\nbackend = b\n"

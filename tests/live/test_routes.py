@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.live.test_connections import LiveCase
 from tests.live.test_workers import WorkersCase
+from tests.support.mux import VirtualTime
 from tests.support.peers import reactor
 from tests.support.taker import Taker
 from txmux.live.backends import _worst
@@ -26,7 +27,7 @@ class RoutesTest(LiveCase):
 
     async def test_counts(self) -> None:
         """Each route is told in its order, with what it took, and its text."""
-        port = self.begin(DRY)
+        port = await self.begin(DRY)
         client = await self.client(port)
         server = await self.backend.peer()
         await server.has(11)
@@ -56,7 +57,7 @@ class HandedOverTest(LiveCase):
     async def test_counts(self) -> None:
         """A client that was handed over is counted as taken by its route, but is not there any more, and has no bytes."""
         taker = Taker(self, self.turn)
-        port = self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
+        port = await self.begin(f"[route h]\nmatch = ssh\nbackend = {taker.outcome}\n")
         await self.client(port)
         given, told = await taker.taken()
         self.assertEqual(await taker.heard(given, 11), b"SSH-2.0-a\r\n")
@@ -70,9 +71,13 @@ class HandedOverTest(LiveCase):
 class BackendsTest(LiveCase):
     """``/api/backends``."""
 
-    def begin_checked(self, check: str = "check = tcp interval=2s\n") -> int:
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+
+    async def begin_checked(self, check: str = "check = tcp interval=2s\n") -> int:
         """Start with a backend whose server is checked, and one of which nobody listens."""
-        (port,) = self.run_service(
+        (port,) = await self.run_service(
             "[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route ssh]\nmatch = ssh\nbackend = b\n"
             f"[backend b]\nserver =\n  127.0.0.1:{self.server}\n  127.0.0.1:1 weight=3\n{check}",
@@ -90,7 +95,7 @@ class BackendsTest(LiveCase):
     async def test_checks(self) -> None:
         """A server is told with what its checks have found, and why it is down."""
         with capturedLogs():
-            self.begin_checked()
+            await self.begin_checked()
             while (await self.servers())[1]["state"] != "down":
                 self.time.advance(0.5)
                 await deferLater(reactor, 0)
@@ -110,7 +115,7 @@ class BackendsTest(LiveCase):
 
     async def test_counts(self) -> None:
         """It is told how many connections a server has, has had, and could not have."""
-        port = self.begin_checked("eject = off\n")
+        port = await self.begin_checked("eject = off\n")
         with capturedLogs():
             for number in range(4):
                 client = await self.client(port)
@@ -125,7 +130,7 @@ class BackendsTest(LiveCase):
 
     async def test_drained(self) -> None:
         """A server that an operator has taken out is told so, with the time."""
-        self.begin_checked("")
+        await self.begin_checked("")
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
             await self.running.set_server("b", server, state="drain", weight=9)
@@ -144,8 +149,8 @@ class BackendsTest(LiveCase):
 
     async def test_unresolved(self) -> None:
         """A server whose name has no address yet is there."""
-        self.run_service(
-            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n", use=self.time
+        await self.run_service(
+            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = name.invalid:1\n"
         )
         (backend,) = await self.running.backends()
         (server,) = backend["servers"]
@@ -156,7 +161,7 @@ class WorkersTest(WorkersCase):
     """With workers."""
 
     async def test_sums(self) -> None:
-        """What the workers count is one number; a server is checked by the parent."""
+        """What the workers count is one number; a server is checked by the supervisor."""
         port = await self.begin(backend="check = tcp interval=1s\n")
         clients = await self.spread(port)
         while (servers := (await self.running.backends())[0]["servers"])[0]["check"] is None:

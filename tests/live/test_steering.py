@@ -13,8 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.live.test_workers import WorkersCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
+from tests.support.supervised import SupervisedTestCase
 from txmux.live.problems import UnknownError
 from txmux.live.wanted import Wanted
 
@@ -23,34 +22,28 @@ if TYPE_CHECKING:
     from txmux.live.wanted import ServerState
 
 
-class SteeringTest(ServiceTestCase):
-    """One process with a backend of two servers."""
+class SteeringTest(SupervisedTestCase):
+    """One worker with a backend of two servers."""
 
     def setUp(self) -> None:
         super().setUp()
         self.time = VirtualTime()
         self.backends = [PeerFactory(), PeerFactory()]
         self.servers = [f"127.0.0.1:{listen(self, one)}" for one in self.backends]
-        self.rules = self.folder / "rules.ini"
 
-    def write(self, more: str = "") -> None:
-        """Write the rules."""
+    def text(self, more: str = "") -> str:
+        """Give the rules."""
         first, second = self.servers
-        self.rules.write_text(
-            f"[txmux]\naccess_log = {self.log}\n[listen public]\nendpoint = 127.0.0.1:0\n"
+        return (
+            f"[txmux]\naccess_log = LOG\n[listen public]\nendpoint = 127.0.0.1:0\n"
             "[route ssh]\nmatch = ssh\nbackend = b\n"
             f"[backend b]\nserver =\n    {first}\n    {second} weight=2\n{more}"
         )
 
-    def begin(self, more: str = "") -> int:
+    async def begin(self, more: str = "") -> int:
         """Start the service, and give its port."""
-        self.write(more)
-        self.running = MuxService.from_file(self.rules, reactor=self.time)
-        self.running.startService()
-        self.addCleanup(self.stop)
-        port: Any = self.running.ports[0]
-        number: int = port.getHost().port
-        return number
+        (port,) = await self.run_service(self.text(more), use=self.time)
+        return port
 
     async def led(self, port: int, times: int) -> list[int]:
         """Connect clients one after the other, and give how many each server has had since."""
@@ -71,7 +64,7 @@ class SteeringTest(ServiceTestCase):
 
     async def test_drain(self) -> None:
         """A server that drains has no new connections, keeps those it has, and has new ones when it is ready again."""
-        port = self.begin()
+        port = await self.begin()
         self.assertEqual(await self.led(port, 3), [1, 2])
         told = await self.set_server(1, "drain")
         self.assertEqual(told, f"backend b: {self.servers[1]}: drain")
@@ -82,7 +75,7 @@ class SteeringTest(ServiceTestCase):
 
     async def test_close(self) -> None:
         """Connections that it has are ended if that is wanted, and no others."""
-        port = self.begin()
+        port = await self.begin()
         await self.led(port, 3)
         told = await self.set_server(1, "maintenance", close_connections=True)
         self.assertTrue(told.endswith("maintenance, 2 connections ended"), told)
@@ -92,7 +85,7 @@ class SteeringTest(ServiceTestCase):
 
     async def test_weight(self) -> None:
         """A weight holds in place of that in the rules, until that is wanted again."""
-        port = self.begin()
+        port = await self.begin()
         await self.running.set_server("b", self.servers[0], weight=5)
         self.assertEqual(await self.led(port, 7), [5, 2])
         await self.running.set_server("b", self.servers[0], weight=0)
@@ -100,30 +93,28 @@ class SteeringTest(ServiceTestCase):
 
     async def test_reload(self) -> None:
         """It holds over a reload, also of a backend that is another one then, or was away in between."""
-        port = self.begin()
+        port = await self.begin()
         await self.set_server(1, "drain")
         with capturedLogs():
-            self.write("connect_timeout = 4s\n")
+            self.write(self.text("connect_timeout = 4s\n"))
             self.assertTrue((await self.running.reload()).ok)
             self.assertEqual(await self.led(port, 3), [3, 0])
-            self.rules.write_text(
-                self.rules.read_text()
-                .replace("backend = b", "backend = 127.0.0.1:1")
-                .partition("[backend")[0]
+            self.write(
+                self.text().replace("backend = b", "backend = 127.0.0.1:1").partition("[backend")[0]
             )
             self.assertTrue((await self.running.reload()).ok)
-            self.write()
+            self.write(self.text())
             self.assertTrue((await self.running.reload()).ok)
         self.assertEqual(await self.led(port, 3), [3, 0])
 
     async def test_older_rules(self) -> None:
         """It holds for clients that were accepted under older rules, too."""
-        port = self.begin()
+        port = await self.begin()
         undecided = await connect(self, port)
         undecided.send(b"SSH")
         while not await self.running.connections():
             await deferLater(reactor, 0)
-        self.write("connect_timeout = 4s\n")
+        self.write(self.text("connect_timeout = 4s\n"))
         self.assertTrue((await self.running.reload()).ok)
         await self.set_server(0, "drain")
         await self.set_server(1, "drain")
@@ -134,7 +125,7 @@ class SteeringTest(ServiceTestCase):
 
     async def test_checks(self) -> None:
         """A server that drains is still checked, one in maintenance is not."""
-        self.begin("check = tcp interval=2s\n")
+        await self.begin("check = tcp interval=2s\n")
         checks: dict[ServerState, bool] = {"drain": True, "maintenance": False, "ready": True}
         for state, checked in checks.items():
             for number in (0, 1):
@@ -155,7 +146,9 @@ class SteeringTest(ServiceTestCase):
 
     async def test_unknown(self) -> None:
         """What the rules do not have is named, with what is near; a server that they call down stays so."""
-        self.begin("[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n")
+        await self.begin(
+            "[backend c]\nserver = 127.0.0.1:9 down\n[route c]\nmatch = http\nbackend = c\n"
+        )
         for backend, server, message in (
             ("bb", "x", "there is no backend 'bb'; did you mean 'b'?"),
             ("b", "127.0.0.1", "backend b has no server '127.0.0.1'"),
@@ -172,7 +165,7 @@ class SteeringTest(ServiceTestCase):
 
     async def test_listener(self) -> None:
         """A listener that does not accept keeps its socket: who comes waits in its queue, and is served later."""
-        port = self.begin()
+        port = await self.begin()
         await self.running.set_listener("public", accepting=False)
         self.assertEqual(self.running.shut(), ["public"])
         self.assertEqual(await self.running.missing(), ["[listen public]: no client is accepted"])
@@ -209,14 +202,11 @@ class WorkersTest(WorkersCase):
             self.assertEqual((report.ok, report.changes), (True, f"backend b: {server}: drain"))
             for _ in range(10):
                 await self.refused(port)
-            text = self.rules.read_text()
-            self.rules.write_text(text.replace("workers = 2", "workers = 3"))
+            self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
-            while not self.parent.pool.are_ready():
-                await deferLater(reactor, 0.01)
             for _ in range(10):
                 await self.refused(port)
-            self.rules.write_text(text.replace("workers = 2", "workers = 1"))
+            self.write(self.text().replace("workers = 2", "workers = 1"))
             self.assertTrue((await self.running.reload()).ok)
             await self.refused(port)
             await self.running.set_server("b", server, state="ready")
@@ -231,11 +221,8 @@ class WorkersTest(WorkersCase):
             await self.running.set_listener("public", accepting=False)
             waiting = await connect(self, port)
             waiting.send(b"SSH-2.0-a\r\n")
-            text = self.rules.read_text()
-            self.rules.write_text(text.replace("workers = 2", "workers = 3"))
+            self.write(self.text().replace("workers = 2", "workers = 3"))
             self.assertTrue((await self.running.reload()).ok)
-            while not self.parent.pool.are_ready():
-                await deferLater(reactor, 0.01)
             await deferLater(reactor, 0.2)
             self.assertEqual(await self.running.connections(), [])
             await self.running.set_listener("public", accepting=True)

@@ -7,83 +7,32 @@ import signal
 from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
 
+from tests.live.test_connections import LiveCase
 from tests.processes.running import halted
-from tests.support.folders import make_folder
-from tests.support.peers import PeerFactory, connect, listen, reactor
-from txmux import MuxService
-from txmux.live.asking import PATIENCE, ask_all
+from tests.support.peers import connect, reactor
+from txmux.live.asking import PATIENCE
 from txmux.live.filters import EVERY, Filters, Page
 from txmux.networks.lists import varying_of
 from txmux.networks.packing import pack
-from txmux.processes.workers import pool
 from txmux.rules.model import NetworkSet
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
 
 
-class WorkersCase(TestCase):
-    """A service with two workers, whose parent is the process of the test."""
+class WorkersCase(LiveCase):
+    """A service with two workers."""
 
-    timeout = 120  # seconds; where the machine is busy, workers take 20 to start
-
-    patience = (
-        60.0  # seconds that a worker has to answer; on a busy machine the usual ones are not enough
-    )
-
-    def setUp(self) -> None:
-        self.patch(pool, "_PATIENCE", self.patience)
-        patched = patch.dict(ask_all.__kwdefaults__, seconds=self.patience)
-        patched.start()
-        self.addCleanup(patched.stop)
-        folder = make_folder(self)
-        self.rules = folder / "rules.ini"
-        self.log = folder / "access.log"
-        self.backend = PeerFactory()
-        self.server = listen(self, self.backend)
-
-    async def begin(
-        self, more: str = "", workers: int = 2, backend: str = "", drain: str = "0s"
-    ) -> int:
-        """Start it, wait until the workers serve, and give its port."""
-        self.rules.write_text(
-            f"[txmux]\naccess_log = {self.log}\nworkers = {workers}\ndrain_timeout = {drain}\n"
-            f"[listen public]\nendpoint = 127.0.0.1:0\n{more}"
-            f"[route ssh]\nmatch = ssh\nbackend = b\n[backend b]\nserver = 127.0.0.1:{self.server}\n{backend}"
-        )
-        self.running = MuxService.from_file(self.rules)
-        self.running.startService()
-        self.addCleanup(lambda: self.running.running and self.running.stopService())
-        while not self.parent.pool.are_ready():
-            await deferLater(reactor, 0.01)
-        (opened,) = self.running._sockets.sockets().values()
-        port: int = opened.getsockname()[1]
-        return port
-
-    @property
-    def parent(self) -> Any:
-        """Give the parent of the workers."""
-        return self.running.running_now
-
-    async def listed(self, count: int, **words: str) -> list[dict[str, Any]]:
-        """Wait until the list has this many connections, and give it."""
-        while True:
-            found = await self.running.connections(Filters.read(words))
-            self.assertEqual(found.missing, [])
-            if len(found) == count:
-                return found
-            await deferLater(reactor, 0.01)
+    workers = 2
 
     async def spread(self, port: int) -> list[Peer]:
         """Connect two clients to each of two workers, while the other one is halted: which one accepts is chance otherwise."""
         clients: list[Peer] = []
-        for worker in self.parent.pool.workers:
+        for worker in self.supervisor.pool.workers:
             with halted([worker.pid]):
                 for _ in range(2):
                     client = await connect(self, port)
@@ -100,7 +49,7 @@ class WorkersCase(TestCase):
         old = {worker.pid for worker in workers}
         for pid in old:
             os.kill(pid, signal.SIGKILL)
-        serving = self.parent.pool
+        serving = self.supervisor.pool
         while not serving.are_ready() or old & {worker.pid for worker in serving.workers}:
             await deferLater(reactor, 0.01)
 
@@ -139,7 +88,7 @@ class WorkersTest(WorkersCase):
 
     async def test_networks(self) -> None:
         """What is in a list of networks changes in all workers, also in one that is started later; those who are denied are ended."""
-        (self.rules.parent / "list.txt").write_text("192.0.2.1\n")
+        (self.folder / "list.txt").write_text("192.0.2.1\n")
         port = await self.begin("deny = @list.txt\nend_denied = yes\n")
         clients = await self.spread(port)
         (name,) = {one.name for one in varying_of(self.running.rules)}
@@ -147,14 +96,14 @@ class WorkersTest(WorkersCase):
         for client in clients:
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
         await self.listed(0)
-        await self.killed(*self.parent.pool.workers)
+        await self.killed(*self.supervisor.pool.workers)
         for _ in range(4):
             client = await connect(self, port)
             await client.until(lambda client=client: client.finished)  # type: ignore[misc]
 
     async def test_stopping(self) -> None:
         """While the service stops, a worker that has ended is not among them any more."""
-        port = await self.begin(drain="10m")
+        port = await self.begin(settings="drain_timeout = 10m\n")
         client = await connect(self, port)
         client.send(b"SSH-2.0-a\r\n")
         (row,) = await self.listed(1, state="relaying")
@@ -173,19 +122,19 @@ class WorkersTest(WorkersCase):
         rows = await self.listed(len(clients))
         left = [row for row in rows if row["worker"] == 1]
         with capturedLogs():
-            os.kill(self.parent.pool.workers[1].pid, signal.SIGKILL)
+            os.kill(self.supervisor.pool.workers[1].pid, signal.SIGKILL)
             found = await self.listed(len(left))
             self.assertEqual([row["id"] for row in found], [row["id"] for row in left])
-            while not self.parent.pool.are_ready():
+            while not self.supervisor.pool.are_ready():
                 await deferLater(reactor, 0.01)
 
     async def test_generation(self) -> None:
         """A worker that was started after a reload tells the same version of the rules as the others."""
         port = await self.begin()
-        self.rules.write_text(self.rules.read_text() + "[route http]\nmatch = http\nbackend = b\n")
+        self.write(self.text() + "[route http]\nmatch = http\nbackend = b\n")
         self.assertTrue((await self.running.reload()).ok)
         with capturedLogs():
-            await self.killed(self.parent.pool.workers[1])
+            await self.killed(self.supervisor.pool.workers[1])
         await self.spread(port)
         rows = await self.running.connections()
         self.assertEqual({(row["worker"], row["generation"]) for row in rows}, {(1, 2), (2, 2)})
@@ -200,7 +149,7 @@ class LateWorkersTest(WorkersCase):
         """Start it, connect clients, and tell which process is the second worker."""
         self.port = await self.begin()
         self.clients = await self.spread(self.port)
-        pid: int = self.parent.pool.workers[1].pid
+        pid: int = self.supervisor.pool.workers[1].pid
         return pid
 
     async def test_named(self) -> None:
@@ -215,7 +164,8 @@ class LateWorkersTest(WorkersCase):
         """However much is asked of a worker that hangs, it is waited for once."""
         pid = await self.begun()
         rows = await self.running.connections()
-        channel = self.parent.pool.workers[1]._channel
+        channel = self.supervisor.pool.workers[1]._channel
+        assert channel is not None
         happened: list[str] = []
         ask, too_late = channel.ask, channel._too_late
 
