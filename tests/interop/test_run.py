@@ -102,17 +102,16 @@ class LifeTests(RunTestCase):
 
     def test_serve(self) -> None:
         """It serves, tells what happens in lines with a time and a level, and ends with 0 when it is told to stop."""
-        for workers in (1, 2):
-            child = self.start(settings=f"workers = {workers}")
-            child.wait_for(rf"^{_LINE}txmux \S+, process {child.pid}, rules {self.rules}$")
-            client = self.client()
-            client.close()
-            child.wait_for(rf"^{_LINE}time=\S+ id=\S+ listener=public .* reason=done$")
-            child.process.terminate()
-            self.assertEqual(child.wait(), 0, child.output)
-            self.assert_lines(child)
-            self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGTERM$")
-            self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
+        child = self.start(settings="workers = 2")
+        child.wait_for(rf"^{_LINE}txmux \S+, process {child.pid}, rules {self.rules}$")
+        client = self.client()
+        client.close()
+        child.wait_for(rf"^{_LINE}time=\S+ id=\S+ listener=public .* reason=done$")
+        child.process.terminate()
+        self.assertEqual(child.wait(), 0, child.output)
+        self.assert_lines(child)
+        self.assertRegex(child.output, rf"(?m)^{_LINE}stopping: SIGTERM$")
+        self.assertRegex(child.output, rf"{_LINE}stopped\n\Z")
 
     def test_interrupted(self) -> None:
         """Control-C ends it as a shell expects of a program that a person runs."""
@@ -146,25 +145,22 @@ class LifeTests(RunTestCase):
 
     def test_upgrade(self) -> None:
         """SIGUSR2 starts the same command, which goes on with the connections and the log; the pidfile names the new process."""
-        for settings in ("", "workers = 2"):
-            pidfile = self.folder / "pid"
-            child = self.start("--pidfile", pidfile, settings=settings)
-            client = self.client()
-            child.process.send_signal(signal.SIGUSR2)
-            new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-            self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(PATIENCE), 0)
-            self.assertEqual(int(pidfile.read_text()), new)
-            command = Path(f"/proc/{new}/cmdline").read_bytes().decode().split("\0")[:-1]
-            self.assertEqual(command, [*COMMAND, str(self.rules), "--pidfile", str(pidfile)])
-            self.assert_relayed(client)
-            os.kill(new, signal.SIGHUP)
-            child.wait_for("rules reloaded: nothing changed")
-            client.close()
-            child.wait_for(r"reason=done")
-            os.kill(new, signal.SIGTERM)
-            eventually(lambda new=new: is_gone(new), "the new process has ended")  # type: ignore[misc]
-            self.assertFalse(pidfile.exists())
+        pidfile = self.folder / "pid"
+        child = self.start("--pidfile", pidfile, settings="workers = 2")
+        client = self.client()
+        child.process.send_signal(signal.SIGUSR2)
+        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
+        self.addCleanup(_end, new)
+        self.assertEqual(child.process.wait(PATIENCE), 0)
+        self.assertEqual(int(pidfile.read_text()), new)
+        self.assert_relayed(client)
+        os.kill(new, signal.SIGHUP)
+        child.wait_for("rules reloaded: nothing changed")
+        client.close()
+        child.wait_for(r"reason=done")
+        os.kill(new, signal.SIGTERM)
+        eventually(lambda: is_gone(new), "the new process has ended")
+        self.assertFalse(pidfile.exists())
 
     def test_log_level(self) -> None:
         """``--log-level`` says how much is told."""
@@ -265,20 +261,19 @@ class OptionsTests(RunTestCase):
 
     def test_serve(self) -> None:
         """It serves as the options say, says that there is nothing to reload, and an upgrade goes on by the same options."""
-        for options in ((), ("--workers", "2")):
-            child = self.begin_by_options(*options)
-            client = self.assert_serves()
-            child.process.send_signal(signal.SIGHUP)
-            child.wait_for(rf"^{_LINE}nothing to reload: the rules are the options")
-            child.process.send_signal(signal.SIGUSR2)
-            new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-            self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(PATIENCE), 0)
-            self.assert_ping(client)
-            client.close()
-            self.assert_serves().close()
-            os.kill(new, signal.SIGTERM)
-            eventually(lambda new=new: is_gone(new), "the new process has ended")  # type: ignore[misc]
+        child = self.begin_by_options("--workers", "2")
+        client = self.assert_serves()
+        child.process.send_signal(signal.SIGHUP)
+        child.wait_for(rf"^{_LINE}nothing to reload: the rules are the options")
+        child.process.send_signal(signal.SIGUSR2)
+        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
+        self.addCleanup(_end, new)
+        self.assertEqual(child.process.wait(PATIENCE), 0)
+        self.assert_ping(client)
+        client.close()
+        self.assert_serves().close()
+        os.kill(new, signal.SIGTERM)
+        eventually(lambda: is_gone(new), "the new process has ended")
 
     def test_asked(self) -> None:
         """Commands find it without being told where, and say that its rules are not in a file."""
@@ -302,22 +297,21 @@ class OptionsTests(RunTestCase):
             raise SkipTest("only root can become another user")
         leave_unmeasured(self)
         pidfile = self.folder / "pid"
-        for options in ((), ("--workers", "2")):
-            words = ("--user", "nobody", "--pidfile", pidfile, *options)
-            child = self.begin_by_options(*words, before=python_for_everybody())
-            child.wait_for("is user nobody from now on")
-            client = self.assert_serves()
-            eventually(pidfile.exists, "the pidfile is there")
-            self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)
-            child.process.send_signal(signal.SIGUSR2)
-            new = int(child.wait_for(r"process (\d+) serves from now on")[1])
-            self.addCleanup(_end, new)
-            self.assertEqual(child.process.wait(PATIENCE), 0)
-            self.assertEqual(int(pidfile.read_text()), new)
-            self.assert_ping(client)
-            os.kill(new, signal.SIGHUP)
-            child.wait_for("nothing to reload")
-            client.close()
-            os.kill(new, signal.SIGTERM)
-            eventually(lambda new=new: is_gone(new), "it has ended")  # type: ignore[misc]
-            eventually(lambda: not pidfile.exists(), "the pidfile is gone")
+        words = ("--user", "nobody", "--pidfile", pidfile)
+        child = self.begin_by_options(*words, before=python_for_everybody())
+        child.wait_for("is user nobody from now on")
+        client = self.assert_serves()
+        eventually(pidfile.exists, "the pidfile is there")
+        self.assertNotEqual(Path(f"/proc/{child.pid}").stat().st_uid, 0)
+        child.process.send_signal(signal.SIGUSR2)
+        new = int(child.wait_for(r"process (\d+) serves from now on")[1])
+        self.addCleanup(_end, new)
+        self.assertEqual(child.process.wait(PATIENCE), 0)
+        self.assertEqual(int(pidfile.read_text()), new)
+        self.assert_ping(client)
+        os.kill(new, signal.SIGHUP)
+        child.wait_for("nothing to reload")
+        client.close()
+        os.kill(new, signal.SIGTERM)
+        eventually(lambda: is_gone(new), "it has ended")
+        eventually(lambda: not pidfile.exists(), "the pidfile is gone")

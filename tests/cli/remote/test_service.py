@@ -8,12 +8,13 @@ import re
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from tests.admin.processes import get
 from tests.interop.children import Child, InteropTestCase, eventually, run
-from tests.processes.running import is_gone, pids_of
+from tests.processes.running import halted, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.ports import free_port
@@ -83,10 +84,15 @@ class ServiceTestCase(InteropTestCase):
 
 
 class ChangeTests(ServiceTestCase):
-    """What they change, with one process and with workers."""
+    """What they change."""
 
-    def assert_reloads(self, mux: Upgrading) -> None:
-        """Reload good rules, and bad ones."""
+    def test_reload(self) -> None:
+        """What has changed is told, or all that is wrong, as ``txmux check`` does; then everything goes on."""
+        mux = self.service("workers = 2")
+        ends = self.relayed(mux)
+        shown = self.told(0, "status")
+        self.assertRegex(shown, rf"\npublic +127\.0\.0\.1:{mux.port} +accepts\n")
+        self.assertIn("\nconnections  1 active, 0 undecided, 1 so far\n", shown)
         text = mux.file.read_text()
         mux.file.write_text(f"{text}\n[route a]\nmatch = ssh\nbackend = close\n")
         self.assertIn("rules reloaded: 1 route new (a)", self.told(0, "reload"))
@@ -104,33 +110,21 @@ class ChangeTests(ServiceTestCase):
         self.assertIn("FAILED, nothing has changed", self.told(0, "status"))
         mux.file.write_text(text)
         self.assertIn("rules reloaded: 1 route gone (a)", self.told(0, "reload"))
-
-    def test_reload(self) -> None:
-        """What has changed is told, or all that is wrong, as ``txmux check`` does; then everything goes on."""
-        mux = self.service()
-        ends = self.relayed(mux)
-        shown = self.told(0, "status")
-        self.assertRegex(shown, rf"\npublic +127\.0\.0\.1:{mux.port} +accepts\n")
-        self.assertIn("\nconnections  1 active, 0 undecided, 1 so far\n", shown)
-        self.assert_reloads(mux)
         self.assert_relays(ends)
         mux.stop()
 
     def test_workers(self) -> None:
-        """With several workers it is the same, and the status has them all, also one that does not answer."""
+        """The status has all workers, also one that does not answer."""
         mux = self.service("workers = 2")
-        mux.child.wait_for("workers that serve: 2")
-        self.assert_reloads(mux)
         workers = [worker["pid"] for worker in self.status()["workers"]]
-        self.assertEqual(sorted(workers), sorted(pids_of(mux.pid)))
+        self.assertEqual(sorted(workers), sorted(workers_of(mux.pid)))
         first, second = (rf"\n{number} +{pid} +" for number, pid in enumerate(workers, 1))
         self.shown(rf"{first}serves .*{second}serves ", r"\A\Z")
-        os.kill(workers[1], signal.SIGSTOP)
-        self.shown(
-            rf"{first}serves .*{second}does not answer\n",
-            r"\Awarning: the answer is not complete: worker 2: ",
-        )
-        os.kill(workers[1], signal.SIGCONT)
+        with halted(workers[1:]):
+            self.shown(
+                rf"{first}serves .*{second}does not answer\s",
+                r"\Awarning: the answer is not complete: worker 2: ",
+            )
         mux.stop()
 
     def shown(self, status: str, warning: str) -> None:
@@ -320,27 +314,20 @@ class DrainTests(ServiceTestCase):
 class UpgradeTests(ServiceTestCase):
     """`txmux upgrade`, which waits for what comes of it."""
 
-    def assert_upgrades(self, mux: Upgrading) -> None:
-        """Upgrade, and see that the same connections go on."""
+    def test_upgrade(self) -> None:
+        """The same connections go on, and the new process is asked next, at the same socket."""
+        mux = self.service("workers = 2")
         ends = self.relayed(mux)
         for count in (1, 2):
             told = self.told(0, "upgrade")
             old = mux.switched()
             self.assertIn(f"upgraded: process {mux.pid} serves from now on; ", told)
             self.assertIn(f"connections handed over: {count}", told)
-            eventually(lambda old=old: is_gone(old), "the old process has ended")  # type: ignore[misc]
+            eventually(partial(is_gone, old), "the old process has ended")
             self.assert_relays(ends)
             self.assert_relays(self.relayed(mux))
             self.assertEqual(self.status()["pid"], mux.pid)
         mux.terminate()
-
-    def test_one_process(self) -> None:
-        """The new process is asked next, at the same socket."""
-        self.assert_upgrades(self.service())
-
-    def test_workers(self) -> None:
-        """With several workers it is the same."""
-        self.assert_upgrades(self.service("workers = 2"))
 
     def test_bad_rules(self) -> None:
         """If the new process refuses the rules, its messages are told, and the old one goes on."""
