@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.interop.children import eventually
-from tests.processes.running import family_of, is_gone
+from tests.processes.running import family_of, is_gone, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
