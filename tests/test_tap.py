@@ -16,7 +16,7 @@ from tests.support.folders import make_folder
 from tests.support.peers import connect
 from txmux.demo.service import _has_ipv6_loopback, demo_service
 from txmux.detection.registry import PluginProblem, Registry
-from txmux.running import program
+from txmux.cli.run import program
 from txmux.tap import Options, makeService
 
 if TYPE_CHECKING:

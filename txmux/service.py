@@ -23,11 +23,11 @@ from txmux.feeds.feeding import Feeding
 from txmux.feeds.rules import RulesWatch
 from txmux.feeds.sharing import Sharing
 from txmux.live.events import Hub
+from txmux.live.overview import overview
 from txmux.live.rates import Rates
 from txmux.live.steering import Steering
 from txmux.live.versions import last_reload_in, number_in, state_of
 from txmux.observe.counting.counters import Counters
-from txmux.overview import overview
 from txmux.processes.privilege.account import account_of
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.counting import Counting

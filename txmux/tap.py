@@ -15,11 +15,11 @@ from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
 from txmux.cli import COMMANDS
+from txmux.cli.run.program import read_rules, status_of
 from txmux.errors import MuxError
 from txmux.observe.servicelog import ServiceLog
 from txmux.processes.forking import can_fork, name_process
 from txmux.processes.workers.starting import start_early
-from txmux.running.program import read_rules, status_of
 from txmux.sockets.clock import use_monotonic_time
 from txmux.sockets.memory import keep_running
 from txmux.tls.deferred import import_reactor_without_tls

@@ -48,7 +48,8 @@ def _main(connection: socket.socket) -> None:
         pid = os.fork()
         if not pid:
             connection.close()
-            exit_after(lambda: module.main(socket.socket(fileno=descriptors[0])))
+            end = socket.socket(fileno=descriptors[0])
+            exit_after(lambda end=end: module.main(end))  # type: ignore[misc]
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(b"%d" % pid)

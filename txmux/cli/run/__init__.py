@@ -22,7 +22,7 @@ DEFAULT = "/etc/txmux/rules.ini"
 """The rules file that is meant if neither one nor options say what to do."""
 
 LEVELS = ("debug", "info", "warn", "error", "critical")
-"""What is known of `txmux.running.textlog` before that is imported."""
+"""What is known of `txmux.cli.run.textlog` before that is imported."""
 
 _ADVICE = "say what to do: txmux run FILE, or txmux run --listen :443 --ssh 127.0.0.1:22"
 _COMMON = {"--log-level", "--pidfile"}
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _USAGE
     if arguments.listen:
         return _by_options(arguments)
-    from txmux.running.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
+    from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - for --help it is too much
 
     path = arguments.file or DEFAULT
     try:
@@ -153,7 +153,7 @@ def _leads(arguments: argparse.Namespace) -> bool:
 
 def _by_options(arguments: argparse.Namespace) -> int:
     """Do what the options mean."""
-    from txmux.running.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
+    from txmux.cli.run.program import read_rules, run_service, status_of  # noqa: PLC0415 - as above
 
     text = text_of(arguments)
     try:

@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-import txmux
+
 from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
@@ -270,7 +270,7 @@ def _modules_for(rules: Rules) -> Iterator[str]:
 
 def installed_code() -> str:
     """Tell one state of the installed package from another."""
-    folder = Path(txmux.__file__).parent
+    folder = Path(__file__).parents[2]  # the package
     digest = hashlib.sha256()
     for place, folders, files in os.walk(folder):
         folders.sort()

@@ -160,7 +160,7 @@ KEYS: Mapping[str, Key] = {
     "relay": Key(_RELAY, "auto", meaning=
         "what carries the bytes of a connection: see [Relays](#relays)"),
     "workers": Key(_WORKERS, "1", example="auto", meaning=
-        "processes that share the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
+        "processes that accept from the listening ports, [see below](#workers). `auto` is one for each CPU core that this process may use"),
     "sandbox": Key(_SANDBOX, "auto", example="yes", meaning=
         "whether workers can open only what the rules name, [see below](#sandbox)"),
     "max_connections": Key(CONNECTIONS, "0", example="10000", meaning=

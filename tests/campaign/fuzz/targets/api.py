@@ -23,10 +23,10 @@ from txmux.control import Report
 from txmux.live import turns
 from txmux.live.events import Hub
 from txmux.live.inside import Inside
+from txmux.live.overview import overview
 from txmux.live.rates import Rates
 from txmux.live.steering import Steering
 from txmux.observe.counting.counters import OWN, Counters
-from txmux.overview import overview
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger, globalLogBeginner
 
+from txmux.cli.run.textlog import TextLog
 from txmux.detection.registry import installed_matchers
 from txmux.observe.servicelog import ServiceLog
 from txmux.processes.forking import name_process
@@ -17,7 +18,6 @@ from txmux.processes.privilege.privilege import read_by_helper
 from txmux.processes.workers.starting import start_early
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
-from txmux.running.textlog import TextLog
 from txmux.sockets.clock import use_monotonic_time
 from txmux.sockets.memory import keep_running
 from txmux.tls.deferred import import_reactor_without_tls

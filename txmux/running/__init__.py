@@ -1,1 +1,0 @@
-"""Running a service as a program of its own, which `txmux run` does."""
