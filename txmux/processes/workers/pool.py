@@ -131,22 +131,24 @@ class Pool:
             unneeded.append(worker)
         self._retire(unneeded)
         while len(self.workers) < count:
-            self.workers.append(self._start_one())
+            self._start_one(self.workers)
         for worker in replaced:
             self.replace(worker)
 
-    def _start_one(self, *, is_added: bool = False) -> Worker:
+    def _start_one(self, among: list[Worker]) -> Worker:
+        """Start a worker that is among these from its first moment, as its rules depend on that."""
         numbers = {worker.number for worker in self.all()}
         number = min(set(range(len(numbers) + 1)) - numbers)
         worker = self._make(number)
-        worker.has_served = worker.has_served and not is_added
+        worker.has_served = worker.has_served and among is not self.added
+        among.append(worker)
         worker.start()
         return worker
 
     def add(self, count: int) -> None:
         """Start workers for rules that are not in force yet."""
         for _ in range(count):
-            self.added.append(self._start_one(is_added=True))
+            self._start_one(self.added)
 
     def admit(self) -> list[Worker]:
         """Have the workers that were added serve from now on, and give them."""
@@ -191,8 +193,7 @@ class Pool:
     def replace(self, worker: Worker) -> None:
         """Start another worker, and have this one end when that one serves and its own connections have moved or ended."""
         if worker in self.workers and worker not in self._replaced.values():
-            successor = self._start_one()
-            self.workers.append(successor)
+            successor = self._start_one(self.workers)
             self._replaced[successor] = worker
             self._log.info(
                 "worker {number} was asked to end; worker {successor} takes its place",
