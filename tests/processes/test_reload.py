@@ -91,6 +91,15 @@ class ReloadTest(ReloadingTestCase):
         self.assertEqual(listening_inodes(mux.child.pid), inodes)
         self.assertNotIn("another one is started", mux.child.output)
 
+    def test_workers_of_other_rules(self) -> None:
+        """Workers that are added by a reload serve under its rules."""
+        mux, _ = self.begin(1)
+        other = self.backend()
+        self.reload(mux, lambda text: self.workers(1, 3)(self.lead_to(other)(text)))
+        for client in self.one_for_each(mux, workers_of(mux.child.pid)):
+            client.sendall(b"x")
+            self.accept_from(other, b"x")
+
     def test_back_again(self) -> None:
         """A worker that was to end, but still has a connection, serves again when as many workers are wanted."""
         mux, server = self.begin(3, "detect_timeout = 10m")

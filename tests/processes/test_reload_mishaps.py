@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
-import shutil
 import signal
 import socket
-import sys
-from pathlib import Path
 
-import twisted.plugins
-from twisted.internet.task import deferLater
-from twisted.logger import LogLevel, capturedLogs
-
-from tests.interop.children import InteropTestCase, eventually, leave_unmeasured
+from tests.interop.children import eventually, leave_unmeasured
 from tests.interop.mux import Mux
-from tests.processes.running import pids_of
+from tests.processes.running import WorkersTestCase, named
 from tests.service.test_privileges import require_root
-from tests.support.peers import reactor
-from tests.support.service import ServiceTestCase
-from txmux import MuxService
 
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
 default  = close
 """
+_SHY = "[route more]\nmatch = shy\nbackend = close\n"
 _ROUTE = "[route more]\nmatch = ssh\nbackend = close\n"
 
 
-class MishapsTest(InteropTestCase):
-    """A service of one process."""
+class MishapsTest(WorkersTestCase):
+    """A service with one worker."""
 
     def begin(self, settings: str = "") -> None:
         """Start it."""
@@ -103,12 +93,8 @@ class MishapsTest(InteropTestCase):
         require_root()
         leave_unmeasured(self)
         self.begin("user = nobody")
-        self.mux.child.wait_for("is user nobody from now on")
-        (helper,) = (
-            pid
-            for pid in pids_of(self.mux.child.pid)
-            if b"opener" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
+        self.mux.child.wait_for("workers that serve")
+        (helper,) = named(self.mux.child.pid, "helper")
         os.kill(helper, signal.SIGKILL)
         for _ in range(2):
             self.assertIn(
@@ -116,35 +102,17 @@ class MishapsTest(InteropTestCase):
             )
         self.assertNotIn("Traceback", self.mux.child.output)
 
-
-class ManyTest(ServiceTestCase):
-    """A service of one process, which is the test's own, that is to have several."""
-
-    async def test_workers_that_cannot_start(self) -> None:
-        """Workers that cannot start are told of in one line; the service goes on, and nothing else is said of them."""
-        plugins = self.folder / "twisted/plugins"
-        plugins.mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("shy_matcher.py"), plugins / "shy.py")
-        self.patch(twisted.plugins, "__path__", [*twisted.plugins.__path__, str(plugins)])
-        self.patch(sys, "path", [str(self.folder), *sys.path])  # workers get the same
-        rules = self.folder / "rules.ini"
-        alone = f"[txmux]\nworkers = 1\n{_RULES}{_ROUTE.replace('ssh', 'shy')}"
-        rules.write_text(alone)
-        service = self.running = MuxService.from_file(rules)
-        service.startService()
-        self.addCleanup(self.stop)
-        rules.write_text(alone.replace("workers = 1", "workers = 2"))
-        gc.collect()  # what is left of other tests is no matter of this one
-        with capturedLogs() as events:
-            told = (await service.reload()).errors
-            await deferLater(reactor, 0)  # until nothing of it is being called
-            gc.collect()  # what nobody has looked at is logged with the last who knows it
-        self.assertRegex("\n".join(told), "^worker . cannot start.*matcher 'shy'")
-        (said,) = [
-            event["log_format"].format(**event)
-            for event in events
-            if event["log_level"] > LogLevel.info
-        ]
-        self.assertIn("rules not reloaded, all goes on as before: worker", said)
-        rules.write_text(alone)
-        self.assertEqual((await service.reload()).changes, "nothing changed")
+    def test_worker_that_cannot_start(self) -> None:
+        """A worker that cannot start is logged in one line; the service goes on, and nothing else is said of it."""
+        self.use_shy()
+        self.begin("workers = 1")
+        self.rules.write_text(self.text.replace("workers = 1", "workers = 2") + _SHY)
+        self.assertRegex(
+            self.reload(),
+            "^rules not reloaded, all goes on as before: worker 2 cannot start: .*not in this worker",
+        )
+        self.rules.write_text(self.text)
+        self.assertEqual(self.reload(), "rules reloaded: nothing changed")
+        self.assertEqual(
+            re.findall(r"#(?:warn|error|critical)\]", self.mux.child.output), ["#error]"]
+        )
