@@ -252,7 +252,7 @@ class _Connection(FileDescriptor):
 
 
 def _modules_for(rules: Rules) -> Iterator[str]:
-    """Name the modules that only some rules need."""
+    """Name the modules that only some rules need, and that do not import a reactor: each worker installs its own."""
     backends = [
         one for one in (*rules.backends.values(), *rules.outcomes()) if isinstance(one, Backend)
     ]
@@ -262,8 +262,6 @@ def _modules_for(rules: Rules) -> Iterator[str]:
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
         yield "txmux.serving.datagramdoor"
-    if rules.settings.shared_limits is not None:
-        yield "txmux.cluster.leases"
     if any(is_name(one) for backend in backends for one in backend.servers):
         yield "txmux.backends.names.resolve"
 
