@@ -1,4 +1,4 @@
-"""What a parent tells a worker of rules, and the descriptors that come along: read, with nothing done yet."""
+"""What the supervisor tells a worker of rules, and the descriptors that come along: read, with nothing done yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
-from attrs.validators import deep_iterable, ge, in_, instance_of
+from attrs.validators import deep_iterable, ge, instance_of
 
 from txmux.errors import MuxError
 from txmux.processes.supervisor.limits import Layout, SharedLimits
@@ -20,7 +20,6 @@ from txmux.serving.places import places_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from txmux.processes.privilege.sandbox import Sandbox
     from txmux.rules.model import Rules
 
 __all__ = ["Opened", "Prepare", "Start", "ToldError", "named", "read", "sockets_of"]
@@ -120,7 +119,7 @@ class Prepare:
     """The message that tells of other rules.
 
     Attributes:
-        rules: As they were read by the parent, from what was in their files.
+        rules: As they were read by the supervisor, from what was in their files.
         limits: Where everything is in the memory, in which there may be more now.
         sockets: The keys of the places of the sockets, in their order.
         generation: The number of the version of the rules; 0 is the next one, if they are others.
@@ -145,7 +144,6 @@ class Start:
         state: What is known already; see `txmux.serving.state`.
         generation: The number of the version of the rules.
         opener: Whether there is a helper that opens files.
-        sandbox: Whether this process is to open none by itself; see `txmux.processes.privilege.sandbox`.
     """
 
     rules: Rules = attrs.field(converter=_rules)
@@ -154,7 +152,6 @@ class Start:
     state: dict[str, Any] = attrs.field(factory=dict, validator=instance_of(dict))
     generation: int = attrs.field(default=1, validator=_NUMBER)
     opener: bool = attrs.field(default=False, validator=instance_of(bool))
-    sandbox: Sandbox = attrs.field(default="off", validator=in_(("auto", "yes", "off")))
 
 
 @attrs.frozen
