@@ -81,9 +81,9 @@ class _Case(WorkersTestCase):
 class StopTest(_Case):
     """A service that stops."""
 
-    def assert_drained(self, settings: str) -> None:
-        """See that all flows end in time."""
-        mux = self.begin(f"drain_timeout = 2s\n{settings}")
+    def test_drained(self) -> None:
+        """Its flows go on until `drain_timeout` is over."""
+        mux = self.begin("drain_timeout = 2s")
         client = self.flow(mux)
         began = time.monotonic()
         mux.terminate()
@@ -92,9 +92,9 @@ class StopTest(_Case):
         self.assertGreater(time.monotonic() - began, 1)
         self.assert_one_line(mux, client)
 
-    def assert_go_on(self, settings: str, *, by_api: bool = False) -> None:
+    def assert_go_on(self, *, by_api: bool) -> None:
         """See that flows go on while the service stops, that none begins, and that a second signal ends all at once."""
-        mux = self.begin(f"drain_timeout = 10m\n{settings}")
+        mux = self.begin("workers = 2\ndrain_timeout = 10m")
         client = self.flow(mux)
         if by_api:
             status, _ = ask(self.admin, "POST", "/api/stop", {})
@@ -114,43 +114,33 @@ class StopTest(_Case):
         line = mux.take_one()
         self.assertEqual((line["client"], line["reason"]), (client.name, "drained"))
 
-    def test_one_process(self) -> None:
-        """Its flows go on until `drain_timeout` is over."""
-        self.assert_drained("workers = 1")
-
-    def test_workers(self) -> None:
-        """The same with several processes."""
-        self.assert_drained("workers = 2")
-
     def test_second_signal(self) -> None:
         """Meanwhile no new one begins; a second signal ends all flows at once."""
-        for workers in (1, 2):
-            self.assert_go_on(f"workers = {workers}")
+        self.assert_go_on(by_api=False)
 
     def test_asked_to_stop(self) -> None:
         """Over the API as by a signal."""
-        self.assert_go_on("", by_api=True)
+        self.assert_go_on(by_api=True)
 
 
 class CloseTest(_Case):
     """Flows that an operator ends."""
 
     def test_close(self) -> None:
-        """Those that a filter names end, in whichever process they are; the others go on, and their clients may begin anew."""
-        for workers in (1, 2):
-            mux = self.begin(f"workers = {workers}\ndrain_timeout = 100ms")
-            clients = [self.flow(mux) for _ in range(3)]
-            listed = get(self.admin, "/api/connections")
-            self.assertEqual({one["client"] for one in listed}, {client.name for client in clients})
-            chosen = next(one["id"] for one in listed if one["client"] == clients[0].name)
-            ask(self.admin, "POST", f"/api/connections/{chosen}/close", {})
-            self.assertEqual(mux.take_one()["reason"], "killed")
-            status, told = ask(self.admin, "POST", "/api/connections/close", {"listener": "u"})
-            self.assertEqual((status, told["closed"]), (200, 2))
-            self.assertEqual({line["reason"] for line in mux.take(2)}, {"killed"})
-            self.assertEqual(get(self.admin, "/api/connections"), [])
-            eventually(clients[0].is_answered, "it begins anew")
-            mux.stop()
+        """Those that a filter names end, in whichever worker they are; the others go on, and their clients may begin anew."""
+        mux = self.begin("workers = 2\ndrain_timeout = 100ms")
+        clients = [self.flow(mux) for _ in range(3)]
+        listed = get(self.admin, "/api/connections")
+        self.assertEqual({one["client"] for one in listed}, {client.name for client in clients})
+        chosen = next(one["id"] for one in listed if one["client"] == clients[0].name)
+        ask(self.admin, "POST", f"/api/connections/{chosen}/close", {})
+        self.assertEqual(mux.take_one()["reason"], "killed")
+        status, told = ask(self.admin, "POST", "/api/connections/close", {"listener": "u"})
+        self.assertEqual((status, told["closed"]), (200, 2))
+        self.assertEqual({line["reason"] for line in mux.take(2)}, {"killed"})
+        self.assertEqual(get(self.admin, "/api/connections"), [])
+        eventually(clients[0].is_answered, "it begins anew")
+        mux.stop()
 
     def test_listener(self) -> None:
         """A listener that accepts nobody begins no flow, and those that there are go on."""

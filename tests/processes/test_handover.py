@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import weakref
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from txmux.frontend.engine import Engine
 from txmux.frontend.listener import MuxFactory
 from txmux.processes.channel.channel import Channel, attach
 from txmux.processes.upgrade import handover
-from txmux.processes.upgrade.exchange import OneProcess
+from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.relay.relay import Relay
 
 if TYPE_CHECKING:
@@ -188,33 +189,36 @@ class HandoverTest(HandoverCase):
         await self.logged(2)
         self.assertEqual({record.reason for record in self.records}, {"killed", "done"})
 
-    def process(self) -> tuple[OneProcess, Channel]:
-        """Give a process that adopts, and a channel to it."""
+    def transfer(self) -> tuple[ConnectionTransfer, Channel]:
+        """Give what adopts in a worker, and a channel to it."""
         doors = SimpleNamespace(awaited=None, flows_are_here=lambda _: None)  # no ports of UDP
-        serving: Any = SimpleNamespace(factory_of=lambda _: self.new, doors=doors)
-        process = OneProcess(serving, reactor)
-        (end,) = process.takers()
+        serving: Any = SimpleNamespace(
+            factory_of=lambda _: self.new, doors=doors, pause=None, accept=None
+        )
+        transfer = ConnectionTransfer(serving, reactor)
+        own, far = socket.socketpair()
+        transfer.handlers["take_over"](descriptors=[far.detach()])
         channel = Channel({}, lambda: None, reactor)
-        attach(reactor, channel, end)
+        attach(reactor, channel, own)
         self.addCleanup(channel.close)
-        return process, channel
+        return transfer, channel
 
     async def test_about_to_end(self) -> None:
         """A process that is about to end takes none: they go on where they are."""
         peers = await self.relayed(3)
-        process, channel = self.process()
-        await process.close()
+        transfer, channel = self.transfer()
+        await transfer.close()
         self.assertEqual(await self.hand(channel), 0)
         await self.assert_go_on(peers, self.old)
 
     async def test_about_to_end_meanwhile(self) -> None:
         """What a process has promised to take arrives before it ends."""
         peers = await self.relayed(3)
-        process, channel = self.process()
+        transfer, channel = self.transfer()
         arrived: list[int] = []
 
         async def close() -> None:
-            await process.close()
+            await transfer.close()
             arrived.append(len(self.new.connections))
 
         def close_soon() -> None:

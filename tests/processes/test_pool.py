@@ -1,20 +1,17 @@
-"""Flows of UDP among the workers of a pool, as the parent moves them."""
+"""Flows of UDP among the workers of a pool, as the supervisor moves them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from txmux.processes.exchange import Workers
-from txmux.processes.pool import Pool
 from typing_extensions import override
 
-from txmux.processes.channel import GoneError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from txmux.processes.channel.channel import GoneError
+from txmux.processes.upgrade.exchange import Exchange
+from txmux.processes.workers.pool import Pool
 
 
 class _Worker:
@@ -44,8 +41,8 @@ class _Worker:
         self.asked[kind] = answer
         return answer
 
-    def retire(self, gone: Sequence[str]) -> None:
-        self.heard.append(f"retire {[*gone]}")
+    def retire(self) -> None:
+        self.heard.append("retire")
 
     def answer(self, kind: str) -> None:
         self.asked.pop(kind).callback(None)
@@ -65,7 +62,10 @@ class FlowsTest(SynchronousTestCase):
 
     def pausing(self) -> Deferred[None]:
         """Have the workers leave clients to another process, as before an upgrade."""
-        return Deferred.fromCoroutine(Workers(self.pool, accepting=True).pause())
+        pausing = Deferred.fromCoroutine(Exchange(self.pool, accepting=True).pause())
+        for worker in (self.first, self.second):
+            worker.answer("ping")
+        return pausing
 
     def test_waits_for_flows(self) -> None:
         """Nobody is paused for an upgrade before all flows are with the worker that reads datagrams."""

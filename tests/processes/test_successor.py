@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +19,7 @@ from txmux.processes.upgrade.successor import Successor, UpgradeError
 from txmux.processes.upgrade.upgrade import Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _READS = """\
 import json, os, socket
@@ -37,12 +38,11 @@ async def nothing_known() -> dict[str, Any]:
 
 
 class Old:
-    """What the old process does, noted."""
-
-    processes = holders = 1
+    """What the old process does with its workers, noted."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.endpoints = SimpleNamespace(pause=lambda: None, accept=lambda: None)
 
     async def pause(self) -> None:
         self.done.append("pause")
@@ -50,17 +50,12 @@ class Old:
     async def accept(self) -> None:
         self.done.append("accept")
 
-    def expect(self, servers: Iterable[dict[str, Any]]) -> None:
-        raise AssertionError
 
-    def await_flows(self, *, on: bool) -> None:
-        raise AssertionError
-
-    async def hand_over(self, ends: Sequence[socket.socket]) -> int:
-        raise AssertionError
-
-    async def adopt(self, ends: Sequence[socket.socket]) -> None:
-        raise AssertionError
+def upgrade_of(old: Old, *options: Any) -> Upgrade:
+    """Give an attempt of this process."""
+    exchange: Any = old
+    endpoints: Any = old.endpoints
+    return Upgrade(exchange, endpoints, *options)
 
 
 class Deaf(Old):
@@ -87,7 +82,7 @@ class FailureTest(TestCase):
     ) -> str:
         """Try to upgrade to this program, and give what is said."""
         self.old = old or Old()
-        upgrade = Upgrade(self.old, reactor, command or [sys.executable, "-c", program])
+        upgrade = upgrade_of(self.old, reactor, command or [sys.executable, "-c", program])
         with (
             socket.create_server(("127.0.0.1", 0)) as opened,
             self.assertRaises(UpgradeError) as caught,
@@ -126,11 +121,13 @@ class FailureTest(TestCase):
         program = f"{before}\nprint('still looking', file=os.sys.stderr, flush=True)\n{after}"
         command = [sys.executable, "-c", program]
         upgrade = (
-            Upgrade(Old(), time, command, seconds) if seconds else Upgrade(Old(), time, command)
+            upgrade_of(Old(), time, command, seconds)
+            if seconds
+            else upgrade_of(Old(), time, command)
         )
         seconds = seconds or 60
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
-        while not upgrade._successor.said:
+        while not upgrade.successor.said:
             await deferLater(reactor, 0.01)
         time.advance(seconds - 0.1)
         await deferLater(reactor, 0.01)
@@ -180,7 +177,7 @@ class FailureTest(TestCase):
 
     async def test_stopped_meanwhile(self) -> None:
         """If the old process is to stop, the new one is ended."""
-        upgrade = Upgrade(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
+        upgrade = upgrade_of(Old(), reactor, [sys.executable, "-c", "import time; time.sleep(100)"])
         running = Deferred.fromCoroutine(upgrade.run({}, nothing_known))
         upgrade.give_up()
         failure: Any = await self.assertFailure(running, UpgradeError)
@@ -196,11 +193,11 @@ class OldVersionTest(TestCase):
         """It serves, and the old process keeps its connections."""
         program = f"{_READY}answer(value=None)\nstream.read()"
         old = Old()
-        upgrade = Upgrade(old, reactor, [sys.executable, "-c", program])
+        upgrade = upgrade_of(old, reactor, [sys.executable, "-c", program])
         await upgrade.run({}, nothing_known)
         self.assertEqual(old.done, ["pause"])
         upgrade.give_up()  # it serves, so that is too late
-        successor: Successor = upgrade._successor
+        successor: Successor = upgrade.successor
         self.assertTrue(successor.channel.is_open)
         successor.channel.close()
         await successor.ended()

@@ -26,7 +26,7 @@ _ROUTE = "[route all]\nmatch = any\nbackend = pool\n"
 
 
 class StateTest(UpgradeTestCase):
-    """One or several workers go on with it."""
+    """Each is taken along to the next process, and from there to its workers."""
 
     def visit(self, mux: Upgrading, count: int = 1) -> list[Record]:
         """Have clients served or refused, one after another, and give what the log says of them."""
@@ -53,19 +53,15 @@ class StateTest(UpgradeTestCase):
         threading.Thread(target=serve, daemon=True).start()
         return int(listening.getsockname()[1])
 
-    def each(self, rules: str) -> list[Upgrading]:
-        """Start a service in one process, and one with workers."""
-        return [self.upgrading(rules, settings) for settings in ("", "workers = 2")]
-
     def test_rates(self) -> None:
         """A source that has used its rate is refused by the new process."""
-        for mux in self.each(f"{RULES}connection_rate_per_source = 3/h burst=3\n"):
-            reasons = [line["reason"] for line in self.visit(mux, 4)]
-            # Workers write their lines by themselves.
-            self.assertEqual(sorted(reasons), ["limit", *["no-route"] * 3])
-            mux.upgrade()
-            self.assertEqual(self.visit(mux)[0]["reason"], "limit")
-            mux.stop()
+        mux = self.upgrading(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 2")
+        reasons = [line["reason"] for line in self.visit(mux, 4)]
+        # Workers write their lines by themselves.
+        self.assertEqual(sorted(reasons), ["limit", *["no-route"] * 3])
+        mux.upgrade()
+        self.assertEqual(self.visit(mux)[0]["reason"], "limit")
+        mux.stop()
 
     def test_ejected(self) -> None:
         """A server that is left alone is left alone by the new process, whichever worker has found that out."""
@@ -74,13 +70,13 @@ class StateTest(UpgradeTestCase):
             f"[backend pool]\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
             "eject = failures=1 within=1h for=1h\n"
         )
-        for mux in self.each(f"{RULES}{_ROUTE}{pool}"):
-            eventually(lambda m=mux: "tried" in self.visit(m)[0]["facts"], "it is ejected")  # type: ignore[misc]
-            mux.upgrade()
-            lines = self.visit(mux, 8)
-            self.assertEqual({line["server"] for line in lines}, {f"127.0.0.1:{well}"})
-            self.assertFalse(any("tried" in line["facts"] for line in lines))
-            mux.stop()
+        mux = self.upgrading(f"{RULES}{_ROUTE}{pool}", "workers = 2")
+        eventually(lambda: "tried" in self.visit(mux)[0]["facts"], "it is ejected")
+        mux.upgrade()
+        lines = self.visit(mux, 8)
+        self.assertEqual({line["server"] for line in lines}, {f"127.0.0.1:{well}"})
+        self.assertFalse(any("tried" in line["facts"] for line in lines))
+        mux.stop()
 
     def test_down(self) -> None:
         """The first client of the new process is not led to a server that is down."""
@@ -89,13 +85,13 @@ class StateTest(UpgradeTestCase):
             f"[backend pool]\nbalance = first\nserver = 127.0.0.1:{dead}\n    127.0.0.1:{well}\n"
             "check = tcp interval=1s fall=2\n"
         )
-        for mux in self.each(f"{RULES}{_ROUTE}{pool}"):
-            mux.child.wait_for(f"127.0.0.1:{dead} is down")
-            for _ in range(2):
-                mux.upgrade()
-                self.assertNotIn("tried", self.visit(mux)[0]["facts"])
-            self.assertEqual(mux.child.output.count(f"127.0.0.1:{dead} is down"), 1)
-            mux.stop()
+        mux = self.upgrading(f"{RULES}{_ROUTE}{pool}", "workers = 2")
+        mux.child.wait_for(f"127.0.0.1:{dead} is down")
+        for _ in range(2):
+            mux.upgrade()
+            self.assertNotIn("tried", self.visit(mux)[0]["facts"])
+        self.assertEqual(mux.child.output.count(f"127.0.0.1:{dead} is down"), 1)
+        mux.stop()
 
     def test_turns(self) -> None:
         """Turns go on."""
@@ -117,27 +113,24 @@ class StateTest(UpgradeTestCase):
             told = ask(Place(Unix(admin), "", ""), "GET", "/api/status")
             return told["generation"], (told["last_reload"] or {"errors": None})["errors"]
 
-        for settings in ("", "workers = 2"):
-            mux = self.upgrading(RULES, f"{settings}\nadmin = unix:{admin}")
-            text = f"{mux.file.read_text()}[route r]\nmatch = ssh\nbackend = close\n"
-            for said, generation, errors in ((text, 2, 0), (f"{text}colour = blue\n", 2, 1)):
-                mux.file.write_text(said)
-                os.kill(mux.pid, signal.SIGHUP)
-                eventually(
-                    lambda known=(generation, errors): (
-                        (status()[0], len(status()[1] or "")) == known
-                    ),  # type: ignore[misc]
-                    "it is reloaded, or not",
-                )
-            known = status()
-            self.assertIn("colour", str(known[1]))
-            mux.file.write_text(text)
-            mux.upgrade()
-            self.assertEqual(status(), known)
-            mux.file.write_text(text.replace("ssh", "tls"))
-            mux.upgrade()
-            self.assertEqual(status(), (3, known[1]))
-            mux.stop()
+        mux = self.upgrading(RULES, f"workers = 2\nadmin = unix:{admin}")
+        text = f"{mux.file.read_text()}[route r]\nmatch = ssh\nbackend = close\n"
+        for said, generation, errors in ((text, 2, 0), (f"{text}colour = blue\n", 2, 1)):
+            mux.file.write_text(said)
+            os.kill(mux.pid, signal.SIGHUP)
+            eventually(
+                lambda known=(generation, errors): (status()[0], len(status()[1] or "")) == known,  # type: ignore[misc]
+                "it is reloaded, or not",
+            )
+        known = status()
+        self.assertIn("colour", str(known[1]))
+        mux.file.write_text(text)
+        mux.upgrade()
+        self.assertEqual(status(), known)
+        mux.file.write_text(text.replace("ssh", "tls"))
+        mux.upgrade()
+        self.assertEqual(status(), (3, known[1]))
+        mux.stop()
 
     def test_history(self) -> None:
         """The charts of the page go on."""
@@ -152,13 +145,13 @@ class StateTest(UpgradeTestCase):
 
     def test_failed(self) -> None:
         """If the upgrade fails, the old process has what it had."""
-        for mux in self.each(f"{RULES}connection_rate_per_source = 3/h burst=3\n"):
-            self.visit(mux, 3)
-            text = mux.file.read_text()
-            mux.file.write_text(f"{text}\ncolour = blue\n")
-            mux.refuse("colour")
-            self.assertEqual(self.visit(mux)[0]["reason"], "limit")
-            mux.file.write_text(text)
-            mux.upgrade()
-            eventually(lambda m=mux: self.visit(m)[0]["reason"] == "limit", "it is refused")  # type: ignore[misc]
-            mux.stop()
+        mux = self.upgrading(f"{RULES}connection_rate_per_source = 3/h burst=3\n", "workers = 2")
+        self.visit(mux, 3)
+        text = mux.file.read_text()
+        mux.file.write_text(f"{text}\ncolour = blue\n")
+        mux.refuse("colour")
+        self.assertEqual(self.visit(mux)[0]["reason"], "limit")
+        mux.file.write_text(text)
+        mux.upgrade()
+        eventually(lambda: self.visit(mux)[0]["reason"] == "limit", "it is refused")
+        mux.stop()

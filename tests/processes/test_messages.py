@@ -13,12 +13,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
-from txmux.processes.workers.serving_child import Child
 
 from txmux.errors import MuxError
 from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.processes.supervisor.limits import SharedLimits
-from txmux.processes.workers.starting import Opened, Prepare, Start, ToldError, read, sockets_of
+from txmux.processes.workers.messages import Opened, Prepare, Start, ToldError, read, sockets_of
+from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 
@@ -117,7 +117,6 @@ class StartingTests(SynchronousTestCase):
                 for kind, more in ((Start, {}), (Prepare, {"afresh": True})):
                     told = {**self.told, **more, name: value}
                     self.assertRaises(MuxError, read, kind, told)
-        self.assertRaises(ToldError, read, Start, {**self.told, "sandbox": "maybe"})
         self.assertRaises(ToldError, read, Prepare, self.told)
         for told in ({"places": []}, {"places": {"x": "1"}}, {"cells": -1}, {"cells": 1e9}):
             self.assertRaises(ToldError, read, CountersLayout, told)
@@ -134,13 +133,13 @@ class CountingTests(SynchronousTestCase):
 
     def test_no_memory(self) -> None:
         """The log says what is missing if there is not the memory in which a worker is to count, which is closed."""
-        child = Child(1, Clock())
-        child.channel.makeConnection(StringTransport())
+        worker = WorkerProcess(1, Clock())
+        worker.channel.makeConnection(StringTransport())
         told = {"kind": "count_in", "ask": 1, "places": {}, "cells": 1, "descriptors": 2}
         descriptors = [os.memfd_create("test"), os.memfd_create("test")]
-        child.channel.descriptors_received([*descriptors])
+        worker.channel.descriptors_received([*descriptors])
         with capturedLogs() as logged:
-            child.channel.dataReceived(json.dumps(told).encode() + b"\n")
+            worker.channel.dataReceived(json.dumps(told).encode() + b"\n")
         (event,) = logged
         self.assertIn("the numbers of this process are missing in the metrics", eventAsText(event))
         for one in descriptors:
@@ -148,10 +147,10 @@ class CountingTests(SynchronousTestCase):
 
     def test_unwanted_descriptors(self) -> None:
         """Descriptors that come with a message that needs none are closed."""
-        child = Child(1, Clock())
-        child.channel.makeConnection(StringTransport())
+        worker = WorkerProcess(1, Clock())
+        worker.channel.makeConnection(StringTransport())
         descriptor = os.memfd_create("test")
-        child.channel.descriptors_received([descriptor])
+        worker.channel.descriptors_received([descriptor])
         told = {"kind": "count_more", "places": {}, "cells": 0, "descriptors": 1}
-        child.channel.dataReceived(json.dumps(told).encode() + b"\n")
+        worker.channel.dataReceived(json.dumps(told).encode() + b"\n")
         self.assertRaises(OSError, os.fstat, descriptor)

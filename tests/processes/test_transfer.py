@@ -1,4 +1,4 @@
-"""What a process tells of its flows of UDP to the one that goes on with them."""
+"""What a worker tells of its flows of UDP to the one that goes on with them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
-from txmux.processes.exchange import OneProcess
 
 from tests.support.peers import reactor
-from txmux.processes.channel import Channel, attach
+from txmux.processes.channel.channel import Channel, attach
+from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.serving.door import Door
 from txmux.serving.doors import Doors
 
@@ -22,7 +22,7 @@ class FlowsDoneTest(TestCase):
     def setUp(self) -> None:
         self.doors = Doors(accepting=True)
         serving: Any = SimpleNamespace(doors=self.doors, connections=list)
-        self.process = OneProcess(serving, reactor)
+        self.transfer = ConnectionTransfer(serving, reactor)
 
     async def told(self) -> int:
         """Have the process hand over what it has, and count how often it tells that these were all flows."""
@@ -33,7 +33,7 @@ class FlowsDoneTest(TestCase):
             {"flows_done": lambda: told.append(None)}, lambda: ended.callback(None), reactor
         )
         attach(reactor, channel, far)
-        await self.process.hand_over([own])
+        await self.transfer.hand_over([own])
         await ended
         return len(told)
 
