@@ -18,7 +18,7 @@ from tests.campaign.fuzz.served import serving
 from tests.campaign.fuzz.target import Target
 from tests.wire.quic_builder import HELLO, crypto, initial
 from txmux.datagrams.flows import flows_of
-from txmux.processes.upgrade.exchange import OneProcess
+from txmux.processes.upgrade.transfer import ConnectionTransfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,11 +47,11 @@ def _check(data: bytes) -> None:
         no_files(),
     ):
         server.connect(("127.0.0.1", 1))
-        one = OneProcess(running, reactor)
+        transfer = ConnectionTransfer(running, reactor)
         own, end = socket.socketpair()
         with own:
-            one._adopt(end)
-        (adopting,) = one._adopting
+            transfer._adopt(end)
+        (adopting,) = transfer._adopting
         hear(adopting.channel, data, server)
         reactor.pump([_LATER] * 3)
         assert not running.connections(), [vars(one.record) for one in running.connections()]

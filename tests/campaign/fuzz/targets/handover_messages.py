@@ -22,19 +22,19 @@ from txmux.errors import MuxError
 from txmux.frontend.moving import MovedConnection, packed
 from txmux.live.rates import Rates
 from txmux.observe.record import ConnectionRecord
-from txmux.processes.upgrade.exchange import OneProcess
 from txmux.processes.upgrade.predecessor import Predecessor
+from txmux.processes.upgrade.transfer import ConnectionTransfer
 from txmux.relay.interface import RelayState, SideState, Timeouts
 
 
 def _adopt(stream: bytes) -> None:
     """Take connections over."""
     with socket.socket() as far, serving() as (running, reactor):
-        one = OneProcess(running, reactor)
+        transfer = ConnectionTransfer(running, reactor)
         own, end = socket.socketpair()
         with own:
-            one._adopt(end)
-        (adopting,) = one._adopting
+            transfer._adopt(end)
+        (adopting,) = transfer._adopting
         hear(adopting.channel, stream, far)
 
 

@@ -63,7 +63,6 @@ def _check(data: bytes) -> None:
 
 def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT001 - of an input's first letter
     helper = Helper(here / "rules.ini", here / "txmux.pid", is_privileged=False)
-    helper._programs._command = ["/nonexistent/txmux"]  # this process's own is not to be started
     helper._read()
     with ExitStack() as closing:
         closing.callback(_close_all, helper)
@@ -71,8 +70,7 @@ def _ask(here: Path, may_all: bool, packets: list[bytes]) -> None:  # noqa: FBT0
         for told in packets:
             packet = told.replace(_HERE, os.fsencode(here)).replace(_PID, b"%d" % os.getpid())
             with suppress(ConnectionError):
-                more = [other.fileno() for other in ends[1:]] * (2 * (b"start" in packet))
-                socket.send_fds(ends[0], [packet], more)
+                socket.send_fds(ends[0], [packet], [ends[1].fileno()])
             _serve(helper)
             for name in _got(ends[0]):
                 see(may_all or name in _FOR_WORKERS, name)
@@ -97,7 +95,7 @@ def _way_to(helper: Helper, closing: ExitStack, *, may_all: bool) -> socket.sock
 
 def _serve(helper: Helper) -> None:
     for descriptor, _ in helper._poll.poll(0):
-        helper._serve(helper._connections[descriptor])
+        helper.serve_one(helper._connections[descriptor], may_all=descriptor in helper._may_all)
 
 
 def _got(end: socket.socket) -> Iterator[str]:
@@ -124,17 +122,12 @@ def _seeds() -> list[bytes]:
         {"do": "bind", "listener": "web", "text": "127.0.0.1:0"},
         {"do": "remove", "path": f"{here}/socket"},
         {"do": "rules"},
-        {"do": "list", "pattern": "x"},
         {"do": "commit"},
         {"do": "another", "may_all": True},
         {"do": "name", "pid": pid, "remove": False},
-        {"do": "start", "names": ["TXMUX_HELPER"]},
-        {"do": "status", "pid": 1},
     ]
     packets = [json.dumps(one).encode().replace(b'"%b"' % _PID, _PID) for one in (*opens, *others)]
-    return [
-        who + joined(packets[start : start + 4]) for who in (b"w", b"s") for start in (0, 4, 8, 12)
-    ]
+    return [who + joined(packets[start : start + 4]) for who in (b"w", b"s") for start in (0, 4, 8)]
 
 
 TARGET = Target(
@@ -159,14 +152,7 @@ TARGET = Target(
             b'"do":"another"',
             b'"may_all":true',
         ),
-        *(
-            b'"do":"start"',
-            b'"names":[',
-            b'"TXMUX_PREDECESSOR"',
-            b'"pid":',
-            b'"do":"name"',
-            b"[[[[",
-        ),
+        *(b'"pid":', b'"do":"name"', b"[[[["),
     ),
     longest=1500,
 )

@@ -1,4 +1,4 @@
-"""What the parent and a worker tell each other: lines of JSON, whatever is in them.
+"""What the supervisor and a worker tell each other: lines of JSON, whatever is in them.
 
 An input is what comes over the channel; its first byte says who hears it. A message may be answered by an error, and the channel
 may be broken off; but nothing is raised, and no descriptor stays open that came along.
@@ -16,8 +16,8 @@ from tests.campaign.fuzz.messages import hear, line
 from tests.campaign.fuzz.served import RULES, serving
 from tests.campaign.fuzz.target import Target
 from txmux.processes.channel.channel import Channel
-from txmux.processes.upgrade.exchange import OneProcess
-from txmux.processes.workers.serving_child import Child
+from txmux.processes.upgrade.transfer import ConnectionTransfer
+from txmux.processes.workers.process import WorkerProcess
 from txmux.processes.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -31,28 +31,28 @@ _NOT_HERE = ("start", "count_in")
 @leaving_none_open
 def _check(data: bytes) -> None:
     with socket.socket() as far, serving() as (running, reactor), no_files():
-        make = _parent if data[:1] == b"p" else _worker
+        make = _supervisor if data[:1] == b"p" else _worker
         hear(make(running, reactor), data[1:], far)
 
 
 def _worker(running: Serving, reactor: Reactor) -> Channel:
     """Give the end of a worker that serves."""
-    child = Child(1, reactor)
-    child.begin(running, OneProcess(running, reactor))
+    worker = WorkerProcess(1, reactor)
+    worker.begin(running, ConnectionTransfer(running, reactor))
     for kind in _NOT_HERE:
-        del child.channel.handlers[kind]
-    return child.channel
+        del worker.channel.handlers[kind]
+    return worker.channel
 
 
-def _parent(_: Serving, reactor: Reactor) -> Channel:
-    """Give the parent's end."""
-    parent: Any = _Parent()
-    worker = Worker(parent, 0, reactor)
+def _supervisor(_: Serving, reactor: Reactor) -> Channel:
+    """Give the supervisor's end."""
+    supervisor: Any = _Supervisor()
+    worker = Worker(supervisor, 0, reactor)
     worker.listen(json.dumps)
     return Channel(worker.handlers, lambda: None, reactor)
 
 
-class _Parent:
+class _Supervisor:
     def replace(self, worker: Worker) -> None:
         """Do nothing."""
 
@@ -72,7 +72,7 @@ def _seeds() -> list[bytes]:
             state={"sources": {"web": "AAAA"}, "networks": {"x": {"4": {"8": "CgAAAA=="}}}},
         ),
         line("prepare", ask=1, descriptors=1, rules={}, limits={}, sockets=["x"], afresh=True),
-        line("commit", ask=1) + line("abandon") + line("leave", ask=2) + line("retire", gone=["x"]),
+        line("commit", ask=1) + line("abandon") + line("leave", ask=2) + line("retire", ask=3),
         line("end_removed", routes=["tls"], backends=["web"]) + line("status", ask=1),
         line("take_datagrams", keys=["x"]) + line("await_flows") + line("flows_are_here"),
         line("connections", ask=1, filters=filters, limit=3, after="1-1"),
@@ -90,11 +90,11 @@ def _seeds() -> list[bytes]:
         + line("unknown", ask=3, descriptors=1),
         line("answer", to=1, value=2) + line("answer", to=2, error="x"),
     ]
-    to_parent = [
+    to_supervisor = [
         line("log", level="warn", text="x") + line("access", line="x"),
         line("event", event={"event": "x"}) + line("replace", ask=1),
     ]
-    return [*(b"w" + one for one in to_worker), *(b"p" + one for one in to_parent)]
+    return [*(b"w" + one for one in to_worker), *(b"p" + one for one in to_supervisor)]
 
 
 TARGET = Target(

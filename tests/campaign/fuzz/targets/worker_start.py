@@ -1,8 +1,8 @@
 """What a worker is told of rules, and of memory in which it counts: lines of JSON, with descriptors, whatever is in them.
 
 An input is what comes over the channel. Its first byte says which memory comes along: as large as it has to be, or smaller.
-All is done as in a worker, but that it keeps its user, and the right to open files. These are given up for good, and this process
-tries other inputs after this one. What it is told may be answered by an error; but no descriptor stays open, and nothing ends it.
+All is done as in a worker, but that it keeps its user, which is given up for good: this process tries other inputs after this one.
+What it is told may be answered by an error; but no descriptor stays open, and nothing ends it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from unittest import mock
 
 import attrs
 from twisted.logger import globalLogPublisher
-from txmux.processes.workers.serving_child import Child
 
 from tests.campaign.fuzz.descriptors import leaving_none_open
 from tests.campaign.fuzz.files import no_files
@@ -28,7 +27,7 @@ from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.observe.counting.column import keys_of
 from txmux.processes.privilege.account import Account
 from txmux.processes.supervisor.limits import Layout
-from txmux.processes.workers import serving_child
+from txmux.processes.workers.process import WorkerProcess
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 from txmux.sharedmemory import make
@@ -46,7 +45,7 @@ _KEYS = [place.key for listener in RULES.listeners for place in places_of(listen
 @leaving_none_open
 def _check(data: bytes) -> None:
     reactor = Reactor()
-    child = Child(1, reactor)
+    worker = WorkerProcess(1, reactor)
     with ExitStack() as here, _harmless():
         memory = make("fuzz")
         here.callback(os.close, memory)
@@ -57,8 +56,8 @@ def _check(data: bytes) -> None:
         )
         sockets = [one.fileno() for one in map(here.enter_context, (stream, datagrams))]
         give = functools.partial(_given, {"prepare": sockets}, [memory, *sockets])
-        hear(child.channel, data[1:], give)
-        _end(child, reactor)
+        hear(worker.channel, data[1:], give)
+        _end(worker, reactor)
 
 
 def _given(
@@ -69,18 +68,17 @@ def _given(
     return [os.dup(found[number % len(found)]) for number in range(count)]
 
 
-def _end(child: Child, reactor: Reactor) -> None:
-    child._abandon()
-    end(child._serving, reactor)
-    if child._limits is not None:
-        child._limits.close()
+def _end(worker: WorkerProcess, reactor: Reactor) -> None:
+    worker._abandon()
+    end(worker._serving, reactor)
+    if worker._limits is not None:
+        worker._limits.close()
 
 
 @contextmanager
 def _harmless() -> Iterator[None]:
     with (
         mock.patch.object(Account, "become", return_value=False),
-        mock.patch.object(serving_child, "confine", return_value=False),
         # What is logged is kept, with all that it is about.
         mock.patch.object(globalLogPublisher, "_observers", []),
         no_files(),
@@ -115,8 +113,7 @@ def _seeds() -> list[bytes]:
         b"x" + line("count_in", ask=2, descriptors=2, **attrs.asdict(counted)) + start,
         b"x" + start + prepare + line("commit", ask=3),
         b"x" + line("start", descriptors=2, **{**small, "sockets": keys}),
-        b"x"
-        + line("start", descriptors=3, opener=True, sandbox="yes", **{**small, "sockets": keys}),
+        b"x" + line("start", descriptors=3, opener=True, **{**small, "sockets": keys}),
         b"x"
         + line("count_in", ask=2, descriptors=2, **counting)
         + line("count_more", places={"process": -1}, cells=10**9, gone=["process"]),
@@ -135,7 +132,7 @@ TARGET = Target(
         *(b'{"kind":"', b'"ask":1,', b'"descriptors":1,', b"null", b"1e999", b"-1", b"[]", b"{}"),
         *(b'"rules":{"texts":{', b'"included":{"', b'"variables":{"', b'"limits":{', b'"rows":{"'),
         *(b'"tables":{"', b'"size":', b'"columns":', b"524288", b"4611686018427387904", b'"web"'),
-        *(b'"opener":true,', b'"sandbox":"yes",', b'"state":{', b"user = nobody\\n", b"${X}"),
+        *(b'"opener":true,', b'"state":{', b"user = nobody\\n", b"${X}"),
         *(b"include = y\\n", b"access_log = x\\n", b"deny = @x\\n", b"terminate_tls = x\\n"),
     ),
     longest=2500,
