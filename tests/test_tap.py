@@ -14,9 +14,9 @@ from twisted.trial.unittest import TestCase
 
 from tests.support.folders import make_folder
 from tests.support.peers import connect
+from txmux.cli.run import program
 from txmux.demo.service import _has_ipv6_loopback, demo_service
 from txmux.detection.registry import PluginProblem, Registry
-from txmux.cli.run import program
 from txmux.tap import Options, makeService
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-
 from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
