@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.interop.children import eventually
-from tests.interop.mux import Mux
 from tests.processes.reloading import listening_inodes
-from tests.processes.running import WorkersTestCase, holders, open_files, pids_of
+from tests.processes.running import WorkersTestCase, family_of, holders, open_files, workers_of
 from tests.processes.streams import Load
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
+
+    from tests.interop.mux import Mux
 
 _IS_LONG = "TXMUX_RELOADS" in os.environ
 _RELOADS = int(os.environ.get("TXMUX_RELOADS", "24"))
@@ -34,7 +35,7 @@ _CHANGES = int(os.environ.get("TXMUX_RELOADS", "10"))
 _STREAMS = 50
 _VISITORS = 12 if _IS_LONG else 4
 _GROWTH = 8 * 1024
-"""KiB by which the memory of the first process may grow, once it has been through some reloads."""
+"""KiB by which the memory of the supervisor may grow, once it has been through some reloads."""
 
 
 @attrs.frozen
@@ -63,15 +64,10 @@ class Usage:
         return cls(memory, opened, int(found["Threads"]))
 
 
-def processes_of(pid: int) -> list[int]:
-    """Give the processes of a service, the first one first."""
-    return [pid, *pids_of(pid)]
-
-
 def measured(pid: int) -> tuple[Usage, Usage]:
-    """Measure the first process of a service, and all together."""
+    """Measure the supervisor of a service, and all together."""
     each = []
-    for one in processes_of(pid):
+    for one in family_of(pid):
         with contextlib.suppress(OSError, KeyError):  # it has ended
             each.append(Usage.of(one))
     names = ("memory", "descriptors", "threads")
@@ -87,11 +83,8 @@ class LoadTest(WorkersTestCase):
         # Who waits for a reload says nothing until then, and workers may take long to start.
         listener = "[listen public]\nendpoint = 127.0.0.1:0\ndetect_timeout = 10m\n"
         rules = f"{listener}default = 127.0.0.1:{load.server}\n"
-        mux = Mux(self.folder, rules, f"workers = {workers[0]}")
-        self.addCleanup(mux.child.end)
+        mux = self.start(rules, f"workers = {workers[0]}")
         mux.child.allow(600.0 + 10 * times)
-        if workers[0] > 1:
-            mux.child.wait_for("workers that serve: ")
         self.pid = pid = mux.child.pid
         file = mux.file
         text = file.read_text()
@@ -109,7 +102,7 @@ class LoadTest(WorkersTestCase):
                 self.wait_for_more(mux, told)
                 self.assert_answered(mux, waiting, number)
             if number % max(1, times // 20) == 0:
-                usages.append((number, len(pids_of(pid)), *measured(pid)))
+                usages.append((number, len(workers_of(pid)), *measured(pid)))
         seconds = time.monotonic() - began
         self.assertEqual(listening_inodes(pid), inodes)
         load.finish()
@@ -134,12 +127,12 @@ class LoadTest(WorkersTestCase):
             self.assertEqual(waiting.recv(8), b"short   ")
         except (OSError, AssertionError) as problem:
             told = f"{problem!r} after reload {number}; {holders(waiting)}"
-            children = [(pid, len(open_files(pid))) for pid in processes_of(mux.child.pid)]
+            children = [(pid, len(open_files(pid))) for pid in family_of(mux.child.pid)]
             self.fail(f"{told}\nprocesses and their files: {children}\n{mux.child.output[-8000:]}")
 
     def waiting_at_the_switch(self, mux: Mux) -> socket.socket:
         """Connect a client that nobody has accepted when the signal comes."""
-        pids = processes_of(mux.child.pid)
+        pids = family_of(mux.child.pid)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGSTOP)
@@ -164,14 +157,14 @@ class LoadTest(WorkersTestCase):
             return
         out = sys.stdout.write
         out(f"\n{times} reloads, workers {workers}: {rate:.0f} short connections a second\n")
-        out(" reload  workers  first: KiB  fds  threads    all: KiB  fds  threads\n")
+        out(" reload  workers   supv: KiB  fds  threads    all: KiB  fds  threads\n")
         for number, count, first, every in usages:
             own = f"{first.memory:10} {first.descriptors:4} {first.threads:8}"
             sums = f"{every.memory:10} {every.descriptors:4} {every.threads:8}"
             out(f"{number:7} {count:8}  {own}  {sums}\n")
 
     def assert_flat(self, usages: Sequence[tuple[int, int, Usage, Usage]]) -> None:
-        """Find that the first process is in the end what it was when it had been through some reloads."""
+        """Find that the supervisor is in the end what it was when it had been through some reloads."""
         some = [first for _, _, first, _ in usages[len(usages) // 4 :]]
         half = len(some) // 2
         before, after = some[:half], some[half:]
@@ -187,8 +180,8 @@ class LoadTest(WorkersTestCase):
         """Wait until one more reload has been told of."""
         eventually(lambda: mux.child.output.count(" reloaded") > told, "the rules are reloaded")
 
-    def test_one_process(self) -> None:
-        """With one process."""
+    def test_one_worker(self) -> None:
+        """With one worker."""
         self.assert_unnoticed([1], _RELOADS)
 
     def test_workers(self) -> None:
@@ -196,5 +189,5 @@ class LoadTest(WorkersTestCase):
         self.assert_unnoticed([3], _RELOADS)
 
     def test_number_of_workers(self) -> None:
-        """With more and fewer of them, and one process by turns."""
+        """With more and fewer of them."""
         self.assert_unnoticed([3, 2, 1, 4, 1], _CHANGES)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.interop.mux import Mux
 from tests.processes.handshake import Handshake
 from tests.processes.reloading import ReloadingTestCase, listening_inodes
 from tests.processes.running import open_files, serves, workers_of
@@ -21,12 +20,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from tests.interop.mux import Mux
+
 _MORE = "[listen other]\nendpoint = 127.0.0.1:{}\n"
 _TOLD = r"rules (?:not )?reloaded[:,] .*"
 
 
 class RoughTest(ReloadingTestCase):
-    """Services with workers, or that come to have some."""
+    """Services with some number of workers."""
 
     def ask(self, mux: Mux, change: Callable[[str], str]) -> int:
         """Change the file and ask for a reload; tell how many there were before."""
@@ -44,8 +45,11 @@ class RoughTest(ReloadingTestCase):
         """What only one worker cannot do changes nothing in any; when it can, all change."""
         mux, server = self.begin(3)
         other = self.backend()
-        parent, victim = mux.child.pid, workers_of(mux.child.pid)[1]
-        before = listening_inodes(parent), {pid: open_files(pid) for pid in workers_of(parent)}
+        supervisor, victim = mux.child.pid, workers_of(mux.child.pid)[1]
+        before = (
+            listening_inodes(supervisor),
+            {pid: open_files(pid) for pid in workers_of(supervisor)},
+        )
         number = int(mux.child.output.count("workers that serve"))
         limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path(f"/proc/{victim}/fd").iterdir())
@@ -59,8 +63,8 @@ class RoughTest(ReloadingTestCase):
         resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
         for _ in range(9):
             self.relayed(mux, server)
-        self.assertEqual(listening_inodes(parent), before[0])
-        self.assertEqual([*before[1]], workers_of(parent))
+        self.assertEqual(listening_inodes(supervisor), before[0])
+        self.assertEqual([*before[1]], workers_of(supervisor))
         self.assertEqual(mux.child.output.count("workers that serve"), number)
         self.assertIn("listener other opened", self.reload(mux, lambda text: text))
         for _ in range(9):
@@ -191,7 +195,7 @@ class RoughTest(ReloadingTestCase):
 
     def wait_until_accepted(self, mux: Mux, client: socket.socket) -> None:
         """Wait until some process has accepted a client."""
-        pids = [mux.child.pid, *workers_of(mux.child.pid)]
+        pids = workers_of(mux.child.pid)
         eventually(lambda: any(serves(pid, client) for pid in pids), "the client is accepted")
 
 
@@ -199,17 +203,13 @@ class RemovedTest(ReloadingTestCase):
     """Connections of routes that the rules do not have any more."""
 
     def test_with_workers(self) -> None:
-        """With drain_removed they are ended after drain_timeout in all workers, and where the number of processes changes, too."""
+        """With drain_removed they are ended after drain_timeout in all workers, also where their number changes."""
         for workers, count in ((1, 2), (2, 1)):
             server = self.backend()
-            mux = Mux(
-                self.folder,
+            mux = self.start(
                 self.relaying(server) + "[route kept]\nmatch = ssh\nbackend = close\n",
                 f"workers = {workers}\ndrain_removed = yes\ndrain_timeout = 1s\nrelay = portable",
             )
-            self.addCleanup(mux.child.end)
-            if workers > 1:
-                mux.child.wait_for("workers that serve: ")
             self.file = mux.file
             pairs = [self.relayed(mux, server) for _ in range(6)]
 
