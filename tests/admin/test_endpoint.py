@@ -1,4 +1,4 @@
-"""Where the service itself is reached, over its life in one process."""
+"""Where the service itself is reached, over its life."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class WorkersTest(WorkersCase):
         await client.is_lost()
 
     async def test_drain(self) -> None:
-        """It holds in all workers, and in those that are started later, and when one process serves alone."""
+        """It holds in all workers, and in those that are started later, and when one serves alone."""
         port = await self.begin()
         server = f"127.0.0.1:{self.server}"
         with capturedLogs():
