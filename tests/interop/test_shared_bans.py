@@ -1,4 +1,4 @@
-"""Bans of several machines that a real Redis leads together. The machines are services of this process."""
+"""Bans of several machines that a real Redis leads together. The supervisors of the machines are in this process."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
 
 from tests.interop.children import output_of
 from tests.interop.servers import start_redis
-from tests.support.folders import make_folder
 from tests.support.peers import reactor
-from txmux import MuxService
+from tests.support.supervised import SupervisedTestCase
 from txmux.networks.bans import Ban, banned_network
-from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from txmux import MuxService
 
 _RULES = "[txmux]\nadmin = off\naccess_log = off\nshared_limits = %s\n%s[listen x]\nendpoint = 127.0.0.1:0\n"
 
@@ -29,21 +28,20 @@ _SOON = 5.0
 """Seconds; less than those after which a machine asks Redis anything by itself."""
 
 
-class SharedBansTest(TestCase):
+class SharedBansTest(SupervisedTestCase):
     """Two services, and one Redis."""
 
     timeout = 600
 
     def setUp(self) -> None:
-        self.folder = make_folder(self)
+        super().setUp()
         self.redis = start_redis(self.folder)
         self.addCleanup(self.redis.end)
         self.url = f"redis://127.0.0.1:{self.redis.port}/3"
 
     def machine(self, url: str = "", settings: str = "") -> MuxService:
         """Start a service."""
-        rules = parse(_RULES % (url or self.url, settings), self.folder / "rules.ini")
-        made = MuxService(rules)
+        made = self.service(_RULES % (url or self.url, settings))
         made.startService()
         self.addCleanup(lambda: made.running and made.stopService())
         return made

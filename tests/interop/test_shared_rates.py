@@ -18,8 +18,9 @@ from tests.interop.children import output_of
 from tests.interop.servers import start_redis
 from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, reactor
-from txmux import MuxService
+from txmux import EmbeddedService
 from txmux.cluster import leases
+from txmux.live.gauges import gauges_of
 from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class _Client(Protocol):
         self.over.callback(None)
 
 
-def _waited(machine: MuxService) -> float:
+def _waited(machine: EmbeddedService) -> float:
     """Tell for how many seconds it has been waiting for an answer of Redis."""
     shared: Any = machine.factories[0].engine.shared
     return shared.seconds() - shared._asked[0] if shared._asked else 0.0
@@ -91,23 +92,23 @@ class SharedRatesTest(TestCase):
         # A machine that is busy with other tests is not a slow Redis.
         self.patch(leases, "_SLOW", 60.0)
 
-    def machine(self, rate: str = "", limit: str = "") -> MuxService:
+    def machine(self, rate: str = "", limit: str = "") -> EmbeddedService:
         """Start a service; its clients are led to the server at once."""
         limit = limit or f"connection_rate_per_source = {rate}"
         text = _RULES.format(redis=self.redis.port, limit=limit, server=self.server.getHost().port)
-        made = MuxService(parse(text, self.folder / "rules.ini"))
+        made = EmbeddedService(parse(text, self.folder / "rules.ini"))
         made.startService()
         self.addCleanup(lambda: made.running and made.stopService())
         return made
 
-    async def up(self, *machines: MuxService, wanted: bool = True) -> None:
+    async def up(self, *machines: EmbeddedService, wanted: bool = True) -> None:
         """Wait until machines have a Redis, or have none."""
         for one in machines:
             shared: Any = one.factories[0].engine.shared
             while shared.is_up != wanted:
                 await deferLater(reactor, 0.005)
 
-    def connect(self, machine: MuxService) -> Any:
+    def connect(self, machine: EmbeddedService) -> Any:
         """Have a client come."""
         port: Any = machine.ports[0]
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
@@ -117,7 +118,9 @@ class SharedRatesTest(TestCase):
     def _heard(self, data: bytes) -> None:
         self.let_in.append(time.monotonic())
 
-    async def come(self, machines: list[MuxService], per_second: float, seconds: float) -> None:
+    async def come(
+        self, machines: list[EmbeddedService], per_second: float, seconds: float
+    ) -> None:
         """Have clients come at a rate, by the machines in turn, and note how late they come and Redis answers."""
         begun, connecting = time.monotonic(), []
         for number in range(int(per_second * seconds)):
@@ -218,7 +221,7 @@ class SharedRatesTest(TestCase):
         self.assertEqual([client.finished for client in others], [False] * 5 + [True] * 4)
         return clients
 
-    async def stay(self, machine: MuxService) -> Peer:
+    async def stay(self, machine: EmbeddedService) -> Peer:
         """Connect a client that stays, if it is let in."""
         port: Any = machine.ports[0]
         before = len(self.server.factory.peers)
@@ -249,19 +252,25 @@ class SharedRatesTest(TestCase):
         """Ask Redis itself."""
         return output_of("redis-cli", "-p", str(self.redis.port), *words).decode()
 
+    def gauge(self, machine: EmbeddedService) -> bool | None:
+        """Give what the metrics tell of Redis."""
+        assert machine.serving is not None
+        found: bool | None = gauges_of(machine.serving)["cluster"]
+        return found
+
     async def test_metric(self) -> None:
         """That Redis is there, or not, is told to whoever watches; without the key nothing is."""
         machine = self.machine("100/s burst=10")
         await self.up(machine)
-        found = [(await machine.counters()).present.cluster]
+        found = [self.gauge(machine)]
         self.redis.end()
         await self.up(machine, wanted=False)
-        found.append((await machine.counters()).present.cluster)
+        found.append(self.gauge(machine))
         rules = parse("[listen x]\nendpoint = 127.0.0.1:0\n", self.folder / "rules.ini")
-        plain = MuxService(rules)
+        plain = EmbeddedService(rules)
         plain.startService()
         self.addCleanup(lambda: plain.running and plain.stopService())
-        found.append((await plain.counters()).present.cluster)
+        found.append(self.gauge(plain))
         self.assertEqual(found, [True, False, None])
 
     async def test_scripts(self) -> None:

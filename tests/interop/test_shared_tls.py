@@ -1,24 +1,21 @@
-"""Bans and limits that are shared by a real Redis over TLS. The machines are services of this process."""
+"""Bans and limits that are shared by a real Redis over TLS. The supervisors of the machines are in this process."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
-from twisted.trial.unittest import TestCase
 
 from tests.interop.children import output_of
 from tests.interop.servers import start_redis
 from tests.support.certificates import make_authority
-from tests.support.folders import make_folder
 from tests.support.peers import PeerFactory, connect, listen, reactor
-from txmux import MuxService
-from txmux.cluster import leases
+from tests.support.supervised import SupervisedTestCase
+from txmux import MuxService, load
 from txmux.networks.bans import Ban, banned_network
-from txmux.rules.reading.parser import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,20 +35,18 @@ default = 127.0.0.1:{server}
 """
 
 
-class SharedByTlsTest(TestCase):
+class SharedByTlsTest(SupervisedTestCase):
     """Two services, and one Redis, with certificates of the test."""
 
     timeout = 600
 
     def setUp(self) -> None:
-        self.folder = make_folder(self)
+        super().setUp()
         self.authority = make_authority()
         (self.folder / "password").write_text("secret\n")
         self.trust(self.authority)
         self.server = PeerFactory()
         self.port = listen(self, self.server)
-        # A machine that is busy with other tests is not a slow Redis.
-        self.patch(leases, "_SLOW", 60.0)
 
     def trust(self, authority: Identity) -> None:
         """Have this machine trust an authority, and no other."""
@@ -69,10 +64,17 @@ class SharedByTlsTest(TestCase):
     def machine(self) -> MuxService:
         """Start a service."""
         text = _RULES.format(redis=self.redis.port, server=self.port)
-        made = MuxService(parse(text, self.folder / "rules.ini"))
+        self.write(text)
+        made = MuxService(
+            load(self.file)
+        )  # whose workers have the environment that this process has now
         made.startService()
         self.addCleanup(lambda: made.running and made.stopService())
         return made
+
+    async def is_up(self, machine: MuxService) -> bool | None:
+        """Tell whether its worker has a Redis, as the metrics do."""
+        return (await machine.counters()).present.cluster
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so."""
@@ -90,8 +92,7 @@ class SharedByTlsTest(TestCase):
         self.start_redis("127.0.0.1")
         one, other = self.machine(), self.machine()
         for machine in (one, other):
-            shared: Any = machine.factories[0].engine.shared
-            while not shared.is_up:
+            while not await self.is_up(machine):
                 await deferLater(reactor, 0.005)
         await self.ban(one, "192.0.2.7")
         await self.until(lambda: "192.0.2.7" in [ban["network"] for ban in other.bans()])
@@ -105,11 +106,10 @@ class SharedByTlsTest(TestCase):
             await self.until(
                 lambda: self.redis.child.output.count("Error accepting a client connection") > 4
             )
-            shared: Any = machine.factories[0].engine.shared
-            self.assertFalse(shared.is_up)
+            self.assertFalse(await self.is_up(machine))
             await self.ban(machine, "192.0.2.7")
-            listening: Any = machine.ports[0]
-            client = await connect(self, listening.getHost().port)
+            [opened] = machine._sockets.sockets().values()
+            client = await connect(self, opened.getsockname()[1])
             client.send(b"x")
             peer = await self.server.peer()
             self.assertFalse(client.finished)
