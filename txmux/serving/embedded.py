@@ -11,6 +11,7 @@ from txmux.errors import ListenError
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import SourceLimits
 from txmux.observe.access_log import open_log
+from txmux.rules.changes import changes
 from txmux.serving.endpoints import check_servers
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
@@ -151,7 +152,10 @@ class EmbeddedService(Service):
         finally:
             for key in left:
                 self._sockets.give_up(key)
+        different = changes(self.rules, rules)
         self.rules = rules
+        if rules.settings.drain_removed:
+            serving.end_removed(different.routes.gone, different.backends.gone)
         return len(serving.older())
 
     def _change(self, serving: Serving, rules: Rules) -> None:
