@@ -21,6 +21,8 @@ from txmux import MuxService, load
 from txmux.embedding import outcome
 from txmux.rules.model import Listener, Rules, Settings
 
+_DRAIN = "[txmux]\ndrain_removed = yes\ndrain_timeout = 5s\n"
+
 
 class RoutesTest(ReloadCase):
     """Routes and backends."""
@@ -113,16 +115,11 @@ class RoutesTest(ReloadCase):
 
     async def test_removed(self) -> None:
         """With drain_removed, connections of routes and backends that are gone have the drain time-out to end."""
-        more = "[route t]\nmatch = tls\nbackend = b\n"
-        [port] = await self.run_service(self.text(0).replace("[route", f"{more}[route"))
+        [port] = await self.run_service(self.text(0))
         client = await greeted(self, port)
         await (await self.old.peer()).has(1)
-        drain = "[txmux]\ndrain_removed = yes\ndrain_timeout = 1s\naccess_log = LOG\n"
-        await self.change(drain + LISTEN + f"[backend b]\nserver = 127.0.0.1:1\n{more}")
-        client.send(b"x")
-        await (await self.old.peer()).has(12)
+        await self.change(f"[txmux]\ndrain_removed = yes\ndrain_timeout = 0s\n{LISTEN}")
         await client.is_lost()
-        await self.logged("reason=drained")
 
 
 class InProcessTest(ServiceTestCase):
@@ -144,18 +141,28 @@ class InProcessTest(ServiceTestCase):
             self.reload(LISTEN + self.route)
             await (await self.server.peer()).has(11)
 
-    async def test_came_back(self) -> None:
-        """What has come back in the meantime is not removed."""
+    async def test_removed(self) -> None:
+        """With drain_removed, connections of routes that are gone end after the drain time-out, and no sooner."""
         time = VirtualTime()
         [port] = self.run_service(LISTEN + self.route, use=time)
         client = await greeted(self, port)
         await (await self.server.peer()).has(1)
-        drain = "[txmux]\ndrain_timeout = 5s\n"
-        self.reload(drain + LISTEN)
-        serving = self.running.serving
-        assert serving is not None
-        serving.end_removed(["ssh"], ["b"])
-        self.reload(drain + LISTEN + self.route)
+        self.reload(f"{_DRAIN}access_log = LOG\n{LISTEN}")
+        time.advance(4.9)
+        client.send(b"x")
+        await (await self.server.peer()).has(12)
+        time.advance(0.2)
+        await client.is_lost()
+        self.assertIn("reason=drained", self.log.read_text())
+
+    async def test_came_back(self) -> None:
+        """What has come back in the meantime is not removed; without the key, nothing is ended."""
+        time = VirtualTime()
+        [port] = self.run_service(LISTEN + self.route, use=time)
+        client = await greeted(self, port)
+        await (await self.server.peer()).has(1)
+        self.reload(_DRAIN + LISTEN)
+        self.reload(_DRAIN + LISTEN + self.route)
         time.advance(6)
         self.reload(LISTEN)
         time.advance(60)

@@ -12,6 +12,7 @@ from tests.support.peers import PeerFactory, connect, listen
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
+from txmux.errors import MuxError
 
 _LOG = "[txmux]\naccess_log = LOG\n"
 
@@ -34,6 +35,23 @@ class InProcessTest(ServiceTestCase):
             await (await backend.peer()).has(2)
         (await greeted(self, self.ports()[0])).close()
         await (await backend.peer(1)).has(1)
+
+    async def test_refused(self) -> None:
+        """Rules that cannot be served leave all as it was, and nothing open."""
+        [port] = self.run_service(_LOG + LISTEN)
+        before = (self.running.rules, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+        more = "[listen y]\nendpoint = 127.0.0.1:0\n"
+        for text in (
+            f"{LISTEN}{more}[listen z]\nendpoint = 192.0.2.1:0\n",
+            f"[txmux]\naccess_log = missing/log\n{LISTEN}{more}",
+            f"{LISTEN}{more}[listen z]\nendpoint = tls:x:0\n",
+        ):
+            with self.assertRaises(MuxError):
+                self.reload(text)
+            after = (self.running.rules, len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+            self.assertEqual((self.ports(), after), ([port], before))
+        await (await greeted(self, port, b"x")).is_lost()
+        self.assertIn("reason=no-route", self.log.read_text())
 
     async def test_keepalive(self) -> None:
         """Options of the connections hold for the next ones."""
