@@ -100,21 +100,16 @@ def sandbox_of(rules: Rules) -> Sandbox:
         return "off"
     from txmux.processes.privilege import landlock  # noqa: PLC0415 - not every system has it
 
-    places = (place for listener in rules.listeners for place in places_of(listener))
-    opened_here = [place for place in places if not place.is_plain]
     if wanted == "yes":
         if not landlock.abi():
             raise SandboxError(
                 "[txmux] sandbox: this kernel has no Landlock, or does not let this process use it (a container's or a "
                 "unit's filter of system calls may forbid it); write sandbox = auto, or allow it there"
             )
-        if opened_here:
-            raise SandboxError(
-                f"[txmux] sandbox: the worker opens {opened_here[0].text} by itself, which a confined one cannot; "
-                "write ADDRESS:PORT, :PORT, unix: or systemd:, or sandbox = auto"
-            )
         return "yes"
-    return "auto" if landlock.abi() and not opened_here else "off"
+    # A worker opens any other by itself, with files that such an endpoint names.
+    plain = all(place.is_plain for listener in rules.listeners for place in places_of(listener))
+    return "auto" if plain and landlock.abi() else "off"
 
 
 def confine(sandbox: Sandbox) -> bool:

@@ -55,13 +55,17 @@ def conflicts(sections: Iterable[Section]) -> Iterator[Problem]:
 
 
 def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Problem]:
-    """Find endpoints from which several processes cannot accept.
+    """Find endpoints that several workers cannot share, or that a confined one cannot open.
 
     Args:
         sections: The ``[listen]`` sections.
-        settings: They say whether there are several.
+        settings: They say whether there are such workers.
     """
-    for section in sections if settings.workers > 1 else ():
+    which, instead = "several workers cannot share", ["workers = 1"] * (settings.workers > 1)
+    if settings.sandbox == "yes":
+        which = which if instead else "a confined worker cannot open"
+        instead.insert(0, "sandbox = auto")
+    for section in sections if instead else ():
         for number, item in enumerate(section.items("endpoint")):
             try:
                 short = short_form(listening(item.text))
@@ -70,8 +74,8 @@ def unshareable(sections: Iterable[Section], settings: Settings) -> Iterator[Pro
             kind = item.text.partition(":")[0].lower()
             if short is None and kind not in _SHAREABLE:
                 message = (
-                    f"several workers cannot share an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix: or "
-                    "systemd:, or workers = 1"
+                    f"{which} an endpoint of type {kind!r}; write ADDRESS:PORT, :PORT, unix: or "
+                    f"systemd:, or {' and '.join(instead)}"
                 )
                 yield section.problem(message, "endpoint", number)
 
