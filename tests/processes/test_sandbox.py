@@ -6,20 +6,25 @@ import os
 import re
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import eventually, leave_unmeasured, run
-from tests.interop.mux import Mux, twist_command
-from tests.processes.running import pids_of
-from tests.processes.upgrading import Upgrading
+from tests.processes.running import workers_of
+from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from tests.interop.mux import Mux
 
 RULES = """
 [listen public]
@@ -83,13 +88,12 @@ class SandboxCase(SynchronousTestCase):
 
 
 class SandboxTests(SandboxCase):
-    """A real service with workers."""
+    """A real service."""
 
-    def mux(self, settings: str) -> Mux:
+    def run_service(self, settings: str = "", rules: str = "") -> Running:
         """Start a service."""
-        mux = Mux(self.folder, self.rules, settings)
+        mux = Running(self.folder, rules or self.rules, settings)
         self.addCleanup(mux.stop)
-        mux.child.wait_for("workers that serve")
         return mux
 
     def assert_confined(self, mux: Mux) -> None:
@@ -99,17 +103,21 @@ class SandboxTests(SandboxCase):
         self.assertTrue((self.folder / "old").exists())
         self.assertFalse((self.folder / "made").exists())
 
+    def privileges(self, mux: Running) -> list[str]:
+        """Tell of each worker whether it can gain no privileges."""
+        texts = [Path(f"/proc/{pid}/status").read_text() for pid in workers_of(mux.pid)]
+        return [re.findall(r"NoNewPrivs:\t(\d)", text)[0] for text in texts]
+
     def test_breaking_out(self) -> None:
-        """A plugin reads, writes and executes nothing, itself or by others, and can gain no privileges; one worker is enough."""
-        mux = self.mux("sandbox = yes")
-        self.assertIn("sandbox: workers can open only what the rules name", mux.child.output)
-        self.assert_confined(mux)
-        (worker,) = filter(_is_worker, pids_of(mux.child.pid))
-        self.assertIn("NoNewPrivs:\t1", Path(f"/proc/{worker}/status").read_text())
+        """It needs no key: a plugin reads, writes and executes nothing, itself or by others, and can gain no privileges."""
+        for settings in ("", "sandbox = yes"):
+            mux = self.run_service(settings)
+            self.assert_confined(mux)
+            self.assertEqual(self.privileges(mux), ["1"])
 
     def test_files_that_change(self) -> None:
-        """A renewed certificate is read, a reload may name new files, in other folders, too, and the log is opened again."""
-        mux = self.mux("sandbox = yes")
+        """A renewed certificate is read; a reload may name a certificate, a log and a UNIX socket in other folders."""
+        mux = self.run_service()
         self.assertEqual(self.subject(mux), "old.example")
         renewed = self.authority.issue("renewed.example").write(self.folder / "new.pem", key=True)
         renewed.replace(self.site)
@@ -118,18 +126,23 @@ class SandboxTests(SandboxCase):
         elsewhere.mkdir()
         other = self.authority.issue("other.example").write(elsewhere / "other.pem", key=True)
         moved = mux.log.rename(mux.log.with_name("moved.log"))
-        mux.file.write_text(mux.file.read_text().replace(str(self.site), str(other)))
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("rules reloaded")
+        mux.reload(str(self.site), str(other))
         self.assertEqual(self.subject(mux), "other.example")
         eventually(lambda: "secure" in mux.log.read_text(), "the new file of the log has a line")
         eventually(lambda: "secure" in moved.read_text(), "the old one has those from before")
+        log, listening = elsewhere / "access.log", elsewhere / "public.sock"
+        mux.reload(str(mux.log), str(log))
+        mux.reload("127.0.0.1:0", f"127.0.0.1:0\n    unix:{listening}")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(listening))
+        eventually(lambda: str(listening) in log.read_text(), "the log elsewhere has a line")
+        mux.reload(f"\n    unix:{listening}", "")
+        eventually(lambda: not listening.exists(), "the file of the socket is removed")
         self.assert_confined(mux)
 
     def test_upgrade(self) -> None:
         """An upgrade executes the program outside of the sandbox, so that it may name any file; its workers are confined again."""
-        mux = Upgrading(self.folder, self.rules, "sandbox = yes")
-        self.addCleanup(mux.stop)
+        mux = self.run_service()
         for number in range(2):
             site = self.folder / f"{number}.pem"
             self.authority.issue(f"site{number}.example").write(site, key=True)
@@ -139,43 +152,44 @@ class SandboxTests(SandboxCase):
             self.assertEqual(self.subject(mux), f"site{number}.example")
         self.assert_confined(mux)
 
-    def test_crashed(self) -> None:
-        """The successor of a worker that crashed is confined as well, and reads what it needs."""
-        mux = self.mux("sandbox = yes\nworkers = 2")
-        workers = [*filter(_is_worker, pids_of(mux.child.pid))]
-        self.assertEqual(len(workers), 2)
-        for pid in workers:
+    def test_started_later(self) -> None:
+        """Workers that a reload adds, and successors of those that crashed, are confined as well, and read what they need."""
+        mux = self.run_service("workers = 1")
+        mux.reload("workers = 1", "workers = 2")
+        self.assertEqual(self.privileges(mux), ["1", "1"])
+        for pid in workers_of(mux.pid):
             os.kill(pid, signal.SIGKILL)
         eventually(
             lambda: mux.child.output.count("workers that serve") > 1, "others have their places"
         )
         self.assertEqual(self.subject(mux), "old.example")
         self.assert_confined(mux)
+        self.assertEqual(self.privileges(mux), ["1", "1"])
 
-    def test_by_itself(self) -> None:
-        """With a user and several workers there is a sandbox without being asked for, and without a user there is none."""
+    def test_user(self) -> None:
+        """So it is where the rules name a user."""
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
-        self.assert_confined(self.mux("workers = 2\nuser = nobody"))
-        free = self.mux("workers = 2")
-        self.assertNotIn("sandbox: ", free.child.output)
-        self.assertEqual(self.attempts(free)["read"], "done")
+        self.assert_confined(self.run_service("workers = 2\nuser = nobody"))
 
     def test_off(self) -> None:
         """It can be switched off, but not while the service runs."""
-        mux = self.mux("workers = 2\nsandbox = off")
+        mux = self.run_service("sandbox = off")
         self.assertEqual(self.attempts(mux)["named"], "done")
-        mux.file.write_text(mux.file.read_text().replace("sandbox = off", "sandbox = yes"))
-        mux.child.process.send_signal(signal.SIGHUP)
-        mux.child.wait_for("sandbox: cannot change while the service runs")
+        told = mux.reload("sandbox = off", "sandbox = yes")
+        self.assertIn("sandbox: cannot change while the service runs", told)
 
     def test_endpoint_of_another_kind(self) -> None:
-        """An endpoint that only Twisted can open is refused, with what would do."""
-        rules = self.folder / "rules.ini"
-        endpoint = "ssl:0:privateKey=key.pem:certKey=chain.pem"
-        rules.write_text(f"[txmux]\nsandbox = yes\n[listen public]\nendpoint = {endpoint}\n")
-        done = run(*twist_command(), "txmux", "--rules", rules)
-        self.assertIn(b"or sandbox = auto and workers = 1\n", done.stderr)
+        """An endpoint that only Twisted can open may name files of its own: there is none, and `yes` is refused with what would do."""
+        pem = self.site
+        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={pem}:certKey={pem}"
+        rules = self.rules.replace("127.0.0.1:0", endpoint)
+        self.assertEqual(self.privileges(self.run_service("", rules)), ["0"])
+        file = self.folder / "rules.ini"
+        file.write_text(f"[txmux]\nsandbox = yes\n{rules}")
+        done = run(sys.executable, "-m", "txmux", "run", file)
+        self.assertIn(b": a confined worker cannot open an endpoint of type 'ssl'; ", done.stderr)
+        self.assertIn(b", or sandbox = auto\n", done.stderr)
         self.assertEqual(done.returncode, os.EX_CONFIG)
 
 
@@ -200,7 +214,3 @@ class WithoutLandlockTests(SynchronousTestCase):
         """Otherwise there is none."""
         self.assertEqual(self.sandbox("workers = 2\nuser = nobody"), "off")
         self.assertEqual(self.sandbox("sandbox = off"), "off")
-
-
-def _is_worker(pid: int) -> bool:
-    return b"txmux.processes.workers.child" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import eventually
+from tests.interop.children import Child, eventually
 from tests.interop.mux import Mux
 from tests.processes.running import is_gone
 
@@ -37,6 +39,9 @@ class Upgrading(Mux):
         super().__init__(
             folder, rules, settings, before=before, options=("--pidfile", self.pidfile)
         )
+        self._begin()
+
+    def _begin(self) -> None:
         eventually(self.pidfile.exists, "it serves")
         self.pid = self._named()
         self._pids = [self.pid]
@@ -131,3 +136,42 @@ class Upgrading(Mux):
         ports = {f"{port:04X}" for port in self.ports.values()}
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return [row for row in rows if row[3] == state and row[1].partition(":")[2] in ports]
+
+
+class Running(Upgrading):
+    """``txmux run`` with a file that names its process, whose workers serve.
+
+    Args:
+        folder: Where a folder for its files is made.
+        rules: All sections but ``[txmux]``.
+        settings: Lines of ``[txmux]`` besides those of the access log.
+        before: A command that runs the rest of its arguments as a command.
+    """
+
+    def __init__(
+        self, folder: Path, rules: str, settings: str = "", *, before: Sequence[str] = ()
+    ) -> None:
+        own = Path(tempfile.mkdtemp(prefix="txmux-", dir=folder))
+        own.chmod(0o755)
+        self._taken: dict[str, int] = {}
+        self.log, self.file, self.pidfile = own / "access.log", own / "rules.ini", own / "pid"
+        self.file.write_text(
+            f"[txmux]\naccess_log = {self.log}\naccess_log_format = json\n{settings}\n{rules}"
+        )
+        command = (*before, sys.executable, "-m", "txmux", "run")
+        self.child = Child(*command, "--pidfile", self.pidfile, self.file)
+        self.child.wait_for("workers that serve: ")
+        found = re.findall(r"listening on \S+:(\d+) for \[listen (\S+)\]", self.child.output)
+        self.ports = {name: int(port) for port, name in found}
+        self._begin()
+
+    def reload(self, old: str, new: str) -> str:
+        """Have it read changed rules, and give what the log says of that."""
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new))
+        pattern = r"rules (?:not )?reloaded[:,] .*"
+        count = len(re.findall(pattern, self.child.output))
+        os.kill(self.pid, signal.SIGHUP)
+        eventually(lambda: len(re.findall(pattern, self.child.output)) > count, "it has read them")
+        return str(re.findall(pattern, self.child.output)[-1])
