@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 from typing import Any
 
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.processes.running import WorkersTestCase, family_of, is_gone, named
+from tests.processes.upgrading import Running
 from txmux.processes.supervisor.signals import StopSignals
 
 
@@ -35,3 +39,39 @@ class StopSignalsTest(SynchronousTestCase):
         (hook,) = reactor.whenRunningHooks
         hook[0](*hook[1], **hook[2])
         self.assertEqual(heard, [signal.SIGTERM])
+
+
+class OthersTest(WorkersTestCase):
+    """Signals that systemd, terminals and programs like logrotate send to all processes of a service."""
+
+    def test_only_for_the_supervisor(self) -> None:
+        """All but the supervisor ignore those that mean the service: connections go on, reload and upgrade still work."""
+        self.folder.chmod(0o755)
+        settings = "user = nobody\n" * (os.geteuid() == 0)  # so that there is a helper
+        listening = self.backend()
+        mux = self.own(Running(self.folder, self.relaying(listening), f"{settings}workers = 2"))
+        helpers = named(mux.pid, "helper")  # the one that there is serves the next supervisor, too
+        self.assertEqual(len(helpers), len(settings) > 0)
+        pairs = [self.relayed(mux, listening)]
+        for change in (
+            lambda: mux.reload("workers = 2", "workers = 3"),
+            mux.upgrade,
+            lambda: mux.reload("workers = 3", "workers = 2"),
+        ):
+            (_, *others) = before = family_of(mux.pid)
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+                for pid in {*others, *helpers}:
+                    os.kill(pid, number)
+            pairs += [self.relayed(mux, listening) for _ in range(4)]
+            for client, server in pairs:
+                client.sendall(b"more")
+                self.assertEqual(server.recv(4), b"more")
+            self.assertEqual(family_of(mux.pid), before)
+            self.assertFalse(any(map(is_gone, helpers)))
+            change()
+        self.assertEqual(len(re.findall("rules reloaded", mux.child.output)), 2)
+        for client, server in pairs:
+            client.close()
+            server.close()
+        mux.stop()
+        self.assertNotIn("another one is started", mux.child.output)
