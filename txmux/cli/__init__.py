@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; 78 (``EX_CONFIG``) if a rules file has errors, of which ``txmux check`` has a code of its own; 141, as
         shells have it, if nobody reads the output any more, and 130 after Control-C. Wrong arguments end in `SystemExit` with code 2, as `argparse` has it.
     """
+    _open_closed_streams()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else [*argv])
@@ -73,6 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _PIPE_CLOSED
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that are closed, to lead nowhere: else a socket of the service gets the number of one."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 - three times at most
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - its name does not take it
+            stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, name, stream)
 
 
 def make_parser(
