@@ -359,6 +359,7 @@ class MuxService(Steering, Service):
             raise RulesError(problems)
         account = self._account = account_of(rules)
         check_servers(self._reactor, rules.servers())
+        await supervisor.close_unused()
         different = changes(self.rules, rules)
         afresh = bool(str(different))
         endpoints = self._endpoints.prepare(rules)

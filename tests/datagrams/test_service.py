@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 
 from tests.datagrams.test_relaying import FlowCase
@@ -114,7 +116,6 @@ class WorkersTests(SupervisedTestCase):
             await self.reload(
                 f"{text}[listen b]\nendpoint = udp:127.0.0.1:{taken.port}\n", is_ok=False
             )
-            await self.supervisor._close_unused()  # as it does each second
             await self.reload(text)
             await client.asks(b"again", port)
         await other.asks(b"two", port)
@@ -127,6 +128,27 @@ class WorkersTests(SupervisedTestCase):
         await self.reload(text)
         await other.insists(b"three", port)
         self.assertEqual(len(set(server.senders)), 3)
+
+    async def test_worker_that_is_replaced(self) -> None:
+        """While the flows of a removed listener go on in a worker that is about to end, the listener cannot be added again."""
+        server = Talker.listening(self, answer=lambda d: d)
+        client = Talker.listening(self)
+        text = _AT_PORT.format(free_port(kind=socket.SOCK_DGRAM), server.port)
+        [port] = await self.run_service(text)
+        await client.asks(b"one", port)
+        await self.reload(_OTHER)
+        [worker] = self.supervisor.pool.workers
+        os.kill(worker.pid, signal.SIGTERM)
+        while worker not in self.supervisor.pool.retiring:
+            await turn()
+        await self.reload(text, is_ok=False)
+        await client.asks(b"two", port)
+        self.supervisor.end_all()
+        while worker in self.supervisor.pool.retiring:
+            await turn()
+        await self.reload(text)
+        await client.insists(b"three", port)
+        self.assertEqual(len(set(server.senders)), 2)
 
     async def reload(self, text: str, *, is_ok: bool = True) -> None:
         """Have other rules."""

@@ -113,7 +113,9 @@ class Supervisor:
         self.counters = counters
         self.starter = starter
         self._counting = dict(counters.layout.places)
-        self.pool = pool = Pool(self._worker, reactor, self._look_for_flows)
+        self.pool = pool = Pool(
+            self._worker, reactor, lambda: Deferred.fromCoroutine(self.close_unused())
+        )
         self.exchange = Exchange(pool, accepting=accepting)
         self._is_started = False
         self._left: set[str] = set()
@@ -343,11 +345,10 @@ class Supervisor:
             else:
                 close_socket(key, opened)
 
-    def _look_for_flows(self) -> None:
-        if self._left:
-            Deferred.fromCoroutine(self._close_unused())
-
-    async def _close_unused(self) -> None:
+    async def close_unused(self) -> None:
+        """Close sockets for datagrams of removed listeners whose last flow has ended, or goes on in a worker that is about to end."""
+        if not self._left:
+            return
         generation = self.generation
         left = await self.pool.flows_left()
         if left is not None and self.generation == generation and not self.is_changing:
