@@ -25,13 +25,13 @@ class ServiceTestCase(TestCase):
         self.folder = make_folder(self)
         self.log = self.folder / "access.log"
 
-    def rules(self, text: str) -> Rules:
+    def parsed(self, text: str) -> Rules:
         """Read rules."""
         return parse(text.replace("LOG", str(self.log)), self.folder / "rules.ini")
 
     def service(self, text: str, *, use: Any = reactor) -> EmbeddedService:
         """Make a service."""
-        return EmbeddedService(self.rules(text), reactor=use)
+        return EmbeddedService(self.parsed(text), reactor=use)
 
     def run_service(self, text: str, *, use: Any = reactor) -> list[int]:
         """Start a service until the test ends, and give its ports."""
@@ -46,7 +46,7 @@ class ServiceTestCase(TestCase):
 
     def reload(self, text: str) -> int:
         """Serve other rules, and give the number of connections that go on under older ones."""
-        return self.running.reload(self.rules(text))
+        return self.running.reload(self.parsed(text))
 
     async def _stop(self) -> None:
         serving = self.running.serving
