@@ -96,7 +96,7 @@ class Child:
 
     def started(self) -> set[int]:
         """Give the processes that it has started."""
-        return _descendants(self.pid) - {self.pid}
+        return descendants(self.pid) - {self.pid}
 
     def cpu(self) -> float:
         """Give the CPU time of all its processes so far, see `cpu_time`, in seconds."""
@@ -104,7 +104,7 @@ class Child:
 
     def memory(self) -> int:
         """Give the resident memory of all its processes, in bytes."""
-        return sum(map(_resident, self.started()))
+        return sum(map(resident, self.started()))
 
     def settled(self) -> float:
         """Wait until it has nothing to do, and give the CPU time that all its processes took, in seconds.
@@ -133,7 +133,8 @@ def _statistics(pid: int) -> list[str]:
     return []
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
+    """Give the children of a process, theirs, and so on."""
     everyone = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
     parents = {child: int(fields[1]) for child in everyone if (fields := _statistics(child))}
     found: set[int] = set()
@@ -168,7 +169,8 @@ def _is_busy(pid: int) -> bool:
     return False
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Give the resident memory of a process, in bytes (proc(5))."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
     return 0

@@ -1,4 +1,4 @@
-"""A sampling profiler over the real service: where does the time of a process go while it works?
+"""A sampling profiler over what a worker does: where does the time of a process go while it works?
 
 Run as ``python benchmarks/sampling.py --seconds 10 --rules rules.ini``, put load on the service meanwhile, and read the
 two tables it prints: time in each function itself, and in each with all that it calls. The samples are taken by a
@@ -11,9 +11,10 @@ import argparse
 import collections
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from txmux import MuxService
+from txmux import EmbeddedService, load
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -55,7 +56,7 @@ def _name(frame: FrameType) -> str:
 
 
 def main() -> None:
-    """Run ``twist txmux`` in this process, with samples."""
+    """Serve in this process, with samples."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--count", type=int, default=40, help="lines of each table")
@@ -64,7 +65,7 @@ def main() -> None:
 
     from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
 
-    service = MuxService.from_file(options.rules)
+    service = EmbeddedService(load(Path(options.rules)))
     service.startService()
     samples = Samples()
     signal.signal(signal.SIGPROF, samples.take)

@@ -23,6 +23,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.children import descendants, resident
 from benchmarks.soak_kinds import KINDS, PATIENCE, SoakError, run_clients, serve
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ backend = reset
 
 
 class Txmux:
-    """The service, as a child process.
+    """The service, as a child process with a worker.
 
     Args:
         folder: For its files.
@@ -82,7 +83,6 @@ class Txmux:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        self._facts = Path(f"/proc/{self._process.pid}")
 
     def port(self) -> int:
         """Wait until it listens, and give its port."""
@@ -95,13 +95,15 @@ class Txmux:
         raise SoakError(f"txmux has not started:\n{self._output.read_text()}")
 
     def memory(self) -> int:
-        """Give its resident memory in bytes (proc(5))."""
-        found = re.search(r"^VmRSS:\s+(\d+)", (self._facts / "status").read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 if found else 0
+        """Give the resident memory of all its processes in bytes."""
+        return sum(map(resident, self._pids()))
 
     def descriptors(self) -> int:
-        """Count its open descriptors."""
-        return len(list((self._facts / "fd").iterdir()))
+        """Count the open descriptors of all its processes."""
+        return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in self._pids())
+
+    def _pids(self) -> set[int]:
+        return {self._process.pid, *descendants(self._process.pid)}
 
     def has_logged(self, count: int) -> bool:
         """Wait until so many lines are logged."""

@@ -210,7 +210,7 @@ def _txmux(workers: int) -> Service:
         limit="${SECONDS}s",
         unlimited="7d",
         log="output",
-        started=f"workers that serve: {workers}" if workers > 1 else "listening on ",
+        started=f"workers that serve: {workers}",
         reloaded=r"rules reloaded: ",
         reload_signal=signal.SIGHUP,
         upgrade=Instance.upgrade,

@@ -21,7 +21,14 @@ from tests.campaign.machines.trouble import (
 )
 from tests.interop.children import PATIENCE, Child, eventually, output_of
 from tests.interop.namespaces import Namespace
-from tests.processes.running import family_of, halted, is_gone, open_files, starter_of, workers_of
+from tests.processes.running import (
+    family_of,
+    halted,
+    is_gone,
+    open_files,
+    starter_of,
+    workers_of,
+)
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -61,13 +68,13 @@ class ShortageTrouble(TroubleCase):
         """The limit is lowered while it serves: clients wait, all are served, and it is said once."""
         for relay in self.relays():
             mux = self.serve(f"relay = {relay}")
-            before = count_sockets(mux.child.pid)
-            limit = resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE)
-            most = max(int(link.name) for link in Path(f"/proc/{mux.child.pid}/fd").iterdir())
-            resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, (most + 20, limit[1]))
+            before, worker = count_sockets(mux.child.pid), self.worker(mux)
+            limit = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+            most = max(int(link.name) for link in Path(f"/proc/{worker}/fd").iterdir())
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, (most + 20, limit[1]))
             clients = self.flood(mux, 60 * self.load)
             mux.child.wait_for("clients wait until")
-            resource.prlimit(mux.child.pid, resource.RLIMIT_NOFILE, limit)
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, limit)
             answered = self.answered(clients)
             self.assert_recovered(mux)
             self.assert_logged(mux, done=self.clients)
@@ -79,7 +86,8 @@ class ShortageTrouble(TroubleCase):
         """Its memory is limited to what it has: nobody is served wrongly, and all are when it may have more."""
         for relay in self.relays():
             mux = self.serve(f"relay = {relay}")
-            pid, files = mux.child.pid, len(sorted_files(mux.child.pid))
+            pid = self.worker(mux)
+            files = len(sorted_files(pid))
             size = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
             resource.prlimit(pid, resource.RLIMIT_AS, (size + _ROOM, _INFINITE))
             clients = self.flood(mux, 100 * self.load)
@@ -187,7 +195,7 @@ class ShortageTrouble(TroubleCase):
         """No process can be started: a worker that has gone is replaced when one can, and the others serve."""
         mux = self.serve("workers = 2")
         mux.child.wait_for("workers that serve: 2")
-        victim, other = workers_of(mux.child.pid)[:2]
+        victim, other = workers_of(mux.child.pid)
         group = self.group("pids")
         (group / "cgroup.procs").write_text(str(starter_of(mux.child.pid)))
         (group / "pids.max").write_text("1")
@@ -227,8 +235,7 @@ class ShortageTrouble(TroubleCase):
         """It gets no time for seconds: whoever came meanwhile is served."""
         for workers in (1, 2):
             mux = self.serve(f"workers = {workers}")
-            if workers > 1:
-                mux.child.wait_for(f"workers that serve: {workers}")
+            mux.child.wait_for(f"workers that serve: {workers}")
             with halted(family_of(mux.child.pid)):
                 clients = self.flood(mux, 50 * self.load)
                 time.sleep(self.chance.uniform(1, 4))  # the trouble itself

@@ -52,8 +52,8 @@ class ProcessTrouble(TroubleCase):
             "workers killed": f"{kills} in {self.seconds:.0f} s",
             "clients meanwhile": f"{sum(client.tried for client in clients)}: {whole} whole, {cut} cut off, {unheard} unheard,"
             f" {sum(client.echoed for client in clients) / 1e6:.1f} MB",
-            "the parent before": str(before),
-            "the parent after": str(after),
+            "the supervisor before": str(before),
+            "the supervisor after": str(after),
         }
         self.assertEqual([defect for client in clients for defect in client.defects], [])
         self.assertLessEqual(cut, kills * len(clients))
@@ -72,8 +72,8 @@ class ProcessTrouble(TroubleCase):
                     kills += 1
         return kills
 
-    def test_parent_killed(self) -> None:
-        """The parent is killed: its workers finish what they have, and end; nobody listens any more."""
+    def test_supervisor_killed(self) -> None:
+        """The supervisor is killed: its workers finish what they have, and end; nobody listens any more."""
         mux = self.serve("workers = 2\ndrain_timeout = 10m", is_killed=True)
         mux.child.wait_for("workers that serve: 2")
         workers = workers_of(mux.child.pid)

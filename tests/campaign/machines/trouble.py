@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually
 from tests.interop.mux import Mux
-from tests.processes.running import open_files
+from tests.processes.running import family_of, workers_of
 from tests.support.echo import EchoServer
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class TroubleCase(InteropTestCase):
         self.assertTrue(self.is_served(mux))
         return mux
 
+    def worker(self, mux: Mux) -> int:
+        """Give the first worker, once it serves."""
+        mux.child.wait_for("workers that serve: ")
+        return workers_of(mux.child.pid)[0]
+
     def relays(self) -> list[str]:
         """Give the relays to try, in any order."""
         relays = ["kernel", "portable"]
@@ -127,13 +132,13 @@ class TroubleCase(InteropTestCase):
         """See that a service has no more descriptors than before, but for pipes that a relay keeps."""
         eventually(
             lambda: count_sockets(mux.child.pid) <= before,
-            f"no more than {before} sockets are open: {open_files(mux.child.pid)}",
+            f"no more than {before} sockets are open",
         )
 
 
 def count_sockets(pid: int) -> int:
-    """Count the sockets that a process has."""
-    return sum(name.startswith("socket:") for name in sorted_files(pid))
+    """Count the sockets that a process has, and those of its children."""
+    return sum(name.startswith("socket:") for one in family_of(pid) for name in sorted_files(one))
 
 
 def sorted_files(pid: int) -> list[str]:

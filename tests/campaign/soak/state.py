@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from tests.interop.children import eventually
-from tests.processes.running import family_of, is_gone, workers_of
+from tests.processes.running import family_of, is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +66,13 @@ def look(pid: int, folder: Path) -> State:
     """Look at a service.
 
     Args:
-        pid: Its parent process.
+        pid: Its supervisor.
         folder: Where its processes tell about themselves.
     """
     while True:
         pids = [one for one in family_of(pid) if not is_gone(one)]
-        reactors = [pid, *(one for one in workers_of(pid) if not is_gone(one))]
-        told = [told for told in (_ask(one, folder) for one in reactors) if told]
-        if len(told) == len(reactors):  # a worker has not been replaced just now
+        told = [told for told in (_ask(one, folder) for one in pids) if told]
+        if len(told) == len(pids):  # a worker has not been replaced just now
             break
     files = [[*_links(one)] for one in pids]
     pipes = sum(name.startswith("pipe:") for names in files for name in names)
