@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,20 +12,26 @@ if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase
 
 _SHIM = """
+import mmap
 import os
+import struct
 import time
 
 real = time.time
+with open(os.environ["CLOCK_STEP"], "rb") as file:
+    step = mmap.mmap(file.fileno(), 8, access=mmap.ACCESS_READ)
 
 
 def stepped():
-    with open(os.environ["CLOCK_STEP"]) as step:
-        return real() + float(step.read())
+    return real() + struct.unpack("d", step)[0]
 
 
 time.time = stepped
 """
-"""What every Python runs first: the time of day is as far off as a file says."""
+"""What every Python runs first: the time of day is as far off as a file says.
+
+It is in memory that forked processes share: workers may open no file.
+"""
 
 
 class SteppedClock:
@@ -46,6 +53,5 @@ class SteppedClock:
 
     def step(self, seconds: float) -> None:
         """Set it, this far from the true time."""
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(str(seconds))
-        fresh.replace(self._file)
+        with self._file.open("r+b" if self._file.exists() else "wb") as file:
+            file.write(struct.pack("d", seconds))

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.campaign.soak.state import INSIDE
+from tests.campaign.soak.state import INSIDE, make_told
 from tests.interop.children import eventually, output_of
 from tests.interop.postgres import start_postgres
 from tests.interop.quic.case import Server
@@ -155,7 +155,8 @@ class Soaked:
             **ports,
         )
         checkout = Path(__file__).parents[3]
-        before = ("env", f"PYTHONPATH={INSIDE}:{checkout}", f"SOAK_FOLDER={folder}")
+        told = make_told(folder)
+        before = ("env", f"PYTHONPATH={INSIDE}:{checkout}", f"SOAK_TOLD={told}")
         self.mux = Upgrading(folder, rules, _SETTINGS.format(folder=folder), before=before)
         ends.callback(self.mux.kill)
         self.mux.child.allow(_DAY)

@@ -23,6 +23,9 @@ INSIDE = Path(__file__).parent / "inside"
 """Of what each process tells about itself; see there."""
 COUNTED = ("processes", "descriptors", "threads", "timers", "readers")
 """What must never be more again when all clients have gone."""
+_TOLD = "told"
+_PLACES, _SIZE = 512, 64
+"""Of the file in which each process tells about itself, at a place by its ID."""
 KEPT_PIPES = 64
 """Ends of pipes that a process may keep for later: two pools of 16 pipes."""
 
@@ -62,6 +65,13 @@ class State:
         return State(*map(min, attrs.astuple(self), attrs.astuple(other)))
 
 
+def make_told(folder: Path) -> Path:
+    """Make the file in which processes tell about themselves."""
+    told = folder / _TOLD
+    told.write_bytes(bytes(_PLACES * _SIZE))
+    return told
+
+
 def look(pid: int, folder: Path) -> State:
     """Look at a service.
 
@@ -89,15 +99,18 @@ def look(pid: int, folder: Path) -> State:
 
 def _ask(pid: int, folder: Path) -> dict[str, int]:
     """Have a process tell about itself; one that has ended tells nothing."""
-    path = folder / f"{pid}.state"
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGRTMIN)
-    eventually(lambda: path.exists() or is_gone(pid), f"process {pid} tells about itself")
-    if not path.exists():
-        return {}
-    told: dict[str, int] = json.loads(path.read_text())
-    path.unlink()
-    return told
+    place = pid % _PLACES * _SIZE
+    with (folder / _TOLD).open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), bytes(_SIZE), place)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGRTMIN)
+
+        def told() -> bytes:
+            return os.pread(file.fileno(), _SIZE, place).strip(b"\0")
+
+        eventually(lambda: bool(told()) or is_gone(pid), f"process {pid} tells about itself")
+        found: dict[str, int] = json.loads(told() or b"{}")
+    return found
 
 
 def _links(pid: int) -> list[str]:
