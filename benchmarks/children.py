@@ -169,6 +169,13 @@ def _is_busy(pid: int) -> bool:
     return False
 
 
+def name_of(pid: int) -> str:
+    """Give the name of a process (proc(5)); none if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    return ""
+
+
 def resident(pid: int) -> int:
     """Give the resident memory of a process, in bytes (proc(5))."""
     with contextlib.suppress(OSError):

@@ -3,7 +3,7 @@
     python -m benchmarks.counting
 
 A connection is accepted, recognised, led to a server, relayed and closed, with its line in the access log. What is compared is the CPU time
-of the service, as the scheduler has it, in nanoseconds. Rounds are short and come in pairs, one that counts and one that does not, now the one
+of its worker, as the scheduler has it, in nanoseconds. Rounds are short and come in pairs, one that counts and one that does not, now the one
 first and now the other, so that both have the same share of whatever else the machine does. It is one process, since two of the
 same program differ by more than counting costs. Where it does not count, it still calls what does nothing.
 
@@ -36,6 +36,7 @@ from benchmarks.children import (
     eventually,
     free_ports,
     is_listening,
+    name_of,
 )
 from benchmarks.flood import process
 from txmux.observe.counting import counts
@@ -79,7 +80,7 @@ def serve(listening: socket.socket) -> None:
 
 
 def run(rules: str) -> None:
-    """Be the service, which begins or ends to count at each SIGUSR1."""
+    """Be the service, which begins or ends to count at each SIGRTMIN."""
     from twisted.application.twist._twist import Twist  # noqa: PLC0415 - the parent has no need of it
 
     # The code is changed and not the classes: what Python knows of a class it has to find out anew when that changes.
@@ -96,7 +97,7 @@ def run(rules: str) -> None:
         for method, code in methods:
             method.__code__ = code if counts_now else _nothing.__code__
 
-    signal.signal(signal.SIGUSR1, turn)
+    signal.signal(signal.SIGRTMIN, turn)  # which workers inherit, and hear
     Twist.main(["twist", "--log-format=text", "txmux", "--rules", rules])
 
 
@@ -120,14 +121,18 @@ class Service:
         command = [sys.executable, "-m", "benchmarks.counting", "--serve", str(rules)]
         self._child = Child(command, folder / "output.log", sorted(os.sched_getaffinity(0)), limit)
         eventually(partial(is_listening, self.port), "txmux listens")
-        (self._pid,) = self._child.started()
+        eventually(lambda: bool(self._workers()), "its worker has begun")
+        (self._pid,) = self._workers()
         self._counts = True
         self._clients = ThreadPoolExecutor(_AT_ONCE)
+
+    def _workers(self) -> list[int]:
+        return [pid for pid in self._child.started() if name_of(pid) == "txmux: worker 1"]
 
     def count(self, *, on: bool) -> None:
         """Begin to count, or end it."""
         if on is not self._counts:
-            os.kill(self._pid, signal.SIGUSR1)
+            os.kill(self._pid, signal.SIGRTMIN)
             self._counts = on
 
     def connect(self, connections: int) -> None:
