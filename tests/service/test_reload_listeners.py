@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 
+from twisted.internet.task import deferLater
+
 from tests.backends.connect.tls_case import authority
 from tests.service.reload_case import LISTEN, ReloadCase, greeted
-from tests.support.peers import PeerFactory, connect, listen
+from tests.support.peers import PeerFactory, connect, listen, reactor
 from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
@@ -147,7 +149,10 @@ class FilesTest(ReloadCase):
             self.file.write_text(text)
             before = self.log.read_text()
             moved = self.log.rename(self.folder / "moved.log")
+            last = self.running.last_reload
             os.kill(os.getpid(), signal.SIGHUP)
+            while self.running.last_reload is last:
+                await deferLater(reactor, 0)
             await self.logged()
             await (await greeted(self, port, b"x")).is_lost()
             await self.logged("\n")
