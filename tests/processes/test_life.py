@@ -6,10 +6,12 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import eventually
+from tests.interop.children import PATIENCE, Child, eventually
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
@@ -20,6 +22,7 @@ from tests.processes.running import (
     open_files,
     workers_of,
 )
+from tests.support.folders import make_folder
 
 if TYPE_CHECKING:
     from tests.interop.mux import Mux
@@ -209,3 +212,43 @@ class StopTest(WorkersTestCase):
         self.finish(client, server)
         self.assert_gone(pids)
         self.assertIn('"reason":"done"', mux.log.read_text())
+
+
+class StreamsTest(WorkersTestCase):
+    """``txmux run`` with standard streams that are closed."""
+
+    def test_closed(self) -> None:
+        """It serves, reloads and stops as usual, and leaves no file behind."""
+        for closed in ("2>&-", "<&- >&- 2>&-"):
+            folder = make_folder(self)
+            rules, pidfile, public = (folder / name for name in ("rules.ini", "pid", "public.sock"))
+            log, other = folder / "access.log", folder / "other.sock"
+            text = (
+                f"[txmux]\naccess_log = {log}\nworkers = 2\n[listen x]\nendpoint = unix:{public}\n"
+            )
+            rules.write_text(text)
+            command = f'exec "$0" -m txmux run --pidfile "$1" "$2" {closed}'
+            child = self.own(Child("sh", "-c", command, sys.executable, pidfile, rules))
+            eventually(pidfile.exists, "it serves")
+            self.assertEqual(pidfile.read_text(), f"{child.pid}\n")
+            for pid in family_of(child.pid):
+                self.assertTrue({*"012"} <= {one.name for one in Path(f"/proc/{pid}/fd").iterdir()})
+            self.be_closed_at(public)
+            rules.write_text(f"{text}    unix:{other}\n")
+            child.process.send_signal(signal.SIGHUP)
+            eventually(other.exists, "it has read the rules again")
+            for pid in workers_of(child.pid):
+                os.kill(pid, signal.SIGKILL)
+            self.be_closed_at(other)
+            eventually(lambda: log.read_text().count("\n") == 2, "the log has two lines")  # noqa: B023 - called at once
+            child.process.terminate()
+            self.assertEqual((child.wait(), child.output), (0, ""))
+            self.assertEqual({path.name for path in folder.iterdir()}, {log.name, rules.name})
+
+    def be_closed_at(self, path: Path) -> None:
+        """Make a connection that the service closes when it has heard something."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.sendall(b"x")
+            self.assertEqual(client.recv(1), b"")
