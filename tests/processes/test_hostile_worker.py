@@ -1,0 +1,191 @@
+"""A worker that an intruder has taken over asks what opens files for workers: the helper, or the supervisor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.threads import blockingCallFromThread, deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.interop.children import PATIENCE, eventually
+from tests.support.folders import make_folder
+from tests.support.peers import reactor
+from txmux import load
+from txmux.processes.privilege.broker import open_for_worker
+from txmux.processes.privilege.helper import Helper
+from txmux.processes.privilege.opener import Opener
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_RULES = """
+[txmux]
+access_log   = {folder}/log
+admin        = 127.0.0.1:0
+admin_token  = {folder}/admin.token
+crowdsec_key = {folder}/crowdsec.key
+[listen public]
+endpoint = 127.0.0.1:0
+    unix:{folder}/public.sock
+deny = crowdsec:http://127.0.0.1:1
+[route secure]
+match = tls
+terminate_tls = {folder}/key.pem
+"""
+_WORDS = ("bind", "rules", "commit", "another", "name", "remove", "start", "status", "list", "", 1)
+_VALUES: tuple[dict[str, Any], ...] = (
+    {},
+    {"may_all": True},
+    {"listener": "public", "text": "127.0.0.1:0"},
+    {"pid": 1, "remove": True},
+    {"path": "/etc/passwd"},
+    {"path": "/etc/passwd", "write": False, "may_all": True},
+)
+_NONSENSE = (
+    *(b"\0", b"nonsense", b"1", b'"x"', b"[]", b"null", b"\xff", b"NaN"),
+    *(b"[" * 50_000, b'{"do":' * 10_000, b"9" * 60_000),
+    b'{"do": "open", "write": false, "path": "%s"}' % (b"x" * 100_000),
+)
+_LONG_NUMBER = b'{"number": "%s"}' % ("\N{EURO SIGN}" * 20_000).encode()
+"""It comes back with the answer, where it takes twice the bytes."""
+
+
+class HostileTest(TestCase):
+    """Rules, files that they name, and others."""
+
+    def setUp(self) -> None:
+        self.folder = make_folder(self)
+        for name in ("key.pem", "admin.token", "crowdsec.key", "other.pem"):
+            (self.folder / name).write_text(name)
+        (self.folder / "link.pem").symlink_to("key.pem")
+        (self.folder / "loop").symlink_to(".")
+        self.rules = self.folder / "rules.ini"
+        self.rules.write_text(_RULES.format(folder=self.folder))
+
+    def attack(self, connect: Callable[[], socket.socket], count: Callable[[], int]) -> None:
+        """Try everything, and see that it gains nothing, and that others are served as before.
+
+        Args:
+            connect: Gives what leads a worker to what opens files.
+            count: Tells how many descriptors that has open.
+        """
+        before = count()
+        for packet in _NONSENSE:
+            with connect() as other:
+                self.send(other, packet)
+                self.assertEqual(other.recv(100), b"", packet[:30])
+            self.assert_serves(connect)
+        with connect() as other:
+            for word in _WORDS:
+                for values in _VALUES:
+                    self.assert_refused(other, {"do": word, **values}, "refused")
+            for question in self.questions():
+                self.assert_refused(other, {"do": "open", **question}, "refused", "errno")
+            self.assertIn(b"refused", self.ask(other, _LONG_NUMBER)[0])
+            # Whatever comes with a question is closed; its answer has only what was asked for.
+            with (self.folder / "other.pem").open() as file:
+                wanted = {"do": "open", "path": str(self.folder / "key.pem"), "write": False}
+                for more in (1, 2, 100):
+                    _, received = self.ask(
+                        other, json.dumps(wanted).encode(), [file.fileno()] * more
+                    )
+                    self.assertEqual([os.read(one, 100) for one in received], [b"key.pem"])
+                    for one in received:
+                        os.close(one)
+        self.hear_nothing(connect)
+        self.assert_serves(connect)
+        eventually(lambda: count() == before, "all descriptors are closed")
+        self.assertEqual((self.folder / "key.pem").read_text(), "key.pem")
+        self.assertEqual((self.folder / "log").read_text(), "")
+
+    def questions(self) -> list[dict[str, Any]]:
+        """Give questions for files that are not for workers, or are no questions."""
+        folder = self.folder
+        key, log = str(folder / "key.pem"), str(folder / "log")
+        paths: list[Any] = [
+            *(folder / name for name in ("admin.token", "crowdsec.key", "other.pem", "link.pem")),
+            *(
+                f"{folder}/{name}"
+                for name in ("loop/key.pem", "./key.pem", "key.pem/", "key.pem\0")
+            ),
+            *("key.pem", "", "/", "/etc/shadow", "/proc/self/mem", log, f"/proc/self/root{key}"),
+            *(None, 0, True, [key], {key: key}, "\ud800"),
+        ]
+        named = [path if not isinstance(path, Path) else str(path) for path in paths]
+        return [
+            *({"path": path, "write": False} for path in named),
+            *(
+                {"path": path, "write": True}
+                for path in (key, str(folder / "new"), f"{log}/x", [log])
+            ),
+            {"path": key},
+            {"path": key, "write": False, "flags": os.O_RDWR},
+        ]
+
+    def send(self, other: socket.socket, packet: bytes, files: Sequence[int] = ()) -> None:
+        """Send a packet, however long."""
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**20)
+        socket.send_fds(other, [packet], files)
+
+    def ask(
+        self, other: socket.socket, packet: bytes, files: Sequence[int] = ()
+    ) -> tuple[bytes, list[int]]:
+        """Ask, and give the answer and what comes with it."""
+        self.send(other, packet, files)
+        answer, received, _, _ = socket.recv_fds(other, 65536, 10)
+        return answer, received
+
+    def assert_refused(self, other: socket.socket, question: object, *how: str) -> None:
+        """See that nothing comes of a question but a refusal."""
+        answer, received = self.ask(other, json.dumps(question).encode())
+        self.assertEqual(received, [], question)
+        self.assertTrue(json.loads(answer or b"{}").keys() & {*how}, (question, answer))
+
+    def hear_nothing(self, connect: Callable[[], socket.socket]) -> None:
+        """Ask without ever reading an answer, until nobody listens any more."""
+        question = {"do": "open", "path": str(self.folder / "key.pem"), "write": False}
+        with connect() as other, contextlib.suppress(ConnectionError):
+            while True:
+                other.send(json.dumps(question).encode())
+
+    def assert_serves(self, connect: Callable[[], socket.socket]) -> None:
+        """See that another worker gets what it may have."""
+        opener = Opener(connect())
+        for name, flags in (("key.pem", os.O_RDONLY), ("log", os.O_WRONLY | os.O_APPEND)):
+            os.close(opener.open_file(self.folder / name, flags))
+        opener.close()
+
+    def test_helper(self) -> None:
+        """The helper refuses what is not for workers, overlooks nonsense, and goes on for all others."""
+        opener = Opener.start(self.rules)
+        self.addCleanup(opener.close)
+        opener.read_rules()
+        opener.commit()
+        process = opener._process
+        assert process is not None
+        descriptors = Path(f"/proc/{process.pid}/fd")
+
+        self.attack(opener.another, lambda: len([*descriptors.iterdir()]))
+        self.assertIn(str(self.rules), opener.read_rules().texts)
+
+    async def test_supervisor(self) -> None:
+        """So does the supervisor, where there is no helper."""
+        helper = Helper(self.rules, is_privileged=False)
+        helper.use(load(self.rules))
+        helper.commit()
+
+        def connect() -> socket.socket:
+            end = open_for_worker(reactor, helper)
+            end.settimeout(PATIENCE)
+            return end
+
+        await deferToThread(
+            self.attack,
+            lambda: blockingCallFromThread(reactor, connect),
+            lambda: len([*Path("/proc/self/fd").iterdir()]),
+        )
