@@ -261,7 +261,7 @@ class OpenerTest(SynchronousTestCase):
         """If it is gone, that is told."""
         process = self.opener._process
         assert process is not None
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)

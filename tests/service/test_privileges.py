@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
-from tests.processes.running import is_gone
+from tests.processes.running import is_gone, named, starter_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from txmux.processes.privilege.account import Account, AccountError, account_of
@@ -46,11 +46,6 @@ def ids_of(pid: int) -> dict[str, list[int]]:
     found = {name: list(map(int, words[name])) for name in ("Uid", "Gid", "Groups")}
     found["Cap"] = [int(words[name][0], 16) for name in ("CapPrm", "CapEff", "CapAmb")]
     return found
-
-
-def children_of(pid: int) -> list[int]:
-    """Give the processes that a process has started."""
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def python_for_everybody() -> tuple[str, ...]:
@@ -82,11 +77,6 @@ def free_low_port(test: SynchronousTestCase) -> int:
     raise AssertionError("there is no free port below 1024")
 
 
-def command_of(pid: int) -> str:
-    """Give the command line of a process."""
-    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-
-
 def ask(port: int) -> bytes:
     """Send a request, and give all of the answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
@@ -112,7 +102,7 @@ class DroppingTests(SynchronousTestCase):
         """Start a service that becomes nobody."""
         mux = Mux(self.folder, rules, f"user = nobody\n{settings}")
         self.addCleanup(mux.stop)
-        mux.child.wait_for("the process is user nobody from now on")
+        mux.child.wait_for("workers that serve")
         return mux
 
     def assert_nobody(self, pid: int, gid: int = _NOBODY.pw_gid) -> None:
@@ -136,12 +126,11 @@ class DroppingTests(SynchronousTestCase):
         self.assert_nobody(mux.child.pid, gid=1)
 
     def test_workers(self) -> None:
-        """Workers are that user as well, and so is their parent."""
+        """Workers are that user as well, and so are their supervisor and what they are forked of."""
         mux = self.mux("workers = 2")
-        mux.child.wait_for("workers that serve: 2")
-        workers = self.workers_of(mux)
+        workers = workers_of(mux.child.pid)
         self.assertEqual(len(workers), 2)
-        for pid in (mux.child.pid, *workers):
+        for pid in (mux.child.pid, starter_of(mux.child.pid), *workers):
             self.assert_nobody(pid)
         self.assertIn(b"403 Forbidden", ask(mux.port))
         mux.take_one()
@@ -155,7 +144,7 @@ class DroppingTests(SynchronousTestCase):
         os.chown(mux.log.parent, _NOBODY.pw_uid, -1)
         mux.log.rename(mux.log.with_name("old"))
         mux.child.process.send_signal(signal.SIGHUP)
-        eventually(mux.log.exists, "the log is there again")
+        mux.child.wait_for("rules reloaded")
         ask(mux.port)
         mux.take_one()
 
@@ -164,31 +153,22 @@ class DroppingTests(SynchronousTestCase):
         mux = self.mux()
         mux.log.rename(mux.log.with_name("old"))
         mux.child.process.send_signal(signal.SIGHUP)
-        eventually(mux.log.exists, "the log is there again")
+        mux.child.wait_for("rules reloaded")
         ask(mux.port)
         mux.take_one()
         self.assertEqual(mux.log.stat().st_uid, _NOBODY.pw_uid)
 
     def test_helper(self) -> None:
         """The helper is still root, and ends with the service, however that ends."""
-        for settings in ("", "workers = 2"):
-            mux = Mux(self.folder, _RULES, f"user = nobody\n{settings}")
-            self.addCleanup(mux.child.end)
-            mux.child.wait_for(
-                "workers that serve: 2" if settings else "is user nobody from now on"
-            )
-            helper = self.helper_of(mux)
-            self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
-            os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
-            ask(mux.port)
-            mux.child.process.kill()
-            eventually(lambda pid=helper: is_gone(pid), "the helper has ended")  # type: ignore[misc]
-
-    def helper_of(self, mux: Mux) -> int:
-        """Find it."""
-        pids = children_of(mux.child.pid)
-        (helper,) = (pid for pid in pids if "txmux.processes.privilege.opener" in command_of(pid))
-        return helper
+        mux = Mux(self.folder, _RULES, "user = nobody")
+        self.addCleanup(mux.child.end)
+        mux.child.wait_for("workers that serve")
+        (helper,) = named(mux.child.pid, "helper")
+        self.assertEqual(ids_of(helper)["Uid"], [0] * 4)
+        os.kill(helper, signal.SIGTERM)  # as systemd does it, which means the service
+        ask(mux.port)
+        mux.child.process.kill()
+        eventually(lambda: is_gone(helper), "the helper has ended")
 
     def secret(self, path: Path, name: str) -> None:
         """Write a certificate with a key that only root can read, in a folder that only root can look into."""
@@ -218,11 +198,11 @@ class DroppingTests(SynchronousTestCase):
         )
         self.addCleanup(mux.stop)
         mux.child.wait_for("workers that serve: 2")
-        workers = self.workers_of(mux)
+        workers = workers_of(mux.child.pid)
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
         eventually(lambda: mux.child.output.count("workers that serve: 2") > 1, "others serve")
-        successors = self.workers_of(mux)
+        successors = workers_of(mux.child.pid)
         self.assertEqual(set(workers) & set(successors), set())
         for pid in successors:
             self.assert_nobody(pid)
@@ -232,32 +212,31 @@ class DroppingTests(SynchronousTestCase):
         """An upgraded program goes on with the helper: it reads rules and keys that only root can read, opens a port below 1024, and so do its workers."""
         path = self.folder / "keys/site.pem"
         self.secret(path, "old.example")
-        for settings in ("", "workers = 2"):
-            mux = Upgrading(
-                self.folder,
-                self.secure(path),
-                f"user = nobody\n{settings}",
-                before=python_for_everybody(),
-            )
-            self.addCleanup(mux.kill)
-            helper = self.helper_of(mux)
-            self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
-            rules = mux.log.with_name("rules.ini")
-            rules.chmod(0o600)
-            port = free_low_port(self)
-            rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
-            mux.upgrade()
-            self.assertIn(b"403 Forbidden", ask(port))
-            self.assertEqual(self.shown(mux), b"old.example")
-            self.assert_nobody(mux.pid)
-            self.assertFalse(is_gone(helper))
-            self.secret(path, "new.example")
-            os.kill(mux.pid, signal.SIGHUP)
-            eventually(lambda m=mux: self.shown(m) == b"new.example", "the new one is shown")  # type: ignore[misc]
-            self.secret(path, "old.example")
-            mux.stop()
-            eventually(lambda pid=helper: is_gone(pid), "the helper has ended")  # type: ignore[misc]
-            self.assertFalse(mux.pidfile.exists())
+        mux = Upgrading(
+            self.folder,
+            self.secure(path),
+            "user = nobody\nworkers = 2",
+            before=python_for_everybody(),
+        )
+        self.addCleanup(mux.kill)
+        (helper,) = named(mux.child.pid, "helper")
+        self.assertEqual(mux.pidfile.stat().st_uid, 0)  # by the helper
+        rules = mux.log.with_name("rules.ini")
+        rules.chmod(0o600)
+        port = free_low_port(self)
+        rules.write_text(rules.read_text().replace(":0\n", f":0\n    127.0.0.1:{port}\n"))
+        mux.upgrade()
+        self.assertIn(b"403 Forbidden", ask(port))
+        self.assertEqual(self.shown(mux), b"old.example")
+        self.assert_nobody(mux.pid)
+        self.assertFalse(is_gone(helper))
+        self.secret(path, "new.example")
+        os.kill(mux.pid, signal.SIGHUP)
+        eventually(lambda: self.shown(mux) == b"new.example", "the new one is shown")
+        self.secret(path, "old.example")
+        mux.stop()
+        eventually(lambda: is_gone(helper), "the helper has ended")
+        self.assertFalse(mux.pidfile.exists())
 
     def test_pidfile(self) -> None:
         """The file that names the process may be in a folder of root's, where nobody else can look."""
@@ -278,41 +257,34 @@ class DroppingTests(SynchronousTestCase):
     def test_new_certificate(self) -> None:
         """A certificate that is renewed later, and that only root can read, is shown after a signal."""
         path = self.folder / "keys/site.pem"
-        for settings in ("", "workers = 2"):
-            self.secret(path, "old.example")
-            mux = self.mux(settings, self.secure(path))
-            self.assertEqual(self.shown(mux), b"old.example")
-            self.secret(path, "new.example")
-            mux.child.process.send_signal(signal.SIGHUP)
-            eventually(lambda m=mux: self.shown(m) == b"new.example", "the new one is shown")  # type: ignore[misc]
+        self.secret(path, "old.example")
+        mux = self.mux("workers = 2", self.secure(path))
+        self.assertEqual(self.shown(mux), b"old.example")
+        self.secret(path, "new.example")
+        mux.child.process.send_signal(signal.SIGHUP)
+        eventually(lambda: self.shown(mux) == b"new.example", "the new one is shown")
 
     def test_reload(self) -> None:
         """Changed rules may have a port below 1024, and a certificate in a folder of root's; errors change nothing."""
-        for settings in ("", "workers = 2"):
-            mux = self.mux(settings)
-            rules = mux.log.with_name("rules.ini")
-            before = rules.read_text()
-            path = self.folder / "keys/new.pem"
-            port = free_low_port(self)
-            self.secret(path, "new.example")
-            changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
-            rules.write_text(
-                f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
-            )
-            mux.child.process.send_signal(signal.SIGHUP)
-            mux.child.wait_for("rules not reloaded, all goes on as before: .*missing.pem")
-            rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
-            mux.child.process.send_signal(signal.SIGHUP)
-            mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
-            self.assertIn(b"403 Forbidden", ask(port))
-            self.assertEqual(self.shown(mux), b"new.example")
-            self.assert_nobody(mux.child.pid)
-            mux.stop()
-
-    def workers_of(self, mux: Mux) -> list[int]:
-        """Find the workers."""
-        pids = children_of(mux.child.pid)
-        return [pid for pid in pids if "txmux.processes.workers.child" in command_of(pid)]
+        mux = self.mux("workers = 2")
+        rules = mux.log.with_name("rules.ini")
+        before = rules.read_text()
+        path = self.folder / "keys/new.pem"
+        port = free_low_port(self)
+        self.secret(path, "new.example")
+        changed = before.replace(":0\n", f":0\n    127.0.0.1:{port}\n").partition("[route")[0]
+        rules.write_text(
+            f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path.parent}/missing.pem\n"
+        )
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for("rules not reloaded, all goes on as before: .*missing.pem")
+        rules.write_text(f"{changed}\n[route new]\nmatch = tls\nterminate_tls = {path}\n")
+        mux.child.process.send_signal(signal.SIGHUP)
+        mux.child.wait_for(r"rules reloaded: 1 route new \(new\)")
+        self.assertIn(b"403 Forbidden", ask(port))
+        self.assertEqual(self.shown(mux), b"new.example")
+        self.assert_nobody(mux.child.pid)
+        mux.stop()
 
     def test_own_log(self) -> None:
         """A file that is there already keeps its owner."""
