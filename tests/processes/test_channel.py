@@ -1,4 +1,4 @@
-"""What parent and workers tell each other."""
+"""What supervisor and workers tell each other."""
 
 from __future__ import annotations
 

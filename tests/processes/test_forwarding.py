@@ -1,4 +1,4 @@
-"""A worker's log, when the parent takes nothing for a while."""
+"""A worker's log, when the supervisor takes nothing for a while."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ForwardingTest(TestCase):
 
     timeout = 60
 
-    async def test_stalled_parent(self) -> None:
+    async def test_stalled_supervisor(self) -> None:
         """They are kept up to a limit, at the same cost however many wait; how many are lost is told; other messages are never lost."""
-        parent, own = socket.socketpair()
-        self.addCleanup(parent.close)
+        supervisor, own = socket.socketpair()
+        self.addCleanup(supervisor.close)
         channel = Channel({}, lambda: None, reactor)
         attach(reactor, channel, own)
         log = Logger(namespace="txmux.access", observer=Forwarding(channel))
@@ -39,9 +39,9 @@ class ForwardingTest(TestCase):
         self.assertLess(min(spent[-5:]), 5 * min(spent[:5]))
         self.assertLess(channel.backlog(), 5 * 2**20)
         channel.send("ready")
-        received = await self.read_until(parent, b"", b'"ready"')
+        received = await self.read_until(supervisor, b"", b'"ready"')
         log.info("{line}", line="last")
-        received = await self.read_until(parent, received, b'"last"')
+        received = await self.read_until(supervisor, received, b'"last"')
         messages: list[dict[str, Any]] = [*map(json.loads, received.splitlines())]
         (told,) = [message["text"] for message in messages if message["kind"] == "log"]
         lines = sum(message["kind"] == "access" for message in messages)
@@ -50,11 +50,11 @@ class ForwardingTest(TestCase):
         channel.close()
         await deferLater(reactor, 0)
 
-    async def read_until(self, parent: socket.socket, received: bytes, end: bytes) -> bytes:
+    async def read_until(self, supervisor: socket.socket, received: bytes, end: bytes) -> bytes:
         """Read on until something has come."""
-        parent.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        supervisor.setblocking(False)  # noqa: FBT003 - the socket module's signature
         while end not in received[-2000:]:
             await deferLater(reactor, 0)
             with contextlib.suppress(BlockingIOError):
-                received += parent.recv(2**20)
+                received += supervisor.recv(2**20)
         return received

@@ -16,7 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.interop.children import eventually
 from tests.interop.mux import Mux
 from tests.processes.manager import Manager
-from tests.processes.running import RULES, WorkersTestCase, is_gone, listening_inode, workers_of
+from tests.processes.running import (
+    RULES,
+    WorkersTestCase,
+    family_of,
+    is_gone,
+    listening_inode,
+    workers_of,
+)
 from tests.processes.upgrading import Upgrading
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
@@ -165,21 +172,20 @@ class LifeTest(ServiceTestCase):
 
     def test_life(self) -> None:
         """It is ready when it serves, reloads between two messages, and stops."""
-        for settings in ("", "workers = 2"):
-            mux = self.service(settings)
-            self.manager.wait_for(READY="1", STATUS="serving")
-            self.be_closed(mux)
-            mux.child.process.send_signal(signal.SIGHUP)
-            self.assertIn("MONOTONIC_USEC", self.manager.wait_for(RELOADING="1"))
-            self.assertIn("STATUS", self.manager.wait_for(READY="1"))
-            rules = mux.log.with_name("rules.ini")
-            rules.write_text(f"nonsense\n{rules.read_text()}")
-            mux.child.process.send_signal(signal.SIGHUP)
-            self.manager.wait_for(RELOADING="1")
-            said = self.manager.wait_for(READY="1")["STATUS"]
-            self.assertTrue(said.startswith(f"serving; rules not reloaded: {rules}:1: "), said)
-            mux.stop()
-            self.manager.wait_for(STOPPING="1")
+        mux = self.service("workers = 2")
+        self.manager.wait_for(READY="1", STATUS="serving")
+        self.be_closed(mux)
+        mux.child.process.send_signal(signal.SIGHUP)
+        self.assertIn("MONOTONIC_USEC", self.manager.wait_for(RELOADING="1"))
+        self.assertIn("STATUS", self.manager.wait_for(READY="1"))
+        rules = mux.log.with_name("rules.ini")
+        rules.write_text(f"nonsense\n{rules.read_text()}")
+        mux.child.process.send_signal(signal.SIGHUP)
+        self.manager.wait_for(RELOADING="1")
+        said = self.manager.wait_for(READY="1")["STATUS"]
+        self.assertTrue(said.startswith(f"serving; rules not reloaded: {rules}:1: "), said)
+        mux.stop()
+        self.manager.wait_for(STOPPING="1")
 
     def test_watchdog(self) -> None:
         """The watchdog hears of it, and not while a worker does nothing."""
@@ -225,27 +231,24 @@ class StoreTest(ServiceTestCase):
         return clients
 
     def test_next_process(self) -> None:
-        """After a crash of the parent, and after a restart, nobody has been refused, and the sockets are the same."""
-        for settings in ("", "workers = 2"):
-            path = self.own_folder / "x.sock"
-            rules = f"{RULES}    unix:{path}\n"
-            mux = self.service(settings, rules)
+        """After a crash of the supervisor, and after a restart, nobody has been refused, and the sockets are the same."""
+        path = self.own_folder / "x.sock"
+        rules = f"{RULES}    unix:{path}\n"
+        mux = self.service("workers = 2", rules)
+        self.manager.wait_for(READY="1")
+        inode = listening_inode(mux.port)
+        names = {"tcp": ("127.0.0.1", mux.port), "unix": str(path)}
+        for end in (signal.SIGKILL, signal.SIGTERM):
+            self.end(mux, end)
+            clients = self.wait_for_clients(names)
+            mux = self.service("workers = 2", rules)
+            self.assertEqual(names["tcp"], ("127.0.0.1", mux.port))
+            self.assertEqual(listening_inode(mux.port), inode)
+            for client in clients:
+                self.assertEqual(client.recv(1), b"")
             self.manager.wait_for(READY="1")
-            inode = listening_inode(mux.port)
-            names = {"tcp": ("127.0.0.1", mux.port), "unix": str(path)}
-            for end in (signal.SIGKILL, signal.SIGTERM):
-                self.end(mux, end)
-                clients = self.wait_for_clients(names)
-                mux = self.service(settings, rules)
-                self.assertEqual(names["tcp"], ("127.0.0.1", mux.port))
-                self.assertEqual(listening_inode(mux.port), inode)
-                for client in clients:
-                    self.assertEqual(client.recv(1), b"")
-                self.manager.wait_for(READY="1")
-                self.assertEqual(len(self.manager.store), 2)
-            mux.stop()
-            self.drop()
-            path.unlink()
+            self.assertEqual(len(self.manager.store), 2)
+        mux.stop()
 
     def test_admin(self) -> None:
         """So is the socket at which the service is asked: who has asked meanwhile gets an answer."""
@@ -267,16 +270,10 @@ class StoreTest(ServiceTestCase):
 
     def end(self, mux: Mux, number: signal.Signals) -> None:
         """End a service, and wait until all of its processes are gone."""
-        pids = workers_of(mux.child.pid)
+        pids = family_of(mux.child.pid)[1:]
         mux.child.process.send_signal(number)
         mux.child.process.wait(60)
         eventually(lambda: all(map(is_gone, pids)), "all have ended")
-
-    def drop(self) -> None:
-        """Keep nothing any more, as after a stop."""
-        for descriptor in self.manager.store.values():
-            os.close(descriptor)
-        self.manager.store.clear()
 
     def test_changed(self) -> None:
         """What the rules do not name any more is given up; a UNIX socket whose file is gone is made anew."""
