@@ -174,7 +174,7 @@ def _tcp_sockets(port: str) -> list[list[str]]:
 
 
 class WorkersTestCase(InteropTestCase):
-    """Starts services with two workers, and clients and backends for them."""
+    """Starts services, two workers each by default, and clients and backends for them."""
 
     def start(
         self, rules: str = RULES, settings: str = "workers = 2", before: Sequence[str] = ()
