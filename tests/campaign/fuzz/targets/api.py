@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -45,6 +46,20 @@ def _counters() -> Counters:
     return counters
 
 
+class _Worker:
+    """A worker in this process."""
+
+    number = 0
+
+    def __init__(self, running: Serving) -> None:
+        self._inside = Inside(running)
+        self.listen = self._inside.listen
+
+    async def ask(self, kind: str, *, seconds: float | None, **values: Any) -> Any:
+        answer = self._inside.handlers[kind](**values)
+        return await answer if isawaitable(answer) else answer
+
+
 class Administered(Steering):
     """What an operator can do to a service, but for what ends it."""
 
@@ -59,7 +74,7 @@ class Administered(Steering):
 
     @override
     def processes(self) -> Sequence[Askable]:
-        return [Inside(self._serving)]
+        return [_Worker(self._serving)]
 
     @property
     @override
