@@ -122,7 +122,7 @@ class MuxService(Steering, Service):
             self._sockets,
             named,
             self._fail,
-            self._serve_again,
+            self._successor_ended,
             self.reload,
             self._notifier,
             self._privilege,
@@ -211,9 +211,12 @@ class MuxService(Steering, Service):
         if self._supervisor is not None and self._changeover.has_successor:
             Deferred.fromCoroutine(self._supervisor.leave()).addCallback(left)
 
-    def _serve_again(self) -> None:
+    def _successor_ended(self) -> None:
+        """Serve again, unless the new process was to end: then nobody is to come here, either."""
         supervisor = self._supervisor
-        if supervisor is not None:
+        if self._changeover.has_successor:
+            self._end()
+        elif supervisor is not None:
             supervisor.serve_again()
             self._changeover.serve_again(supervisor.answers)
 

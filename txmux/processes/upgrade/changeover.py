@@ -52,7 +52,8 @@ class Changeover:
         sockets: Those of the service.
         pidfile: Names the process that serves, if it is wanted.
         failed: Is called if the old process ends before this one serves.
-        orphaned: Is called if the new process ends while this one, in whose place it is, has not ended yet.
+        orphaned: Is called if the new process ends while this one, in whose place it is, has not ended yet; `has_successor` tells
+            whether it was to.
         reload: Reads the rules again, for the old process.
         notifier: Leads to systemd, which may have kept sockets.
         privilege: What the service may do beyond its user.
@@ -340,11 +341,11 @@ class Changeover:
 
     def _has_ended(self, how: str) -> str:
         """Serve again, since the process that took the place of this one has ended without being told to, and this one has not yet."""
-        if self._successor is not None and self._successor.leaves:
-            return how
-        self._successor = None
+        if self._successor is not None and not self._successor.leaves:
+            self._successor = None
         if not self._is_stopping:
-            _log.error("the new process {how}; this one serves again", how=how)
+            if not self.has_successor:
+                _log.error("the new process {how}; this one serves again", how=how)
             self._orphaned()
         return how
 
