@@ -244,7 +244,6 @@ class RemovedListenersTest(SynchronousTestCase):
         self.limits = SharedLimits.make(
             limited("a", "b"), 16, lambda names: {*names} & (self.in_force | self.pending)
         )
-        self.limits.share()
         self.addCleanup(self.limits.close)
         self.worker = SharedLimits(os.dup(self.limits.descriptor), self.limits.layout)
         self.addCleanup(self.worker.close)
@@ -493,7 +492,6 @@ class ExpectedTest(SynchronousTestCase):
     def service(self) -> SharedLimits:
         """Make the memory of one."""
         made = SharedLimits.make(parse(RULES, "x"), 2)
-        made.share()
         self.addCleanup(made.close)
         return made
 

@@ -151,8 +151,8 @@ class UpgradeTest(UpgradeTestCase):
         self.assertEqual(mux.take_one()["bytes_in"], 9)
         mux.stop()
 
-    def test_undecided(self) -> None:
-        """One that is not decided yet goes on in the old process, which ends when it has."""
+    def undecided(self) -> tuple[Upgrading, socket.socket, int]:
+        """Upgrade a service whose old process keeps a client that is not decided yet, and give all three."""
         mux = self.service(
             "drain_timeout = 10m",
             "detect_timeout = 10m\n[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n",
@@ -162,6 +162,11 @@ class UpgradeTest(UpgradeTestCase):
         mux.ask()
         old = mux.switched()
         mux.child.wait_for("connections handed over: 0")
+        return mux, client, old
+
+    def test_undecided(self) -> None:
+        """One that is not decided yet goes on in the old process, which ends when it has."""
+        mux, client, old = self.undecided()
         self.assertFalse(is_gone(old))
         client.sendall(b"x")
         server = self.accept_from(self.backend_of[mux], b"x")
@@ -197,6 +202,18 @@ class UpgradeTest(UpgradeTestCase):
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
 
+
+    def test_stopped(self) -> None:
+        """If the new process is stopped while the old one still has a connection, the old one serves that to its end, and nobody else."""
+        mux, client, old = self.undecided()
+        mux.terminate()
+        eventually(lambda: not mux.inodes(), "nobody listens any more")
+        client.sendall(b"x")
+        server = self.accept_from(self.backend_of[mux], b"x")
+        self.answers(client, server)
+        self.assertFalse(is_gone(old))
+        self.over(client, server)
+        mux.assert_stopped()
 
 class BrokenTest(UpgradeTestCase):
     """One that fails: the old process goes on, and says why."""
