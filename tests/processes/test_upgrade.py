@@ -202,7 +202,6 @@ class UpgradeTest(UpgradeTestCase):
         mux.stop()
         eventually(lambda: is_gone(helper), "the helper has ended")
 
-
     def test_stopped(self) -> None:
         """If the new process is stopped while the old one still has a connection, the old one serves that to its end, and nobody else."""
         mux, client, old = self.undecided()
@@ -214,6 +213,7 @@ class UpgradeTest(UpgradeTestCase):
         self.assertFalse(is_gone(old))
         self.over(client, server)
         mux.assert_stopped()
+
 
 class BrokenTest(UpgradeTestCase):
     """One that fails: the old process goes on, and says why."""
