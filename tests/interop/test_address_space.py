@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.interop.children import PATIENCE, InteropTestCase, eventually, leave_unmeasured
 from tests.interop.mux import Mux
+from tests.processes.running import workers_of
 from tests.support.echo import EchoServer
 
 _CLIENTS = 400
@@ -32,7 +33,7 @@ class AddressSpaceTests(InteropTestCase):
         mux = Mux(self.folder, rules, f"relay = {relay}")
         self.addCleanup(mux.child.end)
         self.assertTrue(self.is_served(mux, PATIENCE))
-        pid = mux.child.process.pid
+        (pid,) = workers_of(mux.child.pid)
         found = re.search(r"VmSize:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
         assert found is not None
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

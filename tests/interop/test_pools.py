@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.interop.children import Child, InteropTestCase, output_of
+from tests.interop.children import Child, InteropTestCase, eventually, output_of
 from tests.interop.mux import Mux
 from tests.interop.pools_case import pool_rules
 from tests.interop.postgres import start_postgres
@@ -162,10 +162,10 @@ class HangingTests(InteropTestCase):
         self.assertEqual(self.reason(mux), "done")
         child.process.send_signal(signal.SIGSTOP)
         mux.child.wait_for(rf"{listening} is down: checks that failed: 2, ")
-        self.assertEqual(self.reason(mux), "no-server")
+        eventually(lambda: self.reason(mux) == "no-server", "the worker knows")
         child.process.send_signal(signal.SIGCONT)
         mux.child.wait_for(rf"{listening} is up: checks that succeeded: 1")
-        self.assertEqual(self.reason(mux), "done")
+        eventually(lambda: self.reason(mux) == "done", "the worker knows")
         self.assertEqual(mux.child.output.count(f"{listening} is "), 2)
 
     def reason(self, mux: Mux) -> str:

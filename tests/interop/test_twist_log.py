@@ -16,7 +16,7 @@ class LogFormatTests(InteropTestCase):
         rules = self.folder / "rules.ini"
         rules.write_text("[listen public]\nendpoint = 127.0.0.1:0\n")
         child = self.own(Child(*twist_command(), *options, "txmux", "--rules", rules))
-        child.wait_for("Starting reactor")
+        child.wait_for("workers that serve")
         child.process.terminate()
         child.wait()
         return child.output.replace("\x1e", "").splitlines()  # RFC 7464

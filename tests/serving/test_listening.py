@@ -9,7 +9,7 @@ import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import has_ipv6
-from txmux.rules.model import Listener
+from txmux.rules.model import Keepalive, Listener
 from txmux.serving.listening import ListenAddress, listen_address, open_socket
 from txmux.serving.places import open_place, places_of
 
@@ -102,3 +102,24 @@ class OpenTest(SynchronousTestCase):
         with open_socket(ListenAddress(socket.AF_INET, "0.0.0.0", 0, 16)) as first:
             port = first.getsockname()[1]
             open_socket(ListenAddress(socket.AF_INET6, "::", port, 16)).close()
+
+
+class InheritedTest(SynchronousTestCase):
+    """What connections inherit from the socket that listens."""
+
+    def test_before_a_worker_serves(self) -> None:
+        """A client that comes before any port is made has the listener's keepalive."""
+        for keepalive, enabled in ((Keepalive(7, 8, 9), 1), (None, 0)):
+            listener = Listener("a", ("127.0.0.1:0",), keepalive=keepalive)
+            (place,) = places_of(listener)
+            with (
+                open_place(place, None) as listening,
+                socket.create_connection(listening.getsockname()),
+            ):
+                listening.settimeout(60)
+                with listening.accept()[0] as accepted:
+                    found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    self.assertEqual(found, enabled)
+                    if keepalive is not None:
+                        idle = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                        self.assertEqual(idle, keepalive.idle)

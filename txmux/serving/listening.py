@@ -6,13 +6,17 @@ import errno
 import ipaddress
 import socket
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from txmux.rules.reading.datagrams import is_for_datagrams, listening_place
 from txmux.rules.reading.endpoints import short_form
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
+from txmux.sockets.options import set_options
+
+if TYPE_CHECKING:
+    from txmux.sockets.options import SocketOption
 
 _FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 """IP_FREEBIND and IPV6_FREEBIND: ip(7), ``linux/in.h``, ``linux/in6.h``."""
@@ -30,6 +34,7 @@ class ListenAddress:
         both: Whether an IPv6 socket takes IPv4 clients, too.
         freebind: Whether the address need not be one of this machine.
         datagrams: Whether it is for UDP.
+        options: Further options, which connections inherit.
     """
 
     family: socket.AddressFamily
@@ -39,6 +44,7 @@ class ListenAddress:
     both: bool = False
     freebind: bool = False
     datagrams: bool = False
+    options: tuple[SocketOption, ...] = ()
 
     @property
     def name(self) -> str:
@@ -115,6 +121,7 @@ def _open(address: ListenAddress) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not address.both)
         if address.freebind:
             opened.setsockopt(*_FREEBIND[address.family], 1)
+        set_options(opened, address.options)
         opened.bind(_address(address))
         if not address.datagrams:
             opened.listen(address.backlog)

@@ -10,11 +10,13 @@ import attrs
 from txmux.rules.reading.endpointstrings import SERVER, split_arguments
 from txmux.serving.listening import listen_address, open_socket
 from txmux.serving.unix import open_unix_socket, unix_path
+from txmux.sockets.options import NO_KEEPALIVE, keepalive_options
 
 if TYPE_CHECKING:
     from typing import Any
 
     from txmux.rules.model import Listener
+    from txmux.sockets.options import SocketOption
 
 
 @attrs.frozen
@@ -30,6 +32,7 @@ class Place:
         kind: ``tcp``, ``unix`` and ``systemd`` are sockets that several processes can accept from; anything else is for
             Twisted to open.
         setting: The key of ``[txmux]`` that names it, if it is not of a listener.
+        options: What its connections inherit, also those that come before a worker serves.
     """
 
     listener: str
@@ -39,6 +42,7 @@ class Place:
     kind: str
     freebind: bool = False
     setting: str = ""
+    options: tuple[SocketOption, ...] = attrs.field(default=(), eq=False)
 
     @property
     def section(self) -> str:
@@ -54,10 +58,13 @@ class Place:
 def places_of(listener: Listener) -> list[Place]:
     """Give the places of a listener, in their order."""
     found = []
+    asks = listener.keepalive
+    options = keepalive_options(asks.idle, asks.interval, asks.count) if asks else NO_KEEPALIVE
     for number, text in enumerate(listener.endpoints):
         # Each that is to have any free port has one of its own.
         key, kind, backlog = identity(text, listener.backlog, f"{listener.name} {number}")
-        found.append(Place(listener.name, text, backlog, key, kind, listener.freebind))
+        place = Place(listener.name, text, backlog, key, kind, listener.freebind)
+        found.append(attrs.evolve(place, options=options))
     return found
 
 
@@ -100,7 +107,8 @@ def open_place(place: Place, reactor: Any) -> socket.socket:
     """
     address = listen_address(place.text, place.backlog)
     if address is not None:
-        return open_socket(attrs.evolve(address, freebind=place.freebind))
+        options = () if address.datagrams else place.options
+        return open_socket(attrs.evolve(address, freebind=place.freebind, options=options))
     if place.kind == "unix":
         return open_unix_socket(split_arguments(place.text), place.backlog)
     from twisted.internet.endpoints import (  # noqa: PLC0415 - it imports all of TLS

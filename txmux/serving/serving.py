@@ -88,7 +88,11 @@ class Serving:
         self._access_log = access_log
         self._reactor = reactor
         self.engine = engine = Engine(
-            reactor, rules.settings.relay, hops, shared=shared, column=column
+            reactor,
+            rules.settings.relay,
+            hops,
+            shared=shared and rules.settings.workers > 1,
+            column=column,
         )
         self._upstreams = Upstreams(
             reactor, engine.clock, engine.dial, checking=checking, column=engine.column
