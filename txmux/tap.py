@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import MultiService
+from twisted.application.twist._options import TwistOptions
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
@@ -86,8 +87,9 @@ class Options(usage.Options):
             self.rules = read_rules(self["rules"])
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
-        # `twist` has no reactor yet, unless --reactor names one.
-        self.starter = start_early() if can_fork() else None
+        # `twist` has no reactor yet, unless --reactor names one. `twistd` may change user, folder and more before it starts the service.
+        is_twist = isinstance(self.parent, TwistOptions)
+        self.starter = start_early() if is_twist and can_fork() else None
         name_process("supervisor")
 
 

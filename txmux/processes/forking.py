@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from importlib import import_module
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Child", "can_fork", "exit_after", "ignore_signals", "name_process", "spawn"]
 
+_PATIENCE = 2.0
+"""Seconds that a process has to end."""
 _SET_NAME = 15  # prctl(2)
 _STDERR = 2
 _FOR_THE_SUPERVISOR = (signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -42,9 +45,15 @@ class Child:
         self.connection = connection
 
     def wait(self) -> None:
-        """Wait until it has ended, which it does when `connection` is closed."""
-        with suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        """Wait until it has ended, which it does when `connection` is closed; one that is halted is ended, if this process may do that."""
+        until = time.monotonic() + _PATIENCE
+        with suppress(ChildProcessError, PermissionError):
+            while os.waitpid(self.pid, os.WNOHANG) == (0, 0):
+                if time.monotonic() > until:
+                    os.kill(self.pid, signal.SIGKILL)
+                    os.waitpid(self.pid, 0)
+                    break
+                time.sleep(0.005)
 
 
 def can_fork() -> bool:

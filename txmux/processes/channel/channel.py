@@ -58,6 +58,7 @@ class Channel(Protocol):
             the answer if somebody has asked; a `MuxError` is told as it is.
         lost: Is called when the other process has closed its end, most likely because it has ended.
         clock: For time limits.
+        takes_descriptors: Whether any may come.
 
     Attributes:
         handlers: What is called; more may be added.
@@ -74,8 +75,11 @@ class Channel(Protocol):
         handlers: dict[str, Callable[..., object]],
         lost: Callable[[], object],
         clock: IReactorTime,
+        *,
+        takes_descriptors: bool = True,
     ) -> None:
         self.handlers = handlers
+        self._takes_descriptors = takes_descriptors
         self._lost = lost
         self.clock = clock
         self._numbers = itertools.count(1)
@@ -84,6 +88,7 @@ class Channel(Protocol):
         self._begun: list[bytes] = []
         self._signatures: dict[Callable[..., object], inspect.Signature] = {}
         self._is_deaf = False
+        self._waiting = 0
         self.is_open = True
 
     def send(self, kind: str, **values: Any) -> None:
@@ -144,7 +149,11 @@ class Channel(Protocol):
 
     def descriptors_received(self, descriptors: list[int]) -> None:
         """Keep descriptors for the message that they belong to."""
-        self._received.append(descriptors)
+        if self._takes_descriptors:
+            self._received.append(descriptors)
+        else:
+            _close(descriptors)
+            self._close_to(TypeError("it has descriptors"))
 
     def cut_off(self) -> None:
         """Note that what is sent from now on would not arrive."""
@@ -157,8 +166,12 @@ class Channel(Protocol):
             self._begun.append(lines[0])
             lines[0] = b"".join(self._begun)
             self._begun.clear()
-        if rest:
+        if rest and not self._is_deaf:
             self._begun.append(rest)
+            self._waiting = len(rest) if lines else self._waiting + len(rest)
+            if self._waiting > _LONGEST:
+                self._begun.clear()
+                self._close_to(ValueError("a line is too long"))
         for line in lines:
             self._line_received(line)
 
@@ -282,6 +295,9 @@ class Channel(Protocol):
         self._received.clear()
         self._lost()
 
+
+_LONGEST = 2**28
+"""Bytes of a message."""
 
 _NAMED = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
 

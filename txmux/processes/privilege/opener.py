@@ -47,10 +47,12 @@ class Opener:
 
     Args:
         connection: Leads to it.
+        patience: Seconds that an answer may take.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(_PATIENCE)
+    def __init__(self, connection: socket.socket, patience: float = _PATIENCE) -> None:
+        connection.settimeout(patience)
+        self._patience = patience
         self._connection = connection
         self._folder = Path.cwd()
         self._number = 0
@@ -169,7 +171,7 @@ class Opener:
                     os.close(descriptor)
                 answer, received = self._receive()
             if self._number == 1:  # it has started
-                self._connection.settimeout(_PATIENCE)
+                self._connection.settimeout(self._patience)
         except (EOFError, ConnectionError):
             raise OSError(
                 errno.EPIPE, "the helper that opens files has ended: restart the service"

@@ -113,9 +113,7 @@ class Supervisor:
         self.counters = counters
         self.starter = starter
         self._counting = dict(counters.layout.places)
-        self.pool = pool = Pool(
-            self._worker, reactor, lambda: Deferred.fromCoroutine(self.close_unused())
-        )
+        self.pool = pool = Pool(self._worker, reactor, self._look_after)
         self.exchange = Exchange(pool, accepting=accepting)
         self._is_started = False
         self._left: set[str] = set()
@@ -279,6 +277,7 @@ class Supervisor:
             self.pool.let_accept(worker)
         if self.pool.are_ready():
             self._log.info("workers that serve: {count}", count=len(self.pool.workers))
+            self.starter.become_user()
             self._served()
 
     def replace(self, worker: Worker) -> None:
@@ -344,6 +343,11 @@ class Supervisor:
                 self._left.add(key)
             else:
                 close_socket(key, opened)
+
+    def _look_after(self) -> None:
+        """Do what is due each second."""
+        self.starter.ping()
+        Deferred.fromCoroutine(self.close_unused())
 
     async def close_unused(self) -> None:
         """Close sockets for datagrams of removed listeners whose last flow has ended, or goes on in a worker that is about to end."""
@@ -443,6 +447,7 @@ class Supervisor:
 
     def _forget_next(self, following: _Next) -> None:
         self._next = None
+        self.starter.use(self._rules)
         self.pool.drop_added()
         for worker in following.asked:
             worker.tell("abandon")
@@ -451,6 +456,7 @@ class Supervisor:
         self.is_changing = False
         self._next = None
         self._rules = following.rules
+        self.starter.use(self._rules)
         self._lists.hold(self._rules)
         self._files.commit()
         self.generation = following.generation
@@ -545,10 +551,16 @@ class Supervisor:
         """Have all workers end when their connections have, and kill those that do not; others may be started meanwhile."""
         workers = self.pool.leave()
         seconds = self._rules.settings.drain_timeout + _GRACE
-        self._deadline = deadline = self._reactor.callLater(seconds, _kill_all, workers)
+        self._deadline = deadline = self._reactor.callLater(seconds, self._kill_all, workers)
         await gatherResults([worker.stop() for worker in workers])
         if deadline.active():
             deadline.cancel()
+
+    def _kill_all(self, workers: Sequence[Worker]) -> None:
+        for worker in workers:
+            worker.kill()
+        # It may be halted, and would not report their ends.
+        self.starter.kill()
 
     def serve_again(self) -> None:
         """Start workers anew, after `leave`, which may still be under way."""
@@ -578,11 +590,6 @@ class Supervisor:
         self.pool.tell("reopen")
 
     reopen_files = reopen_log
-
-
-def _kill_all(workers: Sequence[Worker]) -> None:
-    for worker in workers:
-        worker.kill()
 
 
 @attrs.define(eq=False)

@@ -43,6 +43,9 @@ __all__ = ["Changeover"]
 
 _log = Logger()
 
+_RELOADS = 180.0
+"""Seconds that the new process may take to reload, when all connections have come."""
+
 
 class Changeover:
     """What a service is told of both.
@@ -284,7 +287,7 @@ class Changeover:
         """Have the process that serves now read the rules again."""
         assert self._successor is not None  # noqa: S101 - nobody asks before
         try:
-            told = await self._successor.channel.ask("reload")
+            told = await self._successor.channel.ask("reload", seconds=_RELOADS)
             return Report(bool(told["ok"]), str(told["changes"]), tuple(told["errors"]))
         except (ChannelError, KeyError, TypeError) as problem:
             return Report.refused(f"the new process has not reloaded: {problem}")

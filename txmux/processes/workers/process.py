@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkerProcess", "run"]
 
+_PATIENCE = 5.0
+"""Seconds that a file may take to be opened: less than those after which a worker that does not answer is replaced."""
+
 
 class WorkerProcess:
     """Serves what its supervisor tells it to, until the supervisor tells it to stop, or has ended.
@@ -185,7 +188,7 @@ class WorkerProcess:
 
     async def _serve(self, start: Start, opened: Opened) -> None:
         if opened.opener is not None:
-            use_helper(Opener(opened.opener).open_file)
+            use_helper(Opener(opened.opener, _PATIENCE).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
         try:

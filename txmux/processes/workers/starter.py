@@ -13,6 +13,7 @@ packet      from        says
                         process than when it forked this one; the first packet
 ``become``  supervisor  user ID, group ID and groups to switch to, before any worker is forked
 ``import``  supervisor  modules that workers of other rules need
+``ping``    supervisor  nothing; it is answered by ``pong``, or the starter is taken for halted
 ``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
                         descriptor of its channel
 ``forked``  starter     the worker's number and process ID, or why it cannot be forked
@@ -77,6 +78,8 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
     if do == "stderr":
         os.dup2(descriptors[0], _STDERR)
         os.close(descriptors[0])
+    elif do == "ping":
+        _send(connection, "pong")
     elif do == "become":
         _become(**question)
     elif do == "import":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
 
     from txmux.processes.forking import Child
+    from txmux.processes.privilege.account import Account
     from txmux.processes.privilege.sandbox import Sandbox
     from txmux.rules.model import Rules
 
 __all__ = ["Starter", "StarterError", "start_early"]
 
 _PACKET = 65536  # bytes
+_MOST_SILENT = 30
+"""Seconds without an answer after which the process is ended: what it imports may take long on a busy machine."""
 _STDERR = 2
 _MODULE = "txmux.processes.workers.starter"
 
@@ -78,6 +82,7 @@ class Starter:
         self._back_off = BackOff()
         self._again: IDelayedCall | None = None
         self._rules: Rules | None = None
+        self._becomes_later: Account | None = None
         self._ended: Callable[[int, int], object] = lambda _pid, _status: None
         self._lost: Callable[[], object] = lambda: None
 
@@ -111,10 +116,31 @@ class Starter:
         plain = all(place.is_plain for one in rules.listeners for place in places_of(one))
         # A worker that opens ports by Twisted becomes the user by itself, when it has opened them.
         if account is not None and not account.is_current and plain:
-            self._connection.send(
-                do="become", uid=account.uid, gid=account.gid, groups=account.groups()
-            )
+            self._become(account)
+        elif account is not None and not account.is_current:
+            self._becomes_later = account
         self.use(rules)
+
+    def become_user(self) -> None:
+        """Give up root, which was kept for endpoints that a worker opens by Twisted: they are open."""
+        account, self._becomes_later = self._becomes_later, None
+        if account is not None and self._connection is not None:
+            self._become(account)
+
+    def _become(self, account: Account) -> None:
+        assert self._connection is not None  # noqa: S101 - whoever calls this has looked
+        groups = account.groups()
+        self._connection.send(do="become", uid=account.uid, gid=account.gid, groups=groups)
+
+    def ping(self) -> None:
+        """See whether the process does its work, and end it if it does not: another one is started. To be called each second."""
+        if self._connection is not None:
+            self._connection.ping()
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._connection is not None:
+            self._connection.kill()
 
     def use(self, rules: Rules) -> None:
         """Have workers that are forked from now on find imported what these rules need."""
@@ -163,8 +189,8 @@ class Starter:
         else:
             try:
                 self._connect(spawn(_MODULE))
-            except OSError as problem:
-                why = problem.strerror
+            except (OSError, MuxError) as problem:
+                why = getattr(problem, "strerror", None) or str(problem)
         if why is not None:
             delay = self._back_off.delay(0)
             self._log.error("no worker can be started for {delay:g} s: {why}", delay=delay, why=why)
@@ -196,6 +222,8 @@ class _Connection(FileDescriptor):
     ) -> None:
         super().__init__(reactor)
         self._child = child
+        child.connection.setblocking(False)  # noqa: FBT003 - the socket module's signature
+        self._silent = 0
         self._ended = ended
         self._lost: Callable[[], object] | None = lost
         self._forking: dict[int, Deferred[int]] = {}
@@ -207,10 +235,23 @@ class _Connection(FileDescriptor):
         with suppress(OSError):  # its end is reported next
             socket.send_fds(self._child.connection, [json.dumps(packet).encode()], descriptors)
 
+    def ping(self) -> None:
+        self._silent += 1
+        if self._silent > _MOST_SILENT:
+            self.kill()
+        elif self._silent == 1:
+            self.send(do="ping")
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._child.pid, signal.SIGKILL)
+
     def fork(self, number: int, channel: int, **how: Any) -> Deferred[int]:
         packet = json.dumps({"do": "fork", "number": number, **how}).encode()
         try:
             socket.send_fds(self._child.connection, [packet], [channel])
+        except ConnectionError:
+            return fail(StarterError("the process that starts workers has ended"))
         except OSError as problem:
             return fail(StarterError(problem.strerror or str(problem)))
         forked: Deferred[int] = Deferred()
@@ -219,11 +260,18 @@ class _Connection(FileDescriptor):
 
     def doRead(self) -> Failure | None:
         packet = b""
-        with suppress(OSError):
+        try:
             packet = self._child.connection.recv(_PACKET)
+        except BlockingIOError:
+            return None
+        except OSError:
+            pass
         if not packet:
             return Failure(ConnectionDone())
+        self._silent = 0
         told = parse_json(packet)
+        if told["kind"] == "pong":
+            return None
         if told["kind"] == "ended":
             self._ended(told["pid"], told["status"])
         elif (forked := self._forking.pop(told["number"], None)) is not None:
@@ -273,6 +321,8 @@ def installed_code() -> str:
         folders.sort()
         for name in sorted(files):
             if name.endswith(".py"):
-                status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - there are hundreds
-                digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+                digest.update(name.encode())
+                with suppress(OSError):  # it is being replaced just now
+                    status = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118 - there are hundreds
+                    digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

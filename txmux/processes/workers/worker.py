@@ -155,7 +155,9 @@ class Worker:
         self._asked = self._hung = False
         self._started_at = self._reactor.seconds()
         self._is_watched = True
-        channel = self._channel = Channel(self.handlers, lambda: self._lost(channel), self._reactor)
+        channel = self._channel = Channel(
+            self.handlers, lambda: self._lost(channel), self._reactor, takes_descriptors=False
+        )
         counters = self._supervisor.counters
         try:
             own, column, life = (
@@ -186,16 +188,23 @@ class Worker:
     def _has_pid(self, channel: Channel, pid: int) -> None:
         if self._channel is channel:
             self.pid = pid
+            if self._hung or (self._retirement is not None and not self.ready):
+                self._end()  # it was to end before its ID was known
 
     def _cannot_start(self, channel: Channel, why: str) -> None:
-        if self._channel is channel:
-            self._channel = None
-            channel.close()
-            self._missing(f"cannot be started: {why}", is_hopeless=True)
+        if self._channel is not channel:
+            return
+        if self._retirement is not None or self._stopped is not None:
+            self.process_ended(None)
+            return
+        self._channel = None
+        channel.close()
+        self._missing(f"cannot be started: {why}", is_hopeless=True)
 
     def _lost(self, channel: Channel) -> None:
         """Note the end of the channel, which tells of that of a process whose status nobody reports."""
         if self._channel is channel and self.pid and not self._is_watched:
+            self._end()  # it may have been the channel alone
             self.process_ended(None)
 
     def starter_ended(self) -> None:
@@ -278,9 +287,8 @@ class Worker:
             self._end()
 
     def _end(self) -> None:
-        # Its channel shows that there still is such a process.
-        if self.pid and self._channel is not None and self._channel.is_open:
-            with suppress(ProcessLookupError):
+        if self.pid:  # which is 0 as soon as its end is known
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def process_ended(self, status: int | None) -> None:
