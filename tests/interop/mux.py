@@ -138,7 +138,7 @@ class Mux(LoggingTwist):
             found = self.child.wait_for(rf"listening on {place} for \[listen {name}\]")
             if found[1]:
                 self.ports[name] = int(found[1])
-        self.child.wait_for("Starting reactor")
+        self.child.wait_for("workers that serve: ")
 
     @property
     def port(self) -> int:

@@ -197,7 +197,7 @@ class HangUpTests(InteropTestCase):
         self.be_logged()
         eventually(lambda: len(old.read_text().splitlines()) == 2, "the old file has both lines")
         self.hang_up()
-        eventually(log.exists, "the log is opened again")
+        self.mux.child.wait_for("rules reloaded: ")
         self.be_logged()
         eventually(lambda: log.read_text().endswith("\n"), "the new file has a line")
         first, second = map(json.loads, old.read_text().splitlines())
