@@ -53,7 +53,9 @@ class RecentTest(LiveCase):
     async def test_recognised(self) -> None:
         """Nothing is kept of what a client said that a route took, and nothing at all of one that ended as it should."""
         port = await self.begin()
-        done, killed = await self.client(port), await self.client(port)
+        done = await self.client(port)
+        await self.listed(1, state="relaying")  # so that its server is the first
+        killed = await self.client(port)
         await self.listed(2, state="relaying")
         done.finish()
         (await self.backend.peer()).finish()
