@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tests.interop.children import eventually
 from tests.processes.running import (
     WorkersTestCase,
+    halted,
     is_gone,
     name_of,
     named,
@@ -66,6 +67,15 @@ class StarterTest(WorkersTestCase):
             pass
         self.assertIn("rules reloaded", mux.reload("workers = 2", "workers = 3"))
         self.assertEqual(len(workers_of(mux.pid)), 3)
+
+    def test_halted(self) -> None:
+        """While it is halted, and cannot report the end of a worker, the service can be stopped."""
+        mux, workers = self.begin()
+        mux.reload("workers = 2", "workers = 2\ndrain_timeout = 0s")
+        with halted([starter_of(mux.pid)]):
+            os.kill(workers[0], signal.SIGKILL)
+            mux.stop()
+        self.assert_gone(workers)
 
     def test_worker_meanwhile(self) -> None:
         """A worker that ends while there is no such process has a successor when there is one again."""
