@@ -140,8 +140,8 @@ class SharedBansTest(SupervisedTestCase):
             self.cli("publish", "txmux:bans", text)
             self.cli("set", f"txmux:ban:{text}", text)
         other = self.machine()
-        await self.until(lambda: self.banned(other) == before)
-        self.assertEqual(self.banned(one), before)
+        await self.shared(other)
+        self.assertEqual([self.banned(other), self.banned(one)], [before, before])
 
     async def test_password(self) -> None:
         """With a password from a file, and by a UNIX socket; without it, one line says what Redis says."""
