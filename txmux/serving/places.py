@@ -15,7 +15,7 @@ from txmux.sockets.options import NO_KEEPALIVE, keepalive_options
 if TYPE_CHECKING:
     from typing import Any
 
-    from txmux.rules.model import Listener
+    from txmux.rules.model import Listener, Rules
     from txmux.sockets.options import SocketOption
 
 
@@ -66,6 +66,11 @@ def places_of(listener: Listener) -> list[Place]:
         place = Place(listener.name, text, backlog, key, kind, listener.freebind)
         found.append(attrs.evolve(place, options=options))
     return found
+
+
+def are_plain(rules: Rules) -> bool:
+    """Tell whether no endpoint of listeners is for Twisted to open."""
+    return all(place.is_plain for listener in rules.listeners for place in places_of(listener))
 
 
 def identity(text: str, backlog: int, own: str) -> tuple[str, str, int]:

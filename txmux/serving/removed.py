@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def removed(
     connections: Iterable[Served],
-    rules: Rules | None,
+    rules: Rules,
     number: int,
     routes: Collection[str],
     backends: Collection[str],
@@ -22,15 +22,13 @@ def removed(
 
     Args:
         connections: All that there are.
-        rules: Those that hold now; what has come back in the meantime is not removed. ``None`` where that is not known.
+        rules: Those that hold now; what has come back in the meantime is not removed.
         number: Of the rules that removed them; who was accepted later does not belong to these routes.
         routes: Their names.
         backends: Their names.
     """
-    gone, gone_backends = {*routes}, {*backends}
-    if rules is not None:
-        gone -= {route.name for route in rules.routes}
-        gone_backends -= {*rules.backends}
+    gone = {*routes} - {route.name for route in rules.routes}
+    gone_backends = {*backends} - {*rules.backends}
     return [
         one
         for one in connections

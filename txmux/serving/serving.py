@@ -331,22 +331,17 @@ class Serving:
         """Give the connections that were accepted under older rules."""
         return [one for one in self.connections() if one.generation.number < self.number]
 
-    def end_removed(
-        self, routes: Collection[str], backends: Collection[str], *, retired: bool = False
-    ) -> None:
+    def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """End the connections that there are of routes and backends that are no more, after ``drain_timeout``.
 
         Args:
             routes: Their names.
             backends: Their names.
-            retired: Whether this process has older rules, which still have them.
         """
         number = self.number
 
         def end() -> None:
-            is_old = retired and self.number == number
-            rules = None if is_old else self._rules
-            for one in removed(self.connections(), rules, number + is_old, routes, backends):
+            for one in removed(self.connections(), self._rules, number, routes, backends):
                 one.end("drained")
 
         self._ending.later(self._rules.settings.drain_timeout, end)

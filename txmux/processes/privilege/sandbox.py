@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from twisted.logger import Logger
 
 from txmux.errors import MuxError
-from txmux.serving.places import places_of
+from txmux.serving.places import are_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,8 +108,7 @@ def sandbox_of(rules: Rules) -> Sandbox:
             )
         return "yes"
     # A worker opens any other by itself, with files that such an endpoint names.
-    plain = all(place.is_plain for listener in rules.listeners for place in places_of(listener))
-    return "auto" if plain and landlock.abi() else "off"
+    return "auto" if are_plain(rules) and landlock.abi() else "off"
 
 
 def confine(sandbox: Sandbox) -> bool:

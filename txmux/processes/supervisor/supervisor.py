@@ -26,7 +26,7 @@ from txmux.processes.upgrade.exchange import Exchange
 from txmux.processes.workers.pool import Pool, ask_all
 from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
 from txmux.processes.workers.worker import Worker
-from txmux.serving.places import places_of
+from txmux.serving.places import are_plain
 from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
 from txmux.serving.store import close_socket
 from txmux.tls.terminations import Terminations
@@ -282,8 +282,7 @@ class Supervisor:
 
     def replace(self, worker: Worker) -> None:
         """Let another worker take the place of one that was asked to end, unless the whole service is."""
-        shareable = all(place.is_plain for one in self._rules.listeners for place in places_of(one))
-        self.pool.replace_soon(worker, self._limits.workers if shareable else 0)
+        self.pool.replace_soon(worker, self._limits.workers if are_plain(self._rules) else 0)
 
     # Other rules.
 
@@ -512,11 +511,9 @@ class Supervisor:
         """Forget a worker that was not needed any more."""
         self.pool.retired(worker)
 
-    def end_removed(
-        self, routes: Collection[str], backends: Collection[str], *, retired: bool = False
-    ) -> None:
+    def end_removed(self, routes: Collection[str], backends: Collection[str]) -> None:
         """See `Serving.end_removed`."""
-        self.pool.tell("end_removed", routes=list(routes), backends=list(backends), retired=retired)
+        self.pool.tell("end_removed", routes=list(routes), backends=list(backends))
 
     async def status(self) -> dict[str, Any]:
         """Count the connections, in all and in each worker, for ``/api/status``."""

@@ -25,7 +25,7 @@ from txmux.processes.forking import spawn
 from txmux.processes.privilege.account import account_of
 from txmux.processes.workers.backoff import BackOff
 from txmux.rules.model import Backend
-from txmux.serving.places import places_of
+from txmux.serving.places import are_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -109,13 +109,12 @@ class Starter:
     def _connect(self, child: Child) -> None:
         rules = self._rules
         assert rules is not None  # noqa: S101 - `begin` comes first
-        self._connection = _Connection(self._reactor, child, self._received, self._has_ended)
+        self._connection = _Connection(self._reactor, child, self._ended, self._has_ended)
         self._started_at = self._reactor.seconds()
         self._connection.send([_STDERR], do="stderr")
         account = account_of(rules)
-        plain = all(place.is_plain for one in rules.listeners for place in places_of(one))
         # A worker that opens ports by Twisted becomes the user by itself, when it has opened them.
-        if account is not None and not account.is_current and plain:
+        if account is not None and not account.is_current and are_plain(rules):
             self._become(account)
         elif account is not None and not account.is_current:
             self._becomes_later = account
@@ -166,9 +165,6 @@ class Starter:
 
         kind = type(reactor).__module__
         return self._connection.fork(number, channel, reactor=kind, sandbox=sandbox)
-
-    def _received(self, pid: int, status: int) -> None:
-        self._ended(pid, status)
 
     def _has_ended(self) -> None:
         self._connection = None
