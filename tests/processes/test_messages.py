@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from txmux.observe.counting.column import Layout as CountersLayout
 from txmux.processes.supervisor.limits import SharedLimits
 from txmux.processes.workers.messages import Opened, Prepare, Start, ToldError, read, sockets_of
 from txmux.processes.workers.process import WorkerProcess
+from txmux.rules.packing import pack
 from txmux.rules.reading.parser import parse
 from txmux.serving.places import places_of
 
@@ -36,7 +38,7 @@ class StartingTests(SynchronousTestCase):
         self.socket = socket.socket()
         self.addCleanup(self.socket.close)
         self.told: dict[str, Any] = {
-            "rules": {"texts": {"x": _RULES}},
+            "rules": b64encode(pack(rules)).decode(),
             "limits": attrs.asdict(self.limits.layout),
             "sockets": [place.key],
         }
@@ -104,10 +106,7 @@ class StartingTests(SynchronousTestCase):
     def test_values(self) -> None:
         """Values of a wrong type are told of, and so are those that are missing."""
         wrong: tuple[tuple[str, tuple[object, ...]], ...] = (
-            (
-                "rules",
-                ([], {}, {"texts": []}, {"texts": {"x": 1}}, {"texts": {"x": "include = y"}}),
-            ),
+            ("rules", ([], {}, None, "x")),
             ("limits", ([], {}, {"columns": "5"}, {"columns": 5, "rows": {"a": "1"}})),
             ("sockets", ("x", {}, [1], None)),
             ("generation", (-1, "1", None)),

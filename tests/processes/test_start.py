@@ -173,7 +173,7 @@ class WorkerTest(SynchronousTestCase):
             "kind": "start",
             "ask": 7,
             "descriptors": 1,
-            "rules": {"texts": {"rules.ini": "[listen x]\n"}},
+            "rules": None,
             "limits": {"columns": 1},
             "sockets": [],
         }
@@ -183,6 +183,6 @@ class WorkerTest(SynchronousTestCase):
         with own, own.makefile() as channel:
             (told,) = map(json.loads, channel)
         self.assertEqual((told["kind"], told["to"]), ("answer", 7))
-        self.assertIn("endpoint: is missing", told["error"])
+        self.assertIn("there are no rules", told["error"])
         forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))
         self.assertEqual(ended, {"kind": "ended", "pid": forked["pid"], "status": 256})

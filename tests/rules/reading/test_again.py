@@ -9,7 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
 from txmux.embedding import route
+from txmux.interfaces import Peeked
 from txmux.rules.model import Files
+from txmux.rules.packing import pack, unpack
 from txmux.rules.reading.parser import is_as_read, load, read_again
 
 MAIN = """
@@ -56,7 +58,7 @@ server = 127.0.0.1:22
 
 
 class AgainTest(SynchronousTestCase):
-    """`read_again` and `is_as_read`."""
+    """`read_again`, `pack` and `is_as_read`."""
 
     def setUp(self) -> None:
         """Write the files."""
@@ -77,25 +79,29 @@ class AgainTest(SynchronousTestCase):
             path.write_text(text)
 
     def test_same_rules(self) -> None:
-        """A worker reads the same rules, even if the files have been changed or removed in the meantime."""
+        """Another process has the same rules, even if the files have been changed or removed in the meantime."""
         rules = load(self.main)
         for path in (self.more, self.main.parent / "a.pem", *self.lists.iterdir()):
             path.unlink()
         self.main.write_text("")
         self.assertTrue(is_as_read(rules))
         sent = json.loads(json.dumps(attrs.asdict(rules.files)))
-        again = read_again(Files(**sent))
-        self.assertEqual(again.settings, rules.settings)
-        self.assertEqual(again.listeners, rules.listeners)
-        self.assertEqual(again.backends, rules.backends)
-        for one, other in zip(again.routes, rules.routes, strict=True):
-            self.assertEqual(
-                attrs.evolve(one, alternatives=()), attrs.evolve(other, alternatives=())
-            )
-            self.assertEqual(
-                [(a.text, a.negated) for a in one.alternatives],
-                [(a.text, a.negated) for a in other.alternatives],
-            )
+        for again in (read_again(Files(**sent)), unpack(pack(rules))):
+            self.assertEqual(again.settings, rules.settings)
+            self.assertEqual(again.listeners, rules.listeners)
+            self.assertEqual(again.backends, rules.backends)
+            for one, other in zip(again.routes, rules.routes, strict=True):
+                self.assertEqual(
+                    attrs.evolve(one, alternatives=()), attrs.evolve(other, alternatives=())
+                )
+                self.assertEqual(
+                    [(a.text, a.negated) for a in one.alternatives],
+                    [(a.text, a.negated) for a in other.alternatives],
+                )
+                for found, made in zip(one.alternatives, other.alternatives, strict=True):
+                    for data in (b"SSH-2.0-x", b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n"):
+                        peeked = Peeked(data)
+                        self.assertIs(found.predicate(peeked), made.predicate(peeked))
 
     def test_made_in_python(self) -> None:
         """Rules that come from no file, not even a part of them, are not as their files say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from contextlib import ExitStack
 from socket import SOCK_DGRAM
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from txmux.processes.upgrade.exchange import Exchange
 from txmux.processes.workers.pool import Pool, ask_all
 from txmux.processes.workers.shareable import WorkersError, check_as_read, failures
 from txmux.processes.workers.worker import Worker
+from txmux.rules.packing import pack
 from txmux.serving.places import are_plain
 from txmux.serving.state import found_by_checks, merged, recall_sources, state_of
 from txmux.serving.store import close_socket
@@ -193,7 +195,7 @@ class Supervisor:
         self, rules: Rules, sockets: Mapping[str, socket.socket], generation: int
     ) -> dict[str, Any]:
         return {
-            "rules": attrs.asdict(rules.files),
+            "rules": b64encode(pack(rules)).decode(),
             "generation": generation,
             "limits": attrs.asdict(self._limits.layout),
             "sockets": list(sockets),

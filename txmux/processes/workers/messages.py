@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 from collections.abc import Mapping
@@ -13,8 +14,7 @@ from attrs.validators import deep_iterable, ge, instance_of
 
 from txmux.errors import MuxError
 from txmux.processes.supervisor.limits import Layout, SharedLimits
-from txmux.rules.model import Files
-from txmux.rules.reading.parser import read_again
+from txmux.rules.packing import unpack
 from txmux.serving.places import places_of
 
 if TYPE_CHECKING:
@@ -98,13 +98,9 @@ def close(sockets: Iterable[socket.socket]) -> None:
 
 
 def _rules(told: object) -> Rules:
-    files = read(Files, told)
-    if not files.texts:
+    if not isinstance(told, str):
         raise ToldError("there are no rules")
-    try:
-        return read_again(files)
-    except KeyError as missing:
-        raise ToldError(f"of the files of the rules, {missing} is missing") from missing
+    return unpack(base64.b64decode(told))
 
 
 def _layout(told: object) -> Layout:
@@ -119,7 +115,7 @@ class Prepare:
     """The message that tells of other rules.
 
     Attributes:
-        rules: As they were read by the supervisor, from what was in their files.
+        rules: As they were read by the supervisor; from the base64 of `txmux.rules.packing.pack`.
         limits: Where everything is in the memory, in which there may be more now.
         sockets: The keys of the places of the sockets, in their order.
         generation: The number of the version of the rules; 0 is the next one, if they are others.

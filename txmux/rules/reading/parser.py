@@ -90,7 +90,7 @@ def read_again(files: Files) -> Rules:
 
 
 _last: Rules | None = None
-"""The rules that were read last: a worker that is forked then has them, and need not read them again."""
+"""The rules that were read last, so that the same text is not read again to compare them."""
 
 
 def _remembered(rules: Rules) -> Rules:

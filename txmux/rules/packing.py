@@ -1,0 +1,40 @@
+"""Rules as bytes, for another process of the same version: it need not read their text again."""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+
+from txmux.detection.registry import installed_matchers
+from txmux.rules.model import Alternative, Rules
+from txmux.rules.reading.matching import read_alternative
+
+__all__ = ["pack", "unpack"]
+
+
+def pack(rules: Rules) -> bytes:
+    """Turn rules that were read from a file, with the installed matchers, into bytes for `unpack`."""
+    packed = io.BytesIO()
+    pickler = pickle.Pickler(packed)
+    # A predicate is whatever the author of a matcher has made it, so the line that it was made of goes in its place.
+    pickler.dispatch_table = copyreg.dispatch_table | {Alternative: lambda it: (_read, (it.text,))}
+    pickler.dump(rules)
+    return packed.getvalue()
+
+
+def unpack(packed: bytes) -> Rules:
+    """Make the rules again that `pack` was given.
+
+    Args:
+        packed: From a process that is trusted: unpickling executes what it says.
+
+    Raises:
+        InvalidValueError: A matcher refuses a line that it took in the other process.
+    """
+    rules: Rules = pickle.loads(packed)  # noqa: S301 - as above
+    return rules
+
+
+def _read(text: str) -> Alternative:
+    return read_alternative(text, installed_matchers())
