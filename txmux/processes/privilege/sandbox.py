@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from txmux.errors import MuxError
 from txmux.serving.places import are_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from txmux.rules.model import Rules
 
@@ -22,6 +23,7 @@ __all__ = [
     "Sandbox",
     "SandboxError",
     "confine",
+    "folders_of_python",
     "sandbox_of",
 ]
 
@@ -131,7 +133,7 @@ def confine(sandbox: Sandbox) -> bool:
 
     try:
         landlock.give_up_privileges()
-        read = [*_SYSTEM, *LOOKED_UP, _OWN, *_of_python(), *_of_tls()]
+        read = [*_SYSTEM, *LOOKED_UP, _OWN, *folders_of_python(), *_of_tls()]
         # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
         _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])
@@ -145,8 +147,12 @@ def confine(sandbox: Sandbox) -> bool:
     return True
 
 
-def _of_python() -> Iterator[str]:
-    """Give the folders from which modules are imported, be it later."""
+@cache
+def folders_of_python() -> Sequence[str]:
+    """Give the folders from which modules are imported, be it later.
+
+    It looks at every module: whoever forks processes that confine themselves asks before, so that their memory stays shared.
+    """
     found = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     searched = {os.path.realpath(place) for place in sys.path}
     for name, module in list(sys.modules.items()):
@@ -160,10 +166,7 @@ def _of_python() -> Iterator[str]:
         depth = name.count(".") + hasattr(module, "__path__")
         if depth < len(parents) and str(parents[depth]) in searched:
             found.add(str(parents[depth]))
-    for place in found:
-        path = os.path.realpath(place)
-        if path not in _TOO_MUCH:
-            yield path
+    return [path for path in map(os.path.realpath, found) if path not in _TOO_MUCH]
 
 
 def _of_tls() -> Iterator[str]:

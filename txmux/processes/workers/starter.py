@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from txmux.jsontext import parse_json
 from txmux.processes.forking import exit_after, ignore_signals, name_process
+from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
     elif do == "import":
         for name in question["modules"]:
             import_module(name)
+        folders_of_python.cache_clear()
     elif do == "fork":
         _fork(connection, others, descriptors, **question)
     return True
@@ -97,6 +99,7 @@ def _fork(
     number: int,
     **how: Any,
 ) -> None:
+    folders_of_python()
     gc.freeze()
     try:
         pid = os.fork()
