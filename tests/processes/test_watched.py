@@ -6,7 +6,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.interop.children import eventually
@@ -15,14 +14,13 @@ from tests.processes.running import (
     WorkersTestCase,
     halted,
     has_connection,
+    is_gone,
     listening_inode,
     open_files,
     workers_of,
 )
+from tests.processes.timed import TimedTestCase
 from tests.support.load import Load
-from tests.support.mux import VirtualTime
-from tests.support.peers import reactor
-from tests.support.supervised import SupervisedTestCase
 
 if TYPE_CHECKING:
     import socket
@@ -35,20 +33,8 @@ _KILLED = 6
 """Workers that are killed one after another, of five: one more than once."""
 
 
-class SilentTest(SupervisedTestCase):
-    """Real workers, and a clock of their supervisor that the test moves."""
-
-    async def begin(self) -> list[int]:
-        """Start a service with two workers."""
-        self.time = VirtualTime()
-        await self.run_service(
-            "[txmux]\nworkers = 2\n[listen x]\nendpoint = 127.0.0.1:0\n", use=self.time
-        )
-        return self.pids()
-
-    def pids(self) -> list[int]:
-        """Give the workers."""
-        return [worker.pid for worker in self.supervisor.pool.workers]
+class SilentTest(TimedTestCase):
+    """Processes that do nothing, or are cut off."""
 
     async def test_stopped(self) -> None:
         """One that has not answered for ten seconds is killed and replaced at once; the others are left alone."""
@@ -63,8 +49,7 @@ class SilentTest(SupervisedTestCase):
             self.assertTrue(second.answers)
             self.assertFalse(first.answers)
             self.time.advance(1)
-            while not first.answers or not first.ready:
-                await deferLater(reactor, 0)
+            await self.until(lambda: first.answers and first.ready)
         said = [event["log_format"].format(**event) for event in events if "seconds" in event]
         self.assertEqual(
             said,
@@ -83,12 +68,40 @@ class SilentTest(SupervisedTestCase):
         await self.pass_by(1, *self.supervisor.pool.workers)
         self.assertEqual(self.pids(), before)
 
-    async def pass_by(self, seconds: int, *workers: Worker) -> None:
-        """Let seconds pass, in each of which these workers have the time to answer."""
-        for _ in range(seconds):
-            self.time.advance(1)
-            while not all(worker._silent == 0 for worker in workers):
-                await deferLater(reactor, 0)
+    async def test_cut_off(self) -> None:
+        """One that lives, but without its channel, is killed and replaced: when it has not answered, or when its end would not be reported."""
+        first, second = await self.begin()
+        workers = self.supervisor.pool.workers
+        with capturedLogs():
+            self.cut_off(workers[0])
+            await self.pass_by(11, workers[1])
+            await self.until(lambda: first not in self.pids() and workers[0].ready)
+            self.cut_off(workers[1])
+            os.kill(self.starter(), signal.SIGKILL)
+            await self.until(lambda: second not in self.pids() and workers[1].ready)
+        await self.until(lambda: is_gone(first) and is_gone(second))
+
+    def cut_off(self, worker: Worker) -> None:
+        """Have a worker's channel closed while it is halted, so that it does not end by itself."""
+        assert worker._channel is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        worker._channel.break_off()
+
+    async def test_starter(self) -> None:
+        """So is the process of which workers are forked after thirty seconds, and they go on."""
+        before = await self.begin()
+        workers, starter = self.supervisor.pool.workers, self.starter()
+        for _ in range(2):
+            await self.pass_by(20, *workers)
+            await self.starter_answers()
+        os.kill(starter, signal.SIGSTOP)
+        with capturedLogs():
+            await self.pass_by(30, *workers)
+            self.assertFalse(is_gone(starter))
+            await self.pass_by(1, *workers)
+            await self.until(lambda: self.starter() not in {0, starter})
+        self.assertTrue(is_gone(starter))
+        self.assertEqual(self.pids(), before)
 
 
 class KilledTest(WorkersTestCase):

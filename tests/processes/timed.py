@@ -1,0 +1,68 @@
+"""A test case with real workers, and a clock of their supervisor that the test moves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.task import deferLater
+
+from tests.support.mux import VirtualTime
+from tests.support.peers import reactor
+from tests.support.supervised import SupervisedTestCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txmux.processes.workers.worker import Worker
+
+__all__ = ["RULES", "TimedTestCase"]
+
+RULES = "[txmux]\nworkers = {}\n[listen x]\nendpoint = 127.0.0.1:0\n"
+
+_PATIENCE = 20.0
+"""Seconds in which a process does anything."""
+
+
+class TimedTestCase(SupervisedTestCase):
+    """Runs a service with two workers.
+
+    Attributes:
+        time: Of the supervisor.
+    """
+
+    timeout = 60
+
+    async def begin(self) -> list[int]:
+        """Start it, and give its workers."""
+        self.time = VirtualTime()
+        await self.run_service(RULES.format(2), use=self.time)
+        return self.pids()
+
+    def pids(self) -> list[int]:
+        """Give the workers."""
+        return [worker.pid for worker in self.supervisor.pool.workers]
+
+    def starter(self) -> int:
+        """Give the process of which workers are forked; 0 if there is none."""
+        connection = self.supervisor.starter._connection
+        return 0 if connection is None else connection._child.pid
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so, in no virtual time; what is due at once is done."""
+        deadline = reactor.seconds() + _PATIENCE
+        while not condition():
+            self.assertLess(reactor.seconds(), deadline, "it does not come about")
+            self.time.advance(0)
+            await deferLater(reactor, 0)
+
+    async def pass_by(self, seconds: int, *workers: Worker) -> None:
+        """Let seconds pass, in each of which these workers have the time to answer."""
+        for _ in range(seconds):
+            self.time.advance(1)
+            await self.until(lambda: all(worker._silent == 0 for worker in workers))
+
+    async def starter_answers(self) -> None:
+        """Wait until the process of which workers are forked has done all that it was asked for."""
+        starter = self.supervisor.starter
+        starter.ping()
+        await self.until(lambda: starter._connection and not starter._connection._silent)
