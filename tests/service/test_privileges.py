@@ -18,14 +18,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child, eventually, leave_unmeasured, run
 from tests.interop.mux import Mux, Twist, twist_command
-from tests.processes.running import is_gone, named, starter_of, workers_of
+from tests.processes.running import family_of, halted, is_gone, named, starter_of, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.support.certificates import make_authority
 from txmux.processes.privilege.account import Account, AccountError, account_of
 from txmux.rules.reading.parser import parse
 
 _NOBODY = pwd.getpwnam("nobody")
+_TWISTD = (
+    *(str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="),
+    *("--uid=nobody", f"--gid={_NOBODY.pw_gid}"),
+)
 _GET = b"GET / HTTP/1.1\r\n\r\n"
+_PROMPTLY = 30.0
+"""Seconds in which a service stops that nothing holds up."""
 _RULES = """
 [listen public]
 endpoint = 127.0.0.1:0
@@ -134,6 +140,26 @@ class DroppingTests(SynchronousTestCase):
             self.assert_nobody(pid)
         self.assertIn(b"403 Forbidden", ask(mux.port))
         mux.take_one()
+
+    def test_endpoint_of_twisted(self) -> None:
+        """What workers are forked of is that user as soon as one of them has opened an endpoint that only Twisted can."""
+        path = self.folder / "keys/site.pem"
+        self.secret(path, "site.example")
+        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={path}"
+        mux = self.mux(rules=_RULES.replace("127.0.0.1:0", endpoint))
+        starter = starter_of(mux.child.pid)
+        eventually(lambda: ids_of(starter)["Uid"] == [_NOBODY.pw_uid] * 4, "it is nobody")
+        for pid in (mux.child.pid, starter, *workers_of(mux.child.pid)):
+            self.assert_nobody(pid)
+
+    def test_halted_helper(self) -> None:
+        """A helper that is halted, and that the service may not end, does not hold up its stop."""
+        mux = Mux(self.folder, _RULES, "user = nobody")
+        self.addCleanup(mux.child.end)
+        with halted(named(mux.child.pid, "helper")):
+            mux.terminate()
+            mux.child.process.wait(_PROMPTLY)
+        mux.assert_stopped()
 
     def test_log(self) -> None:
         """The log's file belongs to that user, who can open it again where the folder allows it."""
@@ -335,6 +361,19 @@ class DroppingTests(SynchronousTestCase):
         self.assertIn("[backend b] source: client needs the capability CAP_NET_ADMIN", line)
 
     def test_twistd(self) -> None:
+        """No process stays root of a service whose user is that of ``twistd --uid``."""
+        rules = self.folder / "rules.ini"
+        rules.write_text(f"[txmux]\nworkers = 2\n{_RULES}")
+        command = [*python_for_everybody(), *_TWISTD, f"--rundir={self.folder}"]
+        child = Child(*command, "txmux", "--rules", rules)
+        self.addCleanup(child.end)
+        child.wait_for("workers that serve: 2")
+        found = family_of(child.pid)
+        self.assertEqual(len(found), 4)
+        for pid in found:
+            self.assert_nobody(pid)
+
+    def test_tac(self) -> None:
         """The user may be that of twistd already."""
         rules = self.folder / "rules.ini"
         tac = self.folder / "service.tac"
@@ -342,14 +381,12 @@ class DroppingTests(SynchronousTestCase):
             "from twisted.application.service import Application\nfrom txmux import MuxService\n"
             f"application = Application('x')\nMuxService.from_file({str(rules)!r}).setServiceParent(application)\n"
         )
-        twistd = str(Path(sys.executable).with_name("twistd"))
-        options = ("--nodaemon", "--pidfile=", "--uid=nobody", f"--gid={_NOBODY.pw_gid}")
         for user, said in (
             ("nobody", "set uid/gid"),
             ("daemon", "only root can become 'daemon'; start it as root, or remove the key if"),
         ):
             rules.write_text(f"[txmux]\nuser = {user}\n{_RULES}")
-            child = Child(twistd, *options, f"--rundir={self.folder}", "--python", str(tac))
+            child = Child(*_TWISTD, f"--rundir={self.folder}", "--python", str(tac))
             self.addCleanup(child.end)
             child.wait_for("listening on")
             child.wait_for(said)
