@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support.folders import make_folder
 from txmux import files
 from txmux.files import open_log, read_bytes, use_helper
+from txmux.processes import forking
 from txmux.processes.privilege import opener
 from txmux.processes.privilege.opener import Opener, OpenerError, opener_of
 from txmux.rules.reading.parser import read_again
@@ -265,6 +266,15 @@ class OpenerTest(SynchronousTestCase):
         process.wait()
         with self.assertRaisesRegex(OSError, "the helper that opens files"):
             self.opener.open_file(self.key)
+
+    def test_halted(self) -> None:
+        """One that is halted when nobody needs it any more is ended."""
+        self.patch(forking, "_PATIENCE", 0.1)
+        helper = self.opener._process
+        assert helper is not None
+        os.kill(helper.pid, signal.SIGSTOP)
+        self.opener.close()
+        self.assertRaises(ProcessLookupError, os.kill, helper.pid, 0)
 
     def test_nonsense(self) -> None:
         """Who sends anything else is not listened to any more; others are."""

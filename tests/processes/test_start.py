@@ -7,10 +7,13 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
@@ -25,8 +28,16 @@ from tests.support.supervised import SupervisedTestCase
 from txmux import MuxService, load, tap
 from txmux.errors import ListenError
 from txmux.observe.access_log import AccessLogError
+from txmux.processes.supervisor.limits import SharedLimits
+from txmux.processes.workers import process
+from txmux.processes.workers import worker as worker_module
 from txmux.processes.workers.shareable import WorkersError
 from txmux.rules.model import Listener, Rules, Settings
+from txmux.rules.packing import pack
+from txmux.rules.reading.parser import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TWO = "[txmux]\nworkers = 2\n"
 
@@ -157,32 +168,74 @@ class ServiceTest(SupervisedTestCase):
         self.assertEqual(registered, [(os._exit, 1)])
 
 
+_LISTENS = "[listen x]\nendpoint = ssl:0\n"
+_UNHEARD = """
+import socket, sys
+from txmux import files
+from txmux.processes.workers import process
+
+def denied(*_):
+    raise PermissionError(13, "Permission denied")
+
+files.read_own = denied
+process._PATIENCE = 0.2
+end = socket.socket(fileno=int(sys.argv[1]))
+sys.exit(process.run(1, end, reactor=sys.argv[2], sandbox="off"))
+"""
+"""A worker that has to ask for every file, and has little patience."""
+
+
 class WorkerTest(SynchronousTestCase):
     """A worker's process, with a test for a supervisor."""
+
+    def setUp(self) -> None:
+        self.own, self.other = socket.socketpair()
+        self.addCleanup(self.own.close)
+        self.addCleanup(self.other.close)
+        self.own.settimeout(20)
+
+    def error(self, rules: Rules | None, opener: Sequence[int] = ()) -> str:
+        """Have the worker start with these rules, perhaps with what leads to a helper, and give why it cannot."""
+        limits = SharedLimits.make(parse(_LISTENS, "x"), 1)
+        self.addCleanup(limits.close)
+        descriptors = [limits.descriptor, *opener]
+        start = {
+            "kind": "start",
+            "ask": 7,
+            "descriptors": len(descriptors),
+            "rules": rules and b64encode(pack(rules)).decode(),
+            "limits": attrs.asdict(limits.layout),
+            "sockets": [],
+            "opener": bool(opener),
+        }
+        socket.send_fds(self.own, [json.dumps(start).encode() + b"\n"], descriptors)
+        self.other.close()
+        with self.own.makefile() as channel:
+            (told,) = map(json.loads, channel)
+        self.assertEqual((told["kind"], told["to"]), ("answer", 7))
+        return str(told["error"])
 
     def test_bad_rules(self) -> None:
         """It says what is wrong, and ends."""
         forking = starter()
         self.addCleanup(forking.connection.close)
-        own, other = socket.socketpair()
-        own.settimeout(60)
         how = {"do": "fork", "number": 1, "reactor": type(reactor).__module__, "sandbox": "auto"}
-        with other:
-            socket.send_fds(forking.connection, [json.dumps(how).encode()], [other.fileno()])
-        start = {
-            "kind": "start",
-            "ask": 7,
-            "descriptors": 1,
-            "rules": None,
-            "limits": {"columns": 1},
-            "sockets": [],
-        }
-        memory = os.memfd_create("test")
-        socket.send_fds(own, [json.dumps(start).encode() + b"\n"], [memory])
-        os.close(memory)
-        with own, own.makefile() as channel:
-            (told,) = map(json.loads, channel)
-        self.assertEqual((told["kind"], told["to"]), ("answer", 7))
-        self.assertIn("there are no rules", told["error"])
+        socket.send_fds(forking.connection, [json.dumps(how).encode()], [self.other.fileno()])
+        self.assertIn("there are no rules", self.error(None))
         forked, ended = (json.loads(forking.connection.recv(1000)) for _ in range(2))
         self.assertEqual(ended, {"kind": "ended", "pid": forked["pid"], "status": 256})
+
+    def test_helper_does_not_answer(self) -> None:
+        """It does not wait for a helper for as long as the supervisor waits for it."""
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-c", _UNHEARD, str(self.other.fileno())]
+        worker = subprocess.Popen(
+            [*command, type(reactor).__module__], pass_fds=[self.other.fileno()]
+        )
+        self.addCleanup(worker.wait)
+        self.addCleanup(worker.kill)
+        rules = f"{_LISTENS}[route tls]\nmatch = tls\nterminate_tls = key.pem\n"
+        with own, other:
+            error = self.error(parse(rules, "x"), [other.fileno()])
+        self.assertIn("the helper that opens files cannot be asked: timed out", error)
+        self.assertLess(process._PATIENCE, worker_module._MOST_SILENT)
