@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,26 @@ class FramingTest(SynchronousTestCase):
             self.assertTrue(known.transport.disconnected, line)
             known.dataReceived(b'{"kind":"known","x":1}\n')
             self.assertEqual(received, [])
+
+    def test_too_long(self) -> None:
+        """Nor is a line without an end, of which nothing is kept; what belongs to lines before it does not count."""
+        self.patch(sys.modules[Channel.__module__], "_LONGEST", 100)
+        heard: list[str] = []
+
+        def hear(x: str) -> None:
+            heard.append(x)
+
+        known = channel(known=hear)
+        half, rest = b'{"kind":"known","x":"%b' % (b"x" * 50), b'"}\n'
+        for _ in range(3):
+            known.dataReceived(half)
+            known.dataReceived(rest)
+        self.assertEqual(heard, ["x" * 50] * 3)
+        known.dataReceived(b'{"kind":"unknown"}\n' + half)
+        self.assertFalse(known.transport.disconnected)
+        known.dataReceived(half)
+        self.assertTrue(known.transport.disconnected)
+        self.assertEqual(known._begun, [])
 
     def test_failure(self) -> None:
         """What cannot be done with a message is logged; the next one is heard all the same."""

@@ -166,9 +166,10 @@ class Channel(Protocol):
             self._begun.append(lines[0])
             lines[0] = b"".join(self._begun)
             self._begun.clear()
+            self._waiting = 0
         if rest and not self._is_deaf:
             self._begun.append(rest)
-            self._waiting = len(rest) if lines else self._waiting + len(rest)
+            self._waiting += len(rest)
             if self._waiting > _LONGEST:
                 self._begun.clear()
                 self._close_to(ValueError("a line is too long"))
