@@ -1,4 +1,4 @@
-"""A worker that an intruder has taken over asks what opens files for workers: the helper, or the supervisor."""
+"""A worker that an intruder has taken over asks what opens files for workers, or sends its supervisor what is no message."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import blockingCallFromThread, deferToThread
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from tests.interop.children import PATIENCE, eventually
+from tests.processes.test_channel import open_files
+from tests.processes.timed import TimedTestCase
 from tests.support.folders import make_folder
 from tests.support.peers import reactor
 from txmux import load
+from txmux.processes.channel.channel import Channel
 from txmux.processes.privilege.broker import open_for_worker
 from txmux.processes.privilege.helper import Helper
 from txmux.processes.privilege.opener import Opener
+from txmux.processes.workers.starting import Starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from txmux.processes.privilege.sandbox import Sandbox
 
 _RULES = """
 [txmux]
@@ -189,3 +199,33 @@ class HostileTest(TestCase):
             lambda: blockingCallFromThread(reactor, connect),
             lambda: len([*Path("/proc/self/fd").iterdir()]),
         )
+
+
+class ChannelTest(TimedTestCase):
+    """What leads from a worker to the supervisor."""
+
+    async def test_closed(self) -> None:
+        """It is closed if descriptors come, which no worker has to send, or a line without an end; nothing is kept, and the worker replaced."""
+        self.patch(sys.modules[Channel.__module__], "_LONGEST", 2**16)
+        ends: list[socket.socket] = []
+        fork = Starter.fork
+
+        def watched(starter: Starter, number: int, channel: int, sandbox: Sandbox) -> Deferred[int]:
+            ends.append(socket.socket(fileno=os.dup(channel)))
+            return fork(starter, number, channel, sandbox)
+
+        self.patch(Starter, "fork", watched)
+        memory = os.memfd_create("test")
+        self.addCleanup(os.close, memory)
+        cases = ((b"{", 10), (b'{"kind":"x","descriptors":1}\n', 1), (b"x" * 2**16 + b"x", 0))
+        for data, count in cases:
+            first, second = await self.begin()
+            with capturedLogs():
+                socket.send_fds(ends[0], [data], [memory] * count)
+                await self.until(lambda first=first: first not in self.pids())  # type: ignore[misc]
+                await self.until(self.supervisor.pool.are_ready)
+            self.assertEqual((self.pids()[1], len(open_files())), (second, 1))
+            await self.stop()
+            for end in ends:
+                end.close()
+            ends.clear()
