@@ -226,7 +226,7 @@ class HandoverTests(HandoverCase):
         [row, _] = json.loads(told)
         for name, value in [
             (name, value)
-            for name in (*row, *(f"record {key}" for key in ("listener", "server", "reason")))
+            for name in (*row, *(f"record {key}" for key in row["record"]))
             if name != "has_socket"
             for value in (None, "what", -1, [None], {"what": None})
         ]:

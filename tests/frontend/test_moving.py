@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ class MovingTest(MuxTestCase):
         await self.logged()
 
     async def test_other_versions(self) -> None:
-        """Fields that are not known are left out, and what is missing has its default."""
+        """Fields that are not known are left out, what is missing has its default, and a record with a value of another type is refused."""
         client, server = await self.relayed()
         (connection,) = self.old.connections
         suspended = connection.suspend()
@@ -198,6 +199,11 @@ class MovingTest(MuxTestCase):
         values = dict(zip(message["names"], row, strict=True))
         values |= {"of": "tomorrow", "record.colour": "blue"}
         del values["relay.client.is_unwritable"]
+        for name, value in itertools.product(
+            (one for one in message["names"] if one.startswith("record.")), ([None], {"x": None})
+        ):
+            changed = values | {name: value}
+            self.assertRaises(TypeError, Unpacking([*changed]).read, [*changed.values()])
         self.assertEqual(Unpacking([*values]).read([*values.values()]), moved)
         del values["relay.quiet"]
         self.assertRaises(TypeError, Unpacking([*values]).read, [*values.values()])

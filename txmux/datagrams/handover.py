@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from txmux.datagrams.flow import Flow
 from txmux.datagrams.flows import flows_of
 from txmux.observe.reasons import understood
-from txmux.observe.record import ConnectionRecord
+from txmux.observe.record import ConnectionRecord, check_types
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -175,6 +175,7 @@ def _adopt(told: Mapping[str, Any], server: socket.socket | None, find: Find) ->
         return False
     factory, port = found
     record = ConnectionRecord(**{k: v for k, v in told["record"].items() if k in _FIELDS})
+    check_types(record)
     if record.reason is not None:
         raise ValueError(f"a flow that has ended: {record.reason!r}")
     key = (tuple(told["peer"]), bytes.fromhex(told["local"]))

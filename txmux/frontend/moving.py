@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from txmux.observe.record import ConnectionRecord
+from txmux.observe.record import ConnectionRecord, check_types
 from txmux.relay.interface import RelayState, SideState, Timeouts
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Unpacking:
 
         Raises:
             IndexError: It is too short.
-            TypeError: A column is missing that has no default.
+            TypeError: A column is missing that has no default, or the record has a value of another type.
             ValueError: It has something else where bytes should be.
         """
         for number in self._bytes:
@@ -132,4 +132,5 @@ class Unpacking:
                 whole, _, name = part.rpartition(".")
                 made[whole][name] = one
         moved: MovedConnection = one
+        check_types(moved.record)
         return moved

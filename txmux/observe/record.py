@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from txmux.observe.reasons import EndReason
 
-__all__ = ["ConnectionRecord"]
+__all__ = ["ConnectionRecord", "check_types"]
 
 
 @attrs.define
@@ -62,3 +62,30 @@ class ConnectionRecord:
         return self.reason in {"done", "handed-over"} or (
             self.datagrams_in is not None and self.reason == "idle-timeout"
         )
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),  # JSON has one kind of number
+    "dict[str, str]": (dict,),
+    "EndReason": (str,),
+    "None": (type(None),),
+}
+_TYPES = [
+    (field.name, tuple(kind for word in str(field.type).split(" | ") for kind in _KINDS[word]))
+    for field in attrs.fields(ConnectionRecord)
+]
+
+
+def check_types(record: ConnectionRecord) -> None:
+    """See that a record from another process has values that a record can have: at its end it would be too late.
+
+    Raises:
+        TypeError: One is of another type.
+    """
+    for name, kinds in _TYPES:
+        if not isinstance(getattr(record, name), kinds):
+            raise TypeError(f"the record has another type of value as {name!r}")
+    if not all(isinstance(fact, str) for fact in record.facts.values()):
+        raise TypeError("the record has a fact that is no text")
