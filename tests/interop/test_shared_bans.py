@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from twisted.logger import capturedLogs
 
 from tests.interop.children import output_of
 from tests.interop.servers import start_redis
+from tests.processes.running import halted
 from tests.support.peers import reactor
 from tests.support.supervised import SupervisedTestCase
 from txmux.networks.bans import Ban, banned_network
@@ -130,6 +132,20 @@ class SharedBansTest(SupervisedTestCase):
         finally:
             os.kill(self.redis.child.pid, signal.SIGCONT)
         await self.until(lambda: "192.0.2.7" in self.banned(other))
+
+    async def test_stopped_meanwhile(self) -> None:
+        """A machine that is stopped while a worker has yet to hear of a ban logs no error."""
+        one, other = self.machine(), self.machine()
+        await self.shared(one, other)
+        assert other.running_now is not None
+        await other.running_now.all_serve()
+        with halted([worker.pid for worker in other.running_now.pool.workers]):
+            await self.ban(one, "192.0.2.7")
+            await self.until(lambda: "192.0.2.7" in self.banned(other))
+            stopped = other.stopService()
+        await stopped
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     async def test_noise(self) -> None:
         """What others publish or write there bans nobody."""
