@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -392,6 +394,37 @@ class DroppingTests(SynchronousTestCase):
             child.wait_for(said)
             child.end()
             self.assertEqual("Traceback" in child.output, user == "daemon")
+
+
+_KEEPS = """
+import ctypes, socket, sys
+from txmux.processes.workers.starter import main
+
+assert ctypes.CDLL(None).prctl(28, 4) == 0  # PR_SET_SECUREBITS to SECBIT_NO_SETUID_FIXUP, prctl(2)
+main(socket.socket(fileno=int(sys.argv[1])))
+"""
+
+
+class StarterTests(SynchronousTestCase):
+    """The process of which workers are forked."""
+
+    def test_could_go_back(self) -> None:
+        """It ends if it could become root again, so that no worker can be."""
+        require_root()
+        own, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with own, other:
+            command = [sys.executable, "-c", _KEEPS, str(other.fileno())]
+            nobody = {"user": "nobody", "uid": _NOBODY.pw_uid, "gid": _NOBODY.pw_gid}
+            own.send(json.dumps({"do": "become", **nobody}).encode())
+            own.send(json.dumps({"do": "ping"}).encode())
+            own.shutdown(socket.SHUT_WR)
+            done = subprocess.run(
+                command, pass_fds=[other.fileno()], capture_output=True, timeout=60, check=True
+            )
+            other.close()
+            with contextlib.suppress(ConnectionResetError):  # it has left the second packet unread
+                self.assertEqual(own.recv(100), b"")
+        self.assertRegex(done.stderr, rb"\A.* became 'nobody', but could go back to root, .*\n\Z")
 
 
 class AccountTests(SynchronousTestCase):

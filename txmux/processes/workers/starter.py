@@ -11,7 +11,7 @@ packet      from        says
 ==========  ==========  =================================================================================
 ``stderr``  supervisor  its standard error stream, which is another one when it has taken the place of an old
                         process than when it forked this one; the first packet
-``become``  supervisor  user ID, group ID and groups to switch to, before any worker is forked
+``become``  supervisor  the `Account` to switch to for good; if that cannot be, the starter ends
 ``import``  supervisor  modules that workers of other rules need
 ``ping``    supervisor  nothing; it is answered by ``pong``, or the starter is taken for halted
 ``fork``    supervisor  the number of a worker, its reactor's module and whether it is confined; with the
@@ -29,12 +29,14 @@ import os
 import select
 import signal
 import socket
+import sys
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from txmux.jsontext import parse_json
 from txmux.processes.forking import exit_after, ignore_signals, name_process
+from txmux.processes.privilege.account import Account, AccountError
 from txmux.processes.privilege.sandbox import folders_of_python
 from txmux.processes.workers.process import run
 
@@ -82,7 +84,11 @@ def _serve(connection: socket.socket, others: Sequence[socket.socket]) -> bool:
     elif do == "ping":
         _send(connection, "pong")
     elif do == "become":
-        _become(**question)
+        try:
+            Account(**question).become()
+        except AccountError as problem:
+            sys.stderr.write(f"{problem}\n")
+            return False
     elif do == "import":
         for name in question["modules"]:
             import_module(name)
@@ -122,13 +128,6 @@ def _run_worker(channel: int, number: int, **how: Any) -> int:
         signal.signal(one, signal.SIG_DFL)
     name_process(f"worker {number}")
     return run(number, socket.socket(fileno=channel), **how)
-
-
-def _become(uid: int, gid: int, groups: list[int]) -> None:
-    # In this order: whoever is not root any more cannot change groups.
-    os.setgroups(groups)
-    os.setgid(gid)
-    os.setuid(uid)
 
 
 def _report_ended(connection: socket.socket) -> None:

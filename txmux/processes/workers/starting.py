@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
@@ -128,8 +129,7 @@ class Starter:
 
     def _become(self, account: Account) -> None:
         assert self._connection is not None  # noqa: S101 - whoever calls this has looked
-        groups = account.groups()
-        self._connection.send(do="become", uid=account.uid, gid=account.gid, groups=groups)
+        self._connection.send(do="become", **attrs.asdict(account))
 
     def ping(self) -> None:
         """See whether the process does its work, and end it if it does not: another one is started. To be called each second."""
