@@ -15,7 +15,7 @@ from twisted.application.twist._options import TwistOptions
 from twisted.logger import textFileLogObserver
 from twisted.python import usage
 
-from txmux.cli import COMMANDS
+from txmux.cli import COMMANDS, open_closed_streams
 from txmux.cli.run.program import read_rules, status_of
 from txmux.errors import MuxError
 from txmux.observe.servicelog import ServiceLog
@@ -78,6 +78,13 @@ class Options(usage.Options):
         Raises:
             UsageError: The options do not go together.
         """
+        program: Any = self.parent
+        is_twist = isinstance(program, TwistOptions)
+        if is_twist:
+            open_closed_streams()
+            program["logFile"] = program["logFile"] or sys.stdout or sys.stderr
+        if sys.stderr is None:  # the reactor is there already, and has the descriptor
+            _stop_unheard("the standard error stream is closed; start with 2>/dev/null instead")
         import_reactor_without_tls()  # `twist` imports the reactor next
         if bool(self["rules"]) == bool(self["demo"]):
             raise usage.UsageError("give either --rules FILE or --demo")
@@ -88,7 +95,6 @@ class Options(usage.Options):
         except MuxError as error:
             _stop(error, os.EX_CONFIG)
         # `twist` has no reactor yet, unless --reactor names one. `twistd` may change user, folder and more before it starts the service.
-        is_twist = isinstance(self.parent, TwistOptions)
         self.starter = start_early() if is_twist and can_fork() else None
         name_process("supervisor")
 
@@ -128,6 +134,12 @@ class _StoppingService(MultiService):
 def _stop(error: MuxError, status: int, advice: str = "") -> NoReturn:
     sys.stderr.write(f"{error}{advice}\n")
     sys.exit(status)
+
+
+def _stop_unheard(problem: str) -> NoReturn:
+    if sys.stdout is not None:
+        sys.stdout.write(f"{problem}\n")
+    sys.exit(os.EX_USAGE)
 
 
 def _wants_format(words: Sequence[str]) -> bool:

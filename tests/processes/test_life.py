@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.interop.children import PATIENCE, Child, eventually
+from tests.interop.children import PATIENCE, Child, eventually, run
 from tests.processes.running import (
     RULES,
     WorkersTestCase,
@@ -215,11 +215,15 @@ class StopTest(WorkersTestCase):
 
 
 class StreamsTest(WorkersTestCase):
-    """``txmux run`` with standard streams that are closed."""
+    """``txmux run`` and ``twist`` with standard streams that are closed."""
 
     def test_closed(self) -> None:
         """It serves, reloads and stops as usual, and leaves no file behind."""
-        for closed in ("2>&-", "<&- >&- 2>&-"):
+        for program, closed, status in (
+            ("txmux run", "2>&-", 0),
+            ("txmux run", "<&- >&- 2>&-", 0),
+            ("twisted txmux --rules", "<&- >&- 2>&-", -signal.SIGTERM),
+        ):
             folder = make_folder(self)
             rules, pidfile, public = (folder / name for name in ("rules.ini", "pid", "public.sock"))
             log, other = folder / "access.log", folder / "other.sock"
@@ -227,7 +231,7 @@ class StreamsTest(WorkersTestCase):
                 f"[txmux]\naccess_log = {log}\nworkers = 2\n[listen x]\nendpoint = unix:{public}\n"
             )
             rules.write_text(text)
-            command = f'exec "$0" -m txmux run --pidfile "$1" "$2" {closed}'
+            command = f'exec "$0" -m {program} "$2" --pidfile "$1" {closed}'
             child = self.own(Child("sh", "-c", command, sys.executable, pidfile, rules))
             eventually(pidfile.exists, "it serves")
             self.assertEqual(pidfile.read_text(), f"{child.pid}\n")
@@ -242,8 +246,17 @@ class StreamsTest(WorkersTestCase):
             self.be_closed_at(other)
             eventually(lambda: log.read_text().count("\n") == 2, "the log has two lines")  # noqa: B023 - called at once
             child.process.terminate()
-            self.assertEqual((child.wait(), child.output), (0, ""))
+            self.assertEqual((child.wait(), child.output), (status, ""))
             self.assertEqual({path.name for path in folder.iterdir()}, {log.name, rules.name})
+
+    def test_too_late(self) -> None:
+        """Where the reactor has the number of the standard error stream already, it does not start, and says so."""
+        rules = self.folder / "late.ini"
+        rules.write_text(RULES)
+        command = 'exec "$0" -m twisted --reactor=poll txmux --rules "$1" 2>&-'
+        done = run("sh", "-c", command, sys.executable, rules)
+        told = b"the standard error stream is closed; start with 2>/dev/null instead\n"
+        self.assertEqual((done.returncode, done.stdout), (os.EX_USAGE, told))
 
     def be_closed_at(self, path: Path) -> None:
         """Make a connection that the service closes when it has heard something."""

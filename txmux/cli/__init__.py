@@ -20,7 +20,7 @@ from txmux.errors import MuxError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-__all__ = ["COMMANDS", "main", "make_parser"]
+__all__ = ["COMMANDS", "main", "make_parser", "open_closed_streams"]
 
 COMMANDS = {
     "ban": "Let nobody of an address or a network connect to a running service, for some time.",
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code; 78 (``EX_CONFIG``) if a rules file has errors, of which ``txmux check`` has a code of its own; 141, as
         shells have it, if nobody reads the output any more, and 130 after Control-C. Wrong arguments end in `SystemExit` with code 2, as `argparse` has it.
     """
-    _open_closed_streams()
+    open_closed_streams()
     try:
         try:
             return _run(sys.argv[1:] if argv is None else [*argv])
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-def _open_closed_streams() -> None:
+def open_closed_streams() -> None:
     """Open the standard streams that are closed, to lead nowhere: else a socket of the service gets the number of one."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
