@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 
+import attrs
 from twisted.internet.task import deferLater
 
 from tests.backends.connect.tls_case import authority
@@ -15,12 +16,22 @@ from tests.support.ports import free_port
 from tests.support.secure import SecurePeer, client_context, connect_tls
 from tests.support.service import ServiceTestCase
 from txmux.errors import MuxError
+from txmux.rules.model import Settings
 
 _LOG = "[txmux]\naccess_log = LOG\n"
 
 
 class InProcessTest(ServiceTestCase):
     """What a worker does with its ports, in the process of the test."""
+
+    def test_relay(self) -> None:
+        """How bytes are moved holds until the service stops; to have it changed is refused."""
+        self.run_service(LISTEN)
+        error = self.assertRaises(MuxError, self.reload, f"[txmux]\nrelay = portable\n{LISTEN}")
+        self.assertIn("[txmux] relay: cannot change while the service runs", str(error))
+        other = attrs.evolve(self.running.rules, settings=Settings(relay="portable"))
+        error = self.assertRaises(MuxError, self.running.reload, other)
+        self.assertIn("relay: cannot change", str(error))
 
     async def test_opened_and_closed(self) -> None:
         """New listeners are opened; one that is gone is closed when those who waited have been served."""

@@ -9,7 +9,7 @@ import attrs
 from txmux.rules.model import Backend, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from txmux.rules.model import Listener, Route, Rules, Settings
     from txmux.rules.problems import Problem
@@ -107,12 +107,12 @@ def changes(old: Rules, new: Rules) -> Changes:
     )
 
 
-def unchangeable(old: Settings, new: Settings) -> list[Problem]:
-    """Find what cannot be changed while the service runs."""
+def unchangeable(old: Settings, new: Settings, keys: Collection[str] = _FOR_GOOD) -> list[Problem]:
+    """Find what cannot be changed while the service runs, of these keys of ``[txmux]``."""
     return [
         new.section.problem("cannot change while the service runs; restart it for that", key)
         for key in _different(old, new)
-        if key in _FOR_GOOD
+        if key in keys
     ]
 
 

@@ -11,7 +11,8 @@ from txmux.errors import ListenError
 from txmux.frontend.limits.admission import Admission, Counter, Tally
 from txmux.frontend.limits.per_source import SourceLimits
 from txmux.observe.access_log import open_log
-from txmux.rules.changes import changes
+from txmux.rules.changes import changes, unchangeable
+from txmux.rules.problems import RulesError
 from txmux.serving.endpoints import check_servers
 from txmux.serving.places import places_of
 from txmux.serving.serving import Serving
@@ -137,12 +138,15 @@ class EmbeddedService(Service):
             The number of connections that go on under older rules.
 
         Raises:
-            MuxError: They cannot be served; nothing has changed.
+            MuxError: They cannot be served, or have another `relay`; nothing has changed.
         """
         serving = self.serving
         if serving is None:
             self.rules = rules
             return 0
+        problems = unchangeable(self.rules.settings, rules.settings, ["relay"])
+        if problems:
+            raise RulesError(problems)
         self._check(rules)
         left = serving.doors.left()  # the rules may name such a port again
         for key, port in left.items():
