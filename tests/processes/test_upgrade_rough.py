@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.interop.children import eventually
-from tests.processes.running import WorkersTestCase, is_gone
+from tests.processes.running import WorkersTestCase, is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class RoughTest(WorkersTestCase):
         mux.stop()
 
     def test_new_is_killed_later(self) -> None:
-        """If the new process is killed while the old one still has a connection, the old one serves again, and the PID file names it."""
+        """If the new process is killed while the old one still has a connection, the old one serves again, reloads, and is named."""
         listening = self.backend()
         ssh = "[route ssh]\nmatch = ssh\nbackend = 127.0.0.1:1\n"
         for workers in (1, 2):
@@ -235,6 +235,10 @@ class RoughTest(WorkersTestCase):
             os.kill(mux.pid, signal.SIGKILL)
             mux.switched()
             self.assertEqual(mux.pid, old)
+            # Of those that it had, only the one with a connection is left.
+            eventually(lambda p=old, n=workers: len(workers_of(p)) == n + 1, "the others end")  # type: ignore[misc]
+            mux.signal(signal.SIGHUP)
+            mux.child.wait_for("rules reloaded: nothing changed")
             peers = [moved, *(self.relayed(mux, listening) for _ in range(2))]
             undecided.sendall(b"x")
             peers.append((undecided, self.accept_from(listening, b"x")))

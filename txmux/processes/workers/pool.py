@@ -168,7 +168,7 @@ class Pool:
         self._replaced.clear()
         self.drop_added()
         leaving, self.workers = self.all(), []
-        self.retiring = leaving
+        self.retiring = [*leaving]
         self._look()
         return leaving
 
@@ -390,7 +390,7 @@ class Pool:
                 **(answer if answered else {}),
             }
             for worker, (answered, answer) in zip(workers, answers, strict=True)
-            if worker in self.all() and not worker.has_ended
+            if worker in self.all()
         ]
         sums = {
             name: sum(one.get(name, 0) for one in told) for name in ("active", "undecided", "older")

@@ -105,11 +105,6 @@ class Worker:
         self.generation = self.pid = 0
 
     @property
-    def has_ended(self) -> bool:
-        """Whether its process was told to end, and has."""
-        return self._stopped is not None and self._channel is None
-
-    @property
     def can_return(self) -> bool:
         """Whether it could serve again: its process has not ended, and was not told to."""
         return self._channel is not None and self._channel.is_open and not self.is_leaving
@@ -246,6 +241,7 @@ class Worker:
             self._restart.cancel()
         self._stopped = Deferred()
         if self._channel is None:
+            self._supervisor.retired(self)
             return succeed(None)
         self.tell("stop")
         return self._stopped
@@ -303,16 +299,13 @@ class Worker:
             channel.close()
         self.ready = self.is_confined = False
         self._supervisor.ended(self._number, is_left=self.is_leaving)
-        if self._retirement is not None:
+        if self._retirement is not None or self._stopped is not None:
             self._supervisor.retired(self)
             if self._stopped is not None:
                 self._stopped.callback(None)
             return
-        if self._hung and self._stopped is None:
+        if self._hung:
             self.start()
-            return
-        if self._stopped is not None:
-            self._stopped.callback(None)
             return
         early = "" if self.has_served else " before it had served"
         how = f"cannot start: {self._problem}" if self._problem else f"{how_ended(status)}{early}"
