@@ -61,6 +61,22 @@ class SilentTest(TimedTestCase):
         self.assertEqual(set(before) - set(after), {before[0]})
         self.assertEqual(len(after), 2)
 
+    async def test_ending(self) -> None:
+        """One that does nothing while it is to end is killed, too, before its connections would be."""
+        before = await self.begin()
+        os.kill(before[0], signal.SIGSTOP)
+        first, _ = self.supervisor.pool.workers
+        stopping = self.running.stopService()
+        with capturedLogs() as events:
+            while len(self.supervisor.pool.all()) > 1:
+                await deferLater(reactor, 0)
+            await self.pass_by(10)
+            self.assertFalse(first.answers)
+            self.time.advance(1)
+            await stopping
+        said = [event["log_format"].format(**event) for event in events if "seconds" in event]
+        self.assertEqual(said, ["worker 1 has not answered for 10 s; it is killed"])
+
     async def test_asleep(self) -> None:
         """A machine that was asleep for an hour has no silent workers."""
         before = await self.begin()

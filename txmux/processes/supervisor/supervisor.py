@@ -348,7 +348,8 @@ class Supervisor:
     def _look_after(self) -> None:
         """Do what is due each second."""
         self.starter.ping()
-        Deferred.fromCoroutine(self.close_unused())
+        if self.pool.workers:  # or all are to end
+            Deferred.fromCoroutine(self.close_unused())
 
     async def close_unused(self) -> None:
         """Close sockets for datagrams of removed listeners whose last flow has ended, or goes on in a worker that is about to end."""
@@ -572,9 +573,9 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Stop all workers, each when its connections have finished, and kill those that do not end."""
-        self.pool.watch_no_more()
         checks = self.upstreams.stop() if self._is_started else succeed(None)
         await gatherResults([checks, Deferred.fromCoroutine(self.leave())])
+        self.pool.watch_no_more()
         self._is_started = False
         self.starter.close()
 

@@ -73,7 +73,7 @@ class Pool:
         self._pinging.start(_PING, now=False)
 
     def watch_no_more(self) -> None:
-        """Leave them alone: they are to end."""
+        """Leave them alone: all have ended."""
         if self._pinging.running:
             self._pinging.stop()
 
@@ -181,7 +181,7 @@ class Pool:
         """
 
         def replace() -> None:
-            if not self._pinging.running:
+            if not self.workers:
                 return  # all are to end
             if len(self.all()) < most:
                 self.replace(worker)

@@ -252,18 +252,20 @@ class Worker:
         return self._silent <= 1
 
     def ping(self) -> None:
-        """See whether it does its work, and replace it if it does not. To be called each second."""
+        """See whether it does its work, and replace it if it does not, unless it is to end. To be called each second."""
         channel = self._channel
-        if channel is None or self._stopped is not None or self._hung:
+        if channel is None or self._hung:
             return
         # Counted by calls, so that a machine that was asleep does not take it for silence.
         self._silent += 1
         limit = _MOST_SILENT if self.ready else _MOST_SILENT_STARTING
         if self._silent > limit:
+            is_to_end = self._stopped is not None or self._retirement is not None
             self._log.error(
-                "worker {number} has not answered for {seconds} s; it is killed, and another one is started at once",
+                "worker {number} has not answered for {seconds} s; it is killed{more}",
                 number=self._number + 1,
                 seconds=limit,
+                more="" if is_to_end else ", and another one is started at once",
             )
             self._hung = True
             self._end()
