@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import fcntl
 import os
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,10 @@ __all__ = ["FileLock", "Layout", "SharedLimits", "SharedTally"]
 
 _SIZE = 8  # of a number, in bytes
 _MOVING, _EXPECTED = -2, -1  # the columns that belong to no process
+_PATIENCE = 1.0
+"""Seconds that a process waits for another one to let the lock go."""
+_PAUSE = 0.0002
+"""Seconds from one attempt to the next."""
 _FEWEST = 3  # columns: these, and that of the process that makes the memory
 _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 
@@ -34,7 +39,9 @@ _PLACES = deep_mapping(instance_of(str), instance_of(int), instance_of(dict))
 class FileLock:
     """Keeps other processes out; not the other threads of this one.
 
-    It belongs to the process, so it is gone with a process that ends while holding it.
+    It belongs to the process, so it is gone with a process that ends while holding it. Nobody needs it for longer than some microseconds;
+    one that is halted meanwhile must not halt all others, the supervisor included, which ends it after a while. So they go on
+    without the lock when they have waited for long, and may then count a connection more or less.
 
     Args:
         descriptor: A file.
@@ -42,10 +49,26 @@ class FileLock:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._patience = _PATIENCE
 
     def __enter__(self) -> None:
-        """Wait for it."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1)
+        """Wait for it, but not for ever."""
+        until = None
+        while not self._is_taken():
+            now = time.monotonic()
+            until = until or now + self._patience
+            if now >= until:
+                self._patience = 0.0  # until whoever has it lets it go, or has ended
+                return
+            time.sleep(_PAUSE)
+        self._patience = _PATIENCE
+
+    def _is_taken(self) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+        except (BlockingIOError, PermissionError):  # it depends on the system which
+            return False
+        return True
 
     def __exit__(self, *_: object) -> None:
         """Let it go."""
