@@ -29,6 +29,7 @@ from txmux.live.steering import Steering
 from txmux.live.versions import last_reload_in, number_in, state_of
 from txmux.observe.counting.counters import Counters
 from txmux.processes.privilege.account import account_of
+from txmux.processes.privilege.opener import OpenerError
 from txmux.processes.privilege.privilege import Privilege
 from txmux.processes.supervisor.counting import Counting
 from txmux.processes.supervisor.signals import SignalWatch, StopSignals
@@ -182,7 +183,7 @@ class MuxService(Steering, Service):
         await self._reloading.idle()
         try:
             changes = await self._upgraded()
-        except UpgradeError as problem:
+        except (OpenerError, UpgradeError) as problem:
             self._log.error("no upgrade, the old process goes on: {why}", why=problem)
             return Report.refused(problem)
         self._log.info("upgraded: {changes}", changes=changes)

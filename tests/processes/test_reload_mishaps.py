@@ -89,7 +89,7 @@ class MishapsTest(WorkersTestCase):
         self.assertIn("1 route gone", self.reload())
 
     def test_helper_gone(self) -> None:
-        """Without the helper that kept the privilege, a reload is refused with what to do."""
+        """Without the helper that kept the privilege, a reload or an upgrade is refused with what to do."""
         require_root()
         leave_unmeasured(self)
         self.begin("user = nobody")
@@ -100,6 +100,10 @@ class MishapsTest(WorkersTestCase):
             self.assertIn(
                 "the helper that opens files has ended: restart the service", self.reload()
             )
+        os.kill(self.mux.child.pid, signal.SIGUSR2)
+        self.mux.child.wait_for(
+            "no upgrade, the old process goes on: the helper that opens files has ended: restart the service"
+        )
         self.assertNotIn("Traceback", self.mux.child.output)
 
     def test_worker_that_cannot_start(self) -> None:

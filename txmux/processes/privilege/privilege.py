@@ -78,12 +78,20 @@ class Privilege:
 
     @contextmanager
     def handed_over(self) -> Iterator[dict[str, socket.socket]]:
-        """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`."""
+        """Give what leads the process that takes the place of this one to the helper, if there is one, by `KEY`.
+
+        Raises:
+            OpenerError: There is none any more.
+        """
         if self.opener is None:
             yield {}
             return
+        try:
+            connection = self.opener.another(may_all=True)
+        except OSError as problem:
+            raise OpenerError(problem.strerror) from problem
         self._is_shared = True
-        with self.opener.another(may_all=True) as connection:
+        with connection:
             yield {KEY: connection}
 
     def keep(self, rules: Rules, account: Account | None) -> None:

@@ -310,6 +310,7 @@ class Changeover:
 
         Raises:
             UpgradeError: The new process does not serve, and this one does as before.
+            OpenerError: There can be none without the helper, which has ended.
         """
         if self._upgrade is not None:
             raise UpgradeError("an upgrade is under way already")
