@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 
@@ -10,7 +11,7 @@ from tests.admin.processes import get
 from tests.datagrams.test_roaming import FIRST, SHORT, answer
 from tests.interop.children import eventually
 from tests.processes.datagrams import DatagramLoad
-from tests.processes.running import WorkersTestCase, open_files, workers_of
+from tests.processes.running import WorkersTestCase, is_gone, open_files, workers_of
 from tests.processes.upgrading import Upgrading
 from tests.wire.quic_builder import HELLO, crypto, initial
 
@@ -40,9 +41,11 @@ class UpgradeTest(WorkersTestCase):
     def begin(self, rules: str, settings: str = "") -> Upgrading:
         """Start a service that leads to the server."""
         rules = rules.replace("SERVER", f"udp:127.0.0.1:{self.server.getsockname()[1]}")
-        mux = Upgrading(self.folder, rules, f"{settings}\ndrain_timeout = 100ms")
+        drain = "" if "drain_timeout" in settings else "drain_timeout = 100ms"
+        mux = Upgrading(self.folder, rules, f"{settings}\n{drain}")
         self.addCleanup(mux.kill)
-        self.to = "127.0.0.1", mux.port
+        (port,) = re.findall(r"listening on udp:127.0.0.1:(\d+)", mux.child.output)
+        self.to = "127.0.0.1", int(port)
         return mux
 
     def test_moves_afterwards(self) -> None:
@@ -89,6 +92,36 @@ class UpgradeTest(WorkersTestCase):
         heard = [self.server.recvfrom(65535) for _ in _HALVES]
         self.assertEqual([data for data, _ in heard], [*_HALVES])
         self.assertEqual(len({seen for _, seen in heard}), 1)
+        mux.stop()
+
+    def test_removed(self) -> None:
+        """A flow of a listener that is removed goes on in the old process until that has to end, and both say so."""
+        listener = "[listen u]\nendpoint = udp:127.0.0.1:0\ndefault = SERVER\n"
+        mux = self.begin(f"[listen t]\nendpoint = 127.0.0.1:0\n{listener}", "drain_timeout = 10m")
+        self.near.sendto(b"first", self.to)
+        _, seen = self.server.recvfrom(65535)
+        rules, _, _ = mux.file.read_text().partition("[listen u]")
+        mux.file.write_text(rules)
+        mux.signal(signal.SIGHUP)
+        mux.child.wait_for("rules reloaded: ")
+        mux.ask()
+        old = mux.switched()
+        mux.child.wait_for("flows that are not taken over: 1; ")
+        mux.child.wait_for("open connections: 1; they have 600 s to finish")
+        self.near.sendto(b"more", self.to)
+        self.assertEqual(self.server.recvfrom(65535), (b"more", seen))
+        self.server.sendto(b"answer", seen)
+        self.assertEqual(self.near.recv(65535), b"answer")
+
+        def is_ended() -> bool:
+            if not is_gone(old):
+                os.kill(
+                    old, signal.SIGTERM
+                )  # the second one that is noticed ends what has not finished
+            return is_gone(old)
+
+        eventually(is_ended, "the old process has ended")
+        self.assertEqual(mux.take_one()["datagrams_in"], 2)
         mux.stop()
 
     def test_another_reader(self) -> None:

@@ -147,7 +147,10 @@ def adopt_flows(
         elif server is not None:
             server.close()
     if len(taken) < len(flows):
-        _log.info("flows that begin anew: {count}", count=len(flows) - len(taken))
+        _log.info(
+            "flows that are not taken over: {count}; those of a listener that is removed go on in the old process, the others begin anew",
+            count=len(flows) - len(taken),
+        )
     return {"taken": taken}
 
 
