@@ -18,6 +18,7 @@ from tests.campaign.bytes.part import Rounds, run, run_datagrams
 from tests.campaign.bytes.plans import PATIENCE, Mix, plan
 from tests.campaign.bytes.streams import Header, Stream
 from tests.campaign.bytes.talks import SERVER, Seen, Talk
+from tests.campaign.bytes.troubles import Losses
 from tests.campaign.bytes.wires import Plain
 
 
@@ -128,15 +129,17 @@ class CheckTests(SynchronousTestCase):
         }
 
         def defects(*log: dict[str, object]) -> int:
-            return len(judge(1, mix, [client], [server], log).defects)
+            return len(judge(1, mix, [client], [server], log, Losses()).defects)
 
         self.assertEqual(defects(line), 0)
         nobodys = {**line, "client": f"{address_of(6)}:1"}
         wrong = {**line, "bytes_in": sent - 1}, {**line, "reason": "client-reset"}
         for log in ((), (line, line), (line, nobodys), *((one,) for one in wrong)):
             self.assertEqual(defects(*log), 1)
-        self.assertEqual(len(judge(1, mix, [client], [server, server], [line]).defects), 1)
-        self.assertEqual(len(judge(1, mix, [client], [], [line]).defects), 1)
+        self.assertEqual(
+            len(judge(1, mix, [client], [server, server], [line], Losses()).defects), 1
+        )
+        self.assertEqual(len(judge(1, mix, [client], [], [line], Losses()).defects), 1)
 
     def test_again(self) -> None:
         """A second connection from an address is noticed if it was served, or is not logged as what became of it."""
@@ -151,7 +154,7 @@ class CheckTests(SynchronousTestCase):
 
         def defects(again: str, *log: dict[str, object]) -> int:
             client = Seen(5, "end", sent, answered, finished=True, again=again)
-            return len(judge(1, mix, [client], [server], log).defects)
+            return len(judge(1, mix, [client], [server], log, Losses()).defects)
 
         for good in ("refused", own, second), ("unsure", own, gone), ("unsure", second, own):
             self.assertEqual(defects(*good), 0)
@@ -159,17 +162,27 @@ class CheckTests(SynchronousTestCase):
             self.assertEqual(defects(*bad), 1)
 
     def test_cut(self) -> None:
-        """Of a worker that was killed, connections of that moment may be cut, but with TLS they must show it."""
+        """Of a worker that was killed, connections may be cut that it had, but with TLS they must show it."""
         mix = Mix(["plain"], "K", breaks=0)
         secure = Mix(["tls"], "K", breaks=0)
+        unix = Mix(["unix-v1"], "K", breaks=0)
         cut = "an orderly end after 5 of 70 bytes"
+        its, others = Losses({5}, times=[20.0]), Losses({6}, {7}, [20.0])
 
-        def defects(mix: Mix, problem: str, over: float) -> int:
+        def defects(mix: Mix, problem: str, losses: Losses, over: float = 20.5) -> int:
             client = Seen(5, "end", 30, 5, finished=True, problem=problem, began=10.0, over=over)
-            return len(judge(1, mix, [client], [], [], [20.0]).defects)
+            return len(judge(1, mix, [client], [], [], losses).defects)
 
-        self.assertEqual(defects(mix, cut, 20.5), 0)
-        self.assertEqual(defects(mix, "broken off after 5 of 70 bytes", 20.5), 0)
-        self.assertEqual(defects(mix, "a wrong byte before 5", 20.5), 1)
-        self.assertEqual(defects(mix, cut, 15.0), 1)
-        self.assertEqual(defects(secure, cut, 20.5), 1)
+        self.assertEqual(defects(mix, cut, its), 0)
+        self.assertEqual(defects(mix, "broken off after 5 of 70 bytes", its), 0)
+        self.assertEqual(defects(mix, "a wrong byte before 5", its), 1)
+        self.assertEqual(defects(mix, cut, others), 1)
+        self.assertEqual(defects(mix, cut, its, over=15.0), 0)
+        ended = Losses(ended={5}, times=[20.0])
+        self.assertEqual(defects(mix, cut, ended), 0)
+        self.assertEqual(defects(mix, cut, ended, over=15.0), 1)
+        self.assertEqual(defects(secure, cut, its), 1)
+        self.assertEqual(defects(unix, cut, others), 0)
+        self.assertEqual(defects(unix, cut, others, over=15.0), 1)
+        self.assertEqual(defects(mix, "", others), 0)
+        self.assertEqual(defects(mix, "", others, over=15.0), 1)

@@ -6,7 +6,6 @@ import contextlib
 import random
 import socket
 import struct
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -222,32 +221,3 @@ class Datagrams:
                 self._complain(f"flow {flow.number}: {told}")
         for number in lines:
             self._complain(f"flow {number} is logged, and nobody knows it")
-
-
-class Changing(threading.Thread):
-    """Does something again and again while others work.
-
-    Args:
-        change: What.
-        pause: Seconds from one to the next.
-
-    Attributes:
-        problem: Why it has ended too soon.
-    """
-
-    def __init__(self, change: Callable[[], None], pause: float) -> None:
-        super().__init__(daemon=True)
-        self.problem = ""
-        self._change, self._pause = change, pause
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        try:
-            while not self._over.wait(self._pause):
-                self._change()
-        except (AssertionError, OSError) as problem:
-            self.problem = str(problem)
-
-    def end(self) -> None:
-        """Have it end with what it is at."""
-        self._over.set()

@@ -12,17 +12,17 @@ from tests.campaign.bytes.plans import ORDERLY, UNFINISHED, Ending, plan
 from tests.campaign.bytes.talks import RACES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from tests.campaign.bytes.plans import Mix, Plan
     from tests.campaign.bytes.talks import Seen
+    from tests.campaign.bytes.troubles import Losses
 
 _MOST_DEFECTS = 30  # of one round, since the first ones tell enough
 
 
 _OF_CLIENTS = {"client-reset", "client-gone", "proxy-header"}
 """Why one ends whose client breaks off; the last is for a reset that may have taken a part of its header."""
-_SLACK = 3.0  # seconds in which an end may be late to begin, or to hear
 _CUT = "an orderly end", "a stream that was broken off looks complete", "broken off"
 """What an end may see whose connection's worker is killed."""
 
@@ -75,7 +75,7 @@ def judge(
     clients: Iterable[Seen],
     servers: Iterable[Seen],
     log: Iterable[dict[str, Any]],
-    kills: Sequence[float] = (),
+    losses: Losses,
 ) -> Verdict:
     """Judge one round.
 
@@ -85,11 +85,13 @@ def judge(
         clients: What they saw.
         servers: What they saw.
         log: The lines of the access log.
-        kills: When workers were killed.
+        losses: What killed workers had.
     """
     verdict = Verdict()
     complaints: list[str] = []
-    at_server = _by_trial(servers, verdict, complaints, lambda trial: plan(seed, trial, mix), kills)
+    at_server = _by_trial(
+        servers, verdict, complaints, lambda trial: plan(seed, trial, mix), losses
+    )
     lines: dict[int, list[dict[str, Any]]] = {}
     nobodys: list[dict[str, Any]] = []
     for line in log:
@@ -107,7 +109,9 @@ def judge(
         verdict.bytes += client.received + (server.received if server else 0)
         if client.heard == "gave up" and its.entry.startswith("unix"):
             its_lines = [nobodys.pop()] if nobodys else []
-        if not its_lines and may_be_cut(client, kills):
+        is_whole = not client.problem and not (server and server.problem)
+        may_be_cut = losses.may_miss_line if is_whole else losses.may_cut
+        if not its_lines and may_be_cut(client, its):
             verdict.cut += 1
             verdict.looked_whole += _looks_whole(client) or _looks_whole(server)
             complaints += [
@@ -143,13 +147,13 @@ def _by_trial(
     verdict: Verdict,
     complaints: list[str],
     plan_of: Callable[[int], Plan],
-    kills: Sequence[float],
+    losses: Losses,
 ) -> dict[int, Seen]:
     found: dict[int, Seen] = {}
     for server in servers:
         trial = server.trial % MOST_TRIALS if server.trial >= 0 else -1
         if trial < 0 or not (server.received or server.sent or server.problem):
-            if server.problem and not (kills and server.problem.startswith(_CUT)):
+            if server.problem and not (losses.times and server.problem.startswith(_CUT)):
                 complaints.append(f"at server {server.where}: {server.problem}")
             verdict.empty += server.heard == "end"
             if trial >= 0:
@@ -159,11 +163,6 @@ def _by_trial(
         elif server.received or not _lost_a_race(plan_of(server.trial)):
             complaints.append(f"trial {trial} is twice at servers: {found[trial]}, {server}")
     return found
-
-
-def may_be_cut(client: Seen, kills: Sequence[float]) -> bool:
-    """Tell whether a connection was there when a worker was killed."""
-    return any(client.began - _SLACK < killed < client.over + _SLACK for killed in kills)
 
 
 def _looks_whole(one: Seen | None) -> bool:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from tests.campaign.bytes.changing import all_at_once
 from tests.campaign.bytes.clients import Job
 from tests.campaign.bytes.crew import Crew
-from tests.campaign.bytes.datagrams import Changing, Counts, Datagrams
-from tests.campaign.bytes.judging import Verdict, judge, may_be_cut
-from tests.campaign.bytes.plans import PATIENCE
-from tests.campaign.bytes.rounds import KILL, SERVERS, DatagramService, Service, choose
+from tests.campaign.bytes.datagrams import Counts, Datagrams
+from tests.campaign.bytes.judging import Verdict, judge
+from tests.campaign.bytes.plans import PATIENCE, plan
+from tests.campaign.bytes.rounds import HANG, SERVERS, TROUBLE, DatagramService, Service, choose
 from tests.campaign.report import Report
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ _LONGEST = 2 * _SECONDS + 3 * PATIENCE
 """Seconds that a service may run."""
 _EVERY = 5
 """One round of so many is of datagrams."""
-_PAUSE = 4.0
-"""Seconds from one change to the next, on average."""
 _MOST_SAID = 2**25
 """Characters that a service may say in a round."""
 _MOST_DEFECTS = 1000
@@ -90,9 +89,11 @@ class Rounds:
         self._note(its, defects)
 
     def try_datagrams(self) -> None:
-        """Try a round of datagrams, and keep what came of it. A killed worker logs none of its flows, so none is killed."""
+        """Try a round of datagrams, and keep what came of it. A killed worker logs none of its flows, so there is no trouble."""
         its, by, defects = self._choose()
-        its = attrs.evolve(its, changes=tuple(change for change in its.changes if change != KILL))
+        its = attrs.evolve(
+            its, changes=tuple(one for one in its.changes if one not in {TROUBLE, HANG})
+        )
         talk = Datagrams(self.budget.seed, self.rounds * TRIALS)
         start = functools.partial(DatagramService, its, self.crew.places, _LONGEST, talk.port)
         self.attempt(start, lambda service: self._use_for_datagrams(service, talk, by), defects)
@@ -120,7 +121,7 @@ class Rounds:
                 use(service)
                 service.stop()
             finally:
-                for kind, count in service.changes.items():
+                for kind, count in service.changes().items():
                     self.changes[kind] = self.changes.get(kind, 0) + count
                 service.remove()
         except _FAILURES as problem:
@@ -133,18 +134,18 @@ class Rounds:
         self, service: DatagramService, talk: Datagrams, by: random.Random
     ) -> None:
         until = time.monotonic() + max(1.0, min(_SECONDS / 4, self.budget.left()))
-        changing = Changing(lambda: service.change(by), _PAUSE / 2)
-        if service.can_change():
-            changing.start()
+        threads = service.changing(by)
+        with all_at_once(threads) as look:
 
-        def is_changing() -> bool:
-            if time.monotonic() > until:
-                changing.end()
-            return changing.is_alive()
+            def is_changing() -> bool:
+                if time.monotonic() > until:
+                    for thread in threads:
+                        thread.end()
+                return any(thread.is_alive() for thread in threads)
 
-        talk.run(service.ports["datagrams"], until, is_changing)
-        if changing.problem:
-            talk.counts.defects.append(changing.problem[-2000:])
+            talk.run(service.ports["datagrams"], until, is_changing)
+            look()
+        service.recover()
         asked = sum(bool(flow.asked) for flow in talk.flows.values())
         talk.compare(service.whole_log(asked, PATIENCE))
 
@@ -158,24 +159,28 @@ class Rounds:
             time.monotonic() + max(_LEAST, min(_SECONDS, self.budget.left())),
             its.together,
         )
-        due = time.monotonic() + by.random()
+        with all_at_once(service.changing(by)) as look:
 
-        def tick() -> None:
-            nonlocal due
-            if len(service.child.output) > _MOST_SAID:
-                raise AssertionError(f"it says too much: {service.child.output[-1000:]}")
-            if time.monotonic() > due and service.can_change():
-                service.change(by)
-                due = time.monotonic() + 2 * _PAUSE * by.random()
+            def tick() -> None:
+                look()
+                if len(service.child.output) > _MOST_SAID:
+                    raise AssertionError(f"it says too much: {service.child.output[-1000:]}")
 
-        seen, at_servers = self.crew.run(job, tick, changing=SERVERS in its.changes)
-        cut = sum(may_be_cut(one, service.kills) for one in seen)
+            seen, at_servers = self.crew.run(job, tick, changing=SERVERS in its.changes)
+        try:
+            service.recover()
+        except AssertionError as problem:
+            defects.append(str(problem)[-2000:])
+        losses = service.troubles.losses
+        cut = sum(
+            losses.may_miss_line(one, plan(self.budget.seed, one.trial, its.mix)) for one in seen
+        )
         lines = len(seen) - cut + sum(one.again == "refused" for one in seen)
         log = service.whole_log(lines, PATIENCE)
-        if service.kills:
+        if losses.times:
             service.stop()
             log = service.lines()
-        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log, service.kills)
+        verdict = judge(self.budget.seed, its.mix, seen, at_servers, log, losses)
         self.whole.add(verdict)
         defects += verdict.defects
 

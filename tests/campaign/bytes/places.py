@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import attrs
 from OpenSSL import SSL
 
 from tests.support.certificates import make_authority
 from tests.support.ports import free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NAME = "server.test"
 OUTSIDE = f"outside.{NAME}"
@@ -74,6 +71,7 @@ class Places:
 
     def open(self) -> None:
         """Make certificates, and listen."""
+        self.folder.chmod(0o711)  # a service may have become another user
         authority = make_authority()
         authority.write(self.folder / "authority.pem")
         authority.issue(NAME).write(self.folder / "server.pem", key=True)
@@ -91,6 +89,8 @@ class Places:
                 continue
             else:
                 at = socket.create_server(("127.0.0.1", 0), backlog=4096)
+            if at.family == socket.AF_UNIX:
+                Path(at.getsockname()).chmod(0o666)
             at.setblocking(False)  # noqa: FBT003
             self.listening[way.letter] = at
 

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import shutil
 import signal
+import threading
 import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 from typing_extensions import override
 
 from tests.campaign.bytes.again import ENTRIES
+from tests.campaign.bytes.changing import Changing
 from tests.campaign.bytes.places import NAME, OUTSIDE, WAYS
 from tests.campaign.bytes.plans import Mix
+from tests.campaign.bytes.troubles import Troubles
 from tests.interop.children import eventually
 from tests.processes.running import is_gone, workers_of
 from tests.processes.upgrading import Upgrading
 
 if TYPE_CHECKING:
-    import random
+    from collections.abc import Callable
 
     from tests.campaign.bytes.clients import Entry
     from tests.campaign.bytes.places import Places
 
 RELOAD, UPGRADE, WORKERS, SERVERS = "reloads", "upgrades", "other numbers of workers", "servers"
-KILL = "killed workers"
+TROUBLE, HANG = "killed and halted processes", "hung processes"
+
+_EVERY = {RELOAD: 0.25, UPGRADE: 5.0, WORKERS: 2.5, TROUBLE: 2.5, HANG: 5.0}
+"""Seconds from one change to the next."""
 
 _PLAIN_WAYS = "KKKKKKVWPPSLRQ"
 _MOST_WAYS = "KKKKVVWWPPSLTURQ"
@@ -139,6 +149,7 @@ class Round:
         changes: What happens meanwhile.
         mix: Of what its connections are.
         strict: As `tls_strict` in the rules.
+        user: As in the rules, if it is another one.
         together: How many connections each process of clients has at a time.
     """
 
@@ -148,12 +159,14 @@ class Round:
     changes: tuple[str, ...]
     mix: Mix
     strict: bool
+    user: str
     together: int
 
     def lines(self) -> str:
         """Give what a person wants to know of it."""
         more = ", ".join(self.changes) or "nothing"
-        return f"relay = {self.relay}, workers = {self.workers}, meanwhile {more}"
+        user = f", user = {self.user}" * bool(self.user)
+        return f"relay = {self.relay}, workers = {self.workers}{user}, meanwhile {more}"
 
 
 def choose(number: int, by: random.Random) -> Round:
@@ -165,11 +178,12 @@ def choose(number: int, by: random.Random) -> Round:
     strict = by.random() < 0.5
     changes = [change for change in (RELOAD, UPGRADE, WORKERS, SERVERS) if by.random() < 0.4]
     workers = by.choice((1, 1, 2, 3))
-    if by.random() < 0.2:  # each connection that is cut has to be known, so none may move
-        changes = [KILL, *(change for change in changes if change in {RELOAD, SERVERS})]
-        workers = by.choice((2, 3))
+    if by.random() < 0.4:
+        changes = [TROUBLE, HANG, *changes]
+        # what a killed worker has counted is counted no more
         entries = [entry for entry in entries if entry not in ENTRIES]
-    moves = not {UPGRADE, WORKERS, KILL}.isdisjoint(changes)
+    user = "nobody" if by.random() < 0.4 and not os.geteuid() else ""
+    moves = not {UPGRADE, WORKERS, TROUBLE}.isdisjoint(changes)
     ways = _MOST_WAYS if is_secure else _PLAIN_WAYS
     relay = by.choice(("kernel", "kernel", "portable"))
     if relay == "kernel" and by.random() < 0.5:
@@ -181,6 +195,7 @@ def choose(number: int, by: random.Random) -> Round:
         tuple(changes),
         Mix(entries, ways, lasting=0.05 if moves else 0.003, strict=strict),
         strict,
+        user,
         by.choice((16, 64, 200)),
     )
 
@@ -230,18 +245,22 @@ class Service(Upgrading):
 
     def __init__(self, its: Round, places: Places, seconds: float) -> None:
         self._its, self._places = its, places
+        self._workers = its.workers
         self._changed = 0
-        self.changes: dict[str, int] = {}
-        self.kills: list[float] = []
-        super().__init__(places.folder, self.text(0), self._settings(its.workers))
+        self._changes: dict[str, int] = {}
+        self._reloading = threading.Lock()
+        super().__init__(places.folder, self.text(0), self._settings())
         self.child.allow(seconds)
+        self.troubles = Troubles(self.pid, self.running)
 
     def text(self, number: int) -> str:
         """Write its rules, all sections but ``[txmux]``, which differ with each number."""
         return rules(self._its, self._places, number)
 
-    def _settings(self, workers: int) -> str:
-        return f"relay = {self._its.relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
+    def _settings(self) -> str:
+        user = f"user = {self._its.user}\n" * bool(self._its.user)
+        relay, workers = self._its.relay, self._workers
+        return f"{user}relay = {relay}\nworkers = {workers}\ndrain_timeout = 10m\nadmin = off\n"
 
     def entries(self) -> dict[str, Entry]:
         """Give where clients come in, by what they do there."""
@@ -251,52 +270,102 @@ class Service(Upgrading):
         unix = dict.fromkeys(("unix-v1", "unix-v2"), self._places.entry)
         return {**at, **plain, **told, **unix}
 
-    def can_change(self) -> bool:
-        """Tell whether something is to happen meanwhile."""
-        return bool(set(self._its.changes) - {SERVERS})
+    def running(self) -> list[int]:
+        """Give the supervisors that there are, the one that serves last."""
+        return [*(pid for pid in self._pids if pid != self.pid and not is_gone(pid)), self.pid]
 
     def remove(self) -> None:
         """End it, if it has not ended, and remove its files."""
         self.kill()
         shutil.rmtree(self.log.parent)
 
-    def change(self, by: random.Random) -> None:
-        """Do one of the things that happen meanwhile, and wait until it is done."""
-        kinds = [kind for kind in self._its.changes if kind != SERVERS]
-        kind = by.choice(kinds)
-        if kind == KILL:
-            if not self._kill(by):
-                return
-        elif kind == UPGRADE:
-            self.ask()
-            self.switched()
-        else:
-            workers = by.choice((1, 2, 3)) if kind == WORKERS else self._its.workers
-            self._reload(workers)
-        self.changes[kind] = self.changes.get(kind, 0) + 1
+    # What happens meanwhile.
 
-    def _kill(self, by: random.Random) -> bool:
-        """Kill a worker, unless it is the only one, and tell whether that was done."""
-        alive = [pid for pid in workers_of(self.pid) if not is_gone(pid)]
-        if len(alive) < 2:
-            return False
-        victim = by.choice(alive)
-        self.kills.append(time.monotonic())
-        os.kill(victim, signal.SIGKILL)
-        eventually(lambda: is_gone(victim), "the worker is gone")
-        return True
+    def changing(self, by: random.Random) -> list[Changing]:
+        """Give what has happen what is to happen meanwhile, each at its own rate."""
+        does: dict[str, Callable[[random.Random], None]] = {
+            RELOAD: self._reload,
+            WORKERS: self._resize,
+            UPGRADE: self._upgrade,
+            TROUBLE: self.troubles.befall,
+            HANG: self.troubles.hang,
+        }
+        kinds = [kind for kind in self._its.changes if kind in does]
+        return [
+            Changing(partial(does[kind], random.Random(by.random())), _EVERY[kind])
+            for kind in kinds
+        ]
 
-    def _reload(self, workers: int) -> None:
-        self._changed += 1
-        begin, _, _ = self.file.read_text().partition("relay = ")
-        text = self.text(self._changed)
-        self.file.write_text(f"{begin}{self._settings(workers)}\n{text}")
-        done = self._reloads()
-        os.kill(self.pid, signal.SIGHUP)
-        eventually(lambda: self._reloads() > done, "the rules are reloaded")
+    def changes(self) -> dict[str, int]:
+        """Give what has happened, and how often."""
+        done = {"reloads": self.child.output.count("rules reloaded: ")}
+        done["upgrades"] = self.child.output.count("] upgraded: ")
+        return {**done, **self._changes, **self.troubles.counts}
 
-    def _reloads(self) -> int:
-        return self.child.output.count("rules reloaded: ")
+    def _reload(self, _: object = None) -> None:
+        with self._reloading:
+            self._changed += 1
+            begin, _, _ = self.file.read_text().partition("[listen ")
+            begin = re.sub(r"(?m)^(workers) = .*", rf"\1 = {self._workers}", begin)
+            new = self.file.with_name("new")
+            new.write_text(begin + self.text(self._changed).lstrip())
+            new.replace(self.file)
+            with suppress(ProcessLookupError):  # the file is about to name the old process again
+                self.signal(signal.SIGHUP)
+
+    def _resize(self, by: random.Random) -> None:
+        self._workers = by.choice((1, 2, 3))
+        self._reload(by)
+        self._changes[WORKERS] = self._changes.get(WORKERS, 0) + 1
+
+    def _upgrade(self, by: random.Random | None) -> None:
+        """Have a new process take over, if nothing befalls that one, as it may with a source of chance."""
+        over = self._upgrades()
+        with suppress(ProcessLookupError):  # as above
+            old = self.signal(signal.SIGUSR2)
+            if by is not None and TROUBLE in self._its.changes and by.random() < 0.5:
+                self.troubles.strike_successor(old, lambda: self._upgrades() > over, by)
+            eventually(lambda: self._upgrades() > over, "the upgrade is over")
+        eventually(lambda: not is_gone(self._named()), "the PID file names a process that runs")
+        self._follow()
+
+    def _upgrades(self) -> int:
+        output = self.child.output
+        return output.count("] upgraded: ") + output.count("no upgrade, the old process goes on")
+
+    def recover(self) -> None:
+        """Check that it is as before when the trouble is over, and that nothing was refused if there was none.
+
+        Raises:
+            AssertionError: It is not.
+        """
+        if TROUBLE not in self._its.changes:
+            for refused in "rules not reloaded", "no upgrade":
+                if refused in self.child.output:
+                    _, _, what = self.child.output.partition(refused)
+                    raise AssertionError(f"{refused}{what[:500]}")
+        elif self.troubles.can_recover:
+            eventually(self._can_reload, "the rules are reloaded")
+            eventually(self._can_upgrade, "an upgrade is done")
+            eventually(lambda: len(workers_of(self.pid)) == self._workers, "all workers are there")
+
+    def _can_reload(self) -> bool:
+        refusals = self.child.output.count("rules not reloaded")
+        self._reload()
+        done = re.compile(rf"rules reloaded: .*\bspare{self._changed}\b")
+        eventually(
+            lambda: (
+                done.search(self.child.output) is not None
+                or self.child.output.count("rules not reloaded") > refusals
+            ),
+            "the rules are reloaded, or not",
+        )
+        return done.search(self.child.output) is not None
+
+    def _can_upgrade(self) -> bool:
+        old = self.pid
+        self._upgrade(None)
+        return self.pid != old
 
     def whole_log(self, count: int, seconds: float) -> list[dict[str, object]]:
         """Wait for so many lines of the access log, and a moment for more of them, and give all."""

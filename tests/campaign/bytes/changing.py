@@ -1,0 +1,67 @@
+"""What happens again and again while clients come."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class Changing(threading.Thread):
+    """Does something again and again while others work.
+
+    Args:
+        change: What.
+        period: Seconds from the beginning of one to that of the next, or more, if it takes longer.
+
+    Attributes:
+        problem: Why it has ended too soon.
+    """
+
+    def __init__(self, change: Callable[[], None], period: float) -> None:
+        super().__init__(daemon=True)
+        self.problem = ""
+        self._change, self._period = change, period
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        due = time.monotonic() + self._period
+        try:
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                due = max(due + self._period, time.monotonic())
+                self._change()
+        except (AssertionError, LookupError, OSError, ValueError) as problem:
+            self.problem = f"{type(problem).__name__}: {problem}"
+
+    def end(self) -> None:
+        """Have it end with what it is at."""
+        self._over.set()
+
+
+@contextmanager
+def all_at_once(threads: Iterable[Changing]) -> Iterator[Callable[[], None]]:
+    """Have several do their work meanwhile; gives what raises an `AssertionError` if one has failed.
+
+    All have ended afterwards.
+    """
+    running = [*threads]
+
+    def look() -> None:
+        for thread in running:
+            if thread.problem:
+                raise AssertionError(thread.problem[-2000:])
+
+    for thread in running:
+        thread.start()
+    try:
+        yield look
+    finally:
+        for thread in running:
+            thread.end()
+        for thread in running:
+            thread.join()
+    look()
