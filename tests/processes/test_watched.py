@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
 from tests.interop.children import eventually
@@ -21,6 +22,7 @@ from tests.processes.running import (
 )
 from tests.processes.timed import TimedTestCase
 from tests.support.load import Load
+from tests.support.peers import reactor
 
 if TYPE_CHECKING:
     import socket
@@ -104,15 +106,15 @@ class SilentTest(TimedTestCase):
         worker._channel.break_off()
 
     async def test_starter(self) -> None:
-        """So is the process of which workers are forked after thirty seconds, and they go on."""
+        """So is the process of which workers are forked after ten seconds, and they go on."""
         before = await self.begin()
         workers, starter = self.supervisor.pool.workers, self.starter()
         for _ in range(2):
-            await self.pass_by(20, *workers)
+            await self.pass_by(8, *workers)
             await self.starter_answers()
         os.kill(starter, signal.SIGSTOP)
         with capturedLogs():
-            await self.pass_by(30, *workers)
+            await self.pass_by(10, *workers)
             self.assertFalse(is_gone(starter))
             await self.pass_by(1, *workers)
             await self.until(lambda: self.starter() not in {0, starter})

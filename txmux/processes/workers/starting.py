@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Starter", "StarterError", "start_early"]
 
 _PACKET = 65536  # bytes
-_MOST_SILENT = 30
+_MOST_SILENT = 10
 """Seconds without an answer after which the process is ended: what it imports may take long on a busy machine."""
 _STDERR = 2
 _MODULE = "txmux.processes.workers.starter"
