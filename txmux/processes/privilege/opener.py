@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from txmux.serving.places import Place
 
 _PACKET = 65536  # bytes
-_PATIENCE = 30.0  # seconds that the helper has for an answer; a machine that is starting is slow
+_PATIENCE = 10.0  # seconds that the helper has for an answer, for which the supervisor waits
 _STARTING = 60.0  # seconds that it has for the first one, for which it has to start
 _MOST_TEXT = 65536
 """Bytes of rules that options of a command mean."""
