@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import attrs
 from twisted.internet.task import Clock
@@ -73,6 +75,16 @@ class ChangedTest(SynchronousTestCase):
         old.pool.connected(member)
         old.pool.released(member)
         self.assertEqual((same.connections, room), (0, [True]))
+
+    def test_not_installed(self) -> None:
+        """What cannot be imported any more changes nothing, and once it can be, it is as if nothing had been."""
+        named = Backend("b", servers("web.test:80"), check=Check("tcp"))
+        for module in ("addresses", "lookup"):
+            name = f"txmux.backends.names.{module}"
+            with patch.dict(sys.modules, {name: None}):
+                self.assertRaises(ImportError, self.prepare, named)
+        self.assertEqual(self.upstreams.all(), [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_turns(self) -> None:
         """Servers go on taking turns where they were."""

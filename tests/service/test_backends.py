@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from twisted.internet.error import CannotListenError
@@ -13,7 +12,7 @@ from tests.service.backends_case import HEAD, PUBLIC, BackendsCase
 from tests.support.mux import VirtualTime
 from tests.support.peers import PeerFactory, listen, reactor
 from tests.support.ports import free_port
-from txmux.backends.names import resolve
+from txmux.backends.names import lookup as lookups
 from txmux.backends.names.lookup import Lookup
 
 _ALL = "[route all]\nmatch = any\nbackend = {}\n"
@@ -76,8 +75,8 @@ class NamesTest(BackendsCase):
         self.dns.listen()
         self.addCleanup(self.dns.stop)
         none = self.folder / "none"
-        lookup = partial(Lookup, servers=[self.dns.place], resolv_conf=none, hosts=none)
-        self.patch(resolve, "Lookup", lookup)
+        places = [self.dns.place]
+        self.patch(lookups, "Lookup", lambda clock, _: Lookup(clock, places, none, none))
 
     def serve(self, server: str, more: str = "") -> None:
         """Lead everybody to these servers."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, succeed
 
 from txmux.backends.health.checks import HealthChecks
+from txmux.backends.names.resolve import Names
 from txmux.backends.pool.known import Known
-from txmux.backends.pool.pool import is_name
 from txmux.backends.upstream import Upstream
 from txmux.errors import MuxError
 from txmux.observe.counting.column import Column
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txmux.backends.connect.dial import Dial
     from txmux.backends.connect.tls import BackendTLS
     from txmux.backends.health.checks import OnResult
-    from txmux.backends.names.resolve import Names
     from txmux.backends.pool.member import Member
     from txmux.backends.pool.orders import Orders
     from txmux.backends.upstream import Destination
@@ -46,6 +45,7 @@ class Upstreams:
             what is wrong.
         checking: Whether the checks are made here; otherwise somebody else calls `apply`.
         column: What this process counts.
+        names: Has the addresses of servers' names; without it, they are looked up here.
 
     Attributes:
         known: What is known of servers, whichever rules have them.
@@ -60,6 +60,7 @@ class Upstreams:
         publish: Publish | None = None,
         checking: bool = True,
         column: Column | None = None,
+        names: Names | None = None,
     ) -> None:
         self._column = column or Column()
         self._reactor = reactor
@@ -72,7 +73,7 @@ class Upstreams:
         self.tell: Callable[[dict[str, Any]], object] | None = None
         self._checks: dict[Upstream, HealthChecks] = {}
         self._prepared: PreparedUpstreams | None = None
-        self._names: Names | None = None
+        self._names = names or Names(reactor)
         self._users = 0
 
     def of(self, backend: Backend) -> Upstream:
@@ -150,6 +151,8 @@ class Upstreams:
     def prepare(self, rules: Rules) -> PreparedUpstreams:
         """Make what rules need that is not there yet, and read the files for TLS; nothing of what there is changes.
 
+        Names are looked up from now on; see `first_names`.
+
         Returns:
             What ends this by `commit` or `abandon`, both of which have to be called before anything is prepared again. Its
             ``problems`` tell what cannot be used; then only `abandon` is left.
@@ -164,6 +167,12 @@ class Upstreams:
                 prepared.problems.append(str(problem))
             else:
                 prepared.kept.add(upstream)
+        try:
+            for upstream in prepared.made if self._users else ():
+                self._names.prepare(upstream.backend)
+        except ImportError:  # what is installed may be another version by now
+            self.abandon(prepared)
+            raise
         return prepared
 
     def commit(self, prepared: PreparedUpstreams) -> None:
@@ -186,6 +195,7 @@ class Upstreams:
         self._prepared = None
         for upstream in prepared.made:
             del self._upstreams[upstream.backend]
+            self._names.forget(upstream.pool)
 
     def told(self) -> list[dict[str, Any]]:
         """Give what another process needs to go on with all servers, as values of JSON; see `Standing.told`."""
@@ -227,8 +237,7 @@ class Upstreams:
         for checks in self._checks.values():
             checks.stop()
         self._checks.clear()
-        names, self._names = self._names, None
-        return succeed(None) if names is None else Deferred.fromCoroutine(names.stop())
+        return Deferred.fromCoroutine(self._names.stop())
 
     def _begin(self, upstream: Upstream) -> None:
         pool = upstream.pool
@@ -245,14 +254,7 @@ class Upstreams:
             pool.on_members = checks.refresh
             self._checks[upstream] = checks
             checks.start()
-        # A parent of workers has no connections of its own, and needs no addresses but to check them.
-        idle = self._publish is not None and check is None
-        if not idle and any(map(is_name, upstream.backend.servers)):
-            if self._names is None:
-                from txmux.backends.names.resolve import Names  # noqa: PLC0415 - few need it
-
-                self._names = Names(self._reactor)
-            self._names.watch(pool)
+        self._names.watch(pool)
 
     def _end(self, upstream: Upstream) -> None:
         """Leave a backend to the connections that it has."""
@@ -260,8 +262,7 @@ class Upstreams:
         checks = self._checks.pop(upstream, None)
         if checks is not None:
             checks.stop()
-        if self._names is not None:
-            self._names.forget(upstream.pool)
+        self._names.forget(upstream.pool)
         upstream.pool.retire()
 
     def _dial_check(self, upstream: Upstream, server: Any, *args: Any, **options: Any) -> Any:
@@ -295,9 +296,7 @@ class Upstreams:
 
     def first_names(self) -> Deferred[None] | None:
         """Give what fires when all names have been looked up once; ``None`` if they have."""
-        if self._names is None or not self._names.unanswered:
-            return None
-        return self._names.first_answer()
+        return self._names.first_answer() if self._names.unanswered else None
 
 
 def _wrap_by(upstream: Any, *args: Any, **options: Any) -> Any:

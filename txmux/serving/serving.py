@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IListeningPort
 
+    from txmux.backends.names.resolve import Names
     from txmux.frontend.hops import Hops
     from txmux.frontend.served import Served
     from txmux.observe.access_log import AccessLog
@@ -54,7 +55,8 @@ class Serving:
         rules: What is done with the clients.
         access_log: Is told of each connection when it has ended.
         reactor: Connects and tells the time.
-        checking: Whether servers are checked here; otherwise `check_found` is told of what another process finds.
+        names: Has the addresses of servers' names, which another process looks up. That one checks the servers, too, and
+            `check_found` is told of what it finds. Without it, both are done here.
         accepting: Whether clients are accepted from the first moment, and not only after `accept`.
         shared: Whether other processes accept from the same sockets.
         hops: Shared with other processes that serve the same rules, if there are any.
@@ -78,7 +80,7 @@ class Serving:
         access_log: AccessLog | None,
         reactor: Any,
         *,
-        checking: bool = True,
+        names: Names | None = None,
         accepting: bool = True,
         shared: bool = False,
         hops: Hops | None = None,
@@ -95,7 +97,12 @@ class Serving:
             column=column,
         )
         self._upstreams = Upstreams(
-            reactor, engine.clock, engine.dial, checking=checking, column=engine.column
+            reactor,
+            engine.clock,
+            engine.dial,
+            checking=names is None,
+            names=names,
+            column=engine.column,
         )
         self._upstreams.add(rules)
         engine.prepare_rules(rules, use=True)

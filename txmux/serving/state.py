@@ -9,6 +9,7 @@ section      what is in it
 version      of the whole; it changes only if overlooking is not enough
 rules        which version there is, and the last reload: see `txmux.live.versions`
 servers      how each server is: see `txmux.backends.pool.standing.Standing.told`
+names        the addresses of names: see `txmux.backends.names.resolve.Names.told`
 wanted       what an operator wants beside the rules: see `txmux.live.wanted`
 networks     what is in networks that change while the rules hold: see `txmux.networks.lists.Lists.told`
 connections  those that limits count, which will be handed over: see `txmux.processes.supervisor.limits.SharedLimits.told`

@@ -10,6 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
 from tests.convert.converting import matchers
+from txmux.backends.names.resolve import Names
 from txmux.frontend.limits.admission import Admission
 from txmux.rules.reading.parser import parse
 from txmux.serving.serving import Serving
@@ -64,7 +65,7 @@ class Reactor(MemoryReactorClock):
 def serving() -> Iterator[tuple[Serving, Reactor]]:
     """Make what serves `RULES`, but for its sockets, and end it."""
     reactor = Reactor()
-    made = Serving(RULES, None, reactor, checking=False)
+    made = Serving(RULES, None, reactor, names=Names(reactor, asking=False))
     for listener in RULES.listeners:
         made.add(listener, Admission(listener, reactor.seconds))
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from txmux.backends.connect.source import check_transparent
-from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
 from txmux.rules.model import NOWHERE
 from txmux.rules.problems import RulesError
@@ -28,8 +26,6 @@ def needs_of(backend: Backend) -> BackendTLS | None:
         MuxError: The same without such a file; or the privilege is missing.
     """
     name = f"[backend {backend.name}]"
-    if any(map(is_name, backend.servers)):
-        import_module("txmux.backends.names.resolve")  # now, when a failure does no harm
     try:
         if "client" in backend.source:
             check_transparent()

@@ -1,4 +1,4 @@
-"""Names of servers: looked up in the background, again and again, so that no connection waits for it."""
+"""Names of servers: looked up in the background by one process for all, so that no connection waits for it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
-from txmux.backends.names.addresses import AddressFinder
-from txmux.backends.names.lookup import Lookup
-from txmux.backends.names.question import LookupFailedError
+from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import is_name
+from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Iterator, Mapping
 
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
     from txmux.backends.names.addresses import Found
+    from txmux.backends.names.lookup import Lookup
     from txmux.backends.names.question import Place
-    from txmux.backends.pool.member import ResolvedAddress
     from txmux.backends.pool.pool import Pool
     from txmux.rules.model import Backend, Server
+
+_Addresses = tuple[ResolvedAddress, ...]
 
 _SHORTEST = 1.0
 """Seconds between two look-ups of a name, at least."""
@@ -42,13 +43,27 @@ class Names:
     Args:
         reactor: Sends, receives and tells the time.
         lookup: Looks names up where the rules name no name servers; as the system is configured, if not given.
+        asking: Whether names are looked up here; otherwise `take` is told of what another process finds.
+        publish: Is given what has changed, for `take` in other processes.
     """
 
-    def __init__(self, reactor: Any, lookup: Lookup | None = None) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        lookup: Lookup | None = None,
+        *,
+        asking: bool = True,
+        publish: Callable[[dict[str, Any]], object] = lambda _: None,
+    ) -> None:
         self._reactor = reactor
-        self._lookups: dict[tuple[Place, ...], Lookup] = {(): lookup or Lookup(reactor)}
-        self._names: dict[Hashable, _Name] = {}
-        self._unanswered: set[_Name] = set()
+        self._asking = asking
+        self._publish = publish
+        self._lookups: dict[tuple[Place, ...], Lookup] = {} if lookup is None else {(): lookup}
+        self._asked: dict[str, _Name] = {}
+        # Those of a plain name have no port: each server has its own.
+        self._known: dict[str, _Addresses] = {}
+        self._users: dict[str, dict[tuple[Pool, Server], None]] = {}
+        self._unanswered: set[str] = set()
         self._waiting: list[Deferred[None]] = []
         self._ending: list[Deferred[None]] = []
 
@@ -57,56 +72,105 @@ class Names:
         """How many names have never been looked up to an end."""
         return len(self._unanswered)
 
+    def prepare(self, backend: Backend) -> None:
+        """Look up the names of a backend's servers from now on, though no pool has them yet."""
+        for key, server in _names_of(backend):
+            if self._asking and key not in self._asked:
+                self._begin(key, server, backend)
+
     def watch(self, pool: Pool) -> None:
         """Look up the names of a pool's servers, from now on."""
-        for server in pool.backend.servers:
-            if is_name(server):
-                self._name(server, pool.backend).add(pool, server)
+        self.prepare(pool.backend)
+        for key, server in _names_of(pool.backend):
+            if key not in self._known:
+                self._unanswered.add(key)
+            self._users.setdefault(key, {})[pool, server] = None
+            _give(pool, server, self._known.get(key, ()))
 
     def forget(self, pool: Pool) -> None:
         """Leave a pool as it is, and look up no more what nobody else asks for."""
-        for key, name in [*self._names.items()]:
-            name.remove(pool)
-            if not name.is_used:
-                del self._names[key]
-                ending = name.stop()
-                self._ending.append(ending)
-                ending.addCallback(partial(self._ended, ending))
+        for key, server in _names_of(pool.backend):
+            users = self._users.get(key, {})
+            users.pop((pool, server), None)
+            if not users:
+                self._users.pop(key, None)
+                self._answered(key)
+                if key in self._asked:
+                    self._known.pop(key, None)
+                    self._publish({key: None})
+                    ending = self._asked.pop(key).stop()
+                    self._ending.append(ending)
+                    ending.addCallback(partial(self._ended, ending))
 
     def _ended(self, ending: Deferred[None], _: None) -> None:
         self._ending.remove(ending)
 
-    def _name(self, server: Server, backend: Backend) -> _Name:
-        asked = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
-        key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *asked)
-        name = self._names.get(key)
-        if name is None:
-            finder = self._finder(server, backend)
-            name = _Name(self._reactor, finder, server, backend.resolve, self._looked_up)
-            self._names[key] = name
-            self._unanswered.add(name)
-            name.begin()
-        return name
+    def _begin(self, key: str, server: Server, backend: Backend) -> None:
+        if key in self._known:
+            self._publish({key: _as_json(self._known[key])})
+        else:
+            self._unanswered.add(key)
+        finder = self._finder(server, backend)
+        known, found = self._known.get(key, ()), partial(self._found, key)
+        name = _Name(self._reactor, finder, server, backend.resolve, known, found)
+        self._asked[key] = name
+        name.begin()
 
     def _finder(self, server: Server, backend: Backend) -> Finder:
-        lookup = self._lookup(backend.resolvers)
+        # One process needs all that, and others do not.
+        from txmux.backends.names.addresses import AddressFinder  # noqa: PLC0415
+        from txmux.backends.names.lookup import Lookup  # noqa: PLC0415
+
+        if backend.resolvers not in self._lookups:
+            self._lookups[backend.resolvers] = Lookup(self._reactor, backend.resolvers)
+        lookup = self._lookups[backend.resolvers]
         if server.consul is None:
             return AddressFinder(lookup, server)
         from txmux.backends.names.consul import ConsulFinder  # noqa: PLC0415 - few need HTTP
 
         return ConsulFinder(self._reactor, lookup, backend, server.consul)
 
-    def _lookup(self, resolvers: tuple[Place, ...]) -> Lookup:
-        if resolvers not in self._lookups:
-            self._lookups[resolvers] = Lookup(self._reactor, resolvers)
-        return self._lookups[resolvers]
+    def _found(self, key: str, addresses: _Addresses) -> None:
+        if addresses != self._known.get(key):
+            self._publish({key: _as_json(addresses)})
+        self._set(key, addresses)
 
-    def _looked_up(self, name: _Name) -> None:
-        self._unanswered.discard(name)
+    def _set(self, key: str, addresses: _Addresses) -> None:
+        before = self._known.get(key, ())
+        self._known[key] = addresses
+        try:
+            if addresses != before:
+                for pool, server in [*self._users.get(key, ())]:
+                    _give(pool, server, addresses)
+        finally:
+            self._answered(key)
+
+    def _answered(self, *keys: str) -> None:
+        self._unanswered.difference_update(keys)
         if not self._unanswered:
             waiting, self._waiting = self._waiting, []
             for one in waiting:
                 one.callback(None)
+
+    def told(self) -> dict[str, Any]:
+        """Give what is known of the names that are looked up here, as values of JSON."""
+        return {key: _as_json(self._known[key]) for key in self._asked if key in self._known}
+
+    def take(self, told: Mapping[str, Any]) -> None:
+        """Take in what another process has found, but for names that are looked up here by now.
+
+        Args:
+            told: As `told` gives it; ``None`` for a name that is looked up no more.
+        """
+        for key in told.keys() - self._asked.keys():
+            if told[key] is None:
+                self._known.pop(key, None)
+                continue
+            try:
+                addresses = tuple(ResolvedAddress(*values) for values in told[key])
+            except TypeError:  # of another version
+                continue
+            self._set(key, addresses)
 
     def first_answer(self, seconds: float = 2.0) -> Deferred[None]:
         """Wait until every name has been looked up once, whether it was found or not.
@@ -122,10 +186,14 @@ class Names:
         return answered.addTimeout(seconds, self._reactor, lambda _failure, _seconds: None)
 
     async def stop(self) -> None:
-        """Look nothing up any more. Then no timer and no socket is left."""
-        names = [*self._names.values()]
-        self._names.clear()
-        await DeferredList([*self._ending, *(name.stop() for name in names)])
+        """Look nothing up any more. Then no timer and no socket is left. What another process has told stays known."""
+        asked = self._asked
+        self._asked = {}
+        for key in asked:
+            self._known.pop(key, None)
+        self._users.clear()
+        self._answered(*self._unanswered)
+        await DeferredList([*self._ending, *(one.stop() for one in asked.values())])
 
 
 class Finder(Protocol):
@@ -149,7 +217,12 @@ class _State(enum.Enum):
 
 
 class _Name:
-    """One name, and the pools that have it. The addresses of a plain name have no port: each server has its own."""
+    """One name that is looked up.
+
+    Args:
+        addresses: What is known already.
+        on_end: Is given the addresses at the end of each look-up, be they other ones or not.
+    """
 
     _log = Logger()
 
@@ -159,35 +232,20 @@ class _Name:
         finder: Finder,
         server: Server,
         resolve: float,
-        on_end: Callable[[_Name], None],
+        addresses: _Addresses,
+        on_end: Callable[[_Addresses], None],
     ) -> None:
         self._reactor = reactor
-        self._server = server
         self._finder = finder
         self._label = server.text if server.consul else server.host
         self._resolve = resolve
+        self._addresses = addresses
         self._on_end = on_end
         self._stopped = False
         self._due: IDelayedCall | None = None
         self._finding: Deferred[Any]
-        self._users: list[tuple[Pool, Server]] = []
-        self._addresses: tuple[ResolvedAddress, ...] = ()
         self._failures = 0
         self._state = _State.FOUND
-
-    def add(self, pool: Pool, server: Server) -> None:
-        """Keep one server of a pool up to date as well."""
-        self._users.append((pool, server))
-        self._tell(pool, server)
-
-    def remove(self, pool: Pool) -> None:
-        """Leave a pool as it is."""
-        self._users = [(known, server) for known, server in self._users if known is not pool]
-
-    @property
-    def is_used(self) -> bool:
-        """Whether there is a pool that it is looked up for."""
-        return bool(self._users)
 
     def begin(self) -> None:
         """Look it up now, and again from time to time."""
@@ -206,10 +264,16 @@ class _Name:
     def _wait(self, seconds: float) -> None:
         if not self._stopped:
             self._due = self._reactor.callLater(seconds, self.begin)
-        self._on_end(self)
 
     def _found(self, found: Found) -> float:
-        self._take(found.addresses)
+        if found.addresses != self._addresses:
+            self._addresses = found.addresses
+            self._log.debug(
+                "addresses of {name}: {addresses}",
+                name=self._label,
+                addresses=", ".join(address.host for address in found.addresses),
+            )
+        self._on_end(self._addresses)
         self._failures = 0
         self._note(_State.IN_PART if found.trouble else _State.FOUND, found.trouble)
         return self._bounded(found.ttl)
@@ -218,13 +282,14 @@ class _Name:
         if failure.check(CancelledError):
             return 0.0
         # Whatever else it is, the name is looked up again.
-        if not failure.check(LookupFailedError) and not self._failures:
+        if not failure.check(MuxError) and not self._failures:
             self._log.failure("looking up {name} went wrong", failure, name=self._label)
         count = len(self._addresses)
         known = f"it keeps those it had: {count}" if count else "it has none yet"
         why = failure.getErrorMessage()
         self._note(_State.FAILED, f"cannot find the addresses of {self._label}, {known}; {why}")
         self._failures += 1
+        self._on_end(self._addresses)
         return self._bounded(2 ** min(self._failures - 1, 30)) * self._finder.spread()
 
     def _bounded(self, seconds: float) -> float:
@@ -239,20 +304,21 @@ class _Name:
         else:
             self._log.info("the addresses of {name} are found again", name=self._label)
 
-    def _take(self, addresses: tuple[ResolvedAddress, ...]) -> None:
-        if addresses == self._addresses:
-            return
-        self._addresses = addresses
-        self._log.debug(
-            "addresses of {name}: {addresses}",
-            name=self._label,
-            addresses=", ".join(address.host for address in addresses),
-        )
-        for pool, server in self._users:
-            self._tell(pool, server)
 
-    def _tell(self, pool: Pool, server: Server) -> None:
-        addresses = self._addresses
-        if server.kind in {"tcp", "udp"}:
-            addresses = tuple(attrs.evolve(address, port=server.port) for address in addresses)
-        pool.set_addresses(server, addresses)
+def _names_of(backend: Backend) -> Iterator[tuple[str, Server]]:
+    """Give the servers that have a name, each with what is the same for all that share its look-ups, in each process that has these rules."""
+    for server in backend.servers:
+        if is_name(server):
+            asked = (server.consul, backend.consul, backend.consul_token) if server.consul else ()
+            key = (server.kind, server.host.lower(), backend.resolve, backend.resolvers, *asked)
+            yield repr(key), server
+
+
+def _give(pool: Pool, server: Server, addresses: _Addresses) -> None:
+    if server.kind in {"tcp", "udp"}:
+        addresses = tuple(attrs.evolve(address, port=server.port) for address in addresses)
+    pool.set_addresses(server, addresses)
+
+
+def _as_json(addresses: _Addresses) -> list[Any]:
+    return [attrs.astuple(address) for address in addresses]

@@ -12,6 +12,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.logger import Logger
 
+from txmux.backends.names.resolve import Names
 from txmux.backends.pool.orders import from_json
 from txmux.backends.upstreams import Upstreams
 from txmux.errors import MuxError
@@ -81,7 +82,7 @@ class Supervisor:
         starter: As above.
         generation: The number of the version of the rules, counted from 1.
         wanted: What an operator wants beside the rules.
-        upstreams: The backends, of which this process only checks the servers.
+        upstreams: The backends, of which this process only checks the servers and looks up the names.
         is_changing: Whether workers get ready for other rules; until they have, none that could serve again ends.
     """
 
@@ -127,8 +128,14 @@ class Supervisor:
         self._deadline: IDelayedCall | None = None
         engine = Engine(reactor, rules.settings.relay)
         column = counters.column(OWN)
+        self._names = Names(reactor, publish=lambda told: self.pool.tell("names", told=told))
         self.upstreams = Upstreams(
-            reactor, engine.clock, engine.dial, publish=self._publish, column=column
+            reactor,
+            engine.clock,
+            engine.dial,
+            publish=self._publish,
+            column=column,
+            names=self._names,
         )
 
     def check(self, owner: tuple[int, int] | None = None) -> None:
@@ -162,7 +169,7 @@ class Supervisor:
         self.pool.resize(self._rules.settings.workers)
         self._is_started = True
         self.pool.watch()
-        # A server is checked once, however many workers route connections to it.
+        # A server is checked once, and a name looked up once, however many workers route connections to it.
         self.upstreams.start()
 
     def _worker(self, number: int) -> Worker:
@@ -199,7 +206,7 @@ class Supervisor:
             "generation": generation,
             "limits": attrs.asdict(self._limits.layout),
             "sockets": list(sockets),
-            "state": self._known(self._servers()),
+            "state": {**self._known(self._servers()), "names": self._names.told()},
             "descriptors": [
                 self._limits.descriptor,
                 *(opened.fileno() for opened in sockets.values()),
@@ -219,7 +226,8 @@ class Supervisor:
         found = await ask_all(workers, "servers")
         servers = merged([*found, self._servers()])
         sources = self._limits.sources(self._seconds)
-        return state_of(servers, sources, self.wanted, self._lists.told)
+        state = state_of(servers, sources, self.wanted, self._lists.told)
+        return {**state, "names": self._names.told()}
 
     def recall(self, state: Told) -> None:
         """Go on with what another process has told, in all workers that there are."""
@@ -227,6 +235,7 @@ class Supervisor:
         self.obey(state.get("wanted", self.wanted))
         self.feed(state.get("networks", {}))
         self.upstreams.recall(found_by_checks(servers))
+        self._names.take(state.get("names", {}))
         if self._is_started:
             self.pool.tell("recall", state=self._known(servers))
             recall_sources(state, self._limits.sources(self._seconds))
@@ -311,15 +320,18 @@ class Supervisor:
             self.is_changing = True
             undo.callback(setattr, self, "is_changing", False)  # noqa: FBT003 - as setattr has it
             self._check_change(rules, owner)
-            # A worker that gets ready for these rules while it does so for others would take one for the other.
-            await DeferredList([*self._catching_up])
             upstreams = self.upstreams.prepare(rules)
             undo.callback(upstreams.abandon)
             if upstreams.problems:
                 raise MuxError("\n".join(upstreams.problems))
             self._files.use(rules)
             self._extend(rules)
+            looked_up = self.upstreams.first_names()
+            if looked_up is not None:
+                await looked_up
             await self.pool.settled()
+            # A worker that gets ready for these rules while it does so for others would take one for the other.
+            await DeferredList([*self._catching_up])
             following = self._next = _Next(
                 rules, sockets.sockets, self.generation + afresh, upstreams
             )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger, globalLogBeginner
 
+from txmux.backends.names.resolve import Names
 from txmux.errors import MuxError
 from txmux.files import use_helper
 from txmux.live.inside import Inside
@@ -82,12 +83,14 @@ class WorkerProcess:
         self._transfer: ConnectionTransfer | None = None
         self._limits: SharedLimits | None = None
         self._column = Column()
+        self._names = Names(reactor, asking=False)
         self._prepared: tuple[Prepared, Sequence[socket.socket]] | None = None
         self._stopping = self._drained = False
         self.status = 0
         handlers: dict[str, Callable[..., object]] = {
             "count_in": self._count_in,
             "count_more": self._count_more,
+            "names": self._names.take,
             "start": self._start,
             "stop": self.stop,
             "ping": _answer,
@@ -191,6 +194,7 @@ class WorkerProcess:
             use_helper(Opener(opened.opener, _PATIENCE).open_file)
         rules, limits = start.rules, opened.limits
         self._limits = limits
+        self._names.take(start.state.get("names", {}))  # before it is told what has changed
         try:
             if self._problem is not None:
                 raise self._problem
@@ -203,7 +207,7 @@ class WorkerProcess:
                 rules,
                 access_log,
                 self._reactor,
-                checking=False,
+                names=self._names,
                 accepting=False,  # the supervisor says when
                 shared=True,
                 hops=limits.hops,

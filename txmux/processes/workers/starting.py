@@ -18,7 +18,6 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from txmux.backends.pool.pool import is_name
 from txmux.errors import MuxError
 from txmux.interfaces import Transport
 from txmux.jsontext import parse_json
@@ -305,8 +304,6 @@ def _modules_for(rules: Rules) -> Iterator[str]:
         yield "txmux.backends.connect.tls"
     if any(one.transport is Transport.UDP for one in rules.listeners):
         yield "txmux.serving.datagramdoor"
-    if any(is_name(one) for backend in backends for one in backend.servers):
-        yield "txmux.backends.names.resolve"
 
 
 def installed_code() -> str:

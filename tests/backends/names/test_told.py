@@ -1,0 +1,120 @@
+"""Names that one process looks up, and others are told of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.names import dns
+
+from tests.backends.names.nameserver import SILENCE, a, srv
+from tests.backends.names.resolve_case import HOST, SERVICE, CountingPool, NamesTestCase, service
+from tests.backends.pool.pools import servers
+from txmux.backends.names.resolve import Names
+from txmux.backends.pool.pool import Pool
+from txmux.rules.model import Backend
+
+
+class ToldTests(NamesTestCase):
+    """A process that looks names up, and one that does not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = Names(self.time, asking=False)
+        self.published: list[dict[str, Any]] = []
+        self.names = Names(self.time, self.lookup, publish=self.publish)
+
+    def publish(self, told: dict[str, Any]) -> None:
+        """Tell the other process."""
+        self.published.append(told)
+        self.other.take(told)
+
+    def in_other(self, pool: Pool) -> CountingPool:
+        """Make the same pool in the other process."""
+        same = CountingPool(pool.backend, self.time.seconds)
+        self.other.watch(same)
+        return same
+
+    def members(self, pool: Pool) -> list[object]:
+        """Give all that is known of members."""
+        return [(it.target, it.name, it.weight, it.rank) for it in pool.members]
+
+    async def test_same_members(self) -> None:
+        """The members are the same, with all that is known of them; what has not changed is not told again."""
+        self.zone[HOST] = a("10.0.0.1", "10.0.0.2", ttl=5)
+        self.zone[SERVICE] = [srv("one.test", 1, 5, 7), srv("two.test", 2, 1)]
+        self.zone["one.test"], self.zone["two.test"] = a("10.0.1.1"), a("10.0.1.2")
+        several = servers(f"{HOST}:80", f"{HOST}:81", f"udp:{HOST}:82", "10.0.0.9:1")
+        pool = self.pool(*several, service(weight=3))
+        same = self.in_other(pool)
+        await self.until(lambda: not self.names.unanswered)
+        self.assertEqual(len(pool.members), 9)
+        self.assertEqual(self.members(same), self.members(pool))
+        self.assertEqual(len(self.published), 3)
+        given = same.given
+        self.other.take(self.names.told())
+        self.assertEqual(same.given, given)
+
+    async def test_waiting(self) -> None:
+        """Whoever needs a name that was never looked up waits until that is told, whatever came of it."""
+        same = self.in_other(self.pool())
+        waiting = self.other.first_answer()
+        self.assertNoResult(waiting)
+        await self.until(lambda: self.published)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual((same.members, self.other.unanswered), ([], 0))
+        self.assertEqual([*self.published[0].values()], [[]])
+
+    def test_end(self) -> None:
+        """At the end nobody waits."""
+        self.other.watch(Pool(Backend("b", servers(f"{HOST}:80")), self.time.seconds))
+        waiting = self.other.first_answer()
+        self.successResultOf(Deferred.fromCoroutine(self.other.stop()))
+        self.assertIsNone(self.successResultOf(waiting))
+
+    async def test_again(self) -> None:
+        """What is known stays when no pool has it, and after the end, until the name is looked up no more."""
+        self.zone[HOST] = a("10.0.0.1")
+        pool = self.pool()
+        same = self.in_other(pool)
+        await self.found(pool, "10.0.0.1:80")
+        self.other.forget(same)
+        self.assertEqual(self.texts(self.in_other(pool)), ["10.0.0.1:80"])
+        await self.other.stop()
+        same = self.in_other(pool)
+        self.names.forget(pool)
+        self.assertEqual(self.texts(same), ["10.0.0.1:80"])
+        self.assertEqual(self.texts(self.in_other(pool)), [])
+
+    async def test_taken_over(self) -> None:
+        """A process that looks names up begins with what the one before it knew; what that one tells later is older."""
+        self.zone[HOST] = a("10.0.0.1")
+        await self.found(self.pool(), "10.0.0.1:80")
+        told = self.names.told()
+        await self.names.stop()
+        self.server.fail(HOST, SILENCE)
+        self.names = Names(self.time, self.lookup, publish=self.published.append)
+        self.published.clear()
+        self.names.take({"other": 1, **told, "another": [[1]]})
+        pool = self.pool()
+        self.assertEqual((self.texts(pool), self.names.unanswered), (["10.0.0.1:80"], 0))
+        self.assertEqual((self.published, self.names.told()), ([told], told))
+        await self.asked(HOST, dns.A, 2)
+        self.names.take({key: [] for key in told})
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+
+    async def test_in_advance(self) -> None:
+        """A name may be looked up before there is a pool, and no more if there is none after all."""
+        self.zone[HOST] = a("10.0.0.1", ttl=5)
+        backend = Backend("b", servers(f"{HOST}:80"))
+        self.names.prepare(backend)
+        await self.until(lambda: self.published)
+        pool = self.pool()
+        self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
+        self.names.forget(pool)
+        self.assertEqual((self.time.clock.getDelayedCalls(), self.names.told()), ([], {}))
+        self.names.prepare(backend)
+        waiting = self.names.first_answer()
+        self.names.forget(Pool(backend, self.time.seconds))
+        self.assertIsNone(self.successResultOf(waiting))
+        self._assert_quiet(None)

@@ -1,0 +1,311 @@
+"""Names of servers, which the supervisor looks up for all workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs, eventAsText
+from twisted.names import dns
+from twisted.trial.unittest import TestCase
+
+from tests.backends.names.nameserver import SILENCE, NameServer, a, srv
+from tests.processes.running import halted
+from tests.processes.upgrading import Upgrading
+from tests.service.reload_case import ReloadCase
+from tests.support.consul import Consul, Instance
+from tests.support.datagrams import turn
+from tests.support.folders import make_folder
+from tests.support.mux import VirtualTime
+from tests.support.peers import PeerFactory, connect, reactor
+from tests.support.ports import free_port
+from txmux.backends.health.checks import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.peers import Peer
+
+HOST, OTHER = "web.test", "other.test"
+_HOSTS = "127.0.0.1", "127.0.0.2"
+
+
+class NamesTest(ReloadCase):
+    """Two workers, whose supervisor's clock stands still until it is moved, and a server at the same port of each of two addresses."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.time = VirtualTime()
+        self.dns = self.name_server()
+        self.first, self.second = PeerFactory(), PeerFactory()
+        self.server = free_port()
+        for host, factory in zip(_HOSTS, (self.first, self.second), strict=True):
+            port = reactor.listenTCP(self.server, factory, interface=host)
+            self.addCleanup(port.stopListening)
+
+    def name_server(self) -> NameServer:
+        """Start one."""
+        started = NameServer()
+        started.listen()
+        self.addCleanup(started.stop)
+        return started
+
+    def rules(self, server: str = "", more: str = "") -> str:
+        """Give rules that lead all clients to a server."""
+        host, port = self.dns.place
+        return (
+            f"[txmux]\nworkers = 2\nresolvers = {host}:{port}\naccess_log = LOG\n"
+            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = named\n"
+            f"[backend named]\nserver = {server or f'{HOST}:{self.server}'}\nretries = 0\n{more}"
+        )
+
+    async def begin(self, server: str = "", more: str = "") -> None:
+        """Start the service."""
+        self.port, *_ = await self.run_service(self.rules(server, more), use=self.time)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so that needs no time to pass."""
+        while not condition():
+            self.time.advance(0)
+            await turn()
+
+    async def asked(self, times: int, name: str = HOST) -> None:
+        """Wait until the name server has been asked so often."""
+        await self.until(lambda: self.dns.asked[name, dns.A] >= times)
+
+    async def known(self, *texts: str) -> None:
+        """Wait until the supervisor knows these addresses, and the workers have heard of them."""
+        (upstream,) = self.supervisor.upstreams.all()
+        await self.until(
+            lambda: [member.target.text for member in upstream.pool.members] == [*texts]
+        )
+        await self.running.status()  # it is asked after that was told
+
+    async def clients(self) -> list[Peer]:
+        """Have each of the workers accept a client."""
+        workers = {worker.pid: worker for worker in self.supervisor.pool.workers}
+        found: list[Peer] = []
+        for pid in workers:
+            with halted({*workers} - {pid}):
+                found.append(await connect(self, self.port))
+                found[-1].send(b"x")
+                while not (await workers[pid].ask("status"))["active"]:
+                    await turn()
+        return found
+
+    async def all_lead_to(self, server: PeerFactory) -> None:
+        """See both workers lead a client to a server."""
+        before = len(server.peers)
+        clients = await self.clients()
+        peers = [await server.heard(1, before + number) for number in range(2)]
+        for end in (*clients, *peers):
+            end.close()
+        await self.connections(0)
+
+    async def test_one_question(self) -> None:
+        """A name is looked up once, and again when its answer is out of date; all workers follow each change."""
+        self.dns.zone[HOST] = a(_HOSTS[0], ttl=5)
+        await self.begin()
+        await self.all_lead_to(self.first)
+        self.assertEqual(self.dns.asked, {(HOST, dns.A): 1, (HOST, dns.AAAA): 1})
+        self.dns.zone[HOST] = a(_HOSTS[1], ttl=5)
+        self.time.advance(5)
+        await self.known(f"{_HOSTS[1]}:{self.server}")
+        await self.all_lead_to(self.second)
+        self.assertEqual(self.dns.asked[HOST, dns.A], 2)
+
+    async def test_slow_answer(self) -> None:
+        """Clients that come before the first answer wait for it."""
+        self.dns.zone[HOST] = a(_HOSTS[0])
+        self.dns.fail(HOST, SILENCE)
+        await self.begin()
+        await self.asked(1)
+        await self.clients()
+        self.assertEqual(self.first.peers, [])
+        self.dns.codes.clear()
+        self.time.advance(1)
+        await self.first.heard(1, 0)
+        await self.first.heard(1, 1)
+
+    async def test_crash(self) -> None:
+        """A worker that is started again has the addresses at once, though no name server answers."""
+        self.dns.zone[HOST] = a(_HOSTS[0])
+        await self.begin()
+        await self.known(f"{_HOSTS[0]}:{self.server}")
+        self.dns.fail(HOST, SILENCE)
+        before = dict(self.dns.asked)
+        worker = self.supervisor.pool.workers[0]
+        pid = worker.pid
+        os.kill(pid, signal.SIGKILL)
+        await self.until(lambda: worker.ready and worker.pid not in {0, pid})
+        await self.all_serve()
+        await self.all_lead_to(self.first)
+        self.assertEqual(self.dns.asked, before)
+
+    async def test_reload(self) -> None:
+        """A reload waits for the addresses of new names; then all workers have them."""
+        self.dns.zone[HOST], self.dns.zone[OTHER] = a(_HOSTS[0]), a(_HOSTS[1])
+        await self.begin()
+        await self.all_lead_to(self.first)
+        self.dns.fail(OTHER, SILENCE)
+        changed = Deferred.fromCoroutine(self.change(self.rules(f"{OTHER}:{self.server}")))
+        await self.asked(1, OTHER)
+        self.assertNoResult(changed)
+        self.dns.codes.clear()
+        self.time.advance(1)
+        await changed
+        self.dns.fail(OTHER, SILENCE)
+        await self.all_lead_to(self.second)
+        self.assertEqual(self.dns.asked[OTHER, dns.A], 2)
+
+    async def test_reload_without_answer(self) -> None:
+        """It does not wait for long; who comes then waits, and the addresses reach all workers when they come."""
+        self.dns.zone[HOST], self.dns.zone[OTHER] = a(_HOSTS[0]), a(_HOSTS[1])
+        await self.begin()
+        silent = [self.name_server() for _ in range(3)]  # each is given a second
+        places = [f"{host}:{port}" for host, port in (one.place for one in (*silent, self.dns))]
+        more = f"resolvers = {', '.join(places)}\n"
+        changed = Deferred.fromCoroutine(self.change(self.rules(f"{OTHER}:{self.server}", more)))
+        for one in silent:
+            one.fail(OTHER, SILENCE)
+            await self.until(lambda one=one: one.asked[OTHER, dns.A])  # type: ignore[misc]
+            if one is not silent[-1]:
+                self.assertNoResult(changed)
+                self.time.advance(1)
+        await changed
+        await self.clients()
+        self.assertEqual(self.dns.asked[OTHER, dns.A], 0)
+        self.time.advance(1)
+        await self.second.heard(1, 0)
+        await self.second.heard(1, 1)
+
+    async def test_refused_reload(self) -> None:
+        """Of rules that are not to be, no name is looked up any more."""
+        self.dns.zone[HOST] = self.dns.zone[OTHER] = a(_HOSTS[0], ttl=60)
+        await self.begin("", "resolve = 60s\n")
+        await self.asked(1)
+        self.write(self.rules(f"{OTHER}:{self.server}", "resolve = 60s\n"))
+        with halted([self.supervisor.pool.workers[0].pid]):
+            reloading = Deferred.fromCoroutine(self.running.reload())
+            await self.until(lambda: self.supervisor._next)
+            self.time.advance(30)  # it has not answered by then
+            self.assertIn("no answer", "\n".join((await reloading).errors))
+        self.time.advance(60)
+        await self.asked(2)
+        self.assertEqual(self.dns.asked[OTHER, dns.A], 1)
+
+    async def test_failure(self) -> None:
+        """That a name cannot be found is logged once, and no client waits for it any more."""
+        with capturedLogs() as events:
+            await self.begin()
+            for client in await self.refused_clients():
+                self.assertEqual(client.received, b"")
+            self.dns.zone[HOST] = a(_HOSTS[0])
+            self.time.advance(1)
+            await self.known(f"{_HOSTS[0]}:{self.server}")
+            await self.all_lead_to(self.first)
+        said = [eventAsText(event) for event in events if "log_format" in event]
+        for text in ("cannot find the addresses of", "are found again"):
+            self.assertEqual(len([one for one in said if text in one]), 1, said)
+
+    async def refused_clients(self) -> list[Peer]:
+        """Connect a client to each of the workers, neither of which leads it anywhere."""
+        pids = [worker.pid for worker in self.supervisor.pool.workers]
+        clients = []
+        for pid in pids:
+            with halted({*pids} - {pid}):
+                client = await connect(self, self.port)
+                client.send(b"x")
+                await client.is_lost()
+            clients.append(client)
+        return clients
+
+    async def test_consul(self) -> None:
+        """A service of Consul has one blocking query, whose answer reaches all workers."""
+        consul = Consul(self, self.time)
+        consul.register("web", [Instance(self.server, _HOSTS[0])])
+        await self.begin("consul:web", f"consul = {consul.url}\n")
+        await self.known(f"{_HOSTS[0]}:{self.server}")
+        await self.all_lead_to(self.first)
+        self.time.advance(1)
+        await self.until(lambda: consul.waiting)
+        consul.register("web", [Instance(self.server, _HOSTS[1], weights=(7, 1))])
+        await self.known(f"{_HOSTS[1]}:{self.server}")
+        await self.all_lead_to(self.second)
+        self.assertEqual(len(consul.asked), 2)
+
+    async def test_everything_of_an_address(self) -> None:
+        """Workers know ports, weights, priorities and names of an SRV record's servers: their members are the supervisor's."""
+        self.dns.zone["_a._tcp.test"] = [
+            srv("far.test", 1, priority=2),
+            srv("near.test", self.server, priority=1, weight=5),
+        ]
+        self.dns.zone["near.test"], self.dns.zone["far.test"] = a(_HOSTS[0]), a(_HOSTS[1])
+        await self.begin("srv:_a._tcp.test")
+        await self.known(f"{_HOSTS[0]}:{self.server}", f"{_HOSTS[1]}:1")
+        await self.all_lead_to(self.first)
+        (upstream,) = self.supervisor.upstreams.all()
+        keys = {key_of(member) for member in upstream.pool.members}
+        for worker in self.supervisor.pool.workers:
+            told = await worker.ask("servers")
+            self.assertEqual({f"{one['server']} {one['target']}" for one in told}, keys)
+
+    async def test_datagrams(self) -> None:
+        """The same for UDP: the worker that reads datagrams has the addresses."""
+        self.dns.zone[HOST] = a(_HOSTS[0])
+        with socket.socket(type=socket.SOCK_DGRAM) as server:
+            server.bind((_HOSTS[0], 0))
+            server.setblocking(False)  # noqa: FBT003 - the socket module's signature
+            text = self.rules(f"udp:{HOST}:{server.getsockname()[1]}").replace(
+                " 127.0.0.1:0", " udp:127.0.0.1:0"
+            )
+            (port,) = await self.run_service(text.replace("retries = 0\n", ""), use=self.time)
+            with socket.socket(type=socket.SOCK_DGRAM) as client:
+                client.sendto(b"hello", ("127.0.0.1", port))
+                received = b""
+                while not received:
+                    await turn()
+                    try:
+                        received = server.recv(100)
+                    except BlockingIOError:
+                        continue
+            self.assertEqual(received, b"hello")
+        self.assertEqual(self.dns.asked[HOST, dns.A], 1)
+
+
+class UpgradeNamesTest(TestCase):
+    """Two processes, one after the other."""
+
+    timeout = 180
+
+    async def test_no_answer(self) -> None:
+        """The new process serves clients at once, though no name server answers it."""
+        resolver, server = NameServer(), PeerFactory()
+        resolver.listen()
+        self.addCleanup(resolver.stop)
+        listening = reactor.listenTCP(0, server, interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        resolver.zone[HOST] = a("127.0.0.1")
+        host, port = resolver.place
+        rules = (
+            "[listen public]\nendpoint = 127.0.0.1:0\ndefault = named\n"
+            f"[backend named]\nserver = {HOST}:{listening.getHost().port}\n"
+        )
+        settings = f"workers = 2\nresolvers = {host}:{port}"
+        mux = await deferToThread(Upgrading, make_folder(self), rules, settings)
+        self.addCleanup(deferToThread, mux.kill)
+        for number in range(2):
+            client = await connect(self, mux.port)
+            client.send(b"x")
+            peer = await server.heard(1, number)
+            peer.close()
+            await client.is_lost()
+            resolver.fail(HOST, SILENCE)
+            if not number:
+                await deferToThread(mux.upgrade)
+        self.assertNotIn("no-server", mux.log.read_text())
+        await deferToThread(mux.stop)
