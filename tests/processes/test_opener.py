@@ -97,7 +97,7 @@ class OpenerTest(SynchronousTestCase):
         self.assertEqual(self.key.read_text(), "precious")
 
     def test_consul(self) -> None:
-        """So can tokens for Consul, those of backends and that of all of them."""
+        """So can tokens for Consul, those of backends and that of all of them; but workers, which do not ask it, get none."""
         tokens = [self.folder / name for name in ("usual.token", "own.token", "none.token")]
         for token in tokens:
             token.write_text(token.name)
@@ -110,6 +110,11 @@ class OpenerTest(SynchronousTestCase):
         self.opener.read_rules()
         self.assertEqual([self.text(token) for token in tokens[:2]], ["usual.token", "own.token"])
         self.assert_denied(tokens[2])
+        with self.opener.another() as connection:
+            other = Opener(connection)
+            os.close(other.open_file(self.key))
+            for token in tokens:
+                self.assertRaises(PermissionError, other.open_file, token)
 
     def test_secrets(self) -> None:
         """Workers do not get what only the service needs: the secret of its clients, and its own for CrowdSec."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 from twisted.names import dns, hosts
+from twisted.python.filepath import FilePath
 
-from txmux.files import read_bytes
 from txmux.rules.model.networks import is_address
 
 if TYPE_CHECKING:
@@ -20,16 +20,6 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 _MOST_DOTS = 15
 """As much as ``ndots`` may be."""
-
-
-@attrs.frozen
-class _Content:
-    """What Twisted reads in place of a `FilePath`, by a helper where this process may not."""
-
-    path: Path
-
-    def getContent(self) -> bytes:
-        return read_bytes(self.path)
 
 
 @attrs.frozen
@@ -50,7 +40,7 @@ class ResolvConf:
     def read(cls, path: Path) -> ResolvConf:
         """Read the file; one that cannot be read is as an empty one."""
         try:
-            return cls.parse(read_bytes(path).decode(errors="replace"))
+            return cls.parse(path.read_bytes().decode(errors="replace"))
         except OSError:
             return cls()
 
@@ -94,7 +84,7 @@ def listed_addresses(name: str, path: Path) -> frozenset[str]:
     plain = name.rstrip(".").lower()
     found: list[str] = []
     with suppress(UnicodeError):  # no name that a file or a server could have
-        found = hosts.searchFileForAll(_Content(path), dns.domainString(plain))
+        found = hosts.searchFileForAll(FilePath(str(path)), dns.domainString(plain))
     if not found and (plain == "localhost" or plain.endswith(".localhost")):
         return _LOOPBACK
     return frozenset(str(ipaddress.ip_address(text)) for text in found if is_address(text))

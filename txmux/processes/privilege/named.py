@@ -10,7 +10,6 @@ import attrs
 
 from txmux.admin.places import automatic_places, control_places
 from txmux.processes.privilege.account import account_of
-from txmux.processes.privilege.sandbox import LOOKED_UP
 from txmux.rules.model import Backend
 from txmux.serving.places import places_of
 
@@ -49,18 +48,19 @@ class Named:
         files: list[Path | None] = [
             path for end in ends for path in (*end.files, end.client_ca, end.client_crl)
         ]
+        log, token = rules.settings.access_log, rules.settings.admin_token
+        secrets: list[Path | None] = [token, rules.settings.crowdsec_key]
         for backend in (*rules.backends.values(), *rules.outcomes()):
             if isinstance(backend, Backend):
-                files.append(backend.consul_token)
+                secrets.append(backend.consul_token)
             if isinstance(backend, Backend) and backend.tls is not None:
                 files += [backend.tls.ca, *backend.tls.certificate]
-        log, token = rules.settings.access_log, rules.settings.admin_token
         files += [rules.settings.shared_limits_password, *rules.settings.geo_databases]
         files += map(Path, rules.files.texts)
         account = account_of(rules)
         return cls(
-            frozenset([*LOOKED_UP, *_absolute(files)]),
-            frozenset(_absolute([token, rules.settings.crowdsec_key])),
+            frozenset(_absolute(files)),
+            frozenset(_absolute(secrets)),
             os.path.abspath(log) if isinstance(log, Path) else None,  # noqa: PTH100 - links stay
             {(place.listener, place.text): place for place in _places(rules)},
             account.owner if account else None,

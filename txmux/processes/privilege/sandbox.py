@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from txmux.rules.model import Rules
 
 __all__ = [
-    "LOOKED_UP",
     "Sandbox",
     "SandboxError",
     "confine",
@@ -28,9 +27,6 @@ __all__ = [
 ]
 
 Sandbox = Literal["auto", "yes", "off"]
-
-LOOKED_UP = ("/etc/hosts", "/etc/resolv.conf")
-"""Files that everybody may read and that programs replace, so that a worker has to be given those that are there now."""
 
 _SYSTEM = (
     "/lib",
@@ -49,6 +45,7 @@ _SYSTEM = (
     "/etc/gai.conf",
     "/etc/group",
     "/etc/host.conf",
+    "/etc/hosts",
     "/etc/ld.so.cache",
     "/etc/localtime",
     "/etc/nsswitch.conf",
@@ -58,6 +55,7 @@ _SYSTEM = (
     "/etc/pki/tls/cert.pem",
     "/etc/pki/tls/certs",
     "/etc/protocols",
+    "/etc/resolv.conf",
     "/etc/services",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
@@ -133,7 +131,7 @@ def confine(sandbox: Sandbox) -> bool:
 
     try:
         landlock.give_up_privileges()
-        read = [*_SYSTEM, *LOOKED_UP, _OWN, *folders_of_python(), *_of_tls()]
+        read = [*_SYSTEM, _OWN, *folders_of_python(), *_of_tls()]
         # A rule is about an inode, and the kernel makes another one for what it has dropped from its cache.
         _held.append(os.open(_OWN, os.O_PATH | os.O_CLOEXEC))
         landlock.restrict(read, [os.devnull])

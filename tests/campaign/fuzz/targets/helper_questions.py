@@ -41,7 +41,7 @@ terminate_tls = key.pem
 """
 _HERE, _PID = b"@folder", b"@pid"
 """Stand for what is different each time."""
-_FOR_WORKERS = frozenset({"rules.ini", "key.pem", "log", "hosts", "resolv.conf"})
+_FOR_WORKERS = frozenset({"rules.ini", "key.pem", "log"})
 
 
 @contextmanager
