@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     FileState: TypeAlias = tuple[int, int, int, int]
 
 _LOG = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 _LINKS = 40  # as the kernel has it
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY)  # which may be one that cannot be read
 _MODE = 0o640  # who came and what they asked for is nobody else's business
 
 _helper: Callable[[Path, int], int] | None = None
@@ -42,11 +44,41 @@ def remove_socket(path: Path) -> None:
         OSError: It cannot be removed.
     """
     try:
-        path.unlink(missing_ok=True)
+        remove_own_socket(path)
+    except FileNotFoundError:
+        return
     except PermissionError:
         if _remover is None:
             raise
         _remover(path)
+
+
+def remove_own_socket(path: Path) -> None:
+    """Remove the file of a UNIX socket; anything else that is there stays.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    with held_folder(path) as folder:
+        if stat.S_ISSOCK(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(path.name, dir_fd=folder)
+
+
+@contextmanager
+def held_folder(path: Path) -> Iterator[int]:
+    """Hold the folder of a file, as a descriptor for ``dir_fd``: whoever may write beside the path leads nobody to another one.
+
+    Raises:
+        OSError: It cannot be opened, or, for root, a link on the way is not root's (``ELOOP``).
+    """
+    if os.geteuid() == 0:
+        folder, _ = open_safely(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    else:
+        folder = os.open(path.parent, _FOLDER | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def open_log(path: Path, owner: tuple[int, int] | None = None, *, alone: bool = False) -> int:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
-from txmux.files import make_by_helper, read_secret
+from txmux.files import held_folder, make_by_helper, read_secret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,9 @@ def make_token(path: Path) -> None:
         OSError: It cannot be made.
     """
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with held_folder(path) as folder:
+            how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            file = os.open(path.name, how, 0o600, dir_fd=folder)
     except FileExistsError:
         return
     with open(file, "w", encoding="ascii") as made:  # noqa: PTH123 - a descriptor

@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from txmux.adopt.receiving import NotGivenError, receive
+from txmux.files import remove_own_socket
 from txmux.sockets.giving import TAKEN
-from txmux.sockets.unixpath import clear
+from txmux.sockets.unixpath import bind
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -115,11 +116,8 @@ class AdoptingEndpoint:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             users = {0, os.geteuid(), *map(_user_id, self._users)}
-            clear(self._path, socket.SOCK_SEQPACKET)
             listening.settimeout(0)
-            listening.bind(str(self._path))
-            # Nobody can connect before `listen`.
-            self._path.chmod(self._mode)
+            bind(listening, self._path, self._mode)
             listening.listen(self._backlog)
         except (OSError, LookupError) as problem:
             listening.close()
@@ -176,7 +174,7 @@ class _Port:
             self._listening.close()
             with suppress(OSError):
                 if self._path.stat().st_ino == self._made:  # and not that of a successor
-                    self._path.unlink()
+                    remove_own_socket(self._path)
             self._factory.doStop()
         return succeed(None)
 

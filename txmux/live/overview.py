@@ -81,7 +81,8 @@ def _listener(
         "endpoints": [place.text for place in places],
         # Twisted alone knows those that are not plain.
         "addresses": [
-            shown(one) if one else place.text for place, one in zip(places, opened, strict=True)
+            shown(place.key, one) if one else place.text
+            for place, one in zip(places, opened, strict=True)
         ],
         "accepting": accepting,
     }

@@ -155,7 +155,7 @@ class PreparedSockets:
         for place in self.opened:
             _log.info(
                 "listening on {address} for {section}",
-                address=shown(self.sockets[place.key]),
+                address=shown(place.key, self.sockets[place.key]),
                 section=place.section,
             )
         for place in self._places:
@@ -182,15 +182,17 @@ def close_socket(key: str, opened: socket.socket, *, keep_file: bool = False) ->
     """
     if key.startswith("unix:") and not keep_file:
         try:
-            remove_socket(Path(opened.getsockname()))
+            remove_socket(Path(key.removeprefix("unix:")))
         except OSError as problem:
             # It is in a folder that belongs to root, of whom `user` has taken the rights.
             _log.warn("a listening socket cannot be tidied up: {why}", why=problem)
     opened.close()
 
 
-def shown(opened: socket.socket) -> str:
+def shown(key: str, opened: socket.socket) -> str:
     """Give the address of a socket, as the log names it; that of datagrams begins with ``udp:``."""
+    if opened.family == socket.AF_UNIX and key.startswith("unix:"):
+        return key
     name = opened.getsockname()
     text = text_of(address_of(opened.family, name if opened.family == socket.AF_UNIX else name[:2]))
     return f"udp:{text}" if opened.type == socket.SOCK_DGRAM else text

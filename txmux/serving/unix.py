@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from txmux.rules.reading.endpointstrings import SERVER, Arguments
-from txmux.sockets.unixpath import clear
+from txmux.sockets.unixpath import bind
 
 _MODE = "666"
 
@@ -27,14 +27,10 @@ def open_unix_socket(arguments: Arguments, backlog: int) -> socket.socket:
         OSError: It cannot be opened, since something else is in the way, for one.
     """
     named = SERVER["unix"].check(arguments)
-    path = Path(named["address"])
-    clear(path)
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)  # noqa: FBT003 - the socket module's signature
-        opened.bind(str(path))
-        # Nobody can connect before `listen`.
-        path.chmod(int(named.get("mode", _MODE), 8))
+        bind(opened, Path(named["address"]), int(named.get("mode", _MODE), 8))
         opened.listen(int(named.get("backlog", backlog)))
     except OSError:
         opened.close()

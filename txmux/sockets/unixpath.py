@@ -3,26 +3,68 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import stat
+import sys
 from typing import TYPE_CHECKING
+
+from txmux.files import held_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+__all__ = ["bind"]
 
-def clear(path: Path, kind: int = socket.SOCK_STREAM) -> None:
-    """Remove a UNIX socket that nobody listens on any more, and only such a one.
+
+def bind(opened: socket.socket, path: Path, mode: int) -> None:
+    """Bind a UNIX socket; a socket that is there, and that nobody listens on any more, is removed before.
+
+    For root, no link on the way is followed that is somebody else's. Where somebody else could still make one,
+    `socket.getsockname` names the file by its folder's descriptor (proc_pid_fd(5)).
 
     Args:
-        path: Where somebody wants to listen.
-        kind: The type of socket that is expected there.
+        opened: The socket.
+        path: Where its file is made.
+        mode: The file's, at most 0o777.
 
     Raises:
-        OSError: Something else is there.
+        OSError: Something else is there, or it cannot be bound.
     """
-    if not path.exists():
+    with held_folder(path) as folder:
+        name = _name(folder, path)
+        _clear(folder, path.name, name, opened.type)
+        # The file has its mode from its first moment: who changes it later could be led to another file.
+        before = os.umask(~mode & 0o777)
+        try:
+            opened.bind(name)
+        finally:
+            os.umask(before)
+
+
+def _name(folder: int, path: Path) -> str:
+    if os.geteuid() or sys.platform != "linux":
+        return str(path)
+    way = path.parent.resolve()
+    if all(map(_is_roots, (way, *way.parents))) and os.path.samestat(way.stat(), os.fstat(folder)):
+        return str(way / path.name)
+    return f"/proc/self/fd/{folder}/{path.name}"
+
+
+def _is_roots(folder: Path) -> bool:
+    """Tell whether only root can put another folder in the place of one in it that is root's."""
+    status = folder.stat()
+    return status.st_uid == 0 and (
+        not status.st_mode & 0o022 or bool(status.st_mode & stat.S_ISVTX)
+    )
+
+
+def _clear(folder: int, file: str, name: str, kind: int) -> None:
+    try:
+        status = os.stat(file, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
         return
-    if not path.is_socket():
+    if not stat.S_ISSOCK(status.st_mode):
         raise OSError(
             errno.EEXIST,
             "something other than a socket is there: move it away or choose another path",
@@ -30,9 +72,9 @@ def clear(path: Path, kind: int = socket.SOCK_STREAM) -> None:
     with socket.socket(socket.AF_UNIX, kind) as probe:
         probe.settimeout(0)
         try:
-            probe.connect(str(path))
+            probe.connect(name)
         except ConnectionRefusedError:
-            path.unlink()
+            os.unlink(file, dir_fd=folder)
             return
         except OSError as problem:
             # Its queue is full, or it is of another type.

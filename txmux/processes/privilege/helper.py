@@ -10,7 +10,6 @@ import json
 import os
 import select
 import socket
-import stat
 import tempfile
 from contextlib import suppress
 from functools import partial
@@ -21,7 +20,7 @@ import attrs
 
 from txmux.admin.token import make_token
 from txmux.errors import MuxError
-from txmux.files import open_log, open_safely
+from txmux.files import open_log, open_safely, remove_own_socket
 from txmux.jsontext import parse_json
 from txmux.processes.privilege.named import Named
 from txmux.processes.systemd.pidfile import name_process, unname_process
@@ -188,13 +187,7 @@ class Helper:
     def _remove(self, path: str) -> list[int]:
         if path not in self._sockets:
             raise _not_named(path)
-        folder, _ = open_safely(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            name = Path(path).name
-            if stat.S_ISSOCK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=folder)
-        finally:
-            os.close(folder)
+        remove_own_socket(Path(path))
         return []
 
     def _read(self) -> None:

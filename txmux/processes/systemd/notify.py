@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
@@ -156,7 +157,7 @@ def sockets_from_store(
             key = unquote(name.removeprefix(_PREFIX))
             kept = socket.socket(fileno=descriptor)
             kept.set_inheritable(False)
-            if _is_usable(kept):
+            if _is_usable(key, kept):
                 found[key] = kept
             else:
                 kept.close()
@@ -179,12 +180,12 @@ def _passed(reactor: Any, name: str) -> int | None:
     return named.fileno if isinstance(named, AdoptedStreamServerEndpoint) else None
 
 
-def _is_usable(kept: socket.socket) -> bool:
+def _is_usable(key: str, kept: socket.socket) -> bool:
     """Tell whether clients can still come by a socket: the file of a UNIX socket may have been removed."""
     with suppress(OSError):
         if not kept.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
-        return kept.family != socket.AF_UNIX or os.path.exists(kept.getsockname())  # noqa: PTH110 - a text
+        return kept.family != socket.AF_UNIX or Path(key.partition("unix:")[2]).exists()
     return False
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from txmux.errors import MuxError
+from txmux.files import held_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,18 +67,19 @@ def name_process(path: Path, pid: int) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    new = path.with_name(f".{path.name}.{pid}")
-    with suppress(FileNotFoundError):
-        new.unlink()
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor
-            file.write(f"{pid}\n")
-        new.replace(path)
-    except OSError:
-        with suppress(OSError):
-            new.unlink()
-        raise
+    new = f".{path.name}.{pid}"
+    with held_folder(path) as folder:
+        with suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=folder)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder)
+        try:
+            with open(descriptor, "w") as file:  # noqa: PTH123 - a descriptor
+                file.write(f"{pid}\n")
+            os.replace(new, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(new, dir_fd=folder)
+            raise
 
 
 def unname_process(path: Path, pid: int) -> None:
@@ -86,8 +88,9 @@ def unname_process(path: Path, pid: int) -> None:
     Raises:
         OSError: It cannot be read or removed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
-        named = file.read(32)
-    if named == b"%d\n" % pid:
-        path.unlink()
+    with held_folder(path) as folder:
+        how = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(os.open(path.name, how, dir_fd=folder), "rb") as file:  # noqa: PTH123 - a descriptor
+            named = file.read(32)
+        if named == b"%d\n" % pid:
+            os.unlink(path.name, dir_fd=folder)

@@ -1,0 +1,135 @@
+"""What root does by path, while whoever may write to a folder on the way swaps links in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.service.test_privileges import require_root
+from txmux.admin.token import make_token
+from txmux.files import open_log, remove_own_socket
+from txmux.processes.systemd.pidfile import name_process, unname_process
+from txmux.sockets.unixpath import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NOBODY = 65534
+_ROUNDS = 1000
+_SWAPPING = """
+import os, sys
+way, victim = sys.argv[1:]
+os.symlink(victim, way + ".link")
+print(flush=True)
+while True:
+    try:
+        os.symlink(victim + "/precious", way + "/new")
+        os.rename(way + "/new", way + "/file")
+        os.unlink(way + "/file")
+    except OSError:
+        pass
+    os.rename(way, way + ".aside")
+    os.rename(way + ".link", way)
+    os.rename(way, way + ".link")
+    os.rename(way + ".aside", way)
+"""
+
+
+class RaceTest(SynchronousTestCase):
+    """A folder of nobody's, which is in turns that folder and a link to one of root's."""
+
+    def setUp(self) -> None:
+        require_root()
+        folder = Path(tempfile.mkdtemp(prefix="txmux-race-"))
+        self.addCleanup(shutil.rmtree, folder)
+        folder.chmod(0o755)
+        theirs = folder / "theirs"
+        theirs.mkdir()
+        self.way = theirs / "way"
+        self.way.mkdir()
+        for one in (theirs, self.way):
+            os.chown(one, _NOBODY, -1)
+        self.victim = folder / "victim"
+        self.victim.mkdir()
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(self.victim / "file.sock"))
+        for name in ("precious", "file"):
+            (self.victim / name).write_text("1\n")
+            (self.victim / name).chmod(0o600)
+        # What is wanted is Python itself: nobody may not be let into the folder of this environment.
+        command = [os.path.realpath(sys.executable), "-ISc", _SWAPPING, self.way, self.victim]
+        swapping = subprocess.Popen(command, user=_NOBODY, stdout=subprocess.PIPE)
+        self.addCleanup(swapping.communicate)
+        self.addCleanup(swapping.kill)
+        assert swapping.stdout is not None
+        swapping.stdout.readline()
+
+    def look(self) -> list[tuple[str, int, int, bytes]]:
+        """Give what is in the folder of root's."""
+        return [
+            (
+                one.name,
+                one.stat().st_ino,
+                one.stat().st_mode,
+                one.read_bytes() if one.is_file() else b"",
+            )
+            for one in sorted(self.victim.iterdir())
+        ]
+
+    def race(self, step: Callable[[Path], object], name: str = "file") -> None:
+        """Take a step again and again, and see that nothing of root's has changed, and that it was taken at all."""
+        before = self.look()
+        taken = 0
+        for _ in range(_ROUNDS):
+            with contextlib.suppress(OSError):
+                step(self.way / name)
+                taken += 1
+            with contextlib.suppress(OSError):
+                (self.way.with_suffix(".aside") / name).unlink()
+        self.assertEqual(self.look(), before)
+        self.assertGreater(taken, 0)
+
+    def test_bind(self) -> None:
+        """A socket is bound, and nothing else has its mode then."""
+
+        def step(path: Path) -> None:
+            with socket.socket(socket.AF_UNIX) as opened:
+                bind(opened, path, 0o666)
+
+        self.race(step)
+
+    def test_remove(self) -> None:
+        """The file of a socket is removed."""
+
+        def step(path: Path) -> None:
+            with socket.socket(socket.AF_UNIX) as opened:
+                bind(opened, path, 0o666)
+            remove_own_socket(path)
+
+        self.race(step, "file.sock")
+
+    def test_process_id(self) -> None:
+        """A process is named in a file, and no more."""
+
+        def step(path: Path) -> None:
+            name_process(path, 1)
+            unname_process(path, 1)
+
+        self.race(step)
+
+    def test_token(self) -> None:
+        """A token is made."""
+        self.race(make_token, "token")
+
+    def test_log(self) -> None:
+        """A log is opened, and given to its owner."""
+        self.race(lambda path: os.close(open_log(path, (_NOBODY, _NOBODY))), "log")
