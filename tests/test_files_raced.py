@@ -66,7 +66,13 @@ class RaceTest(SynchronousTestCase):
             (self.victim / name).write_text("1\n")
             (self.victim / name).chmod(0o600)
         # What is wanted is Python itself: nobody may not be let into the folder of this environment.
-        command = [os.path.realpath(sys.executable), "-ISc", _SWAPPING, self.way, self.victim]
+        command = [
+            os.path.realpath(sys.executable),
+            "-ISc",
+            _SWAPPING,
+            str(self.way),
+            str(self.victim),
+        ]
         swapping = subprocess.Popen(command, user=_NOBODY, stdout=subprocess.PIPE)
         self.addCleanup(swapping.communicate)
         self.addCleanup(swapping.kill)

@@ -32,27 +32,22 @@ class Tries:
         self._seconds = seconds
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def check(self, source: str) -> None:
-        """See whether a source may try.
+    def failed(self, source: str) -> None:
+        """Note that a source has got it wrong.
 
         Raises:
-            RefusedError: It has got it wrong too often.
+            RefusedError: It has done so too often.
         """
-        failures = self._failures.get(network_of(source))
-        if failures is None or len(failures) < _MOST_FAILURES:
-            return
-        wait = failures[0] + _PERIOD - self._seconds()
+        network, now = network_of(source), self._seconds()
+        failures = self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES))
+        wait = failures[0] + _PERIOD - now if len(failures) == _MOST_FAILURES else 0
         if wait > 0:
             raise RefusedError(
                 429,
                 "too many wrong tokens from this address; wait a minute",
                 headers={"Retry-After": str(int(wait) + 1)},
             )
-
-    def failed(self, source: str) -> None:
-        """Note that a source has got it wrong."""
-        network = network_of(source)
-        self._failures.setdefault(network, deque(maxlen=_MOST_FAILURES)).append(self._seconds())
+        failures.append(now)
         self._failures.move_to_end(network)
         if len(self._failures) > _MOST_SOURCES:
             self._failures.popitem(last=False)
@@ -92,14 +87,13 @@ class Guard:
             )
 
     def check_secret(self, headers: Mapping[str, str], caller: Caller) -> None:
-        """See whether a client knows the token.
+        """See whether a client knows the token; whatever others from its address have sent, the right one is let in.
 
         Raises:
             RefusedError: It does not.
         """
         if caller.is_by_unix:
             return
-        self._tries.check(caller.source)
         scheme, _, given = headers.get("authorization", "").partition(" ")
         cookie = _cookies(headers).get(self.cookie_name, "")
         if scheme.lower() == "bearer" and given:
@@ -144,7 +138,6 @@ class Guard:
         Raises:
             RefusedError: It is not the token.
         """
-        self._tries.check(caller.source)
         if not self._is_token(token.strip()):
             self._tries.failed(caller.source)
             raise RefusedError(403, "that is not the token of 'admin_token'")

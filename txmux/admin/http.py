@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _MOST_CONNECTIONS = 64
 _LONGEST_BODY = 65536  # bytes
+_TOO_MANY = 429
+_SLOWED = 1.0
+"""Seconds that an answer takes to one who sends wrong tokens again and again."""
 _IDLE = 30
 """Seconds that a connection may be quiet between two requests, or not take an answer."""
 _ARRIVING = 10.0
@@ -76,6 +79,8 @@ class _Request(Request):
                 self.content.read(),
                 self.channel.caller,
             )
+        if answer.status == _TOO_MANY:
+            await self.channel.be_slowed()
         if not self._disconnected:
             self._send(answer)
 
@@ -151,6 +156,7 @@ class Channel(HTTPChannel):
     caller: Caller
     _arriving: IDelayedCall | None = None
     _turn: IDelayedCall | None = None
+    _slowed: Deferred[None] | None = None
     _later = b""  # has come, and waits for its turn
 
     def __init__(self, factory: Clients, source: str) -> None:
@@ -161,8 +167,17 @@ class Channel(HTTPChannel):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being answered."""
-        return bool(self._handlingRequest)
+        """Whether a request is being answered, and not only kept waiting."""
+        return bool(self._handlingRequest) and self._slowed is None
+
+    async def be_slowed(self) -> None:
+        """Wait a moment, or until the connection has ended."""
+        self._slowed = Deferred()
+        late = self._clients.reactor.callLater(_SLOWED, self._slowed.callback, None)
+        await self._slowed
+        self._slowed = None
+        if late.active():
+            late.cancel()
 
     @override
     def connectionMade(self) -> None:
@@ -241,6 +256,8 @@ class Channel(HTTPChannel):
             self._turn = None
         self._clients.gone(self)
         super().connectionLost(reason)
+        if self._slowed is not None:
+            self._slowed.callback(None)
 
 
 class Clients(ServerFactory):
