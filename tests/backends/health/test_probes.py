@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import given
@@ -46,7 +47,7 @@ class ProbeTestCase(SynchronousTestCase):
 
     def said(self, question: Probe, answer: bytes) -> tuple[str, int]:
         """Give ``well`` or what is wrong, and the byte at which that is clear."""
-        count = 0
+        count, question = 0, deepcopy(question)
         try:
             while not question.is_healthy(answer[:count]):
                 if count == len(answer):
@@ -70,6 +71,13 @@ class HttpTests(ProbeTestCase):
         self.assertEqual(lines[:2], [b"GET /health HTTP/1.1", b"Host: 10.0.0.1"])
         self.assertIn(b"Connection: close", lines)
         self.assertEqual(lines[-2:], [b"", b""])
+
+    def test_interim_answers(self) -> None:
+        """Fifty of them are passed over, and no more: a server could keep this process busy with thousands."""
+        question, interim = http(Check("http")), b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n"
+        self.assert_said(question, interim * 50 + b"HTTP/1.1 200 OK\r\n", "well")
+        message = "more than 50 interim answers of HTTP"
+        self.assertEqual(self.said(question, interim * 60), (message, 51 * len(interim)))
 
     def test_method(self) -> None:
         """The method is the one that the rules say; one that has content tells that there is none."""
@@ -232,7 +240,7 @@ class OtherTests(ProbeTestCase):
         for longer in range(count, len(answer) + 1):
             found: Any
             try:
-                found = question.is_healthy(answer[:longer])
+                found = deepcopy(question).is_healthy(answer[:longer])
             except UnhealthyError:
                 found = False
             self.assertEqual(found, verdict == "well")

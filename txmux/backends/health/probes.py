@@ -27,7 +27,8 @@ class Probe:
     Attributes:
         request: The bytes that are sent first; empty is none.
         is_healthy: Given all of the answer so far, tells whether it is healthy; as long as that is open, it says no.
-            Raises `UnhealthyError` as soon as the answer shows that it is not. It is first asked without any bytes.
+            Raises `UnhealthyError` as soon as the answer shows that it is not. It is first asked without any bytes, and
+            each time with more: it remembers where it was.
         wanted: What is missing while `is_healthy` says no, for logs.
     """
 
@@ -48,12 +49,15 @@ def probe(check: Check, name: str, port: int, *, tls: bool) -> Probe:
     if check.kind == "http":
         host = check.host or _host(name, port, 443 if tls else 80)
         request = check.send or _http_request(check.method, check.path, host)
-        return Probe(request, _http_judge(check.statuses), "HTTP answer")
+        return Probe(request, _HttpJudge(check.statuses), "HTTP answer")
     if check.kind == "exchange":
         expected = f"{shown(check.expect)!r} in the answer"
         return Probe(check.send, lambda answer: check.expect in answer, expected)
     if check.kind == "dns":
         return Probe(_dns_question(check.name), _is_dns_answer, "answer of DNS")
+    if check.kind == "ssh":
+        # With a banner of ours the server takes what follows for a client that left, and not for a scan.
+        return Probe(b"SSH-2.0-txmux-check\r\n", _SshJudge(), "SSH banner")
     return _FIXED[check.kind]
 
 
@@ -107,23 +111,36 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-5][0-9]{2})(?: [^\n]*)?\r?\n")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 
-def _http_judge(statuses: tuple[range, ...]) -> Callable[[bytes], bool]:
-    def is_healthy(answer: bytes) -> bool:
-        while b"\n" in answer:
-            found = _STATUS_LINE.match(answer)
+_MOST_INTERIM = 50
+
+
+class _HttpJudge:
+    """Looks at each byte of an answer once, however it comes and however many interim responses there are."""
+
+    def __init__(self, statuses: tuple[range, ...]) -> None:
+        self._statuses = statuses
+        self._start = self._looked = self._interim = 0
+
+    def __call__(self, answer: bytes) -> bool:
+        while answer.find(b"\n", self._start) >= 0:
+            found = _STATUS_LINE.match(answer, self._start)
             if found is None:
-                raise UnhealthyError(f"no HTTP answer: {shown(answer)}")
+                raise UnhealthyError(f"no HTTP answer: {shown(answer[self._start :])}")
             status = int(found[1])
-            if any(status in some for some in statuses):
+            if any(status in some for some in self._statuses):
                 return True
             if status >= 200 or status == 101:
                 raise UnhealthyError(f"HTTP {status}")
             # An interim answer, after which the true one comes (RFC 9110, section 15.2).
-            blank = _BLANK_LINE.search(answer)
-            answer = answer[blank.end() :] if blank else b""
+            blank = _BLANK_LINE.search(answer, max(self._start, self._looked - 3))
+            if blank is None:
+                self._looked = len(answer)
+                return False
+            self._start = blank.end()
+            self._interim += 1
+            if self._interim > _MOST_INTERIM:
+                raise UnhealthyError(f"more than {_MOST_INTERIM} interim answers of HTTP")
         return False
-
-    return is_healthy
 
 
 def _redis(answer: bytes) -> bool:
@@ -171,18 +188,24 @@ def _postgres(answer: bytes) -> bool:
 
 _STARTUP = (3 << 16).to_bytes(4, "big") + b"user\0txmux\0\0"
 
-_SSH_BANNER = re.compile(rb"^SSH-", re.MULTILINE)  # other lines may come first: RFC 4253, 4.2
+_SSH_BANNER = re.compile(rb"^SSH-", re.MULTILINE)
+
+
+class _SshJudge:
+    """Looks for the banner, before which other lines may come (RFC 4253, section 4.2)."""
+
+    def __init__(self) -> None:
+        self._start = 0
+
+    def __call__(self, answer: bytes) -> bool:
+        start, self._start = self._start, answer.rfind(b"\n") + 1
+        return _SSH_BANNER.search(answer, start) is not None
+
 
 _FIXED = {
     "tcp": Probe(b"", lambda _: True, "connection"),
     "redis": Probe(b"*1\r\n$4\r\nPING\r\n", _redis, "PONG"),
     "postgres": Probe(
         (4 + len(_STARTUP)).to_bytes(4, "big") + _STARTUP, _postgres, "answer of PostgreSQL"
-    ),
-    # With a banner of ours the server takes what follows for a client that left, and not for a scan.
-    "ssh": Probe(
-        b"SSH-2.0-txmux-check\r\n",
-        lambda answer: _SSH_BANNER.search(answer) is not None,
-        "SSH banner",
     ),
 }
