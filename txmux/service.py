@@ -40,6 +40,7 @@ from txmux.processes.upgrade.changeover import Changeover
 from txmux.processes.upgrade.successor import UpgradeError
 from txmux.processes.workers.starting import Starter
 from txmux.rules.changes import changes, unchangeable
+from txmux.rules.lint.control import readable_token
 from txmux.rules.lint.warnings import lint
 from txmux.rules.problems import RulesError
 from txmux.rules.reading.parser import load
@@ -290,7 +291,8 @@ class MuxService(Steering, Service):
             shut=self.shut(),
             traffic=traffic,
         )
-        return {**told, **present.told()}
+        attention = [problem.message for problem in readable_token(self.rules)]
+        return {**told, **present.told(), "attention": attention}
 
     async def missing(self) -> list[str]:
         """Tell what is missing for all clients to be served, one line each; nothing if all is there."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
@@ -11,6 +14,7 @@ from tests.admin.asking import JSON, AdminCase, request
 from txmux.admin.caller import Caller
 from txmux.admin.guard import Guard
 from txmux.admin.refused import RefusedError
+from txmux.rules.lint.warnings import lint
 
 TOKEN = "the-secret-of-this-test"
 
@@ -154,6 +158,10 @@ class TokenTest(AdminCase):
         await self.start(f"admin = 127.0.0.1:0\nadmin_token = {self.token}")
         self.port = self.port_of("admin")
 
+    async def asked(self, path: str, headers: dict[str, str]) -> Any:
+        """Ask by TCP, and give what the body says."""
+        return json.loads((await self.ask("GET", path, headers, to=self.port)).body)
+
     async def status_of(self, path: str = "/api/status", **headers: str) -> int:
         """Ask by TCP, and give the status."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -230,6 +238,19 @@ class TokenTest(AdminCase):
         self.assertIn(b'<p role="alert">that is not the token', told.body)
         told = await self.ask("POST", "/login", JSON, "{}", to=self.port)
         self.assertEqual(told.status, 415)
+
+    async def test_readable_token(self) -> None:
+        """A token that everybody can read needs a person, until it is nobody else's; the log and ``check`` warn of it, too."""
+        authorization = {"Authorization": f"Bearer {TOKEN}"}
+        for mode, count in ((0o640, 0), (0o644, 1), (0o600, 0)):
+            self.token.chmod(mode)
+            status = await self.asked("/api/status", authorization)
+            found = [one for one in status["attention"] if "everybody on this machine" in one]
+            self.assertEqual(len(found), count)
+            warned = [one for one in lint(self.running.rules) if one.key == "admin_token"]
+            self.assertEqual([one.message for one in warned], found)
+            page = await self.ask("GET", "/", authorization, to=self.port)
+            self.assertEqual(b"Everybody on this machine" in page.body, bool(count))
 
     async def test_tries(self) -> None:
         """After ten wrong tokens others are answered late; the right one is let in at once, however many of them wait."""

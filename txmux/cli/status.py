@@ -78,6 +78,7 @@ def _lines(status: Mapping[str, Any], now: float) -> Iterator[tuple[str, str, st
         else:
             yield "reload", f"{when}: FAILED, nothing has changed", "bold red"
             yield from (("", line, "red") for line in reload["errors"])
+    yield from (("attention", told, "bold red") for told in status.get("attention", ()))
     counts = status.get("connections", {})
     words = {"active": "{} active", "undecided": "{} undecided", "total": "{} so far"}
     told = [text.format(counts[name]) for name, text in words.items() if name in counts]

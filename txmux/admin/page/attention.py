@@ -24,6 +24,7 @@ def sentences(snapshot: Snapshot) -> list[str]:
         *_reload(snapshot.status.get("last_reload")),
         *_certificates(snapshot),
         *_descriptors(snapshot.status.get("descriptors")),
+        *(f"{told[:1].upper()}{told[1:]}." for told in snapshot.status.get("attention", ())),
         *snapshot.warnings,
     ]
 

@@ -47,6 +47,7 @@ def attention_of(snapshot: Snapshot) -> Iterator[str]:
     reload = snapshot.status.get("last_reload")
     if reload and not reload["ok"]:
         yield printable(f"the last reload FAILED: {'; '.join(reload['errors'])}")
+    yield from map(printable, snapshot.status.get("attention", ()))
     for backend in snapshot.backends:
         states = {server["state"] for server in backend["servers"]}
         if states and states.isdisjoint({"up", "probing"}):

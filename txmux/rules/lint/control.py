@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import stat
 from typing import TYPE_CHECKING
 
 from txmux.rules.reading.control import address_of, is_by_tcp
@@ -26,6 +27,21 @@ def admin_reachable(rules: Rules) -> Iterator[Problem]:
         yield settings.section.problem(message, "admin")
     if settings.admin_token is not None and not is_by_tcp(admin):
         message = "it is not used without 'admin = ADDRESS:PORT'; add that, or remove this"
+        yield settings.section.problem(message, "admin_token")
+
+
+def readable_token(rules: Rules) -> Iterator[Problem]:
+    """Find a token that everybody on this machine can read."""
+    settings = rules.settings
+    if settings.admin_token is None or not is_by_tcp(settings.admin):
+        return
+    try:
+        mode = settings.admin_token.stat().st_mode
+    except OSError:  # it is made at the start, or another user may see it
+        return
+    if mode & stat.S_IROTH:
+        path = settings.admin_token
+        message = f"everybody on this machine can read '{path}', and control the service by it; 'chmod o= {path}'"
         yield settings.section.problem(message, "admin_token")
 
 

@@ -11,7 +11,7 @@ import attrs
 
 from txmux.interfaces import Transport
 from txmux.rules.lint.access import proxy_listeners, tls_ends
-from txmux.rules.lint.control import admin_reachable
+from txmux.rules.lint.control import admin_reachable, readable_token
 from txmux.rules.lint.coverage import forget_lines, read_line
 from txmux.rules.lint.patterns import odd_patterns
 from txmux.rules.lint.reach import reach
@@ -53,6 +53,7 @@ def lint(rules: Rules) -> list[Problem]:
         return []
     found = [
         *admin_reachable(rules),
+        *readable_token(rules),
         *reach(rules),
         *odd_patterns(rules),
         *lines_of_the_other(rules),
