@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.web.http import HTTPChannel, Request
 from typing_extensions import override
 
@@ -98,6 +99,25 @@ class _Request(Request):
 
 
 _CLOSE = {"Connection": "close"}
+
+
+def _written(status: int, message: str) -> bytes:
+    """Write an answer to what is no request, after which the connection ends."""
+    answer = Answer.refusal(RefusedError(status, message, (), _CLOSE))
+    headers = {**headers_of(answer), "Content-Length": str(len(answer.body))}
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + answer.body
+
+
+class _Crowded(Protocol):
+    """Tells one who comes when there are too many."""
+
+    @override
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(_written(503, f"there are {_MOST_CONNECTIONS} connections already"))
+        transport.loseConnection()
 
 
 class _Stream:
@@ -239,7 +259,20 @@ class Channel(HTTPChannel):
 
     def _late(self) -> None:
         self._arriving = None
-        self.abort()
+        self._refuse(408, f"a request has to arrive within {_ARRIVING:g} s")
+
+    @override
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._refuse(431, f"a line of a request has at most {self.MAX_LENGTH} bytes")
+
+    @override
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._refuse(400, "this is not a request of HTTP/1.1, or its head is too long (RFC 9112)")
+
+    def _refuse(self, status: int, message: str) -> None:
+        transport: Any = self.transport
+        transport.write(_written(status, message))
+        self.loseConnection()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -277,12 +310,12 @@ class Clients(ServerFactory):
         self._empty: Deferred[None] | None = None
 
     @override
-    def buildProtocol(self, addr: IAddress | None) -> Channel | None:
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
         source = network_of(str(getattr(addr, "host", "")))
         if len(self._channels) >= _MOST_CONNECTIONS:
             other = self._makes_room(source)
             if other is None:
-                return None
+                return _Crowded()
             # It is gone only in the next turn, and more may come in this one.
             self.gone(other)
             other.abort()

@@ -37,11 +37,13 @@ _REFUSALS = {
     403: "the Host or the Origin is not this endpoint's",
     404: "there is no such thing",
     405: "the path has another method",
+    408: "the request has not arrived in time",
     409: "the change was refused",
     413: "the body is too long",
     415: "the body is not said to be JSON",
     422: "the change was refused",
     429: "there were too many wrong tokens",
+    431: "a line of the request is too long",
     501: "a part of txmux is not installed",
 }
 
