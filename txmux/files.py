@@ -192,6 +192,24 @@ def make_by_helper(path: Path) -> None:
         os.close(_helper(path, os.O_RDONLY))
 
 
+def state_at(path: Path) -> FileState:
+    """Give the state of a file, as somebody may see it who may read it.
+
+    Raises:
+        OSError: It cannot be looked at, by the helper neither.
+    """
+    try:
+        return state_of(path.stat())
+    except PermissionError:
+        if _helper is None:
+            raise
+    descriptor = _helper(path, os.O_RDONLY)
+    try:
+        return state_of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
 def state_of(status: os.stat_result) -> FileState:
     """Give what changes when a file is written to, or another one is put in its place."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -292,6 +292,7 @@ class MuxService(Steering, Service):
             traffic=traffic,
         )
         attention = [problem.message for problem in readable_token(self.rules)]
+        attention += present.troubles
         return {**told, **present.told(), "attention": attention}
 
     async def missing(self) -> list[str]:

@@ -19,6 +19,9 @@ from tests.interop.children import eventually, leave_unmeasured, run
 from tests.processes.running import workers_of
 from tests.processes.upgrading import Running
 from tests.support.certificates import make_authority
+from txmux.cli.remote.address import Unix
+from txmux.cli.remote.ask import ask
+from txmux.cli.remote.find import Place
 from txmux.processes.privilege import landlock
 from txmux.processes.privilege.sandbox import SandboxError, sandbox_of
 from txmux.rules.reading.parser import parse
@@ -171,6 +174,32 @@ class SandboxTests(SandboxCase):
         if os.geteuid() != 0:
             raise SkipTest("only root can become another user")
         self.assert_confined(self.run_service("workers = 2\nuser = nobody"))
+
+    def test_renewed(self) -> None:
+        """With a user, a renewed certificate is seen in a folder that only root may look into; one that cannot be read is told of."""
+        if os.geteuid() != 0:
+            raise SkipTest("only root can become another user")
+        private, admin = self.folder / "private", self.folder / "admin.sock"
+        private.mkdir(mode=0o700)
+        self.site = self.site.rename(private / "site.pem")
+        mux = self.run_service(f"user = nobody\nadmin = unix:{admin}", RULES.format(site=self.site))
+        self.assertEqual(self.subject(mux), "old.example")
+        self.authority.issue("new.example").write(self.site, key=True)
+        eventually(lambda: self.subject(mux) == "new.example", "clients get the new one")
+        self.site.unlink()
+        self.site.symlink_to(
+            self.authority.issue("third.example").write(self.folder / "x", key=True)
+        )
+        os.lchown(self.site, 65534, -1)  # a link that the helper does not follow
+
+        def attention() -> list[str]:
+            self.subject(mux)
+            found: list[str] = ask(Place(Unix(admin), "", ""), "GET", "/api/status")["attention"]
+            return found
+
+        eventually(lambda: any("is not root's" in one for one in attention()), "it is told of")
+        self.assertEqual(mux.child.output.count("is not root's"), 1)
+        self.assertEqual(self.subject(mux), "new.example")
 
     def test_off(self) -> None:
         """It can be switched off, but not while the service runs."""

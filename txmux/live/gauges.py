@@ -32,6 +32,7 @@ def gauges_of(serving: Serving) -> dict[str, Any]:
             if one.admission.per_source is not None
         },
         "certificates": sorted({found for one in generations for found in _certificates(one)}),
+        "troubles": serving.terminations.troubles(),
         "cluster": None if shared is None or not shared.is_wanted else shared.is_up,
         "up": sorted({found for one in upstreams for found in _up(one)}),
     }

@@ -107,8 +107,8 @@ class Serving:
         self._upstreams.add(rules)
         engine.prepare_rules(rules, use=True)
         self._denied = Denied(reactor, self._all)
-        self._terminations = Terminations(reactor)
-        self._terminations.add(rules)
+        self.terminations = Terminations(reactor)
+        self.terminations.add(rules)
         self.doors = Doors(accepting=accepting, datagrams=not shared)
         self._retiring: list[MuxFactory] = []
         self._ending = Ending(reactor, self.connections)
@@ -138,7 +138,7 @@ class Serving:
             admission=admission,
             engine=self.engine,
             upstreams=self._upstreams,
-            terminations=self._terminations,
+            terminations=self.terminations,
         )
         factory.generation = attrs.evolve(factory.generation, number=number)
         return factory
@@ -240,7 +240,7 @@ class Serving:
         """
         self.engine.prepare_rules(rules)
         upstreams = self._upstreams.prepare(rules)
-        terminations = self._terminations.prepare(rules)
+        terminations = self.terminations.prepare(rules)
         number = self.number + afresh
         prepared = Prepared(self, rules, number, sockets, access_log, upstreams, terminations)
         problems = [*upstreams.problems, *map(str, terminations.problems)]
@@ -273,7 +273,7 @@ class Serving:
                     admission(listener),
                     self.engine,
                     self._upstreams,
-                    self._terminations,
+                    self.terminations,
                     prepared.number,
                 )
             prepared.factories.append(factory)
@@ -446,7 +446,7 @@ class Serving:
 
     def reopen_files(self) -> None:
         """Open the access log's file again, after it was moved away, and read all certificates again."""
-        self._terminations.reread()
+        self.terminations.reread()
         self.reopen_log()
 
     def reopen_log(self) -> None:

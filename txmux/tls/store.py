@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 from twisted.logger import Logger
 
-from txmux.files import state_of
+from txmux.files import state_at
 from txmux.tls.contexts import Contexts
 from txmux.tls.errors import TLSFileError
 
@@ -44,6 +44,9 @@ class CertificateStore:
         seconds: Tells the time.
         route: The route's name, for the log.
 
+    Attributes:
+        trouble: Why clients do not get what is in the files now; empty if they do.
+
     Raises:
         TLSFileError: A file cannot be used.
     """
@@ -55,6 +58,7 @@ class CertificateStore:
         self._seconds = seconds
         self._route = route
         self._files = [*end.files, *filter(None, (end.client_ca, end.client_crl))]
+        self.trouble = ""
         # Asked before they are read, so that a change meanwhile is seen as one.
         self._seen = self._states()
         self._contexts = Contexts(end)
@@ -97,6 +101,7 @@ class CertificateStore:
     def take(self, prepared: PreparedContexts) -> None:
         """Serve the next clients with what was read."""
         self._seen = prepared.states
+        self.trouble = ""
         # With the same certificates, clients go on with the sessions that they have.
         if prepared.contexts.content != self._contexts.content:
             self._contexts = prepared.contexts
@@ -110,12 +115,8 @@ class CertificateStore:
         try:
             self.take(PreparedContexts(Contexts(self._end), states))
         except TLSFileError as problem:
-            self._log.error(
-                "[route {route}] {key}: {problem}; clients get the certificates that were read before",
-                route=self._route,
-                key=problem.key,
-                problem=problem,
-            )
+            self.trouble = f"[route {self._route}] {problem.key}: {problem}; clients get the certificates that were read before"
+            self._log.error("{trouble}", trouble=self.trouble)
 
     def _states(self) -> object:
         return [_state_at(path) for path in self._files]
@@ -123,6 +124,6 @@ class CertificateStore:
 
 def _state_at(path: Path) -> object:
     try:
-        return state_of(path.stat())
-    except OSError as problem:
+        return state_at(path)
+    except OSError as problem:  # reading it tells
         return problem.errno

@@ -78,6 +78,10 @@ class Terminations:
         prepared.problems = [problem for _, problem in errors(rules, read)]
         return prepared
 
+    def troubles(self) -> list[str]:
+        """Tell what keeps clients from the certificates that are in the files."""
+        return [trouble for made in self._made.values() if (trouble := made.store.trouble)]
+
     def reread(self) -> None:
         """Read all certificates again, changed or not."""
         for termination in self._made.values():

@@ -22,6 +22,7 @@ class Present:
         sources: The number of sources of clients that are kept in mind for limits, by listener.
         certificates: The route, the file and when it is not valid any more, in seconds since 1970.
         cluster: Whether every process is answered by the Redis of ``shared_limits``; ``None`` if there is none.
+        troubles: What needs a person, a sentence each.
         up: The backend and the server of each server that connections are led to.
     """
 
@@ -31,6 +32,7 @@ class Present:
     certificates: Sequence[tuple[str, str, float]] = ()
     up: frozenset[tuple[str, str]] = frozenset()
     cluster: bool | None = None
+    troubles: Sequence[str] = ()
 
     def told(self) -> dict[str, Any]:
         """Give what ``/api/status`` tells of it."""
@@ -67,6 +69,7 @@ class Present:
             [(*key, until) for key, until in certificates.items()],
             frozenset((backend, server) for found in _all(told, "up") for backend, server in found),
             all(shared) if shared else None,
+            list(dict.fromkeys(trouble for found in _all(told, "troubles") for trouble in found)),
         )
 
 
