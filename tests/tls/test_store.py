@@ -7,6 +7,7 @@ import itertools
 import os
 import ssl
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -21,6 +22,7 @@ from tests.backends.connect.tls_case import authority
 from tests.support.certificates import make_authority
 from tests.support.folders import make_folder
 from txmux.rules.model import TlsEnd
+from txmux.rules.reading.certificates import allowed_client
 from txmux.tls.contexts import Contexts
 from txmux.tls.errors import TLSFileError
 from txmux.tls.store import CertificateStore
@@ -76,11 +78,13 @@ class StoreCase(SynchronousTestCase):
         return path
 
 
-def is_resumed(before: SSL.Context, after: SSL.Context) -> bool:
-    """Tell whether a client's session with one context goes on with another."""
+def is_resumed(before: SSL.Context, after: SSL.Context, own: Path | None = None) -> bool:
+    """Tell whether a client's session with one context goes on with another; it may have a certificate."""
     wanted = ssl.create_default_context()
     wanted.check_hostname = False
     wanted.verify_mode = ssl.CERT_NONE
+    if own is not None:
+        wanted.load_cert_chain(own)
     session = None
     for context in (before, after):
         server = SSL.Connection(context, None)
@@ -202,6 +206,68 @@ class ContextTests(StoreCase):
         end = TlsEnd((self.pem("a.example"),), client_ca=path)
         error = self.assertRaises(TLSFileError, Contexts, end)
         self.assertEqual(error.key, "tls_client_ca")
+
+
+class ClientTests(StoreCase):
+    """Certificates of clients."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.authority = make_authority()
+        self.bob = self.authority.issue("bob", usage=False).write(self.folder / "bob.pem", key=True)
+
+    def context(self, **settings: Any) -> SSL.Context:
+        """Make what asks for one."""
+        trusted = self.authority.write(self.folder / "ca.pem")
+        end = TlsEnd((self.pem("site.example"),), client_ca=trusted, **settings)
+        return Contexts(end).default
+
+    def refused(self, context: SSL.Context, version: ssl.TLSVersion) -> str:
+        """Shake hands as Bob, and give the alert that he gets."""
+        server = SSL.Connection(context, None)
+        server.set_accept_state()
+        server.set_app_data(SimpleNamespace())
+        wanted = ssl.create_default_context()
+        wanted.check_hostname = False
+        wanted.verify_mode = ssl.CERT_NONE
+        wanted.minimum_version = wanted.maximum_version = version
+        wanted.load_cert_chain(self.bob)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = wanted.wrap_bio(incoming, outgoing)
+        for _ in range(4):
+            try:
+                client.do_handshake()
+                client.read(1)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError as problem:
+                return problem.reason
+            if outgoing.pending:
+                server.bio_write(outgoing.read())
+            with contextlib.suppress(SSL.Error):
+                server.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                incoming.write(server.bio_read(2**16))
+        return ""
+
+    def test_sessions(self) -> None:
+        """Nobody comes back with a session, which would outlive the certificate and the list of revoked ones."""
+        context = self.context()
+        self.assertFalse(is_resumed(context, context, self.bob))
+
+    def test_alerts(self) -> None:
+        """A valid certificate that no line of `allow_client` fits is told so, as are others."""
+        others = (allowed_client("cn=alice"),)
+        revoked = self.folder / "crl.pem"
+        revoked.write_bytes(self.authority.revoke(ends=-1))
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            for settings, alert in (
+                ({}, ""),
+                ({"allow_client": (allowed_client("cn=bob"),)}, ""),
+                ({"allow_client": others}, "SSLV3_ALERT_CERTIFICATE_UNKNOWN"),
+                ({"client_crl": revoked}, "SSLV3_ALERT_CERTIFICATE_EXPIRED"),
+            ):
+                self.assertEqual(self.refused(self.context(**settings), version), alert)
 
 
 class StoreTests(StoreCase):

@@ -29,6 +29,10 @@ _OPTIONS = (
 )  # what a client could make the server work hard with, or choose badly
 
 
+_MODE = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+_REFUSED = 47
+"""X509_V_ERR_PERMITTED_VIOLATION: OpenSSL has no alert of its own for it, and sends ``certificate_unknown`` (RFC 8446, section 6.2)."""
+
 NOT_ALLOWED = -1
 """Told in place of a number of OpenSSL's: a certificate has been verified, but no line of ``allow_client`` fits it."""
 
@@ -142,7 +146,10 @@ def _make_context(
         context.set_alpn_select_callback(_first_of([name.encode() for name in end.alpn]))
     if end.client_ca is not None:
         verify = partial(_verified, end.allow_client)
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        context.set_verify(_MODE, verify)
+        _have_refused_told(context)
+        # A session would let its client in after the certificate, or the list of revoked ones, has expired.
+        context.set_options(SSL.OP_NO_TICKET)
         store: Any = context.get_cert_store()
         # Whoever is in the file is trusted, be it an authority below another one.
         flags = crypto.X509StoreFlags.PARTIAL_CHAIN
@@ -197,8 +204,7 @@ def _verified(
 ) -> bool:
     """Say whether a client's certificate is accepted; if it is not, leave a note with the transport of why.
 
-    A client that comes back with its session is not asked again. It has been let in by the same names and the same lists of
-    revoked certificates: with others, there are other contexts, to which no session of these belongs.
+    Every client is asked: with certificates of clients there are no sessions to come back with.
     """
     if ok and (depth or not allowed):
         return True
@@ -207,3 +213,24 @@ def _verified(
         return True
     connection.get_app_data().distrusted = (NOT_ALLOWED if ok else number, shown)
     return False
+
+
+def _have_refused_told(context: SSL.Context) -> None:
+    """Have a client that is refused though its certificate is valid told so: OpenSSL would send ``internal_error``.
+
+    What the callback of pyOpenSSL answers has no place for a reason, so one is put around it.
+    """
+    openssl: Any = SSL
+    lib = openssl._lib
+    inner: Any = context._verify_callback
+
+    def verify(ok: int, store: Any) -> int:
+        accepted: int = inner(ok, store)
+        if not accepted and lib.X509_STORE_CTX_get_error(store) == lib.X509_V_OK:
+            lib.X509_STORE_CTX_set_error(store, _REFUSED)
+        return accepted
+
+    context._verify_callback = outer = openssl._ffi.callback(
+        "int (*)(int, X509_STORE_CTX *)", verify
+    )
+    lib.SSL_CTX_set_verify(context._context, _MODE, outer)
