@@ -17,6 +17,7 @@ from txmux.datagrams import ancillary
 from txmux.datagrams.port import send
 from txmux.datagrams.sources import bind_for
 from txmux.sockets.poller import READ
+from txmux.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,7 +177,7 @@ class Way:
             server = _new_socket(family, _DATAGRAMS)
             if self.upstream.sources is not None:
                 bind_for(server, self.upstream.sources, target.host, self._flow.client)
-            server.connect((target.host, target.port))
+            server.connect(place_of(target.host, target.port))
             self._flow.poller.watch(server.fileno(), READ, self._ready)
         except (OSError, ConnectBindError) as problem:
             if server is not None:

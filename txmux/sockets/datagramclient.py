@@ -10,6 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
 from txmux.sockets.poller import READ
+from txmux.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
@@ -41,7 +42,7 @@ class DatagramClient:
         family = socket.AF_INET6 if ":" in self._place[0] else socket.AF_INET
         asking = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            asking.connect(self._place)
+            asking.connect(place_of(*self._place))
             self._poller.watch(asking.fileno(), READ, self._ready)
         except OSError as problem:
             asking.close()

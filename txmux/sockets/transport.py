@@ -52,6 +52,21 @@ def address_of(family: int, name: Any) -> IAddress:
     return address.UNIXAddress(name or None)
 
 
+def place_of(host: str, port: int) -> tuple[Any, ...]:
+    """Give what ``connect()`` takes for an IP address, which may name the interface of its link (RFC 4007, section 11).
+
+    Raises:
+        OSError: This machine has no such interface.
+    """
+    plain, _, zone = host.partition("%")
+    if not zone:
+        return host, port
+    try:
+        return plain, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    except OSError:
+        raise OSError(errno.ENODEV, f"this machine has no interface {zone!r}") from None
+
+
 def leave(transport: tcp.Connection) -> bytes:
     """Have a transport leave its socket to somebody else, who asks the poller for it next.
 

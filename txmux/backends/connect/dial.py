@@ -18,6 +18,7 @@ from txmux.sockets.datagramclient import DatagramClient
 from txmux.sockets.descriptors import SHORTAGE
 from txmux.sockets.poller import Poller, is_available
 from txmux.sockets.spare import connect_tcp, connect_unix
+from txmux.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,10 @@ def dial(  # noqa: PLR0913 - all that a connection depends on, by name
         poller = Poller.of(reactor)
     name = _socket_name(server.kind, server.host, server.port, server.path)
     if poller is not None and name is not None:
-        connecting = SocketConnector(poller, clock, *name, factory)
+        family, place = name
+        if "%" in server.host:
+            place = place_of(server.host, server.port)
+        connecting = SocketConnector(poller, clock, family, place, factory)
         connecting.connect(timeout, options=options, eager=eager, sources=sources)
         return connecting.disconnect
     if server.kind == "udp":

@@ -18,6 +18,7 @@ from twisted.internet.error import ConnectBindError
 from txmux.errors import MuxError
 from txmux.rules.model.networks import is_address
 from txmux.rules.model.source import split_source
+from txmux.sockets.transport import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +90,7 @@ class Source:
         if self.transparent:
             _make_transparent(unbound)
         try:
-            unbound.bind((self.address, self.port()))
+            unbound.bind(place_of(self.address, self.port()))
         except OSError as problem:
             if problem.errno != errno.EADDRNOTAVAIL:
                 raise
