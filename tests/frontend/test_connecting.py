@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from OpenSSL import SSL
 from service_identity import CertificateError
 from twisted.internet import error
+from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 
 from tests.relay.test_other_transports import certificate
@@ -19,7 +21,7 @@ from tests.support.peers import PeerFactory, listen, make_stalled_port, reactor
 from tests.support.ports import free_port
 from txmux.backends.connect.connector import _cause
 from txmux.embedding import route
-from txmux.rules.model import Backend, Server
+from txmux.rules.model import Backend, Server, ServerTLS
 from txmux.rules.reading.endpoints import server
 
 
@@ -92,9 +94,22 @@ class ServersTest(MuxTestCase):
 
     async def test_all_hang(self) -> None:
         """A server that does not answer costs the connect time-out, no more."""
-        client = await self.lead(backend_at(make_stalled_port(self), connect_timeout=0.1))
-        await client.is_lost()
+        await self.assert_missed("no connection within", make_stalled_port(self))
+
+    async def test_no_handshake(self) -> None:
+        """So does one that accepts, and then says nothing; the log tells both apart."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listening.close)
+        port = listening.getsockname()[1]
+        await self.assert_missed("no TLS handshake within", port, tls=ServerTLS())
+
+    async def assert_missed(self, what: str, *ports: int, **options: Any) -> None:
+        """See what is waited for, and in vain, named in the service's log."""
+        with capturedLogs() as logged:
+            client = await self.lead(backend_at(*ports, connect_timeout=0.1, **options))
+            await client.is_lost()
         self.assert_story(await self.logged(), reason="connect-timeout")
+        self.assertIn(f"{what} 0.1 s", " ".join(map(str, map(eventAsText, logged))))
 
     async def test_name(self) -> None:
         """A server may be a host name."""

@@ -33,12 +33,23 @@ class EjectionTests(SynchronousTestCase):
         self.assertEqual(pool.told, ["10.0.0.1:80: up -> ejected"])
 
     def test_window(self) -> None:
-        """Failures that are farther apart are forgiven, in whatever window."""
+        """Failures that are farther apart are forgiven, in whatever window, if a connection has stood between them."""
         pool = Watched()
-        self.failures(pool, 0, 6, 11, 17, 22)
+        for at in (0, 6, 11, 17, 22):
+            self.failures(pool, at)
+            pool.pool.connected(pool.members[0])
         self.assertIs(pool.members[0].state, State.UP)
         self.failures(pool, 26.9)
         self.assertIs(pool.members[0].state, State.EJECTED)
+
+    def test_in_a_row(self) -> None:
+        """Failures in a row count however long each has taken: a server that answers nobody takes all the time there is."""
+        pool = Watched()
+        self.failures(pool, 0, 20)
+        self.assertIs(pool.members[0].state, State.UP)
+        self.failures(pool, 40)
+        self.assertIs(pool.members[0].state, State.EJECTED)
+        self.assertEqual(pool.members[0].why, "connections in a row that failed: 3")
 
     def test_probe(self) -> None:
         """When its time is over, one connection tries it; if that stands, it is back."""

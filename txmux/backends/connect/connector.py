@@ -69,6 +69,7 @@ class BackendConnector:
         "_given_up",
         "_header",
         "_member",
+        "_missing",
         "_on_connected",
         "_on_failed",
         "_stop_dialling",
@@ -107,6 +108,7 @@ class BackendConnector:
         self._deadline: IDelayedCall | None = None
         self._stop_dialling: Callable[[], None] | None = None
         self._waiter: Waiter | None = None
+        self._missing = ""
         self.affinity = ""
         self.alpn: tuple[bytes, ...] = ()
         self.on_open: Callable[[Any], object] | None = None
@@ -201,10 +203,11 @@ class BackendConnector:
         if upstream.tls is not None or target.kind == "endpoint" or self.requests:
             # The end of dialling is only that of the TCP connection; what comes after it counts as well.
             self._deadline = self._clock.callLater(timeout, self._too_late)
+        self._missing = "connection"
         if self._header or upstream.tls is not None:
             factory = HeaderFirst(factory, self._opened)
-        else:
-            client.on_open = self.on_open
+        elif self.on_open is not None or self.requests:
+            client.on_open = self._opened
         eager = self._eager or factory is not client or bool(self.requests)
         try:
             if upstream.sources is not None and target.host:
@@ -218,6 +221,7 @@ class BackendConnector:
 
     def _opened(self, transport: object) -> bytes:
         """Give what goes before TLS, and before all else."""
+        self._missing = "TLS handshake" if self._upstream.tls is not None else "answer"
         if self.on_open is not None:
             self.on_open(transport)
         return self._header
@@ -254,7 +258,7 @@ class BackendConnector:
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
             server=member.target.text,
-            why=reason_of(failure),
+            why=self._why(failure),
         )
         if isinstance(found, Member):
             self._try(found)
@@ -262,6 +266,11 @@ class BackendConnector:
             self._wait()
         else:
             self._on_failed(cause)
+
+    def _why(self, failure: Failure) -> str:
+        if failure.check(error.TimeoutError):
+            return f"no {self._missing} within {self._upstream.backend.connect_timeout:g} s"
+        return reason_of(failure)
 
     def _next(self, member: Member, cause: ConnectFailure) -> Member | Unavailable:
         """Tell the pool of a failure, and choose who is tried next."""

@@ -166,7 +166,7 @@ class Pool:
     def connected(self, member: Member) -> None:
         """Note that a connection is established."""
         member.counts.connected()
-        member.standing.unanswered = 0
+        member.standing.unanswered = member.standing.in_a_row = 0
         state = member.standing.state
         if state is State.UP:
             return
@@ -263,6 +263,7 @@ class Pool:
         standing.contrary = 0
         if is_down:
             standing.failed_at.clear()
+            standing.in_a_row = 0
             self._change(member, State.UP, f"checks that succeeded: {check.rise}")
         else:
             self._change(
@@ -318,13 +319,19 @@ class Pool:
         now = self._seconds()
         failed_at = member.standing.failed_at
         failed_at.append(now)
+        member.standing.in_a_row += 1
         if state is State.PROBING:
             why = "the connection that tried it failed"
-        elif len(failed_at) < eject.failures or now - failed_at.popleft() > eject.within:
-            return
-        else:
+        elif len(failed_at) >= eject.failures and now - failed_at[0] <= eject.within:
             why = f"connections that failed within {eject.within:g} s: {eject.failures}"
+        elif member.standing.in_a_row >= eject.failures:  # however long each has waited
+            why = f"connections in a row that failed: {eject.failures}"
+        else:
+            if len(failed_at) >= eject.failures:
+                failed_at.popleft()
+            return
         failed_at.clear()
+        member.standing.in_a_row = 0
         member.standing.out_until = now + eject.seconds
         self._change(member, State.EJECTED, why)
 

@@ -57,6 +57,7 @@ class Standing:
         why: What led to the state.
         credit: What it is owed by the balancer.
         failed_at: When the last connections failed; no more of them than ejection counts.
+        in_a_row: Connections that failed since the last one that stood.
         out_until: When an ejection is over.
         contrary: Checks in a row that say otherwise than the state.
         since: When the state was last changed; 0 if it never was.
@@ -71,6 +72,7 @@ class Standing:
     why: str = ""
     credit: int = 0
     failed_at: deque[float] = attrs.field(factory=deque)
+    in_a_row: int = 0
     out_until: float = 0.0
     contrary: int = 0
     since: float = 0.0
