@@ -78,6 +78,10 @@ class ConnectTests(SynchronousTestCase):
             _, lines = self.check(f"silent = localhost:{port}\n")
         self.assertIn(f"localhost:{port} at 127.0.0.1:{port}: OK ([listen public])", lines)
 
+    def test_of_each_client(self) -> None:
+        """What is another server for each client is not tried."""
+        self.assertEqual(self.check("default = {local}:9\n"), (0, []))
+
     def test_json(self) -> None:
         """With `--json`, they are in the document."""
         with socket.socket() as nobody:

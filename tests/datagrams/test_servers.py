@@ -62,6 +62,37 @@ class ProxyTests(FlowCase):
         self.assertEqual(len(server.heard[0]), 31)
 
 
+class AskedTests(FlowCase):
+    """Servers at the address that the client has asked for."""
+
+    async def test_each(self) -> None:
+        """Each flow goes to the address that its client has asked for, or that the proxy in front tells."""
+        five = Talker.listening(self, "127.0.0.5", answer=lambda _: b"five")
+        Talker.listening(self, "127.0.0.6", five.port, answer=lambda _: b"six")
+        client, proxy = Talker.listening(self), Talker.listening(self, "127.0.0.9")
+        [port] = self.run_service(
+            "[txmux]\naccess_log = LOG\naccess_log_format = json\n"
+            "[listen u]\nendpoint = udp:0\naccept_proxy_from = 127.0.0.9\n"
+            f"default = udp:{{local}}:{five.port}\n"
+        )
+        for host, name in (("127.0.0.5", b"five"), ("127.0.0.6", b"six"), ("127.0.0.5", b"five")):
+            self.assertEqual(await client.asks(b"x", port, host), name)
+        who, asked = (Address(ip_address(host), 53) for host in ("192.0.2.1", "127.0.0.6"))
+        header = encode_v2(Header(Command.PROXY, who, asked), datagrams=True)
+        self.assertEqual(await proxy.asks(header + b"x", port, "127.0.0.5"), b"six")
+        await self._stop()
+        lines = await self.ended(3)
+        told = {(line["local"], line["server"]) for line in lines}
+        self.assertEqual(
+            told,
+            {
+                (f"127.0.0.5:{port}", f"udp:127.0.0.5:{five.port}"),
+                ("127.0.0.6:53", f"udp:127.0.0.6:{five.port}"),
+                (f"127.0.0.6:{port}", f"udp:127.0.0.6:{five.port}"),
+            },
+        )
+
+
 class SenderTests(FlowCase):
     """Proxies in front that tell the client's address."""
 

@@ -67,7 +67,8 @@ class Named:
         self.name = name
         self.heard: list[bytes] = []
         self._answer = answer or self._greet
-        self._listening = socket.create_server((host, port), backlog=1024)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, port), family=family, backlog=1024)
         self.port: int = self._listening.getsockname()[1]
         self._connections: list[socket.socket] = []
         test.addCleanup(self._stop)

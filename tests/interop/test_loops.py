@@ -48,3 +48,14 @@ class LoopTests(InteropTestCase):
             self.assertEqual([line["reason"] for line in lines].count("limit"), 1)
             self.assertEqual({line["reason"] for line in lines}, {"limit", "server-reset"})
             mux.child.wait_for("has come back 8 times")
+
+    def test_asked_address(self) -> None:
+        """The listener itself, where a proxy might have told of another address, and has not."""
+        port = free_port()
+        rules = f"[listen one]\nendpoint = 127.0.0.1:{port}\naccept_proxy_from = 127.0.0.9\ndefault = {{local}}:{port}\n"
+        mux = self.own(Mux(self.folder, rules))
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            client.sendall(b"x")
+            with self.assertRaises(ConnectionResetError):
+                client.recv(10)
+        self.assertEqual([line["reason"] for line in mux.take(9)].count("limit"), 1)

@@ -52,6 +52,7 @@ class Upstream:
         tls: What makes them speak TLS; ``None`` if they do not.
         counts: Counts for it.
         asks_who: Whether anything depends on who the client is.
+        asks_where: Whether a server depends on the address that the client has asked for.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Upstream:
             or self._affinity is not None
             or self.sources is not None
         )
+        self.asks_where = any(server.depends_on_client for server in backend.servers)
 
     def read_tls(self) -> BackendTLS | None:
         """Read the files for TLS, and see whether there are the privileges that it needs.

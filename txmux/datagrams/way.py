@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectBindError
 from twisted.logger import Logger
 
 from txmux.backends.connect.connector import proxy_header
-from txmux.backends.connect.dial import OWN_TROUBLE
+from txmux.backends.connect.dial import OWN_TROUBLE, no_address
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
 from txmux.datagrams import ancillary
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from txmux.backends.upstream import Upstream
     from txmux.observe.reasons import ConnectFailure
     from txmux.proxyprotocol.header import Address
+    from txmux.rules.model import Server
     from txmux.sockets.descriptors import Descriptors
     from txmux.sockets.poller import Poller
 
@@ -170,10 +171,12 @@ class Way:
 
     def _open(self, member: Member) -> ConnectFailure | None:
         """Make a socket for a server; tell why not."""
-        target, server = member.target, None
+        target, server = self._target(member), None
         family = _IPV6 if ":" in target.host else _IPV4
         self._flow.descriptors.let_in()
         try:
+            if target.depends_on_client:
+                raise no_address()
             server = _new_socket(family, _DATAGRAMS)
             if self.upstream.sources is not None:
                 bind_for(server, self.upstream.sources, target.host, self._flow.client)
@@ -193,6 +196,10 @@ class Way:
         self._member, self._server = member, server
         self._introduce()
         return None
+
+    def _target(self, member: Member) -> Server:
+        """Give what is connected to for this client."""
+        return member.target_for(self._flow.local if self.upstream.asks_where else None)
 
     def _introduce(self) -> None:
         """Have the next datagram, or each, tell the server of the client, if that is wanted."""
@@ -224,7 +231,7 @@ class Way:
     def _send_held(self) -> None:
         flow, server, member = self._flow, self._server, self._member
         assert member is not None  # noqa: S101 - it has just been opened
-        flow.begins(member.target.text)
+        flow.begins(self._target(member).text)
         for data in flow.held:
             self.send(data, 0, is_held=True)
             if self._server is not server:  # refused: all that is held has gone to another one
@@ -294,7 +301,7 @@ class Way:
         _log.debug(
             "backend {backend}: {server} has no such port",
             backend=self.upstream.backend.name,
-            server=member.target.text,
+            server=self._target(member).text,
         )
         self._close()
         self._member = None
@@ -366,7 +373,7 @@ class Way:
 
     def told(self) -> dict[str, Any]:
         """Give what another process needs to go on, besides the socket, as values of JSON."""
-        tried = {member.target.text: cause for member, cause in self._tried.items()}
+        tried = {self._target(member).text: cause for member, cause in self._tried.items()}
         return {"is_introduced": not self._header, "tried": tried}
 
     def stand_still(self) -> None:
@@ -407,8 +414,9 @@ class Way:
         _, self._dropped = ancillary.queue_of(server)
         tried: Mapping[str, ConnectFailure] = told.get("tried", {})
         for other in self.upstream.pool.members:
-            if other.target.text in tried:
-                self._tried[other] = tried[other.target.text]
+            place = self._target(other).text
+            if place in tried:
+                self._tried[other] = tried[place]
         is_introduced = told.get("is_introduced", False)
         if not (is_introduced and self.upstream.backend.proxy_every == "first"):
             self._introduce()

@@ -50,6 +50,8 @@ def connector_for(
         on_failed=on_failed,
     )
     connector.affinity = affinity
+    if upstream.asks_where:
+        connector.local = client.local
     connector.on_open = client.note_server
     if client.asked:
         connector.requests = client.asked

@@ -13,7 +13,7 @@ from txmux.live.turns import Turns
 from txmux.relay.pipes import SPLICED
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from txmux.frontend.served import Served
     from txmux.relay.interface import Moved
@@ -95,27 +95,23 @@ class Inside:
         chosen = [
             one async for one in self._those(Filters.read(filters)) if id in {"", one.record.id}
         ]
-        turns, count = Turns(), 0
-        for one in chosen:
-            if one.record.reason is None:  # yet
-                one.end("killed")
-                count += 1
-            await turns.pause()
-        return count
+        return await _end(chosen)
 
     async def close_server(self, backend: str, server: str) -> int:
         """End the connections to one server, which is named as the rules write it, and count them."""
-        targets = {
-            member.target.text
+        members = [
+            member
             for upstream in self._serving.upstreams.all()
             if upstream.backend.name == backend
             for member in upstream.pool.members
             if member.server.text == server
-        }
-        count = 0
-        for target in {*targets, server}:
-            count += await self.close({"backend": backend, "server": target})
-        return count
+        ]
+
+        def is_there(place: str) -> bool:
+            return place == server or any(member.is_at(place) for member in members)
+
+        these = self._those(Filters(backend=backend))
+        return await _end([one async for one in these if is_there(one.record.server or "")])
 
     def count(self, *, gauges: bool = False) -> dict[str, Any]:
         """Count what connections have moved until now, which they do not count themselves.
@@ -162,6 +158,17 @@ class Inside:
             "worker": None,
             "facts": dict(record.facts),
         }
+
+
+async def _end(chosen: Iterable[Served]) -> int:
+    """End connections, and count them."""
+    turns, count = Turns(), 0
+    for one in chosen:
+        if one.record.reason is None:  # yet
+            one.end("killed")
+            count += 1
+        await turns.pause()
+    return count
 
 
 def _datagrams(moved: Moved) -> dict[str, int]:

@@ -332,6 +332,17 @@ class HintTests(SynchronousTestCase):
             ],
         )
 
+    def test_asked_for(self) -> None:
+        """What the client has asked for is this machine's own address."""
+        self.assertEqual(
+            self.hints("{local}:80")[2:4],
+            [
+                "# for each address of {local}:",
+                "ip rule add from IPV4-ADDRESS ipproto tcp sport 80 lookup 100",
+            ],
+        )
+        self.assertNotIn("gateway", self.hints("{local}:80")[-1])
+
     def test_names(self) -> None:
         """For a name there is a pattern, since its addresses may change."""
         self.assertEqual(

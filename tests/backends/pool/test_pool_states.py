@@ -113,6 +113,23 @@ class EjectionTests(SynchronousTestCase):
         pool.clock.advance(5)
         self.assertIs(pool.pick(second), first)
 
+    def test_of_each_client(self) -> None:
+        """What is another server for each client is never ejected, neither for failures nor for flows without an answer."""
+        for texts in (("{local}:80", "{local}:81"), ("udp:{local}:80", "udp:{local}:81")):
+            pool = Watched(*servers(*texts), eject=Ejection(unanswered=1))
+            self.failures(pool, 0, 0, 0, 0)
+            pool.pool.unanswered(pool.pick(*pool.members[1:]))
+            self.assertEqual([member.state for member in pool.members], [State.UP, State.UP])
+            self.assertEqual(pool.told, [])
+
+    def test_adopted_of_each_client(self) -> None:
+        """A connection to any address of it is one to it, by its port."""
+        pool = Watched(*servers("{local}:80", "{local}:81"))
+        found = [
+            pool.pool.adopt(text) for text in ("192.0.2.1:81", "[2001:db8::1]:80", "1.2.3.4:8")
+        ]
+        self.assertEqual(found, [pool.members[1], pool.members[0], None])
+
     def test_off(self) -> None:
         """Without ejection nothing of this happens."""
         pool = Watched(eject=None)

@@ -43,6 +43,9 @@ class LoopTests(ReadingTestCase):
             ("tcp:80:interface=10.0.0.1", "tcp:10.0.0.1:80"),
             ("127.0.0.1:81\n  127.0.0.1:80", "10.0.0.9:80\n  127.0.0.1:80"),
             ("unix:/run/x.sock", "unix:/run/./x.sock"),
+            ("10.0.0.1:80", "{local}:80"),
+            (":80", "{local}:80"),
+            ("10.0.0.1:80\n  unix:/run/x.sock", "{local}:81"),
         ):
             self.assertTrue(self.loops(endpoints, server), (endpoints, server))
 
@@ -60,6 +63,9 @@ class LoopTests(ReadingTestCase):
             ("127.0.0.1:80", "127.0.0.1:80 down\n  127.0.0.1:81", ""),
             ("127.0.0.1:80", "localhost:80", "tls = yes"),
             ("unix:/run/x.sock", "unix:/run/y.sock", ""),
+            ("10.0.0.1:80", "{local}:81", ""),
+            ("10.0.0.1:80\naccept_proxy_from = 10.0.0.0/8", "{local}:80", ""),
+            ("unix:/run/x.sock\naccept_proxy_from = unix", "{local}:80", ""),
         ):
             self.assertFalse(self.loops(endpoints, server, more), (endpoints, server))
 
@@ -80,6 +86,26 @@ class LoopTests(ReadingTestCase):
                     (3, "silent", "a", 1),
                     (4, "default", "a", 1),
                     (9, "backend", "c", 2),
+                )
+            ],
+        )
+
+    def test_datagrams(self) -> None:
+        """Nobody counts how often datagrams come back, so none are led to the own port, whoever tells of the address."""
+        for more in ("", "accept_proxy_from = 10.0.0.0/8\n"):
+            text = f"[listen a]\nendpoint = udp:10.0.0.1:80\n{more}default = udp:{{local}}:"
+            (complaint,) = self.complaints(f"{text}80")
+            self.assertIn("default: leads back to [listen a]", complaint)
+            self.read(f"{text}81")
+
+    def test_no_address(self) -> None:
+        """Clients of a UNIX socket have asked for no address."""
+        self.assertEqual(
+            self.complaints("[listen a]\nendpoint = unix:/x\ndefault = {local}:1"),
+            [
+                (
+                    "3 default: '{local}:1' is the address that a client asked for, and those of a UNIX socket ask for none; "
+                    "write the server itself"
                 )
             ],
         )

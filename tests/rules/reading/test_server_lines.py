@@ -47,6 +47,8 @@ class ServerTests(BackendTestCase):
             r"tcp:host=\:\:1:port=80": Server(r"tcp:host=\:\:1:port=80", "tcp", "::1", 80),
             "tls:h:1:timeout=3": Server("tls:h:1:timeout=3", "endpoint"),
             "srv:443": Server("srv:443", "tcp", "srv", 443),
+            "{local}:443": Server("{local}:443", "tcp", "{local}", 443),
+            "udp:{local}:53": Server("udp:{local}:53", "udp", "{local}", 53),
         }.items():
             self.assertEqual(server(text), expected)
             self.assertEqual(server(f"{text} weight=2"), attrs.evolve(expected, weight=2))
@@ -86,6 +88,12 @@ class ServerTests(BackendTestCase):
                 "option 'weight' is given twice; keep one",
             ),
             "h:1 weight=65536": ("weight: must be a whole number from 1 to 65535, not '65536'",),
+            "{sni}:443": (
+                "'{sni}' stands for nothing; write {local} for the address that the client asked for",
+            ),
+            "udp:{Local}:53": (
+                "'{Local}' stands for nothing; write {local} for the address that the client asked for",
+            ),
             "h:1 h:2 dwon": (
                 "'h:2' is not expected after the server; write one server a line",
                 "'dwon' is not expected after the server; write one server a line; did you mean 'down'?",
@@ -93,6 +101,24 @@ class ServerTests(BackendTestCase):
         }.items():
             error = self.assertRaises(InvalidValueError, server, text)
             self.assertEqual(error.messages, messages)
+
+    def test_of_each_client(self) -> None:
+        """What is another server for each client is alone with such, and nothing is found out about it."""
+        self.assertEqual(len(self.backend(servers="{local}:443\n  {local}:444").servers), 2)
+        self.assertIsNone(self.backend("eject = off", servers="{local}:443").eject)
+        each = "is another server for each client"
+        nothing = f"{each}, and what is found out about one says nothing of others; remove this"
+        self.assertEqual(
+            self.complaints(
+                "check = tcp\neject = failures=1\ntls = yes", servers="h:1\n  {local}:443"
+            ),
+            [
+                f"5 server: '{{local}}:443' {each}; put it into a [backend] of its own",
+                "6 server: '{local}:443' has no name to verify the certificate for; add tls_name = NAME",
+                f"7 check: '{{local}}:443' {nothing}",
+                f"8 eject: '{{local}}:443' {nothing}",
+            ],
+        )
 
     def test_short_form(self) -> None:
         """A server in a route has no options."""

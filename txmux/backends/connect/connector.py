@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from txmux.backends.connect.client import ProxyClientFactory
-from txmux.backends.connect.dial import OWN_TROUBLE, reason_of
+from txmux.backends.connect.dial import OWN_TROUBLE, no_address, reason_of
 from txmux.backends.connect.replay import RequestRefusedError
 from txmux.backends.pool.member import Member
 from txmux.backends.pool.pool import Unavailable
@@ -54,6 +54,7 @@ class BackendConnector:
     Attributes:
         tried: The servers that could not be reached, and why.
         affinity: What the client is led by where that is a hash; see `txmux.backends.pool.affinity`.
+        local: The address that the client has asked for, where servers depend on that; ``None`` if it has asked for none.
         alpn: The protocols to offer to a server by TLS, if the rules name none.
         on_open: Given the transport of each attempt that has led to a connection, before anything is sent.
         requests: What the client has been answered already, and a server is asked again before anything else.
@@ -77,6 +78,7 @@ class BackendConnector:
         "_waiter",
         "affinity",
         "alpn",
+        "local",
         "on_open",
         "requests",
         "tried",
@@ -111,6 +113,7 @@ class BackendConnector:
         self._missing = ""
         self.affinity = ""
         self.alpn: tuple[bytes, ...] = ()
+        self.local: Address | None = None
         self.on_open: Callable[[Any], object] | None = None
         self.requests: tuple[Exchange, ...] = ()
         self.tried: dict[Member, ConnectFailure] = {}
@@ -194,7 +197,7 @@ class BackendConnector:
         self._member = member
         self._factory = client = ProxyClientFactory(self._connected, self._failed)
         client.requests = self.requests
-        upstream, target = self._upstream, member.target
+        upstream, target = self._upstream, member.target_for(self.local)
         timeout = upstream.backend.connect_timeout
         factory: Any = client
         options: dict[str, Any] = {}
@@ -210,6 +213,8 @@ class BackendConnector:
             client.on_open = self._opened
         eager = self._eager or factory is not client or bool(self.requests)
         try:
+            if target.depends_on_client:
+                raise no_address()  # noqa: TRY301 - as any other that cannot be connected
             if upstream.sources is not None and target.host:
                 options["sources"] = upstream.sources.towards(target.host, self._client)
             stop_dialling = self._dial(target, factory, timeout, eager=eager, **options)
@@ -257,7 +262,7 @@ class BackendConnector:
         (_log.warn if is_last else _log.debug)(
             "backend {backend}: cannot connect to {server}: {why}",
             backend=self._upstream.backend.name,
-            server=member.target.text,
+            server=member.target_for(self.local).text,
             why=self._why(failure),
         )
         if isinstance(found, Member):

@@ -113,6 +113,13 @@ def _socket_name(kind: str, host: str, port: int, path: str) -> tuple[int, Any] 
     return None
 
 
+def no_address() -> error.ConnectBindError:
+    """Make the error of a server whose address is the one that the client has asked for, when it has asked for none."""
+    return error.ConnectBindError(
+        errno.EADDRNOTAVAIL, "this client has asked for no IP address: it has come by a UNIX socket"
+    )
+
+
 def reason_of(failure: Failure) -> str:
     """Say why a server could not be reached. Where a connection is lost as it is made, Twisted's error has another failure for its text."""
     said = getattr(failure.value, "args", ())

@@ -245,7 +245,9 @@ def _versions(server: Server) -> tuple[int, ...]:
 
 
 def _is_local(server: Server) -> bool:
-    return is_address(server.host) and ip_address(server.host).is_loopback
+    return server.depends_on_client or (
+        is_address(server.host) and ip_address(server.host).is_loopback
+    )
 
 
 def _ip(version: int) -> str:

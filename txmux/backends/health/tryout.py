@@ -72,7 +72,11 @@ def _upstream(backend: Backend, upstreams: Upstreams, found: list[Tried]) -> Ups
 
 async def _try(upstream: Upstream, connect: Any, reactor: Any) -> list[Tried]:
     backend, pool = upstream.backend, upstream.pool
-    members = [member for member in pool.members if member.state is not State.DISABLED]
+    members = [
+        member
+        for member in pool.members
+        if not member.server.depends_on_client and member.state is not State.DISABLED
+    ]
     known = {member.server for member in pool.members}
     found = [
         Tried(backend, server.text, "no address was found for it")

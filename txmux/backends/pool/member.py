@@ -12,6 +12,7 @@ from txmux.observe.counting.column import Column
 
 if TYPE_CHECKING:
     from txmux.observe.counting.counts import ServerCounts
+    from txmux.proxyprotocol.header import Address
     from txmux.rules.model import Server
 
 
@@ -43,7 +44,8 @@ class Member:
 
     Attributes:
         server: What the rules say.
-        target: The same with an IP address for a name: what is connected to. Its ``text`` is for logs.
+        target: The same with an IP address for a name: what is connected to, unless that depends on the client: see
+            `target_for`. Its ``text`` is for logs.
         name: The host name of it, which TLS verifies; empty if there is none.
         share: What its weight is multiplied by: its share among the addresses of the name.
         rank: Only when none of a lower one is up, it is used.
@@ -86,6 +88,18 @@ class Member:
     def weigh(self) -> None:
         """Have the weight that the rules and operators want."""
         self.weight = (self.standing.weight or self.server.weight) * self.share
+
+    def target_for(self, local: Address | None) -> Server:
+        """Give what a client is connected to that has asked for this address; without one, `target` as it is."""
+        if local is None or not self.server.depends_on_client:
+            return self.target
+        return self.server.at(str(local.host))
+
+    def is_at(self, place: str) -> bool:
+        """Tell whether a connection to this address, which is written as in the access log, goes to it."""
+        if self.server.depends_on_client:
+            return place.endswith(f":{self.server.port}")
+        return place == self.target.text
 
     def has_room(self) -> bool:
         """Tell whether its own limit leaves room for a connection."""

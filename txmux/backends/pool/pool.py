@@ -73,6 +73,9 @@ class Pool:
         self.on_shortage: Callable[[], None] | None = None
         self._seconds = seconds
         self._on_change = on_change
+        # What happens at the address of one client says nothing of those of others.
+        depends = any(server.depends_on_client for server in backend.servers)
+        self._eject = None if depends else backend.eject
         self._pick = balancer(backend.balance, random or Random()).pick  # nosec B311  # noqa: S311 - not for secrets
         self._limited = any(server.max_connections for server in backend.servers)
         self._members: dict[Server, list[Member]] = {
@@ -149,14 +152,14 @@ class Pool:
         """Count a connection that another process has made; `released` tells of its end.
 
         Args:
-            server: The text of the member's target.
+            server: The address that it goes to.
             is_established: Whether it is. Otherwise it goes on as after `pick`.
 
         Returns:
             The member; ``None`` if there is none like that.
         """
         for member in self.members:
-            if member.target.text == server:
+            if member.is_at(server):
                 self._standings.adopt(member.standing)
                 if is_established:
                     member.counts.adopted()
@@ -208,7 +211,7 @@ class Pool:
 
     def unanswered(self, member: Member) -> None:
         """Note that a server has never answered a flow of datagrams; several in a row may be enough to eject it."""
-        standing, eject = member.standing, self.backend.eject
+        standing, eject = member.standing, self._eject
         standing.unanswered += 1
         if eject is not None and 0 < eject.unanswered <= standing.unanswered:
             if standing.state is State.UP and (eject.lone or not self._is_lone(member)):
@@ -310,7 +313,7 @@ class Pool:
             self.on_members()
 
     def _count_failure(self, member: Member) -> None:
-        eject = self.backend.eject
+        eject = self._eject
         state = member.standing.state
         if eject is None or state not in {State.UP, State.PROBING}:
             return
@@ -423,7 +426,7 @@ class Pool:
         if standing.state is State.DOWN:
             is_kept_out = self.backend.check is not None
         else:
-            is_kept_out = self.backend.eject is not None
+            is_kept_out = self._eject is not None
         if not is_kept_out and standing.state is not State.UP:
             standing.state, standing.why, standing.since = State.UP, "", self._seconds()
 
@@ -441,13 +444,12 @@ class Pool:
 def is_name(server: Server) -> bool:
     """Tell whether a server's addresses have to be looked up: it has no members before `Pool.set_addresses`."""
     return server.kind in {"srv", "consul"} or (
-        server.kind in {"tcp", "udp"} and not is_address(server.host)
+        server.kind in {"tcp", "udp"}
+        and not is_address(server.host)
+        and not server.depends_on_client
     )
 
 
 def _target(server: Server, address: ResolvedAddress) -> Server:
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    is_udp = server.kind == "udp"
-    text = f"{'udp:' if is_udp else ''}{host}:{address.port}"
-    kind: Literal["tcp", "udp"] = "udp" if is_udp else "tcp"
-    return attrs.evolve(server, text=text, kind=kind, host=address.host, port=address.port)
+    kind: Literal["tcp", "udp"] = "udp" if server.kind == "udp" else "tcp"
+    return attrs.evolve(server, kind=kind, port=address.port).at(address.host)

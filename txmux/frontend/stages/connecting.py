@@ -91,7 +91,7 @@ class Connecting(Stage):
     def _connected(self, server: ProxyClient, member: Member) -> None:
         client = self._client
         record = client.record
-        record.server = member.target.text
+        record.server = member.target_for(client.local).text
         record.server_local = _local_end(server.transport)
         record.connect_ms = client.elapsed_ms() - (record.detect_ms or 0.0)
         self._upstream.counts.connected(record.connect_ms)
@@ -102,19 +102,23 @@ class Connecting(Stage):
     def _failed(self, cause: ConnectFailure) -> None:
         tried = self._done()
         if tried and isinstance(self._upstream.fallback, Refusal):
-            self._client.record.server = tried[-1].target.text
+            self._client.record.server = tried[-1]
         self._client.fall_back(self._upstream, cause)
 
-    def _done(self) -> list[Member]:
+    def _done(self) -> list[str]:
         """Let go of the connector; note the servers that could not be reached, and give them."""
         connector, self._connector = self._connector, None
         if connector is None or not connector.tried:
             return []
         facts = self._client.record.facts
         before = [facts["tried"]] if "tried" in facts else []
-        attempts = [f"{member.target.text} {cause}" for member, cause in connector.tried.items()]
+        tried = {
+            member.target_for(connector.local).text: cause
+            for member, cause in connector.tried.items()
+        }
+        attempts = [f"{server} {cause}" for server, cause in tried.items()]
         facts["tried"] = ", ".join(before + attempts)
-        return [*connector.tried]
+        return [*tried]
 
 
 def _local_end(server: IRelayTransport) -> str | None:

@@ -1,6 +1,7 @@
 """What a rules file says, as frozen values: no text left to parse, no name left to look up. One file a section."""
 
 from txmux.rules.model.backend import (
+    LOCAL,
     Backend,
     Balance,
     Check,
@@ -31,6 +32,7 @@ from txmux.rules.model.tls import AllowedClient, TlsEnd, TLSMinimum
 from txmux.rules.model.varying import Place, Varying
 
 __all__ = [
+    "LOCAL",
     "NOWHERE",
     "AllowedClient",
     "Alternative",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from txmux.rules.model.section import Section
 
 __all__ = [
+    "LOCAL",
     "Backend",
     "Balance",
     "Check",
@@ -38,6 +39,10 @@ Balance = Literal[
 
 CheckKind = Literal["tcp", "http", "redis", "postgres", "ssh", "dns", "exchange"]
 """What a server is asked; ``exchange`` is ``send=`` and ``expect=``."""
+
+
+LOCAL = "{local}"
+"""In the place of a server's host: the address that its client has asked for, different for each client."""
 
 
 @attrs.frozen
@@ -64,7 +69,7 @@ class Server:
         text: As the rules file names it, for logs and messages: ``127.0.0.1:22``, ``unix:/run/x.sock``.
         kind: ``tcp`` or ``udp`` (`host` and `port`), ``unix`` (`path`), ``srv`` (`host` is the name of SRV records),
             ``consul`` (`consul` says whose instances) or ``endpoint`` (`text` is a Twisted client endpoint string).
-        host: An IP address or a host name.
+        host: An IP address, a host name or `LOCAL`.
         port: 1 to 65535.
         path: The path of a UNIX socket.
         weight: Its share among the servers of a backend, 1 to 65535.
@@ -84,6 +89,17 @@ class Server:
     max_connections: int = 0
     down: bool = False
     consul: ConsulService | None = None
+
+    @property
+    def depends_on_client(self) -> bool:
+        """Whether its address is another one for each client, so that one says nothing of the others."""
+        return self.host == LOCAL
+
+    def at(self, host: str) -> Server:
+        """Give it with an IP address in the place of its host."""
+        before = "udp:" if self.kind == "udp" else ""
+        place = f"[{host}]" if ":" in host else host
+        return attrs.evolve(self, text=f"{before}{place}:{self.port}", host=host)
 
 
 @attrs.frozen

@@ -65,6 +65,7 @@ def contradictions(section: Section, found: Mapping[str, Any]) -> Iterator[Probl
         *_of_check(found),
         *_consul(found),
         *_fallback(found),
+        *_of_clients(section, found),
     ]
     for key, message in messages:
         yield section.problem(message, key)
@@ -127,6 +128,25 @@ def _fallback(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def _of_clients(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Find what cannot be known of servers whose address is another one for each client."""
+    servers = found.get("servers", ())
+    ours = [server for server in servers if server.depends_on_client]
+    if not ours:
+        return
+    if len(ours) < len(servers):
+        yield (
+            "server",
+            f"{ours[0].text!r} is another server for each client; put it into a [backend] of its own",
+        )
+    for key in ("check", "eject"):
+        if key in section.entries and found.get(key) is not None:
+            yield (
+                key,
+                f"{ours[0].text!r} is another server for each client, and what is found out about one says nothing of others; remove this",
+            )
+
+
 def _tlvs(section: Section, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     chosen = found.get("proxy_tlvs", ())
     for text in dict.fromkeys(chosen):
@@ -178,7 +198,9 @@ def _of_server(text: str, found: Mapping[str, Any]) -> Iterator[str]:
     kind = server.text.partition(":")[0].lower()
     if server.kind == "endpoint" and kind in {"ssl", "tls"}:
         yield f"{server.text!r} speaks TLS by itself; write it as HOST:PORT, or remove 'tls = yes'"
-    elif server.kind in {"unix", "consul", "endpoint"} and "tls_name" not in found:
+    elif "tls_name" not in found and (
+        server.kind in {"unix", "consul", "endpoint"} or server.depends_on_client
+    ):
         yield f"{server.text!r} has no name to verify the certificate for; add tls_name = NAME"
 
 

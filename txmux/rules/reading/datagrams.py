@@ -9,7 +9,7 @@ from txmux.interfaces import Transport
 from txmux.rules.model import Backend, Server
 from txmux.rules.model.networks import is_address
 from txmux.rules.problems import InvalidValueError
-from txmux.rules.reading.endpointstrings import host_name, link_scope
+from txmux.rules.reading.endpointstrings import link_scope, server_host
 from txmux.rules.reading.values import whole_number
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def datagram_server(text: str) -> Server:
         raise InvalidValueError(f"{text!r} has no port; write {text}:PORT")
     if not host:
         raise InvalidValueError(f"{text!r} has no host; write udp:127.0.0.1:{port or 'PORT'}")
-    return Server(text, "udp", host=host_name(host), port=_server_port(port))
+    return Server(text, "udp", host=server_host(host), port=_server_port(port))
 
 
 def _split(text: str, forms: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from txmux.rules.reading.endpointstrings import (
     Form,
     host_name,
     link_scope,
+    server_host,
     split_arguments,
 )
 from txmux.rules.reading.habits import stray_after_endpoint, strays_after_server, without_scheme
@@ -119,7 +120,7 @@ def server(text: str) -> Server:
     """Read one line of ``server``.
 
     Args:
-        text: ``HOST:PORT``, ``[V6]:PORT``, ``unix:/path``, ``srv:NAME``, ``consul:SERVICE`` or a Twisted client endpoint
+        text: ``HOST:PORT``, ``[V6]:PORT``, ``{local}:PORT``, ``unix:/path``, ``srv:NAME``, ``consul:SERVICE`` or a Twisted client endpoint
             string; after it ``weight=N``, ``backup``, ``max_connections=N`` and ``down``, in any order, and after
             ``consul:`` also ``tag=``, ``dc=`` and ``passing``.
 
@@ -253,7 +254,7 @@ def _server(text: str) -> Server:
         raise InvalidValueError(
             f"{text!r} is not a server; write HOST:PORT, [V6]:PORT or unix:/path"
         )
-    host = host_name(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
+    host = server_host(short["host"]) if short["v6"] is None else _check_v6(short["v6"])
     return Server(text, "tcp", host=host, port=_server_port(short["port"]))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from txmux.rules.model import LOCAL
 from txmux.rules.problems import InvalidValueError, suggestion
 from txmux.rules.reading.values import choice, socket_path, whole_number
 
@@ -77,6 +78,21 @@ def host_name(text: str) -> str:
         hint = meant if text.isascii() else "an international name in its xn-- form"
         raise InvalidValueError(f"{text!r} is not a host name; write {hint}")
     return text
+
+
+def server_host(text: str) -> str:
+    """Check what `host_name` does, or what stands for the address that a client has asked for.
+
+    Raises:
+        InvalidValueError: It is none of these.
+    """
+    if text == LOCAL:
+        return text
+    if text[:1] + text[-1:] == "{}":
+        raise InvalidValueError(
+            f"{text!r} stands for nothing; write {LOCAL} for the address that the client asked for"
+        )
+    return host_name(text)
 
 
 def link_scope(text: str) -> str:

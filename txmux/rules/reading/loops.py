@@ -43,14 +43,28 @@ def loops(listeners: Iterable[Listener], routes: Sequence[Route]) -> Iterator[Pr
             if route.stands_under(listener) and not (route.terminate_tls or route.dry_run)
         ]
         for key, outcome, owner in led:
-            server = next((one for one in _servers(outcome) if _is_among(one, own)), None)
-            if server is not None and (owner.section.header, key) not in told:
+            message = next(
+                filter(None, (_why(one, own, listener) for one in _servers(outcome))), ""
+            )
+            if message and (owner.section.header, key) not in told:
                 told.add((owner.section.header, key))
-                message = (
-                    f"leads back to [listen {listener.name}], which listens at {server.text!r}; "
-                    "write the address and port of the server itself"
-                )
                 yield owner.section.problem(message, key)
+
+
+def _why(server: Server, own: Claims, listener: Listener) -> str:
+    """Tell why the clients of a listener cannot be led to a server, or nothing."""
+    if server.depends_on_client:
+        # What they have asked for may be anywhere; else hops are counted, but only those of TCP.
+        if listener.accept_proxy_from is not None and server.kind == "tcp":
+            return ""
+        if any(claim[0] == "unix" for claim in own):
+            return f"{server.text!r} is the address that a client asked for, and those of a UNIX socket ask for none; write the server itself"
+    if not _is_among(server, own):
+        return ""
+    return (
+        f"leads back to [listen {listener.name}], which listens at {server.text!r}; "
+        "write the address and port of the server itself"
+    )
 
 
 def _servers(outcome: Outcome | None) -> Iterator[Server]:
@@ -67,6 +81,9 @@ def _is_among(server: Server, own: Claims) -> bool:
         return ("unix", posixpath.normpath(server.path)) in own
     if server.kind not in {"tcp", "udp"}:
         return False
+    if server.depends_on_client:
+        ports = {("udp", server.port) if server.kind == "udp" else (server.port,)}
+        return any(claim[:-2] in ports for claim in own)
     host = server.host.lower().rstrip(".")
     if host == "localhost":
         return all(own & _places(one, server) for one in ("127.0.0.1", "::1"))
