@@ -227,7 +227,7 @@ class ServerTests(SideBySideTestCase):
                 use_backend a if HTTP
                 default_backend b
             backend a
-                server a 0.0.0.0:{a.port}
+                server a 127.0.0.1:{a.port} socks4 127.0.0.1:{free_port()}
             backend b
                 server b 127.0.0.1:{b.port}
             """
@@ -238,9 +238,10 @@ class ServerTests(SideBySideTestCase):
         unseen = Twist("--rules", file).child
         self.assertEqual(unseen.wait(), 78)  # EX_CONFIG
         self.assertRegex(
-            unseen.output, rf"unseen\.ini:[0-9]+: LOOK: line [0-9]+: server a 0\.0\.0\.0:{a.port}"
+            unseen.output, rf"unseen\.ini:[0-9]+: LOOK: line [0-9]+: server a 127\.0\.0\.1:{a.port}"
         )
-        self.assertEqual([self.heard(port, HTTP) for port in ports], ["a", CLOSED])
+        # Nobody is the SOCKS proxy by which HAProxy would reach the server.
+        self.assertEqual([self.heard(port, HTTP) for port in ports], [CLOSED, CLOSED])
         self.assertEqual([self.heard(port, HELLO) for port in ports], ["b", "b"])
 
     def test_typography(self) -> None:

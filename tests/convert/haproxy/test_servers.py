@@ -80,6 +80,39 @@ class SpokenToTests(SynchronousTestCase):
         self.assertIn("server = srv:_ssh._tcp.example.com\n", found.text)
         self.assertEqual(found.warnings, ())
 
+    def test_asked_address(self) -> None:
+        """A server without an address is at the one that the client has asked for."""
+        for server, place in (
+            (":4431", "{local}:4431"),
+            ("0.0.0.0:4431 weight 3", "{local}:4431 weight=3"),
+            ("*:+1", "{local}:444"),
+            (":::4431", "{local}:4431"),
+        ):
+            found = backend(server=f"server s {server}")
+            self.assertIn(f"\nserver = {place}\n", found.text)
+            self.assertEqual(found.warnings, ())
+
+    def test_asked_address_beside_others(self) -> None:
+        """It cannot be checked, nor be beside a server with an address; and at the port of the clients is the listener itself."""
+        found = backend("server t 127.0.0.1:2", server="server s :4431 check")
+        self.assertIn("\nserver = {local}:4431\n", found.text)
+        self.assertIn("either servers at the address that the client asked for", looks(found)[0])
+        self.assertIn("the server's address is another one for each client", looks(found)[1])
+        for server in ("*", "0.0.0.0:443", ":"):
+            self.assertIn("leads back to", looks(backend(server=f"server s {server}"))[0])
+
+    def test_template_with_balance(self) -> None:
+        """A template stands for several servers, of which one is chosen."""
+        for balance, word in (
+            ("balance leastconn", "least-connections"),
+            ("balance source\n    hash-type consistent", "source-hash"),
+        ):
+            found = backend(balance, server="server-template s 1-3 db.example:1")
+            self.assertIn(f"\nbalance = {word}\n", found.text)
+            self.assertEqual(found.warnings, ())
+        found = backend("balance uri", server="server-template s 3 db.example:1")
+        self.assertIn("balance uri: has no counterpart", looks(found)[0])
+
     def test_ports_of_sources(self) -> None:
         """A range of ports to connect from stays."""
         found = backend(server="server s 127.0.0.1:1 source 10.0.0.1:2000-3000")

@@ -267,6 +267,34 @@ class SpokenToTests(HaproxyTestCase):
             {"text from 127.0.0.2": "version 0"},
         )
 
+    def test_asked_address(self) -> None:
+        """A server at the address that the client has asked for; behind a proxy, at the one that its header tells."""
+        here = self.servers["here"] = Named(self, "here")
+        self.servers["there"] = Named(self, "there", host="127.0.0.6", port=here.port)
+        self.prove(
+            """
+            listen plain
+                bind 127.0.0.1:<port>
+                server s :<here.port>
+            listen front
+                bind 127.0.0.1:<port1>
+                server s 127.0.0.6:<port2> send-proxy
+            listen behind
+                bind 127.0.0.6:<port2> accept-proxy
+                server s 0.0.0.0:<here.port>
+            listen front_of_plain
+                bind 127.0.0.1:<port3>
+                server s 127.0.0.6:<port4>
+            listen plain_behind
+                bind 127.0.0.6:<port4>
+                server s *:<here.port>
+            """,
+            {"text": "here"},
+            {"text": "here"},
+            {},
+            {"text": "there"},
+        )
+
     def test_source(self) -> None:
         """The address that servers are connected to from, of the backend and of one server."""
 

@@ -60,8 +60,12 @@ def _balance(
     if line:
         used.add(line.number)
     used.update(line.number for line in proxy.all("option", "allbackups"))
+    # A hash leads to the same servers always, in txmux always as with "consistent".
+    used.update(line.number for line in proxy.all("hash-type"))
     backups = [s for s in servers if "backup" in s.parameters and not s.is_down]
     active = [s for s in servers if "backup" not in s.parameters]
+    # One line that stands for as many servers as a name has addresses.
+    several = len(active) > 1 or any(s.line.words[0] == "server-template" for s in active)
     takes_turns = len(backups) > 1 and not proxy.all("option", "allbackups")
     if takes_turns and len(active) <= 1:
         # Of several backups HAProxy uses the first one that is up.
@@ -74,12 +78,12 @@ def _balance(
         )
         draft.look(backups[1].line.number, message, section)
     sticks = [one for one in proxy.lines if one.words in _BY_SOURCE]
-    if sticks and len(active) > 1 and len(proxy.all("stick")) == 1:
+    if sticks and several and len(proxy.all("stick")) == 1:
         used.update(one.number for one in (*sticks, *proxy.all("stick-table")))
         message = f"{sticks[0]}: clients are led by a hash of their address, and nothing is remembered of them"
         draft.warn(sticks[0].number, message, section)
         section.add("balance", "source-hash", sticks[0].number)
-    elif len(active) > 1 or (not active and len(servers) > 1):
+    elif several or (not active and len(servers) > 1):
         name = line.words[1].partition("(")[0] if line else "roundrobin"
         name = "source" if line and line.words[1:] == ("hash", "src") else name
         number = line.number if line else proxy.number

@@ -8,6 +8,7 @@ import attrs
 
 from txmux.convert.haproxy.binds import address, ports, unix_path
 from txmux.convert.haproxy.servertls import PARAMETERS, encryption, header
+from txmux.rules.model import LOCAL
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import endpoints
 
@@ -71,6 +72,11 @@ class Server:
         """Whether it gets no clients."""
         return "disabled" in self.parameters or self.parameters.get("weight") == "0"
 
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether it is at the address that the client has asked for."""
+        return (address(self.address) or (self.address, ""))[0] in _ANY_HOST
+
 
 def add_servers(
     proxy: Proxy, section: Section, clients: Sequence[Proxy], draft: Draft, used: set[int]
@@ -88,7 +94,12 @@ def add_servers(
         secure, look = encryption(server.parameters, server.address)
         keys = {**header(server.parameters), **secure, **_resolvers(server)}
         same = same if added else keys
-        if keys != same:
+        if added and server.is_anywhere != added[0].is_anywhere:
+            why = (
+                "a [backend] has either servers at the address that the client asked for, or others"
+            )
+            draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
+        elif keys != same:
             why = f"servers of a [backend] are spoken to in the same way, and these differ in {_differing(keys, same)}"
             draft.look(server.line.number, f"{server.line}: is left out; {why}", section)
         elif _add(server, port, section, draft):
@@ -220,11 +231,11 @@ def _place(text: str, clients_port: int | None) -> tuple[str, str]:
         return f"srv:{host}", ""
     if "@" in host:
         return "", "txmux has no such addresses"
-    if host in _ANY_HOST:
-        return "", "it has no address: it is wherever the client has connected to"
     if port in {"", "0"} or port[0] in "+-":
         if clients_port is None:
             return "", "it has no port of its own, and its clients come to more than one"
         offset = int(port) if port.removeprefix("+").removeprefix("-").isdecimal() else 0
         port = str(clients_port + offset)
+    if host in _ANY_HOST:
+        return f"{LOCAL}:{port}", ""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}", ""
