@@ -108,6 +108,49 @@ class FileTests(SynchronousTestCase):
             found = converted(f"listen x\n    bind :1\n    {line}\n    server t 127.0.0.1:2\n")
             self.assertEqual((len(found.warnings), looks(found)), (1, []))
 
+    def test_http_behind_tcp(self) -> None:
+        """A frontend of TCP that leads to a backend of HTTP has all of its requests judged; without that, others are served."""
+        text = "frontend f\n    bind :1\n    default_backend b\nbackend b\n    mode {}\n    {}\n    server s 127.0.0.1:2\n"
+        for line in (
+            "http-request deny if { path_beg /admin }",
+            "http-request auth unless { http_auth(users) }",
+            "http-request set-header X-Real-IP %[src]",
+            "http-response deny if { status 500 }",
+            "redirect scheme https if !{ ssl_fc }",
+            "cookie SRV insert indirect",
+            "reqideny ^GET",
+        ):
+            found = converted(text.format("http", line))
+            self.assertIn(f"{line}: has no counterpart", looks(found)[0])
+            found = converted(text.format("tcp", line))  # HAProxy ignores it there
+            self.assertEqual((len(found.warnings), looks(found)), (1, []), found.warnings)
+        for line in (
+            "http-request add-header X-Forwarded-Proto https",
+            "http-request capture req.hdr(Host) len 99",
+            "http-response set-header Strict-Transport-Security max-age=9",
+            "option forwardfor",
+        ):
+            found = converted(text.format("http", line))
+            self.assertEqual((len(found.warnings), looks(found)), (1, []), found.warnings)
+
+    def test_statistics(self) -> None:
+        """What speaks HTTP and only shows HAProxy's own state needs no counterpart."""
+        text = "listen x\n    bind :1\n    server s 127.0.0.1:2\nlisten stats\n    mode http\n    bind :8404\n    {}\n"
+        for lines in (
+            "stats enable\n    stats uri /\n    http-request auth unless { http_auth(x) }",
+            "http-request use-service prometheus-exporter if { path /metrics }\n    stats refresh 9s",
+        ):
+            found = converted(text.format(lines))
+            self.assertEqual(looks(found), [])
+            self.assertIn("metrics in [txmux]", found.warnings[0])
+        for lines in (
+            "stats enable\n    server s 127.0.0.1:3",
+            "stats enable\n    default_backend x",
+            "stats enable\n    http-request redirect location /stats if { path / }",
+            "monitor-uri /health",
+        ):
+            self.assertIn("txmux cannot serve", looks(converted(text.format(lines)))[0])
+
     def test_listener_left_out(self) -> None:
         """A route of a listener that is left out is left out, too, lest it serve the others."""
         found = converted(

@@ -55,6 +55,30 @@ _LOOK = (
 )
 """What changes who is served, and by whom."""
 
+_LOOK_IN_HTTP = (
+    "appsession",
+    "block",
+    "cookie",
+    "http-request",
+    "http-response",
+    "redirect",
+    "reqallow",
+    "reqdel",
+    "reqdeny",
+    "reqiallow",
+    "reqidel",
+    "reqideny",
+    "reqipass",
+    "reqirep",
+    "reqitarpit",
+    "reqpass",
+    "reqrep",
+    "reqtarpit",
+    "rspdeny",
+    "rspideny",
+)
+"""The same in what speaks HTTP; elsewhere HAProxy itself ignores it."""
+
 _TELLING_ONLY = (
     "capture",
     "sc-",
@@ -67,7 +91,13 @@ _TELLING_ONLY = (
     "track-sc",
     "unset-var",
 )
-"""Actions of ``tcp-request`` after which everything goes on as before."""
+"""Actions of ``tcp-request`` and its like after which everything goes on as before."""
+
+_ADDING_ONLY = ("add-header", "set-header", "del-header", "replace-header", "replace-value")
+"""Of these, those that ``http-response`` may have: whom they concern is served already."""
+
+_SERVING = ("use_backend", "default_backend", "monitor-uri", "redirect", *PLACES)
+"""Without any of these, what speaks HTTP serves nothing but HAProxy's own pages."""
 
 _SERVICE = "see 'Run as a service'"
 _LOG = "access_log in [txmux] says where it goes; by default it is a part of the service's log"
@@ -84,7 +114,10 @@ _REASONS = {
     "pidfile": "write 'txmux run --pidfile=FILE'",
     "stats socket": "'txmux status' and its like ask the admin endpoint, which is there by itself; see admin in [txmux]",
     "stick-table": "nothing is remembered of a client",
-    "http-request": "txmux does not look into HTTP beyond the first request",
+    "cookie": "a client that comes again may get another server; see balance in [backend]",
+    "http-request": "txmux relays HTTP as it is, and answers none of it itself",
+    "http-response": "txmux relays HTTP as it is",
+    "redirect": "txmux relays HTTP as it is, and answers none of it itself",
 }
 
 
@@ -162,6 +195,9 @@ class _Haproxy:
         if proxy.is_disabled or proxy.kind == "backend":
             why = "it is disabled" if proxy.is_disabled else f"mode {proxy.mode}"
             self._draft.warn(proxy.number, f"{proxy.kind} {proxy.name}: is left out; {why}")
+        elif _is_own_pages(proxy):
+            message = f"{proxy.kind} {proxy.name}: is left out; for what HAProxy tells of itself, see metrics in [txmux], and 'txmux top'"
+            self._draft.warn(proxy.number, message)
         else:
             message = f"{proxy.kind} {proxy.name}: is left out; mode {proxy.mode}, which txmux cannot serve"
             self._draft.look(proxy.number, message)
@@ -174,17 +210,32 @@ class _Haproxy:
             for line in proxy.lines:
                 understood = str(line).startswith(_UNDERSTOOD) or line in self._config.changing
                 if line.number not in self._made.used and not understood:
-                    self._no_counterpart(line, None if line.number in defaults else section)
+                    place = None if line.number in defaults else section
+                    self._no_counterpart(line, place, proxy.mode)
 
-    def _no_counterpart(self, line: Line, section: Section | None) -> None:
+    def _no_counterpart(self, line: Line, section: Section | None, mode: str = "tcp") -> None:
         reason = _REASONS.get(line.words[0]) or _REASONS.get(" ".join(line.words[:2]), "")
-        tell = self._draft.look if _decides(line) else self._draft.warn
+        tell = self._draft.look if _decides(line, mode) else self._draft.warn
         tell(line.number, f"{line}: has no counterpart{reason and f'; {reason}'}", section)
 
 
-def _decides(line: Line) -> bool:
+def _is_own_pages(proxy: Proxy) -> bool:
+    """Tell whether what speaks HTTP shows HAProxy's statistics and nothing else."""
+    exporter = proxy.all("http-request", "use-service", "prometheus-exporter")
+    answering = [*proxy.all("http-request", "return"), *proxy.all("http-request", "redirect")]
+    serves = answering or any(proxy.all(word) for word in _SERVING)
+    return not serves and bool(proxy.all("stats") or exporter)
+
+
+def _decides(line: Line, mode: str) -> bool:
     if any(line.begins(*words.split()) for words in _LOOK):
         return True
+    if mode == "http" and line.words[0] in _LOOK_IN_HTTP:
+        harmless = (
+            *_TELLING_ONLY,
+            *(_ADDING_ONLY if "response" in line.words[0] else ("add-header",)),
+        )
+        return not " ".join(line.words[1:]).startswith(harmless)
     telling = len(line.words) > 2 and line.words[2].startswith(_TELLING_ONLY)
     return line.words[0] == "tcp-request" and line.words[1:2] != ("inspect-delay",) and not telling
 
