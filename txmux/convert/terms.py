@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from itertools import product
 from typing import TYPE_CHECKING
 
 import attrs
@@ -81,8 +82,27 @@ def both(first: Condition, second: Condition) -> Condition:
     """
     if len(first) * len(second) > _MOST_TERMS:
         raise InexpressibleError("has too many combinations")
-    pairs = (_both(a, b) for a in first for b in second)
-    return tuple(dict.fromkeys(term for term in pairs if term is not None))
+    # What asks for more than some term of the other side is left as it is, since it may not go together with the rest of it.
+    kept = [
+        [term for term in some if any(_is_wider(one, term) for one in others)]
+        for some, others in ((first, second), (second, first))
+    ]
+    left = (
+        [t for t in some if t not in own] for some, own in zip((first, second), kept, strict=True)
+    )
+    pairs = (_both(a, b) for a, b in product(*left))
+    return tuple(dict.fromkeys(term for term in (*kept[0], *kept[1], *pairs) if term is not None))
+
+
+def _is_wider(a: Term, b: Term) -> bool:
+    """Tell whether all that meet a term meet another one, as far as that is plain."""
+    return (
+        a.matcher in {"", b.matcher}
+        and set(a.options) <= set(b.options)
+        and a.allowed in {None, b.allowed}
+        and a.excluded <= b.excluded
+        and a.hello == b.hello
+    )
 
 
 def negated(condition: Condition) -> Condition:

@@ -121,6 +121,31 @@ class DecisionTests(SynchronousTestCase):
             [],
         )
 
+    def test_neither_of_two(self) -> None:
+        """Who offers none of two protocols is told apart by a name; those that offer one go where all others do."""
+        offers = (
+            "acl h1 req.ssl_alpn http/1.1",
+            "acl h2 req.ssl_alpn h2",
+            "acl sni req.ssl_sni -m found",
+        )
+        self.assertEqual(
+            routes(
+                *offers,
+                "use_backend a if !h1 !h2 !sni",
+                "use_backend b if !h1 !h2 sni",
+                "default_backend x",
+            ),
+            [(["tls alpn=http/1.1", "tls alpn=h2"], "close"), (["tls sni=*"], "b")],
+        )
+
+    def test_both_cannot_be_had(self) -> None:
+        """Where two things cannot be asked for at once, it is told who goes where instead."""
+        found = frontend(
+            "use_backend a if { req.payload(4,1) 16 }",
+            "tcp-request content reject if !{ req.payload(0,1) 47 }",
+        )
+        self.assertIn("and a line has one place; clients that are both are closed", looks(found)[0])
+
     def test_lost_rejection(self) -> None:
         """That a client now comes in who was kept out is told."""
         for line in (

@@ -157,6 +157,39 @@ class NameTests(HaproxyTestCase):
             },
         )
 
+    def test_neither_of_two(self) -> None:
+        """Clients that offer none of two protocols, with a name and without; browsers offer both."""
+        self.prove(
+            """
+            frontend f
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                acl is_h1 req.ssl_alpn http/1.1
+                acl is_h2 req.ssl_alpn h2
+                acl has_sni req.ssl_sni -m found
+                use_backend nameless if !is_h1 !is_h2 !has_sni
+                use_backend vpn if !is_h1 !is_h2 has_sni
+                default_backend web
+            backend nameless
+                server s <nameless>
+            backend vpn
+                server s <vpn>
+            backend web
+                server s <web>
+            """,
+            {
+                "hello a.example alpn=h2,http/1.1": "web",
+                "hello a.example alpn=http/1.1": "web",
+                "hello alpn=h2": "web",
+                "hello a.example": "vpn",
+                "hello a.example alpn=x": "vpn",
+                "hello": "nameless",
+                "ssh": "nameless",
+                "silent": "nameless",
+            },
+        )
+
     def test_chain(self) -> None:
         """A frontend that leads to another one over the loopback interface, with a PROXY header."""
         self.prove(

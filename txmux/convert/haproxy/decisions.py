@@ -159,14 +159,17 @@ def _one(condition: Condition, line: Line, yes: Decisions, no: Decisions, lost: 
         return Decisions((others, *yes.choices), yes.otherwise)
     choices: list[Choice] = []
     otherwise = yes.otherwise
-    for choice in yes.choices:
+    for number, choice in enumerate(yes.choices, 1):
         if set(condition) <= set(choice.condition):
             otherwise = choice.outcome  # nobody is left for what comes later
             break
         try:
             narrowed = both(condition, choice.condition)
         except InexpressibleError as error:
-            lost(choice.line, str(error))
+            later = [c.outcome for c in yes.choices[number:] if _share(c, choice)]
+            ends = dict.fromkeys((*later, yes.otherwise))
+            led = ("are closed" if end == CLOSE else f"go to {end}" for end in ends)
+            lost(choice.line, f"{error}; clients that are both {' or '.join(led)}")
             continue
         if narrowed:
             choices.append(attrs.evolve(choice, condition=narrowed))
