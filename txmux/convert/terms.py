@@ -22,6 +22,9 @@ Networks = IPNetwork | str
 Hello = tuple[tuple[str, str], ...]
 """Options of ``tls``: names of the server, and the protocol that is agreed on."""
 
+SILENT = "silent"
+"""In the place of a matcher: the client says nothing at all. Routes cannot ask for that, ``silent`` of a listener does."""
+
 _MOST_TERMS = 256
 _TOKEN = frozenset(range(ord("A"), ord("Z") + 1))
 _FIRST_BYTES: Mapping[str, frozenset[int]] = {
@@ -45,7 +48,7 @@ class Term:
     """What a client must be.
 
     Attributes:
-        matcher: What it has to say; nothing if that does not matter.
+        matcher: What it has to say, or `SILENT`; nothing if that does not matter.
         options: Of the matcher.
         allowed: The networks it has to be in; ``None`` for any.
         excluded: The networks it must not be in.
@@ -192,6 +195,8 @@ def _says(a: Term, b: Term) -> Term | None:
     if (a.matcher, a.options) == (b.matcher, b.options):
         return a
     for one, other in ((a, b), (b, a)):
+        if one.matcher == SILENT and other.matcher:
+            return None
         if one.matcher in {"", "any"}:
             return other if other.matcher else one
     if a.matcher == b.matcher:

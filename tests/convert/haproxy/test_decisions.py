@@ -146,6 +146,40 @@ class DecisionTests(SynchronousTestCase):
         )
         self.assertIn("and a line has one place; clients that are both are closed", looks(found)[0])
 
+    def test_silent(self) -> None:
+        """A test for no bytes at all is about clients that say nothing, alone and beside others, and with networks."""
+        ssh = "{ req.payload(0,4) -m bin 5353482d }"
+        for condition, led in (
+            ("{ req.len 0 }", []),
+            ("{ req_len lt 1 }", []),
+            (f"{ssh} or {{ req.len 0 }}", [(["payload hex=5353482d"], "b")]),
+            ("!HTTP { req.len 0 }", [(["http"], "a")]),
+            ("{ req.len 0 } !{ req.len gt 0 }", [(["any"], "a")]),
+        ):
+            delay = "tcp-request inspect-delay 2s"
+            lines = (delay, f"use_backend b if {condition}", "default_backend a")
+            found = frontend(*lines)
+            self.assertEqual(found.warnings, (), condition)
+            listener = rules_of(found).listeners[0]
+            self.assertIn("\nsilent = b\ndefault = a\n", found.text)
+            self.assertEqual(listener.detect_timeout, 2)
+            self.assertEqual(routes(*lines), led)
+        found = frontend("use_backend b if { req.len 0 } { src 10.0.0.0/8 }", "default_backend a")
+        self.assertIn("silent = b from=10.0.0.0/8\n    a\ndefault = a\n", found.text)
+        found = frontend("use_backend b if !{ req.len 0 }", "default_backend a")
+        self.assertIn("silent = a\ndefault = b\n", found.text)
+
+    def test_silent_at_once(self) -> None:
+        """Without a time to wait, HAProxy takes whoever's bytes have not come with the connection for silent."""
+        found = frontend("use_backend b if { req.len 0 }", "default_backend a")
+        self.assertIn("every client whose first bytes", looks(found)[0])
+
+    def test_impossible(self) -> None:
+        """Nobody says nothing and something; and how many bytes have come so far says nothing."""
+        self.assertEqual(routes("use_backend b if { req.len 0 } HTTP", "default_backend a"), [])
+        found = frontend("use_backend b if { req.len lt 5 }", "default_backend a")
+        self.assertIn("for clients that say nothing, write 'silent' in [listen]", looks(found)[0])
+
     def test_lost_rejection(self) -> None:
         """That a client now comes in who was kept out is told."""
         for line in (

@@ -86,7 +86,7 @@ class AclTests(SynchronousTestCase):
             "req.ssl_sni *.example",
             "req.ssl_sni -m reg (?!a)b",
             "req.ssl_ver x",
-            "req.len 0",
+            "req.len 0:3",
             "req.len lt 5",
             "req.payload(0,0) -m bin 16",
             "req.payload(x) -m bin 16",

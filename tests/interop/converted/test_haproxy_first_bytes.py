@@ -34,6 +34,34 @@ class FirstBytesTests(HaproxyTestCase):
             {"ssh": "ssh", "silent": "ssh", "hello a.example": "web", "text": "web"},
         )
 
+    def test_silent_ssh(self) -> None:
+        """Who has sent no byte by the end of the time goes to SSH, alone or beside its first bytes; from one network elsewhere."""
+        self.prove(
+            """
+            frontend alone
+                bind 127.0.0.1:<port>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend far if { req.len 0 } { src 127.0.0.3 }
+                use_backend ssh if { req.len 0 }
+                default_backend web
+            frontend beside
+                bind 127.0.0.1:<port1>
+                tcp-request inspect-delay 1s
+                tcp-request content accept if { req.ssl_hello_type 1 }
+                use_backend web if { req.ssl_hello_type 1 }
+                use_backend ssh if { payload(0,4) -m bin 5353482d } or { req.len 0 }
+            backend ssh
+                server s <ssh>
+            backend far
+                server s <far>
+            backend web
+                server s <web>
+            """,
+            {"silent": "ssh", "silent from 127.0.0.3": "far", "ssh": "web", "hello a": "web"},
+            {"silent": "ssh", "ssh": "ssh", "hello a": "web", "text": ""},
+        )
+
     def test_three_protocols(self) -> None:
         """HTTP, SSH as text, and OpenVPN by two bytes, with TLS as the rest."""
         self.prove(

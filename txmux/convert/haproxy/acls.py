@@ -12,7 +12,7 @@ import attrs
 from txmux.convert.haproxy.criteria import PLACED, Criterion, compared, placed
 from txmux.convert.haproxy.payload import payload
 from txmux.convert.matching import regex_text, searched
-from txmux.convert.terms import ALWAYS, NEVER, Condition, InexpressibleError, Term
+from txmux.convert.terms import ALWAYS, NEVER, SILENT, Condition, InexpressibleError, Term
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -183,9 +183,14 @@ def _version(test: Criterion) -> Condition:
 
 def _length(test: Criterion) -> Condition:
     lengths = compared(test, range(1024))
+    if lengths == [0]:
+        return (Term(SILENT),)
     least = min(lengths, default=0)
     if not least or lengths != list(range(least, 1024)):
-        raise InexpressibleError("asks for few bytes, and more of them may be on their way")
+        raise InexpressibleError(
+            f"{test.name} asks for clients that have sent only so many bytes yet, and routes wait for the rest; "
+            "for clients that say nothing, write 'silent' in [listen]"
+        )
     if least == 1:
         return (Term("any"),)
     return (Term("regex", (("pattern", f"(?s:.{{{least}}})"), ("within", str(least)))),)

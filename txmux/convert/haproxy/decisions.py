@@ -13,6 +13,7 @@ import attrs
 
 from txmux.convert.terms import (
     ALWAYS,
+    SILENT,
     Condition,
     InexpressibleError,
     both,
@@ -88,7 +89,8 @@ class Decisions:
         """
         found: list[tuple[frozenset[Networks] | None, str]] = [(None, self.otherwise)]
         for choice in reversed(self.choices):
-            for term in reversed([term for term in choice.condition if not term.matcher]):
+            silent = [term for term in choice.condition if term.matcher in {"", SILENT}]
+            for term in reversed(silent):
                 # Those that it excludes are led to where they are led without it.
                 holes = [
                     (common(common(networks, term.excluded), term.allowed), outcome)

@@ -15,7 +15,7 @@ from txmux.convert.haproxy.leading import DECIDING, OPEN, Leading, refuses
 from txmux.convert.haproxy.lines import duration
 from txmux.convert.haproxy.regions import regions
 from txmux.convert.matching import match_line, refusal
-from txmux.convert.terms import ALWAYS, Condition, InexpressibleError, both, negated
+from txmux.convert.terms import ALWAYS, SILENT, Condition, InexpressibleError, both, negated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +71,7 @@ class Frontend(Leading):
                         section.add("from", network)
                 continue
             section = self._secure(secured, hello, inside.otherwise)
-            if len(inside.silence()) > 1:
+            if inside.silence() != [(None, inside.otherwise)]:
                 line = inside.choices[0].line
                 self.lost(
                     line,
@@ -116,6 +116,10 @@ class Frontend(Leading):
         proxies = [self.proxy, *(p for name, p in self.made.proxies.items() if name in led)]
         delays = [line for p in proxies if (line := p.value("tcp-request", "inspect-delay"))]
         self.made.used.update(line.number for line in delays)
+        silent = [c.line for c in decisions.choices for t in c.condition if t.matcher == SILENT]
+        if silent and not delays:
+            why = "without inspect-delay, HAProxy leads there every client whose first bytes do not come with its connection"
+            self.made.draft.look(silent[0].number, f"{silent[0]}: {why}", self.listeners[0])
         for listener in self.listeners:
             if decisions.are_of_networks():
                 continue  # nobody is kept waiting for the client's first byte
@@ -233,7 +237,9 @@ class Frontend(Leading):
                     lines.append(f"{outcome} from={','.join(sorted(map(str, networks)))}{after}")
         except InexpressibleError as error:
             lines = [CLOSE]
-            line = next(c.line for c in decisions.choices if not c.condition[0].matcher)
+            line = next(
+                c.line for c in decisions.choices for t in c.condition if t.matcher in {"", SILENT}
+            )
             message = (
                 f"{line}: where clients are led that say nothing has no counterpart: {error}; they are closed; "
                 "name in silent where they may go"
@@ -262,6 +268,8 @@ class Frontend(Leading):
     def _route(self, choice: Choice, under: str) -> None:
         groups: dict[tuple[object, object], list[Term]] = {}
         for term in choice.condition:
+            if term.matcher == SILENT:
+                continue
             why = refusal(str(term), self.made.matchers)
             if why:
                 message = f"{choice.line}: match = {term} is left out: {why}"
