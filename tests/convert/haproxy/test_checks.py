@@ -41,6 +41,23 @@ class CheckTests(SynchronousTestCase):
             (("option pgsql-check user x",), "postgres"),
             (("option tcp-check",), "tcp"),
             (("option tcp-check", "tcp-check connect"), "tcp"),
+            (("option tcp-check", "tcp-check connect port 8080"), "tcp port=8080"),
+            (
+                ("option tcp-check", "tcp-check connect ssl port 8443 linger"),
+                "tcp tls=yes port=8443",
+            ),
+            (
+                ("option tcp-check", "tcp-check connect port 6379", "tcp-check expect string +x"),
+                "expect=+x port=6379",
+            ),
+            (
+                (
+                    "option httpchk",
+                    "http-check connect port 8008",
+                    "http-check send meth GET uri / hdr host a",
+                ),
+                "http path=/ host=a port=8008",
+            ),
             (("option tcp-check", "tcp-check expect string SSH-"), "expect=SSH-"),
             (
                 ("option tcp-check", r"tcp-check send PING\r\n", "tcp-check expect string +PONG"),
@@ -86,7 +103,8 @@ class CheckTests(SynchronousTestCase):
         for lines in (
             ("option external-check",),
             ("option tcp-check", "tcp-check send x", "tcp-check expect rstring ^y"),
-            ("option tcp-check", "tcp-check connect port 2"),
+            ("option tcp-check", "tcp-check connect port 2", "tcp-check connect port 3"),
+            ("option tcp-check", "tcp-check connect addr 10.0.0.1"),
             ("option tcp-check", "tcp-check expect string a", "tcp-check expect string b"),
             ("option tcp-check", "tcp-check send x"),
             ("option tcp-check", "tcp-check send-binary x", "tcp-check expect string a"),
@@ -95,7 +113,7 @@ class CheckTests(SynchronousTestCase):
             ("option httpchk", "http-check expect status 2"),
             ("option httpchk", "http-check expect rstatus ("),
             ("option httpchk", "http-check expect rstatus x"),
-            ("option httpchk", "http-check connect port 2"),
+            ("option httpchk", "http-check connect via-socks4"),
             ("option httpchk", "http-check send uri-lf /%[date]"),
             ("option httpchk", "http-check send hdr X %[date]"),
         ):
@@ -188,9 +206,14 @@ class CheckTests(SynchronousTestCase):
     def test_servers_differ(self) -> None:
         """So is one of servers that are asked differently; the longest times are for all."""
         first = "server s 127.0.0.1:1 check port 2"
-        for second in ("check port 3", "check", "check port 2 check-ssl", "port 2"):
+        for second, how in (
+            ("check port 3", "port: s has 2, t has 3"),
+            ("check", "port: s has 2, t has none"),
+            ("check port 2 check-ssl", "check-ssl: s has none, t has it"),
+            ("port 2", "check: s has it, t has none"),
+        ):
             found = backend(f"server t 127.0.0.1:2 {second}", server=first)
-            self.assertIn("these differ in", looks(found)[0], second)
+            self.assertIn(f"these differ in {how}", looks(found)[0])
             self.assertNotIn("\ncheck", found.text)
         for off in ("disabled", "weight 0"):
             self.check(f"server t 127.0.0.1:2 check port 3 {off}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tests.interop.converted.sidebyside import HaproxyTestCase
 from tests.interop.originals import Named
 from tests.interop.servers import make_certificate
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     import socket
@@ -75,6 +76,26 @@ class CheckedTests(HaproxyTestCase):
             """,
             {"silent": ""},
             {"silent": "replica"},
+            soon=True,
+        )
+
+    def test_other_port(self) -> None:
+        """A check that connects to another port, at which somebody listens, or nobody."""
+        self.prove(
+            f"""
+            listen served
+                bind 127.0.0.1:<port>
+                option tcp-check
+                tcp-check connect port <agent.port>
+                server s <served> check inter 100ms fall 1
+            listen unserved
+                bind 127.0.0.1:<port1>
+                option tcp-check
+                tcp-check connect port {free_port()}
+                server s <unserved> check inter 100ms fall 1
+            """,
+            {"text": "served"},
+            {"text": ""},
             soon=True,
         )
 

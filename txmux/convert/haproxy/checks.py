@@ -70,7 +70,8 @@ def add_check(
     if len(checked) < len(live):
         message = "check: HAProxy checks only some of these servers, and txmux all of them"
         draft.warn(first.line.number, message, section)
-    words += _place(first)
+    said = {word.partition("=")[0] for word in words}
+    words += [word for word in _place(first) if word.partition("=")[0] not in said]
     _schedule(proxy, words, checked, draft, section)
     section.add("check", " ".join(words), first.line.number)
 
@@ -91,9 +92,15 @@ def _lost(live: Sequence[Server], *, only_connects: bool) -> str:
         if "check-send-proxy" in given and ("port" in given or not header(given)):
             return "check-send-proxy: its header is another one than that of clients"
     for name in _SAME:
-        found = {server.parameters.get(name) for server in live}
-        if len(found) > 1 and not (name == "check" and only_connects and not _elsewhere(live)):
-            return f"servers of a [backend] have the same check, and these differ in {name}"
+        found = {server.line.words[1]: server.parameters.get(name) for server in live}
+        if len({*found.values()}) > 1 and not (
+            name == "check" and only_connects and not _elsewhere(live)
+        ):
+            each = ", ".join(
+                f"{server} has {'none' if value is None else value or 'it'}"
+                for server, value in found.items()
+            )
+            return f"servers of a [backend] have the same check, and these differ in {name}: {each}"
     return ""
 
 

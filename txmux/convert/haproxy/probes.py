@@ -102,7 +102,34 @@ def question(proxy: Proxy, kind: Line | None) -> list[str]:
     return _KINDS[name].split()
 
 
-def _http(kind: Line, steps: Iterable[Line]) -> list[str]:
+def _connected(steps: Iterable[Line]) -> list[str]:
+    """Write where a check connects, if it says so itself.
+
+    Raises:
+        WeakerError: It connects otherwise than is known here, or several times.
+    """
+    found: list[str] = []
+    lines = [line for line in steps if line.words[1:2] == ("connect",)]
+    for line in lines:
+        words = list(line.words[2:])
+        while words:
+            match words.pop(0):
+                case "port" if words and words[0].isdecimal():
+                    found.append(option("port", words.pop(0)))
+                case "ssl":
+                    found.append("tls=yes")
+                case "default" | "linger":
+                    pass
+                case "comment" if words:
+                    words.pop(0)
+                case _:
+                    raise WeakerError(str(line))
+    if len(lines) > 1 and found:
+        raise WeakerError(str(lines[1]))
+    return found
+
+
+def _http(kind: Line, steps: Sequence[Line]) -> list[str]:
     request = _Request()
     match kind.words[2:]:
         case []:
@@ -124,12 +151,13 @@ def _http(kind: Line, steps: Iterable[Line]) -> list[str]:
             _send(request, list(line.words[2:]))
         elif step == "expect" and expected is None:
             expected = _expected(list(line.words[2:]))
-        elif step not in {"disable-on-404", "send-state", "comment"}:
+        elif step not in {"connect", "disable-on-404", "send-state", "comment"}:
             raise WeakerError(str(line))
+    place = _connected(steps)
     if expected and expected[0].startswith("string="):
         text = expected[0].removeprefix("string=")
-        return [option("send", _escaped(request.raw())), option("expect", _escaped(text))]
-    return ["http", *request.words(), *(expected or [])]
+        return [option("send", _escaped(request.raw())), option("expect", _escaped(text)), *place]
+    return ["http", *request.words(), *(expected or []), *place]
 
 
 def _send(request: _Request, words: list[str]) -> None:
@@ -194,16 +222,16 @@ def _ranges(numbers: Sequence[int]) -> list[str]:
     return found
 
 
-def _exchange(steps: Iterable[Line]) -> list[str]:
+def _exchange(steps: Sequence[Line]) -> list[str]:
     """Write one question and its answer, which is all that there is."""
-    steps = list(steps)
+    place = _connected(steps)
     commands = [line.words[2] for line in steps if line.words[1:2] == ("send",)]
     if len(commands) > 1 and all(map(_REDIS.fullmatch, commands)):
-        return _redis(steps, commands)
+        return [*_redis(steps, commands), *place]
     said, heard = "", ""
     for line in steps:
         match line.words[1:]:
-            case ["comment", *_] | ["connect"]:
+            case ["comment" | "connect", *_]:
                 pass
             case ["send", text] if not said and not heard and "%[" not in text:
                 said = text
@@ -218,9 +246,9 @@ def _exchange(steps: Iterable[Line]) -> list[str]:
     if not heard:
         if said:
             raise WeakerError("tcp-check send without an answer")
-        return ["tcp"]
+        return ["tcp", *place]
     words = [option("send", _escaped(said))] if said else []
-    return [*words, option("expect", _escaped(heard))]
+    return [*words, option("expect", _escaped(heard)), *place]
 
 
 def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
@@ -230,7 +258,7 @@ def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
         match line.words[1:]:
             case ["expect", "string", text] if text:
                 answers.append(text)
-            case ["comment", *_] | ["connect"] | ["send", _]:
+            case ["comment" | "connect", *_] | ["send", _]:
                 pass
             case _:
                 raise WeakerError(str(line))
