@@ -144,6 +144,21 @@ class ProcessTests(SynchronousTestCase):
             self.assertIn(f"\n{line}\n", found.text)
         self.assertEqual(len(found.warnings), 1, "limits hold for each worker")
 
+    def test_oldest_version(self) -> None:
+        """What each place that ends TLS gets is not said to have no counterpart."""
+        for options, warnings in (
+            ("ssl-min-ver TLSv1.3", []),
+            (
+                "no-sslv3 ssl-min-ver TLSv1.3 no-tls-tickets",
+                ["ssl-default-bind-options no-sslv3 no-tls-tickets: has no counterpart"],
+            ),
+        ):
+            found = converted(
+                f"global\n    ssl-default-bind-options {options}\nlisten x\n    bind :9 ssl crt /x.pem\n    server s 127.0.0.1:1\n"
+            )
+            self.assertIn("\ntls_minimum = 1.3\n", found.text)
+            self.assertEqual([one.partition(": ")[2] for one in found.warnings], warnings)
+
     def test_notes(self) -> None:
         """What txmux has otherwise is told with where."""
         found = converted(

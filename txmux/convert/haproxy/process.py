@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from txmux.convert.haproxy.lines import duration
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _DIFFERENT = {
     "nbproc": "limits of backends and of servers hold for each worker",
     "nbthread": "limits of backends and of servers hold for each worker",
 }
+_OF_BINDS = "ssl-default-bind-options"
 _ELSEWHERE = frozenset({"ca-base", "crt-base", "ssl-server-verify"})
 
 
@@ -43,7 +46,7 @@ def add_process(
         no_counterpart: Tells of a line that is left.
     """
     found: dict[str, tuple[str, Line]] = {}
-    for line in settings:
+    for line in map(_without_minimum, settings):
         name, value = line.words[0], line.words[1] if len(line.words) > 1 else ""
         if name in _KEYS and value:
             text = duration(value) if name in _TIMES else value
@@ -51,7 +54,7 @@ def add_process(
                 found[_KEYS[name]] = (text, line)
         elif name == "log" and value == "stdout":
             found["access_log"] = (value, line)
-        elif name not in _ELSEWHERE:
+        elif name not in _ELSEWHERE and line.words != (_OF_BINDS,):
             no_counterpart(line)
     if found:
         section = draft.section("txmux", line=next(iter(found.values()))[1].number)
@@ -60,3 +63,11 @@ def add_process(
             why = _DIFFERENT.get(line.words[0])
             if why:
                 draft.warn(line.number, f"{line}: {why}", section)
+
+
+def _without_minimum(line: Line) -> Line:
+    """Leave out the oldest version of TLS, which each ``bind`` gets: see `txmux.convert.haproxy.references`."""
+    if line.words[0] != _OF_BINDS or "ssl-min-ver" not in line.words:
+        return line
+    place = line.words.index("ssl-min-ver")
+    return attrs.evolve(line, words=(*line.words[:place], *line.words[place + 2 :]))
