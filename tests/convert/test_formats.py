@@ -32,6 +32,24 @@ class TypographyTests(SynchronousTestCase):
             ConvertError, converted, "listen: ( { host: \u201cx\u201d; } );\n", "sslh"
         )
         self.assertIn("line 1 has U+201C (LEFT DOUBLE QUOTATION MARK)", str(error))
+        self.assertIn("\u201cx\u201d", str(error))
+        error = self.assertRaises(ConvertError, converted, "\u2013 x\n", "haproxy")
+        self.assertIn("'\u2013' comes before the first section", str(error))
+
+    def test_quoted(self) -> None:
+        """In messages they are what they are, and not the bytes that a file has for them."""
+        for line in (
+            "use_backend \u201ca\u201d",
+            "use_backend x \u2013 y",
+            "use_backend x if { src \u201310.0.0.1 }",
+            "use_backend x if { req.len gt \u2013 }",
+            "use_backend x if { req.ssl_sni a\u2013* }",
+            "use_backend x if { req.payload(0,1) \u2013 }",
+        ):
+            text = f"frontend f\n    bind :1\n    {line}\n    default_backend x\nbackend x\n    server s 127.0.0.1:9\n"
+            for warning in converted(text, "haproxy").warnings:
+                self.assertNotIn("\\x", warning)
+                self.assertNotIn("\xe2", warning)
 
     def test_others(self) -> None:
         """Other letters are nobody's business."""

@@ -170,7 +170,7 @@ def _network(text: str) -> IPNetwork | str:
     try:
         return ipaddress.ip_network(f"{address}{slash}{mask}", strict=False)
     except ValueError:
-        raise InexpressibleError(f"{text!r} is not a network") from None
+        raise InexpressibleError(f"'{text}' is not a network") from None
 
 
 def _version(test: Criterion) -> Condition:
@@ -221,7 +221,7 @@ def _patterns(method: str, value: str) -> list[str]:
     if method not in {"beg", "dom", "end", "found", "str", "sub"}:
         raise InexpressibleError(f"-m {method} has no counterpart")
     if set(value) & set("*?,~"):
-        raise InexpressibleError(f"{value!r} is literal, and would be a pattern in txmux")
+        raise InexpressibleError(f"'{value}' is literal, and would be a pattern in txmux")
     forms = {
         "beg": ["{}*"],
         "dom": ["{}", "*.{}", "{}.*", "*.{}.*"],

@@ -93,7 +93,7 @@ def read_question(
     if not words:
         return Question((Tests(ALWAYS),))
     if words[0] not in {"if", "unless"}:
-        raise InexpressibleError(f"{words[0]!r} is not a condition")
+        raise InexpressibleError(f"'{words[0]}' is not a condition")
     groups = tuple(_tests(group, acls, place) for group in _split(words[1:]))
     return Question(groups, unless=words[0] == "unless")
 

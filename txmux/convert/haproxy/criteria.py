@@ -54,7 +54,7 @@ def _range(text: str, unit: int) -> tuple[int, int]:
     numbers = []
     for end, absent in zip(ends, (0, 10**9), strict=True):
         if end and not re.fullmatch(r"\d{1,9}(\.\d{1,2})?", end):
-            raise InexpressibleError(f"{text!r} is not a number")
+            raise InexpressibleError(f"'{text}' is not a number")
         whole, _, fraction = end.partition(".")
         numbers.append(int(whole) * unit + int(fraction or 0) if end else absent)
     return numbers[0], numbers[1]

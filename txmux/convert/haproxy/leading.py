@@ -208,7 +208,7 @@ class Leading:
         self.made.used.add(line.number)
         section, proxy = self.made.backends.get(name), self.made.proxies.get(name)
         if section is None or proxy is None:
-            why = f"there is no backend {name!r} in the file, or it is disabled"
+            why = f"there is no backend '{name}' in the file, or it is disabled"
             self.made.draft.look(
                 line.number, f"{line}: {why}; these clients are closed", self.listeners[0]
             )

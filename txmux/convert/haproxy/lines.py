@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.writer import ConvertError
+from txmux.convert.writer import ConvertError, shown
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading import values
 
@@ -156,7 +156,7 @@ def read_haproxy(data: bytes, path: str) -> Config:
             current = others[line] = []
         elif current is None:
             raise ConvertError(
-                f"{path}:{line.number}: {word!r} comes before the first section; is it an haproxy.cfg?"
+                f"{path}:{line.number}: '{shown(word)}' comes before the first section; is it an haproxy.cfg?"
             )
         else:
             current.append(line)

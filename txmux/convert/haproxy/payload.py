@@ -64,7 +64,7 @@ def _data(value: str, *, hexadecimal: bool) -> bytes:
     try:
         return bytes.fromhex(value)
     except ValueError:
-        raise InexpressibleError(f"{value!r} is not pairs of hex digits") from None
+        raise InexpressibleError(f"'{value}' is not pairs of hex digits") from None
 
 
 def _bytes(offset: int, length: int, method: str, data: bytes, *, folded: bool) -> list[Term]:

@@ -227,13 +227,13 @@ class _Sslh:
         number, bare = self._port(port), host.removeprefix("[").removesuffix("]")
         if is_udp:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
-                group.look(f"{bare!r} is a name; write the address of it that is listened on")
+                group.look(f"'{bare}' is a name; write the address of it that is listened on")
             place = f"[{bare}]" if ":" in bare else bare
             return f"udp:{place}:{number}"
         if ":" in bare:
             return f"[{bare}]:{number}"
         if re.search("[A-Za-z]", bare):
-            group.look(f"{bare!r} is a name; only its IPv4 address is listened on")
+            group.look(f"'{bare}' is a name; only its IPv4 address is listened on")
             return f"tcp:{number}:interface={bare}"
         return f"{bare}:{number}"
 

@@ -31,7 +31,8 @@ class Group:
     def read(cls, draft: Draft, value: Any, line: int) -> Group | None:
         """Take a group; ``None`` if the value is none, which is told."""
         if not isinstance(value, dict):
-            draft.look(line, f"{value!r} is left out: it should be a group in braces")
+            text = f"'{value}'" if isinstance(value, str) else value
+            draft.look(line, f"{text} is left out: it should be a group in braces")
             return None
         lines = [setting.line for setting in value.values()]
         return cls(draft, dict(value), min(lines, default=line))
@@ -64,7 +65,8 @@ class Group:
             if isinstance(value, kind) and not (isinstance(value, int) and value < 0):
                 self.line = setting.line
                 return value
-            self.warn(f"{name}: {value!r} is not what it takes", setting.line)
+            text = f"'{value}'" if isinstance(value, str) else value
+            self.warn(f"{name}: {text} is not what it takes", setting.line)
         return default
 
     def leave_out(self, name: str, reason: str = "", *, harmless: bool = False) -> None:

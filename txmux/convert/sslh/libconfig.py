@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_ESCAPED = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 @attrs.frozen
@@ -50,5 +53,13 @@ def read_libconfig(data: bytes, path: str) -> Mapping[str, Setting]:
         tokens = libconf.TokenStream.from_file(io.StringIO(data.decode("latin-1")), filename=path)
         settings: Mapping[str, Setting] = located(tokens).parse()
     except (libconf.ConfigParseError, ValueError, OSError, RecursionError) as error:
-        raise ConvertError(f"{path} is not a file that libconfig reads: {error}") from None
+        raise ConvertError(
+            f"{path} is not a file that libconfig reads: {_told(str(error))}"
+        ) from None
     return settings
+
+
+def _told(error: str) -> str:
+    """Write the characters of a file in an error of the package, which has taken each byte for one, and may have cut the last."""
+    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), error)
+    return text.encode("latin-1", "replace").decode("utf-8", "replace")
