@@ -36,6 +36,14 @@ def option(name: str, value: str) -> str:
     return word if plain else f"{name}={shlex.quote(value)}"
 
 
+def escaped(text: str) -> str:
+    r"""Write bytes as ``check`` has them, in which ``\r`` and the like have a meaning."""
+    names = {"\r": r"\r", "\n": r"\n", "\t": r"\t", "\\": r"\\"}
+    return "".join(
+        names.get(c) or (c if " " <= c <= "~" else f"\\x{ord(c) & 0xFF:02x}") for c in text
+    )
+
+
 def refusal(line: str, matchers: Mapping[str, IProtocolMatcher]) -> str:
     """Tell why txmux does not take a line, or nothing if it does."""
     try:

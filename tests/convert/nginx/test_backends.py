@@ -180,6 +180,48 @@ class ConnectTests(SynchronousTestCase):
         self.assertIn("check = tcp interval=10s rise=2 fall=3 port=8080 timeout=5s\n", found.text)
         self.assertEqual(len(looks(server("proxy_pass a; health_check match=x;"))), 1)
 
+    def test_check_of_upstream(self) -> None:
+        """The checks of modules that many have, with their kinds and times."""
+        usual = "interval=30s timeout=1s rise=2 fall=5"
+        for lines, words in (
+            ("check;", f"tcp {usual}"),
+            (
+                "check interval=1500 rise=1 fall=3 timeout=2000 default_down=false;",
+                "tcp interval=1500ms timeout=2s rise=1 fall=3",
+            ),
+            ("check type=ssl_hello port=8443;", f"tcp tls=yes port=8443 {usual}"),
+            ("check type=mysql;", rf"expect=\0\n {usual}"),
+            ("check type=pop3;", f"expect=+OK {usual}"),
+            ("check type=imap;", f"'expect=* OK' {usual}"),
+            ("check type=http;", rf"http 'send=GET / HTTP/1.0\r\n\r\n' {usual}"),
+            (
+                'check type=http; check_http_send "HEAD /up HTTP/1.0\\r\\n\\r\\n"; check_http_expect_alive http_2xx;',
+                rf"http 'send=HEAD /up HTTP/1.0\r\n\r\n' expect=2xx {usual}",
+            ),
+        ):
+            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {lines} }}")
+            self.assertEqual(found.warnings, ())
+            (check,) = [x for x in found.text.splitlines() if x.startswith("check = ")]
+            self.assertEqual(check.replace("'", ""), f"check = {words}".replace("'", ""))
+            self.assertIsNotNone(rules_of(found).backends["x"].check)
+
+    def test_lost_check(self) -> None:
+        """A check that has no counterpart is to be looked at, and does not say anything of the choice of servers."""
+        for lines, listen in (
+            ("check type=ajp;", ""),
+            ("check type=udp;", "udp"),
+            ("check;", "udp"),
+        ):
+            found = stream(
+                f"upstream x {{ server 127.0.0.1:1; {lines} }} server {{ listen 9 {listen}; proxy_pass x; }}"
+            )
+            (told,) = looks(found)
+            self.assertIn("is left out: it has no counterpart", told)
+            self.assertNotIn("round-robin", told)
+        for line in ("check type=smtp;", "check foo=1;"):
+            found = server("proxy_pass x;", f"upstream x {{ server 127.0.0.1:1; {line} }}")
+            self.assertEqual((len(found.warnings), looks(found)), (1, []))
+
     def test_without_counterpart(self) -> None:
         """What changes nobody's server is a warning, what is not known waits for a person."""
         for text, told, warned in (

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.convert.converting import attempt, converted, looks, rules_of
 from txmux.convert.writer import ConvertError
+from txmux.rules.model import Check
 
 _STREAM = "stream { server { listen 443; proxy_pass 127.0.0.1:1; } }"
 _TOKENS = st.sampled_from(
@@ -83,7 +84,11 @@ class FileTests(SynchronousTestCase):
         )
         self.assertEqual(len(rules_of(found).listeners), 2)
         self.assertEqual(
-            found.warnings, (f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",)
+            found.warnings,
+            (
+                f"{self.main}:1: include none/*.conf: there is no such file here",
+                f"{first}:2: LOOK: nonsense on: is left out: it has no counterpart",
+            ),
         )
         self.assertIn(f"# LOOK: {first} line 2: nonsense on", found.text)
 
@@ -94,6 +99,63 @@ class FileTests(SynchronousTestCase):
             found = converted(f"{_STREAM[:-1]} include {name}; }}", name=str(self.main))
             (told,) = looks(found)
             self.assertIn("cannot be read", told)
+
+    def test_nothing_included(self) -> None:
+        """If all that would be converted is in files that are not here, the error names them."""
+        for text, pattern in (
+            ("stream { include streams/*.conf; }", "streams/*.conf"),
+            ("events {} include streams.d/*;", "streams.d/*"),
+        ):
+            error = self.assertRaises(ConvertError, converted, text, "nginx", str(self.main))
+            self.assertIn(
+                f"it includes {self.folder}/{pattern}, and there is no such file here", str(error)
+            )
+
+    def test_lua(self) -> None:
+        """A program in Lua is left out whole, with its braces and semicolons; one that runs at the end decides nothing."""
+        lua = "local x = { a = '}' } -- }\n if x.a then ngx.exit(ngx.ERROR); end"
+        for phase in ("preread", "ssl_client_hello", "content"):
+            found = converted(
+                f"stream {{ server {{ listen 443;\n{phase}_by_lua_block {{\n{lua}\n}} proxy_pass 127.0.0.1:1; }} }}",
+                "nginx",
+            )
+            message = f"line 2: {phase}_by_lua_block {{ … }}: is left out: it has no counterpart"
+            self.assertEqual(looks(found), [message])
+            self.assertEqual(len(rules_of(found).backends), 1)
+        found = converted(f"{_STREAM[:-3]} log_by_lua_block {{ {lua} }} }} }}", "nginx")
+        self.assertEqual((len(found.warnings), looks(found)), (1, []))
+        error = self.assertRaises(
+            ConvertError, converted, "stream {\n preread_by_lua_block x }", "nginx"
+        )
+        self.assertIn("x.cfg:2: ", str(error))
+
+    def test_tcp(self) -> None:
+        """The block of an older module, in which the shortest of three times ends a connection."""
+        found = converted(
+            """
+            tcp {
+                check_shm_size 1M;
+                proxy_read_timeout 90s;
+                upstream cluster {
+                    server 10.0.0.1:3306;
+                    server 10.0.0.2:3306;
+                    check interval=3000 rise=2 fall=5 timeout=1000;
+                    busyness;
+                }
+                server { listen 1234; proxy_pass cluster; so_keepalive on; timeout 1h; proxy_send_timeout 2h; }
+                server { listen 1235; proxy_pass 10.0.0.3:1; }
+                upstream sticky { server 10.0.0.1:1; server 10.0.0.2:1; ip_hash; }
+                server { listen 1236; proxy_pass sticky; timeout never; }
+            }
+            """
+        )
+        rules = rules_of(found)
+        cluster, single, sticky = rules.backends.values()
+        self.assertEqual((cluster.idle_timeout, single.idle_timeout), (90, 60))
+        self.assertEqual((cluster.balance, sticky.balance), ("least-connections", "source-hash"))
+        self.assertEqual((cluster.check, single.check), (Check("tcp", fall=5), None))
+        (told,) = looks(found)
+        self.assertIn("proxy_timeout never: is left out: 'never' is not a time", told)
 
     def test_others(self) -> None:
         """What is not about streams is told once, and what it includes is not read."""

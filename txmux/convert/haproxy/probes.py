@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from txmux.convert.matching import option
+from txmux.convert.matching import escaped, option
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.checks import check
 
@@ -74,7 +74,7 @@ class _Request:
             words = [*method, option("path", self.path), option("host", hosts[0])]
             if _is_taken(["http", *words]):
                 return words
-        return [option("send", _escaped(self.raw()))]
+        return [option("send", escaped(self.raw()))]
 
 
 def _is_taken(words: Sequence[str]) -> bool:
@@ -156,7 +156,7 @@ def _http(kind: Line, steps: Sequence[Line]) -> list[str]:
     place = _connected(steps)
     if expected and expected[0].startswith("string="):
         text = expected[0].removeprefix("string=")
-        return [option("send", _escaped(request.raw())), option("expect", _escaped(text)), *place]
+        return [option("send", escaped(request.raw())), option("expect", escaped(text)), *place]
     return ["http", *request.words(), *(expected or []), *place]
 
 
@@ -247,8 +247,8 @@ def _exchange(steps: Sequence[Line]) -> list[str]:
         if said:
             raise WeakerError("tcp-check send without an answer")
         return ["tcp", *place]
-    words = [option("send", _escaped(said))] if said else []
-    return [*words, option("expect", _escaped(heard)), *place]
+    words = [option("send", escaped(said))] if said else []
+    return [*words, option("expect", escaped(heard)), *place]
 
 
 def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
@@ -266,8 +266,8 @@ def _redis(steps: Iterable[Line], commands: Sequence[str]) -> list[str]:
     if len(telling) != 1:
         raise WeakerError("several answers, of which each has to be there")
     return [
-        option("send", _escaped("".join(commands))),
-        option("expect", _escaped(telling[0])),
+        option("send", escaped("".join(commands))),
+        option("expect", escaped(telling[0])),
     ]
 
 
@@ -276,11 +276,3 @@ def _unhexed(text: str, line: Line) -> str:
         return bytes.fromhex(text).decode("latin-1")
     except ValueError:
         raise WeakerError(str(line)) from None
-
-
-def _escaped(text: str) -> str:
-    r"""Write bytes as ``check`` has them, in which ``\r`` and the like have a meaning."""
-    names = {"\r": r"\r", "\n": r"\n", "\t": r"\t", "\\": r"\\"}
-    return "".join(
-        names.get(c) or (c if " " <= c <= "~" else f"\\x{ord(c) & 0xFF:02x}") for c in text
-    )

@@ -117,7 +117,7 @@ class Backends:
             scope.add(section, "connect_timeout", "proxy_connect_timeout", "60s")
         scope.add(section, "idle_timeout", "proxy_timeout", "10m")
         if is_udp:
-            self._datagrams(section, scope)
+            self._datagrams(section, group, scope)
         else:
             self._streams(section, group, scope)
         self._source(section, scope)
@@ -129,7 +129,7 @@ class Backends:
             lambda line, message: self._draft.warn(line, message, section),
         )
 
-    def _datagrams(self, section: Section, scope: Scope) -> None:
+    def _datagrams(self, section: Section, group: Group, scope: Scope) -> None:
         """Write what is for UDP only."""
         answers = scope.text("proxy_responses")
         if answers.isdecimal() and answers != "0":
@@ -140,6 +140,8 @@ class Backends:
         if scope.is_on("proxy_protocol"):
             section.add("proxy_protocol", "v2", scope.line("proxy_protocol"))
             section.add("proxy_every", "first", scope.line("proxy_protocol"))
+        if group.check is not None:
+            group.check.write(section, self._draft, is_udp=True)
         for name in ("proxy_requests", "health_check"):
             directive = scope.get(name)
             if directive is not None:
@@ -154,6 +156,8 @@ class Backends:
             section.add("proxy_protocol", "v1", scope.line("proxy_protocol"))
         self._tls(section, group, scope)
         self._check(section, scope)
+        if group.check is not None and "check" not in section.entries:
+            group.check.write(section, self._draft)
 
     def _retries(self, section: Section, group: Group, scope: Scope) -> None:
         tries = scope.text("proxy_next_upstream_tries", "0")

@@ -10,6 +10,7 @@ from txmux.convert.nginx.backends import Backends
 from txmux.convert.nginx.reader import Directive, NginxReader
 from txmux.convert.nginx.scope import Scope
 from txmux.convert.nginx.servers import Made, Server
+from txmux.convert.nginx.tcpmodule import as_stream
 from txmux.convert.nginx.variables import Variables
 from txmux.convert.writer import ConvertError
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from txmux.convert.writer import Draft
     from txmux.interfaces import IProtocolMatcher
+
+_STREAMS = frozenset({"stream", "tcp"})
+"""``tcp`` is what a module had before nginx had ``stream``."""
 
 _BLOCKS = frozenset({"geo", "limit_conn_zone", "map", "server", "split_clients", "upstream"})
 """What may be in a file that is included in ``stream``."""
@@ -58,6 +62,7 @@ _QUIET = frozenset(
 
 _WARNED = {
     "access_log": "access_log and access_log_format in [txmux] say where the log goes",
+    "log_by_lua_block": "it runs when a connection is over",
     "error_log": "the service's log goes to the standard error; see 'Run as a service'",
     "proxy_buffer_size": "",
     "proxy_socket_keepalive": "keepalive of [listen] is for both sides",
@@ -112,13 +117,19 @@ def convert_nginx(
 def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ...]:
     """Give what is in ``stream``, or in a file that belongs there; of all else is told once."""
     top = reader.expanded(reader.directives, inner=False)
-    blocks = [d for d in top if d.name == "stream"]
+    blocks = [d for d in top if d.name in _STREAMS]
     if not blocks and _BLOCKS.isdisjoint(d.name for d in top):
         raise ConvertError(
-            f"{path}: there is no stream block in it, and nothing else of nginx has a counterpart"
+            f"{path}: there is no stream block in it, and nothing else of nginx has a counterpart{_absent(reader)}"
         )
-    others = [d for d in top if d.name != "stream"]
-    found = [inner for block in blocks for inner in reader.expanded(block.block or ())]
+    others = [d for d in top if d.name not in _STREAMS]
+    found = [
+        inner
+        for block in blocks
+        for inner in (as_stream if block.name == "tcp" else list)(
+            reader.expanded(block.block or ())
+        )
+    ]
     if not blocks:
         found, others = list(reader.expanded(top)), []
         for directive in found:
@@ -126,12 +137,21 @@ def _stream(reader: NginxReader, path: str, draft: Draft) -> tuple[Directive, ..
                 d.name == "location" for d in directive.block or ()
             ):
                 raise ConvertError(f"{path}: there are servers of http in it, and none of stream")
+    if not any(d.name == "server" for d in found):
+        raise ConvertError(f"{path}: there is no server in its stream block{_absent(reader)}")
     _process(others, draft)
     others = [d for d in others if d.name not in _OF_PROCESS]
     names = list(dict.fromkeys(d.name for d in others))
     if names:
         draft.notes.append(f"{', '.join(names)}: not about streams, and left out")
     return tuple(found)
+
+
+def _absent(reader: NginxReader) -> str:
+    """Tell of files that would be included if they were here, at the end of an error."""
+    if not reader.unmatched:
+        return ""
+    return f"; it includes {', '.join(reader.unmatched)}, and there is no such file here"
 
 
 def _process(directives: Sequence[Directive], draft: Draft) -> None:

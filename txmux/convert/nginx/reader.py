@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 _ESCAPED = re.compile(r"\\([\"'\\trn])")
 _CONTROLS = {"t": "\t", "r": "\r", "n": "\n"}
 _MOST_DEPTH = 50
+_LUA = "_by_lua_block"
+"""So end the names of blocks with a program in Lua, in which braces and semicolons mean something else."""
+
+_UNKNOWN_LUA = tuple(
+    f"{phase}{_LUA}"
+    for phase in (
+        *("exit_worker", "preread", "proxy_ssl_certificate", "proxy_ssl_verify"),
+        *("server_rewrite", "ssl_client_hello"),
+    )
+)
+"""Those that crossplane does not know by itself."""
 
 
 @attrs.frozen
@@ -68,6 +79,9 @@ class NginxReader:
 
     Raises:
         ConvertError: crossplane is not installed, or the file is not one of nginx.
+
+    Attributes:
+        unmatched: Patterns of files to include that no file matched.
     """
 
     def __init__(self, data: bytes, path: str, draft: Draft) -> None:
@@ -77,6 +91,9 @@ class NginxReader:
             raise ConvertError(
                 "to read an nginx.conf takes the package crossplane; install it: pip install 'txmux[convert]'"
             ) from None
+        lua = import_module("crossplane.ext.lua").LuaBlockPlugin()
+        import_module("crossplane.lexer").register_external_lexer(_UNKNOWN_LUA, lua.lex)
+        self.unmatched: list[str] = []
         self._path = path
         self._draft = draft
         # crossplane opens files itself.
@@ -112,6 +129,9 @@ class NginxReader:
         pattern = str(Path(self._path).parent / directive.value)
         several = glob.has_magic(pattern) and "\0" not in pattern  # which no name has
         files = sorted(glob.glob(pattern)) if several else [pattern]  # noqa: PTH207 - it may be absolute
+        if not files:
+            self.unmatched.append(pattern)
+            self._draft.warn(directive.line, f"{directive}: there is no such file here")
         for file in files:
             directives, why = (
                 self._tried(file) if file not in inside else ((), "it includes itself")
@@ -134,7 +154,7 @@ class NginxReader:
         tokens: Iterator[Token] = iter(self._crossplane.lex(file))
         try:
             return tuple(self._block(tokens, name))
-        except self._crossplane.errors.NgxParserSyntaxError as error:
+        except self._crossplane.errors.NgxParserBaseException as error:
             raise ConvertError(f"{name}:{error.lineno}: {error.strerror}") from None
 
     def _block(self, tokens: Iterator[Token], file: str, depth: int = 0) -> Iterator[Directive]:
@@ -149,6 +169,8 @@ class NginxReader:
             if end in {"", "}"}:
                 raise ConvertError(f"{file}:{line}: the directive {first!r} does not end with ';'")
             block = tuple(self._block(tokens, file, depth + 1)) if end == "{" else None
+            if first.endswith(_LUA):
+                words = ("{ … }",)
             words = tuple(
                 _ESCAPED.sub(lambda f: _CONTROLS.get(f[1], f[1]), w) for w in (first, *words)
             )

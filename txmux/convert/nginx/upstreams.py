@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from txmux.convert.nginx.checks import CHECKS, Asked, read_check
 from txmux.convert.nginx.values import duration
 from txmux.convert.terms import InexpressibleError
 from txmux.rules.problems import InvalidValueError
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from txmux.convert.writer import Draft, Section
 
 _ADDRESS = re.compile(r"(?P<host>\[[^\]]*\]|[^:/\s]+):(?P<port>[0-9]+)")
-_BALANCE = {"least_conn": "least-connections", "random": "random"}
+_BALANCE = {
+    "busyness": "least-connections",  # of the module for ``tcp``, as the next one
+    "ip_hash": "source-hash",
+    "least_conn": "least-connections",
+    "random": "random",
+}
 _BY_ADDRESS = frozenset({"$remote_addr", "$binary_remote_addr"})
 _QUIET = frozenset({"zone", "server", "resolver", "resolver_timeout"})
 _FLAGS = frozenset({"backup", "down", "resolve"})
@@ -55,6 +61,7 @@ class Group:
         balance: How they are chosen, where there are several.
         line: Where the group is.
         problems: What has no counterpart, with its line.
+        check: How its servers are checked.
     """
 
     name: str
@@ -62,6 +69,7 @@ class Group:
     balance: str = "round-robin"
     line: int = attrs.field(default=0, eq=False)
     problems: tuple[tuple[int, str], ...] = ()
+    check: Asked | None = None
 
     def tell(self, draft: Draft, section: Section) -> None:
         """Tell what has no counterpart."""
@@ -112,9 +120,13 @@ def read_group(directive: Directive) -> Group:
             balance = _BALANCE[line.name]
         elif line.name == "hash" and line.value in _BY_ADDRESS:
             balance = "source-hash"
-        elif line.name not in _QUIET:
+        elif line.name == "hash":
             problems.append((line.line, f"{line}: has no counterpart; {balance} is used"))
-    return Group(directive.value, tuple(members), balance, directive.line, tuple(problems))
+        elif line.name not in {*_QUIET, *CHECKS}:
+            problems.append((line.line, f"{line}: has no counterpart"))
+    check = read_check(directive.block or ())
+    name = directive.value
+    return Group(name, tuple(members), balance, directive.line, tuple(problems), check)
 
 
 def _member(directive: Directive, problems: list[tuple[int, str]]) -> Member:
