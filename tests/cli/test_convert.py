@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -120,7 +121,30 @@ class ConvertTests(SynchronousTestCase):
         )
 
     def test_unknown_service(self) -> None:
-        """A port of an unknown name is told of."""
+        """A port of an unknown name is told of, and the common ones are known on a machine without a file of them."""
         code, _, err = self.convert("sslh.cfg", _SSLH.replace("https", "no-such-service"))
         self.assertEqual(code, 1)
-        self.assertIn("nothing in it can be converted", err)
+        self.assertIn("unknown service name 'no-such-service'; write its number", err)
+        with patch("socket.getservbyname", side_effect=OSError("service/proto not found")):
+            code, out, _ = self.convert("sslh.cfg", _SSLH)
+        self.assertEqual(code, 0)
+        self.assertIn("endpoint = 127.0.0.1:443\n", out)
+
+    def test_guarded(self) -> None:
+        """A service that hosts.allow and hosts.deny of this machine cannot concern needs nobody to look."""
+        text = _SSLH + 'protocols: ( { name: "ssh"; service: "ssh"; host: "::1"; port: "22"; } );'
+        for rules, code in (
+            (None, 0),
+            ("# ALL: ALL\n\nin.telnetd, vsftpd: .example.com\n", 0),
+            ("sshd: ALL\n", 0),
+            ("ALL: 10.0.0.0/8\n", 2),
+            ("in.telnetd, \\\n ssh@192.0.2.1: 10.0.0.0/8\n", 2),
+            ("ALL EXCEPT in.telnetd: PARANOID\n", 2),
+        ):
+            allow, deny = self.folder / "hosts.allow", self.folder / "hosts.deny"
+            if rules is not None:
+                allow.write_text(rules)
+            with patch("txmux.cli.convert._ACCESS", (allow, deny)):
+                found, _, err = self.convert("sslh.cfg", text)
+            self.assertEqual(found, code, rules)
+            self.assertIn("service: ", err)

@@ -24,6 +24,7 @@ class DocumentedTests(SynchronousTestCase):
             path = f"/etc/{name}" if name == "sslh.cfg" else name
             example = page.partition(f"With this `{path}`:")[2]
             source, printed, rules = re.findall("```[a-z]+\n(.*?)```", example, re.DOTALL)[:3]
-            found = convert(source.encode(), name, installed_matchers(), socket.getservbyname)
+            matchers, port_of = installed_matchers(), socket.getservbyname
+            found = convert(source.encode(), name, matchers, port_of, is_guarded=lambda _: False)
             self.assertEqual(found.text, rules)
             self.assertEqual(printed.splitlines()[1:], list(found.warnings))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from txmux.convert.formats import Conversion
 
+_ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -48,7 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     if len(words) > 1 and words[0] in formats.PROGRAMS and program in {None, words[0]}:
         program, *words = words
     if program == "sslh" and (len(words) > 1 or words[0].startswith("-")):
-        return _written(formats.convert_command_line(words, installed_matchers(), _port_of))
+        return _written(
+            formats.convert_command_line(
+                words, installed_matchers(), _port_of, is_guarded=_is_guarded
+            )
+        )
     if len(words) > 1:
         raise MuxError(f"give one file; these are {len(words)}: {' '.join(words)}")
     (path,) = words
@@ -57,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MuxError(f"{path} cannot be read: {reason}") from None
-    return _written(formats.convert(data, path, installed_matchers(), _port_of, program))
+    matchers = installed_matchers()
+    return _written(
+        formats.convert(data, path, matchers, _port_of, program, is_guarded=_is_guarded)
+    )
 
 
 def _written(found: Conversion) -> int:
@@ -72,3 +81,21 @@ def _port_of(service: str) -> int | None:
         return socket.getservbyname(service, "tcp")
     except (OSError, ValueError):
         return None
+
+
+def _is_guarded(service: str) -> bool:
+    """Tell whether a rule of hosts_access(5) may be about a service; of a file that cannot be read, it may."""
+    for file in _ACCESS:
+        try:
+            text = file.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        lines = (line.strip() for line in text.replace("\\\n", " ").splitlines())
+        for line in lines:
+            daemons = line.partition(":")[0].replace(",", " ").split()
+            names = {daemon.partition("@")[0] for daemon in daemons}
+            if not line.startswith("#") and names & {service, "ALL", "EXCEPT"}:
+                return True
+    return False

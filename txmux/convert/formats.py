@@ -11,7 +11,7 @@ import attrs
 
 from txmux.convert.haproxy.converter import convert_haproxy
 from txmux.convert.nginx.converter import convert_nginx
-from txmux.convert.sslh.converter import convert_arguments, convert_sslh
+from txmux.convert.sslh.converter import Machine, convert_arguments, convert_sslh
 from txmux.convert.traefik.converter import convert_traefik
 from txmux.convert.writer import ConvertError, Draft
 
@@ -49,6 +49,10 @@ _PLAIN = {
 _TYPOGRAPHIC = re.compile(f"[{''.join(_PLAIN.values())}]")
 
 
+def _always(_: str) -> bool:
+    return True
+
+
 @attrs.frozen
 class Conversion:
     """A rules file.
@@ -70,6 +74,8 @@ def convert(
     matchers: Mapping[str, IProtocolMatcher],
     port_of: Callable[[str], int | None],
     program: Program | None = None,
+    *,
+    is_guarded: Callable[[str], bool] = _always,
 ) -> Conversion:
     """Convert a configuration.
 
@@ -79,6 +85,7 @@ def convert(
         matchers: The matchers there are, by name.
         port_of: Gives the TCP port of a service, as ``/etc/services`` has it, or ``None``.
         program: Whose configuration it is; by default that is guessed.
+        is_guarded: Tells whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.
 
     Raises:
         ConvertError: Nothing of it can be converted.
@@ -90,7 +97,7 @@ def convert(
     try:
         chosen = program or _guess(data, path)
         if chosen == "sslh":
-            convert_sslh(data, path, draft, matchers, port_of)
+            convert_sslh(data, path, draft, Machine(matchers, port_of, is_guarded))
         elif chosen == "haproxy":
             convert_haproxy(data, path, draft, matchers)
         elif chosen == "nginx":
@@ -109,11 +116,13 @@ def convert_command_line(
     words: Sequence[str],
     matchers: Mapping[str, IProtocolMatcher],
     port_of: Callable[[str], int | None],
+    *,
+    is_guarded: Callable[[str], bool] = _always,
 ) -> Conversion:
     """Convert the command line of sslh, with or without the program's name; the rest is as for `convert`."""
     draft = Draft("command line")
     named = bool(words) and PurePath(words[0]).name.startswith("sslh")
-    convert_arguments(words[named:], draft, matchers, port_of)
+    convert_arguments(words[named:], draft, Machine(matchers, port_of, is_guarded))
     text = draft.finish(matchers)
     return Conversion(text, draft.warnings, draft.has_looks)
 

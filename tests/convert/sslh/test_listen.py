@@ -69,6 +69,14 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual([one.detect_timeout for one in rules.listeners], [3, 0.3, 0.3])
         self.assertEqual(found.warnings, ())
 
+    def test_udp_names(self) -> None:
+        """A name to listen on for UDP is looked at by a person; the one of this machine is known."""
+        text = 'listen: ( { host: "0.0.0.0"; port: "1"; }, { host: "%s"; port: "https"; is_udp: true; } );'
+        found = converted(text % "localhost")
+        self.assertIn("endpoint = udp:127.0.0.1:443\n", found.text)
+        self.assertEqual(len(looks(found)), 1)
+        self.assertIn("write the address of it", looks(converted(text % "example.com"))[0])
+
     def test_own_sections(self) -> None:
         """A limit, keepalive or PROXY headers of one endpoint make a listener of its own."""
         found = converted(

@@ -166,6 +166,12 @@ class ProtocolTests(SynchronousTestCase):
         self.assertIn("the header that comes in goes on to this server", look)
         self.assertEqual(with_protocol('name: "http"; proxyprotocol: 0;').warnings, ())
 
+    def test_header_without_version(self) -> None:
+        """`true` is no version of the header."""
+        found = with_protocol('name: "http"; proxyprotocol: true;')
+        self.assertIn("names no version; write proxy_protocol = v1 or v2", looks(found)[0])
+        self.assertNotIn("True", found.text)
+
     def test_wrong_kinds(self) -> None:
         """A value of a wrong kind, and an unknown option, are warnings."""
         found = with_protocol('name: "http"; transparent: "x"; max_connections: -1; nonsense: 1;')
@@ -178,6 +184,9 @@ class ProtocolTests(SynchronousTestCase):
         self.assertEqual(list(rules_of(found).backends), ["ssh"])
         self.assertIn("# [backend http]\n", found.text)
         self.assertIn("match = http\nbackend = close\n", found.text)
+        self.assertIn(
+            "localhost:no-such-service: unknown service name 'no-such-service'", looks(found)[0]
+        )
 
 
 class DecisionTests(SynchronousTestCase):

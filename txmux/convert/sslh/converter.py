@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from txmux.convert.matching import (
     glob_as_regex,
     is_searched,
@@ -29,6 +31,40 @@ if TYPE_CHECKING:
     from txmux.interfaces import IProtocolMatcher
 
 _MATCHERS = {"msrdp": "rdp", "anyprot": "any", "ssl": "tls"}
+_COMMON = {
+    "domain": 53,
+    "ftp": 21,
+    "git": 9418,
+    "http": 80,
+    "http-alt": 8080,
+    "https": 443,
+    "imap": 143,
+    "imap2": 143,
+    "imaps": 993,
+    "kerberos": 88,
+    "ldap": 389,
+    "ldaps": 636,
+    "ms-wbt-server": 3389,
+    "mysql": 3306,
+    "openvpn": 1194,
+    "pop3": 110,
+    "pop3s": 995,
+    "postgresql": 5432,
+    "redis": 6379,
+    "rsync": 873,
+    "sip": 5060,
+    "smtp": 25,
+    "socks": 1080,
+    "ssh": 22,
+    "submission": 587,
+    "submissions": 465,
+    "telnet": 23,
+    "tinc": 655,
+    "xmpp-client": 5222,
+    "xmpp-server": 5269,
+}
+"""Ports of services that are on shared ports, for machines without ``/etc/services``."""
+
 _UDP_ONLY = frozenset({"wireguard", "teamspeak"})
 _UDP_TIMEOUT = 60
 _NO_COUNTERPART = {
@@ -43,12 +79,20 @@ _NO_COUNTERPART = {
 }
 
 
+@attrs.frozen
+class Machine:
+    """What is known of the machine, as for `txmux.convert.formats.convert`."""
+
+    matchers: Mapping[str, IProtocolMatcher]
+    port_of: Callable[[str], int | None]
+    is_guarded: Callable[[str], bool]
+
+
 def convert_sslh(
     data: bytes,
     path: str,
     draft: Draft,
-    matchers: Mapping[str, IProtocolMatcher],
-    port_of: Callable[[str], int | None],
+    machine: Machine,
 ) -> None:
     """Make rules of an ``sslh.cfg``, or of ``/etc/default/sslh``, for `txmux.convert.formats.convert`.
 
@@ -60,19 +104,18 @@ def convert_sslh(
         if variables.get("RUN", "yes").lower() == "no":
             draft.warn(line, "RUN=no: the start script does not start sslh")
         try:
-            convert_arguments(words, draft, matchers, port_of, line)
+            convert_arguments(words, draft, machine, line)
         except ConvertError as error:
             raise ConvertError(f"{path}:{line}: {error}") from None
         return
     settings = dict(read_libconfig(data, path))
-    _Sslh(draft, matchers, port_of).convert(Group(draft, settings, line=1))
+    _Sslh(draft, machine).convert(Group(draft, settings, line=1))
 
 
 def convert_arguments(
     words: Sequence[str],
     draft: Draft,
-    matchers: Mapping[str, IProtocolMatcher],
-    port_of: Callable[[str], int | None],
+    machine: Machine,
     line: int = 1,
 ) -> None:
     """Make rules of the arguments of sslh, which stand in a line; the rest is as for `convert_sslh`.
@@ -95,7 +138,7 @@ def convert_arguments(
         for name in both:
             why = f"{file.value} has it, too: sslh 2 connects to what the command line says, sslh 1 to what the file says"
             draft.look(line, f"--{name}: {why}")
-    _Sslh(draft, matchers, port_of).convert(Group(draft, settings, line=line))
+    _Sslh(draft, machine).convert(Group(draft, settings, line=line))
 
 
 def _in_file(value: Any, line: Callable[[int], int]) -> Any:
@@ -110,15 +153,9 @@ def _in_file(value: Any, line: Callable[[int], int]) -> Any:
 
 
 class _Sslh:
-    def __init__(
-        self,
-        draft: Draft,
-        matchers: Mapping[str, IProtocolMatcher],
-        port_of: Callable[[str], int | None],
-    ) -> None:
+    def __init__(self, draft: Draft, machine: Machine) -> None:
         self._draft = draft
-        self._matchers = matchers
-        self._port_of = port_of
+        self._machine = machine
         self._takes_headers = False
         self._is_transparent = False
 
@@ -225,9 +262,14 @@ class _Sslh:
                 f"listen {host}:{port}: write an address of this machine in its place"
             )
         number, bare = self._port(port), host.removeprefix("[").removesuffix("]")
+        if not number:
+            raise ConvertError(
+                f"listen {host}:{port}: unknown service name '{port}'; write its number"
+            )
         if is_udp:
             if re.search("[A-Za-z]", bare) and ":" not in bare:
                 group.look(f"'{bare}' is a name; write the address of it that is listened on")
+                bare = "127.0.0.1" if bare == "localhost" else bare
             place = f"[{bare}]" if ":" in bare else bare
             return f"udp:{place}:{number}"
         if ":" in bare:
@@ -238,8 +280,11 @@ class _Sslh:
         return f"{bare}:{number}"
 
     def _port(self, text: str) -> str:
-        number = None if text.isdecimal() else self._port_of(text)
-        return text if number is None else str(number)
+        """Give the number of a port; nothing if it is a name that is not known."""
+        if text.isdecimal() or not re.search("[A-Za-z]", text):
+            return text
+        number = self._machine.port_of(text) or _COMMON.get(text)
+        return str(number) if number else ""
 
     def _targets(
         self, entries: list[Any], line: int, *, transparent: bool
@@ -277,8 +322,17 @@ class _Sslh:
         else:
             bare = host.removeprefix("[").removesuffix("]")
             place = f"[{bare}]" if ":" in bare else bare
-            udp = "udp:" if is_udp else ""
-            section.add("server", f"{udp}{place}:{self._port(port)}", at)
+            udp, number = "udp:" if is_udp else "", self._port(port)
+            if number:
+                section.add("server", f"{udp}{place}:{number}", at)
+            else:
+                group.look(f"{host}:{port}: unknown service name '{port}'; write its number")
+        for name in ("proxyprotocol", "proxy_protocol"):
+            setting = group.settings.get(name)
+            if setting is not None and setting.value is True:
+                del group.settings[name]
+                message = f"{name}: true: names no version; write proxy_protocol = v1 or v2"
+                group.look(message, setting.line)
         version = group.take(int, "proxyprotocol", "proxy_protocol")
         if version in {1, 2}:
             section.add("proxy_protocol", f"v{version}", group.line)
@@ -304,11 +358,19 @@ class _Sslh:
             timeout = group.take(int, "udp_timeout", default=_UDP_TIMEOUT)
             section.add("idle_timeout", f"{timeout}s", group.line)
         group.leave_out("udp_timeout", "it is for UDP, and this protocol is for TCP", harmless=True)
-        group.need_look(
-            "service",
-            "hosts.allow and hosts.deny are not read; if they name it, write from or not_from in [route]",
-        )
+        self._guard(group)
         group.leave_out("minlength", "routes wait for as many bytes as they need")
+
+    def _guard(self, group: Group) -> None:
+        """Tell of the name by which hosts.allow and hosts.deny may keep clients out."""
+        service = group.settings.get("service")
+        if service is None or self._machine.is_guarded(str(service.value)):
+            group.need_look(
+                "service",
+                "hosts.allow and hosts.deny are not read; if they name it, write from or not_from in [route]",
+            )
+        else:
+            group.leave_out("service", "hosts.allow and hosts.deny of this machine do not name it")
 
     def _route(self, name: str, group: Group, backend: Section) -> None:
         section = self._draft.section("route", name, group.line)
@@ -325,7 +387,7 @@ class _Sslh:
         group.section = backend
 
     def _refused(self, line: str, group: Group) -> str:
-        why = refusal(line, self._matchers)
+        why = refusal(line, self._machine.matchers)
         if why:
             group.look(f"match = {line}: {why}")
         return why

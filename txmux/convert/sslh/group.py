@@ -62,7 +62,10 @@ class Group:
                 value = list(value)
             if kind is str and isinstance(value, int):
                 value = str(value)
-            if isinstance(value, kind) and not (isinstance(value, int) and value < 0):
+            is_wrong = (kind is int and isinstance(value, bool)) or (
+                isinstance(value, int) and value < 0
+            )
+            if isinstance(value, kind) and not is_wrong:
                 self.line = setting.line
                 return value
             text = f"'{value}'" if isinstance(value, str) else value
