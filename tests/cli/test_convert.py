@@ -108,6 +108,20 @@ class ConvertTests(SynchronousTestCase):
         self.assertEqual(self.convert("a", _HAPROXY, "--from", "haproxy")[0], 0)
         self.assertEqual(self.convert("a", _HAPROXY, "--from", "sslh")[0], 1)
 
+    def test_entry_points(self) -> None:
+        """``--entrypoint`` says where Traefik listens; what is no name and address is wrong usage."""
+        text = (
+            "tcp:\n  routers: {r: {rule: HostSNI(`*`), service: s}}\n"
+            '  services: {s: {loadBalancer: {servers: [{address: "127.0.0.1:1"}]}}}\n'
+        )
+        code, out, _ = self.convert(
+            "x.yml", text, "--entrypoint", "web=127.0.0.1:80", "--entrypoint=b=:81"
+        )
+        self.assertEqual((code, out.count("endpoint = ")), (0, 2))
+        code, _, err = self.convert("x.yml", text, "--entrypoint", "web")
+        self.assertEqual(code, 2)
+        self.assertIn("is not NAME=ADDRESS", err)
+
     def test_wrong_usage(self) -> None:
         """An unknown program is wrong usage."""
         code, _, err = self.convert("a", _HAPROXY, "--from", "stunnel")

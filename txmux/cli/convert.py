@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 import sys
 from pathlib import Path
@@ -11,8 +12,6 @@ from txmux.detection.registry import installed_matchers
 from txmux.errors import MuxError
 
 if TYPE_CHECKING:
-    import argparse
-
     from txmux.convert.formats import Conversion
 
 _ACCESS = (Path("/etc/hosts.allow"), Path("/etc/hosts.deny"))
@@ -33,6 +32,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("sslh", "haproxy", "nginx", "traefik"),
         help="whose configuration it is; by default what it looks like",
     )
+    parser.add_argument(
+        "--entrypoint",
+        dest="points",
+        metavar="NAME=ADDRESS",
+        action="append",
+        default=[],
+        type=_point,
+        help="an entry point of Traefik that the file does not have, as in websecure=:443; again for each of them",
+    )
+
+
+def _point(text: str) -> tuple[str, str]:
+    name, _, address = text.partition("=")
+    if not name or ":" not in address:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=ADDRESS, as in websecure=:443")
+    return name, address
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,7 +80,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise MuxError(f"{path} cannot be read: {reason}") from None
     matchers = installed_matchers()
     return _written(
-        formats.convert(data, path, matchers, _port_of, program, is_guarded=_is_guarded)
+        formats.convert(
+            data,
+            path,
+            matchers,
+            _port_of,
+            program,
+            is_guarded=_is_guarded,
+            entry_points=dict(arguments.points),
+        )
     )
 
 

@@ -76,6 +76,7 @@ def convert(
     program: Program | None = None,
     *,
     is_guarded: Callable[[str], bool] = _always,
+    entry_points: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Convert a configuration.
 
@@ -85,6 +86,7 @@ def convert(
         matchers: The matchers there are, by name.
         port_of: Gives the TCP port of a service, as ``/etc/services`` has it, or ``None``.
         program: Whose configuration it is; by default that is guessed.
+        entry_points: Addresses of Traefik's, by name, besides those that the file has.
         is_guarded: Tells whether ``/etc/hosts.allow`` or ``/etc/hosts.deny`` may have a rule for a service.
 
     Raises:
@@ -96,6 +98,7 @@ def convert(
         draft.look(line, message)
     try:
         chosen = program or _guess(data, path)
+        _check_points(entry_points, chosen)
         if chosen == "sslh":
             convert_sslh(data, path, draft, Machine(matchers, port_of, is_guarded))
         elif chosen == "haproxy":
@@ -103,7 +106,7 @@ def convert(
         elif chosen == "nginx":
             convert_nginx(data, path, draft, matchers)
         else:
-            convert_traefik(data, path, draft, matchers)
+            convert_traefik(data, path, draft, matchers, entry_points or {})
     except ConvertError as error:
         for line, message in typographic[:1]:
             raise ConvertError(f"{error}; line {line} {message}") from None
@@ -138,6 +141,11 @@ def _typographic(data: bytes) -> Iterator[tuple[int, str]]:
                 number,
                 f"has U+{ord(found[0]):04X} ({name}), which is not {meant!r}; correct it there",
             )
+
+
+def _check_points(entry_points: Mapping[str, str] | None, program: Program) -> None:
+    if entry_points and program != "traefik":
+        raise ConvertError(f"--entrypoint is for files of Traefik, and not for those of {program}")
 
 
 def _guess(data: bytes, path: str) -> Program:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.convert.converting import attempt, converted, looks, rules_of
+from tests.convert.converting import PORTS, attempt, converted, looks, matchers, rules_of
+from txmux.convert.formats import convert
 from txmux.convert.writer import ConvertError
 from txmux.rules.model import Backend
 
@@ -198,9 +199,66 @@ class RouterTests(SynchronousTestCase):
             len(looks(points("HostSNI(`a.example`) -> a tls: {options: asks}", more=more))), 1
         )
 
+    def test_options_without_counterpart(self) -> None:
+        """Other options of TLS are told, and nothing of those that txmux has anyway."""
+        for option, word in (
+            ("maxVersion: VersionTLS12", "TLS 1.3 is always spoken"),
+            ("minVersion: VersionTLS10", "TLS 1.2 and 1.3 are spoken"),
+            ("cipherSuites: [TLS_AES_128_GCM_SHA256]", "txmux chooses the ciphers"),
+            ("curvePreferences: [X25519]", "txmux chooses the curves"),
+            ("disableSessionTickets: true", "TLS is as txmux has it"),
+            ("sniStrict: true", "get the first one"),
+        ):
+            more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"
+            found = points("HostSNI(`a.example`) -> a tls: {}", more=more)
+            (told,) = found.warnings
+            self.assertIn(f"{option.partition(':')[0]}: has no counterpart", told)
+            self.assertIn(word, told)
+            self.assertEqual(looks(found), [])
+            found = points("HostSNI(`*`) -> a tls: {}", more=more)
+            self.assertEqual(len(looks(found)), option.startswith("sniStrict"))
+        for option in ("maxVersion: VersionTLS13", "minVersion: VersionTLS12", "sniStrict: false"):
+            more = f"tls:\n  certificates: [{{certFile: /b.pem, keyFile: /b.key}}]\n  options: {{default: {{{option}}}}}\n"
+            self.assertEqual(points("HostSNI(`a.example`) -> a tls: {}", more=more).warnings, ())
+
 
 class EntryPointTests(SynchronousTestCase):
     """Entry points."""
+
+    def test_given(self) -> None:
+        """A file without entry points is all that most have: the caller says where they are."""
+        text = (
+            "tcp:\n  routers:\n"
+            f"    a: {{rule: HostSNI(`a`), service: a, entryPoints: [websecure], {_PASSED}}}\n"
+            f"    b: {{rule: HostSNI(`b`), service: b, entryPoints: [websecure, other], {_PASSED}}}\n"
+            f"{_SERVICES}udp:\n  routers: {{c: {{service: c, entryPoints: [dns]}}}}\n"
+            '  services: {c: {loadBalancer: {servers: [{address: "10.0.0.1:53"}]}}}\n'
+        ).encode()
+
+        def given(**addresses: str) -> Conversion:
+            return convert(text, "x.yml", matchers(), PORTS.get, entry_points=addresses)
+
+        found = given(websecure=":443", dns="127.0.0.1:53/udp")
+        self.assertEqual(
+            [one.endpoints for one in rules_of(found).listeners],
+            [(":443",), ("udp:127.0.0.1:53",)],
+        )
+        (told,) = looks(found)
+        self.assertIn("router b: is left out at other: there is no such entry point", told)
+        for addresses in ({}, {"web": ":80"}):
+            error = self.assertRaises(ConvertError, given, **addresses)
+            self.assertIn("(websecure, other, dns), as in --entrypoint websecure=:443", str(error))
+        error = self.assertRaises(
+            ConvertError,
+            convert,
+            b"",
+            "x",
+            matchers(),
+            PORTS.get,
+            "nginx",
+            entry_points={"a": ":1"},
+        )
+        self.assertIn("--entrypoint is for files of Traefik", str(error))
 
     def test_settings(self) -> None:
         """Times and PROXY headers."""
@@ -353,7 +411,7 @@ class FileTests(SynchronousTestCase):
         )
         for text, name, why in (
             ("entryPoints: {}", "x.yml", "no tcp.routers or udp.routers"),
-            ("tcp: {routers: {x: {rule: x}}}", "x.yml", "no entryPoints"),
+            ("tcp: {routers: {x: {rule: x}}}", "x.yml", "--entrypoint websecure=:443"),
             ("tcp: {", "x.yml", "x.yml:1: is not YAML"),
             ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
             ("[" * 5000, "x.yml", "nested too deeply"),

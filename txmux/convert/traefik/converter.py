@@ -13,7 +13,7 @@ from txmux.convert.traefik.services import Services
 from txmux.convert.writer import ConvertError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from txmux.convert.writer import Draft
     from txmux.interfaces import IProtocolMatcher
@@ -22,7 +22,11 @@ _SUFFIXES = frozenset({".yml", ".yaml", ".toml"})
 
 
 def convert_traefik(
-    data: bytes, path: str, draft: Draft, matchers: Mapping[str, IProtocolMatcher]
+    data: bytes,
+    path: str,
+    draft: Draft,
+    matchers: Mapping[str, IProtocolMatcher],
+    entry_points: Mapping[str, str],
 ) -> None:
     """Make rules of Traefik's static configuration and of the files that it names, for `txmux.convert.formats.convert`.
 
@@ -37,10 +41,19 @@ def convert_traefik(
         raise ConvertError(
             f"{path}: there are no tcp.routers or udp.routers in it, nor in files that it provides"
         )
-    if not top.get("entryPoints").is_set:
+    points = [EntryPoint(name, node) for name, node in top.get("entryPoints").items()]
+    points += [
+        EntryPoint(name, Node({"address": Node(address, 1)}, 1, {"address": "address"}))
+        for name, address in entry_points.items()
+    ]
+    nodes = (*routers.values(), *for_datagrams.values())
+    named = [one.text for node in nodes for one in node.get("entryPoints").each()]
+    known = {point.name for point in points}
+    if not known or (named and known.isdisjoint(named)):
+        which = ", ".join(dict.fromkeys(named)) or "websecure"
         raise ConvertError(
-            f"{path}: there are no entryPoints in it: convert the file that has them, and names this one in "
-            "providers.file, or write them into it"
+            f"{path}: the entryPoints of its routers are not in it: say where each is that is listened on ({which}), as in "
+            f"--entrypoint {(named or ['websecure'])[0]}=:443, or convert the file that has them and names this one in providers.file"
         )
     folder = str(Path(path).parent)
     services = Services(
@@ -57,7 +70,6 @@ def convert_traefik(
         {name.lower(): node for name, node in _named(files, "tls", "options")},
         _certificates(files),
     )
-    points = [EntryPoint(name, node) for name, node in top.get("entryPoints").items()]
     streams = [point for point in points if not point.is_udp]
     usual = [p.name for p in streams if p.node.get("asDefault").is_set] or [p.name for p in streams]
     read = [Router.read(name, node, usual) for name, node in routers.items()]
@@ -66,6 +78,7 @@ def convert_traefik(
         for _, node in _named(files, "http", "routers")
         for one in node.get("entryPoints").each()
     }
+    _unknown(points, read, draft)
     for point in points:
         own = [router for router in read if point.name in router.points]
         if own:
@@ -80,6 +93,16 @@ def convert_traefik(
             "Traefik also takes PostgreSQL clients that ask for TLS first: for these, add 'postgres sni=NAME' to match"
         )
     leading.finish()
+
+
+def _unknown(points: Iterable[EntryPoint], routers: Iterable[Router], draft: Draft) -> None:
+    """Tell of entry points that nobody has said the address of."""
+    known = {point.name for point in points}
+    for router in routers:
+        for name in router.points:
+            if name not in known:
+                message = f"router {router.name}: is left out at {name}: there is no such entry point; add --entrypoint {name}=ADDRESS:PORT"
+                draft.look(router.node.line, message)
 
 
 def _provided(top: Node, path: str, draft: Draft) -> Iterator[Node]:

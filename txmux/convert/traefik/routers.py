@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 
 _ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]+)(?:/(?P<kind>tcp|udp))?")
 _EVERYTHING = re.compile(r"HostSNI\([`\"]\*[`\"]\)", re.IGNORECASE)
+_READ = frozenset({"alpnprotocols", "clientauth", "preferserverciphersuites"})
+_USUAL = frozenset(
+    {
+        ("maxversion", "VersionTLS13"),
+        ("minversion", "VersionTLS12"),
+        ("minversion", "VersionTLS13"),
+    }
+)
+_WHY = {
+    "ciphersuites": "txmux chooses the ciphers",
+    "curvepreferences": "txmux chooses the curves",
+    "maxversion": "TLS 1.3 is always spoken",
+    "minversion": "TLS 1.2 and 1.3 are spoken",
+    "snistrict": "clients of names without a certificate get the first one; name those that are served in match = tls sni=",
+}
 _PROTOCOLS = "h2, http/1.1"
 """What Traefik agrees on where nothing else is written."""
 
@@ -215,6 +230,8 @@ class Routing:
                     file = certificate.get(part)
                     route.add("terminate_tls", self.services.path(file.text), file.line)
             self._options(route, options)
+            if options is not None:
+                self._told(route, options, condition)
 
     def _options(self, route: Section, options: Node | None) -> None:
         protocols = options.get("alpnProtocols").each() if options else []
@@ -231,6 +248,19 @@ class Routing:
         elif asked.text not in {"", "NoClientCert"}:
             message = f"{asked.text}: txmux asks for a certificate only where it has to be shown and verified"
             self.leading.draft.look(asked.line, message, route)
+
+    def _told(self, route: Section, options: Node, condition: Condition) -> None:
+        """Tell of options of TLS that have no counterpart."""
+        draft = self.leading.draft
+        for name, node in options.items():
+            key = name.lower()
+            if key in _READ or not node.is_set or (key, node.text) in _USUAL:
+                continue
+            message = f"{name}: has no counterpart; {_WHY.get(key, 'TLS is as txmux has it')}"
+            named = all("sni" in dict(term.options) for term in condition)
+            (draft.look if key == "snistrict" and not named else draft.warn)(
+                node.line, message, route
+            )
 
     def _proxied(self, section: Section, node: Node) -> None:
         if not node.is_set:
